@@ -1,0 +1,293 @@
+"""Encoder settings -> FFmpeg encoder options, and the merge of ``extra_options`` that never overrides."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ffenc.codecs.suggest import accepted
+from ffenc.codecs.table import Codec, Number, Options, Value
+from ffenc.errors import ConfigError
+
+
+class EncoderSettings(Protocol):
+    """The fields of an encoder config that become encoder options."""
+
+    @property
+    def pix_fmt(self) -> str: ...
+    @property
+    def g(self) -> int | None: ...
+    @property
+    def crf(self) -> Number | None: ...
+    @property
+    def preset(self) -> int | str | None: ...
+    @property
+    def fast_decode(self) -> int: ...
+    @property
+    def extra_options(self) -> Mapping[str, Value]: ...
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """The outcome of a compilation.
+
+    Attributes:
+        values: option name -> value, in the order they were set.
+        warnings: one sentence for each setting that has no effect.
+    """
+
+    values: dict[str, Value]
+    warnings: tuple[str, ...]
+
+
+_OPTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*(:[A-Za-z0-9#_]+)*")
+
+# Other spellings FFmpeg has for one option (ffmpeg -h full; stream specifiers are cut off before).
+_SPELLINGS = {
+    "codec": "c",
+    "vcodec": "c",
+    "acodec": "c",
+    "scodec": "c",
+    "dcodec": "c",
+    "vtag": "tag",
+    "vb": "b",
+    "qscale": "q",
+    "global_quality": "q",
+    "vframes": "frames",
+    "vf": "filter",
+    "vbsf": "bsf",
+    "vsync": "fps_mode",
+    "pixel_format": "pix_fmt",
+    "x264opts": "x264-params",
+}
+
+# What ffenc itself decides: the program's behaviour, input, output, mapping, container, colour and time.
+# These are the options of the ffmpeg program (ffmpeg -h full, 5.1 and 9.0) that are not an encoder's own,
+# the options of the MP4 muxer, and the names ffmpeg-python gives a meaning of its own.
+RESERVED = frozenset(
+    """
+    L ab abort_on absf ac accurate_seek adrift_threshold af aframes an apad apply_cropping apre aq ar aspect
+    async atag attach auto_conversion_filters autorotate autoscale benchmark benchmark_all bitexact bsf bsfs
+    buildconf c canvas_size ch_layout channel_layout colors copy_unknown copyinkf copypriorss copytb copyts
+    cpucount cpuflags debug_ts decoders demuxers devices dframes discard display_hflip display_rotation
+    display_vflip disposition dispositions dn drop_changed dts_delta_threshold dts_error_threshold dump
+    dump_attachment enc_time_base encoders f filter filter_buffered_frames filter_complex
+    filter_complex_script filter_complex_threads filter_hw_device filter_script filter_threads filters
+    find_stream_info fix_sub_duration fix_sub_duration_heartbeat force_fps force_key_frames formats fpre
+    fps_mode fpsmax frame_drop_threshold frames fs guess_layout_max h help hex hide_banner hwaccel
+    hwaccel_device hwaccel_output_format hwaccels i ignore_unknown init_hw_device isync itsoffset itsscale
+    lavfi layouts license loglevel map map_channel map_chapters map_metadata max_alloc max_error_rate
+    max_muxing_queue_size metadata muxdelay muxers muxing_queue_data_threshold muxpreload n nostdin pass
+    passlogfile pix_fmt pix_fmts pre print_graphs print_graphs_file print_graphs_format program progress
+    protocols psnr qphist qsv_device r re readrate readrate_catchup readrate_initial_burst recast_media
+    reinit_filter report s sample_fmt sample_fmts sdp_file seek_timestamp shortest shortest_buf_duration
+    sinks sn sources spre ss sseof stag start_at_zero stats stats_enc_post stats_enc_post_fmt stats_enc_pre
+    stats_enc_pre_fmt stats_mux_pre stats_mux_pre_fmt stats_period stdin stream_group stream_loop streamid t
+    tag target thread_queue_size time_base timecode timelimit timestamp to top v vaapi_device version vn vol
+    vpre vstats vstats_file vstats_version xerror y
+    brand encryption_key encryption_kid encryption_scheme frag_duration frag_size fragment_index
+    min_frag_duration movflags movie_timescale use_editlist video_track_timescale avoid_negative_ts
+    output_ts_offset fflags flags colorspace color_range color_primaries color_trc chroma_sample_location
+    err_detect framerate video_size
+    filename format video_bitrate audio_bitrate
+    """.split()
+)
+
+
+# How every stream is written. passthrough: no frame is added or dropped; faststart: readable before the
+# last byte has come; bitexact and no metadata: the same job gives the same bytes.
+CONTAINER_OPTIONS: dict[str, Value] = {
+    "f": "mp4",
+    "fps_mode": "passthrough",
+    "movflags": "+faststart",
+    "fflags": "+bitexact",
+    "flags:v": "+bitexact",
+    "map_metadata": -1,
+}
+
+
+def canonical(name: str) -> str:
+    """Return the one name under which all spellings of an option meet (``codec:v`` -> ``c``)."""
+    base = name.split(":", 1)[0]
+    return _SPELLINGS.get(base, base)
+
+
+def is_reserved(name: str) -> bool:
+    """Whether an option is ffenc's own to set, whatever codec runs."""
+    base = canonical(name)
+    return base in RESERVED or (base.startswith("no") and base[2:] in RESERVED)
+
+
+def check_extra_options(extra: Mapping[str, object]) -> None:
+    """Refuse what could not be an FFmpeg option.
+
+    Raises:
+        ConfigError: a key is not a plausible option name, or a value is not a one-line text or a number.
+    """
+    for key, value in extra.items():
+        if not isinstance(key, str) or not _OPTION_NAME.fullmatch(key):
+            raise ConfigError(
+                f"extra_options: {key!r} is not an FFmpeg option name (a name without the leading dash, "
+                "optionally with a stream specifier: 'bf', 'profile:v')"
+            )
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ConfigError(
+                f"extra_options: {key}={value!r} is not a text or a number (for a switch write 1 or 0)"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"extra_options: {key}={value!r} is not a finite number")
+        if isinstance(value, str) and re.search(r"[\0\r\n]", value):
+            raise ConfigError(f"extra_options: the value of {key!r} holds a NUL or a newline: {value!r}")
+
+
+def _structured(codec: Codec, settings: EncoderSettings, encoder_threads: int | None) -> Options:
+    """The options the config's own fields ask for, in LeRobot's order."""
+    options: Options = {}
+
+    def add(more: Mapping[str, Value | dict[str, Value]]) -> None:
+        for key, value in more.items():
+            present = options.get(key)
+            if isinstance(value, dict) and isinstance(present, dict):
+                present.update(value)
+            else:
+                options[key] = dict(value) if isinstance(value, dict) else value
+
+    if settings.g is not None:
+        add({"g": settings.g})
+    if settings.crf is not None:
+        add(codec.quality(settings.crf))
+    preset = codec.default_preset if settings.preset is None else settings.preset
+    if preset is not None and codec.preset_option is not None:
+        add({codec.preset_option: preset})
+    add(codec.fast_decode(settings.fast_decode))
+    fixed = dict(codec.fixed)
+    if encoder_threads is not None:
+        threads = codec.threads(encoder_threads)
+        fixed = {key: value for key, value in fixed.items() if key not in threads}
+        add(threads)
+    add(fixed)
+    return options
+
+
+def _check_fields(codec: Codec, settings: EncoderSettings, encoder_threads: int | None) -> list[str]:
+    """Refuse values the codec's options cannot take; return a sentence for each that has no effect."""
+    warnings = []
+    if encoder_threads is not None and encoder_threads < 1:
+        raise ConfigError(f"encoder_threads={encoder_threads} must be 1 or more")
+    if settings.crf is not None:
+        if codec.needs_bit_rate and not any(canonical(k) == "b" for k in settings.extra_options):
+            warnings.append(
+                f"{codec.name} has no quality option, crf={settings.crf} is not used: "
+                'give a bit rate, e.g. extra_options={"b:v": "4M"}'
+            )
+        if codec.integer_quality and float(settings.crf) != int(settings.crf):
+            raise ConfigError(
+                f"crf={settings.crf}: {codec.name} takes whole numbers only (h264 and hevc take fractions)"
+            )
+    if settings.preset is not None:
+        if codec.preset_option is None:
+            warnings.append(f"{codec.name} has no presets, preset={settings.preset!r} is not used")
+        elif codec.presets is not None and settings.preset not in codec.presets:
+            raise ConfigError(
+                f"preset={settings.preset!r} is not one of {codec.name}'s"
+                + accepted(settings.preset, codec.presets)
+            )
+    return warnings
+
+
+def _in_force(settings: EncoderSettings, encoder_threads: int | None) -> dict[str, object]:
+    """The settings a sub-key of a params option must not touch, with the values they have."""
+    force: dict[str, object] = {
+        "colour": "the matrix and range of the conversion",
+        "input": "the frames' size and pix_fmt",
+        "time": "the stream's fps",
+    }
+    fields = {
+        "g": settings.g,
+        "crf": settings.crf,
+        "preset": settings.preset,
+        "fast_decode": settings.fast_decode or None,
+        "encoder_threads": encoder_threads,
+    }
+    return force | {name: value for name, value in fields.items() if value is not None}
+
+
+def _merge_params(
+    codec: Codec, key: str, text: str, options: Options, in_force: Mapping[str, object]
+) -> list[str]:
+    """Merge the user's ``a=1:b=2`` into the option's structured sub-keys, which win."""
+    warnings = []
+    assert codec.params is not None
+    present = options.setdefault(codec.params, {})
+    assert isinstance(present, dict)
+    ours = dict(present)
+    for part in filter(None, text.split(":")):
+        sub, _, value = part.partition("=")
+        name = sub.strip().replace("_", "-")
+        setting = codec.params_fields.get(name)
+        if name in ours:
+            warnings.append(f"extra_options: {key} {sub}={value} is not used, {sub}={ours[name]} is set")
+        elif setting in in_force:
+            warnings.append(
+                f"extra_options: {key} {sub}={value} is not used, {setting}={in_force[setting]} is set"
+            )
+        else:
+            present[sub.strip()] = value
+    if not present:
+        del options[codec.params]
+    return warnings
+
+
+def _render(value: Value | dict[str, Value]) -> Value:
+    if isinstance(value, dict):
+        return ":".join(f"{k}={v}" if v != "" else k for k, v in value.items())
+    return value
+
+
+def encoder_options(
+    codec: Codec, settings: EncoderSettings, encoder_threads: int | None = None
+) -> EncoderOptions:
+    """Compile encoder settings into the options of one codec.
+
+    ``extra_options`` are merged last and never override: not under another spelling, not through a
+    sub-key of a params option, not what ffenc decides itself (input, output, mapping, container, colour).
+
+    Args:
+        codec: the table row.
+        settings: an encoder config.
+        encoder_threads: threads one encoder may use, 1 or more; None leaves it to the encoder.
+
+    Raises:
+        ConfigError: a value the codec cannot take.
+    """
+    check_extra_options(settings.extra_options)
+    warnings = _check_fields(codec, settings, encoder_threads)
+    options = _structured(codec, settings, encoder_threads)
+    in_force = _in_force(settings, encoder_threads)
+    taken = {canonical(key): (key, value) for key, value in options.items()}
+    for key, value in settings.extra_options.items():
+        base = canonical(key)
+        if base == codec.params:
+            warnings += _merge_params(codec, key, str(value), options, in_force)
+        elif is_reserved(key):
+            warnings.append(
+                f"extra_options: {key}={value} is not used, {_own_value(base, codec, settings)}"
+            )
+        elif base in taken:
+            name, ours = taken[base]
+            warnings.append(f"extra_options: {key}={value} is not used, {name}={_render(ours)} is set")
+        else:
+            options[key] = value
+            taken[base] = (key, value)
+    return EncoderOptions({k: _render(v) for k, v in options.items()}, tuple(warnings))
+
+
+def _own_value(base: str, codec: Codec, settings: EncoderSettings) -> str:
+    own: dict[str, Value] = {canonical(key): value for key, value in CONTAINER_OPTIONS.items()}
+    own |= {"c": codec.encoder, "pix_fmt": settings.pix_fmt, "tag": codec.tag or "the container's own"}
+    if base in own:
+        return f"{base}={own[base]} is set"
+    return "input, output, mapping, time and colour are set by ffenc itself"

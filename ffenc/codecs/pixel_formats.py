@@ -1,0 +1,71 @@
+"""The pixel formats ffenc writes, and the few facts about each that an encode depends on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ffenc.codecs.suggest import accepted
+from ffenc.errors import ConfigError
+
+_YUV_SUBSAMPLING = {"444": (1, 1), "440": (1, 2), "422": (2, 1), "420": (2, 2)}
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """One FFmpeg pixel format.
+
+    Attributes:
+        name: FFmpeg's name.
+        channels: components a pixel has (1 gray, 3 colour).
+        bits: bits of one component.
+        x_step, y_step: width and height must be multiples of these (chroma subsampling).
+        rgb: components are red, green and blue; there is no YUV matrix.
+        interleaved_of: the planar format that ffprobe reports for it once encoded.
+    """
+
+    name: str
+    channels: int
+    bits: int
+    x_step: int = 1
+    y_step: int = 1
+    rgb: bool = False
+    interleaved_of: str | None = None
+
+    @property
+    def stored(self) -> str:
+        return self.interleaved_of or self.name
+
+
+def _formats() -> dict[str, PixelFormat]:
+    formats = [
+        PixelFormat("nv12", 3, 8, 2, 2, interleaved_of="yuv420p"),
+        PixelFormat("p010le", 3, 10, 2, 2, interleaved_of="yuv420p10le"),
+    ]
+    for bits in (8, 10, 12):
+        depth = "" if bits == 8 else f"{bits}le"
+        for name, (x, y) in _YUV_SUBSAMPLING.items():
+            formats.append(PixelFormat(f"yuv{name}p{depth}", 3, bits, x, y))
+        formats.append(PixelFormat(f"gbrp{depth}", 3, bits, rgb=True))
+        formats.append(PixelFormat(f"gray{depth}", 1, bits))
+    formats += [PixelFormat("gray16le", 1, 16), PixelFormat("bgr0", 3, 8, rgb=True)]
+    return {f.name: f for f in formats}
+
+
+PIXEL_FORMATS = _formats()
+
+
+def pixel_format(name: str) -> PixelFormat:
+    """Look a pixel format up by FFmpeg's name.
+
+    Raises:
+        ConfigError: the name is not one ffenc writes; the text lists those it does.
+    """
+    if name in PIXEL_FORMATS:
+        return PIXEL_FORMATS[name]
+    if re.fullmatch(r"yuvj4\d\dp", name):
+        raise ConfigError(
+            f"pix_fmt={name!r}: the yuvj formats are deprecated in FFmpeg and LeRobot reads limited "
+            f"range; use {name.replace('j', '')!r}"
+        )
+    raise ConfigError(f"pix_fmt={name!r} is not known{accepted(name, sorted(PIXEL_FORMATS))}")

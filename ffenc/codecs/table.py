@@ -1,0 +1,338 @@
+"""The codec table: one row a codec, with everything a codec needs. Adding a codec touches this file only.
+
+Sources of the mappings: ``ffmpeg -h encoder=NAME`` of FFmpeg 5.1 and 9.0 for option names and ranges,
+LeRobot 0.6 for ``q:v = 100 - 2 crf``, ``rc=0`` with ``qp`` and ``svtav1-params``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ffenc.codecs.suggest import accepted
+from ffenc.errors import ConfigError
+
+Number = int | float
+Value = str | int | float
+# An option's value, or the sub-keys of a "key=value:key=value" option such as svtav1-params.
+Options = dict[str, "Value | dict[str, Value]"]
+
+X264_PRESETS = (
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+    "placebo",
+)
+# The first that can run is what vcodec="auto" means (LeRobot's order); libsvtav1 where none can.
+AUTO_ORDER = (
+    "h264_videotoolbox",
+    "hevc_videotoolbox",
+    "h264_nvenc",
+    "hevc_nvenc",
+    "h264_vaapi",
+    "h264_qsv",
+)
+AUTO_FALLBACK = "libsvtav1"
+RENDER_DEVICE = "/dev/dri/renderD128"
+
+
+def _nothing(_: Number) -> Options:
+    return {}
+
+
+def _option(name: str) -> Callable[[Number], Options]:
+    return lambda value: {name: value}
+
+
+def _qp_constant(crf: Number) -> Options:
+    return {"rc": 0, "qp": crf}
+
+
+def _videotoolbox_quality(crf: Number) -> Options:
+    return {"q:v": max(1, min(100, 100 - 2 * crf))}
+
+
+def _svtav1_fast_decode(level: int) -> Options:
+    return {"svtav1-params": {"fast-decode": max(0, min(2, level))}}
+
+
+def _tune_fastdecode(level: int) -> Options:
+    return {"tune": "fastdecode"} if level > 0 else {}
+
+
+def _x265_threads(threads: int) -> Options:
+    # "threads" bounds x265's frame threads only; its worker pool takes every core unless told not to.
+    return {"threads": threads, "x265-params": {"pools": threads}}
+
+
+def _ffv1_threads(threads: int) -> Options:
+    # FFV1 works in parallel by slices; these are slice counts that every frame size above 64x64 accepts.
+    slices = next((n for n in (4, 6, 9, 12, 16, 24, 30) if n >= threads), 30)
+    return {"threads": threads, "slices": slices}
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One row: how a ``vcodec`` becomes FFmpeg options.
+
+    Attributes:
+        name: the ``vcodec`` value.
+        encoder: FFmpeg's encoder.
+        stream: the codec name ffprobe reports for the result.
+        quality: ``crf`` to options.
+        integer_quality: the encoder's quality option takes whole numbers only.
+        preset_option: where ``preset`` goes; None: the encoder has no such option.
+        presets: accepted preset values; None: FFmpeg decides.
+        default_preset: used where ``preset`` is not set.
+        fast_decode: ``fast_decode`` to options.
+        threads: ``encoder_threads`` to options.
+        fixed: options that are always set.
+        params: name of the encoder's "key=value:..." option.
+        params_fields: sub-key of ``params`` -> the setting it would override, which then wins.
+        program_options: options before the input (devices).
+        upload: ``pix_fmt`` -> the format frames have in memory when given to the encoder; empty: any, unchanged.
+        hwupload: frames are uploaded to the device by a filter.
+        needs_bit_rate: there is no quality option, a bit rate must come from ``extra_options``.
+        tag: the stream tag players expect in MP4.
+        version: pattern of the library's version in what an encode prints or writes.
+    """
+
+    name: str
+    encoder: str
+    stream: str
+    quality: Callable[[Number], Options] = _nothing
+    integer_quality: bool = False
+    preset_option: str | None = None
+    presets: tuple[Value, ...] | None = None
+    default_preset: int | None = None
+    fast_decode: Callable[[int], Options] = _nothing
+    threads: Callable[[int], Options] = _nothing
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    params: str | None = None
+    params_fields: Mapping[str, str] = field(default_factory=dict)
+    program_options: tuple[str, ...] = ()
+    upload: Mapping[str, str] = field(default_factory=dict)
+    hwupload: bool = False
+    needs_bit_rate: bool = False
+    tag: str | None = None
+    version: str | None = None
+
+
+# Settings that every "key=value:..." option can reach besides the row's own, by the sub-keys' many names.
+# "colour", "input" and "time" are set by ffenc itself, the others only where the config sets them.
+_COLOUR_KEYS = (
+    "colorprim",
+    "color-primaries",
+    "transfer",
+    "transfer-characteristics",
+    "colormatrix",
+    "matrix-coefficients",
+    "range",
+    "color-range",
+    "fullrange",
+)
+_INPUT_KEYS = (
+    "input-csp",
+    "output-csp",
+    "input-depth",
+    "output-depth",
+    "input-res",
+    "width",
+    "height",
+    "color-format",
+    "encoder-color-format",
+)
+_TIME_KEYS = ("fps", "fps-num", "fps-denom", "timebase", "force-cfr")
+_COMMON_PARAMS: dict[str, str] = {
+    **dict.fromkeys(_COLOUR_KEYS, "colour"),
+    **dict.fromkeys(_INPUT_KEYS, "input"),
+    **dict.fromkeys(_TIME_KEYS, "time"),
+    **dict.fromkeys(("crf", "qp", "q", "bitrate", "rc", "tbr"), "crf"),
+    **dict.fromkeys(("keyint", "intra-period"), "g"),
+    "preset": "preset",
+    "tune": "fast_decode",
+    "fast-decode": "fast_decode",
+    **dict.fromkeys(("threads", "lp", "pools", "numa-pools", "frame-threads"), "encoder_threads"),
+}
+
+
+def _vaapi(name: str, stream: str, quality: Callable[[Number], Options], tag: str | None = None) -> Codec:
+    return Codec(
+        name,
+        encoder=name,
+        stream=stream,
+        quality=quality,
+        integer_quality=True,
+        program_options=("-vaapi_device", RENDER_DEVICE),
+        upload={"yuv420p": "nv12", "nv12": "nv12", "yuv420p10le": "p010le", "p010le": "p010le"},
+        hwupload=True,
+        tag=tag,
+    )
+
+
+def _qsv(name: str, stream: str, tag: str | None = None) -> Codec:
+    return Codec(
+        name,
+        encoder=name,
+        stream=stream,
+        quality=_option("global_quality"),
+        integer_quality=True,
+        preset_option="preset",
+        program_options=("-init_hw_device", "qsv=hw"),
+        upload={"yuv420p": "nv12", "nv12": "nv12", "yuv420p10le": "p010le", "p010le": "p010le"},
+        tag=tag,
+    )
+
+
+def _nvenc(name: str, stream: str, tag: str | None = None) -> Codec:
+    return Codec(
+        name,
+        encoder=name,
+        stream=stream,
+        quality=_qp_constant,
+        integer_quality=True,
+        preset_option="preset",
+        tag=tag,
+    )
+
+
+def _videotoolbox(name: str, stream: str, tag: str | None = None) -> Codec:
+    return Codec(name, encoder=name, stream=stream, quality=_videotoolbox_quality, tag=tag)
+
+
+_ROWS = (
+    Codec(
+        "libsvtav1",
+        encoder="libsvtav1",
+        stream="av1",
+        quality=_option("crf"),
+        integer_quality=True,
+        preset_option="preset",
+        presets=tuple(range(-2, 14)),
+        default_preset=12,
+        fast_decode=_svtav1_fast_decode,
+        threads=lambda n: {"svtav1-params": {"lp": n}},
+        params="svtav1-params",
+        params_fields=_COMMON_PARAMS,
+        version=r"SVT-AV1 Encoder Lib (v\S+)",
+    ),
+    Codec(
+        "h264",
+        encoder="libx264",
+        stream="h264",
+        quality=_option("crf"),
+        preset_option="preset",
+        presets=X264_PRESETS,
+        fast_decode=_tune_fastdecode,
+        threads=_option("threads"),
+        params="x264-params",
+        params_fields=_COMMON_PARAMS,
+        version=r"x264 - core (\d+(?: r\d+ [0-9a-f]+)?)",
+    ),
+    Codec(
+        "hevc",
+        encoder="libx265",
+        stream="hevc",
+        quality=_option("crf"),
+        preset_option="preset",
+        presets=X264_PRESETS,
+        fast_decode=_tune_fastdecode,
+        threads=_x265_threads,
+        params="x265-params",
+        params_fields=_COMMON_PARAMS,
+        tag="hvc1",
+        version=r"HEVC encoder version (\S+)",
+    ),
+    Codec(
+        "libaom-av1",
+        encoder="libaom-av1",
+        stream="av1",
+        # Constant quality: FFmpeg's default bit rate for libaom is 0 from 4.3 on, so crf alone decides.
+        quality=_option("crf"),
+        integer_quality=True,
+        preset_option="cpu-used",
+        presets=tuple(range(0, 12)),
+        threads=lambda n: {"threads": n, "row-mt": 1},
+        params="aom-params",
+        params_fields={
+            **_COMMON_PARAMS,
+            **dict.fromkeys(("cq-level", "end-usage", "target-bitrate"), "crf"),
+            **dict.fromkeys(("kf-max-dist", "kf-min-dist"), "g"),
+            "cpu-used": "preset",
+            "row-mt": "encoder_threads",
+        },
+        version=r"libaom-av1 [^\]]*\] (?:\[\w+\] )?(v?\d\S+)",
+    ),
+    Codec(
+        "ffv1",
+        encoder="ffv1",
+        stream="ffv1",
+        threads=_ffv1_threads,
+        fixed={"g": 1, "level": 3, "slicecrc": 1, "slices": 4},
+    ),
+    _videotoolbox("h264_videotoolbox", "h264"),
+    _videotoolbox("hevc_videotoolbox", "hevc", tag="hvc1"),
+    _nvenc("h264_nvenc", "h264"),
+    _nvenc("hevc_nvenc", "hevc", tag="hvc1"),
+    # Takes crf as it is, on AV1's own quantiser scale of 0..255: 30 is much finer there than libsvtav1's 30.
+    _nvenc("av1_nvenc", "av1"),
+    _vaapi("h264_vaapi", "h264", _option("qp")),
+    _vaapi("hevc_vaapi", "hevc", _option("qp"), tag="hvc1"),
+    # av1_vaapi has no qp; constant quantiser mode reads global_quality (scale 0..255, as av1_nvenc).
+    _vaapi("av1_vaapi", "av1", lambda crf: {"rc_mode": "CQP", "global_quality": crf}),
+    _qsv("h264_qsv", "h264"),
+    _qsv("hevc_qsv", "hevc", tag="hvc1"),
+    _qsv("av1_qsv", "av1"),
+    Codec(
+        "h264_v4l2m2m",
+        encoder="h264_v4l2m2m",
+        stream="h264",
+        upload={"yuv420p": "yuv420p", "nv12": "nv12"},
+        needs_bit_rate=True,
+    ),
+)
+CODECS: dict[str, Codec] = {row.name: row for row in _ROWS}
+ALIASES = {"av1": "libsvtav1"}
+VCODECS = (*CODECS, *ALIASES, "auto")
+
+
+def check_vcodec(name: str) -> str:
+    """Return the canonical ``vcodec`` for a name, with aliases resolved; ``auto`` stays.
+
+    Raises:
+        ConfigError: unknown; the text lists the accepted names and the nearest one.
+    """
+    name = ALIASES.get(name, name)
+    if name in CODECS or name == "auto":
+        return name
+    by_encoder = {row.encoder: row.name for row in CODECS.values()} | {
+        "x264": "h264",
+        "avc": "h264",
+        "x265": "hevc",
+        "h265": "hevc",
+        "svtav1": "libsvtav1",
+    }
+    raise ConfigError(f"vcodec={name!r} is not known{accepted(name, VCODECS, by_encoder.get(name))}")
+
+
+def codec_for(vcodec: str, encoder: str | None = None) -> Codec:
+    """Return the table row for a ``vcodec``; for ``auto`` the row of ``encoder``, the machine's answer.
+
+    Raises:
+        ConfigError: ``auto`` without an answer, or an unknown name.
+    """
+    name = check_vcodec(vcodec)
+    if name == "auto":
+        if encoder is None:
+            raise ConfigError(
+                'vcodec="auto" has to be resolved first: pass the encoder this machine can run, one of '
+                + ", ".join((*AUTO_ORDER, AUTO_FALLBACK))
+            )
+        name = check_vcodec(encoder)
+    return CODECS[name]

@@ -1,0 +1,1 @@
+"""What the user asked for: encoder configs and robot presets. Pure data."""

@@ -1,0 +1,187 @@
+"""Encoder configs: LeRobot's fields, names and defaults."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from typing_extensions import Self
+from ffenc.codecs.options import check_extra_options, encoder_options
+from ffenc.codecs.pixel_formats import pixel_format
+from ffenc.codecs.table import CODECS, Value, check_vcodec, codec_for
+from ffenc.config.validation import Settings
+from ffenc.errors import ConfigError, FfencWarning
+
+
+class VideoEncoderConfig(Settings):
+    """How one camera's frames are encoded. Constructing one needs no FFmpeg.
+
+    Args:
+        vcodec: ``libsvtav1`` (alias ``av1``), ``h264``, ``hevc``, ``libaom-av1``, ``ffv1``, a hardware
+            encoder such as ``h264_nvenc``, or ``auto``: the first hardware encoder that can run here.
+        pix_fmt: FFmpeg pixel format of the stored video.
+        g: a key frame at least every ``g`` frames, 1 or more; None leaves it to the encoder.
+        crf: quality, lower is better and larger; its scale is the codec's own. None: the encoder's default.
+        preset: speed against size, a number or a name as the codec has it. None: 12 for ``libsvtav1``,
+            else the encoder's default.
+        fast_decode: 0 off; above 0 the stream is made cheaper to decode where the codec can do that.
+        video_backend: ``pyav``, kept for LeRobot's reader.
+        extra_options: FFmpeg encoder options, merged last; they never override what the fields above set.
+
+    Raises:
+        ConfigError: a wrong type, an unknown key or codec, or a value out of range.
+    """
+
+    vcodec: str = Field("libsvtav1", description="a codec name")
+    pix_fmt: str = Field("yuv420p", description="an FFmpeg pixel format name")
+    g: Annotated[int, Field(ge=1)] | None = Field(2, description="an int of 1 or more, or null")
+    crf: int | float | None = Field(30, description="an int or float of 0 or more, or null")
+    preset: int | str | None = Field(None, description="an int, a preset name, or null")
+    fast_decode: int = Field(0, description="an int: 0 off, 1 or 2 on")
+    video_backend: Literal["pyav"] = Field("pyav", description="'pyav', the one LeRobot's reader accepts")
+    extra_options: dict[str, Any] = Field(
+        default_factory=dict, description="a mapping of FFmpeg option names to texts or numbers"
+    )
+
+    @field_validator("vcodec")
+    @classmethod
+    def _known_vcodec(cls, value: str) -> str:
+        return check_vcodec(value)
+
+    @field_validator("pix_fmt")
+    @classmethod
+    def _known_pix_fmt(cls, value: str) -> str:
+        return pixel_format(value).name
+
+    @field_validator("crf")
+    @classmethod
+    def _finite_crf(cls, value: int | float | None) -> int | float | None:
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"{value!r} is not accepted; expected an int or float of 0 or more, or null")
+        return value
+
+    @field_validator("extra_options")
+    @classmethod
+    def _plausible_options(cls, value: dict[str, Any]) -> dict[str, Any]:
+        check_extra_options(value)
+        return dict(value)
+
+    @model_validator(mode="after")
+    def _default_preset(self) -> Self:
+        if self.preset is None and self.vcodec in CODECS:
+            default = CODECS[self.vcodec].default_preset
+            if default is not None:
+                object.__setattr__(self, "preset", default)
+        return self
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, validated again; a preset that was only the codec's default follows a change of codec."""
+        values = {name: getattr(self, name) for name in self.model_fields_set} | changes
+        return type(self)(**values)
+
+    def resolve(self, encoder: str | None = None) -> Self:
+        """Return the config with ``auto`` replaced by ``encoder``, the machine's answer; others unchanged.
+
+        Raises:
+            ConfigError: the codec is ``auto`` and no answer is given.
+        """
+        return self if self.vcodec != "auto" else self.replace(vcodec=codec_for("auto", encoder).name)
+
+    def get_codec_options(
+        self, encoder_threads: int | None = None, as_strings: bool = False
+    ) -> dict[str, Value]:
+        """Return the FFmpeg encoder options of this config.
+
+        Args:
+            encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
+            as_strings: return every value as text.
+
+        Raises:
+            ConfigError: a value this codec cannot take, or ``vcodec="auto"`` unresolved.
+
+        Warns:
+            FfencWarning: for each extra option that lost against a field, naming both values.
+        """
+        compiled = encoder_options(codec_for(self.vcodec), self, encoder_threads)
+        for text in compiled.warnings:
+            warnings.warn(text, FfencWarning, stacklevel=2)
+        return {key: str(value) if as_strings else value for key, value in compiled.values.items()}
+
+    @classmethod
+    def from_video_info(cls, info: Mapping[str, Any] | None) -> Self:
+        """Rebuild a config from a feature's info block in ``info.json``.
+
+        ``video.codec`` gives the codec (``av1`` means libsvtav1) unless ``video.encoder`` names a more
+        exact one that writes it; ``null`` and ``{}`` mean the default.
+
+        Args:
+            info: the block, or None for the defaults.
+        """
+        return cls(**cls._values_from_info(info or {}))
+
+    @classmethod
+    def _values_from_info(cls, info: Mapping[str, Any]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        stream = info.get("video.codec")
+        if stream is not None:
+            values["vcodec"] = stream
+            encoder = info.get("video.encoder")
+            exact = encoder.get("vcodec") if isinstance(encoder, Mapping) else None
+            if exact in CODECS and CODECS[exact].stream == stream:
+                values["vcodec"] = exact
+        for key in ("pix_fmt", "g", "crf", "preset", "fast_decode", "extra_options"):
+            if info.get(f"video.{key}") not in (None, {}):
+                values[key] = info[f"video.{key}"]
+        return values
+
+
+class DepthEncoderConfig(VideoEncoderConfig):
+    """How one depth camera's frames are quantised and encoded. Depths are in metres.
+
+    Args:
+        depth_min, depth_max: the range that is stored, in metres.
+        shift: added before the logarithm, in metres.
+        use_log: quantise the logarithm of depth (finer near, coarser far) instead of depth itself.
+
+    Raises:
+        ConfigError: as for :class:`VideoEncoderConfig`, or an empty range, or a logarithm of nothing.
+    """
+
+    vcodec: str = Field("hevc", description="a codec name")
+    pix_fmt: str = Field("gray12le", description="an FFmpeg pixel format name")
+    extra_options: dict[str, Any] = Field(
+        default_factory=lambda: {"x265-params": "lossless=1"},
+        description="a mapping of FFmpeg option names to texts or numbers",
+    )
+    depth_min: Annotated[float, Field(strict=False, allow_inf_nan=False)] = Field(
+        0.01, description="a finite number of metres"
+    )
+    depth_max: Annotated[float, Field(strict=False, allow_inf_nan=False)] = Field(
+        10.0, description="a finite number of metres"
+    )
+    shift: Annotated[float, Field(strict=False, allow_inf_nan=False)] = Field(
+        3.5, description="a finite number of metres"
+    )
+    use_log: bool = Field(True, description="true or false")
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if not self.depth_min < self.depth_max:
+            raise ConfigError(f"depth_min={self.depth_min} must be below depth_max={self.depth_max}")
+        if self.use_log and not self.depth_min + self.shift > 0:
+            raise ConfigError(
+                f"depth_min={self.depth_min} + shift={self.shift} must be above 0 with use_log: true"
+            )
+        return self
+
+    @classmethod
+    def _values_from_info(cls, info: Mapping[str, Any]) -> dict[str, Any]:
+        values = super()._values_from_info(info)
+        for key in ("depth_min", "depth_max", "shift", "use_log"):
+            if info.get(f"video.{key}") is not None:
+                values[key] = info[f"video.{key}"]
+        return values

@@ -1,0 +1,35 @@
+"""Frame rates as exact fractions."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from ffenc.errors import ConfigError
+
+# Keeps the MP4 time scale (the numerator) inside 31 bits, and finds 30000/1001 behind 29.97002997.
+_MAX_DENOMINATOR = 10_000
+_MAX_FPS = 100_000
+
+
+def parse_fps(value: int | float | str | Fraction) -> Fraction:
+    """Return a frame rate as a fraction: 30, 29.97 (2997/100), ``"30000/1001"``.
+
+    A decimal number means what it says: a dataset with ``fps: 29.97`` has its frames at i / 29.97.
+
+    Raises:
+        ConfigError: not a positive finite rate up to 100,000.
+    """
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        fps = Fraction(str(value)).limit_denominator(_MAX_DENOMINATOR)
+        if not 0 < fps <= _MAX_FPS:
+            raise ValueError
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise ConfigError(f"fps={value!r} is not a frame rate (30, 29.97 or '30000/1001')") from None
+    return fps
+
+
+def fps_number(fps: Fraction) -> int | float:
+    """Return a frame rate as info.json has it: an int where it is whole, else the nearest float."""
+    return int(fps) if fps.denominator == 1 else float(fps)

@@ -1,0 +1,285 @@
+"""Robot presets: one YAML file a robot, found by name or path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, field_validator
+
+from ffenc.codecs.suggest import accepted
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.framerate import parse_fps
+from ffenc.config.validation import SettingError, Settings
+from ffenc.errors import ConfigError
+
+IMAGE_PREFIX = "observation.images."
+
+KeyPath = tuple[str, ...]
+Size = Annotated[int, Field(ge=1)]
+
+
+class CameraPreset(Settings):
+    """One camera of a robot.
+
+    Attributes:
+        width, height: frame size in pixels, as recorded.
+        depth: a depth camera, encoded with the preset's ``depth_encoder``.
+        encoder: the camera's settings: the preset's, with the camera's own overrides applied.
+    """
+
+    width: Size = Field(description="a number of pixels, 1 or more")
+    height: Size = Field(description="a number of pixels, 1 or more")
+    depth: bool = Field(False, description="true or false")
+    encoder: VideoEncoderConfig = Field(description="a mapping of encoder settings")
+
+
+class RobotPreset(Settings):
+    """A robot's cameras and how they are encoded.
+
+    Attributes:
+        name: the preset's name.
+        robot_type: LeRobot's name of the robot, kept in datasets made from PNG trees.
+        fps: frames a second: a number, or a text such as ``"30000/1001"``.
+        camera_encoder, depth_encoder: settings of cameras that have none of their own.
+        encoder_threads: threads one encoder may use; None leaves it to ffenc.
+        cameras: by name, without the ``observation.images.`` prefix.
+    """
+
+    name: str
+    robot_type: str | None = Field(None, description="a text or null")
+    fps: int | float | str = Field(30, description="a number, or a text such as '30000/1001'")
+    camera_encoder: VideoEncoderConfig = Field(default_factory=VideoEncoderConfig)
+    depth_encoder: DepthEncoderConfig = Field(default_factory=DepthEncoderConfig)
+    encoder_threads: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="an int of 1 or more, or null"
+    )
+    cameras: dict[str, CameraPreset] = Field(
+        default_factory=dict, description="a mapping of camera names to their settings"
+    )
+
+    @field_validator("fps")
+    @classmethod
+    def _is_rate(cls, value: int | float | str) -> int | float | str:
+        parse_fps(value)
+        return value
+
+    def encoder_for(self, camera: str, *, depth: bool = False) -> VideoEncoderConfig:
+        """Return the settings for a camera, named with or without ``observation.images.``.
+
+        A camera the preset does not name takes ``camera_encoder``, or ``depth_encoder`` for depth.
+        """
+        known = self.cameras.get(camera) or self.cameras.get(camera.removeprefix(IMAGE_PREFIX))
+        if known is not None and known.depth == depth:
+            return known.encoder
+        return self.depth_encoder if depth else self.camera_encoder
+
+
+def preset_folder() -> Path:
+    """Return the folder of the presets that come with ffenc: in the wheel, or beside the source tree."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "presets"
+    return installed if installed.is_dir() else package.parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets that come with ffenc, sorted."""
+    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+def load_preset(
+    name_or_path: str | Path | None, overrides: Sequence[tuple[KeyPath, Any]] = ()
+) -> RobotPreset:
+    """Load a robot preset.
+
+    Args:
+        name_or_path: the name of a preset that comes with ffenc, or the path of a YAML file; None for the
+            defaults alone.
+        overrides: (key path, value) pairs that win over the file. One for ``camera_encoder`` or
+            ``depth_encoder`` reaches every camera, also those with settings of their own.
+
+    Raises:
+        ConfigError: not found, not readable, or a key that is not accepted; the text says file, line and key.
+    """
+    if name_or_path is None:
+        merged = _Merged()
+        name = "defaults"
+    else:
+        path = _find(str(name_or_path))
+        merged = _read(path, ())
+        name = path.stem
+    values = _plain(merged.values)
+    values.pop("extends", None)
+    for key, value in overrides:
+        _override(values, key, value)
+        merged.places[key] = "command line"
+    try:
+        return _build(name, values)
+    except SettingError as error:
+        raise ConfigError(f"{merged.place(error.key)}: {error}") from None
+
+
+def _find(name: str, beside: Path | None = None) -> Path:
+    looks_like_path = name.endswith((".yaml", ".yml")) or "/" in name
+    path = (beside / name if beside else Path(name)) if looks_like_path else preset_folder() / f"{name}.yaml"
+    if path.is_file():
+        return path
+    if looks_like_path:
+        raise ConfigError(f"preset file {path} does not exist")
+    raise ConfigError(
+        f"no preset is named {name!r}{accepted(name, preset_names())} (or give the path of a YAML file)"
+    )
+
+
+class _Merged:
+    """A preset's plain values, and for each key where it was written."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.places: dict[KeyPath, str] = {}
+        self.file = "defaults"
+
+    def place(self, key: KeyPath) -> str:
+        """Where a key, or the nearest key above it, was written."""
+        while key and key not in self.places:
+            key = key[:-1]
+        return self.places.get(key, self.file)
+
+
+def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
+    """Read a file and, below it, the one it extends."""
+    if path.resolve() in extended_by:
+        raise ConfigError(f"{path}: extends itself, through " + " -> ".join(p.name for p in extended_by))
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        if node is not None and not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{path}:1: a preset is a mapping of keys, found {node.id}")
+        places: dict[KeyPath, str] = {}
+        own = _mapping(path, node, (), places) if node is not None else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply, or a YAML alias that holds itself") from None
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {error.problem}") from None
+
+    parent = own.pop("extends", None)
+    if parent is not None and not isinstance(parent, str):
+        raise ConfigError(f"{places[('extends',)]}: extends: expected the name or path of a preset")
+    merged = _Merged()
+    if parent is not None:
+        try:
+            base = _find(parent, path.parent)
+        except ConfigError as error:
+            raise ConfigError(f"{places[('extends',)]}: extends: {error}") from None
+        merged = _read(base, (*extended_by, path.resolve()))
+    merged.file = str(path)
+    merged.places |= places
+    merged.values = _deep_merge(merged.values, own)
+    return merged
+
+
+def _mapping(path: Path, node: yaml.MappingNode, above: KeyPath, places: dict[KeyPath, str]) -> dict[str, Any]:
+    """Construct a mapping with safe YAML only, note each key's line, and refuse a key that stands twice."""
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        name = str(key_node.value)
+        key = (*above, name)
+        place = f"{path}:{key_node.start_mark.line + 1}"
+        if name in values:
+            raise ConfigError(f"{place}: {'.'.join(key)}: stands twice, first at {places[key]}")
+        places[key] = place
+        if isinstance(value_node, yaml.MappingNode):
+            values[name] = _mapping(path, value_node, key, places)
+        else:
+            loader = yaml.SafeLoader("")
+            try:
+                values[name] = loader.construct_object(value_node, deep=True)
+            except yaml.constructor.ConstructorError as error:
+                raise ConfigError(f"{place}: {'.'.join(key)}: {error.problem}") from None
+            finally:
+                loader.dispose()
+    return values
+
+
+def _plain(value: Any) -> Any:
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings key by key; extra_options is one value, replaced whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if key != "extra_options" and isinstance(value, dict) and isinstance(below, dict):
+            merged[key] = _deep_merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _override(values: dict[str, Any], key: KeyPath, value: Any) -> None:
+    """Set one value from outside; for a whole-robot encoder field, take away what a camera says of it."""
+    target = values
+    for part in key[:-1]:
+        below = target.setdefault(part, {})
+        if not isinstance(below, dict):
+            raise SettingError(key, f"{part} is not a mapping")
+        target = below
+    target[key[-1]] = value
+    if len(key) > 1 and key[0] in ("camera_encoder", "depth_encoder"):
+        cameras = values.get("cameras")
+        for camera in cameras.values() if isinstance(cameras, dict) else ():
+            if isinstance(camera, dict) and bool(camera.get("depth")) == (key[0] == "depth_encoder"):
+                own = camera.get("encoder")
+                if isinstance(own, dict):
+                    own.pop(key[1], None)
+
+
+def _settings_of(values: Mapping[str, Any], key: KeyPath) -> dict[str, Any]:
+    found = values.get(key[-1])
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise SettingError(key, f"{found!r} is not accepted; expected a mapping")
+    return found
+
+
+def _built(model: type[VideoEncoderConfig], values: Mapping[str, Any], key: KeyPath) -> VideoEncoderConfig:
+    try:
+        return model(**values)
+    except SettingError as error:
+        raise SettingError((*key, *error.key), error.reason) from None
+
+
+def _build(name: str, values: dict[str, Any]) -> RobotPreset:
+    """Apply each camera's overrides and validate everything."""
+    keys = ["extends", *(key for key in RobotPreset.model_fields if key != "name")]
+    for key in values:
+        if key not in keys:
+            raise SettingError((key,), f"unknown key{accepted(key, keys)}")
+    camera_values = _settings_of(values, ("camera_encoder",))
+    depth_values = _settings_of(values, ("depth_encoder",))
+    built = dict(values)
+    built["camera_encoder"] = _built(VideoEncoderConfig, camera_values, ("camera_encoder",))
+    built["depth_encoder"] = _built(DepthEncoderConfig, depth_values, ("depth_encoder",))
+    cameras = {}
+    for camera, found in _settings_of(values, ("cameras",)).items():
+        if found is None:  # a camera of the extended preset that this robot does not have
+            continue
+        key = ("cameras", camera)
+        own = dict(_settings_of({camera: found}, key))
+        model, base = (
+            (DepthEncoderConfig, depth_values) if own.get("depth") is True else (VideoEncoderConfig, camera_values)
+        )
+        encoder = base | _settings_of(own, (*key, "encoder"))
+        own["encoder"] = _built(model, encoder, (*key, "encoder"))
+        try:
+            cameras[camera.removeprefix(IMAGE_PREFIX)] = CameraPreset(**own)
+        except SettingError as error:
+            raise SettingError((*key, *error.key), error.reason) from None
+    built["cameras"] = cameras
+    return RobotPreset(name=name, **built)

@@ -1,0 +1,56 @@
+"""One base for validated settings, with errors that name the key, what was found and what is accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ffenc.codecs.suggest import accepted
+from ffenc.errors import ConfigError
+
+
+class SettingError(ConfigError):
+    """A :class:`ConfigError` that knows which key it is about.
+
+    Attributes:
+        key: path of the key, outermost first.
+        reason: the text without the key.
+    """
+
+    def __init__(self, key: tuple[str, ...], reason: str) -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(f"{'.'.join(key)}: {reason}" if key else reason)
+
+
+class Settings(BaseModel):
+    """Frozen, strictly typed settings; unknown keys are refused with the nearest accepted one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _explain(type(self), values, error) from None
+
+
+def _explain(model: type[Settings], values: dict[str, Any], error: ValidationError) -> SettingError:
+    first = error.errors(include_url=False)[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        return SettingError((key,), f"unknown key{accepted(key, model.model_fields)}")
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, SettingError):
+        return SettingError((*((key,) if key else ()), *cause.key), cause.reason)
+    if isinstance(cause, ConfigError):
+        return SettingError((key,) if key else (), str(cause))
+    field = model.model_fields.get(key)
+    expected = field.description if field is not None else None
+    if first["type"] == "missing":
+        return SettingError((key,), f"is missing; expected {expected}")
+    found = values.get(key)
+    return SettingError(
+        (key,), f"{found!r} ({type(found).__name__}) is not accepted; expected {expected or first['msg']}"
+    )

@@ -1,0 +1,1 @@
+"""LeRobot datasets and PNG trees: read, re-encode, publish."""

@@ -1,0 +1,68 @@
+"""The ``info`` block of a video feature in ``info.json``: what the file holds and how it was made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ffenc.codecs.table import codec_for
+from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.framerate import fps_number
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.frames.encode import Encoding
+from ffenc.version import VERSION
+
+
+def stream_fields(info: StreamInfo) -> dict[str, Any]:
+    """Return the fields read from the file, under LeRobot's names."""
+    fields: dict[str, Any] = {
+        "video.height": info.height,
+        "video.width": info.width,
+        "video.codec": info.codec,
+        "video.pix_fmt": info.pix_fmt,
+        "video.fps": fps_number(info.fps),
+        "video.channels": info.channels,
+        "has_audio": info.audio is not None,
+    }
+    if info.audio is not None:
+        fields |= {
+            "audio.channels": info.audio.channels,
+            "audio.codec": info.audio.codec,
+            "audio.bit_rate": info.audio.bit_rate,
+            "audio.sample_rate": info.audio.sample_rate,
+            "audio.bit_depth": info.audio.bit_depth,
+            "audio.channel_layout": info.audio.channel_layout,
+        }
+    return fields
+
+
+def encoder_fields(config: VideoEncoderConfig) -> dict[str, Any]:
+    """Return the fields kept from the encoder config, under LeRobot's names."""
+    return {
+        "video.g": config.g,
+        "video.crf": config.crf,
+        "video.preset": config.preset,
+        "video.fast_decode": config.fast_decode,
+        "video.video_backend": config.video_backend,
+        "video.extra_options": dict(config.extra_options),
+    }
+
+
+def info_block(info: StreamInfo, encoding: Encoding) -> dict[str, Any]:
+    """Return the whole block of an RGB camera.
+
+    ``video.encoder`` is ffenc's own key, which LeRobot ignores: ``video.codec`` names the stream, not who
+    wrote it, and not with which versions.
+    """
+    codec = codec_for(encoding.config.vcodec)
+    return {
+        **stream_fields(info),
+        **encoder_fields(encoding.config),
+        "is_depth_map": False,
+        "video.encoder": {
+            "vcodec": codec.name,
+            "encoder": codec.encoder,
+            "encoder_version": encoding.encoder_version,
+            "ffmpeg_version": encoding.toolchain.version,
+            "ffenc_version": VERSION,
+        },
+    }

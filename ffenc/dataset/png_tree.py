@@ -1,0 +1,223 @@
+"""Read a tree of PNG or JPEG frames as a dataset without a robot's table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ffenc.codecs.suggest import accepted
+from ffenc.config.framerate import fps_number
+from ffenc.config.preset import IMAGE_PREFIX
+from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, Camera, Episode
+from ffenc.errors import ConfigError, SourceError
+from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
+
+LAYOUTS = (
+    "episode_*/CAMERA/*.png, images/CAMERA/episode_*/frame_*.png (LeRobot's), "
+    "or a folder of numbered frames as one episode"
+)
+
+
+class PngTree:
+    """Frames in folders, which become a dataset with LeRobot's default columns.
+
+    Args:
+        root: the tree; see :data:`LAYOUTS`.
+        fps: frames a second.
+        task: the text of the one task.
+        robot_type: LeRobot's name of the robot, or None.
+        cameras: keys to read, with or without ``observation.images.``; None: all.
+        start_number: number of each folder's first frame; by default 0 or 1.
+
+    Raises:
+        SourceError: no frames, a gap, a frame that is cut short or unlike the others, cameras of
+            different lengths.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        fps: Fraction,
+        task: str,
+        robot_type: str | None = None,
+        cameras: Sequence[str] | None = None,
+        start_number: int | None = None,
+    ) -> None:
+        self.root = root
+        self.fps = fps
+        self._task = task
+        self._robot_type = robot_type
+        folders = find_folders(root)
+        keys = {key: None for episode in folders for key in episode}
+        if cameras is not None:
+            keys = dict.fromkeys(chosen_cameras(list(keys), cameras))
+        self._images: list[dict[str, ImageFiles]] = []
+        for number, episode in enumerate(folders):
+            missing = sorted(set(keys) - set(episode))
+            if missing:
+                raise SourceError(f"{root}: episode {number} has no frames of {missing[0]}, other episodes have")
+            self._images.append({key: image_files(episode[key], start_number=start_number) for key in keys})
+        self.cameras = [self._camera(key) for key in keys]
+        self.episodes = [Episode(number, self._length(number)) for number in range(len(folders))]
+
+    def _camera(self, key: str) -> Camera:
+        header = ImageFiles([path for episode in self._images for path in episode[key].paths]).check()
+        return Camera(key, header.bits == 16, header)
+
+    def _length(self, number: int) -> int:
+        lengths = {key: len(images) for key, images in self._images[number].items()}
+        if len(set(lengths.values())) > 1:
+            counts = ", ".join(f"{key} {count}" for key, count in lengths.items())
+            raise SourceError(
+                f"{self.root}: the cameras of episode {number} have different numbers of frames ({counts})"
+            )
+        return next(iter(lengths.values()))
+
+    def frames(self, camera: str, episode: Episode) -> ImageFiles:
+        return self._images[episode.index][camera]
+
+    def image_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+        return sum(p.stat().st_size for e in episodes for p in self._images[e.index][camera].paths)
+
+    def info(self) -> dict[str, Any]:
+        features: dict[str, Any] = {}
+        for camera in self.cameras:
+            assert camera.header is not None
+            features[camera.key] = {
+                "dtype": "image",
+                "shape": [camera.header.height, camera.header.width, 1 if camera.depth else 3],
+                "names": ["height", "width", "channels"],
+            }
+        return {
+            "codebase_version": "v3.0",
+            "fps": fps_number(self.fps),
+            "features": features | DEFAULT_FEATURES,
+            "total_episodes": len(self.episodes),
+            "total_frames": sum(episode.length for episode in self.episodes),
+            "total_tasks": 1,
+            "chunks_size": 1000,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "data_path": DATA_PATH,
+            "video_path": None,
+            "robot_type": self._robot_type,
+            "splits": {"train": f"0:{len(self.episodes)}"},
+        }
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+    def has_episode_stats(self, feature: str) -> bool:
+        return False
+
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
+        start = 0
+        for episode in episodes:
+            numbers = np.arange(episode.length)
+            zeros = np.zeros(episode.length, np.int64)
+            yield episode, 0, pa.table(
+                {
+                    "timestamp": (numbers / float(self.fps)).astype(np.float32),
+                    "frame_index": numbers,
+                    "episode_index": zeros + episode.index,
+                    "index": numbers + start,
+                    "task_index": zeros,
+                },
+                metadata={"huggingface": "{}"},
+            )
+            start += episode.length
+
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
+        yield 0, pa.table(
+            {
+                "episode_index": pa.array([e.index for e in episodes], pa.int64()),
+                "tasks": pa.array([[self._task]] * len(episodes), pa.list_(pa.string())),
+                "length": pa.array([e.length for e in episodes], pa.int64()),
+            }
+        )
+
+    def extra_files(self) -> list[tuple[Path, str]]:
+        return []
+
+    def tasks(self) -> Sequence[str]:
+        return [self._task]
+
+
+def chosen_cameras(keys: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the keys that are named, with or without ``observation.images.``, in their own order.
+
+    Raises:
+        ConfigError: a name is not among them.
+    """
+    wanted = {name if name in keys else camera_key(name) for name in names}
+    for name in names:
+        if name not in keys and camera_key(name) not in keys:
+            short = [key.removeprefix(IMAGE_PREFIX) for key in keys]
+            raise ConfigError(f"--cameras: there is no camera {name!r}{accepted(name, short)}")
+    return [key for key in keys if key in wanted]
+
+
+def camera_key(name: str) -> str:
+    """Return a camera's feature key: ``top`` and ``observation.images.top`` are the same camera."""
+    return name if name.startswith(IMAGE_PREFIX) else IMAGE_PREFIX + name
+
+
+def find_folders(root: Path) -> list[dict[str, Path]]:
+    """Return, for each episode in order, the folder of each camera's frames.
+
+    Raises:
+        SourceError: the tree is of no known layout, or its episode numbers have a gap.
+    """
+    by_camera = root / "images" if (root / "images").is_dir() else root
+    episodes = _episode_folders(root)
+    if episodes:
+        found = [
+            {camera_key(folder.name): folder for folder in _subfolders(episode) if _has_images(folder)}
+            for episode in episodes
+        ]
+    else:
+        cameras = {folder.name: _episode_folders(folder) for folder in _subfolders(by_camera)}
+        cameras = {name: folders for name, folders in cameras.items() if folders}
+        if cameras:
+            names = sorted({folder.name for folders in cameras.values() for folder in folders}, key=_number)
+            found = [
+                {camera_key(c): f for c, folders in cameras.items() for f in folders if f.name == name}
+                for name in names
+            ]
+        elif _has_images(root):
+            return [{camera_key(re.sub(r"\W+", "_", root.resolve().name) or "camera"): root}]
+        else:
+            raise SourceError(f"{root}: holds neither a LeRobot dataset nor frames; expected {LAYOUTS}")
+    for number, cameras_found in enumerate(found):
+        if not cameras_found:
+            raise SourceError(f"{root}: episode {number} holds no camera folders with PNG or JPEG frames")
+    return found
+
+
+def _episode_folders(root: Path) -> list[Path]:
+    folders = [f for f in _subfolders(root) if re.fullmatch(r"episode[_-]?\d+", f.name)]
+    folders.sort(key=lambda folder: _number(folder.name))
+    numbers = [_number(folder.name) for folder in folders]
+    if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))) or (numbers and numbers[0] > 1):
+        present = ", ".join(folder.name for folder in folders[:4])
+        raise SourceError(f"{root}: episodes are missing or doubled; there are {present} ... Renumber them from 0")
+    return folders
+
+
+def _number(name: str) -> int:
+    return int(re.sub(r"\D", "", name))
+
+
+def _subfolders(root: Path) -> list[Path]:
+    return sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+def _has_images(folder: Path) -> bool:
+    return any(f.suffix.lower() in IMAGE_SUFFIXES for f in folder.iterdir())

@@ -1,0 +1,132 @@
+"""A hidden folder beside the destination in which a dataset grows until it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from typing_extensions import Self
+
+from ffenc.errors import DestinationError
+from ffenc.frames.encode import sync_folder
+
+
+class Staging:
+    """Holds the finished pieces and the dataset being put together, and the lock of the run.
+
+    The lock is the kernel's: it goes with the process, however that ends.
+
+    Args:
+        destination: where the dataset will stand; must not exist, or be an empty folder.
+        resume: take up what an interrupted run has left.
+
+    Raises:
+        DestinationError: the destination is taken, another run writes it, or an interrupted run's pieces
+            are there and ``resume`` was not asked for.
+    """
+
+    def __init__(self, destination: Path, *, resume: bool) -> None:
+        self.destination = Path(os.path.abspath(destination))  # noqa: PTH100 - symbolic links stay as they are
+        check_destination(self.destination)
+        self.folder = self.destination.with_name(f".{self.destination.name}.ffenc")
+        self.pieces = self.folder / "pieces"
+        self.dataset = self.folder / "dataset"
+        self._resume = resume
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / "lock").open("a", encoding="utf-8")
+        except OSError as error:
+            raise DestinationError(f"{self.folder}: cannot be created: {error.strerror}") from None
+        if not _locked(self._lock):
+            self._lock.close()
+            self._lock = None
+            raise DestinationError(f"{self.destination} is being written by another run of ffenc; wait for it")
+        if self.has_pieces() and not self._resume:
+            self._unlock()
+            raise DestinationError(
+                f"an interrupted run towards {self.destination} left finished episodes in {self.folder}. "
+                "Go on with --resume, or delete that folder to start anew"
+            )
+        shutil.rmtree(self.dataset, ignore_errors=True)
+        self.pieces.mkdir(exist_ok=True)
+        for leftover in self.pieces.rglob(".*.partial*"):
+            leftover.unlink()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.dataset, ignore_errors=True)
+        if not self.has_pieces():
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._unlock()
+
+    def has_pieces(self) -> bool:
+        """Whether there are finished pieces to take up."""
+        return any(self.pieces.rglob("*.json"))
+
+    def publish(self) -> None:
+        """Flush the dataset to disk, move it to its destination, and delete the pieces.
+
+        Raises:
+            DestinationError: something has come to the destination in the meantime.
+        """
+        for path in self.dataset.rglob("*"):
+            if path.is_dir():
+                sync_folder(path)
+            else:
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        check_destination(self.destination)
+        self.dataset.replace(self.destination)
+        sync_folder(self.destination.parent)
+        shutil.rmtree(self.pieces)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def check_destination(destination: Path) -> None:
+    """Refuse a destination that is taken or cannot be.
+
+    Raises:
+        DestinationError: it exists and is not an empty folder, or its name cannot be used.
+    """
+    if "\n" in str(destination):
+        raise DestinationError(f"{str(destination)!r}: a newline in a path is not supported; choose another name")
+    if destination.is_dir():
+        if any(destination.iterdir()):
+            raise DestinationError(f"{destination} exists and is not empty; choose another name or delete it")
+    elif destination.exists() or destination.is_symlink():
+        raise DestinationError(f"{destination} exists and is not a folder; choose another name")
+
+
+def _locked(file: IO[str]) -> bool:
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON as LeRobot does, in one piece."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=4, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

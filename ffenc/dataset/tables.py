@@ -1,0 +1,317 @@
+"""Write the tables of a video dataset: frame rows, episodes, tasks, statistics, info."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ffenc.dataset.source import DATA_PATH, EPISODES_PATH, VIDEO_PATH, DatasetSource, Episode
+from ffenc.dataset.staging import write_json
+from ffenc.dataset.statistics import Aggregate, column_stats
+from ffenc.frames.statistics import Stats
+
+# Their values follow from an episode's place in the dataset, which changes when others are left out.
+_PLACE_FEATURES = ("index", "episode_index")
+
+
+@dataclass(frozen=True)
+class VideoPlace:
+    """Where an episode's frames are: the file, and the frame it starts at in there."""
+
+    chunk: int
+    file: int
+    start: int
+
+
+@dataclass(frozen=True)
+class _RowPlace:
+    chunk: int
+    file: int
+    start: int
+
+
+class TableWriter:
+    """Writes all tables of the destination from a source's.
+
+    Args:
+        source: what is re-encoded.
+        root: folder of the new dataset.
+        episodes: those chosen, in order; they are numbered from 0.
+        cameras: keys of the cameras that are kept.
+        videos: camera -> each chosen episode's place, in order.
+        blocks: camera -> info block.
+        image_stats: camera -> each chosen episode's statistics, for cameras without any in the source.
+    """
+
+    def __init__(
+        self,
+        source: DatasetSource,
+        root: Path,
+        *,
+        episodes: Sequence[Episode],
+        cameras: Sequence[str],
+        videos: Mapping[str, Sequence[VideoPlace]],
+        blocks: Mapping[str, Mapping[str, Any]],
+        image_stats: Mapping[str, Sequence[Stats]],
+    ) -> None:
+        self._source, self._root = source, root
+        self._episodes, self._cameras = episodes, cameras
+        self._videos, self._blocks, self._image_stats = videos, blocks, image_stats
+        self._subset = [e.index for e in episodes] != list(range(len(source.episodes)))
+        self._chunks_size = int(source.info().get("chunks_size") or 1000)
+        self._features = self._make_features()
+        self._computed = self._features_to_compute()
+
+    def write(self) -> None:
+        """Write every table."""
+        rows, table_stats = self._write_rows()
+        self._write_episodes(rows, table_stats)
+        self._write_tasks()
+        self._write_info()
+        for path, place in self._source.extra_files():
+            target = self._root / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
+
+    def _make_features(self) -> dict[str, Any]:
+        features: dict[str, Any] = {}
+        for key, feature in self._source.info()["features"].items():
+            if feature.get("dtype") != "image":
+                features[key] = feature
+            elif key in self._cameras:
+                features[key] = {**feature, "dtype": "video", "info": dict(self._blocks[key])}
+        return features
+
+    def _features_to_compute(self) -> list[str]:
+        """Table columns whose statistics are not in the source, or do not hold for a part of it."""
+        stats = self._source.stats()
+        lacking = []
+        for key, feature in self._features.items():
+            if feature["dtype"] == "video" or not str(feature["dtype"]).startswith(("float", "int", "uint", "bool")):
+                continue
+            moved = self._subset and key in _PLACE_FEATURES
+            partial = self._subset and not self._source.has_episode_stats(key)
+            if moved or partial or key not in stats:
+                lacking.append(key)
+        return lacking
+
+    def _place(self, number: int) -> tuple[int, int]:
+        return number // self._chunks_size, number % self._chunks_size
+
+    def _write_rows(self) -> tuple[list[_RowPlace], list[dict[str, Stats]]]:
+        """Write the frame rows, a row group an episode, in as many files as the source has."""
+        places: list[_RowPlace] = []
+        stats: list[dict[str, Stats]] = []
+        writer: pq.ParquetWriter | None = None
+        current, start = -1, 0
+        try:
+            for number, (episode, file, table) in enumerate(self._source.rows(self._episodes)):
+                if file != current:
+                    if writer is not None:
+                        writer.close()
+                    chunk, index = self._place(file)
+                    path = self._root / DATA_PATH.format(chunk_index=chunk, file_index=index)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    schema = self._row_schema(table.schema)
+                    writer = pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=True)
+                    current = file
+                assert writer is not None
+                if self._subset:
+                    table = _set(table, "episode_index", np.full(episode.length, number))
+                    table = _set(table, "index", np.arange(start, start + episode.length))
+                writer.write_table(table.cast(schema))
+                stats.append({key: column_stats(_numbers(table[key])) for key in self._computed})
+                places.append(_RowPlace(*self._place(file), start))
+                start += episode.length
+        finally:
+            if writer is not None:
+                writer.close()
+        return places, stats
+
+    def _row_schema(self, schema: pa.Schema) -> pa.Schema:
+        """The columns' schema, with the metadata LeRobot loads by naming exactly those columns."""
+        metadata = dict(schema.metadata or {})
+        names = set(schema.names)
+        if b"huggingface" in metadata:
+            known = json.loads(metadata[b"huggingface"]).get("info", {}).get("features", {})
+            features = {n: known.get(n) or _huggingface_type(schema.field(n).type) for n in schema.names}
+            metadata[b"huggingface"] = json.dumps({"info": {"features": features}}).encode()
+        if b"pandas" in metadata:
+            pandas = json.loads(metadata[b"pandas"])
+            pandas["columns"] = [c for c in pandas.get("columns", []) if c.get("name") in names]
+            metadata[b"pandas"] = json.dumps(pandas).encode()
+        return schema.with_metadata(metadata)
+
+    def _write_episodes(self, rows: Sequence[_RowPlace], table_stats: Sequence[dict[str, Stats]]) -> None:
+        aggregates: dict[str, Aggregate] = {}
+        writer: pq.ParquetWriter | None = None
+        current, done, files = -1, 0, -1
+        try:
+            for file, table in self._source.episode_tables(self._episodes):
+                part = slice(done, done + table.num_rows)
+                if file != current:
+                    if writer is not None:
+                        writer.close()
+                        writer = None
+                    current, files = file, files + 1
+                table = self._episode_columns(table, part, rows, table_stats, files, aggregates)
+                if writer is None:
+                    chunk, index = self._place(files)
+                    path = self._root / EPISODES_PATH.format(chunk_index=chunk, file_index=index)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    writer = pq.ParquetWriter(path, table.schema, compression="snappy", use_dictionary=True)
+                writer.write_table(table)
+                done += table.num_rows
+        finally:
+            if writer is not None:
+                writer.close()
+        self._write_stats(aggregates)
+
+    def _episode_columns(
+        self,
+        table: pa.Table,
+        part: slice,
+        rows: Sequence[_RowPlace],
+        table_stats: Sequence[dict[str, Stats]],
+        file: int,
+        aggregates: dict[str, Aggregate],
+    ) -> pa.Table:
+        """The source's columns, with the new places and the statistics that were computed."""
+        features = self._source.info()["features"]
+        gone = [key for key, f in features.items() if f.get("dtype") == "image" and key not in self._cameras]
+        keep = [
+            name
+            for name in table.column_names
+            if not name.startswith("videos/") and not any(name.startswith(f"stats/{key}/") for key in gone)
+        ]
+        columns: dict[str, Any] = {name: table[name] for name in keep if "stats/" not in name}
+        numbers = range(part.start, part.stop)
+        lengths = [self._episodes[n].length for n in numbers]
+        columns["episode_index"] = pa.array(numbers, pa.int64())
+        columns["data/chunk_index"] = pa.array([p.chunk for p in rows[part]], pa.int64())
+        columns["data/file_index"] = pa.array([p.file for p in rows[part]], pa.int64())
+        columns["dataset_from_index"] = pa.array([p.start for p in rows[part]], pa.int64())
+        columns["dataset_to_index"] = pa.array(
+            [p.start + n for p, n in zip(rows[part], lengths, strict=True)], pa.int64()
+        )
+        for camera in self._cameras:
+            columns |= _video_columns(camera, self._videos[camera][part], lengths, self._source.fps)
+        stats = {name: table[name] for name in keep if name.startswith("stats/")}
+        for key, computed in self._stats_of(part, table_stats).items():
+            for name in computed[0]:
+                stats[f"stats/{key}/{name}"] = pa.array([s[name] for s in computed])
+        for key in filter(self._needs_aggregate, {name.split("/")[1] for name in stats}):
+            prefix = f"stats/{key}/"
+            named = {name.removeprefix(prefix): stats[name] for name in stats if name.startswith(prefix)}
+            for row in range(table.num_rows):
+                values = {name: column[row].as_py() for name, column in named.items()}
+                if values.get("count") is not None:
+                    aggregates.setdefault(key, Aggregate()).add(values)
+        last = {
+            "meta/episodes/chunk_index": pa.array([self._place(file)[0]] * len(lengths), pa.int64()),
+            "meta/episodes/file_index": pa.array([self._place(file)[1]] * len(lengths), pa.int64()),
+        }
+        ordered = {k: v for k, v in columns.items() if k not in last}
+        return pa.table({**ordered, **stats, **last}).replace_schema_metadata(table.schema.metadata)
+
+    def _stats_of(
+        self, part: slice, table_stats: Sequence[dict[str, Stats]]
+    ) -> dict[str, Sequence[Stats]]:
+        computed: dict[str, Sequence[Stats]] = {key: stats[part] for key, stats in self._image_stats.items()}
+        for key in self._computed:
+            computed[key] = [stats[key] for stats in table_stats[part]]
+        return computed
+
+    def _needs_aggregate(self, key: str) -> bool:
+        return self._subset or key in self._computed or key in self._image_stats
+
+    def _write_stats(self, aggregates: Mapping[str, Aggregate]) -> None:
+        known = self._source.stats()
+        stats = {key: value for key, value in known.items() if key in self._features and not self._subset}
+        stats |= {key: aggregate.result() for key, aggregate in aggregates.items() if key in self._features}
+        order = [key for key in (*known, *self._features) if key in stats]
+        write_json(self._root / "meta/stats.json", {key: stats[key] for key in dict.fromkeys(order)})
+
+    def _write_tasks(self) -> None:
+        tasks = self._source.tasks()
+        path = self._root / "meta/tasks.parquet"
+        if isinstance(tasks, Path):
+            shutil.copyfile(tasks, path)
+            return
+        # LeRobot reads the table through pandas, and takes the texts for its index.
+        columns = [("task_index", "int64", "int64"), ("task", "unicode", "object")]
+        pandas = {
+            "index_columns": ["task"],
+            "column_indexes": [],
+            "columns": [
+                {"name": n, "field_name": n, "pandas_type": p, "numpy_type": t, "metadata": None}
+                for n, p, t in columns
+            ],
+            "creator": {"library": "pyarrow", "version": pa.__version__},
+            "pandas_version": "2.0.0",
+        }
+        table = pa.table(
+            {
+                "task_index": pa.array(range(len(tasks)), pa.int64()),
+                "task": pa.array(list(tasks), pa.large_string()),
+            }
+        )
+        pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), path)
+
+    def _write_info(self) -> None:
+        info = self._source.info()
+        info["features"] = self._features
+        info["total_episodes"] = len(self._episodes)
+        info["total_frames"] = sum(episode.length for episode in self._episodes)
+        info["data_path"] = DATA_PATH
+        info["video_path"] = VIDEO_PATH
+        if self._subset or not info.get("splits"):
+            info["splits"] = {"train": f"0:{len(self._episodes)}"}
+        write_json(self._root / "meta/info.json", info)
+
+
+def _video_columns(
+    camera: str, places: Sequence[VideoPlace], lengths: Sequence[int], fps: Fraction
+) -> dict[str, Any]:
+    ends = [p.start + n for p, n in zip(places, lengths, strict=True)]
+    return {
+        f"videos/{camera}/chunk_index": pa.array([p.chunk for p in places], pa.int64()),
+        f"videos/{camera}/file_index": pa.array([p.file for p in places], pa.int64()),
+        f"videos/{camera}/from_timestamp": pa.array([float(p.start / fps) for p in places], pa.float64()),
+        f"videos/{camera}/to_timestamp": pa.array([float(end / fps) for end in ends], pa.float64()),
+    }
+
+
+def _set(table: pa.Table, name: str, values: Any) -> pa.Table:
+    at = table.schema.get_field_index(name)
+    return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
+
+
+def _numbers(column: pa.ChunkedArray) -> Any:
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks)
+    if pa.types.is_nested(array.type):
+        rows = len(array)
+        while pa.types.is_nested(array.type):
+            array = array.flatten()
+        return array.to_numpy(zero_copy_only=False).reshape(rows, -1)
+    return array.to_numpy(zero_copy_only=False)
+
+
+def _huggingface_type(kind: pa.DataType) -> dict[str, Any]:
+    """A column's type in the words of the ``datasets`` library."""
+    if pa.types.is_nested(kind):
+        length = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
+        return {"feature": _huggingface_type(kind.value_type), "length": length, "_type": "List"}
+    names = {"float": "float32", "double": "float64"}
+    return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}

@@ -1,0 +1,59 @@
+"""What can go wrong, in the few kinds a caller would tell apart."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+
+class FfencError(Exception):
+    """Base of every error ffenc raises on purpose. Its text says what was found and what to do."""
+
+
+class ConfigError(FfencError, ValueError):
+    """A setting, a preset or a command-line value that cannot be accepted."""
+
+
+class SourceError(FfencError):
+    """The input frames or dataset are damaged, incomplete or of a kind that is not supported."""
+
+
+class DestinationError(FfencError):
+    """The destination exists, is in use, or cannot be written."""
+
+
+class ToolchainError(FfencError):
+    """No FFmpeg program on this machine can do the job."""
+
+
+class VerificationError(FfencError):
+    """FFmpeg reported success, but what it wrote is not what was asked for."""
+
+
+class FfmpegError(FfencError):
+    """An FFmpeg process failed.
+
+    Attributes:
+        command: the argument list that was run.
+        returncode: exit status; negative is the number of the signal that ended it.
+        stderr: the last lines it wrote to standard error.
+    """
+
+    def __init__(
+        self, reason: str, *, command: Sequence[str], returncode: int, stderr: Sequence[str]
+    ) -> None:
+        self.command = list(command)
+        self.returncode = returncode
+        self.stderr = list(stderr)
+        tail = "\n".join(f"  | {line}" for line in self.stderr[-12:])
+        super().__init__(
+            f"{reason} (exit status {returncode})\n{tail}\n  command: {shlex.join(self.command)}"
+        )
+
+
+class Cancelled(FfencError):
+    """The work was stopped from outside before it was done."""
+
+
+class FfencWarning(UserWarning):
+    """A setting that was accepted but does not have the effect its writer may expect."""

@@ -1,0 +1,161 @@
+"""Read back what is in a video file, through ffprobe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ffenc.codecs.pixel_formats import PIXEL_FORMATS
+from ffenc.compiler.command import file_url
+from ffenc.errors import FfmpegError, SourceError
+from ffenc.ffmpeg.process import run_asked
+from ffenc.ffmpeg.toolchain import find_ffprobe
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """The first audio stream of a file."""
+
+    codec: str
+    channels: int
+    channel_layout: str | None
+    sample_rate: int
+    bit_rate: int | None
+    bit_depth: int | None
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """The first video stream of a file, as ffprobe reads it.
+
+    Attributes:
+        codec: ``av1``, ``h264``, ``hevc``, ``ffv1``.
+        pix_fmt: FFmpeg pixel format.
+        width, height: pixels.
+        fps: average frames a second, exact.
+        frames: number of frames.
+        time_base: seconds a tick of ``times``.
+        channels: components a pixel has.
+        color_space, color_range, color_primaries, color_transfer: the tags, None where absent.
+        audio: the first audio stream, if any.
+        extradata_hash: of the decoder configuration; files can be joined where it is the same.
+        times: presentation time of every frame in ticks, ascending; None unless asked for.
+        key_frames: indices of the key frames in that order; None unless asked for.
+    """
+
+    codec: str
+    pix_fmt: str
+    width: int
+    height: int
+    fps: Fraction
+    frames: int
+    time_base: Fraction
+    channels: int
+    color_space: str | None
+    color_range: str | None
+    color_primaries: str | None
+    color_transfer: str | None
+    audio: AudioInfo | None
+    extradata_hash: str | None
+    times: tuple[int, ...] | None = None
+    key_frames: tuple[int, ...] | None = None
+
+
+def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) -> StreamInfo:
+    """Read a file's video stream fields back with ffprobe.
+
+    Args:
+        path: the file.
+        times: also list every frame's time and the key frames, from the packets.
+        ffprobe: the program; by default the one :func:`find_ffprobe` finds.
+
+    Raises:
+        SourceError: the file does not exist, cannot be read as video, or has no video stream.
+        ToolchainError: there is no ffprobe.
+    """
+    program = ffprobe or find_ffprobe()
+    if not Path(path).is_file():
+        raise SourceError(f"{path} does not exist or is not a file")
+    packets = ["-show_entries", "packet=stream_index,pts,flags"] if times else []
+    command = [program, "-hide_banner", "-loglevel", "error", "-show_streams", "-show_data_hash", "sha256"]
+    try:
+        answer = json.loads(run_asked([*command, *packets, "-of", "json", file_url(str(path))]))
+    except FfmpegError as error:
+        reason = error.stderr[-1] if error.stderr else "ffprobe gave no reason"
+        raise SourceError(f"{path} cannot be read as a video: {reason}") from None
+    streams: list[dict[str, Any]] = answer.get("streams", [])
+    video = next((s for s in streams if s.get("codec_type") == "video"), None)
+    if video is None:
+        raise SourceError(f"{path} has no video stream")
+    audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
+    stamps = keys = None
+    if times:
+        own = [p for p in answer.get("packets", []) if p.get("stream_index") == video["index"]]
+        if any("pts" not in p for p in own):
+            raise SourceError(f"{path} has frames without a time")
+        own.sort(key=lambda p: int(p["pts"]))
+        stamps = tuple(int(p["pts"]) for p in own)
+        keys = tuple(i for i, p in enumerate(own) if "K" in p["flags"])
+    return StreamInfo(
+        codec=video.get("codec_name", "unknown"),
+        pix_fmt=video.get("pix_fmt", "unknown"),
+        width=int(video.get("width", 0)),
+        height=int(video.get("height", 0)),
+        fps=_fraction(video.get("avg_frame_rate")) or _fraction(video.get("r_frame_rate")),
+        frames=len(stamps) if stamps is not None else _frame_count(video, program, path),
+        time_base=_fraction(video.get("time_base")),
+        channels=_channels(video.get("pix_fmt", "")),
+        color_space=_tag(video.get("color_space")),
+        color_range=_tag(video.get("color_range")),
+        color_primaries=_tag(video.get("color_primaries")),
+        color_transfer=_tag(video.get("color_transfer")),
+        audio=_audio(audio) if audio else None,
+        extradata_hash=video.get("extradata_hash"),
+        times=stamps,
+        key_frames=keys,
+    )
+
+
+def _fraction(text: str | None) -> Fraction:
+    numerator, _, denominator = (text or "0/1").partition("/")
+    return Fraction(int(numerator), int(denominator or 1)) if denominator != "0" else Fraction(0)
+
+
+def _tag(text: str | None) -> str | None:
+    return None if text in (None, "unknown", "unspecified", "reserved") else text
+
+
+def _frame_count(video: dict[str, Any], program: str, path: str | Path) -> int:
+    """From the container's index, or by counting packets where it has none (a stream, Matroska)."""
+    if str(video.get("nb_frames", "")).isdigit():
+        return int(video["nb_frames"])
+    query = ["-count_packets", "-select_streams", "v:0", "-show_entries", "stream=nb_read_packets"]
+    answer = json.loads(
+        run_asked([program, "-loglevel", "error", *query, "-of", "json", file_url(str(path))])
+    )
+    return int(answer["streams"][0].get("nb_read_packets", 0))
+
+
+def _channels(pix_fmt: str) -> int:
+    if pix_fmt in PIXEL_FORMATS:
+        return PIXEL_FORMATS[pix_fmt].channels
+    if pix_fmt.startswith(("gray", "mono")):
+        return 1
+    return 4 if pix_fmt.startswith(("yuva", "rgba", "bgra", "argb", "abgr", "gbrap")) else 3
+
+
+def _audio(stream: dict[str, Any]) -> AudioInfo:
+    def number(key: str) -> int | None:
+        return int(stream[key]) if str(stream.get(key, "")).isdigit() else None
+
+    return AudioInfo(
+        codec=stream.get("codec_name", "unknown"),
+        channels=number("channels") or 0,
+        channel_layout=stream.get("channel_layout"),
+        sample_rate=number("sample_rate") or 0,
+        bit_rate=number("bit_rate"),
+        bit_depth=number("bits_per_raw_sample") or number("bits_per_sample") or None,
+    )

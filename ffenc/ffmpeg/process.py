@@ -1,0 +1,349 @@
+"""Run one FFmpeg program: feed it, drain it, end it with its parent, and tell what it said."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import IO
+
+from ffenc.errors import Cancelled, FfmpegError, ToolchainError
+
+Buffer = bytes | bytearray | memoryview
+
+# An encoder that neither takes a byte nor ends in this time hangs (a driver that does not answer).
+STALL_SECONDS = 300.0
+_PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ = 1031
+_PR_SET_PDEATHSIG = 1
+_TAIL_LINES = 40
+
+_PROGRESS = re.compile(
+    r"(frame|fps|stream_\S+|bitrate|total_size|out_time\S*|dup_frames|drop_frames|speed|progress)=(.*)"
+)
+# "[png @ 0x55d0] [error] text", with level+ in -loglevel
+_FAULT = re.compile(r"^(\[[^\]]+\] )*\[(error|fatal|panic)\] ")
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class Cancellation:
+    """Ends every process started under it, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._cancelled = False
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Kill what runs, and refuse to start more."""
+        with self._lock:
+            self._cancelled = True
+            for process in self._running:
+                process.kill()
+
+    def add(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._running.add(process)
+            if self._cancelled:
+                process.kill()
+
+    def remove(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._running.discard(process)
+
+    def check(self) -> None:
+        """Raise :class:`Cancelled` once cancelled."""
+        if self._cancelled:
+            raise Cancelled("stopped before the work was done")
+
+
+@dataclass
+class Log:
+    """What a program wrote to standard error.
+
+    Attributes:
+        lines: its last lines, without progress reports.
+        faults: lines at error level, which FFmpeg may write and still exit with 0.
+        head: its first lines, where encoders name their version.
+    """
+
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+    faults: list[str] = field(default_factory=list)
+    head: list[str] = field(default_factory=list)
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+        if len(self.head) < _TAIL_LINES:
+            self.head.append(line)
+        if _FAULT.match(line) and len(self.faults) < _TAIL_LINES:
+            self.faults.append(line)
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: have the kernel kill it when the parent dies, however it dies."""
+    assert _libc is not None
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class FfmpegProcess:
+    """One running program whose standard input is fed and whose outputs are drained.
+
+    Use as a context manager: leaving it early kills the program. :meth:`write` raises nothing of its own
+    when the program has died; :meth:`finish` does, with the reason.
+
+    Args:
+        command: the argument list.
+        on_frames: called with the number of frames encoded so far, from another thread.
+        on_output: called with each piece of standard output, from another thread.
+        cancellation: who may end it.
+        stall_seconds: how long it may take no input, or not end after its last input.
+
+    Raises:
+        ToolchainError: the program cannot be started.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        on_frames: Callable[[int], None] | None = None,
+        on_output: Callable[[bytes], None] | None = None,
+        cancellation: Cancellation | None = None,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
+        self.command = [command[0], "-nostats", "-stats_period", "0.5", "-progress", "pipe:2", *command[1:]]
+        self.log = Log()
+        self._on_frames = on_frames
+        self._cancellation = cancellation or Cancellation()
+        self._cancellation.check()
+        self._stall_seconds = stall_seconds
+        self._stalled = False
+        self._process = _start(self.command, self._cancellation, stdin=True, stdout=on_output is not None)
+        assert self._process.stdin is not None
+        self._stdin = self._process.stdin
+        with contextlib.suppress(OSError, AttributeError):
+            _set_pipe_size(self._stdin.fileno())
+        os.set_blocking(self._stdin.fileno(), False)
+        self._drains = [_drain(self._process.stderr, self._read_log)]
+        if on_output is not None:
+            self._drains.append(_drain(self._process.stdout, lambda pipe: _read_output(pipe, on_output)))
+
+    def __enter__(self) -> FfmpegProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_stdin()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._end()
+
+    def write(self, data: Buffer) -> bool:
+        """Give it bytes; waits while it is busy.
+
+        Returns:
+            False when it takes no more, because it has ended or hangs: :meth:`finish` says why.
+        """
+        view = memoryview(data).cast("B")
+        descriptor = self._stdin.fileno()
+        while view:
+            try:
+                view = view[os.write(descriptor, view) :]
+            except BlockingIOError:
+                if not select.select([], [descriptor], [], self._stall_seconds)[1]:
+                    self._stalled = True
+                    self._process.kill()
+                    return False
+            except OSError as error:
+                if error.errno not in (errno.EPIPE, errno.EBADF):
+                    raise
+                return False
+        return True
+
+    def finish(self) -> Log:
+        """Close its input, wait for its end, and check how it ended.
+
+        Returns:
+            what it said.
+
+        Raises:
+            FfmpegError: it failed, hung, or wrote an error line; the text holds the command and the last lines.
+            Cancelled: it was ended from outside.
+        """
+        self._close_stdin()
+        try:
+            self._process.wait(self._stall_seconds)
+        except subprocess.TimeoutExpired:
+            self._stalled = True
+            self._process.kill()
+            self._process.wait()
+        self._end()
+        self._cancellation.check()
+        code = self._process.returncode
+        if self._stalled:
+            raise self._error(f"ffmpeg hung: it did nothing for {self._stall_seconds:.0f} s and was ended")
+        if any("No space left on device" in line for line in self.log.lines):
+            raise self._error("the disk is full")
+        if code != 0:
+            raise self._error("ffmpeg failed" if code > 0 else "ffmpeg was killed")
+        if self.log.faults:
+            raise self._error("ffmpeg met an error and went on")
+        return self.log
+
+    def _error(self, reason: str) -> FfmpegError:
+        said = list(self.log.lines)
+        # Faults first reported tell the cause; the last lines may be only their echo.
+        lines = [line for line in self.log.faults[:4] if line not in said[-8:]] + said[-8:]
+        return FfmpegError(reason, command=self.command, returncode=self._process.returncode, stderr=lines)
+
+    def _close_stdin(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+
+    def _end(self) -> None:
+        for thread in self._drains:
+            thread.join()
+        self._cancellation.remove(self._process)
+        for pipe in (self._process.stderr, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _read_log(self, pipe: IO[bytes]) -> None:
+        for raw in pipe:
+            line = raw.decode("utf-8", "replace").rstrip()
+            progress = _PROGRESS.fullmatch(line)
+            if progress is None:
+                if line:
+                    self.log.add(line)
+            elif progress[1] == "frame" and self._on_frames is not None and progress[2].strip().isdigit():
+                self._on_frames(int(progress[2]))
+
+
+@lru_cache
+def _starter() -> ThreadPoolExecutor:
+    # The kernel takes the death of the thread that started a program for the death of its parent, so all
+    # are started by one thread that lives as long as the interpreter.
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="ffenc-start")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_starter.cache_clear)
+
+
+def _start(
+    command: Sequence[str], cancellation: Cancellation, *, stdin: bool, stdout: bool
+) -> subprocess.Popen[bytes]:
+    return _starter().submit(_start_here, command, cancellation, stdin, stdout).result()
+
+
+def _start_here(
+    command: Sequence[str], cancellation: Cancellation, stdin: bool, stdout: bool
+) -> subprocess.Popen[bytes]:
+    try:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "AV_LOG_FORCE_NOCOLOR": "1"},
+            # Its own process group: Ctrl-C reaches the parent, which then ends its children in order.
+            start_new_session=True,
+            preexec_fn=_die_with_parent if _libc is not None else None,  # noqa: PLW1509 - one system call, no locks
+        )
+    except OSError as error:
+        raise ToolchainError(f"{command[0]} cannot be started: {error.strerror}") from None
+    cancellation.add(process)
+    return process
+
+
+def _set_pipe_size(descriptor: int) -> None:
+    """Ask for a larger pipe where the system has that (Linux): fewer switches per frame."""
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def _drain(pipe: IO[bytes] | None, read: Callable[[IO[bytes]], None]) -> threading.Thread:
+    assert pipe is not None
+    thread = threading.Thread(target=read, args=(pipe,), daemon=True)
+    thread.start()
+    return thread
+
+
+def _read_output(pipe: IO[bytes], on_output: Callable[[bytes], None]) -> None:
+    while data := pipe.read(_PIPE_BYTES):
+        on_output(data)
+
+
+def run_fed(
+    command: Sequence[str],
+    pieces: Iterable[Buffer],
+    *,
+    on_frames: Callable[[int], None] | None = None,
+    on_output: Callable[[bytes], None] | None = None,
+    cancellation: Cancellation | None = None,
+    stall_seconds: float = STALL_SECONDS,
+) -> Log:
+    """Run a program, feed it all pieces, and wait for its end.
+
+    Raises:
+        FfmpegError: it failed. An error that ``pieces`` raises ends the program and is passed on.
+    """
+    with FfmpegProcess(
+        command,
+        on_frames=on_frames,
+        on_output=on_output,
+        cancellation=cancellation,
+        stall_seconds=stall_seconds,
+    ) as process:
+        for piece in pieces:
+            if not process.write(piece):
+                break
+        return process.finish()
+
+
+def run_asked(command: Sequence[str], *, timeout: float = STALL_SECONDS) -> str:
+    """Run a program that answers a question on standard output, and return the answer.
+
+    Raises:
+        ToolchainError: it cannot be started.
+        FfmpegError: it failed or did not answer in ``timeout`` seconds.
+    """
+    cancellation = Cancellation()
+    process = _start(command, cancellation, stdin=False, stdout=True)
+    try:
+        answer, said = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        answer, said = process.communicate()
+        said += f"\nno answer in {timeout:.0f} s".encode()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if process.returncode != 0:
+        raise FfmpegError(
+            f"{os.path.basename(command[0])} failed",  # noqa: PTH119 - a program name, not a path
+            command=command,
+            returncode=process.returncode,
+            stderr=said.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:],
+        )
+    return answer.decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""Pixels in and out: images from folders and parquet, arrays, and the encode that proves its result."""

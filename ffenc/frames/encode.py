@@ -1,0 +1,322 @@
+"""Encode frames into one verified file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from ffenc.codecs.table import AUTO_FALLBACK, AUTO_ORDER, codec_for
+from ffenc.compiler.command import FrameFormat, SampleTap, check_size, compile_command
+from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.framerate import parse_fps
+from ffenc.errors import ConfigError, DestinationError, FfmpegError, SourceError, ToolchainError
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.ffmpeg.process import Cancellation, Log, run_fed
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.images import ImageHeader, find_fault, read_header, whole_image
+from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles, image_files
+from ffenc.frames.verify import verify_video
+
+TRIAL_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Everything that decides how one stream is encoded on this machine.
+
+    Attributes:
+        config: the settings, ``auto`` resolved.
+        width, height: pixels.
+        fps: frames a second.
+        frames: how they come.
+        encoder_threads: threads the encoder may use; None leaves it to the encoder.
+        toolchain: the programs.
+        encoder_version: the encoder library's version, "" where it does not tell.
+    """
+
+    config: VideoEncoderConfig
+    width: int
+    height: int
+    fps: Fraction
+    frames: FrameFormat
+    encoder_threads: int | None
+    toolchain: Toolchain
+    encoder_version: str = ""
+
+    def command(self, output: Path, tap: SampleTap | None = None) -> list[str]:
+        """The argument list that writes ``output``."""
+        return compile_command(
+            self.config,
+            width=self.width,
+            height=self.height,
+            fps=self.fps,
+            output=str(output),
+            frames=self.frames,
+            encoder_threads=self.encoder_threads,
+            tap=tap,
+            program=self.toolchain.ffmpeg,
+        )
+
+
+def partial_path(path: Path) -> Path:
+    """A hidden name beside ``path`` to write to until the result is verified; the ending stays."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+
+
+@contextlib.contextmanager
+def published(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to, and move it into place when the block ends well.
+
+    The file is flushed to disk before it is renamed; if the block raises, nothing is left behind.
+    """
+    temporary = partial_path(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def check_frames(frames: FrameSource, header: ImageHeader) -> Iterator[bytes]:
+    """Yield each frame's own bytes, and refuse one that is not like the others.
+
+    Raises:
+        SourceError: not an image, cut short, or of another size or kind; the text names the frame.
+    """
+    for frame in frames:
+        found = read_header(frame.data, frame.name)
+        if (found.format, found.width, found.height) != (header.format, header.width, header.height):
+            raise SourceError(f"{frame.name}: is a {found}, expected {header}: the frames of one video must be alike")
+        if found.bits != header.bits and 16 in (found.bits, header.bits):
+            raise SourceError(f"{frame.name}: has {found.bits}-bit samples, the others {header.bits}-bit")
+        yield whole_image(frame.data, found, frame.name)
+
+
+def encode_frames(
+    encoding: Encoding,
+    frames: FrameSource,
+    header: ImageHeader,
+    output: Path,
+    *,
+    tap: SampleTap | None = None,
+    on_samples: Callable[[bytes], None] | None = None,
+    on_frames: Callable[[int], None] | None = None,
+    cancellation: Cancellation | None = None,
+) -> Log:
+    """Encode a source's images into ``output``; the caller verifies and publishes it.
+
+    Raises:
+        SourceError: a frame is damaged; the text names it.
+        FfmpegError: the encode failed for another reason.
+    """
+    try:
+        return run_fed(
+            encoding.command(output, tap),
+            check_frames(frames, header),
+            on_frames=on_frames,
+            on_output=on_samples,
+            cancellation=cancellation,
+        )
+    except FfmpegError as error:
+        if error.returncode >= 0 and re.search(r"\[(png|mjpeg|vist#|image2pipe|png_pipe|dec:)", str(error)):
+            raise _named_fault(encoding, frames, error) from None
+        raise
+
+
+def _named_fault(encoding: Encoding, frames: FrameSource, error: FfmpegError) -> SourceError | FfmpegError:
+    """Find the frame that FFmpeg could not decode, which it does not name."""
+    for frame in frames:
+        fault = find_fault(frame.data) or _decode_fault(encoding, frame)
+        if fault:
+            return SourceError(f"{frame.name}: the image is damaged: {fault}; restore or re-record it")
+    return error
+
+
+def _decode_fault(encoding: Encoding, frame: EncodedFrame) -> str | None:
+    source = encoding.command(Path("unused"))
+    decode = [*source[: source.index("-i") + 2], "-f", "null", "-"]
+    try:
+        run_fed(decode, [frame.data], stall_seconds=TRIAL_SECONDS)
+    except FfmpegError as error:
+        return error.stderr[0] if error.stderr else str(error)
+    return None
+
+
+def prepare(
+    config: VideoEncoderConfig,
+    first_frames: Sequence[bytes],
+    *,
+    width: int,
+    height: int,
+    fps: Fraction,
+    frames: FrameFormat,
+    encoder_threads: int | None = None,
+    candidates: Sequence[Toolchain] | None = None,
+) -> Encoding:
+    """Choose the programs and the encoder, by encoding a stream's first frames with the job's own arguments.
+
+    Args:
+        config: the settings; ``auto`` is resolved to the first encoder that has just run.
+        first_frames: one or a few of the stream's frames, in the form ``frames`` names.
+        width, height, fps, frames, encoder_threads: as for :class:`Encoding`.
+        candidates: toolchains to try in order; by default those :func:`toolchains` finds.
+
+    Raises:
+        ConfigError: settings that cannot be encoded whatever the machine.
+        ToolchainError: no toolchain can run them; the text says what each one said.
+    """
+    check_size(config, width, height)
+    failures = []
+    for toolchain in candidates if candidates is not None else toolchains():
+        encoding = Encoding(config, width, height, fps, frames, encoder_threads, toolchain)
+        if config.vcodec == "auto":
+            for name in (*AUTO_ORDER, AUTO_FALLBACK):
+                with contextlib.suppress(FfmpegError, ConfigError):
+                    return _tried(replace(encoding, config=config.resolve(name)), first_frames)
+            failures.append((toolchain, "not even libsvtav1 runs"))
+            continue
+        try:
+            return _tried(encoding, first_frames)
+        except FfmpegError as error:
+            failures.append((toolchain, str(error)))
+    encoder = config.vcodec if config.vcodec == "auto" else codec_for(config.vcodec).encoder
+    reasons = "\n".join(f"{t.ffmpeg} ({t.version}): {reason}" for t, reason in failures)
+    raise ToolchainError(f"{width}x{height} {config.pix_fmt} with {encoder} cannot be encoded here.\n{reasons}")
+
+
+def _tried(encoding: Encoding, first_frames: Sequence[bytes]) -> Encoding:
+    """Encode a few frames to memory; return the encoding with the version its encoder tells."""
+    bitstream = bytearray()
+    command = encoding.command(Path("pipe:1"))
+    # A pipe cannot be sought in, which is all that the first is about; versions are told at info level.
+    command[command.index("-movflags") + 1] = "+frag_keyframe+empty_moov"
+    command[command.index("-loglevel") + 1] = "level+info"
+    log = run_fed(command, first_frames, on_output=bitstream.extend, stall_seconds=TRIAL_SECONDS)
+    pattern = codec_for(encoding.config.vcodec).version
+    said = "\n".join(log.head) + bitstream.decode("latin-1")
+    match = re.search(pattern, said) if pattern else None
+    return replace(encoding, encoder_version=match[1] if match else "")
+
+
+def encode(
+    source: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    fps: int | float | str | Fraction,
+    config: VideoEncoderConfig | None = None,
+    encoder_threads: int | None = None,
+    start_number: int | None = None,
+    overwrite: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+    on_frames: Callable[[int], None] | None = None,
+) -> StreamInfo:
+    """Encode a folder of PNG or JPEG frames into one MP4 file. The file appears verified, or not at all.
+
+    Args:
+        source: a folder of numbered images, or their paths in order.
+        output: the file to write, ending in ``.mp4``.
+        fps: frames a second; frame i will sit at exactly i / fps.
+        config: encoder settings; by default :class:`VideoEncoderConfig`'s.
+        encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
+        start_number: the number of a folder's first frame; by default 0 or 1.
+        overwrite: replace ``output`` if it exists.
+        ffmpeg, ffprobe: programs to use instead of those found.
+        on_frames: called now and then with the number of frames encoded so far.
+
+    Returns:
+        the finished stream's fields, read back from the file.
+
+    Raises:
+        SourceError: a frame is missing, damaged or unlike the others.
+        ConfigError: settings that cannot be encoded.
+        DestinationError: ``output`` exists or cannot be written.
+        ToolchainError: no FFmpeg here can do it.
+        FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
+    """
+    target = checked_output(output, overwrite=overwrite)
+    if isinstance(source, str | Path):
+        folder = Path(source)
+        if not folder.is_dir():
+            raise SourceError(f"{folder} is not a folder of frames")
+        images = image_files(folder, start_number=start_number)
+    else:
+        images = ImageFiles([Path(path) for path in source])
+    header = images.check()
+    refuse_depth(header, str(images.paths[0].parent))
+    encoding = prepare(
+        config or VideoEncoderConfig(),
+        [frame.data for frame in ImageFiles(images.paths[:1])],
+        width=header.width,
+        height=header.height,
+        fps=parse_fps(fps),
+        frames=header.format,
+        encoder_threads=encoder_threads,
+        candidates=toolchains(ffmpeg, ffprobe),
+    )
+    with published(target) as temporary:
+        encode_frames(encoding, images, header, temporary, on_frames=on_frames)
+        return verify_encoding(encoding, temporary, len(images))
+
+
+def verify_encoding(encoding: Encoding, path: Path, frames: int, starts: Sequence[int] = (0,)) -> StreamInfo:
+    """Compare a file with its encoding; see :func:`ffenc.frames.verify.verify_video`."""
+    return verify_video(
+        path,
+        encoding.config,
+        width=encoding.width,
+        height=encoding.height,
+        fps=encoding.fps,
+        frames=frames,
+        starts=starts,
+        ffprobe=encoding.toolchain.ffprobe,
+    )
+
+
+def refuse_depth(header: ImageHeader, where: str) -> None:
+    """Refuse 16-bit images.
+
+    Raises:
+        SourceError: the samples are 16-bit.
+    """
+    if header.bits == 16:
+        raise SourceError(
+            f"{where}: holds 16-bit images, a depth stream; only RGB streams are encoded for now. "
+            "Leave it out with --cameras"
+        )
+
+
+def checked_output(output: str | Path, *, overwrite: bool) -> Path:
+    """Return the path of a result that may be written.
+
+    Raises:
+        ConfigError: not an ``.mp4`` name.
+        DestinationError: it exists, or its folder does not.
+    """
+    target = Path(output)
+    if target.suffix.lower() != ".mp4":
+        raise ConfigError(f"{target}: results are MP4 files; give a name that ends in .mp4")
+    if target.is_dir() or (target.exists() and not overwrite):
+        raise DestinationError(f"{target} exists; choose another name, or say --overwrite")
+    if not target.parent.is_dir():
+        raise DestinationError(f"{target.parent} is not a folder; create it first")
+    return target

@@ -1,0 +1,181 @@
+"""Where frames come from: encoded images in order, from a folder or from a parquet column."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ffenc.errors import SourceError
+from ffenc.frames.images import HEADER_BYTES, ImageHeader, has_end, is_png, read_header, whole_image
+
+IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """One image as it was stored.
+
+    Attributes:
+        name: what to call it in an error: a path, or dataset, row and column.
+        data: PNG or JPEG bytes.
+    """
+
+    name: str
+    data: bytes
+
+
+class FrameSource(Protocol):
+    """A known number of images in order."""
+
+    def __len__(self) -> int:
+        """How many frames."""
+
+    def __iter__(self) -> Iterator[EncodedFrame]:
+        """Every frame in order, read when asked for."""
+
+    def fingerprint(self) -> str:
+        """A text that changes when the source's files do."""
+
+
+class ImageFiles:
+    """Image files as a frame source.
+
+    Args:
+        paths: the files in frame order.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[EncodedFrame]:
+        for path in self.paths:
+            try:
+                yield EncodedFrame(str(path), path.read_bytes())
+            except OSError as error:
+                raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for path in self.paths:
+            status = path.stat()
+            digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    def check(self) -> ImageHeader:
+        """Look at every file's header and end, without reading what is between.
+
+        Returns:
+            the header they share.
+
+        Raises:
+            SourceError: a file that is no image, is cut short, or differs in size or kind; the text names it.
+        """
+        first: ImageHeader | None = None
+        for path in self.paths:
+            header = _look_at(path)
+            if first is None:
+                first = header
+            elif (header.format, header.width, header.height, header.bits == 16) != (
+                first.format,
+                first.width,
+                first.height,
+                first.bits == 16,
+            ):
+                raise SourceError(
+                    f"{path}: is a {header}, but {self.paths[0].name} is a {first}: "
+                    "the frames of one video must be alike"
+                )
+        if first is None:
+            raise SourceError("no frames")
+        return first
+
+
+def _look_at(path: Path) -> ImageHeader:
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEADER_BYTES)
+            if not is_png(head):  # a JPEG's size may stand behind a long comment
+                head += file.read()
+            header = read_header(head, str(path))
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 64))
+            if not has_end(file.read(), header.format):
+                file.seek(0)
+                whole_image(file.read(), header, str(path))
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
+    return header
+
+
+def image_files(folder: Path, *, start_number: int | None = None) -> ImageFiles:
+    """List a folder's frames in order, and refuse a numbering with gaps.
+
+    Frames are PNG or JPEG files, all of one kind, whose names differ in one number: ``frame-000000.png``.
+
+    Args:
+        folder: where the files are.
+        start_number: the number of the first frame; by default 0 or 1, whichever is there.
+
+    Raises:
+        SourceError: no images, two kinds, a name without a number, a missing or doubled number.
+    """
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be read: {error.strerror}") from None
+    images = [n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES and not n.startswith(".")]
+    if not images:
+        raise SourceError(f"{folder}: holds no PNG or JPEG images")
+    kinds = {IMAGE_SUFFIXES[Path(n).suffix.lower()]: n for n in reversed(images)}
+    if len(kinds) > 1:
+        raise SourceError(
+            f"{folder}: holds PNG and JPEG images ({kinds['png']}, {kinds['jpeg']}); keep one kind in a folder"
+        )
+    numbered: dict[int, str] = {}
+    stems: dict[tuple[str, str], str] = {}
+    for name in images:
+        match = re.fullmatch(r"(.*?)(\d+)(\D*)", Path(name).stem)
+        if match is None:
+            raise SourceError(f"{folder / name}: has no frame number in its name; expected frame-000000.png")
+        number = int(match[2])
+        if number in numbered:
+            raise SourceError(
+                f"{folder}: {numbered[number]} and {name} have the same frame number {number}; keep one"
+            )
+        stems.setdefault((match[1], match[3]), name)
+        numbered[number] = name
+    if len(stems) > 1:
+        one, other = list(stems.values())[:2]
+        raise SourceError(f"{folder}: {one} and {other} are named differently; keep one series in a folder")
+    _check_numbers(folder, numbered, start_number)
+    return ImageFiles([folder / numbered[number] for number in sorted(numbered)])
+
+
+def _check_numbers(folder: Path, numbered: dict[int, str], start_number: int | None) -> None:
+    numbers = sorted(numbered)
+    first = numbers[0]
+    if start_number is not None:
+        if first != start_number:
+            raise SourceError(f"{folder}: the first frame is {numbered[first]}, not number {start_number}")
+    elif first > 1:
+        raise SourceError(
+            f"{folder}: frames 0 to {first - 1} are missing, the first is {numbered[first]}. "
+            f"If it starts there on purpose, say --start-number {first}"
+        )
+    missing = [n for n, after in zip(numbers, numbers[1:], strict=False) if after != n + 1]
+    if missing:
+        before = missing[0]
+        after = numbers[numbers.index(before) + 1]
+        gap = f"frame {before + 1} is" if after == before + 2 else f"frames {before + 1} to {after - 1} are"
+        raise SourceError(
+            f"{folder}: {gap} missing (after {numbered[before]} comes {numbered[after]}). "
+            "A video made of the rest would no longer match its table: restore the frames, or renumber them"
+        )

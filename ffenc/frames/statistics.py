@@ -1,0 +1,87 @@
+"""Statistics of RGB frames as LeRobot keeps them: per channel, scaled to [0, 1]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ffenc.compiler.command import SampleTap
+
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+Stats = dict[str, Any]
+
+
+def sample_tap(frames: int, width: int, height: int) -> SampleTap:
+    """Choose which pixels statistics are computed over, by LeRobot's rule.
+
+    About ``frames ** 0.75`` of the frames, at least 100, at most 10,000; frames of 300 pixels or more on
+    the longer side are thinned out to about 150 (``estimate_num_samples``, ``auto_downsample_height_width``).
+    """
+    samples = max(min(100, frames), min(int(frames**0.75), 10_000))
+    longer = max(width, height)
+    factor = int(longer / 150) if longer >= 300 else 1
+    return SampleTap(
+        step=max(1, frames // max(1, samples)), width=max(1, width // factor), height=max(1, height // factor)
+    )
+
+
+class RgbHistogram:
+    """Counts every value of every channel; all statistics follow from that exactly.
+
+    Args:
+        width, height: size of the frames that will come, in pixels.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self._frame_bytes = width * height * 3
+        self._pending = bytearray()
+        self.frames = 0
+        self.counts = np.zeros((3, 256), np.int64)
+
+    def feed(self, data: bytes) -> None:
+        """Add raw rgb24 bytes, cut anywhere."""
+        self._pending += data
+        whole = len(self._pending) // self._frame_bytes * self._frame_bytes
+        if whole:
+            pixels = np.frombuffer(bytes(self._pending[:whole]), np.uint8).reshape(-1, 3)
+            del self._pending[:whole]
+            for channel in range(3):
+                self.counts[channel] += np.bincount(pixels[:, channel], minlength=256)
+            self.frames += whole // self._frame_bytes
+
+    def statistics(self) -> Stats:
+        """Return min, max, mean, std, q01..q99 shaped ``[[[r]], [[g]], [[b]]]`` in [0, 1], and count in frames.
+
+        Raises:
+            ValueError: no frame has come.
+        """
+        if not self.frames:
+            raise ValueError("no frames to compute statistics over")
+        values = np.arange(256) / 255
+        total = self.counts.sum(axis=1)
+        mean = self.counts @ values / total
+        variance = self.counts @ values**2 / total - mean**2
+        present = self.counts > 0
+        columns = {
+            "min": values[present.argmax(axis=1)],
+            "max": values[255 - present[:, ::-1].argmax(axis=1)],
+            "mean": mean,
+            "std": np.sqrt(np.maximum(variance, 0)),
+            "count": None,
+        }
+        stats: Stats = {}
+        for name, column in columns.items():
+            stats[name] = [self.frames] if column is None else _image_shape(column)
+        cumulative = self.counts.cumsum(axis=1)
+        for name, quantile in QUANTILES.items():
+            # numpy's default definition: linear between the neighbours of rank q (n - 1).
+            rank = quantile * (total - 1)
+            low = (cumulative > np.floor(rank)[:, None]).argmax(axis=1)
+            high = (cumulative > np.ceil(rank)[:, None]).argmax(axis=1)
+            stats[name] = _image_shape(values[low] + (rank - np.floor(rank)) * (values[high] - values[low]))
+        return stats
+
+
+def _image_shape(column: Any) -> list[list[list[float]]]:
+    return [[[float(value)]] for value in column]

@@ -1,0 +1,173 @@
+"""Encode numpy frames as they come."""
+
+from __future__ import annotations
+
+import contextlib
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
+
+from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.framerate import parse_fps
+from ffenc.errors import ConfigError, FfencError
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.ffmpeg.process import FfmpegProcess
+from ffenc.ffmpeg.toolchain import toolchains
+from ffenc.frames.encode import Encoding, checked_output, prepare, published, verify_encoding
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class VideoWriter:
+    """Write frames into an MP4 file, which appears verified when the writer is closed, or not at all.
+
+    ::
+
+        with VideoWriter("top.mp4", fps=30) as video:
+            for frame in frames:
+                video.write(frame)
+        print(video.info.frames)
+
+    Args:
+        output: the file to write, ending in ``.mp4``.
+        fps: frames a second; frame i will sit at exactly i / fps.
+        config: encoder settings; by default :class:`VideoEncoderConfig`'s.
+        encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
+        overwrite: replace ``output`` if it exists.
+        ffmpeg, ffprobe: programs to use instead of those found.
+
+    Attributes:
+        info: the finished stream's fields, after :meth:`close`.
+        frames: how many frames have been written.
+
+    Raises:
+        ConfigError, DestinationError: settings or a path that cannot be used.
+    """
+
+    def __init__(
+        self,
+        output: str | Path,
+        fps: int | float | str | Fraction,
+        config: VideoEncoderConfig | None = None,
+        *,
+        encoder_threads: int | None = None,
+        overwrite: bool = False,
+        ffmpeg: str | None = None,
+        ffprobe: str | None = None,
+    ) -> None:
+        self._output = checked_output(output, overwrite=overwrite)
+        self._fps = parse_fps(fps)
+        self._config = config or VideoEncoderConfig()
+        self._encoder_threads = encoder_threads
+        self._programs = (ffmpeg, ffprobe)
+        self._resources = contextlib.ExitStack()
+        self._encoding: Encoding | None = None
+        self._process: FfmpegProcess | None = None
+        self._temporary: Path | None = None
+        self._closed = False
+        self.frames = 0
+        self.info: StreamInfo | None = None
+
+    def write(self, frame: npt.NDArray[np.uint8]) -> None:
+        """Encode one frame; returns when FFmpeg has taken it.
+
+        Args:
+            frame: RGB, shape ``(H, W, 3)``, uint8, the same size for every frame. A non-contiguous array
+                is copied, any other is not.
+
+        Raises:
+            ConfigError: a wrong shape or dtype.
+            ToolchainError: no FFmpeg here can do it (with the first frame).
+            FfmpegError: FFmpeg died; the text says why.
+        """
+        import numpy as np  # noqa: PLC0415 - keeps numpy out of commands that write no frames
+
+        if self._closed:
+            raise ConfigError("the writer is closed")
+        array: Any = frame
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise ConfigError(f"a frame must be a uint8 array of shape (H, W, 3), got {found}")
+        pixels = np.ascontiguousarray(array)
+        try:
+            if self._encoding is None:
+                self._start(pixels)
+            encoding, process = self._encoding, self._process
+            assert encoding is not None
+            assert process is not None
+            if pixels.shape[:2] != (encoding.height, encoding.width):
+                raise ConfigError(
+                    f"frame {self.frames} is {pixels.shape[1]}x{pixels.shape[0]}, "
+                    f"the first was {encoding.width}x{encoding.height}"
+                )
+            if not process.write(pixels.data):
+                process.finish()  # raises with FFmpeg's reason
+                raise FfencError("ffmpeg ended before its last frame")
+        except BaseException as error:
+            self._abort(error)
+            raise
+        self.frames += 1
+
+    def close(self) -> StreamInfo:
+        """Finish, verify and publish the file.
+
+        Returns:
+            the finished stream's fields, read back from the file.
+
+        Raises:
+            FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
+            ConfigError: no frame has been written.
+        """
+        if self.info is not None:
+            return self.info
+        if self._closed or self._encoding is None or self._process is None or self._temporary is None:
+            self._closed = True
+            raise ConfigError("no frame has been written, so there is no video")
+        try:
+            self._process.finish()
+            self.info = verify_encoding(self._encoding, self._temporary, self.frames)
+        except BaseException as error:
+            self._abort(error)
+            raise
+        self._closed = True
+        self._resources.close()
+        return self.info
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._abort(error)
+        elif not self._closed:
+            self.close()
+
+    def _start(self, pixels: npt.NDArray[np.uint8]) -> None:
+        height, width = pixels.shape[:2]
+        self._encoding = prepare(
+            self._config,
+            [pixels.tobytes()],
+            width=width,
+            height=height,
+            fps=self._fps,
+            frames="rgb24",
+            encoder_threads=self._encoder_threads,
+            candidates=toolchains(*self._programs),
+        )
+        self._temporary = self._resources.enter_context(published(self._output))
+        self._process = self._resources.enter_context(FfmpegProcess(self._encoding.command(self._temporary)))
+
+    def _abort(self, error: BaseException) -> None:
+        """End FFmpeg and remove what it wrote."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(type(error)):
+            self._resources.__exit__(type(error), error, error.__traceback__)

@@ -1,0 +1,79 @@
+"""Run units of work side by side; the first failure stops the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from ffenc.errors import Cancelled
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+MAX_WORKERS = 16
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_cores(units: int, workers: int | None, threads: int | None) -> tuple[int, int | None]:
+    """Choose how many units run at once and how many threads each may use.
+
+    Several encoders with a thread each do more than one encoder with all of them; so there are as many
+    workers as cores, up to 16, and the cores are shared out among them.
+
+    Args:
+        units: how many there are.
+        workers, threads: what the user asked for, or None.
+
+    Returns:
+        workers, and threads a worker (None: one unit alone, which may take what it likes).
+    """
+    chosen = max(1, min(units, workers or min(cores(), MAX_WORKERS)))
+    if threads is None and chosen > 1:
+        threads = max(1, cores() // chosen)
+    return chosen, threads
+
+
+def run_units(
+    units: Iterable[Unit],
+    work: Callable[[Unit], Result],
+    *,
+    threads: int,
+    stop: Callable[[], None],
+) -> Iterator[tuple[Unit, Result]]:
+    """Yield each unit with its result, as they are done.
+
+    Args:
+        units: taken one by one as threads become free.
+        work: called in a thread for each unit.
+        threads: how many units are in work at once.
+        stop: makes the work in progress end soon; called when a unit fails or the caller goes away.
+
+    Raises:
+        Exception: the first that a unit raised, after all work has ended.
+    """
+    waiting = iter(units)
+    running: dict[Future[Result], Unit] = {}
+    with ThreadPoolExecutor(threads, thread_name_prefix="ffenc") as pool:
+        try:
+            while True:
+                for unit in waiting:
+                    running[pool.submit(work, unit)] = unit
+                    if len(running) >= threads:
+                        break
+                if not running:
+                    return
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                failures = [error for future in done if (error := future.exception()) is not None]
+                if failures:
+                    raise next((e for e in failures if not isinstance(e, Cancelled)), failures[0])
+                for future in done:
+                    yield running.pop(future), future.result()
+        except BaseException:
+            stop()
+            raise

@@ -1,0 +1,3 @@
+"""The version of ffenc."""
+
+VERSION = "0.1.0"
