@@ -1,0 +1,86 @@
+"""Robot-camera encoder settings to FFmpeg command lines, run and proven. The public API."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ffenc.compiler.command import compile_command
+    from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+    from ffenc.config.preset import RobotPreset, load_preset
+    from ffenc.dataset.reencode import ReencodeSummary, plan_reencode, reencode_dataset
+    from ffenc.errors import (
+        ConfigError,
+        DestinationError,
+        FfencError,
+        FfencWarning,
+        FfmpegError,
+        SourceError,
+        ToolchainError,
+        VerificationError,
+    )
+    from ffenc.ffmpeg.probe import StreamInfo, probe
+    from ffenc.frames.encode import encode
+    from ffenc.frames.writer import VideoWriter
+    from ffenc.version import VERSION as __version__
+
+# Loaded when first used: `ffenc --help` and a config alone need neither numpy nor pyarrow.
+_HOME = {
+    "compile_command": "ffenc.compiler.command",
+    "DepthEncoderConfig": "ffenc.config.encoder",
+    "VideoEncoderConfig": "ffenc.config.encoder",
+    "RobotPreset": "ffenc.config.preset",
+    "load_preset": "ffenc.config.preset",
+    "ReencodeSummary": "ffenc.dataset.reencode",
+    "plan_reencode": "ffenc.dataset.reencode",
+    "reencode_dataset": "ffenc.dataset.reencode",
+    "ConfigError": "ffenc.errors",
+    "DestinationError": "ffenc.errors",
+    "FfencError": "ffenc.errors",
+    "FfencWarning": "ffenc.errors",
+    "FfmpegError": "ffenc.errors",
+    "SourceError": "ffenc.errors",
+    "ToolchainError": "ffenc.errors",
+    "VerificationError": "ffenc.errors",
+    "StreamInfo": "ffenc.ffmpeg.probe",
+    "probe": "ffenc.ffmpeg.probe",
+    "encode": "ffenc.frames.encode",
+    "VideoWriter": "ffenc.frames.writer",
+}
+
+__all__ = [
+    "compile_command",
+    "ConfigError",
+    "DepthEncoderConfig",
+    "DestinationError",
+    "encode",
+    "FfencError",
+    "FfencWarning",
+    "FfmpegError",
+    "load_preset",
+    "plan_reencode",
+    "probe",
+    "reencode_dataset",
+    "ReencodeSummary",
+    "RobotPreset",
+    "SourceError",
+    "StreamInfo",
+    "ToolchainError",
+    "VerificationError",
+    "VideoEncoderConfig",
+    "VideoWriter",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("ffenc.version").VERSION
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'ffenc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

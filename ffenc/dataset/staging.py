@@ -33,7 +33,7 @@ class Staging:
     def __init__(self, destination: Path, *, resume: bool) -> None:
         self.destination = Path(os.path.abspath(destination))  # noqa: PTH100 - symbolic links stay as they are
         check_destination(self.destination)
-        self.folder = self.destination.with_name(f".{self.destination.name}.ffenc")
+        self.folder = _folder_of(self.destination)
         self.pieces = self.folder / "pieces"
         self.dataset = self.folder / "dataset"
         self._resume = resume
@@ -130,3 +130,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def unfinished(destination: Path) -> tuple[Path, int] | None:
+    """Return the folder an ended run has left beside a destination, and how many encodes are done in it."""
+    folder = _folder_of(Path(os.path.abspath(destination)))  # noqa: PTH100
+    count = sum(1 for _ in (folder / "pieces").rglob("*.json"))
+    return (folder, count) if count else None
+
+
+def _folder_of(destination: Path) -> Path:
+    return destination.with_name(f".{destination.name}.ffenc")

@@ -1,0 +1,118 @@
+"""What several commands share: settings in LeRobot's spelling, program options, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from ffenc.config.overrides import split_overrides
+from ffenc.config.preset import KeyPath
+from ffenc.errors import ConfigError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+OVERRIDES_HELP = """\b
+Any encoder setting can be given in LeRobot's spelling, and wins over the preset:
+  --dataset.camera_encoder.vcodec=h264   --dataset.rgb_encoder.crf 23
+  --camera_encoder.extra_options='{"tune": "film", "profile:v": "high", "bf": 2}'
+  --cameras.wrist.encoder.crf=20         (one camera)
+"""
+
+
+class SettingsCommand(click.Command):
+    """A command that also takes encoder settings in LeRobot's spelling; they come as ``overrides``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            overrides, rest = split_overrides(args)
+        except ConfigError as error:
+            raise click.UsageError(str(error), ctx) from None
+        remaining = super().parse_args(ctx, rest)
+        ctx.params["overrides"] = overrides
+        return remaining
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        formatter.write_paragraph()
+        for line in OVERRIDES_HELP.splitlines()[1:]:
+            formatter.write(f"{line}\n")
+
+
+def program_options(function: Function) -> Function:
+    """Add ``--ffmpeg`` and ``--ffprobe``."""
+    for name in ("ffprobe", "ffmpeg"):
+        function = click.option(
+            f"--{name}",
+            metavar="PROGRAM",
+            help=f"The {name} to use [default: FFENC_{name.upper()}, the Python package's, or PATH's].",
+        )(function)
+    return function
+
+
+def json_option(function: Function) -> Function:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one JSON object."""
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def thread_setting(overrides: list[tuple[KeyPath, Any]], option: int | None) -> int | None:
+    """Return ``--encoder-threads``, or what LeRobot's ``--dataset.encoder_threads`` says."""
+    return option if option is not None else dict(overrides).get(("encoder_threads",))
+
+
+@contextmanager
+def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar with rate and remaining time on a terminal; elsewhere nothing.
+
+    Gives a function that takes the number of frames done.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where a bar is shown
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn  # noqa: PLC0415
+    from rich.progress import TimeElapsedColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.0f} frames/s" if task.speed else "- frames/s")
+
+    columns = (
+        TextColumn(label),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def human_bytes(count: float) -> str:
+    """Return a number of bytes for people: ``7.5 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """Return a duration for people: ``1 h 05 min``, ``3 min 20 s``, ``2.4 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

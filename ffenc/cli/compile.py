@@ -1,0 +1,90 @@
+"""``ffenc compile``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ffenc.cli.common import SettingsCommand, json_option, print_json
+from ffenc.codecs.table import AUTO_FALLBACK
+from ffenc.compiler.command import FRAME_FORMATS, FrameFormat
+from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_commands
+from ffenc.config.preset import load_preset, preset_names
+from ffenc.dataset.png_tree import chosen_cameras
+from ffenc.errors import ConfigError
+
+
+@click.command("compile", cls=SettingsCommand, epilog="Presets: " + ", ".join(preset_names()))
+@click.argument("preset", metavar="PRESET")
+@click.option("--camera", "cameras", multiple=True, metavar="NAME", help="Only this camera; can be repeated.")
+@click.option("--encoder", metavar="NAME", help="What vcodec=auto is to stand for [default: libsvtav1].")
+@click.option(
+    "--input",
+    "frames",
+    type=click.Choice(FRAME_FORMATS),
+    default="png",
+    show_default=True,
+    help="How frames come through the pipe.",
+)
+@click.option("--golden", type=click.Path(file_okay=False), help="Write the command lines to this folder.")
+@click.option(
+    "--check", type=click.Path(exists=True, file_okay=False), help="Compare them with those in this folder."
+)
+@json_option
+def command(
+    preset: str,
+    cameras: tuple[str, ...],
+    encoder: str | None,
+    frames: FrameFormat,
+    golden: str | None,
+    check: str | None,
+    as_json: bool,
+    overrides: list[tuple[tuple[str, ...], Any]],
+) -> None:
+    """Print the FFmpeg command line of each camera of PRESET (a name, or a YAML file). Needs no FFmpeg.
+
+    With --check the exit status is 1 where a command line is no longer what it was.
+
+    \b
+    Examples:
+      ffenc compile so101
+      ffenc compile reachy2 --encoder h264_nvenc --camera torso_rgb
+      ffenc compile my_robot.yaml --golden golden/
+      ffenc compile my_robot.yaml --check golden/
+    """
+    robot = load_preset(preset, overrides)
+    names = chosen_cameras(list(robot.cameras), cameras) if cameras else list(robot.cameras)
+    if not names:
+        raise ConfigError(f"{preset} has no cameras")
+    depth = [name for name in names if robot.cameras[name].depth]
+    if depth and cameras:
+        raise ConfigError(f"{', '.join(depth)} is a depth stream, which cannot be compiled yet")
+    if depth:
+        click.echo(f"ffenc: left out, depth streams cannot be compiled yet: {', '.join(depth)}", err=True)
+    if encoder is None and any(robot.cameras[n].encoder.vcodec == "auto" for n in names if n not in depth):
+        click.echo(f"ffenc: vcodec=auto is taken for {AUTO_FALLBACK}; --encoder names another", err=True)
+    commands = preset_commands(robot, cameras=names, encoder=encoder, frames=frames)
+    texts = {golden_name(robot.name, camera): golden_text(line) for camera, line in commands.items()}
+    if golden is not None:
+        folder = Path(golden)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        click.echo(f"{len(texts)} files written to {golden}", err=True)
+    elif check is not None:
+        kept = Path(check).glob(golden_name(robot.name, "*" if not cameras else cameras[0]))
+        expected = {path.name: path.read_text(encoding="utf-8") for path in kept}
+        if cameras:
+            expected = {name: text for name, text in expected.items() if name in texts}
+        diff = golden_diff(expected, texts)
+        click.echo(diff or f"{len(texts)} command lines as they were", nl=not diff)
+        sys.exit(1 if diff else 0)
+    elif as_json:
+        print_json(commands)
+    else:
+        for camera, line in commands.items():
+            click.echo(f"# {camera}\n{shlex.join(line)}")

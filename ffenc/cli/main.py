@@ -1,0 +1,89 @@
+"""The ``ffenc`` command."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import warnings
+from typing import Any, NoReturn
+
+import click
+
+from ffenc.errors import FfencError, FfencWarning
+from ffenc.version import VERSION
+
+_COMMANDS = {
+    "reencode": "Turn a dataset of images into a LeRobot video dataset.",
+    "encode": "Encode one folder of frames into one video file.",
+    "compile": "Print the FFmpeg command lines of a robot preset.",
+    "probe": "Print the stream fields of a video file as JSON.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when it is called for: ``ffenc --help`` loads none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"ffenc.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="ffenc")
+def cli() -> None:
+    """Robot-camera encoder settings to FFmpeg command lines, run and proven.
+
+    \b
+    Examples:
+      ffenc reencode my_image_dataset my_video_dataset --preset so101
+      ffenc encode frames/ top.mp4 --fps 30
+      ffenc compile aloha
+      ffenc probe top.mp4
+    """
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: end in order, as on Ctrl-C."""
+
+
+def _on_signal(number: int, _: Any) -> NoReturn:
+    raise _Terminated(number)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    click.echo(f"ffenc: warning: {message}", err=True)
+
+
+def main() -> None:
+    """Run the command line; the console script's entry point."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, _on_signal)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.simplefilter("default", FfencWarning)
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except FfencError as error:
+        click.echo(f"ffenc: error: {error}", err=True)
+        sys.exit(1)
+    except _Terminated as end:
+        sys.exit(128 + end.args[0])
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone: `ffenc compile aloha | head -1`
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,173 @@
+"""``ffenc reencode``."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffenc.cli.common import (
+    SettingsCommand,
+    human_bytes,
+    human_seconds,
+    json_option,
+    print_json,
+    program_options,
+    progress_bar,
+    thread_setting,
+)
+
+if TYPE_CHECKING:
+    from ffenc.dataset.reencode import ReencodePlan, ReencodeSummary
+
+
+class _Episodes(click.ParamType[Any]):
+    """``0,2,5-9``."""
+
+    name = "0,2,5-9"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        numbers: list[int] = []
+        for part in str(value).split(","):
+            match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+            if match is None or (match[2] and int(match[2]) < int(match[1])):
+                self.fail(f"{part!r} is not an episode number or a range such as 5-9", param, ctx)
+            numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+        return numbers
+
+
+@click.command("reencode", cls=SettingsCommand)
+@click.argument("source", type=click.Path(), metavar="SRC")
+@click.argument("destination", type=click.Path(), metavar="DST")
+@click.option("--preset", metavar="NAME|FILE", help="A robot's settings [default: libsvtav1, crf 30, g 2].")
+@click.option("--cameras", metavar="A,B", help="Keep only these cameras.")
+@click.option("--episodes", type=_Episodes(), help="Keep only these episodes; they are numbered anew.")
+@click.option("--fps", metavar="RATE", help="Frames a second of a PNG tree [default: the preset's].")
+@click.option("--task", metavar="TEXT", help="The task's text, for a PNG tree.")
+@click.option("--start-number", type=click.IntRange(0), help="Number of a PNG tree's first frames [default: 0 or 1].")
+@click.option("--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16].")
+@click.option("--encoder-threads", type=click.IntRange(1), help="Threads an encoder may use [default: the cores' share].")
+@click.option("--resume", is_flag=True, help="Take up what an interrupted run has left.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, with size and time from a short sample.")
+@json_option
+@program_options
+def command(
+    source: str,
+    destination: str,
+    cameras: str | None,
+    encoder_threads: int | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+    overrides: list[tuple[tuple[str, ...], Any]],
+    **settings: Any,
+) -> None:
+    """Turn a dataset of images into a LeRobot v3.0 video dataset. SRC is only read.
+
+    SRC is a LeRobot v3.0 image dataset, or a tree of PNG or JPEG frames: episode_*/CAMERA/*.png,
+    images/CAMERA/episode_*/*.png, or one folder of frames. DST appears whole and verified, or not at all.
+
+    \b
+    Examples:
+      ffenc reencode my_images my_videos --preset so101
+      ffenc reencode my_images my_videos --cameras front,wrist --episodes 0,2,5-9
+      ffenc reencode png_tree my_videos --fps 30 --task "pick up the cube"
+      ffenc reencode my_images my_videos --dry-run
+    """
+    from ffenc.dataset.reencode import plan_reencode, run_plan  # noqa: PLC0415 - keeps --help quick
+    from ffenc.dataset.staging import unfinished  # noqa: PLC0415
+
+    plan = plan_reencode(
+        source,
+        destination,
+        cameras=[name.strip() for name in cameras.split(",")] if cameras is not None else None,
+        encoder_threads=thread_setting(overrides, encoder_threads),
+        overrides=overrides,
+        **settings,
+    )
+    if dry_run:
+        _print_plan(plan, as_json)
+        return
+    try:
+        with progress_bar("re-encoding", plan.frames) as on_frames:
+            summary = run_plan(plan, resume=resume, on_progress=lambda done, _: on_frames(done))
+    except BaseException:
+        kept = unfinished(Path(destination))
+        if kept is not None:
+            folder, count = kept
+            click.echo(
+                f"ffenc: {count} of {len(plan.streams) * len(plan.episodes)} encodes are finished and kept in "
+                f"{folder}: go on with --resume, or delete that folder",
+                err=True,
+            )
+        raise
+    if as_json:
+        print_json(_summary_fields(summary))
+    else:
+        _print_summary(summary)
+
+
+def _summary_fields(summary: ReencodeSummary) -> dict[str, Any]:
+    return {
+        "destination": str(summary.destination),
+        "episodes": summary.episodes,
+        "frames": summary.frames,
+        "image_bytes": summary.image_bytes,
+        "video_bytes": summary.video_bytes,
+        "ratio": round(summary.ratio, 3),
+        "seconds": round(summary.seconds, 3),
+        "frames_per_second": round(summary.frames / summary.seconds, 1),
+        "resumed_encodes": summary.resumed,
+        "cameras": summary.cameras,
+    }
+
+
+def _print_summary(summary: ReencodeSummary) -> None:
+    for key, camera in summary.cameras.items():
+        before, after = camera["image_bytes"], camera["video_bytes"]
+        encoder = f"{camera['encoder']['encoder']} {camera['encoder']['encoder_version']}".strip()
+        click.echo(
+            f"  {key}: {camera['codec']} {camera['pix_fmt']} ({encoder}), "
+            f"{human_bytes(before)} -> {human_bytes(after)}"
+        )
+    click.echo(
+        f"{summary.destination}: {summary.episodes} episodes, {summary.frames} frames, "
+        f"{human_bytes(summary.image_bytes)} -> {human_bytes(summary.video_bytes)} ({summary.ratio:.1f} times smaller) "
+        f"in {human_seconds(summary.seconds)} ({summary.frames / summary.seconds:.0f} frames/s), every frame verified"
+        + (f"; {summary.resumed} encodes taken over" if summary.resumed else "")
+    )
+
+
+def _print_plan(plan: ReencodePlan, as_json: bool) -> None:
+    from ffenc.dataset.reencode import estimate  # noqa: PLC0415
+
+    guess = estimate(plan)
+    before = sum(stream.image_bytes for stream in plan.streams)
+    if as_json:
+        print_json(
+            {
+                "destination": str(plan.destination),
+                "episodes": [episode.index for episode in plan.episodes],
+                "frames": plan.frames,
+                "workers": plan.workers,
+                "image_bytes": before,
+                "estimated_video_bytes": guess.video_bytes,
+                "estimated_seconds": round(guess.seconds, 1),
+                "commands": plan.commands(),
+            }
+        )
+        return
+    click.echo(
+        f"{plan.destination} (not written): {len(plan.episodes)} episodes, {plan.frames} frames of "
+        f"{len(plan.streams)} cameras, {plan.workers} at once"
+    )
+    for stream in plan.streams:
+        line = plan.commands()[stream.camera]
+        click.echo(f"  {stream.camera}: {stream.header}, {human_bytes(stream.image_bytes)}\n    {shlex.join(line)}")
+    click.echo(
+        f"about {human_bytes(before)} -> {human_bytes(guess.video_bytes)} in {human_seconds(guess.seconds)}, "
+        f"from a sample of {guess.sampled_frames} frames"
+    )

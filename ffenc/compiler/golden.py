@@ -1,0 +1,90 @@
+"""Command lines as text: for a person to paste, and for golden files that read well in a diff."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from ffenc.codecs.table import AUTO_FALLBACK
+from ffenc.compiler.command import FrameFormat, compile_command
+from ffenc.config.preset import RobotPreset
+
+
+def preset_commands(
+    preset: RobotPreset,
+    *,
+    cameras: Sequence[str] | None = None,
+    encoder: str | None = None,
+    frames: FrameFormat = "png",
+) -> dict[str, list[str]]:
+    """Compile the command line of each RGB camera of a preset.
+
+    Args:
+        preset: the robot.
+        cameras: names to compile; None: all that are not depth.
+        encoder: what ``vcodec="auto"`` stands for; by default libsvtav1, which runs everywhere.
+        frames: how frames come, see :func:`compile_command`.
+
+    Returns:
+        camera name -> arguments.
+
+    Raises:
+        ConfigError: settings that cannot be compiled.
+    """
+    commands = {}
+    for name, camera in preset.cameras.items():
+        if camera.depth or (cameras is not None and name not in cameras):
+            continue
+        commands[name] = compile_command(
+            camera.encoder,
+            width=camera.width,
+            height=camera.height,
+            fps=preset.fps,
+            output=f"{name}.mp4",
+            frames=frames,
+            encoder=encoder or AUTO_FALLBACK,
+            encoder_threads=preset.encoder_threads,
+        )
+    return commands
+
+
+def golden_text(command: Sequence[str]) -> str:
+    """Return a command line as shell text with one option a line."""
+    lines: list[str] = []
+    for part in command:
+        is_option = part.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", part)
+        takes_value = bool(lines) and re.fullmatch(r"-\S+", lines[-1]) is not None
+        if takes_value and not is_option:
+            lines[-1] += " " + shlex.quote(part)
+        else:
+            lines.append(shlex.quote(part))
+    return " \\\n  ".join(lines) + "\n"
+
+
+def golden_name(preset: str, camera: str) -> str:
+    """Return the golden file's name of a preset's camera."""
+    return f"{preset}.{camera}.txt"
+
+
+def golden_diff(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """Compare golden files with what is compiled now.
+
+    Args:
+        expected: file name -> text, as kept.
+        found: file name -> text, as compiled.
+
+    Returns:
+        a unified diff, "" where nothing differs.
+    """
+    diff: list[str] = []
+    for name in sorted({*expected, *found}):
+        before, after = expected.get(name, ""), found.get(name, "")
+        diff += difflib.unified_diff(
+            before.splitlines(keepends=True),
+            after.splitlines(keepends=True),
+            f"golden/{name}" if name in expected else "/dev/null",
+            f"compiled/{name}" if name in found else "/dev/null",
+        )
+    return "".join(diff)
