@@ -37,6 +37,7 @@ class FfmpegError(FfencError):
         command: the argument list that was run.
         returncode: exit status; negative is the number of the signal that ended it.
         stderr: the last lines it wrote to standard error.
+
     """
 
     def __init__(

@@ -45,7 +45,7 @@ def command(
     as_json: bool,
     overrides: list[tuple[tuple[str, ...], Any]],
 ) -> None:
-    """Print the FFmpeg command line of each camera of PRESET (a name, or a YAML file). Needs no FFmpeg.
+    r"""Print the FFmpeg command line of each camera of PRESET (a name, or a YAML file). Needs no FFmpeg.
 
     With --check the exit status is 1 where a command line is no longer what it was.
 

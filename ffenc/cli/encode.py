@@ -44,7 +44,7 @@ def command(
     ffprobe: str | None,
     overrides: list[tuple[tuple[str, ...], Any]],
 ) -> None:
-    """Encode a folder of numbered PNG or JPEG frames into one MP4 file.
+    r"""Encode a folder of numbered PNG or JPEG frames into one MP4 file.
 
     Frame i sits at exactly i / RATE. The file appears verified, or not at all.
 

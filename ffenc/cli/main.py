@@ -41,7 +41,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="ffenc")
 def cli() -> None:
-    """Robot-camera encoder settings to FFmpeg command lines, run and proven.
+    r"""Robot-camera encoder settings to FFmpeg command lines, run and proven.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def main() -> None:
     """Run the command line; the console script's entry point."""
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, _on_signal)
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.showwarning = _show_warning
     warnings.simplefilter("default", FfencWarning)
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)

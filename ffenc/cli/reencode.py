@@ -47,11 +47,19 @@ class _Episodes(click.ParamType[Any]):
 @click.option("--episodes", type=_Episodes(), help="Keep only these episodes; they are numbered anew.")
 @click.option("--fps", metavar="RATE", help="Frames a second of a PNG tree [default: the preset's].")
 @click.option("--task", metavar="TEXT", help="The task's text, for a PNG tree.")
-@click.option("--start-number", type=click.IntRange(0), help="Number of a PNG tree's first frames [default: 0 or 1].")
+@click.option(
+    "--start-number", type=click.IntRange(0), help="Number of a PNG tree's first frames [default: 0 or 1]."
+)
 @click.option("--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16].")
-@click.option("--encoder-threads", type=click.IntRange(1), help="Threads an encoder may use [default: the cores' share].")
+@click.option(
+    "--encoder-threads",
+    type=click.IntRange(1),
+    help="Threads an encoder may use [default: the cores' share].",
+)
 @click.option("--resume", is_flag=True, help="Take up what an interrupted run has left.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, with size and time from a short sample.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, with size and time from a short sample."
+)
 @json_option
 @program_options
 def command(
@@ -65,7 +73,7 @@ def command(
     overrides: list[tuple[tuple[str, ...], Any]],
     **settings: Any,
 ) -> None:
-    """Turn a dataset of images into a LeRobot v3.0 video dataset. SRC is only read.
+    r"""Turn a dataset of images into a LeRobot v3.0 video dataset. SRC is only read.
 
     SRC is a LeRobot v3.0 image dataset, or a tree of PNG or JPEG frames: episode_*/CAMERA/*.png,
     images/CAMERA/episode_*/*.png, or one folder of frames. DST appears whole and verified, or not at all.
@@ -99,8 +107,8 @@ def command(
         if kept is not None:
             folder, count = kept
             click.echo(
-                f"ffenc: {count} of {len(plan.streams) * len(plan.episodes)} encodes are finished and kept in "
-                f"{folder}: go on with --resume, or delete that folder",
+                f"ffenc: {count} of {len(plan.streams) * len(plan.episodes)} encodes are finished "
+                f"and kept in {folder}: go on with --resume, or delete that folder",
                 err=True,
             )
         raise
@@ -133,10 +141,11 @@ def _print_summary(summary: ReencodeSummary) -> None:
             f"  {key}: {camera['codec']} {camera['pix_fmt']} ({encoder}), "
             f"{human_bytes(before)} -> {human_bytes(after)}"
         )
+    sizes = f"{human_bytes(summary.image_bytes)} -> {human_bytes(summary.video_bytes)}"
+    speed = f"{human_seconds(summary.seconds)} ({summary.frames / summary.seconds:.0f} frames/s)"
     click.echo(
-        f"{summary.destination}: {summary.episodes} episodes, {summary.frames} frames, "
-        f"{human_bytes(summary.image_bytes)} -> {human_bytes(summary.video_bytes)} ({summary.ratio:.1f} times smaller) "
-        f"in {human_seconds(summary.seconds)} ({summary.frames / summary.seconds:.0f} frames/s), every frame verified"
+        f"{summary.destination}: {summary.episodes} episodes, {summary.frames} frames, {sizes} "
+        f"({summary.ratio:.1f} times smaller) in {speed}, verified"
         + (f"; {summary.resumed} encodes taken over" if summary.resumed else "")
     )
 
@@ -166,7 +175,9 @@ def _print_plan(plan: ReencodePlan, as_json: bool) -> None:
     )
     for stream in plan.streams:
         line = plan.commands()[stream.camera]
-        click.echo(f"  {stream.camera}: {stream.header}, {human_bytes(stream.image_bytes)}\n    {shlex.join(line)}")
+        click.echo(
+            f"  {stream.camera}: {stream.header}, {human_bytes(stream.image_bytes)}\n    {shlex.join(line)}"
+        )
     click.echo(
         f"about {human_bytes(before)} -> {human_bytes(guess.video_bytes)} in {human_seconds(guess.seconds)}, "
         f"from a sample of {guess.sampled_frames} frames"

@@ -37,6 +37,7 @@ class EncoderOptions:
     Attributes:
         values: option name -> value, in the order they were set.
         warnings: one sentence for each setting that has no effect.
+
     """
 
     values: dict[str, Value]
@@ -126,6 +127,7 @@ def check_extra_options(extra: Mapping[str, object]) -> None:
 
     Raises:
         ConfigError: a key is not a plausible option name, or a value is not a one-line text or a number.
+
     """
     for key, value in extra.items():
         if not isinstance(key, str) or not _OPTION_NAME.fullmatch(key):
@@ -230,7 +232,7 @@ def _merge_params(
         setting = codec.params_fields.get(name)
         if name in ours:
             warnings.append(f"extra_options: {key} {sub}={value} is not used, {sub}={ours[name]} is set")
-        elif setting in in_force:
+        elif setting is not None and setting in in_force:
             warnings.append(
                 f"extra_options: {key} {sub}={value} is not used, {setting}={in_force[setting]} is set"
             )
@@ -262,6 +264,7 @@ def encoder_options(
 
     Raises:
         ConfigError: a value the codec cannot take.
+
     """
     check_extra_options(settings.extra_options)
     warnings = _check_fields(codec, settings, encoder_threads)
@@ -273,9 +276,7 @@ def encoder_options(
         if base == codec.params:
             warnings += _merge_params(codec, key, str(value), options, in_force)
         elif is_reserved(key):
-            warnings.append(
-                f"extra_options: {key}={value} is not used, {_own_value(base, codec, settings)}"
-            )
+            warnings.append(f"extra_options: {key}={value} is not used, {_own_value(base, codec, settings)}")
         elif base in taken:
             name, ours = taken[base]
             warnings.append(f"extra_options: {key}={value} is not used, {name}={_render(ours)} is set")

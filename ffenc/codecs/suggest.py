@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def accepted(found: object, names: Iterable[object], nearest: str | None = None) -> str:
-    """Return ``"; did you mean 'x'? Accepted: x, y"``, the middle part only where a name is near ``found``."""
+    """Return ``"; did you mean 'x'? Accepted: x, y"``, the question only where one is near."""
     texts = [str(name) for name in names]
     near = [nearest] if nearest else difflib.get_close_matches(str(found), texts, n=1, cutoff=0.6)
     question = f"did you mean {near[0]!r}? Accepted" if near else "accepted"

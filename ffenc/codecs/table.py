@@ -96,11 +96,12 @@ class Codec:
         params: name of the encoder's "key=value:..." option.
         params_fields: sub-key of ``params`` -> the setting it would override, which then wins.
         program_options: options before the input (devices).
-        upload: ``pix_fmt`` -> the format frames have in memory when given to the encoder; empty: any, unchanged.
+        upload: ``pix_fmt`` -> the format frames are given to the encoder in; empty: any, unchanged.
         hwupload: frames are uploaded to the device by a filter.
         needs_bit_rate: there is no quality option, a bit rate must come from ``extra_options``.
         tag: the stream tag players expect in MP4.
         version: pattern of the library's version in what an encode prints or writes.
+
     """
 
     name: str
@@ -307,6 +308,7 @@ def check_vcodec(name: str) -> str:
 
     Raises:
         ConfigError: unknown; the text lists the accepted names and the nearest one.
+
     """
     name = ALIASES.get(name, name)
     if name in CODECS or name == "auto":
@@ -326,6 +328,7 @@ def codec_for(vcodec: str, encoder: str | None = None) -> Codec:
 
     Raises:
         ConfigError: ``auto`` without an answer, or an unknown name.
+
     """
     name = check_vcodec(vcodec)
     if name == "auto":

@@ -41,6 +41,7 @@ class SampleTap:
     Attributes:
         step: 1 or more.
         width, height: size of a sample in pixels.
+
     """
 
     step: int
@@ -58,6 +59,7 @@ def check_size(config: VideoEncoderConfig, width: int, height: int) -> None:
 
     Raises:
         ConfigError: width or height is not positive or not a multiple of the chroma step.
+
     """
     if width < 1 or height < 1:
         raise ConfigError(f"{width}x{height} is not a frame size")
@@ -106,6 +108,7 @@ def compile_command(
 
     Warns:
         FfencWarning: for each setting that has no effect.
+
     """
     codec = codec_for(config.vcodec, encoder)
     config = config.resolve(encoder)
@@ -195,7 +198,9 @@ def _tap_output(samples: Any, tap: SampleTap) -> Any:
     return ffmpeg.output(small, "pipe:1", f="rawvideo", fps_mode="passthrough")
 
 
-def compile_join(pieces_fps: Fraction, *, output: str, tag: str | None = None, program: str = "ffmpeg") -> list[str]:
+def compile_join(
+    pieces_fps: Fraction, *, output: str, tag: str | None = None, program: str = "ffmpeg"
+) -> list[str]:
     """Compile the argument list that joins encoded files back to back without re-encoding.
 
     The list of files is read from standard input in the concat demuxer's format. That demuxer rounds each
@@ -206,6 +211,7 @@ def compile_join(pieces_fps: Fraction, *, output: str, tag: str | None = None, p
         output: path of the result.
         tag: stream tag of the codec, if it needs one.
         program: the ffmpeg to run.
+
     """
     ticks = pieces_fps.denominator
     source = ffmpeg.input("pipe:0", f="concat", safe=0, protocol_whitelist="file,pipe,fd")
@@ -215,7 +221,12 @@ def compile_join(pieces_fps: Fraction, *, output: str, tag: str | None = None, p
         file_url(output),
         **container,
         **_time_base(pieces_fps),
-        **{"c": "copy", "bsf:v": f"setts=pts=round(PTS/{ticks})*{ticks}:dts=round(DTS/{ticks})*{ticks}:duration={ticks}"},
+        **{
+            "c": "copy",
+            "bsf:v": f"setts=pts=round(PTS/{ticks})*{ticks}:dts=round(DTS/{ticks})*{ticks}:duration={ticks}",
+        },
         **({"tag:v": tag} if tag else {}),
     )
-    return [str(part) for part in ffmpeg.compile(result, cmd=[program, *PROGRAM_OPTIONS], overwrite_output=True)]
+    return [
+        str(part) for part in ffmpeg.compile(result, cmd=[program, *PROGRAM_OPTIONS], overwrite_output=True)
+    ]

@@ -32,6 +32,7 @@ def preset_commands(
 
     Raises:
         ConfigError: settings that cannot be compiled.
+
     """
     commands = {}
     for name, camera in preset.cameras.items():
@@ -77,6 +78,7 @@ def golden_diff(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
 
     Returns:
         a unified diff, "" where nothing differs.
+
     """
     diff: list[str] = []
     for name in sorted({*expected, *found}):

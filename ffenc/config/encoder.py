@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
-
 from typing_extensions import Self
+
 from ffenc.codecs.options import check_extra_options, encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS, Value, check_vcodec, codec_for
@@ -34,6 +34,7 @@ class VideoEncoderConfig(Settings):
 
     Raises:
         ConfigError: a wrong type, an unknown key or codec, or a value out of range.
+
     """
 
     vcodec: str = Field("libsvtav1", description="a codec name")
@@ -79,7 +80,10 @@ class VideoEncoderConfig(Settings):
         return self
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed, validated again; a preset that was only the codec's default follows a change of codec."""
+        """Return a copy with some fields changed, validated again.
+
+        A preset that was only the codec's default follows a change of codec.
+        """
         values = {name: getattr(self, name) for name in self.model_fields_set} | changes
         return type(self)(**values)
 
@@ -88,6 +92,7 @@ class VideoEncoderConfig(Settings):
 
         Raises:
             ConfigError: the codec is ``auto`` and no answer is given.
+
         """
         return self if self.vcodec != "auto" else self.replace(vcodec=codec_for("auto", encoder).name)
 
@@ -105,6 +110,7 @@ class VideoEncoderConfig(Settings):
 
         Warns:
             FfencWarning: for each extra option that lost against a field, naming both values.
+
         """
         compiled = encoder_options(codec_for(self.vcodec), self, encoder_threads)
         for text in compiled.warnings:
@@ -120,6 +126,7 @@ class VideoEncoderConfig(Settings):
 
         Args:
             info: the block, or None for the defaults.
+
         """
         return cls(**cls._values_from_info(info or {}))
 
@@ -149,6 +156,7 @@ class DepthEncoderConfig(VideoEncoderConfig):
 
     Raises:
         ConfigError: as for :class:`VideoEncoderConfig`, or an empty range, or a logarithm of nothing.
+
     """
 
     vcodec: str = Field("hevc", description="a codec name")

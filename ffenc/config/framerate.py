@@ -18,6 +18,7 @@ def parse_fps(value: int | float | str | Fraction) -> Fraction:
 
     Raises:
         ConfigError: not a positive finite rate up to 100,000.
+
     """
     try:
         if isinstance(value, bool):

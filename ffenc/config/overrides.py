@@ -35,6 +35,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[KeyPath, Any]]
 
     Raises:
         ConfigError: an unknown group, a missing value, or a value that is not YAML.
+
     """
     overrides: list[tuple[KeyPath, Any]] = []
     rest: list[str] = []
@@ -60,7 +61,9 @@ def _key(flag: str) -> KeyPath:
     parts = tuple(flag.removeprefix("--").removeprefix("dataset.").split("."))
     if parts[0] in _GROUPS and len(parts) > 1 and all(parts):
         if parts[0] == "cameras" and len(parts) > 3 and parts[2] != "encoder":
-            raise ConfigError(f"{flag} is not known; a camera's setting is --cameras.NAME.encoder.FIELD=VALUE")
+            raise ConfigError(
+                f"{flag} is not known; a camera's setting is --cameras.NAME.encoder.FIELD=VALUE"
+            )
         return (_GROUPS[parts[0]], *parts[1:])
     if len(parts) == 1 and parts[0] in _SINGLE:
         return parts
@@ -72,4 +75,6 @@ def _value(flag: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"{flag}: {text!r} is not a value (a number, a text, null or '{{key: value}}')") from None
+        raise ConfigError(
+            f"{flag}: {text!r} is not a value (a number, a text, null or '{{key: value}}')"
+        ) from None

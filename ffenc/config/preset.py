@@ -28,6 +28,7 @@ class CameraPreset(Settings):
         width, height: frame size in pixels, as recorded.
         depth: a depth camera, encoded with the preset's ``depth_encoder``.
         encoder: the camera's settings: the preset's, with the camera's own overrides applied.
+
     """
 
     width: Size = Field(description="a number of pixels, 1 or more")
@@ -46,6 +47,7 @@ class RobotPreset(Settings):
         camera_encoder, depth_encoder: settings of cameras that have none of their own.
         encoder_threads: threads one encoder may use; None leaves it to ffenc.
         cameras: by name, without the ``observation.images.`` prefix.
+
     """
 
     name: str
@@ -102,6 +104,7 @@ def load_preset(
 
     Raises:
         ConfigError: not found, not readable, or a key that is not accepted; the text says file, line and key.
+
     """
     if name_or_path is None:
         merged = _Merged()
@@ -155,7 +158,7 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         if node is not None and not isinstance(node, yaml.MappingNode):
-            raise ConfigError(f"{path}:1: a preset is a mapping of keys, found {node.id}")
+            raise ConfigError(f"{path}:1: a preset is a mapping of keys, found a {node.tag.rsplit(':')[-1]}")
         places: dict[KeyPath, str] = {}
         own = _mapping(path, node, (), places) if node is not None else {}
     except (OSError, UnicodeDecodeError) as error:
@@ -182,7 +185,9 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
     return merged
 
 
-def _mapping(path: Path, node: yaml.MappingNode, above: KeyPath, places: dict[KeyPath, str]) -> dict[str, Any]:
+def _mapping(
+    path: Path, node: yaml.MappingNode, above: KeyPath, places: dict[KeyPath, str]
+) -> dict[str, Any]:
     """Construct a mapping with safe YAML only, note each key's line, and refuse a key that stands twice."""
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
@@ -270,16 +275,18 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
     for camera, found in _settings_of(values, ("cameras",)).items():
         if found is None:  # a camera of the extended preset that this robot does not have
             continue
-        key = ("cameras", camera)
-        own = dict(_settings_of({camera: found}, key))
+        place: KeyPath = ("cameras", camera)
+        own = dict(_settings_of({camera: found}, place))
         model, base = (
-            (DepthEncoderConfig, depth_values) if own.get("depth") is True else (VideoEncoderConfig, camera_values)
+            (DepthEncoderConfig, depth_values)
+            if own.get("depth") is True
+            else (VideoEncoderConfig, camera_values)
         )
-        encoder = base | _settings_of(own, (*key, "encoder"))
-        own["encoder"] = _built(model, encoder, (*key, "encoder"))
+        encoder = base | _settings_of(own, (*place, "encoder"))
+        own["encoder"] = _built(model, encoder, (*place, "encoder"))
         try:
             cameras[camera.removeprefix(IMAGE_PREFIX)] = CameraPreset(**own)
         except SettingError as error:
-            raise SettingError((*key, *error.key), error.reason) from None
+            raise SettingError((*place, *error.key), error.reason) from None
     built["cameras"] = cameras
     return RobotPreset(name=name, **built)

@@ -16,6 +16,7 @@ class SettingError(ConfigError):
     Attributes:
         key: path of the key, outermost first.
         reason: the text without the key.
+
     """
 
     def __init__(self, key: tuple[str, ...], reason: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class LeRobotImages:
 
     Raises:
         SourceError: not such a dataset, or one that is damaged.
+
     """
 
     def __init__(self, root: Path) -> None:
@@ -157,12 +159,16 @@ class LeRobotImages:
         """A table that does not match its own episode list would not match its video either."""
         where = f"{path}: episode {episode.index}"
         if table.num_rows != episode.length:
-            raise SourceError(f"{where} has {table.num_rows} rows, its length in meta/episodes is {episode.length}")
+            raise SourceError(
+                f"{where} has {table.num_rows} rows, its length in meta/episodes is {episode.length}"
+            )
         numbers = table["frame_index"].to_numpy()
         wrong = np.flatnonzero(numbers != np.arange(len(numbers)))
         if wrong.size:
             at = int(wrong[0])
-            raise SourceError(f"{where}: row {at} has frame_index {numbers[at]}; a frame is missing or doubled")
+            raise SourceError(
+                f"{where}: row {at} has frame_index {numbers[at]}; a frame is missing or doubled"
+            )
         late = np.abs(table["timestamp"].to_numpy() - numbers / float(self.fps))
         if late.max() > _TIME_TOLERANCE:
             at = int(late.argmax())
@@ -219,7 +225,7 @@ def _runs(path: Path, without: Sequence[str]) -> Iterator[pa.Table]:
                 table = pa.concat_tables([pending, table])
             numbers = table["episode_index"].to_numpy()
             cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
-            for start, end in zip(cuts[:-2], cuts[1:-1], strict=True):
+            for start, end in pairwise(cuts[:-1]):
                 yield table.slice(start, end - start)
             pending = table.slice(cuts[-2])
         if pending is not None and pending.num_rows:

@@ -38,6 +38,7 @@ class PngTree:
     Raises:
         SourceError: no frames, a gap, a frame that is cut short or unlike the others, cameras of
             different lengths.
+
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class PngTree:
         for number, episode in enumerate(folders):
             missing = sorted(set(keys) - set(episode))
             if missing:
-                raise SourceError(f"{root}: episode {number} has no frames of {missing[0]}, other episodes have")
+                raise SourceError(
+                    f"{root}: episode {number} has no frames of {missing[0]}, other episodes have"
+                )
             self._images.append({key: image_files(episode[key], start_number=start_number) for key in keys})
         self.cameras = [self._camera(key) for key in keys]
         self.episodes = [Episode(number, self._length(number)) for number in range(len(folders))]
@@ -122,25 +125,32 @@ class PngTree:
         for episode in episodes:
             numbers = np.arange(episode.length)
             zeros = np.zeros(episode.length, np.int64)
-            yield episode, 0, pa.table(
-                {
-                    "timestamp": (numbers / float(self.fps)).astype(np.float32),
-                    "frame_index": numbers,
-                    "episode_index": zeros + episode.index,
-                    "index": numbers + start,
-                    "task_index": zeros,
-                },
-                metadata={"huggingface": "{}"},
+            yield (
+                episode,
+                0,
+                pa.table(
+                    {
+                        "timestamp": (numbers / float(self.fps)).astype(np.float32),
+                        "frame_index": numbers,
+                        "episode_index": zeros + episode.index,
+                        "index": numbers + start,
+                        "task_index": zeros,
+                    },
+                    metadata={"huggingface": "{}"},
+                ),
             )
             start += episode.length
 
     def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
-        yield 0, pa.table(
-            {
-                "episode_index": pa.array([e.index for e in episodes], pa.int64()),
-                "tasks": pa.array([[self._task]] * len(episodes), pa.list_(pa.string())),
-                "length": pa.array([e.length for e in episodes], pa.int64()),
-            }
+        yield (
+            0,
+            pa.table(
+                {
+                    "episode_index": pa.array([e.index for e in episodes], pa.int64()),
+                    "tasks": pa.array([[self._task]] * len(episodes), pa.list_(pa.string())),
+                    "length": pa.array([e.length for e in episodes], pa.int64()),
+                }
+            ),
         )
 
     def extra_files(self) -> list[tuple[Path, str]]:
@@ -155,6 +165,7 @@ def chosen_cameras(keys: Sequence[str], names: Sequence[str]) -> list[str]:
 
     Raises:
         ConfigError: a name is not among them.
+
     """
     wanted = {name if name in keys else camera_key(name) for name in names}
     for name in names:
@@ -174,6 +185,7 @@ def find_folders(root: Path) -> list[dict[str, Path]]:
 
     Raises:
         SourceError: the tree is of no known layout, or its episode numbers have a gap.
+
     """
     by_camera = root / "images" if (root / "images").is_dir() else root
     episodes = _episode_folders(root)
@@ -205,9 +217,13 @@ def _episode_folders(root: Path) -> list[Path]:
     folders = [f for f in _subfolders(root) if re.fullmatch(r"episode[_-]?\d+", f.name)]
     folders.sort(key=lambda folder: _number(folder.name))
     numbers = [_number(folder.name) for folder in folders]
-    if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))) or (numbers and numbers[0] > 1):
+    if (numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers)))) or (
+        numbers and numbers[0] > 1
+    ):
         present = ", ".join(folder.name for folder in folders[:4])
-        raise SourceError(f"{root}: episodes are missing or doubled; there are {present} ... Renumber them from 0")
+        raise SourceError(
+            f"{root}: episodes are missing or doubled; there are {present} ... Renumber them from 0"
+        )
     return folders
 
 

@@ -50,6 +50,7 @@ class Stream:
         encoding: how it is encoded.
         compute_stats: the source has no statistics of it.
         image_bytes: bytes its images take.
+
     """
 
     camera: str
@@ -69,6 +70,7 @@ class ReencodePlan:
         episodes: those chosen.
         streams: one a camera.
         workers: encodes at once.
+
     """
 
     source: DatasetSource
@@ -90,7 +92,9 @@ class ReencodePlan:
     def commands(self) -> dict[str, list[str]]:
         """Each camera's command line, for its first episode."""
         return {
-            s.camera: s.encoding.command(Path(VIDEO_PATH.format(video_key=s.camera, chunk_index=0, file_index=0)))
+            s.camera: s.encoding.command(
+                Path(VIDEO_PATH.format(video_key=s.camera, chunk_index=0, file_index=0))
+            )
             for s in self.streams
         }
 
@@ -116,6 +120,7 @@ class ReencodeSummary:
         seconds: of this run.
         resumed: encodes that an earlier run had finished.
         cameras: for each, its codec, encoder and bytes.
+
     """
 
     destination: Path
@@ -172,6 +177,7 @@ def open_source(
     Raises:
         SourceError: neither, or damaged.
         ConfigError: a PNG tree without a frame rate, or a frame rate that is not the dataset's.
+
     """
     folder = Path(root)
     if not folder.is_dir():
@@ -182,7 +188,9 @@ def open_source(
             raise ConfigError("--task is for PNG trees; this dataset has its own tasks")
         return dataset
     if fps is None:
-        raise ConfigError(f"{folder} is a tree of images, which has no frame rate: say --fps, or use a --preset")
+        raise ConfigError(
+            f"{folder} is a tree of images, which has no frame rate: say --fps, or use a --preset"
+        )
     return PngTree(
         folder,
         fps=parse_fps(fps),
@@ -226,7 +234,7 @@ def plan_reencode(
     )
     if fps is not None and parse_fps(fps) != opened.fps:
         raise ConfigError(
-            f"--fps {fps} is not the dataset's {fps_number(opened.fps)}; its own holds (--fps is for PNG trees)"
+            f"--fps {fps} is not the dataset's {fps_number(opened.fps)}; --fps is for PNG trees"
         )
     chosen = _choose_cameras(opened, cameras)
     picked = _choose_episodes(opened, episodes)
@@ -305,6 +313,7 @@ def reencode_dataset(
         DestinationError: the destination is taken or cannot be written.
         ToolchainError: no FFmpeg here can do it.
         FfmpegError, VerificationError: an encode failed, or its result is not what was asked for.
+
     """
     plan = plan_reencode(
         source,
@@ -383,7 +392,9 @@ def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[
     if depth:
         rgb = [camera.key.removeprefix(IMAGE_PREFIX) for camera in source.cameras if not camera.depth]
         leave_out = f"leave it out with --cameras {','.join(rgb)}" if rgb else "there is no other camera"
-        raise SourceError(f"{', '.join(depth)} is a depth stream, which cannot be re-encoded yet; {leave_out}")
+        raise SourceError(
+            f"{', '.join(depth)} is a depth stream, which cannot be re-encoded yet; {leave_out}"
+        )
     return cameras
 
 
@@ -457,7 +468,11 @@ class _Job:
         frames = self._plan.source.frames(stream.camera, episode)
         path = self._staging.pieces / stream.camera / f"episode-{episode.index:06d}.mp4"
         record = path.with_suffix(".json")
-        tap = sample_tap(len(frames), stream.header.width, stream.header.height) if stream.compute_stats else None
+        tap = (
+            sample_tap(len(frames), stream.header.width, stream.header.height)
+            if stream.compute_stats
+            else None
+        )
         fingerprint = self._fingerprint(unit, frames.fingerprint())
         known = _read_record(path, record, fingerprint)
         if known is not None:
@@ -523,7 +538,9 @@ class _Job:
             starts = [sum(piece.frames for piece in group[:i]) for i in range(len(group))]
             info = verify_encoding(stream.encoding, output, sum(piece.frames for piece in group), starts)
             if info.extradata_hash != group[0].configuration:
-                raise VerificationError(f"{place}: the decoder configuration changed while its episodes were joined")
+                raise VerificationError(
+                    f"{place}: the decoder configuration changed while its episodes were joined"
+                )
             places += [VideoPlace(chunk, file, start) for start in starts]
             total += output.stat().st_size
             first = first or info
@@ -546,7 +563,7 @@ def _groups(pieces: Sequence[_Piece], limit: float) -> Iterator[list[_Piece]]:
 
 
 def _read_record(path: Path, record: Path, fingerprint: str) -> _Piece | None:
-    """Return the piece of an earlier run, if it is whole and was made from the same frames in the same way."""
+    """Return the piece of an earlier run, if whole and made from the same frames in the same way."""
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
         size = path.stat().st_size

@@ -33,6 +33,7 @@ class Camera:
         key: its feature, such as ``observation.images.top``.
         depth: holds depth maps.
         header: shape and kind of its images; None for a depth stream, which is not read.
+
     """
 
     key: str
@@ -47,6 +48,7 @@ class Episode:
     Attributes:
         index: its number there.
         length: frames of each camera, and rows of the table.
+
     """
 
     index: int

@@ -28,6 +28,7 @@ class Staging:
     Raises:
         DestinationError: the destination is taken, another run writes it, or an interrupted run's pieces
             are there and ``resume`` was not asked for.
+
     """
 
     def __init__(self, destination: Path, *, resume: bool) -> None:
@@ -48,7 +49,9 @@ class Staging:
         if not _locked(self._lock):
             self._lock.close()
             self._lock = None
-            raise DestinationError(f"{self.destination} is being written by another run of ffenc; wait for it")
+            raise DestinationError(
+                f"{self.destination} is being written by another run of ffenc; wait for it"
+            )
         if self.has_pieces() and not self._resume:
             self._unlock()
             raise DestinationError(
@@ -78,6 +81,7 @@ class Staging:
 
         Raises:
             DestinationError: something has come to the destination in the meantime.
+
         """
         for path in self.dataset.rglob("*"):
             if path.is_dir():
@@ -101,9 +105,12 @@ def check_destination(destination: Path) -> None:
 
     Raises:
         DestinationError: it exists and is not an empty folder, or its name cannot be used.
+
     """
     if "\n" in str(destination):
-        raise DestinationError(f"{str(destination)!r}: a newline in a path is not supported; choose another name")
+        raise DestinationError(
+            f"{str(destination)!r}: a newline in a path is not supported; choose another name"
+        )
     if destination.is_dir():
         if any(destination.iterdir()):
             raise DestinationError(f"{destination} exists and is not empty; choose another name or delete it")

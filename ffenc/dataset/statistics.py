@@ -21,6 +21,7 @@ def column_stats(values: npt.NDArray[Any]) -> Stats:
 
     Returns:
         lists of one number a column; ``count`` is ``[N]``.
+
     """
     table = np.asarray(values, np.float64).reshape(len(values), -1)
     stats: Stats = {

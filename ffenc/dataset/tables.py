@@ -50,6 +50,7 @@ class TableWriter:
         videos: camera -> each chosen episode's place, in order.
         blocks: camera -> info block.
         image_stats: camera -> each chosen episode's statistics, for cameras without any in the source.
+
     """
 
     def __init__(
@@ -96,7 +97,9 @@ class TableWriter:
         stats = self._source.stats()
         lacking = []
         for key, feature in self._features.items():
-            if feature["dtype"] == "video" or not str(feature["dtype"]).startswith(("float", "int", "uint", "bool")):
+            if feature["dtype"] == "video" or not str(feature["dtype"]).startswith(
+                ("float", "int", "uint", "bool")
+            ):
                 continue
             moved = self._subset and key in _PLACE_FEATURES
             partial = self._subset and not self._source.has_episode_stats(key)
@@ -223,9 +226,7 @@ class TableWriter:
         ordered = {k: v for k, v in columns.items() if k not in last}
         return pa.table({**ordered, **stats, **last}).replace_schema_metadata(table.schema.metadata)
 
-    def _stats_of(
-        self, part: slice, table_stats: Sequence[dict[str, Stats]]
-    ) -> dict[str, Sequence[Stats]]:
+    def _stats_of(self, part: slice, table_stats: Sequence[dict[str, Stats]]) -> dict[str, Sequence[Stats]]:
         computed: dict[str, Sequence[Stats]] = {key: stats[part] for key, stats in self._image_stats.items()}
         for key in self._computed:
             computed[key] = [stats[key] for stats in table_stats[part]]

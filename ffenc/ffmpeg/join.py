@@ -32,6 +32,7 @@ def join_files(
 
     Raises:
         FfmpegError: ffmpeg failed.
+
     """
     lines = ["ffconcat version 1.0"]
     for piece in pieces:

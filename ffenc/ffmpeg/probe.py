@@ -44,6 +44,7 @@ class StreamInfo:
         extradata_hash: of the decoder configuration; files can be joined where it is the same.
         times: presentation time of every frame in ticks, ascending; None unless asked for.
         key_frames: indices of the key frames in that order; None unless asked for.
+
     """
 
     codec: str
@@ -75,6 +76,7 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
     Raises:
         SourceError: the file does not exist, cannot be read as video, or has no video stream.
         ToolchainError: there is no ffprobe.
+
     """
     program = ffprobe or find_ffprobe()
     if not Path(path).is_file():

@@ -82,6 +82,7 @@ class Log:
         lines: its last lines, without progress reports.
         faults: lines at error level, which FFmpeg may write and still exit with 0.
         head: its first lines, where encoders name their version.
+
     """
 
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
@@ -117,6 +118,7 @@ class FfmpegProcess:
 
     Raises:
         ToolchainError: the program cannot be started.
+
     """
 
     def __init__(
@@ -160,6 +162,7 @@ class FfmpegProcess:
 
         Returns:
             False when it takes no more, because it has ended or hangs: :meth:`finish` says why.
+
         """
         view = memoryview(data).cast("B")
         descriptor = self._stdin.fileno()
@@ -184,8 +187,9 @@ class FfmpegProcess:
             what it said.
 
         Raises:
-            FfmpegError: it failed, hung, or wrote an error line; the text holds the command and the last lines.
+            FfmpegError: it failed, hung, or wrote an error line; the text holds command and last lines.
             Cancelled: it was ended from outside.
+
         """
         self._close_stdin()
         try:
@@ -306,6 +310,7 @@ def run_fed(
 
     Raises:
         FfmpegError: it failed. An error that ``pieces`` raises ends the program and is passed on.
+
     """
     with FfmpegProcess(
         command,
@@ -326,6 +331,7 @@ def run_asked(command: Sequence[str], *, timeout: float = STALL_SECONDS) -> str:
     Raises:
         ToolchainError: it cannot be started.
         FfmpegError: it failed or did not answer in ``timeout`` seconds.
+
     """
     cancellation = Cancellation()
     process = _start(command, cancellation, stdin=False, stdout=True)

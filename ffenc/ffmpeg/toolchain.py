@@ -28,6 +28,7 @@ class Toolchain:
     Attributes:
         ffmpeg, ffprobe: paths.
         version: ffmpeg's own version text, such as ``5.1.9-0+deb12u1``.
+
     """
 
     ffmpeg: str
@@ -45,6 +46,7 @@ def toolchains(ffmpeg: str | None = None, ffprobe: str | None = None) -> list[To
 
     Raises:
         ToolchainError: there is none, or the named one does not run or is too old.
+
     """
     named = ffmpeg or os.environ.get("FFENC_FFMPEG")
     probe = find_ffprobe(ffprobe)
@@ -66,6 +68,7 @@ def find_ffprobe(named: str | None = None) -> str:
 
     Raises:
         ToolchainError: there is none.
+
     """
     named = named or os.environ.get("FFENC_FFPROBE")
     if named:
@@ -81,7 +84,7 @@ def _checked(ffmpeg: str, ffprobe: str) -> Toolchain:
     number = re.match(r"n?(\d+)\.(\d+)", version)  # a build from git has no number and is new
     if number and (int(number[1]), int(number[2])) < MIN_VERSION:
         raise ToolchainError(
-            f"{ffmpeg} is FFmpeg {version}; ffenc needs {'.'.join(map(str, MIN_VERSION))} or newer: {HOW_TO_GET}"
+            f"{ffmpeg} is FFmpeg {version}; {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer is needed: {HOW_TO_GET}"
         )
     return Toolchain(ffmpeg, ffprobe, version)
 
@@ -92,6 +95,7 @@ def program_version(program: str) -> str:
 
     Raises:
         ToolchainError: it cannot be started, or is not an FFmpeg program.
+
     """
     first = (run_asked([program, "-version"], timeout=20).splitlines() or [""])[0]
     match = re.match(r"ff\w+ version (\S+)", first)

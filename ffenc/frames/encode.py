@@ -38,6 +38,7 @@ class Encoding:
         encoder_threads: threads the encoder may use; None leaves it to the encoder.
         toolchain: the programs.
         encoder_version: the encoder library's version, "" where it does not tell.
+
     """
 
     config: VideoEncoderConfig
@@ -101,11 +102,14 @@ def check_frames(frames: FrameSource, header: ImageHeader) -> Iterator[bytes]:
 
     Raises:
         SourceError: not an image, cut short, or of another size or kind; the text names the frame.
+
     """
     for frame in frames:
         found = read_header(frame.data, frame.name)
         if (found.format, found.width, found.height) != (header.format, header.width, header.height):
-            raise SourceError(f"{frame.name}: is a {found}, expected {header}: the frames of one video must be alike")
+            raise SourceError(
+                f"{frame.name}: is a {found}, expected {header}: the frames of one video must be alike"
+            )
         if found.bits != header.bits and 16 in (found.bits, header.bits):
             raise SourceError(f"{frame.name}: has {found.bits}-bit samples, the others {header.bits}-bit")
         yield whole_image(frame.data, found, frame.name)
@@ -127,6 +131,7 @@ def encode_frames(
     Raises:
         SourceError: a frame is damaged; the text names it.
         FfmpegError: the encode failed for another reason.
+
     """
     try:
         return run_fed(
@@ -183,6 +188,7 @@ def prepare(
     Raises:
         ConfigError: settings that cannot be encoded whatever the machine.
         ToolchainError: no toolchain can run them; the text says what each one said.
+
     """
     check_size(config, width, height)
     failures = []
@@ -200,7 +206,9 @@ def prepare(
             failures.append((toolchain, str(error)))
     encoder = config.vcodec if config.vcodec == "auto" else codec_for(config.vcodec).encoder
     reasons = "\n".join(f"{t.ffmpeg} ({t.version}): {reason}" for t, reason in failures)
-    raise ToolchainError(f"{width}x{height} {config.pix_fmt} with {encoder} cannot be encoded here.\n{reasons}")
+    raise ToolchainError(
+        f"{width}x{height} {config.pix_fmt} with {encoder} cannot be encoded here.\n{reasons}"
+    )
 
 
 def _tried(encoding: Encoding, first_frames: Sequence[bytes]) -> Encoding:
@@ -252,6 +260,7 @@ def encode(
         DestinationError: ``output`` exists or cannot be written.
         ToolchainError: no FFmpeg here can do it.
         FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
+
     """
     target = checked_output(output, overwrite=overwrite)
     if isinstance(source, str | Path):
@@ -297,6 +306,7 @@ def refuse_depth(header: ImageHeader, where: str) -> None:
 
     Raises:
         SourceError: the samples are 16-bit.
+
     """
     if header.bits == 16:
         raise SourceError(
@@ -311,6 +321,7 @@ def checked_output(output: str | Path, *, overwrite: bool) -> Path:
     Raises:
         ConfigError: not an ``.mp4`` name.
         DestinationError: it exists, or its folder does not.
+
     """
     target = Path(output)
     if target.suffix.lower() != ".mp4":

@@ -28,6 +28,7 @@ class ImageHeader:
         width, height: pixels.
         bits: of one sample; 16 means a depth map in robot data.
         channels: samples a pixel has; 2 and 4 include alpha.
+
     """
 
     format: ImageFormat
@@ -58,6 +59,7 @@ def read_header(data: bytes | memoryview, name: str) -> ImageHeader:
 
     Raises:
         SourceError: it is neither, or ends before its header does.
+
     """
     head = bytes(data[:HEADER_BYTES])
     if head.startswith(_PNG_SIGNATURE) and len(head) == HEADER_BYTES and head[12:16] == b"IHDR":
@@ -67,7 +69,9 @@ def read_header(data: bytes | memoryview, name: str) -> ImageHeader:
     elif head.startswith(b"\xff\xd8\xff"):
         return _jpeg_header(memoryview(data), name)
     elif head[:4] in (b"II*\0", b"MM\0*"):
-        raise SourceError(f"{name}: is a TIFF image; only depth maps are kept as TIFF, cameras are PNG or JPEG")
+        raise SourceError(
+            f"{name}: is a TIFF image; only depth maps are kept as TIFF, cameras are PNG or JPEG"
+        )
     what = "is empty" if not head else "is cut short" if _PNG_SIGNATURE.startswith(head[:8]) else "is damaged"
     if head and not head.startswith(_PNG_SIGNATURE[:4]):
         what = f"is not a PNG or JPEG image (it begins with {head[:8]!r})"
@@ -100,6 +104,7 @@ def whole_image(data: bytes, header: ImageHeader, name: str) -> bytes:
 
     Raises:
         SourceError: the image is cut short.
+
     """
     if has_end(data[-64:], header.format):
         return data
@@ -121,6 +126,7 @@ def find_fault(data: bytes) -> str | None:
 
     Returns:
         what is wrong, or None where nothing is found (JPEG images have no checksums to look at).
+
     """
     if not is_png(data):
         return None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -50,6 +50,7 @@ class ParquetImages:
     Args:
         rows: where they are; several ranges follow each other.
         column: name of the ``struct<bytes, path>`` column.
+
     """
 
     def __init__(self, rows: Sequence[RowRange], column: str) -> None:
@@ -83,6 +84,7 @@ def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
 
     Raises:
         SourceError: the file is damaged, the column is missing, a row has no image, or the file is shorter.
+
     """
     try:
         with pq.ParquetFile(rows.path, pre_buffer=False) as file, rows.path.open("rb") as raw:
@@ -93,7 +95,9 @@ def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
                 length = file.metadata.row_group(group).num_rows
                 low, high = max(start - offset, 0), min(end - offset, length)
                 if low < high:
-                    yield from _group_values(file, raw, group, leaf, low, high, f"{rows.path}: {column}", offset)
+                    yield from _group_values(
+                        file, raw, group, leaf, low, high, f"{rows.path}: {column}", offset
+                    )
                 offset += length
             if offset < end:
                 raise SourceError(
@@ -121,11 +125,10 @@ def _group_values(
             done += 1
     except _NotCoveredError:
         column = file.metadata.schema.column(leaf).path
-        at = 0
-        for batch in file.iter_batches(batch_size=1, row_groups=[group], columns=[column]):
+        batches = file.iter_batches(batch_size=1, row_groups=[group], columns=[column])
+        for at, batch in enumerate(batches):
             if low + done <= at < high:
                 yield _present(batch.column(0).field("bytes")[0].as_py(), name, offset + at)
-            at += 1
 
 
 def _present(value: bytes | None, name: str, row: int) -> bytes:
@@ -261,7 +264,7 @@ class _Dictionary:
     def __init__(self, raw: BinaryIO, page: _Page, codec: str) -> None:
         if page.header[2] not in (_PLAIN, _PLAIN_DICTIONARY):
             raise _NotCoveredError
-        self._open = lambda: _decompressed(raw, page.body, page.size, codec)
+        self._open: Callable[[], _Reader] = lambda: _decompressed(raw, page.body, page.size, codec)
         self._body = self._open()
         self._next = 0
         self._recent: OrderedDict[int, bytes] = OrderedDict()
@@ -296,14 +299,16 @@ def _decompressed(raw: BinaryIO, start: int, size: int, codec: str) -> _Reader:
     if codec == "SNAPPY":
         return _SnappyReader(region)
     if codec in _STREAMED_BY_ARROW:
-        return cast(_Reader, pa.CompressedInputStream(pa.PythonFile(region, mode="r"), _STREAMED_BY_ARROW[codec]))
+        return cast(
+            _Reader, pa.CompressedInputStream(pa.PythonFile(region, mode="r"), _STREAMED_BY_ARROW[codec])
+        )
     raise _NotCoveredError
 
 
 class _SnappyReader:
     """Decompress a Snappy block as a stream: a varint of its size, then literals and copies."""
 
-    def __init__(self, source: io.BufferedReader) -> None:
+    def __init__(self, source: io.BufferedReader[Any]) -> None:
         self._source = source
         self._buffer = bytearray()
         self._at = 0

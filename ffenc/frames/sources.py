@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,7 @@ class EncodedFrame:
     Attributes:
         name: what to call it in an error: a path, or dataset, row and column.
         data: PNG or JPEG bytes.
+
     """
 
     name: str
@@ -47,6 +49,7 @@ class ImageFiles:
 
     Args:
         paths: the files in frame order.
+
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -77,6 +80,7 @@ class ImageFiles:
 
         Raises:
             SourceError: a file that is no image, is cut short, or differs in size or kind; the text names it.
+
         """
         first: ImageHeader | None = None
         for path in self.paths:
@@ -126,6 +130,7 @@ def image_files(folder: Path, *, start_number: int | None = None) -> ImageFiles:
 
     Raises:
         SourceError: no images, two kinds, a name without a number, a missing or doubled number.
+
     """
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
@@ -137,7 +142,7 @@ def image_files(folder: Path, *, start_number: int | None = None) -> ImageFiles:
     kinds = {IMAGE_SUFFIXES[Path(n).suffix.lower()]: n for n in reversed(images)}
     if len(kinds) > 1:
         raise SourceError(
-            f"{folder}: holds PNG and JPEG images ({kinds['png']}, {kinds['jpeg']}); keep one kind in a folder"
+            f"{folder}: holds PNG and JPEG images ({kinds['png']}, {kinds['jpeg']}); keep one kind"
         )
     numbered: dict[int, str] = {}
     stems: dict[tuple[str, str], str] = {}
@@ -170,7 +175,7 @@ def _check_numbers(folder: Path, numbered: dict[int, str], start_number: int | N
             f"{folder}: frames 0 to {first - 1} are missing, the first is {numbered[first]}. "
             f"If it starts there on purpose, say --start-number {first}"
         )
-    missing = [n for n, after in zip(numbers, numbers[1:], strict=False) if after != n + 1]
+    missing = [n for n, after in pairwise(numbers) if after != n + 1]
     if missing:
         before = missing[0]
         after = numbers[numbers.index(before) + 1]

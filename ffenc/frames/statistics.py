@@ -31,6 +31,7 @@ class RgbHistogram:
 
     Args:
         width, height: size of the frames that will come, in pixels.
+
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -51,10 +52,11 @@ class RgbHistogram:
             self.frames += whole // self._frame_bytes
 
     def statistics(self) -> Stats:
-        """Return min, max, mean, std, q01..q99 shaped ``[[[r]], [[g]], [[b]]]`` in [0, 1], and count in frames.
+        """Return min, max, mean, std and q01..q99, shaped ``[[[r]], [[g]], [[b]]]`` in [0, 1], and count.
 
         Raises:
             ValueError: no frame has come.
+
         """
         if not self.frames:
             raise ValueError("no frames to compute statistics over")

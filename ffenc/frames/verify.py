@@ -39,6 +39,7 @@ def verify_video(
 
     Raises:
         VerificationError: a field differs; the text names each with both values.
+
     """
     info = probe(path, times=True, ffprobe=ffprobe)
     assert info.times is not None
@@ -59,11 +60,15 @@ def verify_video(
     ticks = 1 / fps / info.time_base
     off = next((i for i, time in enumerate(info.times) if time != i * ticks), None)
     if off is not None:
-        faults.append(f"frame {off} is at {float(info.times[off] * info.time_base):.6f} s, not at {off}/{fps}")
+        faults.append(
+            f"frame {off} is at {float(info.times[off] * info.time_base):.6f} s, not at {off}/{fps}"
+        )
     keys = set(info.key_frames)
     not_key = [start for start in starts if start not in keys]
     if not_key:
         faults.append(f"frame {not_key[0]} must be a key frame and is not")
     if faults:
-        raise VerificationError(f"{path.name}: what was encoded is not what was asked for: " + "; ".join(faults))
+        raise VerificationError(
+            f"{path.name}: what was encoded is not what was asked for: " + "; ".join(faults)
+        )
     return info

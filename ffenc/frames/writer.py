@@ -47,6 +47,7 @@ class VideoWriter:
 
     Raises:
         ConfigError, DestinationError: settings or a path that cannot be used.
+
     """
 
     def __init__(
@@ -84,13 +85,19 @@ class VideoWriter:
             ConfigError: a wrong shape or dtype.
             ToolchainError: no FFmpeg here can do it (with the first frame).
             FfmpegError: FFmpeg died; the text says why.
+
         """
         import numpy as np  # noqa: PLC0415 - keeps numpy out of commands that write no frames
 
         if self._closed:
             raise ConfigError("the writer is closed")
         array: Any = frame
-        if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        if (
+            not isinstance(array, np.ndarray)
+            or array.dtype != np.uint8
+            or array.ndim != 3
+            or array.shape[2] != 3
+        ):
             found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
             raise ConfigError(f"a frame must be a uint8 array of shape (H, W, 3), got {found}")
         pixels = np.ascontiguousarray(array)
@@ -122,6 +129,7 @@ class VideoWriter:
         Raises:
             FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
             ConfigError: no frame has been written.
+
         """
         if self.info is not None:
             return self.info
