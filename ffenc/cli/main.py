@@ -72,18 +72,15 @@ def main() -> None:
     warnings.simplefilter("default", FfencWarning)
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
-    except click.exceptions.Abort:
-        sys.exit(130)
+    except click.exceptions.Abort as abort:  # click's name for KeyboardInterrupt
+        end = abort.__cause__
+        sys.exit(128 + (end.args[0] if isinstance(end, _Terminated) else signal.SIGINT))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except FfencError as error:
         click.echo(f"ffenc: error: {error}", err=True)
         sys.exit(1)
-    except _Terminated as end:
-        sys.exit(128 + end.args[0])
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone: `ffenc compile aloha | head -1`
         sys.stderr.close()
         sys.exit(141)

@@ -224,9 +224,10 @@ def plan_reencode(
     target = Path(destination)
     check_destination(target)
     robot = preset if isinstance(preset, RobotPreset) else load_preset(preset, overrides)
+    has_rate = preset is not None or any(key == ("fps",) for key, _ in overrides)
     opened = open_source(
         source,
-        fps=fps if fps is not None else robot.fps if preset is not None or overrides else None,
+        fps=fps if fps is not None else robot.fps if has_rate else None,
         task=task,
         robot_type=robot.robot_type,
         cameras=cameras,

@@ -72,7 +72,7 @@ def read_header(data: bytes | memoryview, name: str) -> ImageHeader:
         raise SourceError(
             f"{name}: is a TIFF image; only depth maps are kept as TIFF, cameras are PNG or JPEG"
         )
-    what = "is empty" if not head else "is cut short" if _PNG_SIGNATURE.startswith(head[:8]) else "is damaged"
+    what = "is empty" if not head else "is cut short" if len(head) < HEADER_BYTES else "is damaged"
     if head and not head.startswith(_PNG_SIGNATURE[:4]):
         what = f"is not a PNG or JPEG image (it begins with {head[:8]!r})"
     raise SourceError(f"{name}: {what}; restore or re-record it")

@@ -1,0 +1,172 @@
+"""Damaged sources are refused by name, before or during, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ffenc import ConfigError, SourceError, reencode_dataset
+from tests.conftest import ANGLE, DATASET, TOP, everything_in
+from tests.frames.test_encode import png_with
+
+H264 = [(("camera_encoder", "vcodec"), "h264")]
+
+
+def refused(source: Path, folder: Path, said: str, **arguments: object) -> None:
+    before = everything_in(source)
+    with pytest.raises((SourceError, ConfigError), match=said):
+        reencode_dataset(source, folder / "out", overrides=H264, workers=1, **arguments)
+    assert not (folder / "out").exists()
+    assert not list(folder.rglob("*partial*"))
+    assert everything_in(source) == before
+
+
+def change_rows(source: Path, change: object) -> None:
+    path = source / "data/chunk-000/file-000.parquet"
+    pq.write_table(change(pq.read_table(path)), path, row_group_size=24)
+
+
+def with_image(table: pa.Table, row: int, data: bytes | None) -> pa.Table:
+    values = table[ANGLE].to_pylist()
+    values[row]["bytes"] = data
+    at = table.column_names.index(ANGLE)
+    return table.set_column(at, ANGLE, pa.array(values, table.schema.field(at).type))
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        ("cut", "row 30.*cut short"),
+        ("text", "row 30.*not a PNG or JPEG"),
+        ("none", "row 30 has no image bytes"),
+        ("other size", "row 30.*320x240.*expected 160x120"),
+        ("flipped", "row 30.*the image is damaged: checksum"),
+        ("short", "row 30.*the image is damaged"),
+    ],
+)
+def test_a_bad_image_in_the_table_is_named(
+    dataset_copy: Path, tmp_path: Path, images: dict[str, list[bytes]], frame: str, said: str
+) -> None:
+    good = images[ANGLE][30]
+    data = {
+        "cut": good[: len(good) // 2],
+        "text": b"some text instead of an image, long enough",
+        "none": None,
+        "other size": images[TOP][30],
+        "flipped": png_with(good, "flipped bit"),
+        "short": png_with(good, "short data, right checksum"),
+    }[frame]
+    change_rows(dataset_copy, lambda table: with_image(table, 30, data))
+    refused(dataset_copy, tmp_path, said, cameras=["angle"])
+
+
+def test_rows_that_do_not_match_their_episode_are_refused(dataset_copy: Path, tmp_path: Path) -> None:
+    def set_column(name: str, row: int, value: object):
+        def change(table: pa.Table) -> pa.Table:
+            at = table.column_names.index(name)
+            values = table[name].to_pylist()
+            values[row] = value
+            return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
+
+        return change
+
+    original = pq.read_table(DATASET / "data/chunk-000/file-000.parquet")
+    for name, row, value, said in (
+        ("frame_index", 5, 6, "episode 0: row 5 has frame_index 6"),
+        ("timestamp", 30, 9.0, r"episode 1: row 6 has timestamp 9\.0.*frame 6 at 30 fps is 0\.2"),
+        ("episode_index", 23, 1, "episode 0 has 23 rows, its length in meta/episodes is 24"),
+    ):
+        change_rows(dataset_copy, lambda _, n=name, r=row, v=value: set_column(n, r, v)(original))
+        refused(dataset_copy, tmp_path, said, cameras=["angle"])
+        for leftover in tmp_path.glob(".out.ffenc"):
+            import shutil
+
+            shutil.rmtree(leftover)
+
+
+def test_a_missing_row_is_refused(dataset_copy: Path, tmp_path: Path) -> None:
+    change_rows(dataset_copy, lambda table: table.slice(0, 70))
+    refused(dataset_copy, tmp_path, "has 70 rows, 72 were expected", cameras=["angle"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fps": None}, "fps=None is not a frame rate"),
+        ({"fps": 0}, "fps=0 is not a frame rate"),
+        ({"codebase_version": "v2.1"}, r"layout v2\.1; v3\.0 is read"),
+        ({"features": {}}, "it has no cameras"),
+    ],
+)
+def test_a_bad_info_file_is_refused(dataset_copy: Path, tmp_path: Path, change: dict, said: str) -> None:
+    path = dataset_copy / "meta/info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    refused(dataset_copy, tmp_path, said)
+
+
+def test_damaged_files_are_named(dataset_copy: Path, tmp_path: Path) -> None:
+    (dataset_copy / "meta/info.json").write_text("{")
+    refused(dataset_copy, tmp_path, r"info\.json: cannot be read")
+    (dataset_copy / "meta/info.json").write_bytes((DATASET / "meta/info.json").read_bytes())
+    data = dataset_copy / "data/chunk-000/file-000.parquet"
+    data.write_bytes(data.read_bytes()[:100_000])
+    refused(dataset_copy, tmp_path, r"file-000\.parquet.*cannot be read", cameras=["angle"])
+    data.unlink()
+    refused(dataset_copy, tmp_path, r"file-000\.parquet.*cannot be read", cameras=["angle"])
+    (dataset_copy / "meta/episodes/chunk-000/file-000.parquet").unlink()
+    refused(dataset_copy, tmp_path, "holds no episodes", cameras=["angle"])
+
+
+def test_a_video_dataset_is_told_apart(dataset_copy: Path, tmp_path: Path) -> None:
+    path = dataset_copy / "meta/info.json"
+    path.write_text(path.read_text().replace('"dtype": "image"', '"dtype": "video"'))
+    refused(dataset_copy, tmp_path, "its cameras are video already")
+
+
+def test_trees_with_faults_are_refused(
+    png_tree: Path, tmp_path: Path, images: dict[str, list[bytes]]
+) -> None:
+    refused(png_tree, tmp_path, "has no frame rate: say --fps")
+    frame = png_tree / "episode_000001/top/frame-000009.png"
+    good = frame.read_bytes()
+    for data, said in (
+        (good[:1000], r"frame-000009\.png.*cut short"),
+        (b"", r"frame-000009\.png.*empty"),
+        (b"not an image", r"frame-000009\.png.*not a PNG"),
+        (images[ANGLE][0], r"frame-000009\.png.*160x120.*320x240"),
+        (png_with(good, "flipped bit"), r"frame-000009\.png.*damaged"),
+    ):
+        frame.write_bytes(data)
+        refused(png_tree, tmp_path, said, fps=30, cameras=["top"], episodes=[1])
+    frame.unlink()
+    refused(png_tree, tmp_path, "frame 9 is missing", fps=30)
+    frame.write_bytes(good)
+    last = png_tree / "episode_000002/angle/frame-000030.png"
+    last.unlink()
+    refused(png_tree, tmp_path, "cameras of episode 2 have different numbers of frames", fps=30)
+    for path in (png_tree / "episode_000001/angle").iterdir():
+        path.unlink()
+    refused(png_tree, tmp_path, "episode 1 has no frames of observation.images.angle", fps=30)
+    (png_tree / "episode_000001").rename(png_tree / "episode_000007")
+    refused(png_tree, tmp_path, "episodes are missing", fps=30)
+
+
+def test_a_tree_of_nothing_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    refused(source, tmp_path, "neither a LeRobot dataset nor frames", fps=30)
+    refused(tmp_path / "none", tmp_path, "is not a folder", fps=30)
+
+
+def test_odd_sizes_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "source/episode_0/cam"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.zeros((33, 64, 3), np.uint8)).save(folder / "0.png")
+    refused(tmp_path / "source", tmp_path, r"observation\.images\.cam: 64x33.*yuv444p", fps=30)
+    assert not list(tmp_path.glob(".*"))

@@ -1,0 +1,191 @@
+"""Kills, signals, full disks and second runs: nothing half-made passes for a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from ffenc import DestinationError, FfencError, reencode_dataset
+from ffenc.dataset.staging import Staging
+from tests.conftest import DATASET, everything_in
+
+H264 = [(("camera_encoder", "vcodec"), "h264")]
+OPTIONS = ["--fps", "30", "--workers", "2", "--camera_encoder.vcodec=h264"]
+
+
+@pytest.fixture(scope="module")
+def long_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve episodes that take a few seconds to encode."""
+    root = tmp_path_factory.mktemp("long") / "tree"
+    rng = np.random.default_rng(0)
+    for episode in range(12):
+        folder = root / f"episode_{episode:02d}/cam"
+        folder.mkdir(parents=True)
+        for i in range(20):
+            frame = np.kron(rng.integers(0, 255, (60, 80, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+            Image.fromarray(frame).save(folder / f"{i}.png", compress_level=1)
+    return root
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def unbroken(long_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("unbroken") / "out"
+    subprocess.run([*command(long_tree, out)], check=True, capture_output=True)
+    return contents(out)
+
+
+def command(source: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "ffenc", "reencode", str(source), str(out), *OPTIONS, *more]
+
+
+def ffmpegs_for(folder: Path) -> list[int]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in part for part in process.info["cmdline"] or []):
+            found.append(process.pid)
+    return found
+
+
+def wait_until_gone(folder: Path) -> None:
+    deadline = time.monotonic() + 5
+    while ffmpegs_for(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ffmpegs_for(folder) == []
+
+
+def wait_for_pieces(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None and len(list(folder.rglob("pieces/*/*.json"))) < count:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 5, 11])
+def test_a_killed_run_is_taken_up_and_ends_as_an_unbroken_one(
+    long_tree: Path, unbroken: dict[str, str], tmp_path: Path, pieces: int
+) -> None:
+    out = tmp_path / "it's 50% out"
+    sources = contents(long_tree)
+    run = subprocess.Popen(command(long_tree, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_pieces(tmp_path, pieces, run)
+    if pieces == 0:
+        time.sleep(0.4)  # inside start-up or the first encodes
+    run.kill()
+    run.wait()
+    wait_until_gone(tmp_path)
+    assert not out.exists()
+    resumed = subprocess.run(
+        command(long_tree, out, "--resume", "--json"), check=False, capture_output=True, text=True
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert contents(out) == unbroken
+    assert everything_in(tmp_path)[0] == out.name
+    assert not list(tmp_path.glob(".*"))
+    assert contents(long_tree) == sources
+    if pieces:
+        import json
+
+        assert json.loads(resumed.stdout)["resumed_encodes"] >= pieces
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_in_order_and_keeps_what_is_finished(
+    long_tree: Path, unbroken: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    run = subprocess.Popen(
+        command(long_tree, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_pieces(tmp_path, 2, run)
+    run.send_signal(number)
+    _, said = run.communicate(timeout=20)
+    assert run.returncode == 128 + number
+    assert ffmpegs_for(tmp_path) == []
+    assert not out.exists()
+    assert not list(tmp_path.rglob("*partial*"))
+    assert "of 12 encodes are finished and kept" in said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    again = subprocess.run(command(long_tree, out), check=False, capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "Go on with --resume, or delete that folder" in again.stderr
+    subprocess.run(command(long_tree, out, "--resume"), check=True, capture_output=True)
+    assert contents(out) == unbroken
+
+
+def test_a_piece_that_changed_or_whose_frames_changed_is_encoded_anew(
+    long_tree: Path, tmp_path: Path, unbroken: dict[str, str]
+) -> None:
+    source = Path(shutil.copytree(long_tree, tmp_path / "tree"))
+    out = tmp_path / "out"
+    run = subprocess.Popen(command(source, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_pieces(tmp_path, 6, run)
+    run.kill()
+    run.wait()
+    wait_until_gone(tmp_path)
+    pieces = sorted(tmp_path.glob(".out.ffenc/pieces/*/*.mp4"))
+    pieces[0].write_bytes(pieces[0].read_bytes()[:-10])
+    shutil.copy(source / "episode_01/cam/3.png", source / "episode_01/cam/4.png")
+    changed = subprocess.run(command(source, out, "--resume"), check=False, capture_output=True, text=True)
+    assert changed.returncode == 0, changed.stderr
+    whole = tmp_path / "whole"
+    subprocess.run(command(source, whole), check=True, capture_output=True)
+    assert contents(out) == contents(whole) != unbroken
+
+
+def test_a_second_run_on_one_destination_is_refused(tmp_path: Path) -> None:
+    with (
+        Staging(tmp_path / "out", resume=False),
+        pytest.raises(DestinationError, match="another run of ffenc"),
+    ):
+        reencode_dataset(DATASET, tmp_path / "out", cameras=["angle"], overrides=H264)
+    assert reencode_dataset(DATASET, tmp_path / "out", cameras=["angle"], overrides=H264).frames == 72
+
+
+def test_an_ffmpeg_that_is_killed_is_an_error(long_tree: Path, tmp_path: Path) -> None:
+    run = subprocess.Popen(
+        command(long_tree, tmp_path / "out"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    killed = []
+    while run.poll() is None and not killed:
+        for pid in ffmpegs_for(tmp_path / ".out.ffenc/pieces"):
+            psutil.Process(pid).kill()
+            killed.append(pid)
+        time.sleep(0.005)
+    _, said = run.communicate(timeout=20)
+    assert run.returncode == 1
+    assert "ffmpeg was killed" in said
+    assert "libx264" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_made_file(long_tree: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(small)], check=True)
+    try:
+        with pytest.raises(FfencError, match=r"disk is full|No space left"):
+            reencode_dataset(long_tree, small / "out", fps=30, overrides=H264, workers=1)
+        assert not (small / "out").exists()
+        assert not list(small.rglob("*partial*"))
+        subprocess.run(["mount", "-o", "remount,size=100m", str(small)], check=True)
+        assert reencode_dataset(long_tree, small / "out", fps=30, overrides=H264, resume=True).frames == 240
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

@@ -1,0 +1,406 @@
+"""A dataset of images becomes a dataset of video with nothing lost, on both FFmpegs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ffenc import (
+    ConfigError,
+    DestinationError,
+    SourceError,
+    VideoEncoderConfig,
+    load_preset,
+    plan_reencode,
+    probe,
+    reencode_dataset,
+)
+from ffenc.dataset.reencode import estimate
+from ffenc.ffmpeg.toolchain import Toolchain
+from tests.conftest import ANGLE, DATASET, DEPTH, LENGTHS, TOP, decode, everything_in, pixels, psnr, starts
+
+RGB = ["top", "angle"]
+H264 = [(("camera_encoder", "vcodec"), "h264")]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def episodes_of(root: Path) -> pa.Table:
+    return pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet")
+
+
+def video_of(root: Path, key: str, file: int = 0) -> Path:
+    return root / f"videos/{key}/chunk-000/file-{file:03d}.mp4"
+
+
+def rows_of(root: Path) -> pa.Table:
+    return pq.read_table(root / "data/chunk-000/file-000.parquet")
+
+
+@pytest.mark.parametrize("vcodec", ["libsvtav1", "h264", "hevc"])
+def test_every_frame_is_its_source_frame(
+    toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]], vcodec: str
+) -> None:
+    overrides = [(("camera_encoder", "vcodec"), vcodec)]
+    summary = reencode_dataset(DATASET, tmp_path / "out", cameras=RGB, overrides=overrides)
+    assert (summary.episodes, summary.frames) == (3, 144)
+    for key, floor in ((TOP, 30), (ANGLE, 26)):
+        path = video_of(tmp_path / "out", key)
+        info = probe(path, times=True)
+        assert info.times is not None
+        assert info.key_frames is not None
+        assert [t * info.time_base for t in info.times] == [Fraction(i, 30) for i in range(72)]
+        assert set(starts()) <= set(info.key_frames)
+        assert info.fps == 30
+        shown = decode(path)
+        assert len(shown) == 72
+        assert min(psnr(got, pixels(want)) for got, want in zip(shown, images[key], strict=True)) > floor
+
+
+def test_tables_statistics_and_tasks_are_kept(toolchain: Toolchain, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    reencode_dataset(DATASET, out, cameras=RGB, overrides=H264)
+    before, after = rows_of(DATASET), rows_of(out)
+    kept = [name for name in before.column_names if name not in (TOP, ANGLE, DEPTH)]
+    assert after.column_names == kept
+    assert after.equals(before.select(kept))
+    assert pq.ParquetFile(out / "data/chunk-000/file-000.parquet").num_row_groups == 3
+    described = json.loads(after.schema.metadata[b"huggingface"])["info"]["features"]
+    assert list(described) == kept
+    source = json.loads(before.schema.metadata[b"huggingface"])["info"]["features"]
+    assert described == {name: source[name] for name in kept}
+
+    was, now = episodes_of(DATASET), episodes_of(out)
+    lost = set(was.column_names) - set(now.column_names)
+    assert lost == {name for name in was.column_names if name.startswith(f"stats/{DEPTH}/")}
+    for name in set(was.column_names) - lost:
+        assert now[name].to_pylist() == was[name].to_pylist(), name
+    for key in (TOP, ANGLE):
+        assert now[f"videos/{key}/from_timestamp"].to_pylist() == [i / 30 for i in starts()]
+        assert now[f"videos/{key}/to_timestamp"].to_pylist() == [24 / 30, 41 / 30, 72 / 30]
+        assert now[f"videos/{key}/chunk_index"].to_pylist() == [0, 0, 0]
+        assert now[f"videos/{key}/file_index"].to_pylist() == [0, 0, 0]
+
+    stats = read_json(DATASET / "meta/stats.json")
+    del stats[DEPTH]
+    assert read_json(out / "meta/stats.json") == stats
+    assert (out / "meta/tasks.parquet").read_bytes() == (DATASET / "meta/tasks.parquet").read_bytes()
+
+
+def test_the_info_block_says_what_the_file_holds_and_how_it_was_made(
+    toolchain: Toolchain, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    overrides = [*H264, (("camera_encoder", "crf"), 20), (("camera_encoder", "extra_options"), {"bf": 2})]
+    reencode_dataset(DATASET, out, cameras=RGB, overrides=overrides)
+    info = read_json(out / "meta/info.json")
+    assert info["video_path"] == "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+    assert (info["total_episodes"], info["total_frames"], info["splits"]) == (3, 72, {"train": "0:3"})
+    assert DEPTH not in info["features"]
+    feature = info["features"][TOP]
+    assert (feature["dtype"], feature["shape"]) == ("video", [240, 320, 3])
+    block = dict(feature["info"])
+    made_by = block.pop("video.encoder")
+    assert block == {
+        "video.height": 240,
+        "video.width": 320,
+        "video.codec": "h264",
+        "video.pix_fmt": "yuv420p",
+        "video.fps": 30,
+        "video.channels": 3,
+        "has_audio": False,
+        "video.g": 2,
+        "video.crf": 20,
+        "video.preset": None,
+        "video.fast_decode": 0,
+        "video.video_backend": "pyav",
+        "video.extra_options": {"bf": 2},
+        "is_depth_map": False,
+    }
+    assert (made_by["encoder"], made_by["ffmpeg_version"]) == ("libx264", toolchain.version)
+    assert made_by["encoder_version"].startswith("16")
+    assert VideoEncoderConfig.from_video_info(feature["info"]) == VideoEncoderConfig(
+        vcodec="h264", crf=20, extra_options={"bf": 2}
+    )
+
+
+def test_a_preset_names_cameras_and_the_others_take_its_default(tmp_path: Path) -> None:
+    preset = tmp_path / "robot.yaml"
+    preset.write_text(
+        "camera_encoder: {vcodec: h264, crf: 25}\n"
+        "cameras:\n  top: {width: 640, height: 480, encoder: {vcodec: hevc, crf: 18}}\n"
+    )
+    reencode_dataset(DATASET, tmp_path / "out", preset=preset, cameras=RGB)
+    features = read_json(tmp_path / "out/meta/info.json")["features"]
+    found = {
+        key: (features[key]["info"]["video.codec"], features[key]["info"]["video.crf"])
+        for key in (TOP, ANGLE)
+    }
+    assert found == {TOP: ("hevc", 18), ANGLE: ("h264", 25)}
+    assert probe(video_of(tmp_path / "out", TOP)).codec == "hevc"
+
+
+def test_episodes_left_out_are_gone_and_the_rest_numbered_anew(
+    toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]]
+) -> None:
+    out = tmp_path / "out"
+    reencode_dataset(DATASET, out, cameras=["observation.images.top"], episodes=[2, 0], overrides=H264)
+    rows, source = rows_of(out), rows_of(DATASET)
+    chosen = [*range(24), *range(41, 72)]
+    assert rows["index"].to_pylist() == list(range(55))
+    assert rows["episode_index"].to_pylist() == [0] * 24 + [1] * 31
+    assert rows["observation.state"].to_pylist() == source["observation.state"].take(chosen).to_pylist()
+    assert rows["task_index"].to_pylist() == source["task_index"].take(chosen).to_pylist()
+    table = episodes_of(out)
+    assert table["episode_index"].to_pylist() == [0, 1]
+    assert table["dataset_from_index"].to_pylist() == [0, 24]
+    assert table["dataset_to_index"].to_pylist() == [24, 55]
+    assert table["stats/index/max"].to_pylist() == [[23], [54]]
+    info = read_json(out / "meta/info.json")
+    assert (info["total_episodes"], info["total_frames"], info["splits"]) == (2, 55, {"train": "0:2"})
+    stats = read_json(out / "meta/stats.json")
+    state = np.array(source["observation.state"].take(chosen).to_pylist())
+    np.testing.assert_allclose(stats["observation.state"]["mean"], state.mean(0), atol=1e-6)
+    np.testing.assert_allclose(stats["observation.state"]["std"], state.std(0), atol=1e-6)
+    np.testing.assert_allclose(stats["observation.state"]["max"], state.max(0), atol=1e-6)
+    assert stats["index"]["max"] == [54]
+    assert stats["index"]["count"] == [55]
+    shown = decode(video_of(out, TOP))
+    for got, row in zip(shown, chosen, strict=True):
+        assert psnr(got, pixels(images[TOP][row])) > 30
+
+
+def test_a_png_tree_becomes_a_whole_dataset(
+    toolchain: Toolchain, tmp_path: Path, png_tree: Path, images: dict[str, list[bytes]]
+) -> None:
+    out = tmp_path / "out"
+    reencode_dataset(png_tree, out, fps=25, task="transfer the cube", overrides=H264)
+    rows = rows_of(out)
+    assert rows.column_names == ["timestamp", "frame_index", "episode_index", "index", "task_index"]
+    assert rows["frame_index"].to_pylist() == [i for n in LENGTHS for i in range(n)]
+    np.testing.assert_allclose(rows["timestamp"].to_numpy(), rows["frame_index"].to_numpy() / 25, atol=1e-6)
+    table = episodes_of(out)
+    assert table["tasks"].to_pylist() == [["transfer the cube"]] * 3
+    assert table["length"].to_pylist() == list(LENGTHS)
+    info = read_json(out / "meta/info.json")
+    assert (info["fps"], info["total_frames"], info["total_tasks"]) == (25, 72, 1)
+    assert (
+        json.loads(rows.schema.metadata[b"huggingface"])["info"]["features"]["timestamp"]["dtype"]
+        == "float32"
+    )
+    assert pq.read_table(out / "meta/tasks.parquet").to_pylist() == [
+        {"task_index": 0, "task": "transfer the cube"}
+    ]
+    for key in (TOP, ANGLE):
+        shown = decode(video_of(out, key))
+        assert min(psnr(got, pixels(want)) for got, want in zip(shown, images[key], strict=True)) > 28
+
+    # Statistics are computed where the source has none: of all these frames, as there are fewer than 100.
+    stats = read_json(out / "meta/stats.json")
+    assert set(stats) == set(info["features"])
+    values = np.concatenate([pixels(image).reshape(-1, 3) for image in images[ANGLE]]) / 255
+    assert stats[ANGLE]["count"] == [72]
+    np.testing.assert_allclose(np.ravel(stats[ANGLE]["mean"]), values.mean(0), atol=1e-6)
+    np.testing.assert_allclose(np.ravel(stats[ANGLE]["std"]), values.std(0), atol=1e-6)
+    known = read_json(DATASET / "meta/stats.json")  # of every second pixel of the larger camera
+    np.testing.assert_allclose(np.ravel(stats[TOP]["mean"]), np.ravel(known[TOP]["mean"]), atol=2e-3)
+    assert table[f"stats/{TOP}/count"].to_pylist() == [[24], [17], [31]]
+
+
+def test_other_tree_layouts_are_known(tmp_path: Path, png_tree: Path) -> None:
+    lerobot = tmp_path / "lerobot"
+    for folder in sorted(png_tree.glob("episode_*/top")):
+        target = lerobot / "images" / TOP / folder.parent.name
+        target.mkdir(parents=True)
+        for image in folder.iterdir():
+            image.rename(target / image.name.replace("-", "_"))
+    flat = png_tree / "episode_000002/angle"
+    reencode_dataset(lerobot, tmp_path / "a", fps=30, overrides=H264)
+    assert episodes_of(tmp_path / "a")["length"].to_pylist() == list(LENGTHS)
+    assert probe(video_of(tmp_path / "a", TOP)).frames == 72
+    reencode_dataset(flat, tmp_path / "b", fps=30, overrides=H264)
+    assert probe(video_of(tmp_path / "b", ANGLE)).frames == 31
+
+
+def test_files_end_before_the_size_limit_and_episodes_never_span_two(
+    toolchain: Toolchain, dataset_copy: Path, tmp_path: Path, images: dict[str, list[bytes]]
+) -> None:
+    info = read_json(dataset_copy / "meta/info.json")
+    info |= {"video_files_size_in_mb": 0.02, "chunks_size": 2}
+    (dataset_copy / "meta/info.json").write_text(json.dumps(info))
+    out = tmp_path / "out"
+    reencode_dataset(dataset_copy, out, cameras=["top"], overrides=H264)
+    table = episodes_of(out)
+    places = list(
+        zip(
+            table[f"videos/{TOP}/chunk_index"].to_pylist(),
+            table[f"videos/{TOP}/file_index"].to_pylist(),
+            strict=True,
+        )
+    )
+    assert places == [(0, 0), (0, 1), (1, 0)]
+    assert table[f"videos/{TOP}/from_timestamp"].to_pylist() == [0, 0, 0]
+    for (chunk, file), length, start in zip(places, LENGTHS, starts(), strict=True):
+        shown = decode(out / f"videos/{TOP}/chunk-{chunk:03d}/file-{file:03d}.mp4")
+        assert len(shown) == length
+        assert psnr(shown[-1], pixels(images[TOP][start + length - 1])) > 30
+
+
+@pytest.mark.parametrize("fps", [10, 25, 29.97, "30000/1001"])
+def test_joined_episodes_stay_on_the_grid_however_many(
+    toolchain: Toolchain, tmp_path: Path, fps: object, images: dict[str, list[bytes]]
+) -> None:
+    """40 episodes of 3 and 4 frames with B-frames."""
+    tree = tmp_path / "tree"
+    count = 0
+    for episode in range(40):
+        folder = tree / f"episode_{episode:03d}/cam"
+        folder.mkdir(parents=True)
+        for i in range(3 + episode % 2):
+            (folder / f"{i}.png").write_bytes(images[ANGLE][count % 72])
+            count += 1
+    overrides = [*H264, (("camera_encoder", "g"), None), (("camera_encoder", "extra_options"), {"bf": 3})]
+    reencode_dataset(tree, tmp_path / "out", fps=fps, overrides=overrides)
+    info = probe(video_of(tmp_path / "out", "observation.images.cam"), times=True)
+    rate = Fraction(str(fps))
+    assert info.fps == rate
+    assert info.times is not None
+    assert [t * info.time_base for t in info.times] == [i / rate for i in range(count)]
+
+
+def test_extra_files_go_along(dataset_copy: Path, tmp_path: Path) -> None:
+    (dataset_copy / "README.md").write_text("about")
+    (dataset_copy / "meta/subtasks.parquet").write_bytes(b"x")
+    reencode_dataset(dataset_copy, tmp_path / "out", cameras=RGB, overrides=H264)
+    assert (tmp_path / "out/README.md").read_text() == "about"
+    assert (tmp_path / "out/meta/subtasks.parquet").read_bytes() == b"x"
+
+
+def test_a_plan_writes_nothing_and_its_estimate_is_near(tmp_path: Path) -> None:
+    plan = plan_reencode(DATASET, tmp_path / "out", cameras=RGB, overrides=H264)
+    guess = estimate(plan)
+    assert (plan.frames, plan.rows, len(plan.episodes)) == (144, 72, 3)
+    assert set(plan.commands()) == {TOP, ANGLE}
+    assert everything_in(tmp_path) == []
+    summary = reencode_dataset(DATASET, tmp_path / "out", cameras=RGB, overrides=H264)
+    assert 0.5 < guess.video_bytes / summary.video_bytes < 2
+
+
+def test_memory_stays_below_300_mb_with_long_episodes(tmp_path: Path) -> None:
+    """500 frames of 640x480, 700 kB each: one 350 MB page, as LeRobot's writer makes it."""
+    rng = np.random.default_rng(0)
+    noise = tmp_path / "noise.png"
+    source = tmp_path / "source"
+    images = []
+    for _ in range(8):
+        Image.fromarray(rng.integers(0, 200, (480, 640, 3), np.uint8)).save(noise, compress_level=1)
+        images.append(noise.read_bytes())
+    # Different bytes for each frame, or the dictionary would hold eight: a text chunk at the end.
+    n = 500
+    column = [{"bytes": labelled(images[i % 8], i), "path": f"{i}.png"} for i in range(n)]
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    names = ("frame_index", "index", "episode_index", "task_index")
+    numbers = {name: np.arange(n) if name in names[:2] else np.zeros(n, np.int64) for name in names}
+    table = pa.table(
+        {TOP: pa.array(column, image), "timestamp": pa.array(np.arange(n) / 30, pa.float32()), **numbers}
+    )
+    (source / "data/chunk-000").mkdir(parents=True)
+    pq.write_table(table, source / "data/chunk-000/file-000.parquet")
+    del table, column
+    (source / "meta/episodes/chunk-000").mkdir(parents=True)
+    row = {"episode_index": 0, "tasks": ["t"], "length": n, "data/chunk_index": 0, "data/file_index": 0}
+    row |= {"dataset_from_index": 0, "dataset_to_index": n, f"stats/{TOP}/mean": [0.5]}
+    pq.write_table(pa.Table.from_pylist([row]), source / "meta/episodes/chunk-000/file-000.parquet")
+    (source / "meta/tasks.parquet").write_bytes((DATASET / "meta/tasks.parquet").read_bytes())
+    info = read_json(DATASET / "meta/info.json")
+    keep = {k: info["features"][k] for k in (TOP, "timestamp", *names)}
+    info |= {"features": keep, "total_episodes": 1, "total_frames": n}
+    info["features"][TOP]["shape"] = [480, 640, 3]
+    (source / "meta/info.json").write_text(json.dumps(info))
+    stats = read_json(DATASET / "meta/stats.json")
+    (source / "meta/stats.json").write_text(json.dumps({key: stats[key] for key in keep}))
+    script = f"""
+from pathlib import Path
+from ffenc import reencode_dataset
+overrides = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "preset"), "ultrafast")]
+summary = reencode_dataset({str(source)!r}, {str(tmp_path / "out")!r}, overrides=overrides)
+peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
+print(summary.frames, int(peak) / 1024)
+"""
+    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    frames, megabytes = result.stdout.split()
+    assert int(frames) == n
+    assert float(megabytes) < 300
+
+
+def labelled(png: bytes, number: int) -> bytes:
+    import struct
+    import zlib
+
+    body = b"tEXtn\0" + str(number).encode()
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return png[:-12] + chunk + png[-12:]
+
+
+def test_a_depth_stream_is_named_and_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"angle_depth is a depth stream.*--cameras top,angle"):
+        reencode_dataset(DATASET, tmp_path / "out")
+    assert everything_in(tmp_path) == []
+
+
+def test_a_depth_camera_of_a_tree_is_told_by_its_16_bit_images(tmp_path: Path, png_tree: Path) -> None:
+    for episode, length in enumerate(LENGTHS):
+        folder = png_tree / f"episode_{episode:06d}/depth"
+        folder.mkdir()
+        for i in range(length):
+            Image.fromarray(np.full((120, 160), 1000 + i, np.uint16)).save(folder / f"{i}.png")
+    with pytest.raises(SourceError, match=r"images\.depth is a depth stream.*--cameras angle,top"):
+        reencode_dataset(png_tree, tmp_path / "out", fps=30)
+    reencode_dataset(png_tree, tmp_path / "out", fps=30, cameras=RGB, overrides=H264)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"cameras": ["tpo"]}, ConfigError, "no camera 'tpo'.*did you mean 'top'"),
+        ({"cameras": RGB, "episodes": [0, 9]}, ConfigError, "no episode 9; there are 0 to 2"),
+        ({"cameras": RGB, "fps": 10}, ConfigError, "--fps 10 is not the dataset's 30"),
+        ({"cameras": RGB, "task": "x"}, ConfigError, "has its own tasks"),
+        ({"cameras": RGB, "preset": "so10"}, ConfigError, "no preset is named 'so10'.*so10"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    tmp_path: Path, arguments: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        reencode_dataset(DATASET, tmp_path / "out", **arguments)
+    assert everything_in(tmp_path) == []
+
+
+def test_a_destination_that_is_taken_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious").write_text("x")
+    with pytest.raises(DestinationError, match="not empty"):
+        reencode_dataset(DATASET, out, cameras=RGB)
+    assert everything_in(tmp_path) == ["out", "out/precious"]
+    (out / "precious").unlink()
+    assert reencode_dataset(DATASET, out, cameras=["angle"], overrides=H264).frames == 72
+
+
+def test_a_loaded_preset_can_be_given(tmp_path: Path) -> None:
+    preset = load_preset("raspberry_pi5")
+    summary = reencode_dataset(DATASET, tmp_path / "out", preset=preset, cameras=["angle"])
+    assert summary.cameras[ANGLE]["codec"] == "h264"

@@ -1,0 +1,69 @@
+"""What ffprobe reads back."""
+
+from __future__ import annotations
+
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from ffenc import SourceError, probe
+from ffenc.dataset.info_block import stream_fields
+from ffenc.ffmpeg.toolchain import Toolchain
+
+
+def make(toolchain: Toolchain, path: Path, *options: str) -> Path:
+    subprocess.run(
+        [
+            toolchain.ffmpeg,
+            "-v",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=64x48:rate=25:duration=1",
+            *options,
+        ]
+        + [f"file:{path}"],
+        check=True,
+        capture_output=True,
+    )
+    return path
+
+
+def test_the_stream_fields_of_a_file_with_audio(toolchain: Toolchain, tmp_path: Path) -> None:
+    audio = ("-f", "lavfi", "-i", "sine=sample_rate=48000:duration=1", "-c:a", "aac", "-ac", "2")
+    path = make(
+        toolchain, tmp_path / "it's 100%d.mp4", *audio, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "5"
+    )
+    info = probe(path, times=True)
+    assert (info.codec, info.pix_fmt, info.width, info.height) == ("h264", "yuv420p", 64, 48)
+    assert (info.fps, info.frames, info.channels) == (Fraction(25), 25, 3)
+    assert info.times is not None
+    assert [t * info.time_base for t in info.times] == [Fraction(i, 25) for i in range(25)]
+    assert info.key_frames == (0, 5, 10, 15, 20)
+    fields = stream_fields(info)
+    assert fields["has_audio"] is True
+    assert (fields["audio.codec"], fields["audio.channels"], fields["audio.sample_rate"]) == ("aac", 2, 48000)
+
+
+def test_frames_are_counted_where_the_container_has_no_index(toolchain: Toolchain, tmp_path: Path) -> None:
+    path = make(toolchain, tmp_path / "a.mkv", "-c:v", "ffv1", "-pix_fmt", "gray")
+    info = probe(path)
+    assert (info.frames, info.channels, info.audio) == (25, 1, None)
+
+
+def test_what_is_no_video_is_refused(toolchain: Toolchain, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="does not exist"):
+        probe(tmp_path / "none.mp4")
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video")
+    with pytest.raises(SourceError, match=r"text\.mp4 cannot be read as a video"):
+        probe(text)
+    sound = tmp_path / "sound.m4a"
+    subprocess.run(
+        [toolchain.ffmpeg, "-v", "error", "-f", "lavfi", "-i", "sine=duration=0.2", str(sound)], check=True
+    )
+    with pytest.raises(SourceError, match="no video stream"):
+        probe(sound)

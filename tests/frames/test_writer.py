@@ -1,0 +1,80 @@
+"""Arrays become a file, or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ffenc import ConfigError, VideoEncoderConfig, VideoWriter
+from ffenc.ffmpeg.toolchain import Toolchain
+from tests.conftest import decode, everything_in
+
+H264 = VideoEncoderConfig(vcodec="h264", crf=8)
+
+
+def frame(value: int) -> np.ndarray:
+    return np.full((48, 64, 3), value, np.uint8)
+
+
+def test_frames_come_back_in_order_and_value(toolchain: Toolchain, tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "out.mp4", 30, H264) as video:
+        for i in range(20):
+            video.write(frame(i * 12))
+    assert video.info is not None
+    assert video.info.frames == 20
+    shown = decode(tmp_path / "out.mp4")
+    assert [round(float(image.mean()) / 12) for image in shown] == list(range(20))
+
+
+def test_a_view_that_is_not_contiguous_is_written_as_it_looks(toolchain: Toolchain, tmp_path: Path) -> None:
+    wide = np.zeros((48, 128, 3), np.uint8)
+    wide[:, ::2] = (200, 30, 60)
+    with VideoWriter(tmp_path / "out.mp4", 30, H264) as video:
+        video.write(wide[:, ::2])
+    assert np.abs(decode(tmp_path / "out.mp4")[0].astype(int) - (200, 30, 60)).max() <= 4
+
+
+def test_an_exception_in_the_block_leaves_nothing(
+    toolchain: Toolchain, tmp_path: Path, no_ffmpeg_left: None
+) -> None:
+    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "out.mp4", 30, H264) as video:
+        video.write(frame(1))
+        raise KeyboardInterrupt
+    assert everything_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [np.zeros((48, 64), np.uint8), np.zeros((48, 64, 4), np.uint8), np.zeros((48, 64, 3), np.float32), [[1]]],
+    ids=["2-d", "4 channels", "float", "list"],
+)
+def test_what_is_no_rgb_frame_is_refused_and_writing_can_go_on(tmp_path: Path, bad: object) -> None:
+    with VideoWriter(tmp_path / "out.mp4", 30, H264) as video:
+        video.write(frame(1))
+        with pytest.raises(ConfigError, match="uint8 array of shape"):
+            video.write(bad)
+        video.write(frame(2))
+    assert video.info is not None
+    assert video.info.frames == 2
+
+
+def test_a_frame_of_another_size_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match="frame 1 is 32x48, the first was 64x48"),
+        VideoWriter(tmp_path / "out.mp4", 30, H264) as video,
+    ):
+        video.write(frame(1))
+        video.write(np.zeros((48, 32, 3), np.uint8))
+    assert everything_in(tmp_path) == []
+
+
+def test_no_frames_make_no_video(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no frame"), VideoWriter(tmp_path / "out.mp4", 30):
+        pass
+    with VideoWriter(tmp_path / "out.mp4", 30, H264) as video:
+        video.write(frame(1))
+    with pytest.raises(ConfigError, match="closed"):
+        video.write(frame(1))
+    assert everything_in(tmp_path) == ["out.mp4"]
