@@ -129,6 +129,7 @@ def _summary_fields(summary: ReencodeSummary) -> dict[str, Any]:
         "seconds": round(summary.seconds, 3),
         "frames_per_second": round(summary.frames / summary.seconds, 1),
         "resumed_encodes": summary.resumed,
+        "outdated_encodes": summary.outdated,
         "cameras": summary.cameras,
     }
 
@@ -148,6 +149,10 @@ def _print_summary(summary: ReencodeSummary) -> None:
         f"({summary.ratio:.1f} times smaller) in {speed}, verified"
         + (f"; {summary.resumed} encodes taken over" if summary.resumed else "")
     )
+    if summary.outdated:
+        click.echo(
+            f"{summary.outdated} kept encodes did not fit (other settings, versions or frames) and were done anew"
+        )
 
 
 def _print_plan(plan: ReencodePlan, as_json: bool) -> None:

@@ -119,6 +119,7 @@ class ReencodeSummary:
         image_bytes, video_bytes: of the chosen cameras before and after.
         seconds: of this run.
         resumed: encodes that an earlier run had finished.
+        outdated: encodes of an earlier run that did not fit: other settings, versions or frames.
         cameras: for each, its codec, encoder and bytes.
 
     """
@@ -130,6 +131,7 @@ class ReencodeSummary:
     video_bytes: int = 0
     seconds: float = 0.0
     resumed: int = 0
+    outdated: int = 0
     cameras: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -156,6 +158,7 @@ class _Piece:
     configuration: str | None
     stats: Stats | None
     resumed: bool
+    outdated: bool = False
 
 
 def open_source(
@@ -437,6 +440,7 @@ class _Job:
             plan.frames,
             image_bytes=sum(stream.image_bytes for stream in plan.streams),
             resumed=sum(piece.resumed for piece in pieces.values()),
+            outdated=sum(piece.outdated for piece in pieces.values()),
         )
         videos, blocks, stats = {}, {}, {}
         for stream in plan.streams:
@@ -479,6 +483,7 @@ class _Job:
         if known is not None:
             self._progress.add(known.frames)
             return known
+        outdated = record.exists()
         record.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         histogram = RgbHistogram(tap.width, tap.height) if tap else None
@@ -497,7 +502,7 @@ class _Job:
             info = verify_encoding(stream.encoding, temporary, episode.length)
         self._progress.add(episode.length)
         stats = histogram.statistics() if histogram else None
-        piece = _Piece(path, episode.length, path.stat().st_size, info.extradata_hash, stats, resumed=False)
+        piece = _Piece(path, episode.length, path.stat().st_size, info.extradata_hash, stats, False, outdated)
         content = {"fingerprint": fingerprint, "frames": piece.frames, "bytes": piece.bytes}
         write_json(record, {**content, "configuration": piece.configuration, "stats": stats})
         return piece

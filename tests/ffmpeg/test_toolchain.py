@@ -24,7 +24,8 @@ def test_the_python_packages_come_first_then_path() -> None:
 
 
 def test_a_named_program_is_used_alone_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert [t.ffmpeg for t in toolchains("/usr/bin/ffmpeg")] == ["/usr/bin/ffmpeg"]
+    named = system_program("ffmpeg")
+    assert [t.ffmpeg for t in toolchains(named)] == [named]
     monkeypatch.setenv("FFENC_FFMPEG", str(tmp_path / "none"))
     with pytest.raises(ToolchainError, match="none' does not exist"):
         toolchains()
