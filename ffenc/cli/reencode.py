@@ -151,7 +151,7 @@ def _print_summary(summary: ReencodeSummary) -> None:
     )
     if summary.outdated:
         click.echo(
-            f"{summary.outdated} kept encodes did not fit (other settings, versions or frames) and were done anew"
+            f"{summary.outdated} kept encodes did not fit (other settings, versions or frames), done anew"
         )
 
 

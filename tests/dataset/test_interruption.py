@@ -141,9 +141,12 @@ def test_a_piece_that_changed_or_whose_frames_changed_is_encoded_anew(
     run.kill()
     run.wait()
     wait_until_gone(tmp_path)
-    pieces = sorted(tmp_path.glob(".out.ffenc/pieces/*/*.mp4"))
-    pieces[0].write_bytes(pieces[0].read_bytes()[:-10])
-    shutil.copy(source / "episode_01/cam/3.png", source / "episode_01/cam/4.png")
+    cut, other = (
+        record.with_suffix(".mp4") for record in sorted(tmp_path.glob(".out.ffenc/pieces/*/*.json"))[:2]
+    )
+    cut.write_bytes(cut.read_bytes()[:-10])
+    frames = source / f"episode_{other.stem[-2:]}/cam"
+    shutil.copy(frames / "3.png", frames / "4.png")
     changed = subprocess.run(command(source, out, "--resume"), check=False, capture_output=True, text=True)
     assert changed.returncode == 0, changed.stderr
     whole = tmp_path / "whole"
