@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from ffenc.codecs.suggest import accepted
 from ffenc.config.framerate import fps_number
 from ffenc.config.preset import IMAGE_PREFIX
 from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, Camera, Episode
-from ffenc.errors import ConfigError, SourceError
-from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
+from ffenc.errors import ConfigError, FfencWarning, SourceError
+from ffenc.frames.sources import DEPTH_SUFFIXES, IMAGE_SUFFIXES, ImageFiles, image_files
 
 LAYOUTS = (
     "episode_*/CAMERA/*.png, images/CAMERA/episode_*/frame_*.png (LeRobot's), "
@@ -68,7 +69,19 @@ class PngTree:
                 )
             self._images.append({key: image_files(episode[key], start_number=start_number) for key in keys})
         self.cameras = [self._camera(key) for key in keys]
+        self._tell_what_is_left(folders)
         self.episodes = [Episode(number, self._length(number)) for number in range(len(folders))]
+
+    def _tell_what_is_left(self, folders: Sequence[Mapping[str, Path]]) -> None:
+        """Warn of files beside the frames, which no part of a dataset is made of, and of alpha channels."""
+        beside = {camera.parent for episode in folders for camera in episode.values()}
+        files = [f for folder in sorted(beside) for f in folder.iterdir() if f.is_file() and f.name[0] != "."]
+        if files and folders[0] != {self.cameras[0].key: self.root}:
+            more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
+            warnings.warn(f"{files[0]}{more}: not frames, and not carried over", FfencWarning, stacklevel=3)
+        for camera in self.cameras:
+            if camera.header is not None and camera.header.has_alpha:
+                warnings.warn(f"{camera.key}: the alpha channel is not kept", FfencWarning, stacklevel=3)
 
     def _camera(self, key: str) -> Camera:
         header = ImageFiles([path for episode in self._images for path in episode[key].paths]).check()
@@ -236,4 +249,4 @@ def _subfolders(root: Path) -> list[Path]:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(f.suffix.lower() in IMAGE_SUFFIXES for f in folder.iterdir())
+    return any(f.suffix.lower() in (*IMAGE_SUFFIXES, *DEPTH_SUFFIXES) for f in folder.iterdir())

@@ -29,7 +29,7 @@ from ffenc.ffmpeg.join import join_files
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import toolchains
-from ffenc.frames.encode import Encoding, encode_frames, prepare, published, verify_encoding
+from ffenc.frames.encode import Encoding, encode_frames, first_images, prepare, published, verify_encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
@@ -253,7 +253,7 @@ def plan_reencode(
         same = json.dumps([repr(config), header.width, header.height, header.format])
         try:
             if same not in prepared:
-                first = [frame.data for frame in islice(opened.frames(camera.key, picked[0]), 2)]
+                first = first_images(opened.frames(camera.key, picked[0]), header, 2)
                 prepared[same] = prepare(
                     config,
                     first,

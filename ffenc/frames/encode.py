@@ -6,9 +6,10 @@ import contextlib
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 from ffenc.codecs.table import AUTO_FALLBACK, AUTO_ORDER, codec_for
@@ -24,6 +25,7 @@ from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles, image_fi
 from ffenc.frames.verify import verify_video
 
 TRIAL_SECONDS = 30.0
+_SEARCHED_AT_ONCE = 32  # frames held in memory while looking for a damaged one
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def check_frames(frames: FrameSource, header: ImageHeader) -> Iterator[bytes]:
+def check_frames(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterator[bytes]:
     """Yield each frame's own bytes, and refuse one that is not like the others.
 
     Raises:
@@ -113,6 +115,19 @@ def check_frames(frames: FrameSource, header: ImageHeader) -> Iterator[bytes]:
         if found.bits != header.bits and 16 in (found.bits, header.bits):
             raise SourceError(f"{frame.name}: has {found.bits}-bit samples, the others {header.bits}-bit")
         yield whole_image(frame.data, found, frame.name)
+
+
+def first_images(frames: FrameSource, header: ImageHeader, count: int) -> list[bytes]:
+    """Return a source's first images, looked over for damage that would be taken for FFmpeg's inability.
+
+    Raises:
+        SourceError: one is damaged or unlike the header; the text names it.
+    """
+    found = list(islice(iter(frames), count))
+    for frame in found:
+        if fault := find_fault(frame.data):
+            raise _damaged(frame, fault)
+    return list(check_frames(found, header))
 
 
 def encode_frames(
@@ -149,18 +164,27 @@ def encode_frames(
 
 def _named_fault(encoding: Encoding, frames: FrameSource, error: FfmpegError) -> SourceError | FfmpegError:
     """Find the frame that FFmpeg could not decode, which it does not name."""
-    for frame in frames:
-        fault = find_fault(frame.data) or _decode_fault(encoding, frame)
-        if fault:
-            return SourceError(f"{frame.name}: the image is damaged: {fault}; restore or re-record it")
+    remaining = iter(frames)
+    while batch := list(islice(remaining, _SEARCHED_AT_ONCE)):
+        for frame in batch:
+            if fault := find_fault(frame.data):
+                return _damaged(frame, fault)
+        if _decode_fault(encoding, batch):
+            for frame in batch:
+                if fault := _decode_fault(encoding, [frame]):
+                    return _damaged(frame, fault)
     return error
 
 
-def _decode_fault(encoding: Encoding, frame: EncodedFrame) -> str | None:
+def _damaged(frame: EncodedFrame, fault: str) -> SourceError:
+    return SourceError(f"{frame.name}: the image is damaged: {fault}; restore or re-record it")
+
+
+def _decode_fault(encoding: Encoding, frames: Sequence[EncodedFrame]) -> str | None:
     source = encoding.command(Path("unused"))
     decode = [*source[: source.index("-i") + 2], "-f", "null", "-"]
     try:
-        run_fed(decode, [frame.data], stall_seconds=TRIAL_SECONDS)
+        run_fed(decode, [frame.data for frame in frames], stall_seconds=TRIAL_SECONDS)
     except FfmpegError as error:
         return error.stderr[0] if error.stderr else str(error)
     return None
@@ -274,7 +298,7 @@ def encode(
     refuse_depth(header, str(images.paths[0].parent))
     encoding = prepare(
         config or VideoEncoderConfig(),
-        [frame.data for frame in ImageFiles(images.paths[:1])],
+        first_images(images, header, 2),
         width=header.width,
         height=header.height,
         fps=parse_fps(fps),

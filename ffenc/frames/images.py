@@ -130,8 +130,11 @@ def find_fault(data: bytes) -> str | None:
     """
     if not is_png(data):
         return None
+    try:
+        header = read_header(data, "image")
+    except SourceError as error:
+        return str(error)
     at, compressed = len(_PNG_SIGNATURE), []
-    header = read_header(data, "image")
     while at + 12 <= len(data):
         length, kind = struct.unpack(">I4s", data[at : at + 8])
         body = data[at + 8 : at + 8 + length]

@@ -15,6 +15,7 @@ from ffenc.errors import SourceError
 from ffenc.frames.images import HEADER_BYTES, ImageHeader, has_end, is_png, read_header, whole_image
 
 IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+DEPTH_SUFFIXES = (".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,11 @@ def image_files(folder: Path, *, start_number: int | None = None) -> ImageFiles:
     except OSError as error:
         raise SourceError(f"{folder}: cannot be read: {error.strerror}") from None
     images = [n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES and not n.startswith(".")]
+    if not images and any(Path(n).suffix.lower() in DEPTH_SUFFIXES for n in names):
+        raise SourceError(
+            f"{folder}: holds TIFF images, a depth stream, which cannot be encoded yet; "
+            "leave it out with --cameras"
+        )
     if not images:
         raise SourceError(f"{folder}: holds no PNG or JPEG images")
     kinds = {IMAGE_SUFFIXES[Path(n).suffix.lower()]: n for n in reversed(images)}
