@@ -37,12 +37,19 @@ class FfmpegError(FfencError):
         command: the argument list that was run.
         returncode: exit status; negative is the number of the signal that ended it.
         stderr: the last lines it wrote to standard error.
-
+        killed: it was killed from outside, which says nothing of what it can do.
     """
 
     def __init__(
-        self, reason: str, *, command: Sequence[str], returncode: int, stderr: Sequence[str]
+        self,
+        reason: str,
+        *,
+        command: Sequence[str],
+        returncode: int,
+        stderr: Sequence[str],
+        killed: bool = False,
     ) -> None:
+        self.killed = killed
         self.command = list(command)
         self.returncode = returncode
         self.stderr = list(stderr)
@@ -50,6 +57,12 @@ class FfmpegError(FfencError):
         super().__init__(
             f"{reason} (exit status {returncode})\n{tail}\n  command: {shlex.join(self.command)}"
         )
+
+    @property
+    def cause(self) -> str:
+        """The line of ``stderr`` that most likely says why."""
+        faults = [line for line in self.stderr if "[error]" in line or "[fatal]" in line]
+        return (faults or self.stderr or [f"exit status {self.returncode}"])[0]
 
 
 class Cancelled(FfencError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import signal
 import sys
@@ -52,11 +53,16 @@ def cli() -> None:
     """
 
 
+_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: end in order, as on Ctrl-C."""
+    """One of the signals that end a program in order."""
 
 
 def _on_signal(number: int, _: Any) -> NoReturn:
+    for other in _SIGNALS:  # one is enough: a second would disturb the orderly end
+        signal.signal(other, signal.SIG_IGN)
     raise _Terminated(number)
 
 
@@ -66,7 +72,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 def main() -> None:
     """Run the command line; the console script's entry point."""
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+    for number in _SIGNALS:
         signal.signal(number, _on_signal)
     warnings.showwarning = _show_warning
     warnings.simplefilter("default", FfencWarning)
@@ -81,6 +87,14 @@ def main() -> None:
     except FfencError as error:
         click.echo(f"ffenc: error: {error}", err=True)
         sys.exit(1)
-    except BrokenPipeError:  # the reader of our output has gone: `ffenc compile aloha | head -1`
+    except UnicodeError as error:
+        click.echo(f"ffenc: error: a name that is not valid text is not supported: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            place = f"{error.filename}: " if error.filename else ""
+            click.echo(f"ffenc: error: {place}{error.strerror}", err=True)
+            sys.exit(1)
+        # The reader of our output has gone: `ffenc compile aloha | head -1`.
         sys.stderr.close()
         sys.exit(141)

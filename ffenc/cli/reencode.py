@@ -19,9 +19,13 @@ from ffenc.cli.common import (
     progress_bar,
     thread_setting,
 )
+from ffenc.errors import DestinationError
 
 if TYPE_CHECKING:
     from ffenc.dataset.reencode import ReencodePlan, ReencodeSummary
+
+
+_EPISODE_DIGITS = 7
 
 
 class _Episodes(click.ParamType[Any]):
@@ -35,6 +39,8 @@ class _Episodes(click.ParamType[Any]):
             match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
             if match is None or (match[2] and int(match[2]) < int(match[1])):
                 self.fail(f"{part!r} is not an episode number or a range such as 5-9", param, ctx)
+            if len(match[2] or match[1]) > _EPISODE_DIGITS:
+                self.fail(f"{part!r}: there are no such episodes", param, ctx)
             numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
         return numbers
 
@@ -102,8 +108,9 @@ def command(
     try:
         with progress_bar("re-encoding", plan.frames) as on_frames:
             summary = run_plan(plan, resume=resume, on_progress=lambda done, _: on_frames(done))
-    except BaseException:
-        kept = unfinished(Path(destination))
+    except BaseException as error:
+        # A DestinationError speaks for itself; the folder may be another run's.
+        kept = None if isinstance(error, DestinationError) else unfinished(Path(destination))
         if kept is not None:
             folder, count = kept
             click.echo(

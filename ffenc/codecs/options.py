@@ -37,7 +37,6 @@ class EncoderOptions:
     Attributes:
         values: option name -> value, in the order they were set.
         warnings: one sentence for each setting that has no effect.
-
     """
 
     values: dict[str, Value]
@@ -64,6 +63,8 @@ _SPELLINGS = {
     "pixel_format": "pix_fmt",
     "x264opts": "x264-params",
 }
+
+_RATE_CONTROL = ("b", "crf", "cq", "q", "qp", "rc", "rc_mode")
 
 # What ffenc itself decides: the program's behaviour, input, output, mapping, container, colour and time.
 # These are the options of the ffmpeg program (ffmpeg -h full, 5.1 and 9.0) that are not an encoder's own,
@@ -127,7 +128,6 @@ def check_extra_options(extra: Mapping[str, object]) -> None:
 
     Raises:
         ConfigError: a key is not a plausible option name, or a value is not a one-line text or a number.
-
     """
     for key, value in extra.items():
         if not isinstance(key, str) or not _OPTION_NAME.fullmatch(key):
@@ -206,6 +206,7 @@ def _in_force(settings: EncoderSettings, encoder_threads: int | None) -> dict[st
         "colour": "the matrix and range of the conversion",
         "input": "the frames' size and pix_fmt",
         "time": "the stream's fps",
+        "files": "no file but the result",
     }
     fields = {
         "g": settings.g,
@@ -221,6 +222,10 @@ def _merge_params(
     codec: Codec, key: str, text: str, options: Options, in_force: Mapping[str, object]
 ) -> list[str]:
     """Merge the user's ``a=1:b=2`` into the option's structured sub-keys, which win."""
+    if re.search(r"[\\'\"]", text):
+        raise ConfigError(
+            f"extra_options: {key}={text!r}: quotes and backslashes are not accepted; write a=1:b=2"
+        )
     warnings = []
     assert codec.params is not None
     present = options.setdefault(codec.params, {})
@@ -228,8 +233,8 @@ def _merge_params(
     ours = dict(present)
     for part in filter(None, text.split(":")):
         sub, _, value = part.partition("=")
-        name = sub.strip().replace("_", "-")
-        setting = codec.params_fields.get(name)
+        name = sub.strip().lstrip("-").replace("_", "-").lower()
+        setting = codec.params_fields.get(name) or codec.params_fields.get(name.removeprefix("no-"))
         if name in ours:
             warnings.append(f"extra_options: {key} {sub}={value} is not used, {sub}={ours[name]} is set")
         elif setting is not None and setting in in_force:
@@ -264,13 +269,15 @@ def encoder_options(
 
     Raises:
         ConfigError: a value the codec cannot take.
-
     """
     check_extra_options(settings.extra_options)
     warnings = _check_fields(codec, settings, encoder_threads)
     options = _structured(codec, settings, encoder_threads)
     in_force = _in_force(settings, encoder_threads)
     taken = {canonical(key): (key, value) for key, value in options.items()}
+    if settings.crf is not None and codec.quality(settings.crf):
+        # Another rate control would take crf's place, or have no effect beside it.
+        taken = dict.fromkeys(_RATE_CONTROL, ("crf", settings.crf)) | taken
     for key, value in settings.extra_options.items():
         base = canonical(key)
         if base == codec.params:

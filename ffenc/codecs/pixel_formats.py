@@ -22,7 +22,6 @@ class PixelFormat:
         x_step, y_step: width and height must be multiples of these (chroma subsampling).
         rgb: components are red, green and blue; there is no YUV matrix.
         interleaved_of: the planar format that ffprobe reports for it once encoded.
-
     """
 
     name: str
@@ -61,7 +60,6 @@ def pixel_format(name: str) -> PixelFormat:
 
     Raises:
         ConfigError: the name is not one ffenc writes; the text lists those it does.
-
     """
     if name in PIXEL_FORMATS:
         return PIXEL_FORMATS[name]

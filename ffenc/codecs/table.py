@@ -101,7 +101,6 @@ class Codec:
         needs_bit_rate: there is no quality option, a bit rate must come from ``extra_options``.
         tag: the stream tag players expect in MP4.
         version: pattern of the library's version in what an encode prints or writes.
-
     """
 
     name: str
@@ -126,7 +125,7 @@ class Codec:
 
 
 # Settings that every "key=value:..." option can reach besides the row's own, by the sub-keys' many names.
-# "colour", "input" and "time" are set by ffenc itself, the others only where the config sets them.
+# "colour", "input", "time" and "files" are ffenc's own, the others only where the config sets them.
 _COLOUR_KEYS = (
     "colorprim",
     "color-primaries",
@@ -148,14 +147,35 @@ _INPUT_KEYS = (
     "height",
     "color-format",
     "encoder-color-format",
+    "interlaced",
+    "interlace",
+    "tff",
+    "bff",
+    "crop-rect",
+    "display-window",
+)
+_FILE_KEYS = (
+    "analysis-load",
+    "analysis-reuse-file",
+    "analysis-save",
+    "csv",
+    "dump-yuv",
+    "multi-pass-opt-analysis",
+    "pass",
+    "recon",
+    "recon-y4m-exec",
+    "stats",
+    "tcfile-in",
+    "tcfile-out",
 )
 _TIME_KEYS = ("fps", "fps-num", "fps-denom", "timebase", "force-cfr")
 _COMMON_PARAMS: dict[str, str] = {
     **dict.fromkeys(_COLOUR_KEYS, "colour"),
     **dict.fromkeys(_INPUT_KEYS, "input"),
     **dict.fromkeys(_TIME_KEYS, "time"),
-    **dict.fromkeys(("crf", "qp", "q", "bitrate", "rc", "tbr"), "crf"),
-    **dict.fromkeys(("keyint", "intra-period"), "g"),
+    **dict.fromkeys(_FILE_KEYS, "files"),
+    **dict.fromkeys(("crf", "qp", "q", "bitrate", "rc", "tbr", "zones", "zonefile", "use-q-file"), "crf"),
+    **dict.fromkeys(("keyint", "intra-period", "qpfile"), "g"),
     "preset": "preset",
     "tune": "fast_decode",
     "fast-decode": "fast_decode",
@@ -308,7 +328,6 @@ def check_vcodec(name: str) -> str:
 
     Raises:
         ConfigError: unknown; the text lists the accepted names and the nearest one.
-
     """
     name = ALIASES.get(name, name)
     if name in CODECS or name == "auto":
@@ -328,7 +347,6 @@ def codec_for(vcodec: str, encoder: str | None = None) -> Codec:
 
     Raises:
         ConfigError: ``auto`` without an answer, or an unknown name.
-
     """
     name = check_vcodec(vcodec)
     if name == "auto":

@@ -41,7 +41,6 @@ class SampleTap:
     Attributes:
         step: 1 or more.
         width, height: size of a sample in pixels.
-
     """
 
     step: int
@@ -59,16 +58,16 @@ def check_size(config: VideoEncoderConfig, width: int, height: int) -> None:
 
     Raises:
         ConfigError: width or height is not positive or not a multiple of the chroma step.
-
     """
     if width < 1 or height < 1:
         raise ConfigError(f"{width}x{height} is not a frame size")
     fmt = pixel_format(config.pix_fmt)
     if width % fmt.x_step or height % fmt.y_step:
-        even = f"{width - width % fmt.x_step}x{height - height % fmt.y_step}"
+        crop = width - width % fmt.x_step, height - height % fmt.y_step
+        even = f"{max(crop[0], fmt.x_step)}x{max(crop[1], fmt.y_step)}"
         raise ConfigError(
             f"{width}x{height} frames cannot be stored as {config.pix_fmt}: it halves the chroma planes, so "
-            f"the size must be even. Crop or scale the frames to {even}, or use a pix_fmt that keeps full "
+            f"the size must be even. Crop or pad the frames to {even}, or use a pix_fmt that keeps full "
             "chroma: yuv444p (h264, hevc, libaom-av1 or ffv1; libsvtav1 has none)"
         )
 
@@ -108,7 +107,6 @@ def compile_command(
 
     Warns:
         FfencWarning: for each setting that has no effect.
-
     """
     codec = codec_for(config.vcodec, encoder)
     config = config.resolve(encoder)
@@ -152,7 +150,8 @@ def compile_command(
 def _input_options(
     frames: FrameFormat, width: int, height: int, rate: Fraction, threads: int | None
 ) -> dict[str, Any]:
-    options: dict[str, Any] = {"framerate": str(rate)}
+    # Frames are shown as they are stored, as LeRobot's reader has them, whatever an EXIF tag says.
+    options: dict[str, Any] = {"framerate": str(rate), "noautorotate": None}
     if frames == "rgb24":
         options |= {"f": "rawvideo", "pix_fmt": "rgb24", "video_size": (width, height)}
     else:
@@ -211,7 +210,6 @@ def compile_join(
         output: path of the result.
         tag: stream tag of the codec, if it needs one.
         program: the ffmpeg to run.
-
     """
     ticks = pieces_fps.denominator
     source = ffmpeg.input("pipe:0", f="concat", safe=0, protocol_whitelist="file,pipe,fd")

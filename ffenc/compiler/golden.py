@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from ffenc.codecs.table import AUTO_FALLBACK
 from ffenc.compiler.command import FrameFormat, compile_command
 from ffenc.config.preset import RobotPreset
+from ffenc.errors import ConfigError
 
 
 def preset_commands(
@@ -32,12 +33,13 @@ def preset_commands(
 
     Raises:
         ConfigError: settings that cannot be compiled.
-
     """
     commands = {}
     for name, camera in preset.cameras.items():
         if camera.depth or (cameras is not None and name not in cameras):
             continue
+        if camera.width is None or camera.height is None:
+            raise ConfigError(f"cameras.{name} has no width and height, which a command line needs")
         commands[name] = compile_command(
             camera.encoder,
             width=camera.width,
@@ -78,7 +80,6 @@ def golden_diff(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
 
     Returns:
         a unified diff, "" where nothing differs.
-
     """
     diff: list[str] = []
     for name in sorted({*expected, *found}):

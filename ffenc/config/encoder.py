@@ -34,7 +34,6 @@ class VideoEncoderConfig(Settings):
 
     Raises:
         ConfigError: a wrong type, an unknown key or codec, or a value out of range.
-
     """
 
     vcodec: str = Field("libsvtav1", description="a codec name")
@@ -92,7 +91,6 @@ class VideoEncoderConfig(Settings):
 
         Raises:
             ConfigError: the codec is ``auto`` and no answer is given.
-
         """
         return self if self.vcodec != "auto" else self.replace(vcodec=codec_for("auto", encoder).name)
 
@@ -110,7 +108,6 @@ class VideoEncoderConfig(Settings):
 
         Warns:
             FfencWarning: for each extra option that lost against a field, naming both values.
-
         """
         compiled = encoder_options(codec_for(self.vcodec), self, encoder_threads)
         for text in compiled.warnings:
@@ -126,7 +123,6 @@ class VideoEncoderConfig(Settings):
 
         Args:
             info: the block, or None for the defaults.
-
         """
         return cls(**cls._values_from_info(info or {}))
 
@@ -156,7 +152,6 @@ class DepthEncoderConfig(VideoEncoderConfig):
 
     Raises:
         ConfigError: as for :class:`VideoEncoderConfig`, or an empty range, or a logarithm of nothing.
-
     """
 
     vcodec: str = Field("hevc", description="a codec name")

@@ -18,12 +18,15 @@ def parse_fps(value: int | float | str | Fraction) -> Fraction:
 
     Raises:
         ConfigError: not a positive finite rate up to 100,000.
-
     """
     try:
         if isinstance(value, bool):
             raise ValueError
-        fps = Fraction(str(value)).limit_denominator(_MAX_DENOMINATOR)
+        text = str(value)
+        # A text such as 1e999999999 would keep Fraction busy for ever.
+        if len(text) > 40 or not ("/" in text or 0 < float(text) <= _MAX_FPS):
+            raise ValueError
+        fps = Fraction(text).limit_denominator(_MAX_DENOMINATOR)
         if not 0 < fps <= _MAX_FPS:
             raise ValueError
     except (ValueError, ZeroDivisionError, OverflowError):

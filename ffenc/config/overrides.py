@@ -35,7 +35,6 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[KeyPath, Any]]
 
     Raises:
         ConfigError: an unknown group, a missing value, or a value that is not YAML.
-
     """
     overrides: list[tuple[KeyPath, Any]] = []
     rest: list[str] = []
@@ -74,7 +73,7 @@ def _key(flag: str) -> KeyPath:
 def _value(flag: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(
             f"{flag}: {text!r} is not a value (a number, a text, null or '{{key: value}}')"
         ) from None

@@ -25,14 +25,13 @@ class CameraPreset(Settings):
     """One camera of a robot.
 
     Attributes:
-        width, height: frame size in pixels, as recorded.
+        width, height: frame size in pixels, as recorded; frames that exist have their own.
         depth: a depth camera, encoded with the preset's ``depth_encoder``.
         encoder: the camera's settings: the preset's, with the camera's own overrides applied.
-
     """
 
-    width: Size = Field(description="a number of pixels, 1 or more")
-    height: Size = Field(description="a number of pixels, 1 or more")
+    width: Size | None = Field(None, description="a number of pixels, 1 or more")
+    height: Size | None = Field(None, description="a number of pixels, 1 or more")
     depth: bool = Field(False, description="true or false")
     encoder: VideoEncoderConfig = Field(description="a mapping of encoder settings")
 
@@ -47,7 +46,6 @@ class RobotPreset(Settings):
         camera_encoder, depth_encoder: settings of cameras that have none of their own.
         encoder_threads: threads one encoder may use; None leaves it to ffenc.
         cameras: by name, without the ``observation.images.`` prefix.
-
     """
 
     name: str
@@ -104,7 +102,6 @@ def load_preset(
 
     Raises:
         ConfigError: not found, not readable, or a key that is not accepted; the text says file, line and key.
-
     """
     if name_or_path is None:
         merged = _Merged()
@@ -168,6 +165,8 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{path}{line}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
 
     parent = own.pop("extends", None)
     if parent is not None and not isinstance(parent, str):
@@ -205,6 +204,8 @@ def _mapping(
                 values[name] = loader.construct_object(value_node, deep=True)
             except yaml.constructor.ConstructorError as error:
                 raise ConfigError(f"{place}: {'.'.join(key)}: {error.problem}") from None
+            except ValueError as error:  # a date that is none, !!int of a word
+                raise ConfigError(f"{place}: {'.'.join(key)}: {error}") from None
             finally:
                 loader.dispose()
     return values

@@ -16,7 +16,6 @@ class SettingError(ConfigError):
     Attributes:
         key: path of the key, outermost first.
         reason: the text without the key.
-
     """
 
     def __init__(self, key: tuple[str, ...], reason: str) -> None:

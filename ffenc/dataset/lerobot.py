@@ -14,94 +14,149 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
-from ffenc.dataset.source import DATA_PATH, Camera, Episode
+from ffenc.dataset.source import DATA_PATH, Camera, Episode, check_key
 from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.parquet import ParquetImages, RowRange
 
 _ROWS_A_BATCH = 1000
 _TIME_TOLERANCE = 1e-4  # LeRobot's reader raises beyond it
+_ROW_COLUMNS = ("episode_index", "frame_index", "timestamp", "index")
+_EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
+_STATISTICS = ("min", "max", "mean", "std", "count")
 
 
 @dataclass(frozen=True)
 class _Place:
     """Where an episode's rows are."""
 
-    chunk: int
-    file: int
+    path: Path
     first_row: int
 
 
 class LeRobotImages:
     """A LeRobot v3.0 dataset whose cameras are image columns in its parquet files.
 
+    Opening it reads all of its table but the images, and compares it with its own episode list: a row that
+    is missing, doubled or out of place would be shown another row's frame.
+
     Args:
         root: its folder.
 
     Raises:
-        SourceError: not such a dataset, or one that is damaged.
-
+        SourceError: not such a dataset, or one that is damaged; the text names file, episode and row.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._info = _json(root / "meta/info.json")
-        self._check_version()
-        try:
-            self.fps = parse_fps(self._info["fps"])
-            self._features: dict[str, Any] = self._info["features"]
-            self._data_path: str = self._info.get("data_path") or DATA_PATH
-        except (KeyError, ConfigError) as error:
-            raise SourceError(f"{root / 'meta/info.json'}: {error}") from None
-        self._image_keys = [k for k, f in self._features.items() if f.get("dtype") == "image"]
+        self._info = _read_json(root / "meta/info.json")
+        self._features = self._check_info()
+        self.fps = parse_fps(self._info["fps"])
+        self._image_keys = [k for k, f in self._features.items() if f["dtype"] == "image"]
         self._episode_files = sorted((root / "meta/episodes").glob("*/*.parquet"))
+        self._episode_columns: set[str] = set()
         self._places: dict[int, _Place] = {}
         self.episodes = self._read_episodes()
-        self._episode_columns = set(pq.read_schema(self._episode_files[0]).names)
+        self._check_totals()
+        self._check_tasks()
         self.cameras = [self._camera(key) for key in self._image_keys]
 
-    def _check_version(self) -> None:
+    def _check_info(self) -> dict[str, Any]:
+        """Check what is used of info.json; returns the features."""
+        where = self.root / "meta/info.json"
         version = str(self._info.get("codebase_version", ""))
-        features = self._info.get("features")
         if not version.startswith("v3"):
             raise SourceError(
                 f"{self.root}: is a LeRobot dataset of layout {version or 'unknown'}; v3.0 is read. "
                 "Convert it with LeRobot's convert_dataset_v21_to_v30 first"
             )
-        if not isinstance(features, dict) or not any(f.get("dtype") == "image" for f in features.values()):
-            videos = [k for k, f in (features or {}).items() if f.get("dtype") == "video"]
-            kind = f"its cameras are video already ({', '.join(videos)})" if videos else "it has no cameras"
-            raise SourceError(f"{self.root}: {kind}; a dataset of images is expected")
-        videos = [k for k, f in features.items() if f.get("dtype") == "video"]
+        try:
+            parse_fps(self._info.get("fps", "missing"))
+        except ConfigError as error:
+            raise SourceError(f"{where}: {error}") from None
+        features = self._info.get("features")
+        if not isinstance(features, dict) or not all(
+            isinstance(f, dict) and isinstance(f.get("dtype"), str) and isinstance(f.get("info") or {}, dict)
+            for f in features.values()
+        ):
+            raise SourceError(f"{where}: features is not a mapping of names to descriptions with a dtype")
+        for key, kind in (("chunks_size", int), ("video_files_size_in_mb", (int, float))):
+            value = self._info.get(key)
+            if value is not None and not (isinstance(value, kind) and value > 0):
+                raise SourceError(f"{where}: {key} is {value!r}; a number above 0 is expected")
+        try:
+            self._data_path = str(self._info.get("data_path") or DATA_PATH)
+            self._data_path.format(chunk_index=0, file_index=0)
+        except (LookupError, ValueError):
+            raise SourceError(f"{where}: data_path {self._data_path!r} is not a path template") from None
+        videos = [key for key, feature in features.items() if feature["dtype"] == "video"]
+        images = [check_key(key, where) for key, feature in features.items() if feature["dtype"] == "image"]
         if videos:
+            kind_found = "mixes image and video cameras" if images else "its cameras are video already"
             raise SourceError(
-                f"{self.root}: mixes image and video cameras ({', '.join(videos)} are video); "
-                "only datasets whose cameras are all images are re-encoded for now"
+                f"{self.root}: {kind_found} ({', '.join(videos)}); a dataset of images only is expected"
             )
+        if not images:
+            raise SourceError(f"{self.root}: it has no cameras; a dataset of images is expected")
+        return features
 
     def _read_episodes(self) -> list[Episode]:
-        columns = ["episode_index", "length", "data/chunk_index", "data/file_index", "dataset_from_index"]
-        episodes: list[Episode] = []
-        firsts: dict[tuple[int, int], int] = {}
+        """Read the episode list, and find and check each episode's rows in the data files."""
+        listed: dict[int, int] = {}
+        files: dict[Path, list[int]] = {}
         for path in self._episode_files:
-            try:
-                table = pq.read_table(path, columns=columns)
-            except (pa.ArrowException, OSError) as error:
-                raise SourceError(f"{path}: cannot be read: {error}") from None
-            if table.num_columns != len(columns):
-                missing = sorted(set(columns) - set(table.column_names))
-                raise SourceError(f"{path}: has no column {', '.join(missing)}")
-            for row in zip(*(table[name].to_pylist() for name in columns), strict=True):
-                index, length, chunk, file, start = map(int, row)
-                first = firsts.setdefault((chunk, file), start)
-                self._places[index] = _Place(chunk, file, start - first)
-                episodes.append(Episode(index, length))
-        if not episodes:
+            for index, length, chunk, file in _integers(path, _EPISODE_COLUMNS):
+                if length < 1:
+                    raise SourceError(f"{path}: episode {index} has length {length}")
+                if index in listed or (listed and index < max(listed)):
+                    raise SourceError(f"{path}: episode {index} is doubled or out of order")
+                listed[index] = length
+                place = self._data_path.format(chunk_index=chunk, file_index=file)
+                files.setdefault(self.root / place, []).append(index)
+        if not listed:
             raise SourceError(f"{self.root / 'meta/episodes'}: holds no episodes")
-        numbers = [episode.index for episode in episodes]
-        if numbers != sorted(set(numbers)):
-            raise SourceError(f"{self.root / 'meta/episodes'}: episodes are doubled or out of order")
-        return episodes
+        self._episode_columns = set(pq.read_schema(self._episode_files[0]).names)
+        for path, indices in files.items():
+            found = _episode_rows(path, float(self.fps))
+            for index in found:
+                if index not in indices:
+                    raise SourceError(
+                        f"{path}: has rows of episode {index}, which meta/episodes does not place there"
+                    )
+            for index in indices:
+                if index not in found:
+                    raise SourceError(f"{path}: has no rows of episode {index}")
+                first, length = found[index]
+                if length != listed[index]:
+                    raise SourceError(
+                        f"{path}: episode {index} has {length} rows, "
+                        f"its length in meta/episodes is {listed[index]}"
+                    )
+                self._places[index] = _Place(path, first)
+            if list(found) != indices:
+                raise SourceError(f"{path}: its episodes are in another order than in meta/episodes")
+        return [Episode(index, length) for index, length in listed.items()]
+
+    def _check_totals(self) -> None:
+        for key, found in (
+            ("total_episodes", len(self.episodes)),
+            ("total_frames", sum(episode.length for episode in self.episodes)),
+        ):
+            said = self._info.get(key)
+            if said is not None and said != found:
+                raise SourceError(
+                    f"{self.root}: meta/info.json says {key} {said}, meta/episodes has {found}; "
+                    "a file of the dataset is missing, or info.json is wrong"
+                )
+
+    def _check_tasks(self) -> None:
+        path = self.root / "meta/tasks.parquet"
+        try:
+            names = set(pq.read_table(path).column_names)
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{path}: cannot be read: {error}") from None
+        if "task_index" not in names:
+            raise SourceError(f"{path}: has no column task_index")
 
     def _camera(self, key: str) -> Camera:
         info = self._features[key].get("info") or {}
@@ -114,12 +169,12 @@ class LeRobotImages:
 
     def frames(self, camera: str, episode: Episode) -> ParquetImages:
         place = self._places[episode.index]
-        return ParquetImages([RowRange(self._data_file(place), place.first_row, episode.length)], camera)
+        return ParquetImages([RowRange(place.path, place.first_row, episode.length)], camera)
 
     def image_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         wanted: dict[Path, int] = {}
         for episode in episodes:
-            path = self._data_file(self._places[episode.index])
+            path = self._places[episode.index].path
             wanted[path] = wanted.get(path, 0) + episode.length
         total = 0
         for path, rows in wanted.items():
@@ -138,44 +193,19 @@ class LeRobotImages:
 
     def stats(self) -> dict[str, Any]:
         path = self.root / "meta/stats.json"
-        return _json(path) if path.is_file() else {}
+        return _read_json(path) if path.is_file() else {}
 
     def has_episode_stats(self, feature: str) -> bool:
-        return f"stats/{feature}/mean" in self._episode_columns
+        return all(f"stats/{feature}/{name}" in self._episode_columns for name in _STATISTICS)
 
     def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
         wanted = {episode.index: episode for episode in episodes}
-        files: dict[Path, None] = dict.fromkeys(self._data_file(self._places[e.index]) for e in episodes)
+        files = dict.fromkeys(self._places[episode.index].path for episode in episodes)
         for number, path in enumerate(files):
             for table in _runs(path, self._image_keys):
-                episode = wanted.pop(int(table["episode_index"][0].as_py()), None)
+                episode = wanted.get(int(table["episode_index"][0].as_py()))
                 if episode is not None:
-                    self._check_rows(path, episode, table)
                     yield episode, number, table
-        if wanted:
-            raise SourceError(f"{self.root}: the data files have no rows of episode {min(wanted)}")
-
-    def _check_rows(self, path: Path, episode: Episode, table: pa.Table) -> None:
-        """A table that does not match its own episode list would not match its video either."""
-        where = f"{path}: episode {episode.index}"
-        if table.num_rows != episode.length:
-            raise SourceError(
-                f"{where} has {table.num_rows} rows, its length in meta/episodes is {episode.length}"
-            )
-        numbers = table["frame_index"].to_numpy()
-        wrong = np.flatnonzero(numbers != np.arange(len(numbers)))
-        if wrong.size:
-            at = int(wrong[0])
-            raise SourceError(
-                f"{where}: row {at} has frame_index {numbers[at]}; a frame is missing or doubled"
-            )
-        late = np.abs(table["timestamp"].to_numpy() - numbers / float(self.fps))
-        if late.max() > _TIME_TOLERANCE:
-            at = int(late.argmax())
-            raise SourceError(
-                f"{where}: row {at} has timestamp {table['timestamp'][at].as_py():.6f}, frame {at} at "
-                f"{float(self.fps):g} fps is {at / float(self.fps):.6f}; LeRobot could not find it in a video"
-            )
 
     def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
         wanted = pa.array([episode.index for episode in episodes], pa.int64())
@@ -201,26 +231,83 @@ class LeRobotImages:
         return places
 
     def tasks(self) -> Path:
-        path = self.root / "meta/tasks.parquet"
-        if not path.is_file():
-            raise SourceError(f"{path} is missing")
-        return path
-
-    def _data_file(self, place: _Place) -> Path:
-        return self.root / self._data_path.format(chunk_index=place.chunk, file_index=place.file)
+        return self.root / "meta/tasks.parquet"
 
 
-def _runs(path: Path, without: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the rows of each episode in a data file, whatever row groups they are in."""
+def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, ...]]:
+    """Yield rows of whole numbers."""
+    try:
+        missing = [name for name in columns if name not in pq.read_schema(path).names]
+        if missing:
+            raise SourceError(f"{path}: has no column {', '.join(missing)}")
+        table = pq.read_table(path, columns=list(columns))
+        lists = [table[name].cast(pa.int64()).to_pylist() for name in columns]
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from None
+    for number, row in enumerate(zip(*lists, strict=True)):
+        if None in row:
+            raise SourceError(f"{path}: row {number} has no value in {columns[row.index(None)]}")
+        yield row
+
+
+def _episode_rows(path: Path, fps: float) -> dict[int, tuple[int, int]]:
+    """Check a data file's rows, and return each episode's first row in it and number of rows.
+
+    Raises:
+        SourceError: a row is missing, doubled, or at a time where LeRobot could not find its frame.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    row = 0
+    for table in _runs(path, (), only=_ROW_COLUMNS):
+        index = int(table["episode_index"][0].as_py())
+        where = f"{path}: episode {index}"
+        if index in found:
+            raise SourceError(f"{where} stands in two places, at row {found[index][0]} and at row {row}")
+        found[index] = (row, table.num_rows)
+        row += table.num_rows
+        numbers = table["frame_index"].to_numpy()
+        wrong = np.flatnonzero(numbers != np.arange(len(numbers)))
+        if wrong.size:
+            at = int(wrong[0])
+            raise SourceError(
+                f"{where}: row {at} has frame_index {numbers[at]}; a frame is missing or doubled"
+            )
+        late = np.flatnonzero(~(np.abs(table["timestamp"].to_numpy() - numbers / fps) <= _TIME_TOLERANCE))
+        if late.size:
+            at = int(late[0])
+            raise SourceError(
+                f"{where}: row {at} has timestamp {table['timestamp'][at].as_py():.6f}, frame {at} at "
+                f"{fps:g} fps is {at / fps:.6f}; LeRobot could not find it in a video"
+            )
+    return found
+
+
+def _runs(path: Path, without: Sequence[str], only: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of each episode in a data file, whatever row groups they are in.
+
+    Args:
+        path: the file.
+        without: columns to leave out.
+        only: the columns to read; None: all others.
+    """
     try:
         file = pq.ParquetFile(path)
-        columns = [name for name in file.schema_arrow.names if name not in without]
-        missing = {"episode_index", "frame_index", "timestamp", "index"} - set(columns)
-        if missing:
-            raise SourceError(f"{path}: has no column {', '.join(sorted(missing))}")
+        schema = file.schema_arrow
+        columns = [name for name in schema.names if name not in without and (only is None or name in only)]
+        for name in _ROW_COLUMNS:
+            at = schema.get_field_index(name)
+            kind = schema.field(at).type if at >= 0 else None
+            if kind is None or not (
+                pa.types.is_integer(kind) or (name == "timestamp" and pa.types.is_floating(kind))
+            ):
+                raise SourceError(f"{path}: its column {name} is {kind or 'missing'}; numbers are expected")
+        _check_metadata(path, schema)
         pending: pa.Table | None = None
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=columns)
+            for name in _ROW_COLUMNS:
+                if table[name].null_count:
+                    raise SourceError(f"{path}: its column {name} has rows without a value")
             if pending is not None:
                 table = pa.concat_tables([pending, table])
             numbers = table["episode_index"].to_numpy()
@@ -234,10 +321,22 @@ def _runs(path: Path, without: Sequence[str]) -> Iterator[pa.Table]:
         raise SourceError(f"{path}: cannot be read: {error}") from None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _check_metadata(path: Path, schema: pa.Schema) -> None:
+    """The schema's own descriptions of the columns, which are brought into step, must be readable."""
+    for key, part in ((b"huggingface", "info"), (b"pandas", "columns")):
+        text = (schema.metadata or {}).get(key)
+        try:
+            known = text is None or part in json.loads(text)
+        except (ValueError, TypeError):
+            known = False
+        if not known:
+            raise SourceError(f"{path}: its schema metadata {key.decode()!r} cannot be read")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise SourceError(f"{path}: is not a JSON object")

@@ -15,9 +15,9 @@ import pyarrow as pa
 from ffenc.codecs.suggest import accepted
 from ffenc.config.framerate import fps_number
 from ffenc.config.preset import IMAGE_PREFIX
-from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, Camera, Episode
+from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, Camera, Episode, check_key
 from ffenc.errors import ConfigError, FfencWarning, SourceError
-from ffenc.frames.sources import DEPTH_SUFFIXES, IMAGE_SUFFIXES, ImageFiles, image_files
+from ffenc.frames.sources import IMAGE_SUFFIXES, OTHER_SUFFIXES, ImageFiles, image_files
 
 LAYOUTS = (
     "episode_*/CAMERA/*.png, images/CAMERA/episode_*/frame_*.png (LeRobot's), "
@@ -39,7 +39,6 @@ class PngTree:
     Raises:
         SourceError: no frames, a gap, a frame that is cut short or unlike the others, cameras of
             different lengths.
-
     """
 
     def __init__(
@@ -149,7 +148,7 @@ class PngTree:
                         "index": numbers + start,
                         "task_index": zeros,
                     },
-                    metadata={"huggingface": "{}"},
+                    metadata={"huggingface": '{"info": {}}'},
                 ),
             )
             start += episode.length
@@ -178,7 +177,6 @@ def chosen_cameras(keys: Sequence[str], names: Sequence[str]) -> list[str]:
 
     Raises:
         ConfigError: a name is not among them.
-
     """
     wanted = {name if name in keys else camera_key(name) for name in names}
     for name in names:
@@ -198,22 +196,23 @@ def find_folders(root: Path) -> list[dict[str, Path]]:
 
     Raises:
         SourceError: the tree is of no known layout, or its episode numbers have a gap.
-
     """
     by_camera = root / "images" if (root / "images").is_dir() else root
     episodes = _episode_folders(root)
     if episodes:
-        found = [
-            {camera_key(folder.name): folder for folder in _subfolders(episode) if _has_images(folder)}
-            for episode in episodes
-        ]
+        found = [_cameras_of(episode) for episode in episodes]
     else:
         cameras = {folder.name: _episode_folders(folder) for folder in _subfolders(by_camera)}
         cameras = {name: folders for name, folders in cameras.items() if folders}
         if cameras:
             names = sorted({folder.name for folders in cameras.values() for folder in folders}, key=_number)
             found = [
-                {camera_key(c): f for c, folders in cameras.items() for f in folders if f.name == name}
+                {
+                    check_key(camera_key(c), root): f
+                    for c, folders in cameras.items()
+                    for f in folders
+                    if f.name == name
+                }
                 for name in names
             ]
         elif _has_images(root):
@@ -226,8 +225,23 @@ def find_folders(root: Path) -> list[dict[str, Path]]:
     return found
 
 
+def _cameras_of(episode: Path) -> dict[str, Path]:
+    cameras: dict[str, Path] = {}
+    for folder in filter(_has_images, _subfolders(episode)):
+        key = check_key(camera_key(folder.name), episode)
+        if key in cameras:
+            raise SourceError(
+                f"{episode}: {cameras[key].name} and {folder.name} are the same camera; keep one"
+            )
+        cameras[key] = folder
+    return cameras
+
+
 def _episode_folders(root: Path) -> list[Path]:
-    folders = [f for f in _subfolders(root) if re.fullmatch(r"episode[_-]?\d+", f.name)]
+    folders = sorted(f for f in root.iterdir() if re.fullmatch(r"episode[_-]?\d+", f.name))
+    for folder in folders:
+        if not folder.is_dir():
+            raise SourceError(f"{folder}: is not a folder that can be read (a broken link?)")
     folders.sort(key=lambda folder: _number(folder.name))
     numbers = [_number(folder.name) for folder in folders]
     if (numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers)))) or (
@@ -249,4 +263,4 @@ def _subfolders(root: Path) -> list[Path]:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(f.suffix.lower() in (*IMAGE_SUFFIXES, *DEPTH_SUFFIXES) for f in folder.iterdir())
+    return any(f.suffix.lower() in (*IMAGE_SUFFIXES, *OTHER_SUFFIXES) for f in folder.iterdir())

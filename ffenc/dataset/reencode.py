@@ -24,7 +24,7 @@ from ffenc.dataset.png_tree import PngTree, chosen_cameras
 from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode
 from ffenc.dataset.staging import Staging, check_destination, write_json
 from ffenc.dataset.tables import TableWriter, VideoPlace
-from ffenc.errors import ConfigError, DestinationError, SourceError, VerificationError
+from ffenc.errors import ConfigError, DestinationError, FfmpegError, SourceError, VerificationError
 from ffenc.ffmpeg.join import join_files
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation
@@ -50,7 +50,6 @@ class Stream:
         encoding: how it is encoded.
         compute_stats: the source has no statistics of it.
         image_bytes: bytes its images take.
-
     """
 
     camera: str
@@ -70,7 +69,6 @@ class ReencodePlan:
         episodes: those chosen.
         streams: one a camera.
         workers: encodes at once.
-
     """
 
     source: DatasetSource
@@ -121,7 +119,6 @@ class ReencodeSummary:
         resumed: encodes that an earlier run had finished.
         outdated: encodes of an earlier run that did not fit: other settings, versions or frames.
         cameras: for each, its codec, encoder and bytes.
-
     """
 
     destination: Path
@@ -180,15 +177,15 @@ def open_source(
     Raises:
         SourceError: neither, or damaged.
         ConfigError: a PNG tree without a frame rate, or a frame rate that is not the dataset's.
-
     """
     folder = Path(root)
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
     if (folder / "meta/info.json").is_file():
         dataset = LeRobotImages(folder)
-        if task is not None:
-            raise ConfigError("--task is for PNG trees; this dataset has its own tasks")
+        for name, value in (("--task", task), ("--start-number", start_number)):
+            if value is not None:
+                raise ConfigError(f"{name} is for PNG trees; this is a dataset, which has its own")
         return dataset
     if fps is None:
         raise ConfigError(
@@ -227,10 +224,12 @@ def plan_reencode(
     target = Path(destination)
     check_destination(target)
     robot = preset if isinstance(preset, RobotPreset) else load_preset(preset, overrides)
-    has_rate = preset is not None or any(key == ("fps",) for key, _ in overrides)
+    _refuse_nesting(Path(source), target)
+    said = robot.fps if any(key == ("fps",) for key, _ in overrides) else None
+    fps = said if fps is None else fps
     opened = open_source(
         source,
-        fps=fps if fps is not None else robot.fps if has_rate else None,
+        fps=robot.fps if fps is None and preset is not None else fps,
         task=task,
         robot_type=robot.robot_type,
         cameras=cameras,
@@ -317,7 +316,6 @@ def reencode_dataset(
         DestinationError: the destination is taken or cannot be written.
         ToolchainError: no FFmpeg here can do it.
         FfmpegError, VerificationError: an encode failed, or its result is not what was asked for.
-
     """
     plan = plan_reencode(
         source,
@@ -368,6 +366,13 @@ def estimate(plan: ReencodePlan) -> Estimate:
             video_bytes += output.stat().st_size / len(frames) * plan.rows
             sampled += len(frames)
     return Estimate(round(video_bytes), seconds / plan.workers, sampled)
+
+
+def _refuse_nesting(source: Path, destination: Path) -> None:
+    """A source is only read; a result inside it would change it."""
+    outer, inner = source.resolve(), destination.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise DestinationError(f"{destination} and {source} are inside each other; choose a folder beside it")
 
 
 class _First:
@@ -487,7 +492,7 @@ class _Job:
         record.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         histogram = RgbHistogram(tap.width, tap.height) if tap else None
-        with published(path) as temporary:
+        with _named(unit), published(path) as temporary:
             with self._slots, self._progress.part() as on_frames:
                 encode_frames(
                     stream.encoding,
@@ -552,6 +557,16 @@ class _Job:
             first = first or info
         assert first is not None
         return places, first, total
+
+
+@contextmanager
+def _named(unit: _Unit) -> Iterator[None]:
+    """Say in an error which episode of which camera it is about."""
+    try:
+        yield
+    except (FfmpegError, VerificationError) as error:
+        error.args = (f"{unit.stream.camera}, episode {unit.episode.index}: {error}",)
+        raise
 
 
 def _groups(pieces: Sequence[_Piece], limit: float) -> Iterator[list[_Piece]]:

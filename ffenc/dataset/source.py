@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from ffenc.errors import SourceError
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.sources import FrameSource
 
@@ -25,6 +27,17 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 
+def check_key(key: str, where: Path) -> str:
+    """Return a camera's key, which becomes part of a path, if it is only a name.
+
+    Raises:
+        SourceError: it holds a path separator or a control character.
+    """
+    if re.search(r"[/\\\x00-\x1f]", key) or key.strip(".") == "":
+        raise SourceError(f"{where}: {key!r} cannot be the name of a camera; rename it")
+    return key
+
+
 @dataclass(frozen=True)
 class Camera:
     """One image stream.
@@ -33,7 +46,6 @@ class Camera:
         key: its feature, such as ``observation.images.top``.
         depth: holds depth maps.
         header: shape and kind of its images; None for a depth stream, which is not read.
-
     """
 
     key: str
@@ -48,7 +60,6 @@ class Episode:
     Attributes:
         index: its number there.
         length: frames of each camera, and rows of the table.
-
     """
 
     index: int

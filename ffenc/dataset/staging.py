@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +30,6 @@ class Staging:
     Raises:
         DestinationError: the destination is taken, another run writes it, or an interrupted run's pieces
             are there and ``resume`` was not asked for.
-
     """
 
     def __init__(self, destination: Path, *, resume: bool) -> None:
@@ -39,9 +40,11 @@ class Staging:
         self.dataset = self.folder / "dataset"
         self._resume = resume
         self._lock: IO[str] | None = None
+        self._made: list[Path] = []
 
     def __enter__(self) -> Self:
         try:
+            self._made = [p for p in self.folder.parents if not p.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / "lock").open("a", encoding="utf-8")
         except OSError as error:
@@ -70,6 +73,9 @@ class Staging:
         shutil.rmtree(self.dataset, ignore_errors=True)
         if not self.has_pieces():
             shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # those that hold something by now stay
+                for parent in self._made:
+                    parent.rmdir()
         self._unlock()
 
     def has_pieces(self) -> bool:
@@ -81,7 +87,6 @@ class Staging:
 
         Raises:
             DestinationError: something has come to the destination in the meantime.
-
         """
         for path in self.dataset.rglob("*"):
             if path.is_dir():
@@ -105,16 +110,17 @@ def check_destination(destination: Path) -> None:
 
     Raises:
         DestinationError: it exists and is not an empty folder, or its name cannot be used.
-
     """
-    if "\n" in str(destination):
+    if re.search(r"[\x00-\x1f]", str(destination)):
+        raise DestinationError(f"{str(destination)!r}: control characters in a path are not supported")
+    if destination.is_symlink() or os.path.ismount(destination):
         raise DestinationError(
-            f"{str(destination)!r}: a newline in a path is not supported; choose another name"
+            f"{destination} is a link or a mount point, which no folder can be moved to; name a folder in it"
         )
     if destination.is_dir():
         if any(destination.iterdir()):
             raise DestinationError(f"{destination} exists and is not empty; choose another name or delete it")
-    elif destination.exists() or destination.is_symlink():
+    elif destination.exists():
         raise DestinationError(f"{destination} exists and is not a folder; choose another name")
 
 

@@ -21,7 +21,6 @@ def column_stats(values: npt.NDArray[Any]) -> Stats:
 
     Returns:
         lists of one number a column; ``count`` is ``[N]``.
-
     """
     table = np.asarray(values, np.float64).reshape(len(values), -1)
     stats: Stats = {
@@ -48,7 +47,14 @@ class Aggregate:
         self._sums: dict[str, Array] = {}
 
     def add(self, stats: Mapping[str, Any]) -> None:
-        """Add one episode's statistics."""
+        """Add one episode's statistics.
+
+        Raises:
+            ValueError: one of min, max, mean, std or count is missing.
+        """
+        missing = [name for name in ("min", "max", "mean", "std", "count") if stats.get(name) is None]
+        if missing:
+            raise ValueError(f"no {missing[0]}")
         count = int(np.asarray(stats["count"]).reshape(-1)[0])
         values = {k: np.asarray(v, np.float64) for k, v in stats.items() if k != "count" and v is not None}
         sums = {k: v * count for k, v in values.items() if k not in ("min", "max", "std")}

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ffenc.dataset.source import DATA_PATH, EPISODES_PATH, VIDEO_PATH, DatasetSource, Episode
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import Aggregate, column_stats
+from ffenc.errors import SourceError
 from ffenc.frames.statistics import Stats
 
 # Their values follow from an episode's place in the dataset, which changes when others are left out.
@@ -50,7 +51,6 @@ class TableWriter:
         videos: camera -> each chosen episode's place, in order.
         blocks: camera -> info block.
         image_stats: camera -> each chosen episode's statistics, for cameras without any in the source.
-
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class TableWriter:
         metadata = dict(schema.metadata or {})
         names = set(schema.names)
         if b"huggingface" in metadata:
-            known = json.loads(metadata[b"huggingface"]).get("info", {}).get("features", {})
+            known = json.loads(metadata[b"huggingface"])["info"].get("features", {})
             features = {n: known.get(n) or _huggingface_type(schema.field(n).type) for n in schema.names}
             metadata[b"huggingface"] = json.dumps({"info": {"features": features}}).encode()
         if b"pandas" in metadata:
@@ -217,8 +217,11 @@ class TableWriter:
             named = {name.removeprefix(prefix): stats[name] for name in stats if name.startswith(prefix)}
             for row in range(table.num_rows):
                 values = {name: column[row].as_py() for name, column in named.items()}
-                if values.get("count") is not None:
+                try:
                     aggregates.setdefault(key, Aggregate()).add(values)
+                except ValueError as error:
+                    number = self._episodes[part.start + row].index
+                    raise SourceError(f"meta/episodes: stats/{key} of episode {number}: {error}") from None
         last = {
             "meta/episodes/chunk_index": pa.array([self._place(file)[0]] * len(lengths), pa.int64()),
             "meta/episodes/file_index": pa.array([self._place(file)[1]] * len(lengths), pa.int64()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -32,11 +33,10 @@ def join_files(
 
     Raises:
         FfmpegError: ffmpeg failed.
-
     """
     lines = ["ffconcat version 1.0"]
     for piece in pieces:
         quoted = file_url(str(piece)).replace("'", r"'\''")
         lines.append(f"file '{quoted}'")
     command = compile_join(fps, output=str(output), tag=tag, program=toolchain.ffmpeg)
-    run_fed(command, ["\n".join(lines).encode() + b"\n"], cancellation=cancellation)
+    run_fed(command, [os.fsencode("\n".join(lines)) + b"\n"], cancellation=cancellation)

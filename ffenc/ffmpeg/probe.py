@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS
 from ffenc.compiler.command import file_url
@@ -44,7 +42,6 @@ class StreamInfo:
         extradata_hash: of the decoder configuration; files can be joined where it is the same.
         times: presentation time of every frame in ticks, ascending; None unless asked for.
         key_frames: indices of the key frames in that order; None unless asked for.
-
     """
 
     codec: str
@@ -76,7 +73,6 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
     Raises:
         SourceError: the file does not exist, cannot be read as video, or has no video stream.
         ToolchainError: there is no ffprobe.
-
     """
     program = ffprobe or find_ffprobe()
     if not Path(path).is_file():
@@ -84,23 +80,28 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
     packets = ["-show_entries", "packet=stream_index,pts,flags"] if times else []
     command = [program, "-hide_banner", "-loglevel", "error", "-show_streams", "-show_data_hash", "sha256"]
     try:
-        answer = json.loads(run_asked([*command, *packets, "-of", "json", file_url(str(path))]))
+        # Line by line: the JSON of a long file's packets would take hundreds of megabytes.
+        answer = run_asked([*command, *packets, "-of", "compact", file_url(str(path))]).splitlines()
     except FfmpegError as error:
         reason = error.stderr[-1] if error.stderr else "ffprobe gave no reason"
         raise SourceError(f"{path} cannot be read as a video: {reason}") from None
-    streams: list[dict[str, Any]] = answer.get("streams", [])
+    streams = [_fields(line) for line in answer if line.startswith("stream|")]
     video = next((s for s in streams if s.get("codec_type") == "video"), None)
     if video is None:
         raise SourceError(f"{path} has no video stream")
     audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
     stamps = keys = None
     if times:
-        own = [p for p in answer.get("packets", []) if p.get("stream_index") == video["index"]]
-        if any("pts" not in p for p in own):
-            raise SourceError(f"{path} has frames without a time")
-        own.sort(key=lambda p: int(p["pts"]))
-        stamps = tuple(int(p["pts"]) for p in own)
-        keys = tuple(i for i, p in enumerate(own) if "K" in p["flags"])
+        own = []
+        for line in answer:
+            if line.startswith(f"packet|stream_index={video['index']}|"):
+                fields = _fields(line)
+                if not fields["pts"].lstrip("-").isdigit():
+                    raise SourceError(f"{path} has frames without a time")
+                own.append((int(fields["pts"]), "K" in fields["flags"]))
+        own.sort()
+        stamps = tuple(pts for pts, _ in own)
+        keys = tuple(i for i, (_, key) in enumerate(own) if key)
     return StreamInfo(
         codec=video.get("codec_name", "unknown"),
         pix_fmt=video.get("pix_fmt", "unknown"),
@@ -121,24 +122,26 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
     )
 
 
+def _fields(line: str) -> dict[str, str]:
+    return dict(field.partition("=")[::2] for field in line.split("|")[1:])
+
+
 def _fraction(text: str | None) -> Fraction:
     numerator, _, denominator = (text or "0/1").partition("/")
     return Fraction(int(numerator), int(denominator or 1)) if denominator != "0" else Fraction(0)
 
 
 def _tag(text: str | None) -> str | None:
-    return None if text in (None, "unknown", "unspecified", "reserved") else text
+    return None if text in (None, "unknown", "unspecified", "reserved", "N/A") else text
 
 
-def _frame_count(video: dict[str, Any], program: str, path: str | Path) -> int:
+def _frame_count(video: dict[str, str], program: str, path: str | Path) -> int:
     """From the container's index, or by counting packets where it has none (a stream, Matroska)."""
-    if str(video.get("nb_frames", "")).isdigit():
+    if video.get("nb_frames", "").isdigit():
         return int(video["nb_frames"])
     query = ["-count_packets", "-select_streams", "v:0", "-show_entries", "stream=nb_read_packets"]
-    answer = json.loads(
-        run_asked([program, "-loglevel", "error", *query, "-of", "json", file_url(str(path))])
-    )
-    return int(answer["streams"][0].get("nb_read_packets", 0))
+    answer = run_asked([program, "-loglevel", "error", *query, "-of", "csv=p=0", file_url(str(path))])
+    return int(answer.strip() or 0)
 
 
 def _channels(pix_fmt: str) -> int:
@@ -149,9 +152,9 @@ def _channels(pix_fmt: str) -> int:
     return 4 if pix_fmt.startswith(("yuva", "rgba", "bgra", "argb", "abgr", "gbrap")) else 3
 
 
-def _audio(stream: dict[str, Any]) -> AudioInfo:
+def _audio(stream: dict[str, str]) -> AudioInfo:
     def number(key: str) -> int | None:
-        return int(stream[key]) if str(stream.get(key, "")).isdigit() else None
+        return int(stream[key]) if stream.get(key, "").isdigit() else None
 
     return AudioInfo(
         codec=stream.get("codec_name", "unknown"),

@@ -82,7 +82,6 @@ class Log:
         lines: its last lines, without progress reports.
         faults: lines at error level, which FFmpeg may write and still exit with 0.
         head: its first lines, where encoders name their version.
-
     """
 
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
@@ -118,7 +117,6 @@ class FfmpegProcess:
 
     Raises:
         ToolchainError: the program cannot be started.
-
     """
 
     def __init__(
@@ -162,7 +160,6 @@ class FfmpegProcess:
 
         Returns:
             False when it takes no more, because it has ended or hangs: :meth:`finish` says why.
-
         """
         view = memoryview(data).cast("B")
         descriptor = self._stdin.fileno()
@@ -189,7 +186,6 @@ class FfmpegProcess:
         Raises:
             FfmpegError: it failed, hung, or wrote an error line; the text holds command and last lines.
             Cancelled: it was ended from outside.
-
         """
         self._close_stdin()
         try:
@@ -215,7 +211,9 @@ class FfmpegProcess:
         said = list(self.log.lines)
         # Faults first reported tell the cause; the last lines may be only their echo.
         lines = [line for line in self.log.faults[:4] if line not in said[-8:]] + said[-8:]
-        return FfmpegError(reason, command=self.command, returncode=self._process.returncode, stderr=lines)
+        code = self._process.returncode
+        killed = code in (-signal.SIGKILL, -signal.SIGTERM) and not self._stalled
+        return FfmpegError(reason, command=self.command, returncode=code, stderr=lines, killed=killed)
 
     def _close_stdin(self) -> None:
         with contextlib.suppress(OSError):
@@ -310,7 +308,6 @@ def run_fed(
 
     Raises:
         FfmpegError: it failed. An error that ``pieces`` raises ends the program and is passed on.
-
     """
     with FfmpegProcess(
         command,
@@ -331,7 +328,6 @@ def run_asked(command: Sequence[str], *, timeout: float = STALL_SECONDS) -> str:
     Raises:
         ToolchainError: it cannot be started.
         FfmpegError: it failed or did not answer in ``timeout`` seconds.
-
     """
     cancellation = Cancellation()
     process = _start(command, cancellation, stdin=False, stdout=True)

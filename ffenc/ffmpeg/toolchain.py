@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ffenc.errors import FfencError, ToolchainError
+from ffenc.errors import FfencError, FfmpegError, ToolchainError
 from ffenc.ffmpeg.process import run_asked
 
 MIN_VERSION = (5, 1)  # the first with svtav1-params
@@ -28,7 +28,6 @@ class Toolchain:
     Attributes:
         ffmpeg, ffprobe: paths.
         version: ffmpeg's own version text, such as ``5.1.9-0+deb12u1``.
-
     """
 
     ffmpeg: str
@@ -46,7 +45,6 @@ def toolchains(ffmpeg: str | None = None, ffprobe: str | None = None) -> list[To
 
     Raises:
         ToolchainError: there is none, or the named one does not run or is too old.
-
     """
     named = ffmpeg or os.environ.get("FFENC_FFMPEG")
     probe = find_ffprobe(ffprobe)
@@ -68,11 +66,12 @@ def find_ffprobe(named: str | None = None) -> str:
 
     Raises:
         ToolchainError: there is none.
-
     """
     named = named or os.environ.get("FFENC_FFPROBE")
     if named:
-        return _program(named, "ffprobe")
+        program = _program(named, "ffprobe")
+        program_version(program, "ffprobe")
+        return program
     for path in (_packaged_ffprobe(), shutil.which("ffprobe")):
         if path:
             return path
@@ -90,17 +89,19 @@ def _checked(ffmpeg: str, ffprobe: str) -> Toolchain:
 
 
 @lru_cache
-def program_version(program: str) -> str:
+def program_version(program: str, name: str = "ffmpeg") -> str:
     """Return what an FFmpeg program says of its version.
 
     Raises:
-        ToolchainError: it cannot be started, or is not an FFmpeg program.
-
+        ToolchainError: it cannot be started, or is not the program ``name`` says.
     """
-    first = (run_asked([program, "-version"], timeout=20).splitlines() or [""])[0]
-    match = re.match(r"ff\w+ version (\S+)", first)
+    try:
+        first = (run_asked([program, "-version"], timeout=20).splitlines() or [""])[0]
+    except FfmpegError as error:
+        first = f"exit status {error.returncode}"
+    match = re.match(rf"{name} version (\S+)", first)
     if match is None:
-        raise ToolchainError(f"{program} is not an FFmpeg program: it says {first!r}")
+        raise ToolchainError(f"{program} is not {name}: it says {first!r}")
     return match[1]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,7 +17,14 @@ from ffenc.codecs.table import AUTO_FALLBACK, AUTO_ORDER, codec_for
 from ffenc.compiler.command import FrameFormat, SampleTap, check_size, compile_command
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
-from ffenc.errors import ConfigError, DestinationError, FfmpegError, SourceError, ToolchainError
+from ffenc.errors import (
+    ConfigError,
+    DestinationError,
+    FfencWarning,
+    FfmpegError,
+    SourceError,
+    ToolchainError,
+)
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation, Log, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
@@ -40,7 +48,6 @@ class Encoding:
         encoder_threads: threads the encoder may use; None leaves it to the encoder.
         toolchain: the programs.
         encoder_version: the encoder library's version, "" where it does not tell.
-
     """
 
     config: VideoEncoderConfig
@@ -69,7 +76,7 @@ class Encoding:
 
 def partial_path(path: Path) -> Path:
     """A hidden name beside ``path`` to write to until the result is verified; the ending stays."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    return path.with_name(f".{path.stem[:40]}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
 
 
 @contextlib.contextmanager
@@ -104,7 +111,6 @@ def check_frames(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterato
 
     Raises:
         SourceError: not an image, cut short, or of another size or kind; the text names the frame.
-
     """
     for frame in frames:
         found = read_header(frame.data, frame.name)
@@ -146,7 +152,6 @@ def encode_frames(
     Raises:
         SourceError: a frame is damaged; the text names it.
         FfmpegError: the encode failed for another reason.
-
     """
     try:
         return run_fed(
@@ -212,24 +217,36 @@ def prepare(
     Raises:
         ConfigError: settings that cannot be encoded whatever the machine.
         ToolchainError: no toolchain can run them; the text says what each one said.
-
     """
     check_size(config, width, height)
-    failures = []
+    failures: list[tuple[Toolchain, FfmpegError]] = []
     for toolchain in candidates if candidates is not None else toolchains():
         encoding = Encoding(config, width, height, fps, frames, encoder_threads, toolchain)
         if config.vcodec == "auto":
             for name in (*AUTO_ORDER, AUTO_FALLBACK):
-                with contextlib.suppress(FfmpegError, ConfigError):
+                try:
                     return _tried(replace(encoding, config=config.resolve(name)), first_frames)
-            failures.append((toolchain, "not even libsvtav1 runs"))
+                except FfmpegError as error:
+                    if error.killed:
+                        raise
+                    last = error
+                except ConfigError:
+                    continue
+            failures.append((toolchain, last))
             continue
         try:
-            return _tried(encoding, first_frames)
+            tried = _tried(encoding, first_frames)
         except FfmpegError as error:
-            failures.append((toolchain, str(error)))
+            if error.killed:
+                raise
+            failures.append((toolchain, error))
+            continue
+        for passed_over, failure in failures:
+            text = f"{passed_over.ffmpeg} was passed over for {toolchain.ffmpeg}: {failure.cause}"
+            warnings.warn(text, FfencWarning, stacklevel=2)
+        return tried
     encoder = config.vcodec if config.vcodec == "auto" else codec_for(config.vcodec).encoder
-    reasons = "\n".join(f"{t.ffmpeg} ({t.version}): {reason}" for t, reason in failures)
+    reasons = "\n".join(f"{t.ffmpeg} ({t.version}): {failure}" for t, failure in failures)
     raise ToolchainError(
         f"{width}x{height} {config.pix_fmt} with {encoder} cannot be encoded here.\n{reasons}"
     )
@@ -284,7 +301,6 @@ def encode(
         DestinationError: ``output`` exists or cannot be written.
         ToolchainError: no FFmpeg here can do it.
         FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
-
     """
     target = checked_output(output, overwrite=overwrite)
     if isinstance(source, str | Path):
@@ -330,7 +346,6 @@ def refuse_depth(header: ImageHeader, where: str) -> None:
 
     Raises:
         SourceError: the samples are 16-bit.
-
     """
     if header.bits == 16:
         raise SourceError(
@@ -345,7 +360,6 @@ def checked_output(output: str | Path, *, overwrite: bool) -> Path:
     Raises:
         ConfigError: not an ``.mp4`` name.
         DestinationError: it exists, or its folder does not.
-
     """
     target = Path(output)
     if target.suffix.lower() != ".mp4":

@@ -28,7 +28,6 @@ class ImageHeader:
         width, height: pixels.
         bits: of one sample; 16 means a depth map in robot data.
         channels: samples a pixel has; 2 and 4 include alpha.
-
     """
 
     format: ImageFormat
@@ -59,7 +58,6 @@ def read_header(data: bytes | memoryview, name: str) -> ImageHeader:
 
     Raises:
         SourceError: it is neither, or ends before its header does.
-
     """
     head = bytes(data[:HEADER_BYTES])
     if head.startswith(_PNG_SIGNATURE) and len(head) == HEADER_BYTES and head[12:16] == b"IHDR":
@@ -104,7 +102,6 @@ def whole_image(data: bytes, header: ImageHeader, name: str) -> bytes:
 
     Raises:
         SourceError: the image is cut short.
-
     """
     if has_end(data[-64:], header.format):
         return data
@@ -126,7 +123,6 @@ def find_fault(data: bytes) -> str | None:
 
     Returns:
         what is wrong, or None where nothing is found (JPEG images have no checksums to look at).
-
     """
     if not is_png(data):
         return None

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.errors import SourceError
-from ffenc.frames.sources import EncodedFrame
+from ffenc.frames.sources import EncodedFrame, files_fingerprint
 
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8
@@ -50,7 +50,6 @@ class ParquetImages:
     Args:
         rows: where they are; several ranges follow each other.
         column: name of the ``struct<bytes, path>`` column.
-
     """
 
     def __init__(self, rows: Sequence[RowRange], column: str) -> None:
@@ -68,11 +67,8 @@ class ParquetImages:
                 at += 1
 
     def fingerprint(self) -> str:
-        parts = []
-        for part in self.rows:
-            status = part.path.stat()
-            parts.append(f"{part.path.name} {status.st_size} {status.st_mtime_ns} {part.first}+{part.count}")
-        return f"{self.column}: " + "; ".join(parts)
+        rows = ", ".join(f"{part.first}+{part.count}" for part in self.rows)
+        return f"{self.column} {rows} {files_fingerprint(part.path for part in self.rows)}"
 
 
 def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
@@ -84,7 +80,6 @@ def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
 
     Raises:
         SourceError: the file is damaged, the column is missing, a row has no image, or the file is shorter.
-
     """
     try:
         with pq.ParquetFile(rows.path, pre_buffer=False) as file, rows.path.open("rb") as raw:
@@ -103,7 +98,7 @@ def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
                 raise SourceError(
                     f"{rows.path}: has {offset} rows, {end} were expected; the file is cut short"
                 )
-    except (pa.ArrowException, OSError, struct.error, IndexError) as error:
+    except (pa.ArrowException, OSError, struct.error, LookupError, TypeError, ValueError) as error:
         raise SourceError(f"{rows.path}: column {column} cannot be read: {error}") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,8 @@ from ffenc.errors import SourceError
 from ffenc.frames.images import HEADER_BYTES, ImageHeader, has_end, is_png, read_header, whole_image
 
 IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
-DEPTH_SUFFIXES = (".tif", ".tiff")
+# Frames of a kind that is not read, which must not be passed over in silence.
+OTHER_SUFFIXES = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".exr", ".npy")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,6 @@ class EncodedFrame:
     Attributes:
         name: what to call it in an error: a path, or dataset, row and column.
         data: PNG or JPEG bytes.
-
     """
 
     name: str
@@ -45,12 +45,21 @@ class FrameSource(Protocol):
         """A text that changes when the source's files do."""
 
 
+def files_fingerprint(paths: Iterable[Path]) -> str:
+    """Return a text that changes when other files are meant, or one of them has been written to."""
+    digest = hashlib.sha256()
+    for path in paths:
+        status = path.stat()
+        digest.update(os.fsencode(path.resolve()))
+        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode())
+    return digest.hexdigest()
+
+
 class ImageFiles:
     """Image files as a frame source.
 
     Args:
         paths: the files in frame order.
-
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -67,11 +76,7 @@ class ImageFiles:
                 raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for path in self.paths:
-            status = path.stat()
-            digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
+        return files_fingerprint(self.paths)
 
     def check(self) -> ImageHeader:
         """Look at every file's header and end, without reading what is between.
@@ -81,7 +86,6 @@ class ImageFiles:
 
         Raises:
             SourceError: a file that is no image, is cut short, or differs in size or kind; the text names it.
-
         """
         first: ImageHeader | None = None
         for path in self.paths:
@@ -95,7 +99,7 @@ class ImageFiles:
                 first.bits == 16,
             ):
                 raise SourceError(
-                    f"{path}: is a {header}, but {self.paths[0].name} is a {first}: "
+                    f"{path}: is a {header}, but {self.paths[0]} is a {first}: "
                     "the frames of one video must be alike"
                 )
         if first is None:
@@ -131,17 +135,24 @@ def image_files(folder: Path, *, start_number: int | None = None) -> ImageFiles:
 
     Raises:
         SourceError: no images, two kinds, a name without a number, a missing or doubled number.
-
     """
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+        entries = sorted((e for e in os.scandir(folder) if e.name[0] != "."), key=lambda e: e.name)
     except OSError as error:
         raise SourceError(f"{folder}: cannot be read: {error.strerror}") from None
-    images = [n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES and not n.startswith(".")]
-    if not images and any(Path(n).suffix.lower() in DEPTH_SUFFIXES for n in names):
+    images = [entry.name for entry in entries if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
+    others = [entry.name for entry in entries if Path(entry.name).suffix.lower() in OTHER_SUFFIXES]
+    for entry in entries:
+        if entry.name in images and not entry.is_file():
+            raise SourceError(f"{folder / entry.name}: is not a file that can be read (a broken link?)")
+    if not images and any(Path(n).suffix.lower() in (".tif", ".tiff") for n in others):
         raise SourceError(
             f"{folder}: holds TIFF images, a depth stream, which cannot be encoded yet; "
             "leave it out with --cameras"
+        )
+    if others:
+        raise SourceError(
+            f"{folder / others[0]}: only PNG and JPEG frames are read; convert it, or move it away"
         )
     if not images:
         raise SourceError(f"{folder}: holds no PNG or JPEG images")

@@ -31,7 +31,6 @@ class RgbHistogram:
 
     Args:
         width, height: size of the frames that will come, in pixels.
-
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -56,7 +55,6 @@ class RgbHistogram:
 
         Raises:
             ValueError: no frame has come.
-
         """
         if not self.frames:
             raise ValueError("no frames to compute statistics over")

@@ -39,7 +39,6 @@ def verify_video(
 
     Raises:
         VerificationError: a field differs; the text names each with both values.
-
     """
     info = probe(path, times=True, ffprobe=ffprobe)
     assert info.times is not None
@@ -68,7 +67,5 @@ def verify_video(
     if not_key:
         faults.append(f"frame {not_key[0]} must be a key frame and is not")
     if faults:
-        raise VerificationError(
-            f"{path.name}: what was encoded is not what was asked for: " + "; ".join(faults)
-        )
+        raise VerificationError("what was encoded is not what was asked for: " + "; ".join(faults))
     return info

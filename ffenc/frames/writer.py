@@ -47,7 +47,6 @@ class VideoWriter:
 
     Raises:
         ConfigError, DestinationError: settings or a path that cannot be used.
-
     """
 
     def __init__(
@@ -85,7 +84,6 @@ class VideoWriter:
             ConfigError: a wrong shape or dtype.
             ToolchainError: no FFmpeg here can do it (with the first frame).
             FfmpegError: FFmpeg died; the text says why.
-
         """
         import numpy as np  # noqa: PLC0415 - keeps numpy out of commands that write no frames
 
@@ -129,7 +127,6 @@ class VideoWriter:
         Raises:
             FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
             ConfigError: no frame has been written.
-
         """
         if self.info is not None:
             return self.info

@@ -32,7 +32,6 @@ def share_cores(units: int, workers: int | None, threads: int | None) -> tuple[i
 
     Returns:
         workers, and threads a worker (None: one unit alone, which may take what it likes).
-
     """
     chosen = max(1, min(units, workers or min(cores(), MAX_WORKERS)))
     if threads is None and chosen > 1:
@@ -57,7 +56,6 @@ def run_units(
 
     Raises:
         Exception: the first that a unit raised, after all work has ended.
-
     """
     waiting = iter(units)
     running: dict[Future[Result], Unit] = {}

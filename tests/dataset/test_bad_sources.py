@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ffenc import ConfigError, SourceError, reencode_dataset
+from ffenc import ConfigError, DestinationError, SourceError, reencode_dataset
 from tests.conftest import ANGLE, DATASET, TOP, everything_in
 from tests.frames.test_encode import png_with
 
@@ -80,19 +83,18 @@ def test_rows_that_do_not_match_their_episode_are_refused(dataset_copy: Path, tm
     for name, row, value, said in (
         ("frame_index", 5, 6, "episode 0: row 5 has frame_index 6"),
         ("timestamp", 30, 9.0, r"episode 1: row 6 has timestamp 9\.0.*frame 6 at 30 fps is 0\.2"),
-        ("episode_index", 23, 1, "episode 0 has 23 rows, its length in meta/episodes is 24"),
+        ("episode_index", 23, 1, "episode 1: row 0 has frame_index 23"),
     ):
         change_rows(dataset_copy, lambda _, n=name, r=row, v=value: set_column(n, r, v)(original))
         refused(dataset_copy, tmp_path, said, cameras=["angle"])
-        for leftover in tmp_path.glob(".out.ffenc"):
-            import shutil
-
-            shutil.rmtree(leftover)
+        assert not list(tmp_path.glob(".out*"))
 
 
 def test_a_missing_row_is_refused(dataset_copy: Path, tmp_path: Path) -> None:
     change_rows(dataset_copy, lambda table: table.slice(0, 70))
-    refused(dataset_copy, tmp_path, "has 70 rows, 72 were expected", cameras=["angle"])
+    refused(
+        dataset_copy, tmp_path, "episode 2 has 29 rows, its length in meta/episodes is 31", cameras=["angle"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,3 +172,117 @@ def test_odd_sizes_are_refused_before_anything_starts(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((33, 64, 3), np.uint8)).save(folder / "0.png")
     refused(tmp_path / "source", tmp_path, r"observation\.images\.cam: 64x33.*yuv444p", fps=30)
     assert not list(tmp_path.glob(".*"))
+
+
+def change_episodes(source: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    path = source / "meta/episodes/chunk-000/file-000.parquet"
+    original = pq.read_table(DATASET / "meta/episodes/chunk-000/file-000.parquet")
+    pq.write_table(change(original), path)
+
+
+def set_values(name: str, values: list[object]) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.slice(1), "has rows of episode 0, which meta/episodes does not place there"),
+        (lambda t: t.slice(0, 2), "has rows of episode 2, which meta/episodes does not place there"),
+        (lambda t: pa.concat_tables([t.slice(1, 1), t.slice(0, 1), t.slice(2)]), "doubled or out of order"),
+        (set_values("length", [24, 17, 30]), "episode 2 has 31 rows, its length in meta/episodes is 30"),
+        (set_values("length", [24, 0, 31]), "episode 1 has length 0"),
+        (set_values("length", [24, None, 31]), "row 1 has no value in length"),
+        (set_values("data/file_index", [0, 1, 0]), r"file-000\.parquet: has rows of episode 1"),
+        (lambda t: t.drop(["length"]), "has no column length"),
+    ],
+)
+def test_an_episode_list_that_does_not_match_the_rows_is_refused(
+    dataset_copy: Path, tmp_path: Path, change: Callable[[pa.Table], pa.Table], said: str
+) -> None:
+    change_episodes(dataset_copy, change)
+    refused(dataset_copy, tmp_path, said, cameras=["angle"])
+
+
+def test_episodes_that_changed_places_in_the_data_file_are_refused(
+    dataset_copy: Path, tmp_path: Path
+) -> None:
+    change_rows(dataset_copy, lambda t: pa.concat_tables([t.slice(24, 17), t.slice(0, 24), t.slice(41)]))
+    refused(dataset_copy, tmp_path, "another order", cameras=["angle"])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([float("nan")] * 72, "row 0 has timestamp nan"),
+        ([None] * 72, "timestamp has rows without a value"),
+        (["x"] * 72, "timestamp is string; numbers are expected"),
+    ],
+)
+def test_times_that_are_none_are_refused(
+    dataset_copy: Path, tmp_path: Path, values: list[object], said: str
+) -> None:
+    kind = pa.string() if values[0] == "x" else pa.float32()
+    change_rows(
+        dataset_copy,
+        lambda t: t.set_column(t.column_names.index("timestamp"), "timestamp", pa.array(values, kind)),
+    )
+    refused(dataset_copy, tmp_path, said, cameras=["angle"])
+
+
+def test_totals_and_tasks_are_checked(dataset_copy: Path, tmp_path: Path) -> None:
+    path = dataset_copy / "meta/info.json"
+    good = path.read_text()
+    path.write_text(good.replace('"total_episodes": 3', '"total_episodes": 5'))
+    refused(dataset_copy, tmp_path, "says total_episodes 5, meta/episodes has 3", cameras=["angle"])
+    path.write_text(good)
+    (dataset_copy / "meta/tasks.parquet").write_bytes(b"xx")
+    refused(dataset_copy, tmp_path, r"tasks\.parquet: cannot be read", cameras=["angle"])
+
+
+def test_a_camera_named_like_a_path_is_refused(dataset_copy: Path, tmp_path: Path) -> None:
+    path = dataset_copy / "meta/info.json"
+    path.write_text(path.read_text().replace(ANGLE + '"', '../../escape"'))
+    refused(dataset_copy, tmp_path, "cannot be the name of a camera")
+
+
+def test_a_result_inside_its_source_is_refused(dataset_copy: Path, tmp_path: Path) -> None:
+    before = everything_in(tmp_path)
+    for target in (dataset_copy / "out", dataset_copy):
+        with pytest.raises(DestinationError):
+            reencode_dataset(dataset_copy, target, cameras=["angle"])
+    assert everything_in(tmp_path) == before
+
+
+def test_what_would_vanish_from_a_tree_in_silence_is_refused(png_tree: Path, tmp_path: Path) -> None:
+    last = png_tree / "episode_000002/top/frame-000030.png"
+    good = last.read_bytes()
+    last.unlink()
+    last.symlink_to(tmp_path / "nowhere")
+    refused(png_tree, tmp_path, r"frame-000030\.png: is not a file that can be read", fps=30)
+    last.unlink()
+    (last.with_suffix(".webp")).write_bytes(good)
+    refused(png_tree, tmp_path, r"frame-000030\.webp: only PNG and JPEG frames are read", fps=30)
+    last.with_suffix(".webp").unlink()
+    last.write_bytes(good)
+    twin = png_tree / "episode_000000/observation.images.top"
+    twin.mkdir()
+    (twin / "0.png").write_bytes(good)
+    refused(png_tree, tmp_path, "are the same camera", fps=30)
+    shutil.rmtree(twin)
+    (png_tree / "episode_000003").symlink_to(tmp_path / "nowhere")
+    refused(png_tree, tmp_path, "episode_000003: is not a folder that can be read", fps=30)
+
+
+def test_kept_encodes_of_another_source_are_not_taken_over(png_tree: Path, tmp_path: Path) -> None:
+    """The same names, sizes and times, as archives of uncompressed images have."""
+    other = Path(shutil.copytree(png_tree, tmp_path / "other"))
+    bad = png_tree / "episode_000002/top/frame-000030.png"
+    bad.write_bytes(png_with(bad.read_bytes(), "flipped bit"))
+    for path in (*png_tree.rglob("*.png"), *other.rglob("*.png")):
+        os.utime(path, (0, 0))
+    options = {"fps": 30, "cameras": ["top"], "workers": 1, "overrides": H264}
+    with pytest.raises(SourceError):
+        reencode_dataset(png_tree, tmp_path / "out", **options)
+    summary = reencode_dataset(other, tmp_path / "out", resume=True, **options)
+    assert (summary.resumed, summary.outdated) == (0, 2)

@@ -377,7 +377,7 @@ def test_a_depth_camera_of_a_tree_is_told_by_its_16_bit_images(tmp_path: Path, p
         ({"cameras": ["tpo"]}, ConfigError, "no camera 'tpo'.*did you mean 'top'"),
         ({"cameras": RGB, "episodes": [0, 9]}, ConfigError, "no episode 9; there are 0 to 2"),
         ({"cameras": RGB, "fps": 10}, ConfigError, "--fps 10 is not the dataset's 30"),
-        ({"cameras": RGB, "task": "x"}, ConfigError, "has its own tasks"),
+        ({"cameras": RGB, "task": "x"}, ConfigError, "--task is for PNG trees"),
         ({"cameras": RGB, "preset": "so10"}, ConfigError, "no preset is named 'so10'.*so10"),
     ],
 )

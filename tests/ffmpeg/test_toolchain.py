@@ -29,7 +29,7 @@ def test_a_named_program_is_used_alone_or_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("FFENC_FFMPEG", str(tmp_path / "none"))
     with pytest.raises(ToolchainError, match="none' does not exist"):
         toolchains()
-    with pytest.raises(ToolchainError, match="is not an FFmpeg program"):
+    with pytest.raises(ToolchainError, match="is not ffmpeg: it says 'hello'"):
         toolchains(stand_in(tmp_path / "other", "hello"))
 
 

