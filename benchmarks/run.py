@@ -90,7 +90,8 @@ def make_dataset(root: Path, episodes: list[list[Path]]) -> None:
                 "data/file_index": 0,
                 "dataset_from_index": start,
                 "dataset_to_index": start + n,
-                f"stats/{CAMERA}/mean": [[[0.5]], [[0.5]], [[0.5]]],
+                **{f"stats/{CAMERA}/{n}": [[[0.5]], [[0.5]], [[0.5]]] for n in ("min", "max", "mean", "std")},
+                f"stats/{CAMERA}/count": [n],
             }
         )
         start += n

@@ -1,0 +1,126 @@
+import pytest
+
+from ffenc.config.overrides import split_overrides
+from ffenc.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("flag", "key"),
+    [
+        ("--dataset.camera_encoder.vcodec", ("camera_encoder", "vcodec")),
+        ("--camera_encoder.vcodec", ("camera_encoder", "vcodec")),
+        ("--dataset.rgb_encoder.vcodec", ("camera_encoder", "vcodec")),
+        ("--rgb_encoder.vcodec", ("camera_encoder", "vcodec")),
+        ("--dataset.depth_encoder.use_log", ("depth_encoder", "use_log")),
+        ("--depth_encoder.depth_max", ("depth_encoder", "depth_max")),
+        ("--dataset.camera_encoder.extra_options.tune", ("camera_encoder", "extra_options", "tune")),
+        ("--cameras.wrist.encoder.crf", ("cameras", "wrist", "encoder", "crf")),
+        ("--dataset.cameras.wrist.encoder.crf", ("cameras", "wrist", "encoder", "crf")),
+        ("--cameras.wrist.width", ("cameras", "wrist", "width")),
+        ("--cameras.wrist", ("cameras", "wrist")),
+        ("--dataset.fps", ("fps",)),
+        ("--dataset.encoder_threads", ("encoder_threads",)),
+    ],
+)
+def test_every_spelling_means_a_key_of_a_preset(flag, key):
+    assert split_overrides([f"{flag}=5"]) == ([(key, 5)], [])
+    assert split_overrides([flag, "5"]) == ([(key, 5)], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("h264", "h264"),
+        ("23", 23),
+        ("-1", -1),
+        ("22.5", 22.5),
+        ("null", None),
+        ("", None),
+        ("true", True),
+        ("30000/1001", "30000/1001"),
+        ("'12'", "12"),
+        ("a=b", "a=b"),
+        ('{"tune": "film", "profile:v": "high", "bf": 2}', {"tune": "film", "profile:v": "high", "bf": 2}),
+        ("{tune: film, bf: 2}", {"tune": "film", "bf": 2}),
+        ('{"x265-params": "lossless=1:pools=2"}', {"x265-params": "lossless=1:pools=2"}),
+        ("{}", {}),
+    ],
+)
+def test_a_value_is_read_as_yaml_or_json(text, value):
+    (_, found), *_ = split_overrides([f"--camera_encoder.x={text}"])[0]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_other_words_are_left_in_their_order():
+    words = ["so101", "--json", "--camera", "front", "--fps=30", "-h", "a.b=c", "-x.y", "plain.yaml"]
+    mixed = [*words[:3], "--camera_encoder.crf", "20", *words[3:6], "--dataset.fps=25", *words[6:]]
+    assert split_overrides(mixed) == ([(("camera_encoder", "crf"), 20), (("fps",), 25)], words)
+
+
+def test_settings_keep_the_order_they_were_given_in():
+    words = ["--camera_encoder.crf=20", "--cameras.a.encoder.crf=30", "--camera_encoder.crf=25"]
+    keys = [("camera_encoder", "crf"), ("cameras", "a", "encoder", "crf"), ("camera_encoder", "crf")]
+    assert split_overrides(words)[0] == list(zip(keys, [20, 30, 25], strict=True))
+
+
+def test_nothing_after_two_dashes_is_a_setting():
+    words = ["--camera_encoder.crf=20", "--", "--camera_encoder.crf=25"]
+    assert split_overrides(words) == ([(("camera_encoder", "crf"), 20)], ["--", "--camera_encoder.crf=25"])
+
+
+def test_no_words_are_no_settings():
+    assert split_overrides([]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--dataset.encoder.crf",
+        "--dataset.video.vcodec",
+        "--camera_encodr.crf",
+        "--dataset.camera_encoder",
+        "--camera_encoder.",
+        "--camera_encoder..crf",
+        "--dataset.",
+        "--dataset.fps.x",
+        "--dataset.fsp",
+        "--policy.path",
+    ],
+)
+def test_an_unknown_group_is_refused_with_the_spellings_there_are(flag):
+    with pytest.raises(ConfigError) as caught:
+        split_overrides([f"{flag}=5"])
+    text = str(caught.value)
+    assert f"{flag} is not known" in text
+    assert "--dataset.camera_encoder.FIELD" in text
+    assert "--dataset.fps" in text
+
+
+def test_a_misspelt_group_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean '--dataset.camera_encoder.FIELD'"):
+        split_overrides(["--dataset.camera_encodr.crf=3"])
+
+
+def test_a_camera_setting_outside_its_encoder_is_refused_with_the_right_spelling():
+    with pytest.raises(ConfigError, match=r"--cameras\.NAME\.encoder\.FIELD=VALUE") as caught:
+        split_overrides(["--cameras.wrist.encodr.crf=3"])
+    assert "--cameras.wrist.encodr.crf" in str(caught.value)
+
+
+def test_a_setting_without_a_value_is_refused():
+    with pytest.raises(ConfigError, match=r"--camera_encoder\.crf needs a value"):
+        split_overrides(["so101", "--camera_encoder.crf"])
+
+
+@pytest.mark.parametrize("text", ["[[[", "{a: b", "'open", "a: b: c", "!!python/object:os.system {}", "\x01"])
+def test_a_value_that_is_not_yaml_is_refused_by_name(text):
+    with pytest.raises(ConfigError, match=r"--camera_encoder\.crf") as caught:
+        split_overrides([f"--camera_encoder.crf={text}"])
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["2024-99-99", "0x_", "!!int abc", "!!bool maybe", "!!timestamp x"])
+def test_a_value_that_looks_like_a_number_or_date_and_is_none_is_refused_by_name(text):
+    with pytest.raises(ConfigError, match=r"--camera_encoder\.crf"):
+        split_overrides([f"--camera_encoder.crf={text}"])
