@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -13,8 +14,7 @@ from ffenc.cli.common import SettingsCommand, json_option, print_json
 from ffenc.codecs.table import AUTO_FALLBACK
 from ffenc.compiler.command import FRAME_FORMATS, FrameFormat
 from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_commands
-from ffenc.config.preset import load_preset, preset_names
-from ffenc.dataset.png_tree import chosen_cameras
+from ffenc.config.preset import chosen_cameras, load_preset, preset_names
 from ffenc.errors import ConfigError
 
 
@@ -45,7 +45,7 @@ def command(
     as_json: bool,
     overrides: list[tuple[tuple[str, ...], Any]],
 ) -> None:
-    r"""Print the FFmpeg command line of each camera of PRESET (a name, or a YAML file). Needs no FFmpeg.
+    """Print the FFmpeg command line of each camera of PRESET (a name, or a YAML file). Needs no FFmpeg.
 
     With --check the exit status is 1 where a command line is no longer what it was.
 
@@ -56,6 +56,8 @@ def command(
       ffenc compile my_robot.yaml --golden golden/
       ffenc compile my_robot.yaml --check golden/
     """
+    if golden is not None and check is not None:
+        raise click.UsageError("--golden writes and --check compares: give one of them")
     robot = load_preset(preset, overrides)
     names = chosen_cameras(list(robot.cameras), cameras) if cameras else list(robot.cameras)
     if not names:
@@ -76,10 +78,13 @@ def command(
             (folder / name).write_text(text, encoding="utf-8")
         click.echo(f"{len(texts)} files written to {golden}", err=True)
     elif check is not None:
-        kept = Path(check).glob(golden_name(robot.name, "*" if not cameras else cameras[0]))
-        expected = {path.name: path.read_text(encoding="utf-8") for path in kept}
-        if cameras:
-            expected = {name: text for name, text in expected.items() if name in texts}
+        # All of the preset's files, so that one of a camera that is gone is found, too.
+        every = re.compile(re.escape(robot.name) + r"\.[^.]+\.txt")
+        expected = {
+            path.name: path.read_text(encoding="utf-8")
+            for path in Path(check).iterdir()
+            if path.name in texts or (not cameras and every.fullmatch(path.name))
+        }
         diff = golden_diff(expected, texts)
         click.echo(diff or f"{len(texts)} command lines as they were", nl=not diff)
         sys.exit(1 if diff else 0)

@@ -44,7 +44,7 @@ def command(
     ffprobe: str | None,
     overrides: list[tuple[tuple[str, ...], Any]],
 ) -> None:
-    r"""Encode a folder of numbered PNG or JPEG frames into one MP4 file.
+    """Encode a folder of numbered PNG or JPEG frames into one MP4 file.
 
     Frame i sits at exactly i / RATE. The file appears verified, or not at all.
 
@@ -53,12 +53,19 @@ def command(
       ffenc encode frames/ top.mp4 --fps 30
       ffenc encode frames/ top.mp4 --fps 30 --camera_encoder.vcodec=h264 --camera_encoder.crf=20
     """
-    from ffenc.config.preset import load_preset  # noqa: PLC0415 - keeps --help quick
+    from ffenc.config.preset import chosen_cameras, load_preset  # noqa: PLC0415 - keeps --help quick
     from ffenc.dataset.info_block import stream_fields  # noqa: PLC0415
+    from ffenc.errors import ConfigError  # noqa: PLC0415
     from ffenc.frames.encode import encode  # noqa: PLC0415
     from ffenc.frames.sources import image_files  # noqa: PLC0415
 
     robot = load_preset(preset, overrides)
+    config = robot.camera_encoder
+    if camera is not None:
+        [name] = chosen_cameras(list(robot.cameras), [camera])
+        if robot.cameras[name].depth:
+            raise ConfigError(f"{camera} is a depth camera, which cannot be encoded yet")
+        config = robot.cameras[name].encoder
     began = time.monotonic()
     folder = Path(frames_dir)
     count = len(image_files(folder, start_number=start_number)) if folder.is_dir() else 0
@@ -67,7 +74,7 @@ def command(
             frames_dir,
             output,
             fps=fps,
-            config=robot.encoder_for(camera) if camera else robot.camera_encoder,
+            config=config,
             encoder_threads=thread_setting(overrides, encoder_threads) or robot.encoder_threads,
             start_number=start_number,
             overwrite=overwrite,

@@ -42,7 +42,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="ffenc")
 def cli() -> None:
-    r"""Robot-camera encoder settings to FFmpeg command lines, run and proven.
+    """Robot-camera encoder settings to FFmpeg command lines, run and proven.
 
     \b
     Examples:

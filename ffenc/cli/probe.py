@@ -11,7 +11,7 @@ from ffenc.cli.common import print_json
 @click.argument("file", type=click.Path())
 @click.option("--ffprobe", metavar="PROGRAM", help="The ffprobe to use.")
 def command(file: str, ffprobe: str | None) -> None:
-    r"""Print the stream fields of a video file, as they stand in a dataset's info.json.
+    """Print the stream fields of a video file, as they stand in a dataset's info.json.
 
     \b
     Example:

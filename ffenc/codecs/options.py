@@ -90,6 +90,8 @@ RESERVED = frozenset(
     stats_enc_pre_fmt stats_mux_pre stats_mux_pre_fmt stats_period stdin stream_group stream_loop streamid t
     tag target thread_queue_size time_base timecode timelimit timestamp to top v vaapi_device version vn vol
     vpre vstats vstats_file vstats_version xerror y
+    codecs devices empty_hdlr_name frag_interleave moov_size use_stream_ids_as_track_ids write_btrt write_prft
+    write_tmcd rtpflags skip_iods iods_audio_profile iods_video_profile ism_lookahead mov_gamma
     brand encryption_key encryption_kid encryption_scheme frag_duration frag_size fragment_index
     min_frag_duration movflags movie_timescale use_editlist video_track_timescale avoid_negative_ts
     output_ts_offset fflags flags colorspace color_range color_primaries color_trc chroma_sample_location
@@ -177,8 +179,10 @@ def _structured(codec: Codec, settings: EncoderSettings, encoder_threads: int | 
 def _check_fields(codec: Codec, settings: EncoderSettings, encoder_threads: int | None) -> list[str]:
     """Refuse values the codec's options cannot take; return a sentence for each that has no effect."""
     warnings = []
-    if encoder_threads is not None and encoder_threads < 1:
-        raise ConfigError(f"encoder_threads={encoder_threads} must be 1 or more")
+    if encoder_threads is not None and not (type(encoder_threads) is int and encoder_threads >= 1):
+        raise ConfigError(
+            f"encoder_threads={encoder_threads!r} is not accepted; expected an int of 1 or more"
+        )
     if settings.crf is not None:
         if codec.needs_bit_rate and not any(canonical(k) == "b" for k in settings.extra_options):
             warnings.append(
@@ -193,6 +197,8 @@ def _check_fields(codec: Codec, settings: EncoderSettings, encoder_threads: int 
         if codec.preset_option is None:
             warnings.append(f"{codec.name} has no presets, preset={settings.preset!r} is not used")
         elif codec.presets is not None and settings.preset not in codec.presets:
+            if settings.preset in [str(preset) for preset in codec.presets]:
+                raise ConfigError(f"preset={settings.preset!r} is a text; write the number {settings.preset}")
             raise ConfigError(
                 f"preset={settings.preset!r} is not one of {codec.name}'s"
                 + accepted(settings.preset, codec.presets)

@@ -177,10 +177,17 @@ _COMMON_PARAMS: dict[str, str] = {
     **dict.fromkeys(("crf", "qp", "q", "bitrate", "rc", "tbr", "zones", "zonefile", "use-q-file"), "crf"),
     **dict.fromkeys(("keyint", "intra-period", "qpfile"), "g"),
     "preset": "preset",
-    "tune": "fast_decode",
     "fast-decode": "fast_decode",
     **dict.fromkeys(("threads", "lp", "pools", "numa-pools", "frame-threads"), "encoder_threads"),
 }
+_X26X_PARAMS = {**_COMMON_PARAMS, "tune": "fast_decode"}
+_NV12 = {"yuv420p": "nv12", "nv12": "nv12"}
+_P010 = {"yuv420p10le": "p010le", "p010le": "p010le"}
+
+
+def _svtav1_quality(crf: Number) -> Options:
+    # FFmpeg takes 0 in its own crf option for "not set", which is 35; the library takes it for 0.
+    return {"crf": crf} if crf else {"crf": crf, "svtav1-params": {"crf": crf}}
 
 
 def _vaapi(name: str, stream: str, quality: Callable[[Number], Options], tag: str | None = None) -> Codec:
@@ -191,7 +198,7 @@ def _vaapi(name: str, stream: str, quality: Callable[[Number], Options], tag: st
         quality=quality,
         integer_quality=True,
         program_options=("-vaapi_device", RENDER_DEVICE),
-        upload={"yuv420p": "nv12", "nv12": "nv12", "yuv420p10le": "p010le", "p010le": "p010le"},
+        upload=_NV12 if stream == "h264" else _NV12 | _P010,
         hwupload=True,
         tag=tag,
     )
@@ -206,7 +213,7 @@ def _qsv(name: str, stream: str, tag: str | None = None) -> Codec:
         integer_quality=True,
         preset_option="preset",
         program_options=("-init_hw_device", "qsv=hw"),
-        upload={"yuv420p": "nv12", "nv12": "nv12", "yuv420p10le": "p010le", "p010le": "p010le"},
+        upload=_NV12 if stream == "h264" else _NV12 | _P010,
         tag=tag,
     )
 
@@ -232,7 +239,7 @@ _ROWS = (
         "libsvtav1",
         encoder="libsvtav1",
         stream="av1",
-        quality=_option("crf"),
+        quality=_svtav1_quality,
         integer_quality=True,
         preset_option="preset",
         presets=tuple(range(-2, 14)),
@@ -253,7 +260,7 @@ _ROWS = (
         fast_decode=_tune_fastdecode,
         threads=_option("threads"),
         params="x264-params",
-        params_fields=_COMMON_PARAMS,
+        params_fields=_X26X_PARAMS,
         version=r"x264 - core (\d+(?: r\d+ [0-9a-f]+)?)",
     ),
     Codec(
@@ -266,7 +273,7 @@ _ROWS = (
         fast_decode=_tune_fastdecode,
         threads=_x265_threads,
         params="x265-params",
-        params_fields=_COMMON_PARAMS,
+        params_fields=_X26X_PARAMS,
         tag="hvc1",
         version=r"HEVC encoder version (\S+)",
     ),
@@ -278,7 +285,7 @@ _ROWS = (
         quality=_option("crf"),
         integer_quality=True,
         preset_option="cpu-used",
-        presets=tuple(range(0, 12)),
+        presets=tuple(range(0, 9)),
         threads=lambda n: {"threads": n, "row-mt": 1},
         params="aom-params",
         params_fields={
@@ -356,4 +363,6 @@ def codec_for(vcodec: str, encoder: str | None = None) -> Codec:
                 + ", ".join((*AUTO_ORDER, AUTO_FALLBACK))
             )
         name = check_vcodec(encoder)
+        if name == "auto":
+            raise ConfigError(f"encoder={encoder!r} is no answer to what auto stands for")
     return CODECS[name]

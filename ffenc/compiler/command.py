@@ -11,6 +11,7 @@ import ffmpeg
 
 from ffenc.codecs.options import CONTAINER_OPTIONS, encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
+from ffenc.codecs.suggest import accepted
 from ffenc.codecs.table import Codec, codec_for
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
@@ -108,6 +109,8 @@ def compile_command(
     Warns:
         FfencWarning: for each setting that has no effect.
     """
+    if frames not in FRAME_FORMATS:
+        raise ConfigError(f"frames={frames!r} is not known{accepted(frames, FRAME_FORMATS)}")
     codec = codec_for(config.vcodec, encoder)
     config = config.resolve(encoder)
     rate = parse_fps(fps)

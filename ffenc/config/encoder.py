@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -15,6 +14,8 @@ from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS, Value, check_vcodec, codec_for
 from ffenc.config.validation import Settings
 from ffenc.errors import ConfigError, FfencWarning
+
+_MAX_CRF = 1000  # far above every codec's scale
 
 
 class VideoEncoderConfig(Settings):
@@ -60,7 +61,7 @@ class VideoEncoderConfig(Settings):
     @field_validator("crf")
     @classmethod
     def _finite_crf(cls, value: int | float | None) -> int | float | None:
-        if value is not None and not (math.isfinite(value) and value >= 0):
+        if value is not None and not 0 <= value <= _MAX_CRF:
             raise ConfigError(f"{value!r} is not accepted; expected an int or float of 0 or more, or null")
         return value
 
@@ -134,7 +135,7 @@ class VideoEncoderConfig(Settings):
             values["vcodec"] = stream
             encoder = info.get("video.encoder")
             exact = encoder.get("vcodec") if isinstance(encoder, Mapping) else None
-            if exact in CODECS and CODECS[exact].stream == stream:
+            if isinstance(exact, str) and exact in CODECS and CODECS[exact].stream == stream:
                 values["vcodec"] = exact
         for key in ("pix_fmt", "g", "crf", "preset", "fast_decode", "extra_options"):
             if info.get(f"video.{key}") not in (None, {}):
@@ -160,15 +161,13 @@ class DepthEncoderConfig(VideoEncoderConfig):
         default_factory=lambda: {"x265-params": "lossless=1"},
         description="a mapping of FFmpeg option names to texts or numbers",
     )
-    depth_min: Annotated[float, Field(strict=False, allow_inf_nan=False)] = Field(
+    depth_min: Annotated[float, Field(allow_inf_nan=False)] = Field(
         0.01, description="a finite number of metres"
     )
-    depth_max: Annotated[float, Field(strict=False, allow_inf_nan=False)] = Field(
+    depth_max: Annotated[float, Field(allow_inf_nan=False)] = Field(
         10.0, description="a finite number of metres"
     )
-    shift: Annotated[float, Field(strict=False, allow_inf_nan=False)] = Field(
-        3.5, description="a finite number of metres"
-    )
+    shift: Annotated[float, Field(allow_inf_nan=False)] = Field(3.5, description="a finite number of metres")
     use_log: bool = Field(True, description="true or false")
 
     @model_validator(mode="after")

@@ -49,7 +49,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[KeyPath, Any]]
             continue
         if not equals:
             following = next(words, None)
-            if following is None:
+            if following is None or following.startswith("--"):
                 raise ConfigError(f"{flag} needs a value: {flag}=VALUE")
             text = following
         overrides.append((_key(flag), _value(flag, text)))
@@ -58,6 +58,8 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[KeyPath, Any]]
 
 def _key(flag: str) -> KeyPath:
     parts = tuple(flag.removeprefix("--").removeprefix("dataset.").split("."))
+    if parts[0] == "cameras" and parts[1:3] == ("observation", "images"):
+        parts = (parts[0], *parts[3:])
     if parts[0] in _GROUPS and len(parts) > 1 and all(parts):
         if parts[0] == "cameras" and len(parts) > 3 and parts[2] != "encoder":
             raise ConfigError(
@@ -73,7 +75,7 @@ def _key(flag: str) -> KeyPath:
 def _value(flag: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError):
         raise ConfigError(
             f"{flag}: {text!r} is not a value (a number, a text, null or '{{key: value}}')"
         ) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +20,32 @@ from ffenc.errors import ConfigError
 IMAGE_PREFIX = "observation.images."
 
 KeyPath = tuple[str, ...]
+
+
+def camera_name(key: str) -> str:
+    """Return a camera's short name: ``observation.images.top`` and ``top`` are the same camera."""
+    return key.removeprefix(IMAGE_PREFIX)
+
+
+def camera_key(name: str) -> str:
+    """Return a camera's feature key: ``observation.images.top`` for ``top``."""
+    return name if name.startswith(IMAGE_PREFIX) else IMAGE_PREFIX + name
+
+
+def chosen_cameras(keys: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the keys that are named, with or without ``observation.images.``, in their own order.
+
+    Raises:
+        ConfigError: a name is not among them.
+    """
+    wanted = {camera_name(name) for name in names}
+    known = {camera_name(key) for key in keys}
+    for name in names:
+        if camera_name(name) not in known:
+            raise ConfigError(f"there is no camera {name!r}{accepted(name, map(camera_name, keys))}")
+    return [key for key in keys if camera_name(key) in wanted]
+
+
 Size = Annotated[int, Field(ge=1)]
 
 
@@ -71,7 +99,7 @@ class RobotPreset(Settings):
 
         A camera the preset does not name takes ``camera_encoder``, or ``depth_encoder`` for depth.
         """
-        known = self.cameras.get(camera) or self.cameras.get(camera.removeprefix(IMAGE_PREFIX))
+        known = self.cameras.get(camera_name(camera))
         if known is not None and known.depth == depth:
             return known.encoder
         return self.depth_encoder if depth else self.camera_encoder
@@ -124,8 +152,9 @@ def load_preset(
 def _find(name: str, beside: Path | None = None) -> Path:
     looks_like_path = name.endswith((".yaml", ".yml")) or "/" in name
     path = (beside / name if beside else Path(name)) if looks_like_path else preset_folder() / f"{name}.yaml"
-    if path.is_file():
-        return path
+    with contextlib.suppress(OSError):  # a name that is too long for any file
+        if path.is_file():
+            return path
     if looks_like_path:
         raise ConfigError(f"preset file {path} does not exist")
     raise ConfigError(
@@ -191,12 +220,16 @@ def _mapping(
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
         name = str(key_node.value)
+        if above == ("cameras",):
+            name = camera_name(name)
         key = (*above, name)
         place = f"{path}:{key_node.start_mark.line + 1}"
         if name in values:
             raise ConfigError(f"{place}: {'.'.join(key)}: stands twice, first at {places[key]}")
         places[key] = place
         if isinstance(value_node, yaml.MappingNode):
+            if value_node.tag != "tag:yaml.org,2002:map":
+                raise ConfigError(f"{place}: {'.'.join(key)}: tag {value_node.tag!r} is not accepted")
             values[name] = _mapping(path, value_node, key, places)
         else:
             loader = yaml.SafeLoader("")
@@ -204,7 +237,12 @@ def _mapping(
                 values[name] = loader.construct_object(value_node, deep=True)
             except yaml.constructor.ConstructorError as error:
                 raise ConfigError(f"{place}: {'.'.join(key)}: {error.problem}") from None
-            except ValueError as error:  # a date that is none, !!int of a word
+            except (
+                ValueError,
+                LookupError,
+                AttributeError,
+                TypeError,
+            ) as error:  # !!int of a word, a bad date
                 raise ConfigError(f"{place}: {'.'.join(key)}: {error}") from None
             finally:
                 loader.dispose()
@@ -231,7 +269,9 @@ def _override(values: dict[str, Any], key: KeyPath, value: Any) -> None:
     """Set one value from outside; for a whole-robot encoder field, take away what a camera says of it."""
     target = values
     for part in key[:-1]:
-        below = target.setdefault(part, {})
+        below = target.get(part)
+        if below is None:
+            below = target[part] = {}
         if not isinstance(below, dict):
             raise SettingError(key, f"{part} is not a mapping")
         target = below
@@ -277,6 +317,8 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
         if found is None:  # a camera of the extended preset that this robot does not have
             continue
         place: KeyPath = ("cameras", camera)
+        if re.search(r"[/\\\x00-\x1f]", camera) or not camera.strip("."):
+            raise SettingError(place, f"{camera!r} cannot be the name of a camera")
         own = dict(_settings_of({camera: found}, place))
         model, base = (
             (DepthEncoderConfig, depth_values)
@@ -286,7 +328,7 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
         encoder = base | _settings_of(own, (*place, "encoder"))
         own["encoder"] = _built(model, encoder, (*place, "encoder"))
         try:
-            cameras[camera.removeprefix(IMAGE_PREFIX)] = CameraPreset(**own)
+            cameras[camera] = CameraPreset(**own)
         except SettingError as error:
             raise SettingError((*place, *error.key), error.reason) from None
     built["cameras"] = cameras

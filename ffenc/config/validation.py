@@ -19,6 +19,8 @@ class SettingError(ConfigError):
     """
 
     def __init__(self, key: tuple[str, ...], reason: str) -> None:
+        if key:  # some reasons name the key themselves
+            reason = reason.removeprefix(f"{key[-1]}=").removeprefix(f"{key[-1]}: ")
         self.key = key
         self.reason = reason
         super().__init__(f"{'.'.join(key)}: {reason}" if key else reason)

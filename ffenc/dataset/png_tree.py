@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ffenc.codecs.suggest import accepted
 from ffenc.config.framerate import fps_number
-from ffenc.config.preset import IMAGE_PREFIX
+from ffenc.config.preset import camera_key, chosen_cameras
 from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, Camera, Episode, check_key
-from ffenc.errors import ConfigError, FfencWarning, SourceError
+from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.sources import IMAGE_SUFFIXES, OTHER_SUFFIXES, ImageFiles, image_files
 
 LAYOUTS = (
@@ -170,25 +169,6 @@ class PngTree:
 
     def tasks(self) -> Sequence[str]:
         return [self._task]
-
-
-def chosen_cameras(keys: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the keys that are named, with or without ``observation.images.``, in their own order.
-
-    Raises:
-        ConfigError: a name is not among them.
-    """
-    wanted = {name if name in keys else camera_key(name) for name in names}
-    for name in names:
-        if name not in keys and camera_key(name) not in keys:
-            short = [key.removeprefix(IMAGE_PREFIX) for key in keys]
-            raise ConfigError(f"--cameras: there is no camera {name!r}{accepted(name, short)}")
-    return [key for key in keys if key in wanted]
-
-
-def camera_key(name: str) -> str:
-    """Return a camera's feature key: ``top`` and ``observation.images.top`` are the same camera."""
-    return name if name.startswith(IMAGE_PREFIX) else IMAGE_PREFIX + name
 
 
 def find_folders(root: Path) -> list[dict[str, Path]]:

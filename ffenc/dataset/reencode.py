@@ -17,10 +17,10 @@ from typing import Any
 
 from ffenc.codecs.table import codec_for
 from ffenc.config.framerate import fps_number, parse_fps
-from ffenc.config.preset import IMAGE_PREFIX, KeyPath, RobotPreset, load_preset
+from ffenc.config.preset import KeyPath, RobotPreset, camera_name, chosen_cameras, load_preset
 from ffenc.dataset.info_block import info_block
 from ffenc.dataset.lerobot import LeRobotImages
-from ffenc.dataset.png_tree import PngTree, chosen_cameras
+from ffenc.dataset.png_tree import PngTree
 from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode
 from ffenc.dataset.staging import Staging, check_destination, write_json
 from ffenc.dataset.tables import TableWriter, VideoPlace
@@ -399,7 +399,7 @@ def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[
         raise ConfigError("--cameras names no camera")
     depth = [camera.key for camera in cameras if camera.depth]
     if depth:
-        rgb = [camera.key.removeprefix(IMAGE_PREFIX) for camera in source.cameras if not camera.depth]
+        rgb = [camera_name(camera.key) for camera in source.cameras if not camera.depth]
         leave_out = f"leave it out with --cameras {','.join(rgb)}" if rgb else "there is no other camera"
         raise SourceError(
             f"{', '.join(depth)} is a depth stream, which cannot be re-encoded yet; {leave_out}"

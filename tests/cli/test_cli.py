@@ -327,7 +327,7 @@ def test_golden_in_a_folder_that_cannot_be_made_is_refused(ffenc, robot, tmp_pat
         ("compile so101 --camera_encodr.crf=3", 2, ["--camera_encodr.crf is not known", "did you mean"]),
         ("compile so101 --cameras.front.width=641", 1, ["641x480", "640x480", "yuv444p"]),
         ("compile so101 --cameras.frnt.encoder.crf=3", 1, ["frnt"]),
-        ("compile so101 --dataset.fps=abc", 1, ["fps: fps='abc' is not a frame rate"]),
+        ("compile so101 --dataset.fps=abc", 1, ["fps: 'abc' is not a frame rate"]),
         ("compile so101 --camera_encoder.vcodec=h264_v4l2m2m", 1, ["has no quality option", "b:v"]),
         ("encode", 2, ["FRAMES_DIR"]),
         ("encode . out.mp4", 2, ["--fps"]),
