@@ -15,7 +15,7 @@ from typing import IO, Any
 from typing_extensions import Self
 
 from ffenc.errors import DestinationError
-from ffenc.frames.encode import sync_folder
+from ffenc.frames.encode import published, sync_folder
 
 
 class Staging:
@@ -135,14 +135,10 @@ def _locked(file: IO[str]) -> bool:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON as LeRobot does, in one piece."""
+    """Write JSON as LeRobot does, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=4, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with published(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
 
 
 def unfinished(destination: Path) -> tuple[Path, int] | None:
