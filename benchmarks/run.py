@@ -1,6 +1,6 @@
 """Compare ffenc with what users would otherwise run, on the same frames, in one run.
 
-    python benchmarks/run.py [--frames 600] [--codecs libsvtav1,h264]
+    python benchmarks/run.py [--frames 3600] [--codecs libsvtav1,h264] [--repeats 2]
 
 Prints, for each codec, how fast each way is and its ratio to ffenc: a plain ffmpeg process that reads the
 PNG files with the very same encoder options, and a Python loop (Pillow decodes, PyAV encodes). Then the
@@ -213,9 +213,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--frames", type=int, default=1200)
+    parser.add_argument("--frames", type=int, default=3600)
     parser.add_argument("--codecs", default="libsvtav1,h264")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
     console = Console(width=110)
     with tempfile.TemporaryDirectory(prefix="ffenc-benchmark-") as name:

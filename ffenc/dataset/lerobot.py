@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
@@ -212,7 +213,7 @@ class LeRobotImages:
         for number, path in enumerate(self._episode_files):
             for batch in pq.ParquetFile(path).iter_batches(_ROWS_A_BATCH):
                 table = pa.Table.from_batches([batch])
-                chosen = table.filter(pa.compute.is_in(table["episode_index"], value_set=wanted))
+                chosen = table.filter(pc.is_in(table["episode_index"], value_set=wanted))
                 if chosen.num_rows:
                     yield number, chosen
 

@@ -223,6 +223,8 @@ def plan_reencode(
     """
     target = Path(destination)
     check_destination(target)
+    if isinstance(preset, RobotPreset) and overrides:
+        raise ConfigError("overrides are for a preset that is named; give them to load_preset")
     robot = preset if isinstance(preset, RobotPreset) else load_preset(preset, overrides)
     _refuse_nesting(Path(source), target)
     said = robot.fps if any(key == ("fps",) for key, _ in overrides) else None

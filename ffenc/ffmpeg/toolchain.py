@@ -34,6 +34,17 @@ class Toolchain:
     ffprobe: str
     version: str
 
+    @property
+    def threaded(self) -> bool:
+        """Whether ffmpeg decodes, filters and encodes in threads of their own, as it does from 7.0 on."""
+        number = _number(self.version)
+        return number is None or number >= (7, 0)
+
+
+def _number(version: str) -> tuple[int, int] | None:
+    match = re.match(r"n?(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else None
+
 
 def toolchains(ffmpeg: str | None = None, ffprobe: str | None = None) -> list[Toolchain]:
     """List the usable toolchains, best first: a named one alone, else the Python packages', else PATH's.
@@ -80,8 +91,8 @@ def find_ffprobe(named: str | None = None) -> str:
 
 def _checked(ffmpeg: str, ffprobe: str) -> Toolchain:
     version = program_version(ffmpeg)
-    number = re.match(r"n?(\d+)\.(\d+)", version)  # a build from git has no number and is new
-    if number and (int(number[1]), int(number[2])) < MIN_VERSION:
+    number = _number(version)  # a build from git has no number and is new
+    if number is not None and number < MIN_VERSION:
         raise ToolchainError(
             f"{ffmpeg} is FFmpeg {version}; {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer needed: {HOW_TO_GET}"
         )

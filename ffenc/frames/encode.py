@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 from ffenc.codecs.table import AUTO_FALLBACK, AUTO_ORDER, codec_for
@@ -25,6 +25,7 @@ from ffenc.errors import (
     SourceError,
     ToolchainError,
 )
+from ffenc.ffmpeg.machine import cores
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation, Log, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
@@ -211,7 +212,9 @@ def prepare(
     Args:
         config: the settings; ``auto`` is resolved to the first encoder that has just run.
         first_frames: one or a few of the stream's frames, in the form ``frames`` names.
-        width, height, fps, frames, encoder_threads: as for :class:`Encoding`.
+        width, height, fps, frames: as for :class:`Encoding`.
+        encoder_threads: threads the encoder may use; None: half the cores beside a decoder that has threads
+            of its own, else the encoder's choice.
         candidates: toolchains to try in order; by default those :func:`toolchains` finds.
 
     Raises:
@@ -219,37 +222,42 @@ def prepare(
         ToolchainError: no toolchain can run them; the text says what each one said.
     """
     check_size(config, width, height)
+    found = list(candidates) if candidates is not None else toolchains()
+    # auto: hardware that runs with any of the programs comes before software with the best of them.
+    names = (*AUTO_ORDER, AUTO_FALLBACK) if config.vcodec == "auto" else (config.vcodec,)
     failures: list[tuple[Toolchain, FfmpegError]] = []
-    for toolchain in candidates if candidates is not None else toolchains():
-        encoding = Encoding(config, width, height, fps, frames, encoder_threads, toolchain)
-        if config.vcodec == "auto":
-            for name in (*AUTO_ORDER, AUTO_FALLBACK):
-                try:
-                    return _tried(replace(encoding, config=config.resolve(name)), first_frames)
-                except FfmpegError as error:
-                    if error.killed:
-                        raise
-                    last = error
-                except ConfigError:
-                    continue
-            failures.append((toolchain, last))
-            continue
+    for name, toolchain in product(names, found):
+        resolved = config.resolve(name)
+        threads = encoder_threads
+        if threads is None and toolchain.threaded and frames != "rgb24":
+            # Decoding takes about as long as encoding; an encoder left with all cores fights it for them.
+            threads = max(1, cores() // 2)
+        encoding = Encoding(resolved, width, height, fps, frames, threads, toolchain)
         try:
             tried = _tried(encoding, first_frames)
         except FfmpegError as error:
             if error.killed:
                 raise
             failures.append((toolchain, error))
-            continue
-        for passed_over, failure in failures:
-            text = f"{passed_over.ffmpeg} was passed over for {toolchain.ffmpeg}: {failure.cause}"
-            warnings.warn(text, FfencWarning, stacklevel=2)
-        return tried
-    encoder = config.vcodec if config.vcodec == "auto" else codec_for(config.vcodec).encoder
-    reasons = "\n".join(f"{t.ffmpeg} ({t.version}): {failure}" for t, failure in failures)
+        except ConfigError:  # a pix_fmt or a crf that this hardware does not take
+            if config.vcodec != "auto":
+                raise
+        else:
+            if config.vcodec != "auto":
+                _tell_passed_over(failures, toolchain)
+            return tried
+    tried_last = failures[-len(found) :]
+    reasons = "\n".join(f"{t.ffmpeg} ({t.version}): {failure}" for t, failure in tried_last)
+    encoder = codec_for(names[-1]).encoder
     raise ToolchainError(
         f"{width}x{height} {config.pix_fmt} with {encoder} cannot be encoded here.\n{reasons}"
     )
+
+
+def _tell_passed_over(failures: Sequence[tuple[Toolchain, FfmpegError]], chosen: Toolchain) -> None:
+    for toolchain, failure in failures:
+        text = f"{toolchain.ffmpeg} was passed over for {chosen.ffmpeg}: {failure.cause}"
+        warnings.warn(text, FfencWarning, stacklevel=3)
 
 
 def _tried(encoding: Encoding, first_frames: Sequence[bytes]) -> Encoding:
@@ -286,7 +294,7 @@ def encode(
         output: the file to write, ending in ``.mp4``.
         fps: frames a second; frame i will sit at exactly i / fps.
         config: encoder settings; by default :class:`VideoEncoderConfig`'s.
-        encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
+        encoder_threads: threads the encoder may use, 1 or more; None: a sane share of the cores.
         start_number: the number of a folder's first frame; by default 0 or 1.
         overwrite: replace ``output`` if it exists.
         ffmpeg, ffprobe: programs to use instead of those found.

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from ffenc.errors import Cancelled
+from ffenc.ffmpeg.machine import cores
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 MAX_WORKERS = 16
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_cores(units: int, workers: int | None, threads: int | None) -> tuple[int, int | None]:
@@ -31,7 +26,7 @@ def share_cores(units: int, workers: int | None, threads: int | None) -> tuple[i
         workers, threads: what the user asked for, or None.
 
     Returns:
-        workers, and threads a worker (None: one unit alone, which may take what it likes).
+        workers, and threads a worker (None: one unit alone, whose encoding finds its own).
     """
     chosen = max(1, min(units, workers or min(cores(), MAX_WORKERS)))
     if threads is None and chosen > 1:
