@@ -155,7 +155,7 @@ def ffenc_reencode(source: Path, target: Path, codec: str, *options: str) -> flo
             peak = max(peak, watched.memory_info().rss)
         except psutil.NoSuchProcess:
             break
-        time.sleep(0.02)
+        time.sleep(0.1)
     if process.wait():
         raise SystemExit("ffenc failed")
     return peak / 1e6
