@@ -488,14 +488,14 @@ class _Job:
         fingerprint = self._fingerprint(unit, frames.fingerprint())
         known = _read_record(path, record, fingerprint)
         if known is not None:
-            self._progress.add(known.frames)
-            return known
+            with self._progress.part(known.frames):
+                return known
         outdated = record.exists()
         record.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         histogram = RgbHistogram(tap.width, tap.height) if tap else None
-        with _named(unit), published(path) as temporary:
-            with self._slots, self._progress.part() as on_frames:
+        with _named(unit), self._progress.part(episode.length) as on_frames, published(path) as temporary:
+            with self._slots:
                 encode_frames(
                     stream.encoding,
                     frames,
@@ -507,7 +507,6 @@ class _Job:
                     cancellation=self._cancellation,
                 )
             info = verify_encoding(stream.encoding, temporary, episode.length)
-        self._progress.add(episode.length)
         stats = histogram.statistics() if histogram else None
         piece = _Piece(path, episode.length, path.stat().st_size, info.extradata_hash, stats, False, outdated)
         content = {"fingerprint": fingerprint, "frames": piece.frames, "bytes": piece.bytes}
@@ -606,27 +605,21 @@ class _Progress:
         self._done = 0
         self._parts: dict[int, int] = {}
 
-    def add(self, frames: int) -> None:
-        """Count frames that are done for good."""
-        with self._lock:
-            self._done += frames
-            self._tell()
-
     @contextmanager
-    def part(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes the count of one encode; it is forgotten when the block ends."""
+    def part(self, frames: int) -> Iterator[Callable[[int], None]]:
+        """Give a function that takes the count of one encode; all its frames are done when the block ends."""
         token = threading.get_ident()
 
-        def report(frames: int) -> None:
+        def report(count: int) -> None:
             with self._lock:
-                self._parts[token] = frames
+                self._parts[token] = min(count, frames)
                 self._tell()
 
-        try:
-            yield report
-        finally:
-            with self._lock:
-                self._parts.pop(token, None)
+        yield report
+        with self._lock:
+            self._parts.pop(token, None)
+            self._done += frames
+            self._tell()
 
     def _tell(self) -> None:
         if self._report is not None:

@@ -404,3 +404,18 @@ def test_a_loaded_preset_can_be_given(tmp_path: Path) -> None:
     preset = load_preset("raspberry_pi5")
     summary = reencode_dataset(DATASET, tmp_path / "out", preset=preset, cameras=["angle"])
     assert summary.cameras[ANGLE]["codec"] == "h264"
+
+
+def test_progress_only_grows_and_ends_at_the_total(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    reencode_dataset(
+        DATASET,
+        tmp_path / "out",
+        cameras=RGB,
+        overrides=H264,
+        workers=2,
+        on_progress=lambda done, total: told.append((done, total)),
+    )
+    done = [count for count, _ in told]
+    assert done == sorted(done)
+    assert told[-1] == (144, 144)
