@@ -80,7 +80,7 @@ class Staging:
 
     def has_pieces(self) -> bool:
         """Whether there are finished pieces to take up."""
-        return any(self.pieces.rglob("*.json"))
+        return _records(self.pieces) > 0
 
     def publish(self) -> None:
         """Flush the dataset to disk, move it to its destination, and delete the pieces.
@@ -144,8 +144,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def unfinished(destination: Path) -> tuple[Path, int] | None:
     """Return the folder an ended run has left beside a destination, and how many encodes are done in it."""
     folder = _folder_of(Path(os.path.abspath(destination)))  # noqa: PTH100
-    count = sum(1 for _ in (folder / "pieces").rglob("*.json"))
+    count = _records(folder / "pieces")
     return (folder, count) if count else None
+
+
+def _records(pieces: Path) -> int:
+    """How many encodes are on record; hidden files are those that were being written."""
+    return sum(1 for path in pieces.rglob("*.json") if not path.name.startswith("."))
 
 
 def _folder_of(destination: Path) -> Path:

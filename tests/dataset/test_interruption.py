@@ -76,7 +76,7 @@ def wait_until_gone(folder: Path) -> None:
 
 
 def wait_for_pieces(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None and len(list(folder.rglob("pieces/*/*.json"))) < count:
+    while process.poll() is None and len(list(folder.rglob("pieces/*/episode-*.json"))) < count:
         time.sleep(0.01)
 
 
@@ -142,7 +142,8 @@ def test_a_piece_that_changed_or_whose_frames_changed_is_encoded_anew(
     run.wait()
     wait_until_gone(tmp_path)
     cut, other = (
-        record.with_suffix(".mp4") for record in sorted(tmp_path.glob(".out.ffenc/pieces/*/*.json"))[:2]
+        record.with_suffix(".mp4")
+        for record in sorted(tmp_path.glob(".out.ffenc/pieces/*/episode-*.json"))[:2]
     )
     cut.write_bytes(cut.read_bytes()[:-10])
     frames = source / f"episode_{other.stem[-2:]}/cam"
