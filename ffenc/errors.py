@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 
 
 class FfencError(Exception):
     """Base of every error ffenc raises on purpose. Its text says what was found and what to do."""
+
+    @property
+    def cause(self) -> str:
+        """Why, in one line."""
+        return str(self).partition("\n")[0]
 
 
 class ConfigError(FfencError, ValueError):
@@ -23,7 +29,20 @@ class DestinationError(FfencError):
 
 
 class ToolchainError(FfencError):
-    """No FFmpeg program on this machine can do the job."""
+    """No FFmpeg program on this machine can do the job.
+
+    Args:
+        text: what was found and what to do.
+        cause: why, in one line; by default the text's first.
+    """
+
+    def __init__(self, text: str, cause: str | None = None) -> None:
+        self._cause = cause
+        super().__init__(text)
+
+    @property
+    def cause(self) -> str:
+        return self._cause or super().cause
 
 
 class VerificationError(FfencError):
@@ -34,6 +53,7 @@ class FfmpegError(FfencError):
     """An FFmpeg process failed.
 
     Attributes:
+        reason: what happened, without FFmpeg's words.
         command: the argument list that was run.
         returncode: exit status; negative is the number of the signal that ended it.
         stderr: the last lines it wrote to standard error.
@@ -49,6 +69,7 @@ class FfmpegError(FfencError):
         stderr: Sequence[str],
         killed: bool = False,
     ) -> None:
+        self.reason = reason
         self.killed = killed
         self.command = list(command)
         self.returncode = returncode
@@ -60,9 +81,11 @@ class FfmpegError(FfencError):
 
     @property
     def cause(self) -> str:
-        """The line of ``stderr`` that most likely says why."""
+        """The line of ``stderr`` that most likely says why, without the marks FFmpeg puts before it."""
         faults = [line for line in self.stderr if "[error]" in line or "[fatal]" in line]
-        return (faults or self.stderr or [f"exit status {self.returncode}"])[0]
+        telling = [line for line in faults if not re.search(r"failed: -\d+\.?$", line)]
+        line = (telling or faults or self.stderr or [self.reason])[0]
+        return re.sub(r"^(\[[^\]]*\]\s*)+", "", line).rstrip(".") or line
 
 
 class Cancelled(FfencError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import signal
 import sys
 import warnings
@@ -19,6 +20,7 @@ _COMMANDS = {
     "encode": "Encode one folder of frames into one video file.",
     "compile": "Print the FFmpeg command lines of a robot preset.",
     "probe": "Print the stream fields of a video file as JSON.",
+    "doctor": "Say what this machine can encode, and whether it can record a preset.",
 }
 
 
@@ -48,6 +50,7 @@ def cli() -> None:
     Examples:
       ffenc reencode my_image_dataset my_video_dataset --preset so101
       ffenc encode frames/ top.mp4 --fps 30
+      ffenc doctor so101
       ffenc compile aloha
       ffenc probe top.mp4
     """
@@ -70,12 +73,29 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
     click.echo(f"ffenc: warning: {message}", err=True)
 
 
+class _Told(logging.Handler):
+    """Prints what the API logs, each text once: cameras that are alike say the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self._told:
+            self._told.add(text)
+            click.echo(f"ffenc: {text}", err=True)
+
+
 def main() -> None:
     """Run the command line; the console script's entry point."""
     for number in _SIGNALS:
         signal.signal(number, _on_signal)
     warnings.showwarning = _show_warning
     warnings.simplefilter("default", FfencWarning)
+    logger = logging.getLogger("ffenc")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_Told())
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Abort as abort:  # click's name for KeyboardInterrupt

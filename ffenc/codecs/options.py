@@ -160,7 +160,7 @@ def _structured(codec: Codec, settings: EncoderSettings, encoder_threads: int | 
                 options[key] = dict(value) if isinstance(value, dict) else value
 
     if settings.g is not None:
-        add({"g": settings.g})
+        add(codec.key_frames(settings.g))
     if settings.crf is not None:
         add(codec.quality(settings.crf))
     preset = codec.default_preset if settings.preset is None else settings.preset

@@ -6,6 +6,7 @@ LeRobot 0.6 for ``q:v = 100 - 2 crf``, ``rc=0`` with ``qp`` and ``svtav1-params`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -39,11 +40,38 @@ AUTO_ORDER = (
     "h264_qsv",
 )
 AUTO_FALLBACK = "libsvtav1"
+# One channel of more than 8 bits, which libsvtav1 cannot carry. LeRobot reads hevc.
+_AUTO_DEPTH_FALLBACK = {"gray10le": "hevc", "gray12le": "hevc", "gray16le": "ffv1"}
+_AOM_LOOKAHEAD = 35  # libaom's own, in frames
 RENDER_DEVICE = "/dev/dri/renderD128"
 
 
 def _nothing(_: Number) -> Options:
     return {}
+
+
+def _lossy(_: Mapping[str, Value], __: int) -> bool:
+    return False
+
+
+def _lossless_key(params: str) -> Callable[[Mapping[str, Value], int], bool]:
+    """``lossless=1`` among the sub-keys of a params option."""
+    on = re.compile(r"(?:^|:)\s*-*lossless(?:=(?:1|true|yes))?\s*(?::|$)")
+    return lambda options, _: on.search(str(options.get(params, ""))) is not None
+
+
+def _x264_lossless(options: Mapping[str, Value], bits: int) -> bool:
+    # crf counts from -12 at 10 bits, where 0 is not lossless.
+    return str(options.get("qp")) == "0" or (bits == 8 and options.get("crf") == 0)
+
+
+def _key_frames(g: int) -> Options:
+    return {"g": g}
+
+
+def _aom_key_frames(g: int) -> Options:
+    # Looking past the next key frame gains nothing, and with g of 1 or 2 libaom 3.15 crashes at it.
+    return {"g": g, "lag-in-frames": g} if g < _AOM_LOOKAHEAD else {"g": g}
 
 
 def _option(name: str) -> Callable[[Number], Options]:
@@ -85,6 +113,8 @@ class Codec:
         name: the ``vcodec`` value.
         encoder: FFmpeg's encoder.
         stream: the codec name ffprobe reports for the result.
+        hardware: it needs a device and its driver, which may come and go.
+        key_frames: ``g`` to options.
         quality: ``crf`` to options.
         integer_quality: the encoder's quality option takes whole numbers only.
         preset_option: where ``preset`` goes; None: the encoder has no such option.
@@ -101,11 +131,15 @@ class Codec:
         needs_bit_rate: there is no quality option, a bit rate must come from ``extra_options``.
         tag: the stream tag players expect in MP4.
         version: pattern of the library's version in what an encode prints or writes.
+        ignored: pattern of a line that says a sub-key of ``params`` was not used; the encode goes on.
+        lossless: whether compiled options, with a pixel format of so many bits, give every sample back.
     """
 
     name: str
     encoder: str
     stream: str
+    hardware: bool = False
+    key_frames: Callable[[int], Options] = _key_frames
     quality: Callable[[Number], Options] = _nothing
     integer_quality: bool = False
     preset_option: str | None = None
@@ -122,6 +156,8 @@ class Codec:
     needs_bit_rate: bool = False
     tag: str | None = None
     version: str | None = None
+    ignored: str | None = None
+    lossless: Callable[[Mapping[str, Value], int], bool] = _lossy
 
 
 # Settings that every "key=value:..." option can reach besides the row's own, by the sub-keys' many names.
@@ -195,6 +231,7 @@ def _vaapi(name: str, stream: str, quality: Callable[[Number], Options], tag: st
         name,
         encoder=name,
         stream=stream,
+        hardware=True,
         quality=quality,
         integer_quality=True,
         program_options=("-vaapi_device", RENDER_DEVICE),
@@ -209,6 +246,7 @@ def _qsv(name: str, stream: str, tag: str | None = None) -> Codec:
         name,
         encoder=name,
         stream=stream,
+        hardware=True,
         quality=_option("global_quality"),
         integer_quality=True,
         preset_option="preset",
@@ -223,6 +261,7 @@ def _nvenc(name: str, stream: str, tag: str | None = None) -> Codec:
         name,
         encoder=name,
         stream=stream,
+        hardware=True,
         quality=_qp_constant,
         integer_quality=True,
         preset_option="preset",
@@ -231,7 +270,7 @@ def _nvenc(name: str, stream: str, tag: str | None = None) -> Codec:
 
 
 def _videotoolbox(name: str, stream: str, tag: str | None = None) -> Codec:
-    return Codec(name, encoder=name, stream=stream, quality=_videotoolbox_quality, tag=tag)
+    return Codec(name, encoder=name, stream=stream, hardware=True, quality=_videotoolbox_quality, tag=tag)
 
 
 _ROWS = (
@@ -247,8 +286,10 @@ _ROWS = (
         fast_decode=_svtav1_fast_decode,
         threads=lambda n: {"svtav1-params": {"lp": n}},
         params="svtav1-params",
+        lossless=_lossless_key("svtav1-params"),
         params_fields=_COMMON_PARAMS,
         version=r"SVT-AV1 Encoder Lib (v\S+)",
+        ignored=r"Error parsing option \S+: .*|Svt\[(?:warn|error)\]: .*Invalid \S+ value: .*",
     ),
     Codec(
         "h264",
@@ -260,8 +301,10 @@ _ROWS = (
         fast_decode=_tune_fastdecode,
         threads=_option("threads"),
         params="x264-params",
+        lossless=_x264_lossless,
         params_fields=_X26X_PARAMS,
         version=r"x264 - core (\d+(?: r\d+ [0-9a-f]+)?)",
+        ignored=r"Error parsing option '.*",
     ),
     Codec(
         "hevc",
@@ -273,14 +316,17 @@ _ROWS = (
         fast_decode=_tune_fastdecode,
         threads=_x265_threads,
         params="x265-params",
+        lossless=_lossless_key("x265-params"),
         params_fields=_X26X_PARAMS,
         tag="hvc1",
         version=r"HEVC encoder version (\S+)",
+        ignored=r"(?:Unknown option: |Invalid value for ).*",
     ),
     Codec(
         "libaom-av1",
         encoder="libaom-av1",
         stream="av1",
+        key_frames=_aom_key_frames,
         # Constant quality: FFmpeg's default bit rate for libaom is 0 from 4.3 on, so crf alone decides.
         quality=_option("crf"),
         integer_quality=True,
@@ -288,10 +334,11 @@ _ROWS = (
         presets=tuple(range(0, 9)),
         threads=lambda n: {"threads": n, "row-mt": 1},
         params="aom-params",
+        lossless=_lossless_key("aom-params"),
         params_fields={
             **_COMMON_PARAMS,
             **dict.fromkeys(("cq-level", "end-usage", "target-bitrate"), "crf"),
-            **dict.fromkeys(("kf-max-dist", "kf-min-dist"), "g"),
+            **dict.fromkeys(("kf-max-dist", "kf-min-dist", "lag-in-frames"), "g"),
             "cpu-used": "preset",
             "row-mt": "encoder_threads",
         },
@@ -303,6 +350,7 @@ _ROWS = (
         stream="ffv1",
         threads=_ffv1_threads,
         fixed={"g": 1, "level": 3, "slicecrc": 1, "slices": 4},
+        lossless=lambda _, __: True,
     ),
     _videotoolbox("h264_videotoolbox", "h264"),
     _videotoolbox("hevc_videotoolbox", "hevc", tag="hvc1"),
@@ -321,6 +369,7 @@ _ROWS = (
         "h264_v4l2m2m",
         encoder="h264_v4l2m2m",
         stream="h264",
+        hardware=True,
         upload={"yuv420p": "yuv420p", "nv12": "nv12"},
         needs_bit_rate=True,
     ),
@@ -347,6 +396,11 @@ def check_vcodec(name: str) -> str:
         "svtav1": "libsvtav1",
     }
     raise ConfigError(f"vcodec={name!r} is not known{accepted(name, VCODECS, by_encoder.get(name))}")
+
+
+def auto_fallback(pix_fmt: str) -> str:
+    """Return what ``vcodec="auto"`` means where no hardware encoder runs."""
+    return _AUTO_DEPTH_FALLBACK.get(pix_fmt, AUTO_FALLBACK)
 
 
 def codec_for(vcodec: str, encoder: str | None = None) -> Codec:

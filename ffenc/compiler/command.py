@@ -17,9 +17,10 @@ from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, FfencWarning
 
-# How frames come through the pipe: encoded images as they are, or raw pixels.
-FrameFormat = Literal["png", "jpeg", "rgb24"]
-FRAME_FORMATS: tuple[FrameFormat, ...] = ("png", "jpeg", "rgb24")
+# How frames come through the pipe: encoded images as they are, or raw pixels; gray ones are depth.
+FrameFormat = Literal["png", "jpeg", "rgb24", "gray12le", "gray16le"]
+FRAME_FORMATS: tuple[FrameFormat, ...] = ("png", "jpeg", "rgb24", "gray12le", "gray16le")
+RAW_FORMATS = ("rgb24", "gray12le", "gray16le")
 
 # level+ makes an error line recognisable: a damaged image is reported at error level with exit status 0.
 PROGRAM_OPTIONS = ("-nostdin", "-hide_banner", "-loglevel", "level+warning", "-xerror")
@@ -33,6 +34,11 @@ COLOUR_TAGS = {
     "color_primaries": "bt709",
     "color_trc": "bt709",
 }
+
+
+def is_depth(frames: FrameFormat) -> bool:
+    """Whether frames of a format are depth: codes or millimetres, to be stored as they are."""
+    return frames.startswith("gray")
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,8 @@ def compile_command(
         width, height: frame size in pixels.
         fps: frames a second; the stream's time base makes every frame's time an exact integer.
         output: path of the result.
-        frames: ``png`` or ``jpeg`` for encoded images back to back, ``rgb24`` for raw pixels.
+        frames: ``png`` or ``jpeg`` for encoded images back to back, ``rgb24`` for raw pixels, ``gray12le``
+            or ``gray16le`` for raw depth, which is stored as it is.
         encoder: what ``vcodec="auto"`` stands for on the machine that will run this.
         encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
         tap: also write sampled frames to standard output.
@@ -111,6 +118,8 @@ def compile_command(
     """
     if frames not in FRAME_FORMATS:
         raise ConfigError(f"frames={frames!r} is not known{accepted(frames, FRAME_FORMATS)}")
+    if is_depth(frames) and config.pix_fmt != frames:
+        raise ConfigError(f"pix_fmt={config.pix_fmt!r} would change {frames} depth; it has to be {frames!r}")
     codec = codec_for(config.vcodec, encoder)
     config = config.resolve(encoder)
     rate = parse_fps(fps)
@@ -129,7 +138,8 @@ def compile_command(
     if tap is not None:
         split = source.filter_multi_output("split")
         source, samples = split[0], split[1]
-    video = _convert(source, codec, config)
+    video = _convert(source, codec, config, frames)
+    video = video.filter("hwupload") if codec.hwupload else video
     result = ffmpeg.output(
         video,
         file_url(output),
@@ -142,12 +152,47 @@ def compile_command(
     if tap is not None:
         assert samples is not None
         result = ffmpeg.merge_outputs(result, _tap_output(samples, tap))
-    return [
-        str(part)
-        for part in ffmpeg.compile(
-            result, cmd=[program, *PROGRAM_OPTIONS, *codec.program_options], overwrite_output=True
-        )
-    ]
+    return _arguments(result, program, *codec.program_options)
+
+
+def compile_samples(
+    config: VideoEncoderConfig,
+    *,
+    width: int,
+    height: int,
+    fps: int | float | str | Fraction,
+    frames: FrameFormat,
+    program: str = "ffmpeg",
+) -> list[str]:
+    """Compile the argument list that writes, raw to standard output, the samples an encoder would be given.
+
+    They are what a lossless stream has to decode to. Arguments as for :func:`compile_command`.
+    """
+    source = ffmpeg.input("pipe:0", **_input_options(frames, width, height, parse_fps(fps), None))
+    video = _convert(source, codec_for(config.vcodec), config, frames)
+    return _arguments(_raw_output(video, pixel_format(config.pix_fmt).stored), program)
+
+
+def compile_decode(path: str, *, pix_fmt: str | None = None, program: str = "ffmpeg") -> list[str]:
+    """Compile the argument list that decodes every frame of a file.
+
+    Args:
+        path: the file.
+        pix_fmt: write the samples raw to standard output in this format; None: only decode.
+        program: the ffmpeg to run.
+    """
+    video = ffmpeg.input(file_url(path))["v:0"]
+    null = ffmpeg.output(video, "-", f="null", fps_mode="passthrough")
+    return _arguments(_raw_output(video, pix_fmt) if pix_fmt else null, program)
+
+
+def _raw_output(video: Any, pix_fmt: str) -> Any:
+    return ffmpeg.output(video, "pipe:1", f="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough")
+
+
+def _arguments(result: Any, program: str, *program_options: str) -> list[str]:
+    command = [program, *PROGRAM_OPTIONS, *program_options]
+    return [str(part) for part in ffmpeg.compile(result, cmd=command, overwrite_output=True)]
 
 
 def _input_options(
@@ -155,8 +200,8 @@ def _input_options(
 ) -> dict[str, Any]:
     # Frames are shown as they are stored, as LeRobot's reader has them, whatever an EXIF tag says.
     options: dict[str, Any] = {"framerate": str(rate), "noautorotate": None}
-    if frames == "rgb24":
-        options |= {"f": "rawvideo", "pix_fmt": "rgb24", "video_size": (width, height)}
+    if frames in RAW_FORMATS:
+        options |= {"f": "rawvideo", "pix_fmt": frames, "video_size": (width, height)}
     else:
         # A damaged image must stop the run; by default FFmpeg shows what it could decode and goes on.
         options |= {
@@ -169,23 +214,35 @@ def _input_options(
     return options
 
 
-def _convert(source: Any, codec: Codec, config: VideoEncoderConfig) -> Any:
+def encoder_format(codec: Codec, config: VideoEncoderConfig) -> str:
+    """Return the pixel format the encoder itself is given: the config's, or what its device takes for it.
+
+    Raises:
+        ConfigError: the device takes nothing for it.
+    """
+    return "vaapi" if codec.hwupload and _memory_format(codec, config) else _memory_format(codec, config)
+
+
+def _memory_format(codec: Codec, config: VideoEncoderConfig) -> str:
+    name = pixel_format(config.pix_fmt).name
+    if codec.upload and name not in codec.upload:
+        raise ConfigError(
+            f"pix_fmt={name!r} is not one {codec.name} takes; accepted: {', '.join(codec.upload)}"
+        )
+    return codec.upload.get(name, name)
+
+
+def _convert(source: Any, codec: Codec, config: VideoEncoderConfig, frames: FrameFormat) -> Any:
     """The filters that bring frames into the encoder's format and tag them with the conversion used."""
     fmt = pixel_format(config.pix_fmt)
-    if codec.upload and fmt.name not in codec.upload:
-        raise ConfigError(
-            f"pix_fmt={fmt.name!r} is not one {codec.name} takes; accepted: {', '.join(codec.upload)}"
-        )
-    memory_format = codec.upload.get(fmt.name, fmt.name)
+    if not fmt.rgb and not is_depth(frames):
+        source = source.filter("scale", **_RGB_TO_YUV)
+    video = source.filter("format", _memory_format(codec, config))
     if fmt.rgb:
-        video = source.filter("format", memory_format)
-    else:
-        video = (
-            source.filter("scale", **_RGB_TO_YUV)
-            .filter("format", memory_format)
-            .filter("setparams", **COLOUR_TAGS)
-        )
-    return video.filter("hwupload") if codec.hwupload else video
+        return video
+    # Depth has no colours, only a range; LeRobot's is tv, and no sample is changed for it.
+    tags = {"range": COLOUR_TAGS["range"]} if is_depth(frames) else COLOUR_TAGS
+    return video.filter("setparams", **tags)
 
 
 def _time_base(rate: Fraction) -> dict[str, Any]:
@@ -228,6 +285,4 @@ def compile_join(
         },
         **({"tag:v": tag} if tag else {}),
     )
-    return [
-        str(part) for part in ffmpeg.compile(result, cmd=[program, *PROGRAM_OPTIONS], overwrite_output=True)
-    ]
+    return _arguments(result, program)

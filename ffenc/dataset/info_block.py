@@ -8,7 +8,7 @@ from ffenc.codecs.table import codec_for
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import fps_number
 from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.frames.encode import Encoding
+from ffenc.frames.encoding import Encoding
 from ffenc.version import VERSION
 
 
@@ -51,9 +51,10 @@ def info_block(info: StreamInfo, encoding: Encoding) -> dict[str, Any]:
     """Return the whole block of an RGB camera.
 
     ``video.encoder`` is ffenc's own key, which LeRobot ignores: ``video.codec`` names the stream, not who
-    wrote it, and not with which versions.
+    wrote it, with which versions, and why these.
     """
     codec = codec_for(encoding.config.vcodec)
+    why = "named" if encoding.toolchain.origin == "named" else "the first that ran these settings"
     return {
         **stream_fields(info),
         **encoder_fields(encoding.config),
@@ -63,6 +64,10 @@ def info_block(info: StreamInfo, encoding: Encoding) -> dict[str, Any]:
             "encoder": codec.encoder,
             "encoder_version": encoding.encoder_version,
             "ffmpeg_version": encoding.toolchain.version,
+            "ffmpeg_from": encoding.toolchain.origin,
+            "ffmpeg_chosen": why,
+            "auto": encoding.auto,
+            "passed_over": encoding.why(),
             "ffenc_version": VERSION,
         },
     }

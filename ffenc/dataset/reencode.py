@@ -29,8 +29,10 @@ from ffenc.ffmpeg.join import join_files
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import toolchains
-from ffenc.frames.encode import Encoding, encode_frames, first_images, prepare, published, verify_encoding
+from ffenc.frames.encode import encode_frames, first_images, published
+from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
+from ffenc.frames.prepare import prepare
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.jobs.pool import run_units, share_cores
@@ -506,7 +508,7 @@ class _Job:
                     on_frames=on_frames,
                     cancellation=self._cancellation,
                 )
-            info = verify_encoding(stream.encoding, temporary, episode.length)
+            info = stream.encoding.verify(temporary, episode.length)
         stats = histogram.statistics() if histogram else None
         piece = _Piece(path, episode.length, path.stat().st_size, info.extradata_hash, stats, False, outdated)
         content = {"fingerprint": fingerprint, "frames": piece.frames, "bytes": piece.bytes}
@@ -548,7 +550,7 @@ class _Job:
                 cancellation=self._cancellation,
             )
             starts = [sum(piece.frames for piece in group[:i]) for i in range(len(group))]
-            info = verify_encoding(stream.encoding, output, sum(piece.frames for piece in group), starts)
+            info = stream.encoding.verify(output, sum(piece.frames for piece in group), starts)
             if info.extradata_hash != group[0].configuration:
                 raise VerificationError(
                     f"{place}: the decoder configuration changed while its episodes were joined"

@@ -3,8 +3,47 @@
 from __future__ import annotations
 
 import os
+import platform
+from pathlib import Path
+
+# What a driver's libraries and devices are chosen by.
+_ENVIRONMENT = (
+    "CUDA_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "LIBVA_DRIVERS_PATH",
+    "LIBVA_DRIVER_NAME",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "ONEVPL_PRIORITY_PATH",
+)
+_DEVICES = ("dri/*", "nvidia*", "nvhost*", "video*", "mpp_service", "dxg")
 
 
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def file_identity(path: str) -> list[str | int]:
+    """Return what changes when a file is replaced: its real path, size and time of change in ns."""
+    real = os.path.realpath(path)
+    try:
+        found = os.stat(real)  # noqa: PTH116 - one system call
+    except OSError:
+        return [real, -1, -1]
+    return [real, found.st_size, found.st_mtime_ns]
+
+
+def machine_facts() -> list[str | int]:
+    """Return what changes when a driver or a shared library comes, goes or is replaced.
+
+    The processor and kernel, the linker's list of libraries (a distribution's ffmpeg stays the same file when
+    its libx265 is upgraded), video devices and whether this user may open them, and the driver's environment.
+    """
+    facts: list[str | int] = [platform.machine(), platform.release(), cores()]
+    facts += file_identity("/etc/ld.so.cache") + file_identity("/proc/driver/nvidia/version")
+    for pattern in _DEVICES:
+        for device in sorted(Path("/dev").glob(pattern)):
+            facts.append(f"{device}{'' if os.access(device, os.R_OK | os.W_OK) else ' denied'}")
+    return facts + [f"{name}={os.environ.get(name, '')}" for name in _ENVIRONMENT]

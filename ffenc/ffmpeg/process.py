@@ -29,6 +29,7 @@ _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 _PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 40
+_KILLS = (-signal.SIGKILL, -signal.SIGTERM)  # from outside
 
 _PROGRESS = re.compile(
     r"(frame|fps|stream_\S+|bitrate|total_size|out_time\S*|dup_frames|drop_frames|speed|progress)=(.*)"
@@ -145,6 +146,11 @@ class FfmpegProcess:
         if on_output is not None:
             self._drains.append(_drain(self._process.stdout, lambda pipe: _read_output(pipe, on_output)))
 
+    @property
+    def pid(self) -> int:
+        """The program's process number."""
+        return self._process.pid
+
     def __enter__(self) -> FfmpegProcess:
         return self
 
@@ -201,8 +207,10 @@ class FfmpegProcess:
             raise self._error(f"ffmpeg hung: it did nothing for {self._stall_seconds:.0f} s and was ended")
         if any("No space left on device" in line for line in self.log.lines):
             raise self._error("the disk is full")
+        if code in _KILLS:
+            raise self._error("ffmpeg was killed")
         if code != 0:
-            raise self._error("ffmpeg failed" if code > 0 else "ffmpeg was killed")
+            raise self._error("ffmpeg failed" if code > 0 else f"ffmpeg crashed with signal {-code}")
         if self.log.faults:
             raise self._error("ffmpeg met an error and went on")
         return self.log
@@ -212,7 +220,7 @@ class FfmpegProcess:
         # Faults first reported tell the cause; the last lines may be only their echo.
         lines = [line for line in self.log.faults[:4] if line not in said[-8:]] + said[-8:]
         code = self._process.returncode
-        killed = code in (-signal.SIGKILL, -signal.SIGTERM) and not self._stalled
+        killed = code in _KILLS and not self._stalled
         return FfmpegError(reason, command=self.command, returncode=code, stderr=lines, killed=killed)
 
     def _close_stdin(self) -> None:
@@ -336,7 +344,7 @@ def run_asked(command: Sequence[str], *, timeout: float = STALL_SECONDS) -> str:
     except subprocess.TimeoutExpired:
         process.kill()
         answer, said = process.communicate()
-        said += f"\nno answer in {timeout:.0f} s".encode()
+        said = f"no answer in {timeout:.0f} s".encode()
     finally:
         if process.poll() is None:
             process.kill()

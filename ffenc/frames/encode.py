@@ -6,73 +6,25 @@ import contextlib
 import os
 import re
 import uuid
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 
-from ffenc.codecs.table import AUTO_FALLBACK, AUTO_ORDER, codec_for
-from ffenc.compiler.command import FrameFormat, SampleTap, check_size, compile_command
+from ffenc.compiler.command import SampleTap
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
-from ffenc.errors import (
-    ConfigError,
-    DestinationError,
-    FfencWarning,
-    FfmpegError,
-    SourceError,
-    ToolchainError,
-)
-from ffenc.ffmpeg.machine import cores
+from ffenc.errors import ConfigError, DestinationError, FfmpegError, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation, Log, run_fed
-from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.ffmpeg.toolchain import toolchains
+from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader, find_fault, read_header, whole_image
+from ffenc.frames.prepare import prepare
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles, image_files
-from ffenc.frames.verify import verify_video
 
-TRIAL_SECONDS = 30.0
+_DECODE_SECONDS = 30.0
 _SEARCHED_AT_ONCE = 32  # frames held in memory while looking for a damaged one
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """Everything that decides how one stream is encoded on this machine.
-
-    Attributes:
-        config: the settings, ``auto`` resolved.
-        width, height: pixels.
-        fps: frames a second.
-        frames: how they come.
-        encoder_threads: threads the encoder may use; None leaves it to the encoder.
-        toolchain: the programs.
-        encoder_version: the encoder library's version, "" where it does not tell.
-    """
-
-    config: VideoEncoderConfig
-    width: int
-    height: int
-    fps: Fraction
-    frames: FrameFormat
-    encoder_threads: int | None
-    toolchain: Toolchain
-    encoder_version: str = ""
-
-    def command(self, output: Path, tap: SampleTap | None = None) -> list[str]:
-        """The argument list that writes ``output``."""
-        return compile_command(
-            self.config,
-            width=self.width,
-            height=self.height,
-            fps=self.fps,
-            output=str(output),
-            frames=self.frames,
-            encoder_threads=self.encoder_threads,
-            tap=tap,
-            program=self.toolchain.ffmpeg,
-        )
 
 
 def partial_path(path: Path) -> Path:
@@ -190,88 +142,10 @@ def _decode_fault(encoding: Encoding, frames: Sequence[EncodedFrame]) -> str | N
     source = encoding.command(Path("unused"))
     decode = [*source[: source.index("-i") + 2], "-f", "null", "-"]
     try:
-        run_fed(decode, [frame.data for frame in frames], stall_seconds=TRIAL_SECONDS)
+        run_fed(decode, [frame.data for frame in frames], stall_seconds=_DECODE_SECONDS)
     except FfmpegError as error:
         return error.stderr[0] if error.stderr else str(error)
     return None
-
-
-def prepare(
-    config: VideoEncoderConfig,
-    first_frames: Sequence[bytes],
-    *,
-    width: int,
-    height: int,
-    fps: Fraction,
-    frames: FrameFormat,
-    encoder_threads: int | None = None,
-    candidates: Sequence[Toolchain] | None = None,
-) -> Encoding:
-    """Choose the programs and the encoder, by encoding a stream's first frames with the job's own arguments.
-
-    Args:
-        config: the settings; ``auto`` is resolved to the first encoder that has just run.
-        first_frames: one or a few of the stream's frames, in the form ``frames`` names.
-        width, height, fps, frames: as for :class:`Encoding`.
-        encoder_threads: threads the encoder may use; None: half the cores beside a decoder that has threads
-            of its own, else the encoder's choice.
-        candidates: toolchains to try in order; by default those :func:`toolchains` finds.
-
-    Raises:
-        ConfigError: settings that cannot be encoded whatever the machine.
-        ToolchainError: no toolchain can run them; the text says what each one said.
-    """
-    check_size(config, width, height)
-    found = list(candidates) if candidates is not None else toolchains()
-    # auto: hardware that runs with any of the programs comes before software with the best of them.
-    names = (*AUTO_ORDER, AUTO_FALLBACK) if config.vcodec == "auto" else (config.vcodec,)
-    failures: list[tuple[Toolchain, FfmpegError]] = []
-    for name, toolchain in product(names, found):
-        resolved = config.resolve(name)
-        threads = encoder_threads
-        if threads is None and toolchain.threaded and frames != "rgb24":
-            # Decoding takes about as long as encoding; an encoder left with all cores fights it for them.
-            threads = max(1, cores() // 2)
-        encoding = Encoding(resolved, width, height, fps, frames, threads, toolchain)
-        try:
-            tried = _tried(encoding, first_frames)
-        except FfmpegError as error:
-            if error.killed:
-                raise
-            failures.append((toolchain, error))
-        except ConfigError:  # a pix_fmt or a crf that this hardware does not take
-            if config.vcodec != "auto":
-                raise
-        else:
-            if config.vcodec != "auto":
-                _tell_passed_over(failures, toolchain)
-            return tried
-    tried_last = failures[-len(found) :]
-    reasons = "\n".join(f"{t.ffmpeg} ({t.version}): {failure}" for t, failure in tried_last)
-    encoder = codec_for(names[-1]).encoder
-    raise ToolchainError(
-        f"{width}x{height} {config.pix_fmt} with {encoder} cannot be encoded here.\n{reasons}"
-    )
-
-
-def _tell_passed_over(failures: Sequence[tuple[Toolchain, FfmpegError]], chosen: Toolchain) -> None:
-    for toolchain, failure in failures:
-        text = f"{toolchain.ffmpeg} was passed over for {chosen.ffmpeg}: {failure.cause}"
-        warnings.warn(text, FfencWarning, stacklevel=3)
-
-
-def _tried(encoding: Encoding, first_frames: Sequence[bytes]) -> Encoding:
-    """Encode a few frames to memory; return the encoding with the version its encoder tells."""
-    bitstream = bytearray()
-    command = encoding.command(Path("pipe:1"))
-    # A pipe cannot be sought in, which is all that the first is about; versions are told at info level.
-    command[command.index("-movflags") + 1] = "+frag_keyframe+empty_moov"
-    command[command.index("-loglevel") + 1] = "level+info"
-    log = run_fed(command, first_frames, on_output=bitstream.extend, stall_seconds=TRIAL_SECONDS)
-    pattern = codec_for(encoding.config.vcodec).version
-    said = "\n".join(log.head) + bitstream.decode("latin-1")
-    match = re.search(pattern, said) if pattern else None
-    return replace(encoding, encoder_version=match[1] if match else "")
 
 
 def encode(
@@ -332,21 +206,7 @@ def encode(
     )
     with published(target) as temporary:
         encode_frames(encoding, images, header, temporary, on_frames=on_frames)
-        return verify_encoding(encoding, temporary, len(images))
-
-
-def verify_encoding(encoding: Encoding, path: Path, frames: int, starts: Sequence[int] = (0,)) -> StreamInfo:
-    """Compare a file with its encoding; see :func:`ffenc.frames.verify.verify_video`."""
-    return verify_video(
-        path,
-        encoding.config,
-        width=encoding.width,
-        height=encoding.height,
-        fps=encoding.fps,
-        frames=frames,
-        starts=starts,
-        ffprobe=encoding.toolchain.ffprobe,
-    )
+        return encoding.verify(temporary, len(images))
 
 
 def refuse_depth(header: ImageHeader, where: str) -> None:

@@ -22,6 +22,7 @@ def verify_video(
     height: int,
     fps: Fraction,
     frames: int,
+    depth: bool = False,
     starts: Iterable[int] = (0,),
     ffprobe: str | None = None,
 ) -> StreamInfo:
@@ -31,6 +32,7 @@ def verify_video(
         path: the file.
         config: the settings it was encoded with, ``auto`` resolved.
         width, height, fps, frames: what it must hold; frame i must sit at exactly i / fps.
+        depth: it holds depth, which has no colours.
         starts: frame indices that must be key frames: where an episode starts.
         ffprobe: the program.
 
@@ -52,7 +54,7 @@ def verify_video(
         "frames": (frames, info.frames),
         "fps": (fps, info.fps),
     }
-    if not fmt.rgb:
+    if not fmt.rgb and not depth:
         asked["color_space"] = (COLOUR_TAGS["colorspace"], info.color_space)
         asked["color_range"] = (COLOUR_TAGS["range"], info.color_range)
     faults = [f"{name} is {got}, asked for {want}" for name, (want, got) in asked.items() if want != got]

@@ -16,7 +16,9 @@ from ffenc.errors import ConfigError, FfencError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import toolchains
-from ffenc.frames.encode import Encoding, checked_output, prepare, published, verify_encoding
+from ffenc.frames.encode import checked_output, published
+from ffenc.frames.encoding import Encoding
+from ffenc.frames.prepare import prepare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,7 +137,7 @@ class VideoWriter:
             raise ConfigError("no frame has been written, so there is no video")
         try:
             self._process.finish()
-            self.info = verify_encoding(self._encoding, self._temporary, self.frames)
+            self.info = self._encoding.verify(self._temporary, self.frames)
         except BaseException as error:
             self._abort(error)
             raise

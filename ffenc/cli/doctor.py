@@ -1,0 +1,348 @@
+"""``ffenc doctor``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffenc.cli.common import SettingsCommand, json_option, print_json, program_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.table import Table
+
+    from ffenc.config.preset import RobotPreset
+    from ffenc.ffmpeg.toolchain import Program, Toolchain
+    from ffenc.frames.survey import Surveyed
+    from ffenc.recording.keep_up import CameraVerdict, PresetVerdict
+
+_WIDTH = 110  # where the output is not a terminal
+
+
+class _Size(click.ParamType[Any]):
+    """``640x480``."""
+
+    name = "WxH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", str(value))
+        if match is None or not all(int(n) >= 16 for n in match.groups()):
+            self.fail(f"{value!r} is not a size such as 640x480, of 16 pixels or more", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+@click.command("doctor", cls=SettingsCommand)
+@click.argument("preset", metavar="[PRESET]", required=False)
+@click.option(
+    "--size", type=_Size(), help="Size of the frames for the table [default: the preset's, or 640x480]."
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5, 600),
+    default=3.0,
+    show_default=True,
+    help="How long the preset's cameras are encoded at once.",
+)
+@json_option
+@program_options
+def command(
+    preset: str | None,
+    size: tuple[int, int] | None,
+    seconds: float,
+    as_json: bool,
+    ffmpeg: str | None,
+    ffprobe: str | None,
+    overrides: list[tuple[tuple[str, ...], Any]],
+) -> None:
+    """Say what this machine can encode, and whether it can record PRESET.
+
+    Lists every ffmpeg there is and which one is used, tries every encoder, and measures those that run. With
+    PRESET (a name, or a YAML file) all its cameras are encoded at once, at their size and speed; where the
+    machine falls short, faster settings are tried and named. The exit status is 0 where the preset, or
+    without one anything at all, can be encoded here.
+
+    \b
+    Examples:
+      ffenc doctor
+      ffenc doctor so101
+      ffenc doctor my_robot.yaml --camera_encoder.vcodec=h264
+      ffenc doctor so101 --json
+    """
+    from ffenc.config.preset import load_preset  # noqa: PLC0415 - keeps --help quick
+    from ffenc.errors import ConfigError, ToolchainError  # noqa: PLC0415
+    from ffenc.ffmpeg.toolchain import HOW_TO_GET, find_programs, toolchains  # noqa: PLC0415
+    from ffenc.frames.survey import survey  # noqa: PLC0415
+    from ffenc.recording.keep_up import check_preset  # noqa: PLC0415
+
+    robot = load_preset(preset, overrides) if preset is not None else None
+    if robot is None and overrides:
+        raise ConfigError("settings are for a preset: name one, e.g. ffenc doctor so101")
+    if robot is not None and not robot.cameras:
+        raise ConfigError(f"{preset} has no cameras")
+    width, height = size or _first_size(robot)
+    programs = find_programs("ffmpeg", ffmpeg)
+    probes = find_programs("ffprobe", ffprobe)
+    missing = ""
+    found: list[Toolchain] = []
+    encoders: list[Surveyed] = []
+    verdict: PresetVerdict | None = None
+    try:
+        found = toolchains(ffmpeg, ffprobe)
+    except ToolchainError as error:
+        missing = f"nothing can be encoded: {error}"
+    else:
+        with _steps() as on_step:
+            encoders = survey(found, width=width, height=height, on_step=on_step)
+            if robot is not None:
+                hardware = [row.vcodec for row in encoders if row.runs and _is_hardware(row.vcodec)]
+                verdict = check_preset(
+                    robot, toolchains=found, hardware=hardware, seconds=seconds, on_step=on_step
+                )
+        if not any(row.runs for row in encoders):
+            missing = f"nothing can be encoded: no encoder runs; {HOW_TO_GET}"
+    if as_json:
+        print_json(_fields(programs, probes, found, encoders, (width, height), robot, verdict, missing))
+    else:
+        _show(programs, probes, found, encoders, (width, height), robot, verdict)
+        if missing:
+            click.echo(f"ffenc: {missing}", err=True)
+    sys.exit(1 if missing or (verdict is not None and not verdict.keeps_up) else 0)
+
+
+def _first_size(robot: RobotPreset | None) -> tuple[int, int]:
+    from ffenc.recording.keep_up import DEFAULT_SIZE  # noqa: PLC0415
+
+    for camera in robot.cameras.values() if robot is not None else ():
+        if camera.width and camera.height:
+            return camera.width, camera.height
+    return DEFAULT_SIZE
+
+
+def _is_hardware(vcodec: str) -> bool:
+    from ffenc.codecs.table import CODECS  # noqa: PLC0415
+
+    return CODECS[vcodec].hardware
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    """Show what is being tried, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where it is shown
+
+    with Console(stderr=True).status("looking") as status:
+        yield status.update
+
+
+def _table(*columns: str) -> Table:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        right = column in ("fps", "speed", "CPU")
+        table.add_column(column, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return table
+
+
+def _show(
+    programs: Sequence[Program],
+    probes: Sequence[Program],
+    found: Sequence[Toolchain],
+    encoders: Sequence[Surveyed],
+    size: tuple[int, int],
+    robot: RobotPreset | None,
+    verdict: PresetVerdict | None,
+) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+    numbers = {one.ffmpeg: number for number, one in enumerate(found, 1)}
+    if programs or probes:
+        console.print(_program_table(programs, probes, numbers))
+    if encoders:
+        console.print(_encoder_table(encoders, numbers, size))
+        for reason, names in _absent(encoders).items():
+            console.print(f"{', '.join(names)}: {reason}", soft_wrap=True)
+    if robot is not None and verdict is not None:
+        console.print(_camera_table(robot, verdict.cameras))
+        for line in _conclusion(robot, verdict):
+            console.print(line, soft_wrap=True)
+
+
+def _program_table(programs: Sequence[Program], probes: Sequence[Program], numbers: dict[str, int]) -> Table:
+    table = _table("", "version", "from", "", "program")
+    for program in programs:
+        number = numbers.get(program.path)
+        said = program.fault or ("tried first" if number == 1 else "")
+        table.add_row(str(number or "-"), _number(program.version), program.origin, said, program.path)
+    first = next((probe.path for probe in probes if not probe.fault), None)
+    for probe in probes:
+        said = probe.fault or ("used" if probe.path == first else "")
+        table.add_row("", _number(probe.version), probe.origin, said, probe.path)
+    return table
+
+
+def _number(version: str) -> str:
+    """Return ``9.0.2`` of ``n9.0.2-17-g2a571b6068``."""
+    match = re.match(r"n?(\d+(\.\d+)+)", version)
+    return match[1] if match else version
+
+
+def _encoder_table(encoders: Sequence[Surveyed], numbers: dict[str, int], size: tuple[int, int]) -> Table:
+    table = _table(f"runs at {size[0]}x{size[1]}", "with", "library", "fps", "")
+    for row in encoders:
+        if row.encoding is not None:
+            depth = row.pix_fmt != "yuv420p"
+            table.add_row(
+                f"{row.vcodec} {row.pix_fmt}" if depth else row.vcodec,
+                str(numbers[row.encoding.toolchain.ffmpeg]),
+                row.encoding.encoder_version,
+                _fps(row.fps),
+                "depth, every sample came back" if depth else "",
+            )
+    return table
+
+
+def _absent(encoders: Sequence[Surveyed]) -> dict[str, list[str]]:
+    """Return the encoders that do not run, by why: reason -> names."""
+    reasons: dict[str, list[str]] = {}
+    for row in encoders:
+        if row.encoding is None:
+            depth = "" if row.pix_fmt == "yuv420p" else f" {row.pix_fmt}"
+            reasons.setdefault(row.reason, []).append(f"{row.vcodec}{depth}")
+    return reasons
+
+
+def _fps(fps: float | None) -> str:
+    if fps is None:
+        return ""
+    return f"{fps:.0f}" if fps >= 1 else "<1"
+
+
+def _camera_table(robot: RobotPreset, cameras: Sequence[CameraVerdict]) -> Table:
+    from ffenc.recording.keep_up import FULL_PACE  # noqa: PLC0415
+
+    table = _table(f"camera of {robot.name}", "settings", "size, fps", "speed", "CPU", "verdict")
+    for camera in cameras:
+        if camera.encoding is None:
+            table.add_row(camera.camera, "", "", "", "", f"cannot be encoded: {camera.reason}")
+            continue
+        encoding = camera.encoding
+        config = encoding.config
+        settings = [config.vcodec, config.pix_fmt]
+        settings += [f"preset {config.preset}"] if config.preset is not None else []
+        table.add_row(
+            camera.camera,
+            " ".join(settings) + (" (auto)" if encoding.auto else ""),
+            f"{encoding.width}x{encoding.height}, {float(encoding.fps):g}",
+            f"{camera.factor:.2f}x" if camera.factor < FULL_PACE * 0.99 else f"{FULL_PACE:g}x+",
+            f"{camera.cpu:.0%}",
+            camera.reason or ("keeps up" if camera.keeps_up else "falls behind"),
+        )
+    return table
+
+
+def _conclusion(robot: RobotPreset, verdict: PresetVerdict) -> Iterator[str]:
+    cameras = f"{len(verdict.cameras)} cameras of {robot.name}"
+    if verdict.keeps_up:
+        yield f"This machine can record the {cameras}."
+        return
+    yield f"This machine cannot record the {cameras} with these settings."
+    if not verdict.advised:
+        if all(camera.encoding is not None for camera in verdict.cameras):
+            yield "No faster settings are known: record fewer frames a second, or smaller ones."
+        return
+    flags = [flag for camera, changes in verdict.advice.items() for flag in _flags(camera, changes)]
+    if all(camera.keeps_up for camera in verdict.advised):
+        yield "It keeps up with:\n  " + "\n  ".join(flags)
+    else:
+        slowest = min(verdict.advised, key=lambda camera: camera.factor)
+        yield f"Faster, but still too slow ({slowest.camera} at {slowest.factor:.2f}x):\n  " + "\n  ".join(
+            flags
+        )
+        yield "Record fewer frames a second, or smaller ones."
+    if any(changes.get("vcodec") == "ffv1" for changes in verdict.advice.values()):
+        yield "(LeRobot does not read ffv1; ffenc does.)"
+
+
+def _flags(camera: str, changes: dict[str, Any]) -> Iterator[str]:
+    for name, value in changes.items():
+        text = "null" if value is None else "{}" if value == {} else str(value)
+        yield f"--cameras.{camera}.encoder.{name}={text}"
+
+
+def _fields(
+    programs: Sequence[Program],
+    probes: Sequence[Program],
+    found: Sequence[Toolchain],
+    encoders: Sequence[Surveyed],
+    size: tuple[int, int],
+    robot: RobotPreset | None,
+    verdict: PresetVerdict | None,
+    missing: str,
+) -> dict[str, Any]:
+    order = [one.ffmpeg for one in found]
+    used = (order[0], found[0].ffprobe) if found else ()
+
+    def program_fields(program: Program) -> dict[str, Any]:
+        fields = {"path": program.path, "version": program.version, "from": program.origin}
+        return fields | {"fault": program.fault or None, "used": program.path in used}
+
+    fields: dict[str, Any] = {
+        "ffmpeg": [program_fields(program) for program in programs],
+        "ffprobe": [program_fields(probe) for probe in probes],
+        "size": list(size),
+        "encoders": [
+            {
+                "vcodec": row.vcodec,
+                "encoder": row.encoder,
+                "pix_fmt": row.pix_fmt,
+                "listed_by": [order[i] for i in row.listed_by],
+                "runs": row.runs,
+                "runs_with": row.encoding.toolchain.ffmpeg if row.encoding else None,
+                "encoder_version": row.encoding.encoder_version if row.encoding else None,
+                "fps": round(row.fps, 1) if row.fps is not None else None,
+                "reason": row.reason or None,
+            }
+            for row in encoders
+        ],
+        "error": missing or None,
+    }
+    if robot is not None:
+        fields["preset"] = robot.name
+        fields["keeps_up"] = verdict is not None and verdict.keeps_up
+    if verdict is not None:
+        fields["cameras"] = [_camera_fields(camera) for camera in verdict.cameras]
+        fields["advice"] = verdict.advice
+        fields["with_advice"] = [_camera_fields(camera) for camera in verdict.advised]
+    return fields
+
+
+def _camera_fields(camera: CameraVerdict) -> dict[str, Any]:
+    encoding = camera.encoding
+    return {
+        "camera": camera.camera,
+        "vcodec": encoding.config.vcodec if encoding else None,
+        "auto_passed_over": encoding.why() if encoding else {},
+        "pix_fmt": encoding.config.pix_fmt if encoding else None,
+        "preset": encoding.config.preset if encoding else None,
+        "width": encoding.width if encoding else None,
+        "height": encoding.height if encoding else None,
+        "fps": float(encoding.fps) if encoding else None,
+        "ffmpeg": encoding.toolchain.ffmpeg if encoding else None,
+        "real_time_factor": round(camera.factor, 3),
+        "cpu_share": round(camera.cpu, 3),
+        "keeps_up": camera.keeps_up,
+        "reason": camera.reason or None,
+    }

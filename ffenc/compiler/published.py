@@ -1,0 +1,355 @@
+"""What FFmpeg publishes of its options in its help texts, and the check of compiled options against it.
+
+It is a first word, said before a job runs: what could be right passes, the trial encode has the last word.
+The rules of reading are those of libavutil/opt.c and eval.c, the same in 5.1, 8.1 and 9.0.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any
+
+from typing_extensions import Self
+
+from ffenc.codecs.table import Value
+from ffenc.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PublishedOption:
+    """One option.
+
+    Attributes:
+        name: without the leading dash.
+        kind: FFmpeg's word for its type: int, int64, float, boolean, flags, string, dictionary, ...;
+            with ``[]`` behind it for a list.
+        minimum, maximum: None where the type's own limit is the only one. A float is printed with six
+            digits by FFmpeg and is only that exact, an int is exact.
+        choices: named values.
+    """
+
+    name: str
+    kind: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PublishedEncoder:
+    """One encoder.
+
+    Attributes:
+        name: FFmpeg's name; empty where the text was not understood.
+        pixel_formats: the formats it takes; empty: it publishes none.
+        options: the encoder's own, by name.
+    """
+
+    name: str
+    pixel_formats: tuple[str, ...]
+    options: Mapping[str, PublishedOption]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` takes, as plain JSON values."""
+        return {
+            "name": self.name,
+            "pixel_formats": list(self.pixel_formats),
+            "options": _plain(self.options),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Return what was saved; KeyError or TypeError where the data is of another make."""
+        return cls(data["name"], tuple(data["pixel_formats"]), _options(data["options"]))
+
+
+@dataclass(frozen=True)
+class PublishedOptions:
+    """A whole program.
+
+    Attributes:
+        generic: the options every video encoder has, by name.
+        names: every option name any part of the program knows; empty where the text was not understood.
+    """
+
+    generic: Mapping[str, PublishedOption]
+    names: frozenset[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` takes, as plain JSON values."""
+        return {"generic": _plain(self.generic), "names": sorted(self.names)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Return what was saved; KeyError or TypeError where the data is of another make."""
+        return cls(_options(data["generic"]), frozenset(data["names"]))
+
+
+def _plain(options: Mapping[str, PublishedOption]) -> list[dict[str, Any]]:
+    return [{**asdict(option), "choices": list(option.choices)} for option in options.values()]
+
+
+def _options(data: Iterable[Mapping[str, Any]]) -> dict[str, PublishedOption]:
+    read = (PublishedOption(**{**item, "choices": tuple(item["choices"])}) for item in data)
+    return {option.name: option for option in read}
+
+
+# "  -crf   <int>   E..V....... Constant ... (from 0 to 63) (default 0)"; 9.0 writes a list as "[<int>   ]."
+_OPTION = re.compile(r"^ {2}[ -](\S+) +(\[?)<(\w+) *>\]? *([A-Z.]{9,13})(?: (.*))?$", re.M)
+# "     auto            0            ED.V....... help"; flags are listed without their value.
+_CHOICE = re.compile(r"^ {5}(\S+) +(?:-?\d+ +)?[A-Z.]{9,13}(?: |$)")
+_RANGE = re.compile(r"\(from (\S+) to (\S+)\)")
+# "-c[:<stream_spec>] <codec>  help" of 8.1 and 9.0, "-c codec   help" of 5.1.
+_PROGRAM_OPTION = re.compile(r"^-([A-Za-z][^\s\[<]*)", re.M)
+_ENCODER = re.compile(r"^Encoder (\S+) \[", re.M)
+_NO_ENCODER = re.compile(r"is not recognized by FFmpeg|no encoders for it are available")
+_PIXEL_FORMATS = re.compile(r"^ +Supported pixel formats:(.*)$", re.M)
+_VIDEO_ENCODER = re.compile(r"^ V[A-Z.]{5} ([^\s=]\S*)", re.M)
+
+_LIMITS = {
+    "INT_MIN": -(2**31),
+    "INT_MAX": 2**31 - 1,
+    "UINT32_MAX": 2**32 - 1,
+    "FLT_MIN": 1.17549435e-38,
+    "DBL_MIN": 2.2250738585072014e-308,
+}
+
+
+def _limit(text: str) -> float | None:
+    if text in _LIMITS:
+        return _LIMITS[text]
+    if re.fullmatch(r"-?\d{1,6}", text):
+        return int(text)
+    # What is left besides numbers are I64_MAX, FLT_MAX and their like: no limit worth naming.
+    return float(text) if re.fullmatch(r"-?\d{1,9}(\.\d{1,9})?(e[+-]\d{1,2})?", text) else None
+
+
+def _parse_options(text: str) -> dict[str, tuple[PublishedOption, str]]:
+    """The options listed in a text, each with its column of capabilities; the first of a name stays."""
+    rows: list[tuple[re.Match[str], list[str]]] = []
+    for line in text.splitlines():
+        if option := _OPTION.match(line):
+            rows.append((option, []))
+        elif rows and (choice := _CHOICE.match(line)):
+            rows[-1][1].append(choice[1])
+    found: dict[str, tuple[PublishedOption, str]] = {}
+    for row, choices in rows:
+        name, array, kind, capabilities, about = row.groups()
+        # The help itself may speak of a range; FFmpeg's own comes behind it.
+        low, high = (_RANGE.findall(about or "") or [("", "")])[-1]
+        kind += "[]" if array else ""
+        option_ = PublishedOption(name, kind, _limit(low), _limit(high), tuple(dict.fromkeys(choices)))
+        found.setdefault(name, (option_, capabilities))
+    return found
+
+
+def parse_encoder(text: str) -> PublishedEncoder | None:
+    """Read ``ffmpeg -hide_banner -h encoder=NAME``; for a codec's name the first of its encoders.
+
+    Returns:
+        None where FFmpeg says that it has no such encoder. Any other text that is not understood gives an
+        encoder without a name, which publishes nothing.
+    """
+    headings = list(_ENCODER.finditer(text))
+    if not headings:
+        return None if _NO_ENCODER.search(text) else PublishedEncoder("", (), {})
+    part = text[headings[0].start() : headings[1].start() if len(headings) > 1 else None]
+    formats = _PIXEL_FORMATS.search(part)
+    return PublishedEncoder(
+        headings[0][1],
+        tuple(formats[1].split()) if formats else (),
+        {name: option for name, (option, _) in _parse_options(part).items()},
+    )
+
+
+def parse_full(text: str) -> PublishedOptions:
+    """Read ``ffmpeg -hide_banner -h full``."""
+    _, heading, rest = text.partition("AVCodecContext AVOptions:\n")
+    section = rest.split("AVOptions:", 1)[0] if heading else ""
+    generic = {
+        name: option
+        for name, (option, capabilities) in _parse_options(section).items()
+        if capabilities[0] == "E" and "V" in capabilities
+    }
+    names = {match[1] for match in _OPTION.finditer(text)}
+    names.update(match[1] for match in _PROGRAM_OPTION.finditer(text))
+    return PublishedOptions(generic, frozenset(names))
+
+
+def parse_encoder_names(text: str) -> frozenset[str]:
+    """Read the names of the video encoders from ``ffmpeg -hide_banner -encoders``."""
+    return frozenset(_VIDEO_ENCODER.findall(text))
+
+
+_WHOLE = frozenset(("int", "int64", "uint64", "unsigned"))
+_NUMBERS = _WHOLE | {"float", "double", "rational"}
+# Generic options that have named values no help text lists: those of each encoder, or of old scripts.
+_OPEN = frozenset(("profile", "level", "flags"))
+_BOOLEAN_WORDS = frozenset(
+    "true y yes enable enabled on false n no disable disabled off auto".split()  # as av_match_name
+)
+# What every expression may name, besides the option's choices; nan and inf are strtod's.
+_CONSTANTS = frozenset("default max min none all PI E PHI QP2LAMBDA".split())
+_STRTOD = frozenset(("nan", "inf", "infinity"))
+_IDENTIFIER = re.compile(r"(?<![\w.])[^\W\d]\w*")
+
+_NUMBER = re.compile(
+    r"(?P<sign>[+-]?)(?:0[xX](?P<hex>[0-9a-fA-F]{1,16})"
+    r"|(?P<digits>\d{1,99}(?:\.\d{0,99})?|\.\d{1,99})(?:[eE](?P<exponent>[+-]?\d{1,2}))?"
+    r"(?P<prefix>[yzafpnumcdhkKMGTPEZY]?)(?P<binary>(?<=[kKMGTP])i)?(?P<bytes>B?))",
+    re.ASCII,
+)
+_POWERS = dict(zip("yzafpnum", range(-24, 0, 3), strict=True)) | {
+    **{"": 0, "c": -2, "d": -1, "h": 2, "k": 3, "K": 3},
+    **dict(zip("MGTPEZY", range(6, 25, 3), strict=True)),
+}
+
+
+def _number(text: str) -> Fraction | None:
+    """The value of a plain number as FFmpeg reads it (``1.5M``, ``2Ki``, ``0x10``); None: an expression."""
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None or (match["prefix"] == "d" and match["bytes"]):  # 20dB is a ratio
+        return None
+    if match["hex"]:
+        value = Fraction(int(match["hex"], 16))
+    else:
+        # 5. and .5 are numbers to strtod, and to Fraction from Python 3.12 on only.
+        value = Fraction(f"0{match['digits']}0" if "." in match["digits"] else match["digits"])
+        value *= Fraction(10) ** int(match["exponent"] or 0)
+        power = _POWERS[match["prefix"]]
+        value *= Fraction(1024) ** (power // 3) if match["binary"] else Fraction(10) ** power
+        value *= 8 if match["bytes"] else 1
+    return -value if match["sign"] == "-" else value
+
+
+def _slack(limit: float) -> float:
+    # Half of the sixth digit, to which FFmpeg prints what is not a short whole number.
+    return 0 if isinstance(limit, int) else abs(limit) * 5e-6
+
+
+def _listed(names: Iterable[str], most: int = 40) -> str:
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _question(name: str, *pools: Iterable[str]) -> str:
+    """``; did you mean 'x'?``, x from the first pool that has something near; empty where none has."""
+    for cutoff, pool in zip((0.6, 0.8), pools, strict=False):  # among thousands chance comes near, too
+        if near := difflib.get_close_matches(name, sorted(pool), n=1, cutoff=cutoff):
+            return f"; did you mean {near[0]!r}?"
+    return ""
+
+
+def _taken(option: PublishedOption) -> str:
+    """``an int from 0 to 63, or one of: a, b``."""
+    if option.kind == "boolean":
+        return "a boolean: 1 or 0"
+    if option.kind == "flags":
+        return f"flags: {_listed(option.choices)}"
+    text = f"{'an' if option.kind.startswith(('i', 'un')) else 'a'} {option.kind}"
+    low, high = option.minimum, option.maximum
+    if low is not None and high is not None:
+        text += f" from {_shown(low)} to {_shown(high)}"
+    elif low is not None:
+        text += f" of {_shown(low)} or more"
+    elif high is not None:
+        text += f" of {_shown(high)} or less"
+    return text + (f", or one of: {_listed(option.choices)}" if option.choices else "")
+
+
+def _shown(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
+
+
+def _unknown_word(text: str, option: PublishedOption, open_: bool) -> str | None:
+    """The first name in an expression that stands for nothing; None where there is none, or no telling."""
+    if open_ or "(" in text or text in option.choices:
+        return None
+    if any(not choice.isidentifier() and choice in text for choice in option.choices):
+        return None
+    known = _CONSTANTS.union(option.choices)
+    words = (match[0] for match in _IDENTIFIER.finditer(text))
+    return next((word for word in words if word not in known and word.lower() not in _STRTOD), None)
+
+
+def _fault(value: Value, option: PublishedOption, open_: bool) -> str | None:
+    """What is wrong with a value, as the end of "crf=64 "; None where FFmpeg may take it."""
+    text = str(value)
+    if option.kind == "boolean":
+        # Any int passes: FFmpeg does not publish a boolean's range.
+        fine = text.lower() in _BOOLEAN_WORDS or re.fullmatch(r"(\s*[+-]?\d+)?", text)
+        return None if fine else "is not a boolean"
+    if option.kind not in _NUMBERS and option.kind != "flags":
+        return None
+    if isinstance(value, bool):
+        return "is not a number"
+    unknown = _unknown_word(text, option, open_)
+    if option.kind == "flags":
+        return f"names {unknown!r}, which is not a flag" if unknown else None
+    if unknown is not None:
+        return "is not one of its values" if option.choices else "is not a number"
+    number = None if text in option.choices else _number(text)
+    if number is None:
+        return None
+    if option.minimum is not None and number < option.minimum - _slack(option.minimum):
+        return "is out of range"
+    if option.maximum is not None and number > option.maximum + _slack(option.maximum):
+        return "is out of range"
+    if option.kind in _WHOLE and number.denominator != 1:
+        return "is not a whole number (FFmpeg would round it)"
+    return None
+
+
+def _is_known(name: str, encoder: PublishedEncoder, program: PublishedOptions) -> bool:
+    if name in encoder.options or name in program.generic or name in program.names:
+        return True
+    # FFmpeg takes -vg for the g of video streams, and -nostats for the opposite of its switch -stats.
+    return (name[:1] in ("v", "a", "s") and name[1:] in program.generic) or (
+        name.startswith("no") and name[2:] in program.names
+    )
+
+
+def check_options(
+    options: Mapping[str, Value], pix_fmt: str, encoder: PublishedEncoder, program: PublishedOptions
+) -> None:
+    """Refuse options that this FFmpeg does not know, or cannot take with these values.
+
+    Args:
+        options: the compiled encoder options, stream specifiers and all.
+        pix_fmt: the format the encoder is really given: for a hardware encoder with upload the device's
+            (``vaapi``), not the one in memory.
+        encoder: what the encoder publishes; one that publishes nothing takes everything.
+        program: what the program publishes; where it names no options, none is unknown.
+
+    Raises:
+        ConfigError: an unknown option, a value of another type or out of range, another pixel format.
+    """
+    if not encoder.options and not encoder.pixel_formats:
+        return
+    if encoder.pixel_formats and pix_fmt not in encoder.pixel_formats:
+        question = _question(pix_fmt, encoder.pixel_formats)
+        raise ConfigError(
+            f"pix_fmt={pix_fmt!r} is not one {encoder.name} takes{question or ';'}"
+            f" {'Accepted' if question else 'accepted'}: {_listed(encoder.pixel_formats)}"
+        )
+    for key, value in options.items():
+        name = key.split(":", 1)[0]
+        if program.names and not _is_known(name, encoder, program):
+            near = _question(name, {*encoder.options, *program.generic}, program.names)
+            raise ConfigError(f"extra option {name!r} is not known to FFmpeg{near}")
+        own = encoder.options.get(name)
+        option = own or program.generic.get(name)
+        if option is None and name.startswith("v"):
+            option = program.generic.get(name[1:])
+        if option is None:
+            continue
+        if fault := _fault(value, option, own is None and option.name in _OPEN):
+            raise ConfigError(
+                f"{key}={value!r} {fault}: {encoder.name} takes {_taken(option)}"
+                + (_question(value, option.choices) if isinstance(value, str) else "")
+            )

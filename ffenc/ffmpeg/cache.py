@@ -1,0 +1,72 @@
+"""Answers of programs, kept on disk between runs. Losing it costs time, never a run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from ffenc.version import VERSION
+
+MAX_AGE_DAYS = 30
+
+
+def cache_folder() -> Path:
+    """Where answers are kept: ``FFENC_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("FFENC_CACHE") or platformdirs.user_cache_dir("ffenc"))
+
+
+def recall(key: Sequence[Any]) -> Any | None:
+    """Return what was kept under a key, or None: never kept, too old, damaged, or written by another ffenc.
+
+    Args:
+        key: plain values; everything the answer depends on.
+    """
+    path, text = _entry(key)
+    try:
+        if time.time() - path.stat().st_mtime > MAX_AGE_DAYS * 86400:
+            return None
+        entry = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return entry.get("answer") if isinstance(entry, dict) and entry.get("key") == text else None
+
+
+def remember(key: Sequence[Any], answer: Any) -> None:
+    """Keep an answer; where that is impossible (read-only, full) it will be asked for again."""
+    path, text = _entry(key)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written whole under another name first: two runs at once never see half an entry.
+        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".new")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump({"key": text, "answer": answer}, file)
+            os.replace(name, path)  # noqa: PTH105 - mkstemp gives a text
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)  # noqa: PTH108
+            raise
+        _sweep(path.parent)
+
+
+def _entry(key: Sequence[Any]) -> tuple[Path, str]:
+    text = json.dumps([VERSION, *key])
+    return cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json", text
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what is too old to be believed."""
+    oldest = time.time() - MAX_AGE_DAYS * 86400
+    for entry in os.scandir(folder):
+        with contextlib.suppress(OSError):
+            if entry.name.endswith((".json", ".new")) and entry.stat().st_mtime < oldest:
+                os.unlink(entry.path)  # noqa: PTH108

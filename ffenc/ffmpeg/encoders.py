@@ -1,0 +1,73 @@
+"""Ask an ffmpeg what encoders it lists and which options they take. Listed is not yet able to run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from functools import lru_cache
+
+from ffenc.compiler.published import (
+    PublishedEncoder,
+    PublishedOptions,
+    check_options,
+    parse_encoder,
+    parse_encoder_names,
+    parse_full,
+)
+from ffenc.errors import ToolchainError
+from ffenc.ffmpeg.cache import recall, remember
+from ffenc.ffmpeg.machine import file_identity, machine_facts
+from ffenc.ffmpeg.toolchain import ask
+
+NOT_LISTED = "not compiled in"
+
+
+def encoder_names(ffmpeg: str) -> frozenset[str]:
+    """Return the video encoders a program lists.
+
+    Raises:
+        ToolchainError: it does not answer.
+    """
+    return parse_encoder_names(ask(ffmpeg, "-hide_banner", "-encoders"))
+
+
+def check_encoder(ffmpeg: str, encoder: str, options: Mapping[str, str | int | float], pix_fmt: str) -> None:
+    """Compare compiled options with what a program publishes of an encoder.
+
+    Args:
+        ffmpeg: the program.
+        encoder: FFmpeg's name.
+        options: compiled encoder options.
+        pix_fmt: what the encoder itself is given, see :func:`ffenc.compiler.command.encoder_format`.
+
+    Raises:
+        ToolchainError: it does not have the encoder, or does not answer.
+        ConfigError: an option or a value that it does not take; the text says what it takes.
+    """
+    if encoder not in encoder_names(ffmpeg):
+        raise ToolchainError(NOT_LISTED)
+    published = _published_encoder(ffmpeg, encoder)
+    if published is not None:
+        check_options(options, pix_fmt, published, _published_options(ffmpeg))
+
+
+def _published_encoder(ffmpeg: str, encoder: str) -> PublishedEncoder | None:
+    return parse_encoder(ask(ffmpeg, "-hide_banner", "-h", f"encoder={encoder}"))
+
+
+def _published_options(ffmpeg: str) -> PublishedOptions:
+    return _read_options(ffmpeg, tuple(file_identity(ffmpeg)), tuple(machine_facts()))
+
+
+@lru_cache(maxsize=16)
+def _read_options(
+    ffmpeg: str, identity: tuple[str | int, ...], facts: tuple[str | int, ...]
+) -> PublishedOptions:
+    key = ["options", identity, facts]
+    known = recall(key)
+    if known is not None:
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # a damaged entry
+            return PublishedOptions.from_json(known)
+    found = parse_full(ask(ffmpeg, "-hide_banner", "-h", "full"))
+    remember(key, found.to_json())
+    return found

@@ -1,0 +1,97 @@
+"""One stream's encoding on one machine: settings, programs, argument list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from ffenc.compiler.command import FrameFormat, SampleTap, compile_command, is_depth
+from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.ffmpeg.encoders import NOT_LISTED
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.verify import verify_video
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """An encoder in a program that was tried before the one that was chosen, and did not serve.
+
+    Attributes:
+        vcodec: the encoder's name in the codec table.
+        toolchain: the program.
+        reason: why, in one line: ``listed, but cannot load libcuda.so.1``.
+    """
+
+    vcodec: str
+    toolchain: Toolchain
+    reason: str
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Everything that decides how one stream is encoded on this machine.
+
+    Attributes:
+        config: the settings, ``auto`` resolved.
+        width, height: pixels.
+        fps: frames a second.
+        frames: how they come.
+        encoder_threads: threads the encoder may use; None leaves it to the encoder.
+        toolchain: the programs.
+        encoder_version: the encoder library's version, "" where it does not tell.
+        auto: the settings said ``vcodec: auto``.
+        passed_over: what was tried before, in that order.
+    """
+
+    config: VideoEncoderConfig
+    width: int
+    height: int
+    fps: Fraction
+    frames: FrameFormat
+    encoder_threads: int | None
+    toolchain: Toolchain
+    encoder_version: str = ""
+    auto: bool = False
+    passed_over: tuple[PassedOver, ...] = ()
+
+    def command(self, output: Path, tap: SampleTap | None = None) -> list[str]:
+        """The argument list that writes ``output``."""
+        return compile_command(
+            self.config,
+            width=self.width,
+            height=self.height,
+            fps=self.fps,
+            output=str(output),
+            frames=self.frames,
+            encoder_threads=self.encoder_threads,
+            tap=tap,
+            program=self.toolchain.ffmpeg,
+        )
+
+    def verify(self, path: Path, frames: int, starts: Sequence[int] = (0,)) -> StreamInfo:
+        """Compare a file with this encoding; see :func:`ffenc.frames.verify.verify_video`."""
+        return verify_video(
+            path,
+            self.config,
+            width=self.width,
+            height=self.height,
+            fps=self.fps,
+            frames=frames,
+            depth=is_depth(self.frames),
+            starts=starts,
+            ffprobe=self.toolchain.ffprobe,
+        )
+
+    def why(self) -> dict[str, str]:
+        """Return what was passed over and why: encoder -> reason for ``auto``, else program -> reason."""
+        if not self.auto:
+            return {f"{p.toolchain.origin} {p.toolchain.version}": p.reason for p in self.passed_over}
+        reasons: dict[str, str] = {}
+        for passed in self.passed_over:
+            # The most telling: of a program that lists the encoder, where there is one.
+            if reasons.get(passed.vcodec, NOT_LISTED) == NOT_LISTED:
+                reasons[passed.vcodec] = passed.reason
+        return reasons

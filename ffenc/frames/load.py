@@ -1,0 +1,158 @@
+"""Run several encodes side by side and measure what the machine makes of it."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+import psutil
+
+from ffenc.errors import Cancelled, FfmpegError
+from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
+from ffenc.frames.encoding import Encoding
+from ffenc.frames.pattern import pattern_frames
+
+# Encoders look ahead: until the first frame comes out, frames go in faster than they are encoded.
+WARM_UP_SECONDS = 0.5
+WARM_UP_LIMIT = 12.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one encode did while all ran.
+
+    Attributes:
+        fps: frames a second it took in.
+        cpu: cores it kept busy.
+        error: why it ended before its time, None where it did not.
+    """
+
+    fps: float
+    cpu: float
+    error: FfmpegError | None = None
+
+
+def measure_load(
+    encodings: Mapping[str, Encoding], *, pace: float | None = None, seconds: float = 3.0
+) -> dict[str, Load]:
+    """Encode made-up camera frames with all encodings at once, and measure each.
+
+    Args:
+        encodings: by any name; their ``frames`` are raw.
+        pace: feed each at this many times its own fps, as a camera would; None: as fast as it takes them.
+        seconds: how long to measure, after every encoder has given its first frame.
+
+    Returns:
+        for each name its load.
+
+    Raises:
+        ToolchainError: a program cannot be started.
+    """
+    cancellation = Cancellation()
+    with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
+        feeders = [
+            _Feeder(name, encoding, Path(folder) / f"{i}.mp4", pace, cancellation)
+            for i, (name, encoding) in enumerate(encodings.items())
+        ]
+        try:
+            for feeder in feeders:
+                feeder.start()
+            _wait_until_warm(feeders)
+            began = time.monotonic()
+            for feeder in feeders:
+                feeder.mark(began)
+            while time.monotonic() < began + seconds and not all(feeder.error for feeder in feeders):
+                time.sleep(0.02)
+            return {feeder.name: feeder.load() for feeder in feeders}
+        finally:
+            cancellation.cancel()  # first, so that no feeder waits for its program
+            for feeder in feeders:
+                feeder.stop()
+
+
+def _wait_until_warm(feeders: list[_Feeder]) -> None:
+    began = time.monotonic()
+    while (spent := time.monotonic() - began) < WARM_UP_LIMIT:
+        if spent >= WARM_UP_SECONDS and all(feeder.encoded or feeder.error for feeder in feeders):
+            return
+        time.sleep(0.02)
+
+
+class _Feeder:
+    """One encode and the thread that gives it frames."""
+
+    def __init__(
+        self, name: str, encoding: Encoding, output: Path, pace: float | None, cancellation: Cancellation
+    ) -> None:
+        self.name = name
+        self.encoded = 0
+        self.error: FfmpegError | None = None
+        self._frames = pattern_frames(encoding.width, encoding.height, encoding.frames)
+        self._interval = 0.0 if pace is None else float(1 / (encoding.fps * pace))
+        self._command = encoding.command(output)
+        self._cancellation = cancellation
+        self._written = 0
+        self._mark = (time.monotonic(), 0, 0.0)  # when, frames, CPU seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._feed, daemon=True)
+        self._process: FfmpegProcess | None = None
+
+    def start(self) -> None:
+        self._process = FfmpegProcess(
+            self._command, on_frames=self._on_frames, cancellation=self._cancellation
+        )
+        self._mark = (time.monotonic(), 0, 0.0)
+        self._thread.start()
+
+    def mark(self, now: float) -> None:
+        """Begin to measure."""
+        self._mark = (now, self._written, self._cpu())
+
+    def load(self) -> Load:
+        began, frames, cpu = self._mark
+        spent = max(time.monotonic() - began, 1e-6)
+        return Load((self._written - frames) / spent, max(self._cpu() - cpu, 0.0) / spent, self.error)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._process is not None:
+            self._process.__exit__()
+
+    def _on_frames(self, count: int) -> None:
+        self.encoded = count
+
+    def _cpu(self) -> float:
+        assert self._process is not None
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
+
+    def _feed(self) -> None:
+        assert self._process is not None
+        mark, count = self._mark, 0
+        for frame in cycle(self._frames):
+            if mark is not self._mark:  # frames that waited during the warm-up are not made up for
+                mark, count = self._mark, 0
+            due = mark[0] + count * self._interval
+            if self._stopping.wait(max(0.0, due - time.monotonic())):
+                return
+            if not self._process.write(frame):
+                break
+            self._written += 1
+            count += 1
+        if not self._stopping.is_set():
+            try:
+                self._process.finish()
+            except Cancelled:
+                pass
+            except FfmpegError as error:
+                self.error = error

@@ -1,0 +1,253 @@
+"""Choose the programs and the encoder for a stream, by trying: what is compiled in may be unable to run."""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from itertools import cycle, islice, product
+from pathlib import Path
+
+from ffenc.codecs.options import encoder_options
+from ffenc.codecs.pixel_formats import pixel_format
+from ffenc.codecs.table import AUTO_ORDER, Codec, auto_fallback, codec_for
+from ffenc.compiler.command import (
+    FrameFormat,
+    check_size,
+    compile_decode,
+    compile_samples,
+    encoder_format,
+)
+from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.errors import (
+    ConfigError,
+    FfencError,
+    FfencWarning,
+    FfmpegError,
+    SourceError,
+    ToolchainError,
+    VerificationError,
+)
+from ffenc.ffmpeg.cache import recall, remember
+from ffenc.ffmpeg.encoders import check_encoder
+from ffenc.ffmpeg.machine import cores, file_identity, machine_facts
+from ffenc.ffmpeg.process import Log, run_fed
+from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, installed, toolchains
+from ffenc.frames.encoding import Encoding, PassedOver
+
+_log = logging.getLogger("ffenc")
+
+TRIAL_FRAMES = 4
+# How long a trial may stand still. A device that answers at all answers at once; a slow software encoder
+# works for a while on four large frames.
+HARDWARE_SECONDS = 10.0
+SOFTWARE_SECONDS = 120.0
+
+
+def prepare(
+    config: VideoEncoderConfig,
+    first_frames: Sequence[bytes],
+    *,
+    width: int,
+    height: int,
+    fps: Fraction,
+    frames: FrameFormat,
+    encoder_threads: int | None = None,
+    candidates: Sequence[Toolchain] | None = None,
+) -> Encoding:
+    """Choose the programs and the encoder, by encoding a few frames with the job's own arguments.
+
+    What a software encoder has proven is kept on disk for the same program, machine and arguments. A
+    hardware encoder is tried anew every time: a device can be taken, and a driver lost, without a trace.
+
+    Args:
+        config: the settings; ``auto`` is resolved to the first encoder that has just run.
+        first_frames: one or a few of the stream's frames, in the form ``frames`` names.
+        width, height, fps, frames: as for :class:`Encoding`.
+        encoder_threads: threads the encoder may use; None: half the cores beside a decoder that has threads
+            of its own, else the encoder's choice.
+        candidates: toolchains to try in order; by default those :func:`toolchains` finds.
+
+    Raises:
+        ConfigError: settings that cannot be encoded whatever the machine, or that no encoder here accepts.
+        ToolchainError: no toolchain can run them; the text says what each one said.
+    """
+    check_size(config, width, height)
+    found = list(candidates) if candidates is not None else toolchains()
+    auto = config.vcodec == "auto"
+    # auto: hardware that runs with any of the programs comes before software with the best of them.
+    names = (*AUTO_ORDER, auto_fallback(config.pix_fmt)) if auto else (config.vcodec,)
+    passed: list[PassedOver] = []
+    errors: list[FfencError] = []
+    for name, toolchain in product(names, found):
+        threads = encoder_threads
+        if threads is None and toolchain.threaded and frames in ("png", "jpeg"):
+            # Decoding takes about as long as encoding; an encoder left with all cores fights it for them.
+            threads = max(1, cores() // 2)
+        try:
+            encoding = Encoding(
+                config.resolve(name), width, height, fps, frames, threads, toolchain, auto=auto
+            )
+            proven = _proven(encoding, first_frames)
+        except FfmpegError as error:
+            if error.killed:
+                raise
+            errors.append(error)
+            passed.append(PassedOver(name, toolchain, f"listed, but {_sentence(error.cause)}"))
+        except (ConfigError, SourceError, ToolchainError, VerificationError) as error:
+            errors.append(error)
+            passed.append(PassedOver(name, toolchain, error.cause))
+        else:
+            proven = replace(proven, passed_over=tuple(passed))
+            if auto:
+                _log.info("%s", _auto_told(proven))
+            else:
+                _tell_passed_over(passed, toolchain)
+            return proven
+    raise _refusal(config, names[-1], f"{width}x{height}", passed[-len(found) :], errors[-len(found) :])
+
+
+def _refusal(
+    config: VideoEncoderConfig,
+    name: str,
+    size: str,
+    passed: Sequence[PassedOver],
+    errors: Sequence[FfencError],
+) -> FfencError:
+    """What every program said of the one encoder that was asked for, or of the last resort of ``auto``."""
+    if all(isinstance(error, ConfigError) for error in errors):
+        return errors[0]
+    told = "\n".join(f"  {p.toolchain}: {p.reason}" for p in passed)
+    command = next((f"\n{error}" for error in errors if isinstance(error, FfmpegError)), "")
+    how = "" if command else f"\n{HOW_TO_GET}"
+    return ToolchainError(
+        f"{size} {config.pix_fmt} with {codec_for(name).encoder} cannot be encoded here:\n"
+        f"{told}{command}{how}",
+        cause=passed[0].reason,
+    )
+
+
+def _tell_passed_over(passed: Sequence[PassedOver], chosen: Toolchain) -> None:
+    for one in passed:
+        text = f"{one.toolchain.ffmpeg} was passed over for {chosen.ffmpeg}: {one.reason}"
+        warnings.warn(text, FfencWarning, stacklevel=3)
+
+
+def _auto_told(encoding: Encoding) -> str:
+    """What ``auto`` has come to, what was tried before, and why each was passed over."""
+    names: dict[str, list[str]] = {}
+    for name, reason in encoding.why().items():
+        names.setdefault(reason, []).append(name)
+    told = "; ".join(f"{', '.join(group)} ({reason})" for reason, group in names.items())
+    return f"auto is {encoding.config.vcodec} here" + (f": passed over {told}" if told else "")
+
+
+def _sentence(text: str) -> str:
+    """Lower the first letter of a sentence, but not of a name."""
+    return text[:1].lower() + text[1:] if re.match(r"[A-Z][a-z]* ", text) else text
+
+
+def _proven(encoding: Encoding, first_frames: Sequence[bytes]) -> Encoding:
+    """Return the encoding with its encoder's version, once it has run here.
+
+    Raises:
+        ToolchainError: the program does not have the encoder.
+        ConfigError: the encoder does not accept an option or the pixel format.
+        FfmpegError, VerificationError: it failed, or wrote something else.
+    """
+    codec = codec_for(encoding.config.vcodec)
+    options = encoder_options(codec, encoding.config, encoding.encoder_threads).values
+    check_encoder(encoding.toolchain.ffmpeg, codec.encoder, options, encoder_format(codec, encoding.config))
+    programs = encoding.toolchain.ffmpeg, encoding.toolchain.ffprobe
+    key = ["trial", *map(file_identity, programs), machine_facts(), encoding.command(Path("trial.mp4"))[1:]]
+    known = None if codec.hardware else recall(key)
+    if isinstance(known, dict) and isinstance(known.get("encoder_version"), str):
+        return replace(encoding, encoder_version=known["encoder_version"])
+    sent = list(islice(cycle(first_frames), TRIAL_FRAMES))
+    try:
+        with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
+            version = _tried(encoding, options, sent, Path(folder) / "trial.mp4")
+    except OSError as error:
+        raise ToolchainError(
+            f"a trial cannot be written to {tempfile.gettempdir()}: {error.strerror}; free some space there, "
+            "or name another folder with TMPDIR"
+        ) from None
+    if not codec.hardware:
+        remember(key, {"encoder_version": version})
+    return replace(encoding, encoder_version=version)
+
+
+def _tried(encoding: Encoding, options: dict[str, str | int | float], sent: list[bytes], output: Path) -> str:
+    """Encode, read back, decode; return the version the encoder tells, "" where it tells none."""
+    codec = codec_for(encoding.config.vcodec)
+    command = encoding.command(output)
+    command[command.index("-loglevel") + 1] = "level+info"  # versions are told at info level
+    limit = HARDWARE_SECONDS if codec.hardware else SOFTWARE_SECONDS
+    log = run_fed(command, sent, stall_seconds=limit)
+    _refuse_ignored(codec, log)
+    encoding.verify(output, len(sent))
+    lossless = codec.lossless(options, pixel_format(encoding.config.pix_fmt).bits)
+    _check_decoded(encoding, sent, output, lossless=lossless)
+    said = "\n".join(log.head) + output.read_bytes().decode("latin-1")
+    match = re.search(codec.version, said) if codec.version else None
+    return match[1] if match else ""
+
+
+def _refuse_ignored(codec: Codec, log: Log) -> None:
+    """Refuse sub-keys of a params option that the library warns of and leaves out, or takes for 0."""
+    if codec.ignored is None:
+        return
+    for line in log.head:
+        if found := re.search(codec.ignored, line):
+            raise ConfigError(f"extra_options: {codec.params}: {codec.encoder} says {found[0].strip()!r}")
+
+
+def _check_decoded(encoding: Encoding, sent: Sequence[bytes], output: Path, *, lossless: bool) -> None:
+    """Decode what was encoded: every frame must come out, and with lossless settings every sample.
+
+    A small build may lack the decoder of what it encodes; then any other program here does.
+
+    Raises:
+        VerificationError: no program here gives the frames back.
+    """
+    fmt = pixel_format(encoding.config.pix_fmt).stored if lossless else None
+    own = encoding.toolchain.ffmpeg
+    faults = []
+    for program in dict.fromkeys([own, *(found.path for found in installed("ffmpeg") if not found.fault)]):
+        shown, count = bytearray(), [0]
+        try:
+            run_fed(
+                compile_decode(str(output), pix_fmt=fmt, program=program),
+                [],
+                on_output=shown.extend if lossless else None,
+                on_frames=lambda frames, count=count: count.append(frames),  # type: ignore[misc]
+                stall_seconds=SOFTWARE_SECONDS,
+            )
+        except FfmpegError as error:
+            faults.append(f"{program}: {error.cause}")
+            continue
+        if count[-1] != len(sent):
+            raise VerificationError(f"of {len(sent)} frames encoded, {count[-1]} could be decoded")
+        if lossless and bytes(shown) != _samples(encoding, sent):
+            raise VerificationError("the settings are lossless, but the samples decoded are not those sent")
+        return
+    raise VerificationError("what it encodes cannot be decoded here: " + "; ".join(faults))
+
+
+def _samples(encoding: Encoding, sent: Sequence[bytes]) -> bytes:
+    """The samples the encoder was given."""
+    samples = bytearray()
+    command = compile_samples(
+        encoding.config,
+        width=encoding.width,
+        height=encoding.height,
+        fps=encoding.fps,
+        frames=encoding.frames,
+        program=encoding.toolchain.ffmpeg,
+    )
+    run_fed(command, sent, on_output=samples.extend, stall_seconds=SOFTWARE_SECONDS)
+    return bytes(samples)
