@@ -32,7 +32,7 @@ from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.encode import encode_frames, first_images, published
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
-from ffenc.frames.prepare import prepare
+from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.jobs.pool import run_units, share_cores
@@ -249,6 +249,7 @@ def plan_reencode(
     candidates = toolchains(ffmpeg, ffprobe)
     streams: list[Stream] = []
     prepared: dict[str, Encoding] = {}
+    absent: Absent = {}
     for camera in chosen:
         assert camera.header is not None
         config = robot.encoder_for(camera.key)
@@ -266,6 +267,7 @@ def plan_reencode(
                     frames=header.format,
                     encoder_threads=threads,
                     candidates=candidates,
+                    absent=absent,
                 )
         except ConfigError as error:
             raise ConfigError(f"camera {camera.key}: {error}") from None

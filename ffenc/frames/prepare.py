@@ -45,6 +45,11 @@ TRIAL_FRAMES = 4
 # How long a trial may stand still. A device that answers at all answers at once; a slow software encoder
 # works for a while on four large frames.
 HARDWARE_SECONDS = 10.0
+# What lacks its device or driver lacks it whatever the frames' size.
+_NO_DEVICE = re.compile(r"Cannot load|No VA display|init_hw_device|find a valid device|did nothing for")
+
+# Hardware encoders that have just been found without their device: (ffmpeg, encoder) -> what was said.
+Absent = dict[tuple[str, str], FfmpegError]
 SOFTWARE_SECONDS = 120.0
 
 
@@ -58,6 +63,7 @@ def prepare(
     frames: FrameFormat,
     encoder_threads: int | None = None,
     candidates: Sequence[Toolchain] | None = None,
+    absent: Absent | None = None,
 ) -> Encoding:
     """Choose the programs and the encoder, by encoding a few frames with the job's own arguments.
 
@@ -71,6 +77,7 @@ def prepare(
         encoder_threads: threads the encoder may use; None: half the cores beside a decoder that has threads
             of its own, else the encoder's choice.
         candidates: toolchains to try in order; by default those :func:`toolchains` finds.
+        absent: shared by the streams of one job, so that a missing device is asked for once; filled in here.
 
     Raises:
         ConfigError: settings that cannot be encoded whatever the machine, or that no encoder here accepts.
@@ -92,7 +99,7 @@ def prepare(
             encoding = Encoding(
                 config.resolve(name), width, height, fps, frames, threads, toolchain, auto=auto
             )
-            proven = _proven(encoding, first_frames)
+            proven = _proven(encoding, first_frames, {} if absent is None else absent)
         except FfmpegError as error:
             if error.killed:
                 raise
@@ -151,7 +158,7 @@ def _sentence(text: str) -> str:
     return text[:1].lower() + text[1:] if re.match(r"[A-Z][a-z]* ", text) else text
 
 
-def _proven(encoding: Encoding, first_frames: Sequence[bytes]) -> Encoding:
+def _proven(encoding: Encoding, first_frames: Sequence[bytes], absent: Absent) -> Encoding:
     """Return the encoding with its encoder's version, once it has run here.
 
     Raises:
@@ -167,10 +174,17 @@ def _proven(encoding: Encoding, first_frames: Sequence[bytes]) -> Encoding:
     known = None if codec.hardware else recall(key)
     if isinstance(known, dict) and isinstance(known.get("encoder_version"), str):
         return replace(encoding, encoder_version=known["encoder_version"])
+    hardware = (encoding.toolchain.ffmpeg, codec.encoder)
+    if hardware in absent:
+        raise absent[hardware]
     sent = list(islice(cycle(first_frames), TRIAL_FRAMES))
     try:
         with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
             version = _tried(encoding, options, sent, Path(folder) / "trial.mp4")
+    except FfmpegError as error:
+        if codec.hardware and _NO_DEVICE.search(f"{error.reason} {error.cause}"):
+            absent[hardware] = error
+        raise
     except OSError as error:
         raise ToolchainError(
             f"a trial cannot be written to {tempfile.gettempdir()}: {error.strerror}; free some space there, "

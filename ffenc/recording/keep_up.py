@@ -17,7 +17,7 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.load import measure_load
 from ffenc.frames.pattern import pattern_frames
-from ffenc.frames.prepare import prepare
+from ffenc.frames.prepare import Absent, prepare
 
 DEFAULT_SIZE = (640, 480)  # of a camera whose preset says none
 FULL_PACE = 2.0  # cameras are first fed at twice their speed, to see what is to spare
@@ -117,6 +117,7 @@ def _prepared(
     preset: RobotPreset, cameras: Mapping[str, CameraPreset], toolchains: Sequence[Toolchain]
 ) -> list[CameraVerdict]:
     verdicts = []
+    absent: Absent = {}
     for name, camera in cameras.items():
         width, height = camera.width or DEFAULT_SIZE[0], camera.height or DEFAULT_SIZE[1]
         frames = _frames(camera)
@@ -132,6 +133,7 @@ def _prepared(
                     frames=frames,
                     encoder_threads=preset.encoder_threads,
                     candidates=toolchains,
+                    absent=absent,
                 )
         except FfencError as error:
             verdicts.append(CameraVerdict(name, None, error.cause))
