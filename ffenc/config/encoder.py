@@ -15,6 +15,8 @@ from ffenc.codecs.table import CODECS, Value, check_vcodec, codec_for
 from ffenc.config.validation import Settings
 from ffenc.errors import ConfigError, FfencWarning
 
+# What a depth camera's info block holds of its quantiser; the last is ffenc's own.
+DEPTH_FIELDS = ("depth_min", "depth_max", "shift", "use_log", "invalid")
 _MAX_CRF = 1000  # far above every codec's scale
 
 
@@ -150,9 +152,14 @@ class DepthEncoderConfig(VideoEncoderConfig):
         depth_min, depth_max: the range that is stored, in metres.
         shift: added before the logarithm, in metres.
         use_log: quantise the logarithm of depth (finer near, coarser far) instead of depth itself.
+        invalid: what becomes of pixels without depth (0, NaN). ``keep``: they have code 0 for themselves and
+            come back as 0. ``clip``: LeRobot's codes to the last one; they come back as ``depth_min``.
+            LeRobot reads ``depth_min`` for them in either. By default ``keep``, or ``clip`` where
+            ``depth_min`` is below 0, so that 0 is a depth.
 
     Raises:
-        ConfigError: as for :class:`VideoEncoderConfig`, or an empty range, or a logarithm of nothing.
+        ConfigError: as for :class:`VideoEncoderConfig`, or an empty range, a logarithm of nothing, or
+            ``keep`` with a ``depth_min`` below 0.
     """
 
     vcodec: str = Field("hevc", description="a codec name")
@@ -169,6 +176,7 @@ class DepthEncoderConfig(VideoEncoderConfig):
     )
     shift: Annotated[float, Field(allow_inf_nan=False)] = Field(3.5, description="a finite number of metres")
     use_log: bool = Field(True, description="true or false")
+    invalid: Literal["keep", "clip"] = Field("keep", description="'keep' or 'clip'")
 
     @model_validator(mode="after")
     def _range(self) -> Self:
@@ -178,12 +186,16 @@ class DepthEncoderConfig(VideoEncoderConfig):
             raise ConfigError(
                 f"depth_min={self.depth_min} + shift={self.shift} must be above 0 with use_log: true"
             )
+        if self.depth_min < 0 and self.invalid == "keep":
+            if "invalid" in self.model_fields_set:
+                raise ConfigError(f"depth_min={self.depth_min} must be 0 or more with invalid: keep")
+            object.__setattr__(self, "invalid", "clip")
         return self
 
     @classmethod
     def _values_from_info(cls, info: Mapping[str, Any]) -> dict[str, Any]:
         values = super()._values_from_info(info)
-        for key in ("depth_min", "depth_max", "shift", "use_log"):
+        for key in DEPTH_FIELDS:
             if info.get(f"video.{key}") is not None:
                 values[key] = info[f"video.{key}"]
         return values

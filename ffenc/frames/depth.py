@@ -15,6 +15,7 @@ its last bit, and a depth between two codes may take the other one (in LeRobot a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -26,14 +27,13 @@ import pyarrow.compute as pc
 from typing_extensions import Self
 
 from ffenc.codecs.suggest import accepted
-from ffenc.config.encoder import DepthEncoderConfig
+from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig
 from ffenc.errors import ConfigError
 
 Unit = Literal["mm", "m"]
 Invalid = Literal["keep", "clip"]
 
 MAX_CODE = 4095
-INVALID_DEFAULT: Invalid = "clip"
 _UNITS = {"mm": 1000.0, "m": 1.0}  # how many of them are a metre
 _INVALID = ("keep", "clip")
 _MAX_MM = 65535
@@ -48,7 +48,8 @@ class DepthQuantizer:
         depth_min, depth_max: the range that is stored, in metres; what is nearer or farther takes its ends.
         shift: added before the logarithm, in metres.
         use_log: quantise the logarithm of depth (finer near, coarser far) instead of depth itself.
-        invalid: what becomes of pixels without depth, which are 0, below 0 or NaN.
+        invalid: what becomes of pixels without depth, which are 0, below 0 or NaN. The default is LeRobot's
+            way; a camera's config says ``keep`` by default.
             ``clip``: LeRobot's codes exactly. Such a pixel takes the code of depth that is too near, 0, and
             every reader, LeRobot's included, gets ``depth_min`` back: a surface where nothing is known.
             ``keep``: it takes code 0, which no depth takes: depth has 1..4095, and :meth:`dequantize` gives 0
@@ -64,25 +65,36 @@ class DepthQuantizer:
     depth_max: float = 10.0
     shift: float = 3.5
     use_log: bool = True
-    invalid: Invalid = INVALID_DEFAULT
+    invalid: Invalid = "clip"
 
     def __post_init__(self) -> None:
+        if self.invalid not in _INVALID:
+            raise ConfigError(f"invalid={self.invalid!r} is not known{accepted(self.invalid, _INVALID)}")
         config = DepthEncoderConfig(
-            depth_min=self.depth_min, depth_max=self.depth_max, shift=self.shift, use_log=self.use_log
+            depth_min=self.depth_min,
+            depth_max=self.depth_max,
+            shift=self.shift,
+            use_log=self.use_log,
+            invalid=self.invalid,
         )
         for name in ("depth_min", "depth_max", "shift"):  # an int is now a float
             object.__setattr__(self, name, getattr(config, name))
-        if self.invalid not in _INVALID:
-            raise ConfigError(f"invalid={self.invalid!r} is not known{accepted(self.invalid, _INVALID)}")
-        if self.invalid == "keep" and self.depth_min < 0:
-            raise ConfigError(f"depth_min={self.depth_min} must be 0 or more with invalid='keep'")
         for unit in _UNITS:
             _scale(self, unit)
 
     @classmethod
-    def from_config(cls, config: DepthEncoderConfig, invalid: Invalid = INVALID_DEFAULT) -> Self:
+    def from_config(cls, config: DepthEncoderConfig) -> Self:
         """Return the quantiser of a camera's encoder config."""
-        return cls(config.depth_min, config.depth_max, config.shift, config.use_log, invalid)
+        return cls(config.depth_min, config.depth_max, config.shift, config.use_log, config.invalid)
+
+    @classmethod
+    def from_video_info(cls, info: Mapping[str, Any]) -> Self:
+        """Return the quantiser a stream was made with, from its info block in ``info.json``.
+
+        A block without ``video.invalid`` is LeRobot's, whose code 0 is a depth: ``clip``.
+        """
+        block = {"video.invalid": "clip"} | {k: v for k, v in info.items() if v is not None}
+        return cls(**{key: block[f"video.{key}"] for key in DEPTH_FIELDS if f"video.{key}" in block})
 
     def quantize(self, depth: npt.NDArray[Any], *, input_unit: Unit | None = None) -> npt.NDArray[np.uint16]:
         """Return the codes of depth.
@@ -153,7 +165,7 @@ def quantize_depth(
     shift: float = 3.5,
     use_log: bool = True,
     input_unit: Unit | None = None,
-    invalid: Invalid = INVALID_DEFAULT,
+    invalid: Invalid = "clip",
 ) -> npt.NDArray[np.uint16]:
     """Return the 12-bit codes of depth: :meth:`DepthQuantizer.quantize`.
 
@@ -181,7 +193,7 @@ def dequantize_depth(
     shift: float = 3.5,
     use_log: bool = True,
     output_unit: Unit = "mm",
-    invalid: Invalid = INVALID_DEFAULT,
+    invalid: Invalid = "clip",
 ) -> npt.NDArray[Any]:
     """Return the depth of 12-bit codes: :meth:`DepthQuantizer.dequantize`.
 

@@ -37,6 +37,7 @@ def test_the_depth_defaults_are_lerobots():
         "depth_max": 10.0,
         "shift": 3.5,
         "use_log": True,
+        "invalid": "keep",  # ffenc's own; for LeRobot's reader it changes nothing it can tell
     }
 
 
@@ -428,3 +429,12 @@ def test_a_depth_config_comes_back_from_its_own_block():
         f"video.{name}": getattr(config, name) for name in ("depth_min", "depth_max", "shift", "use_log")
     }
     assert DepthEncoderConfig.from_video_info(block(config) | ranges) == config
+
+
+def test_holes_are_kept_unless_zero_is_a_depth():
+    assert DepthEncoderConfig().invalid == "keep"
+    assert DepthEncoderConfig(depth_min=-1.0).invalid == "clip"
+    with pytest.raises(ConfigError, match="depth_min=-1.0 must be 0 or more with invalid: keep"):
+        DepthEncoderConfig(depth_min=-1.0, invalid="keep")
+    with pytest.raises(ConfigError, match="'drop' .*'keep' or 'clip'"):
+        DepthEncoderConfig(invalid="drop")

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from ffenc import ConfigError, DepthEncoderConfig
 from ffenc.frames.depth import (
-    INVALID_DEFAULT,
     MAX_CODE,
     DepthQuantizer,
     _computed,
@@ -297,15 +296,15 @@ def test_codes_may_be_of_any_integer(dtype: type) -> None:
 
 def test_functions_and_quantizer_agree_with_the_config() -> None:
     config = DepthEncoderConfig(depth_min=0.2, depth_max=4.0, shift=1.0, use_log=False)
-    quantizer = DepthQuantizer.from_config(config, "keep")
+    quantizer = DepthQuantizer.from_config(config)
     fields: dict[str, Any] = {"depth_min": 0.2, "depth_max": 4.0, "shift": 1.0, "use_log": False}
     assert quantizer == DepthQuantizer(**fields, invalid="keep")
     np.testing.assert_array_equal(quantizer.quantize(EVERY), quantize_depth(EVERY, **fields, invalid="keep"))
     np.testing.assert_array_equal(
         quantizer.dequantize(CODES), dequantize_depth(CODES, **fields, invalid="keep")
     )
-    assert DepthQuantizer.from_config(DepthEncoderConfig()) == DepthQuantizer()
-    assert DepthQuantizer().invalid == INVALID_DEFAULT
+    assert DepthQuantizer.from_config(DepthEncoderConfig(invalid="clip")) == DepthQuantizer()
+    assert DepthQuantizer.from_config(DepthEncoderConfig()) == DepthQuantizer(invalid="keep")
     for function in (quantize_depth, dequantize_depth):
         defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
         assert DepthQuantizer(**{name: defaults[name] for name in vars(DepthQuantizer())}) == DepthQuantizer()
@@ -390,3 +389,11 @@ def test_an_unknown_unit_is_refused_with_the_known_ones(unit: Any) -> None:
         dequantize_depth(CODES, output_unit=unit)
     with pytest.raises(ConfigError, match="output_unit"):
         dequantize_depth(CODES, output_unit=None)  # type: ignore[arg-type]
+
+
+def test_a_block_without_the_key_is_lerobots_and_has_no_holes() -> None:
+    lerobots = {"video.depth_min": 0.2, "video.depth_max": 4.0, "video.shift": 1.0, "video.use_log": False}
+    assert DepthQuantizer.from_video_info(lerobots) == DepthQuantizer(0.2, 4.0, 1.0, False, "clip")
+    ours = lerobots | {"video.invalid": "keep", "video.codec": "hevc"}
+    assert DepthQuantizer.from_video_info(ours) == DepthQuantizer(0.2, 4.0, 1.0, False, "keep")
+    assert DepthQuantizer.from_video_info({"video.shift": None}) == DepthQuantizer()
