@@ -12,7 +12,7 @@ import click
 
 from ffenc.cli.common import SettingsCommand, json_option, print_json
 from ffenc.codecs.table import AUTO_FALLBACK
-from ffenc.compiler.command import FRAME_FORMATS, FrameFormat
+from ffenc.compiler.command import FRAME_FORMATS, FrameFormat, is_depth
 from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_commands
 from ffenc.config.preset import chosen_cameras, load_preset, preset_names
 from ffenc.errors import ConfigError
@@ -25,10 +25,10 @@ from ffenc.errors import ConfigError
 @click.option(
     "--input",
     "frames",
-    type=click.Choice(FRAME_FORMATS),
+    type=click.Choice([name for name in FRAME_FORMATS if not is_depth(name)]),
     default="png",
     show_default=True,
-    help="How frames come through the pipe.",
+    help="How colours come through the pipe; depth is always raw.",
 )
 @click.option("--golden", type=click.Path(file_okay=False), help="Write the command lines to this folder.")
 @click.option(
@@ -62,12 +62,7 @@ def command(
     names = chosen_cameras(list(robot.cameras), cameras) if cameras else list(robot.cameras)
     if not names:
         raise ConfigError(f"{preset} has no cameras")
-    depth = [name for name in names if robot.cameras[name].depth]
-    if depth and cameras:
-        raise ConfigError(f"{', '.join(depth)} is a depth stream, which cannot be compiled yet")
-    if depth:
-        click.echo(f"ffenc: left out, depth streams cannot be compiled yet: {', '.join(depth)}", err=True)
-    if encoder is None and any(robot.cameras[n].encoder.vcodec == "auto" for n in names if n not in depth):
+    if encoder is None and any(robot.cameras[n].encoder.vcodec == "auto" for n in names):
         click.echo(f"ffenc: vcodec=auto is taken for {AUTO_FALLBACK}; --encoder names another", err=True)
     commands = preset_commands(robot, cameras=names, encoder=encoder, frames=frames)
     texts = {golden_name(robot.name, camera): golden_text(line) for camera, line in commands.items()}

@@ -44,7 +44,7 @@ def command(
     ffprobe: str | None,
     overrides: list[tuple[tuple[str, ...], Any]],
 ) -> None:
-    """Encode a folder of numbered PNG or JPEG frames into one MP4 file.
+    """Encode a folder of numbered frames into one MP4 file: PNG or JPEG, or depth (PNG of 16 bits, TIFF).
 
     Frame i sits at exactly i / RATE. The file appears verified, or not at all.
 
@@ -52,24 +52,23 @@ def command(
     Examples:
       ffenc encode frames/ top.mp4 --fps 30
       ffenc encode frames/ top.mp4 --fps 30 --camera_encoder.vcodec=h264 --camera_encoder.crf=20
+      ffenc encode depth/ depth.mp4 --fps 30 --depth_encoder.preset=ultrafast
     """
     from ffenc.config.preset import chosen_cameras, load_preset  # noqa: PLC0415 - keeps --help quick
     from ffenc.dataset.info_block import stream_fields  # noqa: PLC0415
-    from ffenc.errors import ConfigError  # noqa: PLC0415
     from ffenc.frames.encode import encode  # noqa: PLC0415
-    from ffenc.frames.sources import image_files  # noqa: PLC0415
+    from ffenc.frames.sources import ImageFiles, image_files  # noqa: PLC0415
 
     robot = load_preset(preset, overrides)
-    config = robot.camera_encoder
-    if camera is not None:
-        [name] = chosen_cameras(list(robot.cameras), [camera])
-        if robot.cameras[name].depth:
-            raise ConfigError(f"{camera} is a depth camera, which cannot be encoded yet")
-        config = robot.cameras[name].encoder
     began = time.monotonic()
     folder = Path(frames_dir)
-    count = len(image_files(folder, start_number=start_number)) if folder.is_dir() else 0
-    with progress_bar("encoding", count) as on_frames:
+    images = image_files(folder, start_number=start_number).paths if folder.is_dir() else []
+    depth = bool(images) and ImageFiles(images[:1]).check().depth
+    config = robot.depth_encoder if depth else robot.camera_encoder
+    if camera is not None:
+        [name] = chosen_cameras(list(robot.cameras), [camera])
+        config = robot.cameras[name].encoder
+    with progress_bar("encoding", len(images)) as on_frames:
         info = encode(
             frames_dir,
             output,

@@ -13,7 +13,7 @@ from ffenc.codecs.options import CONTAINER_OPTIONS, encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.suggest import accepted
 from ffenc.codecs.table import Codec, codec_for
-from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, FfencWarning
 
@@ -53,6 +53,13 @@ class SampleTap:
     step: int
     width: int
     height: int
+
+
+def raw_format(config: VideoEncoderConfig) -> FrameFormat:
+    """Return how a camera's raw frames go to its encoder: colours, or depth as codes or millimetres."""
+    if not isinstance(config, DepthEncoderConfig):
+        return "rgb24"
+    return "gray16le" if config.pix_fmt == "gray16le" else "gray12le"
 
 
 def file_url(path: str) -> str:
@@ -173,21 +180,32 @@ def compile_samples(
     return _arguments(_raw_output(video, pixel_format(config.pix_fmt).stored), program)
 
 
-def compile_decode(path: str, *, pix_fmt: str | None = None, program: str = "ffmpeg") -> list[str]:
-    """Compile the argument list that decodes every frame of a file.
+def compile_decode(
+    path: str,
+    *,
+    pix_fmt: str | None = None,
+    start: Fraction | None = None,
+    frames: int | None = None,
+    program: str = "ffmpeg",
+) -> list[str]:
+    """Compile the argument list that decodes frames of a file.
 
     Args:
         path: the file.
         pix_fmt: write the samples raw to standard output in this format; None: only decode.
+        start: seconds; frames before it are not shown. Give a time a quarter of a frame before the first
+            that is wanted: FFmpeg rounds it to ticks, and a frame may be one. None: from the first.
+        frames: how many; None: to the end.
         program: the ffmpeg to run.
     """
-    video = ffmpeg.input(file_url(path))["v:0"]
-    null = ffmpeg.output(video, "-", f="null", fps_mode="passthrough")
-    return _arguments(_raw_output(video, pix_fmt) if pix_fmt else null, program)
+    video = ffmpeg.input(file_url(path), **({} if start is None else {"ss": f"{float(start):.6f}"}))["v:0"]
+    count = {} if frames is None else {"frames:v": frames}
+    null = ffmpeg.output(video, "-", f="null", fps_mode="passthrough", **count)
+    return _arguments(_raw_output(video, pix_fmt, **count) if pix_fmt else null, program)
 
 
-def _raw_output(video: Any, pix_fmt: str) -> Any:
-    return ffmpeg.output(video, "pipe:1", f="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough")
+def _raw_output(video: Any, pix_fmt: str, **options: Any) -> Any:
+    return ffmpeg.output(video, "pipe:1", f="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough", **options)
 
 
 def _arguments(result: Any, program: str, *program_options: str) -> list[str]:

@@ -7,8 +7,8 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from ffenc.codecs.table import AUTO_FALLBACK
-from ffenc.compiler.command import FrameFormat, compile_command
+from ffenc.codecs.table import AUTO_FALLBACK, auto_fallback
+from ffenc.compiler.command import FrameFormat, compile_command, raw_format
 from ffenc.config.preset import RobotPreset
 from ffenc.errors import ConfigError
 
@@ -20,13 +20,14 @@ def preset_commands(
     encoder: str | None = None,
     frames: FrameFormat = "png",
 ) -> dict[str, list[str]]:
-    """Compile the command line of each RGB camera of a preset.
+    """Compile the command line of each camera of a preset.
 
     Args:
         preset: the robot.
-        cameras: names to compile; None: all that are not depth.
-        encoder: what ``vcodec="auto"`` stands for; by default libsvtav1, which runs everywhere.
-        frames: how frames come, see :func:`compile_command`.
+        cameras: names to compile; None: all.
+        encoder: what ``vcodec="auto"`` stands for; by default libsvtav1, which runs everywhere. Of a depth
+            camera it is always the software encoder that carries its bits.
+        frames: how colours come, see :func:`compile_command`; depth is always raw.
 
     Returns:
         camera name -> arguments.
@@ -36,7 +37,7 @@ def preset_commands(
     """
     commands = {}
     for name, camera in preset.cameras.items():
-        if camera.depth or (cameras is not None and name not in cameras):
+        if cameras is not None and name not in cameras:
             continue
         if camera.width is None or camera.height is None:
             raise ConfigError(f"cameras.{name} has no width and height, which a command line needs")
@@ -46,8 +47,8 @@ def preset_commands(
             height=camera.height,
             fps=preset.fps,
             output=f"{name}.mp4",
-            frames=frames,
-            encoder=encoder or AUTO_FALLBACK,
+            frames=raw_format(camera.encoder) if camera.depth else frames,
+            encoder=auto_fallback(camera.encoder.pix_fmt) if camera.depth else encoder or AUTO_FALLBACK,
             encoder_threads=preset.encoder_threads,
         )
     return commands

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ffenc.codecs.table import codec_for
-from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import fps_number
 from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.frames.depth import Unit
 from ffenc.frames.encoding import Encoding
 from ffenc.version import VERSION
 
@@ -47,8 +48,24 @@ def encoder_fields(config: VideoEncoderConfig) -> dict[str, Any]:
     }
 
 
-def info_block(info: StreamInfo, encoding: Encoding) -> dict[str, Any]:
-    """Return the whole block of an RGB camera.
+def depth_fields(config: VideoEncoderConfig, unit: Unit) -> dict[str, Any]:
+    """Return a depth camera's fields, under LeRobot's names, and ``video.invalid``, which is ffenc's own.
+
+    Millimetres that are stored as they are (``gray16le``) have no quantiser, and no fields of one.
+    """
+    fields: dict[str, Any] = {"is_depth_map": True, "depth_unit": unit}
+    if isinstance(config, DepthEncoderConfig) and config.pix_fmt != "gray16le":
+        fields |= {f"video.{name}": getattr(config, name) for name in DEPTH_FIELDS}
+    return fields
+
+
+def info_block(info: StreamInfo, encoding: Encoding, unit: Unit | None = None) -> dict[str, Any]:
+    """Return the whole block of a camera.
+
+    Args:
+        info: the finished stream's fields.
+        encoding: how it was made.
+        unit: what a depth camera's maps were in; None for a camera of colours.
 
     ``video.encoder`` is ffenc's own key, which LeRobot ignores: ``video.codec`` names the stream, not who
     wrote it, with which versions, and why these.
@@ -58,7 +75,7 @@ def info_block(info: StreamInfo, encoding: Encoding) -> dict[str, Any]:
     return {
         **stream_fields(info),
         **encoder_fields(encoding.config),
-        "is_depth_map": False,
+        **({"is_depth_map": False} if unit is None else depth_fields(encoding.config, unit)),
         "video.encoder": {
             "vcodec": codec.name,
             "encoder": codec.encoder,

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.source import DATA_PATH, Camera, Episode, check_key
 from ffenc.errors import ConfigError, SourceError
+from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.images import read_header
 from ffenc.frames.parquet import ParquetImages, RowRange
 
@@ -161,12 +162,23 @@ class LeRobotImages:
 
     def _camera(self, key: str) -> Camera:
         info = self._features[key].get("info") or {}
-        if info.get("is_depth_map") or info.get("video.is_depth_map"):
-            return Camera(key, True, None)
         frame = next(iter(self.frames(key, self.episodes[0])), None)
         if frame is None:
             raise SourceError(f"{self.root}: episode {self.episodes[0].index} has no frames")
-        return Camera(key, False, read_header(frame.data, frame.name))
+        header = read_header(frame.data, frame.name)
+        if not (info.get("is_depth_map") or info.get("video.is_depth_map") or header.depth):
+            return Camera(key, False, header)
+        if not header.depth:
+            raise SourceError(
+                f"{frame.name}: is a {header}, but meta/info.json says that {key} holds depth maps; "
+                "they are TIFF images, or PNG of 16 bits"
+            )
+        unit = info.get("depth_unit") or depth_unit(read_depth(frame))
+        if unit not in ("mm", "m"):
+            raise SourceError(
+                f"{self.root / 'meta/info.json'}: depth_unit of {key} is {unit!r}; mm or m is expected"
+            )
+        return Camera(key, True, header, unit)
 
     def frames(self, camera: str, episode: Episode) -> ParquetImages:
         place = self._places[episode.index]

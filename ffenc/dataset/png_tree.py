@@ -16,6 +16,7 @@ from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_key, chosen_cameras
 from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, Camera, Episode, check_key
 from ffenc.errors import FfencWarning, SourceError
+from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.sources import IMAGE_SUFFIXES, OTHER_SUFFIXES, ImageFiles, image_files
 
 LAYOUTS = (
@@ -78,12 +79,15 @@ class PngTree:
             more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
             warnings.warn(f"{files[0]}{more}: not frames, and not carried over", FfencWarning, stacklevel=3)
         for camera in self.cameras:
-            if camera.header is not None and camera.header.has_alpha:
+            if camera.header.has_alpha and not camera.depth:
                 warnings.warn(f"{camera.key}: the alpha channel is not kept", FfencWarning, stacklevel=3)
 
     def _camera(self, key: str) -> Camera:
         header = ImageFiles([path for episode in self._images for path in episode[key].paths]).check()
-        return Camera(key, header.bits == 16, header)
+        if not header.depth:
+            return Camera(key, False, header)
+        depth = read_depth(next(iter(self._images[0][key])))
+        return Camera(key, True, header, depth_unit(depth))
 
     def _length(self, number: int) -> int:
         lengths = {key: len(images) for key, images in self._images[number].items()}
@@ -103,12 +107,13 @@ class PngTree:
     def info(self) -> dict[str, Any]:
         features: dict[str, Any] = {}
         for camera in self.cameras:
-            assert camera.header is not None
             features[camera.key] = {
                 "dtype": "image",
                 "shape": [camera.header.height, camera.header.width, 1 if camera.depth else 3],
                 "names": ["height", "width", "channels"],
             }
+            if camera.depth:
+                features[camera.key]["info"] = {"is_depth_map": True, "depth_unit": camera.unit}
         return {
             "codebase_version": "v3.0",
             "fps": fps_number(self.fps),

@@ -17,7 +17,7 @@ from typing import Any
 
 from ffenc.codecs.table import codec_for
 from ffenc.config.framerate import fps_number, parse_fps
-from ffenc.config.preset import KeyPath, RobotPreset, camera_name, chosen_cameras, load_preset
+from ffenc.config.preset import KeyPath, RobotPreset, chosen_cameras, load_preset
 from ffenc.dataset.info_block import info_block
 from ffenc.dataset.lerobot import LeRobotImages
 from ffenc.dataset.png_tree import PngTree
@@ -29,7 +29,9 @@ from ffenc.ffmpeg.join import join_files
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import toolchains
-from ffenc.frames.encode import encode_frames, first_images, published
+from ffenc.frames.depth import Unit
+from ffenc.frames.depth_images import DepthSamples, DepthStatistics
+from ffenc.frames.encode import encode_frames, first_frames, frame_format, published, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.prepare import Absent, prepare
@@ -52,6 +54,7 @@ class Stream:
         encoding: how it is encoded.
         compute_stats: the source has no statistics of it.
         image_bytes: bytes its images take.
+        unit: what its depth is in, ``mm`` or ``m``; None for a camera of colours.
     """
 
     camera: str
@@ -59,6 +62,18 @@ class Stream:
     encoding: Encoding
     compute_stats: bool
     image_bytes: int
+    unit: Unit | None = None
+
+    def depth_samples(self) -> DepthSamples | None:
+        """What makes samples of a depth camera's maps."""
+        return DepthSamples(self.encoding.config, self.unit) if self.unit is not None else None
+
+    def statistics(self, frames: int) -> RgbHistogram | DepthStatistics | None:
+        """What counts the statistics of so many frames, where the source has none."""
+        if not self.compute_stats:
+            return None
+        tap = sample_tap(frames, self.header.width, self.header.height)
+        return DepthStatistics(tap, self.unit) if self.unit is not None else RgbHistogram(tap)
 
 
 @dataclass(frozen=True)
@@ -251,20 +266,19 @@ def plan_reencode(
     prepared: dict[str, Encoding] = {}
     absent: Absent = {}
     for camera in chosen:
-        assert camera.header is not None
-        config = robot.encoder_for(camera.key)
+        config = robot.encoder_for(camera.key, depth=camera.depth)
         header = camera.header
         same = json.dumps([repr(config), header.width, header.height, header.format])
         try:
             if same not in prepared:
-                first = first_images(opened.frames(camera.key, picked[0]), header, 2)
+                frames = opened.frames(camera.key, picked[0])
                 prepared[same] = prepare(
                     config,
-                    first,
+                    first_frames(frames, header, config, 2, camera.unit),
                     width=header.width,
                     height=header.height,
                     fps=opened.fps,
-                    frames=header.format,
+                    frames=frame_format(header, config),
                     encoder_threads=threads,
                     candidates=candidates,
                     absent=absent,
@@ -273,7 +287,7 @@ def plan_reencode(
             raise ConfigError(f"camera {camera.key}: {error}") from None
         known = camera.key in opened.stats() and opened.has_episode_stats(camera.key)
         size = opened.image_bytes(camera.key, picked)
-        streams.append(Stream(camera.key, header, prepared[same], not known, size))
+        streams.append(Stream(camera.key, header, prepared[same], not known, size, camera.unit))
     return ReencodePlan(opened, target, picked, streams, count)
 
 
@@ -317,7 +331,7 @@ def reencode_dataset(
         on_progress: called with frames done and frames in all, from any thread.
 
     Raises:
-        SourceError: frames missing, damaged or unlike each other, a depth stream that was not left out.
+        SourceError: frames missing, damaged or unlike each other.
         ConfigError: settings that cannot be used.
         DestinationError: the destination is taken or cannot be written.
         ToolchainError: no FFmpeg here can do it.
@@ -367,7 +381,7 @@ def estimate(plan: ReencodePlan) -> Estimate:
             frames = _First(plan.source.frames(stream.camera, plan.episodes[0]), SAMPLE_FRAMES)
             output = Path(folder) / "sample.mp4"
             began = time.monotonic()
-            encode_frames(stream.encoding, frames, stream.header, output)
+            encode_frames(stream.encoding, frames, stream.header, output, depth=stream.depth_samples())
             seconds += (time.monotonic() - began) / len(frames) * plan.rows
             video_bytes += output.stat().st_size / len(frames) * plan.rows
             sampled += len(frames)
@@ -403,13 +417,6 @@ def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[
     cameras = [camera for camera in source.cameras if camera.key in wanted]
     if not cameras:
         raise ConfigError("--cameras names no camera")
-    depth = [camera.key for camera in cameras if camera.depth]
-    if depth:
-        rgb = [camera_name(camera.key) for camera in source.cameras if not camera.depth]
-        leave_out = f"leave it out with --cameras {','.join(rgb)}" if rgb else "there is no other camera"
-        raise SourceError(
-            f"{', '.join(depth)} is a depth stream, which cannot be re-encoded yet; {leave_out}"
-        )
     return cameras
 
 
@@ -457,7 +464,7 @@ class _Job:
         for stream in plan.streams:
             own = [pieces[stream.camera, episode.index] for episode in plan.episodes]
             videos[stream.camera], info, size = self._join(stream, own)
-            blocks[stream.camera] = info_block(info, stream.encoding)
+            blocks[stream.camera] = info_block(info, stream.encoding, stream.unit)
             if stream.compute_stats:
                 stats[stream.camera] = [piece.stats for piece in own if piece.stats is not None]
             summary.video_bytes += size
@@ -484,11 +491,6 @@ class _Job:
         frames = self._plan.source.frames(stream.camera, episode)
         path = self._staging.pieces / stream.camera / f"episode-{episode.index:06d}.mp4"
         record = path.with_suffix(".json")
-        tap = (
-            sample_tap(len(frames), stream.header.width, stream.header.height)
-            if stream.compute_stats
-            else None
-        )
         fingerprint = self._fingerprint(unit, frames.fingerprint())
         known = _read_record(path, record, fingerprint)
         if known is not None:
@@ -497,7 +499,7 @@ class _Job:
         outdated = record.exists()
         record.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        histogram = RgbHistogram(tap.width, tap.height) if tap else None
+        depth, statistics = stream.depth_samples(), stream.statistics(len(frames))
         with _named(unit), self._progress.part(episode.length) as on_frames, published(path) as temporary:
             with self._slots:
                 encode_frames(
@@ -505,13 +507,13 @@ class _Job:
                     frames,
                     stream.header,
                     temporary,
-                    tap=tap,
-                    on_samples=histogram.feed if histogram else None,
+                    depth=depth,
+                    statistics=statistics,
                     on_frames=on_frames,
                     cancellation=self._cancellation,
                 )
-            info = stream.encoding.verify(temporary, episode.length)
-        stats = histogram.statistics() if histogram else None
+            info = verify_encoded(stream.encoding, temporary, episode.length, depth, self._cancellation)
+        stats = statistics.statistics() if statistics else None
         piece = _Piece(path, episode.length, path.stat().st_size, info.extradata_hash, stats, False, outdated)
         content = {"fingerprint": fingerprint, "frames": piece.frames, "bytes": piece.bytes}
         write_json(record, {**content, "configuration": piece.configuration, "stats": stats})
@@ -521,6 +523,8 @@ class _Job:
         encoding = unit.stream.encoding
         parts = [
             encoding.command(Path("piece.mp4"))[1:],
+            repr(encoding.config),  # a depth camera's quantiser is not in the command
+            unit.stream.unit,
             encoding.toolchain.version,
             encoding.encoder_version,
             unit.episode.length,

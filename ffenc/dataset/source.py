@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from ffenc.errors import SourceError
+from ffenc.frames.depth import Unit
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.sources import FrameSource
 
@@ -45,12 +46,14 @@ class Camera:
     Attributes:
         key: its feature, such as ``observation.images.top``.
         depth: holds depth maps.
-        header: shape and kind of its images; None for a depth stream, which is not read.
+        header: shape and kind of its images.
+        unit: what depth is in, ``mm`` or ``m``; None for a camera of colours.
     """
 
     key: str
     depth: bool
-    header: ImageHeader | None
+    header: ImageHeader
+    unit: Unit | None = None
 
 
 @dataclass(frozen=True)

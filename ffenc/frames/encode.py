@@ -6,24 +6,29 @@ import contextlib
 import os
 import re
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
-from ffenc.compiler.command import SampleTap
-from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.compiler.command import FrameFormat, compile_decode, raw_format
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
-from ffenc.errors import ConfigError, DestinationError, FfmpegError, SourceError
+from ffenc.errors import ConfigError, DestinationError, FfmpegError, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.ffmpeg.process import Cancellation, Log, run_fed
+from ffenc.ffmpeg.process import Buffer, Cancellation, Log, run_fed
 from ffenc.ffmpeg.toolchain import toolchains
+from ffenc.frames.depth import Unit
+from ffenc.frames.depth_images import DepthSamples, DepthStatistics, depth_pieces
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader, find_fault, read_header, whole_image
 from ffenc.frames.prepare import prepare
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles, image_files
+from ffenc.frames.statistics import RgbHistogram
 
 _DECODE_SECONDS = 30.0
+_COMPARED = 4  # frames at each place that is looked at
 _SEARCHED_AT_ONCE = 32  # frames held in memory while looking for a damaged one
 
 
@@ -71,18 +76,38 @@ def check_frames(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterato
             raise SourceError(
                 f"{frame.name}: is a {found}, expected {header}: the frames of one video must be alike"
             )
-        if found.bits != header.bits and 16 in (found.bits, header.bits):
+        if found.depth != header.depth:
             raise SourceError(f"{frame.name}: has {found.bits}-bit samples, the others {header.bits}-bit")
         yield whole_image(frame.data, found, frame.name)
 
 
-def first_images(frames: FrameSource, header: ImageHeader, count: int) -> list[bytes]:
-    """Return a source's first images, looked over for damage that would be taken for FFmpeg's inability.
+def frame_format(header: ImageHeader, config: VideoEncoderConfig) -> FrameFormat:
+    """Return how a source's frames go to the encoder: images as they are, depth as its samples.
+
+    Raises:
+        ConfigError: depth images and settings that are not for depth, or the other way round.
+    """
+    if header.depth != isinstance(config, DepthEncoderConfig):
+        found = f"{header} images are depth maps" if header.depth else f"{header} images are no depth maps"
+        needed = "DepthEncoderConfig" if header.depth else "VideoEncoderConfig"
+        raise ConfigError(f"{found}: the settings have to be a {needed}")
+    return raw_format(config) if header.format == "tiff" or header.depth else header.format
+
+
+def first_frames(
+    frames: FrameSource, header: ImageHeader, config: VideoEncoderConfig, count: int, unit: Unit | None = None
+) -> list[bytes]:
+    """Return a source's first frames as the encoder gets them.
+
+    Images are looked over for damage that would be taken for FFmpeg's inability.
 
     Raises:
         SourceError: one is damaged or unlike the header; the text names it.
+        ConfigError: settings that do not hold depth.
     """
     found = list(islice(iter(frames), count))
+    if header.depth:
+        return [bytes(piece) for piece in depth_pieces(found, header, DepthSamples(config, unit))]
     for frame in found:
         if fault := find_fault(frame.data):
             raise _damaged(frame, fault)
@@ -95,29 +120,91 @@ def encode_frames(
     header: ImageHeader,
     output: Path,
     *,
-    tap: SampleTap | None = None,
-    on_samples: Callable[[bytes], None] | None = None,
+    depth: DepthSamples | None = None,
+    statistics: RgbHistogram | DepthStatistics | None = None,
     on_frames: Callable[[int], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> Log:
     """Encode a source's images into ``output``; the caller verifies and publishes it.
 
+    Args:
+        encoding: how.
+        frames, header: the images.
+        output: the file.
+        depth: makes the samples of depth maps, and has their checksums afterwards.
+        statistics: filled on the way.
+        on_frames: called now and then with the number of frames encoded so far.
+        cancellation: who may end it.
+
     Raises:
         SourceError: a frame is damaged; the text names it.
         FfmpegError: the encode failed for another reason.
     """
+    histogram = statistics if isinstance(statistics, RgbHistogram) else None
+    counts = statistics if isinstance(statistics, DepthStatistics) else None
+    pieces: Iterable[Buffer]
+    pieces = check_frames(frames, header) if depth is None else depth_pieces(frames, header, depth, counts)
     try:
         return run_fed(
-            encoding.command(output, tap),
-            check_frames(frames, header),
+            encoding.command(output, histogram.tap if histogram else None),
+            pieces,
             on_frames=on_frames,
-            on_output=on_samples,
+            on_output=histogram.feed if histogram else None,
             cancellation=cancellation,
         )
     except FfmpegError as error:
-        if error.returncode >= 0 and re.search(r"\[(png|mjpeg|vist#|image2pipe|png_pipe|dec:)", str(error)):
+        decoding = re.search(r"\[(png|mjpeg|vist#|image2pipe|png_pipe|dec:)", str(error))
+        if depth is None and error.returncode >= 0 and decoding:
             raise _named_fault(encoding, frames, error) from None
         raise
+
+
+def verify_encoded(
+    encoding: Encoding,
+    path: Path,
+    frames: int,
+    depth: DepthSamples | None = None,
+    cancellation: Cancellation | None = None,
+) -> StreamInfo:
+    """Compare a file with its encoding, and some frames of a lossless depth stream sample by sample.
+
+    At its start, middle and end a few frames are decoded: it costs little, and what changes samples (a
+    range, a conversion, a build for fewer bits) changes them everywhere.
+
+    Raises:
+        VerificationError: something differs; the text names it.
+    """
+    info = encoding.verify(path, frames)
+    if depth is None or not encoding.lossless:
+        return info
+    assert info.key_frames is not None
+    keys = info.key_frames
+    for first in sorted({keys[0], keys[len(keys) // 2], keys[-1]}):
+        expected = depth.checksums[first : first + _COMPARED]
+        found = _checksums(encoding, path, first, len(expected), cancellation)
+        for number, (sent, shown) in enumerate(zip_longest(expected, found), first):
+            if sent != shown:
+                raise VerificationError(
+                    f"frame {number} does not come back as it was sent, though the settings are lossless"
+                )
+    return info
+
+
+def _checksums(
+    encoding: Encoding, path: Path, first: int, count: int, cancellation: Cancellation | None
+) -> list[int]:
+    """Decode a few frames, and return the checksum of each one's samples."""
+    size = encoding.width * encoding.height * 2
+    shown = bytearray()
+    command = compile_decode(
+        str(path),
+        pix_fmt=encoding.config.pix_fmt,
+        start=max(Fraction(0), (first - Fraction(1, 4)) / encoding.fps),
+        frames=count,
+        program=encoding.toolchain.ffmpeg,
+    )
+    run_fed(command, [], on_output=shown.extend, cancellation=cancellation)
+    return [zlib.crc32(shown[at : at + size]) for at in range(0, len(shown), size)]
 
 
 def _named_fault(encoding: Encoding, frames: FrameSource, error: FfmpegError) -> SourceError | FfmpegError:
@@ -161,13 +248,15 @@ def encode(
     ffprobe: str | None = None,
     on_frames: Callable[[int], None] | None = None,
 ) -> StreamInfo:
-    """Encode a folder of PNG or JPEG frames into one MP4 file. The file appears verified, or not at all.
+    """Encode a folder of frames into one MP4 file. The file appears verified, or not at all.
 
     Args:
-        source: a folder of numbered images, or their paths in order.
+        source: a folder of numbered images, or their paths in order: PNG or JPEG, or for depth PNG of 16 bits
+            or TIFF; there integers are millimetres and floats are metres.
         output: the file to write, ending in ``.mp4``.
         fps: frames a second; frame i will sit at exactly i / fps.
-        config: encoder settings; by default :class:`VideoEncoderConfig`'s.
+        config: encoder settings; by default :class:`VideoEncoderConfig`'s, or for depth
+            :class:`DepthEncoderConfig`'s.
         encoder_threads: threads the encoder may use, 1 or more; None: a sane share of the cores.
         start_number: the number of a folder's first frame; by default 0 or 1.
         overwrite: replace ``output`` if it exists.
@@ -193,33 +282,21 @@ def encode(
     else:
         images = ImageFiles([Path(path) for path in source])
     header = images.check()
-    refuse_depth(header, str(images.paths[0].parent))
+    settings = config or (DepthEncoderConfig() if header.depth else VideoEncoderConfig())
     encoding = prepare(
-        config or VideoEncoderConfig(),
-        first_images(images, header, 2),
+        settings,
+        first_frames(images, header, settings, 2),
         width=header.width,
         height=header.height,
         fps=parse_fps(fps),
-        frames=header.format,
+        frames=frame_format(header, settings),
         encoder_threads=encoder_threads,
         candidates=toolchains(ffmpeg, ffprobe),
     )
+    depth = DepthSamples(encoding.config) if encoding.depth else None
     with published(target) as temporary:
-        encode_frames(encoding, images, header, temporary, on_frames=on_frames)
-        return encoding.verify(temporary, len(images))
-
-
-def refuse_depth(header: ImageHeader, where: str) -> None:
-    """Refuse 16-bit images.
-
-    Raises:
-        SourceError: the samples are 16-bit.
-    """
-    if header.bits == 16:
-        raise SourceError(
-            f"{where}: holds 16-bit images, a depth stream; only RGB streams are encoded for now. "
-            "Leave it out with --cameras"
-        )
+        encode_frames(encoding, images, header, temporary, depth=depth, on_frames=on_frames)
+        return verify_encoded(encoding, temporary, len(images), depth)
 
 
 def checked_output(output: str | Path, *, overwrite: bool) -> Path:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from ffenc.codecs.options import encoder_options
+from ffenc.codecs.pixel_formats import pixel_format
+from ffenc.codecs.table import codec_for
 from ffenc.compiler.command import FrameFormat, SampleTap, compile_command, is_depth
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.ffmpeg.encoders import NOT_LISTED
@@ -57,6 +60,18 @@ class Encoding:
     auto: bool = False
     passed_over: tuple[PassedOver, ...] = ()
 
+    @property
+    def depth(self) -> bool:
+        """Whether the frames are depth: codes or millimetres."""
+        return is_depth(self.frames)
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every sample comes back as it was given to the encoder."""
+        codec = codec_for(self.config.vcodec)
+        options = encoder_options(codec, self.config, self.encoder_threads).values
+        return codec.lossless(options, pixel_format(self.config.pix_fmt).bits)
+
     def command(self, output: Path, tap: SampleTap | None = None) -> list[str]:
         """The argument list that writes ``output``."""
         return compile_command(
@@ -80,7 +95,7 @@ class Encoding:
             height=self.height,
             fps=self.fps,
             frames=frames,
-            depth=is_depth(self.frames),
+            depth=self.depth,
             starts=starts,
             ffprobe=self.toolchain.ffprobe,
         )

@@ -1,7 +1,8 @@
-"""What an encoded image says of itself, without decoding it: PNG and JPEG headers and ends."""
+"""What an encoded image says of itself, without decoding it: headers and ends."""
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Literal
 
 from ffenc.errors import SourceError
 
-ImageFormat = Literal["png", "jpeg"]
+ImageFormat = Literal["png", "jpeg", "tiff"]
 HEADER_BYTES = 33  # a PNG's signature and first chunk
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -24,9 +25,9 @@ class ImageHeader:
     """The shape of an encoded image.
 
     Attributes:
-        format: ``png`` or ``jpeg``.
+        format: ``png`` or ``jpeg``, or ``tiff``, which only depth maps are kept as.
         width, height: pixels.
-        bits: of one sample; 16 means a depth map in robot data.
+        bits: of one sample.
         channels: samples a pixel has; 2 and 4 include alpha.
     """
 
@@ -35,6 +36,11 @@ class ImageHeader:
     height: int
     bits: int
     channels: int
+
+    @property
+    def depth(self) -> bool:
+        """Whether it is a depth map, which robot data keep as TIFF or with 16 bits."""
+        return self.format == "tiff" or self.bits == 16
 
     @property
     def has_alpha(self) -> bool:
@@ -50,7 +56,7 @@ def is_png(data: bytes) -> bool:
 
 
 def read_header(data: bytes | memoryview, name: str) -> ImageHeader:
-    """Read the header of a PNG or JPEG image.
+    """Read the header of a PNG, JPEG or TIFF image.
 
     Args:
         data: the image, or for a PNG its first :data:`HEADER_BYTES`.
@@ -66,14 +72,33 @@ def read_header(data: bytes | memoryview, name: str) -> ImageHeader:
             return ImageHeader("png", width, height, bits, _PNG_CHANNELS[colour])
     elif head.startswith(b"\xff\xd8\xff"):
         return _jpeg_header(memoryview(data), name)
-    elif head[:4] in (b"II*\0", b"MM\0*"):
-        raise SourceError(
-            f"{name}: is a TIFF image; only depth maps are kept as TIFF, cameras are PNG or JPEG"
-        )
+    elif is_tiff(head):
+        return _tiff_header(bytes(data), name)
     what = "is empty" if not head else "is cut short" if len(head) < HEADER_BYTES else "is damaged"
     if head and not head.startswith(_PNG_SIGNATURE[:4]):
         what = f"is not a PNG or JPEG image (it begins with {head[:8]!r})"
     raise SourceError(f"{name}: {what}; restore or re-record it")
+
+
+def is_tiff(data: bytes) -> bool:
+    """Whether data begins as a TIFF does."""
+    return data[:4] in (b"II*\0", b"MM\0*")
+
+
+_TIFF_BITS = {"L": 8, "I;16": 16, "I;16B": 16, "I": 32, "F": 32}
+
+
+def _tiff_header(data: bytes, name: str) -> ImageHeader:
+    from PIL import Image  # noqa: PLC0415 - only where there are TIFF images
+
+    try:
+        with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+            width, height, mode = image.width, image.height, image.mode
+    except (OSError, ValueError, SyntaxError) as error:
+        raise SourceError(f"{name}: the TIFF image is damaged: {error}; restore or re-record it") from None
+    if mode not in _TIFF_BITS:
+        raise SourceError(f"{name}: is a TIFF image of mode {mode}; depth maps have one channel of numbers")
+    return ImageHeader("tiff", width, height, _TIFF_BITS[mode], 1)
 
 
 def _jpeg_header(data: memoryview, name: str) -> ImageHeader:
@@ -91,7 +116,9 @@ def _jpeg_header(data: memoryview, name: str) -> ImageHeader:
 
 
 def has_end(tail: bytes | memoryview, image_format: ImageFormat) -> bool:
-    """Whether the last bytes of an image are those its format ends with. A PNG or JPEG cut short is not."""
+    """Whether the last bytes of an image are those its format ends with, where it has such (TIFF has not)."""
+    if image_format == "tiff":
+        return True
     if image_format == "png":
         return bytes(tail[-len(_PNG_END) :]) == _PNG_END
     return bytes(tail[-64:]).rstrip(b"\0").endswith(b"\xff\xd9")

@@ -130,7 +130,9 @@ def _refusal(
         return errors[0]
     told = "\n".join(f"  {p.toolchain}: {p.reason}" for p in passed)
     command = next((f"\n{error}" for error in errors if isinstance(error, FfmpegError)), "")
-    how = "" if command else f"\n{HOW_TO_GET}"
+    # FFV1 in MP4 came with a later FFmpeg than the oldest that is used.
+    container = "not currently supported in container" in told
+    how = f"\na newer FFmpeg can: {HOW_TO_GET}" if container else "" if command else f"\n{HOW_TO_GET}"
     return ToolchainError(
         f"{size} {config.pix_fmt} with {codec_for(name).encoder} cannot be encoded here:\n"
         f"{told}{command}{how}",
@@ -180,7 +182,7 @@ def _proven(encoding: Encoding, first_frames: Sequence[bytes], absent: Absent) -
     sent = list(islice(cycle(first_frames), TRIAL_FRAMES))
     try:
         with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
-            version = _tried(encoding, options, sent, Path(folder) / "trial.mp4")
+            version = _tried(encoding, sent, Path(folder) / "trial.mp4")
     except FfmpegError as error:
         if codec.hardware and _NO_DEVICE.search(f"{error.reason} {error.cause}"):
             absent[hardware] = error
@@ -195,7 +197,7 @@ def _proven(encoding: Encoding, first_frames: Sequence[bytes], absent: Absent) -
     return replace(encoding, encoder_version=version)
 
 
-def _tried(encoding: Encoding, options: dict[str, str | int | float], sent: list[bytes], output: Path) -> str:
+def _tried(encoding: Encoding, sent: list[bytes], output: Path) -> str:
     """Encode, read back, decode; return the version the encoder tells, "" where it tells none."""
     codec = codec_for(encoding.config.vcodec)
     command = encoding.command(output)
@@ -204,8 +206,7 @@ def _tried(encoding: Encoding, options: dict[str, str | int | float], sent: list
     log = run_fed(command, sent, stall_seconds=limit)
     _refuse_ignored(codec, log)
     encoding.verify(output, len(sent))
-    lossless = codec.lossless(options, pixel_format(encoding.config.pix_fmt).bits)
-    _check_decoded(encoding, sent, output, lossless=lossless)
+    _check_decoded(encoding, sent, output)
     said = "\n".join(log.head) + output.read_bytes().decode("latin-1")
     match = re.search(codec.version, said) if codec.version else None
     return match[1] if match else ""
@@ -220,7 +221,7 @@ def _refuse_ignored(codec: Codec, log: Log) -> None:
             raise ConfigError(f"extra_options: {codec.params}: {codec.encoder} says {found[0].strip()!r}")
 
 
-def _check_decoded(encoding: Encoding, sent: Sequence[bytes], output: Path, *, lossless: bool) -> None:
+def _check_decoded(encoding: Encoding, sent: Sequence[bytes], output: Path) -> None:
     """Decode what was encoded: every frame must come out, and with lossless settings every sample.
 
     A small build may lack the decoder of what it encodes; then any other program here does.
@@ -228,6 +229,7 @@ def _check_decoded(encoding: Encoding, sent: Sequence[bytes], output: Path, *, l
     Raises:
         VerificationError: no program here gives the frames back.
     """
+    lossless = encoding.lossless
     fmt = pixel_format(encoding.config.pix_fmt).stored if lossless else None
     own = encoding.toolchain.ffmpeg
     faults = []

@@ -14,9 +14,9 @@ from typing import Protocol
 from ffenc.errors import SourceError
 from ffenc.frames.images import HEADER_BYTES, ImageHeader, has_end, is_png, read_header, whole_image
 
-IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
 # Frames of a kind that is not read, which must not be passed over in silence.
-OTHER_SUFFIXES = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".exr", ".npy")
+OTHER_SUFFIXES = (".bmp", ".webp", ".gif", ".ppm", ".pgm", ".exr", ".npy")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class EncodedFrame:
 
     Attributes:
         name: what to call it in an error: a path, or dataset, row and column.
-        data: PNG or JPEG bytes.
+        data: PNG, JPEG or TIFF bytes.
     """
 
     name: str
@@ -92,11 +92,11 @@ class ImageFiles:
             header = _look_at(path)
             if first is None:
                 first = header
-            elif (header.format, header.width, header.height, header.bits == 16) != (
+            elif (header.format, header.width, header.height, header.depth) != (
                 first.format,
                 first.width,
                 first.height,
-                first.bits == 16,
+                first.depth,
             ):
                 raise SourceError(
                     f"{path}: is a {header}, but {self.paths[0]} is a {first}: "
@@ -111,7 +111,7 @@ def _look_at(path: Path) -> ImageHeader:
     try:
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
-            if not is_png(head):  # a JPEG's size may stand behind a long comment
+            if not is_png(head):  # a JPEG's size may stand behind a long comment, a TIFF's anywhere
                 head += file.read()
             header = read_header(head, str(path))
             size = file.seek(0, os.SEEK_END)
@@ -127,7 +127,8 @@ def _look_at(path: Path) -> ImageHeader:
 def image_files(folder: Path, *, start_number: int | None = None) -> ImageFiles:
     """List a folder's frames in order, and refuse a numbering with gaps.
 
-    Frames are PNG or JPEG files, all of one kind, whose names differ in one number: ``frame-000000.png``.
+    Frames are PNG, JPEG or (depth) TIFF files, all of one kind, whose names differ in one number:
+    ``frame-000000.png``.
 
     Args:
         folder: where the files are.
@@ -145,21 +146,18 @@ def image_files(folder: Path, *, start_number: int | None = None) -> ImageFiles:
     for entry in entries:
         if entry.name in images and not entry.is_file():
             raise SourceError(f"{folder / entry.name}: is not a file that can be read (a broken link?)")
-    if not images and any(Path(n).suffix.lower() in (".tif", ".tiff") for n in others):
-        raise SourceError(
-            f"{folder}: holds TIFF images, a depth stream, which cannot be encoded yet; "
-            "leave it out with --cameras"
-        )
     if others:
         raise SourceError(
-            f"{folder / others[0]}: only PNG and JPEG frames are read; convert it, or move it away"
+            f"{folder / others[0]}: only PNG, JPEG and TIFF (depth) frames are read; "
+            "convert it, or move it away"
         )
     if not images:
-        raise SourceError(f"{folder}: holds no PNG or JPEG images")
+        raise SourceError(f"{folder}: holds no PNG, JPEG or TIFF images")
     kinds = {IMAGE_SUFFIXES[Path(n).suffix.lower()]: n for n in reversed(images)}
     if len(kinds) > 1:
         raise SourceError(
-            f"{folder}: holds PNG and JPEG images ({kinds['png']}, {kinds['jpeg']}); keep one kind"
+            f"{folder}: holds {' and '.join(kind.upper() for kind in sorted(kinds, reverse=True))} images "
+            f"({', '.join(kinds[kind] for kind in sorted(kinds, reverse=True))}); keep one kind"
         )
     numbered: dict[int, str] = {}
     stems: dict[tuple[str, str], str] = {}

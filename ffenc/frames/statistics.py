@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ffenc.compiler.command import SampleTap
 
@@ -30,11 +31,12 @@ class RgbHistogram:
     """Counts every value of every channel; all statistics follow from that exactly.
 
     Args:
-        width, height: size of the frames that will come, in pixels.
+        tap: what the frames that will come are.
     """
 
-    def __init__(self, width: int, height: int) -> None:
-        self._frame_bytes = width * height * 3
+    def __init__(self, tap: SampleTap) -> None:
+        self.tap = tap
+        self._frame_bytes = tap.width * tap.height * 3
         self._pending = bytearray()
         self.frames = 0
         self.counts = np.zeros((3, 256), np.int64)
@@ -56,31 +58,49 @@ class RgbHistogram:
         Raises:
             ValueError: no frame has come.
         """
-        if not self.frames:
-            raise ValueError("no frames to compute statistics over")
-        values = np.arange(256) / 255
-        total = self.counts.sum(axis=1)
-        mean = self.counts @ values / total
-        variance = self.counts @ values**2 / total - mean**2
-        present = self.counts > 0
-        columns = {
-            "min": values[present.argmax(axis=1)],
-            "max": values[255 - present[:, ::-1].argmax(axis=1)],
-            "mean": mean,
-            "std": np.sqrt(np.maximum(variance, 0)),
-            "count": None,
-        }
-        stats: Stats = {}
-        for name, column in columns.items():
-            stats[name] = [self.frames] if column is None else _image_shape(column)
-        cumulative = self.counts.cumsum(axis=1)
-        for name, quantile in QUANTILES.items():
-            # numpy's default definition: linear between the neighbours of rank q (n - 1).
-            rank = quantile * (total - 1)
-            low = (cumulative > np.floor(rank)[:, None]).argmax(axis=1)
-            high = (cumulative > np.ceil(rank)[:, None]).argmax(axis=1)
-            stats[name] = _image_shape(values[low] + (rank - np.floor(rank)) * (values[high] - values[low]))
-        return stats
+        return histogram_statistics(self.counts, np.arange(256) / 255, self.frames)
+
+
+def histogram_statistics(
+    counts: npt.NDArray[np.int64], values: npt.NDArray[np.float64], frames: int
+) -> Stats:
+    """Return the statistics that follow from how often each value was seen.
+
+    Args:
+        counts: shape ``(C, V)``: for each channel and value, how often.
+        values: shape ``(V,)``, ascending.
+        frames: how many frames were counted.
+
+    Returns:
+        min, max, mean, std and q01..q99, shaped ``(C, 1, 1)``, and ``count``.
+
+    Raises:
+        ValueError: no frame was counted.
+    """
+    if not frames:
+        raise ValueError("no frames to compute statistics over")
+    total = counts.sum(axis=1)
+    mean = counts @ values / total
+    variance = counts @ values**2 / total - mean**2
+    present = counts > 0
+    columns = {
+        "min": values[present.argmax(axis=1)],
+        "max": values[counts.shape[1] - 1 - present[:, ::-1].argmax(axis=1)],
+        "mean": mean,
+        "std": np.sqrt(np.maximum(variance, 0)),
+        "count": None,
+    }
+    stats: Stats = {}
+    for name, column in columns.items():
+        stats[name] = [frames] if column is None else _image_shape(column)
+    cumulative = counts.cumsum(axis=1)
+    for name, quantile in QUANTILES.items():
+        # numpy's default definition: linear between the neighbours of rank q (n - 1).
+        rank = quantile * (total - 1)
+        low = (cumulative > np.floor(rank)[:, None]).argmax(axis=1)
+        high = (cumulative > np.ceil(rank)[:, None]).argmax(axis=1)
+        stats[name] = _image_shape(values[low] + (rank - np.floor(rank)) * (values[high] - values[low]))
+    return stats
 
 
 def _image_shape(column: Any) -> list[list[list[float]]]:

@@ -6,23 +6,24 @@ import contextlib
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from typing_extensions import Self
 
-from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.compiler.command import raw_format
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, FfencError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import toolchains
-from ffenc.frames.encode import checked_output, published
+from ffenc.frames.depth import Unit
+from ffenc.frames.depth_images import DepthSamples
+from ffenc.frames.encode import checked_output, published, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.prepare import prepare
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 
 class VideoWriter:
@@ -38,7 +39,9 @@ class VideoWriter:
     Args:
         output: the file to write, ending in ``.mp4``.
         fps: frames a second; frame i will sit at exactly i / fps.
-        config: encoder settings; by default :class:`VideoEncoderConfig`'s.
+        config: encoder settings; by default :class:`VideoEncoderConfig`'s. With a
+            :class:`DepthEncoderConfig` the frames are depth.
+        depth_unit: of depth frames, ``mm`` or ``m``; None: integers are millimetres, floats are metres.
         encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
         overwrite: replace ``output`` if it exists.
         ffmpeg, ffprobe: programs to use instead of those found.
@@ -57,6 +60,7 @@ class VideoWriter:
         fps: int | float | str | Fraction,
         config: VideoEncoderConfig | None = None,
         *,
+        depth_unit: Unit | None = None,
         encoder_threads: int | None = None,
         overwrite: bool = False,
         ffmpeg: str | None = None,
@@ -65,6 +69,8 @@ class VideoWriter:
         self._output = checked_output(output, overwrite=overwrite)
         self._fps = parse_fps(fps)
         self._config = config or VideoEncoderConfig()
+        is_depth = isinstance(self._config, DepthEncoderConfig)
+        self._depth = DepthSamples(self._config, depth_unit) if is_depth else None
         self._encoder_threads = encoder_threads
         self._programs = (ffmpeg, ffprobe)
         self._resources = contextlib.ExitStack()
@@ -75,32 +81,21 @@ class VideoWriter:
         self.frames = 0
         self.info: StreamInfo | None = None
 
-    def write(self, frame: npt.NDArray[np.uint8]) -> None:
+    def write(self, frame: npt.NDArray[Any]) -> None:
         """Encode one frame; returns when FFmpeg has taken it.
 
         Args:
             frame: RGB, shape ``(H, W, 3)``, uint8, the same size for every frame. A non-contiguous array
-                is copied, any other is not.
+                is copied, any other is not. Depth: shape ``(H, W)`` or ``(H, W, 1)``, integers or floats.
 
         Raises:
             ConfigError: a wrong shape or dtype.
             ToolchainError: no FFmpeg here can do it (with the first frame).
             FfmpegError: FFmpeg died; the text says why.
         """
-        import numpy as np  # noqa: PLC0415 - keeps numpy out of commands that write no frames
-
         if self._closed:
             raise ConfigError("the writer is closed")
-        array: Any = frame
-        if (
-            not isinstance(array, np.ndarray)
-            or array.dtype != np.uint8
-            or array.ndim != 3
-            or array.shape[2] != 3
-        ):
-            found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise ConfigError(f"a frame must be a uint8 array of shape (H, W, 3), got {found}")
-        pixels = np.ascontiguousarray(array)
+        pixels = self._checked(frame)
         try:
             if self._encoding is None:
                 self._start(pixels)
@@ -120,6 +115,27 @@ class VideoWriter:
             raise
         self.frames += 1
 
+    def _checked(self, frame: Any) -> npt.NDArray[Any]:
+        """Return a frame's samples, contiguous, as they go down the pipe."""
+        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        if self._depth is not None:
+            shaped = isinstance(frame, np.ndarray) and (
+                frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 1)
+            )
+            if not shaped or frame.dtype.kind not in "iuf":
+                raise ConfigError(
+                    f"a depth frame must be an array of integers or floats of shape (H, W), got {found}"
+                )
+            return self._depth.of(frame.reshape(frame.shape[:2]))
+        if (
+            not isinstance(frame, np.ndarray)
+            or frame.dtype != np.uint8
+            or frame.ndim != 3
+            or frame.shape[2] != 3
+        ):
+            raise ConfigError(f"a frame must be a uint8 array of shape (H, W, 3), got {found}")
+        return np.ascontiguousarray(frame)
+
     def close(self) -> StreamInfo:
         """Finish, verify and publish the file.
 
@@ -137,7 +153,7 @@ class VideoWriter:
             raise ConfigError("no frame has been written, so there is no video")
         try:
             self._process.finish()
-            self.info = self._encoding.verify(self._temporary, self.frames)
+            self.info = verify_encoded(self._encoding, self._temporary, self.frames, self._depth)
         except BaseException as error:
             self._abort(error)
             raise
@@ -156,7 +172,7 @@ class VideoWriter:
         elif not self._closed:
             self.close()
 
-    def _start(self, pixels: npt.NDArray[np.uint8]) -> None:
+    def _start(self, pixels: npt.NDArray[Any]) -> None:
         height, width = pixels.shape[:2]
         self._encoding = prepare(
             self._config,
@@ -164,7 +180,7 @@ class VideoWriter:
             width=width,
             height=height,
             fps=self._fps,
-            frames="rgb24",
+            frames=raw_format(self._config),
             encoder_threads=self._encoder_threads,
             candidates=toolchains(*self._programs),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ffenc.codecs.table import X264_PRESETS, codec_for
-from ffenc.compiler.command import FrameFormat, is_depth
+from ffenc.compiler.command import is_depth, raw_format
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import CameraPreset, RobotPreset
 from ffenc.errors import ConfigError, FfencError, FfencWarning
@@ -120,7 +120,7 @@ def _prepared(
     absent: Absent = {}
     for name, camera in cameras.items():
         width, height = camera.width or DEFAULT_SIZE[0], camera.height or DEFAULT_SIZE[1]
-        frames = _frames(camera)
+        frames = raw_format(camera.encoder)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FfencWarning)  # which program serves is shown in a table
@@ -140,13 +140,6 @@ def _prepared(
         else:
             verdicts.append(CameraVerdict(name, encoding))
     return verdicts
-
-
-def _frames(camera: CameraPreset) -> FrameFormat:
-    """How a live camera's frames come: colours raw, depth as 12-bit codes or 16-bit millimetres."""
-    if not camera.depth:
-        return "rgb24"
-    return "gray16le" if camera.encoder.pix_fmt == "gray16le" else "gray12le"
 
 
 def _measured(verdicts: Sequence[CameraVerdict], seconds: float) -> list[CameraVerdict]:

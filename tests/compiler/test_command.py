@@ -5,7 +5,7 @@ import pytest
 from ffenc.codecs.table import CODECS
 from ffenc.compiler.command import SampleTap, compile_command, compile_join
 from ffenc.compiler.golden import preset_commands
-from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.preset import load_preset
 from ffenc.errors import ConfigError, FfencWarning
 
@@ -360,8 +360,30 @@ def test_a_preset_compiles_each_rgb_camera_with_its_own_settings():
     assert [command[-2] for command in commands.values()] == [f"file:{name}.mp4" for name in commands]
 
 
-def test_a_presets_depth_cameras_are_left_out():
-    assert list(preset_commands(load_preset("unitree_g1"))) == ["head"]
+def test_a_presets_depth_cameras_get_their_codes_raw_and_unconverted():
+    command = preset_commands(load_preset("unitree_g1"))["head_depth"]
+    assert value_of_first(command, "-pix_fmt") == "gray12le"
+    assert "scale" not in value(command, "-filter_complex")
+    assert value(command, "-x265-params") == "pools=2:lossless=1"
+
+
+def test_auto_of_a_depth_camera_is_an_encoder_that_carries_its_bits():
+    auto = load_preset("reachy2", [(("depth_encoder", "vcodec"), "auto")])
+    assert value(preset_commands(auto)["torso_depth"], "-c:v") == "libx265"
+    settings = {"pix_fmt": "gray16le", "extra_options": {}, "preset": None}
+    exact = [(("depth_encoder", name), setting) for name, setting in settings.items()]
+    auto = load_preset("reachy2", [(("depth_encoder", "vcodec"), "auto"), *exact])
+    assert value(preset_commands(auto, encoder="h264_nvenc")["torso_depth"], "-c:v") == "ffv1"
+
+
+def test_depth_is_never_converted_to_another_format():
+    for config, frames in (
+        (DepthEncoderConfig(), "gray16le"),
+        (DepthEncoderConfig(pix_fmt="gray16le"), "gray12le"),
+        (VideoEncoderConfig(), "gray12le"),
+    ):
+        with pytest.raises(ConfigError, match=f"would change {frames} depth"):
+            compile_command(config, width=64, height=48, fps=30, output="o.mp4", frames=frames)
 
 
 def test_a_presets_threads_and_rate_are_in_its_commands():

@@ -7,7 +7,7 @@ import pytest
 from ffenc.codecs.table import CODECS
 from ffenc.compiler.command import SampleTap, compile_command, compile_join
 from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_commands
-from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import load_preset, preset_names
 from ffenc.errors import FfencWarning
@@ -67,6 +67,10 @@ CORNERS = {
     "output_apostrophe": lambda: video(H264, output="it's/top view.mp4"),
     "output_percent": lambda: video(H264, output="100%d.mp4"),
     "output_leading_dash": lambda: video(H264, output="-y.mp4"),
+    "depth_exact": lambda: video(
+        DepthEncoderConfig(vcodec="ffv1", pix_fmt="gray16le", extra_options={}), frames="gray16le"
+    ),
+    "depth_lossy": lambda: video(DepthEncoderConfig(crf=20, extra_options={}), frames="gray12le"),
     "program": lambda: video(H264, program="/opt/my ffmpeg/ffmpeg"),
     "join": lambda: compile_join(parse_fps(30), output="joined.mp4"),
     "join_hevc_29.97": lambda: compile_join(parse_fps(29.97), output="it's.mp4", tag="hvc1"),
@@ -80,8 +84,7 @@ CASES = {
             load_preset(preset)
         )[camera]
         for preset in preset_names()
-        for camera, settings in load_preset(preset).cameras.items()
-        if not settings.depth
+        for camera in load_preset(preset).cameras
     },
     **{f"codec.{name}.txt": lambda name=name: codec_command(name) for name in CODECS},
     **{f"corner.{name}.txt": build for name, build in CORNERS.items()},

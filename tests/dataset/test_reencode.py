@@ -18,7 +18,6 @@ from PIL import Image
 from ffenc import (
     ConfigError,
     DestinationError,
-    SourceError,
     VideoEncoderConfig,
     load_preset,
     plan_reencode,
@@ -352,23 +351,6 @@ def labelled(png: bytes, number: int) -> bytes:
     body = b"tEXtn\0" + str(number).encode()
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     return png[:-12] + chunk + png[-12:]
-
-
-def test_a_depth_stream_is_named_and_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"angle_depth is a depth stream.*--cameras top,angle"):
-        reencode_dataset(DATASET, tmp_path / "out")
-    assert everything_in(tmp_path) == []
-
-
-def test_a_depth_camera_of_a_tree_is_told_by_its_16_bit_images(tmp_path: Path, png_tree: Path) -> None:
-    for episode, length in enumerate(LENGTHS):
-        folder = png_tree / f"episode_{episode:06d}/depth"
-        folder.mkdir()
-        for i in range(length):
-            Image.fromarray(np.full((120, 160), 1000 + i, np.uint16)).save(folder / f"{i}.png")
-    with pytest.raises(SourceError, match=r"images\.depth is a depth stream.*--cameras angle,top"):
-        reencode_dataset(png_tree, tmp_path / "out", fps=30)
-    reencode_dataset(png_tree, tmp_path / "out", fps=30, cameras=RGB, overrides=H264)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path, images: dict[
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ([], "holds no PNG or JPEG"),
+        ([], "holds no PNG, JPEG or TIFF"),
         (["frame-0.png", "frame-2.png"], r"frame 1 is missing \(after frame-0.png comes frame-2.png\)"),
         (["frame-0.png", "frame-4.png"], "frames 1 to 3 are missing"),
         (["frame-5.png", "frame-6.png"], "frames 0 to 4 are missing.*--start-number 5"),
@@ -64,11 +64,18 @@ def test_frames_unlike_the_first_are_named(tmp_path: Path, images: dict[str, lis
             image_files(folder).check()
 
 
-def test_depth_frames_are_told_apart_by_their_16_bits(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
-    assert images[DEPTH][0][:4] == b"II*\0"
-    folder = folder_of(tmp_path / "f", ["frame-0.png"], images[DEPTH][0])
-    with pytest.raises(SourceError, match="TIFF"):
-        image_files(folder).check()
+def test_depth_frames_are_told_apart(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
+    tiff = folder_of(tmp_path / "f", ["frame-0.tiff"], images[DEPTH][0])
+    header = image_files(tiff).check()
+    assert (header.format, header.width, header.height, header.bits, header.depth) == (
+        *("tiff", 160, 120, 16),
+        True,
+    )
+    assert not image_files(folder_of(tmp_path / "g", ["0.png"], images[TOP][0])).check().depth
+    mixed = folder_of(tmp_path / "h", ["frame-0.png"], images[TOP][0])
+    (mixed / "frame-1.png").write_bytes(images[DEPTH][0])
+    with pytest.raises(SourceError, match=r"frame-1\.png: is a 160x120 16-bit TIFF, but"):
+        image_files(mixed).check()
 
 
 def test_the_fingerprint_changes_with_a_file(tmp_path: Path, images: dict[str, list[bytes]]) -> None:

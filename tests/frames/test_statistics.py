@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ffenc.compiler.command import SampleTap
 from ffenc.frames.statistics import QUANTILES, RgbHistogram, sample_tap
 
 
 def test_all_statistics_are_those_of_the_pixels() -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (5, 8, 6, 3), np.uint8) // np.array([1, 2, 5], np.uint8)
-    histogram = RgbHistogram(6, 8)
+    histogram = RgbHistogram(SampleTap(1, 6, 8))
     data = frames.tobytes()
     for start in range(0, len(data), 100):  # cut anywhere
         histogram.feed(data[start : start + 100])
@@ -31,7 +32,7 @@ def test_all_statistics_are_those_of_the_pixels() -> None:
 
 def test_no_frames_have_no_statistics() -> None:
     with pytest.raises(ValueError, match="no frames"):
-        RgbHistogram(2, 2).statistics()
+        RgbHistogram(SampleTap(1, 2, 2)).statistics()
 
 
 @pytest.mark.parametrize(("frames", "step"), [(1, 1), (100, 1), (299, 2), (1000, 5), (20_000, 11)])

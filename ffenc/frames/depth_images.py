@@ -1,0 +1,187 @@
+"""Depth maps as images: 16-bit PNG or TIFF in, raw samples for the encoder out.
+
+They are decoded in Python, as the codes have to be computed there to be LeRobot's to the last one.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from ffenc.compiler.command import SampleTap
+from ffenc.config.encoder import DepthEncoderConfig
+from ffenc.errors import ConfigError, SourceError
+from ffenc.frames.depth import DepthQuantizer, Unit
+from ffenc.frames.images import ImageHeader
+from ffenc.frames.sources import EncodedFrame
+from ffenc.frames.statistics import Stats, histogram_statistics
+
+Depth = npt.NDArray[Any]
+_MAX_MM = 65535
+
+
+def read_depth(frame: EncodedFrame) -> Depth:
+    """Decode one depth map.
+
+    Returns:
+        shape ``(H, W)``; uint8, uint16 or int32 for integers, float32 for floats.
+
+    Raises:
+        SourceError: not an image of one channel, or damaged; the text names it.
+    """
+    try:
+        with Image.open(io.BytesIO(frame.data)) as image:
+            depth = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise SourceError(
+            f"{frame.name}: the depth image is damaged: {error}; restore or re-record it"
+        ) from None
+    if depth.ndim != 2 or depth.dtype.kind not in "uif":
+        raise SourceError(
+            f"{frame.name}: has {'x'.join(map(str, depth.shape))} {depth.dtype} samples; "
+            "a depth image has one channel of numbers"
+        )
+    return depth
+
+
+def depth_unit(depth: Depth) -> Unit:
+    """Return what depth is in where nothing says so: floats are metres, integers millimetres."""
+    return "m" if depth.dtype.kind == "f" else "mm"
+
+
+class DepthSamples:
+    """Turns depth maps into the samples that are stored, and remembers a checksum of each.
+
+    Args:
+        config: the encoder settings. ``gray12le`` stores codes, ``gray16le`` millimetres as they are.
+        unit: of the depth, ``mm`` or ``m``; None: as :func:`depth_unit` says.
+
+    Attributes:
+        checksums: of each frame that has been given to the encoder, in order.
+
+    Raises:
+        ConfigError: the settings are not for depth, or of another pixel format.
+    """
+
+    def __init__(self, config: object, unit: Unit | None = None) -> None:
+        if not isinstance(config, DepthEncoderConfig):
+            raise ConfigError("these are depth images: a DepthEncoderConfig is needed")
+        if config.pix_fmt not in ("gray12le", "gray16le"):
+            raise ConfigError(f"pix_fmt={config.pix_fmt!r} does not hold depth; accepted: gray12le, gray16le")
+        self._quantizer = DepthQuantizer.from_config(config) if config.pix_fmt == "gray12le" else None
+        self._unit = unit
+        self.checksums: list[int] = []
+
+    def of(self, depth: Depth) -> Depth:
+        """Return a map's samples, uint16 little endian, of the same shape."""
+        if self._quantizer is not None:
+            samples = self._quantizer.quantize(depth, input_unit=self._unit)
+        else:
+            samples = millimetres(depth, self._unit)
+        samples = np.ascontiguousarray(samples, "<u2")
+        self.checksums.append(zlib.crc32(samples.data))
+        return samples
+
+
+def millimetres(depth: Depth, unit: Unit | None = None) -> npt.NDArray[np.uint16]:
+    """Return depth in whole millimetres, 0..65535; NaN and what is below 0 become 0.
+
+    Args:
+        depth: integers or floats, any shape.
+        unit: ``mm`` or ``m``; None: as :func:`depth_unit` says.
+    """
+    unit = unit or depth_unit(depth)
+    if depth.dtype == np.uint16 and unit == "mm":
+        return depth
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = np.rint(depth.astype(np.float64) * (1000 if unit == "m" else 1))
+    return np.nan_to_num(scaled, nan=0, posinf=_MAX_MM, neginf=0).clip(0, _MAX_MM).astype(np.uint16)
+
+
+def depth_pieces(
+    frames: Iterable[EncodedFrame],
+    header: ImageHeader,
+    samples: DepthSamples,
+    statistics: DepthStatistics | None = None,
+) -> Iterator[memoryview]:
+    """Yield each depth map's samples for the encoder's pipe.
+
+    Raises:
+        SourceError: an image is damaged, or of another size; the text names it.
+    """
+    for frame in frames:
+        depth = read_depth(frame)
+        if depth.shape != (header.height, header.width):
+            raise SourceError(
+                f"{frame.name}: is {depth.shape[1]}x{depth.shape[0]}, expected "
+                f"{header.width}x{header.height}: the frames of one video must be alike"
+            )
+        if statistics is not None:
+            statistics.add(depth)
+        yield samples.of(depth).data.cast("B")
+
+
+@dataclass
+class DepthStatistics:
+    """Statistics of depth maps in their own unit, over the pixels LeRobot's rule picks.
+
+    Attributes:
+        tap: which frames, and how many of their pixels.
+        unit: what the maps are in.
+    """
+
+    tap: SampleTap
+    unit: Unit
+    _seen: int = 0
+    _frames: int = 0
+    _low: float = np.inf
+    _high: float = -np.inf
+    _sum: float = 0.0
+    _squares: float = 0.0
+    _pixels: int = 0
+    _counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_MAX_MM + 1, np.int64))
+
+    def add(self, depth: Depth) -> None:
+        """Count one frame, if it is picked."""
+        self._seen += 1
+        if (self._seen - 1) % self.tap.step:
+            return
+        self._frames += 1
+        pixels = depth[:: depth.shape[0] // self.tap.height, :: depth.shape[1] // self.tap.width]
+        floats = pixels.astype(np.float64)
+        floats = floats[np.isfinite(floats)]
+        # Quantiles are of whole millimetres; all else is exact.
+        counted = millimetres(pixels, self.unit).reshape(-1)
+        self._counts += np.bincount(counted, minlength=_MAX_MM + 1)
+        if floats.size:
+            self._low = min(self._low, float(floats.min()))
+            self._high = max(self._high, float(floats.max()))
+            self._sum += float(floats.sum())
+            self._squares += float((floats**2).sum())
+            self._pixels += floats.size
+
+    def statistics(self) -> Stats:
+        """Return min, max, mean, std, count and quantiles, shaped ``[[[x]]]``.
+
+        Raises:
+            ValueError: no frame has come.
+        """
+        values = np.arange(_MAX_MM + 1) / (1000 if self.unit == "m" else 1)
+        stats = histogram_statistics(self._counts[None], values, self._frames)
+        if self._pixels:
+            mean = self._sum / self._pixels
+            exact = {
+                "min": self._low,
+                "max": self._high,
+                "mean": mean,
+                "std": float(np.sqrt(max(self._squares / self._pixels - mean**2, 0.0))),
+            }
+            stats |= {name: [[[value]]] for name, value in exact.items()}
+        return stats

@@ -1,0 +1,212 @@
+"""Depth cameras go through a re-encode beside the others, and LeRobot's own stream is the measure."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ffenc import ConfigError, DepthEncoderConfig, SourceError, reencode_dataset
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.depth import DepthQuantizer
+from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, everything_in, starts
+from tests.frames.test_depth_images import depth_maps, samples
+
+LEROBOTS = FIXTURES / "aloha_video_v30"
+VIDEO = "videos/{}/chunk-000/file-000.mp4"
+FFV1 = [(("depth_encoder", "vcodec"), "ffv1"), (("depth_encoder", "extra_options"), {})]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def test_the_sample_comes_out_whole_and_equal_to_lerobots_own_depth_stream(
+    toolchain: Toolchain, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    summary = reencode_dataset(DATASET, out)
+    assert summary.frames == 3 * 72
+    ours = samples(out / VIDEO.format(DEPTH), "gray12le", 160, 120)
+    np.testing.assert_array_equal(ours, samples(LEROBOTS / VIDEO.format(DEPTH), "gray12le", 160, 120))
+    info, theirs = read_json(out / "meta/info.json"), read_json(LEROBOTS / "meta/info.json")
+    assert set(info["features"]) == set(theirs["features"])
+    feature, expected = info["features"][DEPTH], theirs["features"][DEPTH]
+    block = dict(feature["info"])
+    assert block.pop("video.encoder")["encoder"] == "libx265"
+    assert block.pop("video.invalid") == "keep"
+    assert block == expected["info"]
+    assert {k: v for k, v in feature.items() if k != "info"} == {
+        k: v for k, v in expected.items() if k != "info"
+    }
+    assert DepthEncoderConfig.from_video_info(feature["info"]) == DepthEncoderConfig()
+    assert read_json(out / "meta/stats.json")[DEPTH] == read_json(DATASET / "meta/stats.json")[DEPTH]
+    episodes = pq.read_table(out / "meta/episodes/chunk-000/file-000.parquet")
+    assert episodes[f"videos/{DEPTH}/from_timestamp"].to_pylist() == [start / 30 for start in starts()]
+    assert f"stats/{DEPTH}/mean" in episodes.column_names
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_a_tree_with_16_bit_images_has_a_depth_camera(
+    tmp_path: Path, png_tree: Path, images: dict[str, list[bytes]], suffix: str
+) -> None:
+    maps = depth_maps(images, 72)
+    for episode, (start, length) in enumerate(zip(starts(), LENGTHS, strict=True)):
+        folder = png_tree / f"episode_{episode:06d}/angle_depth"
+        folder.mkdir()
+        for i in range(length):
+            Image.fromarray(maps[start + i]).save(folder / f"frame-{i:06d}{suffix}")
+    out = tmp_path / "out"
+    summary = reencode_dataset(png_tree, out, fps=30)
+    assert set(summary.cameras) == {TOP, ANGLE, DEPTH}
+    codes = samples(out / VIDEO.format(DEPTH), "gray12le", 160, 120)
+    np.testing.assert_array_equal(codes, DepthQuantizer(invalid="keep").quantize(maps))
+    feature = read_json(out / "meta/info.json")["features"][DEPTH]
+    assert (feature["shape"], feature["info"]["is_depth_map"], feature["info"]["depth_unit"]) == (
+        *([120, 160, 1], True),
+        "mm",
+    )
+    stats, known = read_json(out / "meta/stats.json")[DEPTH], read_json(DATASET / "meta/stats.json")[DEPTH]
+    assert set(stats) == set(known)
+    for name in ("min", "max", "mean", "std", "count"):
+        np.testing.assert_allclose(stats[name], known[name], rtol=1e-5)
+
+
+def float_tree(root: Path, maps: np.ndarray) -> Path:
+    folder = root / "episode_000000/depth"
+    folder.mkdir(parents=True)
+    for i, depth in enumerate(maps):
+        Image.fromarray(depth).save(folder / f"{i}.tiff")
+    return root
+
+
+def test_metres_of_a_simulator_are_depth_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.uniform(0.2, 9.5, (8, 48, 64)).astype(np.float32)
+    maps[:, 0], maps[:, 1], maps[:, 2] = np.nan, np.inf, 0
+    out = tmp_path / "out"
+    reencode_dataset(float_tree(tmp_path / "tree", maps), out, fps=10)
+    key = "observation.images.depth"
+    quantizer = DepthQuantizer(invalid="keep")
+    codes = samples(out / VIDEO.format(key), "gray12le", 64, 48)
+    np.testing.assert_array_equal(codes, quantizer.quantize(maps))
+    assert (codes[:, 0] == 0).all()
+    assert (codes[:, 1] == 4095).all()
+    back = quantizer.dequantize(codes, output_unit="m")
+    assert np.abs(back[:, 3:] - maps[:, 3:]).max() < 0.003
+    assert read_json(out / "meta/info.json")["features"][key]["info"]["depth_unit"] == "m"
+    assert read_json(out / "meta/stats.json")[key]["max"][0][0][0] < 10
+
+
+def test_exact_16_bit_depth_has_no_quantiser(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
+    out = tmp_path / "out"
+    exact = [*FFV1, (("depth_encoder", "pix_fmt"), "gray16le")]
+    reencode_dataset(DATASET, out, cameras=["angle_depth"], overrides=exact)
+    found = samples(out / VIDEO.format(DEPTH), "gray16le", 160, 120)
+    np.testing.assert_array_equal(found, depth_maps(images, 72))
+    block = read_json(out / "meta/info.json")["features"][DEPTH]["info"]
+    assert (block["video.codec"], block["video.pix_fmt"], block["is_depth_map"]) == ("ffv1", "gray16le", True)
+    assert not [key for key in block if "depth_min" in key or "use_log" in key]
+
+
+def test_codes_in_ffv1_are_those_in_hevc(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    reencode_dataset(DATASET, out, cameras=["angle_depth"], overrides=FFV1)
+    np.testing.assert_array_equal(
+        samples(out / VIDEO.format(DEPTH), "gray12le", 160, 120),
+        samples(LEROBOTS / VIDEO.format(DEPTH), "gray12le", 160, 120),
+    )
+
+
+def test_a_cameras_own_range_is_used_and_kept(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
+    preset = tmp_path / "robot.yaml"
+    preset.write_text(
+        "depth_encoder: {preset: ultrafast}\n"
+        "cameras:\n  angle_depth: {depth: true, encoder: {depth_min: 0.3, depth_max: 3, use_log: false, "
+        "invalid: clip}}\n"
+    )
+    out = tmp_path / "out"
+    reencode_dataset(DATASET, out, preset=preset, cameras=["angle_depth"])
+    quantizer = DepthQuantizer(0.3, 3, use_log=False)
+    codes = samples(out / VIDEO.format(DEPTH), "gray12le", 160, 120)
+    np.testing.assert_array_equal(codes, quantizer.quantize(depth_maps(images, 72)))
+    block = read_json(out / "meta/info.json")["features"][DEPTH]["info"]
+    assert DepthQuantizer.from_video_info(block) == quantizer
+
+
+def test_a_resumed_run_with_another_range_encodes_anew(tmp_path: Path, monkeypatch: Any) -> None:
+    """The range is in no command line, so the record of a finished piece has to know of it."""
+    from ffenc.dataset import reencode
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(reencode.TableWriter, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            reencode_dataset(DATASET, out, cameras=["angle_depth"])
+    other = [(("depth_encoder", "depth_max"), 5.0)]
+    with monkeypatch.context() as patch:
+        patch.setattr(reencode.TableWriter, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            reencode_dataset(DATASET, out, cameras=["angle_depth"], overrides=other, resume=True)
+    summary = reencode_dataset(DATASET, out, cameras=["angle_depth"], overrides=other, resume=True)
+    assert (summary.resumed, summary.outdated) == (3, 0)
+    fresh = tmp_path / "fresh"
+    reencode_dataset(DATASET, fresh, cameras=["angle_depth"], overrides=other)
+    assert (out / VIDEO.format(DEPTH)).read_bytes() == (fresh / VIDEO.format(DEPTH)).read_bytes()
+
+
+def test_a_damaged_depth_image_in_a_dataset_is_named(tmp_path: Path, dataset_copy: Path) -> None:
+    path = dataset_copy / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    cells = table[DEPTH].to_pylist()
+    cells[30]["bytes"] = cells[30]["bytes"][:20_000]
+    at = table.schema.get_field_index(DEPTH)
+    import pyarrow as pa
+
+    damaged = table.set_column(at, table.schema.field(at), pa.array(cells, table.schema.field(at).type))
+    pq.write_table(damaged, path)
+    with pytest.raises(SourceError, match=rf"row 30.*{DEPTH}.*damaged"):
+        reencode_dataset(dataset_copy, tmp_path / "out", cameras=["angle_depth"])
+    assert [name for name in everything_in(tmp_path) if name.startswith("out")] == []
+
+
+def test_a_unit_that_is_none_is_refused(tmp_path: Path, dataset_copy: Path) -> None:
+    path = dataset_copy / "meta/info.json"
+    info = read_json(path)
+    info["features"][DEPTH]["info"]["depth_unit"] = "inch"
+    path.write_text(json.dumps(info))
+    with pytest.raises(SourceError, match="depth_unit of .*angle_depth is 'inch'; mm or m is expected"):
+        reencode_dataset(dataset_copy, tmp_path / "out")
+
+
+def test_a_camera_marked_depth_that_holds_colours_is_refused(tmp_path: Path, dataset_copy: Path) -> None:
+    path = dataset_copy / "meta/info.json"
+    info = read_json(path)
+    info["features"][TOP]["info"] = {"is_depth_map": True}
+    path.write_text(json.dumps(info))
+    with pytest.raises(SourceError, match=r"is a 320x240 8-bit PNG, but .* says that .*top holds depth maps"):
+        reencode_dataset(dataset_copy, tmp_path / "out")
+
+
+def test_settings_that_hold_no_depth_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'yuv420p' does not hold depth"):
+        reencode_dataset(DATASET, tmp_path / "out", overrides=[(("depth_encoder", "pix_fmt"), "yuv420p")])
+    assert everything_in(tmp_path) == []
+
+
+def test_the_source_is_only_read(tmp_path: Path, dataset_copy: Path) -> None:
+    before = {p: p.read_bytes() for p in dataset_copy.rglob("*") if p.is_file()}
+    reencode_dataset(dataset_copy, tmp_path / "out", cameras=["angle_depth"])
+    assert {p: p.read_bytes() for p in dataset_copy.rglob("*") if p.is_file()} == before
+    shutil.rmtree(dataset_copy)
+    assert (tmp_path / "out/meta/info.json").is_file()

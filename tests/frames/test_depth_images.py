@@ -1,0 +1,262 @@
+"""Depth maps as images and arrays: what is stored is what was sent, and what was sent is the depth."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ffenc import (
+    ConfigError,
+    DepthEncoderConfig,
+    SourceError,
+    ToolchainError,
+    VerificationError,
+    VideoEncoderConfig,
+    VideoWriter,
+    encode,
+)
+from ffenc.compiler.command import SampleTap, compile_decode
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames import encode as encoding_module
+from ffenc.frames.depth import DepthQuantizer
+from ffenc.frames.depth_images import DepthStatistics, millimetres, read_depth
+from ffenc.frames.sources import EncodedFrame
+from ffenc.frames.statistics import QUANTILES
+from tests.conftest import DEPTH, everything_in, find_toolchain
+
+FFV1 = {"vcodec": "ffv1", "extra_options": {}}
+EXACT = DepthEncoderConfig(pix_fmt="gray16le", **FFV1)
+
+
+def samples(path: Path, pix_fmt: str, width: int, height: int) -> np.ndarray:
+    """Decode a depth stream with the newest ffmpeg, which reads all of them."""
+    command = compile_decode(str(path), pix_fmt=pix_fmt, program=find_toolchain("newest").ffmpeg)
+    raw = subprocess.run(command, check=True, capture_output=True).stdout
+    return np.frombuffer(raw, "<u2").reshape(-1, height, width)
+
+
+def depth_maps(images: dict[str, list[bytes]], count: int) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in images[DEPTH][:count]])
+
+
+def folder_of(root: Path, maps: np.ndarray, suffix: str) -> Path:
+    root.mkdir()
+    for i, depth in enumerate(maps):
+        Image.fromarray(depth).save(root / f"frame-{i:06d}{suffix}")
+    return root
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("preset", [None, "ultrafast"])
+def test_a_folder_of_depth_maps_is_stored_as_their_codes(
+    toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]], suffix: str, preset: str | None
+) -> None:
+    maps = depth_maps(images, 12)
+    folder = folder_of(tmp_path / "depth", maps, suffix)
+    config = DepthEncoderConfig(preset=preset)
+    info = encode(folder, tmp_path / "out.mp4", fps=30, config=config)
+    assert (info.codec, info.pix_fmt, info.frames, info.channels) == ("hevc", "gray12le", 12, 1)
+    codes = samples(tmp_path / "out.mp4", "gray12le", 160, 120)
+    np.testing.assert_array_equal(codes, DepthQuantizer(invalid="keep").quantize(maps))
+
+
+@pytest.mark.parametrize(
+    ("depth", "unit", "expected"),
+    [
+        (np.array([[0, 1, 65535]], np.uint16), None, [0, 1, 65535]),
+        (np.array([[0, 1, 70]], np.uint16), "m", [0, 1000, 65535]),
+        (np.array([[-3, 5, 70_000]], np.int32), None, [0, 5, 65535]),
+        (np.array([[0.0, 1.2344, 1.2356, 99.0]], np.float32), None, [0, 1234, 1236, 65535]),
+        (np.array([[np.nan, np.inf, -np.inf, -1.0]], np.float32), None, [0, 65535, 0, 0]),
+        (np.array([[0.4, 1234.6]], np.float32), "mm", [0, 1235]),
+    ],
+)
+def test_millimetres_are_rounded_and_holes_are_0(depth: Any, unit: Any, expected: list[int]) -> None:
+    found = millimetres(depth, unit)
+    assert found.dtype == np.uint16
+    assert found[0].tolist() == expected
+
+
+def test_16_bit_millimetres_come_back_to_the_last_bit(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
+    maps = depth_maps(images, 8)
+    maps[0, 0, :8] = [0, 1, 255, 256, 4095, 4096, 65534, 65535]
+    folder = folder_of(tmp_path / "depth", maps, ".png")
+    encode(folder, tmp_path / "out.mp4", fps=30, config=EXACT)
+    np.testing.assert_array_equal(samples(tmp_path / "out.mp4", "gray16le", 160, 120), maps)
+
+
+def test_ffv1_in_an_mp4_that_an_older_ffmpeg_cannot_write_is_refused_with_what_to_do(
+    tmp_path: Path, images: dict[str, list[bytes]]
+) -> None:
+    folder = folder_of(tmp_path / "depth", depth_maps(images, 2), ".png")
+    old = find_toolchain("system")
+    with pytest.raises(ToolchainError, match="a newer FFmpeg can: install one with"):
+        encode(folder, tmp_path / "out.mp4", fps=30, config=EXACT, ffmpeg=old.ffmpeg)
+    assert everything_in(tmp_path) == everything_in(folder.parent)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+@pytest.mark.parametrize("config", [DepthEncoderConfig(), DepthEncoderConfig(use_log=False), EXACT])
+def test_arrays_are_written_as_depth(tmp_path: Path, dtype: Any, config: DepthEncoderConfig) -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.integers(0, 12_000, (10, 48, 64)).astype(np.uint16)
+    maps[:, :2] = 0
+    given = maps if dtype == np.uint16 else maps.astype(np.float32) / 1000
+    with VideoWriter(tmp_path / "out.mp4", 30, config) as video:
+        for i, depth in enumerate(given):
+            video.write(depth if i % 2 else depth[:, :, None])
+    assert video.info is not None
+    assert (video.info.pix_fmt, video.info.frames) == (config.pix_fmt, 10)
+    found = samples(tmp_path / "out.mp4", config.pix_fmt, 64, 48)
+    wanted = maps if config is EXACT else DepthQuantizer.from_config(config).quantize(given)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_frames_that_are_no_depth_are_refused(tmp_path: Path) -> None:
+    for frame in (
+        np.zeros((48, 64, 3), np.uint16),
+        np.zeros(64, np.uint16),
+        np.zeros((48, 64), bool),
+        [[1, 2]],
+    ):
+        with (
+            pytest.raises(ConfigError, match="a depth frame must be an array of integers or floats"),
+            VideoWriter(tmp_path / "out.mp4", 30, DepthEncoderConfig()) as video,
+        ):
+            video.write(frame)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="'yuv420p' does not hold depth; accepted: gray12le, gray16le"):
+        VideoWriter(tmp_path / "out.mp4", 30, DepthEncoderConfig(pix_fmt="yuv420p"))
+    assert everything_in(tmp_path) == []
+
+
+def test_settings_and_images_have_to_be_of_one_kind(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
+    depth = folder_of(tmp_path / "depth", depth_maps(images, 2), ".png")
+    colours = folder_of(tmp_path / "colours", np.zeros((2, 16, 16, 3), np.uint8), ".png")
+    with pytest.raises(ConfigError, match="a DepthEncoderConfig is needed"):
+        encode(depth, tmp_path / "out.mp4", fps=30, config=VideoEncoderConfig())
+    with pytest.raises(ConfigError, match="no depth maps: the settings have to be a VideoEncoderConfig"):
+        encode(colours, tmp_path / "out.mp4", fps=30, config=DepthEncoderConfig())
+
+
+@pytest.mark.parametrize("fault", ["cut short", "flipped bit", "another size", "colours", "empty"])
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_a_damaged_depth_image_is_named_and_nothing_is_left(
+    tmp_path: Path, images: dict[str, list[bytes]], fault: str, suffix: str
+) -> None:
+    maps = depth_maps(images, 6)
+    folder = folder_of(tmp_path / "depth", maps, suffix)
+    victim = folder / f"frame-000004{suffix}"
+    data = bytearray(victim.read_bytes())
+    if fault == "cut short":
+        del data[len(data) // 2 :]
+    elif fault == "flipped bit":
+        if suffix == ".tiff":
+            data[4] ^= 0x70  # where its directory is; pixels have no checksum in a TIFF
+        else:
+            data[len(data) // 2] ^= 4
+    elif fault == "empty":
+        data.clear()
+    else:
+        other = maps[0][:60] if fault == "another size" else np.zeros((120, 160, 3), np.uint8)
+        out = io.BytesIO()
+        Image.fromarray(other).save(out, "PNG" if suffix == ".png" else "TIFF")
+        data = bytearray(out.getvalue())
+    victim.write_bytes(data)
+    with pytest.raises(SourceError, match=f"frame-000004{suffix}"):
+        encode(folder, tmp_path / "out.mp4", fps=30)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["depth"]
+
+
+def test_a_16_bit_picture_in_colours_is_no_depth_map() -> None:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"".join(b"\0" + bytes(6 * 4) for _ in range(4))
+    png = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    with pytest.raises(SourceError, match=r"a\.png: has .* samples; a depth image has one channel"):
+        read_depth(EncodedFrame("a.png", png))
+
+
+def test_samples_that_do_not_come_back_are_an_error(
+    tmp_path: Path, images: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever changes a code on its way is found before the file is published."""
+    folder = folder_of(tmp_path / "depth", depth_maps(images, 12), ".png")
+    for wrong in (0, 6, 7, 11):
+        original = encoding_module.depth_pieces
+
+        def changed(*arguments: Any, wrong: int = wrong, original: Any = original) -> Any:
+            for i, piece in enumerate(original(*arguments)):
+                data = bytearray(piece)
+                data[1000] ^= i == wrong
+                yield data
+
+        with monkeypatch.context() as patch:
+            patch.setattr(encoding_module, "depth_pieces", changed)
+            with pytest.raises(VerificationError, match=f"frame {wrong} does not come back as it was sent"):
+                encode(folder, tmp_path / "out.mp4", fps=30)
+        assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_lossy_depth_stream_is_taken_as_it_is(
+    toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]]
+) -> None:
+    maps = depth_maps(images, 12)
+    folder = folder_of(tmp_path / "depth", maps, ".png")
+    lossless = encode(folder, tmp_path / "lossless.mp4", fps=Fraction(30))
+    lossy = encode(
+        folder, tmp_path / "lossy.mp4", fps=30, config=DepthEncoderConfig(crf=20, extra_options={})
+    )
+    assert lossless.frames == lossy.frames
+    assert (tmp_path / "lossy.mp4").stat().st_size < (tmp_path / "lossless.mp4").stat().st_size * 0.7
+    codes = samples(tmp_path / "lossy.mp4", "gray12le", 160, 120).astype(int)
+    wanted = DepthQuantizer(invalid="keep").quantize(maps).astype(int)
+    assert 0 < np.abs(codes - wanted).mean() < 40
+
+
+@pytest.mark.parametrize("unit", ["mm", "m"])
+def test_statistics_are_those_of_the_depth(unit: Any) -> None:
+    rng = np.random.default_rng(1)
+    maps = rng.integers(0, 5000, (7, 40, 60)).astype(np.uint16)
+    given = maps if unit == "mm" else maps.astype(np.float32) / 1000
+    counted = DepthStatistics(SampleTap(2, 30, 20), unit)
+    for depth in given:
+        counted.add(depth)
+    stats = counted.statistics()
+    values = given[::2, ::2, ::2].astype(np.float64)
+    assert stats["count"] == [4]
+    step = 1 if unit == "mm" else 0.001
+    for name, expected in {
+        "min": values.min(),
+        "max": values.max(),
+        "mean": values.mean(),
+        "std": values.std(),
+        **{name: np.quantile(values, q) for name, q in QUANTILES.items()},
+    }.items():
+        assert np.shape(stats[name]) == (1, 1, 1)
+        np.testing.assert_allclose(np.ravel(stats[name])[0], expected, atol=step / 1000, err_msg=name)
+
+
+def test_holes_that_are_nan_do_not_spoil_the_statistics() -> None:
+    depth = np.full((4, 4), 2.0, np.float32)
+    depth[0] = np.nan
+    counted = DepthStatistics(SampleTap(1, 4, 4), "m")
+    counted.add(depth)
+    stats = counted.statistics()
+    assert stats["mean"] == [[[2.0]]]
+    assert all(np.isfinite(np.ravel(value)).all() for value in stats.values())
