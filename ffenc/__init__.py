@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from ffenc.ffmpeg.probe import StreamInfo, probe
+    from ffenc.frames.depth import DepthQuantizer, dequantize_depth, quantize_depth
     from ffenc.frames.encode import encode
     from ffenc.frames.writer import VideoWriter
     from ffenc.version import VERSION as __version__
@@ -45,6 +46,9 @@ _HOME = {
     "VerificationError": "ffenc.errors",
     "StreamInfo": "ffenc.ffmpeg.probe",
     "probe": "ffenc.ffmpeg.probe",
+    "DepthQuantizer": "ffenc.frames.depth",
+    "dequantize_depth": "ffenc.frames.depth",
+    "quantize_depth": "ffenc.frames.depth",
     "encode": "ffenc.frames.encode",
     "VideoWriter": "ffenc.frames.writer",
 }
@@ -53,6 +57,8 @@ __all__ = [
     "compile_command",
     "ConfigError",
     "DepthEncoderConfig",
+    "DepthQuantizer",
+    "dequantize_depth",
     "DestinationError",
     "encode",
     "FfencError",
@@ -61,6 +67,7 @@ __all__ = [
     "load_preset",
     "plan_reencode",
     "probe",
+    "quantize_depth",
     "reencode_dataset",
     "ReencodeSummary",
     "RobotPreset",

@@ -262,7 +262,9 @@ def test_what_would_vanish_from_a_tree_in_silence_is_refused(png_tree: Path, tmp
     refused(png_tree, tmp_path, r"frame-000030\.png: is not a file that can be read", fps=30)
     last.unlink()
     (last.with_suffix(".webp")).write_bytes(good)
-    refused(png_tree, tmp_path, r"frame-000030\.webp: only PNG, JPEG and TIFF .depth. frames are read", fps=30)
+    refused(
+        png_tree, tmp_path, r"frame-000030\.webp: only PNG, JPEG and TIFF .depth. frames are read", fps=30
+    )
     last.with_suffix(".webp").unlink()
     last.write_bytes(good)
     twin = png_tree / "episode_000000/observation.images.top"
