@@ -72,7 +72,9 @@ class DepthSamples:
 
     def __init__(self, config: object, unit: Unit | None = None) -> None:
         if not isinstance(config, DepthEncoderConfig):
-            raise ConfigError("these are depth images: a DepthEncoderConfig is needed")
+            raise ConfigError(
+                "these are depth images: the settings have to be a depth camera's (DepthEncoderConfig)"
+            )
         if config.pix_fmt not in ("gray12le", "gray16le"):
             raise ConfigError(f"pix_fmt={config.pix_fmt!r} does not hold depth; accepted: gray12le, gray16le")
         self._quantizer = DepthQuantizer.from_config(config) if config.pix_fmt == "gray12le" else None

@@ -88,9 +88,10 @@ def frame_format(header: ImageHeader, config: VideoEncoderConfig) -> FrameFormat
         ConfigError: depth images and settings that are not for depth, or the other way round.
     """
     if header.depth != isinstance(config, DepthEncoderConfig):
-        found = f"{header} images are depth maps" if header.depth else f"{header} images are no depth maps"
-        needed = "DepthEncoderConfig" if header.depth else "VideoEncoderConfig"
-        raise ConfigError(f"{found}: the settings have to be a {needed}")
+        found, needed = ("", "a depth camera's (DepthEncoderConfig)")
+        if not header.depth:
+            found, needed = ("no ", "a camera's of colours (VideoEncoderConfig)")
+        raise ConfigError(f"{header} images are {found}depth maps: the settings have to be {needed}")
     return raw_format(config) if header.format == "tiff" or header.depth else header.format
 
 

@@ -139,9 +139,9 @@ def test_frames_that_are_no_depth_are_refused(tmp_path: Path) -> None:
 def test_settings_and_images_have_to_be_of_one_kind(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
     depth = folder_of(tmp_path / "depth", depth_maps(images, 2), ".png")
     colours = folder_of(tmp_path / "colours", np.zeros((2, 16, 16, 3), np.uint8), ".png")
-    with pytest.raises(ConfigError, match="a DepthEncoderConfig is needed"):
+    with pytest.raises(ConfigError, match=r"have to be a depth camera's \(DepthEncoderConfig\)"):
         encode(depth, tmp_path / "out.mp4", fps=30, config=VideoEncoderConfig())
-    with pytest.raises(ConfigError, match="no depth maps: the settings have to be a VideoEncoderConfig"):
+    with pytest.raises(ConfigError, match="no depth maps: the settings have to be a camera's of colours"):
         encode(colours, tmp_path / "out.mp4", fps=30, config=DepthEncoderConfig())
 
 
