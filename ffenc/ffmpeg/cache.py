@@ -21,7 +21,10 @@ MAX_AGE_DAYS = 30
 
 def cache_folder() -> Path:
     """Where answers are kept: ``FFENC_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("FFENC_CACHE") or platformdirs.user_cache_dir("ffenc"))
+    # Without a home the answer is a "~" that is no folder of this name here.
+    folder = os.environ.get("FFENC_CACHE") or platformdirs.user_cache_dir("ffenc")
+    folder = os.path.expanduser(folder)  # noqa: PTH111 - never fails
+    return Path(os.devnull if folder.startswith("~") else folder)
 
 
 def recall(key: Sequence[Any]) -> Any | None:

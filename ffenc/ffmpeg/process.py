@@ -339,9 +339,11 @@ def run_asked(command: Sequence[str], *, timeout: float = STALL_SECONDS) -> str:
     """
     cancellation = Cancellation()
     process = _start(command, cancellation, stdin=False, stdout=True)
+    timed_out = False
     try:
         answer, said = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
+        timed_out = True
         process.kill()
         answer, said = process.communicate()
         said = f"no answer in {timeout:.0f} s".encode()
@@ -350,8 +352,10 @@ def run_asked(command: Sequence[str], *, timeout: float = STALL_SECONDS) -> str:
             process.kill()
             process.wait()
     if process.returncode != 0:
+        name = os.path.basename(command[0])  # noqa: PTH119 - a program name, not a path
+        signalled = process.returncode < 0 and not timed_out
         raise FfmpegError(
-            f"{os.path.basename(command[0])} failed",  # noqa: PTH119 - a program name, not a path
+            f"{name} crashed with signal {-process.returncode}" if signalled else f"{name} failed",
             command=command,
             returncode=process.returncode,
             stderr=said.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:],

@@ -187,7 +187,7 @@ def program_version(program: str, name: Kind = "ffmpeg") -> str:
     first = (ask(program, "-version").splitlines() or [""])[0]
     match = re.match(rf"{name} version (\S+)", first)
     if match is None:
-        raise ToolchainError(f"{program} is not {name}: it says {first!r}")
+        raise ToolchainError(f"{program} is not {name}: it says {first[:80]!r}")
     return match[1]
 
 
@@ -197,21 +197,27 @@ def ask(program: str, *question: str) -> str:
     Raises:
         ToolchainError: it cannot be started, fails, or does not answer.
     """
-    return _asked(program, tuple(file_identity(program)), tuple(machine_facts()), question)
+    answer, fault = _asked(program, tuple(file_identity(program)), tuple(machine_facts()), question)
+    if fault:
+        raise ToolchainError(fault)
+    return answer
 
 
 @lru_cache(maxsize=256)
 def _asked(
     program: str, identity: tuple[str | int, ...], facts: tuple[str | int, ...], question: tuple[str, ...]
-) -> str:
+) -> tuple[str, str]:
+    """Return the answer and "", or "" and why there is none: what hangs is waited for once a run."""
     key = ["ask", identity, facts, question]
     known = recall(key)
     if isinstance(known, str) and known:
-        return known
+        return known, ""
     try:
         answer = run_asked([program, *question], timeout=ANSWER_SECONDS)
     except FfmpegError as error:
-        raise ToolchainError(f"{program} cannot be used: {' '.join(question)}: {error.cause}") from None
+        return "", f"{program} cannot be used: {' '.join(question)}: {error.cause}"
+    except ToolchainError as error:
+        return "", str(error)
     if answer:
         remember(key, answer)
-    return answer
+    return answer, ""
