@@ -17,9 +17,13 @@ from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.pattern import pattern_frames
 
+HUNG = "ran, and then hung"  # said of hardware that has stopped without a word
 # Encoders look ahead: until the first frame comes out, frames go in faster than they are encoded.
 WARM_UP_SECONDS = 0.5
 WARM_UP_LIMIT = 12.0
+# A few frames of the slowest camera are measured, however few it gives, but not for ever.
+MIN_FRAMES = 4
+MAX_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Load:
     """What one encode did while all ran.
 
     Attributes:
-        fps: frames a second it took in.
+        fps: frames a second it took in; at most those it was fed.
         cpu: cores it kept busy.
         error: why it ended before its time, None where it did not.
     """
@@ -45,7 +49,8 @@ def measure_load(
     Args:
         encodings: by any name; their ``frames`` are raw.
         pace: feed each at this many times its own fps, as a camera would; None: as fast as it takes them.
-        seconds: how long to measure, after every encoder has given its first frame.
+        seconds: how long to measure, after every encoder has given its first frame; longer where that
+            would be less than a few frames of the slowest.
 
     Returns:
         for each name its load.
@@ -53,6 +58,9 @@ def measure_load(
     Raises:
         ToolchainError: a program cannot be started.
     """
+    if pace is not None:
+        slowest = min((float(encoding.fps) for encoding in encodings.values()), default=1.0)
+        seconds = max(seconds, min(MIN_FRAMES / (slowest * pace), MAX_SECONDS))
     cancellation = Cancellation()
     with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
         feeders = [
@@ -98,6 +106,8 @@ class _Feeder:
         self._cancellation = cancellation
         self._written = 0
         self._mark = (time.monotonic(), 0, 0.0)  # when, frames, CPU seconds
+        self._marked = False
+        self._next = 0.0  # when the next frame is due
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._feed, daemon=True)
         self._process: FfmpegProcess | None = None
@@ -106,17 +116,22 @@ class _Feeder:
         self._process = FfmpegProcess(
             self._command, on_frames=self._on_frames, cancellation=self._cancellation
         )
-        self._mark = (time.monotonic(), 0, 0.0)
         self._thread.start()
 
     def mark(self, now: float) -> None:
         """Begin to measure."""
-        self._mark = (now, self._written, self._cpu())
+        self._mark, self._marked = (now, self._written, self._cpu()), True
+        self._next = now  # frames that waited until now are not made up for
 
     def load(self) -> Load:
         began, frames, cpu = self._mark
         spent = max(time.monotonic() - began, 1e-6)
-        return Load((self._written - frames) / spent, max(self._cpu() - cpu, 0.0) / spent, self.error)
+        taken = self._written - frames
+        fps = taken / spent
+        if self._interval:
+            # Of the frames that were due: in a short time a frame more or less would tell nothing.
+            fps = min(taken / max(int(spent / self._interval), 1), 1.0) / self._interval
+        return Load(fps, max(self._cpu() - cpu, 0.0) / spent, self.error)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -138,17 +153,17 @@ class _Feeder:
 
     def _feed(self) -> None:
         assert self._process is not None
-        mark, count = self._mark, 0
         for frame in cycle(self._frames):
-            if mark is not self._mark:  # frames that waited during the warm-up are not made up for
-                mark, count = self._mark, 0
-            due = mark[0] + count * self._interval
-            if self._stopping.wait(max(0.0, due - time.monotonic())):
-                return
-            if not self._process.write(frame):
+            while (left := self._next - time.monotonic()) > 0 and not self._stopping.is_set():
+                self._stopping.wait(min(left, 0.05))  # the beginning of the measurement moves it
+            if self._stopping.is_set() or not self._process.write(frame):
                 break
             self._written += 1
-            count += 1
+            if self.encoded or self._marked:
+                self._next += self._interval
+            else:
+                # What it looks ahead is filled as fast as it takes it: later each frame in is a frame out.
+                self._next = time.monotonic()
         if not self._stopping.is_set():
             try:
                 self._process.finish()
