@@ -61,6 +61,8 @@ def _key(flag: str) -> KeyPath:
     if parts[0] == "cameras" and parts[1:3] == ("observation", "images"):
         parts = (parts[0], *parts[3:])
     if parts[0] in _GROUPS and len(parts) > 1 and all(parts):
+        if parts[0] == "cameras" and len(parts) > 4 and parts[-2] == "encoder":
+            parts = (parts[0], ".".join(parts[1:-2]), *parts[-2:])  # a camera's name may hold points
         if parts[0] == "cameras" and len(parts) > 3 and parts[2] != "encoder":
             raise ConfigError(
                 f"{flag} is not known; a camera's setting is --cameras.NAME.encoder.FIELD=VALUE"
