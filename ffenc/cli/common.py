@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
 
@@ -69,13 +69,18 @@ def thread_setting(overrides: list[tuple[KeyPath, Any]], option: int | None) -> 
     return option if option is not None else dict(overrides).get(("encoder_threads",))
 
 
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Whether somebody watches; a stream that was closed before the start is None."""
+    return stream is not None and stream.isatty()
+
+
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar with rate and remaining time on a terminal; elsewhere nothing.
 
     Gives a function that takes the number of frames done.
     """
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield lambda _: None
         return
     from rich.console import Console  # noqa: PLC0415 - only where a bar is shown

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffenc.cli.common import SettingsCommand, json_option, print_json, program_options
+from ffenc.cli.common import SettingsCommand, is_terminal, json_option, print_json, program_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rich.console import Console
     from rich.table import Table
 
     from ffenc.config.preset import RobotPreset
@@ -34,8 +36,8 @@ class _Size(click.ParamType[Any]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
         match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", str(value))
-        if match is None or not all(int(n) >= 16 for n in match.groups()):
-            self.fail(f"{value!r} is not a size such as 640x480, of 16 pixels or more", param, ctx)
+        if match is None or not all(16 <= int(n) <= 16384 for n in match.groups()):
+            self.fail(f"{value!r} is not a size such as 640x480, of 16 to 16384 pixels", param, ctx)
         return int(match[1]), int(match[2])
 
 
@@ -85,8 +87,8 @@ def command(
     robot = load_preset(preset, overrides) if preset is not None else None
     if robot is None and overrides:
         raise ConfigError("settings are for a preset: name one, e.g. ffenc doctor so101")
-    if robot is not None and not robot.cameras:
-        raise ConfigError(f"{preset} has no cameras")
+    if robot is not None:
+        _check_cameras(preset, robot)
     width, height = size or _first_size(robot)
     programs = find_programs("ffmpeg", ffmpeg)
     probes = find_programs("ffprobe", ffprobe)
@@ -102,11 +104,12 @@ def command(
         with _steps() as on_step:
             encoders = survey(found, width=width, height=height, on_step=on_step)
             if robot is not None:
-                hardware = [row.vcodec for row in encoders if row.runs and _is_hardware(row.vcodec)]
+                hardware = [row.vcodec for row in encoders if row.runs and _is_advised(row.vcodec)]
                 verdict = check_preset(
                     robot, toolchains=found, hardware=hardware, seconds=seconds, on_step=on_step
                 )
-        if not any(row.runs for row in encoders):
+        cameras = verdict.cameras if verdict is not None else []
+        if not any(row.runs for row in encoders) and not any(camera.encoding for camera in cameras):
             missing = f"nothing can be encoded: no encoder runs; {HOW_TO_GET}"
     if as_json:
         print_json(_fields(programs, probes, found, encoders, (width, height), robot, verdict, missing))
@@ -122,20 +125,36 @@ def _first_size(robot: RobotPreset | None) -> tuple[int, int]:
 
     for camera in robot.cameras.values() if robot is not None else ():
         if camera.width and camera.height:
-            return camera.width, camera.height
+            # Even, and not tiny: the table is of every encoder's default format, not of this camera's.
+            return max(camera.width // 2 * 2, 64), max(camera.height // 2 * 2, 64)
     return DEFAULT_SIZE
 
 
-def _is_hardware(vcodec: str) -> bool:
+def _check_cameras(preset: str | None, robot: RobotPreset) -> None:
+    """Refuse a preset without cameras, and one that a slip in a setting's name has given a camera more."""
+    from ffenc.codecs.suggest import accepted  # noqa: PLC0415
+    from ffenc.config.preset import load_preset  # noqa: PLC0415
+    from ffenc.errors import ConfigError  # noqa: PLC0415
+
+    own = load_preset(preset).cameras
+    for name, camera in robot.cameras.items():
+        if name not in own and camera.width is None:
+            raise ConfigError(f"{preset} has no camera {name!r}{accepted(name, own)}")
+    if not robot.cameras:
+        raise ConfigError(f"{preset} has no cameras")
+
+
+def _is_advised(vcodec: str) -> bool:
+    """Whether it is hardware that needs no bit rate, which only the user can choose."""
     from ffenc.codecs.table import CODECS  # noqa: PLC0415
 
-    return CODECS[vcodec].hardware
+    return CODECS[vcodec].hardware and not CODECS[vcodec].needs_bit_rate
 
 
 @contextmanager
 def _steps() -> Iterator[Callable[[str], None]]:
     """Show what is being tried, on a terminal."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield lambda _: None
         return
     from rich.console import Console  # noqa: PLC0415 - only where it is shown
@@ -166,18 +185,32 @@ def _show(
 ) -> None:
     from rich.console import Console  # noqa: PLC0415
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+    if sys.stdout is None:  # closed: the exit status is the answer
+        return
+    # Not markup: paths, names and FFmpeg's words hold brackets and colons.
+    console = Console(
+        highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _WIDTH
+    )
     numbers = {one.ffmpeg: number for number, one in enumerate(found, 1)}
     if programs or probes:
         console.print(_program_table(programs, probes, numbers))
     if encoders:
         console.print(_encoder_table(encoders, numbers, size))
-        for reason, names in _absent(encoders).items():
-            console.print(f"{', '.join(names)}: {reason}", soft_wrap=True)
+        _print_reasons(console, _absent(encoders))
     if robot is not None and verdict is not None:
         console.print(_camera_table(robot, verdict.cameras))
+        reasons: dict[str, list[str]] = {}
+        for camera in verdict.cameras:
+            if camera.reason:
+                reasons.setdefault(camera.reason, []).append(camera.camera)
+        _print_reasons(console, reasons)
         for line in _conclusion(robot, verdict):
             console.print(line, soft_wrap=True)
+
+
+def _print_reasons(console: Console, reasons: Mapping[str, Sequence[str]]) -> None:
+    for reason, names in reasons.items():
+        console.print(f"{', '.join(names)}: {reason}", soft_wrap=True)
 
 
 def _program_table(programs: Sequence[Program], probes: Sequence[Program], numbers: dict[str, int]) -> Table:
@@ -236,7 +269,7 @@ def _camera_table(robot: RobotPreset, cameras: Sequence[CameraVerdict]) -> Table
     table = _table(f"camera of {robot.name}", "settings", "size, fps", "speed", "CPU", "verdict")
     for camera in cameras:
         if camera.encoding is None:
-            table.add_row(camera.camera, "", "", "", "", f"cannot be encoded: {camera.reason}")
+            table.add_row(camera.camera, "", "", "", "", "cannot be encoded")
             continue
         encoding = camera.encoding
         config = encoding.config
@@ -247,39 +280,59 @@ def _camera_table(robot: RobotPreset, cameras: Sequence[CameraVerdict]) -> Table
             " ".join(settings) + (" (auto)" if encoding.auto else ""),
             f"{encoding.width}x{encoding.height}, {float(encoding.fps):g}",
             f"{camera.factor:.2f}x" if camera.factor < FULL_PACE * 0.99 else f"{FULL_PACE:g}x+",
-            f"{camera.cpu:.0%}",
-            camera.reason or ("keeps up" if camera.keeps_up else "falls behind"),
+            f"{camera.cpu:.0%}" if camera.factor else "",
+            "gives out" if camera.reason else "keeps up" if camera.keeps_up else "falls behind",
         )
     return table
 
 
 def _conclusion(robot: RobotPreset, verdict: PresetVerdict) -> Iterator[str]:
-    cameras = f"{len(verdict.cameras)} cameras of {robot.name}"
+    count = len(verdict.cameras)
+    cameras = f"{count} cameras of {robot.name}" if count > 1 else f"camera of {robot.name}"
     if verdict.keeps_up:
         yield f"This machine can record the {cameras}."
         return
     yield f"This machine cannot record the {cameras} with these settings."
-    if not verdict.advised:
-        if all(camera.encoding is not None for camera in verdict.cameras):
-            yield "No faster settings are known: record fewer frames a second, or smaller ones."
+    encoded = [camera for camera in verdict.cameras if camera.encoding is not None]
+    if not encoded or all(camera.keeps_up for camera in encoded):
         return
-    flags = [flag for camera, changes in verdict.advice.items() for flag in _flags(camera, changes)]
-    if all(camera.keeps_up for camera in verdict.advised):
-        yield "It keeps up with:\n  " + "\n  ".join(flags)
+    others = "" if verdict.can_be_encoded else "The others: "
+    if not verdict.advised:
+        yield f"{others}No faster settings are known: record fewer frames a second, or smaller ones."
+        return
+    flags = _flags(robot, verdict.advice)
+    slowest = min(
+        (camera for camera in verdict.advised if camera.encoding is not None),
+        key=lambda camera: (camera.keeps_up, camera.factor),
+    )
+    if slowest.keeps_up:
+        yield f"{others}It keeps up with:"
+        yield from flags
     else:
-        slowest = min(verdict.advised, key=lambda camera: camera.factor)
-        yield f"Faster, but still too slow ({slowest.camera} at {slowest.factor:.2f}x):\n  " + "\n  ".join(
-            flags
-        )
+        yield f"{others}Faster, but still too slow ({slowest.camera} at {slowest.factor:.2f}x):"
+        yield from flags
         yield "Record fewer frames a second, or smaller ones."
     if any(changes.get("vcodec") == "ffv1" for changes in verdict.advice.values()):
         yield "(LeRobot does not read ffv1; ffenc does.)"
 
 
-def _flags(camera: str, changes: dict[str, Any]) -> Iterator[str]:
-    for name, value in changes.items():
-        text = "null" if value is None else "{}" if value == {} else str(value)
-        yield f"--cameras.{camera}.encoder.{name}={text}"
+def _flags(robot: RobotPreset, advice: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Return the advice as flags, a line a camera, or one line where all cameras of a kind get the same."""
+    told = set()
+    for name, changes in advice.items():
+        depth = robot.cameras[name].depth
+        alike = [other for other, camera in robot.cameras.items() if camera.depth == depth]
+        if len(alike) > 1 and all(advice.get(other) == changes for other in alike):
+            prefix = "depth_encoder" if depth else "camera_encoder"
+        else:
+            prefix = f"cameras.{name}.encoder"
+        if prefix not in told:
+            told.add(prefix)
+            yield "  " + " ".join(_flag(f"--{prefix}.{field}", value) for field, value in changes.items())
+
+
+def _flag(name: str, value: Any) -> str:
+    return shlex.quote(f"{name}={'null' if value is None else value}")
 
 
 def _fields(
@@ -342,7 +395,7 @@ def _camera_fields(camera: CameraVerdict) -> dict[str, Any]:
         "fps": float(encoding.fps) if encoding else None,
         "ffmpeg": encoding.toolchain.ffmpeg if encoding else None,
         "real_time_factor": round(camera.factor, 3),
-        "cpu_share": round(camera.cpu, 3),
+        "cpu_share": round(camera.cpu, 3) if camera.factor else None,
         "keeps_up": camera.keeps_up,
         "reason": camera.reason or None,
     }

@@ -14,7 +14,7 @@ from ffenc.errors import FfencError, FfencWarning
 from ffenc.ffmpeg.encoders import NOT_LISTED, encoder_names
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encoding import Encoding
-from ffenc.frames.load import measure_load
+from ffenc.frames.load import HUNG, measure_load
 from ffenc.frames.pattern import pattern_frames
 from ffenc.frames.prepare import prepare
 
@@ -121,4 +121,6 @@ def _surveyed(
         return result(None, error.cause, None)
     if load.error is not None:
         return result(None, f"ran, and then {load.error.cause}", None)
+    if row.hardware and not load.fps:
+        return result(None, HUNG, None)
     return result(encoding, "", load.fps)

@@ -9,13 +9,14 @@ from typing import Any
 
 from ffenc.codecs.table import X264_PRESETS, codec_for
 from ffenc.compiler.command import is_depth, raw_format
+from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import CameraPreset, RobotPreset
 from ffenc.errors import ConfigError, FfencError, FfencWarning
 from ffenc.ffmpeg.machine import cores
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encoding import Encoding
-from ffenc.frames.load import measure_load
+from ffenc.frames.load import HUNG, measure_load
 from ffenc.frames.pattern import pattern_frames
 from ffenc.frames.prepare import Absent, prepare
 
@@ -23,7 +24,7 @@ DEFAULT_SIZE = (640, 480)  # of a camera whose preset says none
 FULL_PACE = 2.0  # cameras are first fed at twice their speed, to see what is to spare
 SPARE = 1.05  # less than this at full pace, and they are measured again at their own speed
 KEPT_UP = 0.97  # of its own speed; a little below 1, because a few seconds hold few frames
-MAX_ROUNDS = 3  # of changes that are tried
+MAX_ROUNDS = 4  # of changes that are tried
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class CameraVerdict:
         encoding: how it is encoded here; None where it cannot be.
         reason: why it cannot be encoded, or ended before its time; "" otherwise.
         factor: how many times as fast as real time it was encoded, at most 2.
-        cpu: share of all cores it needs in real time, 0..1 and more.
+        cpu: share of all cores it needs in real time, 0..1 and more; of no meaning where factor is 0.
     """
 
     camera: str
@@ -55,7 +56,7 @@ class PresetVerdict:
 
     Attributes:
         cameras: one verdict each.
-        advice: camera -> changes of its encoder settings that were measured to be faster, best last; empty
+        advice: camera -> changes of its encoder settings that were measured to be faster; empty
             where none are needed or none help.
         advised: the verdicts with the advice applied, empty without.
     """
@@ -67,6 +68,11 @@ class PresetVerdict:
     @property
     def keeps_up(self) -> bool:
         return all(camera.keeps_up for camera in self.cameras)
+
+    @property
+    def can_be_encoded(self) -> bool:
+        """Whether every camera can be, at whatever speed."""
+        return all(camera.encoding is not None for camera in self.cameras)
 
 
 def check_preset(
@@ -97,20 +103,56 @@ def check_preset(
     verdicts = _prepared(preset, preset.cameras, toolchains)
     on_step(f"encoding {len(verdicts)} cameras at once")
     verdicts = _measured(verdicts, seconds)
+    steps = {
+        v.camera: faster_settings(preset.cameras[v.camera], v.encoding, hardware)
+        for v in verdicts
+        if v.encoding is not None
+    }
     changes: dict[str, dict[str, Any]] = {}
-    advised: list[CameraVerdict] = []
     now = verdicts
     for _ in range(MAX_ROUNDS):
-        if all(camera.keeps_up for camera in now):
+        chosen = _to_change(now, steps)
+        if not chosen:
             break
-        more = _faster(preset, now, changes, hardware)
-        if not more:
+        on_step(f"trying faster settings for {', '.join(chosen)}")
+        before = now
+        for name in chosen:
+            # What cannot be encoded here (a format that the hardware lacks) is no advice: the next is.
+            while steps[name]:
+                step = steps[name].pop(0)
+                camera = {name: _changed(preset.cameras[name], step)}
+                [verdict] = _prepared(preset, camera, toolchains)
+                if verdict.encoding is not None:
+                    changes[name] = step
+                    now = [verdict if v.camera == name else v for v in now]
+                    break
+        if now is before:
             break
-        changes |= more
-        on_step(f"trying faster settings for {', '.join(more)}")
-        cameras = {name: _changed(preset.cameras[name], changes.get(name, {})) for name in preset.cameras}
-        now = advised = _measured(_prepared(preset, cameras, toolchains), seconds)
-    return PresetVerdict(verdicts, changes if advised else {}, advised)
+        now = _measured([CameraVerdict(v.camera, v.encoding, _lasting(v)) for v in now], seconds)
+    if _slowest(now) <= _slowest(verdicts):
+        return PresetVerdict(verdicts)
+    return PresetVerdict(verdicts, changes, now)
+
+
+def _lasting(verdict: CameraVerdict) -> str:
+    """Why a camera cannot be encoded at all; one that gave out in one measurement may do in the next."""
+    return verdict.reason if verdict.encoding is None else ""
+
+
+def _slowest(verdicts: Sequence[CameraVerdict]) -> float:
+    """The factor of the slowest camera that can be encoded, 0 where one gave out."""
+    return min((0.0 if v.reason else v.factor for v in verdicts if v.encoding is not None), default=0.0)
+
+
+def _to_change(
+    verdicts: Sequence[CameraVerdict], steps: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[str]:
+    """Name those that fall short, and the one that costs most; none where all keep up."""
+    short = [v.camera for v in verdicts if v.encoding is not None and not v.keeps_up]
+    if not short:
+        return []
+    costly = max(verdicts, key=lambda verdict: verdict.cpu).camera
+    return [v.camera for v in verdicts if steps.get(v.camera) and v.camera in (*short, costly)]
 
 
 def _prepared(
@@ -158,47 +200,47 @@ def _measured(verdicts: Sequence[CameraVerdict], seconds: float) -> list[CameraV
             load = loads[verdict.camera]
             factor = load.fps / float(verdict.encoding.fps)
             reason = f"ran, and then {load.error.cause}" if load.error else ""
+            if not reason and not load.fps and codec_for(verdict.encoding.config.vcodec).hardware:
+                reason = HUNG
             cpu = load.cpu / max(factor, 1e-6) / cores() if factor else load.cpu / cores()
             verdict = replace(verdict, factor=min(factor, pace), cpu=cpu, reason=reason)
         judged.append(verdict)
     return judged
 
 
-def _faster(
-    preset: RobotPreset,
-    verdicts: Sequence[CameraVerdict],
-    changes: Mapping[str, Mapping[str, Any]],
-    hardware: Sequence[str],
-) -> dict[str, dict[str, Any]]:
-    """Return the next faster settings of the cameras that fall short, and of the one that costs most."""
-    costly = max(verdicts, key=lambda verdict: verdict.cpu)
-    found = {}
-    for verdict in verdicts:
-        if verdict.encoding is not None and (verdict is costly or not verdict.keeps_up):
-            camera = _changed(preset.cameras[verdict.camera], changes.get(verdict.camera, {}))
-            step = _faster_settings(camera, verdict.encoding, hardware)
-            if step:
-                found[verdict.camera] = {**changes.get(verdict.camera, {}), **step}
-    return found
-
-
-def _faster_settings(camera: CameraPreset, encoding: Encoding, hardware: Sequence[str]) -> dict[str, Any]:
+def faster_settings(
+    camera: CameraPreset, encoding: Encoding, hardware: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Return changes of a camera's encoder settings that are faster, each than the one before."""
     config = encoding.config
-    preset = config.preset
     if is_depth(encoding.frames):
-        if config.vcodec == "hevc" and preset != "ultrafast":
-            return {"preset": "ultrafast"}
-        return {"vcodec": "ffv1", "preset": None, "extra_options": {}} if config.vcodec != "ffv1" else {}
-    if codec_for(config.vcodec).hardware:
-        return {}
-    if hardware:
-        return {"vcodec": hardware[0], "preset": None, "extra_options": {}}
-    if config.vcodec == "libsvtav1" and isinstance(preset, int) and preset < 12:
-        return {"preset": 12}
-    speed = X264_PRESETS.index(preset) if preset in X264_PRESETS else X264_PRESETS.index("medium")
-    if config.vcodec != "h264" or speed > X264_PRESETS.index("veryfast"):
-        return {"vcodec": "h264", "preset": "veryfast", "extra_options": {}}
-    return {"preset": "ultrafast"} if preset != "ultrafast" else {}
+        steps = [] if config.vcodec == "ffv1" else [_other_codec("ffv1")]
+        if config.vcodec == "hevc" and config.preset != "ultrafast":
+            steps.insert(0, {"preset": "ultrafast"})
+    elif codec_for(config.vcodec).hardware:
+        # It takes no more streams, or no more frames: the processor takes this one.
+        steps = [_other_codec("h264", "veryfast"), _other_codec("h264", "ultrafast")]
+    else:
+        steps = [_other_codec(hardware[0])] if hardware else []
+        if config.vcodec == "libsvtav1" and isinstance(config.preset, int) and config.preset < 12:
+            steps.append({"preset": 12})
+        speed = config.preset if config.preset in X264_PRESETS else "medium"
+        own = X264_PRESETS.index(speed) if config.vcodec == "h264" else len(X264_PRESETS)
+        for name in ("veryfast", "ultrafast"):
+            if X264_PRESETS.index(name) < own:
+                same = config.vcodec == "h264"
+                steps.append({"preset": name} if same else _other_codec("h264", name))
+    return [_needed(camera.encoder, step) for step in steps]
+
+
+def _other_codec(vcodec: str, preset: str | None = None) -> dict[str, Any]:
+    return {"vcodec": vcodec, "preset": preset, "extra_options": {}}
+
+
+def _needed(config: VideoEncoderConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what takes away a setting that is not there."""
+    given = {"preset": "preset" in config.model_fields_set, "extra_options": bool(config.extra_options)}
+    return {name: value for name, value in changes.items() if value or given.get(name, True)}
 
 
 def _changed(camera: CameraPreset, changes: Mapping[str, Any]) -> CameraPreset:
