@@ -51,7 +51,7 @@ class _Size(click.ParamType[Any]):
     type=click.FloatRange(0.5, 600),
     default=3.0,
     show_default=True,
-    help="How long the preset's cameras are encoded at once.",
+    help="How long to measure each time; each encoder of the table for 1 at most.",
 )
 @json_option
 @program_options
@@ -102,7 +102,7 @@ def command(
         missing = f"nothing can be encoded: {error}"
     else:
         with _steps() as on_step:
-            encoders = survey(found, width=width, height=height, on_step=on_step)
+            encoders = survey(found, width=width, height=height, seconds=min(seconds, 1.0), on_step=on_step)
             if robot is not None:
                 hardware = [row.vcodec for row in encoders if row.runs and _is_advised(row.vcodec)]
                 verdict = check_preset(
