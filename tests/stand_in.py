@@ -33,7 +33,8 @@ for name, behaviour in encoders.items():
         print(f"[{{name}} @ 0x1] [error] {{behaviour}}", file=sys.stderr)
         print("[error] Error while opening encoder for output stream #0:0", file=sys.stderr)
         sys.exit(1)
-    encoder, _, last = behaviour.partition(" until ")
+    sticks = " sticks " in behaviour
+    encoder, _, last = behaviour.replace(" sticks ", " until ").partition(" until ")
     arguments[arguments.index(name)] = encoder
     for option in ("-rc", "-qp", "-vaapi_device", "-init_hw_device"):
         if option in arguments:
@@ -46,6 +47,9 @@ for name, behaviour in encoders.items():
             child.stdin.write(data)
             left -= len(data)
         if not left:
+            if sticks:
+                while True:
+                    os.read(os.pipe()[0], 1)
             child.kill()
             print(f"[{{name}} @ 0x1] [error] EncodePicture failed: device lost", file=sys.stderr)
             sys.exit(1)
@@ -61,8 +65,9 @@ def stand_in_ffmpeg(folder: Path, **encoders: str) -> str:
     Args:
         folder: where; a file ``driver`` in it is the driver of encoders that say ``driver``.
         encoders: encoder -> behaviour: ``lib...`` works as this one does; ``lib... until N`` loses its device
-            after N bytes of input; ``driver``: works as libx264 while the driver is there; ``hang``: takes
-            its input and never ends; anything else is the message it fails with.
+            after N bytes of input; ``lib... sticks N`` takes no more then and never ends; ``driver``: works
+            as libx264 while the driver is there; ``hang``: takes its input and never ends; anything else is
+            the message it fails with.
     """
     folder.mkdir(exist_ok=True)
     path = folder / "ffmpeg"
