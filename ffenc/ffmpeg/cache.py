@@ -21,8 +21,11 @@ MAX_AGE_DAYS = 30
 
 def cache_folder() -> Path:
     """Where answers are kept: ``FFENC_CACHE``, or the user's cache folder."""
-    # Without a home the answer is a "~" that is no folder of this name here.
-    folder = os.environ.get("FFENC_CACHE") or platformdirs.user_cache_dir("ffenc")
+    try:
+        folder = os.environ.get("FFENC_CACHE") or platformdirs.user_cache_dir("ffenc")
+    except RuntimeError:  # a user without a home, as in a container
+        folder = os.devnull
+    # Older versions answer with a "~", which is to become no folder of this name here.
     folder = os.path.expanduser(folder)  # noqa: PTH111 - never fails
     return Path(os.devnull if folder.startswith("~") else folder)
 

@@ -47,6 +47,9 @@ TRIAL_FRAMES = 4
 HARDWARE_SECONDS = 10.0
 # What lacks its device or driver lacks it whatever the frames' size.
 _NO_DEVICE = re.compile(r"Cannot load|No VA display|init_hw_device|find a valid device|did nothing for")
+# Another program is needed, not another setting: a small build has no decoder for the images, an old one
+# cannot put FFV1 into MP4.
+_LACKS = re.compile(r"unknown (de|en)coder|^not compiled in|not currently supported in container", re.I)
 
 # Hardware encoders that have just been found without their device: (ffmpeg, encoder) -> what was said.
 Absent = dict[tuple[str, str], FfmpegError]
@@ -130,9 +133,8 @@ def _refusal(
         return errors[0]
     told = "\n".join(f"  {p.toolchain}: {p.reason}" for p in passed)
     command = next((f"\n{error}" for error in errors if isinstance(error, FfmpegError)), "")
-    # FFV1 in MP4 came with a later FFmpeg than the oldest that is used.
-    container = "not currently supported in container" in told
-    how = f"\na newer FFmpeg can: {HOW_TO_GET}" if container else "" if command else f"\n{HOW_TO_GET}"
+    lacks = all(_LACKS.search(p.reason) for p in passed)
+    how = f"\na newer or fuller FFmpeg can: {HOW_TO_GET}" if lacks else "" if command else f"\n{HOW_TO_GET}"
     return ToolchainError(
         f"{size} {config.pix_fmt} with {codec_for(name).encoder} cannot be encoded here:\n"
         f"{told}{command}{how}",

@@ -333,6 +333,38 @@ def test_the_best_program_that_can_do_it_is_taken_and_the_others_are_told(toolch
     assert list(encoding.why().values()) == ["not compiled in"]
 
 
+def test_a_build_that_reads_no_png_is_refused_and_another_is_named(images: dict[str, list[bytes]]) -> None:
+    [found] = toolchains(small_ffmpeg())
+    with pytest.raises(ToolchainError, match=r"unknown decoder 'png'[\s\S]*pip install 'ffenc\[ffmpeg\]'"):
+        prepare(
+            VideoEncoderConfig(),
+            next(iter(images.values()))[:2],
+            width=320,
+            height=240,
+            fps=Fraction(30),
+            frames="png",
+            candidates=[found],
+        )
+
+
+@pytest.mark.parametrize("home", ["none", "~nobody-of-this-name/cache"])
+def test_a_user_without_a_home_has_no_cache_and_no_folder_of_an_odd_name(
+    toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: list[str], home: str
+) -> None:
+    def no_user(*_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", no_user)
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "XDG_CACHE_HOME", "FFENC_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    if home != "none":
+        monkeypatch.setenv("FFENC_CACHE", home)
+    assert prepared(VideoEncoderConfig(vcodec="h264"), toolchain)
+    assert trials == ["h264"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_it_cannot_decode_itself_another_program_here_decodes() -> None:
     """The small build encodes AV1 and has no decoder for it."""
     encoding = prepared(VideoEncoderConfig(), small_ffmpeg())
