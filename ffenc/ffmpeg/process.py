@@ -115,6 +115,7 @@ class FfmpegProcess:
         on_output: called with each piece of standard output, from another thread.
         cancellation: who may end it.
         stall_seconds: how long it may take no input, or not end after its last input.
+        progress_seconds: how often ``on_frames`` is called.
 
     Raises:
         ToolchainError: the program cannot be started.
@@ -128,8 +129,10 @@ class FfmpegProcess:
         on_output: Callable[[bytes], None] | None = None,
         cancellation: Cancellation | None = None,
         stall_seconds: float = STALL_SECONDS,
+        progress_seconds: float = 0.5,
     ) -> None:
-        self.command = [command[0], "-nostats", "-stats_period", "0.5", "-progress", "pipe:2", *command[1:]]
+        progress = ["-nostats", "-stats_period", f"{progress_seconds:g}", "-progress", "pipe:2"]
+        self.command = [command[0], *progress, *command[1:]]
         self.log = Log()
         self._on_frames = on_frames
         self._cancellation = cancellation or Cancellation()

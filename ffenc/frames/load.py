@@ -19,7 +19,7 @@ from ffenc.frames.pattern import pattern_frames
 
 HUNG = "ran, and then hung"  # said of hardware that has stopped without a word
 # Encoders look ahead: until the first frame comes out, frames go in faster than they are encoded.
-WARM_UP_SECONDS = 0.5
+WARM_UP_SECONDS = 0.3
 WARM_UP_LIMIT = 12.0
 # A few frames of the slowest camera are measured, however few it gives, but not for ever.
 MIN_FRAMES = 4
@@ -114,7 +114,10 @@ class _Feeder:
 
     def start(self) -> None:
         self._process = FfmpegProcess(
-            self._command, on_frames=self._on_frames, cancellation=self._cancellation
+            self._command,
+            on_frames=self._on_frames,
+            cancellation=self._cancellation,
+            progress_seconds=0.1,
         )
         self._thread.start()
 
