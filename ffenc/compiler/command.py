@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -33,6 +34,17 @@ COLOUR_TAGS = {
     "colorspace": "smpte170m",
     "color_primaries": "bt709",
     "color_trc": "bt709",
+}
+
+_TERMS = 25  # of a sum in a filter's expression
+
+# A stream's colour tag -> the scale filter's name of the matrix; all others are BT.601.
+_MATRICES = {
+    "bt709": "bt709",
+    "fcc": "fcc",
+    "smpte240m": "smpte240m",
+    "bt2020nc": "bt2020",
+    "bt2020c": "bt2020",
 }
 
 
@@ -180,32 +192,112 @@ def compile_samples(
     return _arguments(_raw_output(video, pixel_format(config.pix_fmt).stored), program)
 
 
+@dataclass(frozen=True)
+class Excerpt:
+    """Some of a stream's frames, told by their times, so that no seek can give others.
+
+    Attributes:
+        spans: first and last tick of each series of frames, both included, ascending.
+        frames: how many frames that is; the program ends after them.
+        seek: seconds; the file is entered at the last key frame until there. None: at its start.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    frames: int
+    seek: Fraction | None = None
+
+
+def rgb_conversion(pix_fmt: str, color_space: str | None, color_range: str | None) -> dict[str, str]:
+    """Return how a stream's samples become RGB: options of FFmpeg's scale filter.
+
+    Without ``accurate_rnd`` and ``full_chroma_int``, because LeRobot's readers convert without them: with
+    them colours beside an edge would differ from what a policy was trained on by up to 50 levels.
+
+    Args:
+        pix_fmt, color_space, color_range: as probed. What is not tagged is BT.601 of limited range, as in
+            every file of LeRobot's; a range is only assumed where the pixel format leaves it open.
+    """
+    options = {"in_color_matrix": _MATRICES.get(color_space or "", "bt601"), "flags": "bicubic"}
+    if not pix_fmt.startswith(("yuvj", "gbr", "rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "pal")):
+        options["in_range"] = "pc" if color_range == "pc" else "tv"
+    return options
+
+
 def compile_decode(
     path: str,
     *,
     pix_fmt: str | None = None,
-    start: Fraction | None = None,
-    frames: int | None = None,
+    conversion: Mapping[str, str] | None = None,
+    excerpt: Excerpt | None = None,
+    lenient: bool = False,
     program: str = "ffmpeg",
 ) -> list[str]:
-    """Compile the argument list that decodes frames of a file.
+    """Compile the argument list that decodes a file's frames, as they are stored, unrotated.
 
     Args:
         path: the file.
         pix_fmt: write the samples raw to standard output in this format; None: only decode.
-        start: seconds; frames before it are not shown. Give a time a quarter of a frame before the first
-            that is wanted: FFmpeg rounds it to ticks, and a frame may be one. None: from the first.
-        frames: how many; None: to the end.
+        conversion: how they come into that format, see :func:`rgb_conversion`; None: they are in it.
+        excerpt: the frames to take; None: all.
+        lenient: go on after a damaged frame, with one thread.
         program: the ffmpeg to run.
     """
-    video = ffmpeg.input(file_url(path), **({} if start is None else {"ss": f"{float(start):.6f}"}))["v:0"]
-    count = {} if frames is None else {"frames:v": frames}
-    null = ffmpeg.output(video, "-", f="null", fps_mode="passthrough", **count)
-    return _arguments(_raw_output(video, pix_fmt, **count) if pix_fmt else null, program)
+    entry: dict[str, Any] = {"noautorotate": None}
+    limit: dict[str, Any] = {}
+    if lenient:
+        entry["threads"] = 1
+    if excerpt is not None:
+        entry["copyts"] = None  # the frames' times stay the file's own, by which they are chosen
+        limit["frames:v"] = excerpt.frames
+        entry |= _entry(excerpt.seek)
+    video = ffmpeg.input(file_url(path), **entry)["v:0"]
+    if excerpt is not None:
+        video = video.filter("select", _within(excerpt.spans))
+    if conversion is not None:
+        video = video.filter("scale", **conversion)
+    if pix_fmt is None:
+        result = ffmpeg.output(video, "-", f="null", fps_mode="passthrough", **limit)
+    else:
+        result = _raw_output(video, pix_fmt, **limit)
+    return _without_stop(_arguments(result, program)) if lenient else _arguments(result, program)
 
 
-def _raw_output(video: Any, pix_fmt: str, **options: Any) -> Any:
-    return ffmpeg.output(video, "pipe:1", f="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough", **options)
+def compile_frame_list(
+    path: str, *, seek: Fraction | None, frames: int, program: str = "ffmpeg"
+) -> list[str]:
+    """Compile the argument list that lists the times of all frames that can be decoded without a fault.
+
+    It goes on after a damaged frame; with one thread, so that frames and faults come in order. Arguments as
+    for :func:`compile_decode` and :class:`Excerpt`; ``frames``: how many to list at most.
+    """
+    options: dict[str, Any] = {"copyts": None, "threads": 1, "err_detect": "explode", **_entry(seek)}
+    source = ffmpeg.input(file_url(path), **options)
+    limit = {"fps_mode": "passthrough", "frames:v": frames}
+    listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", **limit)
+    return _without_stop(_arguments(listed, program))
+
+
+def _without_stop(command: list[str]) -> list[str]:
+    return [word for word in command if word != "-xerror"]
+
+
+def _entry(seek: Fraction | None) -> dict[str, Any]:
+    """Where a file is entered. What comes is picked later, so nothing is dropped for the time sought."""
+    if seek is None:
+        return {}
+    return {"noaccurate_seek": None, "seek_timestamp": 1, "ss": f"{float(seek):.6f}"}
+
+
+def _within(spans: Sequence[tuple[int, int]]) -> str:
+    """The expression that a frame's time is within one of the spans."""
+    terms = [f"between(pts,{first},{last})" for first, last in spans]
+    # FFmpeg refuses sums of more than about 100 terms, but not sums of sums.
+    groups = ["+".join(terms[i : i + _TERMS]) for i in range(0, len(terms), _TERMS)]
+    return groups[0] if len(groups) == 1 else "+".join(f"({group})" for group in groups)
+
+
+def _raw_output(video: Any, pix_fmt: str, **limit: Any) -> Any:
+    return ffmpeg.output(video, "pipe:1", f="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough", **limit)
 
 
 def _arguments(result: Any, program: str, *program_options: str) -> list[str]:

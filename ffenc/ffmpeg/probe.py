@@ -42,6 +42,7 @@ class StreamInfo:
         extradata_hash: of the decoder configuration; files can be joined where it is the same.
         times: presentation time of every frame in ticks, ascending; None unless asked for.
         key_frames: indices of the key frames in that order; None unless asked for.
+        closed: those of the key frames behind which no frame is stored that is shown before them.
     """
 
     codec: str
@@ -60,6 +61,7 @@ class StreamInfo:
     extradata_hash: str | None
     times: tuple[int, ...] | None = None
     key_frames: tuple[int, ...] | None = None
+    closed: tuple[int, ...] | None = None
 
 
 def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) -> StreamInfo:
@@ -90,18 +92,21 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
     if video is None:
         raise SourceError(f"{path} has no video stream")
     audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
-    stamps = keys = None
+    stamps = keys = closed = None
     if times:
-        own = []
+        own: list[tuple[int, bool, int]] = []
         for line in answer:
             if line.startswith(f"packet|stream_index={video['index']}|"):
                 fields = _fields(line)
+                if "D" in fields["flags"]:
+                    continue  # cut off by an edit list: it is decoded, and never shown
                 if not fields["pts"].lstrip("-").isdigit():
                     raise SourceError(f"{path} has frames without a time")
-                own.append((int(fields["pts"]), "K" in fields["flags"]))
+                own.append((int(fields["pts"]), "K" in fields["flags"], len(own)))
         own.sort()
-        stamps = tuple(pts for pts, _ in own)
-        keys = tuple(i for i, (_, key) in enumerate(own) if key)
+        stamps = tuple(pts for pts, _, _ in own)
+        keys = tuple(i for i, (_, key, _) in enumerate(own) if key)
+        closed = tuple(i for i in keys if own[i][2] == i)
     return StreamInfo(
         codec=video.get("codec_name", "unknown"),
         pix_fmt=video.get("pix_fmt", "unknown"),
@@ -119,6 +124,7 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         extradata_hash=video.get("extradata_hash"),
         times=stamps,
         key_frames=keys,
+        closed=closed,
     )
 
 

@@ -113,8 +113,10 @@ class FfmpegProcess:
         command: the argument list.
         on_frames: called with the number of frames encoded so far, from another thread.
         on_output: called with each piece of standard output, from another thread.
+        pull: standard output is taken with :meth:`read_into`; it waits while nobody does.
         cancellation: who may end it.
-        stall_seconds: how long it may take no input, or not end after its last input.
+        stall_seconds: how long it may take no input, give no output that is waited for, or not end after
+            its last input.
         progress_seconds: how often ``on_frames`` is called.
 
     Raises:
@@ -127,6 +129,7 @@ class FfmpegProcess:
         *,
         on_frames: Callable[[int], None] | None = None,
         on_output: Callable[[bytes], None] | None = None,
+        pull: bool = False,
         cancellation: Cancellation | None = None,
         stall_seconds: float = STALL_SECONDS,
         progress_seconds: float = 0.5,
@@ -139,11 +142,14 @@ class FfmpegProcess:
         self._cancellation.check()
         self._stall_seconds = stall_seconds
         self._stalled = False
-        self._process = _start(self.command, self._cancellation, stdin=True, stdout=on_output is not None)
+        stdout = pull or on_output is not None
+        self._process = _start(self.command, self._cancellation, stdin=True, stdout=stdout)
         assert self._process.stdin is not None
         self._stdin = self._process.stdin
-        with contextlib.suppress(OSError, AttributeError):
-            _set_pipe_size(self._stdin.fileno())
+        for pipe in (self._stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError, ImportError):
+                    _set_pipe_size(pipe.fileno())
         os.set_blocking(self._stdin.fileno(), False)
         self._drains = [_drain(self._process.stderr, self._read_log)]
         if on_output is not None:
@@ -185,6 +191,27 @@ class FfmpegProcess:
                     raise
                 return False
         return True
+
+    def read_into(self, buffer: Buffer) -> int:
+        """Fill a buffer from its standard output; waits while there is nothing.
+
+        Returns:
+            how many bytes were read: fewer when it has ended or hangs, and :meth:`finish` says why.
+        """
+        assert self._process.stdout is not None
+        view = memoryview(buffer).cast("B")
+        descriptor = self._process.stdout.fileno()
+        done = 0
+        while done < len(view):
+            if not select.select([descriptor], [], [], self._stall_seconds)[0]:
+                self._stalled = True
+                self._process.kill()
+                break
+            count = os.readv(descriptor, [view[done:]])
+            if count == 0:
+                break
+            done += count
+        return done
 
     def finish(self) -> Log:
         """Close its input, wait for its end, and check how it ended.

@@ -12,7 +12,7 @@ from fractions import Fraction
 from itertools import islice, zip_longest
 from pathlib import Path
 
-from ffenc.compiler.command import FrameFormat, compile_decode, raw_format
+from ffenc.compiler.command import Excerpt, FrameFormat, compile_decode, raw_format
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, DestinationError, FfmpegError, SourceError, VerificationError
@@ -196,12 +196,16 @@ def _checksums(
 ) -> list[int]:
     """Decode a few frames, and return the checksum of each one's samples."""
     size = encoding.width * encoding.height * 2
+    ticks = encoding.fps.denominator  # of the time base that every file here has
     shown = bytearray()
     command = compile_decode(
         str(path),
         pix_fmt=encoding.config.pix_fmt,
-        start=max(Fraction(0), (first - Fraction(1, 4)) / encoding.fps),
-        frames=count,
+        excerpt=Excerpt(
+            spans=((first * ticks, (first + count - 1) * ticks),),
+            frames=count,
+            seek=(first + Fraction(1, 4)) / encoding.fps if first else None,
+        ),
         program=encoding.toolchain.ffmpeg,
     )
     run_fed(command, [], on_output=shown.extend, cancellation=cancellation)

@@ -1,11 +1,20 @@
 import hashlib
 import subprocess
 import sys
+from fractions import Fraction
 
 import pytest
 
 from ffenc.codecs.table import CODECS
-from ffenc.compiler.command import SampleTap, compile_command, compile_join
+from ffenc.compiler.command import (
+    Excerpt,
+    SampleTap,
+    compile_command,
+    compile_decode,
+    compile_frame_list,
+    compile_join,
+    rgb_conversion,
+)
 from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_commands
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
@@ -74,6 +83,18 @@ CORNERS = {
     "program": lambda: video(H264, program="/opt/my ffmpeg/ffmpeg"),
     "join": lambda: compile_join(parse_fps(30), output="joined.mp4"),
     "join_hevc_29.97": lambda: compile_join(parse_fps(29.97), output="it's.mp4", tag="hvc1"),
+    "decode_all": lambda: compile_decode("it's 100%d.mp4"),
+    "decode_depth": lambda: compile_decode("depth.mp4", pix_fmt="gray12le"),
+    "decode_rgb_excerpt": lambda: compile_decode(
+        "top.mp4",
+        pix_fmt="rgb24",
+        conversion=rgb_conversion("yuv420p", "bt709", None),
+        excerpt=Excerpt(spans=((250250, 252251), (260261, 261261)), frames=4, seek=Fraction(250500, 30000)),
+    ),
+    "decode_many_spans": lambda: compile_decode(
+        "top.mp4", pix_fmt="gray12le", excerpt=Excerpt(tuple((i, i) for i in range(0, 60, 2)), frames=30)
+    ),
+    "frame_list": lambda: compile_frame_list("top.mp4", seek=Fraction(1, 3), frames=1000),
 }
 WARNS = {"extra_options_lose": 6}
 
