@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         FfencError,
         FfencWarning,
         FfmpegError,
+        FrameIndexError,
         SourceError,
         ToolchainError,
         VerificationError,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ffenc.ffmpeg.probe import StreamInfo, probe
     from ffenc.frames.depth import DepthQuantizer, dequantize_depth, quantize_depth
     from ffenc.frames.encode import encode
+    from ffenc.frames.reader import VideoReader
     from ffenc.frames.writer import VideoWriter
     from ffenc.version import VERSION as __version__
 
@@ -41,15 +43,17 @@ _HOME = {
     "FfencError": "ffenc.errors",
     "FfencWarning": "ffenc.errors",
     "FfmpegError": "ffenc.errors",
+    "FrameIndexError": "ffenc.errors",
     "SourceError": "ffenc.errors",
     "ToolchainError": "ffenc.errors",
     "VerificationError": "ffenc.errors",
     "StreamInfo": "ffenc.ffmpeg.probe",
     "probe": "ffenc.ffmpeg.probe",
-    "DepthQuantizer": "ffenc.frames.depth",
     "dequantize_depth": "ffenc.frames.depth",
     "quantize_depth": "ffenc.frames.depth",
     "encode": "ffenc.frames.encode",
+    "DepthQuantizer": "ffenc.frames.depth",
+    "VideoReader": "ffenc.frames.reader",
     "VideoWriter": "ffenc.frames.writer",
 }
 
@@ -64,6 +68,7 @@ __all__ = [
     "FfencError",
     "FfencWarning",
     "FfmpegError",
+    "FrameIndexError",
     "load_preset",
     "plan_reencode",
     "probe",
@@ -76,6 +81,7 @@ __all__ = [
     "ToolchainError",
     "VerificationError",
     "VideoEncoderConfig",
+    "VideoReader",
     "VideoWriter",
     "__version__",
 ]

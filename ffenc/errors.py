@@ -20,6 +20,10 @@ class ConfigError(FfencError, ValueError):
     """A setting, a preset or a command-line value that cannot be accepted."""
 
 
+class FrameIndexError(ConfigError, IndexError):
+    """A frame was asked for that the video does not have."""
+
+
 class SourceError(FfencError):
     """The input frames or dataset are damaged, incomplete or of a kind that is not supported."""
 

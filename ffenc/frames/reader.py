@@ -1,0 +1,565 @@
+"""Frames of a video file as numpy arrays, one at a time or any of them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import operator
+import re
+import weakref
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
+
+from ffenc.codecs.suggest import accepted
+from ffenc.compiler.command import Excerpt, compile_decode, compile_frame_list, rgb_conversion
+from ffenc.errors import (
+    ConfigError,
+    FfmpegError,
+    FrameIndexError,
+    SourceError,
+    ToolchainError,
+)
+from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.process import FfmpegProcess
+from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
+from ffenc.frames.depth import DepthQuantizer, Unit
+from ffenc.frames.home import stored_quantizer
+
+_log = logging.getLogger("ffenc")
+
+Array = npt.NDArray[Any]
+
+DEPTH_FORMATS = ("gray12le", "gray16le")
+TOLERANCE = 1e-4  # seconds; LeRobot's reader raises beyond it
+_UNITS = ("mm", "m")
+# Starting an ffmpeg takes about as long as decoding this many pixels: a gap that is smaller is decoded.
+_START_PIXELS = 15_000_000
+_MOST_SPANS = 500  # of frames in one command line
+_NO_DECODER = re.compile(
+    r"no decoder found|[Dd]ecoder .*not found|Unknown decoder|doesn't support hardware accelerated"
+)
+_LISTED = 1000  # frames looked through for a damaged one
+
+
+class VideoReader:
+    """Frames of a video file: by index, slice, list of indices or time, or one after another.
+
+    ::
+
+        with VideoReader("top.mp4") as video:
+            first = video[0]                # (H, W, 3) uint8 RGB
+            some = video[10:20:2]           # (5, H, W, 3)
+            batch = video[[5, 0, 5]]        # any order
+            frame = video.at(1.5)           # the frame at 1.5 s
+            for frame in video: ...         # at the decoder's speed; memory holds one frame
+
+    RGB frames are uint8 ``(H, W, 3)``, converted as the stream's colour tags say, and BT.601 of limited range
+    where it has none: equal to what LeRobot's readers show. Depth frames are ``(H, W)``: uint16 millimetres
+    or float32 metres. Every array is new and the caller's own.
+
+    Only the frames that are asked for come out of FFmpeg: it enters the file at the key frame before them,
+    and picks them by their times. Frames that are read one after another come from one running FFmpeg.
+    To be used by one thread at a time.
+
+    Args:
+        path: the file: MP4, or whatever FFmpeg reads.
+        depth: how a ``gray12le`` stream was quantised. None: as the LeRobot dataset says that the file lies
+            in. False: the stored samples of a depth stream as they are, uint16. A ``gray16le`` stream is
+            millimetres already and needs none.
+        depth_output_unit: ``mm`` (uint16, at most 65535) or ``m`` (float32).
+        ffmpeg, ffprobe: programs to use instead of those found. The first ffmpeg that decodes it is taken.
+
+    Attributes:
+        info: the stream's fields, with ``times`` and ``key_frames``.
+        is_depth: holds depth.
+
+    Raises:
+        SourceError: no video, no frames, or a ``gray12le`` file in no dataset, without ``depth``.
+        ConfigError: an unknown unit, or ``depth`` for a stream that is not quantised.
+        ToolchainError: there is no FFmpeg.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        depth: DepthQuantizer | Literal[False] | None = None,
+        depth_output_unit: Unit = "mm",
+        ffmpeg: str | None = None,
+        ffprobe: str | None = None,
+    ) -> None:
+        if depth_output_unit not in _UNITS:
+            raise ConfigError(
+                f"depth_output_unit={depth_output_unit!r} is not known{accepted(depth_output_unit, _UNITS)}"
+            )
+        if not (depth is None or depth is False or isinstance(depth, DepthQuantizer)):
+            raise ConfigError(f"depth must be a DepthQuantizer, False or None, got {depth!r}")
+        self.path = Path(path)
+        found = toolchains(ffmpeg, ffprobe)
+        self.info = probe(self.path, times=True, ffprobe=found[0].ffprobe)
+        self.is_depth = self.info.pix_fmt in DEPTH_FORMATS
+        self._depth = depth
+        self._unit = depth_output_unit
+        if isinstance(depth, DepthQuantizer) and self.info.pix_fmt != "gray12le":
+            kind = "millimetres already" if self.is_depth else f"{self.info.pix_fmt}, which is no depth"
+            raise ConfigError(f"{path}: depth={depth} was given, but the stream is {kind}; leave it out")
+        if depth is None and self.info.pix_fmt == "gray12le":
+            self._depth = stored_quantizer(self.path)
+            if self._depth is None:
+                raise SourceError(
+                    f"{path}: holds 12-bit depth codes and lies in no dataset that says how they were made; "
+                    "give depth=DepthQuantizer(depth_min=..., depth_max=..., shift=..., use_log=...) "
+                    "(--depth_encoder.depth_min=...), or depth=False for the codes (--codes)"
+                )
+        self._stream = _Stream(self.path, self.info, found)
+        self._times = np.array([float(t * self.info.time_base) for t in self._stream.times])
+        self._ahead: Iterator[Array] | None = None  # what a loop over indices reads from
+        self._next = -1
+        self._end = weakref.finalize(self, self._stream.close)
+
+    @property
+    def fps(self) -> Fraction:
+        """Average frames a second."""
+        return self.info.fps
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.info.width
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.info.height
+
+    @property
+    def times(self) -> npt.NDArray[np.float64]:
+        """The time of every frame in seconds, ascending."""
+        return self._times.copy()
+
+    @property
+    def quantizer(self) -> DepthQuantizer | None:
+        """How depth was quantised; None where it was not, or where codes are given."""
+        return self._depth or None
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | npt.NDArray[np.integer[Any]]) -> Array:
+        """Return one frame for an integer, else a batch ``(N, ...)``.
+
+        Args:
+            index: an integer, a slice, or a list or array of integers in any order, also more than once;
+                negative ones count from the end.
+
+        Raises:
+            FrameIndexError: there is no such frame (an ``IndexError`` too).
+            ConfigError: not an index, or the reader is closed.
+            SourceError: the video is damaged; the text names the frame.
+            ToolchainError: no ffmpeg here decodes it.
+        """
+        if isinstance(index, slice):
+            return self._batch(_indices_of(index, len(self)))
+        if isinstance(index, np.ndarray) and index.ndim == 1:
+            if index.dtype.kind not in "iu" and index.size:
+                raise ConfigError(f"frame indices must be integers, got an array of {index.dtype}")
+            return self._batch([self._checked(i) for i in index.tolist()])
+        if isinstance(index, Sequence) and not isinstance(index, str | bytes):
+            return self._batch([self._checked(i) for i in index])
+        return self._one(self._checked(index))
+
+    def at(self, seconds: float | Sequence[float] | Array, tolerance: float = TOLERANCE) -> Array:
+        """Return the frame nearest to a time, or a batch for several.
+
+        Args:
+            seconds: a time in the file, or a list or 1-d array of them.
+            tolerance: how far away in seconds the nearest frame may be, 0 or more; default as LeRobot's.
+
+        Raises:
+            SourceError: no frame is so near; the text names the time, the nearest frame and its time.
+            ConfigError: not a time. Else as for indexing.
+        """
+        if isinstance(seconds, np.ndarray | Sequence) and np.ndim(cast(Any, seconds)) == 1:
+            return self._batch([self.index_at(one, tolerance) for one in seconds])
+        return self._one(self.index_at(cast(float, seconds), tolerance))
+
+    def index_at(self, seconds: float, tolerance: float = TOLERANCE) -> int:
+        """Return the index of the frame nearest to a time; see :meth:`at`."""
+        try:
+            wanted = float(seconds)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{seconds!r} is not a time in seconds") from None
+        if not (math.isfinite(wanted) and tolerance >= 0):
+            raise ConfigError(f"{wanted} s within {tolerance} s: not a time, or not a tolerance of 0 or more")
+        after = int(np.searchsorted(self._times, wanted))
+        near = [i for i in (after - 1, after) if 0 <= i < len(self)]
+        best = min(near, key=lambda i: abs(float(self._times[i]) - wanted))
+        if abs(float(self._times[best]) - wanted) > tolerance:
+            raise SourceError(
+                f"{self.path}: there is no frame at {wanted:.6f} s: the nearest, {best}, is at "
+                f"{float(self._times[best]):.6f} s, and the tolerance is {tolerance:g} s"
+            )
+        return best
+
+    def __iter__(self) -> Iterator[Array]:
+        return self.each(slice(None))
+
+    def each(self, indices: slice | Sequence[int]) -> Iterator[Array]:
+        """Yield frames one at a time; memory holds one, however many there are.
+
+        Args:
+            indices: a slice, or integers; fastest in ascending order.
+
+        Raises:
+            As indexing does; a damaged frame when it is reached.
+        """
+        if isinstance(indices, slice):
+            return self._each(_indices_of(indices, len(self)))
+        return self._each([self._checked(i) for i in indices])
+
+    def close(self) -> None:
+        """End what runs. The reader gives no more frames."""
+        self._ahead = None
+        self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _checked(self, index: Any) -> int:
+        try:
+            if isinstance(index, bool | np.bool_):
+                raise TypeError
+            number = operator.index(index)
+        except TypeError:
+            raise ConfigError(
+                f"{index!r} is not a frame index; an integer, a slice or a list of integers is expected"
+            ) from None
+        count = len(self)
+        if not -count <= number < count:
+            raise FrameIndexError(
+                f"{self.path}: there is no frame {number}; it has {count} frames (0..{count - 1})"
+            )
+        return number % count
+
+    def _one(self, index: int) -> Array:
+        if index == self._next and self._ahead is None:
+            # Two in a row: there will be more.
+            self._ahead = self._each(range(index, len(self)))
+        elif index != self._next:
+            self._ahead = None
+        self._next = -1
+        frames = self._ahead or self._each([index])
+        frame = next(frames)
+        if self._ahead is None or index + 1 == len(self):
+            for _ in frames:  # only now ffmpeg's end is looked at
+                pass
+            self._ahead = None
+        self._next = index + 1
+        return frame
+
+    def _batch(self, indices: Sequence[int]) -> Array:
+        rows: dict[int, int] = {}  # frame -> where it stands first
+        for row, index in enumerate(indices):
+            rows.setdefault(index, row)
+        wanted = sorted(rows)
+        batch = np.empty((len(indices), *self._stream.shape), self._dtype())
+        if self._converts():
+            for index, frame in zip(wanted, self._each(wanted), strict=True):
+                batch[rows[index]] = frame
+        else:
+            for _ in self._stream.frames(wanted, lambda index: batch[rows[index]]):
+                pass
+        for row, index in enumerate(indices):
+            if rows[index] != row:
+                batch[row] = batch[rows[index]]
+        return batch
+
+    def _each(self, indices: Sequence[int]) -> Iterator[Array]:
+        # Generators do not hold the reader, so that a forgotten one is freed, and its ffmpeg ended, at once.
+        stream, shown = self._stream, _shown(self._depth, self._unit, stored=self.info.pix_fmt)
+        if not self._converts():
+            return stream.frames(indices, lambda _: stream.empty())
+        codes = stream.empty()
+        return (shown(raw) for raw in stream.frames(indices, lambda _: codes))
+
+    def _converts(self) -> bool:
+        """Whether a frame is something else than the samples that come from FFmpeg."""
+        return self.is_depth and self._depth is not False and not (self._depth is None and self._unit == "mm")
+
+    def _dtype(self) -> npt.DTypeLike:
+        if not self.is_depth:
+            return np.uint8
+        return np.float32 if self._unit == "m" and self._depth is not False else np.uint16
+
+
+def _shown(
+    quantizer: DepthQuantizer | Literal[False] | None, unit: Unit, *, stored: str
+) -> Callable[[Array], Array]:
+    """What makes depth of a stream's samples."""
+    if isinstance(quantizer, DepthQuantizer) and stored == "gray12le":
+        return lambda codes: quantizer.dequantize(codes, output_unit=unit)
+    return lambda millimetres: millimetres.astype(np.float32) / np.float32(1000)
+
+
+def _indices_of(wanted: slice, count: int) -> range:
+    try:
+        return range(*wanted.indices(count))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{wanted} is not a slice of frames: {error}") from None
+
+
+class _Stream:
+    """A file's frames as FFmpeg gives them, by index."""
+
+    def __init__(self, path: Path, info: StreamInfo, candidates: Sequence[Toolchain]) -> None:
+        assert info.times is not None
+        assert info.key_frames is not None
+        assert info.closed is not None
+        if not info.times:
+            raise SourceError(f"{path} has no frames")
+        same = next((i for i, (a, b) in enumerate(pairwise(info.times)) if a == b), None)
+        if same is not None:
+            seconds = float(info.times[same] * info.time_base)
+            raise SourceError(f"{path}: frames {same} and {same + 1} have the same time, {seconds:.6f} s")
+        self.times = info.times
+        # H.264's decoder calls it a fault that frames behind an open key frame lack what they refer to.
+        self._keys = info.closed if info.codec == "h264" else info.key_frames
+        self._path = path
+        self._info = info
+        self._candidates = list(candidates)
+        depth = info.pix_fmt in DEPTH_FORMATS
+        # Depth samples pass unchanged: any other format would scale them.
+        self._format = info.pix_fmt if depth else "rgb24"
+        self._conversion = None if depth else rgb_conversion(info.pix_fmt, info.color_space, info.color_range)
+        self.shape = (info.height, info.width) if depth else (info.height, info.width, 3)
+        self._dtype = np.dtype("<u2" if depth else np.uint8)
+        self._gap = max(4, _START_PIXELS // (info.width * info.height))
+        self._running: set[FfmpegProcess] = set()
+        self._closed = False
+
+    def empty(self) -> Array:
+        """A new array for one frame."""
+        return np.empty(self.shape, self._dtype)
+
+    def close(self) -> None:
+        self._closed = True
+        for process in list(self._running):
+            process.__exit__()
+
+    def frames(self, indices: Sequence[int], room: Callable[[int], Array]) -> Iterator[Array]:
+        """Yield frames in the order asked for.
+
+        Args:
+            indices: any, in any order.
+            room: gives a contiguous array for each, perhaps more than once.
+        """
+        for run in self._runs(indices):
+            done = 0
+            entry = self._entry(run[0])
+            attempts = [(t, e) for t in self._candidates for e in dict.fromkeys((entry, None))]
+            errors: list[tuple[Toolchain, FfmpegError]] = []
+            while attempts:
+                toolchain, seek = attempts.pop(0)
+                try:
+                    for frame in self._run(toolchain, run[done:], seek, room):
+                        done += 1
+                        if len(self._candidates) > 1:  # this one serves
+                            self._candidates = [toolchain]
+                            attempts = [a for a in attempts if a[0] == toolchain]
+                        yield frame
+                    break
+                except FfmpegError as error:
+                    if error.killed:
+                        raise
+                    errors.append((toolchain, error))
+                    if _NO_DECODER.search("\n".join(error.stderr)):
+                        attempts = [a for a in attempts if a[0] != toolchain]
+                    elif attempts and attempts[0][0] == toolchain:
+                        _log.info(
+                            "%s: cannot be entered before frame %d, read from its start", self._path, run[0]
+                        )
+            else:
+                yield from self._before_damage(run[min(done, len(run) - 1) :], room, errors)
+
+    def _runs(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Cut indices into series that one FFmpeg reads in one go."""
+        if isinstance(indices, range) and indices.step == 1:
+            if indices:
+                yield indices
+            return
+        run: list[int] = []
+        spans = 0
+        for index in indices:
+            if run:
+                gap = index - run[-1]
+                # Further on, but a new start would save no more decoding than it costs.
+                near = gap > 0 and self._key(index) - run[-1] <= self._gap
+                spans += gap != 1
+                if not near or spans > _MOST_SPANS:
+                    yield run
+                    run, spans = [], 1
+            run.append(index)
+        if run:
+            yield run
+
+    def _key(self, index: int) -> int:
+        """The last key frame until a frame, 0 where there is none."""
+        place = bisect_right(self._keys, index)
+        return self._keys[place - 1] if place else 0
+
+    def _entry(self, index: int) -> Fraction | None:
+        """Where to enter the file for a frame, in seconds; None: at its start."""
+        key = self._key(index)
+        if key == 0 or self.times[key] <= 0:
+            return None
+        # A little after the key frame's time: ffmpeg rounds to microseconds.
+        after = self.times[key + 1] if key + 1 < len(self.times) else self.times[key] + 1
+        return (self.times[key] + Fraction(after - self.times[key], 4)) * self._info.time_base
+
+    def _excerpt(self, indices: Sequence[int], seek: Fraction | None) -> Excerpt | None:
+        """What to ask of FFmpeg for ascending indices."""
+        if len(indices) == len(self.times):
+            return None
+        starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(indices)) if b != a + 1), len(indices)]
+        series = [(indices[a], indices[b - 1]) for a, b in pairwise(starts)]
+        spans = tuple((self._tick(first), self._tick(last + 1) - 1) for first, last in series)
+        return Excerpt(spans, len(indices), seek)
+
+    def _tick(self, index: int) -> int:
+        """The first tick that is nearer to a frame than to the one before."""
+        times = self.times
+        if index == 0:
+            return times[0]
+        if index == len(times):
+            return times[-1] + 1
+        return (times[index - 1] + times[index]) // 2 + 1
+
+    def _run(
+        self,
+        toolchain: Toolchain,
+        indices: Sequence[int],
+        seek: Fraction | None,
+        room: Callable[[int], Array],
+        *,
+        lenient: bool = False,
+    ) -> Iterator[Array]:
+        """Yield the frames of ascending indices from one FFmpeg; ``lenient``: whatever else it complains of.
+
+        Raises:
+            FfmpegError: it failed, or gave fewer.
+        """
+        if self._closed:
+            raise _closed(self._path)
+        command = compile_decode(
+            str(self._path),
+            pix_fmt=self._format,
+            conversion=self._conversion,
+            excerpt=self._excerpt(indices, seek),
+            lenient=lenient,
+            program=toolchain.ffmpeg,
+        )
+        with FfmpegProcess(command, pull=True) as process:
+            self._running.add(process)
+            try:
+                for number, index in enumerate(indices):
+                    frame = room(index)
+                    if process.read_into(frame.reshape(-1).view(np.uint8).data) < frame.nbytes:
+                        process.finish()
+                        raise _miscounted(process, number, len(indices))
+                    if number + 1 < len(indices):
+                        yield frame
+                    if self._closed:
+                        raise _closed(self._path)
+                if process.read_into(bytearray(1)):
+                    raise _miscounted(process, len(indices) + 1, len(indices))
+                try:
+                    process.finish()
+                except FfmpegError as error:
+                    if not (lenient and error.returncode == 0):
+                        raise
+                # The last frame is given when all has gone well; so one alone is never given unchecked.
+                yield frame
+            finally:
+                self._running.discard(process)
+
+    def _before_damage(
+        self,
+        indices: Sequence[int],
+        room: Callable[[int], Array],
+        errors: Sequence[tuple[Toolchain, FfmpegError]],
+    ) -> Iterator[Array]:
+        """Yield frames that no program gave, if a later frame is the reason: decoders work ahead.
+
+        Raises:
+            ToolchainError: no program has the decoder.
+            SourceError: one of the frames is damaged.
+        """
+        decoding = [(t, e) for t, e in errors if not _NO_DECODER.search("\n".join(e.stderr))]
+        if not decoding:
+            told = "\n".join(f"  {toolchain}: {error.cause}" for toolchain, error in errors)
+            raise ToolchainError(
+                f"{self._path}: {self._info.codec} {self._info.pix_fmt} cannot be decoded here:\n"
+                f"{told}\n{HOW_TO_GET}",
+                cause=errors[0][1].cause,
+            )
+        toolchain, error = decoding[-1]
+        damaged = self._damaged(toolchain, indices[0])
+        if damaged is not None and damaged > indices[-1]:
+            try:
+                yield from self._run(toolchain, indices, self._entry(indices[0]), room, lenient=True)
+                return
+            except FfmpegError as other:
+                error = other
+        which = f"frame {damaged}" if damaged is not None else f"frame {indices[0]} or one soon after it"
+        raise SourceError(
+            f"{self._path}: {which} of {len(self.times)} cannot be decoded: {error.cause}; restore the file"
+        )
+
+    def _damaged(self, toolchain: Toolchain, index: int) -> int | None:
+        """The first frame, not before the key frame of ``index``, that cannot be decoded."""
+        first = self._key(index)
+        command = compile_frame_list(
+            str(self._path), seek=self._entry(index), frames=_LISTED, program=toolchain.ffmpeg
+        )
+        listed = bytearray()
+        try:
+            with FfmpegProcess(command, on_output=listed.extend) as process:
+                process.finish()
+        except FfmpegError as error:  # of course; but not before it has listed
+            if error.killed:
+                return None
+        text = listed.decode("ascii", "replace")
+        base = re.search(r"#tb 0: (\d+)/(\d+)", text)
+        if base is None:
+            return None
+        scale = Fraction(int(base[1]), int(base[2])) / self._info.time_base
+        stamps = re.findall(r"^0, +-?\d+, +(-?\d+),", text, re.MULTILINE)
+        middles = [Fraction(a + b, 2) for a, b in pairwise(self.times)]
+        found = {bisect_right(middles, int(stamp) * scale) for stamp in stamps}
+        last = min(len(self.times), first + _LISTED)
+        return next((i for i in range(first, last) if i not in found), None)
+
+
+def _closed(path: Path) -> ConfigError:
+    return ConfigError(f"{path}: the reader is closed")
+
+
+def _miscounted(process: FfmpegProcess, found: int, expected: int) -> FfmpegError:
+    many = "more than" if found > expected else f"{found} of"
+    return FfmpegError(
+        f"ffmpeg gave {many} {expected} frames", command=process.command, returncode=0, stderr=[]
+    )
