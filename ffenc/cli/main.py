@@ -95,7 +95,7 @@ def main() -> None:
     warnings.simplefilter("default", FfencWarning)
     logger = logging.getLogger("ffenc")
     logger.setLevel(logging.INFO)
-    logger.addHandler(_Told())
+    logger.handlers[:] = [_Told()]
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Abort as abort:  # click's name for KeyboardInterrupt
