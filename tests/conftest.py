@@ -95,6 +95,29 @@ def dataset_copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(DATASET, tmp_path / "source"))
 
 
+@pytest.fixture(scope="session")
+def whole_v21(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample as v2.1.
+
+    Metadata and episode 1 are LeRobot 0.3.3's own files. The other episodes, too large to keep twice, are
+    put together from the v3.0 sample, which is of the same images, after that file's schema.
+    """
+    root = Path(shutil.copytree(FIXTURES / "aloha_image_v21", tmp_path_factory.mktemp("v21") / "whole"))
+    folder = root / "data/chunk-000"
+    schema = pq.read_schema(folder / "episode_000001.parquet")
+    table = pq.read_table(DATASET / "data/chunk-000/file-000.parquet", columns=schema.names)
+    for episode in (0, 2):
+        rows = table.slice(starts()[episode], LENGTHS[episode]).cast(schema)
+        pq.write_table(rows, folder / f"episode_{episode:06d}.parquet")
+    return root
+
+
+@pytest.fixture
+def dataset_v21(tmp_path: Path, whole_v21: Path) -> Path:
+    """A copy of the sample as v2.1, to be damaged."""
+    return Path(shutil.copytree(whole_v21, tmp_path / "source"))
+
+
 def pixels(image: bytes) -> np.ndarray:
     """Decode an image with Pillow, which shares no code with FFmpeg."""
     return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))

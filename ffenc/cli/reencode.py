@@ -81,8 +81,9 @@ def command(
 ) -> None:
     """Turn a dataset of images into a LeRobot v3.0 video dataset. SRC is only read.
 
-    SRC is a LeRobot v3.0 image dataset, or a tree of PNG or JPEG frames: episode_*/CAMERA/*.png,
-    images/CAMERA/episode_*/*.png, or one folder of frames. DST appears whole and verified, or not at all.
+    SRC is a LeRobot v3.0, v2.1 or v2.0 image dataset, or a tree of PNG or JPEG frames:
+    episode_*/CAMERA/*.png, images/CAMERA/episode_*/*.png, or one folder of frames. DST appears whole and
+    verified, or not at all.
 
     \b
     Examples:

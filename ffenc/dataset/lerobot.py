@@ -1,13 +1,14 @@
-"""Read a LeRobot v3.0 image dataset."""
+"""Read a LeRobot image dataset: what its layouts have in common, and v3.0."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +22,12 @@ from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.images import read_header
 from ffenc.frames.parquet import ParquetImages, RowRange
 
-_ROWS_A_BATCH = 1000
+ROWS_A_BATCH = 1000
+_TASK = "task_index"
 _TIME_TOLERANCE = 1e-4  # LeRobot's reader raises beyond it
 _ROW_COLUMNS = ("episode_index", "frame_index", "timestamp", "index")
 _EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
-_STATISTICS = ("min", "max", "mean", "std", "count")
+STATISTICS = ("min", "max", "mean", "std", "count")
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,25 @@ class _Place:
     first_row: int
 
 
-class LeRobotImages:
-    """A LeRobot v3.0 dataset whose cameras are image columns in its parquet files.
+@dataclass(frozen=True)
+class Listed:
+    """An episode as the episode list has it.
+
+    Attributes:
+        where: the file or line that says so, for an error.
+        index: its number.
+        length: rows it should have.
+        path: the data file they should be in.
+    """
+
+    where: str
+    index: int
+    length: int
+    path: Path
+
+
+class LeRobotDataset(ABC):
+    """A LeRobot dataset whose cameras are image columns in its parquet files.
 
     Opening it reads all of its table but the images, and compares it with its own episode list: a row that
     is missing, doubled or out of place would be shown another row's frame.
@@ -45,32 +64,52 @@ class LeRobotImages:
     Args:
         root: its folder.
 
+    Attributes:
+        layout: what its ``codebase_version`` begins with.
+        episode_list: where the episodes are listed, for an error.
+        data_path: template of the data files' paths, where info.json has none.
+        own_files: files of the layout that are written anew.
+
     Raises:
         SourceError: not such a dataset, or one that is damaged; the text names file, episode and row.
     """
 
+    layout: ClassVar[str]
+    episode_list: ClassVar[str]
+    data_path: ClassVar[str]
+    own_files: ClassVar[frozenset[str]]
+
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._info = _read_json(root / "meta/info.json")
+        self._info = read_json(root / "meta/info.json")
         self._features = self._check_info()
         self.fps = parse_fps(self._info["fps"])
         self._image_keys = [k for k, f in self._features.items() if f["dtype"] == "image"]
-        self._episode_files = sorted((root / "meta/episodes").glob("*/*.parquet"))
-        self._episode_columns: set[str] = set()
         self._places: dict[int, _Place] = {}
-        self.episodes = self._read_episodes()
+        self.episodes = self._read_episodes(self._count_tasks())
         self._check_totals()
-        self._check_tasks()
         self.cameras = [self._camera(key) for key in self._image_keys]
+
+    @abstractmethod
+    def _listed(self) -> Iterator[Listed]:
+        """Read the episode list, in order."""
+
+    @abstractmethod
+    def _count_tasks(self) -> int:
+        """Check the tasks table; returns how many there are."""
+
+    @abstractmethod
+    def _data_file(self, first: int, second: int) -> Path:
+        """The data file of two numbers, which are what the layout's path template takes."""
 
     def _check_info(self) -> dict[str, Any]:
         """Check what is used of info.json; returns the features."""
         where = self.root / "meta/info.json"
         version = str(self._info.get("codebase_version", ""))
-        if not version.startswith("v3"):
+        if not version.startswith(self.layout):
             raise SourceError(
-                f"{self.root}: is a LeRobot dataset of layout {version or 'unknown'}; v3.0 is read. "
-                "Convert it with LeRobot's convert_dataset_v21_to_v30 first"
+                f"{self.root}: is a LeRobot dataset of layout {version or 'unknown'}; v3.0, v2.1 and v2.0 "
+                "are read. Convert it with LeRobot's own converters first"
             )
         try:
             parse_fps(self._info.get("fps", "missing"))
@@ -82,13 +121,17 @@ class LeRobotImages:
             for f in features.values()
         ):
             raise SourceError(f"{where}: features is not a mapping of names to descriptions with a dtype")
-        for key, kind in (("chunks_size", int), ("video_files_size_in_mb", (int, float))):
+        for key, kind in (
+            ("chunks_size", int),
+            ("data_files_size_in_mb", (int, float)),
+            ("video_files_size_in_mb", (int, float)),
+        ):
             value = self._info.get(key)
             if value is not None and not (isinstance(value, kind) and value > 0):
                 raise SourceError(f"{where}: {key} is {value!r}; a number above 0 is expected")
         try:
-            self._data_path = str(self._info.get("data_path") or DATA_PATH)
-            self._data_path.format(chunk_index=0, file_index=0)
+            self._data_path = str(self._info.get("data_path") or self.data_path)
+            self._data_file(0, 0)
         except (LookupError, ValueError):
             raise SourceError(f"{where}: data_path {self._data_path!r} is not a path template") from None
         videos = [key for key, feature in features.items() if feature["dtype"] == "video"]
@@ -102,28 +145,26 @@ class LeRobotImages:
             raise SourceError(f"{self.root}: it has no cameras; a dataset of images is expected")
         return features
 
-    def _read_episodes(self) -> list[Episode]:
+    def _read_episodes(self, tasks: int) -> list[Episode]:
         """Read the episode list, and find and check each episode's rows in the data files."""
         listed: dict[int, int] = {}
         files: dict[Path, list[int]] = {}
-        for path in self._episode_files:
-            for index, length, chunk, file in _integers(path, _EPISODE_COLUMNS):
-                if length < 1:
-                    raise SourceError(f"{path}: episode {index} has length {length}")
-                if index in listed or (listed and index < max(listed)):
-                    raise SourceError(f"{path}: episode {index} is doubled or out of order")
-                listed[index] = length
-                place = self._data_path.format(chunk_index=chunk, file_index=file)
-                files.setdefault(self.root / place, []).append(index)
+        for one in self._listed():
+            if one.length < 1:
+                raise SourceError(f"{one.where}: episode {one.index} has length {one.length}")
+            if listed and one.index <= next(reversed(listed)):
+                raise SourceError(f"{one.where}: episode {one.index} is doubled or out of order")
+            listed[one.index] = one.length
+            files.setdefault(one.path, []).append(one.index)
         if not listed:
-            raise SourceError(f"{self.root / 'meta/episodes'}: holds no episodes")
-        self._episode_columns = set(pq.read_schema(self._episode_files[0]).names)
+            raise SourceError(f"{self.root / self.episode_list}: holds no episodes")
+        columns = [key for key, feature in self._features.items() if feature["dtype"] != "video"]
         for path, indices in files.items():
-            found = _episode_rows(path, float(self.fps))
+            found = _episode_rows(path, float(self.fps), columns, tasks)
             for index in found:
                 if index not in indices:
                     raise SourceError(
-                        f"{path}: has rows of episode {index}, which meta/episodes does not place there"
+                        f"{path}: has rows of episode {index}, which {self.episode_list} does not place there"
                     )
             for index in indices:
                 if index not in found:
@@ -132,11 +173,11 @@ class LeRobotImages:
                 if length != listed[index]:
                     raise SourceError(
                         f"{path}: episode {index} has {length} rows, "
-                        f"its length in meta/episodes is {listed[index]}"
+                        f"its length in {self.episode_list} is {listed[index]}"
                     )
                 self._places[index] = _Place(path, first)
             if list(found) != indices:
-                raise SourceError(f"{path}: its episodes are in another order than in meta/episodes")
+                raise SourceError(f"{path}: its episodes are in another order than in {self.episode_list}")
         return [Episode(index, length) for index, length in listed.items()]
 
     def _check_totals(self) -> None:
@@ -147,18 +188,9 @@ class LeRobotImages:
             said = self._info.get(key)
             if said is not None and said != found:
                 raise SourceError(
-                    f"{self.root}: meta/info.json says {key} {said}, meta/episodes has {found}; "
+                    f"{self.root}: meta/info.json says {key} {said}, {self.episode_list} has {found}; "
                     "a file of the dataset is missing, or info.json is wrong"
                 )
-
-    def _check_tasks(self) -> None:
-        path = self.root / "meta/tasks.parquet"
-        try:
-            names = set(pq.read_table(path).column_names)
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{path}: cannot be read: {error}") from None
-        if "task_index" not in names:
-            raise SourceError(f"{path}: has no column task_index")
 
     def _camera(self, key: str) -> Camera:
         info = self._features[key].get("info") or {}
@@ -201,16 +233,6 @@ class LeRobotImages:
             total += stored * rows // max(1, metadata.num_rows)
         return total
 
-    def info(self) -> dict[str, Any]:
-        return dict(self._info)
-
-    def stats(self) -> dict[str, Any]:
-        path = self.root / "meta/stats.json"
-        return _read_json(path) if path.is_file() else {}
-
-    def has_episode_stats(self, feature: str) -> bool:
-        return all(f"stats/{feature}/{name}" in self._episode_columns for name in _STATISTICS)
-
     def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
         wanted = {episode.index: episode for episode in episodes}
         files = dict.fromkeys(self._places[episode.index].path for episode in episodes)
@@ -220,28 +242,69 @@ class LeRobotImages:
                 if episode is not None:
                     yield episode, number, table
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
-        wanted = pa.array([episode.index for episode in episodes], pa.int64())
-        for number, path in enumerate(self._episode_files):
-            for batch in pq.ParquetFile(path).iter_batches(_ROWS_A_BATCH):
-                table = pa.Table.from_batches([batch])
-                chosen = table.filter(pc.is_in(table["episode_index"], value_set=wanted))
-                if chosen.num_rows:
-                    yield number, chosen
-
     def extra_files(self) -> list[tuple[Path, str]]:
         """Whatever else lies in the dataset: a README, subtasks, annotations."""
-        own = {"meta/info.json", "meta/stats.json", "meta/tasks.parquet"}
         places = []
         for path in sorted(self.root.rglob("*")):
             place = path.relative_to(self.root)
             hidden = any(part.startswith(".") for part in place.parts)
-            if hidden or not path.is_file() or place.as_posix() in own:
+            if hidden or not path.is_file() or place.as_posix() in self.own_files:
                 continue
             if place.parts[0] in ("data", "images", "videos") or place.parts[:2] == ("meta", "episodes"):
                 continue
             places.append((path, place.as_posix()))
         return places
+
+
+class LeRobotImages(LeRobotDataset):
+    """A LeRobot v3.0 dataset; see :class:`LeRobotDataset`."""
+
+    layout = "v3"
+    episode_list = "meta/episodes"
+    data_path = DATA_PATH
+    own_files = frozenset({"meta/info.json", "meta/stats.json", "meta/tasks.parquet"})
+
+    def __init__(self, root: Path) -> None:
+        self._episode_files = sorted((root / "meta/episodes").glob("*/*.parquet"))
+        super().__init__(root)
+        self._episode_columns = set(pq.read_schema(self._episode_files[0]).names)
+
+    def _data_file(self, first: int, second: int) -> Path:
+        return self.root / self._data_path.format(chunk_index=first, file_index=second)
+
+    def _listed(self) -> Iterator[Listed]:
+        for path in self._episode_files:
+            for index, length, chunk, file in _integers(path, _EPISODE_COLUMNS):
+                yield Listed(str(path), index, length, self._data_file(chunk, file))
+
+    def _count_tasks(self) -> int:
+        path = self.root / "meta/tasks.parquet"
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{path}: cannot be read: {error}") from None
+        if "task_index" not in table.column_names:
+            raise SourceError(f"{path}: has no column task_index")
+        return int(table.num_rows)
+
+    def info(self) -> dict[str, Any]:
+        return dict(self._info)
+
+    def stats(self) -> dict[str, Any]:
+        path = self.root / "meta/stats.json"
+        return read_json(path) if path.is_file() else {}
+
+    def has_episode_stats(self, feature: str) -> bool:
+        return all(f"stats/{feature}/{name}" in self._episode_columns for name in STATISTICS)
+
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
+        wanted = pa.array([episode.index for episode in episodes], pa.int64())
+        for number, path in enumerate(self._episode_files):
+            for batch in pq.ParquetFile(path).iter_batches(ROWS_A_BATCH):
+                table = pa.Table.from_batches([batch])
+                chosen = table.filter(pc.is_in(table["episode_index"], value_set=wanted))
+                if chosen.num_rows:
+                    yield number, chosen
 
     def tasks(self) -> Path:
         return self.root / "meta/tasks.parquet"
@@ -263,15 +326,23 @@ def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, ...]]:
         yield row
 
 
-def _episode_rows(path: Path, fps: float) -> dict[int, tuple[int, int]]:
+def _episode_rows(
+    path: Path, fps: float, features: Collection[str], tasks: int
+) -> dict[int, tuple[int, int]]:
     """Check a data file's rows, and return each episode's first row in it and number of rows.
+
+    Args:
+        path: the file.
+        fps: frames a second.
+        features: columns that must be there.
+        tasks: how many tasks there are.
 
     Raises:
         SourceError: a row is missing, doubled, or at a time where LeRobot could not find its frame.
     """
     found: dict[int, tuple[int, int]] = {}
     row = 0
-    for table in _runs(path, (), only=_ROW_COLUMNS):
+    for table in _runs(path, (), only=(*_ROW_COLUMNS, _TASK), features=features):
         index = int(table["episode_index"][0].as_py())
         where = f"{path}: episode {index}"
         if index in found:
@@ -292,22 +363,36 @@ def _episode_rows(path: Path, fps: float) -> dict[int, tuple[int, int]]:
                 f"{where}: row {at} has timestamp {table['timestamp'][at].as_py():.6f}, frame {at} at "
                 f"{fps:g} fps is {at / fps:.6f}; LeRobot could not find it in a video"
             )
+        if _TASK in table.column_names:
+            chosen = table[_TASK].to_numpy()
+            unknown = np.flatnonzero(~((chosen >= 0) & (chosen < tasks)))
+            if unknown.size:
+                at = int(unknown[0])
+                raise SourceError(
+                    f"{where}: row {at} has task_index {chosen[at]:g}; there are {tasks} tasks, from 0 on"
+                )
     return found
 
 
-def _runs(path: Path, without: Sequence[str], only: Sequence[str] | None = None) -> Iterator[pa.Table]:
+def _runs(
+    path: Path, without: Sequence[str], only: Sequence[str] | None = None, features: Collection[str] = ()
+) -> Iterator[pa.Table]:
     """Yield the rows of each episode in a data file, whatever row groups they are in.
 
     Args:
         path: the file.
         without: columns to leave out.
         only: the columns to read; None: all others.
+        features: columns that must be there, read or not.
     """
     try:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
         columns = [name for name in schema.names if name not in without and (only is None or name in only)]
-        for name in _ROW_COLUMNS:
+        missing = [name for name in features if name not in schema.names]
+        if missing:
+            raise SourceError(f"{path}: has no column {missing[0]}, which meta/info.json names as a feature")
+        for name in (*_ROW_COLUMNS, *([_TASK] if _TASK in schema.names else [])):
             at = schema.get_field_index(name)
             kind = schema.field(at).type if at >= 0 else None
             if kind is None or not (
@@ -346,7 +431,12 @@ def _check_metadata(path: Path, schema: pa.Schema) -> None:
             raise SourceError(f"{path}: its schema metadata {key.decode()!r} cannot be read")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        SourceError: there is none; the text names the file.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -19,7 +19,8 @@ from ffenc.codecs.table import codec_for
 from ffenc.config.framerate import fps_number, parse_fps
 from ffenc.config.preset import KeyPath, RobotPreset, chosen_cameras, load_preset
 from ffenc.dataset.info_block import info_block
-from ffenc.dataset.lerobot import LeRobotImages
+from ffenc.dataset.lerobot import LeRobotImages, read_json
+from ffenc.dataset.lerobot_v21 import LeRobotImagesV21
 from ffenc.dataset.png_tree import PngTree
 from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode
 from ffenc.dataset.staging import Staging, check_destination, write_json
@@ -199,7 +200,8 @@ def open_source(
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
     if (folder / "meta/info.json").is_file():
-        dataset = LeRobotImages(folder)
+        version = str(read_json(folder / "meta/info.json").get("codebase_version"))
+        dataset = (LeRobotImagesV21 if version.startswith("v2") else LeRobotImages)(folder)
         for name, value in (("--task", task), ("--start-number", start_number)):
             if value is not None:
                 raise ConfigError(f"{name} is for PNG trees; this is a dataset, which has its own")
@@ -315,7 +317,7 @@ def reencode_dataset(
     of a run that was ended are kept in a hidden folder beside the destination for ``resume``.
 
     Args:
-        source: a LeRobot v3.0 image dataset, or a PNG or JPEG tree.
+        source: a LeRobot v3.0, v2.1 or v2.0 image dataset, or a PNG or JPEG tree.
         destination: the folder to write; must not exist, or be empty.
         preset: a robot's preset, its name or path; None for the default settings.
         overrides: see :func:`ffenc.load_preset`.

@@ -1,0 +1,288 @@
+"""Read a LeRobot v2.1 or v2.0 image dataset as the v3.0 dataset it becomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from ffenc.config.framerate import fps_number
+from ffenc.dataset.lerobot import ROWS_A_BATCH, STATISTICS, LeRobotDataset, Listed
+from ffenc.dataset.source import DATA_PATH, Episode
+from ffenc.dataset.statistics import Aggregate
+from ffenc.errors import SourceError
+from ffenc.frames.statistics import Stats
+
+_EPISODES = "meta/episodes.jsonl"
+_TASKS = "meta/tasks.jsonl"
+_STATS = "meta/episodes_stats.jsonl"
+_MEGABYTE = 1 << 20
+_KEYS_GONE = ("total_chunks", "total_videos")
+_INFO_ORDER = (
+    *("codebase_version", "fps", "features", "total_episodes", "total_frames", "total_tasks", "chunks_size"),
+    *("data_files_size_in_mb", "video_files_size_in_mb", "data_path", "video_path", "robot_type", "splits"),
+)
+
+
+class LeRobotImagesV21(LeRobotDataset):
+    """A LeRobot v2.1 dataset, one parquet file an episode; see :class:`LeRobotDataset`.
+
+    Statistics that are not there, as in v2.0, are left to be computed.
+    """
+
+    layout = "v2"
+    episode_list = _EPISODES
+    data_path = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+    own_files = frozenset({"meta/info.json", "meta/stats.json", _EPISODES, _TASKS, _STATS})
+
+    def __init__(self, root: Path) -> None:
+        self._tasks: list[str] = []
+        self._lines: list[dict[str, Any]] = []
+        super().__init__(root)
+        self._check_no_other_files()
+        self._table = _episode_table(self._lines, root / _EPISODES)
+        del self._lines
+        self._stats = _EpisodeStats(root / _STATS, len(self.episodes))
+
+    def _data_file(self, first: int, second: int) -> Path:
+        return self.root / self._data_path.format(episode_chunk=first, episode_index=second)
+
+    def _count_tasks(self) -> int:
+        path = self.root / _TASKS
+        for line in _numbered(path, "task_index", "task"):
+            if not isinstance(line.content.get("task"), str):
+                raise SourceError(f"{line.where}: task is {line.content.get('task')!r}; a text is expected")
+            self._tasks.append(line.content["task"])
+        return len(self._tasks)
+
+    def _listed(self) -> Iterator[Listed]:
+        chunks_size = int(self._info.get("chunks_size") or 1000)
+        for line in _numbered(self.root / _EPISODES, "episode_index", "episode"):
+            tasks = line.content.get("tasks")
+            if not (isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)):
+                raise SourceError(f"{line.where}: tasks is {tasks!r}; a list of texts is expected")
+            length = _whole(line, "length")
+            self._lines.append(line.content)
+            yield Listed(
+                line.where, line.number, length, self._data_file(line.number // chunks_size, line.number)
+            )
+
+    def _check_no_other_files(self) -> None:
+        """A data file of an episode that is not listed would be left out in silence."""
+        known = {place.path for place in self._places.values()}
+        for path in sorted((self.root / "data").rglob("*.parquet")):
+            if path not in known:
+                raise SourceError(
+                    f"{path}: is of no episode in {_EPISODES}; restore the line there, or move the file away"
+                )
+
+    def info(self) -> dict[str, Any]:
+        info: dict[str, Any] = {"data_files_size_in_mb": 100, "video_files_size_in_mb": 200}
+        info |= {key: value for key, value in self._info.items() if key not in _KEYS_GONE}
+        info |= {
+            "codebase_version": "v3.0",
+            "fps": fps_number(self.fps),
+            "total_tasks": len(self._tasks),
+            "data_path": DATA_PATH,
+        }
+        return {key: info[key] for key in dict.fromkeys((*_INFO_ORDER, *info)) if key in info}
+
+    def stats(self) -> dict[str, Any]:
+        return {key: aggregate.result() for key, aggregate in self._stats.aggregates.items()}
+
+    def has_episode_stats(self, feature: str) -> bool:
+        return feature in self._stats.aggregates
+
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
+        limit = float(self.info()["data_files_size_in_mb"]) * _MEGABYTE
+        number, size = 0, 0
+        schema: pa.Schema | None = None
+        for episode, _, table in super().rows(episodes):
+            size += table.nbytes  # before compression: an upper bound
+            if schema is not None and (size > limit or not table.schema.equals(schema)):
+                number, size = number + 1, table.nbytes
+            schema = table.schema
+            yield episode, number, table
+
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
+        for start in range(0, len(episodes), ROWS_A_BATCH):
+            indices = [episode.index for episode in episodes[start : start + ROWS_A_BATCH]]
+            table = self._table.take(pa.array(indices))
+            for name, values in self._stats.columns(indices).items():
+                table = table.append_column(name, values)
+            yield 0, table
+
+    def tasks(self) -> Sequence[str]:
+        return self._tasks
+
+
+class _Line(NamedTuple):
+    """One line of a file of JSON lines."""
+
+    where: str
+    offset: int
+    content: dict[str, Any]
+    number: int = -1
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    """Yield the objects of a file of JSON lines; empty lines are passed over.
+
+    Raises:
+        SourceError: a line cannot be read; the text has its number.
+    """
+    offset = 0
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                where = f"{path}: line {number}"
+                if raw.strip():
+                    yield _Line(where, offset, _object(raw, where))
+                offset += len(raw)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}; restore it") from None
+
+
+def _object(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(raw.rstrip())  # so that a fault at the end has its column
+    except json.JSONDecodeError as error:
+        why = f"is not JSON: {error.msg} at column {error.colno}"
+        raise SourceError(f"{where}: {why}; restore the file") from None
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{where}: cannot be read: {error}; restore the file") from None
+    if not isinstance(content, dict):
+        raise SourceError(f"{where}: is not a JSON object; restore the file")
+    return content
+
+
+def _whole(line: _Line, key: str) -> int:
+    value = line.content.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise SourceError(f"{line.where}: {key} is {value!r}; a whole number is expected")
+    return value
+
+
+def _numbered(path: Path, key: str, what: str) -> list[_Line]:
+    """Read lines that are numbered from 0, in whatever order they stand.
+
+    LeRobot v3.0 finds an episode or a task by its place in the table, so none may be missing.
+    """
+    lines = [line._replace(number=_whole(line, key)) for line in _lines(path)]
+    lines.sort(key=lambda line: line.number)
+    for expected, line in enumerate(lines):
+        if line.number < expected:
+            raise SourceError(f"{line.where}: {what} {line.number} is there a second time; keep one")
+        if line.number > expected:
+            raise SourceError(
+                f"{path}: {what} {expected} is missing, {what} {line.number} is there; "
+                "restore it, or number the others anew from 0"
+            )
+    return lines
+
+
+def _episode_table(lines: Sequence[Mapping[str, Any]], path: Path) -> pa.Table:
+    """The episode list as a table, with whatever keys its lines have."""
+    types = {"episode_index": pa.int64(), "tasks": pa.list_(pa.string()), "length": pa.int64()}
+    columns = {}
+    for key in dict.fromkeys((*types, *(key for line in lines for key in line))):
+        try:
+            columns[key] = pa.array([line.get(key) for line in lines], types.get(key))
+        except (pa.ArrowException, OverflowError) as error:
+            raise SourceError(f"{path}: {key} is not of one kind in all lines: {error}") from None
+    return pa.table(columns)
+
+
+class _EpisodeStats:
+    """The lines of ``episodes_stats.jsonl``, which are read when asked for: they are long.
+
+    Attributes:
+        aggregates: feature -> the statistics of all episodes, for features that every episode has
+            statistics of.
+
+    Args:
+        path: the file; where there is none, there are no statistics.
+        episodes: how many episodes there are.
+
+    Raises:
+        SourceError: a line is damaged, missing or doubled.
+    """
+
+    def __init__(self, path: Path, episodes: int) -> None:
+        self._path = path
+        self._places: dict[int, tuple[str, int]] = {}
+        self.aggregates: dict[str, Aggregate] = {}
+        self._types: dict[str, dict[str, pa.DataType]] = {}
+        if not path.is_file():
+            return
+        for line in _lines(path):
+            index = _whole(line, "episode_index")
+            if index in self._places or index >= episodes:
+                what = "is there a second time; keep one" if index < episodes else f"is not in {_EPISODES}"
+                raise SourceError(f"{line.where}: episode {index} {what}")
+            self._add(line)
+            self._places[index] = (line.where, line.offset)
+        missing = next((index for index in range(episodes) if index not in self._places), None)
+        if missing is not None:
+            raise SourceError(
+                f"{path}: has no line of episode {missing}; restore it, or move the file away: "
+                "statistics that are not there are computed"
+            )
+
+    def _add(self, line: _Line) -> None:
+        stats = {
+            key: {name: value for name, value in own.items() if value is not None}
+            for key, own in _stats_of(line).items()
+        }
+        if not self._places:
+            self._types = {key: {n: _type(n, v) for n, v in own.items()} for key, own in stats.items()}
+            self.aggregates = {key: Aggregate() for key in self._types}
+        for key, types in list(self._types.items()):
+            there = stats.get(key, {})
+            if not set(STATISTICS) <= set(there):
+                del self.aggregates[key], self._types[key]
+                continue
+            self._types[key] = {name: kind for name, kind in types.items() if name in there}
+            try:
+                self.aggregates[key].add(there)
+                for name, kind in self._types[key].items():
+                    pa.array([there[name]], kind)
+            except (pa.ArrowException, TypeError, ValueError) as error:
+                raise SourceError(f"{line.where}: statistics of {key}: {error}; restore the file") from None
+
+    def columns(self, indices: Sequence[int]) -> dict[str, pa.Array]:
+        """Read the statistics of some episodes, as columns of the episode table."""
+        values: dict[str, list[Any]] = {
+            f"stats/{key}/{name}": [] for key, types in self._types.items() for name in types
+        }
+        if not values:
+            return {}
+        with self._path.open("rb") as file:
+            for index in indices:
+                where, offset = self._places[index]
+                file.seek(offset)
+                stats = _stats_of(_Line(where, offset, _object(file.readline(), where)))
+                for key, types in self._types.items():
+                    for name in types:
+                        values[f"stats/{key}/{name}"].append(stats[key][name])
+        kinds = [kind for types in self._types.values() for kind in types.values()]
+        return {name: pa.array(own, kind) for (name, own), kind in zip(values.items(), kinds, strict=True)}
+
+
+def _stats_of(line: _Line) -> Mapping[str, Stats]:
+    stats = line.content.get("stats")
+    if not isinstance(stats, dict) or not all(isinstance(own, dict) for own in stats.values()):
+        raise SourceError(f"{line.where}: has no stats of features; restore the file")
+    return stats
+
+
+def _type(name: str, value: Any) -> pa.DataType:
+    """The type of a statistic's column: LeRobot v3.0 writes all but counts as doubles."""
+    kind = pa.int64() if name == "count" else pa.float64()
+    while isinstance(value, list):
+        kind = pa.list_(kind)
+        value = value[0] if value else None
+    return kind
