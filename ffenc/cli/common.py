@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ffenc.config.overrides import split_overrides
 from ffenc.config.preset import KeyPath
 from ffenc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_WIDTH = 110  # where the output is not a terminal
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -112,6 +118,27 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+def report_console() -> Console:
+    """Return what tables are printed with: as wide as the terminal; elsewhere plain, and of one width."""
+    from rich.console import Console  # noqa: PLC0415 - only where it is shown
+
+    # Not markup: paths, names and FFmpeg's words hold brackets and colons.
+    width = None if is_terminal(sys.stdout) else _WIDTH
+    return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
+def report_table(*columns: str, numbers: Collection[str] = ()) -> Table:
+    """Return an empty table; ``numbers`` are the columns that are aligned to the right and never cut."""
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        right = column in numbers
+        table.add_column(column, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return table
 
 
 def human_bytes(count: float) -> str:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffenc.cli.common import SettingsCommand, is_terminal, json_option, print_json, program_options
+from ffenc.cli.common import (
+    SettingsCommand,
+    is_terminal,
+    json_option,
+    print_json,
+    program_options,
+    report_console,
+    report_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +31,6 @@ if TYPE_CHECKING:
     from ffenc.ffmpeg.toolchain import Program, Toolchain
     from ffenc.frames.survey import Surveyed
     from ffenc.recording.keep_up import CameraVerdict, PresetVerdict
-
-_WIDTH = 110  # where the output is not a terminal
 
 
 class _Size(click.ParamType[Any]):
@@ -164,14 +170,7 @@ def _steps() -> Iterator[Callable[[str], None]]:
 
 
 def _table(*columns: str) -> Table:
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        right = column in ("fps", "speed", "CPU")
-        table.add_column(column, justify="right" if right else "left", no_wrap=right, overflow="fold")
-    return table
+    return report_table(*columns, numbers=("fps", "speed", "CPU"))
 
 
 def _show(
@@ -183,14 +182,9 @@ def _show(
     robot: RobotPreset | None,
     verdict: PresetVerdict | None,
 ) -> None:
-    from rich.console import Console  # noqa: PLC0415
-
     if sys.stdout is None:  # closed: the exit status is the answer
         return
-    # Not markup: paths, names and FFmpeg's words hold brackets and colons.
-    console = Console(
-        highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _WIDTH
-    )
+    console = report_console()
     numbers = {one.ffmpeg: number for number, one in enumerate(found, 1)}
     if programs or probes:
         console.print(_program_table(programs, probes, numbers))

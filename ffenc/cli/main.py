@@ -19,6 +19,7 @@ _COMMANDS = {
     "reencode": "Turn a dataset of images into a LeRobot video dataset.",
     "encode": "Encode one folder of frames into one video file.",
     "compile": "Print the FFmpeg command lines of a robot preset.",
+    "info": "Say what a dataset holds: episodes, cameras, codecs, settings, bytes.",
     "probe": "Print the stream fields of a video file as JSON.",
     "doctor": "Say what this machine can encode, and whether it can record a preset.",
 }
@@ -52,6 +53,7 @@ def cli() -> None:
       ffenc encode frames/ top.mp4 --fps 30
       ffenc doctor so101
       ffenc compile aloha
+      ffenc info my_video_dataset
       ffenc probe top.mp4
     """
 

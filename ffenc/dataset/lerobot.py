@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -111,16 +111,7 @@ class LeRobotDataset(ABC):
                 f"{self.root}: is a LeRobot dataset of layout {version or 'unknown'}; v3.0, v2.1 and v2.0 "
                 "are read. Convert it with LeRobot's own converters first"
             )
-        try:
-            parse_fps(self._info.get("fps", "missing"))
-        except ConfigError as error:
-            raise SourceError(f"{where}: {error}") from None
-        features = self._info.get("features")
-        if not isinstance(features, dict) or not all(
-            isinstance(f, dict) and isinstance(f.get("dtype"), str) and isinstance(f.get("info") or {}, dict)
-            for f in features.values()
-        ):
-            raise SourceError(f"{where}: features is not a mapping of names to descriptions with a dtype")
+        features = features_of(self._info, where)
         for key, kind in (
             ("chunks_size", int),
             ("data_files_size_in_mb", (int, float)),
@@ -308,6 +299,29 @@ class LeRobotImages(LeRobotDataset):
 
     def tasks(self) -> Path:
         return self.root / "meta/tasks.parquet"
+
+
+def features_of(info: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """Return the features of an info.json whose frame rate and features can be read.
+
+    Args:
+        info: its contents.
+        where: its path, for an error.
+
+    Raises:
+        SourceError: they cannot.
+    """
+    try:
+        parse_fps(info.get("fps", "missing"))
+    except ConfigError as error:
+        raise SourceError(f"{where}: {error}") from None
+    features = info.get("features")
+    if not isinstance(features, dict) or not all(
+        isinstance(f, dict) and isinstance(f.get("dtype"), str) and isinstance(f.get("info") or {}, dict)
+        for f in features.values()
+    ):
+        raise SourceError(f"{where}: features is not a mapping of names to descriptions with a dtype")
+    return features
 
 
 def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, ...]]:

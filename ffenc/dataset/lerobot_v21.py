@@ -119,7 +119,7 @@ class LeRobotImagesV21(LeRobotDataset):
         return self._tasks
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """One line of a file of JSON lines."""
 
     where: str
@@ -128,7 +128,7 @@ class _Line(NamedTuple):
     number: int = -1
 
 
-def _lines(path: Path) -> Iterator[_Line]:
+def read_lines(path: Path) -> Iterator[Line]:
     """Yield the objects of a file of JSON lines; empty lines are passed over.
 
     Raises:
@@ -140,7 +140,7 @@ def _lines(path: Path) -> Iterator[_Line]:
             for number, raw in enumerate(file, 1):
                 where = f"{path}: line {number}"
                 if raw.strip():
-                    yield _Line(where, offset, _object(raw, where))
+                    yield Line(where, offset, _object(raw, where))
                 offset += len(raw)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}; restore it") from None
@@ -159,19 +159,19 @@ def _object(raw: bytes, where: str) -> dict[str, Any]:
     return content
 
 
-def _whole(line: _Line, key: str) -> int:
+def _whole(line: Line, key: str) -> int:
     value = line.content.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise SourceError(f"{line.where}: {key} is {value!r}; a whole number is expected")
     return value
 
 
-def _numbered(path: Path, key: str, what: str) -> list[_Line]:
+def _numbered(path: Path, key: str, what: str) -> list[Line]:
     """Read lines that are numbered from 0, in whatever order they stand.
 
     LeRobot v3.0 finds an episode or a task by its place in the table, so none may be missing.
     """
-    lines = [line._replace(number=_whole(line, key)) for line in _lines(path)]
+    lines = [line._replace(number=_whole(line, key)) for line in read_lines(path)]
     lines.sort(key=lambda line: line.number)
     for expected, line in enumerate(lines):
         if line.number < expected:
@@ -218,7 +218,7 @@ class _EpisodeStats:
         self._types: dict[str, dict[str, pa.DataType]] = {}
         if not path.is_file():
             return
-        for line in _lines(path):
+        for line in read_lines(path):
             index = _whole(line, "episode_index")
             if index in self._places or index >= episodes:
                 what = "is there a second time; keep one" if index < episodes else f"is not in {_EPISODES}"
@@ -232,7 +232,7 @@ class _EpisodeStats:
                 "statistics that are not there are computed"
             )
 
-    def _add(self, line: _Line) -> None:
+    def _add(self, line: Line) -> None:
         stats = {
             key: {name: value for name, value in own.items() if value is not None}
             for key, own in _stats_of(line).items()
@@ -264,7 +264,7 @@ class _EpisodeStats:
             for index in indices:
                 where, offset = self._places[index]
                 file.seek(offset)
-                stats = _stats_of(_Line(where, offset, _object(file.readline(), where)))
+                stats = _stats_of(Line(where, offset, _object(file.readline(), where)))
                 for key, types in self._types.items():
                     for name in types:
                         values[f"stats/{key}/{name}"].append(stats[key][name])
@@ -272,7 +272,7 @@ class _EpisodeStats:
         return {name: pa.array(own, kind) for (name, own), kind in zip(values.items(), kinds, strict=True)}
 
 
-def _stats_of(line: _Line) -> Mapping[str, Stats]:
+def _stats_of(line: Line) -> Mapping[str, Stats]:
     stats = line.content.get("stats")
     if not isinstance(stats, dict) or not all(isinstance(own, dict) for own in stats.values()):
         raise SourceError(f"{line.where}: has no stats of features; restore the file")

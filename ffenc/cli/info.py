@@ -1,0 +1,129 @@
+"""``ffenc info``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffenc.cli.common import (
+    human_bytes,
+    human_seconds,
+    json_option,
+    print_json,
+    report_console,
+    report_table,
+)
+
+if TYPE_CHECKING:
+    from ffenc.dataset.report import CameraReport, DatasetReport
+
+_TASKS = 3
+_TASK_LENGTH = 60
+_PREFIX = "observation.images."
+
+
+@click.command("info")
+@click.argument("dataset", type=click.Path())
+@json_option
+def command(dataset: str, as_json: bool) -> None:
+    """Say what a LeRobot dataset of images or video holds, v3.0 or v2.1, without reading its rows.
+
+    \b
+    Examples:
+      ffenc info my_video_dataset
+      ffenc info my_image_dataset --json
+    """
+    from ffenc.dataset.report import report_dataset  # noqa: PLC0415 - keeps --help quick
+
+    report = report_dataset(dataset)
+    if as_json:
+        print_json(_json_fields(report))
+    else:
+        _show(report)
+
+
+def _json_fields(report: DatasetReport) -> dict[str, Any]:
+    from ffenc.config.framerate import fps_number  # noqa: PLC0415
+
+    fields = asdict(report)
+    fields |= {"root": str(report.root), "fps": fps_number(report.fps)}
+    fields["seconds"] = None if report.seconds is None else round(report.seconds, 3)
+    fields["cameras"] = {camera.pop("key"): camera for camera in fields["cameras"]}
+    for camera in fields["cameras"].values():
+        for name in ("bytes_per_frame", "bytes_per_second"):
+            camera[name] = None if camera[name] is None else round(camera[name], 1)
+    return fields
+
+
+def _show(report: DatasetReport) -> None:
+    console = report_console()
+    robot = report.robot_type or "unknown"
+    console.print(
+        f"{report.root}: LeRobot {report.layout}, robot {robot}, {float(report.fps):g} fps", soft_wrap=True
+    )
+    length = "unknown length" if report.seconds is None else human_seconds(report.seconds)
+    console.print(
+        f"{_count(report.episodes, 'episode')}, {_count(report.frames, 'frame')}, {length}, "
+        f"{human_bytes(report.bytes)} in {_count(report.files, 'file')}"
+    )
+    console.print(f"{_count(len(report.tasks), 'task')}{_tasks(report.tasks)}", soft_wrap=True)
+    if not report.cameras:
+        console.print("no cameras")
+        return
+    video = any(camera.kind == "video" for camera in report.cameras)
+    columns = ("camera", "kind", "size", "codec", *(["settings", "encoder"] if video else []))
+    numbers = ("bytes", "a frame", "a second")
+    table = report_table(*columns, *numbers, numbers=("size", *numbers))
+    for camera in report.cameras:
+        table.add_row(
+            camera.key.removeprefix(_PREFIX),
+            f"{camera.kind}, depth" if camera.depth else camera.kind,
+            f"{camera.width or '?'}x{camera.height or '?'}",
+            _codec(camera),
+            *([_settings(camera), _encoder(camera)] if video else []),
+            ("about " if camera.estimated else "") + human_bytes(camera.bytes),
+            "" if camera.bytes_per_frame is None else human_bytes(camera.bytes_per_frame),
+            "" if camera.bytes_per_second is None else human_bytes(camera.bytes_per_second),
+        )
+    console.print(table)
+
+
+def _count(number: int | None, what: str) -> str:
+    if number is None:
+        return f"an unknown number of {what}s"
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def _tasks(tasks: list[str]) -> str:
+    shown = [" ".join(task.split()) for task in tasks[:_TASKS]]
+    shown = [task if len(task) <= _TASK_LENGTH else f"{task[: _TASK_LENGTH - 3]}..." for task in shown]
+    more = ["..."] if len(tasks) > _TASKS else []
+    return f": {'; '.join([*shown, *more])}" if tasks else ""
+
+
+def _codec(camera: CameraReport) -> str:
+    if camera.kind == "video":
+        return f"{camera.codec or 'unknown'} {camera.pix_fmt or ''}".strip()
+    return f"{camera.codec}, {camera.bits} bits" if camera.codec else "unknown"
+
+
+def _encoder(camera: CameraReport) -> str:
+    """Who encoded, without what follows the version's number."""
+    version = re.match(r"v?(\d+(\.\d+)*)", str(camera.encoder.get("encoder_version", "")))
+    return f"{camera.encoder.get('encoder', '')} {version[1] if version else ''}".strip()
+
+
+def _settings(camera: CameraReport) -> str:
+    settings = dict(camera.settings)
+    extra = settings.pop("extra_options", None)
+    parts = [f"{name} {settings[name]}" for name in ("crf", "g", "preset") if settings.get(name) is not None]
+    if settings.get("fast_decode"):
+        parts.append(f"fast_decode {settings['fast_decode']}")
+    if isinstance(extra, dict):
+        parts += [f"{name} {value}" for name, value in extra.items()]
+    if settings.get("depth_max") is not None:
+        parts.append(f"{settings.get('depth_min')}-{settings['depth_max']} m")
+    return ", ".join(parts)

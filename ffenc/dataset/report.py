@@ -1,0 +1,318 @@
+"""What a dataset holds, from its metadata, the sizes of its files, and a camera's first image header."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ffenc.config.framerate import parse_fps
+from ffenc.dataset.lerobot import features_of, read_json
+from ffenc.dataset.lerobot_v21 import LeRobotImagesV21, read_lines
+from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
+from ffenc.errors import SourceError
+from ffenc.frames.images import read_header
+from ffenc.frames.parquet import RowRange, read_images
+
+# Parquet files whose footers are read; the others are taken to be like these.
+SAMPLED_FILES = 50
+_VIDEO_PATH_V21 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+_SETTINGS = ("crf", "g", "preset", "fast_decode", "extra_options")
+_DEPTH_SETTINGS = ("depth_min", "depth_max", "shift", "use_log", "invalid")
+
+
+@dataclass(frozen=True)
+class CameraReport:
+    """One camera of a dataset.
+
+    Attributes:
+        key: its feature.
+        kind: ``image`` or ``video``.
+        depth: holds depth maps.
+        width, height: pixels, where they are known.
+        codec: of the stream (``av1``), or the kind of the images (``png``).
+        pix_fmt: of the stream; None for images.
+        bits: of a sample of an image; None for video.
+        settings: what the encoder was told, as far as info.json says: ``crf``, ``g``, ``preset`` ...
+        encoder: who encoded, where info.json says so.
+        files: how many hold its frames.
+        bytes: of its frames.
+        estimated: the bytes are an estimate from some of the files.
+        bytes_per_frame, bytes_per_second: None where the number of frames is not known.
+    """
+
+    key: str
+    kind: str
+    depth: bool
+    width: int | None
+    height: int | None
+    codec: str | None
+    pix_fmt: str | None
+    bits: int | None
+    settings: dict[str, Any]
+    encoder: dict[str, Any]
+    files: int
+    bytes: int
+    estimated: bool
+    bytes_per_frame: float | None
+    bytes_per_second: float | None
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What a dataset holds.
+
+    Attributes:
+        root: its folder.
+        layout: its ``codebase_version``.
+        robot_type: LeRobot's name of the robot.
+        fps: frames a second.
+        episodes, frames: how many, as info.json says; frames of one camera.
+        tasks: their texts.
+        cameras: in the order of the features.
+        files, bytes: of the whole dataset.
+    """
+
+    root: Path
+    layout: str
+    robot_type: str | None
+    fps: Fraction
+    episodes: int | None
+    frames: int | None
+    tasks: list[str]
+    cameras: list[CameraReport]
+    files: int
+    bytes: int
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it is, all episodes together."""
+        return None if self.frames is None else float(self.frames / self.fps)
+
+
+def report_dataset(root: str | Path) -> DatasetReport:
+    """Say what a LeRobot dataset of v3.0, v2.1 or v2.0 holds.
+
+    Args:
+        root: its folder.
+
+    Raises:
+        SourceError: not a dataset, or its metadata cannot be read.
+    """
+    folder = Path(root)
+    where = folder / "meta/info.json"
+    if not where.is_file():
+        raise SourceError(
+            f"{folder}: is not a LeRobot dataset: it has no meta/info.json"
+            if folder.is_dir()
+            else f"{folder} is not a folder"
+        )
+    info = read_json(where)
+    layout = str(info.get("codebase_version") or "unknown")
+    if not layout.startswith(("v2", "v3")):
+        raise SourceError(f"{folder}: is a LeRobot dataset of layout {layout}; v3.0, v2.1 and v2.0 are read")
+    features = features_of(info, where)
+    old = layout.startswith("v2")
+    data_path = str(info.get("data_path") or (LeRobotImagesV21.data_path if old else DATA_PATH))
+    video_path = str(info.get("video_path") or (_VIDEO_PATH_V21 if old else VIDEO_PATH))
+    fps = parse_fps(info["fps"])
+    totals = [_total(info, key, where) for key in ("total_episodes", "total_frames")]
+    cameras = {check_key(k, where): f for k, f in features.items() if f["dtype"] in ("image", "video")}
+    files = _Files(folder, data_path, video_path, list(cameras))
+    images = [key for key in cameras if cameras[key]["dtype"] == "image"]
+    sizes = _image_bytes(files.data, images) if images else {}
+    frames = totals[1]
+    reports = []
+    for key, feature in cameras.items():
+        own = feature.get("info") or feature.get("video_info") or {}
+        image = key in images
+        held = sizes[key] if image else sum(size for _, size in files.videos[key])
+        reports.append(
+            CameraReport(
+                key=key,
+                kind=feature["dtype"],
+                **(_image_fields(key, own, files.data) if image else _video_fields(feature, own)),
+                settings={
+                    n: own[f"video.{n}"] for n in (*_SETTINGS, *_DEPTH_SETTINGS) if f"video.{n}" in own
+                },
+                encoder=own["video.encoder"] if isinstance(own.get("video.encoder"), dict) else {},
+                files=len(files.data if image else files.videos[key]),
+                bytes=held,
+                estimated=image and len(files.data) > SAMPLED_FILES,
+                bytes_per_frame=held / frames if frames else None,
+                bytes_per_second=float(held / frames * fps) if frames else None,
+            )
+        )
+    robot = info.get("robot_type")
+    return DatasetReport(
+        root=folder,
+        layout=layout,
+        robot_type=None if robot is None else str(robot),
+        fps=fps,
+        episodes=totals[0],
+        frames=frames,
+        tasks=_tasks(folder, old),
+        cameras=reports,
+        files=files.count,
+        bytes=files.bytes,
+    )
+
+
+def _total(info: Mapping[str, Any], key: str, where: Path) -> int | None:
+    value = info.get(key)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise SourceError(f"{where}: {key} is {value!r}; a whole number is expected")
+    return value
+
+
+@dataclass
+class _Files:
+    """The files of a dataset with their sizes, found in one walk.
+
+    Attributes:
+        root: the dataset.
+        data_path, video_path: templates of info.json.
+        cameras: keys.
+        data: the data files.
+        videos: camera -> its video files.
+        count, bytes: of all files.
+    """
+
+    root: Path
+    data_path: str
+    video_path: str
+    cameras: list[str]
+    data: list[tuple[Path, int]] = field(default_factory=list)
+    videos: dict[str, list[tuple[Path, int]]] = field(default_factory=dict)
+    count: int = 0
+    bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.videos = {key: [] for key in self.cameras}
+        data, video = _pattern(self.data_path), _pattern(self.video_path)
+        for place, size in _walk(str(self.root), ""):
+            self.count += 1
+            self.bytes += size
+            if data.fullmatch(place):
+                self.data.append((self.root / place, size))
+                continue
+            match = video.fullmatch(place)
+            if match and match.groupdict().get("video_key") in self.videos:
+                self.videos[match["video_key"]].append((self.root / place, size))
+        self.data.sort()
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """What paths of a template look like."""
+    known: set[str] = set()
+    parts = []
+    for part in re.split(r"(\{[^}]*\})", template):
+        if not part.startswith("{"):
+            parts.append(re.escape(part))
+        elif re.match(r"\{video_key\b", part) and "video_key" not in known:
+            known.add("video_key")
+            parts.append("(?P<video_key>[^/]+)")
+        else:
+            parts.append(r"\d+" if ":" in part else "[^/]+")
+    return re.compile("".join(parts))
+
+
+def _walk(folder: str, place: str) -> Iterator[tuple[str, int]]:
+    """Yield every file below that is not hidden: its path from the root, and its size."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _walk(entry.path, f"{place}{entry.name}/")
+                elif entry.is_file():
+                    yield f"{place}{entry.name}", entry.stat().st_size
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be read: {error.strerror}") from None
+
+
+def _image_bytes(files: list[tuple[Path, int]], cameras: list[str]) -> dict[str, int]:
+    """Add up the image columns' sizes, which the files' footers say."""
+    step = max(1, -(-len(files) // SAMPLED_FILES))
+    sample = files[::step]
+    found = dict.fromkeys(cameras, 0)
+    for path, _ in sample:
+        try:
+            metadata = pq.read_metadata(path)
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{path}: cannot be read: {error}") from None
+        names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+        columns = {key: names.index(f"{key}.bytes") for key in cameras if f"{key}.bytes" in names}
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for key, column in columns.items():
+                found[key] += group.column(column).total_compressed_size
+    looked_at = sum(size for _, size in sample)
+    whole = sum(size for _, size in files)
+    return {key: size * whole // max(1, looked_at) for key, size in found.items()}
+
+
+def _image_fields(key: str, info: Mapping[str, Any], data: list[tuple[Path, int]]) -> dict[str, Any]:
+    """What a camera's first image says of itself."""
+    depth = bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
+    if not data:
+        return _fields(depth, None, None)
+    path = data[0][0]
+    header = read_header(next(read_images(RowRange(path, 0, 1), key)), f"{path}: row 0, column {key}")
+    return _fields(depth or header.depth, header.width, header.height, header.format, bits=header.bits)
+
+
+def _video_fields(feature: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+    shape = feature.get("shape")
+    height, width = shape[:2] if isinstance(shape, list) and len(shape) == 3 else (None, None)
+    return _fields(
+        bool(info.get("is_depth_map") or info.get("video.is_depth_map")),
+        info.get("video.width", width),
+        info.get("video.height", height),
+        info.get("video.codec"),
+        info.get("video.pix_fmt"),
+    )
+
+
+def _fields(
+    depth: bool,
+    width: int | None,
+    height: int | None,
+    codec: str | None = None,
+    pix_fmt: str | None = None,
+    bits: int | None = None,
+) -> dict[str, Any]:
+    return {
+        "depth": depth,
+        "width": width,
+        "height": height,
+        "codec": codec,
+        "pix_fmt": pix_fmt,
+        "bits": bits,
+    }
+
+
+def _tasks(root: Path, old: bool) -> list[str]:
+    if old:
+        return [str(line.content.get("task")) for line in read_lines(root / "meta/tasks.jsonl")]
+    path = root / "meta/tasks.parquet"
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from None
+    # The texts are the index of a pandas table, which some writers leave without a name.
+    texts = [
+        name
+        for name in table.column_names
+        if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
+    ]
+    if not texts:
+        raise SourceError(f"{path}: has no column task")
+    return [str(text) for text in table["task" if "task" in texts else texts[0]].to_pylist()]
