@@ -1,0 +1,134 @@
+"""Frames as PNG files, and depth as pictures for people."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from ffenc.errors import ConfigError
+from ffenc.frames.depth import DepthQuantizer
+
+# Every eighth colour, and the last, of the Turbo colormap (Anton Mikhailov, Google 2019, Apache-2.0).
+# Linear between them, no colour is off by more than 3 of 255.
+_TURBO = (
+    "30123b 392a73 4040a2 4456c7 466be3 4680f6 4294ff 37a8fa 28bceb 1ccdd8 18ddc2 "
+    "1fe9af 32f298 4ef97d 6dfe62 8bff4b a4fc3c b9f635 cdec34 dfdf37 eecf3a f8be39 "
+    "fdac34 fe962b fb7e21 f46617 eb500e df3f08 d02f05 be2102 a91601 920b01 7a0403"
+)
+_STEP = 8
+_LEVELS = 256
+_MM = 65536
+_PNG_EFFORT = 3  # zlib's 6 takes twice the time for files a few percent smaller
+_OUTLIERS = 0.005  # share of pixels at either end that takes the end's colour
+
+
+@lru_cache
+def turbo() -> npt.NDArray[np.uint8]:
+    """Return the Turbo colormap: ``(256, 3)`` uint8 RGB, dark blue to dark red."""
+    colours = np.array([tuple(bytes.fromhex(word)) for word in _TURBO.split()], np.float64)
+    places = [*range(0, _LEVELS, _STEP), _LEVELS - 1]
+    channels = [np.interp(np.arange(_LEVELS), places, colours[:, c]) for c in range(3)]
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+def save_png(path: Path, frame: npt.NDArray[Any]) -> None:
+    """Write one frame: ``(H, W, 3)`` uint8 as RGB, ``(H, W)`` uint16 as 16-bit gray, unchanged."""
+    Image.fromarray(frame).save(path, "PNG", compress_level=_PNG_EFFORT)
+
+
+class DepthHistogram:
+    """Which depths there are, to choose the colours' range by.
+
+    Args:
+        quantizer: how depth was quantised; None: millimetres of 16 bits. What stands at an end of its range
+            is not a depth that was measured there, and is not counted.
+    """
+
+    def __init__(self, quantizer: DepthQuantizer | None) -> None:
+        low, high = (quantizer.depth_min, quantizer.depth_max) if quantizer else (0.0, (_MM - 1) / 1000)
+        self._ends = (max(0, round(low * 1000)), min(_MM - 1, round(high * 1000)))
+        self._counts = np.zeros(_MM, np.int64)
+
+    def add(self, millimetres: npt.NDArray[np.uint16]) -> None:
+        """Count a frame's depths."""
+        self._counts += np.bincount(millimetres.reshape(-1), minlength=_MM)
+
+    def range(self) -> tuple[float, float]:
+        """Return the nearest and farthest depth in metres, without the farthest-off half percent of each."""
+        counts = self._counts.copy()
+        low, high = self._ends
+        counts[: low + 1] = 0
+        counts[high:] = 0
+        total = counts.sum()
+        if total == 0:
+            return low / 1000, max(high, low + 1) / 1000
+        sums = counts.cumsum()
+        near, far = (int(np.searchsorted(sums, total * share)) for share in (_OUTLIERS, 1 - _OUTLIERS))
+        return near / 1000, max(far, near + 10) / 1000
+
+
+class DepthPicture:
+    """Draws depth in colours, Turbo from near (blue) to far (red), with a scale in metres at the right.
+
+    What is nearer or farther than the range has its end's colour; 0, which is no depth, is black.
+
+    Args:
+        near, far: the range in metres, ``0 <= near < far``.
+        height: of the frames in pixels.
+
+    Raises:
+        ConfigError: not a range.
+    """
+
+    def __init__(self, near: float, far: float, height: int) -> None:
+        if not (0 <= near < far and math.isfinite(far)):
+            raise ConfigError(f"{near:g}:{far:g} is not a range of depths in metres, such as 0.3:2.5")
+        place = (np.arange(_MM) / 1000 - near) / (far - near)
+        self._colours = turbo()[np.rint(place.clip(0, 1) * (_LEVELS - 1)).astype(np.uint8)]
+        self._colours[0] = 0
+        self._scale = _scale(near, far, height)
+
+    def draw(self, millimetres: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+        """Return a picture ``(H, W + scale, 3)`` of depth ``(H, W)``."""
+        return np.concatenate([self._colours[millimetres], self._scale], axis=1)
+
+
+def _scale(near: float, far: float, height: int) -> npt.NDArray[np.uint8]:
+    """A bar of the colours, far above and near below, with depths in metres beside it."""
+    size = max(9, min(24, height // 20))
+    font = ImageFont.load_default(size)
+    marks = _marks(near, far, max(2, height // (3 * size)))
+    digits = max(0, -math.floor(math.log10(marks[1] - marks[0]) + 1e-9)) if len(marks) > 1 else 2
+    texts = [f"{mark:.{digits}f} m" for mark in marks]
+    margin, bar = size // 2, size
+    width = margin + bar + margin + math.ceil(max(font.getlength(text) for text in texts)) + margin
+    picture = Image.new("RGB", (width, height))
+    draw = ImageDraw.Draw(picture)
+    top, bottom = margin, max(margin + 1, height - 1 - margin)
+    colours = turbo()
+    for y in range(top, min(bottom + 1, height)):
+        share = (bottom - y) / (bottom - top)
+        colour = tuple(int(c) for c in colours[round(share * (_LEVELS - 1))])
+        draw.line([(margin, y), (margin + bar - 1, y)], fill=colour)
+    for mark, text in zip(marks, texts, strict=True):
+        y = round(bottom - (mark - near) / (far - near) * (bottom - top))
+        draw.line([(margin + bar, y), (margin + bar + margin // 2, y)], fill=(255, 255, 255))
+        draw.text((margin + bar + margin, y), text, fill=(255, 255, 255), font=font, anchor="lm")
+    return np.asarray(picture)
+
+
+def _marks(near: float, far: float, most: int) -> list[float]:
+    """Round depths within a range, evenly spaced, at most so many (but two, if need be)."""
+    exponent = math.floor(math.log10((far - near) / most))
+    for step in (factor * 10.0**power for power in (exponent, exponent + 1) for factor in (1, 2, 5)):
+        first, last = math.ceil(near / step - 1e-9), math.floor(far / step + 1e-9)
+        if last - first + 1 <= most:
+            break
+    marks = [n * step for n in range(first, last + 1)]
+    return marks if len(marks) > 1 else [near, far]
