@@ -68,7 +68,8 @@ class VideoReader:
 
     Only the frames that are asked for come out of FFmpeg: it enters the file at the key frame before them,
     and picks them by their times. Frames that are read one after another come from one running FFmpeg.
-    To be used by one thread at a time.
+    A damaged frame is an error when it is reached; in a loop at the latest with the last frame. To be used by
+    one thread at a time.
 
     Args:
         path: the file: MP4, or whatever FFmpeg reads.
@@ -393,7 +394,7 @@ class _Stream:
                             "%s: cannot be entered before frame %d, read from its start", self._path, run[0]
                         )
             else:
-                yield from self._before_damage(run[min(done, len(run) - 1) :], room, errors)
+                yield from self._before_damage(run, done, room, errors)
 
     def _runs(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
         """Cut indices into series that one FFmpeg reads in one go."""
@@ -480,6 +481,13 @@ class _Stream:
                     if process.read_into(frame.reshape(-1).view(np.uint8).data) < frame.nbytes:
                         process.finish()
                         raise _miscounted(process, number, len(indices))
+                    if process.log.faults and not lenient:  # said ahead of the frame it is about
+                        raise FfmpegError(
+                            "ffmpeg met an error",
+                            command=process.command,
+                            returncode=0,
+                            stderr=process.log.faults,
+                        )
                     if number + 1 < len(indices):
                         yield frame
                     if self._closed:
@@ -498,11 +506,17 @@ class _Stream:
 
     def _before_damage(
         self,
-        indices: Sequence[int],
+        run: Sequence[int],
+        done: int,
         room: Callable[[int], Array],
         errors: Sequence[tuple[Toolchain, FfmpegError]],
     ) -> Iterator[Array]:
-        """Yield frames that no program gave, if a later frame is the reason: decoders work ahead.
+        """Yield the frames that no program gave, if a later frame is the reason: decoders work ahead.
+
+        Args:
+            run: a series of frames.
+            done: how many of it have been given.
+            room, errors: as in :meth:`frames`.
 
         Raises:
             ToolchainError: no program has the decoder.
@@ -517,7 +531,10 @@ class _Stream:
                 cause=errors[0][1].cause,
             )
         toolchain, error = decoding[-1]
-        damaged = self._damaged(toolchain, indices[0])
+        indices = run[done:]
+        damaged = self._damaged(toolchain, indices[0], indices[0] + _LISTED)
+        if damaged is None:  # then one before, which was left out without a word when it was its turn
+            damaged = self._damaged(toolchain, run[0], indices[0])
         if damaged is not None and damaged > indices[-1]:
             try:
                 yield from self._run(toolchain, indices, self._entry(indices[0]), room, lenient=True)
@@ -529,11 +546,12 @@ class _Stream:
             f"{self._path}: {which} of {len(self.times)} cannot be decoded: {error.cause}; restore the file"
         )
 
-    def _damaged(self, toolchain: Toolchain, index: int) -> int | None:
-        """The first frame, not before the key frame of ``index``, that cannot be decoded."""
+    def _damaged(self, toolchain: Toolchain, index: int, end: int) -> int | None:
+        """The first frame from the key frame of ``index`` until ``end`` that cannot be decoded."""
         first = self._key(index)
+        last = min(len(self.times), end)
         command = compile_frame_list(
-            str(self._path), seek=self._entry(index), frames=_LISTED, program=toolchain.ffmpeg
+            str(self._path), seek=self._entry(index), frames=last - first, program=toolchain.ffmpeg
         )
         listed = bytearray()
         try:
@@ -550,7 +568,6 @@ class _Stream:
         stamps = re.findall(r"^0, +-?\d+, +(-?\d+),", text, re.MULTILINE)
         middles = [Fraction(a + b, 2) for a, b in pairwise(self.times)]
         found = {bisect_right(middles, int(stamp) * scale) for stamp in stamps}
-        last = min(len(self.times), first + _LISTED)
         return next((i for i in range(first, last) if i not in found), None)
 
 

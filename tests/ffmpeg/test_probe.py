@@ -67,3 +67,13 @@ def test_what_is_no_video_is_refused(toolchain: Toolchain, tmp_path: Path) -> No
     )
     with pytest.raises(SourceError, match="no video stream"):
         probe(sound)
+
+
+def test_frames_that_an_edit_list_cuts_off_are_not_counted(toolchain: Toolchain, tmp_path: Path) -> None:
+    whole = make(toolchain, tmp_path / "whole.mp4", "-c:v", "libx264", "-g", "10", "-bf", "0")
+    cut = tmp_path / "cut.mp4"
+    command = [toolchain.ffmpeg, "-v", "error", "-ss", "0.52", "-i", whole, "-c", "copy", cut]
+    subprocess.run(command, check=True)
+    info = probe(cut, times=True)
+    assert info.frames == 12  # 3 more are stored, from the key frame on
+    assert info.key_frames == (7,)

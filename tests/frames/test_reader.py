@@ -409,3 +409,15 @@ def test_two_loops_over_one_reader_do_not_disturb_each_other(made: dict[str, Pat
             (number_of(a), number_of(b)) for a, b in zip(reader, reader.each(range(40, -1, -8)), strict=False)
         ]
     assert pairs == list(enumerate(range(40, -1, -8)))
+
+
+def test_frames_that_an_edit_list_cuts_off_are_not_shown(
+    toolchain: Toolchain, made: dict[str, Path], tmp_path: Path
+) -> None:
+    command = [toolchain.ffmpeg, "-v", "error", "-ss", "3.4", "-i", made["h264"], "-c", "copy"]
+    subprocess.run([*command, tmp_path / "cut.mp4"], check=True)
+    with VideoReader(tmp_path / "cut.mp4") as reader:
+        numbers = [number_of(frame) for frame in reader]
+        assert numbers == list(range(300 - len(reader), 300))
+        assert len(reader) < 200
+        assert [number_of(reader[i]) for i in (150, 149, 0)] == [numbers[i] for i in (150, 149, 0)]
