@@ -18,6 +18,7 @@ from ffenc.version import VERSION
 _COMMANDS = {
     "reencode": "Turn a dataset of images into a LeRobot video dataset.",
     "encode": "Encode one folder of frames into one video file.",
+    "decode": "Write the frames of a video or a video dataset as images or arrays.",
     "compile": "Print the FFmpeg command lines of a robot preset.",
     "info": "Say what a dataset holds: episodes, cameras, codecs, settings, bytes.",
     "probe": "Print the stream fields of a video file as JSON.",
@@ -51,6 +52,7 @@ def cli() -> None:
     Examples:
       ffenc reencode my_image_dataset my_video_dataset --preset so101
       ffenc encode frames/ top.mp4 --fps 30
+      ffenc decode top.mp4 frames
       ffenc doctor so101
       ffenc compile aloha
       ffenc info my_video_dataset

@@ -1,0 +1,177 @@
+"""``ffenc decode``."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import click
+
+from ffenc.cli.common import (
+    SettingsCommand,
+    human_bytes,
+    json_option,
+    print_json,
+    program_options,
+    progress_bar,
+)
+
+
+class _Command(SettingsCommand):
+    """Also takes ``--dataset.depth_output_unit``, LeRobot's name of ``--unit``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spelt = re.compile(r"--(dataset\.)?depth_output_unit(?==|$)")
+        return super().parse_args(ctx, [spelt.sub("--unit", word) for word in args])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        click.Command.format_epilog(self, ctx, formatter)
+
+
+class _Frames(click.ParamType[Any]):
+    """``A:B``, ``A:``, ``:B``, ``A:B:STEP`` or one number."""
+
+    name = "frames"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        match = re.fullmatch(r"(\d{0,15}):(\d{0,15})(?::(\d{1,15}))?|(\d{1,15})", value)
+        if match is None:
+            self.fail(f"{value!r} is not a range of frames such as 0:100, 50: or 0:100:5", param, ctx)
+        if match[4]:
+            return int(match[4]), int(match[4]) + 1, 1
+        start, stop, step = int(match[1] or 0), int(match[2]) if match[2] else None, int(match[3] or 1)
+        if step < 1 or (stop is not None and stop <= start):
+            self.fail(f"{value!r} has no frames; the end comes after the start", param, ctx)
+        return start, stop, step
+
+
+class _Depths(click.ParamType[Any]):
+    """``NEAR:FAR`` in metres."""
+
+    name = "depths"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        match = re.fullmatch(r"(\d*\.?\d+):(\d*\.?\d+)", value)
+        if match is None or float(match[1]) >= float(match[2]):
+            self.fail(f"{value!r} is not a range of depths in metres such as 0.3:2.5", param, ctx)
+        return float(match[1]), float(match[2])
+
+
+@click.command("decode", cls=_Command)
+@click.argument("source", type=click.Path(), metavar="FILE_OR_DATASET")
+@click.argument("output", type=click.Path(), metavar="OUT")
+@click.option("--frames", type=_Frames(), metavar="A:B", help="Frames A to B - 1 of each video or episode.")
+@click.option(
+    "--format", type=click.Choice(["png", "npy"]), help="[default: npy where OUT ends in .npy, else png]"
+)
+@click.option("--camera", "cameras", multiple=True, metavar="NAME", help="Of a dataset: only this camera.")
+@click.option(
+    "--episode",
+    "episodes",
+    multiple=True,
+    type=click.IntRange(0),
+    metavar="N",
+    help="Of a dataset: only this episode.",
+)
+@click.option(
+    "--unit",
+    type=click.Choice(["mm", "m"]),
+    default="mm",
+    help="Depth as uint16 millimetres or float32 metres [default: mm]. Also --dataset.depth_output_unit.",
+)
+@click.option("--colormap", is_flag=True, help="Draw depth as pictures for people, near blue to far red.")
+@click.option("--range", "near_far", type=_Depths(), metavar="NEAR:FAR", help="Their range in metres.")
+@click.option(
+    "--invalid",
+    type=click.Choice(["keep", "clip"]),
+    help="Read code 0 as a hole (keep) or as depth (clip) [default: as info.json says, else clip].",
+)
+@click.option("--codes", is_flag=True, help="Give a depth stream's stored samples as they are.")
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier decode has written to OUT.")
+@json_option
+@program_options
+def command(
+    source: str,
+    output: str,
+    frames: tuple[int, int | None, int] | None,
+    format: str | None,
+    cameras: tuple[str, ...],
+    episodes: tuple[int, ...],
+    unit: str,
+    colormap: bool,
+    near_far: tuple[float, float] | None,
+    invalid: str | None,
+    codes: bool,
+    overwrite: bool,
+    as_json: bool,
+    ffmpeg: str | None,
+    ffprobe: str | None,
+    overrides: list[tuple[tuple[str, ...], Any]],
+) -> None:
+    """Write the frames of a video, or of a LeRobot v3.0 video dataset, as images or arrays.
+
+    OUT is a folder of frame-000000.png (RGB, or 16-bit gray for depth), or a file ending in .npy. A dataset
+    comes into OUT/CAMERA/episode_000000. OUT appears whole, or not at all. How depth was quantised is read
+    from the dataset a file lies in; for other files say it, e.g. --depth_encoder.depth_max=5.
+
+    \b
+    Examples:
+      ffenc decode file-000.mp4 frames
+      ffenc decode file-000.mp4 depth.npy --unit m --frames 0:100
+      ffenc decode my_dataset out --camera wrist_depth --episode 3 --colormap
+    """
+    from ffenc.config.encoder import DEPTH_FIELDS  # noqa: PLC0415 - keeps --help quick
+    from ffenc.dataset.decode import DepthOptions, FrameRange, plan_decode, run_decode  # noqa: PLC0415
+    from ffenc.errors import ConfigError  # noqa: PLC0415
+
+    for key, _ in overrides:
+        if len(key) != 2 or key[0] != "depth_encoder" or key[1] not in DEPTH_FIELDS:
+            raise ConfigError(
+                f"--{'.'.join(key)} is no setting of a decode; those are "
+                + ", ".join(f"--depth_encoder.{name}" for name in DEPTH_FIELDS)
+            )
+    if near_far is not None and not colormap:
+        raise ConfigError("--range is the range of --colormap's colours; say that too")
+    plan = plan_decode(
+        source,
+        output,
+        frames=FrameRange(*frames) if frames else None,
+        format=format,  # type: ignore[arg-type]
+        cameras=list(cameras) or None,
+        episodes=list(episodes) or None,
+        depth=DepthOptions(
+            unit=unit,  # type: ignore[arg-type]
+            codes=codes,
+            fields={key[1]: value for key, value in overrides},
+            invalid=invalid,  # type: ignore[arg-type]
+            colormap=colormap,
+            near_far=near_far,
+        ),
+        overwrite=overwrite,
+        ffmpeg=ffmpeg,
+        ffprobe=ffprobe,
+    )
+    began = time.monotonic()
+    with progress_bar("decoding", plan.frames) as on_frames:
+        summary = run_decode(plan, on_frames=on_frames)
+    seconds = time.monotonic() - began
+    if as_json:
+        print_json(
+            {
+                "destination": output,
+                "files": summary.files,
+                "frames": summary.frames,
+                "bytes": summary.bytes,
+                "seconds": seconds,
+                "colormap_metres": {name: list(found) for name, found in summary.ranges.items()},
+            }
+        )
+        return
+    for name, (near, far) in summary.ranges.items():
+        click.echo(f"  {'colours' if name == '.' else name}: {near:.3f} m (blue) to {far:.3f} m (red)")
+    what = "file" if summary.files == 1 else "files"
+    click.echo(
+        f"{output}: {summary.frames} frames in {summary.files} {what}, {human_bytes(summary.bytes)}, "
+        f"{seconds:.1f} s"
+    )

@@ -1,0 +1,434 @@
+"""Write the frames of videos as PNG files, pictures or numpy arrays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ffenc.config.preset import camera_name
+from ffenc.dataset.staging import check_destination
+from ffenc.dataset.videos import episode_videos
+from ffenc.errors import ConfigError, DestinationError, SourceError
+from ffenc.ffmpeg.machine import cores
+from ffenc.frames.depth import DepthQuantizer, Invalid, Unit
+from ffenc.frames.encode import published
+from ffenc.frames.home import stored_quantizer
+from ffenc.frames.pictures import DepthHistogram, DepthPicture, save_png
+from ffenc.frames.reader import VideoReader
+
+Format = Literal["png", "npy"]
+
+_OWN_FILE = re.compile(r"frame-\d{6,}\.png|episode_\d{6,}\.npy")
+
+
+@dataclass(frozen=True)
+class DepthOptions:
+    """How depth is read and shown; RGB is not concerned.
+
+    Attributes:
+        unit: ``mm`` or ``m``.
+        codes: the stored samples as they are.
+        fields: of the quantiser, instead of those in ``info.json``.
+        invalid: read code 0 as a hole (``keep``) or as depth (``clip``); None: as ``info.json`` says.
+        colormap: draw pictures.
+        near_far: their range in metres; None: that of the frames.
+    """
+
+    unit: Unit = "mm"
+    codes: bool = False
+    fields: Mapping[str, Any] | None = None
+    invalid: Invalid | None = None
+    colormap: bool = False
+    near_far: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class FrameRange:
+    """``start:stop:step`` as Python has it, but it has to lie within the video.
+
+    Attributes:
+        start: the first frame, 0 or more.
+        stop: the frame after the last; None: to the end.
+        step: every so many frames, 1 or more.
+    """
+
+    start: int = 0
+    stop: int | None = None
+    step: int = 1
+
+    def within(self, count: int, where: str) -> range:
+        """Return the frames of a video that has so many.
+
+        Raises:
+            SourceError: there are fewer.
+        """
+        stop = count if self.stop is None else self.stop
+        if stop > count or self.start >= count:
+            asked = f"{self.start}:{'' if self.stop is None else self.stop}"
+            raise SourceError(f"{where}: has {count} frames (0:{count}), frames {asked} were asked for")
+        return range(self.start, stop, self.step)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Frames of one file that come into one folder, or into one array.
+
+    Attributes:
+        path: the file.
+        place: folder in the destination, ``.`` for itself.
+        first: where the episode's first frame is in the file.
+        frames: the chosen ones, counted from ``first``.
+    """
+
+    path: Path
+    place: str
+    first: int
+    frames: range
+
+
+@dataclass(frozen=True)
+class DecodePlan:
+    """What will be written where.
+
+    Attributes:
+        destination: the folder, or the ``.npy`` file.
+        frames: how many frames.
+    """
+
+    destination: Path
+    format: Format
+    depth: DepthOptions
+    overwrite: bool
+    programs: tuple[str | None, str | None]
+    cameras: tuple[tuple[_Part, ...], ...]
+    frames: int
+
+
+@dataclass(frozen=True)
+class DecodeSummary:
+    """What has been written.
+
+    Attributes:
+        destination: where.
+        files, frames, bytes: how many.
+        ranges: camera folder (or file) -> range of its colours in metres.
+    """
+
+    destination: Path
+    files: int
+    frames: int
+    bytes: int
+    ranges: dict[str, tuple[float, float]]
+
+
+def plan_decode(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    frames: FrameRange | None = None,
+    format: Format | None = None,
+    cameras: Sequence[str] | None = None,
+    episodes: Sequence[int] | None = None,
+    depth: DepthOptions | None = None,
+    overwrite: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+) -> DecodePlan:
+    """Look at the source, and check all that can be checked before the first frame is decoded.
+
+    Args:
+        source: a video file, or a LeRobot v3.0 video dataset.
+        destination: a folder to make, or a file ending in ``.npy`` for one video.
+        frames: which of each video or episode; None: all.
+        format: ``png`` (16-bit gray for depth) or ``npy``; None: by the destination's name.
+        cameras, episodes: of a dataset; None: all.
+        depth: how depth is read and shown.
+        overwrite: replace what an earlier run has written there.
+        ffmpeg, ffprobe: programs to use instead of those found.
+
+    Raises:
+        SourceError: no video, or fewer frames than asked for.
+        ConfigError: options that do not fit together or the source.
+        DestinationError: the destination is taken.
+    """
+    root, target, options = Path(source), Path(destination), depth or DepthOptions()
+    single = target.suffix.lower() == ".npy"
+    kind: Format = format or ("npy" if single else "png")
+    _check_format(kind, target, options, single=single, dataset=root.is_dir())
+    if options.near_far is not None:
+        DepthPicture(*options.near_far, 64)
+    _check_free(target, single=single, overwrite=overwrite)
+    chosen = frames or FrameRange()
+    plan = DecodePlan(target, kind, options, overwrite, (ffmpeg, ffprobe), (), 0)
+    parts: list[tuple[_Part, ...]] = []
+    depth_streams = []
+    if not root.is_dir():
+        if cameras is not None or episodes is not None:
+            raise ConfigError(f"{root} is one file; cameras and episodes are chosen of a dataset")
+        with _opened(root, plan) as reader:
+            depth_streams.append(reader.is_depth)
+            parts.append((_Part(root, ".", 0, chosen.within(len(reader), str(root))),))
+    else:
+        if not (root / "meta/info.json").is_file():
+            raise SourceError(f"{root}: is neither a video file nor a LeRobot dataset (no meta/info.json)")
+        by_camera: dict[str, list[_Part]] = {}
+        readers: dict[Path, VideoReader] = {}
+        for video in episode_videos(root, cameras=cameras, episodes=episodes):
+            if video.path not in readers:
+                readers[video.path] = _opened(video.path, plan)
+            reader = readers[video.path]
+            name = camera_name(video.camera)
+            where = f"{root}: episode {video.episode} of {name}"
+            first = reader.index_at(video.start)
+            if first + video.frames > len(reader):
+                raise SourceError(
+                    f"{where} has {video.frames} frames from {video.start:.3f} s on, but {video.path} ends "
+                    f"after {len(reader) - first}; the video is cut short"
+                )
+            place = f"{name}/episode_{video.episode:06d}"
+            part = _Part(video.path, place, first, chosen.within(video.frames, where))
+            by_camera.setdefault(name, []).append(part)
+            depth_streams.append(reader.is_depth)
+        parts = [tuple(found) for found in by_camera.values()]
+    if options.colormap and not any(depth_streams):
+        raise ConfigError(f"{root}: --colormap is for depth, and there is none among what was chosen")
+    if kind == "png" and not options.colormap and options.unit == "m" and any(depth_streams):
+        raise ConfigError(
+            "depth in metres is float32, which no PNG file holds: say --unit mm, or --format npy "
+            "(for one file: a name that ends in .npy)"
+        )
+    return replace(plan, cameras=tuple(parts), frames=sum(len(p.frames) for c in parts for p in c))
+
+
+def run_decode(plan: DecodePlan, *, on_frames: Callable[[int], None] | None = None) -> DecodeSummary:
+    """Write what a plan says. The destination appears when all of it is there, or not at all.
+
+    Args:
+        plan: from :func:`plan_decode`.
+        on_frames: called with the number of frames written so far.
+
+    Raises:
+        SourceError: a video is damaged; the text names the frame.
+        DestinationError: the destination has been taken in the meantime, or cannot be written.
+    """
+    told = on_frames or (lambda _: None)
+    done = 0
+    ranges: dict[str, tuple[float, float]] = {}
+    files: list[Path] = []
+    single = plan.destination.suffix.lower() == ".npy"
+    with _published(plan) as folder, _PngWriter() as pngs:
+        for parts in plan.cameras:
+            picture: DepthPicture | None = None
+            if plan.depth.colormap:
+                with _opened(parts[0].path, plan) as reader:
+                    is_depth, height = reader.is_depth, reader.height
+                if is_depth:
+                    near_far = plan.depth.near_far or _depths(parts, plan)
+                    picture = DepthPicture(*near_far, height)
+                    ranges[parts[0].place.partition("/")[0]] = near_far
+            for part in parts:
+                place = folder if single else folder / part.place
+                if plan.format == "npy":
+                    path = place if single else place.with_suffix(".npy")
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    frames = _counted(_frames(part, plan), len(part.frames), told, done)
+                    _save_array(path, frames, len(part.frames))
+                    files.append(path)
+                else:
+                    place.mkdir(parents=True, exist_ok=True)
+                    shown = _counted(_frames(part, plan), len(part.frames), told, done)
+                    for number, frame in zip(part.frames, shown, strict=True):
+                        path = place / f"frame-{number:06d}.png"
+                        pngs.save(path, frame, picture)
+                        files.append(path)
+                done += len(part.frames)
+        pngs.wait()
+        size = sum(path.stat().st_size for path in files)
+    return DecodeSummary(plan.destination, len(files), done, size, ranges)
+
+
+def _check_format(kind: Format, target: Path, depth: DepthOptions, *, single: bool, dataset: bool) -> None:
+    if kind == "png" and single:
+        raise ConfigError(f"{target}: PNG files come into a folder; give it a name without .npy")
+    if kind == "npy" and single and dataset:
+        raise ConfigError(f"{target}: a dataset comes into a folder: name one, and say --format npy")
+    if kind == "npy" and not single and not dataset:
+        raise ConfigError(f"{target}: the frames of one file are one array: give a name that ends in .npy")
+    if kind == "npy" and depth.colormap:
+        raise ConfigError("--colormap draws pictures, which are PNG files; leave out npy")
+    if depth.codes and (depth.colormap or depth.fields or depth.invalid or depth.unit == "m"):
+        raise ConfigError("--codes gives the stored samples, so no unit, colours or quantiser go with it")
+
+
+def _check_free(target: Path, *, single: bool, overwrite: bool) -> None:
+    if single:
+        if target.is_dir() or (target.exists() and not overwrite):
+            raise DestinationError(f"{target} exists; choose another name, or say --overwrite")
+        return
+    if overwrite and target.is_dir() and not target.is_symlink():
+        foreign = next(
+            (p for p in target.rglob("*") if not p.is_dir() and not _OWN_FILE.fullmatch(p.name)), None
+        )
+        if foreign is not None:
+            raise DestinationError(
+                f"{target} holds {foreign.relative_to(target)}, which no decode has written, and is not "
+                "overwritten; choose another name"
+            )
+        return
+    try:
+        check_destination(target)
+    except DestinationError as error:
+        how = "; or say --overwrite" if target.is_dir() and not target.is_symlink() else ""
+        raise DestinationError(f"{error}{how}") from None
+
+
+@contextlib.contextmanager
+def _published(plan: DecodePlan) -> Iterator[Path]:
+    """Give a hidden place beside the destination to write to, and move it into place when all is there."""
+    target = Path(os.path.abspath(plan.destination))  # noqa: PTH100 - symbolic links stay as they are
+    made = [parent for parent in target.parents if not parent.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix.lower() == ".npy":
+            with published(target) as temporary:
+                yield temporary
+                _check_free(target, single=True, overwrite=plan.overwrite)
+        else:
+            with _published_folder(target, overwrite=plan.overwrite) as temporary:
+                yield temporary
+    except BaseException:
+        for parent in made:
+            with contextlib.suppress(OSError):  # those that hold something by now stay
+                parent.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _published_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    mark = uuid.uuid4().hex[:8]
+    temporary, old = (target.with_name(f".{target.name[:40]}.{mark}.{end}") for end in ("partial", "old"))
+    try:
+        temporary.mkdir()
+        yield temporary
+        _check_free(target, single=False, overwrite=overwrite)
+        if target.is_dir():
+            target.replace(old)
+        try:
+            temporary.replace(target)
+        except BaseException:
+            if old.exists():
+                old.replace(target)
+            raise
+    finally:
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _opened(path: Path, plan: DecodePlan) -> VideoReader:
+    """A reader of one file, with the quantiser the options ask for."""
+    options = plan.depth
+    ffmpeg, ffprobe = plan.programs
+    raw = VideoReader(path, depth=False, ffmpeg=ffmpeg, ffprobe=ffprobe)
+    if options.codes or raw.info.pix_fmt != "gray12le":
+        if not raw.is_depth or options.codes:
+            return raw
+        return VideoReader(path, depth_output_unit=_unit(options), ffmpeg=ffmpeg, ffprobe=ffprobe)
+    quantizer: DepthQuantizer | None = None
+    if options.fields:
+        base = _stored_or_default(path)
+        quantizer = replace(base, **options.fields)
+    elif options.invalid is not None:
+        quantizer = stored_quantizer(path)
+    if quantizer is not None and options.invalid is not None:
+        quantizer = replace(quantizer, invalid=options.invalid)
+    return VideoReader(
+        path, depth=quantizer, depth_output_unit=_unit(options), ffmpeg=ffmpeg, ffprobe=ffprobe
+    )
+
+
+def _unit(options: DepthOptions) -> Unit:
+    return "mm" if options.colormap else options.unit
+
+
+def _stored_or_default(path: Path) -> DepthQuantizer:
+    try:
+        return stored_quantizer(path) or DepthQuantizer()
+    except SourceError:  # which says to give the quantiser, as is done
+        return DepthQuantizer()
+
+
+def _frames(part: _Part, plan: DecodePlan) -> Iterator[npt.NDArray[Any]]:
+    chosen = part.frames
+    with _opened(part.path, plan) as reader:
+        yield from reader.each(slice(part.first + chosen.start, part.first + chosen.stop, chosen.step))
+
+
+def _counted(
+    frames: Iterator[npt.NDArray[Any]], count: int, told: Callable[[int], None], done: int
+) -> Iterator[npt.NDArray[Any]]:
+    for number, frame in enumerate(frames, 1):
+        yield frame
+        told(done + number)
+
+
+def _depths(parts: Sequence[_Part], plan: DecodePlan) -> tuple[float, float]:
+    """The range of a camera's chosen frames, which are decoded for it once more."""
+    with _opened(parts[0].path, plan) as reader:
+        histogram = DepthHistogram(reader.quantizer)
+    for part in parts:
+        for frame in _frames(part, plan):
+            histogram.add(frame)
+    return histogram.range()
+
+
+def _save_array(path: Path, frames: Iterator[npt.NDArray[Any]], count: int) -> None:
+    """Write ``(N, ...)`` as one ``.npy`` file, a frame at a time."""
+    with path.open("wb") as file:
+        for number, frame in enumerate(frames):
+            if number == 0:
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(frame.dtype),
+                    "fortran_order": False,
+                    "shape": (count, *frame.shape),
+                }
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(frame.data)
+
+
+class _PngWriter:
+    """Compresses PNG files in as many threads as there are cores; few frames wait in memory."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="ffenc-png")
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> _PngWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def save(self, path: Path, frame: npt.NDArray[Any], picture: DepthPicture | None) -> None:
+        while len(self._waiting) > 2 * cores():
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(_draw_and_save, path, frame, picture))
+
+    def wait(self) -> None:
+        while self._waiting:
+            self._waiting.popleft().result()
+
+
+def _draw_and_save(path: Path, frame: npt.NDArray[Any], picture: DepthPicture | None) -> None:
+    save_png(path, frame if picture is None else picture.draw(frame))
