@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import queue
 import re
 import select
 import signal
@@ -14,9 +15,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import IO
 
 from ffenc.errors import Cancelled, FfmpegError, ToolchainError
@@ -276,21 +276,77 @@ class FfmpegProcess:
                 self._on_frames(int(progress[2]))
 
 
+class _Start:
+    """One program to be started, and who waits for it."""
+
+    def __init__(self, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+        self._start = start
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._abandoned = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            process = self._start()
+        except BaseException as error:
+            self._error = error
+        else:
+            with self._lock:
+                self._process = process
+                if self._abandoned:
+                    _end_unused(process)
+        self._done.set()
+
+    def wait(self) -> subprocess.Popen[bytes]:
+        try:
+            self._done.wait()
+        except BaseException:  # Ctrl-C: nobody will use the program
+            with self._lock:
+                self._abandoned = True
+                if self._process is not None:
+                    _end_unused(self._process)
+            raise
+        if self._error is not None:
+            raise self._error
+        assert self._process is not None
+        return self._process
+
+
+def _end_unused(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
 @lru_cache
-def _starter() -> ThreadPoolExecutor:
+def _starts() -> queue.SimpleQueue[_Start]:
     # The kernel takes the death of the thread that started a program for the death of its parent, so all
-    # are started by one thread that lives as long as the interpreter.
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="ffenc-start")
+    # are started by one thread that lives as long as the interpreter. Not an executor's: a signal that comes
+    # while one makes its thread leaves a thread that is waited for without end when the program exits.
+    starts: queue.SimpleQueue[_Start] = queue.SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            starts.get().run()
+
+    threading.Thread(target=serve, name="ffenc-start", daemon=True).start()
+    return starts
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_starter.cache_clear)
+    os.register_at_fork(after_in_child=_starts.cache_clear)
 
 
 def _start(
     command: Sequence[str], cancellation: Cancellation, *, stdin: bool, stdout: bool
 ) -> subprocess.Popen[bytes]:
-    return _starter().submit(_start_here, command, cancellation, stdin, stdout).result()
+    request = _Start(partial(_start_here, command, cancellation, stdin, stdout))
+    _starts().put(request)
+    return request.wait()
 
 
 def _start_here(

@@ -135,3 +135,52 @@ time.sleep(60)
 def test_a_program_that_does_not_exist_is_named() -> None:
     with pytest.raises(ToolchainError, match="/nonexistent/ffmpeg cannot be started"):
         run_asked(["/nonexistent/ffmpeg"])
+
+
+def test_a_signal_while_a_program_starts_leaves_none_behind(
+    toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come before the program that was asked for is there."""
+    from ffenc.ffmpeg import process as starting
+
+    original = starting._start_here
+
+    def slowly(*arguments: object) -> object:
+        time.sleep(0.3)
+        return original(*arguments)  # type: ignore[arg-type]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(starting, "_start_here", slowly)
+    before = signal.signal(signal.SIGALRM, interrupted)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            FfmpegProcess(copying(toolchain, "-f", "null", "-"))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        if not [c for c in psutil.Process().children() if "ffmpeg" in c.name()]:
+            break
+    time.sleep(0.5)
+    assert not [c for c in psutil.Process().children() if "ffmpeg" in c.name()]
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_a_signal_at_any_moment_of_the_first_start_ends_the_interpreter(moment: int) -> None:
+    script = f"""
+import signal, sys
+from ffenc.ffmpeg.process import run_asked
+def interrupted(*_): raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupted)
+try:
+    signal.setitimer(signal.ITIMER_REAL, {(moment + 1) * 1.5e-4})
+    run_asked(["sleep", "60"])
+except KeyboardInterrupt:
+    sys.exit(3)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=False, timeout=20, capture_output=True)
+    assert ended.returncode == 3, ended.stderr
