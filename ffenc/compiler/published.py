@@ -332,10 +332,10 @@ def check_options(
     if not encoder.options and not encoder.pixel_formats:
         return
     if encoder.pixel_formats and pix_fmt not in encoder.pixel_formats:
-        question = _question(pix_fmt, encoder.pixel_formats)
+        # No nearest one is offered: beside 12 bits of gray that would be 8.
         raise ConfigError(
-            f"pix_fmt={pix_fmt!r} is not one {encoder.name} takes{question or ';'}"
-            f" {'Accepted' if question else 'accepted'}: {_listed(encoder.pixel_formats)}"
+            f"pix_fmt={pix_fmt!r} is not one {encoder.name} takes in this FFmpeg; "
+            f"accepted: {_listed(encoder.pixel_formats)}"
         )
     for key, value in options.items():
         name = key.split(":", 1)[0]

@@ -130,7 +130,10 @@ def _refusal(
 ) -> FfencError:
     """What every program said of the one encoder that was asked for, or of the last resort of ``auto``."""
     if all(isinstance(error, ConfigError) for error in errors):
-        return errors[0]
+        # An x265 may be built for 8 bits alone.
+        bits = pixel_format(config.pix_fmt).bits > 8 and "in this FFmpeg" in str(errors[0])
+        full = any(p.toolchain.origin == "imageio-ffmpeg" for p in passed)
+        return ConfigError(f"{errors[0]}\nfor a fuller one: {HOW_TO_GET}") if bits and not full else errors[0]
     told = "\n".join(f"  {p.toolchain}: {p.reason}" for p in passed)
     command = next((f"\n{error}" for error in errors if isinstance(error, FfmpegError)), "")
     lacks = all(_LACKS.search(p.reason) for p in passed)

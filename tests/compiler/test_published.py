@@ -245,7 +245,7 @@ def test_a_fraction_for_a_whole_number_is_refused_because_ffmpeg_rounds_it(name:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_foreign_pixel_format_is_refused_because_ffmpeg_changes_it(name: str) -> None:
     assert refusal(name, "libsvtav1", {}, "yuv444p") == (
-        "pix_fmt='yuv444p' is not one libsvtav1 takes; did you mean 'yuv420p'? Accepted: yuv420p, yuv420p10le"
+        "pix_fmt='yuv444p' is not one libsvtav1 takes in this FFmpeg; accepted: yuv420p, yuv420p10le"
     )
     changed = subprocess.run(
         [program(name), "-hide_banner", "-f", "lavfi", "-i", "testsrc=s=320x240", "-frames:v", "1"]
