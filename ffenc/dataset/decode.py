@@ -22,9 +22,11 @@ from ffenc.dataset.staging import check_destination
 from ffenc.dataset.videos import episode_videos
 from ffenc.errors import ConfigError, DestinationError, SourceError
 from ffenc.ffmpeg.machine import cores
+from ffenc.ffmpeg.probe import probe
+from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.frames.depth import DepthQuantizer, Invalid, Unit
 from ffenc.frames.encode import published
-from ffenc.frames.home import stored_quantizer
+from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.pictures import DepthHistogram, DepthPicture, save_png
 from ffenc.frames.reader import VideoReader
 
@@ -184,23 +186,21 @@ def plan_decode(
         if not (root / "meta/info.json").is_file():
             raise SourceError(f"{root}: is neither a video file nor a LeRobot dataset (no meta/info.json)")
         by_camera: dict[str, list[_Part]] = {}
-        readers: dict[Path, VideoReader] = {}
-        for video in episode_videos(root, cameras=cameras, episodes=episodes):
-            if video.path not in readers:
-                readers[video.path] = _opened(video.path, plan)
-            reader = readers[video.path]
-            name = camera_name(video.camera)
-            where = f"{root}: episode {video.episode} of {name}"
-            first = reader.index_at(video.start)
-            if first + video.frames > len(reader):
-                raise SourceError(
-                    f"{where} has {video.frames} frames from {video.start:.3f} s on, but {video.path} ends "
-                    f"after {len(reader) - first}; the video is cut short"
-                )
-            place = f"{name}/episode_{video.episode:06d}"
-            part = _Part(video.path, place, first, chosen.within(video.frames, where))
-            by_camera.setdefault(name, []).append(part)
-            depth_streams.append(reader.is_depth)
+        with _Readers(plan) as readers:
+            for video in episode_videos(root, cameras=cameras, episodes=episodes):
+                reader = readers.of(video.path)
+                name = camera_name(video.camera)
+                where = f"{root}: episode {video.episode} of {name}"
+                first = reader.index_at(video.start)
+                if first + video.frames > len(reader):
+                    raise SourceError(
+                        f"{where} has {video.frames} frames from {video.start:.3f} s on, but "
+                        f"{video.path} ends after {len(reader) - first}; the video is cut short"
+                    )
+                place = f"{name}/episode_{video.episode:06d}"
+                part = _Part(video.path, place, first, chosen.within(video.frames, where))
+                by_camera.setdefault(name, []).append(part)
+                depth_streams.append(reader.is_depth)
         parts = [tuple(found) for found in by_camera.values()]
     if options.colormap and not any(depth_streams):
         raise ConfigError(f"{root}: --colormap is for depth, and there is none among what was chosen")
@@ -228,27 +228,26 @@ def run_decode(plan: DecodePlan, *, on_frames: Callable[[int], None] | None = No
     ranges: dict[str, tuple[float, float]] = {}
     files: list[Path] = []
     single = plan.destination.suffix.lower() == ".npy"
-    with _published(plan) as folder, _PngWriter() as pngs:
+    with _published(plan) as folder, _PngWriter() as pngs, _Readers(plan) as readers:
         for parts in plan.cameras:
             picture: DepthPicture | None = None
             if plan.depth.colormap:
-                with _opened(parts[0].path, plan) as reader:
-                    is_depth, height = reader.is_depth, reader.height
-                if is_depth:
-                    near_far = plan.depth.near_far or _depths(parts, plan)
-                    picture = DepthPicture(*near_far, height)
+                reader = readers.of(parts[0].path)
+                if reader.is_depth:
+                    near_far = plan.depth.near_far or _depths(parts, readers)
+                    picture = DepthPicture(*near_far, reader.height)
                     ranges[parts[0].place.partition("/")[0]] = near_far
             for part in parts:
                 place = folder if single else folder / part.place
                 if plan.format == "npy":
                     path = place if single else place.with_suffix(".npy")
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    frames = _counted(_frames(part, plan), len(part.frames), told, done)
+                    frames = _counted(readers.frames(part), told, done)
                     _save_array(path, frames, len(part.frames))
                     files.append(path)
                 else:
                     place.mkdir(parents=True, exist_ok=True)
-                    shown = _counted(_frames(part, plan), len(part.frames), told, done)
+                    shown = _counted(readers.frames(part), told, done)
                     for number, frame in zip(part.frames, shown, strict=True):
                         path = place / f"frame-{number:06d}.png"
                         pngs.save(path, frame, picture)
@@ -340,22 +339,15 @@ def _opened(path: Path, plan: DecodePlan) -> VideoReader:
     """A reader of one file, with the quantiser the options ask for."""
     options = plan.depth
     ffmpeg, ffprobe = plan.programs
-    raw = VideoReader(path, depth=False, ffmpeg=ffmpeg, ffprobe=ffprobe)
-    if options.codes or raw.info.pix_fmt != "gray12le":
-        if not raw.is_depth or options.codes:
-            return raw
-        return VideoReader(path, depth_output_unit=_unit(options), ffmpeg=ffmpeg, ffprobe=ffprobe)
-    quantizer: DepthQuantizer | None = None
-    if options.fields:
-        base = _stored_or_default(path)
-        quantizer = replace(base, **options.fields)
-    elif options.invalid is not None:
-        quantizer = stored_quantizer(path)
-    if quantizer is not None and options.invalid is not None:
-        quantizer = replace(quantizer, invalid=options.invalid)
-    return VideoReader(
-        path, depth=quantizer, depth_output_unit=_unit(options), ffmpeg=ffmpeg, ffprobe=ffprobe
-    )
+    stored = probe(path, ffprobe=find_ffprobe(ffprobe)).pix_fmt
+    depth: DepthQuantizer | Literal[False] | None = False if options.codes else None
+    if stored == "gray12le" and not options.codes and (options.fields or options.invalid):
+        quantizer = _stored_or_default(path) if options.fields else stored_quantizer(path)
+        changes = dict(options.fields or {})
+        if options.invalid is not None:
+            changes["invalid"] = options.invalid
+        depth = replace(quantizer, **changes) if quantizer is not None else None
+    return VideoReader(path, depth=depth, depth_output_unit=_unit(options), ffmpeg=ffmpeg, ffprobe=ffprobe)
 
 
 def _unit(options: DepthOptions) -> Unit:
@@ -369,26 +361,47 @@ def _stored_or_default(path: Path) -> DepthQuantizer:
         return DepthQuantizer()
 
 
-def _frames(part: _Part, plan: DecodePlan) -> Iterator[npt.NDArray[Any]]:
-    chosen = part.frames
-    with _opened(part.path, plan) as reader:
-        yield from reader.each(slice(part.first + chosen.start, part.first + chosen.stop, chosen.step))
+class _Readers:
+    """Opens a file once for all its episodes: listing the times of a long one takes a while."""
+
+    def __init__(self, plan: DecodePlan) -> None:
+        self._plan = plan
+        self._reader: VideoReader | None = None
+
+    def __enter__(self) -> _Readers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+    def of(self, path: Path) -> VideoReader:
+        if self._reader is None or self._reader.path != path:
+            self.__exit__()
+            self._reader = _opened(path, self._plan)
+        return self._reader
+
+    def frames(self, part: _Part) -> Iterator[npt.NDArray[Any]]:
+        """Yield a part's chosen frames."""
+        chosen = part.frames
+        return self.of(part.path).each(
+            slice(part.first + chosen.start, part.first + chosen.stop, chosen.step)
+        )
 
 
 def _counted(
-    frames: Iterator[npt.NDArray[Any]], count: int, told: Callable[[int], None], done: int
+    frames: Iterator[npt.NDArray[Any]], told: Callable[[int], None], done: int
 ) -> Iterator[npt.NDArray[Any]]:
     for number, frame in enumerate(frames, 1):
         yield frame
         told(done + number)
 
 
-def _depths(parts: Sequence[_Part], plan: DecodePlan) -> tuple[float, float]:
+def _depths(parts: Sequence[_Part], readers: _Readers) -> tuple[float, float]:
     """The range of a camera's chosen frames, which are decoded for it once more."""
-    with _opened(parts[0].path, plan) as reader:
-        histogram = DepthHistogram(reader.quantizer)
+    histogram = DepthHistogram(readers.of(parts[0].path).quantizer)
     for part in parts:
-        for frame in _frames(part, plan):
+        for frame in readers.frames(part):
             histogram.add(frame)
     return histogram.range()
 

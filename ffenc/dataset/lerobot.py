@@ -20,6 +20,7 @@ from ffenc.dataset.source import DATA_PATH, Camera, Episode, check_key
 from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.images import read_header
+from ffenc.frames.info_json import read_json
 from ffenc.frames.parquet import ParquetImages, RowRange
 
 ROWS_A_BATCH = 1000
@@ -443,18 +444,3 @@ def _check_metadata(path: Path, schema: pa.Schema) -> None:
             known = False
         if not known:
             raise SourceError(f"{path}: its schema metadata {key.decode()!r} cannot be read")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        SourceError: there is none; the text names the file.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise SourceError(f"{path}: is not a JSON object")
-    return content

@@ -19,7 +19,7 @@ from ffenc.codecs.table import codec_for
 from ffenc.config.framerate import fps_number, parse_fps
 from ffenc.config.preset import KeyPath, RobotPreset, chosen_cameras, load_preset
 from ffenc.dataset.info_block import info_block
-from ffenc.dataset.lerobot import LeRobotImages, read_json
+from ffenc.dataset.lerobot import LeRobotImages
 from ffenc.dataset.lerobot_v21 import LeRobotImagesV21
 from ffenc.dataset.png_tree import PngTree
 from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode
@@ -35,6 +35,7 @@ from ffenc.frames.depth_images import DepthSamples, DepthStatistics
 from ffenc.frames.encode import encode_frames, first_frames, frame_format, published, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
+from ffenc.frames.info_json import read_json
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -13,19 +12,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.config.framerate import parse_fps
-from ffenc.dataset.lerobot import features_of, read_json
+from ffenc.dataset.lerobot import features_of
 from ffenc.dataset.lerobot_v21 import LeRobotImagesV21, read_lines
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
+from ffenc.frames.info_json import path_pattern, read_json
 from ffenc.frames.parquet import RowRange, read_images
 
 # Parquet files whose footers are read; the others are taken to be like these.
 SAMPLED_FILES = 50
 _VIDEO_PATH_V21 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 _SETTINGS = ("crf", "g", "preset", "fast_decode", "extra_options")
-_DEPTH_SETTINGS = ("depth_min", "depth_max", "shift", "use_log", "invalid")
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,7 @@ def report_dataset(root: str | Path) -> DatasetReport:
                 key=key,
                 kind=feature["dtype"],
                 **(_image_fields(key, own, files.data) if image else _video_fields(feature, own)),
-                settings={
-                    n: own[f"video.{n}"] for n in (*_SETTINGS, *_DEPTH_SETTINGS) if f"video.{n}" in own
-                },
+                settings={n: own[f"video.{n}"] for n in (*_SETTINGS, *DEPTH_FIELDS) if f"video.{n}" in own},
                 encoder=own["video.encoder"] if isinstance(own.get("video.encoder"), dict) else {},
                 files=len(files.data if image else files.videos[key]),
                 bytes=held,
@@ -196,7 +194,7 @@ class _Files:
 
     def __post_init__(self) -> None:
         self.videos = {key: [] for key in self.cameras}
-        data, video = _pattern(self.data_path), _pattern(self.video_path)
+        data, video = path_pattern(self.data_path), path_pattern(self.video_path)
         for place, size in _walk(str(self.root), ""):
             self.count += 1
             self.bytes += size
@@ -207,21 +205,6 @@ class _Files:
             if match and match.groupdict().get("video_key") in self.videos:
                 self.videos[match["video_key"]].append((self.root / place, size))
         self.data.sort()
-
-
-def _pattern(template: str) -> re.Pattern[str]:
-    """What paths of a template look like."""
-    known: set[str] = set()
-    parts = []
-    for part in re.split(r"(\{[^}]*\})", template):
-        if not part.startswith("{"):
-            parts.append(re.escape(part))
-        elif re.match(r"\{video_key\b", part) and "video_key" not in known:
-            known.add("video_key")
-            parts.append("(?P<video_key>[^/]+)")
-        else:
-            parts.append(r"\d+" if ":" in part else "[^/]+")
-    return re.compile("".join(parts))
 
 
 def _walk(folder: str, place: str) -> Iterator[tuple[str, int]]:

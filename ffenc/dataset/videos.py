@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ffenc.config.preset import chosen_cameras
 from ffenc.dataset.source import check_key
 from ffenc.errors import SourceError
-from ffenc.frames.home import read_info
+from ffenc.frames.info_json import read_info
 
 
 @dataclass(frozen=True)

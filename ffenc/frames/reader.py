@@ -32,7 +32,7 @@ from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
 from ffenc.frames.depth import DepthQuantizer, Unit
-from ffenc.frames.home import stored_quantizer
+from ffenc.frames.info_json import stored_quantizer
 
 _log = logging.getLogger("ffenc")
 

@@ -13,6 +13,40 @@ from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.depth import DepthQuantizer
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        SourceError: there is none; the text names the file.
+    """
+    content = _loaded(path)
+    if not isinstance(content, dict):
+        raise SourceError(f"{path}: is not a JSON object")
+    return content
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from None
+
+
+def path_pattern(template: str) -> re.Pattern[str]:
+    """Return what paths of a template of info.json look like; the camera is the group ``video_key``."""
+    known: set[str] = set()
+    parts = []
+    for part in re.split(r"(\{[^}]*\})", template):
+        if not part.startswith("{"):
+            parts.append(re.escape(part))
+        elif re.match(r"\{video_key\b", part) and "video_key" not in known:
+            known.add("video_key")
+            parts.append("(?P<video_key>[^/]+)")
+        else:
+            parts.append(r"\d+" if ":" in part else "[^/]+")
+    return re.compile("".join(parts))
+
+
 def read_info(root: Path) -> dict[str, Any]:
     """Return a dataset's ``meta/info.json``.
 
@@ -20,10 +54,7 @@ def read_info(root: Path) -> dict[str, Any]:
         SourceError: it cannot be read, or is not an object with features that are objects.
     """
     path = root / "meta/info.json"
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from None
+    info = _loaded(path)
     features = info.get("features") if isinstance(info, dict) else None
     if not isinstance(features, dict) or not all(
         isinstance(feature, dict) and isinstance(feature.get("info") or {}, dict)
@@ -74,21 +105,11 @@ def _of_feature(root: Path, place: str) -> DepthQuantizer:
     info = read_info(root)
     where = root / "meta/info.json"
     template = str(info.get("video_path") or "")
-    parts = re.split(r"(\{[^{}]*\})", template)
-    pattern = "".join(
-        (r"(?P<key>[^/]+)" if part.startswith("{video_key") else r"\d+")
-        if part.startswith("{")
-        else re.escape(part)
-        for part in parts
-    )
-    try:
-        match = re.fullmatch(pattern, place)
-    except re.error:
-        raise SourceError(f"{where}: video_path {template!r} is not a path template") from None
-    if match is None or match.groupdict().get("key") not in info["features"]:
+    match = path_pattern(template).fullmatch(place)
+    if match is None or match.groupdict().get("video_key") not in info["features"]:
         raise SourceError(
             f"{where} has no feature whose video is {place}, so the depth quantiser is not known; give "
             "depth=DepthQuantizer(...), or depth=False for the stored codes"
         )
-    key = match["key"]
+    key = match["video_key"]
     return block_quantizer(info["features"][key].get("info") or {}, f"{where}: {key}")
