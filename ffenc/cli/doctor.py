@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -96,34 +97,37 @@ def command(
     if robot is not None:
         _check_cameras(preset, robot)
     width, height = size or _first_size(robot)
-    programs = find_programs("ffmpeg", ffmpeg)
-    probes = find_programs("ffprobe", ffprobe)
-    missing = ""
-    found: list[Toolchain] = []
-    encoders: list[Surveyed] = []
-    verdict: PresetVerdict | None = None
+    findings = _Findings(
+        programs=find_programs("ffmpeg", ffmpeg),
+        probes=find_programs("ffprobe", ffprobe),
+        size=(width, height),
+        robot=robot,
+    )
     try:
-        found = toolchains(ffmpeg, ffprobe)
+        findings.found = toolchains(ffmpeg, ffprobe)
     except ToolchainError as error:
-        missing = f"nothing can be encoded: {error}"
+        findings.missing = f"nothing can be encoded: {error}"
     else:
         with _steps() as on_step:
-            encoders = survey(found, width=width, height=height, seconds=min(seconds, 1.0), on_step=on_step)
+            findings.encoders = survey(
+                findings.found, width=width, height=height, seconds=min(seconds, 1.0), on_step=on_step
+            )
             if robot is not None:
-                hardware = [row.vcodec for row in encoders if row.runs and _is_advised(row.vcodec)]
-                verdict = check_preset(
-                    robot, toolchains=found, hardware=hardware, seconds=seconds, on_step=on_step
+                hardware = [row.vcodec for row in findings.encoders if row.runs and _is_advised(row.vcodec)]
+                findings.verdict = check_preset(
+                    robot, toolchains=findings.found, hardware=hardware, seconds=seconds, on_step=on_step
                 )
-        cameras = verdict.cameras if verdict is not None else []
-        if not any(row.runs for row in encoders) and not any(camera.encoding for camera in cameras):
-            missing = f"nothing can be encoded: no encoder runs; {HOW_TO_GET}"
+        cameras = findings.verdict.cameras if findings.verdict is not None else []
+        if not any(row.runs for row in findings.encoders) and not any(camera.encoding for camera in cameras):
+            findings.missing = f"nothing can be encoded: no encoder runs; {HOW_TO_GET}"
     if as_json:
-        print_json(_fields(programs, probes, found, encoders, (width, height), robot, verdict, missing))
+        print_json(_fields(findings))
     else:
-        _show(programs, probes, found, encoders, (width, height), robot, verdict)
-        if missing:
-            click.echo(f"ffenc: {missing}", err=True)
-    sys.exit(1 if missing or (verdict is not None and not verdict.keeps_up) else 0)
+        _show(findings)
+        if findings.missing:
+            click.echo(f"ffenc: {findings.missing}", err=True)
+    keeps_up = findings.verdict is None or findings.verdict.keeps_up
+    sys.exit(1 if findings.missing or not keeps_up else 0)
 
 
 def _first_size(robot: RobotPreset | None) -> tuple[int, int]:
@@ -173,23 +177,39 @@ def _table(*columns: str) -> Table:
     return report_table(*columns, numbers=("fps", "speed", "CPU"))
 
 
-def _show(
-    programs: Sequence[Program],
-    probes: Sequence[Program],
-    found: Sequence[Toolchain],
-    encoders: Sequence[Surveyed],
-    size: tuple[int, int],
-    robot: RobotPreset | None,
-    verdict: PresetVerdict | None,
-) -> None:
+@dataclass
+class _Findings:
+    """All that doctor has found.
+
+    Attributes:
+        programs, probes: every ffmpeg and ffprobe.
+        found: the usable ones, best first.
+        encoders: what was tried, at ``size``.
+        robot, verdict: the preset, and whether it can be recorded.
+        missing: why nothing can be encoded, "" where something can.
+    """
+
+    programs: Sequence[Program]
+    probes: Sequence[Program]
+    size: tuple[int, int]
+    robot: RobotPreset | None
+    found: Sequence[Toolchain] = ()
+    encoders: Sequence[Surveyed] = ()
+    verdict: PresetVerdict | None = None
+    missing: str = ""
+
+
+def _show(findings: _Findings) -> None:
+    programs, probes, encoders = findings.programs, findings.probes, findings.encoders
+    robot, verdict = findings.robot, findings.verdict
     if sys.stdout is None:  # closed: the exit status is the answer
         return
     console = report_console()
-    numbers = {one.ffmpeg: number for number, one in enumerate(found, 1)}
+    numbers = {one.ffmpeg: number for number, one in enumerate(findings.found, 1)}
     if programs or probes:
         console.print(_program_table(programs, probes, numbers))
     if encoders:
-        console.print(_encoder_table(encoders, numbers, size))
+        console.print(_encoder_table(encoders, numbers, findings.size))
         _print_reasons(console, _absent(encoders))
     if robot is not None and verdict is not None:
         console.print(_camera_table(robot, verdict.cameras))
@@ -329,16 +349,8 @@ def _flag(name: str, value: Any) -> str:
     return shlex.quote(f"{name}={'null' if value is None else value}")
 
 
-def _fields(
-    programs: Sequence[Program],
-    probes: Sequence[Program],
-    found: Sequence[Toolchain],
-    encoders: Sequence[Surveyed],
-    size: tuple[int, int],
-    robot: RobotPreset | None,
-    verdict: PresetVerdict | None,
-    missing: str,
-) -> dict[str, Any]:
+def _fields(findings: _Findings) -> dict[str, Any]:
+    found, robot, verdict = findings.found, findings.robot, findings.verdict
     order = [one.ffmpeg for one in found]
     used = (order[0], found[0].ffprobe) if found else ()
 
@@ -347,9 +359,9 @@ def _fields(
         return fields | {"fault": program.fault or None, "used": program.path in used}
 
     fields: dict[str, Any] = {
-        "ffmpeg": [program_fields(program) for program in programs],
-        "ffprobe": [program_fields(probe) for probe in probes],
-        "size": list(size),
+        "ffmpeg": [program_fields(program) for program in findings.programs],
+        "ffprobe": [program_fields(probe) for probe in findings.probes],
+        "size": list(findings.size),
         "encoders": [
             {
                 "vcodec": row.vcodec,
@@ -362,9 +374,9 @@ def _fields(
                 "fps": round(row.fps, 1) if row.fps is not None else None,
                 "reason": row.reason or None,
             }
-            for row in encoders
+            for row in findings.encoders
         ],
-        "error": missing or None,
+        "error": findings.missing or None,
     }
     if robot is not None:
         fields["preset"] = robot.name

@@ -1,4 +1,4 @@
-"""The LeRobot dataset that a video file belongs to, and what its ``info.json`` says of the file."""
+"""A dataset's ``info.json``: reading it, its path templates, and what it says of the depth in a file."""
 
 from __future__ import annotations
 
