@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from ffenc.compiler.command import compile_command
     from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
     from ffenc.config.preset import RobotPreset, load_preset
-    from ffenc.dataset.reencode import ReencodeSummary, plan_reencode, reencode_dataset
+    from ffenc.dataset.job import JobPlan, JobSummary, run_plan
+    from ffenc.dataset.reencode import plan_reencode, reencode_dataset
     from ffenc.errors import (
         ConfigError,
         DestinationError,
@@ -35,7 +36,9 @@ _HOME = {
     "VideoEncoderConfig": "ffenc.config.encoder",
     "RobotPreset": "ffenc.config.preset",
     "load_preset": "ffenc.config.preset",
-    "ReencodeSummary": "ffenc.dataset.reencode",
+    "JobPlan": "ffenc.dataset.job",
+    "JobSummary": "ffenc.dataset.job",
+    "run_plan": "ffenc.dataset.job",
     "plan_reencode": "ffenc.dataset.reencode",
     "reencode_dataset": "ffenc.dataset.reencode",
     "ConfigError": "ffenc.errors",
@@ -74,7 +77,9 @@ __all__ = [
     "probe",
     "quantize_depth",
     "reencode_dataset",
-    "ReencodeSummary",
+    "JobPlan",
+    "JobSummary",
+    "run_plan",
     "RobotPreset",
     "SourceError",
     "StreamInfo",

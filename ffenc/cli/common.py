@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from ffenc.dataset.job import JobSummary
+
 _WIDTH = 110  # where the output is not a terminal
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -156,3 +158,45 @@ def human_seconds(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def summary_fields(summary: JobSummary) -> dict[str, Any]:
+    """Return what a job did, for ``--json``."""
+    return {
+        "destination": str(summary.destination),
+        "episodes": summary.episodes,
+        "frames": summary.frames,
+        "source_bytes": summary.source_bytes,
+        "video_bytes": summary.video_bytes,
+        "ratio": round(summary.ratio, 3),
+        "seconds": round(summary.seconds, 3),
+        "frames_per_second": round(summary.frames / summary.seconds, 1),
+        "copied_episodes": summary.copied,
+        "resumed_encodes": summary.resumed,
+        "outdated_encodes": summary.outdated,
+        "cameras": summary.cameras,
+    }
+
+
+def print_summary(summary: JobSummary) -> None:
+    """Say what a job did."""
+    for key, camera in summary.cameras.items():
+        before, after = camera["source_bytes"], camera["video_bytes"]
+        encoder = "copied"
+        if camera["copied_episodes"] < summary.episodes:
+            encoder = f"{camera['encoder']['encoder']} {camera['encoder']['encoder_version']}".strip()
+        click.echo(
+            f"  {key}: {camera['codec']} {camera['pix_fmt']} ({encoder}), "
+            f"{human_bytes(before)} -> {human_bytes(after)}"
+        )
+    sizes = f"{human_bytes(summary.source_bytes)} -> {human_bytes(summary.video_bytes)}"
+    speed = f"{human_seconds(summary.seconds)} ({summary.frames / summary.seconds:.0f} frames/s)"
+    click.echo(
+        f"{summary.destination}: {summary.episodes} episodes, {summary.frames} frames, {sizes} "
+        f"({summary.ratio:.1f} times smaller) in {speed}, verified"
+        + (f"; {summary.resumed} encodes taken over" if summary.resumed else "")
+    )
+    if summary.outdated:
+        click.echo(
+            f"{summary.outdated} kept encodes did not fit (other settings, versions or frames), done anew"
+        )

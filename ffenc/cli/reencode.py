@@ -15,14 +15,16 @@ from ffenc.cli.common import (
     human_seconds,
     json_option,
     print_json,
+    print_summary,
     program_options,
     progress_bar,
+    summary_fields,
     thread_setting,
 )
 from ffenc.errors import DestinationError
 
 if TYPE_CHECKING:
-    from ffenc.dataset.reencode import ReencodePlan, ReencodeSummary
+    from ffenc.dataset.job import JobPlan
 
 
 _EPISODE_DIGITS = 7
@@ -62,6 +64,9 @@ class _Episodes(click.ParamType[Any]):
     type=click.IntRange(1),
     help="Threads an encoder may use [default: the cores' share].",
 )
+@click.option(
+    "--force", is_flag=True, help="Encode video anew that has these settings already; else it is copied."
+)
 @click.option("--resume", is_flag=True, help="Take up what an interrupted run has left.")
 @click.option(
     "--dry-run", is_flag=True, help="Say what would be done, with size and time from a short sample."
@@ -92,7 +97,8 @@ def command(
       ffenc reencode png_tree my_videos --fps 30 --task "pick up the cube"
       ffenc reencode my_images my_videos --dry-run
     """
-    from ffenc.dataset.reencode import plan_reencode, run_plan  # noqa: PLC0415 - keeps --help quick
+    from ffenc.dataset.job import run_plan  # noqa: PLC0415 - keeps --help quick
+    from ffenc.dataset.reencode import plan_reencode  # noqa: PLC0415
     from ffenc.dataset.staging import unfinished  # noqa: PLC0415
 
     plan = plan_reencode(
@@ -115,59 +121,23 @@ def command(
         if kept is not None:
             folder, count = kept
             click.echo(
-                f"ffenc: {count} of {len(plan.streams) * len(plan.episodes)} encodes are finished "
+                f"ffenc: {count} of {plan.encodes} encodes are finished "
                 f"and kept in {folder}: go on with --resume, or delete that folder",
                 err=True,
             )
         raise
     if as_json:
-        print_json(_summary_fields(summary))
+        print_json(summary_fields(summary))
     else:
-        _print_summary(summary)
+        print_summary(summary)
 
 
-def _summary_fields(summary: ReencodeSummary) -> dict[str, Any]:
-    return {
-        "destination": str(summary.destination),
-        "episodes": summary.episodes,
-        "frames": summary.frames,
-        "image_bytes": summary.image_bytes,
-        "video_bytes": summary.video_bytes,
-        "ratio": round(summary.ratio, 3),
-        "seconds": round(summary.seconds, 3),
-        "frames_per_second": round(summary.frames / summary.seconds, 1),
-        "resumed_encodes": summary.resumed,
-        "outdated_encodes": summary.outdated,
-        "cameras": summary.cameras,
-    }
-
-
-def _print_summary(summary: ReencodeSummary) -> None:
-    for key, camera in summary.cameras.items():
-        before, after = camera["image_bytes"], camera["video_bytes"]
-        encoder = f"{camera['encoder']['encoder']} {camera['encoder']['encoder_version']}".strip()
-        click.echo(
-            f"  {key}: {camera['codec']} {camera['pix_fmt']} ({encoder}), "
-            f"{human_bytes(before)} -> {human_bytes(after)}"
-        )
-    sizes = f"{human_bytes(summary.image_bytes)} -> {human_bytes(summary.video_bytes)}"
-    speed = f"{human_seconds(summary.seconds)} ({summary.frames / summary.seconds:.0f} frames/s)"
-    click.echo(
-        f"{summary.destination}: {summary.episodes} episodes, {summary.frames} frames, {sizes} "
-        f"({summary.ratio:.1f} times smaller) in {speed}, verified"
-        + (f"; {summary.resumed} encodes taken over" if summary.resumed else "")
-    )
-    if summary.outdated:
-        click.echo(
-            f"{summary.outdated} kept encodes did not fit (other settings, versions or frames), done anew"
-        )
-
-
-def _print_plan(plan: ReencodePlan, as_json: bool) -> None:
+def _print_plan(plan: JobPlan, as_json: bool) -> None:
     from ffenc.dataset.reencode import estimate  # noqa: PLC0415
+    from ffenc.ffmpeg.probe import StreamInfo  # noqa: PLC0415
 
     guess = estimate(plan)
-    before = sum(stream.image_bytes for stream in plan.streams)
+    before = sum(stream.source_bytes for stream in plan.streams)
     if as_json:
         print_json(
             {
@@ -175,7 +145,7 @@ def _print_plan(plan: ReencodePlan, as_json: bool) -> None:
                 "episodes": [episode.index for episode in plan.episodes],
                 "frames": plan.frames,
                 "workers": plan.workers,
-                "image_bytes": before,
+                "source_bytes": before,
                 "estimated_video_bytes": guess.video_bytes,
                 "estimated_seconds": round(guess.seconds, 1),
                 "commands": plan.commands(),
@@ -186,11 +156,12 @@ def _print_plan(plan: ReencodePlan, as_json: bool) -> None:
         f"{plan.destination} (not written): {len(plan.episodes)} episodes, {plan.frames} frames of "
         f"{len(plan.streams)} cameras, {plan.workers} at once"
     )
+    commands = plan.commands()
     for stream in plan.streams:
-        line = plan.commands()[stream.camera]
-        click.echo(
-            f"  {stream.camera}: {stream.header}, {human_bytes(stream.image_bytes)}\n    {shlex.join(line)}"
-        )
+        stored = stream.camera.stored
+        what = f"{stored.codec} {stored.pix_fmt}" if isinstance(stored, StreamInfo) else str(stored)
+        how = shlex.join(commands[stream.key]) if stream.key in commands else "copied, packet by packet"
+        click.echo(f"  {stream.key}: {what}, {human_bytes(stream.source_bytes)}\n    {how}")
     click.echo(
         f"about {human_bytes(before)} -> {human_bytes(guess.video_bytes)} in {human_seconds(guess.seconds)}, "
         f"from a sample of {guess.sampled_frames} frames"

@@ -67,6 +67,36 @@ class SampleTap:
     height: int
 
 
+@dataclass(frozen=True)
+class Excerpt:
+    """Some of a stream's frames, told by their times, so that no seek can give others.
+
+    Attributes:
+        spans: first and last tick of each series of frames, both included, ascending.
+        frames: how many frames that is; the program ends after them.
+        seek: seconds; the file is entered at the last key frame until there. None: at its start.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    frames: int
+    seek: Fraction | None = None
+
+
+@dataclass(frozen=True)
+class VideoInput:
+    """Frames of a video file, as what is encoded.
+
+    Attributes:
+        path: the file.
+        excerpt: which frames.
+        conversion: how its colours are read, see :func:`rgb_conversion`; None: depth, taken as it is.
+    """
+
+    path: str
+    excerpt: Excerpt
+    conversion: Mapping[str, str] | None
+
+
 def raw_format(config: VideoEncoderConfig) -> FrameFormat:
     """Return how a camera's raw frames go to its encoder: colours, or depth as codes or millimetres."""
     if not isinstance(config, DepthEncoderConfig):
@@ -106,12 +136,13 @@ def compile_command(
     fps: int | float | str | Fraction,
     output: str,
     frames: FrameFormat = "png",
+    video: VideoInput | None = None,
     encoder: str | None = None,
     encoder_threads: int | None = None,
     tap: SampleTap | None = None,
     program: str = "ffmpeg",
 ) -> list[str]:
-    """Compile the argument list that encodes frames from standard input into one MP4 file.
+    """Compile the argument list that encodes frames from standard input, or of a file, into one MP4 file.
 
     Args:
         config: the camera's encoder settings.
@@ -120,6 +151,8 @@ def compile_command(
         output: path of the result.
         frames: ``png`` or ``jpeg`` for encoded images back to back, ``rgb24`` for raw pixels, ``gray12le``
             or ``gray16le`` for raw depth, which is stored as it is.
+        video: the frames come from this file instead; ``frames`` then says only whether they are depth.
+            They are put on the grid of ``fps`` one after another, whatever their times were.
         encoder: what ``vcodec="auto"`` stands for on the machine that will run this.
         encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
         tap: also write sampled frames to standard output.
@@ -152,18 +185,27 @@ def compile_command(
     for text in options.warnings:
         warnings.warn(text, FfencWarning, stacklevel=2)
 
-    source = ffmpeg.input("pipe:0", **_input_options(frames, width, height, rate, encoder_threads))
+    conversion: Mapping[str, str] = {}
+    rate_options: dict[str, Any] = {}
+    if video is None:
+        source = ffmpeg.input("pipe:0", **_input_options(frames, width, height, rate, encoder_threads))
+    else:
+        source = _video_source(video, rate, encoder_threads)
+        conversion = video.conversion or {}
+        rate_options["enc_time_base"] = f"{rate.denominator}:{rate.numerator}"
+        rate_options["frames:v"] = video.excerpt.frames
     samples = None
     if tap is not None:
         split = source.filter_multi_output("split")
         source, samples = split[0], split[1]
-    video = _convert(source, codec, config, frames)
-    video = video.filter("hwupload") if codec.hwupload else video
+    converted = _convert(source, codec, config, frames, conversion)
+    converted = converted.filter("hwupload") if codec.hwupload else converted
     result = ffmpeg.output(
-        video,
+        converted,
         file_url(output),
         **CONTAINER_OPTIONS,
         **_time_base(rate),
+        **rate_options,
         **{"c:v": codec.encoder},
         **({"tag:v": codec.tag} if codec.tag else {}),
         **options.values,
@@ -192,21 +234,6 @@ def compile_samples(
     return _arguments(_raw_output(video, pixel_format(config.pix_fmt).stored), program)
 
 
-@dataclass(frozen=True)
-class Excerpt:
-    """Some of a stream's frames, told by their times, so that no seek can give others.
-
-    Attributes:
-        spans: first and last tick of each series of frames, both included, ascending.
-        frames: how many frames that is; the program ends after them.
-        seek: seconds; the file is entered at the last key frame until there. None: at its start.
-    """
-
-    spans: tuple[tuple[int, int], ...]
-    frames: int
-    seek: Fraction | None = None
-
-
 def rgb_conversion(pix_fmt: str, color_space: str | None, color_range: str | None) -> dict[str, str]:
     """Return how a stream's samples become RGB: options of FFmpeg's scale filter.
 
@@ -229,6 +256,7 @@ def compile_decode(
     pix_fmt: str | None = None,
     conversion: Mapping[str, str] | None = None,
     excerpt: Excerpt | None = None,
+    tap: SampleTap | None = None,
     lenient: bool = False,
     program: str = "ffmpeg",
 ) -> list[str]:
@@ -239,13 +267,40 @@ def compile_decode(
         pix_fmt: write the samples raw to standard output in this format; None: only decode.
         conversion: how they come into that format, see :func:`rgb_conversion`; None: they are in it.
         excerpt: the frames to take; None: all.
+        tap: of those, only samples.
         lenient: go on after a damaged frame, with one thread.
         program: the ffmpeg to run.
     """
-    entry: dict[str, Any] = {"noautorotate": None}
+    video, limit = _excerpted(path, excerpt, {"threads": 1} if lenient else {})
+    if tap is not None:
+        if excerpt is not None:
+            limit["frames:v"] = -(-excerpt.frames // tap.step)
+        video = _sampled(video, tap, conversion or {})
+    elif conversion is not None:
+        video = video.filter("scale", **conversion)
+    if pix_fmt is None:
+        result = ffmpeg.output(video, "-", f="null", fps_mode="passthrough", **limit)
+    else:
+        result = _raw_output(video, pix_fmt, **limit)
+    return _without_stop(_arguments(result, program)) if lenient else _arguments(result, program)
+
+
+def compile_frame_checksums(
+    path: str, *, pix_fmt: str, excerpt: Excerpt | None = None, program: str = "ffmpeg"
+) -> list[str]:
+    """Compile the argument list that writes the CRC-32 of every frame's samples to standard output.
+
+    Arguments as for :func:`compile_decode`.
+    """
+    video, limit = _excerpted(path, excerpt, {})
+    limit |= {"f": "framehash", "hash": "CRC32", "c:v": "rawvideo", "pix_fmt": pix_fmt}
+    return _arguments(ffmpeg.output(video, "pipe:1", fps_mode="passthrough", **limit), program)
+
+
+def _excerpted(path: str, excerpt: Excerpt | None, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A file's frames, or some of them, and the output options that end the program after them."""
+    entry: dict[str, Any] = {"noautorotate": None, **options}
     limit: dict[str, Any] = {}
-    if lenient:
-        entry["threads"] = 1
     if excerpt is not None:
         entry["copyts"] = None  # the frames' times stay the file's own, by which they are chosen
         limit["frames:v"] = excerpt.frames
@@ -253,13 +308,7 @@ def compile_decode(
     video = ffmpeg.input(file_url(path), **entry)["v:0"]
     if excerpt is not None:
         video = video.filter("select", _within(excerpt.spans))
-    if conversion is not None:
-        video = video.filter("scale", **conversion)
-    if pix_fmt is None:
-        result = ffmpeg.output(video, "-", f="null", fps_mode="passthrough", **limit)
-    else:
-        result = _raw_output(video, pix_fmt, **limit)
-    return _without_stop(_arguments(result, program)) if lenient else _arguments(result, program)
+    return video, limit
 
 
 def compile_frame_list(
@@ -342,11 +391,19 @@ def _memory_format(codec: Codec, config: VideoEncoderConfig) -> str:
     return codec.upload.get(name, name)
 
 
-def _convert(source: Any, codec: Codec, config: VideoEncoderConfig, frames: FrameFormat) -> Any:
+def _convert(
+    source: Any,
+    codec: Codec,
+    config: VideoEncoderConfig,
+    frames: FrameFormat,
+    conversion: Mapping[str, str] | None = None,
+) -> Any:
     """The filters that bring frames into the encoder's format and tag them with the conversion used."""
     fmt = pixel_format(config.pix_fmt)
-    if not fmt.rgb and not is_depth(frames):
-        source = source.filter("scale", **_RGB_TO_YUV)
+    if not is_depth(frames):
+        # Where matrix, range and format are the source's own, this changes nothing.
+        scaled = {**(conversion or {}), **({} if fmt.rgb else _RGB_TO_YUV)}
+        source = source.filter("scale", **scaled) if scaled else source
     video = source.filter("format", _memory_format(codec, config))
     if fmt.rgb:
         return video
@@ -361,14 +418,27 @@ def _time_base(rate: Fraction) -> dict[str, Any]:
     return {"video_track_timescale": rate.numerator, "movie_timescale": rate.numerator}
 
 
+def _video_source(video: VideoInput, rate: Fraction, threads: int | None) -> Any:
+    """A file's frames, picked by their times and put on the grid."""
+    source, _ = _excerpted(video.path, video.excerpt, {} if threads is None else {"threads": threads})
+    source = source.filter("settb", f"1/{rate.numerator}").filter("setpts", f"N*{rate.denominator}")
+    # Cameras have square pixels, and some containers say so where others say nothing: so that files of
+    # one dataset can be joined, none says it.
+    return source.filter("setsar", "0")
+
+
 def _tap_output(samples: Any, tap: SampleTap) -> Any:
-    picked = samples.filter("select", f"not(mod(n,{tap.step}))") if tap.step > 1 else samples
-    small = picked.filter("scale", tap.width, tap.height, flags="neighbor").filter("format", "rgb24")
-    return ffmpeg.output(small, "pipe:1", f="rawvideo", fps_mode="passthrough")
+    return ffmpeg.output(_sampled(samples, tap, {}), "pipe:1", f="rawvideo", fps_mode="passthrough")
+
+
+def _sampled(video: Any, tap: SampleTap, conversion: Mapping[str, str]) -> Any:
+    picked = video.filter("select", f"not(mod(n,{tap.step}))") if tap.step > 1 else video
+    small = picked.filter("scale", tap.width, tap.height, **{**conversion, "flags": "neighbor"})
+    return small.filter("format", "rgb24")
 
 
 def compile_join(
-    pieces_fps: Fraction, *, output: str, tag: str | None = None, program: str = "ffmpeg"
+    fps: Fraction, *, output: str, delay: int = 0, tag: str | None = None, program: str = "ffmpeg"
 ) -> list[str]:
     """Compile the argument list that joins encoded files back to back without re-encoding.
 
@@ -376,23 +446,57 @@ def compile_join(
     file's start to a microsecond, so every packet is put back on its exact place on the frame grid.
 
     Args:
-        pieces_fps: frame rate of all the files; their time base is the one :func:`compile_command` gives.
+        fps: frame rate of all the files; their time base is the one :func:`compile_command` gives.
         output: path of the result.
+        delay: how many packets a frame may be stored before the one shown in its place, the most of any of
+            the files (``StreamInfo.delay``).
         tag: stream tag of the codec, if it needs one.
         program: the ffmpeg to run.
     """
-    ticks = pieces_fps.denominator
-    source = ffmpeg.input("pipe:0", f="concat", safe=0, protocol_whitelist="file,pipe,fd")
+    ticks = fps.denominator
+    # Files are joined only where their decoder configuration is the same, so no packet has to be converted.
+    concat = {"f": "concat", "safe": 0, "auto_convert": 0, "protocol_whitelist": "file,pipe,fd"}
+    source = ffmpeg.input("pipe:0", **concat)
+    stamps = f"setts=pts=round(PTS/{ticks})*{ticks}:dts=(N-{delay})*{ticks}:duration={ticks}"
+    return _arguments(_copied(source, stamps, fps, output, tag), program)
+
+
+def compile_cut(
+    path: str,
+    *,
+    first: int,
+    packets: int,
+    fps: Fraction,
+    output: str,
+    tag: str | None = None,
+    program: str = "ffmpeg",
+) -> list[str]:
+    """Compile the argument list that copies packets of a file, in the time base of :func:`compile_command`.
+
+    The file is read from its start: seeking in a file with B-frames may land behind what is sought.
+
+    Args:
+        path: the file.
+        first: the first packet, in the order they are stored in; the frame has to be a key frame.
+        packets: how many.
+        fps: its frame rate.
+        output: path of the result.
+        tag: the stream tag it has.
+        program: the ffmpeg to run.
+    """
+    outside = f"lt(n\\,{first})+gte(n\\,{first + packets})"
+    moved = "setts=pts=PTS-STARTPTS:dts=DTS-STARTPTS"
+    source = ffmpeg.input(file_url(path), copyts=None)
+    return _arguments(_copied(source, f"noise=drop={outside},{moved}", fps, output, tag), program)
+
+
+def _copied(source: Any, bitstream_filters: str, fps: Fraction, output: str, tag: str | None) -> Any:
     container = {k: v for k, v in CONTAINER_OPTIONS.items() if k not in ("flags:v", "fps_mode")}
-    result = ffmpeg.output(
+    return ffmpeg.output(
         source["v:0"],
         file_url(output),
         **container,
-        **_time_base(pieces_fps),
-        **{
-            "c": "copy",
-            "bsf:v": f"setts=pts=round(PTS/{ticks})*{ticks}:dts=round(DTS/{ticks})*{ticks}:duration={ticks}",
-        },
+        **_time_base(fps),
+        **{"c": "copy", "bsf:v": bitstream_filters},
         **({"tag:v": tag} if tag else {}),
     )
-    return _arguments(result, program)

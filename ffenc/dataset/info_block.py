@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ffenc.codecs.table import codec_for
@@ -34,6 +35,27 @@ def stream_fields(info: StreamInfo) -> dict[str, Any]:
             "audio.channel_layout": info.audio.channel_layout,
         }
     return fields
+
+
+def kept_block(info: StreamInfo, block: Mapping[str, Any], depth: bool) -> dict[str, Any]:
+    """Return the block of a camera whose packets were copied.
+
+    Args:
+        info: the finished stream's fields.
+        block: what is known of it: its block before. What is read from the file is read anew.
+        depth: it holds depth.
+    """
+    read = stream_fields(info)
+    unknown = dict.fromkeys(ENCODER_FIELDS) | {"video.video_backend": "pyav", "video.extra_options": {}}
+    kept = {
+        name: value
+        for name, value in block.items()
+        if name != "video.is_depth_map" and not name.startswith("audio.")
+    }
+    return {**unknown, **kept, **read, "is_depth_map": depth}
+
+
+ENCODER_FIELDS = ("video.g", "video.crf", "video.preset", "video.fast_decode", "video.extra_options")
 
 
 def encoder_fields(config: VideoEncoderConfig) -> dict[str, Any]:

@@ -1,29 +1,37 @@
-"""Read a LeRobot image dataset: what its layouts have in common, and v3.0."""
+"""Read a LeRobot dataset: what its layouts have in common, and v3.0."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
-from ffenc.dataset.source import DATA_PATH, Camera, Episode, check_key
-from ffenc.errors import ConfigError, SourceError
+from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, Camera, Episode, EpisodeVideo, check_key
+from ffenc.dataset.videos import videos_of
+from ffenc.errors import ConfigError, FfencWarning, SourceError
+from ffenc.ffmpeg.probe import probe
+from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import read_json
 from ffenc.frames.parquet import ParquetImages, RowRange
+from ffenc.frames.reader import DEPTH_FORMATS
 
 ROWS_A_BATCH = 1000
+_ROWS_CHECKED = 1 << 18
 _TASK = "task_index"
 _TIME_TOLERANCE = 1e-4  # LeRobot's reader raises beyond it
 _ROW_COLUMNS = ("episode_index", "frame_index", "timestamp", "index")
@@ -57,7 +65,7 @@ class Listed:
 
 
 class LeRobotDataset(ABC):
-    """A LeRobot dataset whose cameras are image columns in its parquet files.
+    """A LeRobot dataset; its cameras are image columns of its parquet files, or video files.
 
     Opening it reads all of its table but the images, and compares it with its own episode list: a row that
     is missing, doubled or out of place would be shown another row's frame.
@@ -68,7 +76,7 @@ class LeRobotDataset(ABC):
     Attributes:
         layout: what its ``codebase_version`` begins with.
         episode_list: where the episodes are listed, for an error.
-        data_path: template of the data files' paths, where info.json has none.
+        data_path, video_path: templates of the files' paths, where info.json has none.
         own_files: files of the layout that are written anew.
 
     Raises:
@@ -78,6 +86,8 @@ class LeRobotDataset(ABC):
     layout: ClassVar[str]
     episode_list: ClassVar[str]
     data_path: ClassVar[str]
+    video_path: ClassVar[str]
+    renumbered: frozenset[str] = frozenset()
     own_files: ClassVar[frozenset[str]]
 
     def __init__(self, root: Path) -> None:
@@ -86,10 +96,16 @@ class LeRobotDataset(ABC):
         self._features = self._check_info()
         self.fps = parse_fps(self._info["fps"])
         self._image_keys = [k for k, f in self._features.items() if f["dtype"] == "image"]
+        self._video_keys = [k for k, f in self._features.items() if f["dtype"] == "video"]
         self._places: dict[int, _Place] = {}
         self.episodes = self._read_episodes(self._count_tasks())
         self._check_totals()
-        self.cameras = [self._camera(key) for key in self._image_keys]
+        self._videos = {key: self._find_videos(key) for key in self._video_keys}
+        self.cameras = [
+            self._image_camera(key) if key in self._image_keys else self._video_camera(key)
+            for key in self._features
+            if key in self._image_keys or key in self._video_keys
+        ]
 
     @abstractmethod
     def _listed(self) -> Iterator[Listed]:
@@ -102,6 +118,14 @@ class LeRobotDataset(ABC):
     @abstractmethod
     def _data_file(self, first: int, second: int) -> Path:
         """The data file of two numbers, which are what the layout's path template takes."""
+
+    @abstractmethod
+    def _video_file(self, key: str, first: int, second: int) -> Path:
+        """The video file of a camera and two numbers, likewise."""
+
+    @abstractmethod
+    def _list_videos(self, key: str) -> list[EpisodeVideo]:
+        """Where each episode of a camera is, in order."""
 
     def _check_info(self) -> dict[str, Any]:
         """Check what is used of info.json; returns the features."""
@@ -126,15 +150,14 @@ class LeRobotDataset(ABC):
             self._data_file(0, 0)
         except (LookupError, ValueError):
             raise SourceError(f"{where}: data_path {self._data_path!r} is not a path template") from None
-        videos = [key for key, feature in features.items() if feature["dtype"] == "video"]
-        images = [check_key(key, where) for key, feature in features.items() if feature["dtype"] == "image"]
-        if videos:
-            kind_found = "mixes image and video cameras" if images else "its cameras are video already"
-            raise SourceError(
-                f"{self.root}: {kind_found} ({', '.join(videos)}); a dataset of images only is expected"
-            )
-        if not images:
-            raise SourceError(f"{self.root}: it has no cameras; a dataset of images is expected")
+        cameras = [check_key(key, where) for key, f in features.items() if f["dtype"] in ("image", "video")]
+        if not cameras:
+            raise SourceError(f"{self.root}: it has no cameras; a dataset of images or video is expected")
+        try:
+            self._video_path = str(self._info.get("video_path") or self.video_path)
+            self._video_file(cameras[0], 0, 0)
+        except (LookupError, ValueError):
+            raise SourceError(f"{where}: video_path {self._video_path!r} is not a path template") from None
         return features
 
     def _read_episodes(self, tasks: int) -> list[Episode]:
@@ -184,31 +207,97 @@ class LeRobotDataset(ABC):
                     "a file of the dataset is missing, or info.json is wrong"
                 )
 
-    def _camera(self, key: str) -> Camera:
+    def _find_videos(self, key: str) -> dict[int, EpisodeVideo]:
+        """Where each episode of a camera is; checks that no two share a frame."""
+        videos = {video.episode: video for video in self._list_videos(key)}
+        ends: dict[Path, float] = {}
+        before = -1
+        for episode in self.episodes:
+            video = videos.get(episode.index)
+            if video is None:
+                raise SourceError(f"{self.root}: does not say where episode {episode.index} of {key} is")
+            end = ends.get(video.path)
+            if end is None and not video.path.is_file():
+                raise SourceError(f"{video.path} is missing; the dataset is not whole")
+            if end is not None and video.start < end - _TIME_TOLERANCE:
+                raise SourceError(
+                    f"{self.root}: episode {episode.index} of {key} starts at {video.start:.6f} s of "
+                    f"{video.path.name}, within episode {before}, which ends at {end:.6f} s; one of their "
+                    "from_timestamp is wrong"
+                )
+            ends[video.path] = video.start + float(episode.length / self.fps)
+            before = episode.index
+        return videos
+
+    def _video_camera(self, key: str) -> Camera:
+        feature = self._features[key]
+        block = feature.get("info") or feature.get("video_info") or {}
+        path = self._videos[key][self.episodes[0].index].path
+        stream = probe(path)
+        for name, value in (("codec", stream.codec), ("pix_fmt", stream.pix_fmt)):
+            said = block.get(f"video.{name}")
+            if said is not None and said != value:
+                warnings.warn(
+                    f"{self.root / 'meta/info.json'}: video.{name} of {key} is {said!r}, but {path.name} is "
+                    f"{value}; the file is believed",
+                    FfencWarning,
+                    stacklevel=4,
+                )
+        depth = bool(block.get("is_depth_map") or block.get("video.is_depth_map"))
+        if not depth and stream.pix_fmt not in DEPTH_FORMATS:
+            return Camera(key, False, stream, None, block)
+        unit = block.get("depth_unit") or "mm"
+        return Camera(key, True, stream, self._checked_unit(key, unit), block)
+
+    def _checked_unit(self, key: str, unit: Any) -> Unit:
+        if unit not in ("mm", "m"):
+            raise SourceError(
+                f"{self.root / 'meta/info.json'}: depth_unit of {key} is {unit!r}; mm or m is expected"
+            )
+        return cast(Unit, unit)
+
+    def _image_camera(self, key: str) -> Camera:
         info = self._features[key].get("info") or {}
         frame = next(iter(self.frames(key, self.episodes[0])), None)
         if frame is None:
             raise SourceError(f"{self.root}: episode {self.episodes[0].index} has no frames")
         header = read_header(frame.data, frame.name)
         if not (info.get("is_depth_map") or info.get("video.is_depth_map") or header.depth):
-            return Camera(key, False, header)
+            return Camera(key, False, header, None, info)
         if not header.depth:
             raise SourceError(
                 f"{frame.name}: is a {header}, but meta/info.json says that {key} holds depth maps; "
                 "they are TIFF images, or PNG of 16 bits"
             )
         unit = info.get("depth_unit") or depth_unit(read_depth(frame))
-        if unit not in ("mm", "m"):
-            raise SourceError(
-                f"{self.root / 'meta/info.json'}: depth_unit of {key} is {unit!r}; mm or m is expected"
-            )
-        return Camera(key, True, header, unit)
+        return Camera(key, True, header, self._checked_unit(key, unit), info)
 
     def frames(self, camera: str, episode: Episode) -> ParquetImages:
         place = self._places[episode.index]
         return ParquetImages([RowRange(place.path, place.first_row, episode.length)], camera)
 
-    def image_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+        return self._videos[camera][episode.index]
+
+    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+        return (
+            self._video_bytes(camera, episodes)
+            if camera in self._videos
+            else self._image_bytes(camera, episodes)
+        )
+
+    def _video_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+        """The files' sizes, shared out by frames."""
+        held: dict[Path, int] = {}
+        for video in self._videos[camera].values():
+            held[video.path] = held.get(video.path, 0) + video.frames
+        chosen: dict[Path, int] = {}
+        for episode in episodes:
+            path = self._videos[camera][episode.index].path
+            chosen[path] = chosen.get(path, 0) + episode.length
+        return sum(path.stat().st_size * frames // held[path] for path, frames in chosen.items())
+
+    def _image_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         wanted: dict[Path, int] = {}
         for episode in episodes:
             path = self._places[episode.index].path
@@ -248,12 +337,13 @@ class LeRobotDataset(ABC):
         return places
 
 
-class LeRobotImages(LeRobotDataset):
+class LeRobotV3(LeRobotDataset):
     """A LeRobot v3.0 dataset; see :class:`LeRobotDataset`."""
 
     layout = "v3"
     episode_list = "meta/episodes"
     data_path = DATA_PATH
+    video_path = VIDEO_PATH
     own_files = frozenset({"meta/info.json", "meta/stats.json", "meta/tasks.parquet"})
 
     def __init__(self, root: Path) -> None:
@@ -264,10 +354,18 @@ class LeRobotImages(LeRobotDataset):
     def _data_file(self, first: int, second: int) -> Path:
         return self.root / self._data_path.format(chunk_index=first, file_index=second)
 
+    def _video_file(self, key: str, first: int, second: int) -> Path:
+        place = self._video_path.format(video_key=key, chunk_index=first, file_index=second)
+        return self.root / place
+
+    def _list_videos(self, key: str) -> list[EpisodeVideo]:
+        return videos_of(self.root, key, self._video_path)
+
     def _listed(self) -> Iterator[Listed]:
+        data_file = lru_cache(maxsize=None)(self._data_file)
         for path in self._episode_files:
             for index, length, chunk, file in _integers(path, _EPISODE_COLUMNS):
-                yield Listed(str(path), index, length, self._data_file(chunk, file))
+                yield Listed(str(path), index, length, data_file(chunk, file))
 
     def _count_tasks(self) -> int:
         path = self.root / "meta/tasks.parquet"
@@ -357,48 +455,90 @@ def _episode_rows(
     """
     found: dict[int, tuple[int, int]] = {}
     row = 0
-    for table in _runs(path, (), only=(*_ROW_COLUMNS, _TASK), features=features):
-        index = int(table["episode_index"][0].as_py())
-        where = f"{path}: episode {index}"
-        if index in found:
-            raise SourceError(f"{where} stands in two places, at row {found[index][0]} and at row {row}")
-        found[index] = (row, table.num_rows)
-        row += table.num_rows
-        numbers = table["frame_index"].to_numpy()
-        wrong = np.flatnonzero(numbers != np.arange(len(numbers)))
-        if wrong.size:
-            at = int(wrong[0])
-            raise SourceError(
-                f"{where}: row {at} has frame_index {numbers[at]}; a frame is missing or doubled"
-            )
-        late = np.flatnonzero(~(np.abs(table["timestamp"].to_numpy() - numbers / fps) <= _TIME_TOLERANCE))
-        if late.size:
-            at = int(late[0])
-            raise SourceError(
-                f"{where}: row {at} has timestamp {table['timestamp'][at].as_py():.6f}, frame {at} at "
-                f"{fps:g} fps is {at / fps:.6f}; LeRobot could not find it in a video"
-            )
-        if _TASK in table.column_names:
-            chosen = table[_TASK].to_numpy()
-            unknown = np.flatnonzero(~((chosen >= 0) & (chosen < tasks)))
-            if unknown.size:
-                at = int(unknown[0])
+    last: int | None = None
+    for table in _tables(path, (), only=(*_ROW_COLUMNS, _TASK), features=features, rows=_ROWS_CHECKED):
+        episodes = table["episode_index"].to_numpy()
+        starts = np.flatnonzero(np.diff(episodes, prepend=episodes[0] - 1))
+        lengths = np.diff(starts, append=len(episodes))
+        # The frame each row has to be: its place behind the episode's first row, here or in a table before.
+        frames = np.arange(len(episodes)) - np.repeat(starts, lengths)
+        for number, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+            index = int(episodes[start])
+            if number == 0 and index == last:
+                first, before = found[index]
+                found[index] = (first, before + length)
+                frames[:length] += before
+                continue
+            if index in found:
                 raise SourceError(
-                    f"{where}: row {at} has task_index {chosen[at]:g}; there are {tasks} tasks, from 0 on"
+                    f"{path}: episode {index} stands in two places, at row {found[index][0]} and at row "
+                    f"{row + start}"
                 )
+            found[index] = (row + start, length)
+        last = int(episodes[-1])
+        row += len(episodes)
+        _check_rows(path, table, frames, fps, tasks)
     return found
 
 
-def _runs(
-    path: Path, without: Sequence[str], only: Sequence[str] | None = None, features: Collection[str] = ()
+def _check_rows(path: Path, table: pa.Table, frames: npt.NDArray[np.int64], fps: float, tasks: int) -> None:
+    """Compare rows with the frames they have to be."""
+
+    def where(at: int) -> str:
+        return f"{path}: episode {table['episode_index'][at].as_py()}: row {frames[at]}"
+
+    numbers = table["frame_index"].to_numpy()
+    wrong = np.flatnonzero(numbers != frames)
+    if wrong.size:
+        at = int(wrong[0])
+        raise SourceError(f"{where(at)} has frame_index {numbers[at]}; a frame is missing or doubled")
+    late = np.flatnonzero(~(np.abs(table["timestamp"].to_numpy() - frames / fps) <= _TIME_TOLERANCE))
+    if late.size:
+        at = int(late[0])
+        raise SourceError(
+            f"{where(at)} has timestamp {table['timestamp'][at].as_py():.6f}, frame {frames[at]} at "
+            f"{fps:g} fps is {frames[at] / fps:.6f}; LeRobot could not find it in a video"
+        )
+    if _TASK in table.column_names:
+        chosen = table[_TASK].to_numpy()
+        unknown = np.flatnonzero(~((chosen >= 0) & (chosen < tasks)))
+        if unknown.size:
+            at = int(unknown[0])
+            raise SourceError(
+                f"{where(at)} has task_index {chosen[at]:g}; there are {tasks} tasks, from 0 on"
+            )
+
+
+def _runs(path: Path, without: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield the rows of each episode in a data file, whatever row groups they are in."""
+    pending: pa.Table | None = None
+    for table in _tables(path, without):
+        if pending is not None:
+            table = pa.concat_tables([pending, table])
+        numbers = table["episode_index"].to_numpy()
+        cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+        for start, end in pairwise(cuts[:-1]):
+            yield table.slice(start, end - start)
+        pending = table.slice(cuts[-2])
+    if pending is not None:
+        yield pending
+
+
+def _tables(
+    path: Path,
+    without: Sequence[str],
+    only: Sequence[str] | None = None,
+    features: Collection[str] = (),
+    rows: int = 1,
 ) -> Iterator[pa.Table]:
-    """Yield the rows of each episode in a data file, whatever row groups they are in.
+    """Yield the rows of a data file, some row groups at a time; no table is empty.
 
     Args:
         path: the file.
         without: columns to leave out.
         only: the columns to read; None: all others.
         features: columns that must be there, read or not.
+        rows: how many at least at a time, as long as there are more.
     """
     try:
         file = pq.ParquetFile(path)
@@ -415,23 +555,29 @@ def _runs(
             ):
                 raise SourceError(f"{path}: its column {name} is {kind or 'missing'}; numbers are expected")
         _check_metadata(path, schema)
-        pending: pa.Table | None = None
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=columns)
+        for groups in _gathered(file.metadata, rows):
+            table = file.read_row_groups(groups, columns=columns)
             for name in _ROW_COLUMNS:
                 if table[name].null_count:
                     raise SourceError(f"{path}: its column {name} has rows without a value")
-            if pending is not None:
-                table = pa.concat_tables([pending, table])
-            numbers = table["episode_index"].to_numpy()
-            cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
-            for start, end in pairwise(cuts[:-1]):
-                yield table.slice(start, end - start)
-            pending = table.slice(cuts[-2])
-        if pending is not None and pending.num_rows:
-            yield pending
+            if table.num_rows:
+                yield table
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
+
+
+def _gathered(metadata: pq.FileMetaData, rows: int) -> Iterator[list[int]]:
+    """Row groups, as many at a time as have so many rows: each read costs as much as thousands of rows."""
+    groups: list[int] = []
+    held = 0
+    for number in range(metadata.num_row_groups):
+        groups.append(number)
+        held += metadata.row_group(number).num_rows
+        if held >= rows:
+            yield groups
+            groups, held = [], 0
+    if groups:
+        yield groups
 
 
 def _check_metadata(path: Path, schema: pa.Schema) -> None:

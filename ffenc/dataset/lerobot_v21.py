@@ -1,4 +1,4 @@
-"""Read a LeRobot v2.1 or v2.0 image dataset as the v3.0 dataset it becomes."""
+"""Read a LeRobot v2.1 or v2.0 dataset as the v3.0 dataset it becomes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.lerobot import ROWS_A_BATCH, STATISTICS, LeRobotDataset, Listed
-from ffenc.dataset.source import DATA_PATH, Episode
+from ffenc.dataset.source import DATA_PATH, Episode, EpisodeVideo
 from ffenc.dataset.statistics import Aggregate
 from ffenc.errors import SourceError
 from ffenc.frames.statistics import Stats
@@ -27,8 +27,8 @@ _INFO_ORDER = (
 )
 
 
-class LeRobotImagesV21(LeRobotDataset):
-    """A LeRobot v2.1 dataset, one parquet file an episode; see :class:`LeRobotDataset`.
+class LeRobotV21(LeRobotDataset):
+    """A LeRobot v2.1 dataset, one parquet and one video file an episode; see :class:`LeRobotDataset`.
 
     Statistics that are not there, as in v2.0, are left to be computed.
     """
@@ -36,6 +36,7 @@ class LeRobotImagesV21(LeRobotDataset):
     layout = "v2"
     episode_list = _EPISODES
     data_path = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+    video_path = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
     own_files = frozenset({"meta/info.json", "meta/stats.json", _EPISODES, _TASKS, _STATS})
 
     def __init__(self, root: Path) -> None:
@@ -50,6 +51,20 @@ class LeRobotImagesV21(LeRobotDataset):
     def _data_file(self, first: int, second: int) -> Path:
         return self.root / self._data_path.format(episode_chunk=first, episode_index=second)
 
+    def _video_file(self, key: str, first: int, second: int) -> Path:
+        place = self._video_path.format(video_key=key, episode_chunk=first, episode_index=second)
+        return self.root / place
+
+    def _list_videos(self, key: str) -> list[EpisodeVideo]:
+        chunks_size = self._chunks_size()
+        return [
+            EpisodeVideo(key, e.index, self._video_file(key, e.index // chunks_size, e.index), 0.0, e.length)
+            for e in self.episodes
+        ]
+
+    def _chunks_size(self) -> int:
+        return int(self._info.get("chunks_size") or 1000)
+
     def _count_tasks(self) -> int:
         path = self.root / _TASKS
         for line in _numbered(path, "task_index", "task"):
@@ -59,7 +74,7 @@ class LeRobotImagesV21(LeRobotDataset):
         return len(self._tasks)
 
     def _listed(self) -> Iterator[Listed]:
-        chunks_size = int(self._info.get("chunks_size") or 1000)
+        chunks_size = self._chunks_size()
         for line in _numbered(self.root / _EPISODES, "episode_index", "episode"):
             tasks = line.content.get("tasks")
             if not (isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)):

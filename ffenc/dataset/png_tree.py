@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_key, chosen_cameras
-from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, Camera, Episode, check_key
+from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, Camera, Episode, EpisodeVideo, check_key
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.sources import IMAGE_SUFFIXES, OTHER_SUFFIXES, ImageFiles, image_files
@@ -67,6 +67,7 @@ class PngTree:
                     f"{root}: episode {number} has no frames of {missing[0]}, other episodes have"
                 )
             self._images.append({key: image_files(episode[key], start_number=start_number) for key in keys})
+        self.renumbered: frozenset[str] = frozenset()
         self.cameras = [self._camera(key) for key in keys]
         self._tell_what_is_left(folders)
         self.episodes = [Episode(number, self._length(number)) for number in range(len(folders))]
@@ -101,7 +102,10 @@ class PngTree:
     def frames(self, camera: str, episode: Episode) -> ImageFiles:
         return self._images[episode.index][camera]
 
-    def image_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+        raise NotImplementedError(f"{camera} is images")
+
+    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         return sum(p.stat().st_size for e in episodes for p in self._images[e.index][camera].paths)
 
     def info(self) -> dict[str, Any]:

@@ -1,119 +1,45 @@
-"""Re-encode a dataset of images into a dataset of video."""
+"""Re-encode a dataset into a LeRobot v3.0 video dataset."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
+from ffenc.compiler.command import raw_format
+from ffenc.config.encoder import DEPTH_FIELDS, VideoEncoderConfig
 from ffenc.config.framerate import fps_number, parse_fps
 from ffenc.config.preset import KeyPath, RobotPreset, chosen_cameras, load_preset
-from ffenc.dataset.info_block import info_block
-from ffenc.dataset.lerobot import LeRobotImages
-from ffenc.dataset.lerobot_v21 import LeRobotImagesV21
+from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields
+from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
+from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.png_tree import PngTree
-from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode
-from ffenc.dataset.staging import Staging, check_destination, write_json
-from ffenc.dataset.tables import TableWriter, VideoPlace
-from ffenc.errors import ConfigError, DestinationError, FfmpegError, SourceError, VerificationError
-from ffenc.ffmpeg.join import join_files
-from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.ffmpeg.process import Cancellation
-from ffenc.ffmpeg.toolchain import toolchains
-from ffenc.frames.depth import Unit
-from ffenc.frames.depth_images import DepthSamples, DepthStatistics
-from ffenc.frames.encode import encode_frames, first_frames, frame_format, published, verify_encoded
+from ffenc.dataset.source import Camera, DatasetSource, Episode
+from ffenc.dataset.staging import check_destination
+from ffenc.dataset.videos import clip_of
+from ffenc.errors import ConfigError, DestinationError, SourceError
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.depth_images import DepthSamples
+from ffenc.frames.encode import encode_frames, first_frames, frame_format
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
-from ffenc.frames.info_json import read_json
+from ffenc.frames.info_json import block_quantizer, read_json
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import EncodedFrame
-from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
-from ffenc.jobs.pool import run_units, share_cores
+from ffenc.frames.transcode import Clip, depth_config, transcode, trial_frames
+from ffenc.jobs.pool import share_cores
 
 DEFAULT_TASK = "unspecified"
 SAMPLE_FRAMES = 60
-_MEGABYTE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One camera of a job.
-
-    Attributes:
-        camera: its feature key.
-        header: kind and size of its images.
-        encoding: how it is encoded.
-        compute_stats: the source has no statistics of it.
-        image_bytes: bytes its images take.
-        unit: what its depth is in, ``mm`` or ``m``; None for a camera of colours.
-    """
-
-    camera: str
-    header: ImageHeader
-    encoding: Encoding
-    compute_stats: bool
-    image_bytes: int
-    unit: Unit | None = None
-
-    def depth_samples(self) -> DepthSamples | None:
-        """What makes samples of a depth camera's maps."""
-        return DepthSamples(self.encoding.config, self.unit) if self.unit is not None else None
-
-    def statistics(self, frames: int) -> RgbHistogram | DepthStatistics | None:
-        """What counts the statistics of so many frames, where the source has none."""
-        if not self.compute_stats:
-            return None
-        tap = sample_tap(frames, self.header.width, self.header.height)
-        return DepthStatistics(tap, self.unit) if self.unit is not None else RgbHistogram(tap)
-
-
-@dataclass(frozen=True)
-class ReencodePlan:
-    """What a job will do, checked as far as it can be before the first frame.
-
-    Attributes:
-        source: what is read.
-        destination: the dataset to write.
-        episodes: those chosen.
-        streams: one a camera.
-        workers: encodes at once.
-    """
-
-    source: DatasetSource
-    destination: Path
-    episodes: list[Episode]
-    streams: list[Stream]
-    workers: int
-
-    @property
-    def rows(self) -> int:
-        """Frames of one camera."""
-        return sum(episode.length for episode in self.episodes)
-
-    @property
-    def frames(self) -> int:
-        """Frames of all cameras."""
-        return self.rows * len(self.streams)
-
-    def commands(self) -> dict[str, list[str]]:
-        """Each camera's command line, for its first episode."""
-        return {
-            s.camera: s.encoding.command(
-                Path(VIDEO_PATH.format(video_key=s.camera, chunk_index=0, file_index=0))
-            )
-            for s in self.streams
-        }
 
 
 @dataclass(frozen=True)
@@ -125,58 +51,6 @@ class Estimate:
     sampled_frames: int
 
 
-@dataclass
-class ReencodeSummary:
-    """What a job did.
-
-    Attributes:
-        destination: the dataset.
-        episodes: how many.
-        frames: of all cameras.
-        image_bytes, video_bytes: of the chosen cameras before and after.
-        seconds: of this run.
-        resumed: encodes that an earlier run had finished.
-        outdated: encodes of an earlier run that did not fit: other settings, versions or frames.
-        cameras: for each, its codec, encoder and bytes.
-    """
-
-    destination: Path
-    episodes: int
-    frames: int
-    image_bytes: int
-    video_bytes: int = 0
-    seconds: float = 0.0
-    resumed: int = 0
-    outdated: int = 0
-    cameras: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def ratio(self) -> float:
-        """How many times smaller the video is."""
-        return self.image_bytes / self.video_bytes if self.video_bytes else 0.0
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """One episode of one camera: the piece of work that is done, or not."""
-
-    stream: Stream
-    episode: Episode
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A finished unit."""
-
-    path: Path
-    frames: int
-    bytes: int
-    configuration: str | None
-    stats: Stats | None
-    resumed: bool
-    outdated: bool = False
-
-
 def open_source(
     root: str | Path,
     *,
@@ -186,7 +60,7 @@ def open_source(
     cameras: Sequence[str] | None = None,
     start_number: int | None = None,
 ) -> DatasetSource:
-    """Open a LeRobot image dataset or a PNG tree.
+    """Open a LeRobot dataset or a PNG tree.
 
     Args:
         root: its folder.
@@ -201,12 +75,10 @@ def open_source(
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
     if (folder / "meta/info.json").is_file():
-        version = str(read_json(folder / "meta/info.json").get("codebase_version"))
-        dataset = (LeRobotImagesV21 if version.startswith("v2") else LeRobotImages)(folder)
         for name, value in (("--task", task), ("--start-number", start_number)):
             if value is not None:
                 raise ConfigError(f"{name} is for PNG trees; this is a dataset, which has its own")
-        return dataset
+        return open_dataset(folder)
     if fps is None:
         raise ConfigError(
             f"{folder} is a tree of images, which has no frame rate: say --fps, or use a --preset"
@@ -219,6 +91,16 @@ def open_source(
         cameras=cameras,
         start_number=start_number,
     )
+
+
+def open_dataset(folder: Path) -> LeRobotV3 | LeRobotV21:
+    """Open a LeRobot dataset of v3.0, v2.1 or v2.0.
+
+    Raises:
+        SourceError: not one, or damaged.
+    """
+    version = str(read_json(folder / "meta/info.json").get("codebase_version"))
+    return (LeRobotV21 if version.startswith("v2") else LeRobotV3)(folder)
 
 
 def plan_reencode(
@@ -234,9 +116,10 @@ def plan_reencode(
     start_number: int | None = None,
     workers: int | None = None,
     encoder_threads: int | None = None,
+    force: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
-) -> ReencodePlan:
+) -> JobPlan:
     """Check everything that can be checked before the first frame, and choose the encoders.
 
     The arguments are those of :func:`reencode_dataset`.
@@ -265,33 +148,161 @@ def plan_reencode(
     picked = _choose_episodes(opened, episodes)
     count, threads = share_cores(len(chosen) * len(picked), workers, encoder_threads or robot.encoder_threads)
     candidates = toolchains(ffmpeg, ffprobe)
+    asked = {key[-1] for key, _ in overrides}
+    chooser = _Chooser(opened, candidates, threads)
     streams: list[Stream] = []
-    prepared: dict[str, Encoding] = {}
-    absent: Absent = {}
     for camera in chosen:
         config = robot.encoder_for(camera.key, depth=camera.depth)
-        header = camera.header
-        same = json.dumps([repr(config), header.width, header.height, header.format])
+        known = camera.key in opened.stats() and opened.has_episode_stats(camera.key)
+        size = opened.camera_bytes(camera.key, picked)
         try:
-            if same not in prepared:
-                frames = opened.frames(camera.key, picked[0])
-                prepared[same] = prepare(
-                    config,
-                    first_frames(frames, header, config, 2, camera.unit),
-                    width=header.width,
-                    height=header.height,
-                    fps=opened.fps,
-                    frames=frame_format(header, config),
-                    encoder_threads=threads,
-                    candidates=candidates,
-                    absent=absent,
+            if isinstance(camera.stored, ImageHeader):
+                encoding = chooser.for_images(camera, config, picked[0])
+                streams.append(Stream(camera, encoding, not known, size))
+            else:
+                streams.append(
+                    video_stream(
+                        chooser,
+                        camera,
+                        config,
+                        picked,
+                        compute_stats=not known,
+                        source_bytes=size,
+                        force=force,
+                        asked=asked,
+                    )
                 )
         except ConfigError as error:
             raise ConfigError(f"camera {camera.key}: {error}") from None
-        known = camera.key in opened.stats() and opened.has_episode_stats(camera.key)
-        size = opened.image_bytes(camera.key, picked)
-        streams.append(Stream(camera.key, header, prepared[same], not known, size, camera.unit))
-    return ReencodePlan(opened, target, picked, streams, count)
+    return JobPlan(opened, target, picked, streams, count, candidates[0])
+
+
+class _Chooser:
+    """Chooses and tries encoders; cameras that are alike are tried once."""
+
+    def __init__(self, source: DatasetSource, candidates: Sequence[Toolchain], threads: int | None) -> None:
+        self.source = source
+        self._candidates, self._threads = candidates, threads
+        self._prepared: dict[str, Encoding] = {}
+        self._absent: Absent = {}
+
+    def for_images(self, camera: Camera, config: VideoEncoderConfig, episode: Episode) -> Encoding:
+        """The encoding of a camera of images."""
+        header = camera.header
+        same = json.dumps([repr(config), header.width, header.height, header.format])
+        if same not in self._prepared:
+            frames = self.source.frames(camera.key, episode)
+            self._prepared[same] = prepare(
+                config,
+                first_frames(frames, header, config, 2, camera.unit),
+                width=header.width,
+                height=header.height,
+                fps=self.source.fps,
+                frames=frame_format(header, config),
+                encoder_threads=self._threads,
+                candidates=self._candidates,
+                absent=self._absent,
+            )
+        return self._prepared[same]
+
+    def for_clip(self, clip: Clip, config: VideoEncoderConfig) -> Encoding:
+        """The encoding of a camera that is video, by a program that decodes it too."""
+        info = clip.info
+        same = json.dumps([repr(config), info.width, info.height, info.codec, info.pix_fmt])
+        if same not in self._prepared:
+            able, frames = trial_frames(clip, self._candidates)
+            self._prepared[same] = prepare(
+                config,
+                frames,
+                width=info.width,
+                height=info.height,
+                fps=self.source.fps,
+                frames=raw_format(config) if clip.depth else "rgb24",
+                encoder_threads=self._threads,
+                candidates=able,
+                absent=self._absent,
+            )
+        return self._prepared[same]
+
+
+def video_stream(
+    chooser: _Chooser,
+    camera: Camera,
+    config: VideoEncoderConfig,
+    episodes: Sequence[Episode],
+    *,
+    compute_stats: bool,
+    source_bytes: int,
+    force: bool,
+    asked: Collection[str],
+) -> Stream:
+    """Plan a camera that is video: copied where it is as asked for, else encoded anew.
+
+    Args:
+        chooser: finds the encoder.
+        camera: the camera.
+        config: the settings asked for.
+        episodes: those chosen.
+        compute_stats, source_bytes: for :class:`Stream`.
+        force: encode in any case.
+        asked: names of settings that were given one by one, and not by a preset.
+
+    Raises:
+        ConfigError: depth would be changed.
+    """
+    clip = clip_of(chooser.source.video(camera.key, episodes[0]), camera, chooser.source.fps)
+    quantizer = None
+    if clip.info.pix_fmt == "gray12le":
+        where = f"{chooser.source.root / 'meta/info.json'}: {camera.key}"
+        quantizer = block_quantizer(dict(camera.block), where)
+    all_copied = Stream(
+        camera,
+        None,
+        compute_stats,
+        source_bytes,
+        frozenset(episode.index for episode in episodes),
+        quantizer,
+        camera.block,
+    )
+    if camera.depth and not clip.depth:
+        if force or not _matches(config, camera):
+            raise ConfigError(
+                f"{clip.path} holds depth as {clip.info.pix_fmt}, which has lost its codes' lower "
+                "bits: encoding it again would lose more. Leave the camera out with --cameras"
+            )
+        return all_copied
+    if clip.depth:
+        settings = depth_config(config, clip, quantizer)
+        changed = [name for name in DEPTH_FIELDS if getattr(settings, name) != getattr(config, name)]
+        if refused := [name for name in changed if name in asked]:
+            name = refused[0]
+            raise ConfigError(
+                f"{name}={getattr(config, name)} was asked for, but its depth is quantised with "
+                f"{name}={getattr(settings, name)}, and codes are kept as they are; leave it out"
+            )
+        config = settings
+    if config.vcodec != "auto" and not force and _matches(config, camera):
+        return all_copied
+    encoding = chooser.for_clip(clip, config)
+    if config.vcodec == "auto" and not force and _matches(encoding.config, camera):
+        return all_copied
+    return Stream(camera, encoding, compute_stats, source_bytes, quantizer=quantizer)
+
+
+def _matches(config: VideoEncoderConfig, camera: Camera) -> bool:
+    """Whether a camera's video is what these settings would make, as far as its block tells."""
+    codec = codec_for(config.vcodec)
+    stream, block = camera.stored, camera.block
+    if isinstance(stream, ImageHeader):
+        return False
+    if (stream.codec, stream.pix_fmt) != (codec.stream, pixel_format(config.pix_fmt).stored):
+        return False
+    encoder = block.get("video.encoder")
+    if isinstance(encoder, Mapping) and encoder.get("vcodec") != codec.name:
+        return False
+    wanted = encoder_fields(config)
+    # A setting that is not known is none that is the same.
+    return all(name in block and block[name] == wanted[name] for name in ENCODER_FIELDS)
 
 
 def reencode_dataset(
@@ -307,18 +318,22 @@ def reencode_dataset(
     start_number: int | None = None,
     workers: int | None = None,
     encoder_threads: int | None = None,
+    force: bool = False,
     resume: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> ReencodeSummary:
-    """Re-encode a dataset of images into a LeRobot v3.0 video dataset.
+) -> JobSummary:
+    """Re-encode a dataset of images or video into a LeRobot v3.0 video dataset.
+
+    Video is decoded and encoded inside one ffmpeg, frame for frame. A camera that is video with the very
+    settings asked for is copied packet by packet. Depth keeps its codes and its quantiser.
 
     The destination appears whole and verified, or not at all; the source is only read. Finished episodes
     of a run that was ended are kept in a hidden folder beside the destination for ``resume``.
 
     Args:
-        source: a LeRobot v3.0, v2.1 or v2.0 image dataset, or a PNG or JPEG tree.
+        source: a LeRobot v3.0, v2.1 or v2.0 dataset, or a PNG or JPEG tree.
         destination: the folder to write; must not exist, or be empty.
         preset: a robot's preset, its name or path; None for the default settings.
         overrides: see :func:`ffenc.load_preset`.
@@ -329,6 +344,7 @@ def reencode_dataset(
         start_number: number of a PNG tree's first frames; by default 0 or 1.
         workers: encodes at once; by default one a core.
         encoder_threads: threads an encoder may use; by default the preset's, else the cores' share.
+        force: encode a camera anew that is video with these settings already; else its packets are copied.
         resume: take up what an interrupted run has left.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
@@ -352,43 +368,42 @@ def reencode_dataset(
         start_number=start_number,
         workers=workers,
         encoder_threads=encoder_threads,
+        force=force,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
     return run_plan(plan, resume=resume, on_progress=on_progress)
 
 
-def run_plan(
-    plan: ReencodePlan, *, resume: bool = False, on_progress: Callable[[int, int], None] | None = None
-) -> ReencodeSummary:
-    """Do what a plan says; see :func:`reencode_dataset`."""
-    began = time.monotonic()
-    try:
-        with Staging(plan.destination, resume=resume) as staging:
-            job = _Job(plan, staging, on_progress)
-            summary = job.run()
-    except OSError as error:
-        raise DestinationError(
-            f"{plan.destination} cannot be written: {error.strerror or error}. Finished episodes are kept: "
-            "once there is room, go on with --resume"
-        ) from error
-    summary.seconds = time.monotonic() - began
-    return summary
-
-
-def estimate(plan: ReencodePlan) -> Estimate:
+def estimate(plan: JobPlan) -> Estimate:
     """Encode the first frames of every camera to learn how large and how long the whole job will be."""
     video_bytes, seconds, sampled = 0.0, 0.0, 0
     with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
         for stream in plan.streams:
-            frames = _First(plan.source.frames(stream.camera, plan.episodes[0]), SAMPLE_FRAMES)
+            if stream.encoding is None:
+                video_bytes += stream.source_bytes
+                continue
             output = Path(folder) / "sample.mp4"
             began = time.monotonic()
-            encode_frames(stream.encoding, frames, stream.header, output, depth=stream.depth_samples())
-            seconds += (time.monotonic() - began) / len(frames) * plan.rows
-            video_bytes += output.stat().st_size / len(frames) * plan.rows
-            sampled += len(frames)
+            count = _encode_sample(plan, stream, stream.encoding, output)
+            seconds += (time.monotonic() - began) / count * plan.rows
+            video_bytes += output.stat().st_size / count * plan.rows
+            sampled += count
     return Estimate(round(video_bytes), seconds / plan.workers, sampled)
+
+
+def _encode_sample(plan: JobPlan, stream: Stream, encoding: Encoding, output: Path) -> int:
+    """Encode the first frames of the first episode; returns how many."""
+    camera, episode = stream.camera, plan.episodes[0]
+    if not isinstance(camera.stored, ImageHeader):
+        clip = plan.clip(stream, episode)
+        clip = clip.part(0, min(clip.frames, SAMPLE_FRAMES))
+        transcode(encoding, clip, output)
+        return clip.frames
+    frames = _First(plan.source.frames(camera.key, episode), SAMPLE_FRAMES)
+    depth = DepthSamples(encoding.config, camera.unit) if camera.unit is not None else None
+    encode_frames(encoding, frames, camera.header, output, depth=depth)
+    return len(frames)
 
 
 def _refuse_nesting(source: Path, destination: Path) -> None:
@@ -432,206 +447,3 @@ def _choose_episodes(source: DatasetSource, numbers: Sequence[int] | None) -> li
         what = f"there is no episode {unknown[0]}" if unknown else "no episode is named"
         raise ConfigError(f"--episodes: {what}; there are {min(known)} to {max(known)}")
     return [known[number] for number in sorted(set(numbers))]
-
-
-class _Job:
-    """One run of a plan."""
-
-    def __init__(
-        self, plan: ReencodePlan, staging: Staging, on_progress: Callable[[int, int], None] | None
-    ) -> None:
-        self._plan, self._staging = plan, staging
-        self._progress = _Progress(plan.frames, on_progress)
-        self._cancellation = Cancellation()
-        # An encode holds a slot while its process runs; the thread goes on to verify without one, so that
-        # the next encode starts meanwhile.
-        self._slots = threading.Semaphore(plan.workers)
-
-    def run(self) -> ReencodeSummary:
-        plan = self._plan
-        pieces: dict[tuple[str, int], _Piece] = {}
-        units = (_Unit(stream, episode) for episode in plan.episodes for stream in plan.streams)
-        for unit, piece in run_units(
-            units, self._encode, threads=plan.workers + 1, stop=self._cancellation.cancel
-        ):
-            pieces[unit.stream.camera, unit.episode.index] = piece
-        summary = ReencodeSummary(
-            plan.destination,
-            len(plan.episodes),
-            plan.frames,
-            image_bytes=sum(stream.image_bytes for stream in plan.streams),
-            resumed=sum(piece.resumed for piece in pieces.values()),
-            outdated=sum(piece.outdated for piece in pieces.values()),
-        )
-        videos, blocks, stats = {}, {}, {}
-        for stream in plan.streams:
-            own = [pieces[stream.camera, episode.index] for episode in plan.episodes]
-            videos[stream.camera], info, size = self._join(stream, own)
-            blocks[stream.camera] = info_block(info, stream.encoding, stream.unit)
-            if stream.compute_stats:
-                stats[stream.camera] = [piece.stats for piece in own if piece.stats is not None]
-            summary.video_bytes += size
-            summary.cameras[stream.camera] = {
-                **{name: blocks[stream.camera][f"video.{name}"] for name in ("codec", "pix_fmt", "encoder")},
-                "image_bytes": stream.image_bytes,
-                "video_bytes": size,
-            }
-        TableWriter(
-            plan.source,
-            self._staging.dataset,
-            episodes=plan.episodes,
-            cameras=[stream.camera for stream in plan.streams],
-            videos=videos,
-            blocks=blocks,
-            image_stats=stats,
-        ).write()
-        self._staging.publish()
-        return summary
-
-    def _encode(self, unit: _Unit) -> _Piece:
-        """Encode one episode of one camera, unless an earlier run has done so."""
-        stream, episode = unit.stream, unit.episode
-        frames = self._plan.source.frames(stream.camera, episode)
-        path = self._staging.pieces / stream.camera / f"episode-{episode.index:06d}.mp4"
-        record = path.with_suffix(".json")
-        fingerprint = self._fingerprint(unit, frames.fingerprint())
-        known = _read_record(path, record, fingerprint)
-        if known is not None:
-            with self._progress.part(known.frames):
-                return known
-        outdated = record.exists()
-        record.unlink(missing_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        depth, statistics = stream.depth_samples(), stream.statistics(len(frames))
-        with _named(unit), self._progress.part(episode.length) as on_frames, published(path) as temporary:
-            with self._slots:
-                encode_frames(
-                    stream.encoding,
-                    frames,
-                    stream.header,
-                    temporary,
-                    depth=depth,
-                    statistics=statistics,
-                    on_frames=on_frames,
-                    cancellation=self._cancellation,
-                )
-            info = verify_encoded(stream.encoding, temporary, episode.length, depth, self._cancellation)
-        stats = statistics.statistics() if statistics else None
-        piece = _Piece(path, episode.length, path.stat().st_size, info.extradata_hash, stats, False, outdated)
-        content = {"fingerprint": fingerprint, "frames": piece.frames, "bytes": piece.bytes}
-        write_json(record, {**content, "configuration": piece.configuration, "stats": stats})
-        return piece
-
-    def _fingerprint(self, unit: _Unit, frames: str) -> str:
-        encoding = unit.stream.encoding
-        parts = [
-            encoding.command(Path("piece.mp4"))[1:],
-            repr(encoding.config),  # a depth camera's quantiser is not in the command
-            unit.stream.unit,
-            encoding.toolchain.version,
-            encoding.encoder_version,
-            unit.episode.length,
-            unit.stream.compute_stats,
-            frames,
-        ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-    def _join(self, stream: Stream, pieces: Sequence[_Piece]) -> tuple[list[VideoPlace], StreamInfo, int]:
-        """Join a camera's pieces into files up to the size limit; every episode starts on a key frame."""
-        source_info = self._plan.source.info()
-        limit = float(source_info.get("video_files_size_in_mb") or 200) * _MEGABYTE
-        chunks_size = int(source_info.get("chunks_size") or 1000)
-        places: list[VideoPlace] = []
-        first: StreamInfo | None = None
-        total = 0
-        for number, group in enumerate(_groups(pieces, limit)):
-            chunk, file = divmod(number, chunks_size)
-            place = VIDEO_PATH.format(video_key=stream.camera, chunk_index=chunk, file_index=file)
-            output = self._staging.dataset / place
-            output.parent.mkdir(parents=True, exist_ok=True)
-            codec = codec_for(stream.encoding.config.vcodec)
-            join_files(
-                [piece.path for piece in group],
-                output,
-                fps=stream.encoding.fps,
-                tag=codec.tag,
-                toolchain=stream.encoding.toolchain,
-                cancellation=self._cancellation,
-            )
-            starts = [sum(piece.frames for piece in group[:i]) for i in range(len(group))]
-            info = stream.encoding.verify(output, sum(piece.frames for piece in group), starts)
-            if info.extradata_hash != group[0].configuration:
-                raise VerificationError(
-                    f"{place}: the decoder configuration changed while its episodes were joined"
-                )
-            places += [VideoPlace(chunk, file, start) for start in starts]
-            total += output.stat().st_size
-            first = first or info
-        assert first is not None
-        return places, first, total
-
-
-@contextmanager
-def _named(unit: _Unit) -> Iterator[None]:
-    """Say in an error which episode of which camera it is about."""
-    try:
-        yield
-    except (FfmpegError, VerificationError) as error:
-        error.args = (f"{unit.stream.camera}, episode {unit.episode.index}: {error}",)
-        raise
-
-
-def _groups(pieces: Sequence[_Piece], limit: float) -> Iterator[list[_Piece]]:
-    """Cut a camera's pieces into files: below the limit, and with one decoder configuration each."""
-    group: list[_Piece] = []
-    size = 0
-    for piece in pieces:
-        full = size + piece.bytes > limit
-        if group and (full or piece.configuration != group[0].configuration):
-            yield group
-            group, size = [], 0
-        group.append(piece)
-        size += piece.bytes
-    yield group
-
-
-def _read_record(path: Path, record: Path, fingerprint: str) -> _Piece | None:
-    """Return the piece of an earlier run, if whole and made from the same frames in the same way."""
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        size = path.stat().st_size
-    except (OSError, ValueError):
-        return None
-    if content.get("fingerprint") != fingerprint or content.get("bytes") != size:
-        return None
-    return _Piece(path, content["frames"], size, content["configuration"], content["stats"], resumed=True)
-
-
-class _Progress:
-    """Adds up the frames of encodes that run at the same time."""
-
-    def __init__(self, total: int, on_progress: Callable[[int, int], None] | None) -> None:
-        self._total, self._report = total, on_progress
-        self._lock = threading.Lock()
-        self._done = 0
-        self._parts: dict[int, int] = {}
-
-    @contextmanager
-    def part(self, frames: int) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes the count of one encode; all its frames are done when the block ends."""
-        token = threading.get_ident()
-
-        def report(count: int) -> None:
-            with self._lock:
-                self._parts[token] = min(count, frames)
-                self._tell()
-
-        yield report
-        with self._lock:
-            self._parts.pop(token, None)
-            self._done += frames
-            self._tell()
-
-    def _tell(self) -> None:
-        if self._report is not None:
-            self._report(min(self._total, self._done + sum(self._parts.values())), self._total)

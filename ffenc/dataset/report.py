@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.lerobot import features_of
-from ffenc.dataset.lerobot_v21 import LeRobotImagesV21, read_lines
+from ffenc.dataset.lerobot_v21 import LeRobotV21, read_lines
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
@@ -24,7 +24,6 @@ from ffenc.frames.parquet import RowRange, read_images
 
 # Parquet files whose footers are read; the others are taken to be like these.
 SAMPLED_FILES = 50
-_VIDEO_PATH_V21 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 _SETTINGS = ("crf", "g", "preset", "fast_decode", "extra_options")
 
 
@@ -120,8 +119,8 @@ def report_dataset(root: str | Path) -> DatasetReport:
         raise SourceError(f"{folder}: is a LeRobot dataset of layout {layout}; v3.0, v2.1 and v2.0 are read")
     features = features_of(info, where)
     old = layout.startswith("v2")
-    data_path = str(info.get("data_path") or (LeRobotImagesV21.data_path if old else DATA_PATH))
-    video_path = str(info.get("video_path") or (_VIDEO_PATH_V21 if old else VIDEO_PATH))
+    data_path = str(info.get("data_path") or (LeRobotV21.data_path if old else DATA_PATH))
+    video_path = str(info.get("video_path") or (LeRobotV21.video_path if old else VIDEO_PATH))
     fps = parse_fps(info["fps"])
     totals = [_total(info, key, where) for key in ("total_episodes", "total_frames")]
     cameras = {check_key(k, where): f for k, f in features.items() if f["dtype"] in ("image", "video")}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from ffenc.errors import SourceError
+from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.depth import Unit
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.sources import FrameSource
@@ -46,14 +47,22 @@ class Camera:
     Attributes:
         key: its feature, such as ``observation.images.top``.
         depth: holds depth maps.
-        header: shape and kind of its images.
+        stored: shape and kind of its images; of a camera that is video, what its first file holds.
         unit: what depth is in, ``mm`` or ``m``; None for a camera of colours.
+        block: the feature's ``info`` in ``info.json``.
     """
 
     key: str
     depth: bool
-    header: ImageHeader
+    stored: ImageHeader | StreamInfo
     unit: Unit | None = None
+    block: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def header(self) -> ImageHeader:
+        """Kind and size of the images of a camera that is not video."""
+        assert isinstance(self.stored, ImageHeader)
+        return self.stored
 
 
 @dataclass(frozen=True)
@@ -69,19 +78,48 @@ class Episode:
     length: int
 
 
+@dataclass(frozen=True)
+class EpisodeVideo:
+    """One episode of one camera in a video file.
+
+    Attributes:
+        camera: its feature, such as ``observation.images.top``.
+        episode: its number.
+        path: the file it is in.
+        start: seconds in the file at which it starts.
+        frames: how many it has.
+    """
+
+    camera: str
+    episode: int
+    path: Path
+    start: float
+    frames: int
+
+
 class DatasetSource(Protocol):
-    """A LeRobot image dataset or a PNG tree."""
+    """A LeRobot dataset, several of them, or a PNG tree.
+
+    Attributes:
+        renumbered: columns of the table whose statistics no longer hold, since their values are new.
+    """
 
     root: Path
     fps: Fraction
     cameras: list[Camera]
     episodes: list[Episode]
 
+    @property
+    def renumbered(self) -> frozenset[str]: ...
+
     def frames(self, camera: str, episode: Episode) -> FrameSource:
         """The images of one camera in one episode."""
 
-    def image_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
-        """How many bytes those images take."""
+    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+        """Where one episode of a camera is that is video."""
+
+    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+        """How many bytes its images or its video take."""
 
     def info(self) -> dict[str, Any]:
         """The contents of ``info.json``, with the features in order."""

@@ -19,7 +19,7 @@ from ffenc.frames.encode import published, sync_folder
 
 
 class Staging:
-    """Holds the finished pieces and the dataset being put together, and the lock of the run.
+    """Holds finished pieces, parts cut out of a source, the dataset being put together, and the run's lock.
 
     The lock is the kernel's: it goes with the process, however that ends.
 
@@ -37,6 +37,7 @@ class Staging:
         check_destination(self.destination)
         self.folder = _folder_of(self.destination)
         self.pieces = self.folder / "pieces"
+        self.cuts = self.folder / "cuts"
         self.dataset = self.folder / "dataset"
         self._resume = resume
         self._lock: IO[str] | None = None
@@ -61,8 +62,10 @@ class Staging:
                 f"an interrupted run towards {self.destination} left finished episodes in {self.folder}. "
                 "Go on with --resume, or delete that folder to start anew"
             )
-        shutil.rmtree(self.dataset, ignore_errors=True)
-        self.pieces.mkdir(exist_ok=True)
+        for scratch in (self.dataset, self.cuts):
+            shutil.rmtree(scratch, ignore_errors=True)
+        for needed in (self.pieces, self.cuts):
+            needed.mkdir(exist_ok=True)
         for leftover in self.pieces.rglob(".*.partial*"):
             leftover.unlink()
         return self
@@ -70,7 +73,8 @@ class Staging:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self.dataset, ignore_errors=True)
+        for scratch in (self.dataset, self.cuts):
+            shutil.rmtree(scratch, ignore_errors=True)
         if not self.has_pieces():
             shutil.rmtree(self.folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # those that hold something by now stay

@@ -22,6 +22,7 @@ from ffenc.frames.statistics import Stats
 
 # Their values follow from an episode's place in the dataset, which changes when others are left out.
 _PLACE_FEATURES = ("index", "episode_index")
+_CAMERA_TYPES = ("image", "video")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class TableWriter:
         cameras: keys of the cameras that are kept.
         videos: camera -> each chosen episode's place, in order.
         blocks: camera -> info block.
-        image_stats: camera -> each chosen episode's statistics, for cameras without any in the source.
+        camera_stats: camera -> each chosen episode's statistics, for cameras without any in the source.
     """
 
     def __init__(
@@ -62,11 +63,11 @@ class TableWriter:
         cameras: Sequence[str],
         videos: Mapping[str, Sequence[VideoPlace]],
         blocks: Mapping[str, Mapping[str, Any]],
-        image_stats: Mapping[str, Sequence[Stats]],
+        camera_stats: Mapping[str, Sequence[Stats]],
     ) -> None:
         self._source, self._root = source, root
         self._episodes, self._cameras = episodes, cameras
-        self._videos, self._blocks, self._image_stats = videos, blocks, image_stats
+        self._videos, self._blocks, self._camera_stats = videos, blocks, camera_stats
         self._subset = [e.index for e in episodes] != list(range(len(source.episodes)))
         self._chunks_size = int(source.info().get("chunks_size") or 1000)
         self._features = self._make_features()
@@ -86,10 +87,11 @@ class TableWriter:
     def _make_features(self) -> dict[str, Any]:
         features: dict[str, Any] = {}
         for key, feature in self._source.info()["features"].items():
-            if feature.get("dtype") != "image":
+            if feature.get("dtype") not in _CAMERA_TYPES:
                 features[key] = feature
             elif key in self._cameras:
-                features[key] = {**feature, "dtype": "video", "info": dict(self._blocks[key])}
+                kept = {name: value for name, value in feature.items() if name != "video_info"}
+                features[key] = {**kept, "dtype": "video", "info": dict(self._blocks[key])}
         return features
 
     def _features_to_compute(self) -> list[str]:
@@ -101,7 +103,7 @@ class TableWriter:
                 ("float", "int", "uint", "bool")
             ):
                 continue
-            moved = self._subset and key in _PLACE_FEATURES
+            moved = key in self._source.renumbered or (self._subset and key in _PLACE_FEATURES)
             partial = self._subset and not self._source.has_episode_stats(key)
             if moved or partial or key not in stats:
                 lacking.append(key)
@@ -190,7 +192,9 @@ class TableWriter:
     ) -> pa.Table:
         """The source's columns, with the new places and the statistics that were computed."""
         features = self._source.info()["features"]
-        gone = [key for key, f in features.items() if f.get("dtype") == "image" and key not in self._cameras]
+        gone = [
+            key for key, f in features.items() if f.get("dtype") in _CAMERA_TYPES and key not in self._cameras
+        ]
         keep = [
             name
             for name in table.column_names
@@ -230,13 +234,13 @@ class TableWriter:
         return pa.table({**ordered, **stats, **last}).replace_schema_metadata(table.schema.metadata)
 
     def _stats_of(self, part: slice, table_stats: Sequence[dict[str, Stats]]) -> dict[str, Sequence[Stats]]:
-        computed: dict[str, Sequence[Stats]] = {key: stats[part] for key, stats in self._image_stats.items()}
+        computed: dict[str, Sequence[Stats]] = {key: stats[part] for key, stats in self._camera_stats.items()}
         for key in self._computed:
             computed[key] = [stats[key] for stats in table_stats[part]]
         return computed
 
     def _needs_aggregate(self, key: str) -> bool:
-        return self._subset or key in self._computed or key in self._image_stats
+        return self._subset or key in self._computed or key in self._camera_stats
 
     def _write_stats(self, aggregates: Mapping[str, Aggregate]) -> None:
         known = self._source.stats()

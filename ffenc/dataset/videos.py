@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.config.preset import chosen_cameras
-from ffenc.dataset.source import check_key
+from ffenc.dataset.source import Camera, EpisodeVideo, check_key
 from ffenc.errors import SourceError
+from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import read_info
-
-
-@dataclass(frozen=True)
-class EpisodeVideo:
-    """One episode of one camera.
-
-    Attributes:
-        camera: its feature, such as ``observation.images.top``.
-        episode: its number.
-        path: the file it is in.
-        start: seconds in the file at which it starts.
-        frames: how many it has.
-    """
-
-    camera: str
-    episode: int
-    path: Path
-    start: float
-    frames: int
+from ffenc.frames.reader import TOLERANCE
+from ffenc.frames.transcode import Clip, check_spacing
 
 
 def episode_videos(
@@ -61,7 +47,8 @@ def episode_videos(
     if not keys:
         raise SourceError(f"{root}: has no video cameras; its frames are images already, or it has none")
     chosen = chosen_cameras(keys, cameras) if cameras is not None else keys
-    found = {key: _videos_of(root, key, str(info.get("video_path") or "")) for key in chosen}
+    template = str(info.get("video_path") or "")
+    found = {key: videos_of(root, key, template) for key in chosen}
     known = [video.episode for video in found[chosen[0]]]
     for number in episodes or ():
         if number not in known:
@@ -76,9 +63,24 @@ def episode_videos(
     return videos
 
 
-def _videos_of(root: Path, key: str, template: str) -> list[EpisodeVideo]:
+def videos_of(root: Path, key: str, template: str) -> list[EpisodeVideo]:
+    """List where the episodes of one camera of a v3.0 dataset are.
+
+    Args:
+        root: the dataset.
+        key: the camera's feature.
+        template: ``video_path`` of its info.json.
+
+    Raises:
+        SourceError: the episode list does not say it.
+    """
     names = [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
     columns = ["episode_index", "length", *names]
+
+    @cache
+    def place(chunk: int, file: int) -> Path:
+        return root / template.format(video_key=key, chunk_index=chunk, file_index=file)
+
     videos = []
     for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
         try:
@@ -92,13 +94,69 @@ def _videos_of(root: Path, key: str, template: str) -> list[EpisodeVideo]:
             zip(*(table[name].to_pylist() for name in columns), strict=True)
         ):
             try:
-                place = template.format(video_key=key, chunk_index=int(chunk), file_index=int(file))
-                usable = bool(place) and int(length) > 0 and math.isfinite(start)
+                video = EpisodeVideo(
+                    key, int(number), place(int(chunk), int(file)), float(start), int(length)
+                )
+                usable = bool(template) and video.frames > 0 and math.isfinite(video.start)
             except (LookupError, ValueError, TypeError):
                 usable = False
             if not usable:
                 raise SourceError(f"{path}: row {row} does not say where episode {number} of {key} is")
-            videos.append(EpisodeVideo(key, int(number), root / place, float(start), int(length)))
+            videos.append(video)
     if not videos:
         raise SourceError(f"{root / 'meta/episodes'}: holds no episodes")
     return videos
+
+
+def clip_of(video: EpisodeVideo, camera: Camera, fps: Fraction) -> Clip:
+    """Return the frames of an episode, once they have been found in its file, each at its time.
+
+    Args:
+        video: where the episode is.
+        camera: what its first file holds, which this one has to hold too.
+        fps: of the dataset.
+
+    Raises:
+        SourceError: the file holds something else, ends too early, or has no frame where one should be.
+    """
+    info = _opened(video.path, *_state(video.path))
+    where = f"episode {video.episode} of {camera.key}"
+    for name in ("codec", "pix_fmt", "width", "height"):
+        found, expected = getattr(info, name), getattr(camera.stored, name)
+        if found != expected:
+            raise SourceError(
+                f"{video.path}: {name} is {found}, but {expected} in the camera's first file: the videos of "
+                "one camera must be alike"
+            )
+    assert info.times is not None
+    times = info.times
+    start = Fraction(video.start) / info.time_base
+    after = bisect_left(times, start)
+    near = [i for i in (after - 1, after) if 0 <= i < info.frames]
+    if not near:
+        raise SourceError(f"{video.path} has no frames")
+    first = min(near, key=lambda i: abs(times[i] - start))
+    at = float(times[first] * info.time_base)
+    if abs(at - video.start) > TOLERANCE:
+        raise SourceError(
+            f"{video.path}: {where} starts at {video.start:.6f} s, and the nearest frame, {first}, is at "
+            f"{at:.6f} s: from_timestamp is wrong, or a frame is missing"
+        )
+    if first + video.frames > info.frames:
+        raise SourceError(
+            f"{video.path}: {where} has {video.frames} frames from {video.start:.3f} s on, but the video "
+            f"ends after {info.frames - first}: it is cut short, or a frame is missing"
+        )
+    clip = Clip(video.path, info, first, video.frames)
+    check_spacing(clip, fps, where, start=video.start)
+    return clip
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=16)  # a few cameras' files, each with the times of perhaps 100,000 frames
+def _opened(path: Path, size: int, changed: int) -> StreamInfo:
+    return probe(path, times=True)

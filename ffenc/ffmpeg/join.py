@@ -1,19 +1,37 @@
-"""Join encoded files back to back, packet by packet."""
+"""Copy packets: join encoded files back to back, and cut parts out of them, without re-encoding."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from ffenc.compiler.command import compile_join, file_url
+from ffenc.compiler.command import compile_cut, compile_join, file_url
 from ffenc.ffmpeg.process import Cancellation, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 
+_MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A file to be joined with others.
+
+    Attributes:
+        path: absolute.
+        frames: how many it has.
+        delay: as probed, see :class:`~ffenc.ffmpeg.probe.StreamInfo`.
+    """
+
+    path: Path
+    frames: int
+    delay: int
+
 
 def join_files(
-    pieces: Sequence[Path],
+    pieces: Sequence[Joined],
     output: Path,
     *,
     fps: Fraction,
@@ -24,7 +42,7 @@ def join_files(
     """Join files of the same codec, settings, size and frame rate without re-encoding.
 
     Args:
-        pieces: absolute paths, in order.
+        pieces: in order; each with a time base of 1 / the frame rate's numerator, as ffenc writes.
         output: the file to write.
         fps: their frame rate; frame i of the result sits at exactly i / fps.
         tag: the codec's stream tag, if it needs one.
@@ -35,8 +53,52 @@ def join_files(
         FfmpegError: ffmpeg failed.
     """
     lines = ["ffconcat version 1.0"]
+    frames = start = 0
     for piece in pieces:
-        quoted = file_url(str(piece)).replace("'", r"'\''")
-        lines.append(f"file '{quoted}'")
-    command = compile_join(fps, output=str(output), tag=tag, program=toolchain.ffmpeg)
+        quoted = file_url(str(piece.path)).replace("'", r"'\''")
+        frames += piece.frames
+        # Each start is told to the microsecond, from the first frame on: nothing adds up.
+        end = round(frames / fps * _MICROSECONDS)
+        lines += [f"file '{quoted}'", f"duration {end - start}us"]
+        start = end
+    delay = max(piece.delay for piece in pieces)
+    command = compile_join(fps, output=str(output), delay=delay, tag=tag, program=toolchain.ffmpeg)
     run_fed(command, [os.fsencode("\n".join(lines)) + b"\n"], cancellation=cancellation)
+
+
+def cut_file(
+    source: Path,
+    output: Path,
+    *,
+    first: int,
+    frames: int,
+    fps: Fraction,
+    tag: str | None,
+    toolchain: Toolchain,
+    cancellation: Cancellation | None = None,
+) -> None:
+    """Copy some of a file's frames into one that can be joined.
+
+    Args:
+        source: the file.
+        output: the file to write.
+        first: the first frame, at which the file can be entered: one of ``StreamInfo.closed``.
+        frames: how many, up to the file's end or another such frame.
+        fps: its frame rate.
+        tag: the stream tag it has.
+        toolchain: the programs.
+        cancellation: who may end it.
+
+    Raises:
+        FfmpegError: ffmpeg failed.
+    """
+    command = compile_cut(
+        str(source),
+        first=first,
+        packets=frames,
+        fps=fps,
+        output=str(output),
+        tag=tag,
+        program=toolchain.ffmpeg,
+    )
+    run_fed(command, [], cancellation=cancellation)

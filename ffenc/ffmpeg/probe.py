@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -39,10 +40,14 @@ class StreamInfo:
         channels: components a pixel has.
         color_space, color_range, color_primaries, color_transfer: the tags, None where absent.
         audio: the first audio stream, if any.
+        tag: the stream's tag in MP4 (``avc1``), None where it has none.
         extradata_hash: of the decoder configuration; files can be joined where it is the same.
         times: presentation time of every frame in ticks, ascending; None unless asked for.
         key_frames: indices of the key frames in that order; None unless asked for.
         closed: those of the key frames behind which no frame is stored that is shown before them.
+        delay: the most packets that a frame is stored before the one that is shown in its place, 0 where
+            frames are stored in order; None unless ``times``.
+        sizes: bytes of every frame's packet, in the order of ``times``; None unless asked for.
     """
 
     codec: str
@@ -58,10 +63,13 @@ class StreamInfo:
     color_primaries: str | None
     color_transfer: str | None
     audio: AudioInfo | None
+    tag: str | None
     extradata_hash: str | None
     times: tuple[int, ...] | None = None
     key_frames: tuple[int, ...] | None = None
     closed: tuple[int, ...] | None = None
+    delay: int | None = None
+    sizes: tuple[int, ...] | None = None
 
 
 def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) -> StreamInfo:
@@ -79,7 +87,7 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
     program = ffprobe or find_ffprobe()
     if not Path(path).is_file():
         raise SourceError(f"{path} does not exist or is not a file")
-    packets = ["-show_entries", "packet=stream_index,pts,flags"] if times else []
+    packets = ["-show_entries", "packet=stream_index,pts,size,flags"] if times else []
     command = [program, "-hide_banner", "-loglevel", "error", "-show_streams", "-show_data_hash", "sha256"]
     try:
         # Line by line: the JSON of a long file's packets would take hundreds of megabytes.
@@ -92,9 +100,9 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
     if video is None:
         raise SourceError(f"{path} has no video stream")
     audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
-    stamps = keys = closed = None
+    stamps = keys = closed = delay = sizes = None
     if times:
-        own: list[tuple[int, bool, int]] = []
+        own: list[tuple[int, bool, int, int]] = []
         for line in answer:
             if line.startswith(f"packet|stream_index={video['index']}|"):
                 fields = _fields(line)
@@ -102,11 +110,13 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
                     continue  # cut off by an edit list: it is decoded, and never shown
                 if not fields["pts"].lstrip("-").isdigit():
                     raise SourceError(f"{path} has frames without a time")
-                own.append((int(fields["pts"]), "K" in fields["flags"], len(own)))
+                own.append((int(fields["pts"]), "K" in fields["flags"], len(own), int(fields["size"])))
         own.sort()
-        stamps = tuple(pts for pts, _, _ in own)
-        keys = tuple(i for i, (_, key, _) in enumerate(own) if key)
+        stamps = tuple(pts for pts, _, _, _ in own)
+        keys = tuple(i for i, (_, key, _, _) in enumerate(own) if key)
+        sizes = tuple(size for _, _, _, size in own)
         closed = tuple(i for i in keys if own[i][2] == i)
+        delay = max((stored - shown for shown, (_, _, stored, _) in enumerate(own)), default=0)
     return StreamInfo(
         codec=video.get("codec_name", "unknown"),
         pix_fmt=video.get("pix_fmt", "unknown"),
@@ -121,10 +131,13 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         color_primaries=_tag(video.get("color_primaries")),
         color_transfer=_tag(video.get("color_transfer")),
         audio=_audio(audio) if audio else None,
+        tag=tag if re.fullmatch(r"\w{4}", tag := video.get("codec_tag_string", "")) else None,
         extradata_hash=video.get("extradata_hash"),
         times=stamps,
         key_frames=keys,
         closed=closed,
+        delay=delay,
+        sizes=sizes,
     )
 
 

@@ -91,6 +91,10 @@ class DepthSamples:
         self.checksums.append(zlib.crc32(samples.data))
         return samples
 
+    def sent(self, first: int, count: int) -> list[int]:
+        """The checksums of some frames; fewer where there are fewer."""
+        return self.checksums[first : first + count]
+
 
 def millimetres(depth: Depth, unit: Unit | None = None) -> npt.NDArray[np.uint16]:
     """Return depth in whole millimetres, 0..65535; NaN and what is below 0 become 0.

@@ -6,13 +6,12 @@ import contextlib
 import os
 import re
 import uuid
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice, zip_longest
 from pathlib import Path
 
-from ffenc.compiler.command import Excerpt, FrameFormat, compile_decode, raw_format
+from ffenc.compiler.command import FrameFormat, raw_format
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, DestinationError, FfmpegError, SourceError, VerificationError
@@ -26,6 +25,7 @@ from ffenc.frames.images import ImageHeader, find_fault, read_header, whole_imag
 from ffenc.frames.prepare import prepare
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles, image_files
 from ffenc.frames.statistics import RgbHistogram
+from ffenc.frames.transcode import Clip, clip_checksums
 
 _DECODE_SECONDS = 30.0
 _COMPARED = 4  # frames at each place that is looked at
@@ -164,7 +164,7 @@ def verify_encoded(
     encoding: Encoding,
     path: Path,
     frames: int,
-    depth: DepthSamples | None = None,
+    sent: Callable[[int, int], Sequence[int]] | None = None,
     cancellation: Cancellation | None = None,
 ) -> StreamInfo:
     """Compare a file with its encoding, and some frames of a lossless depth stream sample by sample.
@@ -172,44 +172,32 @@ def verify_encoded(
     At its start, middle and end a few frames are decoded: it costs little, and what changes samples (a
     range, a conversion, a build for fewer bits) changes them everywhere.
 
+    Args:
+        encoding: how it was made.
+        path: the file.
+        frames: how many it must hold.
+        sent: returns the CRC-32 of the samples of some depth frames that were encoded, given the first one's
+            number and how many; None for colours.
+        cancellation: who may end it.
+
     Raises:
         VerificationError: something differs; the text names it.
     """
     info = encoding.verify(path, frames)
-    if depth is None or not encoding.lossless:
+    if sent is None or not encoding.lossless:
         return info
     assert info.key_frames is not None
     keys = info.key_frames
+    whole = Clip(path, info, 0, frames)
     for first in sorted({keys[0], keys[len(keys) // 2], keys[-1]}):
-        expected = depth.checksums[first : first + _COMPARED]
-        found = _checksums(encoding, path, first, len(expected), cancellation)
-        for number, (sent, shown) in enumerate(zip_longest(expected, found), first):
-            if sent != shown:
+        expected = sent(first, _COMPARED)
+        found = clip_checksums(whole, first, _COMPARED, encoding.toolchain, cancellation)
+        for number, (given, shown) in enumerate(zip_longest(expected, found), first):
+            if given != shown:
                 raise VerificationError(
                     f"frame {number} does not come back as it was sent, though the settings are lossless"
                 )
     return info
-
-
-def _checksums(
-    encoding: Encoding, path: Path, first: int, count: int, cancellation: Cancellation | None
-) -> list[int]:
-    """Decode a few frames, and return the checksum of each one's samples."""
-    size = encoding.width * encoding.height * 2
-    ticks = encoding.fps.denominator  # of the time base that every file here has
-    shown = bytearray()
-    command = compile_decode(
-        str(path),
-        pix_fmt=encoding.config.pix_fmt,
-        excerpt=Excerpt(
-            spans=((first * ticks, (first + count - 1) * ticks),),
-            frames=count,
-            seek=(first + Fraction(1, 4)) / encoding.fps if first else None,
-        ),
-        program=encoding.toolchain.ffmpeg,
-    )
-    run_fed(command, [], on_output=shown.extend, cancellation=cancellation)
-    return [zlib.crc32(shown[at : at + size]) for at in range(0, len(shown), size)]
 
 
 def _named_fault(encoding: Encoding, frames: FrameSource, error: FfmpegError) -> SourceError | FfmpegError:
@@ -301,7 +289,7 @@ def encode(
     depth = DepthSamples(encoding.config) if encoding.depth else None
     with published(target) as temporary:
         encode_frames(encoding, images, header, temporary, depth=depth, on_frames=on_frames)
-        return verify_encoded(encoding, temporary, len(images), depth)
+        return verify_encoded(encoding, temporary, len(images), depth.sent if depth else None)
 
 
 def checked_output(output: str | Path, *, overwrite: bool) -> Path:

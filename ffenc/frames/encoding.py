@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ffenc.codecs.options import encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
-from ffenc.codecs.table import codec_for
-from ffenc.compiler.command import FrameFormat, SampleTap, compile_command, is_depth
+from ffenc.codecs.table import Codec, codec_for
+from ffenc.compiler.command import FrameFormat, SampleTap, VideoInput, compile_command, is_depth
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.ffmpeg.encoders import NOT_LISTED
 from ffenc.ffmpeg.probe import StreamInfo
@@ -61,6 +61,11 @@ class Encoding:
     passed_over: tuple[PassedOver, ...] = ()
 
     @property
+    def codec(self) -> Codec:
+        """The encoder's row of the codec table."""
+        return codec_for(self.config.vcodec)
+
+    @property
     def depth(self) -> bool:
         """Whether the frames are depth: codes or millimetres."""
         return is_depth(self.frames)
@@ -68,12 +73,13 @@ class Encoding:
     @property
     def lossless(self) -> bool:
         """Whether every sample comes back as it was given to the encoder."""
-        codec = codec_for(self.config.vcodec)
-        options = encoder_options(codec, self.config, self.encoder_threads).values
-        return codec.lossless(options, pixel_format(self.config.pix_fmt).bits)
+        options = encoder_options(self.codec, self.config, self.encoder_threads).values
+        return self.codec.lossless(options, pixel_format(self.config.pix_fmt).bits)
 
-    def command(self, output: Path, tap: SampleTap | None = None) -> list[str]:
-        """The argument list that writes ``output``."""
+    def command(
+        self, output: Path, tap: SampleTap | None = None, video: VideoInput | None = None
+    ) -> list[str]:
+        """The argument list that writes ``output``, from frames that are fed, or those of a file."""
         return compile_command(
             self.config,
             width=self.width,
@@ -81,6 +87,7 @@ class Encoding:
             fps=self.fps,
             output=str(output),
             frames=self.frames,
+            video=video,
             encoder_threads=self.encoder_threads,
             tap=tap,
             program=self.toolchain.ffmpeg,

@@ -32,6 +32,7 @@ from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
 from ffenc.frames.depth import DepthQuantizer, Unit
+from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.info_json import stored_quantizer
 
 _log = logging.getLogger("ffenc")
@@ -328,8 +329,6 @@ class _Stream:
 
     def __init__(self, path: Path, info: StreamInfo, candidates: Sequence[Toolchain]) -> None:
         assert info.times is not None
-        assert info.key_frames is not None
-        assert info.closed is not None
         if not info.times:
             raise SourceError(f"{path} has no frames")
         same = next((i for i, (a, b) in enumerate(pairwise(info.times)) if a == b), None)
@@ -337,8 +336,7 @@ class _Stream:
             seconds = float(info.times[same] * info.time_base)
             raise SourceError(f"{path}: frames {same} and {same + 1} have the same time, {seconds:.6f} s")
         self.times = info.times
-        # H.264's decoder calls it a fault that frames behind an open key frame lack what they refer to.
-        self._keys = info.closed if info.codec == "h264" else info.key_frames
+        self._index = FrameIndex(info)
         self._path = path
         self._info = info
         self._candidates = list(candidates)
@@ -370,7 +368,7 @@ class _Stream:
         """
         for run in self._runs(indices):
             done = 0
-            entry = self._entry(run[0])
+            entry = self._index.entry(run[0])
             attempts = [(t, e) for t in self._candidates for e in dict.fromkeys((entry, None))]
             errors: list[tuple[Toolchain, FfmpegError]] = []
             while attempts:
@@ -408,7 +406,7 @@ class _Stream:
             if run:
                 gap = index - run[-1]
                 # Further on, but a new start would save no more decoding than it costs.
-                near = gap > 0 and self._key(index) - run[-1] <= self._gap
+                near = gap > 0 and self._index.key(index) - run[-1] <= self._gap
                 spans += gap != 1
                 if not near or spans > _MOST_SPANS:
                     yield run
@@ -417,37 +415,9 @@ class _Stream:
         if run:
             yield run
 
-    def _key(self, index: int) -> int:
-        """The last key frame until a frame, 0 where there is none."""
-        place = bisect_right(self._keys, index)
-        return self._keys[place - 1] if place else 0
-
-    def _entry(self, index: int) -> Fraction | None:
-        """Where to enter the file for a frame, in seconds; None: at its start."""
-        key = self._key(index)
-        if key == 0 or self.times[key] <= 0:
-            return None
-        # A little after the key frame's time: ffmpeg rounds to microseconds.
-        after = self.times[key + 1] if key + 1 < len(self.times) else self.times[key] + 1
-        return (self.times[key] + Fraction(after - self.times[key], 4)) * self._info.time_base
-
     def _excerpt(self, indices: Sequence[int], seek: Fraction | None) -> Excerpt | None:
         """What to ask of FFmpeg for ascending indices."""
-        if len(indices) == len(self.times):
-            return None
-        starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(indices)) if b != a + 1), len(indices)]
-        series = [(indices[a], indices[b - 1]) for a, b in pairwise(starts)]
-        spans = tuple((self._tick(first), self._tick(last + 1) - 1) for first, last in series)
-        return Excerpt(spans, len(indices), seek)
-
-    def _tick(self, index: int) -> int:
-        """The first tick that is nearer to a frame than to the one before."""
-        times = self.times
-        if index == 0:
-            return times[0]
-        if index == len(times):
-            return times[-1] + 1
-        return (times[index - 1] + times[index]) // 2 + 1
+        return None if len(indices) == len(self.times) else self._index.excerpt(indices, seek)
 
     def _run(
         self,
@@ -537,7 +507,7 @@ class _Stream:
             damaged = self._damaged(toolchain, run[0], indices[0])
         if damaged is not None and damaged > indices[-1]:
             try:
-                yield from self._run(toolchain, indices, self._entry(indices[0]), room, lenient=True)
+                yield from self._run(toolchain, indices, self._index.entry(indices[0]), room, lenient=True)
                 return
             except FfmpegError as other:
                 error = other
@@ -548,10 +518,10 @@ class _Stream:
 
     def _damaged(self, toolchain: Toolchain, index: int, end: int) -> int | None:
         """The first frame from the key frame of ``index`` until ``end`` that cannot be decoded."""
-        first = self._key(index)
+        first = self._index.key(index)
         last = min(len(self.times), end)
         command = compile_frame_list(
-            str(self._path), seek=self._entry(index), frames=last - first, program=toolchain.ffmpeg
+            str(self._path), seek=self._index.entry(index), frames=last - first, program=toolchain.ffmpeg
         )
         listed = bytearray()
         try:

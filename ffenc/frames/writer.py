@@ -153,7 +153,8 @@ class VideoWriter:
             raise ConfigError("no frame has been written, so there is no video")
         try:
             self._process.finish()
-            self.info = verify_encoded(self._encoding, self._temporary, self.frames, self._depth)
+            sent = self._depth.sent if self._depth else None
+            self.info = verify_encoded(self._encoding, self._temporary, self.frames, sent)
         except BaseException as error:
             self._abort(error)
             raise

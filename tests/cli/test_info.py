@@ -184,7 +184,7 @@ def test_many_episodes_take_a_moment(dataset_v21):
     change_info(dataset_v21, total_episodes=count, total_frames=count * 17)
     began = time.monotonic()
     report = report_dataset(dataset_v21)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     assert count > 100 * SAMPLED_FILES
     assert (report.episodes, report.cameras[0].files) == (count, count)
     assert report.cameras[0].estimated

@@ -330,7 +330,7 @@ def test_a_tap_does_not_change_the_options_of_the_video():
 
 
 def test_a_join_copies_packets_onto_the_frame_grid():
-    command = compile_join(Fraction(30000, 1001), output="all.mp4", program="ff")
+    command = compile_join(Fraction(30000, 1001), output="all.mp4", delay=2, program="ff")
     assert command[0] == "ff"
     head = " ".join(inputs(command))
     assert "-f concat" in head
@@ -338,7 +338,7 @@ def test_a_join_copies_packets_onto_the_frame_grid():
     assert "-protocol_whitelist file,pipe,fd" in head
     assert value(command, "-map") == "0:v:0"
     assert value(command, "-c") == "copy"
-    assert value(command, "-bsf:v") == "setts=pts=round(PTS/1001)*1001:dts=round(DTS/1001)*1001:duration=1001"
+    assert value(command, "-bsf:v") == "setts=pts=round(PTS/1001)*1001:dts=(N-2)*1001:duration=1001"
     assert value(command, "-video_track_timescale") == value(command, "-movie_timescale") == "30000"
     assert value(command, "-fflags") == "+bitexact"
     assert value(command, "-movflags") == "+faststart"

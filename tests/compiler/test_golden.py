@@ -9,7 +9,9 @@ from ffenc.codecs.table import CODECS
 from ffenc.compiler.command import (
     Excerpt,
     SampleTap,
+    VideoInput,
     compile_command,
+    compile_cut,
     compile_decode,
     compile_frame_list,
     compile_join,
@@ -53,6 +55,11 @@ LOSE = {
     "x264opts": "crf=1:bframes=0",
 }
 
+CLIP = VideoInput(
+    "it's.mp4", Excerpt(((24, 40),), 17, Fraction(97, 120)), rgb_conversion("yuv420p", None, "tv")
+)
+DEPTH_CLIP = VideoInput("depth.mp4", Excerpt(((0, 16),), 17), None)
+
 CORNERS = {
     "fps_29.97": lambda: video(H264, fps=29.97),
     "fps_30000_1001": lambda: video(H264, fps="30000/1001"),
@@ -82,7 +89,10 @@ CORNERS = {
     "depth_lossy": lambda: video(DepthEncoderConfig(crf=20, extra_options={}), frames="gray12le"),
     "program": lambda: video(H264, program="/opt/my ffmpeg/ffmpeg"),
     "join": lambda: compile_join(parse_fps(30), output="joined.mp4"),
-    "join_hevc_29.97": lambda: compile_join(parse_fps(29.97), output="it's.mp4", tag="hvc1"),
+    "join_hevc_29.97": lambda: compile_join(parse_fps(29.97), output="it's.mp4", delay=2, tag="hvc1"),
+    "cut": lambda: compile_cut("it's 100%d.mp4", first=24, packets=17, fps=parse_fps(30), output="cut.mp4"),
+    "video_to_video": lambda: video(H264, video=CLIP),
+    "video_to_video_depth": lambda: video(DepthEncoderConfig(), frames="gray12le", video=DEPTH_CLIP),
     "decode_all": lambda: compile_decode("it's 100%d.mp4"),
     "decode_depth": lambda: compile_decode("depth.mp4", pix_fmt="gray12le"),
     "decode_rgb_excerpt": lambda: compile_decode(

@@ -125,10 +125,10 @@ def test_damaged_files_are_named(dataset_copy: Path, tmp_path: Path) -> None:
     refused(dataset_copy, tmp_path, "holds no episodes", cameras=["angle"])
 
 
-def test_a_video_dataset_is_told_apart(dataset_copy: Path, tmp_path: Path) -> None:
+def test_cameras_that_are_called_video_and_are_images_are_refused(dataset_copy: Path, tmp_path: Path) -> None:
     path = dataset_copy / "meta/info.json"
     path.write_text(path.read_text().replace('"dtype": "image"', '"dtype": "video"'))
-    refused(dataset_copy, tmp_path, "its cameras are video already")
+    refused(dataset_copy, tmp_path, "has no column videos/observation.images.top/chunk_index")
 
 
 def test_trees_with_faults_are_refused(

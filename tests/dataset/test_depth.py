@@ -143,19 +143,19 @@ def test_a_cameras_own_range_is_used_and_kept(tmp_path: Path, images: dict[str, 
 
 def test_a_resumed_run_with_another_range_encodes_anew(tmp_path: Path, monkeypatch: Any) -> None:
     """The range is in no command line, so the record of a finished piece has to know of it."""
-    from ffenc.dataset import reencode
+    from ffenc.dataset import job
 
     def stopped(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(reencode.TableWriter, "write", stopped)
+        patch.setattr(job.TableWriter, "write", stopped)
         with pytest.raises(KeyboardInterrupt):
             reencode_dataset(DATASET, out, cameras=["angle_depth"])
     other = [(("depth_encoder", "depth_max"), 5.0)]
     with monkeypatch.context() as patch:
-        patch.setattr(reencode.TableWriter, "write", stopped)
+        patch.setattr(job.TableWriter, "write", stopped)
         with pytest.raises(KeyboardInterrupt):
             reencode_dataset(DATASET, out, cameras=["angle_depth"], overrides=other, resume=True)
     summary = reencode_dataset(DATASET, out, cameras=["angle_depth"], overrides=other, resume=True)

@@ -356,7 +356,7 @@ def with_stats(at: int, key: str, name: str, value: object) -> Callable[[list[An
             lambda root: (root / "meta/info.json").write_text(
                 (root / "meta/info.json").read_text().replace('"dtype": "image"', '"dtype": "video"')
             ),
-            "its cameras are video already",
+            r"episode_000000\.mp4 is missing",
         ),
     ],
 )

@@ -1,0 +1,620 @@
+"""Write a video dataset: encode or copy every episode, join them into files, and write the tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ffenc.dataset.info_block import info_block, kept_block
+from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode
+from ffenc.dataset.staging import Staging, write_json
+from ffenc.dataset.tables import TableWriter, VideoPlace
+from ffenc.dataset.videos import clip_of
+from ffenc.errors import DestinationError, FfmpegError, SourceError, VerificationError
+from ffenc.ffmpeg.join import Joined, cut_file, join_files
+from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.depth import DepthQuantizer
+from ffenc.frames.depth_images import DepthSamples, DepthStatistics
+from ffenc.frames.encode import encode_frames, published, verify_encoded
+from ffenc.frames.encoding import Encoding
+from ffenc.frames.images import ImageHeader
+from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
+from ffenc.frames.transcode import Clip, clip_checksums, clip_statistics, transcode
+from ffenc.frames.verify import verify_joined
+from ffenc.jobs.pool import run_units
+
+_MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """One camera of a job.
+
+    Attributes:
+        camera: what it is.
+        encoding: how its frames are encoded; None where all its episodes are copied.
+        compute_stats: the source has no statistics of it.
+        source_bytes: bytes its images or video take.
+        copied: the episodes whose packets are copied as they are.
+        quantizer: of depth that is video already; None for all else.
+        block: the fields of its ``info`` block that are not read from the file; None: those of ``encoding``.
+    """
+
+    camera: Camera
+    encoding: Encoding | None
+    compute_stats: bool
+    source_bytes: int
+    copied: frozenset[int] = frozenset()
+    quantizer: DepthQuantizer | None = None
+    block: Mapping[str, Any] | None = None
+
+    @property
+    def key(self) -> str:
+        """Its feature."""
+        return self.camera.key
+
+    def statistics(self, frames: int) -> RgbHistogram | DepthStatistics | None:
+        """What counts the statistics of so many frames, where the source has none."""
+        if not self.compute_stats:
+            return None
+        tap = sample_tap(frames, self.camera.stored.width, self.camera.stored.height)
+        unit = self.camera.unit
+        return DepthStatistics(tap, unit) if unit is not None else RgbHistogram(tap)
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """What a job will do, checked as far as it can be before the first frame.
+
+    Attributes:
+        source: what is read.
+        destination: the dataset to write.
+        episodes: those chosen.
+        streams: one a camera.
+        workers: encodes at once.
+        toolchain: the programs that copy packets.
+    """
+
+    source: DatasetSource
+    destination: Path
+    episodes: list[Episode]
+    streams: list[Stream]
+    workers: int
+    toolchain: Toolchain
+
+    @property
+    def rows(self) -> int:
+        """Frames of one camera."""
+        return sum(episode.length for episode in self.episodes)
+
+    @property
+    def frames(self) -> int:
+        """Frames of all cameras."""
+        return self.rows * len(self.streams)
+
+    @property
+    def encodes(self) -> int:
+        """How many encodes it takes: one an episode and camera that is not copied."""
+        return sum(len(self.episodes) - len(stream.copied) for stream in self.streams)
+
+    def commands(self) -> dict[str, list[str]]:
+        """The command line of each camera that is encoded, for the first episode that is."""
+        commands = {}
+        for stream in self.streams:
+            episode = next((e for e in self.episodes if e.index not in stream.copied), None)
+            if stream.encoding is not None and episode is not None:
+                place = Path(VIDEO_PATH.format(video_key=stream.key, chunk_index=0, file_index=0))
+                video = None
+                if not isinstance(stream.camera.stored, ImageHeader):
+                    video = self.clip(stream, episode).input()
+                commands[stream.key] = stream.encoding.command(place, video=video)
+        return commands
+
+    def clip(self, stream: Stream, episode: Episode) -> Clip:
+        """An episode's frames, of a camera that is video.
+
+        Raises:
+            SourceError: the file does not hold them, or not where the table says.
+        """
+        return clip_of(self.source.video(stream.key, episode), stream.camera, self.source.fps)
+
+
+@dataclass
+class JobSummary:
+    """What a job did.
+
+    Attributes:
+        destination: the dataset.
+        episodes: how many.
+        frames: of all cameras.
+        source_bytes, video_bytes: of the chosen cameras before and after.
+        seconds: of this run.
+        resumed: encodes that an earlier run had finished.
+        outdated: encodes of an earlier run that did not fit: other settings, versions or frames.
+        copied: episodes, over all cameras, whose packets were copied.
+        cameras: for each, its codec, encoder and bytes.
+    """
+
+    destination: Path
+    episodes: int
+    frames: int
+    source_bytes: int
+    video_bytes: int = 0
+    seconds: float = 0.0
+    resumed: int = 0
+    outdated: int = 0
+    copied: int = 0
+    cameras: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller the video is."""
+        return self.source_bytes / self.video_bytes if self.video_bytes else 0.0
+
+
+def run_plan(
+    plan: JobPlan, *, resume: bool = False, on_progress: Callable[[int, int], None] | None = None
+) -> JobSummary:
+    """Do what a plan says. The destination appears whole and verified, or not at all.
+
+    Args:
+        plan: what to do.
+        resume: take up what an interrupted run has left.
+        on_progress: called with frames done and frames in all, from any thread.
+
+    Raises:
+        SourceError: frames missing or damaged.
+        DestinationError: the destination is taken or cannot be written.
+        FfmpegError, VerificationError: an encode failed, or its result is not what was asked for.
+    """
+    began = time.monotonic()
+    try:
+        with Staging(plan.destination, resume=resume) as staging:
+            summary = _Job(plan, staging, on_progress).run()
+    except OSError as error:
+        raise DestinationError(
+            f"{plan.destination} cannot be written: {error.strerror or error}. Finished episodes are kept: "
+            "once there is room, go on with --resume"
+        ) from error
+    summary.seconds = time.monotonic() - began
+    return summary
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One episode of one camera: the piece of work that is done, or not."""
+
+    stream: Stream
+    episode: Episode
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A finished unit; of one that is only copied, its statistics."""
+
+    frames: int
+    path: Path | None
+    bytes: int
+    packet_bytes: int
+    configuration: str | None
+    delay: int
+    stats: Stats | None
+    resumed: bool
+    outdated: bool = False
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Packets that come into a file together: one encoded episode, or some that stand together in a source.
+
+    Attributes:
+        path: the file they are in.
+        first, frames: which of its frames they are.
+        starts: each episode's first frame, counted from ``first``.
+        keys: those of ``starts`` that are key frames.
+        bytes, packet_bytes: how many the file takes, about; how many its packets have, exactly.
+        configuration: hash of the decoder configuration.
+        delay: as probed.
+        whole: the file holds nothing else, and has ffenc's time base; else it is cut first.
+        codec, tag: name of the stream's codec, and its tag in MP4.
+    """
+
+    path: Path
+    first: int
+    frames: int
+    starts: tuple[int, ...]
+    keys: tuple[int, ...]
+    bytes: int
+    packet_bytes: int
+    configuration: str | None
+    delay: int
+    whole: bool
+    codec: str
+    tag: str | None
+
+
+class _Job:
+    """One run of a plan."""
+
+    def __init__(
+        self, plan: JobPlan, staging: Staging, on_progress: Callable[[int, int], None] | None
+    ) -> None:
+        self._plan, self._staging = plan, staging
+        self._progress = _Progress(plan.frames, on_progress)
+        self._cancellation = Cancellation()
+        # An encode holds a slot while its process runs; the thread goes on to verify without one, so that
+        # the next encode starts meanwhile.
+        self._slots = threading.Semaphore(plan.workers)
+
+    def run(self) -> JobSummary:
+        plan = self._plan
+        done: dict[tuple[str, int], _Done] = {}
+        units = (
+            _Unit(stream, episode)
+            for episode in plan.episodes
+            for stream in plan.streams
+            if stream.compute_stats or episode.index not in stream.copied
+        )
+        stop = self._cancellation.cancel
+        for unit, result in run_units(units, self._work, threads=plan.workers + 1, stop=stop):
+            done[unit.stream.key, unit.episode.index] = result
+        summary = JobSummary(
+            plan.destination,
+            len(plan.episodes),
+            plan.frames,
+            source_bytes=sum(stream.source_bytes for stream in plan.streams),
+            resumed=sum(one.resumed for one in done.values()),
+            outdated=sum(one.outdated for one in done.values()),
+            copied=sum(len(stream.copied) for stream in plan.streams),
+        )
+        videos, blocks, stats = {}, {}, {}
+        joined = dict(
+            run_units(
+                plan.streams, lambda stream: self._join(stream, done), threads=plan.workers + 1, stop=stop
+            )
+        )
+        for stream in plan.streams:
+            videos[stream.key], info, size = joined[stream]
+            if stream.block is not None:
+                blocks[stream.key] = kept_block(info, stream.block, stream.camera.depth)
+            else:
+                assert stream.encoding is not None
+                blocks[stream.key] = info_block(info, stream.encoding, stream.camera.unit)
+            if stream.compute_stats:
+                found = [done[stream.key, episode.index].stats for episode in plan.episodes]
+                stats[stream.key] = [one for one in found if one is not None]
+            summary.video_bytes += size
+            summary.cameras[stream.key] = {
+                **{name: blocks[stream.key].get(f"video.{name}") for name in ("codec", "pix_fmt", "encoder")},
+                "copied_episodes": len(stream.copied),
+                "source_bytes": stream.source_bytes,
+                "video_bytes": size,
+            }
+        TableWriter(
+            plan.source,
+            self._staging.dataset,
+            episodes=plan.episodes,
+            cameras=[stream.key for stream in plan.streams],
+            videos=videos,
+            blocks=blocks,
+            camera_stats=stats,
+        ).write()
+        self._staging.publish()
+        return summary
+
+    def _work(self, unit: _Unit) -> _Done:
+        """Encode one episode of one camera, unless an earlier run has done so."""
+        stream, episode = unit.stream, unit.episode
+        path = self._staging.pieces / stream.key / f"episode-{episode.index:06d}.mp4"
+        record = path.with_suffix(".json")
+        clip = None if isinstance(stream.camera.stored, ImageHeader) else self._plan.clip(stream, episode)
+        frames = clip or self._plan.source.frames(stream.key, episode)
+        fingerprint = self._fingerprint(unit, clip, frames.fingerprint())
+        copied = episode.index in stream.copied
+        known = _read_record(path, record, fingerprint)
+        if known is not None:
+            with self._progress.part(0 if copied else known.frames):
+                return known
+        outdated = record.exists()
+        record.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        statistics = stream.statistics(len(frames))
+        with _named(unit):
+            if clip is not None and statistics is not None:
+                clip_statistics(
+                    clip,
+                    statistics,
+                    quantizer=stream.quantizer,
+                    toolchain=stream.encoding.toolchain if stream.encoding else self._plan.toolchain,
+                    cancellation=self._cancellation,
+                )
+            if copied:
+                done = _Done(episode.length, None, 0, 0, None, 0, None, resumed=False)
+            else:
+                done = self._encode(unit, clip, path, None if clip is not None else statistics)
+        done = replace(done, stats=statistics.statistics() if statistics else None, outdated=outdated)
+        names = ("frames", "bytes", "packet_bytes", "configuration", "delay", "stats")
+        write_json(record, {"fingerprint": fingerprint} | {name: getattr(done, name) for name in names})
+        return done
+
+    def _encode(
+        self, unit: _Unit, clip: Clip | None, path: Path, statistics: RgbHistogram | DepthStatistics | None
+    ) -> _Done:
+        stream, episode, encoding = unit.stream, unit.episode, unit.stream.encoding
+        assert encoding is not None
+        sent: Callable[[int, int], Sequence[int]] | None = None
+        with self._progress.part(episode.length) as on_frames, published(path) as temporary:
+            if clip is not None:
+                with self._slots:
+                    transcode(encoding, clip, temporary, on_frames=on_frames, cancellation=self._cancellation)
+                if clip.depth:
+                    sent = lambda first, count: clip_checksums(  # noqa: E731
+                        clip, first, count, encoding.toolchain, self._cancellation
+                    )
+            else:
+                header = stream.camera.header
+                unit_of = stream.camera.unit
+                depth = DepthSamples(encoding.config, unit_of) if unit_of is not None else None
+                with self._slots:
+                    encode_frames(
+                        encoding,
+                        self._plan.source.frames(stream.key, episode),
+                        header,
+                        temporary,
+                        depth=depth,
+                        statistics=statistics,
+                        on_frames=on_frames,
+                        cancellation=self._cancellation,
+                    )
+                sent = depth.sent if depth else None
+            info = verify_encoded(encoding, temporary, episode.length, sent, self._cancellation)
+        size, packet_bytes, delay = path.stat().st_size, sum(info.sizes or ()), info.delay or 0
+        return _Done(
+            episode.length, path, size, packet_bytes, info.extradata_hash, delay, None, resumed=False
+        )
+
+    def _fingerprint(self, unit: _Unit, clip: Clip | None, frames: str) -> str:
+        stream, encoding = unit.stream, unit.stream.encoding
+        parts: list[Any] = [unit.episode.length, stream.compute_stats, stream.camera.unit, frames]
+        if encoding is not None and unit.episode.index not in stream.copied:
+            parts += [
+                encoding.command(Path("piece.mp4"), video=clip.input() if clip else None)[1:],
+                repr(encoding.config),  # a depth camera's quantiser is not in the command
+                encoding.toolchain.version,
+                encoding.encoder_version,
+            ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _join(
+        self, stream: Stream, done: Mapping[tuple[str, int], _Done]
+    ) -> tuple[list[VideoPlace], StreamInfo, int]:
+        """Put a camera's pieces into files up to the size limit."""
+        source_info = self._plan.source.info()
+        limit = float(source_info.get("video_files_size_in_mb") or 200) * _MEGABYTE
+        chunks_size = int(source_info.get("chunks_size") or 1000)
+        places: list[VideoPlace] = []
+        first: StreamInfo | None = None
+        total = 0
+        for number, group in enumerate(_groups(self._pieces(stream, done), limit)):
+            chunk, file = divmod(number, chunks_size)
+            place = VIDEO_PATH.format(video_key=stream.key, chunk_index=chunk, file_index=file)
+            output = self._staging.dataset / place
+            output.parent.mkdir(parents=True, exist_ok=True)
+            info = self._join_group(stream, group, output, place)
+            offset = 0
+            for piece in group:
+                places += [VideoPlace(chunk, file, offset + start) for start in piece.starts]
+                offset += piece.frames
+            total += output.stat().st_size
+            first = first or info
+        assert first is not None
+        return places, first, total
+
+    def _join_group(self, stream: Stream, group: Sequence[_Piece], output: Path, place: str) -> StreamInfo:
+        fps = self._plan.source.fps
+        toolchain = stream.encoding.toolchain if stream.encoding else self._plan.toolchain
+        cut: list[Path] = []
+        parts: list[Joined] = []
+        try:
+            for piece in group:
+                path = piece.path
+                if not piece.whole:
+                    path = self._staging.cuts / f"{stream.key}-{len(parts):06d}.mp4"
+                    cut.append(path)
+                    cut_file(
+                        piece.path,
+                        path,
+                        first=piece.first,
+                        frames=piece.frames,
+                        fps=fps,
+                        tag=piece.tag,
+                        toolchain=toolchain,
+                        cancellation=self._cancellation,
+                    )
+                parts.append(Joined(path, piece.frames, piece.delay))
+            like = probe(parts[0].path, ffprobe=toolchain.ffprobe)
+            join_files(
+                parts,
+                output,
+                fps=fps,
+                tag=like.tag,
+                toolchain=toolchain,
+                cancellation=self._cancellation,
+            )
+        finally:
+            for path in cut:
+                path.unlink(missing_ok=True)
+        keys: list[int] = []
+        offset = 0
+        for piece in group:
+            keys += [offset + key for key in piece.keys]
+            offset += piece.frames
+        try:
+            info = verify_joined(
+                output,
+                like,
+                fps=fps,
+                frames=offset,
+                packet_bytes=sum(piece.packet_bytes for piece in group),
+                key_frames=keys,
+                ffprobe=toolchain.ffprobe,
+            )
+        except VerificationError as error:
+            raise VerificationError(f"{place}: {error}") from None
+        copied = sum(piece.frames for piece in group if piece.path.parent != self._piece_folder(stream))
+        with self._progress.part(copied):
+            return info
+
+    def _piece_folder(self, stream: Stream) -> Path:
+        return self._staging.pieces / stream.key
+
+    def _pieces(self, stream: Stream, done: Mapping[tuple[str, int], _Done]) -> Iterator[_Piece]:
+        """A camera's pieces in the order of the episodes; those that stand together are copied together."""
+        run: list[Clip] = []
+        for episode in self._plan.episodes:
+            self._cancellation.check()
+            if episode.index in stream.copied:
+                clip = self._plan.clip(stream, episode)
+                if run and (run[-1].path, run[-1].first + run[-1].frames) != (clip.path, clip.first):
+                    yield _copied_piece(run, self._plan.source.fps)
+                    run = []
+                run.append(clip)
+                continue
+            if run:
+                yield _copied_piece(run, self._plan.source.fps)
+                run = []
+            one = done[stream.key, episode.index]
+            assert one.path is not None
+            assert stream.encoding is not None
+            codec = stream.encoding.codec
+            yield _Piece(
+                *(one.path, 0, one.frames, (0,), (0,), one.bytes),
+                *(one.packet_bytes, one.configuration, one.delay, True, codec.stream, codec.tag),
+            )
+        if run:
+            yield _copied_piece(run, self._plan.source.fps)
+
+
+def _copied_piece(run: Sequence[Clip], fps: Fraction) -> _Piece:
+    """Episodes that stand together in a source's file, as one piece."""
+    path, info, first = run[0].path, run[0].info, run[0].first
+    assert info.key_frames is not None
+    assert info.closed is not None
+    assert info.times is not None
+    frames = sum(clip.frames for clip in run)
+    end = first + frames
+    entries = {*info.closed, 0, info.frames}
+    for edge in (first, end):
+        if edge not in entries:
+            raise SourceError(
+                f"{path}: frame {edge} is where an episode ends or starts, and the file cannot be cut there: "
+                "it is not a key frame, or frames before it need it. These episodes have to be re-encoded: "
+                "say --force (ffenc reencode) or --reencode (ffenc merge)"
+            )
+    ticks = fps.denominator
+    exact = info.time_base == Fraction(1, fps.numerator) and all(
+        time == number * ticks for number, time in enumerate(info.times)
+    )
+    packet_bytes = sum((info.sizes or ())[first:end])
+    keys = set(info.key_frames)
+    starts = tuple(clip.first - first for clip in run)
+    return _Piece(
+        path=path,
+        first=first,
+        frames=frames,
+        starts=starts,
+        keys=tuple(start for start in starts if first + start in keys),
+        bytes=packet_bytes,
+        packet_bytes=packet_bytes,
+        configuration=info.extradata_hash,
+        delay=info.delay or 0,
+        whole=exact and (first, end) == (0, info.frames),
+        codec=info.codec,
+        tag=info.tag,
+    )
+
+
+@contextmanager
+def _named(unit: _Unit) -> Iterator[None]:
+    """Say in an error which episode of which camera it is about."""
+    try:
+        yield
+    except (FfmpegError, VerificationError) as error:
+        error.args = (f"{unit.stream.key}, episode {unit.episode.index}: {error}",)
+        raise
+
+
+def _groups(pieces: Iterator[_Piece], limit: float) -> Iterator[list[_Piece]]:
+    """Cut a camera's pieces into files: below the limit, and with one decoder configuration each."""
+    group: list[_Piece] = []
+    size = 0
+    for piece in pieces:
+        full = size + piece.bytes > limit
+        other = group and (piece.codec, piece.configuration) != (group[0].codec, group[0].configuration)
+        if group and (full or other):
+            yield group
+            group, size = [], 0
+        group.append(piece)
+        size += piece.bytes
+    yield group
+
+
+def _read_record(path: Path, record: Path, fingerprint: str) -> _Done | None:
+    """Return the unit of an earlier run, if whole and made from the same frames in the same way."""
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        size = path.stat().st_size if content["bytes"] else 0
+        if content["fingerprint"] != fingerprint or content["bytes"] != size:
+            return None
+        return _Done(
+            content["frames"],
+            path if size else None,
+            size,
+            content["packet_bytes"],
+            content["configuration"],
+            content["delay"],
+            content["stats"],
+            resumed=True,
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+class _Progress:
+    """Adds up the frames of encodes that run at the same time."""
+
+    def __init__(self, total: int, on_progress: Callable[[int, int], None] | None) -> None:
+        self._total, self._report = total, on_progress
+        self._lock = threading.Lock()
+        self._done = 0
+        self._parts: dict[int, int] = {}
+
+    @contextmanager
+    def part(self, frames: int) -> Iterator[Callable[[int], None]]:
+        """Give a function that takes the count of one encode; all its frames are done when the block ends."""
+        token = threading.get_ident()
+
+        def report(count: int) -> None:
+            with self._lock:
+                self._parts[token] = min(count, frames)
+                self._tell()
+
+        yield report
+        with self._lock:
+            self._parts.pop(token, None)
+            self._done += frames
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._report is not None:
+            self._report(min(self._total, self._done + sum(self._parts.values())), self._total)

@@ -1,0 +1,259 @@
+"""Encode frames of a video file anew: decoded and encoded inside one ffmpeg."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from ffenc.compiler.command import VideoInput, compile_decode, compile_frame_checksums, rgb_conversion
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.ffmpeg.process import Cancellation, run_fed
+from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain
+from ffenc.frames.depth import DepthQuantizer
+from ffenc.frames.depth_images import DepthStatistics
+from ffenc.frames.encoding import Encoding
+from ffenc.frames.excerpt import FrameIndex
+from ffenc.frames.reader import DEPTH_FORMATS, TOLERANCE, VideoReader
+from ffenc.frames.statistics import RgbHistogram
+
+_TRIAL_FRAMES = 2
+_DECODING = re.compile(r"\[(vist#|dec:|h264|hevc|libdav1d|av1|libaom-av1|ffv1)")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of a video file, one after another.
+
+    Attributes:
+        path: the file.
+        info: its fields, with ``times``.
+        first: the first frame's index in the file.
+        frames: how many, 1 or more.
+    """
+
+    path: Path
+    info: StreamInfo
+    first: int
+    frames: int
+
+    def __len__(self) -> int:
+        return self.frames
+
+    @property
+    def depth(self) -> bool:
+        """Whether it holds depth."""
+        return self.info.pix_fmt in DEPTH_FORMATS
+
+    def part(self, first: int, frames: int) -> Clip:
+        """Some of its frames, ``first`` counted from its own first."""
+        return Clip(self.path, self.info, self.first + first, frames)
+
+    def input(self) -> VideoInput:
+        """The frames as FFmpeg is asked for them."""
+        index = FrameIndex(self.info)
+        chosen = range(self.first, self.first + self.frames)
+        conversion = None
+        if not self.depth:
+            conversion = rgb_conversion(self.info.pix_fmt, self.info.color_space, self.info.color_range)
+        entry = index.entry(self.first, early=True)
+        return VideoInput(str(self.path), index.excerpt(chosen, entry), conversion)
+
+    def fingerprint(self) -> str:
+        """What the file is, without reading it."""
+        found = self.path.stat()
+        parts = [str(self.path.resolve()), found.st_size, found.st_mtime_ns, self.first, self.frames]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def check_spacing(clip: Clip, fps: Fraction, where: str, *, start: float | None = None) -> None:
+    """Refuse frames that are not at i / fps from the first, by more than LeRobot's reader allows.
+
+    Args:
+        clip: the frames.
+        fps: frames a second.
+        where: what they are, for the error.
+        start: where the first should be in the file, in seconds; None: where it is.
+
+    Raises:
+        SourceError: a frame is elsewhere; the text names it.
+    """
+    assert clip.info.times is not None
+    times = clip.info.times[clip.first : clip.first + clip.frames]
+    base = float(times[0] * clip.info.time_base) if start is None else start
+    for number, ticks in enumerate(times):
+        found, expected = float(ticks * clip.info.time_base), base + float(number / fps)
+        if abs(found - expected) > TOLERANCE:
+            raise SourceError(
+                f"{where}: frame {number} is at {found:.6f} s of {clip.path}, expected at {expected:.6f} s "
+                f"({float(fps):g} fps): a frame is missing or doubled"
+            )
+
+
+def depth_config(
+    config: VideoEncoderConfig, clip: Clip, quantizer: DepthQuantizer | None
+) -> DepthEncoderConfig:
+    """Return the settings for depth that is quantised already: with the quantiser it has.
+
+    Args:
+        config: the settings asked for.
+        clip: the depth.
+        quantizer: how it was quantised; None for millimetres (``gray16le``).
+
+    Raises:
+        ConfigError: the settings are not for depth, or of another pixel format than the depth is in.
+    """
+    if not isinstance(config, DepthEncoderConfig):
+        raise ConfigError(f"{clip.path} holds depth: the settings have to be a depth camera's")
+    if config.pix_fmt != clip.info.pix_fmt:
+        raise ConfigError(
+            f"{clip.path} holds depth as {clip.info.pix_fmt}, which is kept: pix_fmt={config.pix_fmt!r} "
+            f"would change it. Say --depth_encoder.pix_fmt={clip.info.pix_fmt}"
+            + (" --depth_encoder.vcodec=ffv1" if clip.info.pix_fmt == "gray16le" else "")
+        )
+    fields = config.model_dump()
+    if quantizer is not None:
+        fields |= {name: getattr(quantizer, name) for name in ("depth_min", "depth_max", "shift", "use_log")}
+        fields["invalid"] = quantizer.invalid
+    return DepthEncoderConfig(**fields)
+
+
+def trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Toolchain], list[bytes]]:
+    """Decode the first frames with every program, to know which ones can.
+
+    Returns:
+        the programs that decode it, and the frames, raw: rgb24, or depth's own format.
+
+    Raises:
+        ToolchainError: no program here decodes it.
+        SourceError: the first frame is damaged.
+    """
+    able: list[Toolchain] = []
+    frames: list[bytes] = []
+    faults: list[str] = []
+    wanted = clip.part(0, min(_TRIAL_FRAMES, clip.frames)).input()
+    for toolchain in candidates:
+        shown = bytearray()
+        command = compile_decode(
+            wanted.path,
+            pix_fmt=clip.info.pix_fmt if clip.depth else "rgb24",
+            conversion=wanted.conversion,
+            excerpt=wanted.excerpt,
+            program=toolchain.ffmpeg,
+        )
+        try:
+            run_fed(command, [], on_output=shown.extend)
+        except FfmpegError as error:
+            faults.append(f"  {toolchain}: {error.cause}")
+            continue
+        able.append(toolchain)
+        size = clip.info.width * clip.info.height * (2 if clip.depth else 3)
+        frames = frames or [bytes(shown[at : at + size]) for at in range(0, len(shown), size)]
+    if not able:
+        told = "\n".join(faults)
+        raise ToolchainError(f"{clip.path}: cannot be decoded here:\n{told}\n{HOW_TO_GET}")
+    return able, frames
+
+
+def transcode(
+    encoding: Encoding,
+    clip: Clip,
+    output: Path,
+    *,
+    on_frames: Callable[[int], None] | None = None,
+    cancellation: Cancellation | None = None,
+) -> None:
+    """Encode a clip's frames, each one once, into ``output``; the caller verifies and publishes it.
+
+    Args:
+        encoding: how; frame i will sit at i / its fps.
+        clip: the frames.
+        output: the file.
+        on_frames: called now and then with the number of frames encoded so far.
+        cancellation: who may end it.
+
+    Raises:
+        SourceError: a frame is damaged; the text names it.
+        FfmpegError: the encode failed for another reason.
+    """
+    command = encoding.command(output, video=clip.input())
+    try:
+        run_fed(command, [], on_frames=on_frames, cancellation=cancellation)
+    except FfmpegError as error:
+        if error.returncode >= 0 and _DECODING.search(str(error)):
+            # Which frame, FFmpeg does not say; the reader finds out.
+            with VideoReader(clip.path, depth=False if clip.depth else None) as reader:
+                for _ in reader.each(range(clip.first, clip.first + clip.frames)):
+                    pass
+        raise
+
+
+def clip_checksums(
+    clip: Clip, first: int, count: int, toolchain: Toolchain, cancellation: Cancellation | None = None
+) -> list[int]:
+    """Return the CRC-32 of the samples of some frames, as they are stored.
+
+    Args:
+        clip: the frames.
+        first: index in the clip.
+        count: how many at most.
+        toolchain: the programs.
+        cancellation: who may end it.
+    """
+    count = min(count, clip.frames - first)
+    wanted = clip.part(first, count).input()
+    listed = bytearray()
+    command = compile_frame_checksums(
+        wanted.path, pix_fmt=clip.info.pix_fmt, excerpt=wanted.excerpt, program=toolchain.ffmpeg
+    )
+    run_fed(command, [], on_output=listed.extend, cancellation=cancellation)
+    lines = (line for line in listed.decode("ascii", "replace").splitlines() if not line.startswith("#"))
+    return [int(line.rpartition(",")[2].strip(), 16) for line in lines]
+
+
+def clip_statistics(
+    clip: Clip,
+    statistics: RgbHistogram | DepthStatistics,
+    *,
+    quantizer: DepthQuantizer | None,
+    toolchain: Toolchain,
+    cancellation: Cancellation | None = None,
+) -> None:
+    """Decode a clip for its statistics.
+
+    Args:
+        clip: the frames.
+        statistics: filled.
+        quantizer: of depth codes; None for colours and millimetres.
+        toolchain: the programs.
+        cancellation: who may end it.
+    """
+    if isinstance(statistics, RgbHistogram):
+        wanted = clip.input()
+        command = compile_decode(
+            wanted.path,
+            pix_fmt="rgb24",
+            conversion=wanted.conversion,
+            excerpt=wanted.excerpt,
+            tap=statistics.tap,
+            program=toolchain.ffmpeg,
+        )
+        run_fed(command, [], on_output=statistics.feed, cancellation=cancellation)
+        return
+    with VideoReader(
+        clip.path,
+        depth=quantizer,
+        depth_output_unit=statistics.unit,
+        ffmpeg=toolchain.ffmpeg,
+        ffprobe=toolchain.ffprobe,
+    ) as reader:
+        for frame in reader.each(range(clip.first, clip.first + clip.frames)):
+            if cancellation is not None:
+                cancellation.check()
+            statistics.add(frame)
