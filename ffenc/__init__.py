@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
     from ffenc.config.preset import RobotPreset, load_preset
     from ffenc.dataset.job import JobPlan, JobSummary, run_plan
+    from ffenc.dataset.merge import merge_datasets, plan_merge
     from ffenc.dataset.reencode import plan_reencode, reencode_dataset
     from ffenc.errors import (
         ConfigError,
@@ -39,6 +40,8 @@ _HOME = {
     "JobPlan": "ffenc.dataset.job",
     "JobSummary": "ffenc.dataset.job",
     "run_plan": "ffenc.dataset.job",
+    "merge_datasets": "ffenc.dataset.merge",
+    "plan_merge": "ffenc.dataset.merge",
     "plan_reencode": "ffenc.dataset.reencode",
     "reencode_dataset": "ffenc.dataset.reencode",
     "ConfigError": "ffenc.errors",
@@ -73,6 +76,8 @@ __all__ = [
     "FfmpegError",
     "FrameIndexError",
     "load_preset",
+    "merge_datasets",
+    "plan_merge",
     "plan_reencode",
     "probe",
     "quantize_depth",

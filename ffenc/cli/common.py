@@ -12,13 +12,13 @@ import click
 
 from ffenc.config.overrides import split_overrides
 from ffenc.config.preset import KeyPath
-from ffenc.errors import ConfigError
+from ffenc.errors import ConfigError, DestinationError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ffenc.dataset.job import JobSummary
+    from ffenc.dataset.job import JobPlan, JobSummary
 
 _WIDTH = 110  # where the output is not a terminal
 
@@ -160,6 +160,31 @@ def human_seconds(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def run_job(plan: JobPlan, label: str, *, resume: bool, as_json: bool) -> None:
+    """Do a job with a progress bar, and say what was done; or what is kept of it, where it was ended."""
+    from ffenc.dataset.job import run_plan  # noqa: PLC0415 - keeps --help quick
+    from ffenc.dataset.staging import unfinished  # noqa: PLC0415
+
+    try:
+        with progress_bar(label, plan.frames) as on_frames:
+            summary = run_plan(plan, resume=resume, on_progress=lambda done, _: on_frames(done))
+    except BaseException as error:
+        # A DestinationError speaks for itself; the folder may be another run's.
+        kept = None if isinstance(error, DestinationError) else unfinished(plan.destination)
+        if kept is not None:
+            folder, count = kept
+            click.echo(
+                f"ffenc: {count} of {plan.encodes} encodes are finished "
+                f"and kept in {folder}: go on with --resume, or delete that folder",
+                err=True,
+            )
+        raise
+    if as_json:
+        print_json(summary_fields(summary))
+    else:
+        print_summary(summary)
+
+
 def summary_fields(summary: JobSummary) -> dict[str, Any]:
     """Return what a job did, for ``--json``."""
     return {
@@ -182,9 +207,11 @@ def print_summary(summary: JobSummary) -> None:
     """Say what a job did."""
     for key, camera in summary.cameras.items():
         before, after = camera["source_bytes"], camera["video_bytes"]
-        encoder = "copied"
-        if camera["copied_episodes"] < summary.episodes:
-            encoder = f"{camera['encoder']['encoder']} {camera['encoder']['encoder_version']}".strip()
+        copied, known = camera["copied_episodes"], camera["encoder"]
+        encoder = f"{known['encoder']} {known['encoder_version']}".strip() if known else "re-encoded"
+        if copied:
+            others = summary.episodes - copied
+            encoder = f"{copied} episodes copied, {others} re-encoded" if others else "copied"
         click.echo(
             f"  {key}: {camera['codec']} {camera['pix_fmt']} ({encoder}), "
             f"{human_bytes(before)} -> {human_bytes(after)}"

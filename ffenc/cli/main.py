@@ -16,7 +16,8 @@ from ffenc.errors import FfencError, FfencWarning
 from ffenc.version import VERSION
 
 _COMMANDS = {
-    "reencode": "Turn a dataset of images into a LeRobot video dataset.",
+    "reencode": "Turn a dataset of images or video into a LeRobot video dataset.",
+    "merge": "Merge video datasets into one, without re-encoding.",
     "encode": "Encode one folder of frames into one video file.",
     "decode": "Write the frames of a video or a video dataset as images or arrays.",
     "compile": "Print the FFmpeg command lines of a robot preset.",
@@ -51,6 +52,7 @@ def cli() -> None:
     \b
     Examples:
       ffenc reencode my_image_dataset my_video_dataset --preset so101
+      ffenc merge monday tuesday --out week
       ffenc encode frames/ top.mp4 --fps 30
       ffenc decode top.mp4 frames
       ffenc doctor so101

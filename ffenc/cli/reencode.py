@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,13 +14,10 @@ from ffenc.cli.common import (
     human_seconds,
     json_option,
     print_json,
-    print_summary,
     program_options,
-    progress_bar,
-    summary_fields,
+    run_job,
     thread_setting,
 )
-from ffenc.errors import DestinationError
 
 if TYPE_CHECKING:
     from ffenc.dataset.job import JobPlan
@@ -97,9 +93,7 @@ def command(
       ffenc reencode png_tree my_videos --fps 30 --task "pick up the cube"
       ffenc reencode my_images my_videos --dry-run
     """
-    from ffenc.dataset.job import run_plan  # noqa: PLC0415 - keeps --help quick
-    from ffenc.dataset.reencode import plan_reencode  # noqa: PLC0415
-    from ffenc.dataset.staging import unfinished  # noqa: PLC0415
+    from ffenc.dataset.reencode import plan_reencode  # noqa: PLC0415 - keeps --help quick
 
     plan = plan_reencode(
         source,
@@ -112,24 +106,7 @@ def command(
     if dry_run:
         _print_plan(plan, as_json)
         return
-    try:
-        with progress_bar("re-encoding", plan.frames) as on_frames:
-            summary = run_plan(plan, resume=resume, on_progress=lambda done, _: on_frames(done))
-    except BaseException as error:
-        # A DestinationError speaks for itself; the folder may be another run's.
-        kept = None if isinstance(error, DestinationError) else unfinished(Path(destination))
-        if kept is not None:
-            folder, count = kept
-            click.echo(
-                f"ffenc: {count} of {plan.encodes} encodes are finished "
-                f"and kept in {folder}: go on with --resume, or delete that folder",
-                err=True,
-            )
-        raise
-    if as_json:
-        print_json(summary_fields(summary))
-    else:
-        print_summary(summary)
+    run_job(plan, "re-encoding", resume=resume, as_json=as_json)
 
 
 def _print_plan(plan: JobPlan, as_json: bool) -> None:

@@ -126,7 +126,7 @@ class JobPlan:
         Raises:
             SourceError: the file does not hold them, or not where the table says.
         """
-        return clip_of(self.source.video(stream.key, episode), stream.camera, self.source.fps)
+        return clip_of(self.source.video(stream.key, episode), self.source.fps)
 
 
 @dataclass

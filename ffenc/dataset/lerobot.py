@@ -6,7 +6,7 @@ import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from ffenc.config.framerate import parse_fps
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, Camera, Episode, EpisodeVideo, check_key
 from ffenc.dataset.videos import videos_of
 from ffenc.errors import ConfigError, FfencWarning, SourceError
-from ffenc.ffmpeg.probe import probe
+from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.images import read_header
@@ -101,6 +101,7 @@ class LeRobotDataset(ABC):
         self.episodes = self._read_episodes(self._count_tasks())
         self._check_totals()
         self._videos = {key: self._find_videos(key) for key in self._video_keys}
+        self._streams: dict[str, StreamInfo] = {}
         self.cameras = [
             self._image_camera(key) if key in self._image_keys else self._video_camera(key)
             for key in self._features
@@ -233,7 +234,7 @@ class LeRobotDataset(ABC):
         feature = self._features[key]
         block = feature.get("info") or feature.get("video_info") or {}
         path = self._videos[key][self.episodes[0].index].path
-        stream = probe(path)
+        stream = self._streams[key] = probe(path)
         for name, value in (("codec", stream.codec), ("pix_fmt", stream.pix_fmt)):
             said = block.get(f"video.{name}")
             if said is not None and said != value:
@@ -277,7 +278,7 @@ class LeRobotDataset(ABC):
         return ParquetImages([RowRange(place.path, place.first_row, episode.length)], camera)
 
     def video(self, camera: str, episode: Episode) -> EpisodeVideo:
-        return self._videos[camera][episode.index]
+        return replace(self._videos[camera][episode.index], like=self._streams[camera])
 
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         return (

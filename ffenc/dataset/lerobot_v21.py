@@ -13,13 +13,13 @@ from ffenc.config.framerate import fps_number
 from ffenc.dataset.lerobot import ROWS_A_BATCH, STATISTICS, LeRobotDataset, Listed
 from ffenc.dataset.source import DATA_PATH, Episode, EpisodeVideo
 from ffenc.dataset.statistics import Aggregate
+from ffenc.dataset.tables import FileNumbers
 from ffenc.errors import SourceError
 from ffenc.frames.statistics import Stats
 
 _EPISODES = "meta/episodes.jsonl"
 _TASKS = "meta/tasks.jsonl"
 _STATS = "meta/episodes_stats.jsonl"
-_MEGABYTE = 1 << 20
 _KEYS_GONE = ("total_chunks", "total_videos")
 _INFO_ORDER = (
     *("codebase_version", "fps", "features", "total_episodes", "total_frames", "total_tasks", "chunks_size"),
@@ -112,15 +112,9 @@ class LeRobotV21(LeRobotDataset):
         return feature in self._stats.aggregates
 
     def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
-        limit = float(self.info()["data_files_size_in_mb"]) * _MEGABYTE
-        number, size = 0, 0
-        schema: pa.Schema | None = None
+        files = FileNumbers(self.info())
         for episode, _, table in super().rows(episodes):
-            size += table.nbytes  # before compression: an upper bound
-            if schema is not None and (size > limit or not table.schema.equals(schema)):
-                number, size = number + 1, table.nbytes
-            schema = table.schema
-            yield episode, number, table
+            yield episode, files.of(table), table
 
     def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
         for start in range(0, len(episodes), ROWS_A_BATCH):

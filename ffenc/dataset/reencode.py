@@ -14,7 +14,6 @@ from typing import Any
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
-from ffenc.compiler.command import raw_format
 from ffenc.config.encoder import DEPTH_FIELDS, VideoEncoderConfig
 from ffenc.config.framerate import fps_number, parse_fps
 from ffenc.config.preset import KeyPath, RobotPreset, chosen_cameras, load_preset
@@ -35,7 +34,7 @@ from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import block_quantizer, read_json
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import EncodedFrame
-from ffenc.frames.transcode import Clip, depth_config, transcode, trial_frames
+from ffenc.frames.transcode import Clip, depth_config, transcode, trial_format, trial_frames
 from ffenc.jobs.pool import share_cores
 
 DEFAULT_TASK = "unspecified"
@@ -129,7 +128,7 @@ def plan_reencode(
     if isinstance(preset, RobotPreset) and overrides:
         raise ConfigError("overrides are for a preset that is named; give them to load_preset")
     robot = preset if isinstance(preset, RobotPreset) else load_preset(preset, overrides)
-    _refuse_nesting(Path(source), target)
+    refuse_nesting(Path(source), target)
     said = robot.fps if any(key == ("fps",) for key, _ in overrides) else None
     fps = said if fps is None else fps
     opened = open_source(
@@ -217,7 +216,7 @@ class _Chooser:
                 width=info.width,
                 height=info.height,
                 fps=self.source.fps,
-                frames=raw_format(config) if clip.depth else "rgb24",
+                frames=trial_format(config, clip),
                 encoder_threads=self._threads,
                 candidates=able,
                 absent=self._absent,
@@ -250,7 +249,7 @@ def video_stream(
     Raises:
         ConfigError: depth would be changed.
     """
-    clip = clip_of(chooser.source.video(camera.key, episodes[0]), camera, chooser.source.fps)
+    clip = clip_of(chooser.source.video(camera.key, episodes[0]), chooser.source.fps)
     quantizer = None
     if clip.info.pix_fmt == "gray12le":
         where = f"{chooser.source.root / 'meta/info.json'}: {camera.key}"
@@ -406,7 +405,7 @@ def _encode_sample(plan: JobPlan, stream: Stream, encoding: Encoding, output: Pa
     return len(frames)
 
 
-def _refuse_nesting(source: Path, destination: Path) -> None:
+def refuse_nesting(source: Path, destination: Path) -> None:
     """A source is only read; a result inside it would change it."""
     outer, inner = source.resolve(), destination.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):

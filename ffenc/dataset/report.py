@@ -17,6 +17,7 @@ from ffenc.config.framerate import parse_fps
 from ffenc.dataset.lerobot import features_of
 from ffenc.dataset.lerobot_v21 import LeRobotV21, read_lines
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
+from ffenc.dataset.tables import task_texts
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import path_pattern, read_json
@@ -284,17 +285,4 @@ def _fields(
 def _tasks(root: Path, old: bool) -> list[str]:
     if old:
         return [str(line.content.get("task")) for line in read_lines(root / "meta/tasks.jsonl")]
-    path = root / "meta/tasks.parquet"
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from None
-    # The texts are the index of a pandas table, which some writers leave without a name.
-    texts = [
-        name
-        for name in table.column_names
-        if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
-    ]
-    if not texts:
-        raise SourceError(f"{path}: has no column task")
-    return [str(text) for text in table["task" if "task" in texts else texts[0]].to_pylist()]
+    return task_texts(root / "meta/tasks.parquet")

@@ -88,6 +88,7 @@ class EpisodeVideo:
         path: the file it is in.
         start: seconds in the file at which it starts.
         frames: how many it has.
+        like: what the camera's first file holds, which all have to hold.
     """
 
     camera: str
@@ -95,6 +96,7 @@ class EpisodeVideo:
     path: Path
     start: float
     frames: int
+    like: StreamInfo | None = None
 
 
 class DatasetSource(Protocol):

@@ -22,6 +22,7 @@ from ffenc.frames.statistics import Stats
 
 # Their values follow from an episode's place in the dataset, which changes when others are left out.
 _PLACE_FEATURES = ("index", "episode_index")
+_MEGABYTE = 1 << 20
 _CAMERA_TYPES = ("image", "video")
 
 
@@ -131,8 +132,8 @@ class TableWriter:
                     current = file
                 assert writer is not None
                 if self._subset:
-                    table = _set(table, "episode_index", np.full(episode.length, number))
-                    table = _set(table, "index", np.arange(start, start + episode.length))
+                    table = set_column(table, "episode_index", np.full(episode.length, number))
+                    table = set_column(table, "index", np.arange(start, start + episode.length))
                 writer.write_table(table.cast(schema))
                 stats.append({key: column_stats(_numbers(table[key])) for key in self._computed})
                 places.append(_RowPlace(*self._place(file), start))
@@ -299,7 +300,62 @@ def _video_columns(
     }
 
 
-def _set(table: pa.Table, name: str, values: Any) -> pa.Table:
+def task_texts(tasks: Path | Sequence[str]) -> list[str]:
+    """Return the texts of the tasks by their number.
+
+    Args:
+        tasks: the texts, or a dataset's ``meta/tasks.parquet``.
+
+    Raises:
+        SourceError: it cannot be read, or the numbers are not 0, 1, 2 ...
+    """
+    if not isinstance(tasks, Path):
+        return list(tasks)
+    try:
+        table = pq.read_table(tasks)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{tasks}: cannot be read: {error}") from None
+    # The texts are the index of a pandas table, which some writers leave without a name.
+    texts = [
+        name
+        for name in table.column_names
+        if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
+    ]
+    if not texts:
+        raise SourceError(f"{tasks}: has no column task")
+    named = table["task" if "task" in texts else texts[0]].to_pylist()
+    if "task_index" not in table.column_names:
+        return [str(text) for text in named]
+    numbers = table["task_index"].to_pylist()
+    if sorted(numbers, key=str) != sorted(range(len(numbers)), key=str):
+        raise SourceError(f"{tasks}: its task_index are not 0 to {len(numbers) - 1}, each once")
+    return [str(text) for _, text in sorted(zip(numbers, named, strict=True))]
+
+
+class FileNumbers:
+    """Numbers of the files that tables go to, each up to the size limit of a dataset.
+
+    Args:
+        info: contents of info.json.
+    """
+
+    def __init__(self, info: Mapping[str, Any]) -> None:
+        self._limit = float(info.get("data_files_size_in_mb") or 100) * _MEGABYTE
+        self._number, self._size = 0, 0
+        self._schema: pa.Schema | None = None
+
+    def of(self, table: pa.Table) -> int:
+        """Return the number of the file for the next table."""
+        self._size += table.nbytes  # before compression: an upper bound
+        changed = self._schema is not None and not table.schema.equals(self._schema)
+        if self._schema is not None and (changed or self._size > self._limit):
+            self._number, self._size = self._number + 1, table.nbytes
+        self._schema = table.schema
+        return self._number
+
+
+def set_column(table: pa.Table, name: str, values: Any) -> pa.Table:
+    """Return a table with new values in a column of the same type."""
     at = table.schema.get_field_index(name)
     return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.config.preset import chosen_cameras
-from ffenc.dataset.source import Camera, EpisodeVideo, check_key
+from ffenc.dataset.source import EpisodeVideo, check_key
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import read_info
@@ -108,22 +108,21 @@ def videos_of(root: Path, key: str, template: str) -> list[EpisodeVideo]:
     return videos
 
 
-def clip_of(video: EpisodeVideo, camera: Camera, fps: Fraction) -> Clip:
+def clip_of(video: EpisodeVideo, fps: Fraction) -> Clip:
     """Return the frames of an episode, once they have been found in its file, each at its time.
 
     Args:
         video: where the episode is.
-        camera: what its first file holds, which this one has to hold too.
         fps: of the dataset.
 
     Raises:
         SourceError: the file holds something else, ends too early, or has no frame where one should be.
     """
     info = _opened(video.path, *_state(video.path))
-    where = f"episode {video.episode} of {camera.key}"
+    where = f"episode {video.episode} of {video.camera}"
     for name in ("codec", "pix_fmt", "width", "height"):
-        found, expected = getattr(info, name), getattr(camera.stored, name)
-        if found != expected:
+        found, expected = getattr(info, name), getattr(video.like, name, None)
+        if video.like is not None and found != expected:
             raise SourceError(
                 f"{video.path}: {name} is {found}, but {expected} in the camera's first file: the videos of "
                 "one camera must be alike"

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from ffenc.compiler.command import VideoInput, compile_decode, compile_frame_checksums, rgb_conversion
+from ffenc.compiler.command import (
+    FrameFormat,
+    VideoInput,
+    compile_decode,
+    compile_frame_checksums,
+    raw_format,
+    rgb_conversion,
+)
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.probe import StreamInfo
@@ -159,6 +166,11 @@ def trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Tool
         told = "\n".join(faults)
         raise ToolchainError(f"{clip.path}: cannot be decoded here:\n{told}\n{HOW_TO_GET}")
     return able, frames
+
+
+def trial_format(config: VideoEncoderConfig, clip: Clip) -> FrameFormat:
+    """Return the form of :func:`trial_frames`."""
+    return raw_format(config) if clip.depth else "rgb24"
 
 
 def transcode(
