@@ -177,8 +177,9 @@ class LeRobotDataset(ABC):
         columns = [key for key, feature in self._features.items() if feature["dtype"] != "video"]
         for path, indices in files.items():
             found = _episode_rows(path, float(self.fps), columns, tasks)
+            placed = set(indices)
             for index in found:
-                if index not in indices:
+                if index not in placed:
                     raise SourceError(
                         f"{path}: has rows of episode {index}, which {self.episode_list} does not place there"
                     )

@@ -236,7 +236,7 @@ class FfmpegProcess:
         if self._stalled:
             raise self._error(f"ffmpeg hung: it did nothing for {self._stall_seconds:.0f} s and was ended")
         if any("No space left on device" in line for line in self.log.lines):
-            raise self._error("the disk is full")
+            raise self._error("the disk is full; free some space and run it again")
         if code in _KILLS:
             raise self._error("ffmpeg was killed")
         if code != 0:

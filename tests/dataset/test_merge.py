@@ -1,0 +1,424 @@
+"""Several video datasets become one: packets as they were, numbers and statistics as they have to be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ffenc import (
+    DestinationError,
+    FfencWarning,
+    SourceError,
+    VideoReader,
+    merge_datasets,
+    plan_merge,
+    probe,
+    reencode_dataset,
+)
+from ffenc.dataset.staging import Staging
+from ffenc.ffmpeg.toolchain import Toolchain
+from tests.conftest import ANGLE, DEPTH, FIXTURES, LENGTHS, TOP, decode, everything_in, starts
+
+VIDEO = FIXTURES / "aloha_video_v30"
+CAMERAS = (TOP, ANGLE, DEPTH)
+H264 = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), 23)]
+
+
+def file_of(root: Path, key: str, number: int = 0) -> Path:
+    return root / f"videos/{key}/chunk-000/file-{number:03d}.mp4"
+
+
+def rows_of(root: Path) -> pa.Table:
+    return pq.read_table(root / "data/chunk-000/file-000.parquet")
+
+
+def episodes_of(root: Path) -> pa.Table:
+    return pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet")
+
+
+def json_of(root: Path, name: str) -> dict[str, Any]:
+    return json.loads((root / "meta" / f"{name}.json").read_text())
+
+
+def block_of(root: Path, key: str) -> dict[str, Any]:
+    return json_of(root, "info")["features"][key]["info"]
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def copy_of(source: Path, root: Path, change: Callable[[dict[str, Any]], None] | None = None) -> Path:
+    """A copy of a dataset, with another info.json."""
+    shutil.copytree(source, root)
+    if change is not None:
+        info = json_of(root, "info")
+        change(info)
+        (root / "meta/info.json").write_text(json.dumps(info))
+    return root
+
+
+def set_block(key: str, **fields: Any) -> Callable[[dict[str, Any]], None]:
+    def change(info: dict[str, Any]) -> None:
+        info["features"][key]["info"] |= {f"video.{name}": value for name, value in fields.items()}
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def h264(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample with its colour cameras as h264, with B-frames."""
+    root = tmp_path_factory.mktemp("h264") / "dataset"
+    extra = (("camera_encoder", "extra_options"), {"bf": 3})
+    reencode_dataset(VIDEO, root, overrides=[*H264, extra, (("camera_encoder", "g"), 30)])
+    return root
+
+
+def test_a_dataset_merges_with_itself(toolchain: Toolchain, tmp_path: Path) -> None:
+    before = contents(VIDEO)
+    out = tmp_path / "it's 100%d"
+    summary = merge_datasets([VIDEO, VIDEO], out)
+    assert (summary.episodes, summary.frames, summary.copied) == (6, 432, 18)
+    assert contents(VIDEO) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == [out.name]
+
+    for key in CAMERAS:
+        info, source = probe(file_of(out, key), times=True), probe(file_of(VIDEO, key), times=True)
+        assert info.times == tuple(range(144))
+        assert info.time_base == 1 / info.fps == 1 / source.fps
+        assert info.sizes == source.sizes * 2
+        assert {*starts(), *(72 + s for s in starts())} <= set(info.key_frames)
+    shown = decode(file_of(out, TOP))
+    assert np.array_equal(shown[:72], shown[72:])
+    assert np.array_equal(shown[:72], decode(file_of(VIDEO, TOP)))
+
+    rows, own = rows_of(out), rows_of(VIDEO)
+    assert rows["index"].to_pylist() == list(range(144))
+    lengths = np.array(LENGTHS * 2)
+    assert np.array_equal(rows["episode_index"].to_numpy(), np.repeat(np.arange(6), lengths))
+    for name in ("frame_index", "timestamp", "task_index", "action", "observation.state"):
+        assert rows[name].to_pylist() == own[name].to_pylist() * 2
+
+    table = episodes_of(out)
+    assert table["episode_index"].to_pylist() == list(range(6))
+    assert table["length"].to_pylist() == lengths.tolist()
+    assert table["dataset_to_index"].to_pylist() == lengths.cumsum().tolist()
+    assert table["tasks"].to_pylist() == episodes_of(VIDEO)["tasks"].to_pylist() * 2
+    for key in CAMERAS:
+        at = np.array(table[f"videos/{key}/from_timestamp"].to_pylist())
+        assert np.allclose(at * 30, lengths.cumsum() - lengths, atol=1e-9)
+
+    stats, single = json_of(out, "stats"), json_of(VIDEO, "stats")
+    assert set(stats) == set(single)
+    for key in ("action", TOP, DEPTH):
+        for name in ("min", "max", "mean", "std"):
+            np.testing.assert_allclose(stats[key][name], single[key][name], rtol=1e-9, atol=1e-9)
+        assert stats[key]["count"] == [single[key]["count"][0] * 2]
+    assert stats["index"]["max"] == [143]
+    np.testing.assert_allclose(stats["index"]["std"], np.arange(144).std())
+    assert json_of(out, "info")["total_frames"] == 144
+    assert json_of(out, "info")["splits"] == {"train": "0:6"}
+    assert block_of(out, TOP) == block_of(VIDEO, TOP)
+    assert block_of(out, DEPTH) == block_of(VIDEO, DEPTH)
+
+
+def test_tasks_are_numbered_anew_and_equal_texts_become_one(tmp_path: Path) -> None:
+    other = copy_of(VIDEO, tmp_path / "other")
+    path = other / "meta/tasks.parquet"
+    own = pq.read_table(path)
+    texts = own["task"].to_pylist() if "task" in own.column_names else own[own.column_names[-1]].to_pylist()
+    swapped = ["fold the towel", texts[0]]  # the known one has another number here
+    column = "task" if "task" in own.column_names else own.column_names[-1]
+    at = own.schema.get_field_index(column)
+    pq.write_table(
+        own.set_column(at, own.schema.field(at), pa.array(swapped, own.schema.field(at).type)), path
+    )
+
+    merge_datasets([VIDEO, other], tmp_path / "out")
+    tasks = pq.read_table(tmp_path / "out/meta/tasks.parquet")
+    assert tasks["task"].to_pylist() == [*texts, "fold the towel"]
+    numbers = rows_of(VIDEO)["task_index"].to_numpy()
+    expected = np.concatenate([numbers, np.array([2, 0])[numbers]])
+    assert np.array_equal(rows_of(tmp_path / "out")["task_index"].to_numpy(), expected)
+    stats = json_of(tmp_path / "out", "stats")["task_index"]
+    assert (stats["min"], stats["max"], stats["mean"]) == ([0], [2], [pytest.approx(expected.mean())])
+    assert json_of(tmp_path / "out", "info")["total_tasks"] == 3
+
+
+def test_statistics_of_unlike_datasets_are_those_of_all_rows(tmp_path: Path) -> None:
+    reencode_dataset(VIDEO, tmp_path / "a", episodes=[0])
+    reencode_dataset(VIDEO, tmp_path / "b", episodes=[1, 2])
+    merge_datasets([tmp_path / "b", tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    rows = rows_of(tmp_path / "out")
+    action = np.array(rows["action"].to_pylist(), np.float64)
+    stats = json_of(tmp_path / "out", "stats")["action"]
+    np.testing.assert_allclose(stats["min"], action.min(axis=0))
+    np.testing.assert_allclose(stats["max"], action.max(axis=0))
+    np.testing.assert_allclose(stats["mean"], action.mean(axis=0), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(stats["std"], action.std(axis=0), rtol=1e-6, atol=1e-9)
+    assert stats["count"] == [120]
+    # Quantiles are the count-weighted mean of the datasets'.
+    a, b = (json_of(tmp_path / name, "stats")["action"] for name in "ab")
+    weighted = (np.array(a["q50"]) * 24 + np.array(b["q50"]) * 96) / 120
+    np.testing.assert_allclose(stats["q50"], weighted)
+
+
+def test_files_of_another_decoder_configuration_stay_files_of_their_own(
+    toolchain: Toolchain, tmp_path: Path, h264: Path
+) -> None:
+    """Merged into one file, the second's frames would be decoded with the first's parameters."""
+    other = tmp_path / "baseline"
+    extra = (("camera_encoder", "extra_options"), {"profile:v": "baseline"})
+    reencode_dataset(VIDEO, other, overrides=[*H264, extra, (("camera_encoder", "g"), 30)])
+    first, second = (probe(file_of(root, TOP)).extradata_hash for root in (h264, other))
+    assert first != second
+    with pytest.warns(FfencWarning, match=r"video\.extra_options is"):
+        merge_datasets([h264, other, h264], tmp_path / "out")
+    for number, root in enumerate((h264, other, h264)):
+        assert np.array_equal(decode(file_of(tmp_path / "out", TOP, number)), decode(file_of(root, TOP)))
+    assert probe(file_of(tmp_path / "out", DEPTH), times=True).frames == 216
+    assert block_of(tmp_path / "out", TOP)["video.extra_options"] == {}
+    assert block_of(tmp_path / "out", TOP)["video.crf"] == 23
+
+
+def test_many_pieces_with_b_frames_stay_on_the_grid(tmp_path: Path, h264: Path) -> None:
+    assert probe(file_of(h264, TOP), times=True).delay
+    merge_datasets([h264] * 20, tmp_path / "out")
+    for key in CAMERAS:
+        info = probe(file_of(tmp_path / "out", key), times=True)
+        assert info.times == tuple(range(1440))
+        assert info.fps == 30
+
+
+def test_settings_that_differ_are_null_and_told(tmp_path: Path) -> None:
+    other = copy_of(VIDEO, tmp_path / "other", set_block(TOP, crf=18, g=None, extra_options={"tune": "0"}))
+    with pytest.warns(FfencWarning) as told:
+        merge_datasets([VIDEO, other], tmp_path / "out")
+    [text] = [str(one.message) for one in told]
+    for name in ("video.crf", "video.g", "video.extra_options"):
+        assert name in text
+    assert "18" in text
+    assert str(other) in text
+    assert "video.preset" not in text
+    block = block_of(tmp_path / "out", TOP)
+    assert [block[f"video.{n}"] for n in ("crf", "g", "extra_options")] == [None, None, {}]
+    assert [block[f"video.{n}"] for n in ("preset", "fast_decode", "codec")] == [12, 0, "av1"]
+    assert block_of(tmp_path / "out", ANGLE)["video.crf"] == 30
+
+
+def test_another_codec_is_refused_and_brought_into_line_when_asked(
+    toolchain: Toolchain, tmp_path: Path, h264: Path
+) -> None:
+    with pytest.raises(SourceError) as refused:
+        merge_datasets([VIDEO, h264, VIDEO], tmp_path / "out")
+    for part in (f"{TOP}: video.codec is 'av1' in {VIDEO}, 'h264' in {h264}", f"--reencode to bring {h264}"):
+        assert part in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+    summary = merge_datasets([VIDEO, h264, VIDEO], tmp_path / "out", reencode=True)
+    assert summary.copied == 9 + 2 * 6
+    times = [probe(p, times=True) for p in sorted((tmp_path / "out/videos" / TOP).rglob("*.mp4"))]
+    assert {info.codec for info in times} == {"av1"}
+    assert sum(info.frames for info in times) == 216
+    table = episodes_of(tmp_path / "out")
+    shown = {p: decode(p) for p in sorted((tmp_path / "out/videos" / TOP).rglob("*.mp4"))}
+    source = decode(file_of(h264, TOP))
+    for episode in (3, 4, 5):
+        number = table[f"videos/{TOP}/file_index"][episode].as_py()
+        first = round(table[f"videos/{TOP}/from_timestamp"][episode].as_py() * 30)
+        length = LENGTHS[episode - 3]
+        frames = shown[file_of(tmp_path / "out", TOP, number)][first : first + length].astype(float)
+        expected = source[starts()[episode - 3] :][:length].astype(float)
+        assert abs(frames - expected).mean() < 3
+    assert block_of(tmp_path / "out", TOP)["video.crf"] == 30
+
+
+def drop_feature(info: dict[str, Any]) -> None:
+    del info["features"]["action"]
+
+
+def other_shape(info: dict[str, Any]) -> None:
+    info["features"]["action"]["shape"] = [7]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda info: info.update(robot_type="so101"), r"robot_type is 'aloha' in .*, 'so101' in"),
+        (drop_feature, "feature action is only in"),
+        (other_shape, r"action: shape is \[14\] in .*, \[7\] in"),
+        (set_block(DEPTH, depth_max=5.0), r"video\.depth_max is 10\.0 in .*, 5\.0 in"),
+        (set_block(DEPTH, shift=0.0), r"video\.shift is 3\.5 in .*, 0\.0 in"),
+        (set_block(DEPTH, use_log=False), r"video\.use_log is True in .*, False in"),
+        (set_block(DEPTH, invalid="keep"), r"video\.invalid is 'clip' in .*, 'keep' in"),
+        (lambda i: i["features"][DEPTH]["info"].update(depth_unit="m"), r"depth_unit is 'mm' in .*, 'm' in"),
+    ],
+)
+def test_datasets_that_do_not_go_together_are_refused_before_anything_is_written(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    other = copy_of(VIDEO, tmp_path / "other", change)
+    with pytest.raises(SourceError, match=said):
+        merge_datasets([VIDEO, other], tmp_path / "out", reencode=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_another_frame_rate_is_refused(tmp_path: Path) -> None:
+    """With rows and videos that fit it, so that only the comparison can tell."""
+    images = FIXTURES / "aloha_image_v30"
+    reencode_dataset(images, tmp_path / "a", overrides=H264, cameras=["angle"])
+    tree = tmp_path / "tree/episode_0/angle"
+    tree.mkdir(parents=True)
+    table = pq.read_table(images / "data/chunk-000/file-000.parquet", columns=[ANGLE])
+    for number, image in enumerate(table[ANGLE].to_pylist()[:8]):
+        (tree / f"{number:06d}.png").write_bytes(image["bytes"])
+    reencode_dataset(tmp_path / "tree", tmp_path / "b", fps=25, overrides=H264)
+    with pytest.raises(SourceError, match=r"fps is 30 in .*/a, 25 in .*/b"):
+        merge_datasets([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+
+
+def test_images_are_told_to_become_video_first(tmp_path: Path) -> None:
+    images = FIXTURES / "aloha_image_v30"
+    with pytest.raises(SourceError, match="is images: turn it into video first, with ffenc reencode"):
+        merge_datasets([images, images], tmp_path / "out")
+
+
+def test_a_difference_in_the_files_is_found_whatever_the_blocks_say(tmp_path: Path, h264: Path) -> None:
+    """The files are asked, not only what is written about them."""
+    other = copy_of(h264, tmp_path / "other", set_block(TOP, codec="av1"))
+    with (
+        pytest.warns(FfencWarning, match="'av1', but .* is h264"),
+        pytest.raises(SourceError, match=r"video\.codec is 'av1' in .*, 'h264' in"),
+    ):
+        merge_datasets([VIDEO, other], tmp_path / "out")
+
+
+def test_extra_files_come_along_and_conflicts_are_told(tmp_path: Path) -> None:
+    a, b = copy_of(VIDEO, tmp_path / "a"), copy_of(VIDEO, tmp_path / "b")
+    (a / "README.md").write_text("one")
+    (b / "README.md").write_text("two")
+    (b / "meta/notes.txt").write_text("kept")
+    with pytest.warns(FfencWarning, match=r"README\.md: the first dataset has another"):
+        merge_datasets([a, b], tmp_path / "out")
+    assert (tmp_path / "out/README.md").read_text() == "one"
+    assert (tmp_path / "out/meta/notes.txt").read_text() == "kept"
+
+
+def test_a_missing_column_of_statistics_is_computed(tmp_path: Path) -> None:
+    """LeRobot's own conversion to video drops the cameras' statistics."""
+    other = copy_of(VIDEO, tmp_path / "other")
+    path = other / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    lost = tuple(f"stats/{key}/" for key in (TOP, DEPTH, "action"))
+    gone = [name for name in table.column_names if name.startswith(lost)]
+    pq.write_table(table.drop_columns(gone), path)
+    stats = json_of(other, "stats")
+    for key in (TOP, DEPTH, "action"):
+        del stats[key]
+    (other / "meta/stats.json").write_text(json.dumps(stats))
+    merge_datasets([VIDEO, other], tmp_path / "out")
+    found, expected = json_of(tmp_path / "out", "stats"), json_of(VIDEO, "stats")
+    np.testing.assert_allclose(found["action"]["mean"], expected["action"]["mean"], rtol=1e-6)
+    np.testing.assert_allclose(found[TOP]["mean"], expected[TOP]["mean"], atol=0.01)
+    with VideoReader(file_of(VIDEO, DEPTH)) as depth:  # which has no more than the codes' 10 m
+        np.testing.assert_allclose(found[DEPTH]["mean"], [[[depth[:].mean()]]], rtol=1e-6)
+    assert all(name in episodes_of(tmp_path / "out").column_names for name in gone)
+
+
+# ---- kills, full disks, second runs ----------------------------------------------------------------------
+
+
+def command(out: Path, *sources: Path, more: tuple[str, ...] = ()) -> list[str]:
+    return [sys.executable, "-m", "ffenc", "merge", *map(str, sources), "--out", str(out), *more]
+
+
+def test_a_kill_at_any_moment_leaves_nothing_that_passes_for_a_dataset(tmp_path: Path, h264: Path) -> None:
+    before = contents(VIDEO)
+    whole = tmp_path / "whole"
+    began = time.monotonic()
+    subprocess.run(command(whole, VIDEO, VIDEO, h264, more=("--reencode",)), check=True, capture_output=True)
+    seconds = time.monotonic() - began
+    out = tmp_path / "out"
+    for share in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95):
+        run = subprocess.Popen(
+            command(out, VIDEO, VIDEO, h264, more=("--reencode", "--resume")),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(seconds * share)
+        run.kill()
+        run.wait()
+        if out.exists():  # it was done before
+            break
+    if not out.exists():
+        again = command(out, VIDEO, VIDEO, h264, more=("--reencode", "--resume"))
+        subprocess.run(again, check=True, capture_output=True)
+    assert contents(out) == contents(whole)
+    assert contents(VIDEO) == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_second_merge_into_one_destination_is_refused(tmp_path: Path) -> None:
+    with (
+        Staging(tmp_path / "out", resume=False),
+        pytest.raises(DestinationError, match="another run of ffenc"),
+    ):
+        merge_datasets([VIDEO], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_destination_inside_a_source_is_refused(tmp_path: Path) -> None:
+    source = copy_of(VIDEO, tmp_path / "source")
+    before = everything_in(source)
+    with pytest.raises(DestinationError, match="inside each other"):
+        plan_merge([VIDEO, source], source / "merged")
+    assert everything_in(source) == before
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    script = f"""
+set -eu
+mount -t tmpfs -o size=1200k tmpfs {small}
+if {shlex.join(command(small / "out", VIDEO, VIDEO))} 2> {tmp_path}/said; then exit 7; fi
+test -z "$(ls -A {small})"
+mount -o remount,size=100m {small}
+{shlex.join(command(small / "out", VIDEO, VIDEO, more=("--json",)))} > {tmp_path}/summary
+"""
+    namespace = (
+        ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+    )
+    subprocess.run([*namespace, "sh", "-c", script], check=True)
+    said = (tmp_path / "said").read_text()
+    assert "the disk is full" in said or "No space left" in said
+    assert "free some space" in said
+    assert "Traceback" not in said
+    assert json.loads((tmp_path / "summary").read_text())["frames"] == 432
+
+
+def test_a_source_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    other = copy_of(VIDEO, tmp_path / "other")
+    path = file_of(other, TOP)
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(SourceError, match=r"other/videos/.*file-000\.mp4"):
+        merge_datasets([VIDEO, other], tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["other"]
