@@ -326,6 +326,88 @@ def compile_frame_list(
     return _without_stop(_arguments(listed, program))
 
 
+def compile_checksums(
+    path: str, decoder: Mapping[str, Any], *, lenient: bool = False, program: str = "ffmpeg"
+) -> list[str]:
+    """Compile the argument list that decodes a file and lists time and checksum of every frame.
+
+    Args:
+        path: the file, or ``pipe:0``.
+        decoder: its options.
+        lenient: go on after a damaged frame.
+        program: the ffmpeg to run.
+    """
+    options = {"copyts": None, "err_detect": "crccheck+bitstream+buffer+explode", **decoder}
+    source = ffmpeg.input(file_url(path), **options)
+    listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", fps_mode="passthrough")
+    return _without_stop(_arguments(listed, program)) if lenient else _arguments(listed, program)
+
+
+def compile_packets(path: str, first: int, last: int, *, program: str = "ffmpeg") -> list[str]:
+    """Compile the argument list that writes some of a file's packets to standard output, undecoded.
+
+    Args:
+        path: the file.
+        first, last: places of the packets in the file, both included. They are counted from the file's
+            start, so that no seek can give others.
+        program: the ffmpeg to run.
+    """
+    source = ffmpeg.input(file_url(path), copyts=None)
+    dropped = f"noise=drop=not(between(n\\,{first}\\,{last}))"
+    options = {"f": "nut", "c": "copy", "bsf:v": dropped, "avoid_negative_ts": "disabled"}
+    cut = ffmpeg.output(source["v:0"], "pipe:1", **options)
+    return _arguments(cut, program)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One side of a comparison.
+
+    Attributes:
+        path: a video file, or ``pipe:0`` for images.
+        conversion: how its samples become RGB, see :func:`rgb_conversion`.
+        images: what comes down the pipe; None: a video file.
+        excerpt: the frames to take of a video; None: all.
+    """
+
+    path: str
+    conversion: Mapping[str, str]
+    images: FrameFormat | None = None
+    excerpt: Excerpt | None = None
+
+
+def compile_compare(video: Compared, reference: Compared, *, program: str = "ffmpeg") -> list[str]:
+    """Compile the argument list that compares frames in RGB, the n-th with the n-th.
+
+    PSNR and SSIM of each pair are written to standard output as the metadata filter prints them. It ends
+    with the shorter side.
+    """
+    # A queue of its own also tells the two inputs apart where both are the same frames of one file.
+    copies = _planar_rgb(reference, thread_queue_size=64).filter_multi_output("split")
+    compared = ffmpeg.filter([_planar_rgb(video), copies[0]], "psnr", shortest=1)
+    # psnr and ssim pass their first input on, with what the filters before have noted of it.
+    compared = ffmpeg.filter([compared, copies[1]], "ssim", shortest=1)
+    printed = compared.filter("metadata", "print", file="pipe:1")
+    return _arguments(ffmpeg.output(printed, "-", f="null", fps_mode="passthrough"), program)
+
+
+def _planar_rgb(side: Compared, **options: Any) -> Any:
+    """Frames that are numbered from 0, as rgb24 first, which is what readers convert to."""
+    if side.images is not None:
+        options |= _input_options(side.images, 0, 0, Fraction(1), None)
+        source = ffmpeg.input(side.path, **options)["v:0"]
+    else:
+        seek = side.excerpt.seek if side.excerpt is not None else None
+        options |= {"noautorotate": None, "copyts": None, **_entry(seek)}
+        source = ffmpeg.input(file_url(side.path), **options)["v:0"]
+    if side.excerpt is not None:
+        # Without an end the other side's last frame would wait for the end of this file.
+        source = source.filter("trim", end_pts=side.excerpt.spans[-1][1] + 1)
+        source = source.filter("select", _within(side.excerpt.spans))
+    frames = source.filter("scale", **side.conversion).filter("format", "rgb24").filter("format", "gbrp")
+    return frames.filter("settb", "1/1000").filter("setpts", "N")
+
+
 def _without_stop(command: list[str]) -> list[str]:
     return [word for word in command if word != "-xerror"]
 

@@ -45,7 +45,7 @@ _UNITS = ("mm", "m")
 # Starting an ffmpeg takes about as long as decoding this many pixels: a gap that is smaller is decoded.
 _START_PIXELS = 15_000_000
 _MOST_SPANS = 500  # of frames in one command line
-_NO_DECODER = re.compile(
+NO_DECODER = re.compile(
     r"no decoder found|[Dd]ecoder .*not found|Unknown decoder|doesn't support hardware accelerated"
 )
 _LISTED = 1000  # frames looked through for a damaged one
@@ -122,7 +122,7 @@ class VideoReader:
                     "give depth=DepthQuantizer(depth_min=..., depth_max=..., shift=..., use_log=...) "
                     "(--depth_encoder.depth_min=...), or depth=False for the codes (--codes)"
                 )
-        self._stream = _Stream(self.path, self.info, found)
+        self._stream = Stream(self.path, self.info, found)
         self._times = np.array([float(t * self.info.time_base) for t in self._stream.times])
         self._ahead: Iterator[Array] | None = None  # what a loop over indices reads from
         self._next = -1
@@ -324,7 +324,7 @@ def _indices_of(wanted: slice, count: int) -> range:
         raise ConfigError(f"{wanted} is not a slice of frames: {error}") from None
 
 
-class _Stream:
+class Stream:
     """A file's frames as FFmpeg gives them, by index."""
 
     def __init__(self, path: Path, info: StreamInfo, candidates: Sequence[Toolchain]) -> None:
@@ -385,7 +385,7 @@ class _Stream:
                     if error.killed:
                         raise
                     errors.append((toolchain, error))
-                    if _NO_DECODER.search("\n".join(error.stderr)):
+                    if NO_DECODER.search("\n".join(error.stderr)):
                         attempts = [a for a in attempts if a[0] != toolchain]
                     elif attempts and attempts[0][0] == toolchain:
                         _log.info(
@@ -492,7 +492,7 @@ class _Stream:
             ToolchainError: no program has the decoder.
             SourceError: one of the frames is damaged.
         """
-        decoding = [(t, e) for t, e in errors if not _NO_DECODER.search("\n".join(e.stderr))]
+        decoding = [(t, e) for t, e in errors if not NO_DECODER.search("\n".join(e.stderr))]
         if not decoding:
             told = "\n".join(f"  {toolchain}: {error.cause}" for toolchain, error in errors)
             raise ToolchainError(

@@ -17,7 +17,7 @@ from PIL import Image
 from ffenc import ConfigError, DepthQuantizer, FrameIndexError, SourceError, ToolchainError, VideoReader
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.frames.reader import _Stream
+from ffenc.frames.reader import Stream
 from tests.conftest import DEPTH, FIXTURES, TOP, decode, find_toolchain, system_program
 
 VIDEOS = FIXTURES / "aloha_video_v30"
@@ -371,7 +371,7 @@ def test_a_named_program_that_cannot_decode_is_refused_and_another_takes_its_pla
     assert number_of(VideoReader(made["h264"], ffmpeg=small)[260]) == 260
     able = find_toolchain("system")
     unable = Toolchain(small, able.ffprobe, "8.1")
-    stream = _Stream(made["av1"], probe(made["av1"], times=True), [unable, able])
+    stream = Stream(made["av1"], probe(made["av1"], times=True), [unable, able])
     assert [number_of(frame) for frame in stream.frames([7, 30], lambda _: stream.empty())] == [7, 30]
 
 

@@ -1,0 +1,361 @@
+"""How far the frames of a video are from those they were made of."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ffenc.compiler.command import Compared, compile_compare, rgb_conversion
+from ffenc.errors import FfmpegError, SourceError, ToolchainError
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.ffmpeg.process import Buffer, Cancellation, run_fed
+from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
+from ffenc.frames.depth import MAX_CODE, DepthQuantizer, Unit
+from ffenc.frames.depth_images import Depth, millimetres, read_depth
+from ffenc.frames.encode import check_frames
+from ffenc.frames.excerpt import FrameIndex
+from ffenc.frames.images import ImageHeader, find_fault
+from ffenc.frames.reader import DEPTH_FORMATS, NO_DECODER, Stream
+from ffenc.frames.sources import EncodedFrame, FrameSource
+
+_PEAK = 255  # of an RGB sample
+_VALUE = re.compile(rb"lavfi\.(psnr\.psnr_avg|ssim\.All)=(\S+)")
+
+
+@dataclass(frozen=True)
+class VideoExcerpt:
+    """Some frames of a video file.
+
+    Attributes:
+        path: the file.
+        info: its stream, probed with times.
+        first: index of the first frame.
+    """
+
+    path: Path
+    info: StreamInfo
+    first: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One episode of one camera against its source.
+
+    Attributes:
+        frames: how many were compared, 1 or more.
+        psnr_mean: PSNR of the mean squared error over all frames, in dB: a frame that is identical, whose
+            own PSNR is infinite, lowers the error and no more. Infinite where every frame is identical. Of
+            colours over the samples of RGB, 0..255; of depth over the stored samples, and their range.
+        psnr_min: of the worst frame; infinite where every frame is identical.
+        worst: which that is, counted in the episode.
+        ssim_mean: mean of the frames' SSIM over R, G and B, 1 where all are identical. NaN for depth.
+        ssim_min, ssim_worst: of the frame with the lowest, and which that is. NaN and ``worst`` for depth.
+        differing: depth only: how many stored samples differ, in all frames together.
+        max_difference: depth only: the largest difference in millimetres.
+    """
+
+    frames: int
+    psnr_mean: float
+    psnr_min: float
+    worst: int
+    ssim_mean: float
+    ssim_min: float
+    ssim_worst: int
+    differing: int | None = None
+    max_difference: float | None = None
+
+
+def compare_episode(
+    video: VideoExcerpt,
+    frames: int,
+    reference: FrameSource | VideoExcerpt,
+    *,
+    header: ImageHeader | None = None,
+    quantizer: DepthQuantizer | None = None,
+    unit: Unit | None = None,
+    on_frames: Callable[[int], None] | None = None,
+    cancellation: Cancellation | None = None,
+    candidates: Sequence[Toolchain] | None = None,
+) -> Comparison:
+    """Compare frames of a video with the images, or the frames of another video, that they were made of.
+
+    Colours are compared as RGB, as readers see them; depth sample by sample.
+
+    Args:
+        video: the video, from the episode's first frame on.
+        frames: how many frames the episode has.
+        reference: the source's frames of the episode.
+        header: of the images; needed where ``reference`` is images.
+        quantizer: how depth of a ``gray12le`` video was quantised. A reference video has to be quantised in
+            the same way.
+        unit: of depth images, ``mm`` or ``m``; None: integers are millimetres, floats are metres.
+        on_frames: called now and then with the number of frames compared so far.
+        cancellation: who may end it.
+        candidates: the programs to choose from; by default all that are found.
+
+    Raises:
+        SourceError: sizes, kinds or numbers of frames differ, or one side is damaged; the text names it.
+        ToolchainError: no ffmpeg here can decode both.
+        FfmpegError: a program was killed from outside.
+        Cancelled: it was ended by ``cancellation``.
+    """
+    cancellation = cancellation or Cancellation()
+    found = toolchains() if candidates is None else candidates
+    told = on_frames or (lambda _: None)
+    _check_alike(video, frames, reference, header)
+    if video.info.pix_fmt in DEPTH_FORMATS:
+        if video.info.pix_fmt == "gray12le" and quantizer is None:
+            raise SourceError(f"{video.path}: holds 12-bit depth codes, and how they were made is not known")
+        used = quantizer if video.info.pix_fmt == "gray12le" else None
+        if isinstance(reference, VideoExcerpt):
+            wanted = _stored(reference, frames, found)
+        else:
+            assert header is not None
+            wanted = _quantized(reference, header, used, unit)
+        return _compare_depth(_stored(video, frames, found), wanted, used, told, cancellation)
+    return _compare_colours(video, frames, reference, header, told, cancellation, found)
+
+
+def _check_alike(
+    video: VideoExcerpt, frames: int, reference: FrameSource | VideoExcerpt, header: ImageHeader | None
+) -> None:
+    """Compare what can be compared without decoding."""
+    _check_held(video, frames)
+    depth = video.info.pix_fmt in DEPTH_FORMATS
+    size = f"{video.info.width}x{video.info.height}"
+    if isinstance(reference, VideoExcerpt):
+        _check_held(reference, frames)
+        name, other = str(reference.path), f"{reference.info.width}x{reference.info.height}"
+        same = (
+            reference.info.pix_fmt == video.info.pix_fmt
+            if depth
+            else reference.info.pix_fmt not in DEPTH_FORMATS
+        )
+        kind = reference.info.pix_fmt
+    else:
+        if len(reference) != frames:
+            raise SourceError(
+                f"{video.path}: the episode at frame {video.first} has {frames} frames, its source has "
+                f"{len(reference)} images; compare it with the source it was made of"
+            )
+        assert header is not None
+        name, other = "its source", f"{header.width}x{header.height}"
+        same, kind = header.depth == depth, str(header)
+    if other != size:
+        raise SourceError(
+            f"{video.path}: frames are {size}, those of {name} are {other}; compare it with the source it "
+            "was made of"
+        )
+    if not same:
+        raise SourceError(
+            f"{video.path}: holds {video.info.pix_fmt} {'depth' if depth else 'colours'}, {name} is {kind}; "
+            "compare it with the source it was made of"
+        )
+
+
+def _check_held(video: VideoExcerpt, frames: int) -> None:
+    assert video.info.times is not None
+    count = len(video.info.times)
+    if frames < 1 or video.first < 0 or video.first + frames > count:
+        raise SourceError(
+            f"{video.path}: has {count} frames, but the episode's are {video.first} to "
+            f"{video.first + frames - 1}; restore the file or its tables"
+        )
+
+
+# ---- colours -------------------------------------------------------------------------------------------
+
+
+def _compare_colours(
+    video: VideoExcerpt,
+    frames: int,
+    reference: FrameSource | VideoExcerpt,
+    header: ImageHeader | None,
+    on_frames: Callable[[int], None],
+    cancellation: Cancellation,
+    candidates: Sequence[Toolchain],
+) -> Comparison:
+    errors: list[tuple[Toolchain, FfmpegError | None]] = []
+    tried: list[list[str]] = []
+    for toolchain in candidates:
+        # A seek that lands somewhere else gives too few frames; then videos are read from their start.
+        for seek in (True, False):
+            sides = [_side(video, frames, seek=seek), _reference_side(reference, frames, header, seek=seek)]
+            command = compile_compare(*sides, program=toolchain.ffmpeg)
+            if command in tried:
+                continue
+            tried.append(command)
+            try:
+                values = _values(command, reference, header, on_frames, cancellation)
+            except FfmpegError as error:
+                if error.killed:
+                    raise
+                errors.append((toolchain, error))
+                if NO_DECODER.search("\n".join(error.stderr)):
+                    break
+                continue
+            if len(values) == frames:
+                return _summary([error for error, _ in values], [ssim for _, ssim in values], _PEAK)
+            errors.append((toolchain, None))
+    raise _failed(video, frames, reference, errors)
+
+
+def _side(video: VideoExcerpt, frames: int, *, seek: bool) -> Compared:
+    info = video.info
+    index = FrameIndex(info)
+    entry = index.entry(video.first) if seek else None
+    excerpt = index.excerpt(range(video.first, video.first + frames), entry)
+    conversion = rgb_conversion(info.pix_fmt, info.color_space, info.color_range)
+    return Compared(str(video.path), conversion, excerpt=excerpt)
+
+
+def _reference_side(
+    reference: FrameSource | VideoExcerpt, frames: int, header: ImageHeader | None, *, seek: bool
+) -> Compared:
+    if isinstance(reference, VideoExcerpt):
+        return _side(reference, frames, seek=seek)
+    assert header is not None
+    if header.format == "jpeg":
+        return Compared("pipe:0", rgb_conversion("yuvj420p", None, "pc"), images="jpeg")
+    return Compared("pipe:0", rgb_conversion("rgb24", None, None), images="png")
+
+
+def _values(
+    command: Sequence[str],
+    reference: FrameSource | VideoExcerpt,
+    header: ImageHeader | None,
+    on_frames: Callable[[int], None],
+    cancellation: Cancellation,
+) -> list[tuple[float, float]]:
+    """Run a comparison, and return mean squared error and SSIM of each pair of frames."""
+    pieces: Iterable[Buffer] = ()
+    if not isinstance(reference, VideoExcerpt):
+        assert header is not None
+        pieces = check_frames(reference, header)
+    printed = bytearray()
+    run_fed(command, pieces, on_frames=on_frames, on_output=printed.extend, cancellation=cancellation)
+    found: dict[bytes, list[float]] = {b"psnr.psnr_avg": [], b"ssim.All": []}
+    for name, value in _VALUE.findall(bytes(printed)):
+        found[name].append(float(value))
+    # From the PSNR: the error itself is printed with six digits behind the point, where small ones are 0.
+    errors = [_PEAK**2 / 10 ** (psnr / 10) for psnr in found[b"psnr.psnr_avg"]]
+    return list(zip(errors, found[b"ssim.All"], strict=False))
+
+
+def _failed(
+    video: VideoExcerpt,
+    frames: int,
+    reference: FrameSource | VideoExcerpt,
+    errors: Sequence[tuple[Toolchain, FfmpegError | None]],
+) -> SourceError | ToolchainError:
+    """Why there is no comparison: programs that cannot decode, or damage on one of the sides."""
+    decoding = [error for _, error in errors if error is None or not NO_DECODER.search(str(error))]
+    if not decoding:
+        told = "\n".join(f"  {toolchain}: {error.cause}" for toolchain, error in errors if error is not None)
+        return ToolchainError(f"{video.path} cannot be compared with its source here:\n{told}\n{HOW_TO_GET}")
+    name = "its source"
+    if isinstance(reference, VideoExcerpt):
+        name = f"{reference.path} from frame {reference.first} on"
+    else:
+        for frame in reference:
+            if fault := find_fault(frame.data):
+                return SourceError(f"{frame.name}: the image is damaged: {fault}; restore or re-record it")
+    last = decoding[-1]
+    why = last.cause if last is not None else "fewer frames came out"
+    return SourceError(
+        f"{video.path}: frames {video.first} to {video.first + frames - 1} cannot be compared with {name}, "
+        f"one of the two is damaged: {why}; restore the damaged one"
+    )
+
+
+# ---- depth ---------------------------------------------------------------------------------------------
+
+
+def _stored(video: VideoExcerpt, frames: int, candidates: Sequence[Toolchain]) -> Iterator[Depth]:
+    """Yield a depth video's stored samples, uint16 ``(H, W)``; each array is used again."""
+    stream = Stream(video.path, video.info, candidates)
+    samples = stream.empty()
+    return stream.frames(range(video.first, video.first + frames), lambda _: samples)
+
+
+def _quantized(
+    images: Iterable[EncodedFrame], header: ImageHeader, quantizer: DepthQuantizer | None, unit: Unit | None
+) -> Iterator[Depth]:
+    """Yield the samples that depth images have to be stored as, uint16 ``(H, W)``."""
+    for frame in images:
+        depth = read_depth(frame)
+        if depth.shape != (header.height, header.width):
+            raise SourceError(
+                f"{frame.name}: is {depth.shape[1]}x{depth.shape[0]}, expected "
+                f"{header.width}x{header.height}: the frames of one video must be alike"
+            )
+        yield quantizer.quantize(depth, input_unit=unit) if quantizer else millimetres(depth, unit)
+
+
+def _compare_depth(
+    given: Iterator[Depth],
+    wanted: Iterator[Depth],
+    quantizer: DepthQuantizer | None,
+    on_frames: Callable[[int], None],
+    cancellation: Cancellation,
+) -> Comparison:
+    errors: list[float] = []
+    differing = 0
+    largest = 0.0
+    for number, (one, other) in enumerate(zip(given, wanted, strict=True), 1):
+        cancellation.check()
+        unlike = one != other
+        count = int(np.count_nonzero(unlike))
+        error = 0.0
+        if count:
+            differing += count
+            a, b = one[unlike], other[unlike]
+            error = float(((a.astype(np.float64) - b) ** 2).sum() / one.size)
+            largest = max(largest, float(np.abs(_in_mm(a, quantizer) - _in_mm(b, quantizer)).max()))
+        errors.append(error)
+        on_frames(number)
+    summary = _summary(errors, [math.nan] * len(errors), MAX_CODE if quantizer else 65535)
+    return Comparison(
+        frames=summary.frames,
+        psnr_mean=summary.psnr_mean,
+        psnr_min=summary.psnr_min,
+        worst=summary.worst,
+        ssim_mean=math.nan,
+        ssim_min=math.nan,
+        ssim_worst=summary.worst,
+        differing=differing,
+        max_difference=largest,
+    )
+
+
+def _in_mm(samples: Depth, quantizer: DepthQuantizer | None) -> Depth:
+    if quantizer is None:
+        return samples.astype(np.float64)
+    return quantizer.dequantize(samples, output_unit="m").astype(np.float64) * 1000
+
+
+# ---- both ----------------------------------------------------------------------------------------------
+
+
+def _summary(errors: Sequence[float], similar: Sequence[float], peak: int) -> Comparison:
+    """Sum up the mean squared error and the SSIM of each frame."""
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    ssim_worst = min(range(len(similar)), key=similar.__getitem__)
+    return Comparison(
+        frames=len(errors),
+        psnr_mean=_psnr(sum(errors) / len(errors), peak),
+        psnr_min=_psnr(errors[worst], peak),
+        worst=worst,
+        ssim_mean=sum(similar) / len(similar),
+        ssim_min=similar[ssim_worst],
+        ssim_worst=ssim_worst,
+    )
+
+
+def _psnr(error: float, peak: int) -> float:
+    return 10 * math.log10(peak**2 / error) if error else math.inf
