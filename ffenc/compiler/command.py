@@ -405,7 +405,8 @@ def _planar_rgb(side: Compared, **options: Any) -> Any:
         source = source.filter("trim", end_pts=side.excerpt.spans[-1][1] + 1)
         source = source.filter("select", _within(side.excerpt.spans))
     frames = source.filter("scale", **side.conversion).filter("format", "rgb24").filter("format", "gbrp")
-    return frames.filter("settb", "1/1000").filter("setpts", "N")
+    # A second each: whatever rate FFmpeg takes for the result, no two frames get the same time.
+    return frames.filter("settb", "1/1").filter("setpts", "N")
 
 
 def _without_stop(command: list[str]) -> list[str]:
