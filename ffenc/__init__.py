@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from ffenc.compiler.command import compile_command
     from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
     from ffenc.config.preset import RobotPreset, load_preset
+    from ffenc.dataset.faults import Fault, Verification
     from ffenc.dataset.job import JobPlan, JobSummary, run_plan
     from ffenc.dataset.merge import merge_datasets, plan_merge
     from ffenc.dataset.reencode import plan_reencode, reencode_dataset
+    from ffenc.dataset.verify import verify_dataset
     from ffenc.errors import (
         ConfigError,
         DestinationError,
@@ -42,8 +44,11 @@ _HOME = {
     "run_plan": "ffenc.dataset.job",
     "merge_datasets": "ffenc.dataset.merge",
     "plan_merge": "ffenc.dataset.merge",
+    "Fault": "ffenc.dataset.faults",
+    "Verification": "ffenc.dataset.faults",
     "plan_reencode": "ffenc.dataset.reencode",
     "reencode_dataset": "ffenc.dataset.reencode",
+    "verify_dataset": "ffenc.dataset.verify",
     "ConfigError": "ffenc.errors",
     "DestinationError": "ffenc.errors",
     "FfencError": "ffenc.errors",
@@ -71,6 +76,7 @@ __all__ = [
     "dequantize_depth",
     "DestinationError",
     "encode",
+    "Fault",
     "FfencError",
     "FfencWarning",
     "FfmpegError",
@@ -89,7 +95,9 @@ __all__ = [
     "SourceError",
     "StreamInfo",
     "ToolchainError",
+    "Verification",
     "VerificationError",
+    "verify_dataset",
     "VideoEncoderConfig",
     "VideoReader",
     "VideoWriter",

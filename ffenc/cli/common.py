@@ -83,13 +83,13 @@ def is_terminal(stream: IO[str] | None) -> bool:
 
 
 @contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
     """Show a bar with rate and remaining time on a terminal; elsewhere nothing.
 
-    Gives a function that takes the number of frames done.
+    Gives a function that takes the number of frames done, and the number of all where ``total`` is None.
     """
     if not is_terminal(sys.stderr):
-        yield lambda _: None
+        yield lambda *_: None
         return
     from rich.console import Console  # noqa: PLC0415 - only where a bar is shown
     from rich.progress import (  # noqa: PLC0415  # noqa: PLC0415
@@ -119,7 +119,7 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=total)
-        yield lambda done: progress.update(task, completed=done)
+        yield lambda done, of=total: progress.update(task, completed=done, total=of)
 
 
 def report_console() -> Console:

@@ -22,6 +22,7 @@ _COMMANDS = {
     "decode": "Write the frames of a video or a video dataset as images or arrays.",
     "compile": "Print the FFmpeg command lines of a robot preset.",
     "info": "Say what a dataset holds: episodes, cameras, codecs, settings, bytes.",
+    "verify": "Find what is wrong with a dataset or a video file.",
     "probe": "Print the stream fields of a video file as JSON.",
     "doctor": "Say what this machine can encode, and whether it can record a preset.",
 }
@@ -58,6 +59,7 @@ def cli() -> None:
       ffenc doctor so101
       ffenc compile aloha
       ffenc info my_video_dataset
+      ffenc verify my_video_dataset
       ffenc probe top.mp4
     """
 

@@ -275,9 +275,10 @@ def compile_decode(
     if tap is not None:
         if excerpt is not None:
             limit["frames:v"] = -(-excerpt.frames // tap.step)
-        video = _sampled(video, tap, conversion or {})
-    elif conversion is not None:
+    if conversion is not None:
         video = video.filter("scale", **conversion)
+    if tap is not None:
+        video = _sampled(video if conversion is None else video.filter("format", "rgb24"), tap)
     if pix_fmt is None:
         result = ffmpeg.output(video, "-", f="null", fps_mode="passthrough", **limit)
     else:
@@ -511,13 +512,12 @@ def _video_source(video: VideoInput, rate: Fraction, threads: int | None) -> Any
 
 
 def _tap_output(samples: Any, tap: SampleTap) -> Any:
-    return ffmpeg.output(_sampled(samples, tap, {}), "pipe:1", f="rawvideo", fps_mode="passthrough")
+    return ffmpeg.output(_sampled(samples, tap), "pipe:1", f="rawvideo", fps_mode="passthrough")
 
 
-def _sampled(video: Any, tap: SampleTap, conversion: Mapping[str, str]) -> Any:
+def _sampled(video: Any, tap: SampleTap) -> Any:
     picked = video.filter("select", f"not(mod(n,{tap.step}))") if tap.step > 1 else video
-    small = picked.filter("scale", tap.width, tap.height, **{**conversion, "flags": "neighbor"})
-    return small.filter("format", "rgb24")
+    return picked.filter("scale", tap.width, tap.height, flags="neighbor").filter("format", "rgb24")
 
 
 def compile_join(

@@ -1,0 +1,137 @@
+"""``ffenc verify``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffenc.cli.common import (
+    human_seconds,
+    json_option,
+    print_json,
+    program_options,
+    progress_bar,
+    report_console,
+    report_table,
+)
+
+if TYPE_CHECKING:
+    from ffenc.dataset.faults import CameraCheck, Verification
+
+_PREFIX = "observation.images."
+_LINES = 24  # of a screen
+
+
+@click.command("verify")
+@click.argument("path", type=click.Path(), metavar="DATASET_OR_FILE")
+@click.option("--deep", is_flag=True, help="Decode every frame, and compare episodes with their statistics.")
+@click.option(
+    "--against",
+    type=click.Path(),
+    metavar="SRC",
+    help="Compare every frame with the dataset or the images it was made from.",
+)
+@json_option
+@program_options
+@click.pass_context
+def command(
+    context: click.Context,
+    path: str,
+    deep: bool,
+    against: str | None,
+    as_json: bool,
+    ffmpeg: str | None,
+    ffprobe: str | None,
+) -> None:
+    """Find what is wrong with a LeRobot dataset, v3.0 or v2.1, or with a video file. Nothing is changed.
+
+    The exit status is 0 where all is sound, and 1 where something is not.
+
+    \b
+    Examples:
+      ffenc verify my_dataset
+      ffenc verify my_dataset --deep --json
+      ffenc verify my_dataset --against my_image_dataset
+    """
+    from ffenc.dataset.verify import verify_dataset  # noqa: PLC0415 - keeps --help quick
+
+    began = time.monotonic()
+    with progress_bar("verifying", None) as on_frames:
+        found = verify_dataset(
+            path, deep=deep, against=against, ffmpeg=ffmpeg, ffprobe=ffprobe, on_frames=on_frames
+        )
+    seconds = time.monotonic() - began
+    if as_json:
+        print_json(_json_fields(found, seconds))
+    else:
+        _show(found, seconds)
+    if not found.sound:
+        context.exit(1)
+
+
+def _json_fields(found: Verification, seconds: float) -> dict[str, Any]:
+    fields = asdict(found)
+    fields |= {"path": str(found.path), "sound": found.sound, "seconds": round(seconds, 3)}
+    fields["against"] = None if found.against is None else str(found.against)
+    return fields
+
+
+def _show(found: Verification, seconds: float) -> None:
+    console = report_console()
+    used = 1 + len(found.notes)
+    if found.cameras:
+        table = report_table(
+            "camera", "stream", "files", "episodes", "frames", "state",
+            numbers=("files", "episodes", "frames"),
+        )  # fmt: skip
+        for camera in found.cameras:
+            table.add_row(
+                (camera.camera or str(found.path)).removeprefix(_PREFIX),
+                f"{camera.codec} {camera.pix_fmt}" if camera.codec else camera.kind,
+                f"{camera.files}",
+                f"{camera.episodes}" if found.layout else "",
+                f"{camera.frames}",
+                _state(camera),
+            )
+        console.print(table)
+        used += 2 + len(found.cameras)
+    groups = found.grouped()
+    room = max(3, (_LINES - used) // 4)
+    for fault, count in groups[:room]:
+        like = f" ... and {count - 1} more like this" if count > 1 else ""
+        console.print(f"{fault}{like}", soft_wrap=False)
+        console.print(f"    {fault.mend}")
+    if len(groups) > room:
+        rest = sum(count for _, count in groups[room:])
+        console.print(f"... and {rest} more of {len(groups) - room} other kinds; --json has all")
+    for note in found.notes:
+        console.print(f"note: {note}")
+    console.print(_summary(found, seconds), soft_wrap=True)
+
+
+def _state(camera: CameraCheck) -> str:
+    if camera.faults:
+        return f"{camera.faults} fault{'' if camera.faults == 1 else 's'}"
+    compared = camera.compared
+    if compared is None:
+        return "ok"
+    if compared.differing is not None:
+        return f"ok, {compared.differing} depth samples differ"
+    episode, frame = compared.psnr_worst
+    return (
+        f"ok, PSNR {compared.psnr_mean:.1f} dB, worst {compared.psnr_min:.1f} "
+        f"(episode {episode} frame {frame}), SSIM {compared.ssim_mean:.4f}"
+    )
+
+
+def _summary(found: Verification, seconds: float) -> str:
+    count = len(found.faults)
+    result = "sound" if found.sound else f"{count} fault{'' if count == 1 else 's'}"
+    held = f"{found.frames} frames"
+    if found.layout:
+        held = f"LeRobot {found.layout}, {found.episodes} episodes, {held}"
+    how = "every frame decoded" if found.deep else "not decoded (--deep does)"
+    return f"{found.path}: {result}; {held}, {how}, {human_seconds(seconds)}"

@@ -1,0 +1,234 @@
+"""Verify a dataset or a video file: find everything that is wrong with it, without changing it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ffenc.dataset.faults import CameraCheck, Fault, Faults, Verification
+from ffenc.dataset.staging import unfinished
+from ffenc.dataset.verify_deep import FrameCount, compare_statistics, decode_images, decode_video
+from ffenc.dataset.verify_layout import EPISODES, Layout, Listing, read_layout
+from ffenc.dataset.verify_lists import read_listing
+from ffenc.dataset.verify_tables import RowChecks
+from ffenc.dataset.verify_videos import Seen, VideoFile, check_feature, check_video, video_files
+from ffenc.errors import ConfigError, SourceError
+from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.toolchain import Toolchain, find_ffprobe, toolchains
+from ffenc.frames.statistics import Stats
+from ffenc.jobs.pool import run_units, share_cores
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Programs:
+    ffmpeg: str | None
+    ffprobe: str | None
+
+    def probe(self) -> str:
+        return find_ffprobe(self.ffprobe)
+
+    def candidates(self) -> list[Toolchain]:
+        return toolchains(self.ffmpeg, self.ffprobe)
+
+
+def verify_dataset(
+    path: str | Path,
+    *,
+    deep: bool = False,
+    against: str | Path | None = None,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+    on_frames: Progress | None = None,
+) -> Verification:
+    """Find what is wrong with a LeRobot dataset of images or video (v3.0, v2.1, v2.0), or with a video file.
+
+    All that is wrong is collected; nothing is changed. Memory does not grow with the number of rows.
+
+    Args:
+        path: a dataset's folder, or a video file.
+        deep: also decode every frame, and compare what is shown with each episode's statistics.
+        against: what the dataset was made from: a dataset or a tree of images. Every frame is compared.
+        ffmpeg, ffprobe: programs to use instead of those found.
+        on_frames: called with the number of frames decoded so far and of all, with ``deep`` or ``against``.
+
+    Returns:
+        what was found; ``sound`` where that is nothing.
+
+    Raises:
+        SourceError: there is nothing at ``path`` that could be verified.
+        ConfigError: ``against`` for a single file.
+        ToolchainError: no FFmpeg here can do it.
+    """
+    place = Path(path)
+    programs = _Programs(ffmpeg, ffprobe)
+    if place.is_file():
+        if against is not None:
+            raise ConfigError(f"{place} is a single file; --against compares a dataset with its source")
+        return _verify_file(place, programs, deep=deep, on_frames=on_frames)
+    if not (place / "meta/info.json").is_file():
+        raise SourceError(
+            f"{place}: is not a LeRobot dataset: it has no meta/info.json; name a dataset or a video file"
+            if place.is_dir()
+            else f"{place} does not exist; name a dataset's folder or a video file"
+        )
+    faults, notes = Faults(), _notes(place)
+    layout = read_layout(place, faults)
+    if layout is None:
+        return Verification(place, None, 0, 0, [], faults.all(), notes, deep)
+    listing = read_listing(layout, faults)
+    RowChecks(layout, listing, faults).run()
+    for key in layout.videos:
+        check_feature(layout, key, faults, notes)
+    videos = video_files(layout, listing)
+    seen = _look(videos, layout, listing, faults, programs)
+    _find_orphans(layout, listing, faults)
+    if deep:
+        _decode(layout, listing, seen, faults, programs, on_frames)
+    found = faults.all()
+    return Verification(
+        path=place,
+        layout=layout.version,
+        episodes=len(listing),
+        frames=listing.frames,
+        cameras=_rows(layout, listing, videos, seen, found),
+        faults=found,
+        notes=notes,
+        deep=deep,
+    )
+
+
+def _verify_file(path: Path, programs: _Programs, *, deep: bool, on_frames: Progress | None) -> Verification:
+    faults = Faults()
+    video = VideoFile(path, str(path), None)
+    seen = check_video(video, faults, ffprobe=programs.probe())
+    frames = seen.info.frames if seen else 0
+    if deep and seen is not None:
+        decode_video(
+            video,
+            seen,
+            faults,
+            layout=None,
+            listing=None,
+            candidates=programs.candidates(),
+            count=FrameCount(frames, on_frames),
+            cancellation=Cancellation(),
+        )
+    found = faults.all()
+    row = CameraCheck(None, "video", files=1, frames=frames, faults=len(found))
+    if seen is not None:
+        row.codec, row.pix_fmt, row.max_deviation = seen.info.codec, seen.info.pix_fmt, seen.deviation
+    return Verification(path, None, 0, frames, [row], found, deep=deep)
+
+
+def _notes(root: Path) -> list[str]:
+    left = unfinished(root)
+    if left is None:
+        return []
+    return [f"{left[0]} is left of an interrupted re-encode ({left[1]} finished encodes); delete it if done"]
+
+
+def _look(
+    videos: list[VideoFile], layout: Layout, listing: Listing, faults: Faults, programs: _Programs
+) -> dict[VideoFile, Seen]:
+    """Probe every file, several at once."""
+    if not videos:
+        return {}
+    look = partial(check_video, faults=faults, layout=layout, listing=listing, ffprobe=programs.probe())
+    threads, _ = share_cores(len(videos), None, None)
+    found = dict(run_units(videos, look, threads=threads, stop=lambda: None))
+    return {video: seen for video in videos if (seen := found[video]) is not None}
+
+
+def _find_orphans(layout: Layout, listing: Listing, faults: Faults) -> None:
+    """A file that nothing refers to is of an episode that was lost, or of no use."""
+    known = {*listing.own, *listing.data}
+    known |= {place for places in listing.videos.values() for place in places.files}
+    folders = ["data", "videos", *([] if layout.old else [EPISODES])]
+    for folder in folders:
+        for place in _walk(layout.root, folder):
+            if place not in known:
+                faults.add("orphan", f"is of no episode in {layout.list_place}", file=place)
+
+
+def _walk(root: Path, folder: str) -> Iterator[str]:
+    """Paths of all files below that are not hidden, in order."""
+    for parent, folders, files in os.walk(root / folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield (Path(parent) / name).relative_to(root).as_posix()
+
+
+def _decode(
+    layout: Layout,
+    listing: Listing,
+    seen: dict[VideoFile, Seen],
+    faults: Faults,
+    programs: _Programs,
+    on_frames: Progress | None,
+) -> None:
+    """Decode every frame, several files at once, and compare with the statistics."""
+    data: dict[str, list[int]] = {}
+    for at, place in enumerate(listing.data):
+        if place and (layout.root / place).is_file():
+            data.setdefault(place, []).append(at)
+    total = len(layout.images) * listing.frames
+    for video, one in seen.items():
+        total += one.info.frames * (2 if one.whole and video.camera in listing.stats else 1)
+    count, cancellation = FrameCount(total, on_frames), Cancellation()
+    units: list[tuple[str, Callable[[], dict[int, Stats]]]] = []
+    candidates = programs.candidates() if seen else []
+    for video, one in seen.items():
+        assert video.camera is not None
+        units.append((video.camera, partial(
+            decode_video, video, one, faults, layout=layout, listing=listing, candidates=candidates,
+            count=count, cancellation=cancellation,
+        )))  # fmt: skip
+    for key in layout.images:
+        for place, own in data.items():
+            units.append((key, partial(
+                decode_images, layout, listing, key, place, own, faults, count, cancellation
+            )))  # fmt: skip
+    shown: dict[str, dict[int, Stats]] = {}
+    threads, _ = share_cores(len(units), None, None)
+    for (key, _), stats in run_units(
+        units, lambda unit: unit[1](), threads=threads, stop=cancellation.cancel
+    ):
+        shown.setdefault(key, {}).update(stats)
+    for key, stats in shown.items():
+        compare_statistics(layout, listing, key, stats, faults)
+
+
+def _rows(
+    layout: Layout,
+    listing: Listing,
+    videos: list[VideoFile],
+    seen: dict[VideoFile, Seen],
+    faults: list[Fault],
+) -> list[CameraCheck]:
+    """A row for each camera, in the order of the features."""
+    counts = Counter(fault.camera for fault in faults)
+    rows = []
+    for key in layout.features:
+        if key in layout.images:
+            files = len({place for place in listing.data if place})
+            rows.append(CameraCheck(key, "image", files=files, frames=listing.frames))
+        elif key in layout.videos:
+            own = [seen[video] for video in videos if video.camera == key and video in seen]
+            row = CameraCheck(key, "video", files=sum(video.camera == key for video in videos))
+            if own:
+                row.codec, row.pix_fmt = own[0].info.codec, own[0].info.pix_fmt
+                row.frames = sum(one.info.frames for one in own)
+                row.max_deviation = max(one.deviation for one in own)
+            rows.append(row)
+        else:
+            continue
+        rows[-1].episodes = len(listing)
+        rows[-1].faults = counts[key]
+    return rows

@@ -1,0 +1,369 @@
+"""Decode every frame of a dataset, and compare what is shown with each episode's statistics."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, UnidentifiedImageError
+
+from ffenc.compiler.command import compile_decode, rgb_conversion
+from ffenc.dataset.faults import Faults
+from ffenc.dataset.verify_layout import QUANTILE_NAMES, Floats, Layout, Listing
+from ffenc.dataset.verify_videos import Seen, VideoFile, frame_times, frames_at, is_depth
+from ffenc.errors import ConfigError, FfmpegError, SourceError
+from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.check import check_decoding
+from ffenc.frames.depth import DepthQuantizer, Unit
+from ffenc.frames.depth_images import DepthStatistics, depth_unit, read_depth
+from ffenc.frames.images import find_fault, read_header, whole_image
+from ffenc.frames.parquet import RowRange, read_images
+from ffenc.frames.sources import EncodedFrame
+from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
+
+# Measured on the sample at crf 30, the largest difference of an episode's mean or std to what is stored, of
+# 1: 0.0015, and all episodes of a camera have nearly the same (within 0.0003). Episodes of one scene differ
+# from one another by 0.0025 to 0.009.
+_NOISE, _OTHER = 0.002, 0.06
+# Depth: of the logarithm of quantiles. LeRobot estimates them, which is some percent off.
+_DEPTH_NOISE, _DEPTH_OTHER = 0.02, 0.7
+_CLEARER = 0.4  # of the difference to its own statistics that may remain to the other episode's
+_NULL = "has no image bytes"
+
+
+class FrameCount:
+    """Adds up what several threads have done, and tells it.
+
+    Args:
+        total: of all.
+        told: called with the number done and the total.
+    """
+
+    def __init__(self, total: int, told: Callable[[int, int], None] | None) -> None:
+        self._total, self._told = total, told
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def add(self, frames: int) -> None:
+        """So many more are done."""
+        with self._lock:
+            self._done += frames
+            if self._told is not None:
+                self._told(min(self._done, self._total), self._total)
+
+    def counter(self) -> Callable[[int], None]:
+        """A function that takes the number of one file's frames done so far."""
+        before = 0
+
+        def told(done: int) -> None:
+            nonlocal before
+            self.add(max(0, done - before))
+            before = max(before, done)
+
+        return told
+
+
+def decode_video(
+    video: VideoFile,
+    seen: Seen,
+    faults: Faults,
+    *,
+    layout: Layout | None,
+    listing: Listing | None,
+    candidates: Sequence[Toolchain],
+    count: FrameCount,
+    cancellation: Cancellation,
+) -> dict[int, Stats]:
+    """Decode a file; returns the statistics of its episodes, where it is whole.
+
+    Raises:
+        ToolchainError: there is no decoder for it.
+    """
+    damage = check_decoding(
+        video.path,
+        seen.info,
+        on_frames=count.counter(),
+        cancellation=cancellation,
+        candidates=candidates,
+    )
+    times = frame_times(seen.info)
+    spans = _spans(video, times, listing)
+    for one in damage:
+        stretch = f"frame {one.first}" if one.first == one.last else f"frames {one.first} to {one.last}"
+        where: dict[str, Any] = {"file": video.place, "camera": video.camera, "frame": one.first}
+        of = ""
+        for at, (first, end) in spans.items():
+            if listing is not None and first <= one.first < end:
+                where |= {"episode": int(listing.index[at]), "frame": one.first - first}
+                of = f"{stretch} of the file "
+        verb = "cannot be decoded" if one.first == one.last or of else f"to {one.last} cannot be decoded"
+        faults.add("damaged-frame", f"{of}{verb}: {one.reason}", **where)
+    if damage or not seen.whole or layout is None or listing is None or video.camera not in listing.stats:
+        return {}
+    try:
+        return _video_statistics(video, seen, layout, spans, candidates[0], count, cancellation)
+    except FfmpegError as error:
+        if error.killed:
+            raise
+        return {}
+
+
+def _spans(video: VideoFile, times: Floats, listing: Listing | None) -> dict[int, tuple[int, int]]:
+    """Position in the list -> the episode's first frame in the file, and the frame after its last."""
+    if listing is None or video.camera is None:
+        return {}
+    places = listing.videos[video.camera]
+    found = {}
+    for at in video.episodes:
+        if math.isfinite(places.start[at]):
+            first = frames_at(times, places.start[at])
+            found[at] = (first, first + int(listing.length[at]))
+    return found
+
+
+def _video_statistics(
+    video: VideoFile,
+    seen: Seen,
+    layout: Layout,
+    spans: Mapping[int, tuple[int, int]],
+    toolchain: Toolchain,
+    count: FrameCount,
+    cancellation: Cancellation,
+) -> dict[int, Stats]:
+    assert video.camera is not None
+    info = seen.info
+    depth = is_depth(layout, video.camera)
+    taps = {at: sample_tap(end - first, info.width, info.height) for at, (first, end) in spans.items()}
+    if not taps:
+        return {}
+    size = next(iter(taps.values()))
+    counts: dict[int, RgbHistogram | DepthStatistics]
+    if depth:
+        block = layout.block(video.camera)
+        unit: Unit = "m" if block.get("depth_unit") == "m" else "mm"
+        try:
+            quantizer = DepthQuantizer.from_video_info(block) if info.pix_fmt == "gray12le" else None
+        except (ConfigError, TypeError):
+            return {}  # told of info.json
+        counts = {at: DepthStatistics(tap, unit) for at, tap in taps.items()}
+        command = compile_decode(str(video.path), pix_fmt=info.pix_fmt, program=toolchain.ffmpeg)
+        frame = np.empty((info.height, info.width), "<u2")
+    else:
+        counts = {at: RgbHistogram(tap) for at, tap in taps.items()}
+        conversion = rgb_conversion(info.pix_fmt, info.color_space, info.color_range)
+        command = compile_decode(
+            str(video.path),
+            pix_fmt="rgb24",
+            conversion=conversion,
+            tap=replace(size, step=1),
+            program=toolchain.ffmpeg,
+        )
+        frame = np.empty((size.height, size.width, 3), np.uint8)
+    owners = sorted((first, end, at) for at, (first, end) in spans.items())
+    buffer = frame.reshape(-1).view(np.uint8).data
+    place = 0
+    with FfmpegProcess(command, pull=True, cancellation=cancellation) as process:
+        for number in range(info.frames):
+            if process.read_into(buffer) < frame.nbytes:
+                break
+            while place < len(owners) and number >= owners[place][1]:
+                place += 1
+            count.add(1)
+            if place == len(owners) or number < owners[place][0]:
+                continue
+            own = counts[owners[place][2]]
+            if isinstance(own, DepthStatistics):
+                own.add(_depth(frame, quantizer, own.unit))
+            elif (number - owners[place][0]) % own.tap.step == 0:
+                own.feed(frame.tobytes())
+        process.finish()
+    return {at: own.statistics() for at, own in counts.items() if _counted(own)}
+
+
+def _counted(own: RgbHistogram | DepthStatistics) -> bool:
+    try:
+        own.statistics()
+    except ValueError:
+        return False
+    return True
+
+
+def _depth(samples: npt.NDArray[Any], quantizer: DepthQuantizer | None, unit: Unit) -> npt.NDArray[Any]:
+    if quantizer is not None:
+        return quantizer.dequantize(samples, output_unit=unit)
+    return samples / np.float32(1000) if unit == "m" else samples
+
+
+# --- images -----------------------------------------------------------------------------------------------
+
+
+def decode_images(
+    layout: Layout,
+    listing: Listing,
+    key: str,
+    place: str,
+    episodes: Sequence[int],
+    faults: Faults,
+    count: FrameCount,
+    cancellation: Cancellation,
+) -> dict[int, Stats]:
+    """Decode every image of a column of one file; returns the statistics of its episodes."""
+    path = layout.root / place
+    try:
+        rows = int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError):
+        return {}  # told when its rows were read
+    aligned = rows == int(listing.length[list(episodes)].sum())
+    owner = np.repeat(np.array(episodes), listing.length[list(episodes)]) if aligned else np.full(rows, -1)
+    start = dict(zip(episodes, np.cumsum([0, *listing.length[list(episodes)][:-1]]).tolist(), strict=True))
+    counts: dict[int, RgbHistogram | DepthStatistics] = {}
+    damaged: set[int] = set()
+    for row, data in _each_image(path, key, rows, place, faults):
+        cancellation.check()
+        at = int(owner[row])
+        try:
+            image = _decoded(data, f"row {row}")
+        except SourceError as error:
+            where: dict[str, Any] = {"file": place, "camera": key}
+            if at >= 0:
+                where |= {"episode": int(listing.index[at]), "frame": row - start[at]}
+            faults.add("image", str(error).replace("; restore or re-record it", ""), **where)
+            damaged.add(at)
+            count.add(1)
+            continue
+        if at >= 0:
+            if at not in counts:
+                tap = sample_tap(int(listing.length[at]), image.shape[1], image.shape[0])
+                unit = layout.block(key).get("depth_unit") or depth_unit(image)
+                counts[at] = RgbHistogram(tap) if image.ndim == 3 else DepthStatistics(tap, unit)
+            own = counts[at]
+            if isinstance(own, DepthStatistics):
+                own.add(image)
+            elif (row - start[at]) % own.tap.step == 0:
+                thin = image[:: image.shape[0] // own.tap.height, :: image.shape[1] // own.tap.width]
+                own.counts += np.stack([np.bincount(thin[..., c].ravel(), minlength=256) for c in range(3)])
+                own.frames += 1
+        count.add(1)
+    return {at: own.statistics() for at, own in counts.items() if at not in damaged}
+
+
+def _each_image(path: Path, key: str, rows: int, place: str, faults: Faults) -> Iterator[tuple[int, bytes]]:
+    """Yield rows that have an image, with it; the others have been told of."""
+    at = 0
+    while at < rows:
+        try:
+            for data in read_images(RowRange(path, at, rows - at), key):
+                yield at, data
+                at += 1
+        except SourceError as error:
+            if _NULL not in str(error):
+                faults.add("image", f"row {at} cannot be read: {str(error)[-120:]}", file=place, camera=key)
+                return
+            at += 1
+
+
+def _decoded(data: bytes, name: str) -> npt.NDArray[Any]:
+    """Return an image as RGB (H, W, 3), or a depth map (H, W).
+
+    Raises:
+        SourceError: it is damaged.
+    """
+    header = read_header(data, name)
+    whole_image(data, header, name)
+    if fault := find_fault(data):
+        raise SourceError(f"{name}: the image is damaged: {fault}")
+    if header.depth:
+        return read_depth(EncodedFrame(name, data))
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise SourceError(f"{name}: the image is damaged: {error}") from None
+
+
+# --- comparison -------------------------------------------------------------------------------------------
+
+
+def compare_statistics(
+    layout: Layout, listing: Listing, key: str, shown: Mapping[int, Stats], faults: Faults
+) -> None:
+    """Compare what each episode of a camera shows with its statistics; find those that are swapped."""
+    stored = listing.stats.get(key)
+    at = np.array(sorted(shown), np.int64)
+    if stored is None or not at.size:
+        return
+    depth = len(next(iter(shown.values()))["mean"]) == 1
+    names = QUANTILE_NAMES if depth else ("mean", "std")
+    if not set(names) <= set(stored):
+        return
+    noise, other = (_DEPTH_NOISE, _DEPTH_OTHER) if depth else (_NOISE, _OTHER)
+    found = np.stack([np.concatenate([np.ravel(shown[i][n]) for n in names]) for i in at.tolist()])
+    known = np.concatenate([stored[name] for name in names], axis=1)[at]
+    if found.shape != known.shape or not np.isfinite(known).all():
+        return
+    if depth:
+        low, high = _range(layout, key)
+        found, known = (np.log(np.clip(values, low, high)) for values in (found, known))
+    # Lossy coding shifts all episodes of a camera alike.
+    shift = np.median(found - known, axis=0)
+    level = found - np.where(np.abs(shift) < other, shift, 0)
+    own = np.abs(level - known).max(axis=1)
+    suspects = np.flatnonzero(own > noise)
+    pairs: dict[int, int] = {}
+    for a in suspects.tolist():
+        if a in pairs:
+            continue
+        rest = suspects[suspects != a]
+        across = np.maximum(
+            np.abs(level[a] - known[rest]).max(axis=1), np.abs(level[rest] - known[a]).max(axis=1)
+        )
+        clear = across < _CLEARER * np.minimum(own[a], own[rest])
+        candidates = [int(b) for b in rest[clear][np.argsort(across[clear])] if int(b) not in pairs]
+        if candidates:
+            pairs[a], pairs[candidates[0]] = candidates[0], a
+    places = listing.videos[key].files if key in listing.videos else listing.data
+    for a, b in pairs.items():
+        if a < b:
+            first, second = (int(listing.index[at[i]]) for i in (a, b))
+            faults.add(
+                "swapped",
+                f"episodes {first} and {second} seem swapped: each shows what the other's statistics say",
+                file=places[at[a]],
+                camera=key,
+                episode=first,
+            )
+    for a in np.flatnonzero(own > other).tolist():
+        if a not in pairs:
+            column = int(np.argmax(np.abs(level[a] - known[a])))
+            name = names[column * len(names) // known.shape[1]]
+            show = np.exp if depth else (lambda value: value)
+            faults.add(
+                "other-content",
+                f"shows something else than its statistics say: {name} is {show(found[a, column]):.4g}, "
+                f"{show(known[a, column]):.4g} is stored",
+                file=places[at[a]],
+                camera=key,
+                episode=int(listing.index[at[a]]),
+            )
+
+
+def _range(layout: Layout, key: str) -> tuple[float, float]:
+    """The depths that a camera's video can hold, in its unit."""
+    block = layout.block(key)
+    scale = 1 if block.get("depth_unit") == "m" else 1000
+    try:
+        quantizer = DepthQuantizer.from_video_info(block)
+    except (ConfigError, TypeError):
+        quantizer = DepthQuantizer()
+    if key in layout.images or block.get("video.pix_fmt") == "gray16le":
+        return 0.001 * scale, 65.535 * scale
+    return max(quantizer.depth_min, 0.001) * scale, quantizer.depth_max * scale

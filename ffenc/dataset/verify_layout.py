@@ -1,0 +1,239 @@
+"""What a dataset's metadata say, for a verification: faults are collected, and the rest is read on."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ffenc.config.framerate import parse_fps
+from ffenc.dataset.faults import Faults
+from ffenc.dataset.lerobot import features_of
+from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
+from ffenc.errors import SourceError
+from ffenc.frames.info_json import path_pattern, read_json
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+EPISODES = "meta/episodes"
+LINES, STATS_LINES = "meta/episodes.jsonl", "meta/episodes_stats.jsonl"
+_TEXT_TYPES = ("string", "str", "language")
+QUANTILE_NAMES = ("q01", "q10", "q50", "q90", "q99")  # which statistics may have besides
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What ``info.json`` says.
+
+    Attributes:
+        root: the dataset.
+        version: its ``codebase_version``.
+        info, features: of ``info.json``.
+        fps: frames a second.
+        images, videos: keys of the cameras.
+        numeric: features with numbers, of which statistics are kept.
+        data_path, video_path: templates.
+    """
+
+    root: Path
+    version: str
+    info: dict[str, Any]
+    features: dict[str, Any]
+    fps: Fraction
+    images: list[str]
+    videos: list[str]
+    numeric: list[str]
+    data_path: str
+    video_path: str
+
+    @property
+    def old(self) -> bool:
+        """Whether it is v2.1 or v2.0: a file an episode, lists in JSON lines."""
+        return self.version.startswith("v2")
+
+    @property
+    def list_place(self) -> str:
+        """Where the episodes are listed."""
+        return LINES if self.old else EPISODES
+
+    def block(self, key: str) -> dict[str, Any]:
+        """A feature's ``info`` block, which older versions call ``video_info``."""
+        return dict(self.features[key].get("info") or self.features[key].get("video_info") or {})
+
+
+@dataclass
+class VideoPlaces:
+    """Where a camera's episodes are: a file each, and seconds in it."""
+
+    files: list[str]
+    start: Floats
+    end: Floats
+
+
+@dataclass
+class Listing:
+    """The episodes as they are listed, in that order.
+
+    Attributes:
+        index, length: number of each episode, and of its rows.
+        first: global number of each episode's first row.
+        data: the file each one's rows are in; empty where that is not known.
+        videos: likewise for each camera that has its columns.
+        tasks: task number -> text.
+        stats: feature -> statistic -> shape (episodes, D), where all episodes have it.
+        own: files of the list itself.
+    """
+
+    index: Integers
+    length: Integers
+    first: Integers
+    data: list[str]
+    videos: dict[str, VideoPlaces] = field(default_factory=dict)
+    tasks: dict[int, str] = field(default_factory=dict)
+    stats: dict[str, dict[str, Floats]] = field(default_factory=dict)
+    own: set[str] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def frames(self) -> int:
+        """Rows of all episodes."""
+        return int(self.length.sum())
+
+
+def read_layout(root: Path, faults: Faults) -> Layout | None:
+    """Read ``info.json``.
+
+    Returns:
+        None where it cannot be read: nothing else can be verified then.
+    """
+    place = "meta/info.json"
+    try:
+        info = read_json(root / place)
+        version = str(info.get("codebase_version") or "unknown")
+        if not re.match(r"v(2\.[01]|3)", version):
+            raise SourceError(f"layout {version} is not known; v3.0, v2.1 and v2.0 are")
+        features = features_of(info, root / place)
+        for key, feature in features.items():
+            if feature["dtype"] in ("image", "video"):
+                check_key(key, root / place)
+    except SourceError as error:
+        faults.add("info", without(str(error), root / place), file=place)
+        return None
+    old = version.startswith("v2")
+    kinds = {key: feature["dtype"] for key, feature in features.items()}
+    paths = {
+        "data_path": (LeRobotV21.data_path if old else DATA_PATH),
+        "video_path": (LeRobotV21.video_path if old else VIDEO_PATH),
+    }
+    for name, usual in paths.items():
+        said = info.get(name)
+        if said is None:
+            continue
+        try:
+            str(said).format(video_key="k", chunk_index=0, file_index=0, episode_chunk=0, episode_index=0)
+            path_pattern(str(said))
+        except (LookupError, ValueError):
+            faults.add("info", f"{name} {said!r} is not a path template such as {usual!r}", file=place)
+            continue
+        paths[name] = str(said)
+    return Layout(
+        root=root,
+        version=version,
+        info=info,
+        features=features,
+        fps=parse_fps(info["fps"]),
+        images=[key for key, kind in kinds.items() if kind == "image"],
+        videos=[key for key, kind in kinds.items() if kind == "video"],
+        numeric=[k for k, kind in kinds.items() if kind not in ("image", "video", *_TEXT_TYPES)],
+        data_path=paths["data_path"],
+        video_path=paths["video_path"],
+    )
+
+
+def without(text: str, path: Path) -> str:
+    """An error's text without the path it begins with, which a fault says by itself."""
+    return re.sub(r"^\W*", "", text.removeprefix(str(path))) or text
+
+
+def reason_of(error: Exception) -> str:
+    """One line of an error."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+# --- columns of tables ------------------------------------------------------------------------------------
+
+
+def numbers(column: pa.ChunkedArray | pa.Array, *, floats: bool = False) -> npt.NDArray[Any] | None:
+    """Return a column of numbers: int64, or with ``floats`` float64 in which NaN stands for no value.
+
+    Returns:
+        None: it is no such column. A whole number that is missing is -1.
+    """
+    kind = column.type
+    if not (pa.types.is_integer(kind) or (floats and pa.types.is_floating(kind))):
+        return None
+    wanted = pa.float64() if floats else pa.int64()
+    try:
+        cast = column.cast(wanted)
+    except pa.ArrowException:
+        return None
+    filled = cast.fill_null(math.nan if floats else -1)
+    return np.asarray(filled.to_numpy())
+
+
+def matrix(column: pa.ChunkedArray | pa.Array) -> Floats | None:
+    """Return a column of numbers or of lists of them, however deep, as shape (rows, D).
+
+    Returns:
+        None: not such a column, or one where values are missing or lists differ in length.
+    """
+    rows = len(column)
+    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(values, pa.ChunkedArray):
+        values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
+    if isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    while (
+        pa.types.is_list(values.type)
+        or pa.types.is_large_list(values.type)
+        or pa.types.is_fixed_size_list(values.type)
+    ):
+        if values.null_count:
+            return None
+        if not pa.types.is_fixed_size_list(values.type):
+            lengths = np.diff(values.offsets.to_numpy())
+            if lengths.size and (lengths != lengths[0]).any():
+                return None
+        values = values.flatten()
+    kind = values.type
+    if values.null_count or not (
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    ):
+        return None
+    if rows == 0 or len(values) % rows or not len(values):
+        return None
+    if pa.types.is_boolean(kind):
+        values = values.cast(pa.uint8())
+    return np.asarray(values.to_numpy(zero_copy_only=False), np.float64).reshape(rows, -1)
+
+
+def check_task_texts(tasks: Any, known: set[str], episode: int, place: str, faults: Faults) -> None:
+    """An episode's tasks must be texts of the tasks table."""
+    if not (isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)):
+        faults.add("tasks", f"tasks is {tasks!r}; a list of texts is expected", file=place, episode=episode)
+        return
+    for task in tasks:
+        if task not in known:
+            faults.add("tasks", f"task {task[:60]!r} is not in the tasks table", file=place, episode=episode)

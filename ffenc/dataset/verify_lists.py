@@ -1,0 +1,308 @@
+"""The lists of a dataset: tasks, and v3.0's episode tables. Faults are collected, the rest is read on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ffenc.dataset.faults import Faults
+from ffenc.dataset.lerobot import STATISTICS
+from ffenc.dataset.lerobot_v21 import read_lines
+from ffenc.dataset.verify_layout import (
+    EPISODES,
+    QUANTILE_NAMES,
+    Floats,
+    Integers,
+    Layout,
+    Listing,
+    VideoPlaces,
+    check_task_texts,
+    matrix,
+    numbers,
+    reason_of,
+)
+from ffenc.dataset.verify_lists_v21 import old_listing
+from ffenc.errors import SourceError
+
+
+def read_listing(layout: Layout, faults: Faults) -> Listing:
+    """Read the lists of tasks and episodes with their statistics, and check them and the totals."""
+    tasks = _tasks(layout, faults)
+    listing = (old_listing if layout.old else _listing)(layout, tasks, faults)
+    listing.tasks = tasks
+    _check_numbering(layout, listing, faults)
+    for name, found in (
+        ("total_episodes", len(listing)),
+        ("total_frames", listing.frames),
+        ("total_tasks", len(tasks)),
+    ):
+        said = layout.info.get(name)
+        if said is not None and said != found:
+            faults.add("totals", f"{name} is {said!r}, the lists have {found}", file="meta/info.json")
+    _check_splits(layout, len(listing), faults)
+    return listing
+
+
+def _check_splits(layout: Layout, episodes: int, faults: Faults) -> None:
+    splits = layout.info.get("splits")
+    if splits is None:
+        return
+    for name, said in splits.items() if isinstance(splits, dict) else [("splits", splits)]:
+        match = re.fullmatch(r"(\d{1,15}):(\d{1,15})", said) if isinstance(said, str) else None
+        if match is None or not int(match[1]) <= int(match[2]) <= episodes:
+            faults.add(
+                "info",
+                f"split {name} is {said!r}; episodes of 0:{episodes} are expected",
+                file="meta/info.json",
+            )
+
+
+def _listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Listing:
+    files = sorted((layout.root / EPISODES).glob("*/*.parquet"))
+    if not files:
+        faults.add("episodes", "there is no chunk-*/file-*.parquet", file=EPISODES)
+    known = set(tasks.values())
+    parts = [part for path in files if (part := _part(layout, path, known, faults)) is not None]
+    own = {path.relative_to(layout.root).as_posix() for path in files}
+    if not parts:
+        none = np.zeros(0, np.int64)
+        return Listing(none, none, none, [], own=own)
+    listing = Listing(
+        index=np.concatenate([part.index for part in parts]),
+        length=np.concatenate([part.length for part in parts]),
+        first=np.concatenate([part.first for part in parts]),
+        data=[place for part in parts for place in part.data],
+        own=own,
+    )
+    for key in layout.videos:
+        if all(key in part.videos for part in parts):
+            own_places = [part.videos[key] for part in parts]
+            listing.videos[key] = VideoPlaces(
+                [file for places in own_places for file in places.files],
+                np.concatenate([places.start for places in own_places]),
+                np.concatenate([places.end for places in own_places]),
+            )
+    for feature in [*layout.numeric, *layout.images, *layout.videos]:
+        names = [
+            n for n in (*STATISTICS, *QUANTILE_NAMES) if all(n in p.stats.get(feature, {}) for p in parts)
+        ]
+        found = {name: [part.stats[feature][name] for part in parts] for name in names}
+        alike = {k: v for k, v in found.items() if len({one.shape[1] for one in v}) == 1}
+        if set(STATISTICS) <= set(alike):
+            listing.stats[feature] = {name: np.concatenate(values) for name, values in alike.items()}
+    return listing
+
+
+def _part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Listing | None:
+    """Read one file of the episode list."""
+    place = path.relative_to(layout.root).as_posix()
+    wanted = ["episode_index", "length", "dataset_from_index", "dataset_to_index", "tasks"]
+    wanted += ["data/chunk_index", "data/file_index"]
+    video = {
+        key: [f"videos/{key}/{n}" for n in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
+        for key in layout.videos
+    }
+    stats = {
+        feature: [f"stats/{feature}/{n}" for n in (*STATISTICS, *QUANTILE_NAMES)]
+        for feature in [*layout.numeric, *layout.images, *layout.videos]
+    }
+    own = ["meta/episodes/chunk_index", "meta/episodes/file_index"]
+    asked = [*wanted, *own, *(n for names in (*video.values(), *stats.values()) for n in names)]
+    try:
+        names = set(pq.read_schema(path).names)
+        table = pq.read_table(path, columns=[name for name in asked if name in names])
+    except (pa.ArrowException, OSError) as error:
+        faults.add("episodes", f"cannot be read: {reason_of(error)}", file=place)
+        return None
+    missing = [n for n in [*wanted, *(n for names_ in video.values() for n in names_)] if n not in names]
+    if missing:
+        many = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        faults.add("episodes", f"has no column {', '.join(missing[:4])}{many}", file=place)
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for name in [*wanted[:4], *wanted[5:], *own, *(n for names_ in video.values() for n in names_)]:
+        if name not in names:
+            continue
+        stamp = name.endswith("timestamp")
+        values = numbers(table[name], floats=stamp)
+        if values is None:
+            faults.add("episodes", f"column {name} is {table[name].type}; numbers are expected", file=place)
+            continue
+        empty = ~np.isfinite(values) if stamp else values < 0
+        if empty.any():
+            row = int(np.argmax(empty))
+            found = table[name][row].as_py()
+            faults.add("episodes", f"row {row} has {found} in {name}; a number is expected", file=place)
+        columns[name] = values
+    if "episode_index" not in columns or "length" not in columns or not table.num_rows:
+        if not table.num_rows:
+            faults.add("episodes", "has no rows", file=place)
+        return None
+    index, length = columns["episode_index"], np.maximum(columns["length"], 0)
+    if {"meta/episodes/chunk_index", "meta/episodes/file_index"} <= set(columns):
+        _check_own_place(path, place, columns, faults)
+    part = Listing(
+        index=index,
+        length=length,
+        first=columns.get("dataset_from_index", np.full(len(index), -1)),
+        data=[""] * len(index),
+    )
+    _check_range(part, columns, place, faults)
+    if {"data/chunk_index", "data/file_index"} <= set(columns):
+        part.data = _places(
+            layout.data_path, columns["data/chunk_index"], columns["data/file_index"], video_key=""
+        )
+    for key, names_ in video.items():
+        if set(names_) <= set(columns):
+            chunk, file, start, end = (columns[name] for name in names_)
+            part.videos[key] = VideoPlaces(_places(layout.video_path, chunk, file, video_key=key), start, end)
+    if "tasks" in names:
+        for number, texts in zip(index.tolist(), table["tasks"].to_pylist(), strict=True):
+            check_task_texts(texts, tasks, number, place, faults)
+    part.stats = _part_stats(stats, table, place, faults)
+    return part
+
+
+def _check_own_place(path: Path, place: str, columns: Mapping[str, Integers], faults: Faults) -> None:
+    match = re.search(r"(\d+)/\D*(\d+)\.parquet$", place)
+    if match is None:
+        return
+    for name, number in (("chunk_index", int(match[1])), ("file_index", int(match[2]))):
+        wrong = np.flatnonzero(columns[f"meta/episodes/{name}"] != number)
+        if wrong.size:
+            row = int(wrong[0])
+            faults.add(
+                "episodes",
+                f"meta/episodes/{name} is not {number}, as of the file it stands in",
+                file=place,
+                episode=int(columns["episode_index"][row]),
+            )
+
+
+def _check_range(part: Listing, columns: Mapping[str, Integers], place: str, faults: Faults) -> None:
+    """``dataset_from_index`` and ``dataset_to_index`` must be the length apart."""
+    if not {"dataset_from_index", "dataset_to_index"} <= set(columns):
+        return
+    start, end = columns["dataset_from_index"], columns["dataset_to_index"]
+    for row in np.flatnonzero(end - start != part.length):
+        faults.add(
+            "episodes",
+            f"dataset_from_index {start[row]} to dataset_to_index {end[row]} is not its length "
+            f"{part.length[row]}",
+            file=place,
+            episode=int(part.index[row]),
+        )
+
+
+def _places(template: str, chunk: Integers, file: Integers, *, video_key: str) -> list[str]:
+    known: dict[tuple[int, int], str] = {}
+    places = []
+    for pair in zip(chunk.tolist(), file.tolist(), strict=True):
+        if pair not in known:
+            try:
+                known[pair] = template.format(video_key=video_key, chunk_index=pair[0], file_index=pair[1])
+            except (LookupError, ValueError):  # a template of the other layout; it has been told of
+                known[pair] = ""
+        places.append(known[pair])
+    return places
+
+
+def _part_stats(
+    wanted: Mapping[str, Sequence[str]], table: pa.Table, place: str, faults: Faults
+) -> dict[str, dict[str, Floats]]:
+    found: dict[str, dict[str, Floats]] = {}
+    for feature, names in wanted.items():
+        there = {name.rsplit("/", 1)[1]: name for name in names if name in table.column_names}
+        missing = [name for name in STATISTICS if name not in there]
+        if missing:
+            faults.add(
+                "statistics-missing",
+                f"has no column stats/{feature}/{missing[0]}"
+                + (f" and no {', '.join(missing[1:])}" if missing[1:] else ""),
+                file=place,
+                camera=feature,
+            )
+        own = {
+            name: values for name, column in there.items() if (values := matrix(table[column])) is not None
+        }
+        broken = [name for name in STATISTICS if name in there and name not in own]
+        if broken:
+            faults.add(
+                "statistics-missing",
+                f"column stats/{feature}/{broken[0]} has rows without numbers, or of unlike shape",
+                file=place,
+                camera=feature,
+            )
+        found[feature] = own
+    return found
+
+
+def _check_numbering(layout: Layout, listing: Listing, faults: Faults) -> None:
+    place = layout.list_place
+    count = len(listing)
+    if not count and layout.old:
+        faults.add("episodes", "holds no episodes", file=place)
+    wrong = np.flatnonzero(listing.index != np.arange(count))
+    if wrong.size:
+        at = int(wrong[0])
+        faults.add(
+            "episodes",
+            f"row {at} has episode_index {listing.index[at]}; episodes are numbered 0 to {count - 1} in order"
+            + (f" ({wrong.size} rows are not)" if wrong.size > 1 else ""),
+            file=place,
+        )
+    for row in np.flatnonzero(listing.length < 1):
+        faults.add("episodes", "its length is 0", file=place, episode=int(listing.index[row]))
+    expected = np.concatenate([[0], np.cumsum(listing.length)[:-1]]) if count else listing.first
+    known = listing.first >= 0
+    for row in np.flatnonzero(known & (listing.first != expected)):
+        faults.add(
+            "episodes",
+            f"dataset_from_index is {listing.first[row]}, after the episodes before it is {expected[row]}",
+            file=place,
+            episode=int(listing.index[row]),
+        )
+    listing.first = expected
+
+
+def _tasks(layout: Layout, faults: Faults) -> dict[int, str]:
+    """Read the tasks table: task number -> text."""
+    place = "meta/tasks.jsonl" if layout.old else "meta/tasks.parquet"
+    pairs: list[tuple[Any, Any]]
+    try:
+        if layout.old:
+            pairs = [
+                (line.content.get("task_index"), line.content.get("task"))
+                for line in read_lines(layout.root / place)
+            ]
+        else:
+            table = pq.read_table(layout.root / place)
+            # The texts are the index of a pandas table, which some writers leave without a name.
+            texts = [n for n in ("task", "__index_level_0__") if n in table.column_names]
+            if not texts or "task_index" not in table.column_names:
+                faults.add("tasks", "has no columns task_index and task", file=place)
+                return {}
+            pairs = list(zip(table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True))
+    except (SourceError, pa.ArrowException, OSError) as error:
+        faults.add("tasks", f"cannot be read: {reason_of(error)}", file=place)
+        return {}
+    tasks: dict[int, str] = {}
+    for row, (number, text) in enumerate(pairs):
+        whole = isinstance(number, int) and not isinstance(number, bool)
+        if not whole or not isinstance(text, str) or number in tasks:
+            faults.add(
+                "tasks", f"row {row} is task {number!r}: {text!r}; a new number and a text", file=place
+            )
+            continue
+        tasks[number] = text
+    if not pairs:
+        faults.add("tasks", "holds no tasks", file=place)
+    if sorted(tasks) != list(range(len(tasks))):
+        faults.add("tasks", f"tasks are numbered {sorted(tasks)[:5]}...; 0 on is expected", file=place)
+    return tasks

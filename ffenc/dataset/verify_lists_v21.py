@@ -1,0 +1,111 @@
+"""The lists of a v2.1 or v2.0 dataset: JSON lines, a file an episode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ffenc.dataset.faults import Faults
+from ffenc.dataset.lerobot import STATISTICS
+from ffenc.dataset.lerobot_v21 import read_lines
+from ffenc.dataset.verify_layout import (
+    LINES,
+    QUANTILE_NAMES,
+    STATS_LINES,
+    Floats,
+    Layout,
+    Listing,
+    VideoPlaces,
+    check_task_texts,
+    without,
+)
+from ffenc.errors import SourceError
+
+_INT_MAX = np.iinfo(np.int64).max
+
+
+def old_listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Listing:
+    known = set(tasks.values())
+    rows: list[tuple[int, int]] = []
+    try:
+        for line in read_lines(layout.root / LINES):
+            row = [line.content.get("episode_index"), line.content.get("length")]
+            if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= _INT_MAX for n in row):
+                faults.add(
+                    "episodes",
+                    f"{without(line.where, layout.root / LINES)} has episode_index {row[0]!r} and length "
+                    f"{row[1]!r}; whole numbers are expected",
+                    file=LINES,
+                )
+                continue
+            check_task_texts(line.content.get("tasks"), known, int(row[0] or 0), LINES, faults)
+            rows.append((int(row[0] or 0), int(row[1] or 0)))
+    except SourceError as error:
+        faults.add("episodes", without(str(error), layout.root / LINES), file=LINES)
+    rows.sort()
+    index = np.array([row[0] for row in rows], np.int64)
+    length = np.array([row[1] for row in rows], np.int64)
+    size = layout.info.get("chunks_size")
+    chunks = size if isinstance(size, int) and size > 0 else 1000
+    listing = Listing(index, length, np.full(len(rows), -1), [], own={LINES})
+
+    def places(template: str, key: str) -> list[str]:
+        try:
+            return [
+                template.format(video_key=key, episode_chunk=n // chunks, episode_index=n)
+                for n in index.tolist()
+            ]
+        except (LookupError, ValueError):
+            faults.add("info", f"{template!r} is not a path template of this layout", file="meta/info.json")
+            return [""] * len(rows)
+
+    listing.data = places(layout.data_path, "")
+    for key in layout.videos:
+        start = np.zeros(len(rows))
+        listing.videos[key] = VideoPlaces(places(layout.video_path, key), start, length / float(layout.fps))
+    if layout.version.startswith("v2.1") or (layout.root / STATS_LINES).is_file():
+        listing.stats = _old_stats(layout, listing, faults)
+    return listing
+
+
+def _old_stats(layout: Layout, listing: Listing, faults: Faults) -> dict[str, dict[str, Floats]]:
+    """Read the lines of ``episodes_stats.jsonl``."""
+    position = {int(n): at for at, n in enumerate(listing.index)}
+    features = [*layout.numeric, *layout.images, *layout.videos]
+    found: dict[str, dict[str, Floats]] = {feature: {} for feature in features}
+    seen = np.zeros(len(listing), bool)
+    broken: dict[str, tuple[int, str]] = {}
+    try:
+        for line in read_lines(layout.root / STATS_LINES):
+            number, stats = line.content.get("episode_index"), line.content.get("stats")
+            at = position.get(number) if isinstance(number, int) else None
+            if at is None or seen[at] or not isinstance(stats, dict):
+                where = without(line.where, layout.root / STATS_LINES)
+                what = f"{where} is of episode {number!r}, which is not listed, or is there a second time"
+                faults.add("statistics-missing", what, file=STATS_LINES)
+                continue
+            seen[at] = True
+            for feature in features:
+                own = stats.get(feature)
+                for name in (*STATISTICS, *QUANTILE_NAMES):
+                    value = own.get(name) if isinstance(own, dict) else None
+                    try:
+                        flat = np.asarray(value, np.float64).reshape(-1)
+                        if value is None:
+                            raise ValueError
+                        if name not in found[feature]:
+                            found[feature][name] = np.full((len(listing), len(flat)), np.nan)
+                        found[feature][name][at] = flat
+                    except (TypeError, ValueError):
+                        if name in STATISTICS:
+                            broken.setdefault(feature, (int(listing.index[at]), name))
+    except SourceError as error:
+        faults.add("statistics-missing", without(str(error), layout.root / STATS_LINES), file=STATS_LINES)
+    for lost in listing.index[~seen].tolist():
+        faults.add("statistics-missing", "has no line", file=STATS_LINES, episode=lost)
+    for feature, (episode, name) in broken.items():
+        what = f"has no usable {name} of {feature}"
+        faults.add("statistics-missing", what, file=STATS_LINES, camera=feature, episode=episode)
+    whole = {f: own for f, own in found.items() if set(STATISTICS) <= set(own) and f not in broken}
+    return whole if seen.all() else {}

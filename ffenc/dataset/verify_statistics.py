@@ -1,0 +1,215 @@
+"""Statistics of a dataset's rows, computed from batches, against those that are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffenc.dataset.faults import Faults
+from ffenc.dataset.lerobot import STATISTICS
+from ffenc.dataset.verify_layout import Floats, Integers, Layout, Listing, reason_of
+from ffenc.errors import SourceError
+from ffenc.frames.info_json import read_json
+
+NUMBERING = ("episode_index", "frame_index", "timestamp", "index", "task_index")
+_COMPARED = ("min", "max", "mean", "std")
+# Statistics may have been computed in float32, the variance as a difference of squares.
+_CLOSE = 2e-5
+_SWAPS = 2000  # episodes among which swapped ones are looked for
+
+
+class Sums:
+    """What statistics of each episode are computed from.
+
+    Sums are of differences to the episode's first row: squares of large numbers would lose the digits.
+    """
+
+    def __init__(self, episodes: int, width: int) -> None:
+        self.width = width
+        self.count = np.zeros(episodes, np.int64)
+        self._shift = np.zeros((episodes, width))
+        self._sum = np.zeros((episodes, width))
+        self._squares = np.zeros((episodes, width))
+        self.min = np.full((episodes, width), np.inf)
+        self.max = np.full((episodes, width), -np.inf)
+
+    def add(self, values: Floats, starts: Integers, sizes: Integers, at: Integers) -> None:
+        """Add runs of rows; ``at`` is the episode of each."""
+        new = self.count[at] == 0
+        self._shift[at[new]] = values[starts[new]]
+        np.add.at(self.count, at, sizes)
+        np.minimum.at(self.min, at, np.minimum.reduceat(values, starts))
+        np.maximum.at(self.max, at, np.maximum.reduceat(values, starts))
+        with np.errstate(invalid="ignore", over="ignore"):
+            centred = values - np.repeat(self._shift[at], sizes, axis=0)
+            np.add.at(self._sum, at, np.add.reduceat(centred, starts))
+            np.add.at(self._squares, at, np.add.reduceat(centred**2, starts))
+
+    def statistics(self) -> dict[str, Floats]:
+        """Return min, max, mean and std, shape (episodes, D); the last row is of what is not listed."""
+        count = np.maximum(self.count, 1)[:, None]
+        with np.errstate(invalid="ignore", over="ignore"):
+            mean = self._sum / count
+            variance = np.maximum(self._squares / count - mean**2, 0)
+        return {"min": self.min, "max": self.max, "mean": mean + self._shift, "std": np.sqrt(variance)}
+
+    def total(self) -> dict[str, Floats]:
+        """Return the statistics of all listed episodes together, shape (1, D)."""
+        own = {name: values[:-1][self.count[:-1] > 0] for name, values in self.statistics().items()}
+        count = self.count[:-1][self.count[:-1] > 0][:, None]
+        with np.errstate(invalid="ignore", over="ignore"):
+            mean = (own["mean"] * count).sum(axis=0) / count.sum()
+            square = (own["std"] ** 2 + (own["mean"] - mean) ** 2) * count
+            std = np.sqrt(square.sum(axis=0) / count.sum())
+        found = {"min": own["min"].min(axis=0), "max": own["max"].max(axis=0), "mean": mean, "std": std}
+        return {name: values[None] for name, values in found.items()}
+
+
+def _unlike(found: Mapping[str, Floats], stored: Mapping[str, Floats]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return where statistics differ by more than they may, each shaped as they are."""
+    scale = np.maximum(np.abs(found["min"]), np.abs(found["max"]))
+    differing = {}
+    with np.errstate(invalid="ignore", over="ignore"):
+        for name in _COMPARED:
+            a, b = found[name], stored[name]
+            if name == "std":
+                close = np.abs(a**2 - b**2) <= _CLOSE * scale**2 + 1e-12
+            else:
+                close = np.abs(a - b) <= _CLOSE * scale + 1e-12
+            differing[name] = ~(close | (np.isnan(a) & np.isnan(b)) | (a == b))
+    return differing
+
+
+class Statistics:
+    """Checks the statistics that are kept of features."""
+
+    def __init__(self, layout: Layout, listing: Listing, faults: Faults) -> None:
+        self._layout, self._listing, self._faults = layout, listing, faults
+        self._total: dict[str, Any] = {}
+        self._place = "meta/stats.json"
+
+    def check_presence(self) -> None:
+        """``stats.json`` must have every feature with numbers, and every camera. v2.1 has none."""
+        layout = self._layout
+        path = layout.root / self._place
+        if layout.old and not path.is_file():
+            if layout.version.startswith("v2.0"):
+                self._faults.add("statistics-missing", "is missing", file=self._place)
+            return
+        try:
+            self._total = read_json(path)
+        except SourceError as error:
+            text = str(error).removeprefix(f"{path}: ")
+            self._faults.add("statistics-missing", reason_of(ValueError(text)), file=self._place)
+            return
+        names = [name for name in STATISTICS if not (layout.old and name == "count")]
+        for feature in [*layout.numeric, *layout.images, *layout.videos]:
+            own = self._total.get(feature)
+            if not isinstance(own, dict):
+                self._faults.add(
+                    "statistics-missing", f"has none of {feature}", file=self._place, camera=feature
+                )
+                continue
+            broken = [name for name in names if _row(own.get(name)) is None]
+            if broken:
+                what = f"has no usable {', '.join(broken)} of {feature}"
+                self._faults.add("statistics-missing", what, file=self._place, camera=feature)
+
+    def check_episodes(self, sums: Mapping[str, Sums], good: npt.NDArray[np.bool_]) -> None:
+        """Compare the statistics of each ``good`` episode with its rows."""
+        swapped: dict[tuple[int, int], list[str]] = {}
+        differing: list[tuple[int, str, str]] = []
+        for feature, own in sums.items():
+            stored = self._listing.stats.get(feature)
+            if stored is None:
+                continue
+            found = {name: values[:-1] for name, values in own.statistics().items()}
+            if any(stored[name].shape != found[name].shape for name in _COMPARED):
+                what = f"statistics of {feature} have {stored['mean'].shape[1]} numbers, its rows {own.width}"
+                self._faults.add("statistics-differ", what, file=self._layout.list_place)
+                continue
+            marks = _unlike(found, stored)
+            count = stored["count"].reshape(len(good), -1)[:, 0]
+            marks["count"] = (count != own.count[:-1])[:, None]
+            wrong = np.flatnonzero(good & np.any([m.any(axis=1) for m in marks.values()], axis=0))
+            numbering = feature in NUMBERING
+            pairs = {} if numbering else _swapped(found, stored, wrong[:_SWAPS])
+            for at in wrong.tolist():
+                if at in pairs:
+                    swapped.setdefault((min(at, pairs[at]), max(at, pairs[at])), []).append(feature)
+                    continue
+                name = next(n for n, mark in marks.items() if mark[at].any())
+                column = int(np.argmax(marks[name][at]))
+                have = own.count[at] if name == "count" else found[name][at, column]
+                said = count[at] if name == "count" else stored[name][at, column]
+                which = f"[{column}]" if own.width > 1 else ""
+                what = f"{name} of {feature}{which} is {have:.6g} in its rows, {said:.6g} in its statistics"
+                differing.append((at, feature, what))
+        for (a, b), features in swapped.items():
+            first, second = (int(self._listing.index[at]) for at in (a, b))
+            self._faults.add(
+                "swapped",
+                f"episodes {first} and {second} seem swapped: the rows of each have the other's statistics "
+                f"({', '.join(dict.fromkeys(features))})",
+                file=self._listing.data[a],
+                episode=first,
+            )
+        for at, _, what in differing:
+            self._faults.add(
+                "statistics-differ", what, file=self._listing.data[at], episode=int(self._listing.index[at])
+            )
+
+    def check_total(self, sums: Mapping[str, Sums]) -> None:
+        """Compare ``stats.json`` with all rows."""
+        for feature, own in sums.items():
+            stored = self._total.get(feature)
+            rows = {name: _row(stored.get(name)) for name in STATISTICS} if isinstance(stored, dict) else {}
+            count = rows.get("count")
+            if count is not None and count[0, 0] != own.count[:-1].sum():
+                what = f"count of {feature} is {count[0, 0]:.0f}, the dataset has {own.count[:-1].sum()} rows"
+                self._faults.add("statistics-differ", what, file=self._place)
+                continue
+            found = own.total()
+            known = {name: values for name in _COMPARED if (values := rows.get(name)) is not None}
+            if len(known) < len(_COMPARED) or any(v.shape != found[n].shape for n, v in known.items()):
+                continue
+            marks = _unlike(found, known)
+            name = next((n for n, mark in marks.items() if mark.any()), None)
+            if name is not None:
+                column = int(np.argmax(marks[name]))
+                which = f"[{column}]" if own.width > 1 else ""
+                what = (
+                    f"{name} of {feature}{which} is {found[name][0, column]:.6g} over all rows, "
+                    f"{known[name][0, column]:.6g} here"
+                )
+                self._faults.add("statistics-differ", what, file=self._place)
+
+
+def _row(value: Any) -> Floats | None:
+    """A statistic of a feature as shape (1, D); None where it is none."""
+    try:
+        row = np.asarray(value, np.float64).reshape(1, -1)
+    except (TypeError, ValueError):
+        return None
+    return row if value is not None and row.size and not np.isnan(row).any() else None
+
+
+def _swapped(found: Mapping[str, Floats], stored: Mapping[str, Floats], among: Integers) -> dict[int, int]:
+    """Return the episodes whose rows have one another's statistics, each with the other."""
+    pairs: dict[int, int] = {}
+    for at in among.tolist():
+        if at in pairs:
+            continue
+        mine = {name: found[name][at][None] for name in _COMPARED}
+        theirs = {name: stored[name][among] for name in _COMPARED}
+        like = ~np.any([mark.any(axis=1) for mark in _unlike(mine, theirs).values()], axis=0)
+        for other in among[like].tolist():
+            theirs = {name: found[name][other][None] for name in _COMPARED}
+            own = {name: stored[name][at][None] for name in _COMPARED}
+            if other != at and not any(mark.any() for mark in _unlike(theirs, own).values()):
+                pairs[at], pairs[other] = other, at
+                break
+    return pairs

@@ -1,0 +1,342 @@
+"""Check a dataset's data files row by row, and the statistics over them. Memory holds a batch of rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ffenc.dataset.faults import Faults
+from ffenc.dataset.verify_layout import Integers, Layout, Listing, matrix, numbers, reason_of
+from ffenc.dataset.verify_statistics import NUMBERING, Statistics, Sums
+
+TIME_TOLERANCE = 1e-4  # seconds; LeRobot's reader raises beyond it
+_BATCH = 1 << 16  # rows
+Numbers = npt.NDArray[Any]
+
+
+class RowChecks:
+    """Checks data files, one after another.
+
+    Args:
+        layout, listing: what they should hold.
+        faults: where faults go.
+    """
+
+    def __init__(self, layout: Layout, listing: Listing, faults: Faults) -> None:
+        self._layout = layout
+        self._listing = listing
+        self._faults = faults
+        self._fps = float(layout.fps)
+        self._position = {int(number): at for at, number in enumerate(listing.index)}
+        count = len(listing)
+        self._rows = np.zeros(count + 1, np.int64)  # the last is of episodes that are not listed
+        self._place = np.full(count, -1)
+        self._faulty = np.zeros(count + 1, bool)
+        self._sums: dict[str, Sums] = {}
+        self._tasks = np.array(sorted(listing.tasks), np.int64)
+
+    def run(self) -> None:
+        """Check every file, then what was counted on the way."""
+        files: dict[str, list[int]] = {}
+        for at, place in enumerate(self._listing.data):
+            if place:
+                files.setdefault(place, []).append(at)
+        readable = [self._file(place, episodes, n) for n, (place, episodes) in enumerate(files.items())]
+        stats = Statistics(self._layout, self._listing, self._faults)
+        stats.check_presence()
+        whole = all(readable) and not self._faulty.any() and len(files) > 0
+        stats.check_episodes(self._sums, ~self._faulty[:-1] & (self._rows[:-1] > 0))
+        stats.check_total(self._sums if whole else {})
+
+    def _file(self, place: str, episodes: Sequence[int], number: int) -> bool:
+        """Check one file; returns whether it could be read."""
+        path = self._layout.root / place
+        first, last = (int(self._listing.index[at]) for at in (episodes[0], episodes[-1]))
+        whose = f"episode {first}" if first == last else f"episodes {first} to {last}"
+        if not path.is_file():
+            self._faults.add("data-file", f"is missing; the rows of {whose} should be in it", file=place)
+            self._faulty[list(episodes)] = True
+            return False
+        run = _Run(place)
+        try:
+            with pq.ParquetFile(path) as file:
+                columns = self._columns(file.schema_arrow, place)
+                self._image_columns(file, place)
+                if columns is None:
+                    self._faulty[list(episodes)] = True
+                    return False
+                for batch in file.iter_batches(_BATCH, columns=columns):
+                    if batch.num_rows:
+                        self._batch(batch, run, number)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            after = f" after row {run.rows}" if run.rows else ""
+            self._faults.add("data-file", f"cannot be read{after}: {reason_of(error)}", file=place)
+            self._faulty[list(episodes)] = True
+            return False
+        self._check_order(place, episodes, run)
+        return True
+
+    def _columns(self, schema: pa.Schema, place: str) -> list[str] | None:
+        """Compare a file's columns with the features; returns those to read, None where it cannot be."""
+        expected = [k for k, f in self._layout.features.items() if f["dtype"] != "video"]
+        expected += [name for name in NUMBERING if name not in expected]
+        missing = [name for name in expected if name not in schema.names]
+        extra = [name for name in schema.names if name not in expected]
+        if missing:
+            self._faults.add(
+                "columns",
+                f"has no column {', '.join(missing[:5])}, which info.json has as a feature",
+                file=place,
+            )
+        if extra:
+            self._faults.add(
+                "columns",
+                f"has a column {', '.join(extra[:5])}, which is no feature in info.json",
+                file=place,
+            )
+        self._metadata(schema, place)
+        wrong = []
+        for name in NUMBERING:
+            if name in schema.names:
+                kind = schema.field(name).type
+                good = pa.types.is_floating(kind) if name == "timestamp" else pa.types.is_integer(kind)
+                if not (good or pa.types.is_integer(kind)):
+                    wrong.append(name)
+                    self._faults.add("columns", f"column {name} is {kind}; numbers are expected", file=place)
+        if "episode_index" in missing or wrong:
+            return None
+        return [name for name in schema.names if name in NUMBERING or name in self._layout.numeric]
+
+    def _metadata(self, schema: pa.Schema, place: str) -> None:
+        text = (schema.metadata or {}).get(b"huggingface")
+        if text is None:
+            return
+        try:
+            known = set(json.loads(text)["info"]["features"])
+        except (ValueError, TypeError, LookupError):
+            self._faults.add("columns", "its schema metadata 'huggingface' cannot be read", file=place)
+            return
+        differing = sorted(known ^ set(schema.names))
+        if differing:
+            which = "has" if differing[0] in known else "lacks"
+            self._faults.add(
+                "columns",
+                f"its schema metadata 'huggingface' {which} {differing[0]}, unlike the columns "
+                "that are there; LeRobot loads by it",
+                file=place,
+            )
+
+    def _image_columns(self, file: pq.ParquetFile, place: str) -> None:
+        """Every row of an image column must have bytes; most files' footers say so."""
+        metadata = file.metadata
+        leaves = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
+        for key in self._layout.images:
+            leaf = leaves.get(f"{key}.bytes")
+            if leaf is None:
+                if key in file.schema_arrow.names:
+                    kind = file.schema_arrow.field(key).type
+                    what = f"column {key} is {kind}; struct<bytes, path> is expected"
+                    self._faults.add("columns", what, file=place, camera=key)
+                continue
+            row = 0
+            for group in range(metadata.num_row_groups):
+                column = metadata.row_group(group).column(leaf)
+                counted = column.is_stats_set and column.statistics.has_null_count
+                if not counted or column.statistics.null_count:
+                    self._empty_images(file, group, key, row, place)
+                row += metadata.row_group(group).num_rows
+
+    def _empty_images(self, file: pq.ParquetFile, group: int, key: str, row: int, place: str) -> None:
+        for batch in file.iter_batches(16, row_groups=[group], columns=["episode_index", f"{key}.bytes"]):
+            images = batch.column(key)
+            empty = pc.is_null(images.field("bytes")).to_numpy(zero_copy_only=False)
+            for at in np.flatnonzero(empty):
+                episode = batch.column("episode_index")[int(at)].as_py()
+                what = f"row {row + int(at)} has no image"
+                self._faults.add("image", what, file=place, camera=key, episode=episode)
+            row += batch.num_rows
+
+    def _batch(self, batch: pa.RecordBatch, run: _Run, number: int) -> None:
+        """Check some rows, and count them into their episodes."""
+        columns = {name: numbers(batch.column(name), floats=name == "timestamp") for name in NUMBERING
+                   if name in batch.schema.names}  # fmt: skip
+        for name in columns:
+            nulls = batch.column(name).null_count
+            if nulls:
+                self._faults.add("columns", f"column {name} has {nulls} rows without a value", file=run.place)
+        episode = columns["episode_index"]
+        assert episode is not None
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(episode)) + 1])
+        sizes = np.diff([*starts, len(episode)])
+        before = np.zeros(len(starts), np.int64)
+        if run.episode == episode[0]:
+            before[0] = run.count
+        at = np.array([self._position.get(int(one), -1) for one in episode[starts]])
+        for each, found, carried in zip(episode[starts].tolist(), at.tolist(), before.tolist(), strict=True):
+            if not carried:
+                self._begins(each, found, run, number)
+        position = np.arange(len(episode)) - np.repeat(starts - before, sizes)
+        owner = np.repeat(at, sizes)
+        told = _Told(self, run, starts, sizes, at, position)
+        frame = columns.get("frame_index")
+        if frame is None:
+            frame = position
+        told.report(
+            "rows", frame != position, lambda r: f"has frame_index {frame[r]}, {position[r]} is expected"
+        )
+        stamp = columns.get("timestamp")
+        if stamp is not None:
+            late = ~(np.abs(stamp - frame / self._fps) <= TIME_TOLERANCE)
+            told.report(
+                "timestamps",
+                late,
+                lambda r: (
+                    f"has timestamp {stamp[r]:.6f}, frame {frame[r]} at {self._fps:g} fps is at "
+                    f"{frame[r] / self._fps:.6f}"
+                ),
+            )
+        index = columns.get("index")
+        if index is not None and len(self._listing):
+            expected = self._listing.first[owner] + frame
+            told.report(
+                "index",
+                (index != expected) & (owner >= 0),
+                lambda r: f"has index {index[r]}, {expected[r]} is expected",
+            )
+        task = columns.get("task_index")
+        if task is not None:
+            unknown = ~np.isin(task, self._tasks)
+            told.report(
+                "task-index",
+                unknown,
+                lambda r: f"has task_index {task[r]}; the tasks table has {len(self._tasks)} tasks",
+            )
+        np.add.at(self._rows, at, sizes)
+        self._faulty[-1] = False
+        for name in self._layout.numeric:
+            if name in batch.schema.names:
+                self._count(name, batch.column(name), starts, sizes, at, run)
+        run.episode, run.count = int(episode[-1]), int(before[-1] + sizes[-1])
+        run.rows += len(episode)
+
+    def _begins(self, episode: int, at: int, run: _Run, number: int) -> None:
+        """Rows of an episode begin here."""
+        run.order.append(at)
+        place = self._listing.data[at] if at >= 0 else ""
+        if at < 0 or place != run.place:
+            what = "is not listed" if at < 0 else f"is listed to be in {place}"
+            self._faults.add("rows", f"has rows of an episode that {what}", file=run.place, episode=episode)
+        elif self._place[at] == number:
+            self._faulty[at] = True
+            self._faults.add("rows", "its rows stand in two places", file=run.place, episode=episode)
+        else:
+            self._place[at] = number
+
+    def _count(
+        self, name: str, column: pa.Array, starts: Integers, sizes: Integers, at: Integers, run: _Run
+    ) -> None:
+        values = matrix(column)
+        if values is None or (name in self._sums and self._sums[name].width != values.shape[1]):
+            if name not in run.unlike:
+                run.unlike.add(name)
+                what = f"column {name} ({column.type}) has rows without numbers, or of unlike length"
+                self._faults.add("columns", what, file=run.place)
+            self._faulty[at] = True
+            return
+        if name not in self._sums:
+            self._sums[name] = Sums(len(self._rows), values.shape[1])
+        self._sums[name].add(values, starts, sizes, at)
+
+    def _check_order(self, place: str, episodes: Sequence[int], run: _Run) -> None:
+        listing = self._listing
+        for at in episodes:
+            if self._rows[at] != listing.length[at]:
+                self._faulty[at] = True
+                self._faults.add(
+                    "rows",
+                    f"has {self._rows[at]} rows, "
+                    f"its length in {self._layout.list_place} is {listing.length[at]}",
+                    file=place,
+                    episode=int(listing.index[at]),
+                )
+        own = set(episodes)
+        found = [at for at in dict.fromkeys(run.order) if at in own]
+        there = set(found)
+        listed = [at for at in episodes if at in there]
+        if found != listed:
+            wrong = next(i for i, (a, b) in enumerate(zip(found, listed, strict=True)) if a != b)
+            self._faults.add(
+                "rows",
+                f"its rows stand where those of episode {listing.index[listed[wrong]]} should: "
+                f"the episodes are in another order than in {self._layout.list_place}",
+                file=place,
+                episode=int(listing.index[found[wrong]]),
+            )
+
+    def episode(self, at: int) -> int:
+        """The number of an episode of the list."""
+        return int(self._listing.index[at])
+
+    def told(self, at: int) -> None:
+        """Remember that an episode's rows are not as they should be: its statistics are not compared."""
+        self._faulty[at] = True
+
+    def add(self, kind: str, what: str, place: str, episode: int, frame: int) -> None:
+        """Add a fault of a row."""
+        self._faults.add(kind, what, file=place, episode=episode, frame=frame)
+
+
+class _Run:
+    """Where the reading of a file is."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.rows = 0
+        self.episode: int | None = None
+        self.count = 0
+        self.order: list[int] = []
+        self.unlike: set[str] = set()
+        self.told: set[tuple[str, int]] = set()
+
+
+class _Told:
+    """Turns rows that are wrong into a fault for each episode."""
+
+    def __init__(
+        self,
+        checks: RowChecks,
+        run: _Run,
+        starts: Integers,
+        sizes: Integers,
+        at: Integers,
+        position: Integers,
+    ) -> None:
+        self._checks, self._run = checks, run
+        self._starts, self._sizes, self._at, self._position = starts, sizes, at, position
+
+    def report(self, kind: str, wrong: npt.NDArray[np.bool_], say: Callable[[int], str]) -> None:
+        if not wrong.any():
+            return
+        counts = np.add.reduceat(wrong.astype(np.int64), self._starts)
+        for each in np.flatnonzero(counts):
+            start, at = int(self._starts[each]), int(self._at[each])
+            first = start + int(np.argmax(wrong[start : start + self._sizes[each]]))
+            if at < 0 or (kind, at) in self._run.told:
+                continue
+            self._run.told.add((kind, at))
+            self._checks.told(at)
+            others = f" ({counts[each]} rows are wrong)" if counts[each] > 1 else ""
+            self._checks.add(
+                kind,
+                f"row {self._run.rows + first} {say(first)}{others}",
+                self._run.place,
+                self._checks.episode(at),
+                int(self._position[first]),
+            )

@@ -1,0 +1,289 @@
+"""Check a camera's video files against info.json and the episode list, without decoding them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffenc.dataset.faults import Faults
+from ffenc.dataset.info_block import stream_fields
+from ffenc.dataset.verify_layout import Floats, Layout, Listing, reason_of
+from ffenc.dataset.verify_tables import TIME_TOLERANCE
+from ffenc.errors import ConfigError, SourceError
+from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.frames.boxes import missing_bytes
+from ffenc.frames.depth import DepthQuantizer
+from ffenc.frames.reader import DEPTH_FORMATS
+
+_QUANTISER = ("depth_min", "depth_max", "shift", "use_log")
+# What LeRobot makes an encoder config of when it opens a depth dataset.
+_LEROBOTS_DEPTH = ("h264", "hevc", "av1", "libsvtav1", "libaom-av1")
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video file, and the episodes that should be in it.
+
+    Attributes:
+        path: the file; ``place`` is its path in the dataset.
+        camera: feature.
+        episodes: their positions in the list, in its order; empty for a file that is verified by itself.
+    """
+
+    path: Path
+    place: str
+    camera: str | None
+    episodes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a readable file holds.
+
+    Attributes:
+        info: its fields.
+        deviation: how far in seconds a frame is from its place at most.
+        whole: it holds as many frames as its episodes have.
+    """
+
+    info: StreamInfo
+    deviation: float
+    whole: bool
+
+
+def video_files(layout: Layout, listing: Listing) -> list[VideoFile]:
+    """List the files of all cameras that the episode list places."""
+    found = []
+    for key in layout.videos:
+        places = listing.videos.get(key)
+        files: dict[str, list[int]] = {}
+        for at, place in enumerate(places.files if places else []):
+            if place:
+                files.setdefault(place, []).append(at)
+        found += [VideoFile(layout.root / place, place, key, tuple(own)) for place, own in files.items()]
+    return found
+
+
+def check_feature(layout: Layout, key: str, faults: Faults, notes: list[str]) -> None:
+    """Check what ``info.json`` says of a video camera, by itself."""
+    block = layout.block(key)
+    place = "meta/info.json"
+    if not block:
+        notes.append(f"{place} says nothing of the stream of {key} (it has no info block)")
+    if not is_depth(layout, key):
+        if block.get("video.pix_fmt") in DEPTH_FORMATS:
+            what = f"video.pix_fmt is {block['video.pix_fmt']}, but is_depth_map is not true"
+            faults.add(
+                "depth", what, file=place, camera=key, mend="mark the feature as depth in meta/info.json"
+            )
+        return
+    backend = block.get("video.video_backend")
+    if backend not in (None, "pyav"):
+        what = f"video.video_backend is {backend!r}; LeRobot opens a depth dataset only where it is 'pyav'"
+        faults.add("depth", what, file=place, camera=key, mend="write 'pyav' there: it changes no video")
+    codec = block.get("video.codec")
+    if isinstance(codec, str) and codec not in _LEROBOTS_DEPTH and "_" not in codec:
+        notes.append(f"{key} is {codec}, which ffenc reads and LeRobot does not: it knows other depth codecs")
+    if block.get("video.pix_fmt") == "gray16le":
+        return
+    missing = [f"video.{name}" for name in _QUANTISER if block.get(f"video.{name}") is None]
+    mend = "say how depth was quantised; without it the codes cannot become depth again"
+    if missing:
+        what = f"has no {', '.join(missing)}: how 12-bit codes become depth is not known"
+        faults.add("depth", what, file=place, camera=key, mend=mend)
+        return
+    try:
+        DepthQuantizer.from_video_info(block)
+    except (ConfigError, TypeError) as error:
+        faults.add("depth", reason_of(error), file=place, camera=key, mend=mend)
+
+
+def is_depth(layout: Layout, key: str) -> bool:
+    """Whether ``info.json`` marks a feature as depth."""
+    block = layout.block(key)
+    return bool(block.get("is_depth_map") or block.get("video.is_depth_map"))
+
+
+def check_video(
+    video: VideoFile,
+    faults: Faults,
+    *,
+    layout: Layout | None = None,
+    listing: Listing | None = None,
+    ffprobe: str | None = None,
+) -> Seen | None:
+    """Check one file.
+
+    Args:
+        video: which.
+        faults: where faults go.
+        layout, listing: of the dataset it belongs to; None: it is verified by itself.
+        ffprobe: the program.
+
+    Returns:
+        None where it cannot be read.
+    """
+    where: dict[str, Any] = {"file": video.place, "camera": video.camera}
+    if not video.path.is_file():
+        whose = ""
+        if listing is not None and video.episodes:
+            numbers = listing.index[list(video.episodes)]
+            whose = f"; episodes {numbers[0]} to {numbers[-1]} should be in it"
+        faults.add("video-missing", f"is missing{whose}", **where)
+        return None
+    try:
+        missing = missing_bytes(video.path)
+        info = probe(video.path, times=True, ffprobe=ffprobe)
+    except (SourceError, OSError) as error:
+        text = reason_of(error).removeprefix(f"{video.path} ")
+        faults.add("video-unreadable", f"{text}; it is cut short, or no video", **where)
+        return None
+    assert info.times is not None
+    assert info.key_frames is not None
+    if missing:
+        faults.add("video-cut", f"is cut short: {missing:,} bytes are missing at its end", **where)
+    if not info.frames:
+        faults.add("frame-count", "has no frames", **where)
+        return None
+    fps = layout.fps if layout is not None else info.fps
+    times = frame_times(info)
+    deviation = _check_times(times, info.fps, fps, faults, where)
+    whole = True
+    if layout is not None and listing is not None and video.camera is not None:
+        _check_fields(layout, video.camera, info, faults, where)
+        lengths = listing.length[list(video.episodes)]
+        whole = info.frames == lengths.sum()
+        if not whole:
+            what = f"has {info.frames} frames, its {len(lengths)} episodes have {lengths.sum()}"
+            faults.add("frame-count", what, **where)
+        _check_places(layout, listing, video, times, set(info.key_frames), faults, whole=whole)
+    elif 0 not in info.key_frames:
+        faults.add("key-frame", "its first frame is no key frame", frame=0, **where)
+    return Seen(info, deviation, whole and not missing)
+
+
+def _check_times(
+    times: Floats, average: Fraction, fps: Fraction, faults: Faults, where: Mapping[str, Any]
+) -> float:
+    """Every frame must be at its number divided by the rate; returns the largest deviation in seconds."""
+    if average <= 0 or fps <= 0:
+        faults.add("frame-rate", "has no frame rate", **where)
+        return 0.0
+    off = np.abs(times - np.arange(len(times)) / float(fps))
+    wrong = np.flatnonzero(off > TIME_TOLERANCE)
+    if wrong.size:
+        at = int(wrong[0])
+        many = f" ({wrong.size} frames are off, by up to {off.max() * 1000:.3f} ms)" if wrong.size > 1 else ""
+        faults.add(
+            "frame-times", f"is at {times[at]:.6f} s, not at {at}/{fps} = {at / float(fps):.6f} s{many}",
+            frame=at, **where,
+        )  # fmt: skip
+    numbers = np.arange(len(times))
+    missed = np.flatnonzero(np.rint(numbers / float(fps) * float(average)) != numbers)
+    if missed.size:
+        what = f"its average rate is {float(average):.6g}, not {float(fps):.6g}: LeRobot would show another "
+        faults.add("frame-rate", f"{what}frame than {missed[0]} for it", **where)
+    return float(off.max())
+
+
+def _check_fields(
+    layout: Layout, key: str, info: StreamInfo, faults: Faults, where: Mapping[str, Any]
+) -> None:
+    block = layout.block(key)
+    found = stream_fields(info)
+    lost_depth = is_depth(layout, key) and info.pix_fmt not in DEPTH_FORMATS  # which is told below
+    for name, value in found.items():
+        said = block.get(name)
+        if name.startswith("audio.") or said is None or said == value or name == "video.fps":
+            continue
+        if lost_depth and name in ("video.pix_fmt", "video.channels"):
+            continue
+        faults.add("video-fields", f"info.json has {name} {said!r}, the file is {value!r}", **where)
+    rate = block.get("video.fps")
+    if rate is not None and not (isinstance(rate, int | float) and abs(rate - float(layout.fps)) < 1e-3):
+        what = f"info.json has video.fps {rate!r}, the dataset's fps is {float(layout.fps):g}"
+        faults.add("video-fields", what, **where)
+    height, width = _shape(layout.features[key])
+    if height is not None and (height, width) != (info.height, info.width):
+        what = f"info.json has shape {width}x{height}, the file is {info.width}x{info.height}"
+        faults.add("video-fields", what, **where)
+    if lost_depth:
+        became = "" if re.search(r"\d(le|be)$", info.pix_fmt) else ": 12-bit depth quietly became 8-bit"
+        what = f"is {info.pix_fmt}{became}"
+        faults.add("depth", f"{what}; gray12le or gray16le is expected", **where)
+
+
+def _shape(feature: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Height and width of a feature, by its names where it has them."""
+    shape, names = feature.get("shape"), feature.get("names")
+    if not (isinstance(shape, list) and len(shape) == 3):
+        return None, None
+    if isinstance(names, list) and "height" in names and "width" in names and len(names) == 3:
+        return shape[names.index("height")], shape[names.index("width")]
+    return shape[0], shape[1]
+
+
+def _check_places(
+    layout: Layout,
+    listing: Listing,
+    video: VideoFile,
+    times: Floats,
+    keys: set[int],
+    faults: Faults,
+    *,
+    whole: bool,
+) -> None:
+    """Each episode must begin on a key frame, where the one before it ends."""
+    assert video.camera is not None
+    places = listing.videos[video.camera]
+    fps = float(layout.fps)
+    expected = 0.0
+    for at in video.episodes:
+        start, end, length = places.start[at], places.end[at], int(listing.length[at])
+        where: dict[str, Any] = {
+            "file": layout.list_place if not layout.old else video.place,
+            "camera": video.camera,
+            "episode": int(listing.index[at]),
+        }
+        if not (np.isfinite(start) and np.isfinite(end)):
+            expected = float("nan")
+            continue  # told when the list was read
+        nearest = int(np.argmin(np.abs(times - start)))
+        if start > times[-1] + TIME_TOLERANCE and not whole:
+            pass  # its frames are those that are missing
+        elif abs(times[nearest] - start) > TIME_TOLERANCE:
+            what = (
+                f"from_timestamp is {start:.6f} s; the nearest frame, {nearest}, is at {times[nearest]:.6f} s"
+            )
+            faults.add("episode-place", what, **where)
+        elif nearest not in keys:
+            faults.add("key-frame", f"its first frame, {nearest} in {video.place}, is no key frame", **where)
+        if abs(end - start - length / fps) > TIME_TOLERANCE:
+            what = (
+                f"from_timestamp {start:.6f} to to_timestamp {end:.6f} is {(end - start) * fps:.2f} frames, "
+                f"its length is {length}"
+            )
+            faults.add("episode-place", what, **where)
+        if abs(start - expected) > TIME_TOLERANCE:
+            what = (
+                f"from_timestamp is {start:.6f} s, the episodes before it in the file end at {expected:.6f} s"
+            )
+            faults.add("episode-place", what, **where)
+        expected = end
+
+
+def frame_times(info: StreamInfo) -> Floats:
+    """The time of every frame in seconds."""
+    return np.asarray(np.array(info.times, np.int64) * float(info.time_base), np.float64)
+
+
+def frames_at(times: npt.NDArray[np.float64], start: float) -> int:
+    """The frame nearest to a time."""
+    return int(np.argmin(np.abs(times - start)))
