@@ -73,7 +73,11 @@ def command(
 
 
 def _json_fields(found: Verification, seconds: float) -> dict[str, Any]:
+    from ffenc.dataset.verify_against import without_infinity  # noqa: PLC0415
+
     fields = asdict(found)
+    for camera in fields["cameras"]:
+        camera["compared"] = camera["compared"] and without_infinity(camera["compared"])
     fields |= {"path": str(found.path), "sound": found.sound, "seconds": round(seconds, 3)}
     fields["against"] = None if found.against is None else str(found.against)
     return fields

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ffenc.dataset.faults import CameraCheck, Fault, Faults, Verification
+from ffenc.dataset.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
 from ffenc.dataset.staging import unfinished
+from ffenc.dataset.verify_against import Source, compare_file, together
 from ffenc.dataset.verify_deep import FrameCount, compare_statistics, decode_images, decode_video
 from ffenc.dataset.verify_layout import EPISODES, Layout, Listing, read_layout
 from ffenc.dataset.verify_lists import read_listing
@@ -19,6 +20,7 @@ from ffenc.dataset.verify_videos import Seen, VideoFile, check_feature, check_vi
 from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, find_ffprobe, toolchains
+from ffenc.frames.compare import Comparison
 from ffenc.frames.statistics import Stats
 from ffenc.jobs.pool import run_units, share_cores
 
@@ -90,16 +92,23 @@ def verify_dataset(
     _find_orphans(layout, listing, faults)
     if deep:
         _decode(layout, listing, seen, faults, programs, on_frames)
+    compared: dict[str, CameraComparison | None] = {}
+    if against is not None:
+        compared = _compare(Path(against), layout, listing, seen, faults, notes, programs, on_frames)
     found = faults.all()
+    rows = _rows(layout, listing, videos, seen, found)
+    for row in rows:
+        row.compared = compared.get(row.camera or "")
     return Verification(
         path=place,
         layout=layout.version,
         episodes=len(listing),
         frames=listing.frames,
-        cameras=_rows(layout, listing, videos, seen, found),
+        cameras=rows,
         faults=found,
         notes=notes,
         deep=deep,
+        against=None if against is None else Path(against),
     )
 
 
@@ -203,6 +212,41 @@ def _decode(
         shown.setdefault(key, {}).update(stats)
     for key, stats in shown.items():
         compare_statistics(layout, listing, key, stats, faults)
+
+
+def _compare(
+    against: Path,
+    layout: Layout,
+    listing: Listing,
+    seen: dict[VideoFile, Seen],
+    faults: Faults,
+    notes: list[str],
+    programs: _Programs,
+    on_frames: Progress | None,
+) -> dict[str, CameraComparison | None]:
+    """Compare every video with its source, several at once."""
+    if not layout.videos:
+        raise ConfigError(f"{layout.root} has no video cameras; --against compares videos with their source")
+    source = Source(against, layout, programs.probe())
+    units = [(video, one) for video, one in seen.items() if video.camera in source.cameras]
+    notes += [f"{key} is not in {against}" for key in layout.videos if key not in source.cameras]
+    if not source.cameras & set(layout.videos):
+        raise ConfigError(f"{against} has none of the cameras {', '.join(layout.videos)}")
+    frames = sum(int(listing.length[list(video.episodes)].sum()) for video, _ in units)
+    count, cancellation = FrameCount(frames, on_frames), Cancellation()
+    candidates = programs.candidates() if units else []
+
+    def work(unit: tuple[VideoFile, Seen]) -> list[tuple[int, Comparison]]:
+        return compare_file(
+            *unit, source, faults, layout=layout, listing=listing, candidates=candidates,
+            on_frames=count.counter, cancellation=cancellation,
+        )  # fmt: skip
+
+    found: dict[str, list[tuple[int, Comparison]]] = {}
+    threads, _ = share_cores(len(units), None, None)
+    for (video, _), own in run_units(units, work, threads=threads, stop=cancellation.cancel):
+        found.setdefault(video.camera or "", []).extend(own)
+    return {key: together(sorted(own, key=lambda pair: pair[0])) for key, own in found.items()}
 
 
 def _rows(

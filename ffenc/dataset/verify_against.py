@@ -1,0 +1,173 @@
+"""Compare every frame of a dataset's videos with what it was made from, episodes paired by number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ffenc.dataset.faults import CameraComparison, Faults
+from ffenc.dataset.reencode import open_source
+from ffenc.dataset.source import DatasetSource
+from ffenc.dataset.verify_layout import Layout, Listing, read_layout, reason_of
+from ffenc.dataset.verify_lists import read_listing
+from ffenc.dataset.verify_videos import Seen, VideoFile, frame_times, frames_at, is_depth
+from ffenc.errors import ConfigError, FfmpegError, SourceError
+from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.compare import Comparison, VideoExcerpt, compare_episode
+from ffenc.frames.depth import DepthQuantizer
+from ffenc.frames.images import ImageHeader
+from ffenc.frames.sources import FrameSource
+
+_ANOTHER_PICTURE = 15.0  # dB; the coarsest settings stay above 20, two pictures of one scene are about 12
+
+
+class Source:
+    """What a dataset is compared with: a dataset of images or video, or a tree of images.
+
+    Args:
+        root: its folder.
+        layout: of the dataset that is compared, whose frame rate a tree is taken to have.
+        ffprobe: the program.
+
+    Raises:
+        SourceError: neither, or damaged.
+    """
+
+    def __init__(self, root: Path, layout: Layout, ffprobe: str) -> None:
+        self._ffprobe = ffprobe
+        self._images: DatasetSource | None = None
+        self._known: dict[str, StreamInfo] = {}
+        faults = Faults()
+        own = read_layout(root, faults) if (root / "meta/info.json").is_file() else None
+        if own is None or not own.videos:
+            fps = None if (root / "meta/info.json").is_file() else layout.fps
+            self._images = open_source(root, fps=fps)
+            self.cameras = {camera.key for camera in self._images.cameras}
+            self._episodes = {episode.index: episode for episode in self._images.episodes}
+            return
+        self._layout, self._listing = own, read_listing(own, faults)
+        if found := faults.all():
+            raise SourceError(f"{root}: the source is not sound: {found[0]}; verify it by itself first")
+        self.cameras = set(own.videos)
+        self._at = {int(number): at for at, number in enumerate(self._listing.index)}
+
+    def reference(
+        self, key: str, episode: int, frames: int
+    ) -> tuple[FrameSource | VideoExcerpt, ImageHeader | None, Any]:
+        """Return an episode's frames, and for images their header and the unit of depth.
+
+        Raises:
+            SourceError: it has no such episode, or not so many frames.
+        """
+        if self._images is not None:
+            known = self._episodes.get(episode)
+            if known is None:
+                raise SourceError(f"the source has no episode {episode}")
+            camera = next(camera for camera in self._images.cameras if camera.key == key)
+            return self._images.frames(key, known), camera.header, camera.unit
+        at = self._at.get(episode)
+        if at is None:
+            raise SourceError(f"the source has no episode {episode}")
+        if self._listing.length[at] != frames:
+            raise SourceError(
+                f"the source's episode has {self._listing.length[at]} frames, this one {frames}"
+            )
+        places = self._listing.videos[key]
+        path = self._layout.root / places.files[at]
+        if str(path) not in self._known:
+            self._known[str(path)] = probe(path, times=True, ffprobe=self._ffprobe)
+        info = self._known[str(path)]
+        return VideoExcerpt(path, info, frames_at(frame_times(info), float(places.start[at]))), None, None
+
+
+def compare_file(
+    video: VideoFile,
+    seen: Seen,
+    source: Source,
+    faults: Faults,
+    *,
+    layout: Layout,
+    listing: Listing,
+    candidates: Sequence[Toolchain],
+    on_frames: Any,
+    cancellation: Cancellation,
+) -> list[tuple[int, Comparison]]:
+    """Compare the episodes of one file; returns each one's number and how it compares."""
+    assert video.camera is not None
+    found = []
+    times = frame_times(seen.info)
+    for at in video.episodes:
+        episode, frames = int(listing.index[at]), int(listing.length[at])
+        where: dict[str, Any] = {"file": video.place, "camera": video.camera, "episode": episode}
+        start = float(listing.videos[video.camera].start[at])
+        if not math.isfinite(start):
+            continue  # told when the list was read
+        first = frames_at(times, start)
+        try:
+            reference, header, unit = source.reference(video.camera, episode, frames)
+            quantizer = None
+            if is_depth(layout, video.camera) and seen.info.pix_fmt == "gray12le":
+                quantizer = DepthQuantizer.from_video_info(layout.block(video.camera))
+            compared = compare_episode(
+                VideoExcerpt(video.path, seen.info, first),
+                frames,
+                reference,
+                header=header,
+                quantizer=quantizer,
+                unit=unit,
+                on_frames=on_frames(),
+                cancellation=cancellation,
+                candidates=candidates,
+            )
+        except (SourceError, ConfigError, TypeError) as error:
+            faults.add("differs", f"cannot be compared: {reason_of(error)}", **where)
+            continue
+        except FfmpegError as error:
+            if error.killed:
+                raise
+            faults.add("differs", f"cannot be compared: {error.cause}", **where)
+            continue
+        found.append((episode, compared))
+        if compared.psnr_min < _ANOTHER_PICTURE and compared.differing is None:
+            what = f"is another picture than the source's: PSNR {compared.psnr_min:.1f} dB"
+            faults.add("differs", what, frame=compared.worst, **where)
+    return found
+
+
+def together(compared: Sequence[tuple[int, Comparison]]) -> CameraComparison | None:
+    """Return what the episodes of a camera have together; None where none was compared."""
+    if not compared:
+        return None
+    frames = np.array([one.frames for _, one in compared])
+    # A mean of errors, which is what PSNR is the logarithm of.
+    errors = np.array([10 ** (-one.psnr_mean / 10) for _, one in compared])
+    error = float((errors * frames).sum() / frames.sum())
+    worst = min(compared, key=lambda pair: pair[1].psnr_min)
+    dimmest = min(compared, key=lambda pair: -math.inf if math.isnan(pair[1].ssim_min) else pair[1].ssim_min)
+    differing = [one.differing for _, one in compared if one.differing is not None]
+    farthest = [one.max_difference for _, one in compared if one.max_difference is not None]
+    return CameraComparison(
+        frames=int(frames.sum()),
+        psnr_mean=-10 * math.log10(error) if error else math.inf,
+        psnr_min=worst[1].psnr_min,
+        psnr_worst=(worst[0], worst[1].worst),
+        ssim_mean=float((np.array([one.ssim_mean for _, one in compared]) * frames).sum() / frames.sum()),
+        ssim_min=dimmest[1].ssim_min,
+        ssim_worst=(dimmest[0], dimmest[1].ssim_worst),
+        differing=sum(differing) if differing else None,
+        max_difference=max(farthest) if farthest else None,
+    )
+
+
+def without_infinity(compared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a comparison's fields for JSON, which has neither infinity nor NaN: None stands for them."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in compared.items()
+    }
