@@ -138,4 +138,6 @@ def _summary(found: Verification, seconds: float) -> str:
     if found.layout:
         held = f"LeRobot {found.layout}, {found.episodes} episodes, {held}"
     how = "every frame decoded" if found.deep else "not decoded (--deep does)"
+    if found.against is not None:
+        how = f"compared with {found.against}"
     return f"{found.path}: {result}; {held}, {how}, {human_seconds(seconds)}"

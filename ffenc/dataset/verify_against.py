@@ -25,6 +25,7 @@ from ffenc.frames.images import ImageHeader
 from ffenc.frames.sources import FrameSource
 
 _ANOTHER_PICTURE = 15.0  # dB; the coarsest settings stay above 20, two pictures of one scene are about 12
+_ITS_SOURCE = "name the source it was made from, with the same episodes, and restore the side that is damaged"
 
 
 class Source:
@@ -126,12 +127,12 @@ def compare_file(
                 candidates=candidates,
             )
         except (SourceError, ConfigError, TypeError) as error:
-            faults.add("differs", f"cannot be compared: {reason_of(error)}", **where)
+            faults.add("differs", f"cannot be compared: {reason_of(error)}", mend=_ITS_SOURCE, **where)
             continue
         except FfmpegError as error:
             if error.killed:
                 raise
-            faults.add("differs", f"cannot be compared: {error.cause}", **where)
+            faults.add("differs", f"cannot be compared: {error.cause}", mend=_ITS_SOURCE, **where)
             continue
         found.append((episode, compared))
         if compared.psnr_min < _ANOTHER_PICTURE and compared.differing is None:

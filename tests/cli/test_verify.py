@@ -94,6 +94,25 @@ def test_json_of_a_sound_dataset(ffenc):
     assert found["cameras"][0]["max_deviation"] < 1e-6
 
 
+def test_a_comparison_names_the_worst_frame(ffenc):
+    outcome = ffenc.done("verify", LEROBOTS_VIDEO, "--against", DATASET)
+    words = " ".join(outcome.out.split())
+    assert "0 depth samples differ" in words
+    assert f"compared with {DATASET}" in words
+    found = ffenc.done("verify", LEROBOTS_VIDEO, "--against", DATASET, "--json").json["cameras"]
+    top, depth = found[0]["compared"], found[2]["compared"]
+    episode, frame = top["psnr_worst"]
+    assert f"PSNR {top['psnr_mean']:.1f} dB" in words
+    assert f"worst {top['psnr_min']:.1f} (episode {episode} frame {frame})" in words
+    assert (depth["psnr_min"], depth["differing"], depth["max_difference"]) == (None, 0, 0)
+
+
+def test_a_comparison_that_cannot_be_is_refused(ffenc, tmp_path):
+    whole = LEROBOTS_VIDEO / f"videos/{TOP}/chunk-000/file-000.mp4"
+    assert "is a single file" in ffenc.refused("verify", whole, "--against", DATASET)
+    assert "is not a folder" in ffenc.refused("verify", LEROBOTS_VIDEO, "--against", tmp_path / "nothing")
+
+
 def test_a_file_is_a_table_of_one_row(ffenc, tmp_path):
     whole = LEROBOTS_VIDEO / f"videos/{TOP}/chunk-000/file-000.mp4"
     assert "sound; 72 frames" in ffenc.done("verify", whole, "--deep").out
