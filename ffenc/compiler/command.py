@@ -272,9 +272,8 @@ def compile_decode(
         program: the ffmpeg to run.
     """
     video, limit = _excerpted(path, excerpt, {"threads": 1} if lenient else {})
-    if tap is not None:
-        if excerpt is not None:
-            limit["frames:v"] = -(-excerpt.frames // tap.step)
+    if tap is not None and excerpt is not None:
+        limit["frames:v"] = -(-excerpt.frames // tap.step)
     if conversion is not None:
         video = video.filter("scale", **conversion)
     if tap is not None:
