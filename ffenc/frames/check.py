@@ -8,7 +8,8 @@ mean something. So each codec is decoded in the way that notices most of it:
 - HEVC: most encoders write where each row of blocks begins (wavefronts). FFmpeg's decoder uses that when it
   decodes rows at once, and goes on where the row before ended when it does not. Where the two differ, a row
   did not end where it should. The last row of a frame has no next one to show it.
-- H.264: FFmpeg's decoder conceals what it cannot decode, and then says so.
+- H.264: FFmpeg's decoder conceals what it cannot decode, and then says so; with several threads only
+  sometimes, as it may be asked before the frame is done.
 - FFV1: every slice has a checksum.
 """
 
@@ -19,6 +20,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ Decoder = Mapping[str, Any]
 # For each codec the ways to decode it, best first. All decoders of a way have to give the same frames.
 _WAYS: Mapping[str, Sequence[Sequence[Decoder]]] = {
     "av1": [[{"c:v": "libaom-av1"}], [{"c:v": "libdav1d", "strict": "strict"}]],
+    "h264": [[{"threads": 1}]],
     "hevc": [[{"thread_type": "frame"}, {"thread_type": "slice", "threads": 4}]],
 }
 _MOST_PIECES = 200  # of a damaged file that are decoded to find where
@@ -67,8 +70,8 @@ def check_decoding(
 ) -> list[Damage]:
     """Decode every frame of a file, in the way that notices most damage.
 
-    A sound file is decoded once, HEVC twice. Where something is noticed, ever smaller pieces are decoded
-    until the damaged groups of frames are found.
+    A sound file is decoded once, HEVC twice. Where something is noticed, it is decoded again to see which
+    frames are skipped, and what lies between them by itself, in ever smaller pieces where it is not sound.
 
     Args:
         path: the file.
@@ -150,7 +153,7 @@ class _Check:
     def damages(self) -> list[Damage]:
         """Decode the file, and where that fails its pieces."""
         fault = self._fault(None)
-        found = [] if fault is None else self._search(self._groups, fault)
+        found = [] if fault is None else self._search(self._groups, fault, self._suspected())
         joined: list[Damage] = []
         for damage in found:
             if joined and damage.first <= joined[-1].last + 1:
@@ -159,34 +162,49 @@ class _Check:
                 joined.append(damage)
         return joined
 
-    def _search(self, groups: Sequence[_Group], fault: str) -> list[Damage]:
-        """Find the damage in groups that are together known to be damaged."""
+    def _suspected(self) -> list[Sequence[_Group]]:
+        """Cut the file into series of groups in which decoders skip or contradict frames, and the others.
+
+        Only where to look first: a frame before a damaged one may be lost with it, and not all damage costs
+        a frame.
+        """
+        bad = self._bad(_Group(0, len(self._times)))
+        series = groupby(self._groups, lambda group: not bad.isdisjoint(range(group.first, group.end)))
+        return [list(groups) for _, groups in series]
+
+    def _search(
+        self, groups: Sequence[_Group], fault: str, parts: Sequence[Sequence[_Group]] = ()
+    ) -> list[Damage]:
+        """Find the damage in groups that are together known to be damaged, part by part, else by halves."""
         if len(groups) == 1:
             return self._in_group(groups[0], fault)
+        if len(parts) < 2:
+            middle = len(groups) // 2
+            parts = groups[:middle], groups[middle:]
         found: list[Damage] = []
         if self._pieces < _MOST_PIECES:
-            middle = len(groups) // 2
-            for half in (groups[:middle], groups[middle:]):
-                self._pieces += 1
-                own = self._fault(_Group(half[0].first, half[-1].end))
+            self._pieces += len(parts)
+            for part in parts:
+                own = self._fault(_Group(part[0].first, part[-1].end))
                 if own is not None:
-                    found += self._search(half, own)
+                    found += self._search(part, own)
         # Only all together are they damaged, or too many pieces are: then it is not known more closely.
         return found or [Damage(groups[0].first, groups[-1].end - 1, fault)]
 
     def _in_group(self, group: _Group, fault: str) -> list[Damage]:
         """Name the frames of a damaged group that are missing or not the same from all decoders."""
-        wanted = set(range(group.first, group.end))
-        given = [self._frames(decoder, group) for decoder in self._way]
-        bad = {i for i in wanted if len({frames.get(i) for frames in given}) > 1 or i not in given[0]}
-        if not bad:
-            return [Damage(group.first, group.end - 1, fault)]
         found = []
-        for index in sorted(bad):
+        for index in sorted(self._bad(group)):
             place = bisect_right(self._keys, index)
             end = self._keys[place] if place < len(self._keys) else len(self._times)
             found.append(Damage(index, min(end, group.end) - 1, fault))
-        return found
+        return found or [Damage(group.first, group.end - 1, fault)]
+
+    def _bad(self, piece: _Group) -> set[int]:
+        """Return the frames of a damaged piece that a decoder skips, or that decoders do not agree on."""
+        given = [self._frames(decoder, piece) for decoder in self._way]
+        wanted = range(piece.first, piece.end)
+        return {i for i in wanted if i not in given[0] or len({frames.get(i) for frames in given}) > 1}
 
     def _fault(self, piece: _Group | None) -> str | None:
         """Decode a piece, or the whole file, and return what is wrong with it, None where nothing is."""

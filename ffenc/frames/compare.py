@@ -336,8 +336,9 @@ def _compare_depth(
 def _in_mm(samples: Depth, quantizer: DepthQuantizer | None) -> Depth:
     """Return the depth of samples, shape ``(N,)``."""
     if quantizer is None:
-        return np.asarray(samples, np.float64)
-    return np.asarray(quantizer.dequantize(samples[None], output_unit="m")[0], np.float64) * 1000
+        return samples.astype(np.float64)
+    metres: Depth = quantizer.dequantize(samples[None], output_unit="m")[0].astype(np.float64)
+    return metres * 1000
 
 
 # ---- both ----------------------------------------------------------------------------------------------
