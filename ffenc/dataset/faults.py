@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ffenc.dataset.checksums import CHECKSUMS
+
 # Kind of fault -> how it is mended. docs/verify.md says more of each.
 _RESTORE = "restore the file from a copy, or make the dataset anew from its source"
 MENDS = {
@@ -20,7 +22,7 @@ MENDS = {
     "timestamps": "restore the data file: LeRobot finds a row's frame by its timestamp",
     "index": "restore the data file, or number its rows anew",
     "task-index": "restore the data file or the tasks table",
-    "statistics-missing": "re-encode the dataset from its images with `ffenc reencode`, which computes them",
+    "statistics-missing": "make the dataset anew with `ffenc reencode` or `ffenc merge`, which compute them",
     "statistics-differ": "restore the data file or the statistics, whichever was changed",
     "swapped": "put each one's content back to its place",
     "image": "restore the data file, or re-record the episode",
@@ -36,6 +38,7 @@ MENDS = {
     "key-frame": "re-encode the camera, so that each episode starts on a key frame",
     "orphan": "move the file away, or restore the episode list that named it",
     "damaged-frame": _RESTORE,
+    "checksum": f"{_RESTORE}; if it was changed on purpose, delete its line in {CHECKSUMS}",
     "other-content": "restore the video, or the statistics, whichever is not this episode's",
     "differs": "restore the video: it does not show what its source does",
 }

@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ffenc.dataset.checksums import file_checksum, write_checksums
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode
 from ffenc.dataset.staging import Staging, write_json
@@ -243,6 +244,23 @@ class _Piece:
     tag: str | None
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """A camera's finished files.
+
+    Attributes:
+        places: where each episode is.
+        info: of the first file.
+        bytes: of all.
+        checksums: path in the dataset -> SHA-256.
+    """
+
+    places: list[VideoPlace]
+    info: StreamInfo
+    bytes: int
+    checksums: dict[str, str]
+
+
 class _Job:
     """One run of a plan."""
 
@@ -284,7 +302,8 @@ class _Job:
             )
         )
         for stream in plan.streams:
-            videos[stream.key], info, size = joined[stream]
+            info, size = joined[stream].info, joined[stream].bytes
+            videos[stream.key] = joined[stream].places
             if stream.block is not None:
                 blocks[stream.key] = kept_block(info, stream.block, stream.camera.depth)
             else:
@@ -309,6 +328,8 @@ class _Job:
             blocks=blocks,
             camera_stats=stats,
         ).write()
+        sums = {place: one for files in joined.values() for place, one in files.checksums.items()}
+        write_checksums(self._staging.dataset, sums)
         self._staging.publish()
         return summary
 
@@ -395,14 +416,13 @@ class _Job:
             ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def _join(
-        self, stream: Stream, done: Mapping[tuple[str, int], _Done]
-    ) -> tuple[list[VideoPlace], StreamInfo, int]:
+    def _join(self, stream: Stream, done: Mapping[tuple[str, int], _Done]) -> _Joined:
         """Put a camera's pieces into files up to the size limit."""
         source_info = self._plan.source.info()
         limit = float(source_info.get("video_files_size_in_mb") or 200) * _MEGABYTE
         chunks_size = int(source_info.get("chunks_size") or 1000)
         places: list[VideoPlace] = []
+        checksums: dict[str, str] = {}
         first: StreamInfo | None = None
         total = 0
         for number, group in enumerate(_groups(self._pieces(stream, done), limit)):
@@ -415,10 +435,11 @@ class _Job:
             for piece in group:
                 places += [VideoPlace(chunk, file, offset + start) for start in piece.starts]
                 offset += piece.frames
+            checksums[place] = file_checksum(output)
             total += output.stat().st_size
             first = first or info
         assert first is not None
-        return places, first, total
+        return _Joined(places, first, total, checksums)
 
     def _join_group(self, stream: Stream, group: Sequence[_Piece], output: Path, place: str) -> StreamInfo:
         fps = self._plan.source.fps

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
+from ffenc.dataset.checksums import CHECKSUMS
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, Camera, Episode, EpisodeVideo, check_key
 from ffenc.dataset.videos import videos_of
 from ffenc.errors import ConfigError, FfencWarning, SourceError
@@ -346,7 +347,7 @@ class LeRobotV3(LeRobotDataset):
     episode_list = "meta/episodes"
     data_path = DATA_PATH
     video_path = VIDEO_PATH
-    own_files = frozenset({"meta/info.json", "meta/stats.json", "meta/tasks.parquet"})
+    own_files = frozenset({"meta/info.json", "meta/stats.json", "meta/tasks.parquet", CHECKSUMS})
 
     def __init__(self, root: Path) -> None:
         self._episode_files = sorted((root / "meta/episodes").glob("*/*.parquet"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ffenc.dataset.checksums import read_checksums
 from ffenc.dataset.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
 from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify_against import Source, compare_file, together
@@ -193,11 +194,12 @@ def _decode(
     count, cancellation = FrameCount(total, on_frames), Cancellation()
     units: list[tuple[str, Callable[[], dict[int, Stats]]]] = []
     candidates = programs.candidates() if seen else []
+    checksums = read_checksums(layout.root)
     for video, one in seen.items():
         assert video.camera is not None
         units.append((video.camera, partial(
             decode_video, video, one, faults, layout=layout, listing=listing, candidates=candidates,
-            count=count, cancellation=cancellation,
+            count=count, cancellation=cancellation, checksum=checksums.get(video.place),
         )))  # fmt: skip
     for key in layout.images:
         for place, own in data.items():
@@ -227,7 +229,7 @@ def _compare(
     """Compare every video with its source, several at once."""
     if not layout.videos:
         raise ConfigError(f"{layout.root} has no video cameras; --against compares videos with their source")
-    source = Source(against, layout, programs.probe())
+    source = Source(against, layout)
     units = [(video, one) for video, one in seen.items() if video.camera in source.cameras]
     notes += [f"{key} is not in {against}" for key in layout.videos if key not in source.cameras]
     if not source.cameras & set(layout.videos):

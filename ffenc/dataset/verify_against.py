@@ -9,20 +9,23 @@ from typing import Any
 
 import numpy as np
 
+from ffenc.codecs.pixel_formats import pixel_format
+from ffenc.codecs.table import CODECS
 from ffenc.dataset.faults import CameraComparison, Faults
 from ffenc.dataset.reencode import open_source
-from ffenc.dataset.source import DatasetSource
-from ffenc.dataset.verify_layout import Layout, Listing, read_layout, reason_of
-from ffenc.dataset.verify_lists import read_listing
+from ffenc.dataset.verify_layout import Layout, Listing, reason_of
 from ffenc.dataset.verify_videos import Seen, VideoFile, frame_times, frames_at, is_depth
+from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfmpegError, SourceError
-from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.frames.compare import Comparison, VideoExcerpt, compare_episode
-from ffenc.frames.depth import DepthQuantizer
+from ffenc.frames.compare import Comparison, compare_episode
+from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.images import ImageHeader
+from ffenc.frames.reader import DEPTH_FORMATS
 from ffenc.frames.sources import FrameSource
+from ffenc.frames.transcode import Clip
 
 _ANOTHER_PICTURE = 15.0  # dB; the coarsest settings stay above 20, two pictures of one scene are about 12
 _ITS_SOURCE = "name the source it was made from, with the same episodes, and restore the side that is damaged"
@@ -34,57 +37,30 @@ class Source:
     Args:
         root: its folder.
         layout: of the dataset that is compared, whose frame rate a tree is taken to have.
-        ffprobe: the program.
 
     Raises:
         SourceError: neither, or damaged.
     """
 
-    def __init__(self, root: Path, layout: Layout, ffprobe: str) -> None:
-        self._ffprobe = ffprobe
-        self._images: DatasetSource | None = None
-        self._known: dict[str, StreamInfo] = {}
-        faults = Faults()
-        own = read_layout(root, faults) if (root / "meta/info.json").is_file() else None
-        if own is None or not own.videos:
-            fps = None if (root / "meta/info.json").is_file() else layout.fps
-            self._images = open_source(root, fps=fps)
-            self.cameras = {camera.key for camera in self._images.cameras}
-            self._episodes = {episode.index: episode for episode in self._images.episodes}
-            return
-        self._layout, self._listing = own, read_listing(own, faults)
-        if found := faults.all():
-            raise SourceError(f"{root}: the source is not sound: {found[0]}; verify it by itself first")
-        self.cameras = set(own.videos)
-        self._at = {int(number): at for at, number in enumerate(self._listing.index)}
+    def __init__(self, root: Path, layout: Layout) -> None:
+        self._source = open_source(root, fps=None if (root / "meta/info.json").is_file() else layout.fps)
+        self._cameras = {camera.key: camera for camera in self._source.cameras}
+        self._episodes = {episode.index: episode for episode in self._source.episodes}
+        self.cameras = set(self._cameras)
 
-    def reference(
-        self, key: str, episode: int, frames: int
-    ) -> tuple[FrameSource | VideoExcerpt, ImageHeader | None, Any]:
+    def reference(self, key: str, episode: int) -> tuple[FrameSource | Clip, ImageHeader | None, Unit | None]:
         """Return an episode's frames, and for images their header and the unit of depth.
 
         Raises:
-            SourceError: it has no such episode, or not so many frames.
+            SourceError: it has no such episode, or not its frames.
         """
-        if self._images is not None:
-            known = self._episodes.get(episode)
-            if known is None:
-                raise SourceError(f"the source has no episode {episode}")
-            camera = next(camera for camera in self._images.cameras if camera.key == key)
-            return self._images.frames(key, known), camera.header, camera.unit
-        at = self._at.get(episode)
-        if at is None:
+        known = self._episodes.get(episode)
+        if known is None:
             raise SourceError(f"the source has no episode {episode}")
-        if self._listing.length[at] != frames:
-            raise SourceError(
-                f"the source's episode has {self._listing.length[at]} frames, this one {frames}"
-            )
-        places = self._listing.videos[key]
-        path = self._layout.root / places.files[at]
-        if str(path) not in self._known:
-            self._known[str(path)] = probe(path, times=True, ffprobe=self._ffprobe)
-        info = self._known[str(path)]
-        return VideoExcerpt(path, info, frames_at(frame_times(info), float(places.start[at]))), None, None
+        camera = self._cameras[key]
+        if isinstance(camera.stored, ImageHeader):
+            return self._source.frames(key, known), camera.stored, camera.unit
+        return clip_of(self._source.video(key, known), self._source.fps), None, None
 
 
 def compare_file(
@@ -111,13 +87,12 @@ def compare_file(
             continue  # told when the list was read
         first = frames_at(times, start)
         try:
-            reference, header, unit = source.reference(video.camera, episode, frames)
+            reference, header, unit = source.reference(video.camera, episode)
             quantizer = None
             if is_depth(layout, video.camera) and seen.info.pix_fmt == "gray12le":
                 quantizer = DepthQuantizer.from_video_info(layout.block(video.camera))
             compared = compare_episode(
-                VideoExcerpt(video.path, seen.info, first),
-                frames,
+                Clip(video.path, seen.info, first, frames),
                 reference,
                 header=header,
                 quantizer=quantizer,
@@ -138,7 +113,24 @@ def compare_file(
         if compared.psnr_min < _ANOTHER_PICTURE and compared.differing is None:
             what = f"is another picture than the source's: PSNR {compared.psnr_min:.1f} dB"
             faults.add("differs", what, frame=compared.worst, **where)
+        # A neighbouring code may be another machine's logarithm; LeRobot's codes depend on it.
+        if _is_lossless(layout, video.camera, seen.info) and (compared.max_steps or 0) > 1:
+            what = (
+                f"{compared.differing} depth samples differ from the source's, by up to "
+                f"{compared.max_difference:.0f} mm, though the settings are lossless"
+            )
+            faults.add("differs", what, frame=compared.worst, **where)
     return found
+
+
+def _is_lossless(layout: Layout, key: str, info: StreamInfo) -> bool:
+    """Whether a depth camera's settings give back every sample."""
+    if info.pix_fmt not in DEPTH_FORMATS:
+        return False
+    options = layout.block(key).get("video.extra_options")
+    bits = pixel_format(info.pix_fmt).bits
+    rows = [row for row in CODECS.values() if row.stream == info.codec]
+    return any(row.lossless(options if isinstance(options, dict) else {}, bits) for row in rows)
 
 
 def together(compared: Sequence[tuple[int, Comparison]]) -> CameraComparison | None:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from ffenc.compiler.command import compile_decode, rgb_conversion
+from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.faults import Faults
 from ffenc.dataset.verify_layout import QUANTILE_NAMES, Floats, Layout, Listing
 from ffenc.dataset.verify_videos import Seen, VideoFile, frame_times, frames_at, is_depth
@@ -83,12 +84,17 @@ def decode_video(
     candidates: Sequence[Toolchain],
     count: FrameCount,
     cancellation: Cancellation,
+    checksum: str | None = None,
 ) -> dict[int, Stats]:
     """Decode a file; returns the statistics of its episodes, where it is whole.
+
+    Where its ``checksum`` is known, it is compared too: no decoder notices all damage.
 
     Raises:
         ToolchainError: there is no decoder for it.
     """
+    if checksum is not None and file_checksum(video.path) != checksum:
+        faults.add("checksum", "is not what was written", file=video.place, camera=video.camera)
     damage = check_decoding(
         video.path,
         seen.info,

@@ -6,13 +6,11 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ffenc.compiler.command import Compared, compile_compare, rgb_conversion
 from ffenc.errors import FfmpegError, SourceError, ToolchainError
-from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Buffer, Cancellation, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
 from ffenc.frames.depth import MAX_CODE, DepthQuantizer, Unit
@@ -22,24 +20,10 @@ from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.images import ImageHeader, find_fault
 from ffenc.frames.reader import DEPTH_FORMATS, NO_DECODER, Stream
 from ffenc.frames.sources import EncodedFrame, FrameSource
+from ffenc.frames.transcode import Clip
 
 _PEAK = 255  # of an RGB sample
 _VALUE = re.compile(rb"lavfi\.(psnr\.psnr_avg|ssim\.All)=(\S+)")
-
-
-@dataclass(frozen=True)
-class VideoExcerpt:
-    """Some frames of a video file.
-
-    Attributes:
-        path: the file.
-        info: its stream, probed with times.
-        first: index of the first frame.
-    """
-
-    path: Path
-    info: StreamInfo
-    first: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +41,7 @@ class Comparison:
         ssim_min, ssim_worst: of the frame with the lowest, and which that is. NaN and ``worst`` for depth.
         differing: depth only: how many stored samples differ, in all frames together.
         max_difference: depth only: the largest difference in millimetres.
+        max_steps: depth only: the largest difference of stored samples.
     """
 
     frames: int
@@ -68,12 +53,12 @@ class Comparison:
     ssim_worst: int
     differing: int | None = None
     max_difference: float | None = None
+    max_steps: int | None = None
 
 
 def compare_episode(
-    video: VideoExcerpt,
-    frames: int,
-    reference: FrameSource | VideoExcerpt,
+    video: Clip,
+    reference: FrameSource | Clip,
     *,
     header: ImageHeader | None = None,
     quantizer: DepthQuantizer | None = None,
@@ -87,8 +72,7 @@ def compare_episode(
     Colours are compared as RGB, as readers see them; depth sample by sample.
 
     Args:
-        video: the video, from the episode's first frame on.
-        frames: how many frames the episode has.
+        video: the episode's frames.
         reference: the source's frames of the episode.
         header: of the images; needed where ``reference`` is images.
         quantizer: how depth of a ``gray12le`` video was quantised. A reference video has to be quantised in
@@ -107,29 +91,32 @@ def compare_episode(
     cancellation = cancellation or Cancellation()
     found = toolchains() if candidates is None else candidates
     told = on_frames or (lambda _: None)
-    _check_alike(video, frames, reference, header)
+    _check_alike(video, reference, header)
     if video.info.pix_fmt in DEPTH_FORMATS:
         if video.info.pix_fmt == "gray12le" and quantizer is None:
             raise SourceError(f"{video.path}: holds 12-bit depth codes, and how they were made is not known")
         used = quantizer if video.info.pix_fmt == "gray12le" else None
-        if isinstance(reference, VideoExcerpt):
-            wanted = _stored(reference, frames, found)
+        if isinstance(reference, Clip):
+            wanted = _stored(reference, found)
         else:
             assert header is not None
             wanted = _quantized(reference, header, used, unit)
-        return _compare_depth(_stored(video, frames, found), wanted, used, told, cancellation)
-    return _compare_colours(video, frames, reference, header, told, cancellation, found)
+        return _compare_depth(_stored(video, found), wanted, used, told, cancellation)
+    return _compare_colours(video, reference, header, told, cancellation, found)
 
 
-def _check_alike(
-    video: VideoExcerpt, frames: int, reference: FrameSource | VideoExcerpt, header: ImageHeader | None
-) -> None:
+def _check_alike(video: Clip, reference: FrameSource | Clip, header: ImageHeader | None) -> None:
     """Compare what can be compared without decoding."""
-    _check_held(video, frames)
+    _check_held(video)
     depth = video.info.pix_fmt in DEPTH_FORMATS
     size = f"{video.info.width}x{video.info.height}"
-    if isinstance(reference, VideoExcerpt):
-        _check_held(reference, frames)
+    if isinstance(reference, Clip):
+        _check_held(reference)
+        if reference.frames != video.frames:
+            raise SourceError(
+                f"{video.path}: the episode at frame {video.first} has {video.frames} frames, its source "
+                f"{reference.frames}; compare it with the source it was made of"
+            )
         name, other = str(reference.path), f"{reference.info.width}x{reference.info.height}"
         same = (
             reference.info.pix_fmt == video.info.pix_fmt
@@ -138,9 +125,9 @@ def _check_alike(
         )
         kind = reference.info.pix_fmt
     else:
-        if len(reference) != frames:
+        if len(reference) != video.frames:
             raise SourceError(
-                f"{video.path}: the episode at frame {video.first} has {frames} frames, its source has "
+                f"{video.path}: the episode at frame {video.first} has {video.frames} frames, its source has "
                 f"{len(reference)} images; compare it with the source it was made of"
             )
         assert header is not None
@@ -158,13 +145,13 @@ def _check_alike(
         )
 
 
-def _check_held(video: VideoExcerpt, frames: int) -> None:
+def _check_held(video: Clip) -> None:
     assert video.info.times is not None
     count = len(video.info.times)
-    if frames < 1 or video.first < 0 or video.first + frames > count:
+    if video.frames < 1 or video.first < 0 or video.first + video.frames > count:
         raise SourceError(
             f"{video.path}: has {count} frames, but the episode's are {video.first} to "
-            f"{video.first + frames - 1}; restore the file or its tables"
+            f"{video.first + video.frames - 1}; restore the file or its tables"
         )
 
 
@@ -172,9 +159,8 @@ def _check_held(video: VideoExcerpt, frames: int) -> None:
 
 
 def _compare_colours(
-    video: VideoExcerpt,
-    frames: int,
-    reference: FrameSource | VideoExcerpt,
+    video: Clip,
+    reference: FrameSource | Clip,
     header: ImageHeader | None,
     on_frames: Callable[[int], None],
     cancellation: Cancellation,
@@ -185,7 +171,7 @@ def _compare_colours(
     for toolchain in candidates:
         # A seek that lands somewhere else gives too few frames; then videos are read from their start.
         for seek in (True, False):
-            sides = [_side(video, frames, seek=seek), _reference_side(reference, frames, header, seek=seek)]
+            sides = [_side(video, seek=seek), _reference_side(reference, header, seek=seek)]
             command = compile_compare(*sides, program=toolchain.ffmpeg)
             if command in tried:
                 continue
@@ -199,26 +185,24 @@ def _compare_colours(
                 if NO_DECODER.search("\n".join(error.stderr)):
                     break
                 continue
-            if len(values) == frames:
+            if len(values) == video.frames:
                 return _summary([error for error, _ in values], [ssim for _, ssim in values], _PEAK)
             errors.append((toolchain, None))
-    raise _failed(video, frames, reference, errors)
+    raise _failed(video, reference, errors)
 
 
-def _side(video: VideoExcerpt, frames: int, *, seek: bool) -> Compared:
+def _side(video: Clip, *, seek: bool) -> Compared:
     info = video.info
     index = FrameIndex(info)
     entry = index.entry(video.first) if seek else None
-    excerpt = index.excerpt(range(video.first, video.first + frames), entry)
+    excerpt = index.excerpt(range(video.first, video.first + video.frames), entry)
     conversion = rgb_conversion(info.pix_fmt, info.color_space, info.color_range)
     return Compared(str(video.path), conversion, excerpt=excerpt)
 
 
-def _reference_side(
-    reference: FrameSource | VideoExcerpt, frames: int, header: ImageHeader | None, *, seek: bool
-) -> Compared:
-    if isinstance(reference, VideoExcerpt):
-        return _side(reference, frames, seek=seek)
+def _reference_side(reference: FrameSource | Clip, header: ImageHeader | None, *, seek: bool) -> Compared:
+    if isinstance(reference, Clip):
+        return _side(reference, seek=seek)
     assert header is not None
     if header.format == "jpeg":
         return Compared("pipe:0", rgb_conversion("yuvj420p", None, "pc"), images="jpeg")
@@ -227,14 +211,14 @@ def _reference_side(
 
 def _values(
     command: Sequence[str],
-    reference: FrameSource | VideoExcerpt,
+    reference: FrameSource | Clip,
     header: ImageHeader | None,
     on_frames: Callable[[int], None],
     cancellation: Cancellation,
 ) -> list[tuple[float, float]]:
     """Run a comparison, and return mean squared error and SSIM of each pair of frames."""
     pieces: Iterable[Buffer] = ()
-    if not isinstance(reference, VideoExcerpt):
+    if not isinstance(reference, Clip):
         assert header is not None
         pieces = check_frames(reference, header)
     printed = bytearray()
@@ -248,9 +232,8 @@ def _values(
 
 
 def _failed(
-    video: VideoExcerpt,
-    frames: int,
-    reference: FrameSource | VideoExcerpt,
+    video: Clip,
+    reference: FrameSource | Clip,
     errors: Sequence[tuple[Toolchain, FfmpegError | None]],
 ) -> SourceError | ToolchainError:
     """Why there is no comparison: programs that cannot decode, or damage on one of the sides."""
@@ -259,7 +242,7 @@ def _failed(
         told = "\n".join(f"  {toolchain}: {error.cause}" for toolchain, error in errors if error is not None)
         return ToolchainError(f"{video.path} cannot be compared with its source here:\n{told}\n{HOW_TO_GET}")
     name = "its source"
-    if isinstance(reference, VideoExcerpt):
+    if isinstance(reference, Clip):
         name = f"{reference.path} from frame {reference.first} on"
     else:
         for frame in reference:
@@ -268,19 +251,19 @@ def _failed(
     last = decoding[-1]
     why = last.cause if last is not None else "fewer frames came out"
     return SourceError(
-        f"{video.path}: frames {video.first} to {video.first + frames - 1} cannot be compared with {name}, "
-        f"one of the two is damaged: {why}; restore the damaged one"
+        f"{video.path}: frames {video.first} to {video.first + video.frames - 1} cannot be compared "
+        f"with {name}, one of the two is damaged: {why}; restore the damaged one"
     )
 
 
 # ---- depth ---------------------------------------------------------------------------------------------
 
 
-def _stored(video: VideoExcerpt, frames: int, candidates: Sequence[Toolchain]) -> Iterator[Depth]:
+def _stored(video: Clip, candidates: Sequence[Toolchain]) -> Iterator[Depth]:
     """Yield a depth video's stored samples, uint16 ``(H, W)``; each array is used again."""
     stream = Stream(video.path, video.info, candidates)
     samples = stream.empty()
-    return stream.frames(range(video.first, video.first + frames), lambda _: samples)
+    return stream.frames(range(video.first, video.first + video.frames), lambda _: samples)
 
 
 def _quantized(
@@ -306,7 +289,7 @@ def _compare_depth(
 ) -> Comparison:
     errors: list[float] = []
     differing = 0
-    largest = 0.0
+    largest, steps = 0.0, 0
     for number, (one, other) in enumerate(zip(given, wanted, strict=True), 1):
         cancellation.check()
         unlike = one != other
@@ -315,7 +298,9 @@ def _compare_depth(
         if count:
             differing += count
             a, b = one[unlike], other[unlike]
-            error = float(((a.astype(np.float64) - b) ** 2).sum() / one.size)
+            apart = np.abs(a.astype(np.float64) - b)
+            error = float((apart**2).sum() / one.size)
+            steps = max(steps, int(apart.max()))
             largest = max(largest, float(np.abs(_in_mm(a, quantizer) - _in_mm(b, quantizer)).max()))
         errors.append(error)
         on_frames(number)
@@ -330,6 +315,7 @@ def _compare_depth(
         ssim_worst=summary.worst,
         differing=differing,
         max_difference=largest,
+        max_steps=steps,
     )
 
 

@@ -732,3 +732,39 @@ def test_nothing_is_changed_and_what_an_interrupted_run_left_is_a_note(video):
     assert "interrupted re-encode" in found.notes[0]
     assert state() == before
     assert probe(video / video_of(TOP)).frames == 72
+
+
+def test_every_flipped_byte_of_what_ffenc_wrote_is_found(tmp_path):
+    root = tmp_path / "made"
+    reencode_dataset(FIXTURES / "aloha_image_v30", root, cameras=["angle_depth"])
+    path = root / video_of(DEPTH)
+    whole = path.read_bytes()
+    assert verify_dataset(root, deep=True).sound
+    subprocess.run(["sha256sum", "--check", "meta/videos.sha256"], cwd=root, check=True, capture_output=True)
+    rng = np.random.default_rng(7)
+    for place in rng.integers(len(whole) // 50, len(whole), 6):
+        data = bytearray(whole)
+        data[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        found = verify_dataset(root, deep=True)
+        assert not found.sound
+        assert any(fault.kind == "checksum" and fault.file == video_of(DEPTH) for fault in found.faults)
+
+
+def test_lossless_depth_that_is_not_its_source_is_found(video, dataset_copy):
+    sound = verify_dataset(video, against=dataset_copy)
+    assert sound.sound
+    place = "data/chunk-000/file-000.parquet"
+    table = pq.read_table(dataset_copy / place)
+    images = table[DEPTH].to_pylist()
+    depth = np.array(Image.open(io.BytesIO(images[30]["bytes"])))
+    depth[40:60, 40:60] = 500
+    changed = io.BytesIO()
+    Image.fromarray(depth).save(changed, "TIFF")
+    images[30]["bytes"] = changed.getvalue()
+    at = table.schema.get_field_index(DEPTH)
+    column = pa.array(images, table.schema.field(at).type)
+    pq.write_table(table.set_column(at, table.schema.field(at), column), dataset_copy / place)
+    [fault] = verify_dataset(video, against=dataset_copy).faults
+    assert (fault.kind, fault.camera, fault.episode, fault.frame) == ("differs", DEPTH, 1, 30 - 24)
+    assert "though the settings are lossless" in fault.what

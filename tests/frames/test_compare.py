@@ -15,8 +15,9 @@ from ffenc.errors import Cancelled, ToolchainError
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.frames.compare import VideoExcerpt, compare_episode
+from ffenc.frames.compare import compare_episode
 from ffenc.frames.sources import ImageFiles
+from ffenc.frames.transcode import Clip
 from tests.conftest import DEPTH, FIXTURES, LENGTHS, TOP, decode, find_toolchain, pixels, starts
 
 VIDEOS = FIXTURES / "aloha_video_v30/videos"
@@ -25,8 +26,8 @@ DEPTH_FILE = VIDEOS / DEPTH / "chunk-000/file-000.mp4"
 CODES = DepthQuantizer()
 
 
-def excerpt(path: Path, first: int = 0) -> VideoExcerpt:
-    return VideoExcerpt(path, probe(path, times=True), first)
+def excerpt(path: Path, first: int, frames: int) -> Clip:
+    return Clip(path, probe(path, times=True), first, frames)
 
 
 def files(folder: Path, data: list[bytes], suffix: str) -> ImageFiles:
@@ -74,7 +75,7 @@ def test_images_give_the_psnr_that_numpy_gives(
     source = files(tmp_path / "top", images[TOP][first : first + count], ".png")
     told: list[int] = []
     found = compare_episode(
-        excerpt(TOP_FILE, first), count, source, header=source.check(), on_frames=told.append
+        excerpt(TOP_FILE, first, count), source, header=source.check(), on_frames=told.append
     )
     wanted = np.stack([pixels(image) for image in images[TOP][first : first + count]])
     mean, low, worst = expected(decode(TOP_FILE)[first : first + count], wanted)
@@ -90,18 +91,18 @@ def test_images_give_the_psnr_that_numpy_gives(
 
 def test_another_video_gives_the_psnr_that_numpy_gives(toolchain: Toolchain, encoded: Path) -> None:
     count = LENGTHS[1]
-    found = compare_episode(excerpt(encoded, starts()[1]), count, excerpt(TOP_FILE, starts()[1]))
+    found = compare_episode(excerpt(encoded, starts()[1], count), excerpt(TOP_FILE, starts()[1], count))
     part = slice(starts()[1], starts()[1] + count)
     mean, low, worst = expected(decode(encoded)[part], decode(TOP_FILE)[part])
     assert found.psnr_mean == pytest.approx(mean, abs=0.01)
     assert found.psnr_min == pytest.approx(low, abs=0.01)
     assert found.worst == worst
-    shifted = compare_episode(excerpt(encoded, starts()[1] + 1), count, excerpt(TOP_FILE, starts()[1]))
+    shifted = compare_episode(excerpt(encoded, starts()[1] + 1, count), excerpt(TOP_FILE, starts()[1], count))
     assert shifted.psnr_mean < found.psnr_mean - 0.5
 
 
 def test_frames_of_a_video_are_identical_with_themselves(toolchain: Toolchain) -> None:
-    found = compare_episode(excerpt(TOP_FILE, 41), 31, excerpt(TOP_FILE, 41))
+    found = compare_episode(excerpt(TOP_FILE, 41, 31), excerpt(TOP_FILE, 41, 31))
     assert found.psnr_mean == found.psnr_min == math.inf
     assert found.ssim_mean == found.ssim_min == 1
 
@@ -113,14 +114,14 @@ def test_one_sample_that_is_not_the_same_is_seen_and_its_frame_named(
     shown = decode(TOP_FILE)[24:41].copy()
     shown[11, 7, 9, 2] ^= 1
     source = files(tmp_path / "top", [as_png(frame) for frame in shown], ".png")
-    found = compare_episode(excerpt(TOP_FILE, 24), 17, source, header=source.check())
+    found = compare_episode(excerpt(TOP_FILE, 24, 17), source, header=source.check())
     samples = 320 * 240 * 3
     assert found.worst == 11
     assert found.psnr_min == pytest.approx(10 * math.log10(255**2 * samples), abs=0.01)
     assert found.psnr_mean == pytest.approx(10 * math.log10(255**2 * samples * 17), abs=0.01)
     shown[11, :40, :40] //= 2
     source.paths[11].write_bytes(as_png(shown[11]))
-    found = compare_episode(excerpt(TOP_FILE, 24), 17, source, header=source.check())
+    found = compare_episode(excerpt(TOP_FILE, 24, 17), source, header=source.check())
     assert found.worst == found.ssim_worst == 11
     assert 0.9 < found.ssim_min < found.ssim_mean < 1
 
@@ -134,7 +135,7 @@ def test_jpeg_images_are_shown_as_pillow_shows_them(
         Image.fromarray(pixels(image)).save(out, "JPEG", quality=95, subsampling=0)
         data.append(out.getvalue())
     source = files(tmp_path / "top", data, ".jpg")
-    found = compare_episode(excerpt(TOP_FILE), 8, source, header=source.check())
+    found = compare_episode(excerpt(TOP_FILE, 0, 8), source, header=source.check())
     mean, low, worst = expected(decode(TOP_FILE)[:8], np.stack([pixels(image) for image in data]))
     assert found.psnr_mean == pytest.approx(mean, abs=0.1)
     assert found.psnr_min == pytest.approx(low, abs=0.1)
@@ -148,12 +149,12 @@ def test_lossless_depth_is_its_source_to_the_last_sample(
     toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]]
 ) -> None:
     source = files(tmp_path / "depth", images[DEPTH][24:41], ".tiff")
-    video = excerpt(DEPTH_FILE, 24)
-    found = compare_episode(video, 17, source, header=source.check(), quantizer=CODES)
+    video = excerpt(DEPTH_FILE, 24, 17)
+    found = compare_episode(video, source, header=source.check(), quantizer=CODES)
     assert (found.frames, found.differing, found.max_difference) == (17, 0, 0)
     assert found.psnr_mean == math.inf
     assert math.isnan(found.ssim_mean)
-    shifted = compare_episode(video, 17, excerpt(DEPTH_FILE, 25), quantizer=CODES)
+    shifted = compare_episode(video, excerpt(DEPTH_FILE, 25, 17), quantizer=CODES)
     assert shifted.differing is not None
     assert shifted.differing > 10_000
 
@@ -167,7 +168,7 @@ def test_depth_samples_that_differ_are_counted_in_millimetres(
     near, far = (float(CODES.dequantize(np.array([[c]]), output_unit="m")[0, 0]) for c in (code, code + 40))
     depths[5][60, 80] = round(far * 1000)
     source = files(tmp_path / "depth", [as_png(depth) for depth in depths], ".png")
-    found = compare_episode(excerpt(DEPTH_FILE, 24), 17, source, header=source.check(), quantizer=CODES)
+    found = compare_episode(excerpt(DEPTH_FILE, 24, 17), source, header=source.check(), quantizer=CODES)
     assert found.differing == 1
     assert found.max_difference == pytest.approx((far - near) * 1000, abs=2.5)
     assert found.worst == 5
@@ -181,12 +182,12 @@ def test_millimetres_as_they_are_need_no_quantiser(tmp_path: Path, images: dict[
     video = tmp_path / "depth.mp4"
     encode(source.paths, video, fps=30, config=config, ffmpeg=newest.ffmpeg, ffprobe=newest.ffprobe)
     wanted = {"header": source.check(), "candidates": [newest]}
-    assert compare_episode(excerpt(video), 6, source, **wanted).differing == 0
+    assert compare_episode(excerpt(video, 0, 6), source, **wanted).differing == 0
     changed = np.array(Image.open(source.paths[3]))
     changed[10, 20:23] = changed[10, 20:23] // 2 + 7
     before = np.array(Image.open(source.paths[3])).astype(int)
     Image.fromarray(changed).save(source.paths[3])
-    found = compare_episode(excerpt(video), 6, source, **wanted)
+    found = compare_episode(excerpt(video, 0, 6), source, **wanted)
     assert found.differing == 3
     assert found.max_difference == np.abs(changed.astype(int) - before).max()
     assert found.worst == 3
@@ -199,17 +200,17 @@ def test_sides_that_are_not_alike_are_refused_by_name(tmp_path: Path, images: di
     source = files(tmp_path / "top", images[TOP][:5], ".png")
     small = files(tmp_path / "small", [as_png(pixels(image)[::2, ::2]) for image in images[TOP][:5]], ".png")
     depth = files(tmp_path / "depth", images[DEPTH][:5], ".tiff")
-    top, codes = excerpt(TOP_FILE), excerpt(DEPTH_FILE)
+    top, codes = excerpt(TOP_FILE, 0, 5), excerpt(DEPTH_FILE, 0, 5)
     with pytest.raises(SourceError, match=r"file-000.mp4: .* has 6 frames, its source has 5 images"):
-        compare_episode(top, 6, source, header=source.check())
+        compare_episode(excerpt(TOP_FILE, 0, 6), source, header=source.check())
     with pytest.raises(SourceError, match="frames are 320x240, those of its source are 160x120"):
-        compare_episode(top, 5, small, header=small.check())
+        compare_episode(top, small, header=small.check())
     with pytest.raises(SourceError, match=r"has 72 frames, but the episode's are 70 to 74"):
-        compare_episode(excerpt(TOP_FILE, 70), 5, source, header=source.check())
+        compare_episode(excerpt(TOP_FILE, 70, 5), source, header=source.check())
     with pytest.raises(SourceError, match="holds gray12le depth, its source is 160x120 8-bit PNG"):
-        compare_episode(codes, 5, small, header=small.check(), quantizer=CODES)
+        compare_episode(codes, small, header=small.check(), quantizer=CODES)
     with pytest.raises(SourceError, match="holds 12-bit depth codes, and how they were made is not known"):
-        compare_episode(codes, 5, depth, header=depth.check())
+        compare_episode(codes, depth, header=depth.check())
 
 
 def test_damage_on_either_side_is_an_error(
@@ -221,16 +222,16 @@ def test_damage_on_either_side_is_an_error(
     data[len(data) // 2] ^= 255
     source.paths[9].write_bytes(data)
     with pytest.raises(SourceError, match="frame-000009.png: the image is damaged: checksum"):
-        compare_episode(excerpt(TOP_FILE), 24, source, header=header)
+        compare_episode(excerpt(TOP_FILE, 0, 24), source, header=header)
     source.paths[9].write_bytes(as_png(pixels(images[TOP][9])[:-2]))
     with pytest.raises(SourceError, match="frame-000009.png: is a 320x238"):
-        compare_episode(excerpt(TOP_FILE), 24, source, header=header)
+        compare_episode(excerpt(TOP_FILE, 0, 24), source, header=header)
     source.paths[9].write_bytes(images[TOP][9])
     video = bytearray(TOP_FILE.read_bytes())
     video[40_000:44_000] = bytes(4000)
     (tmp_path / "bad.mp4").write_bytes(video)
     with pytest.raises(SourceError, match="bad.mp4: frames 0 to 23 cannot be compared.*one of the two"):
-        compare_episode(excerpt(tmp_path / "bad.mp4"), 24, source, header=header)
+        compare_episode(excerpt(tmp_path / "bad.mp4", 0, 24), source, header=header)
 
 
 def test_a_program_without_the_decoder_is_passed_over(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
@@ -239,10 +240,10 @@ def test_a_program_without_the_decoder_is_passed_over(tmp_path: Path, images: di
     source = files(tmp_path / "top", images[TOP][:5], ".png")
     wanted = {"header": source.check()}
     able = find_toolchain("system")
-    found = compare_episode(excerpt(TOP_FILE), 5, source, **wanted, candidates=[unable, able])
+    found = compare_episode(excerpt(TOP_FILE, 0, 5), source, **wanted, candidates=[unable, able])
     assert found.frames == 5
     with pytest.raises(ToolchainError, match="cannot be compared with its source here"):
-        compare_episode(excerpt(TOP_FILE), 5, source, **wanted, candidates=[unable])
+        compare_episode(excerpt(TOP_FILE, 0, 5), source, **wanted, candidates=[unable])
 
 
 def test_a_comparison_can_be_ended(
@@ -253,11 +254,10 @@ def test_a_comparison_can_be_ended(
     source = files(tmp_path / "top", images[TOP][:5], ".png")
     depth = files(tmp_path / "depth", images[DEPTH][:5], ".tiff")
     with pytest.raises(Cancelled):
-        compare_episode(excerpt(TOP_FILE), 5, source, header=source.check(), cancellation=cancellation)
+        compare_episode(excerpt(TOP_FILE, 0, 5), source, header=source.check(), cancellation=cancellation)
     with pytest.raises(Cancelled):
         compare_episode(
-            excerpt(DEPTH_FILE),
-            5,
+            excerpt(DEPTH_FILE, 0, 5),
             depth,
             header=depth.check(),
             quantizer=CODES,

@@ -1,0 +1,40 @@
+"""SHA-256 of every video file a dataset was written with: damage that no decoder notices is found by them.
+
+The file is what ``sha256sum`` writes and checks: ``sha256sum -c meta/videos.sha256`` in the dataset's folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+CHECKSUMS = "meta/videos.sha256"
+_BLOCK = 1 << 20
+_LINE = re.compile(r"([0-9a-f]{64})[ ][ *](.+)")
+
+
+def file_checksum(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_checksums(root: Path, checksums: Mapping[str, str]) -> None:
+    """Write a dataset's checksums: path in the dataset -> checksum."""
+    lines = [f"{checksum}  {place}\n" for place, checksum in sorted(checksums.items())]
+    (root / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def read_checksums(root: Path) -> dict[str, str]:
+    """Return what a dataset was written with: path in it -> checksum; empty where that is not known."""
+    try:
+        text = (root / CHECKSUMS).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return {}
+    found = (_LINE.fullmatch(line) for line in text.splitlines())
+    return {match[2]: match[1] for match in found if match}
