@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from ffenc.ffmpeg.probe import StreamInfo, probe
     from ffenc.frames.depth import DepthQuantizer, dequantize_depth, quantize_depth
-    from ffenc.frames.encode import encode
+    from ffenc.frames.encode_file import encode
     from ffenc.frames.reader import VideoReader
     from ffenc.frames.writer import VideoWriter
     from ffenc.version import VERSION as __version__
@@ -62,7 +62,7 @@ _HOME = {
     "probe": "ffenc.ffmpeg.probe",
     "dequantize_depth": "ffenc.frames.depth",
     "quantize_depth": "ffenc.frames.depth",
-    "encode": "ffenc.frames.encode",
+    "encode": "ffenc.frames.encode_file",
     "DepthQuantizer": "ffenc.frames.depth",
     "VideoReader": "ffenc.frames.reader",
     "VideoWriter": "ffenc.frames.writer",

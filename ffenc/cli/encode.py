@@ -20,20 +20,32 @@ from ffenc.cli.common import (
 
 
 @click.command("encode", cls=SettingsCommand)
-@click.argument("frames_dir", type=click.Path())
+@click.argument("source", metavar="FOLDER|VIDEO", type=click.Path())
 @click.argument("output", type=click.Path())
-@click.option("--fps", required=True, metavar="RATE", help="Frames a second: 30, 29.97 or 30000/1001.")
+@click.option(
+    "--fps",
+    metavar="RATE",
+    help="Frames a second: 30, 29.97 or 30000/1001; of a video, at which its frames are put [its own].",
+)
+@click.option("--start", type=float, metavar="SECONDS", help="Of a video, the first frame's time.")
+@click.option("--end", type=float, metavar="SECONDS", help="Of a video, the time before which it ends.")
 @click.option("--preset", metavar="NAME|FILE", help="Take the settings of a robot preset.")
 @click.option("--camera", metavar="NAME", help="With --preset: those of this camera.")
 @click.option("--encoder-threads", type=click.IntRange(1), help="Threads the encoder may use.")
-@click.option("--start-number", type=click.IntRange(0), help="Number of the first frame [default: 0 or 1].")
+@click.option(
+    "--start-number",
+    type=click.IntRange(0),
+    help="Of a folder, the number of the first frame [default: 0 or 1].",
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
 @json_option
 @program_options
 def command(
-    frames_dir: str,
+    source: str,
     output: str,
-    fps: str,
+    fps: str | None,
+    start: float | None,
+    end: float | None,
     preset: str | None,
     camera: str | None,
     encoder_threads: int | None,
@@ -44,7 +56,10 @@ def command(
     ffprobe: str | None,
     overrides: list[tuple[tuple[str, ...], Any]],
 ) -> None:
-    """Encode a folder of numbered frames into one MP4 file: PNG or JPEG, or depth (PNG of 16 bits, TIFF).
+    """Encode a folder of numbered frames, or a video, into one MP4 file.
+
+    Frames are PNG or JPEG, or depth (PNG of 16 bits, TIFF). A video is taken frame for frame, or those from
+    --start until before --end; its sound is left out.
 
     Frame i sits at exactly i / RATE. The file appears verified, or not at all.
 
@@ -53,34 +68,34 @@ def command(
       ffenc encode frames/ top.mp4 --fps 30
       ffenc encode frames/ top.mp4 --fps 30 --camera_encoder.vcodec=h264 --camera_encoder.crf=20
       ffenc encode depth/ depth.mp4 --fps 30 --depth_encoder.preset=ultrafast
+      ffenc encode long.mp4 part.mp4 --start 12.5 --end 20
     """
     from ffenc.config.preset import chosen_cameras, load_preset  # noqa: PLC0415 - keeps --help quick
     from ffenc.dataset.info_block import stream_fields  # noqa: PLC0415
-    from ffenc.frames.encode import encode  # noqa: PLC0415
-    from ffenc.frames.sources import ImageFiles, image_files  # noqa: PLC0415
+    from ffenc.frames.encode_file import plan_encode  # noqa: PLC0415
 
+    if fps is None and Path(source).is_dir():
+        raise click.UsageError("a folder of frames has no frame rate: say --fps RATE")
     robot = load_preset(preset, overrides)
     began = time.monotonic()
-    folder = Path(frames_dir)
-    images = image_files(folder, start_number=start_number).paths if folder.is_dir() else []
-    depth = bool(images) and ImageFiles(images[:1]).check().depth
-    config = robot.depth_encoder if depth else robot.camera_encoder
+    plan = plan_encode(
+        source,
+        output,
+        fps=fps,
+        start=start,
+        end=end,
+        start_number=start_number,
+        overwrite=overwrite,
+        ffmpeg=ffmpeg,
+        ffprobe=ffprobe,
+    )
+    config = robot.depth_encoder if plan.depth else robot.camera_encoder
     if camera is not None:
         [name] = chosen_cameras(list(robot.cameras), [camera])
         config = robot.cameras[name].encoder
-    with progress_bar("encoding", len(images)) as on_frames:
-        info = encode(
-            frames_dir,
-            output,
-            fps=fps,
-            config=config,
-            encoder_threads=thread_setting(overrides, encoder_threads) or robot.encoder_threads,
-            start_number=start_number,
-            overwrite=overwrite,
-            ffmpeg=ffmpeg,
-            ffprobe=ffprobe,
-            on_frames=on_frames,
-        )
+    threads = thread_setting(overrides, encoder_threads) or robot.encoder_threads
+    with progress_bar("encoding", plan.frames) as on_frames:
+        info = plan.run(config, encoder_threads=threads, on_frames=on_frames)
     seconds = time.monotonic() - began
     size = Path(output).stat().st_size
     if as_json:

@@ -32,10 +32,9 @@ from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import block_quantizer
-from ffenc.frames.prepare import prepare
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.statistics import Stats
-from ffenc.frames.transcode import depth_config, trial_format, trial_frames
+from ffenc.frames.transcode import depth_config, prepare_clip, trial_frames
 from ffenc.jobs.pool import share_cores
 
 Dataset = LeRobotV3 | LeRobotV21
@@ -415,11 +414,10 @@ def _encoding(
     threads: int | None,
 ) -> Encoding:
     """How the odd ones are encoded: with the settings of the usual ones, as far as their block tells."""
-    able, frames = list(candidates), list[bytes]()
+    able = list(candidates)
     for source in odd:
-        video = source.video(pattern.key, source.episodes[0])
-        clip = clip_of(video, merged.fps)
-        able, frames = trial_frames(clip, able)
+        clip = clip_of(source.video(pattern.key, source.episodes[0]), merged.fps)
+        able, _ = trial_frames(clip, able)
     stream = _stored(pattern)
     encoder = pattern.block.get("video.encoder")
     vcodec = encoder.get("vcodec") if isinstance(encoder, Mapping) else None
@@ -437,16 +435,7 @@ def _encoding(
         config = depth_config(DepthEncoderConfig(**settings), clip, quantizer)
     else:
         config = VideoEncoderConfig(**settings)
-    return prepare(
-        config,
-        frames,
-        width=stream.width,
-        height=stream.height,
-        fps=merged.fps,
-        frames=trial_format(config, clip),
-        encoder_threads=threads,
-        candidates=able,
-    )
+    return prepare_clip(clip, config, merged.fps, candidates=able, encoder_threads=threads)
 
 
 def merge_blocks(key: str, blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

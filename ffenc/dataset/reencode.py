@@ -34,7 +34,7 @@ from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import block_quantizer, read_json
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import EncodedFrame
-from ffenc.frames.transcode import Clip, depth_config, transcode, trial_format, trial_frames
+from ffenc.frames.transcode import Clip, depth_config, prepare_clip, transcode
 from ffenc.jobs.pool import share_cores
 
 DEFAULT_TASK = "unspecified"
@@ -209,16 +209,12 @@ class _Chooser:
         info = clip.info
         same = json.dumps([repr(config), info.width, info.height, info.codec, info.pix_fmt])
         if same not in self._prepared:
-            able, frames = trial_frames(clip, self._candidates)
-            self._prepared[same] = prepare(
+            self._prepared[same] = prepare_clip(
+                clip,
                 config,
-                frames,
-                width=info.width,
-                height=info.height,
-                fps=self.source.fps,
-                frames=trial_format(config, clip),
+                self.source.fps,
+                candidates=self._candidates,
                 encoder_threads=self._threads,
-                candidates=able,
                 absent=self._absent,
             )
         return self._prepared[same]

@@ -1,4 +1,4 @@
-"""Encode frames into one verified file."""
+"""Encode images, and what every encoding does: publish its file verified, or not at all."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from fractions import Fraction
 from itertools import islice, zip_longest
 from pathlib import Path
 
 from ffenc.compiler.command import FrameFormat, raw_format
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
-from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, DestinationError, FfmpegError, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Buffer, Cancellation, Log, run_fed
-from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics, depth_pieces
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader, find_fault, read_header, whole_image
-from ffenc.frames.prepare import prepare
-from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles, image_files
+from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.frames.statistics import RgbHistogram
 from ffenc.frames.transcode import Clip, clip_checksums
 
@@ -226,70 +222,6 @@ def _decode_fault(encoding: Encoding, frames: Sequence[EncodedFrame]) -> str | N
     except FfmpegError as error:
         return error.stderr[0] if error.stderr else str(error)
     return None
-
-
-def encode(
-    source: str | Path | Sequence[str | Path],
-    output: str | Path,
-    *,
-    fps: int | float | str | Fraction,
-    config: VideoEncoderConfig | None = None,
-    encoder_threads: int | None = None,
-    start_number: int | None = None,
-    overwrite: bool = False,
-    ffmpeg: str | None = None,
-    ffprobe: str | None = None,
-    on_frames: Callable[[int], None] | None = None,
-) -> StreamInfo:
-    """Encode a folder of frames into one MP4 file. The file appears verified, or not at all.
-
-    Args:
-        source: a folder of numbered images, or their paths in order: PNG or JPEG, or for depth PNG of 16 bits
-            or TIFF; there integers are millimetres and floats are metres.
-        output: the file to write, ending in ``.mp4``.
-        fps: frames a second; frame i will sit at exactly i / fps.
-        config: encoder settings; by default :class:`VideoEncoderConfig`'s, or for depth
-            :class:`DepthEncoderConfig`'s.
-        encoder_threads: threads the encoder may use, 1 or more; None: a sane share of the cores.
-        start_number: the number of a folder's first frame; by default 0 or 1.
-        overwrite: replace ``output`` if it exists.
-        ffmpeg, ffprobe: programs to use instead of those found.
-        on_frames: called now and then with the number of frames encoded so far.
-
-    Returns:
-        the finished stream's fields, read back from the file.
-
-    Raises:
-        SourceError: a frame is missing, damaged or unlike the others.
-        ConfigError: settings that cannot be encoded.
-        DestinationError: ``output`` exists or cannot be written.
-        ToolchainError: no FFmpeg here can do it.
-        FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
-    """
-    target = checked_output(output, overwrite=overwrite)
-    if isinstance(source, str | Path):
-        folder = Path(source)
-        if not folder.is_dir():
-            raise SourceError(f"{folder} is not a folder of frames")
-        images = image_files(folder, start_number=start_number)
-    else:
-        images = ImageFiles([Path(path) for path in source])
-    header = images.check()
-    settings = config or (DepthEncoderConfig() if header.depth else VideoEncoderConfig())
-    encoding = prepare(
-        settings,
-        first_frames(images, header, settings, 2),
-        width=header.width,
-        height=header.height,
-        fps=parse_fps(fps),
-        frames=frame_format(header, settings),
-        encoder_threads=encoder_threads,
-        candidates=toolchains(ffmpeg, ffprobe),
-    )
-    depth = DepthSamples(encoding.config) if encoding.depth else None
-    with published(target) as temporary:
-        encode_frames(encoding, images, header, temporary, depth=depth, on_frames=on_frames)
-        return verify_encoded(encoding, temporary, len(images), depth.sent if depth else None)
 
 
 def checked_output(output: str | Path, *, overwrite: bool) -> Path:

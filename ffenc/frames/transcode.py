@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -11,7 +12,6 @@ from fractions import Fraction
 from pathlib import Path
 
 from ffenc.compiler.command import (
-    FrameFormat,
     VideoInput,
     compile_decode,
     compile_frame_checksums,
@@ -27,11 +27,16 @@ from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.excerpt import FrameIndex
+from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.reader import DEPTH_FORMATS, TOLERANCE, VideoReader
 from ffenc.frames.statistics import RgbHistogram
 
 _TRIAL_FRAMES = 2
-_DECODING = re.compile(r"\[(vist#|dec:|h264|hevc|libdav1d|av1|libaom-av1|ffv1)")
+_AROUND = 100  # frames
+# Words of the program's reading side; NULL is a codec's parser.
+_DECODING = re.compile(
+    r"\[(vist#|in#|dec:|NULL|mov,mp4|matroska|h264|hevc|libdav1d|av1|libaom-av1|ffv1)|corrupt input"
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,12 @@ class Clip:
     def depth(self) -> bool:
         """Whether it holds depth."""
         return self.info.pix_fmt in DEPTH_FORMATS
+
+    def seconds(self) -> list[Fraction]:
+        """The frames' times in the file, in seconds."""
+        assert self.info.times is not None
+        times = self.info.times[self.first : self.first + self.frames]
+        return [ticks * self.info.time_base for ticks in times]
 
     def part(self, first: int, frames: int) -> Clip:
         """Some of its frames, ``first`` counted from its own first."""
@@ -91,16 +102,30 @@ def check_spacing(clip: Clip, fps: Fraction, where: str, *, start: float | None 
     Raises:
         SourceError: a frame is elsewhere; the text names it.
     """
-    assert clip.info.times is not None
-    times = clip.info.times[clip.first : clip.first + clip.frames]
-    base = float(times[0] * clip.info.time_base) if start is None else start
-    for number, ticks in enumerate(times):
-        found, expected = float(ticks * clip.info.time_base), base + float(number / fps)
-        if abs(found - expected) > TOLERANCE:
-            raise SourceError(
-                f"{where}: frame {number} is at {found:.6f} s of {clip.path}, expected at {expected:.6f} s "
-                f"({float(fps):g} fps): a frame is missing or doubled"
-            )
+    times = clip.seconds()
+    base = times[0] if start is None else Fraction(start)
+    number = off_grid(times, fps, base)
+    if number is not None:
+        raise SourceError(
+            f"{where}: frame {number} is at {float(times[number]):.6f} s of {clip.path}, expected at "
+            f"{float(base + number / fps):.6f} s ({float(fps):g} fps): a frame is missing or doubled"
+        )
+
+
+def off_grid(times: Sequence[Fraction], fps: Fraction, base: Fraction) -> int | None:
+    """Return the number of the first frame that is not at base + i / fps; None: all are.
+
+    They may be off by what LeRobot's reader allows.
+
+    Args:
+        times: of the frames, in seconds.
+        fps: frames a second.
+        base: where the first should be, in seconds.
+    """
+    first, ticks, scale = float(base), fps.denominator, fps.numerator
+    return next(
+        (i for i, time in enumerate(times) if abs(float(time) - first - i * ticks / scale) > TOLERANCE), None
+    )
 
 
 def depth_config(
@@ -163,14 +188,39 @@ def trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Tool
         size = clip.info.width * clip.info.height * (2 if clip.depth else 3)
         frames = frames or [bytes(shown[at : at + size]) for at in range(0, len(shown), size)]
     if not able:
+        for toolchain in candidates:
+            with contextlib.suppress(ToolchainError):  # it lacks the decoder
+                _read_through(clip.part(0, min(_TRIAL_FRAMES, clip.frames)), toolchain)
         told = "\n".join(faults)
         raise ToolchainError(f"{clip.path}: cannot be decoded here:\n{told}\n{HOW_TO_GET}")
     return able, frames
 
 
-def trial_format(config: VideoEncoderConfig, clip: Clip) -> FrameFormat:
-    """Return the form of :func:`trial_frames`."""
-    return raw_format(config) if clip.depth else "rgb24"
+def prepare_clip(
+    clip: Clip,
+    config: VideoEncoderConfig,
+    fps: Fraction,
+    *,
+    candidates: Sequence[Toolchain],
+    encoder_threads: int | None = None,
+    absent: Absent | None = None,
+) -> Encoding:
+    """Choose the programs and the encoder for a clip: they have to decode it too.
+
+    Arguments and errors as for :func:`ffenc.frames.prepare.prepare` and :func:`trial_frames`.
+    """
+    able, frames = trial_frames(clip, candidates)
+    return prepare(
+        config,
+        frames,
+        width=clip.info.width,
+        height=clip.info.height,
+        fps=fps,
+        frames=raw_format(config) if clip.depth else "rgb24",
+        encoder_threads=encoder_threads,
+        candidates=able,
+        absent=absent,
+    )
 
 
 def transcode(
@@ -199,11 +249,28 @@ def transcode(
         run_fed(command, [], on_frames=on_frames, cancellation=cancellation)
     except FfmpegError as error:
         if error.returncode >= 0 and _DECODING.search(str(error)):
-            # Which frame, FFmpeg does not say; the reader finds out.
-            with VideoReader(clip.path, depth=False if clip.depth else None) as reader:
-                for _ in reader.each(range(clip.first, clip.first + clip.frames)):
-                    pass
+            _read_through(clip, encoding.toolchain)
         raise
+
+
+def _read_through(clip: Clip, toolchain: Toolchain) -> None:
+    """Find out which frame is damaged: FFmpeg does not say it, the reader does.
+
+    Also of those around the clip: FFmpeg enters before it, and reads ahead.
+
+    Raises:
+        SourceError: one is; the text names it.
+        ToolchainError: the program does not have the decoder.
+    """
+    with VideoReader(
+        clip.path,
+        depth=False if clip.depth else None,
+        ffmpeg=toolchain.ffmpeg,
+        ffprobe=toolchain.ffprobe,
+    ) as reader:
+        around = slice(max(0, clip.first - _AROUND), clip.first + clip.frames + _AROUND)
+        for _ in reader.each(around):
+            pass
 
 
 def clip_checksums(

@@ -24,7 +24,7 @@ from ffenc import (
     probe,
 )
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.frames.encode import prepare
+from ffenc.frames.prepare import prepare
 from ffenc.frames.verify import verify_video
 from tests.conftest import TOP, decode, everything_in, pixels, psnr, system_program
 

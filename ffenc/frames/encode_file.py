@@ -1,0 +1,286 @@
+"""Encode a folder of frames, or a video file's frames, into one file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.framerate import parse_fps
+from ffenc.errors import ConfigError, DestinationError, FfencWarning, SourceError
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.depth_images import DepthSamples
+from ffenc.frames.encode import (
+    checked_output,
+    encode_frames,
+    first_frames,
+    frame_format,
+    published,
+    verify_encoded,
+)
+from ffenc.frames.encoding import Encoding
+from ffenc.frames.images import ImageHeader
+from ffenc.frames.info_json import stored_quantizer
+from ffenc.frames.prepare import prepare
+from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
+from ffenc.frames.transcode import Clip, clip_checksums, depth_config, prepare_clip, transcode
+from ffenc.frames.trim import frame_rate, trimmed
+
+_Rate = int | float | str | Fraction
+_OnFrames = Callable[[int], None] | None
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Image files, as what is encoded."""
+
+    files: ImageFiles
+    header: ImageHeader
+    fps: Fraction
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def depth(self) -> bool:
+        return self.header.depth
+
+    def prepare(
+        self, config: VideoEncoderConfig | None, threads: int | None, candidates: Sequence[Toolchain]
+    ) -> Encoding:
+        settings = config or (DepthEncoderConfig() if self.depth else VideoEncoderConfig())
+        return prepare(
+            settings,
+            first_frames(self.files, self.header, settings, 2),
+            width=self.header.width,
+            height=self.header.height,
+            fps=self.fps,
+            frames=frame_format(self.header, settings),
+            encoder_threads=threads,
+            candidates=candidates,
+        )
+
+    def write(self, encoding: Encoding, output: Path, on_frames: _OnFrames) -> StreamInfo:
+        depth = DepthSamples(encoding.config) if encoding.depth else None
+        encode_frames(encoding, self.files, self.header, output, depth=depth, on_frames=on_frames)
+        return verify_encoded(encoding, output, len(self), depth.sent if depth else None)
+
+
+@dataclass(frozen=True)
+class _Video:
+    """Frames of a video file, as what is encoded."""
+
+    clip: Clip
+    fps: Fraction
+
+    def __len__(self) -> int:
+        return len(self.clip)
+
+    @property
+    def depth(self) -> bool:
+        return self.clip.depth
+
+    def prepare(
+        self, config: VideoEncoderConfig | None, threads: int | None, candidates: Sequence[Toolchain]
+    ) -> Encoding:
+        settings = self._depth_settings(config) if self.depth else config or VideoEncoderConfig()
+        if isinstance(settings, DepthEncoderConfig) and not self.depth:
+            raise ConfigError(
+                f"{self.clip.path} holds {self.clip.info.pix_fmt}, which is no depth: the settings "
+                "have to be a camera's of colours (VideoEncoderConfig)"
+            )
+        return prepare_clip(self.clip, settings, self.fps, candidates=candidates, encoder_threads=threads)
+
+    def _depth_settings(self, config: VideoEncoderConfig | None) -> DepthEncoderConfig:
+        """The settings with the quantiser that the depth has; codes are kept, so it changes no sample."""
+        if config is None and self.clip.info.pix_fmt == "gray16le":
+            config = DepthEncoderConfig(vcodec="ffv1", pix_fmt="gray16le")
+        config = config or DepthEncoderConfig()
+        known = stored_quantizer(self.clip.path) if self.clip.info.pix_fmt == "gray12le" else None
+        settings = depth_config(config, self.clip, known)
+        for name in DEPTH_FIELDS:
+            asked, used = getattr(config, name), getattr(settings, name)
+            if asked not in (used, type(config).model_fields[name].default):
+                warnings.warn(
+                    f"{self.clip.path}: {name}={asked} has no effect, its depth is quantised with "
+                    f"{name}={used}, and codes are kept as they are",
+                    FfencWarning,
+                    stacklevel=2,
+                )
+        return settings
+
+    def write(self, encoding: Encoding, output: Path, on_frames: _OnFrames) -> StreamInfo:
+        def sent(first: int, count: int) -> Sequence[int]:
+            return clip_checksums(self.clip, first, count, encoding.toolchain)
+
+        transcode(encoding, self.clip, output, on_frames=on_frames)
+        return verify_encoded(encoding, output, len(self), sent if self.depth else None)
+
+
+@dataclass(frozen=True)
+class EncodePlan:
+    """What will be encoded, and where to; everything that can be checked without decoding has been.
+
+    Attributes:
+        target: the file to write.
+        candidates: programs, in the order they are tried.
+        source: the frames.
+    """
+
+    target: Path
+    candidates: tuple[Toolchain, ...]
+    source: _Images | _Video
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        return len(self.source)
+
+    @property
+    def depth(self) -> bool:
+        """Whether they are depth."""
+        return self.source.depth
+
+    def run(
+        self,
+        config: VideoEncoderConfig | None = None,
+        *,
+        encoder_threads: int | None = None,
+        on_frames: _OnFrames = None,
+    ) -> StreamInfo:
+        """Encode, verify, publish; see :func:`encode`."""
+        encoding = self.source.prepare(config, encoder_threads, self.candidates)
+        with published(self.target) as temporary:
+            return self.source.write(encoding, temporary, on_frames)
+
+
+def plan_encode(
+    source: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    fps: _Rate | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    start_number: int | None = None,
+    overwrite: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+) -> EncodePlan:
+    """Look at the frames and the destination of :func:`encode`, whose arguments these are."""
+    target = Path(output)
+    if isinstance(source, str | Path) and Path(source).is_file():
+        path = Path(source)
+        if target.exists() and target.samefile(path):
+            raise DestinationError(f"{target} is the video that is read; name another file to write")
+        target = checked_output(output, overwrite=overwrite)
+        candidates = tuple(toolchains(ffmpeg, ffprobe))
+        video = _video(path, fps, start, end, start_number, candidates[0].ffprobe)
+        return EncodePlan(target, candidates, video)
+    target = checked_output(output, overwrite=overwrite)
+    if start is not None or end is not None:
+        raise ConfigError("--start and --end are for a video file; of images, name those that are wanted")
+    images = _images(source, fps, start_number)
+    return EncodePlan(target, tuple(toolchains(ffmpeg, ffprobe)), images)
+
+
+def _images(
+    source: str | Path | Sequence[str | Path], fps: _Rate | None, start_number: int | None
+) -> _Images:
+    if isinstance(source, str | Path):
+        folder = Path(source)
+        if not folder.is_dir():
+            raise SourceError(f"{folder} is not a folder of frames, nor a video file")
+        files = image_files(folder, start_number=start_number)
+    else:
+        files = ImageFiles([Path(path) for path in source])
+    header = files.check()
+    if fps is None:
+        raise ConfigError("images have no frame rate: say --fps (30, 29.97 or 30000/1001)")
+    return _Images(files, header, parse_fps(fps))
+
+
+def _video(
+    path: Path,
+    fps: _Rate | None,
+    start: float | None,
+    end: float | None,
+    start_number: int | None,
+    ffprobe: str,
+) -> _Video:
+    if start_number is not None:
+        raise ConfigError("--start-number is for a folder of images; of a video, say --start in seconds")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise SourceError(f"{path} is one image; name a folder of frames, or a video file")
+    rate = None if fps is None else parse_fps(fps)
+    clip = trimmed(path, start=start, end=end, ffprobe=ffprobe)
+    video = _Video(clip, frame_rate(clip) if rate is None else rate)
+    if clip.info.audio is not None:
+        warnings.warn(f"{path}: its sound is left out", FfencWarning, stacklevel=4)
+    return video
+
+
+def encode(
+    source: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    fps: _Rate | None = None,
+    config: VideoEncoderConfig | None = None,
+    encoder_threads: int | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    start_number: int | None = None,
+    overwrite: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+    on_frames: Callable[[int], None] | None = None,
+) -> StreamInfo:
+    """Encode a folder of frames, or a video, into one MP4 file. The file appears verified, or not at all.
+
+    A video is decoded and encoded inside one ffmpeg, each of its frames once and in order. Depth codes are
+    kept bit for bit; sound is left out.
+
+    Args:
+        source: a folder of numbered images, or their paths in order: PNG or JPEG, or for depth PNG of 16 bits
+            or TIFF; there integers are millimetres and floats are metres. Or a video file.
+        output: the file to write, ending in ``.mp4``; not the source.
+        fps: frames a second; frame i will sit at exactly i / fps. None, for a video: its own, if its frames
+            are evenly spaced to 0.1 ms; with a rate they are put one after another whatever their times were.
+        config: encoder settings; by default :class:`VideoEncoderConfig`'s, or for depth
+            :class:`DepthEncoderConfig`'s.
+        encoder_threads: threads the encoder may use, 1 or more; None: a sane share of the cores.
+        start, end: of a video, take the frames whose times are in ``[start, end)``, in seconds, 0 or more;
+            they begin at 0 in the result. None: from its first frame, to its last.
+        start_number: the number of a folder's first frame; by default 0 or 1.
+        overwrite: replace ``output`` if it exists.
+        ffmpeg, ffprobe: programs to use instead of those found.
+        on_frames: called now and then with the number of frames encoded so far.
+
+    Returns:
+        the finished stream's fields, read back from the file.
+
+    Raises:
+        SourceError: a frame is missing, damaged or unlike the others, or not where the frame rate puts it.
+        ConfigError: settings that cannot be encoded, no ``fps`` for images, or no frames in ``[start, end)``.
+        DestinationError: ``output`` exists, is the source, or cannot be written.
+        ToolchainError: no FFmpeg here can do it.
+        FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
+
+    Warns:
+        FfencWarning: for sound that is left out, and for each setting that has no effect.
+    """
+    plan = plan_encode(
+        source,
+        output,
+        fps=fps,
+        start=start,
+        end=end,
+        start_number=start_number,
+        overwrite=overwrite,
+        ffmpeg=ffmpeg,
+        ffprobe=ffprobe,
+    )
+    return plan.run(config, encoder_threads=encoder_threads, on_frames=on_frames)

@@ -1,0 +1,131 @@
+"""Which frames of a video file are meant, and how many a second they are."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+from ffenc.config.framerate import parse_fps
+from ffenc.errors import ConfigError, SourceError
+from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.frames.transcode import Clip, off_grid
+
+_ROUNDING = Fraction(1, 1_000_000)  # seconds; a time that is so near to a frame's is meant to be it
+_SAY_FPS = "Say --fps RATE to put the frames one after another, whatever their times are, at i / RATE"
+
+
+def trimmed(
+    path: Path, *, start: float | None = None, end: float | None = None, ffprobe: str | None = None
+) -> Clip:
+    """Return the frames of a file whose times are in ``[start, end)``.
+
+    Args:
+        path: the file.
+        start, end: seconds in the file, as its frames have them; None: from its first, to its last. What lies
+            within a microsecond of a frame's time is that time.
+        ffprobe: the program.
+
+    Raises:
+        ConfigError: not times, or no frames are between them.
+        SourceError: not a video, or one that is cut short.
+    """
+    since, until = _seconds("start", start), _seconds("end", end)
+    if since is not None and until is not None and since >= until:
+        raise ConfigError(f"--start {start} is not before --end {end}")
+    info = probe(path, times=True, ffprobe=ffprobe)
+    if not info.times:
+        raise SourceError(f"{path} has no frames")
+    if missing := _missing_bytes(path):
+        # The frames behind the cut are not in FFmpeg's list, so nothing else would tell.
+        raise SourceError(f"{path} is cut short: its last {missing} bytes are missing; restore the file")
+    return _between(Clip(path, info, 0, info.frames), since, until)
+
+
+def _between(whole: Clip, since: Fraction | None, until: Fraction | None) -> Clip:
+    times = whole.seconds()
+    after = times[-1] + _usual_step(whole.info)
+    there = f"{whole.path} has frames from {float(times[0]):.6f} s to {float(after):.6f} s"
+    for name, time in (("start", since), ("end", until)):
+        if time is not None and time > after + _ROUNDING:
+            raise ConfigError(f"--{name} {float(time):g} is outside the video: {there}")
+    first = 0 if since is None else bisect_left(times, since - _ROUNDING)
+    last = len(times) if until is None else bisect_left(times, until - _ROUNDING)
+    if first >= last:
+        behind = "" if until is None else f" and before {float(until):g} s"
+        raise ConfigError(f"there is no frame at {float(since or 0):g} s or later{behind}: {there}")
+    return whole.part(first, last - first)
+
+
+def _seconds(name: str, value: float | None) -> Fraction | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | Fraction) or not math.isfinite(value):
+        raise ConfigError(f"--{name} {value!r} is not a time in seconds")
+    if value < 0:
+        raise ConfigError(f"--{name} {value} is before the file's start; times are 0 or more")
+    return Fraction(value)
+
+
+def frame_rate(clip: Clip) -> Fraction:
+    """Return how many frames a second a file has, once the clip's have been found to be evenly spaced.
+
+    Raises:
+        SourceError: they are not; the text names the first that is elsewhere.
+    """
+    fps = _own_rate(clip.info)
+    times = clip.seconds()
+    number = off_grid(times, fps, times[0])
+    if number is not None:
+        raise SourceError(
+            f"{clip.path}: frame {clip.first + number} is at {float(times[number]):.6f} s, expected at "
+            f"{float(times[0] + number / fps):.6f} s ({float(fps):g} fps): the frames are not evenly spaced; "
+            f"the rate is variable, or a frame was dropped. {_SAY_FPS}"
+        )
+    return fps
+
+
+def _own_rate(info: StreamInfo) -> Fraction:
+    """The average where it is everywhere true, else the rate at which most frames follow each other.
+
+    One dropped frame, or a last one that is shown longer, changes the average.
+    """
+    assert info.times is not None
+    times = [ticks * info.time_base for ticks in info.times]
+    if info.fps:
+        average = parse_fps(info.fps)
+        if off_grid(times, average, times[0]) is None:
+            return average
+    step = _usual_step(info)
+    if not step:
+        raise SourceError(f"the file does not say how many frames a second it has. {_SAY_FPS}")
+    return parse_fps(1 / step)
+
+
+def _usual_step(info: StreamInfo) -> Fraction:
+    """Seconds from one frame to the next, mostly; 0 where that is not known."""
+    assert info.times is not None
+    steps = sorted(b - a for a, b in pairwise(info.times))
+    if steps:
+        return steps[len(steps) // 2] * info.time_base
+    return 1 / info.fps if info.fps else Fraction(0)
+
+
+def _missing_bytes(path: Path) -> int:
+    """How many bytes an MP4 file lacks of what its boxes say it has; 0 for other files."""
+    size, at = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while at < size:
+            file.seek(at)
+            header = file.read(16)
+            length = int.from_bytes(header[:4], "big")
+            if at == 0 and header[4:8] != b"ftyp":
+                return 0
+            if length == 1:  # the length follows, in 64 bits
+                length = int.from_bytes(header[8:16], "big")
+            if length < 8:  # 0: until the file's end; else not a box
+                return 0
+            at += length
+    return at - size
