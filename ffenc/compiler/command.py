@@ -194,6 +194,10 @@ def compile_command(
         conversion = video.conversion or {}
         rate_options["enc_time_base"] = f"{rate.denominator}:{rate.numerator}"
         rate_options["frames:v"] = video.excerpt.frames
+        # The last frame would keep the duration it had in the file, which changes the average rate. It gets
+        # that of the packet before, because builds differ in the time base they count in here.
+        first = "1" if rate.denominator == 1 else "DURATION"
+        rate_options["bsf:v"] = f"setts=pts=PTS:dts=DTS:duration=if(N\\,DTS-PREV_INDTS\\,{first})"
     samples = None
     if tap is not None:
         split = source.filter_multi_output("split")
@@ -486,6 +490,9 @@ def _convert(
     if not is_depth(frames):
         # Where matrix, range and format are the source's own, this changes nothing.
         scaled = {**(conversion or {}), **({} if fmt.rgb else _RGB_TO_YUV)}
+        if conversion and not fmt.rgb:
+            # From one matrix to another, FFmpeg would make all darker by up to three levels.
+            scaled["flags"] = "bicubic+accurate_rnd+full_chroma_int"
         source = source.filter("scale", **scaled) if scaled else source
     video = source.filter("format", _memory_format(codec, config))
     if fmt.rgb:

@@ -73,14 +73,21 @@ class Clip:
         """Some of its frames, ``first`` counted from its own first."""
         return Clip(self.path, self.info, self.first + first, frames)
 
-    def input(self) -> VideoInput:
+    def inputs(self) -> list[VideoInput]:
+        """The frames as FFmpeg is asked for them, in the order to try.
+
+        Entering a file may fail where key frames only say that they are: then it is read from its start.
+        """
+        return [self.input(), *([self.input(from_start=True)] if self.input().excerpt.seek else [])]
+
+    def input(self, *, from_start: bool = False) -> VideoInput:
         """The frames as FFmpeg is asked for them."""
         index = FrameIndex(self.info)
         chosen = range(self.first, self.first + self.frames)
         conversion = None
         if not self.depth:
             conversion = rgb_conversion(self.info.pix_fmt, self.info.color_space, self.info.color_range)
-        entry = index.entry(self.first, early=True)
+        entry = None if from_start else index.entry(self.first, early=True)
         return VideoInput(str(self.path), index.excerpt(chosen, entry), conversion)
 
     def fingerprint(self) -> str:
@@ -112,19 +119,20 @@ def check_spacing(clip: Clip, fps: Fraction, where: str, *, start: float | None 
         )
 
 
-def off_grid(times: Sequence[Fraction], fps: Fraction, base: Fraction) -> int | None:
+def off_grid(
+    times: Sequence[Fraction], fps: Fraction, base: Fraction, tolerance: float = TOLERANCE
+) -> int | None:
     """Return the number of the first frame that is not at base + i / fps; None: all are.
-
-    They may be off by what LeRobot's reader allows.
 
     Args:
         times: of the frames, in seconds.
         fps: frames a second.
         base: where the first should be, in seconds.
+        tolerance: how far off a frame may be, in seconds; by default what LeRobot's reader allows.
     """
     first, ticks, scale = float(base), fps.denominator, fps.numerator
     return next(
-        (i for i, time in enumerate(times) if abs(float(time) - first - i * ticks / scale) > TOLERANCE), None
+        (i for i, time in enumerate(times) if abs(float(time) - first - i * ticks / scale) > tolerance), None
     )
 
 
@@ -169,24 +177,15 @@ def trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Tool
     able: list[Toolchain] = []
     frames: list[bytes] = []
     faults: list[str] = []
-    wanted = clip.part(0, min(_TRIAL_FRAMES, clip.frames)).input()
     for toolchain in candidates:
-        shown = bytearray()
-        command = compile_decode(
-            wanted.path,
-            pix_fmt=clip.info.pix_fmt if clip.depth else "rgb24",
-            conversion=wanted.conversion,
-            excerpt=wanted.excerpt,
-            program=toolchain.ffmpeg,
-        )
         try:
-            run_fed(command, [], on_output=shown.extend)
+            shown = _shown(clip.part(0, min(_TRIAL_FRAMES, clip.frames)), toolchain)
         except FfmpegError as error:
             faults.append(f"  {toolchain}: {error.cause}")
             continue
         able.append(toolchain)
         size = clip.info.width * clip.info.height * (2 if clip.depth else 3)
-        frames = frames or [bytes(shown[at : at + size]) for at in range(0, len(shown), size)]
+        frames = frames or [shown[at : at + size] for at in range(0, len(shown), size)]
     if not able:
         for toolchain in candidates:
             with contextlib.suppress(ToolchainError):  # it lacks the decoder
@@ -194,6 +193,37 @@ def trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Tool
         told = "\n".join(faults)
         raise ToolchainError(f"{clip.path}: cannot be decoded here:\n{told}\n{HOW_TO_GET}")
     return able, frames
+
+
+def _shown(clip: Clip, toolchain: Toolchain) -> bytes:
+    """Decode a clip: rgb24, or depth's own format."""
+    return _output(
+        clip,
+        lambda wanted: compile_decode(
+            wanted.path,
+            pix_fmt=clip.info.pix_fmt if clip.depth else "rgb24",
+            conversion=wanted.conversion,
+            excerpt=wanted.excerpt,
+            program=toolchain.ffmpeg,
+        ),
+    )
+
+
+def _output(
+    clip: Clip, compiled: Callable[[VideoInput], list[str]], cancellation: Cancellation | None = None
+) -> bytes:
+    """What a program writes of a clip's frames, for the first of its inputs that it can read."""
+    *first, last = clip.inputs()
+    for wanted in (*first, last):
+        output = bytearray()
+        try:
+            run_fed(compiled(wanted), [], on_output=output.extend, cancellation=cancellation)
+        except FfmpegError as error:
+            if error.killed or wanted is last:
+                raise
+        else:
+            break
+    return bytes(output)
 
 
 def prepare_clip(
@@ -244,13 +274,18 @@ def transcode(
         SourceError: a frame is damaged; the text names it.
         FfmpegError: the encode failed for another reason.
     """
-    command = encoding.command(output, video=clip.input())
-    try:
-        run_fed(command, [], on_frames=on_frames, cancellation=cancellation)
-    except FfmpegError as error:
-        if error.returncode >= 0 and _DECODING.search(str(error)):
-            _read_through(clip, encoding.toolchain)
-        raise
+    *first, last = clip.inputs()
+    for wanted in (*first, last):
+        command = encoding.command(output, video=wanted)
+        try:
+            run_fed(command, [], on_frames=on_frames, cancellation=cancellation)
+            return
+        except FfmpegError as error:
+            if error.returncode < 0 or not _DECODING.search(str(error)):
+                raise
+            if wanted is last:
+                _read_through(clip, encoding.toolchain)
+                raise
 
 
 def _read_through(clip: Clip, toolchain: Toolchain) -> None:
@@ -286,12 +321,13 @@ def clip_checksums(
         cancellation: who may end it.
     """
     count = min(count, clip.frames - first)
-    wanted = clip.part(first, count).input()
-    listed = bytearray()
-    command = compile_frame_checksums(
-        wanted.path, pix_fmt=clip.info.pix_fmt, excerpt=wanted.excerpt, program=toolchain.ffmpeg
+    listed = _output(
+        clip.part(first, count),
+        lambda wanted: compile_frame_checksums(
+            wanted.path, pix_fmt=clip.info.pix_fmt, excerpt=wanted.excerpt, program=toolchain.ffmpeg
+        ),
+        cancellation,
     )
-    run_fed(command, [], on_output=listed.extend, cancellation=cancellation)
     lines = (line for line in listed.decode("ascii", "replace").splitlines() if not line.startswith("#"))
     return [int(line.rpartition(",")[2].strip(), 16) for line in lines]
 

@@ -88,20 +88,26 @@ def frame_rate(clip: Clip) -> Fraction:
 
 
 def _own_rate(info: StreamInfo) -> Fraction:
-    """The average where it is everywhere true, else the rate at which most frames follow each other.
+    """The average where it is the frames' rate to the tick, else a usual rate that more of them keep to.
 
-    One dropped frame, or a last one that is shown longer, changes the average.
+    A dropped frame, a last one that is shown longer, or jitter changes the average.
     """
     assert info.times is not None
     times = [ticks * info.time_base for ticks in info.times]
-    if info.fps:
-        average = parse_fps(info.fps)
-        if off_grid(times, average, times[0]) is None:
-            return average
+    average = parse_fps(info.fps) if info.fps else None
+    if average is not None and off_grid(times, average, times[0], float(info.time_base)) is None:
+        return average
     step = _usual_step(info)
     if not step:
         raise SourceError(f"the file does not say how many frames a second it has. {_SAY_FPS}")
-    return parse_fps(1 / step)
+    whole = round(average or 1 / step)
+    rates = [rate for rate in (Fraction(whole), Fraction(whole * 1000, 1001), parse_fps(1 / step)) if rate]
+
+    def kept(rate: Fraction) -> int:
+        number = off_grid(times, rate, times[0])
+        return len(times) if number is None else number
+
+    return max(rates, key=kept)
 
 
 def _usual_step(info: StreamInfo) -> Fraction:

@@ -13,7 +13,7 @@ from ffenc.cli.main import main
 from ffenc.compiler.golden import golden_text, preset_commands
 from ffenc.config.preset import load_preset, preset_names
 from ffenc.version import VERSION
-from tests.conftest import TOP, decode, everything_in, pixels, psnr, system_program
+from tests.conftest import FIXTURES, TOP, decode, everything_in, pixels, psnr, system_program
 
 COMMANDS = ["reencode", "merge", "encode", "decode", "compile", "info", "verify", "probe", "doctor"]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -327,7 +327,7 @@ def test_golden_in_a_folder_that_cannot_be_made_is_refused(ffenc, robot, tmp_pat
         ("compile so101 --cameras.frnt.encoder.crf=3", 1, ["frnt"]),
         ("compile so101 --dataset.fps=abc", 1, ["fps: 'abc' is not a frame rate"]),
         ("compile so101 --camera_encoder.vcodec=h264_v4l2m2m", 1, ["has no quality option", "b:v"]),
-        ("encode", 2, ["FRAMES_DIR"]),
+        ("encode", 2, ["FOLDER|VIDEO"]),
         ("encode . out.mp4", 2, ["--fps"]),
         ("encode nowhere out.mp4 --fps 30", 1, ["nowhere is not a folder"]),
         ("encode . out.mp4 --fps 30", 1, ["holds no PNG, JPEG or TIFF images"]),
@@ -564,3 +564,53 @@ def test_encode_with_a_program_that_is_not_there_is_refused(ffenc, tmp_path, pic
     monkeypatch.setenv("FFENC_FFMPEG", "/nowhere/ffmpeg")
     text = ffenc.refused("encode", pictures[0], tmp_path / "out.mp4", "--fps", "30")
     assert "'/nowhere/ffmpeg' does not exist or cannot be run" in text
+
+
+SAMPLE = FIXTURES / f"aloha_video_v30/videos/{TOP}/chunk-000/file-000.mp4"
+
+
+def test_encode_takes_a_part_of_a_video(ffenc, tmp_path, toolchain, no_ffmpeg_left):
+    target = tmp_path / "part.mp4"
+    words = ["--start", "0.5", "--end", "1", "--camera_encoder.vcodec=h264", "--camera_encoder.crf=10"]
+    outcome = ffenc.done("encode", SAMPLE, target, *words)
+    assert outcome.out.startswith(f"{target}: 15 frames 320x240 h264 yuv420p, ")
+    assert outcome.err == ""
+    given = decode(SAMPLE)
+    for i, frame in enumerate(decode(target)):
+        assert max(range(len(given)), key=lambda k: psnr(frame, given[k])) == 15 + i
+    found = ffenc.done("encode", SAMPLE, target, "--overwrite", "--json", "--fps", "15", *words).json
+    assert (found["frames"], found["video.fps"], found["file"]) == (15, 15, str(target))
+
+
+def test_the_bar_of_a_part_of_a_video_counts_its_frames(ffenc, tmp_path, monkeypatch):
+    from contextlib import contextmanager
+
+    totals, done = [], []
+
+    @contextmanager
+    def bar(label, total):
+        totals.append(total)
+        yield done.append
+
+    monkeypatch.setattr("ffenc.cli.encode.progress_bar", bar)
+    ffenc.done("encode", SAMPLE, tmp_path / "o.mp4", "--start", "2", "--camera_encoder.vcodec=h264")
+    assert totals == [12]
+    assert done[-1] == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("--start nan", "--start nan is not a time"),
+        ("--start 2 --end 1", "--start 2.0 is not before --end 1.0"),
+        ("--end 9", "--end 9 is outside the video"),
+        ("--start x", "'x' is not a valid float"),
+        ("--start-number 1", "--start-number is for a folder"),
+        ("--preset so101 --camera frnt", "did you mean 'front'"),
+    ],
+)
+def test_encode_of_a_video_with_a_mistake_writes_nothing(ffenc, tmp_path, words, part):
+    outcome = ffenc.run("encode", SAMPLE, tmp_path / "out.mp4", *words.split())
+    assert part in outcome.err
+    assert outcome.status in (1, 2)
+    assert everything_in(tmp_path) == []

@@ -1,0 +1,463 @@
+"""A video becomes a video frame for frame: each frame's samples and time, on both FFmpegs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from ffenc import (
+    ConfigError,
+    DepthEncoderConfig,
+    DestinationError,
+    FfencWarning,
+    SourceError,
+    ToolchainError,
+    VideoEncoderConfig,
+    VideoReader,
+    encode,
+    probe,
+)
+from ffenc.ffmpeg.toolchain import Toolchain
+from tests.conftest import DEPTH, FIXTURES, TOP, decode, everything_in, system_program
+
+VIDEOS = FIXTURES / "aloha_video_v30/videos"
+TOP_FILE = VIDEOS / f"{TOP}/chunk-000/file-000.mp4"
+DEPTH_FILE = VIDEOS / f"{DEPTH}/chunk-000/file-000.mp4"
+LOSSLESS = VideoEncoderConfig(vcodec="h264", crf=0)
+QUICK = VideoEncoderConfig(vcodec="h264", preset="ultrafast")
+FRAMES = 72
+B_FRAMES = ("-c:v", "libx264", "-crf", "12", "-bf", "3", "-g", "12")
+NTSC = Fraction(30000, 1001)
+
+# name -> frames a second, whether the first frame comes later than 1 s, options of ffmpeg's
+SOURCES = {
+    "b-frames.mp4": ("30", 0, B_FRAMES),
+    "open-gop.mp4": ("25", 0, (*B_FRAMES, "-x264-params", "open-gop=1:b-adapt=0", "-g", "9")),
+    "ntsc.mp4": ("30000/1001", 0, B_FRAMES),
+    "film.ts": ("24000/1001", 1, B_FRAMES),
+    "later.mp4": ("30", 1, (*B_FRAMES, "-output_ts_offset", "1.25")),
+    "dotted.mp4": ("29.97", 0, (*B_FRAMES, "-video_track_timescale", "2997")),
+    "hevc.mkv": ("25", 0, ("-c:v", "libx265", "-x265-params", "log-level=error:bframes=3:keyint=15")),
+}
+
+
+def run(*words: object, data: bytes | None = None) -> bytes:
+    command = [system_program("ffmpeg"), "-v", "error", "-y", *map(str, words)]
+    return subprocess.run(command, input=data, check=True, stdout=subprocess.PIPE).stdout
+
+
+@pytest.fixture(scope="session")
+def raw() -> bytes:
+    """The sample's camera frames as yuv420p samples."""
+    return run("-i", TOP_FILE, "-f", "rawvideo", "-pix_fmt", "yuv420p", "pipe:1")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> Path:
+    """The sample's camera in several containers, at several rates, with B-frames."""
+    folder = tmp_path_factory.mktemp("made")
+    for name, (rate, _, options) in SOURCES.items():
+        feed = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "320x240", "-framerate", rate, "-i", "pipe:0")
+        run(*feed, *options, folder / name, data=raw)
+    return folder
+
+
+def sums(path: Path) -> list[str]:
+    """MD5 of the samples of every frame, in order."""
+    listed = run("-i", path, "-fps_mode", "passthrough", "-f", "framemd5", "pipe:1").decode()
+    found = [line.rpartition(",")[2].strip() for line in listed.splitlines() if not line.startswith("#")]
+    return found
+
+
+def grid(fps: Fraction, count: int) -> list[Fraction]:
+    return [i / fps for i in range(count)]
+
+
+def times(path: Path) -> list[Fraction]:
+    info = probe(path, times=True)
+    assert info.times is not None
+    return [ticks * info.time_base for ticks in info.times]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_frame_comes_once_and_at_its_time(
+    toolchain: Toolchain, made: Path, tmp_path: Path, name: str, no_ffmpeg_left: None
+) -> None:
+    rate, first, _ = SOURCES[name]
+    fps, output = Fraction(rate), tmp_path / "out.mp4"
+    expected = sums(made / name)
+    assert len(set(expected)) == len(expected) == FRAMES
+    counts: list[int] = []
+    info = encode(made / name, output, config=LOSSLESS, on_frames=counts.append)
+    assert (info.fps, info.frames) == (fps, FRAMES)
+    assert times(output) == grid(fps, FRAMES)
+    assert sums(output) == expected
+    assert counts[-1] == FRAMES
+    assert everything_in(tmp_path) == ["out.mp4"]
+
+    # From an odd frame, behind a key frame, until before another; frames' own times are the borders.
+    source = times(made / name)
+    assert (source[0] >= 1) == bool(first)
+    for a, b in ((7, 30), (29, 71), (11, 12)):
+        encode(
+            made / name,
+            output,
+            config=LOSSLESS,
+            start=float(source[a]),
+            end=float(source[b]),
+            overwrite=True,
+        )
+        assert sums(output) == expected[a:b], (a, b)
+        assert times(output) == grid(fps, b - a)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "first", "last"),
+    [
+        (None, None, 0, 72),
+        (0, 2.4, 0, 72),
+        (0.5, None, 15, 72),
+        (None, 0.5, 0, 15),
+        (0.5000005, 0.9999995, 15, 30),  # as near as rounding: the frames at 0.5 and 1.0
+        (0.4999995, 1.0000005, 15, 30),
+        (0.500002, 1.000002, 16, 31),
+        (0.499998, 0.999998, 15, 30),
+        (7 / 30, 8 / 30, 7, 8),
+        (0.233333, 0.266667, 7, 8),  # as printed
+        (0.21, 0.29, 7, 9),
+        (2.38, None, 72, 72),
+        (71 / 30, 2.4, 71, 72),
+    ],
+)
+def test_a_range_holds_the_frames_from_its_start_until_before_its_end(
+    tmp_path: Path, start: float | None, end: float | None, first: int, last: int
+) -> None:
+    output = tmp_path / "out.mp4"
+    if first == last:
+        with pytest.raises(ConfigError, match=r"there is no frame at 2\.38 s or later"):
+            encode(TOP_FILE, output, config=QUICK, start=start, end=end)
+        return
+    encode(TOP_FILE, output, config=LOSSLESS, start=start, end=end)
+    assert sums(output) == sums(TOP_FILE)[first:last]
+    assert times(output) == grid(Fraction(30), last - first)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ({"start": 1.0, "end": 1.0}, "--start 1.0 is not before --end 1.0"),
+        ({"start": 2, "end": 1}, "--start 2 is not before --end 1"),
+        ({"start": -0.1}, "--start -0.1 is before the file's start"),
+        ({"end": -1.0}, "--end -1.0 is before the file's start"),
+        ({"start": float("nan")}, "--start nan is not a time"),
+        ({"end": float("inf")}, "--end inf is not a time"),
+        ({"start": "1"}, "--start '1' is not a time"),
+        ({"end": True}, "--end True is not a time"),
+        ({"start": 5}, r"--start 5 is outside the video: .* from 0\.000000 s to 2\.400000 s"),
+        ({"end": 2.5}, r"--end 2\.5 is outside the video: .* from 0\.000000 s to 2\.400000 s"),
+        ({"start": 2.4}, "there is no frame at 2.4 s or later"),
+        ({"end": 0}, "there is no frame at 0 s or later and before 0 s"),
+        ({"start": 0.51, "end": 0.52}, "there is no frame at 0.51 s or later and before 0.52 s"),
+        ({"start_number": 1}, "--start-number is for a folder"),
+        ({"fps": 0}, "fps=0 is not a frame rate"),
+        ({"config": DepthEncoderConfig()}, "holds yuv420p, which is no depth"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_written(
+    tmp_path: Path, words: dict[str, object], text: str
+) -> None:
+    with pytest.raises(ConfigError, match=text):
+        encode(TOP_FILE, tmp_path / "out.mp4", **words)
+    assert everything_in(tmp_path) == []
+
+
+def test_images_need_a_rate_and_have_no_times(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    (folder / "0.png").write_bytes(images[TOP][0])
+    with pytest.raises(ConfigError, match="say --fps"):
+        encode(folder, tmp_path / "out.mp4")
+    with pytest.raises(ConfigError, match="--start and --end are for a video"):
+        encode(folder, tmp_path / "out.mp4", fps=30, end=1)
+    with pytest.raises(SourceError, match="is one image; name a folder"):
+        encode(folder / "0.png", tmp_path / "out.mp4")
+    assert everything_in(tmp_path) == ["frames", "frames/0.png"]
+
+
+def uneven(raw: bytes, path: Path, expression: str) -> Path:
+    feed = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "320x240", "-framerate", "30", "-i", "pipe:0")
+    passed = ("-fps_mode", "passthrough", "-enc_time_base", "1:90000", "-video_track_timescale", "90000")
+    run(*feed, "-vf", f"settb=1/90000,{expression}", *passed, *B_FRAMES, path, data=raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("expression", "frame", "at"),
+    [
+        ("select='not(eq(n,20))'", 20, "0.700000"),  # dropped
+        ("setpts='if(gte(N,40),N*3000+10,N*3000)'", 40, "1.333444"),  # a jump of 0.111 ms
+        ("setpts='N*3000+1500*mod(N,2)*gte(N,30)'", 31, "1.050000"),  # variable
+    ],
+)
+def test_frames_that_are_not_evenly_spaced_need_a_rate_to_be_put_at(
+    toolchain: Toolchain, tmp_path: Path, raw: bytes, expression: str, frame: int, at: str
+) -> None:
+    source, output = uneven(raw, tmp_path / "uneven.mp4", expression), tmp_path / "out.mp4"
+    with pytest.raises(SourceError, match=rf"frame {frame} is at {at} s, expected .* --fps RATE"):
+        encode(source, output, config=LOSSLESS)
+    assert everything_in(tmp_path) == ["uneven.mp4"]
+    info = encode(source, output, config=LOSSLESS, fps=30)
+    expected = sums(source)
+    assert info.frames == len(expected)
+    assert sums(output) == expected
+    assert times(output) == grid(Fraction(30), len(expected))
+    # What is even of it needs none, and has the rate that the file has.
+    assert encode(source, output, config=QUICK, end=0.6, overwrite=True).fps == 30
+    start = float(times(source)[frame + 1])
+    if "mod" not in expression:
+        encode(source, output, config=LOSSLESS, start=start, overwrite=True)
+        assert sums(output) == expected[frame + 1 :]
+        assert times(output) == grid(Fraction(30), len(expected) - frame - 1)
+
+
+def test_jitter_that_lerobots_reader_allows_is_no_variable_rate(tmp_path: Path, raw: bytes) -> None:
+    source = uneven(raw, tmp_path / "jitter.mp4", "setpts='N*3000+8*mod(N,2)'")  # 0.089 ms
+    encode(source, tmp_path / "out.mp4", config=LOSSLESS)
+    assert times(tmp_path / "out.mp4") == grid(Fraction(30), FRAMES)
+    assert sums(tmp_path / "out.mp4") == sums(source)
+
+
+def test_a_last_frame_that_is_shown_longer_does_not_change_the_rate(
+    toolchain: Toolchain, made: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "long.mp4"
+    run(
+        "-i",
+        made / "ntsc.mp4",
+        "-c",
+        "copy",
+        "-bsf:v",
+        "setts=duration='if(eq(N,71),DURATION*9,DURATION)'",
+        source,
+    )
+    assert probe(source).fps != NTSC
+    for config in (QUICK, VideoEncoderConfig()):
+        assert encode(source, tmp_path / "out.mp4", config=config, overwrite=True).fps == NTSC
+    for name in ("ntsc.mp4", "b-frames.mp4"):
+        alone = float(times(made / name)[-1])
+        for config in (QUICK, VideoEncoderConfig()):
+            info = encode(made / name, tmp_path / "out.mp4", config=config, start=alone, overwrite=True)
+            assert (info.frames, info.fps) == (1, Fraction(SOURCES[name][0]))
+
+
+@pytest.mark.parametrize("fps", ["30000/1001", NTSC, 15, 1000])
+def test_a_given_rate_holds_for_every_frame(
+    toolchain: Toolchain, made: Path, tmp_path: Path, fps: str | int | Fraction
+) -> None:
+    encode(made / "ntsc.mp4", tmp_path / "out.mp4", config=LOSSLESS, fps=fps)
+    assert times(tmp_path / "out.mp4") == grid(Fraction(fps), FRAMES)
+    assert sums(tmp_path / "out.mp4") == sums(made / "ntsc.mp4")
+
+
+@pytest.mark.parametrize(
+    ("options", "matrix", "spread"),
+    [
+        (
+            ("-vf", "scale=out_range=pc:out_color_matrix=bt601,format=yuvj420p", "-color_range", "pc"),
+            None,
+            "pc",
+        ),
+        (
+            ("-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709")
+            + ("-color_range", "tv", "-color_primaries", "bt709", "-color_trc", "bt709"),
+            "bt709",
+            "tv",
+        ),
+    ],
+    ids=["full range", "BT.709"],
+)
+def test_colours_stay_while_matrix_and_range_become_lerobots(
+    toolchain: Toolchain, tmp_path: Path, options: tuple[str, ...], matrix: str | None, spread: str
+) -> None:
+    source, output = tmp_path / "source.mp4", tmp_path / "out.mp4"
+    colours = np.array([[200, 30, 40], [20, 180, 60], [30, 50, 210], [240, 240, 235], [5, 8, 3]], np.uint8)
+    frame = np.kron(colours[None], np.ones((64, 64, 1), np.uint8))
+    feed = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "320x64", "-framerate", "30", "-i", "pipe:0")
+    run(*feed, *options, "-c:v", "libx264", "-crf", "1", source, data=frame.tobytes() * 5)
+    found = probe(source)
+    assert (found.color_range, found.color_space) == (spread, matrix)
+    info = encode(source, output, config=VideoEncoderConfig(vcodec="h264", crf=1))
+    assert (info.color_space, info.color_range, info.pix_fmt) == ("smpte170m", "tv", "yuv420p")
+    with VideoReader(source) as given:  # which goes by the tags
+        assert np.abs(given[0][32, 32::64].astype(int) - colours).max() <= 3
+        difference = decode(output).astype(int) - given[:].astype(int)
+    middles = difference[:, 32, 32::64]
+    assert np.abs(middles).max() <= 2, middles[0]
+    assert abs(middles.mean()) <= 1
+
+
+@pytest.mark.parametrize("where", ["in its dataset", "outside"])
+def test_depth_codes_are_kept_to_the_last_bit(toolchain: Toolchain, tmp_path: Path, where: str) -> None:
+    source = DEPTH_FILE if where != "outside" else Path(shutil.copy(DEPTH_FILE, tmp_path / "depth.mp4"))
+    output = tmp_path / "out.mp4"
+    info = encode(source, output, start=0.5, end=2)
+    assert (info.codec, info.pix_fmt, info.frames) == ("hevc", "gray12le", 45)
+    assert sums(output) == sums(DEPTH_FILE)[15:60]
+    with VideoReader(DEPTH_FILE, depth=False) as given, VideoReader(output, depth=False) as kept:
+        assert (kept[:] == given[15:60]).all()
+
+
+def test_a_quantiser_that_is_not_the_depths_own_is_told_to_have_no_effect(tmp_path: Path) -> None:
+    with pytest.warns(FfencWarning, match=r"depth_max=3\.5 has no effect"):
+        encode(DEPTH_FILE, tmp_path / "out.mp4", config=DepthEncoderConfig(depth_max=3.5), end=0.5)
+    assert sums(tmp_path / "out.mp4") == sums(DEPTH_FILE)[:15]
+    with pytest.raises(ConfigError, match="settings have to be a depth camera's"):
+        encode(DEPTH_FILE, tmp_path / "colour.mp4", config=QUICK)
+
+
+def test_millimetres_of_16_bits_are_kept_to_the_last_bit(toolchain: Toolchain, tmp_path: Path) -> None:
+    source, output = tmp_path / "source.mkv", tmp_path / "out.mp4"
+    depth = np.random.default_rng(0).integers(0, 65536, (9, 48, 64)).astype("<u2")
+    feed = ("-f", "rawvideo", "-pix_fmt", "gray16le", "-s", "64x48", "-framerate", "25", "-i", "pipe:0")
+    run(*feed, "-c:v", "ffv1", source, data=depth.tobytes())
+    if toolchain.version.startswith("5."):  # it cannot put FFV1 into MP4
+        with pytest.raises(ToolchainError, match="ffv1.*codec not currently supported in container"):
+            encode(source, output)
+        assert everything_in(tmp_path) == ["source.mkv"]
+        return
+    assert encode(source, output, start=0.08).pix_fmt == "gray16le"
+    with VideoReader(output) as kept:
+        assert (kept[:] == depth[2:]).all()
+
+
+def test_sound_is_left_out_with_a_word(toolchain: Toolchain, made: Path, tmp_path: Path) -> None:
+    source, output = tmp_path / "sound.mp4", tmp_path / "out.mp4"
+    tone = ("-f", "lavfi", "-i", "sine=duration=2.4")
+    run(*tone, "-i", made / "b-frames.mp4", "-map", "0:a", "-map", "1:v", "-c:v", "copy", source)
+    with pytest.warns(FfencWarning, match=r"sound\.mp4: its sound is left out"):
+        info = encode(source, output, config=LOSSLESS, start=1)
+    assert info.audio is None
+    assert sums(output) == sums(made / "b-frames.mp4")[30:]
+
+
+@pytest.mark.parametrize("frame", [0, 40, 71])
+def test_a_damaged_frame_is_named_and_nothing_is_left(
+    toolchain: Toolchain, made: Path, tmp_path: Path, frame: int, no_ffmpeg_left: None
+) -> None:
+    source = tmp_path / "damaged.mp4"
+    listed = subprocess.run(
+        [system_program("ffprobe"), "-v", "error", "-select_streams", "v:0"]
+        + ["-show_entries", "packet=pts,pos,size", "-of", "csv=p=0", str(made / "b-frames.mp4")],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    packets = sorted(tuple(map(int, line.strip(",").split(",")[:3])) for line in listed.splitlines())
+    _, size, at = packets[frame]
+    content = bytearray((made / "b-frames.mp4").read_bytes())
+    content[at + size // 3 : at + size - 4] = b"\xa5" * len(content[at + size // 3 : at + size - 4])
+    source.write_bytes(content)
+    with pytest.raises(SourceError, match=r"frame (\d+) of 72 cannot be decoded.*restore the file") as told:
+        encode(source, tmp_path / "out.mp4", config=QUICK)
+    # Frames are decoded in another order than they are shown in, so a neighbour may be told instead.
+    assert abs(int(str(told.value).split("frame ")[1].split()[0]) - frame) <= 4
+    assert everything_in(tmp_path) == ["damaged.mp4"]
+
+
+@pytest.mark.parametrize("where", ["in a frame", "between frames"])
+def test_a_file_that_is_cut_short_is_never_a_shorter_video(
+    toolchain: Toolchain, made: Path, tmp_path: Path, where: str
+) -> None:
+    source = tmp_path / "cut.mp4"
+    run("-i", made / "b-frames.mp4", "-c", "copy", "-movflags", "+faststart", source)
+    places = subprocess.run(
+        [
+            system_program("ffprobe"),
+            "-v",
+            "error",
+            "-show_entries",
+            "packet=pos",
+            "-of",
+            "csv=p=0",
+            str(source),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    os.truncate(source, int(places[48].strip(",")) + (7 if where == "in a frame" else 0))
+    with pytest.raises(SourceError, match=r"cut\.mp4 is cut short: its last \d+ bytes are missing"):
+        encode(source, tmp_path / "out.mp4", config=QUICK)
+    assert everything_in(tmp_path) == ["cut.mp4"]
+
+
+def test_a_file_is_not_written_over_itself(made: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copy(made / "b-frames.mp4", tmp_path / "a.mp4"))
+    link = tmp_path / "link.mp4"
+    link.symlink_to("a.mp4")
+    os.link(source, tmp_path / "hard.mp4")
+    before = source.read_bytes()
+    for output in ("a.mp4", "link.mp4", "hard.mp4"):
+        with pytest.raises(DestinationError, match="is the video that is read"):
+            encode(source, tmp_path / output, config=QUICK, overwrite=True)
+    assert source.read_bytes() == before
+    (tmp_path / "other.mp4").write_text("precious")
+    with pytest.raises(DestinationError, match="exists"):
+        encode(source, tmp_path / "other.mp4", config=QUICK)
+    assert (tmp_path / "other.mp4").read_text() == "precious"
+    assert encode(source, tmp_path / "other.mp4", config=QUICK, overwrite=True).frames == FRAMES
+
+
+def test_a_name_is_only_a_name(toolchain: Toolchain, made: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "it's 100%d: a 'folder'"
+    odd.mkdir()
+    source = Path(shutil.copy(made / "b-frames.mp4", odd / "-in'put %03d [é],;.mp4"))
+    encode(source, odd / "-o'ut %03d.mp4", config=LOSSLESS, start=0.3)
+    assert sums(odd / "-o'ut %03d.mp4") == sums(source)[9:]
+    assert len(everything_in(odd)) == 2
+
+
+def test_what_is_no_video_is_refused(toolchain: Toolchain, tmp_path: Path) -> None:
+    (tmp_path / "note.mp4").write_text("no video")
+    with pytest.raises(SourceError, match=r"note\.mp4 cannot be read as a video"):
+        encode(tmp_path / "note.mp4", tmp_path / "out.mp4")
+    run("-f", "lavfi", "-i", "sine=duration=1", tmp_path / "tone.m4a")
+    with pytest.raises(SourceError, match="has no video stream"):
+        encode(tmp_path / "tone.m4a", tmp_path / "out.mp4")
+    with pytest.raises(SourceError, match="is not a folder of frames, nor a video file"):
+        encode(tmp_path / "none.mp4", tmp_path / "out.mp4")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_what_is_ended_leaves_no_file_of_that_name(
+    tmp_path: Path, raw: bytes, number: signal.Signals
+) -> None:
+    source, output = tmp_path / "long.mp4", tmp_path / "out.mp4"
+    feed = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "320x240", "-framerate", "30", "-i", "pipe:0")
+    run(*feed, "-c:v", "libx264", "-preset", "ultrafast", source, data=raw * 8)
+    words = ["encode", source, output, "--camera_encoder.vcodec=h264", "--camera_encoder.preset=veryslow"]
+    process = subprocess.Popen([sys.executable, "-m", "ffenc", *map(str, words)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(number)
+    assert process.wait(30) != 0
+    psutil.wait_procs(children, 10)
+    assert not any(child.is_running() for child in children)
+    assert not output.exists()
+    if number == signal.SIGINT:
+        assert everything_in(tmp_path) == ["long.mp4"]
