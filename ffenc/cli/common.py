@@ -216,6 +216,10 @@ def print_summary(summary: JobSummary) -> None:
             f"  {key}: {camera['codec']} {camera['pix_fmt']} ({encoder}), "
             f"{human_bytes(before)} -> {human_bytes(after)}"
         )
+    speed = f"{human_seconds(summary.seconds)} ({summary.frames / summary.seconds:.0f} frames/s)"
+    if not summary.cameras:
+        click.echo(f"{summary.destination}: {summary.episodes} episodes, {summary.frames} images, in {speed}")
+        return
     sizes = f"{human_bytes(summary.source_bytes)} -> {human_bytes(summary.video_bytes)}"
     speed = f"{human_seconds(summary.seconds)} ({summary.frames / summary.seconds:.0f} frames/s)"
     click.echo(

@@ -17,7 +17,7 @@ from ffenc.version import VERSION
 
 _COMMANDS = {
     "reencode": "Turn a dataset of images or video into a LeRobot video dataset.",
-    "merge": "Merge video datasets into one, without re-encoding.",
+    "merge": "Merge datasets into one, without re-encoding.",
     "encode": "Encode one folder of frames into one video file.",
     "decode": "Write the frames of a video or a video dataset as images or arrays.",
     "compile": "Print the FFmpeg command lines of a robot preset.",

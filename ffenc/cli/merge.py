@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def command(
     sources: tuple[str, ...], destination: str, resume: bool, dry_run: bool, as_json: bool, **settings: Any
 ) -> None:
-    """Merge LeRobot video datasets into one of v3.0. Video is copied, not re-encoded; sources are only read.
+    """Merge LeRobot datasets into one of v3.0. Video is copied, not re-encoded; sources are only read.
 
     Episodes, frames and tasks are numbered anew, equal task texts become one, statistics are aggregated. The
     datasets' frame rate, robot, features, codecs and depth quantisers must agree. DST appears whole and
@@ -68,11 +68,14 @@ def _print_plan(plan: JobPlan, as_json: bool) -> None:
                 "episodes": len(plan.episodes),
                 "frames": plan.frames,
                 "cameras": cameras,
+                "image_cameras": list(plan.images),
                 "commands": plan.commands(),
             }
         )
         return
     click.echo(f"{plan.destination} (not written): {len(plan.episodes)} episodes, {plan.frames} frames")
+    for key in plan.images:
+        click.echo(f"  {key}: images copied")
     for key, camera in cameras.items():
         encoded = camera["encoded_episodes"]
         how = f", {encoded} re-encoded" if encoded else ""

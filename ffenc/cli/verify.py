@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,8 @@ def _state(camera: CameraCheck) -> str:
         return "ok"
     if compared.differing is not None:
         return f"ok, {compared.differing} depth samples differ"
+    if math.isinf(compared.psnr_min):
+        return "ok, identical"
     episode, frame = compared.psnr_worst
     return (
         f"ok, PSNR {compared.psnr_mean:.1f} dB, worst {compared.psnr_min:.1f} "

@@ -84,6 +84,7 @@ class JobPlan:
         streams: one a camera.
         workers: encodes at once.
         toolchain: the programs that copy packets.
+        images: cameras that stay images, in the table.
     """
 
     source: DatasetSource
@@ -92,6 +93,7 @@ class JobPlan:
     streams: list[Stream]
     workers: int
     toolchain: Toolchain
+    images: Sequence[str] = ()
 
     @property
     def rows(self) -> int:
@@ -101,7 +103,7 @@ class JobPlan:
     @property
     def frames(self) -> int:
         """Frames of all cameras."""
-        return self.rows * len(self.streams)
+        return self.rows * (len(self.streams) + len(self.images))
 
     @property
     def encodes(self) -> int:
@@ -319,17 +321,21 @@ class _Job:
                 "source_bytes": stream.source_bytes,
                 "video_bytes": size,
             }
-        TableWriter(
-            plan.source,
-            self._staging.dataset,
-            episodes=plan.episodes,
-            cameras=[stream.key for stream in plan.streams],
-            videos=videos,
-            blocks=blocks,
-            camera_stats=stats,
-        ).write()
-        sums = {place: one for files in joined.values() for place, one in files.checksums.items()}
-        write_checksums(self._staging.dataset, sums)
+        with self._progress.part(plan.rows * len(plan.images)) as on_images:
+            TableWriter(
+                plan.source,
+                self._staging.dataset,
+                episodes=plan.episodes,
+                cameras=[stream.key for stream in plan.streams],
+                videos=videos,
+                blocks=blocks,
+                camera_stats=stats,
+                images=plan.images,
+                on_images=on_images,
+            ).write()
+        if joined:
+            sums = {place: one for files in joined.values() for place, one in files.checksums.items()}
+            write_checksums(self._staging.dataset, sums)
         self._staging.publish()
         return summary
 

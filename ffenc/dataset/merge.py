@@ -1,4 +1,4 @@
-"""Merge LeRobot video datasets into one: packets copied, everything else numbered anew."""
+"""Merge LeRobot datasets into one: packets and images copied, everything else numbered anew."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class MergedDataset:
         self.root = first.root
         self.fps = first.fps
         self.cameras = first.cameras
+        self.images = [camera.key for camera in self.cameras if isinstance(camera.stored, ImageHeader)]
         self._origins = [(source, episode) for source in self.sources for episode in source.episodes]
         self.episodes = [Episode(number, e.length) for number, (_, e) in enumerate(self._origins)]
         texts = [task_texts(source.tasks()) for source in self.sources]
@@ -102,12 +103,6 @@ class MergedDataset:
             faults += [
                 f"{what} is {a!r} in {first.root}, {b!r} in {other.root}" for what, a, b in pairs if a != b
             ]
-        for source in self.sources:
-            images = [c.key for c in source.cameras if isinstance(c.stored, ImageHeader)]
-            if images:
-                faults.append(
-                    f"{images[0]} of {source.root} is images: turn it into video first, with ffenc reencode"
-                )
         _refuse(faults, "Make them alike first")
 
     def origin(self, episode: Episode) -> tuple[Dataset, Episode]:
@@ -119,7 +114,8 @@ class MergedDataset:
         return next(camera for camera in source.cameras if camera.key == key)
 
     def frames(self, camera: str, episode: Episode) -> FrameSource:
-        raise NotImplementedError(f"{camera} is video")
+        source, own = self.origin(episode)
+        return source.frames(camera, own)
 
     def video(self, camera: str, episode: Episode) -> EpisodeVideo:
         source, own = self.origin(episode)
@@ -160,6 +156,8 @@ class MergedDataset:
         number = start = 0
         schema: pa.Schema | None = None
         for source, tasks in zip(self.sources, self._task_numbers, strict=True):
+            held = [source.camera_bytes(key, source.episodes) for key in self.images]
+            image_bytes = sum(held) / sum(episode.length for episode in source.episodes)  # a row
             for own, _, table in source.rows(source.episodes):
                 table = set_column(table, "episode_index", np.full(own.length, number))
                 table = set_column(table, "index", np.arange(start, start + own.length))
@@ -167,7 +165,8 @@ class MergedDataset:
                     table = set_column(table, "task_index", tasks[table["task_index"].to_numpy()])
                 schema = schema or table.schema
                 table = _like(table, schema, f"{source.root}: the rows of episode {own.index}")
-                yield self.episodes[number], files.of(table), table
+                images = int(image_bytes * own.length)
+                yield self.episodes[number], files.of(table, images), table
                 number, start = number + 1, start + own.length
 
     def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
@@ -247,12 +246,14 @@ def plan_merge(
             opened[folder] = open_dataset(folder)
     merged = MergedDataset([opened[folder] for folder in folders])
     candidates = toolchains(ffmpeg, ffprobe)
-    odd = {camera.key: _odd_ones(merged, camera.key) for camera in merged.cameras}
+    videos = [camera for camera in merged.cameras if camera.key not in merged.images]
+    odd = {camera.key: _odd_ones(merged, camera.key) for camera in videos}
+    _check_images(merged)
     _check_streams(merged, odd, reencode=reencode)
     encodes = sum(len(source.episodes) for ones in odd.values() for source in ones)
     count, threads = share_cores(max(encodes, 1), workers, encoder_threads)
-    streams = [_stream(merged, camera, odd[camera.key], candidates, threads) for camera in merged.cameras]
-    return JobPlan(merged, target, merged.episodes, streams, count, candidates[0])
+    streams = [_stream(merged, camera, odd[camera.key], candidates, threads) for camera in videos]
+    return JobPlan(merged, target, merged.episodes, streams, count, candidates[0], merged.images)
 
 
 def merge_datasets(
@@ -267,9 +268,9 @@ def merge_datasets(
     ffprobe: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> JobSummary:
-    """Merge LeRobot video datasets into one of v3.0; the sources are only read.
+    """Merge LeRobot datasets into one of v3.0; the sources are only read.
 
-    Packets are copied. Episodes, frames and tasks are numbered anew; equal task texts become one.
+    Packets and images are copied. Episodes, frames and tasks are numbered anew; equal task texts become one.
     Statistics are aggregated by count: min, max, mean and std exactly, quantiles as LeRobot does.
     Encoder settings are kept in ``info.json`` where all agree. One dataset alone becomes v3.0 as it is.
 
@@ -325,12 +326,33 @@ def _odd_ones(merged: MergedDataset, key: str) -> list[Dataset]:
     return [s for s in dict.fromkeys(merged.sources) if _kind(merged.camera(s, key)) != usual]
 
 
+def _check_images(merged: MergedDataset) -> None:
+    """Refuse images that are not alike, and warn of those without statistics."""
+    faults = []
+    for camera in (camera for camera in merged.cameras if camera.key in merged.images):
+        for other in merged.sources[1:]:
+            found = merged.camera(other, camera.key)
+            a, b = camera.header, found.header
+            for name in ("width", "height", "depth"):
+                if getattr(a, name) != getattr(b, name):
+                    values = getattr(a, name), getattr(b, name)
+                    faults.append(_told(camera.key, name, *values, merged.sources[0], other))
+            if camera.unit != found.unit:
+                faults.append(
+                    _told(camera.key, "depth_unit", camera.unit, found.unit, merged.sources[0], other)
+                )
+        if camera.key not in merged.stats() or not merged.has_episode_stats(camera.key):
+            text = f"{camera.key}: not every dataset has its statistics; ffenc reencode computes them"
+            warnings.warn(text, FfencWarning, stacklevel=4)
+    _refuse(faults, "Make them alike first")
+
+
 def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[Dataset]], *, reencode: bool) -> None:
     """Refuse cameras that are not alike; names dataset, feature and both values."""
     first = merged.sources[0]
     mendable: list[str] = []
     faults: list[str] = []
-    for camera in merged.cameras:
+    for camera in (camera for camera in merged.cameras if camera.key in odd):
         own = stream_fields(_stored(camera)) | {"video.fps": fps_number(first.fps)}
         for other in dict.fromkeys(merged.sources[1:]):
             theirs = merged.camera(other, camera.key)

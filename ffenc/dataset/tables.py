@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,11 +18,14 @@ from ffenc.dataset.source import DATA_PATH, EPISODES_PATH, VIDEO_PATH, DatasetSo
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.errors import SourceError
+from ffenc.frames.images import read_header
 from ffenc.frames.statistics import Stats
 
 # Their values follow from an episode's place in the dataset, which changes when others are left out.
 _PLACE_FEATURES = ("index", "episode_index")
 _MEGABYTE = 1 << 20
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_IMAGE_BYTES = 64 << 20  # held while a table's images are written
 _CAMERA_TYPES = ("image", "video")
 
 
@@ -52,6 +55,8 @@ class TableWriter:
         cameras: keys of the cameras that are kept.
         videos: camera -> each chosen episode's place, in order.
         blocks: camera -> info block.
+        images: keys of cameras that stay images, in the table.
+        on_images: called with the number of images written so far.
         camera_stats: camera -> each chosen episode's statistics, for cameras without any in the source.
     """
 
@@ -65,9 +70,12 @@ class TableWriter:
         videos: Mapping[str, Sequence[VideoPlace]],
         blocks: Mapping[str, Mapping[str, Any]],
         camera_stats: Mapping[str, Sequence[Stats]],
+        images: Sequence[str] = (),
+        on_images: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._source, self._root = source, root
-        self._episodes, self._cameras = episodes, cameras
+        self._episodes, self._cameras, self._images = episodes, cameras, images
+        self._on_images, self._images_done = on_images, 0
         self._videos, self._blocks, self._camera_stats = videos, blocks, camera_stats
         self._subset = [e.index for e in episodes] != list(range(len(source.episodes)))
         self._chunks_size = int(source.info().get("chunks_size") or 1000)
@@ -93,6 +101,8 @@ class TableWriter:
             elif key in self._cameras:
                 kept = {name: value for name, value in feature.items() if name != "video_info"}
                 features[key] = {**kept, "dtype": "video", "info": dict(self._blocks[key])}
+            elif key in self._images:
+                features[key] = feature
         return features
 
     def _features_to_compute(self) -> list[str]:
@@ -100,7 +110,7 @@ class TableWriter:
         stats = self._source.stats()
         lacking = []
         for key, feature in self._features.items():
-            if feature["dtype"] == "video" or not str(feature["dtype"]).startswith(
+            if feature["dtype"] in _CAMERA_TYPES or not str(feature["dtype"]).startswith(
                 ("float", "int", "uint", "bool")
             ):
                 continue
@@ -127,14 +137,15 @@ class TableWriter:
                     chunk, index = self._place(file)
                     path = self._root / DATA_PATH.format(chunk_index=chunk, file_index=index)
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    schema = self._row_schema(table.schema)
+                    schema = self._row_schema(self._with_images(table.schema))
                     writer = pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=True)
                     current = file
                 assert writer is not None
                 if self._subset:
                     table = set_column(table, "episode_index", np.full(episode.length, number))
                     table = set_column(table, "index", np.arange(start, start + episode.length))
-                writer.write_table(table.cast(schema))
+                for part in self._parts(episode, table):
+                    writer.write_table(part.select(schema.names).cast(schema))
                 stats.append({key: column_stats(_numbers(table[key])) for key in self._computed})
                 places.append(_RowPlace(*self._place(file), start))
                 start += episode.length
@@ -142,6 +153,38 @@ class TableWriter:
             if writer is not None:
                 writer.close()
         return places, stats
+
+    def _with_images(self, schema: pa.Schema) -> pa.Schema:
+        """The columns of the table and of images that stay there, in the order of the features."""
+        fields = {field.name: field for field in schema}
+        fields |= {key: pa.field(key, _IMAGE) for key in self._images}
+        order = dict.fromkeys((*(key for key in self._features if key in fields), *fields))
+        return pa.schema([fields[name] for name in order], schema.metadata)
+
+    def _parts(self, episode: Episode, table: pa.Table) -> Iterator[pa.Table]:
+        """An episode's rows with the images that stay there, so many at a time as memory should hold."""
+        if not self._images:
+            yield table
+            return
+        sources = {key: iter(self._source.frames(key, episode)) for key in self._images}
+        start, held = 0, 0
+        columns: dict[str, list[dict[str, Any]]] = {key: [] for key in self._images}
+        for row in range(table.num_rows):
+            for key, frames in sources.items():
+                data = next(frames).data
+                held += len(data)
+                columns[key].append(
+                    {"bytes": data, "path": f"frame-{row:06d}.{read_header(data, key).format}"}
+                )
+            if held > _IMAGE_BYTES or row + 1 == table.num_rows:
+                part = table.slice(start, row + 1 - start)
+                for key, values in columns.items():
+                    part = part.append_column(key, pa.array(values, _IMAGE))
+                    values.clear()
+                yield part
+                self._images_done += part.num_rows * len(self._images)
+                self._on_images(self._images_done)
+                start, held = row + 1, 0
 
     def _row_schema(self, schema: pa.Schema) -> pa.Schema:
         """The columns' schema, with the metadata LeRobot loads by naming exactly those columns."""
@@ -194,7 +237,9 @@ class TableWriter:
         """The source's columns, with the new places and the statistics that were computed."""
         features = self._source.info()["features"]
         gone = [
-            key for key, f in features.items() if f.get("dtype") in _CAMERA_TYPES and key not in self._cameras
+            key
+            for key, f in features.items()
+            if f.get("dtype") in _CAMERA_TYPES and key not in (*self._cameras, *self._images)
         ]
         keep = [
             name
@@ -344,12 +389,13 @@ class FileNumbers:
         self._number, self._size = 0, 0
         self._schema: pa.Schema | None = None
 
-    def of(self, table: pa.Table) -> int:
-        """Return the number of the file for the next table."""
-        self._size += table.nbytes  # before compression: an upper bound
+    def of(self, table: pa.Table, images: int = 0) -> int:
+        """Return the number of the file for the next table, to which so many bytes of images come."""
+        size = table.nbytes + images  # before compression: an upper bound
+        self._size += size
         changed = self._schema is not None and not table.schema.equals(self._schema)
         if self._schema is not None and (changed or self._size > self._limit):
-            self._number, self._size = self._number + 1, table.nbytes
+            self._number, self._size = self._number + 1, size
         self._schema = table.schema
         return self._number
 
@@ -374,6 +420,8 @@ def _numbers(column: pa.ChunkedArray) -> Any:
 
 def _huggingface_type(kind: pa.DataType) -> dict[str, Any]:
     """A column's type in the words of the ``datasets`` library."""
+    if kind == _IMAGE:
+        return {"_type": "Image"}
     if pa.types.is_nested(kind):
         length = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
         return {"feature": _huggingface_type(kind.value_type), "length": length, "_type": "List"}

@@ -28,7 +28,9 @@ from ffenc import (
     plan_merge,
     probe,
     reencode_dataset,
+    verify_dataset,
 )
+from ffenc.dataset import tables
 from ffenc.dataset.staging import Staging
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import ANGLE, DEPTH, FIXTURES, LENGTHS, TOP, decode, everything_in, starts
@@ -295,10 +297,31 @@ def test_another_frame_rate_is_refused(tmp_path: Path) -> None:
         merge_datasets([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 
-def test_images_are_told_to_become_video_first(tmp_path: Path) -> None:
-    images = FIXTURES / "aloha_image_v30"
-    with pytest.raises(SourceError, match="is images: turn it into video first, with ffenc reencode"):
-        merge_datasets([images, images], tmp_path / "out")
+def test_images_stay_images(tmp_path: Path, images: dict[str, list[bytes]], monkeypatch: Any) -> None:
+    monkeypatch.setattr(tables, "_IMAGE_BYTES", 300_000)  # an episode comes in several parts
+    source = FIXTURES / "aloha_image_v30"
+    told: list[tuple[int, int]] = []
+    summary = merge_datasets(
+        [source, source], tmp_path / "out", on_progress=lambda done, of: told.append((done, of))
+    )
+    assert (summary.episodes, summary.frames) == (6, 432)
+    assert told[-1] == (432, 432)
+    rows, own = rows_of(tmp_path / "out"), rows_of(source)
+    assert rows.schema.names == own.schema.names
+    described, before = (json.loads(table.schema.metadata[b"huggingface"])["info"] for table in (rows, own))
+    assert described == before
+    for key in CAMERAS:
+        assert rows[key].to_pylist() == own[key].to_pylist() * 2
+    assert rows["index"].to_pylist() == list(range(144))
+    assert json_of(tmp_path / "out", "info")["features"] == json_of(source, "info")["features"]
+    found, single = json_of(tmp_path / "out", "stats")[TOP], json_of(source, "stats")[TOP]
+    np.testing.assert_allclose(found["mean"], single["mean"])
+    assert verify_dataset(tmp_path / "out", deep=True).faults == []
+
+
+def test_images_and_video_do_not_merge(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=f"{TOP}: dtype is 'image' in .*, 'video' in"):
+        merge_datasets([FIXTURES / "aloha_image_v30", VIDEO], tmp_path / "out")
 
 
 def test_a_difference_in_the_files_is_found_whatever_the_blocks_say(tmp_path: Path, h264: Path) -> None:
