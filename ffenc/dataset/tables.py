@@ -171,11 +171,10 @@ class TableWriter:
         columns: dict[str, list[dict[str, Any]]] = {key: [] for key in self._images}
         for row in range(table.num_rows):
             for key, frames in sources.items():
-                data = next(frames).data
-                held += len(data)
-                columns[key].append(
-                    {"bytes": data, "path": f"frame-{row:06d}.{read_header(data, key).format}"}
-                )
+                frame = next(frames)
+                held += len(frame.data)
+                name = f"frame-{row:06d}.{read_header(frame.data, frame.name).format}"
+                columns[key].append({"bytes": frame.data, "path": name})
             if held > _IMAGE_BYTES or row + 1 == table.num_rows:
                 part = table.slice(start, row + 1 - start)
                 for key, values in columns.items():
