@@ -384,6 +384,11 @@ class Stream:
                 except FfmpegError as error:
                     if error.killed:
                         raise
+                    if done and isinstance(error, _Miscounted):
+                        # A frame was left out without a word, and those after it were taken for others.
+                        raise self._damage(
+                            self._damaged(toolchain, run[0], run[-1] + 1), run[0], error
+                        ) from None
                     errors.append((toolchain, error))
                     if NO_DECODER.search("\n".join(error.stderr)):
                         attempts = [a for a in attempts if a[0] != toolchain]
@@ -511,8 +516,11 @@ class Stream:
                 return
             except FfmpegError as other:
                 error = other
-        which = f"frame {damaged}" if damaged is not None else f"frame {indices[0]} or one soon after it"
-        raise SourceError(
+        raise self._damage(damaged, indices[0], error)
+
+    def _damage(self, damaged: int | None, first: int, error: FfmpegError) -> SourceError:
+        which = f"frame {damaged}" if damaged is not None else f"frame {first} or one soon after it"
+        return SourceError(
             f"{self._path}: {which} of {len(self.times)} cannot be decoded: {error.cause}; restore the file"
         )
 
@@ -545,8 +553,12 @@ def _closed(path: Path) -> ConfigError:
     return ConfigError(f"{path}: the reader is closed")
 
 
-def _miscounted(process: FfmpegProcess, found: int, expected: int) -> FfmpegError:
+class _Miscounted(FfmpegError):
+    """FFmpeg met no error, and gave another number of frames than it was asked for."""
+
+
+def _miscounted(process: FfmpegProcess, found: int, expected: int) -> _Miscounted:
     many = "more than" if found > expected else f"{found} of"
-    return FfmpegError(
+    return _Miscounted(
         f"ffmpeg gave {many} {expected} frames", command=process.command, returncode=0, stderr=[]
     )
