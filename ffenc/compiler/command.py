@@ -286,7 +286,7 @@ def compile_decode(
         result = ffmpeg.output(video, "-", f="null", fps_mode="passthrough", **limit)
     else:
         result = _raw_output(video, pix_fmt, **limit)
-    return _without_stop(_arguments(result, program)) if lenient else _arguments(result, program)
+    return without_stop(_arguments(result, program)) if lenient else _arguments(result, program)
 
 
 def compile_frame_checksums(
@@ -327,7 +327,7 @@ def compile_frame_list(
     source = ffmpeg.input(file_url(path), **options)
     limit = {"fps_mode": "passthrough", "frames:v": frames}
     listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", **limit)
-    return _without_stop(_arguments(listed, program))
+    return without_stop(_arguments(listed, program))
 
 
 def compile_checksums(
@@ -344,7 +344,7 @@ def compile_checksums(
     options = {"copyts": None, "err_detect": "crccheck+bitstream+buffer+explode", **decoder}
     source = ffmpeg.input(file_url(path), **options)
     listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", fps_mode="passthrough")
-    return _without_stop(_arguments(listed, program)) if lenient else _arguments(listed, program)
+    return without_stop(_arguments(listed, program)) if lenient else _arguments(listed, program)
 
 
 def compile_packets(path: str, first: int, last: int, *, program: str = "ffmpeg") -> list[str]:
@@ -413,7 +413,8 @@ def _planar_rgb(side: Compared, **options: Any) -> Any:
     return frames.filter("settb", "1/1").filter("setpts", "N")
 
 
-def _without_stop(command: list[str]) -> list[str]:
+def without_stop(command: list[str]) -> list[str]:
+    """Return a command that goes on after an error."""
     return [word for word in command if word != "-xerror"]
 
 

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -30,7 +30,7 @@ from ffenc.frames.encode import encode_frames, published, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
-from ffenc.frames.transcode import Clip, clip_checksums, clip_statistics, transcode
+from ffenc.frames.transcode import Clip, clip_checksums, clip_statistics, damage_named, transcode
 from ffenc.frames.verify import verify_joined
 from ffenc.jobs.pool import run_units
 
@@ -228,7 +228,7 @@ class _Piece:
         bytes, packet_bytes: how many the file takes, about; how many its packets have, exactly.
         configuration: hash of the decoder configuration.
         delay: as probed.
-        whole: the file holds nothing else, and has ffenc's time base; else it is cut first.
+        whole: the file holds nothing else, no sound either, and has ffenc's time base; else it is cut first.
         codec, tag: name of the stream's codec, and its tag in MP4.
     """
 
@@ -404,7 +404,8 @@ class _Job:
                         cancellation=self._cancellation,
                     )
                 sent = depth.sent if depth else None
-            info = verify_encoded(encoding, temporary, episode.length, sent, self._cancellation)
+            with damage_named(clip, encoding.toolchain) if clip is not None else nullcontext():
+                info = verify_encoded(encoding, temporary, episode.length, sent, self._cancellation)
         size, packet_bytes, delay = path.stat().st_size, sum(info.sizes or ()), info.delay or 0
         return _Done(
             episode.length, path, size, packet_bytes, info.extradata_hash, delay, None, resumed=False
@@ -540,7 +541,7 @@ def _copied_piece(run: Sequence[Clip], fps: Fraction) -> _Piece:
     assert info.times is not None
     frames = sum(clip.frames for clip in run)
     end = first + frames
-    entries = {*info.closed, 0, info.frames}
+    entries = {*info.closed, info.frames}
     for edge in (first, end):
         if edge not in entries:
             raise SourceError(
@@ -565,7 +566,8 @@ def _copied_piece(run: Sequence[Clip], fps: Fraction) -> _Piece:
         packet_bytes=packet_bytes,
         configuration=info.extradata_hash,
         delay=info.delay or 0,
-        whole=exact and (first, end) == (0, info.frames),
+        # Of a file with sound the pictures may be any stream: joining goes by their number.
+        whole=exact and (first, end) == (0, info.frames) and info.audio is None,
         codec=info.codec,
         tag=info.tag,
     )
@@ -576,7 +578,9 @@ def _named(unit: _Unit) -> Iterator[None]:
     """Say in an error which episode of which camera it is about."""
     try:
         yield
-    except (FfmpegError, VerificationError) as error:
+    except (FfmpegError, VerificationError, SourceError) as error:
+        if isinstance(error, SourceError) and isinstance(unit.stream.camera.stored, ImageHeader):
+            raise  # an image's name says it
         error.args = (f"{unit.stream.key}, episode {unit.episode.index}: {error}",)
         raise
 

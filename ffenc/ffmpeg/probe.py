@@ -44,7 +44,8 @@ class StreamInfo:
         extradata_hash: of the decoder configuration; files can be joined where it is the same.
         times: presentation time of every frame in ticks, ascending; None unless asked for.
         key_frames: indices of the key frames in that order; None unless asked for.
-        closed: those of the key frames behind which no frame is stored that is shown before them.
+        closed: those of the key frames behind which no frame is stored that is shown before them, and before
+            which none is stored that is never shown.
         delay: the most packets that a frame is stored before the one that is shown in its place, 0 where
             frames are stored in order; None unless ``times``.
         sizes: bytes of every frame's packet, in the order of ``times``; None unless asked for.
@@ -103,20 +104,22 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
     stamps = keys = closed = delay = sizes = None
     if times:
         own: list[tuple[int, bool, int, int]] = []
+        stored = 0
         for line in answer:
             if line.startswith(f"packet|stream_index={video['index']}|"):
                 fields = _fields(line)
+                stored += 1
                 if "D" in fields["flags"]:
                     continue  # cut off by an edit list: it is decoded, and never shown
                 if not fields["pts"].lstrip("-").isdigit():
                     raise SourceError(f"{path} has frames without a time")
-                own.append((int(fields["pts"]), "K" in fields["flags"], len(own), int(fields["size"])))
+                own.append((int(fields["pts"]), "K" in fields["flags"], stored - 1, int(fields["size"])))
         own.sort()
         stamps = tuple(pts for pts, _, _, _ in own)
         keys = tuple(i for i, (_, key, _, _) in enumerate(own) if key)
         sizes = tuple(size for _, _, _, size in own)
         closed = tuple(i for i in keys if own[i][2] == i)
-        delay = max((stored - shown for shown, (_, _, stored, _) in enumerate(own)), default=0)
+        delay = max((place - shown for shown, (_, _, place, _) in enumerate(own)), default=0)
     return StreamInfo(
         codec=video.get("codec_name", "unknown"),
         pix_fmt=video.get("pix_fmt", "unknown"),

@@ -37,6 +37,10 @@ class RgbHistogram:
     def __init__(self, tap: SampleTap) -> None:
         self.tap = tap
         self._frame_bytes = tap.width * tap.height * 3
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was fed."""
         self._pending = bytearray()
         self.frames = 0
         self.counts = np.zeros((3, 256), np.int64)

@@ -6,10 +6,11 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from ffenc.compiler.command import (
     VideoInput,
@@ -17,9 +18,10 @@ from ffenc.compiler.command import (
     compile_frame_checksums,
     raw_format,
     rgb_conversion,
+    without_stop,
 )
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
-from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
+from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain
@@ -32,7 +34,6 @@ from ffenc.frames.reader import DEPTH_FORMATS, TOLERANCE, VideoReader
 from ffenc.frames.statistics import RgbHistogram
 
 _TRIAL_FRAMES = 2
-_AROUND = 100  # frames
 # Words of the program's reading side; NULL is a codec's parser.
 _DECODING = re.compile(
     r"\[(vist#|in#|dec:|NULL|mov,mp4|matroska|h264|hevc|libdav1d|av1|libaom-av1|ffv1)|corrupt input"
@@ -171,8 +172,7 @@ def trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Tool
         the programs that decode it, and the frames, raw: rgb24, or depth's own format.
 
     Raises:
-        ToolchainError: no program here decodes it.
-        SourceError: the first frame is damaged.
+        ToolchainError: no program here decodes them.
     """
     able: list[Toolchain] = []
     frames: list[bytes] = []
@@ -189,41 +189,35 @@ def trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Tool
     if not able:
         for toolchain in candidates:
             with contextlib.suppress(ToolchainError):  # it lacks the decoder
-                _read_through(clip.part(0, min(_TRIAL_FRAMES, clip.frames)), toolchain)
+                read_through(clip.part(0, min(_TRIAL_FRAMES, clip.frames)), toolchain)
         told = "\n".join(faults)
-        raise ToolchainError(f"{clip.path}: cannot be decoded here:\n{told}\n{HOW_TO_GET}")
+        raise ToolchainError(
+            f"{clip.path}: frame {clip.first} is damaged, or {clip.info.codec} cannot be decoded here:\n"
+            f"{told}\n{HOW_TO_GET}"
+        )
     return able, frames
 
 
 def _shown(clip: Clip, toolchain: Toolchain) -> bytes:
     """Decode a clip: rgb24, or depth's own format."""
-    return _output(
-        clip,
-        lambda wanted: compile_decode(
+    *first, last = clip.inputs()
+    for wanted in (*first, last):
+        shown = bytearray()
+        command = compile_decode(
             wanted.path,
             pix_fmt=clip.info.pix_fmt if clip.depth else "rgb24",
             conversion=wanted.conversion,
             excerpt=wanted.excerpt,
             program=toolchain.ffmpeg,
-        ),
-    )
-
-
-def _output(
-    clip: Clip, compiled: Callable[[VideoInput], list[str]], cancellation: Cancellation | None = None
-) -> bytes:
-    """What a program writes of a clip's frames, for the first of its inputs that it can read."""
-    *first, last = clip.inputs()
-    for wanted in (*first, last):
-        output = bytearray()
+        )
         try:
-            run_fed(compiled(wanted), [], on_output=output.extend, cancellation=cancellation)
+            run_fed(command, [], on_output=shown.extend)
         except FfmpegError as error:
             if error.killed or wanted is last:
                 raise
         else:
             break
-    return bytes(output)
+    return bytes(shown)
 
 
 def prepare_clip(
@@ -274,24 +268,47 @@ def transcode(
         SourceError: a frame is damaged; the text names it.
         FfmpegError: the encode failed for another reason.
     """
-    *first, last = clip.inputs()
-    for wanted in (*first, last):
-        command = encoding.command(output, video=wanted)
+    _run(
+        clip,
+        lambda wanted: encoding.command(output, video=wanted),
+        encoding.toolchain,
+        on_frames=on_frames,
+        cancellation=cancellation,
+    )
+
+
+def _run(
+    clip: Clip,
+    compiled: Callable[[VideoInput], list[str]],
+    toolchain: Toolchain,
+    *,
+    again: Callable[[], None] | None = None,
+    **run: Any,
+) -> None:
+    """Run a command that decodes a clip, whatever is behind it; ``again`` is called before another try."""
+    failed: FfmpegError | None = None
+    inputs = clip.inputs()
+    for wanted in inputs:
         try:
-            run_fed(command, [], on_frames=on_frames, cancellation=cancellation)
+            run_fed(compiled(wanted), [], **run)
             return
         except FfmpegError as error:
             if error.returncode < 0 or not _DECODING.search(str(error)):
                 raise
-            if wanted is last:
-                _read_through(clip, encoding.toolchain)
-                raise
+            failed = error
+        if again is not None:
+            again()
+    read_through(clip, toolchain)
+    # All frames of the clip are sound. Decoders work ahead: one behind them, or before, is damaged.
+    try:
+        run_fed(without_stop(compiled(inputs[0])), [], **run)
+    except FfmpegError as other:
+        if other.returncode:
+            raise other from failed
 
 
-def _read_through(clip: Clip, toolchain: Toolchain) -> None:
-    """Find out which frame is damaged: FFmpeg does not say it, the reader does.
-
-    Also of those around the clip: FFmpeg enters before it, and reads ahead.
+def read_through(clip: Clip, toolchain: Toolchain) -> None:
+    """Find out which frame of a clip is damaged: FFmpeg does not say it, the reader does.
 
     Raises:
         SourceError: one is; the text names it.
@@ -303,9 +320,24 @@ def _read_through(clip: Clip, toolchain: Toolchain) -> None:
         ffmpeg=toolchain.ffmpeg,
         ffprobe=toolchain.ffprobe,
     ) as reader:
-        around = slice(max(0, clip.first - _AROUND), clip.first + clip.frames + _AROUND)
-        for _ in reader.each(around):
+        for _ in reader.each(range(clip.first, clip.first + clip.frames)):
             pass
+
+
+@contextlib.contextmanager
+def damage_named(clip: Clip, toolchain: Toolchain) -> Iterator[None]:
+    """Where something is missing in what was made of a clip, say which frame was damaged.
+
+    Of some codecs FFmpeg leaves a damaged frame out without an error; the reader finds out.
+
+    Raises:
+        SourceError: a frame is damaged; the text names it.
+    """
+    try:
+        yield
+    except VerificationError:
+        read_through(clip, toolchain)
+        raise
 
 
 def clip_checksums(
@@ -321,12 +353,17 @@ def clip_checksums(
         cancellation: who may end it.
     """
     count = min(count, clip.frames - first)
-    listed = _output(
-        clip.part(first, count),
+    part = clip.part(first, count)
+    listed = bytearray()
+    _run(
+        part,
         lambda wanted: compile_frame_checksums(
             wanted.path, pix_fmt=clip.info.pix_fmt, excerpt=wanted.excerpt, program=toolchain.ffmpeg
         ),
-        cancellation,
+        toolchain,
+        on_output=listed.extend,
+        again=listed.clear,
+        cancellation=cancellation,
     )
     lines = (line for line in listed.decode("ascii", "replace").splitlines() if not line.startswith("#"))
     return [int(line.rpartition(",")[2].strip(), 16) for line in lines]
@@ -348,18 +385,28 @@ def clip_statistics(
         quantizer: of depth codes; None for colours and millimetres.
         toolchain: the programs.
         cancellation: who may end it.
+
+    Raises:
+        SourceError: a frame is damaged; the text names it.
+        FfmpegError: decoding failed for another reason.
     """
     if isinstance(statistics, RgbHistogram):
-        wanted = clip.input()
-        command = compile_decode(
-            wanted.path,
-            pix_fmt="rgb24",
-            conversion=wanted.conversion,
-            excerpt=wanted.excerpt,
-            tap=statistics.tap,
-            program=toolchain.ffmpeg,
+        tap = statistics.tap
+        _run(
+            clip,
+            lambda wanted: compile_decode(
+                wanted.path,
+                pix_fmt="rgb24",
+                conversion=wanted.conversion,
+                excerpt=wanted.excerpt,
+                tap=tap,
+                program=toolchain.ffmpeg,
+            ),
+            toolchain,
+            on_output=statistics.feed,
+            again=statistics.clear,
+            cancellation=cancellation,
         )
-        run_fed(command, [], on_output=statistics.feed, cancellation=cancellation)
         return
     with VideoReader(
         clip.path,
