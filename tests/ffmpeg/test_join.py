@@ -1,0 +1,127 @@
+"""Packets are joined and cut without a frame being changed, lost or moved, on both FFmpegs."""
+
+from __future__ import annotations
+
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from ffenc import probe
+from ffenc.errors import FfmpegError
+from ffenc.ffmpeg.join import Joined, cut_file, join_files
+from ffenc.ffmpeg.toolchain import Toolchain
+from tests.conftest import system_program
+
+NTSC = Fraction(30000, 1001)
+GROUP, FRAMES = 7, 56
+PIECES = FRAMES // GROUP
+
+
+def packets(path: Path) -> list[str]:
+    """A checksum of every packet of a video stream, in the order they are stored in."""
+    listed = subprocess.run(
+        [system_program("ffmpeg"), "-v", "error", "-i", f"file:{path}", "-map", "0:v:0", "-c", "copy"]
+        + ["-f", "framehash", "-hash", "md5", "-"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return [line.rpartition(",")[2].strip() for line in listed.splitlines() if not line.startswith("#")]
+
+
+def film(toolchain: Toolchain, path: Path, fps: Fraction, *options: str) -> Path:
+    """H.264 with three B-frames, and every 7th frame a key frame behind which the file can be cut."""
+    subprocess.run(
+        [toolchain.ffmpeg, "-v", "error", "-f", "lavfi", "-i", f"testsrc2=size=64x48:rate={fps}"]
+        + ["-frames:v", str(FRAMES), "-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryfast"]
+        + ["-bf", "3", "-b_strategy", "0", "-g", str(GROUP), "-keyint_min", str(GROUP)]
+        + ["-sc_threshold", "0", *options, str(path)],
+        check=True,
+    )
+    return path
+
+
+def cut_up(toolchain: Toolchain, source: Path, folder: Path, fps: Fraction) -> list[Joined]:
+    tag = probe(source).tag
+    pieces = []
+    for number in range(PIECES):
+        path = folder / f"it's 50%d-{number}.mp4"
+        cut_file(source, path, first=number * GROUP, frames=GROUP, fps=fps, tag=tag, toolchain=toolchain)
+        pieces.append(Joined(path, GROUP, probe(path, times=True).delay or 0))
+    return pieces
+
+
+@pytest.mark.parametrize("fps", [Fraction(10), Fraction(25), Fraction(30), NTSC])
+def test_two_hundred_pieces_stay_on_the_grid(toolchain: Toolchain, tmp_path: Path, fps: Fraction) -> None:
+    source = film(toolchain, tmp_path / "film.mp4", fps)  # in the muxer's own time base
+    stored = packets(source)
+    pieces = cut_up(toolchain, source, tmp_path, fps)
+    assert {piece.delay for piece in pieces} == {2}
+    order = [(number * 3) % PIECES for number in range(200)]
+    output = tmp_path / "joined.mp4"
+    join_files([pieces[n] for n in order], output, fps=fps, tag="avc1", toolchain=toolchain)
+    info = probe(output, times=True)
+    assert info.times is not None
+    assert info.fps == fps
+    assert [time * info.time_base for time in info.times] == [i / fps for i in range(200 * GROUP)]
+    assert info.closed == tuple(range(0, 200 * GROUP, GROUP))
+    assert packets(output) == [stored[n * GROUP + i] for n in order for i in range(GROUP)]
+
+
+@pytest.mark.parametrize("scale", [15360, 90000])
+@pytest.mark.parametrize("fps", [Fraction(25), NTSC])
+def test_a_foreign_time_base_is_cut_into_ffencs(
+    toolchain: Toolchain, tmp_path: Path, fps: Fraction, scale: int
+) -> None:
+    """25 and 29.97 frames a second are not whole ticks of 1/15360 second."""
+    source = film(toolchain, tmp_path / "film.mp4", fps, "-video_track_timescale", str(scale))
+    assert probe(source).time_base == Fraction(1, scale)
+    output = tmp_path / "cut.mp4"
+    cut_file(source, output, first=2 * GROUP, frames=3 * GROUP, fps=fps, tag="avc1", toolchain=toolchain)
+    info = probe(output, times=True)
+    assert info.time_base == Fraction(1, fps.numerator)
+    # Within what the source's own ticks leave open; joining puts every frame on its exact place.
+    assert info.times is not None
+    off = [abs(time - i * fps.denominator) for i, time in enumerate(info.times)]
+    assert len(off) == 3 * GROUP
+    assert max(off) <= Fraction(fps.numerator, scale)
+    assert info.key_frames == (0, GROUP, 2 * GROUP)
+    assert packets(output) == packets(source)[2 * GROUP : 5 * GROUP]
+    whole = tmp_path / "whole.mp4"
+    pieces = cut_up(toolchain, source, tmp_path, fps)
+    join_files(pieces, whole, fps=fps, tag="avc1", toolchain=toolchain)
+    joined = probe(whole, times=True)
+    assert joined.times == tuple(i * fps.denominator for i in range(FRAMES))
+    assert joined.fps == fps
+    assert packets(whole) == packets(source)
+
+
+def test_only_the_video_of_a_file_with_sound_is_cut(toolchain: Toolchain, tmp_path: Path) -> None:
+    silent = film(toolchain, tmp_path / "silent.mp4", Fraction(30))
+    source = tmp_path / "sound.mp4"
+    subprocess.run(
+        [toolchain.ffmpeg, "-v", "error", "-f", "lavfi", "-i", "sine=duration=2", "-i", str(silent)]
+        + ["-map", "0:a", "-map", "1:v", "-c:v", "copy", "-c:a", "aac", str(source)],
+        check=True,
+    )
+    assert probe(source).audio is not None
+    output = tmp_path / "cut.mp4"
+    cut_file(source, output, first=GROUP, frames=GROUP, fps=Fraction(30), tag="avc1", toolchain=toolchain)
+    assert probe(output).audio is None
+    assert packets(output) == packets(silent)[GROUP : 2 * GROUP]
+
+
+def test_a_piece_that_cannot_be_read_is_an_error(toolchain: Toolchain, tmp_path: Path) -> None:
+    source = film(toolchain, tmp_path / "film.mp4", Fraction(30))
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    with pytest.raises(FfmpegError):
+        join_files(
+            [Joined(source, FRAMES, 2), Joined(broken, FRAMES, 2)],
+            tmp_path / "joined.mp4",
+            fps=Fraction(30),
+            tag="avc1",
+            toolchain=toolchain,
+        )
