@@ -30,7 +30,14 @@ from ffenc.frames.encode import encode_frames, published, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
-from ffenc.frames.transcode import Clip, clip_checksums, clip_statistics, damage_named, transcode
+from ffenc.frames.transcode import (
+    Clip,
+    clip_checksums,
+    clip_statistics,
+    damage_named,
+    read_through,
+    transcode,
+)
 from ffenc.frames.verify import verify_joined
 from ffenc.jobs.pool import run_units
 
@@ -230,6 +237,7 @@ class _Piece:
         delay: as probed.
         whole: the file holds nothing else, no sound either, and has ffenc's time base; else it is cut first.
         codec, tag: name of the stream's codec, and its tag in MP4.
+        info: the file's fields, of one that is copied.
     """
 
     path: Path
@@ -244,6 +252,7 @@ class _Piece:
     whole: bool
     codec: str
     tag: str | None
+    info: StreamInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -286,6 +295,10 @@ class _Job:
             if stream.compute_stats or episode.index not in stream.copied
         )
         stop = self._cancellation.cancel
+        # What is only copied first: a file that cannot be cut is told before hours of encoding.
+        joined: dict[Stream, _Joined] = {}
+        early = [s for s in plan.streams if s.encoding is None and not s.compute_stats]
+        self._join_all(early, done, joined)
         for unit, result in run_units(units, self._work, threads=plan.workers + 1, stop=stop):
             done[unit.stream.key, unit.episode.index] = result
         summary = JobSummary(
@@ -298,11 +311,7 @@ class _Job:
             copied=sum(len(stream.copied) for stream in plan.streams),
         )
         videos, blocks, stats = {}, {}, {}
-        joined = dict(
-            run_units(
-                plan.streams, lambda stream: self._join(stream, done), threads=plan.workers + 1, stop=stop
-            )
-        )
+        self._join_all([stream for stream in plan.streams if stream not in joined], done, joined)
         for stream in plan.streams:
             info, size = joined[stream].info, joined[stream].bytes
             videos[stream.key] = joined[stream].places
@@ -423,6 +432,17 @@ class _Job:
             ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
+    def _join_all(
+        self,
+        streams: Sequence[Stream],
+        done: Mapping[tuple[str, int], _Done],
+        joined: dict[Stream, _Joined],
+    ) -> None:
+        """Make the files of several cameras at the same time."""
+        threads, stop = self._plan.workers + 1, self._cancellation.cancel
+        for stream, files in run_units(streams, lambda s: self._join(s, done), threads=threads, stop=stop):
+            joined[stream] = files
+
     def _join(self, stream: Stream, done: Mapping[tuple[str, int], _Done]) -> _Joined:
         """Put a camera's pieces into files up to the size limit."""
         source_info = self._plan.source.info()
@@ -459,16 +479,17 @@ class _Job:
                 if not piece.whole:
                     path = self._staging.cuts / f"{stream.key}-{len(parts):06d}.mp4"
                     cut.append(path)
-                    cut_file(
-                        piece.path,
-                        path,
-                        first=piece.first,
-                        frames=piece.frames,
-                        fps=fps,
-                        tag=piece.tag,
-                        toolchain=toolchain,
-                        cancellation=self._cancellation,
-                    )
+                    with _damage_named(stream, piece, toolchain):
+                        cut_file(
+                            piece.path,
+                            path,
+                            first=piece.first,
+                            frames=piece.frames,
+                            fps=fps,
+                            tag=piece.tag,
+                            toolchain=toolchain,
+                            cancellation=self._cancellation,
+                        )
                 parts.append(Joined(path, piece.frames, piece.delay))
             like = probe(parts[0].path, ffprobe=toolchain.ffprobe)
             join_files(
@@ -570,7 +591,23 @@ def _copied_piece(run: Sequence[Clip], fps: Fraction) -> _Piece:
         whole=exact and (first, end) == (0, info.frames) and info.audio is None,
         codec=info.codec,
         tag=info.tag,
+        info=info,
     )
+
+
+@contextmanager
+def _damage_named(stream: Stream, piece: _Piece, toolchain: Toolchain) -> Iterator[None]:
+    """Say in an error which frame of a camera was damaged: ffmpeg decodes some even where it only copies."""
+    try:
+        yield
+    except FfmpegError as error:
+        try:
+            if error.returncode >= 0 and piece.info is not None:
+                read_through(Clip(piece.path, piece.info, piece.first, piece.frames), toolchain)
+        except SourceError as damage:
+            raise SourceError(f"{stream.key}: {damage}") from None
+        error.args = (f"{stream.key}: {error}",)
+        raise
 
 
 @contextmanager

@@ -101,6 +101,7 @@ class LeRobotDataset(ABC):
         self._places: dict[int, _Place] = {}
         self.episodes = self._read_episodes(self._count_tasks())
         self._check_totals()
+        self._needed: dict[Path, int] = {}
         self._videos = {key: self._find_videos(key) for key in self._video_keys}
         self._streams: dict[str, StreamInfo] = {}
         self.cameras = [
@@ -230,6 +231,7 @@ class LeRobotDataset(ABC):
                 )
             ends[video.path] = video.start + float(episode.length / self.fps)
             before = episode.index
+        self._needed |= {path: round(end * self.fps) for path, end in ends.items()}
         return videos
 
     def _video_camera(self, key: str) -> Camera:
@@ -280,7 +282,8 @@ class LeRobotDataset(ABC):
         return ParquetImages([RowRange(place.path, place.first_row, episode.length)], camera)
 
     def video(self, camera: str, episode: Episode) -> EpisodeVideo:
-        return replace(self._videos[camera][episode.index], like=self._streams[camera])
+        video = self._videos[camera][episode.index]
+        return replace(video, like=self._streams[camera], needed=self._needed[video.path])
 
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         return (

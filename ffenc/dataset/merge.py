@@ -31,7 +31,7 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
-from ffenc.frames.info_json import block_quantizer
+from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.statistics import Stats
 from ffenc.frames.transcode import depth_config, prepare_clip, trial_frames
@@ -386,7 +386,7 @@ def _depth_of(camera: Camera, source: Dataset) -> dict[str, Any]:
     fields: dict[str, Any] = {"is_depth_map": True, "depth_unit": camera.unit}
     if _stored(camera).pix_fmt == "gray12le":
         where = f"{source.root / 'meta/info.json'}: {camera.key}"
-        quantizer = block_quantizer(dict(camera.block), where)
+        quantizer = block_quantizer(dict(camera.block), where, CORRECT)
         fields |= {f"video.{name}": getattr(quantizer, name) for name in DEPTH_FIELDS}
     return fields
 
@@ -422,7 +422,7 @@ def _stream(
         blocks["what is re-encoded"] = {**dict(pattern.block), **made}
     quantizer = None
     if camera.depth and _stored(pattern).pix_fmt == "gray12le":
-        quantizer = block_quantizer(dict(pattern.block), f"{usual.root / 'meta/info.json'}: {camera.key}")
+        quantizer = block_quantizer(dict(pattern.block), str(usual.root / "meta/info.json"), CORRECT)
     size = merged.camera_bytes(camera.key, merged.episodes)
     block = merge_blocks(camera.key, blocks)
     return Stream(replace(camera, stored=pattern.stored), encoding, not known, size, copied, quantizer, block)
@@ -453,7 +453,7 @@ def _encoding(
     if pattern.depth:
         quantizer = None
         if clip.info.pix_fmt == "gray12le":
-            quantizer = block_quantizer(dict(pattern.block), pattern.key)
+            quantizer = block_quantizer(dict(pattern.block), pattern.key, CORRECT)
         config = depth_config(DepthEncoderConfig(**settings), clip, quantizer)
     else:
         config = VideoEncoderConfig(**settings)

@@ -31,7 +31,7 @@ from ffenc.frames.depth_images import DepthSamples
 from ffenc.frames.encode import encode_frames, first_frames, frame_format
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
-from ffenc.frames.info_json import block_quantizer, read_json
+from ffenc.frames.info_json import CORRECT, block_quantizer, read_json
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip, transcode
@@ -249,7 +249,7 @@ def video_stream(
     quantizer = None
     if clip.info.pix_fmt == "gray12le":
         where = f"{chooser.source.root / 'meta/info.json'}: {camera.key}"
-        quantizer = block_quantizer(dict(camera.block), where)
+        quantizer = block_quantizer(dict(camera.block), where, CORRECT)
     all_copied = Stream(
         camera,
         None,

@@ -89,6 +89,7 @@ class EpisodeVideo:
         start: seconds in the file at which it starts.
         frames: how many it has.
         like: what the camera's first file holds, which all have to hold.
+        needed: how many frames the file has to have for all its episodes.
     """
 
     camera: str
@@ -97,6 +98,7 @@ class EpisodeVideo:
     start: float
     frames: int
     like: StreamInfo | None = None
+    needed: int = 0
 
 
 class DatasetSource(Protocol):

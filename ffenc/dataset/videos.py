@@ -18,7 +18,7 @@ from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import read_info
 from ffenc.frames.reader import TOLERANCE
-from ffenc.frames.transcode import Clip, check_spacing
+from ffenc.frames.transcode import Clip, check_spacing, off_grid
 
 
 def episode_videos(
@@ -148,6 +148,13 @@ def clip_of(video: EpisodeVideo, fps: Fraction) -> Clip:
         )
     clip = Clip(video.path, info, first, video.frames)
     check_spacing(clip, fps, where, start=video.start)
+    # A gap is told with the episode it is in.
+    whole = Clip(video.path, info, 0, info.frames)
+    if info.frames < video.needed and off_grid(whole.seconds(), fps, whole.seconds()[0]) is None:
+        raise SourceError(
+            f"{video.path}: has {info.frames} frames, its episodes have {video.needed}: a frame is missing, "
+            "and which episode's it is cannot be told"
+        )
     return clip
 
 

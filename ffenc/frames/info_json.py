@@ -84,16 +84,24 @@ def stored_quantizer(path: Path) -> DepthQuantizer | None:
     return None
 
 
-def block_quantizer(block: dict[str, Any], where: str) -> DepthQuantizer:
+CORRECT = "write there how its frames were quantised"
+_GIVE = "give depth=DepthQuantizer(...), or depth=False for the stored codes"
+
+
+def block_quantizer(block: dict[str, Any], where: str, how: str = _GIVE) -> DepthQuantizer:
     """Return the quantiser that a feature's ``info`` block names.
+
+    Args:
+        block: the block.
+        where: what it is, for an error.
+        how: what to do where it names none, for the error.
 
     Raises:
         SourceError: it names none, or one that cannot be; the text starts with ``where``.
     """
     if not any(block.get(f"video.{key}") is not None for key in DEPTH_FIELDS):
         raise SourceError(
-            f"{where} says nothing of how depth was quantised (video.depth_min and so on); give "
-            "depth=DepthQuantizer(...), or depth=False for the stored codes"
+            f"{where} says nothing of how depth was quantised (video.depth_min and so on); {how}"
         )
     try:
         return DepthQuantizer.from_video_info(block)

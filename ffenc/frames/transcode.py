@@ -34,6 +34,7 @@ from ffenc.frames.reader import DEPTH_FORMATS, TOLERANCE, VideoReader
 from ffenc.frames.statistics import RgbHistogram
 
 _TRIAL_FRAMES = 2
+_AROUND = 100  # frames, in which a damaged one shows
 # Words of the program's reading side; NULL is a codec's parser.
 _DECODING = re.compile(
     r"\[(vist#|in#|dec:|NULL|mov,mp4|matroska|h264|hevc|libdav1d|av1|libaom-av1|ffv1)|corrupt input"
@@ -189,7 +190,7 @@ def trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Tool
     if not able:
         for toolchain in candidates:
             with contextlib.suppress(ToolchainError):  # it lacks the decoder
-                read_through(clip.part(0, min(_TRIAL_FRAMES, clip.frames)), toolchain)
+                read_through(clip.part(0, min(_AROUND, clip.frames)), toolchain)
         told = "\n".join(faults)
         raise ToolchainError(
             f"{clip.path}: frame {clip.first} is damaged, or {clip.info.codec} cannot be decoded here:\n"

@@ -369,6 +369,7 @@ def test_two_episodes_whose_content_is_swapped_are_found(toolchain, png_tree, tm
         root / video_of(TOP), swapped, "-filter_complex", graph, "-map", "[out]", "-c:v", "libx264", "-g", "1"
     )
     swapped.replace(root / video_of(TOP))
+    (root / "meta/videos.sha256").unlink()
     change_info(root, lambda info: info["features"][TOP]["info"].update({"video.codec": "h264"}))
     assert verify_dataset(root).sound, "only decoding shows it"
     (fault,) = only(verify_dataset(root, deep=True), "swapped")
