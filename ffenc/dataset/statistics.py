@@ -44,41 +44,46 @@ class Aggregate:
 
     def __init__(self) -> None:
         self._count = 0
-        self._sums: dict[str, Array] = {}
+        self._low = self._high = self._squares = np.zeros(0)
+        self._means: dict[str, Array] = {}
 
     def add(self, stats: Mapping[str, Any]) -> None:
         """Add one episode's statistics.
 
         Raises:
-            ValueError: one of min, max, mean, std or count is missing.
+            ValueError: one of min, max, mean, std or count is missing or cannot be.
         """
         missing = [name for name in ("min", "max", "mean", "std", "count") if stats.get(name) is None]
         if missing:
             raise ValueError(f"no {missing[0]}")
         count = int(np.asarray(stats["count"]).reshape(-1)[0])
+        if count < 1:
+            raise ValueError(f"count is {count}")
         values = {k: np.asarray(v, np.float64) for k, v in stats.items() if k != "count" and v is not None}
-        sums = {k: v * count for k, v in values.items() if k not in ("min", "max", "std")}
-        sums["square"] = (values["std"] ** 2 + values["mean"] ** 2) * count
+        shape = self._low.shape if self._count else values["min"].shape
+        unlike = next((name for name, value in values.items() if value.shape != shape), None)
+        if unlike is not None:
+            raise ValueError(f"{unlike} is of shape {values[unlike].shape}, {shape} is expected")
+        low, high, std = (values.pop(name) for name in ("min", "max", "std"))
         if not self._count:
-            self._sums = sums | {"min": values["min"], "max": values["max"]}
+            self._low, self._high, self._means, self._squares = low, high, values, std**2 * count
         else:
-            common = set(sums) & set(self._sums)
-            merged = {k: self._sums[k] + sums[k] for k in common}
-            self._sums = merged | {
-                "min": np.minimum(self._sums["min"], values["min"]),
-                "max": np.maximum(self._sums["max"], values["max"]),
-            }
+            share = count / (self._count + count)
+            shift = values["mean"] - self._means["mean"]
+            # Squares of differences from the mean: those of large numbers would lose the digits.
+            self._squares = self._squares + std**2 * count + shift**2 * (self._count * share)
+            common = set(values) & set(self._means)
+            self._means = {k: self._means[k] + (values[k] - self._means[k]) * share for k in common}
+            self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
         self._count += count
 
     def result(self) -> Stats:
         """Return the aggregate; at least one episode must have been added."""
-        means = {k: v / self._count for k, v in self._sums.items() if k not in ("min", "max")}
-        variance = means.pop("square") - means["mean"] ** 2
         stats: Stats = {
-            "min": self._sums["min"].tolist(),
-            "max": self._sums["max"].tolist(),
-            "mean": means.pop("mean").tolist(),
-            "std": np.sqrt(np.maximum(variance, 0)).tolist(),
+            "min": self._low.tolist(),
+            "max": self._high.tolist(),
+            "mean": self._means["mean"].tolist(),
+            "std": np.sqrt(self._squares / self._count).tolist(),
             "count": [self._count],
         }
-        return stats | {k: means[k].tolist() for k in sorted(means)}
+        return stats | {k: self._means[k].tolist() for k in sorted(self._means) if k != "mean"}
