@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
-from ffenc.dataset.checksums import CHECKSUMS
+from ffenc.dataset.checksums import CHECKSUMS, read_checksums
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, Camera, Episode, EpisodeVideo, check_key
 from ffenc.dataset.videos import videos_of
 from ffenc.errors import ConfigError, FfencWarning, SourceError
@@ -38,6 +38,13 @@ _TIME_TOLERANCE = 1e-4  # LeRobot's reader raises beyond it
 _ROW_COLUMNS = ("episode_index", "frame_index", "timestamp", "index")
 _EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
 STATISTICS = ("min", "max", "mean", "std", "count")
+# Files of either layout, of which a conversion in place may have left the other's: they are no extra files.
+_WRITTEN_ANEW = frozenset(
+    {
+        *("meta/info.json", "meta/stats.json", "meta/tasks.parquet", CHECKSUMS),
+        *("meta/episodes.jsonl", "meta/episodes_stats.jsonl", "meta/tasks.jsonl"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,6 @@ class LeRobotDataset(ABC):
         layout: what its ``codebase_version`` begins with.
         episode_list: where the episodes are listed, for an error.
         data_path, video_path: templates of the files' paths, where info.json has none.
-        own_files: files of the layout that are written anew.
 
     Raises:
         SourceError: not such a dataset, or one that is damaged; the text names file, episode and row.
@@ -89,7 +95,6 @@ class LeRobotDataset(ABC):
     data_path: ClassVar[str]
     video_path: ClassVar[str]
     renumbered: frozenset[str] = frozenset()
-    own_files: ClassVar[frozenset[str]]
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -104,6 +109,7 @@ class LeRobotDataset(ABC):
         self._needed: dict[Path, int] = {}
         self._videos = {key: self._find_videos(key) for key in self._video_keys}
         self._streams: dict[str, StreamInfo] = {}
+        self._checksums = read_checksums(root)
         self.cameras = [
             self._image_camera(key) if key in self._image_keys else self._video_camera(key)
             for key in self._features
@@ -140,14 +146,8 @@ class LeRobotDataset(ABC):
                 "are read. Convert it with LeRobot's own converters first"
             )
         features = features_of(self._info, where)
-        for key, kind in (
-            ("chunks_size", int),
-            ("data_files_size_in_mb", (int, float)),
-            ("video_files_size_in_mb", (int, float)),
-        ):
-            value = self._info.get(key)
-            if value is not None and not (isinstance(value, kind) and value > 0):
-                raise SourceError(f"{where}: {key} is {value!r}; a number above 0 is expected")
+        for fault in wrong_limits(self._info):
+            raise SourceError(f"{where}: {fault}")
         try:
             self._data_path = str(self._info.get("data_path") or self.data_path)
             self._data_file(0, 0)
@@ -283,7 +283,9 @@ class LeRobotDataset(ABC):
 
     def video(self, camera: str, episode: Episode) -> EpisodeVideo:
         video = self._videos[camera][episode.index]
-        return replace(video, like=self._streams[camera], needed=self._needed[video.path])
+        checksum = self._checksums.get(video.path.relative_to(self.root).as_posix())
+        needed = self._needed[video.path]
+        return replace(video, like=self._streams[camera], needed=needed, checksum=checksum)
 
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         return (
@@ -335,7 +337,7 @@ class LeRobotDataset(ABC):
         for path in sorted(self.root.rglob("*")):
             place = path.relative_to(self.root)
             hidden = any(part.startswith(".") for part in place.parts)
-            if hidden or not path.is_file() or place.as_posix() in self.own_files:
+            if hidden or not path.is_file() or place.as_posix() in _WRITTEN_ANEW:
                 continue
             if place.parts[0] in ("data", "images", "videos") or place.parts[:2] == ("meta", "episodes"):
                 continue
@@ -350,7 +352,6 @@ class LeRobotV3(LeRobotDataset):
     episode_list = "meta/episodes"
     data_path = DATA_PATH
     video_path = VIDEO_PATH
-    own_files = frozenset({"meta/info.json", "meta/stats.json", "meta/tasks.parquet", CHECKSUMS})
 
     def __init__(self, root: Path) -> None:
         self._episode_files = sorted((root / "meta/episodes").glob("*/*.parquet"))
@@ -396,14 +397,29 @@ class LeRobotV3(LeRobotDataset):
     def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
         wanted = pa.array([episode.index for episode in episodes], pa.int64())
         for number, path in enumerate(self._episode_files):
-            for batch in pq.ParquetFile(path).iter_batches(ROWS_A_BATCH):
-                table = pa.Table.from_batches([batch])
-                chosen = table.filter(pc.is_in(table["episode_index"], value_set=wanted))
-                if chosen.num_rows:
-                    yield number, chosen
+            try:
+                for batch in pq.ParquetFile(path).iter_batches(ROWS_A_BATCH):
+                    table = pa.Table.from_batches([batch])
+                    chosen = table.filter(pc.is_in(table["episode_index"], value_set=wanted))
+                    if chosen.num_rows:
+                        yield number, chosen
+            except (pa.ArrowException, OSError) as error:
+                raise SourceError(f"{path}: cannot be read: {error}") from None
 
     def tasks(self) -> Path:
         return self.root / "meta/tasks.parquet"
+
+
+def wrong_limits(info: Mapping[str, Any]) -> Iterator[str]:
+    """Say which limits of files in an info.json are none."""
+    for key, kind in (
+        ("chunks_size", int),
+        ("data_files_size_in_mb", (int, float)),
+        ("video_files_size_in_mb", (int, float)),
+    ):
+        value = info.get(key)
+        if value is not None and not (isinstance(value, kind) and value > 0):
+            yield f"{key} is {value!r}; a number above 0 is expected"
 
 
 def features_of(info: Mapping[str, Any], where: Path) -> dict[str, Any]:

@@ -37,7 +37,6 @@ class LeRobotV21(LeRobotDataset):
     episode_list = _EPISODES
     data_path = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
     video_path = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-    own_files = frozenset({"meta/info.json", "meta/stats.json", _EPISODES, _TASKS, _STATS})
 
     def __init__(self, root: Path) -> None:
         self._tasks: list[str] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ffenc.codecs.options import encoder_options
 from ffenc.codecs.table import CODECS
 from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import fps_number
@@ -135,6 +137,8 @@ class MergedDataset:
     def _stats(self) -> dict[str, Stats]:
         found: dict[str, Stats] = {}
         known = [source.stats() for source in self.sources]
+        rows = sum(episode.length for episode in self.episodes)
+        cameras = {camera.key for camera in self.cameras}
         for key in known[0]:
             aggregate = Aggregate()
             try:
@@ -142,7 +146,11 @@ class MergedDataset:
                     aggregate.add(own[key])
             except (LookupError, TypeError, ValueError):
                 continue  # not every dataset has them: they are computed
-            found[key] = aggregate.result()
+            stats = aggregate.result()
+            # Those of other rows, or with a number missing, would spoil those of all: they are computed too.
+            whole = key in cameras or stats["count"] == [rows]
+            if whole and all(np.isfinite(value).all() for value in stats.values()):
+                found[key] = stats
         return found
 
     def stats(self) -> dict[str, Any]:
@@ -425,6 +433,9 @@ def _stream(
         quantizer = block_quantizer(dict(pattern.block), str(usual.root / "meta/info.json"), CORRECT)
     size = merged.camera_bytes(camera.key, merged.episodes)
     block = merge_blocks(camera.key, blocks)
+    # Which all agree on, though not every block may say it.
+    said = {name for own in blocks.values() for name in own}
+    block |= {name: value for name, value in _depth_of(pattern, usual).items() if name in said}
     return Stream(replace(camera, stored=pattern.stored), encoding, not known, size, copied, quantizer, block)
 
 
@@ -447,8 +458,12 @@ def _encoding(
         vcodec = next(row.name for row in CODECS.values() if row.stream == stream.codec and not row.hardware)
     settings: dict[str, Any] = {"vcodec": vcodec, "pix_fmt": stream.pix_fmt}
     for name in ENCODER_FIELDS:
-        if pattern.block.get(name) is not None:
-            settings[name.removeprefix("video.")] = pattern.block[name]
+        if pattern.block.get(name) is None:
+            continue
+        more = {**settings, name.removeprefix("video."): pattern.block[name]}
+        with suppress(ConfigError):  # it is another encoder's, as a hardware encoder's preset is
+            encoder_options(CODECS[vcodec], VideoEncoderConfig(**more), None)
+            settings = more
     config: VideoEncoderConfig
     if pattern.depth:
         quantizer = None

@@ -90,6 +90,7 @@ class EpisodeVideo:
         frames: how many it has.
         like: what the camera's first file holds, which all have to hold.
         needed: how many frames the file has to have for all its episodes.
+        checksum: SHA-256 that the file was written with, where that is known.
     """
 
     camera: str
@@ -99,6 +100,7 @@ class EpisodeVideo:
     frames: int
     like: StreamInfo | None = None
     needed: int = 0
+    checksum: str | None = None
 
 
 class DatasetSource(Protocol):

@@ -368,6 +368,8 @@ def task_texts(tasks: Path | Sequence[str]) -> list[str]:
     if not texts:
         raise SourceError(f"{tasks}: has no column task")
     named = table["task" if "task" in texts else texts[0]].to_pylist()
+    if None in named:
+        raise SourceError(f"{tasks}: row {named.index(None)} has no text")
     if "task_index" not in table.column_names:
         return [str(text) for text in named]
     numbers = table["task_index"].to_pylist()

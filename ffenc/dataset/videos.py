@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.config.preset import chosen_cameras
+from ffenc.dataset.checksums import CHECKSUMS, file_checksum
 from ffenc.dataset.source import EpisodeVideo, check_key
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
@@ -118,7 +119,7 @@ def clip_of(video: EpisodeVideo, fps: Fraction) -> Clip:
     Raises:
         SourceError: the file holds something else, ends too early, or has no frame where one should be.
     """
-    info = _opened(video.path, *_state(video.path))
+    info = _opened(video.path, video.checksum, *_state(video.path))
     where = f"episode {video.episode} of {video.camera}"
     for name in ("codec", "pix_fmt", "width", "height"):
         found, expected = getattr(info, name), getattr(video.like, name, None)
@@ -164,5 +165,11 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=16)  # a few cameras' files, each with the times of perhaps 100,000 frames
-def _opened(path: Path, size: int, changed: int) -> StreamInfo:
+def _opened(path: Path, checksum: str | None, size: int, changed: int) -> StreamInfo:
+    # Damage that no decoder notices would be copied, and be sound from then on by its new checksum.
+    if checksum is not None and file_checksum(path) != checksum:
+        raise SourceError(
+            f"{path}: is not, to the byte, what was written: it is damaged. Restore it; if it was changed on "
+            f"purpose, delete its line in {CHECKSUMS}"
+        )
     return probe(path, times=True)

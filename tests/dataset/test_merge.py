@@ -32,6 +32,7 @@ from ffenc import (
 )
 from ffenc.dataset import tables
 from ffenc.dataset.staging import Staging
+from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import ANGLE, DEPTH, FIXTURES, LENGTHS, TOP, decode, everything_in, starts
 
@@ -364,6 +365,106 @@ def test_a_missing_column_of_statistics_is_computed(tmp_path: Path) -> None:
     with VideoReader(file_of(VIDEO, DEPTH)) as depth:  # which has no more than the codes' 10 m
         np.testing.assert_allclose(found[DEPTH]["mean"], [[[depth[:].mean()]]], rtol=1e-6)
     assert all(name in episodes_of(tmp_path / "out").column_names for name in gone)
+
+
+def test_files_that_a_conversion_has_left_do_not_replace_those_of_the_result(
+    tmp_path: Path, whole_v21: Path
+) -> None:
+    old = Path(shutil.copytree(whole_v21, tmp_path / "old"))
+    tasks = pa.table({"task_index": [0], "task": ["of an earlier conversion"]})
+    pq.write_table(tasks, old / "meta/tasks.parquet")
+    reencode_dataset(old, tmp_path / "video", overrides=H264, cameras=["angle"])
+    found = pq.read_table(tmp_path / "video/meta/tasks.parquet")
+    assert found["task"].to_pylist() == pq.read_table(VIDEO / "meta/tasks.parquet")["task"].to_pylist()
+    (tmp_path / "video/meta/tasks.jsonl").write_text("of an earlier conversion")
+    merge_datasets([tmp_path / "video"] * 2, tmp_path / "out")
+    assert not (tmp_path / "out/meta/tasks.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda stats: stats["action"]["mean"].__setitem__(0, float("nan")),
+        lambda stats: stats["action"]["std"].__setitem__(3, None),
+        lambda stats: stats["action"].update(count=[71]),
+        lambda stats: stats["action"].update(count=[0]),
+        lambda stats: stats["action"]["max"].pop(),
+    ],
+    ids=["nan", "null", "of other rows", "of no rows", "too few numbers"],
+)
+def test_statistics_that_cannot_be_used_are_computed(
+    tmp_path: Path, spoil: Callable[[dict[str, Any]], None]
+) -> None:
+    other = copy_of(VIDEO, tmp_path / "other")
+    stats = json_of(other, "stats")
+    spoil(stats)
+    (other / "meta/stats.json").write_text(json.dumps(stats))
+    merge_datasets([VIDEO, other], tmp_path / "out")
+    found, expected = json_of(tmp_path / "out", "stats")["action"], json_of(VIDEO, "stats")["action"]
+    assert found["count"] == [144]
+    for name in ("min", "max", "mean", "std"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_of_large_numbers_keep_their_digits() -> None:
+    """Such as seconds since 1970, whose squares have no digits left for a spread of a second."""
+    aggregate = Aggregate()
+    rows = 1.7e9 + np.arange(3000) / 30
+    for part in np.split(rows, 10):
+        aggregate.add(column_stats(part))
+    found = aggregate.result()
+    np.testing.assert_allclose(found["std"], rows.std(), rtol=1e-6)
+    np.testing.assert_allclose(found["mean"], rows.mean(), rtol=1e-12)
+
+
+def test_a_task_without_a_text_is_named(tmp_path: Path) -> None:
+    other = copy_of(VIDEO, tmp_path / "other")
+    tasks = pa.table({"task_index": [0, 1], "task": pa.array(["stack", None], pa.large_string())})
+    pq.write_table(tasks, other / "meta/tasks.parquet")
+    with pytest.raises(SourceError, match=r"other/meta/tasks\.parquet: row 1 has no text"):
+        merge_datasets([VIDEO, other], tmp_path / "out")
+
+
+def test_settings_of_another_encoder_do_not_hinder_a_reencode(tmp_path: Path, h264: Path) -> None:
+    """The block of what an encoder of a graphics card has written has that one's presets."""
+    usual = copy_of(h264, tmp_path / "usual", set_block(TOP, preset="p4", encoder=None))
+    with pytest.warns(FfencWarning, match=r"video\.preset is 'p4'"):
+        summary = merge_datasets([usual, usual, VIDEO], tmp_path / "out", reencode=True)
+    assert summary.cameras[TOP]["codec"] == "h264"
+    assert summary.cameras[TOP]["copied_episodes"] == 6
+
+
+def test_what_only_one_block_says_of_depth_is_kept(tmp_path: Path) -> None:
+    def forget(info: dict[str, Any]) -> None:
+        del info["features"][DEPTH]["info"]["depth_unit"]
+
+    other = copy_of(VIDEO, tmp_path / "other", forget)
+    merge_datasets([other, VIDEO], tmp_path / "out")
+    assert block_of(tmp_path / "out", DEPTH)["depth_unit"] == "mm"
+
+
+def test_a_damaged_episode_list_is_named(tmp_path: Path) -> None:
+    other = copy_of(VIDEO, tmp_path / "other")
+    path = other / "meta/episodes/chunk-000/file-000.parquet"
+    column = pq.read_metadata(path).row_group(0).column(pq.read_schema(path).names.index("dataset_to_index"))
+    content = bytearray(path.read_bytes())
+    at = column.dictionary_page_offset or column.data_page_offset
+    content[at : at + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"other/meta/episodes/chunk-000/file-000\.parquet: cannot be read"):
+        merge_datasets([VIDEO, other], tmp_path / "out")
+
+
+def test_damage_is_not_copied_where_the_source_has_checksums(tmp_path: Path) -> None:
+    """The result's own checksums would say that it is sound."""
+    merge_datasets([VIDEO], tmp_path / "own")
+    path = file_of(tmp_path / "own", DEPTH)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"own/videos/.*file-000\.mp4: is not, to the byte"):
+        merge_datasets([VIDEO, tmp_path / "own"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 # ---- kills, full disks, second runs ----------------------------------------------------------------------
