@@ -25,9 +25,9 @@ from ffenc.ffmpeg.machine import cores
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.frames.depth import DepthQuantizer, Invalid, Unit
-from ffenc.frames.encode import published
 from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.pictures import DepthHistogram, DepthPicture, save_png
+from ffenc.frames.publish import claimed, published
 from ffenc.frames.reader import VideoReader
 
 Format = Literal["png", "npy"]
@@ -300,13 +300,15 @@ def _published(plan: DecodePlan) -> Iterator[Path]:
     made = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix.lower() == ".npy":
-            with published(target) as temporary:
-                yield temporary
-                _check_free(target, single=True, overwrite=plan.overwrite)
-        else:
-            with _published_folder(target, overwrite=plan.overwrite) as temporary:
-                yield temporary
+        with claimed(target):
+            _check_free(target, single=target.suffix.lower() == ".npy", overwrite=plan.overwrite)
+            if target.suffix.lower() == ".npy":
+                with published(target) as temporary:
+                    yield temporary
+                    _check_free(target, single=True, overwrite=plan.overwrite)
+            else:
+                with _published_folder(target, overwrite=plan.overwrite) as temporary:
+                    yield temporary
     except BaseException:
         for parent in made:
             with contextlib.suppress(OSError):  # those that hold something by now stay

@@ -26,9 +26,10 @@ from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics
-from ffenc.frames.encode import encode_frames, published, verify_encoded
+from ffenc.frames.encode import encode_frames, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
+from ffenc.frames.publish import published
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.frames.transcode import (
     Clip,

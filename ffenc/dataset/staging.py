@@ -15,7 +15,7 @@ from typing import IO, Any
 from typing_extensions import Self
 
 from ffenc.errors import DestinationError
-from ffenc.frames.encode import published, sync_folder
+from ffenc.frames.publish import locked, published, sync_folder
 
 
 class Staging:
@@ -50,7 +50,7 @@ class Staging:
             self._lock = (self.folder / "lock").open("a", encoding="utf-8")
         except OSError as error:
             raise DestinationError(f"{self.folder}: cannot be created: {error.strerror}") from None
-        if not _locked(self._lock):
+        if not locked(self._lock):
             self._lock.close()
             self._lock = None
             raise DestinationError(
@@ -126,16 +126,6 @@ def check_destination(destination: Path) -> None:
             raise DestinationError(f"{destination} exists and is not empty; choose another name or delete it")
     elif destination.exists():
         raise DestinationError(f"{destination} exists and is not a folder; choose another name")
-
-
-def _locked(file: IO[str]) -> bool:
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

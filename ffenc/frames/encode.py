@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -26,38 +23,6 @@ from ffenc.frames.transcode import Clip, clip_checksums
 _DECODE_SECONDS = 30.0
 _COMPARED = 4  # frames at each place that is looked at
 _SEARCHED_AT_ONCE = 32  # frames held in memory while looking for a damaged one
-
-
-def partial_path(path: Path) -> Path:
-    """A hidden name beside ``path`` to write to until the result is verified; the ending stays."""
-    return path.with_name(f".{path.stem[:40]}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
-
-
-@contextlib.contextmanager
-def published(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to, and move it into place when the block ends well.
-
-    The file is flushed to disk before it is renamed; if the block raises, nothing is left behind.
-    """
-    temporary = partial_path(path)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, where the system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def check_frames(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterator[bytes]:

@@ -19,13 +19,13 @@ from ffenc.frames.encode import (
     encode_frames,
     first_frames,
     frame_format,
-    published,
     verify_encoded,
 )
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.prepare import prepare
+from ffenc.frames.publish import claimed, published
 from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
 from ffenc.frames.transcode import Clip, clip_checksums, depth_config, prepare_clip, transcode
 from ffenc.frames.trim import frame_rate, trimmed
@@ -129,11 +129,13 @@ class EncodePlan:
         target: the file to write.
         candidates: programs, in the order they are tried.
         source: the frames.
+        overwrite: whether a file that is there is replaced.
     """
 
     target: Path
     candidates: tuple[Toolchain, ...]
     source: _Images | _Video
+    overwrite: bool = False
 
     @property
     def frames(self) -> int:
@@ -154,8 +156,10 @@ class EncodePlan:
     ) -> StreamInfo:
         """Encode, verify, publish; see :func:`encode`."""
         encoding = self.source.prepare(config, encoder_threads, self.candidates)
-        with published(self.target) as temporary:
-            return self.source.write(encoding, temporary, on_frames)
+        with claimed(self.target):
+            checked_output(self.target, overwrite=self.overwrite)  # another run may have written it since
+            with published(self.target) as temporary:
+                return self.source.write(encoding, temporary, on_frames)
 
 
 def plan_encode(
@@ -179,12 +183,12 @@ def plan_encode(
         target = checked_output(output, overwrite=overwrite)
         candidates = tuple(toolchains(ffmpeg, ffprobe))
         video = _video(path, fps, start, end, start_number, candidates[0].ffprobe)
-        return EncodePlan(target, candidates, video)
+        return EncodePlan(target, candidates, video, overwrite)
     target = checked_output(output, overwrite=overwrite)
     if start is not None or end is not None:
         raise ConfigError("--start and --end are for a video file; of images, name those that are wanted")
     images = _images(source, fps, start_number)
-    return EncodePlan(target, tuple(toolchains(ffmpeg, ffprobe)), images)
+    return EncodePlan(target, tuple(toolchains(ffmpeg, ffprobe)), images, overwrite)
 
 
 def _images(

@@ -21,9 +21,10 @@ from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthSamples
-from ffenc.frames.encode import checked_output, published, verify_encoded
+from ffenc.frames.encode import checked_output, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.prepare import prepare
+from ffenc.frames.publish import claimed, published
 
 
 class VideoWriter:
@@ -185,6 +186,7 @@ class VideoWriter:
             encoder_threads=self._encoder_threads,
             candidates=toolchains(*self._programs),
         )
+        self._resources.enter_context(claimed(self._output))
         self._temporary = self._resources.enter_context(published(self._output))
         self._process = self._resources.enter_context(FfmpegProcess(self._encoding.command(self._temporary)))
 

@@ -28,6 +28,8 @@ from ffenc import (
     probe,
 )
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.encode_file import plan_encode
+from ffenc.frames.publish import claimed
 from tests.conftest import DEPTH, FIXTURES, TOP, decode, everything_in, system_program
 
 VIDEOS = FIXTURES / "aloha_video_v30/videos"
@@ -461,3 +463,22 @@ def test_what_is_ended_leaves_no_file_of_that_name(
     assert not output.exists()
     if number == signal.SIGINT:
         assert everything_in(tmp_path) == ["long.mp4"]
+
+
+def test_a_second_run_on_one_file_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    with claimed(out), pytest.raises(DestinationError, match="is being written by another run of ffenc"):
+        encode(TOP_FILE, out, config=VideoEncoderConfig(vcodec="h264"))
+    assert list(tmp_path.iterdir()) == []
+    encode(TOP_FILE, out, config=VideoEncoderConfig(vcodec="h264"))
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_file_that_has_come_since_the_plan_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    plan = plan_encode(TOP_FILE, out)
+    out.write_bytes(b"another run's")
+    with pytest.raises(DestinationError, match="exists"):
+        plan.run(VideoEncoderConfig(vcodec="h264"))
+    assert out.read_bytes() == b"another run's"
+    assert list(tmp_path.iterdir()) == [out]
