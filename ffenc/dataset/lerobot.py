@@ -398,7 +398,7 @@ class LeRobotV3(LeRobotDataset):
         wanted = pa.array([episode.index for episode in episodes], pa.int64())
         for number, path in enumerate(self._episode_files):
             try:
-                for batch in pq.ParquetFile(path).iter_batches(ROWS_A_BATCH):
+                for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(ROWS_A_BATCH):
                     table = pa.Table.from_batches([batch])
                     chosen = table.filter(pc.is_in(table["episode_index"], value_set=wanted))
                     if chosen.num_rows:
@@ -563,7 +563,7 @@ def _tables(
         rows: how many at least at a time, as long as there are more.
     """
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         schema = file.schema_arrow
         columns = [name for name in schema.names if name not in without and (only is None or name in only)]
         missing = [name for name in features if name not in schema.names]

@@ -26,6 +26,8 @@ _PLACE_FEATURES = ("index", "episode_index")
 _MEGABYTE = 1 << 20
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _IMAGE_BYTES = 64 << 20  # held while a table's images are written
+# Checksums, so that a damaged page is not read as other numbers.
+_WRITTEN: dict[str, Any] = {"compression": "snappy", "use_dictionary": True, "write_page_checksum": True}
 _CAMERA_TYPES = ("image", "video")
 
 
@@ -139,6 +141,8 @@ class TableWriter:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     schema = self._row_schema(self._with_images(table.schema))
                     writer = pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=True)
+                    schema = self._row_schema(table.schema)
+                    writer = pq.ParquetWriter(path, schema, **_WRITTEN)
                     current = file
                 assert writer is not None
                 if self._subset:
@@ -216,7 +220,7 @@ class TableWriter:
                     chunk, index = self._place(files)
                     path = self._root / EPISODES_PATH.format(chunk_index=chunk, file_index=index)
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    writer = pq.ParquetWriter(path, table.schema, compression="snappy", use_dictionary=True)
+                    writer = pq.ParquetWriter(path, table.schema, **_WRITTEN)
                 writer.write_table(table)
                 done += table.num_rows
         finally:
