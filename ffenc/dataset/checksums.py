@@ -30,6 +30,16 @@ def write_checksums(root: Path, checksums: Mapping[str, str]) -> None:
     (root / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
+def broken_lines(root: Path) -> list[int]:
+    """Return the numbers of the lines that cannot be read, from 1 on; 0 for a file that cannot."""
+    path = root / CHECKSUMS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except (OSError, ValueError):
+        return [0]
+    return [number for number, line in enumerate(lines, 1) if not _LINE.fullmatch(line)]
+
+
 def read_checksums(root: Path) -> dict[str, str]:
     """Return what a dataset was written with: path in it -> checksum; empty where that is not known."""
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ffenc.dataset.checksums import read_checksums
+from ffenc.dataset.checksums import CHECKSUMS, broken_lines, read_checksums
 from ffenc.dataset.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
 from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify_against import Source, compare_file, together
@@ -195,6 +195,9 @@ def _decode(
     units: list[tuple[str, Callable[[], dict[int, Stats]]]] = []
     candidates = programs.candidates() if seen else []
     checksums = read_checksums(layout.root)
+    broken = broken_lines(layout.root)
+    if broken:
+        faults.add("checksum", f"line {broken[0]} cannot be read", file=CHECKSUMS)
     for video, one in seen.items():
         assert video.camera is not None
         units.append((video.camera, partial(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.faults import Faults
-from ffenc.dataset.lerobot import features_of
+from ffenc.dataset.lerobot import features_of, wrong_limits
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
 from ffenc.errors import SourceError
@@ -121,7 +122,7 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
     try:
         info = read_json(root / place)
         version = str(info.get("codebase_version") or "unknown")
-        if not re.match(r"v(2\.[01]|3)", version):
+        if not re.fullmatch(r"v(2\.[01]|3)(\.\d+)*", version):
             raise SourceError(f"layout {version} is not known; v3.0, v2.1 and v2.0 are")
         features = features_of(info, root / place)
         for key, feature in features.items():
@@ -132,6 +133,15 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
         return None
     old = version.startswith("v2")
     kinds = {key: feature["dtype"] for key, feature in features.items()}
+    for fault in wrong_limits(info):
+        faults.add("info", fault, file=place)
+    for key, kind in kinds.items():
+        shape = features[key].get("shape")
+        if kind in ("image", "video") and not (isinstance(shape, list) and len(shape) == 3):
+            what = f"shape {shape!r} of {key} is not height, width and channels"
+            faults.add("info", what, file=place, camera=key)
+        if kind not in ("image", "video", *_TEXT_TYPES) and not _known_type(kind):
+            faults.add("info", f"dtype {kind!r} of {key} is no type of numbers or texts", file=place)
     paths = {
         "data_path": (LeRobotV21.data_path if old else DATA_PATH),
         "video_path": (LeRobotV21.video_path if old else VIDEO_PATH),
@@ -159,6 +169,22 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
         data_path=paths["data_path"],
         video_path=paths["video_path"],
     )
+
+
+def _known_type(name: str) -> bool:
+    try:
+        pa.type_for_alias(name)
+    except ValueError:
+        return False
+    return True
+
+
+def width_of(feature: Mapping[str, Any]) -> int | None:
+    """How many numbers a row of a feature has by its shape; None where it has none."""
+    shape = feature.get("shape")
+    if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
+        return None
+    return math.prod(shape)
 
 
 def without(text: str, path: Path) -> str:

@@ -44,6 +44,8 @@ def read_listing(layout: Layout, faults: Faults) -> Listing:
         ("total_tasks", len(tasks)),
     ):
         said = layout.info.get(name)
+        if said is None and name != "total_tasks":
+            faults.add("totals", f"has no {name}, which LeRobot takes for 0", file="meta/info.json")
         if said is not None and said != found:
             faults.add("totals", f"{name} is {said!r}, the lists have {found}", file="meta/info.json")
     _check_splits(layout, len(listing), faults)
@@ -117,7 +119,9 @@ def _part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Listin
     asked = [*wanted, *own, *(n for names in (*video.values(), *stats.values()) for n in names)]
     try:
         names = set(pq.read_schema(path).names)
-        table = pq.read_table(path, columns=[name for name in asked if name in names])
+        table = pq.read_table(
+            path, columns=[name for name in asked if name in names], page_checksum_verification=True
+        )
     except (pa.ArrowException, OSError) as error:
         faults.add("episodes", f"cannot be read: {reason_of(error)}", file=place)
         return None
@@ -231,7 +235,8 @@ def _part_stats(
         own = {
             name: values for name, column in there.items() if (values := matrix(table[column])) is not None
         }
-        broken = [name for name in STATISTICS if name in there and name not in own]
+        own = {k: v for k, v in own.items() if k == "count" or v.shape == own.get("min", v).shape}
+        broken = [name for name in there if name not in own]
         if broken:
             faults.add(
                 "statistics-missing",

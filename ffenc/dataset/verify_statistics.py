@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ffenc.dataset.faults import Faults
 from ffenc.dataset.lerobot import STATISTICS
-from ffenc.dataset.verify_layout import Floats, Integers, Layout, Listing, reason_of
+from ffenc.dataset.verify_layout import QUANTILE_NAMES, Floats, Integers, Layout, Listing, reason_of
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import read_json
 
@@ -18,6 +18,7 @@ NUMBERING = ("episode_index", "frame_index", "timestamp", "index", "task_index")
 _COMPARED = ("min", "max", "mean", "std")
 # Statistics may have been computed in float32, the variance as a difference of squares.
 _CLOSE = 2e-5
+_CAMERA_CLOSE = 0.1  # of the largest value
 _SWAPS = 2000  # episodes among which swapped ones are looked for
 
 
@@ -68,6 +69,29 @@ class Sums:
         return {name: values[None] for name, values in found.items()}
 
 
+def impossible(stats: Mapping[str, Floats]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return where a statistic cannot be, whatever was counted, shape (episodes, D).
+
+    A mean and quantiles lie between min and max, quantiles in their order, and std is half of that span at
+    most. Where min or max are no numbers, nothing can be said.
+    """
+    low, high = stats["min"], stats["max"]
+    scale = np.maximum(np.abs(low), np.abs(high))
+    slack = 5e-3 * scale + 1e-6  # float32, and quantiles from histograms
+    known = ~(np.isnan(low) | np.isnan(high))
+    wrong = {"max": known & ~(high >= low)}
+    floor = low
+    for name in ("mean", *QUANTILE_NAMES):
+        if (values := stats.get(name)) is not None:
+            wrong[name] = known & ~((values >= low - slack) & (values <= high + slack))
+            if name != "mean":
+                wrong[name] |= known & (values < floor - slack)
+                floor = np.fmax(floor, values)
+    wrong["std"] = known & ~((stats["std"] >= 0) & (stats["std"] <= (high - low) / 2 + slack))
+    wrong["count"] = ~(stats["count"] >= 1)
+    return wrong
+
+
 def _unlike(found: Mapping[str, Floats], stored: Mapping[str, Floats]) -> dict[str, npt.NDArray[np.bool_]]:
     """Return where statistics differ by more than they may, each shaped as they are."""
     scale = np.maximum(np.abs(found["min"]), np.abs(found["max"]))
@@ -113,13 +137,70 @@ class Statistics:
                     "statistics-missing", f"has none of {feature}", file=self._place, camera=feature
                 )
                 continue
-            broken = [name for name in names if _row(own.get(name)) is None]
+            there = [*names, *(name for name in QUANTILE_NAMES if name in own)]
+            rows = {name: row for name in there if (row := _row(own.get(name))) is not None}
+            size = rows["min"].size if "min" in rows else None
+            broken = [n for n in there if n not in rows or (n != "count" and rows[n].size != size)]
             if broken:
                 what = f"has no usable {', '.join(broken)} of {feature}"
                 self._faults.add("statistics-missing", what, file=self._place, camera=feature)
+            elif "count" in rows:
+                self._tell_impossible(feature, rows, self._place)
+                self._compare_camera(feature, rows)
+
+    def _tell_impossible(self, feature: str, stats: Mapping[str, Floats], file: str) -> None:
+        unlike = [n for n, values in stats.items() if n != "count" and values.shape != stats["min"].shape]
+        if unlike:
+            what = f"{unlike[0]} of {feature} has not as many numbers as its min"
+            self._faults.add("statistics-missing", what, file=file, camera=feature)
+            return
+        for name, wrong in impossible(stats).items():
+            compared = feature in self._layout.numeric and name not in QUANTILE_NAMES  # with the rows
+            if compared or not wrong.any():
+                continue
+            at, column = (int(n) for n in np.argwhere(wrong)[0])
+            least, most = (stats[n][at, column] for n in ("min", "max"))
+            value = stats[name][at, min(column, stats[name].shape[1] - 1)]
+            what = f"{name} of {feature} is {value:.6g}, which cannot be: min {least:.6g}, max {most:.6g}"
+            episode = None if file == self._place else int(self._listing.index[at])
+            self._faults.add("statistics-differ", what, file=file, camera=feature, episode=episode)
+
+    def _compare_camera(self, feature: str, stored: Mapping[str, Floats]) -> None:
+        """Compare a camera's statistics with those of its episodes, coarsely: others may sample otherwise."""
+        episodes = self._listing.stats.get(feature)
+        if feature not in (*self._layout.images, *self._layout.videos) or episodes is None:
+            return
+        if episodes["min"].shape[1] != stored["min"].shape[1]:
+            what = (
+                f"has {stored['min'].shape[1]} numbers of {feature}, its episodes {episodes['min'].shape[1]}"
+            )
+            self._faults.add("statistics-differ", what, file=self._place, camera=feature)
+            return
+        count = np.maximum(episodes["count"][:, :1], 1)
+        mean = (episodes["mean"] * count).sum(axis=0) / count.sum()
+        square = episodes["std"] ** 2 + (episodes["mean"] - mean) ** 2
+        found = {
+            "min": episodes["min"].min(axis=0),
+            "max": episodes["max"].max(axis=0),
+            "mean": mean,
+            "std": np.sqrt((square * count).sum(axis=0) / count.sum()),
+        }
+        scale = np.maximum(np.abs(found["min"]), np.abs(found["max"]))
+        for name, values in found.items():
+            far = np.abs(stored[name][0] - values) > _CAMERA_CLOSE * scale + 1e-6
+            if far.any():
+                column = int(np.argmax(far))
+                what = (
+                    f"{name} of {feature} is {stored[name][0, column]:.6g}, of its episodes together "
+                    f"{values[column]:.6g}"
+                )
+                self._faults.add("statistics-differ", what, file=self._place, camera=feature)
+                return
 
     def check_episodes(self, sums: Mapping[str, Sums], good: npt.NDArray[np.bool_]) -> None:
         """Compare the statistics of each ``good`` episode with its rows."""
+        for feature, kept in self._listing.stats.items():
+            self._tell_impossible(feature, kept, self._layout.list_place)
         swapped: dict[tuple[int, int], list[str]] = {}
         differing: list[tuple[int, str, str]] = []
         for feature, own in sums.items():
@@ -174,7 +255,13 @@ class Statistics:
                 continue
             found = own.total()
             known = {name: values for name in _COMPARED if (values := rows.get(name)) is not None}
-            if len(known) < len(_COMPARED) or any(v.shape != found[n].shape for n, v in known.items()):
+            if len(known) < len(_COMPARED):
+                continue
+            if any(values.shape != known["min"].shape for values in known.values()):
+                continue  # told before
+            if known["min"].shape != found["min"].shape:
+                what = f"statistics of {feature} have {known['min'].size} numbers, its rows {own.width}"
+                self._faults.add("statistics-differ", what, file=self._place)
                 continue
             marks = _unlike(found, known)
             name = next((n for n, mark in marks.items() if mark.any()), None)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ffenc.dataset.faults import Faults
-from ffenc.dataset.verify_layout import Integers, Layout, Listing, matrix, numbers, reason_of
+from ffenc.dataset.verify_layout import Integers, Layout, Listing, matrix, numbers, reason_of, width_of
 from ffenc.dataset.verify_statistics import NUMBERING, Statistics, Sums
 
 TIME_TOLERANCE = 1e-4  # seconds; LeRobot's reader raises beyond it
@@ -66,7 +66,7 @@ class RowChecks:
             return False
         run = _Run(place)
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 columns = self._columns(file.schema_arrow, place)
                 self._image_columns(file, place)
                 if columns is None:
@@ -251,6 +251,13 @@ class RowChecks:
             self._faulty[at] = True
             return
         if name not in self._sums:
+            expected = width_of(self._layout.features[name])
+            if expected not in (None, values.shape[1]):
+                what = (
+                    f"column {name} has {values.shape[1]} numbers a row, its shape in info.json is "
+                    f"{self._layout.features[name]['shape']}"
+                )
+                self._faults.add("columns", what, file=run.place)
             self._sums[name] = Sums(len(self._rows), values.shape[1])
         self._sums[name].add(values, starts, sizes, at)
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ffenc import SourceError, probe, reencode_dataset, verify_dataset
+from ffenc import SourceError, merge_datasets, probe, reencode_dataset, verify_dataset
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, starts, system_program
 
 LEROBOTS_VIDEO = FIXTURES / "aloha_video_v30"
@@ -369,7 +369,7 @@ def test_two_episodes_whose_content_is_swapped_are_found(toolchain, png_tree, tm
         root / video_of(TOP), swapped, "-filter_complex", graph, "-map", "[out]", "-c:v", "libx264", "-g", "1"
     )
     swapped.replace(root / video_of(TOP))
-    (root / "meta/videos.sha256").unlink()
+    (root / "meta/videos.sha256").unlink()  # as of a dataset that others wrote
     change_info(root, lambda info: info["features"][TOP]["info"].update({"video.codec": "h264"}))
     assert verify_dataset(root).sound, "only decoding shows it"
     (fault,) = only(verify_dataset(root, deep=True), "swapped")
@@ -393,7 +393,9 @@ def test_two_episodes_whose_depth_is_swapped_are_found(video, tmp_path):
 def test_another_picture_than_the_statistics_say_is_found(video):
     change = set_column(f"stats/{ANGLE}/mean", lambda v: [v[0], [[[0.9]], [[0.9]], [[0.9]]], v[2]])
     change_table(video, LIST, change)
-    (fault,) = only(verify_dataset(video, deep=True), "other-content")
+    found = verify_dataset(video, deep=True)
+    assert kinds(found) == ["other-content", "statistics-differ"]  # stats.json has not followed
+    (fault,) = (fault for fault in found.faults if fault.kind == "other-content")
     assert (fault.episode, fault.camera) == (1, ANGLE)
 
 
@@ -658,6 +660,93 @@ def test_statistics_that_do_not_match_the_rows_are_found(video, name, value):
     path.write_text(json.dumps(stats))
     (fault,) = verify_dataset(video).faults
     assert f"{name} of action" in fault.what or fault.what == f"has no usable {name} of action"
+
+
+@pytest.mark.parametrize(
+    ("feature", "name", "value", "kind"),
+    [
+        ("action", "q50", [float("nan")] * 14, "statistics-missing"),
+        ("action", "q50", [0.1] * 13, "statistics-missing"),
+        ("action", "mean", [0.1] * 13, "statistics-missing"),
+        ("timestamp", "q90", [1e6], "statistics-differ"),
+        ("timestamp", "q10", [0.9], "statistics-differ"),
+        (TOP, "q99", [[[0.9]], [[float("nan")]], [[0.9]]], "statistics-missing"),
+        (TOP, "max", [[[1.0]], [[1e6]], [[1.0]]], "statistics-differ"),
+        (TOP, "std", [[[0.2]], [[-0.2]], [[0.2]]], "statistics-differ"),
+        (ANGLE, "mean", [[[0.9]], [[0.9]], [[0.9]]], "statistics-differ"),
+        (DEPTH, "count", [0], "statistics-differ"),
+    ],
+)
+def test_statistics_that_cannot_be_are_found(video, feature, name, value, kind):
+    path = video / "meta/stats.json"
+    stats = json.loads(path.read_text())
+    stats[feature][name] = value
+    path.write_text(json.dumps(stats))
+    assert any(fault.camera == feature for fault in only(verify_dataset(video), kind))
+
+
+@pytest.mark.parametrize(
+    ("feature", "name", "value", "kind"),
+    [
+        ("action", "q10", [float("nan")] * 14, "statistics-differ"),
+        ("index", "q90", [1e6], "statistics-differ"),
+        (TOP, "q01", [], "statistics-missing"),
+        (TOP, "min", [[[2.0]], [[2.0]], [[2.0]]], "statistics-differ"),
+        (DEPTH, "count", [-1], "statistics-differ"),
+    ],
+)
+def test_an_episodes_statistics_that_cannot_be_are_found(video, feature, name, value, kind):
+    change_table(
+        video, LIST, set_column(f"stats/{feature}/{name}", lambda values: [values[0], value, values[2]])
+    )
+    faults = only(verify_dataset(video), kind)
+    assert {fault.camera for fault in faults} == {feature}
+    if kind == "statistics-differ":
+        assert 1 in {fault.episode for fault in faults}
+
+
+def test_a_flipped_bit_of_a_number_is_found_where_ffenc_wrote_it(tmp_path):
+    """In the last place of one: no statistic shows it."""
+    root = tmp_path / "out"
+    merge_datasets([LEROBOTS_VIDEO], root)
+    path = root / DATA
+    column = pq.read_metadata(path).row_group(1).column(0)
+    content = bytearray(path.read_bytes())
+    content[(column.dictionary_page_offset or column.data_page_offset) + 90] ^= 1
+    path.write_bytes(content)
+    assert only(verify_dataset(root), "data-file")[0].file == DATA
+    with pytest.raises(SourceError, match=r"file-000\.parquet: cannot be read"):
+        merge_datasets([root], tmp_path / "again")
+
+
+def test_a_damaged_line_of_the_checksums_is_found(tmp_path):
+    root = tmp_path / "out"
+    merge_datasets([LEROBOTS_VIDEO], root)
+    path = root / "meta/videos.sha256"
+    path.write_text(path.read_text()[1:])
+    assert "line 1 cannot be read" in only(verify_dataset(root, deep=True), "checksum")[0].what
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        (lambda info: info.update(chunks_size=0), "info", "chunks_size is 0"),
+        (lambda info: info.update(video_files_size_in_mb=-1), "info", "video_files_size_in_mb is -1"),
+        (lambda info: info.update(codebase_version="v3.0x"), "info", "layout v3.0x is not known"),
+        (
+            lambda info: info["features"]["action"].update(dtype="flaot32"),
+            "info",
+            "dtype 'flaot32' of action",
+        ),
+        (lambda info: info["features"]["action"].update(shape=[7]), "columns", "has 14 numbers a row"),
+        (lambda info: info["features"][TOP].update(shape=[240, 320]), "info", "shape [240, 320] of"),
+        (lambda info: info.pop("total_frames"), "totals", "has no total_frames"),
+    ],
+)
+def test_an_info_that_lerobot_refuses_or_takes_otherwise_is_found(video, change, kind, said):
+    change_info(video, change)
+    (fault,) = only(verify_dataset(video), kind)
+    assert said in fault.what
 
 
 @pytest.mark.parametrize(
