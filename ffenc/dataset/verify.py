@@ -198,6 +198,9 @@ def _decode(
     broken = broken_lines(layout.root)
     if broken:
         faults.add("checksum", f"line {broken[0]} cannot be read", file=CHECKSUMS)
+    listed = {place for places in listing.videos.values() for place in places.files}
+    for place in sorted(set(checksums) - listed):
+        faults.add("checksum", f"names {place}, which is no video of the dataset", file=CHECKSUMS)
     for video, one in seen.items():
         assert video.camera is not None
         units.append((video.camera, partial(

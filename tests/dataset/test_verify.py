@@ -723,8 +723,11 @@ def test_a_damaged_line_of_the_checksums_is_found(tmp_path):
     root = tmp_path / "out"
     merge_datasets([LEROBOTS_VIDEO], root)
     path = root / "meta/videos.sha256"
-    path.write_text(path.read_text()[1:])
+    whole = path.read_text()
+    path.write_text(whole[1:])
     assert "line 1 cannot be read" in only(verify_dataset(root, deep=True), "checksum")[0].what
+    path.write_text(whole[:-5])
+    assert "is no video of the dataset" in only(verify_dataset(root, deep=True), "checksum")[0].what
 
 
 @pytest.mark.parametrize(
