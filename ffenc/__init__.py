@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from ffenc.compiler.command import compile_command
     from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
     from ffenc.config.preset import RobotPreset, load_preset
-    from ffenc.dataset.faults import Fault, Verification
     from ffenc.dataset.job import JobPlan, JobSummary, run_plan
     from ffenc.dataset.merge import merge_datasets, plan_merge
     from ffenc.dataset.reencode import plan_reencode, reencode_dataset
-    from ffenc.dataset.verify import verify_dataset
+    from ffenc.dataset.verify.faults import Fault, Verification
+    from ffenc.dataset.verify.run import verify_dataset
     from ffenc.errors import (
         ConfigError,
         DestinationError,
@@ -44,11 +44,11 @@ _HOME = {
     "run_plan": "ffenc.dataset.job",
     "merge_datasets": "ffenc.dataset.merge",
     "plan_merge": "ffenc.dataset.merge",
-    "Fault": "ffenc.dataset.faults",
-    "Verification": "ffenc.dataset.faults",
+    "Fault": "ffenc.dataset.verify.faults",
+    "Verification": "ffenc.dataset.verify.faults",
     "plan_reencode": "ffenc.dataset.reencode",
     "reencode_dataset": "ffenc.dataset.reencode",
-    "verify_dataset": "ffenc.dataset.verify",
+    "verify_dataset": "ffenc.dataset.verify.run",
     "ConfigError": "ffenc.errors",
     "DestinationError": "ffenc.errors",
     "FfencError": "ffenc.errors",

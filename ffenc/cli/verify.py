@@ -20,7 +20,7 @@ from ffenc.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from ffenc.dataset.faults import CameraCheck, Verification
+    from ffenc.dataset.verify.faults import CameraCheck, Verification
 
 _PREFIX = "observation.images."
 _LINES = 24  # of a screen
@@ -57,7 +57,7 @@ def command(
       ffenc verify my_dataset --deep --json
       ffenc verify my_dataset --against my_image_dataset
     """
-    from ffenc.dataset.verify import verify_dataset  # noqa: PLC0415 - keeps --help quick
+    from ffenc.dataset.verify.run import verify_dataset  # noqa: PLC0415 - keeps --help quick
 
     began = time.monotonic()
     with progress_bar("verifying", None) as on_frames:
@@ -74,7 +74,7 @@ def command(
 
 
 def _json_fields(found: Verification, seconds: float) -> dict[str, Any]:
-    from ffenc.dataset.verify_against import without_infinity  # noqa: PLC0415
+    from ffenc.dataset.verify.against import without_infinity  # noqa: PLC0415
 
     fields = asdict(found)
     for camera in fields["cameras"]:

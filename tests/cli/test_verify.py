@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ffenc.dataset.faults import MENDS
+from ffenc.dataset.verify.faults import MENDS
 from tests.cli.test_cli import CommandLine
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, ROOT, TOP
 

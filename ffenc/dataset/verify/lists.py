@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ffenc.dataset.faults import Faults
 from ffenc.dataset.lerobot import STATISTICS
 from ffenc.dataset.lerobot_v21 import read_lines
-from ffenc.dataset.verify_layout import (
+from ffenc.dataset.verify.faults import Faults
+from ffenc.dataset.verify.layout import (
     EPISODES,
     QUANTILE_NAMES,
     Floats,
@@ -28,7 +28,7 @@ from ffenc.dataset.verify_layout import (
     numbers,
     reason_of,
 )
-from ffenc.dataset.verify_lists_v21 import old_listing
+from ffenc.dataset.verify.lists_v21 import old_listing
 from ffenc.errors import SourceError
 
 

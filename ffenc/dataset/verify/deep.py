@@ -18,9 +18,9 @@ from PIL import Image, UnidentifiedImageError
 
 from ffenc.compiler.command import compile_decode, rgb_conversion
 from ffenc.dataset.checksums import file_checksum
-from ffenc.dataset.faults import Faults
-from ffenc.dataset.verify_layout import QUANTILE_NAMES, Floats, Layout, Listing
-from ffenc.dataset.verify_videos import Seen, VideoFile, frame_times, frames_at, is_depth
+from ffenc.dataset.verify.faults import Faults
+from ffenc.dataset.verify.layout import QUANTILE_NAMES, Floats, Layout, Listing
+from ffenc.dataset.verify.videos import Seen, VideoFile, frame_times, frames_at, is_depth
 from ffenc.errors import ConfigError, FfmpegError, SourceError
 from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
 from ffenc.ffmpeg.toolchain import Toolchain

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ffenc.dataset.faults import Faults
-from ffenc.dataset.verify_layout import Integers, Layout, Listing, matrix, numbers, reason_of, width_of
-from ffenc.dataset.verify_statistics import NUMBERING, Statistics, Sums
+from ffenc.dataset.verify.faults import Faults
+from ffenc.dataset.verify.layout import Integers, Layout, Listing, matrix, numbers, reason_of, width_of
+from ffenc.dataset.verify.statistics import NUMBERING, Statistics, Sums
 
 TIME_TOLERANCE = 1e-4  # seconds; LeRobot's reader raises beyond it
 _BATCH = 1 << 16  # rows

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.dataset.faults import Faults
 from ffenc.dataset.info_block import stream_fields
-from ffenc.dataset.verify_layout import Floats, Layout, Listing, reason_of
-from ffenc.dataset.verify_tables import TIME_TOLERANCE
+from ffenc.dataset.verify.faults import Faults
+from ffenc.dataset.verify.layout import Floats, Layout, Listing, reason_of
+from ffenc.dataset.verify.tables import TIME_TOLERANCE
 from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.boxes import missing_bytes

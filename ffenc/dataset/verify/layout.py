@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ffenc.config.framerate import parse_fps
-from ffenc.dataset.faults import Faults
 from ffenc.dataset.lerobot import features_of, wrong_limits
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
+from ffenc.dataset.verify.faults import Faults
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import path_pattern, read_json
 

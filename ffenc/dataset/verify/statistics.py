@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.dataset.faults import Faults
 from ffenc.dataset.lerobot import STATISTICS
-from ffenc.dataset.verify_layout import QUANTILE_NAMES, Floats, Integers, Layout, Listing, reason_of
+from ffenc.dataset.verify.faults import Faults
+from ffenc.dataset.verify.layout import QUANTILE_NAMES, Floats, Integers, Layout, Listing, reason_of
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import read_json
 

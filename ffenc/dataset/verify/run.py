@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from ffenc.dataset.checksums import CHECKSUMS, broken_lines, read_checksums
-from ffenc.dataset.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
 from ffenc.dataset.staging import unfinished
-from ffenc.dataset.verify_against import Source, compare_file, together
-from ffenc.dataset.verify_deep import FrameCount, compare_statistics, decode_images, decode_video
-from ffenc.dataset.verify_layout import EPISODES, Layout, Listing, read_layout
-from ffenc.dataset.verify_lists import read_listing
-from ffenc.dataset.verify_tables import RowChecks
-from ffenc.dataset.verify_videos import Seen, VideoFile, check_feature, check_video, video_files
+from ffenc.dataset.verify.against import Source, compare_file, together
+from ffenc.dataset.verify.deep import FrameCount, compare_statistics, decode_images, decode_video
+from ffenc.dataset.verify.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
+from ffenc.dataset.verify.layout import EPISODES, Layout, Listing, read_layout
+from ffenc.dataset.verify.lists import read_listing
+from ffenc.dataset.verify.tables import RowChecks
+from ffenc.dataset.verify.videos import Seen, VideoFile, check_feature, check_video, video_files
 from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, find_ffprobe, toolchains

@@ -11,10 +11,10 @@ import numpy as np
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS
-from ffenc.dataset.faults import CameraComparison, Faults
 from ffenc.dataset.reencode import open_source
-from ffenc.dataset.verify_layout import Layout, Listing, reason_of
-from ffenc.dataset.verify_videos import Seen, VideoFile, frame_times, frames_at, is_depth
+from ffenc.dataset.verify.faults import CameraComparison, Faults
+from ffenc.dataset.verify.layout import Layout, Listing, reason_of
+from ffenc.dataset.verify.videos import Seen, VideoFile, frame_times, frames_at, is_depth
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfmpegError, SourceError
 from ffenc.ffmpeg.probe import StreamInfo

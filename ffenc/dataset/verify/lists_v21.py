@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ffenc.dataset.faults import Faults
 from ffenc.dataset.lerobot import STATISTICS
 from ffenc.dataset.lerobot_v21 import read_lines
-from ffenc.dataset.verify_layout import (
+from ffenc.dataset.verify.faults import Faults
+from ffenc.dataset.verify.layout import (
     LINES,
     QUANTILE_NAMES,
     STATS_LINES,
