@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from ffenc.dataset.checksums import file_checksum, write_checksums
 from ffenc.dataset.info_block import info_block, kept_block
+from ffenc.dataset.pieces import Piece, copied_piece, groups
 from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode
 from ffenc.dataset.staging import Staging, write_json
 from ffenc.dataset.tables import TableWriter, VideoPlace
@@ -225,38 +225,6 @@ class _Done:
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """Packets that come into a file together: one encoded episode, or some that stand together in a source.
-
-    Attributes:
-        path: the file they are in.
-        first, frames: which of its frames they are.
-        starts: each episode's first frame, counted from ``first``.
-        keys: those of ``starts`` that are key frames.
-        bytes, packet_bytes: how many the file takes, about; how many its packets have, exactly.
-        configuration: hash of the decoder configuration.
-        delay: as probed.
-        whole: the file holds nothing else, no sound either, and has ffenc's time base; else it is cut first.
-        codec, tag: name of the stream's codec, and its tag in MP4.
-        info: the file's fields, of one that is copied.
-    """
-
-    path: Path
-    first: int
-    frames: int
-    starts: tuple[int, ...]
-    keys: tuple[int, ...]
-    bytes: int
-    packet_bytes: int
-    configuration: str | None
-    delay: int
-    whole: bool
-    codec: str
-    tag: str | None
-    info: StreamInfo | None = None
-
-
-@dataclass(frozen=True)
 class _Joined:
     """A camera's finished files.
 
@@ -453,7 +421,7 @@ class _Job:
         checksums: dict[str, str] = {}
         first: StreamInfo | None = None
         total = 0
-        for number, group in enumerate(_groups(self._pieces(stream, done), limit)):
+        for number, group in enumerate(groups(self._pieces(stream, done), limit)):
             chunk, file = divmod(number, chunks_size)
             place = VIDEO_PATH.format(video_key=stream.key, chunk_index=chunk, file_index=file)
             output = self._staging.dataset / place
@@ -469,7 +437,7 @@ class _Job:
         assert first is not None
         return _Joined(places, first, total, checksums)
 
-    def _join_group(self, stream: Stream, group: Sequence[_Piece], output: Path, place: str) -> StreamInfo:
+    def _join_group(self, stream: Stream, group: Sequence[Piece], output: Path, place: str) -> StreamInfo:
         fps = self._plan.source.fps
         toolchain = stream.encoding.toolchain if stream.encoding else self._plan.toolchain
         cut: list[Path] = []
@@ -528,7 +496,7 @@ class _Job:
     def _piece_folder(self, stream: Stream) -> Path:
         return self._staging.pieces / stream.key
 
-    def _pieces(self, stream: Stream, done: Mapping[tuple[str, int], _Done]) -> Iterator[_Piece]:
+    def _pieces(self, stream: Stream, done: Mapping[tuple[str, int], _Done]) -> Iterator[Piece]:
         """A camera's pieces in the order of the episodes; those that stand together are copied together."""
         run: list[Clip] = []
         for episode in self._plan.episodes:
@@ -536,68 +504,27 @@ class _Job:
             if episode.index in stream.copied:
                 clip = self._plan.clip(stream, episode)
                 if run and (run[-1].path, run[-1].first + run[-1].frames) != (clip.path, clip.first):
-                    yield _copied_piece(run, self._plan.source.fps)
+                    yield copied_piece(run, self._plan.source.fps)
                     run = []
                 run.append(clip)
                 continue
             if run:
-                yield _copied_piece(run, self._plan.source.fps)
+                yield copied_piece(run, self._plan.source.fps)
                 run = []
             one = done[stream.key, episode.index]
             assert one.path is not None
             assert stream.encoding is not None
             codec = stream.encoding.codec
-            yield _Piece(
+            yield Piece(
                 *(one.path, 0, one.frames, (0,), (0,), one.bytes),
                 *(one.packet_bytes, one.configuration, one.delay, True, codec.stream, codec.tag),
             )
         if run:
-            yield _copied_piece(run, self._plan.source.fps)
-
-
-def _copied_piece(run: Sequence[Clip], fps: Fraction) -> _Piece:
-    """Episodes that stand together in a source's file, as one piece."""
-    path, info, first = run[0].path, run[0].info, run[0].first
-    assert info.key_frames is not None
-    assert info.closed is not None
-    assert info.times is not None
-    frames = sum(clip.frames for clip in run)
-    end = first + frames
-    entries = {*info.closed, info.frames}
-    for edge in (first, end):
-        if edge not in entries:
-            raise SourceError(
-                f"{path}: frame {edge} is where an episode ends or starts, and the file cannot be cut there: "
-                "it is not a key frame, or frames before it need it. These episodes have to be re-encoded: "
-                "say --force (ffenc reencode) or --reencode (ffenc merge)"
-            )
-    ticks = fps.denominator
-    exact = info.time_base == Fraction(1, fps.numerator) and all(
-        time == number * ticks for number, time in enumerate(info.times)
-    )
-    packet_bytes = sum((info.sizes or ())[first:end])
-    keys = set(info.key_frames)
-    starts = tuple(clip.first - first for clip in run)
-    return _Piece(
-        path=path,
-        first=first,
-        frames=frames,
-        starts=starts,
-        keys=tuple(start for start in starts if first + start in keys),
-        bytes=packet_bytes,
-        packet_bytes=packet_bytes,
-        configuration=info.extradata_hash,
-        delay=info.delay or 0,
-        # Of a file with sound the pictures may be any stream: joining goes by their number.
-        whole=exact and (first, end) == (0, info.frames) and info.audio is None,
-        codec=info.codec,
-        tag=info.tag,
-        info=info,
-    )
+            yield copied_piece(run, self._plan.source.fps)
 
 
 @contextmanager
-def _damage_named(stream: Stream, piece: _Piece, toolchain: Toolchain) -> Iterator[None]:
+def _damage_named(stream: Stream, piece: Piece, toolchain: Toolchain) -> Iterator[None]:
     """Say in an error which frame of a camera was damaged: ffmpeg decodes some even where it only copies."""
     try:
         yield
@@ -621,21 +548,6 @@ def _named(unit: _Unit) -> Iterator[None]:
             raise  # an image's name says it
         error.args = (f"{unit.stream.key}, episode {unit.episode.index}: {error}",)
         raise
-
-
-def _groups(pieces: Iterator[_Piece], limit: float) -> Iterator[list[_Piece]]:
-    """Cut a camera's pieces into files: below the limit, and with one decoder configuration each."""
-    group: list[_Piece] = []
-    size = 0
-    for piece in pieces:
-        full = size + piece.bytes > limit
-        other = group and (piece.codec, piece.configuration) != (group[0].codec, group[0].configuration)
-        if group and (full or other):
-            yield group
-            group, size = [], 0
-        group.append(piece)
-        size += piece.bytes
-    yield group
 
 
 def _read_record(path: Path, record: Path, fingerprint: str) -> _Done | None:

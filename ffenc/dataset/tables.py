@@ -140,8 +140,6 @@ class TableWriter:
                     path = self._root / DATA_PATH.format(chunk_index=chunk, file_index=index)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     schema = self._row_schema(self._with_images(table.schema))
-                    writer = pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=True)
-                    schema = self._row_schema(table.schema)
                     writer = pq.ParquetWriter(path, schema, **_WRITTEN)
                     current = file
                 assert writer is not None

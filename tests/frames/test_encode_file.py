@@ -450,7 +450,7 @@ def test_what_is_ended_leaves_no_file_of_that_name(
     words = ["encode", source, output, "--camera_encoder.vcodec=h264", "--camera_encoder.preset=veryslow"]
     process = subprocess.Popen([sys.executable, "-m", "ffenc", *map(str, words)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out.*")):
+    while not list(tmp_path.glob(".out.*partial*")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)

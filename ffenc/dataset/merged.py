@@ -1,0 +1,229 @@
+"""Several LeRobot datasets as one source."""
+
+from __future__ import annotations
+
+import filecmp
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ffenc.config.framerate import fps_number
+from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.source import Camera, Episode, EpisodeVideo
+from ffenc.dataset.statistics import Aggregate
+from ffenc.dataset.tables import FileNumbers, set_column, task_texts
+from ffenc.errors import FfencWarning, SourceError
+from ffenc.frames.images import ImageHeader
+from ffenc.frames.sources import FrameSource
+from ffenc.frames.statistics import Stats
+
+Dataset = LeRobotV3 | LeRobotV21
+
+_SHOWN = 8  # differences that are told at once
+
+
+class MergedDataset:
+    """Several datasets as one source, their episodes one after another.
+
+    Args:
+        sources: the datasets, of the same frame rate, robot and features.
+
+    Raises:
+        SourceError: they do not go together; the text names what differs, and where.
+    """
+
+    def __init__(self, sources: Sequence[Dataset]) -> None:
+        self.sources = list(sources)
+        first = self.sources[0]
+        self._check_alike()
+        self.root = first.root
+        self.fps = first.fps
+        self.cameras = first.cameras
+        self.images = [camera.key for camera in self.cameras if isinstance(camera.stored, ImageHeader)]
+        self._origins = [(source, episode) for source in self.sources for episode in source.episodes]
+        self.episodes = [Episode(number, e.length) for number, (_, e) in enumerate(self._origins)]
+        texts = [task_texts(source.tasks()) for source in self.sources]
+        self._tasks = list(dict.fromkeys(text for own in texts for text in own))
+        places = {text: number for number, text in enumerate(self._tasks)}
+        self._task_numbers = [np.array([places[text] for text in own], np.int64) for own in texts]
+
+    @cached_property
+    def renumbered(self) -> frozenset[str]:
+        """Columns whose values are new, or whose statistics not every dataset has."""
+        moved: set[str] = set()
+        if len(self.sources) > 1:
+            moved |= {"index", "episode_index"}
+            moved |= {
+                key
+                for key in self.info()["features"]
+                if not all(s.has_episode_stats(key) for s in self.sources)
+            }
+        if any((own != np.arange(len(own))).any() for own in self._task_numbers):
+            moved.add("task_index")
+        return frozenset(moved)
+
+    def _check_alike(self) -> None:
+        first = self.sources[0]
+        faults = []
+        for other in self.sources[1:]:
+            pairs: list[tuple[str, Any, Any]] = [
+                ("fps", fps_number(first.fps), fps_number(other.fps)),
+                ("robot_type", first.info().get("robot_type"), other.info().get("robot_type")),
+            ]
+            own, others = first.info()["features"], other.info()["features"]
+            for key in dict.fromkeys((*own, *others)):
+                if key not in own or key not in others:
+                    where = first.root if key in own else other.root
+                    faults.append(f"feature {key} is only in {where}")
+                    continue
+                for field in ("dtype", "shape", "names"):
+                    pairs.append((f"{key}: {field}", own[key].get(field), others[key].get(field)))
+            faults += [
+                f"{what} is {a!r} in {first.root}, {b!r} in {other.root}" for what, a, b in pairs if a != b
+            ]
+        refuse(faults, "Make them alike first")
+
+    def origin(self, episode: Episode) -> tuple[Dataset, Episode]:
+        """The dataset an episode comes from, and what it is there."""
+        return self._origins[episode.index]
+
+    def camera(self, source: Dataset, key: str) -> Camera:
+        """A camera of one of the datasets."""
+        return next(camera for camera in source.cameras if camera.key == key)
+
+    def frames(self, camera: str, episode: Episode) -> FrameSource:
+        source, own = self.origin(episode)
+        return source.frames(camera, own)
+
+    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+        source, own = self.origin(episode)
+        return source.video(camera, own)
+
+    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+        return sum(source.camera_bytes(camera, source.episodes) for source in self.sources)
+
+    def info(self) -> dict[str, Any]:
+        info = self.sources[0].info()
+        info["total_tasks"] = len(self._tasks)
+        if len(self.sources) > 1:
+            info.pop("splits", None)
+        return info
+
+    @cached_property
+    def _stats(self) -> dict[str, Stats]:
+        found: dict[str, Stats] = {}
+        known = [source.stats() for source in self.sources]
+        rows = sum(episode.length for episode in self.episodes)
+        cameras = {camera.key for camera in self.cameras}
+        for key in known[0]:
+            aggregate = Aggregate()
+            try:
+                for own in known:
+                    aggregate.add(own[key])
+            except (LookupError, TypeError, ValueError):
+                continue  # not every dataset has them: they are computed
+            stats = aggregate.result()
+            # Those of other rows, or with a number missing, would spoil those of all: they are computed too.
+            whole = key in cameras or stats["count"] == [rows]
+            if whole and all(np.isfinite(value).all() for value in stats.values()):
+                found[key] = stats
+        return found
+
+    def stats(self) -> dict[str, Any]:
+        return self._stats if len(self.sources) > 1 else self.sources[0].stats()
+
+    def has_episode_stats(self, feature: str) -> bool:
+        return all(source.has_episode_stats(feature) for source in self.sources)
+
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
+        files = FileNumbers(self.info())
+        number = start = 0
+        schema: pa.Schema | None = None
+        for source, tasks in zip(self.sources, self._task_numbers, strict=True):
+            held = [source.camera_bytes(key, source.episodes) for key in self.images]
+            image_bytes = sum(held) / sum(episode.length for episode in source.episodes)  # a row
+            for own, _, table in source.rows(source.episodes):
+                table = set_column(table, "episode_index", np.full(own.length, number))
+                table = set_column(table, "index", np.arange(start, start + own.length))
+                if "task_index" in table.column_names:
+                    table = set_column(table, "task_index", tasks[table["task_index"].to_numpy()])
+                schema = schema or table.schema
+                table = _like(table, schema, f"{source.root}: the rows of episode {own.index}")
+                images = int(image_bytes * own.length)
+                yield self.episodes[number], files.of(table, images), table
+                number, start = number + 1, start + own.length
+
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
+        files = FileNumbers(self.info())
+        schema = self._episode_schema()
+        for source in self.sources:
+            for _, table in source.episode_tables(source.episodes):
+                for name in schema.names:
+                    if name not in table.column_names:
+                        table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
+                table = _like(table.select(schema.names), schema, f"{source.root}: its episode list")
+                yield files.of(table), table
+
+    def _episode_schema(self) -> pa.Schema:
+        """All columns that a dataset has, but only statistics that every one has."""
+        schemas = [next(s.episode_tables(s.episodes[:1]))[1].schema for s in self.sources]
+        fields: dict[str, pa.Field] = {}
+        for schema in schemas:
+            for field in schema:
+                shared = all(field.name in other.names for other in schemas)
+                if shared or not field.name.startswith(("stats/", "videos/")):
+                    fields.setdefault(field.name, field)
+        return pa.schema(list(fields.values()), schemas[0].metadata)
+
+    def extra_files(self) -> list[tuple[Path, str]]:
+        found: dict[str, Path] = {}
+        left_out = []
+        for source in self.sources:
+            for path, place in source.extra_files():
+                other = found.setdefault(place, path)
+                if other == path or filecmp.cmp(path, other, shallow=False):
+                    continue
+                if place == "meta/subtasks.parquet":
+                    raise SourceError(
+                        f"{path} and {other} differ, and rows point into them by number: subtasks are not "
+                        "merged. Make the files alike first"
+                    )
+                left_out.append(path)
+        if left_out:
+            more = f" and {len(left_out) - 1} more files" if len(left_out) > 1 else ""
+            warnings.warn(
+                f"{left_out[0]}{more}: the first dataset has another, which is kept",
+                FfencWarning,
+                stacklevel=2,
+            )
+        return [(path, place) for place, path in found.items()]
+
+    def tasks(self) -> Path | Sequence[str]:
+        return self._tasks if len(self.sources) > 1 else self.sources[0].tasks()
+
+
+def refuse(faults: Sequence[str], how: str) -> None:
+    """Raise :class:`SourceError` where datasets do not go together, telling the first of the differences."""
+    if faults:
+        more = [f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+        told = "\n".join(f"  {fault}" for fault in [*faults[:_SHOWN], *more])
+        raise SourceError(f"these datasets cannot be merged as they are:\n{told}\n{how}")
+
+
+def _like(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
+    """Bring a table's columns into the order and the types of a schema."""
+    if set(table.column_names) != set(schema.names):
+        differing = sorted(set(table.column_names) ^ set(schema.names))
+        raise SourceError(f"{what}: column {differing[0]} is there in one dataset and not in another")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowException, ValueError) as error:
+        raise SourceError(
+            f"{what}: its columns are of other types than the first dataset's: {error}"
+        ) from None

@@ -1,0 +1,108 @@
+"""What the files of a video dataset are joined from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from ffenc.errors import SourceError
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.frames.transcode import Clip
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Packets that come into a file together: one encoded episode, or some that stand together in a source.
+
+    Attributes:
+        path: the file they are in.
+        first, frames: which of its frames they are.
+        starts: each episode's first frame, counted from ``first``.
+        keys: those of ``starts`` that are key frames.
+        bytes, packet_bytes: how many the file takes, about; how many its packets have, exactly.
+        configuration: hash of the decoder configuration.
+        delay: as probed.
+        whole: the file holds nothing else, no sound either, and has ffenc's time base; else it is cut first.
+        codec, tag: name of the stream's codec, and its tag in MP4.
+        info: the file's fields, of one that is copied.
+    """
+
+    path: Path
+    first: int
+    frames: int
+    starts: tuple[int, ...]
+    keys: tuple[int, ...]
+    bytes: int
+    packet_bytes: int
+    configuration: str | None
+    delay: int
+    whole: bool
+    codec: str
+    tag: str | None
+    info: StreamInfo | None = None
+
+
+def copied_piece(run: Sequence[Clip], fps: Fraction) -> Piece:
+    """Return episodes that stand together in a source's file as one piece.
+
+    Args:
+        run: the episodes, each starting where the one before ends.
+        fps: frames a second.
+
+    Raises:
+        SourceError: the file holds more, and cannot be cut there.
+    """
+    path, info, first = run[0].path, run[0].info, run[0].first
+    assert info.key_frames is not None
+    assert info.closed is not None
+    assert info.times is not None
+    frames = sum(clip.frames for clip in run)
+    end = first + frames
+    entries = {*info.closed, info.frames}
+    for edge in (first, end):
+        if edge not in entries:
+            raise SourceError(
+                f"{path}: frame {edge} is where an episode ends or starts, and the file cannot be cut there: "
+                "it is not a key frame, or frames before it need it. These episodes have to be re-encoded: "
+                "say ffenc reencode --force"
+            )
+    ticks = fps.denominator
+    exact = info.time_base == Fraction(1, fps.numerator) and all(
+        time == number * ticks for number, time in enumerate(info.times)
+    )
+    packet_bytes = sum((info.sizes or ())[first:end])
+    keys = set(info.key_frames)
+    starts = tuple(clip.first - first for clip in run)
+    return Piece(
+        path=path,
+        first=first,
+        frames=frames,
+        starts=starts,
+        keys=tuple(start for start in starts if first + start in keys),
+        bytes=packet_bytes,
+        packet_bytes=packet_bytes,
+        configuration=info.extradata_hash,
+        delay=info.delay or 0,
+        # Of a file with sound the pictures may be any stream: joining goes by their number.
+        whole=exact and (first, end) == (0, info.frames) and info.audio is None,
+        codec=info.codec,
+        tag=info.tag,
+        info=info,
+    )
+
+
+def groups(pieces: Iterator[Piece], limit: float) -> Iterator[list[Piece]]:
+    """Cut a camera's pieces into files: below the limit, and with one decoder configuration each."""
+    group: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        full = size + piece.bytes > limit
+        other = group and (piece.codec, piece.configuration) != (group[0].codec, group[0].configuration)
+        if group and (full or other):
+            yield group
+            group, size = [], 0
+        group.append(piece)
+        size += piece.bytes
+    yield group
