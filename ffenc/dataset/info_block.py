@@ -92,10 +92,19 @@ def info_block(info: StreamInfo, encoding: Encoding, unit: Unit | None = None) -
     ``video.encoder`` is ffenc's own key, which LeRobot ignores: ``video.codec`` names the stream, not who
     wrote it, with which versions, and why these.
     """
+    return {**stream_fields(info), **encoding_block(encoding, unit)}
+
+
+def encoding_block(encoding: Encoding, unit: Unit | None = None) -> dict[str, Any]:
+    """Return the fields of a camera's block that are not read from its file.
+
+    Args:
+        encoding: how it is made.
+        unit: what a depth camera's maps are in; None for a camera of colours.
+    """
     codec = codec_for(encoding.config.vcodec)
     why = "named" if encoding.toolchain.origin == "named" else "the first that ran these settings"
     return {
-        **stream_fields(info),
         **encoder_fields(encoding.config),
         **({"is_depth_map": False} if unit is None else depth_fields(encoding.config, unit)),
         "video.encoder": {
