@@ -44,10 +44,7 @@ class StreamInfo:
         extradata_hash: of the decoder configuration; files can be joined where it is the same.
         times: presentation time of every frame in ticks, ascending; None unless asked for.
         key_frames: indices of the key frames in that order; None unless asked for.
-        closed: those of the key frames behind which no frame is stored that is shown before them, and before
-            which none is stored that is never shown.
-        delay: the most packets that a frame is stored before the one that is shown in its place, 0 where
-            frames are stored in order; None unless ``times``.
+        places: each frame's place among the packets as they are stored; None unless asked for.
         sizes: bytes of every frame's packet, in the order of ``times``; None unless asked for.
     """
 
@@ -68,9 +65,42 @@ class StreamInfo:
     extradata_hash: str | None
     times: tuple[int, ...] | None = None
     key_frames: tuple[int, ...] | None = None
-    closed: tuple[int, ...] | None = None
-    delay: int | None = None
+    places: tuple[int, ...] | None = None
     sizes: tuple[int, ...] | None = None
+
+    @property
+    def closed(self) -> tuple[int, ...] | None:
+        """The key frames at which the file can be cut.
+
+        Behind them no frame is stored that is shown before them, and before them none that is never shown.
+        """
+        if self.key_frames is None or self.places is None:
+            return None
+        places = self.places
+        return tuple(frame for frame in self.key_frames if places[frame] == frame)
+
+    @property
+    def delay(self) -> int | None:
+        """The most packets that a frame is stored before the one that is shown in its place.
+
+        0 where frames are stored in the order they are shown in.
+        """
+        if self.places is None:
+            return None
+        return max((place - shown for shown, place in enumerate(self.places)), default=0)
+
+    def whole(self, most: int) -> int:
+        """Return the greatest number of frames, up to ``most``, that the first packets of the file hold.
+
+        As many packets: none of them is of a later frame, and none is missing.
+        """
+        assert self.places is not None
+        best = stored = 0
+        for shown, place in enumerate(self.places[:most]):
+            stored = max(stored, place)
+            if stored == shown:
+                best = shown + 1
+        return best
 
 
 def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) -> StreamInfo:
@@ -101,7 +131,7 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
     if video is None:
         raise SourceError(f"{path} has no video stream")
     audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
-    stamps = keys = closed = delay = sizes = None
+    stamps = keys = places = sizes = None
     if times:
         own: list[tuple[int, bool, int, int]] = []
         stored = 0
@@ -118,8 +148,7 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         stamps = tuple(pts for pts, _, _, _ in own)
         keys = tuple(i for i, (_, key, _, _) in enumerate(own) if key)
         sizes = tuple(size for _, _, _, size in own)
-        closed = tuple(i for i in keys if own[i][2] == i)
-        delay = max((place - shown for shown, (_, _, place, _) in enumerate(own)), default=0)
+        places = tuple(place for _, _, place, _ in own)
     return StreamInfo(
         codec=video.get("codec_name", "unknown"),
         pix_fmt=video.get("pix_fmt", "unknown"),
@@ -138,8 +167,7 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         extradata_hash=video.get("extradata_hash"),
         times=stamps,
         key_frames=keys,
-        closed=closed,
-        delay=delay,
+        places=places,
         sizes=sizes,
     )
 

@@ -219,6 +219,6 @@ def test_a_check_can_be_ended(no_ffmpeg_left: None) -> None:
 
 
 def test_a_file_without_frames_is_refused(tmp_path: Path) -> None:
-    info = replace(probe(SAMPLES[TOP], times=True), times=(), key_frames=(), closed=())
+    info = replace(probe(SAMPLES[TOP], times=True), times=(), key_frames=(), places=())
     with pytest.raises(SourceError, match="has no frames"):
         check_decoding(SAMPLES[TOP], info)
