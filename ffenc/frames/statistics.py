@@ -56,6 +56,12 @@ class RgbHistogram:
                 self.counts[channel] += np.bincount(pixels[:, channel], minlength=256)
             self.frames += whole // self._frame_bytes
 
+    def add(self, frame: npt.NDArray[np.uint8]) -> None:
+        """Add a frame of shape ``(H, W, 3)``, thinned out to about the tap's size."""
+        thin = frame[:: frame.shape[0] // self.tap.height, :: frame.shape[1] // self.tap.width]
+        self.counts += np.stack([np.bincount(thin[..., c].ravel(), minlength=256) for c in range(3)])
+        self.frames += 1
+
     def statistics(self) -> Stats:
         """Return min, max, mean, std and q01..q99, shaped ``[[[r]], [[g]], [[b]]]`` in [0, 1], and count.
 

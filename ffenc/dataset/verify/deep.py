@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 
 from ffenc.compiler.command import compile_decode, rgb_conversion
 from ffenc.dataset.checksums import file_checksum
@@ -25,11 +23,10 @@ from ffenc.errors import ConfigError, FfmpegError, SourceError
 from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.check import check_decoding
+from ffenc.frames.decoded import decode_image
 from ffenc.frames.depth import DepthQuantizer, Unit
-from ffenc.frames.depth_images import DepthStatistics, depth_unit, read_depth
-from ffenc.frames.images import find_fault, read_header, whole_image
+from ffenc.frames.depth_images import DepthStatistics, depth_unit
 from ffenc.frames.parquet import RowRange, read_images
-from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 
 # Measured on the sample at crf 30, the largest difference of an episode's mean or std to what is stored, of
@@ -238,7 +235,7 @@ def decode_images(
         cancellation.check()
         at = int(owner[row])
         try:
-            image = _decoded(data, f"row {row}")
+            image = decode_image(data, f"row {row}")
         except SourceError as error:
             where: dict[str, Any] = {"file": place, "camera": key}
             if at >= 0:
@@ -253,12 +250,8 @@ def decode_images(
                 unit = layout.block(key).get("depth_unit") or depth_unit(image)
                 counts[at] = RgbHistogram(tap) if image.ndim == 3 else DepthStatistics(tap, unit)
             own = counts[at]
-            if isinstance(own, DepthStatistics):
+            if isinstance(own, DepthStatistics) or (row - start[at]) % own.tap.step == 0:
                 own.add(image)
-            elif (row - start[at]) % own.tap.step == 0:
-                thin = image[:: image.shape[0] // own.tap.height, :: image.shape[1] // own.tap.width]
-                own.counts += np.stack([np.bincount(thin[..., c].ravel(), minlength=256) for c in range(3)])
-                own.frames += 1
         count.add(1)
     return {at: own.statistics() for at, own in counts.items() if at not in damaged}
 
@@ -276,25 +269,6 @@ def _each_image(path: Path, key: str, rows: int, place: str, faults: Faults) -> 
                 faults.add("image", f"row {at} cannot be read: {str(error)[-120:]}", file=place, camera=key)
                 return
             at += 1
-
-
-def _decoded(data: bytes, name: str) -> npt.NDArray[Any]:
-    """Return an image as RGB (H, W, 3), or a depth map (H, W).
-
-    Raises:
-        SourceError: it is damaged.
-    """
-    header = read_header(data, name)
-    whole_image(data, header, name)
-    if fault := find_fault(data):
-        raise SourceError(f"{name}: the image is damaged: {fault}")
-    if header.depth:
-        return read_depth(EncodedFrame(name, data))
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise SourceError(f"{name}: the image is damaged: {error}") from None
 
 
 # --- comparison -------------------------------------------------------------------------------------------
