@@ -13,18 +13,21 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import IO
 
-from ffenc.errors import Cancelled, FfmpegError, ToolchainError
+from ffenc.errors import Cancelled, ConfigError, FfmpegError, ToolchainError
 
 Buffer = bytes | bytearray | memoryview
 
 # An encoder that neither takes a byte nor ends in this time hangs (a driver that does not answer).
 STALL_SECONDS = 300.0
+# A program that was killed and is still there waits in a driver or for a network file system.
+_KILLED_SECONDS = 10.0
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 _PR_SET_PDEATHSIG = 1
@@ -36,6 +39,8 @@ _PROGRESS = re.compile(
 )
 # "[png @ 0x55d0] [error] text", with level+ in -loglevel
 _FAULT = re.compile(r"^(\[[^\]]+\] )*\[(error|fatal|panic)\] ")
+
+_inputs: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # of programs that are fed
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -103,6 +108,77 @@ def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+@dataclass(frozen=True)
+class _Share:
+    """Which part of the machine a program gets.
+
+    Attributes:
+        niceness: how much nicer than this process, 0..19.
+        cpus: the processors it may run on; None: those of this process.
+    """
+
+    niceness: int = 0
+    cpus: frozenset[int] | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be had.
+
+        Raises:
+            ConfigError: a niceness out of range, or no processors are named, or one that is not there.
+            ToolchainError: this system cannot bind a program to processors.
+        """
+        if not 0 <= self.niceness <= 19:
+            raise ConfigError(f"niceness={self.niceness!r} is not accepted; expected an int of 0..19")
+        if self.cpus is None:
+            return
+        if not hasattr(os, "sched_setaffinity"):
+            raise ToolchainError(
+                f"this system ({sys.platform}) cannot bind an encoder to processors "
+                f"{_numbers(self.cpus)}: leave encoder_cpus out"
+            )
+        if not self.cpus or min(self.cpus) < 0:
+            raise ConfigError(f"cpus={sorted(self.cpus)} is not accepted; expected processors from 0 on")
+        lacking = self.cpus - _possible_cpus(self.cpus)
+        if lacking:
+            there = _possible_cpus(frozenset(range(max(os.cpu_count() or 1, *self.cpus) + 1)))
+            raise ConfigError(
+                f"processor {_numbers(lacking)} is not here or may not be used; "
+                f"encoders can run on {_numbers(there)}"
+            )
+
+    def apply(self) -> None:
+        """In the child, before exec, so that every thread it will start has it."""
+        if _libc is not None:
+            _die_with_parent()
+        if self.niceness:
+            os.nice(self.niceness)
+        if self.cpus is not None:
+            os.sched_setaffinity(0, self.cpus)
+
+
+def _numbers(cpus: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(cpus)))
+
+
+def _possible_cpus(cpus: frozenset[int]) -> set[int]:
+    """Those of some processors that a program can be bound to: there, and not kept from this one's group.
+
+    Only trying tells: a process may be bound to fewer than it could have, and the kernel leaves out silently
+    what a container does not have. It is tried in a thread of its own, which leaves all others as they are.
+    """
+    possible: set[int] = set()
+
+    def bind() -> None:
+        with contextlib.suppress(OSError):  # none of them
+            os.sched_setaffinity(0, cpus)
+            possible.update(os.sched_getaffinity(0) & cpus)
+
+    thread = threading.Thread(target=bind)
+    thread.start()
+    thread.join()
+    return possible
+
+
 class FfmpegProcess:
     """One running program whose standard input is fed and whose outputs are drained.
 
@@ -118,9 +194,13 @@ class FfmpegProcess:
         stall_seconds: how long it may take no input, give no output that is waited for, or not end after
             its last input.
         progress_seconds: how often ``on_frames`` is called.
+        niceness: how much lower than this process's its priority is, 0..19: all its threads have it from
+            the start.
+        cpus: the processors its threads may run on; None: those of this process.
 
     Raises:
-        ToolchainError: the program cannot be started.
+        ToolchainError: the program cannot be started, or this system cannot bind it to processors.
+        ConfigError: a niceness out of range, or a processor that is not there.
     """
 
     def __init__(
@@ -133,7 +213,11 @@ class FfmpegProcess:
         cancellation: Cancellation | None = None,
         stall_seconds: float = STALL_SECONDS,
         progress_seconds: float = 0.5,
+        niceness: int = 0,
+        cpus: Sequence[int] | None = None,
     ) -> None:
+        share = _Share(niceness, None if cpus is None else frozenset(cpus))
+        share.check()
         progress = ["-nostats", "-stats_period", f"{progress_seconds:g}", "-progress", "pipe:2"]
         self.command = [command[0], *progress, *command[1:]]
         self.log = Log()
@@ -143,9 +227,10 @@ class FfmpegProcess:
         self._stall_seconds = stall_seconds
         self._stalled = False
         stdout = pull or on_output is not None
-        self._process = _start(self.command, self._cancellation, stdin=True, stdout=stdout)
+        self._process = _start(self.command, self._cancellation, stdin=True, stdout=stdout, share=share)
         assert self._process.stdin is not None
         self._stdin = self._process.stdin
+        _inputs.add(self._stdin)
         for pipe in (self._stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError, ImportError):
@@ -166,8 +251,7 @@ class FfmpegProcess:
     def __exit__(self, *_: object) -> None:
         self._close_stdin()
         if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
+            _kill(self._process)
         self._end()
 
     def write(self, data: Buffer) -> bool:
@@ -228,11 +312,10 @@ class FfmpegProcess:
             self._process.wait(self._stall_seconds)
         except subprocess.TimeoutExpired:
             self._stalled = True
-            self._process.kill()
-            self._process.wait()
+            _kill(self._process)
         self._end()
         self._cancellation.check()
-        code = self._process.returncode
+        code = self._code
         if self._stalled:
             raise self._error(f"ffmpeg hung: it did nothing for {self._stall_seconds:.0f} s and was ended")
         if any("No space left on device" in line for line in self.log.lines):
@@ -249,9 +332,15 @@ class FfmpegProcess:
         said = list(self.log.lines)
         # Faults first reported tell the cause; the last lines may be only their echo.
         lines = [line for line in self.log.faults[:4] if line not in said[-8:]] + said[-8:]
-        code = self._process.returncode
+        code = self._code
         killed = code in _KILLS and not self._stalled
         return FfmpegError(reason, command=self.command, returncode=code, stderr=lines, killed=killed)
+
+    @property
+    def _code(self) -> int:
+        """How it ended; what was killed and does not end counts as killed."""
+        code = self._process.returncode
+        return -signal.SIGKILL if code is None else code
 
     def _close_stdin(self) -> None:
         with contextlib.suppress(OSError):
@@ -259,7 +348,9 @@ class FfmpegProcess:
 
     def _end(self) -> None:
         for thread in self._drains:
-            thread.join()
+            # They end with the program, unless another process holds its outputs open: one that was forked
+            # from this one in the moment of the start.
+            thread.join(self._stall_seconds)
         self._cancellation.remove(self._process)
         for pipe in (self._process.stderr, self._process.stdout):
             if pipe is not None:
@@ -314,9 +405,15 @@ class _Start:
         return self._process
 
 
-def _end_unused(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program and wait for its end, but not without end: a driver may hold it."""
     process.kill()
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_KILLED_SECONDS)
+
+
+def _end_unused(process: subprocess.Popen[bytes]) -> None:
+    _kill(process)
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
@@ -337,20 +434,33 @@ def _starts() -> queue.SimpleQueue[_Start]:
     return starts
 
 
+def _forked() -> None:
+    """In a process forked from this one: a program's input does not end while a copy of it is open."""
+    _starts.cache_clear()
+    for pipe in list(_inputs):
+        with contextlib.suppress(OSError):
+            pipe.close()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_starts.cache_clear)
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _start(
-    command: Sequence[str], cancellation: Cancellation, *, stdin: bool, stdout: bool
+    command: Sequence[str],
+    cancellation: Cancellation,
+    *,
+    stdin: bool,
+    stdout: bool,
+    share: _Share = _Share(),
 ) -> subprocess.Popen[bytes]:
-    request = _Start(partial(_start_here, command, cancellation, stdin, stdout))
+    request = _Start(partial(_start_here, command, cancellation, stdin, stdout, share))
     _starts().put(request)
     return request.wait()
 
 
 def _start_here(
-    command: Sequence[str], cancellation: Cancellation, stdin: bool, stdout: bool
+    command: Sequence[str], cancellation: Cancellation, stdin: bool, stdout: bool, share: _Share
 ) -> subprocess.Popen[bytes]:
     try:
         process = subprocess.Popen(
@@ -362,10 +472,11 @@ def _start_here(
             env={**os.environ, "AV_LOG_FORCE_NOCOLOR": "1"},
             # Its own process group: Ctrl-C reaches the parent, which then ends its children in order.
             start_new_session=True,
-            preexec_fn=_die_with_parent if _libc is not None else None,  # noqa: PLW1509 - one system call, no locks
+            preexec_fn=share.apply if os.name == "posix" else None,  # noqa: PLW1509 - system calls, no locks
         )
-    except OSError as error:
-        raise ToolchainError(f"{command[0]} cannot be started: {error.strerror}") from None
+    except (OSError, subprocess.SubprocessError) as error:  # the second: processors went away meanwhile
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ToolchainError(f"{command[0]} cannot be started: {reason}") from None
     cancellation.add(process)
     return process
 
@@ -430,20 +541,23 @@ def run_asked(command: Sequence[str], *, timeout: float = STALL_SECONDS) -> str:
         answer, said = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         timed_out = True
-        process.kill()
-        answer, said = process.communicate()
+        _kill(process)
+        answer = b""
         said = f"no answer in {timeout:.0f} s".encode()
     finally:
         if process.poll() is None:
-            process.kill()
-            process.wait()
-    if process.returncode != 0:
+            _kill(process)
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+    code = -signal.SIGKILL if process.returncode is None else process.returncode
+    if code != 0:
         name = os.path.basename(command[0])  # noqa: PTH119 - a program name, not a path
-        signalled = process.returncode < 0 and not timed_out
+        signalled = code < 0 and not timed_out
         raise FfmpegError(
-            f"{name} crashed with signal {-process.returncode}" if signalled else f"{name} failed",
+            f"{name} crashed with signal {-code}" if signalled else f"{name} failed",
             command=command,
-            returncode=process.returncode,
+            returncode=code,
             stderr=said.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:],
         )
     return answer.decode("utf-8", "replace")

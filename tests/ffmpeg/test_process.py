@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from ffenc.errors import Cancelled, FfmpegError, ToolchainError
+from ffenc.errors import Cancelled, ConfigError, FfmpegError, ToolchainError
 from ffenc.ffmpeg.process import Cancellation, FfmpegProcess, run_asked, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 
@@ -130,6 +132,63 @@ time.sleep(60)
     while psutil.pid_exists(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not psutil.pid_exists(child)
+
+
+def test_a_program_has_its_niceness_and_processors_in_all_threads(toolchain: Toolchain) -> None:
+    own, cpu = os.nice(0), max(os.sched_getaffinity(0))
+    lasting = ["-c:v", "libx264", "-threads", "3", "-f", "null", "-"]
+    with FfmpegProcess(copying(toolchain, *lasting), niceness=5, cpus=[cpu]) as process:
+        for _ in range(100):  # the encoder starts with the first of them
+            process.write(FRAME)
+        deadline = time.monotonic() + 20
+        while len(psutil.Process(process.pid).threads()) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        threads = [thread.id for thread in psutil.Process(process.pid).threads()]
+        assert len(threads) >= 4
+        assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {own + 5}
+        assert {tuple(os.sched_getaffinity(thread)) for thread in threads} == {(cpu,)}
+        process.finish()
+    assert os.nice(0) == own
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"cpus": [0, 4095]}, "processor 4095 is not here or may not be used; encoders can run on 0"),
+        ({"cpus": []}, "expected processors from 0 on"),
+        ({"niceness": 20}, "niceness=20 is not accepted"),
+    ],
+)
+def test_a_share_of_the_machine_that_is_not_there_is_refused(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        FfmpegProcess(["/nonexistent/ffmpeg"], **settings)
+
+
+def test_a_system_without_affinity_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_setaffinity")
+    with pytest.raises(ToolchainError, match="cannot bind an encoder to processors 0, 1"):
+        FfmpegProcess(["/nonexistent/ffmpeg"], cpus=[1, 0])
+
+
+def test_a_forked_process_does_not_keep_a_program_waiting_for_the_end_of_its_input(
+    toolchain: Toolchain,
+) -> None:
+    """A robot's program may fork (data loaders, image writers) while cameras are recorded."""
+    script = f"""
+import os, signal, time
+from ffenc.ffmpeg.process import FfmpegProcess
+with FfmpegProcess({copying(toolchain, "-f", "null", "-")!r}, stall_seconds=10) as process:
+    process.write(bytes({len(FRAME)}))
+    forked = os.fork()
+    if not forked:
+        time.sleep(60)
+    process.finish()
+    os.kill(forked, signal.SIGKILL)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], check=False, timeout=30, capture_output=True
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_program_that_does_not_exist_is_named() -> None:
