@@ -28,7 +28,7 @@ Buffer = bytes | bytearray | memoryview
 STALL_SECONDS = 300.0
 # A program that was killed and is still there waits in a driver or for a network file system.
 _KILLED_SECONDS = 10.0
-_PIPE_BYTES = 1 << 20
+PIPE_BYTES = 1 << 20  # a pipe holds no more
 _F_SETPIPE_SZ = 1031
 _PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 40
@@ -42,7 +42,7 @@ _FAULT = re.compile(r"^(\[[^\]]+\] )*\[(error|fatal|panic)\] ")
 
 _inputs: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # of programs that are fed
 
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class Cancellation:
@@ -245,6 +245,11 @@ class FfmpegProcess:
         """The program's process number."""
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has."""
+        return self._process.poll() is not None
+
     def __enter__(self) -> FfmpegProcess:
         return self
 
@@ -260,11 +265,25 @@ class FfmpegProcess:
         Returns:
             False when it takes no more, because it has ended or hangs: :meth:`finish` says why.
         """
+        return self._give(data, os.write)
+
+    def lend(self, data: Buffer) -> bool:
+        """Give it bytes without copying them: it reads this memory itself, when it comes to it.
+
+        Until :data:`PIPE_BYTES` more have been given, or it has ended, they have to stay as they are. Where
+        the system or the buffer does not allow it they are copied.
+
+        Returns:
+            as :meth:`write`.
+        """
+        return self._give(data, _splice)
+
+    def _give(self, data: Buffer, send: Callable[[int, memoryview], int]) -> bool:
         view = memoryview(data).cast("B")
         descriptor = self._stdin.fileno()
         while view:
             try:
-                view = view[os.write(descriptor, view) :]
+                view = view[send(descriptor, view) :]
             except BlockingIOError:
                 if not select.select([], [descriptor], [], self._stall_seconds)[1]:
                     self._stalled = True
@@ -481,11 +500,31 @@ def _start_here(
     return process
 
 
+class _Piece(ctypes.Structure):
+    """``struct iovec``."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def _splice(descriptor: int, view: memoryview) -> int:
+    """Put memory into a pipe as it is (Linux), and return how many bytes of it; else copy it there."""
+    if _libc is None or view.readonly:
+        return os.write(descriptor, view)
+    piece = _Piece(ctypes.addressof(ctypes.c_char.from_buffer(view)), len(view))
+    count = int(_libc.vmsplice(descriptor, ctypes.byref(piece), 1, 0))
+    if count >= 0:
+        return count
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL):  # kernels of sandboxes
+        return os.write(descriptor, view)
+    raise OSError(code, os.strerror(code))
+
+
 def _set_pipe_size(descriptor: int) -> None:
     """Ask for a larger pipe where the system has that (Linux): fewer switches per frame."""
     import fcntl  # noqa: PLC0415 - not on Windows
 
-    fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
+    fcntl.fcntl(descriptor, _F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _drain(pipe: IO[bytes] | None, read: Callable[[IO[bytes]], None]) -> threading.Thread:
@@ -496,7 +535,7 @@ def _drain(pipe: IO[bytes] | None, read: Callable[[IO[bytes]], None]) -> threadi
 
 
 def _read_output(pipe: IO[bytes], on_output: Callable[[bytes], None]) -> None:
-    while data := pipe.read(_PIPE_BYTES):
+    while data := pipe.read(PIPE_BYTES):
         on_output(data)
 
 

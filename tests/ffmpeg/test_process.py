@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 from ffenc.errors import Cancelled, ConfigError, FfmpegError, ToolchainError
-from ffenc.ffmpeg.process import Cancellation, FfmpegProcess, run_asked, run_fed
+from ffenc.ffmpeg.process import PIPE_BYTES, Cancellation, FfmpegProcess, run_asked, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 
 RAW = ("-f", "rawvideo", "-pix_fmt", "gray", "-video_size", "64x64", "-framerate", "30", "-i", "pipe:0")
@@ -36,6 +37,25 @@ def test_input_reaches_the_program_and_its_output_and_frame_counts_come_back(too
     )
     assert bytes(received) == FRAME * 50
     assert counts[-1] == 50
+
+
+def test_lent_memory_is_read_as_it_was_and_may_change_once_a_pipe_of_bytes_has_followed(
+    toolchain: Toolchain,
+) -> None:
+    """Buffers are written over as early as is allowed: what comes out is what each held when it was lent."""
+    received = bytearray()
+    frame = np.zeros(64 * 64 * 40, np.uint8)  # 164 kB
+    buffers = [frame.copy() for _ in range(PIPE_BYTES // frame.size + 2)]
+    sent = []
+    with FfmpegProcess(copying(toolchain, "-f", "rawvideo", "pipe:1"), on_output=received.extend) as process:
+        for number in range(60):
+            buffer = buffers[number % len(buffers)]
+            buffer[:] = np.random.default_rng(number).integers(0, 255, buffer.size, np.uint8)
+            sent.append(buffer.tobytes())
+            assert process.lend(buffer.data)
+        process.finish()
+        assert process.ended
+    assert bytes(received) == b"".join(sent)
 
 
 def test_a_failure_tells_the_command_and_the_end_of_stderr(toolchain: Toolchain) -> None:
