@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ffenc.dataset.checksums import file_checksum, write_checksums
+from ffenc.dataset.columns import VideoPlace
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.pieces import Piece, copied_piece, groups
 from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode
 from ffenc.dataset.staging import Staging, write_json
-from ffenc.dataset.tables import TableWriter, VideoPlace
+from ffenc.dataset.tables import TableWriter
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import DestinationError, FfmpegError, SourceError, VerificationError
 from ffenc.ffmpeg.join import Joined, cut_file, join_files

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
+from ffenc.dataset.columns import set_column, task_texts
 from ffenc.dataset.lerobot import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo
 from ffenc.dataset.statistics import Aggregate
-from ffenc.dataset.tables import FileNumbers, set_column, task_texts
+from ffenc.dataset.tables import FileNumbers
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.sources import FrameSource

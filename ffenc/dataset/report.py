@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.config.framerate import parse_fps
+from ffenc.dataset.columns import task_texts
 from ffenc.dataset.lerobot import features_of
 from ffenc.dataset.lerobot_v21 import LeRobotV21, read_lines
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
-from ffenc.dataset.tables import task_texts
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import path_pattern, read_json

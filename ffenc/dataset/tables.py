@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +12,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ffenc.dataset.columns import (
+    CAMERA_TYPES,
+    IMAGE,
+    WRITTEN,
+    VideoPlace,
+    image_parts,
+    is_numeric,
+    numbers_of,
+    row_schema,
+    set_column,
+    task_table,
+    video_columns,
+)
 from ffenc.dataset.source import DATA_PATH, EPISODES_PATH, VIDEO_PATH, DatasetSource, Episode
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.errors import SourceError
-from ffenc.frames.images import read_header
 from ffenc.frames.statistics import Stats
 
 # Their values follow from an episode's place in the dataset, which changes when others are left out.
 _PLACE_FEATURES = ("index", "episode_index")
 _MEGABYTE = 1 << 20
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_IMAGE_BYTES = 64 << 20  # held while a table's images are written
-# Checksums, so that a damaged page is not read as other numbers.
-_WRITTEN: dict[str, Any] = {"compression": "snappy", "use_dictionary": True, "write_page_checksum": True}
-_CAMERA_TYPES = ("image", "video")
-
-
-@dataclass(frozen=True)
-class VideoPlace:
-    """Where an episode's frames are: the file, and the frame it starts at in there."""
-
-    chunk: int
-    file: int
-    start: int
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ class TableWriter:
     def _make_features(self) -> dict[str, Any]:
         features: dict[str, Any] = {}
         for key, feature in self._source.info()["features"].items():
-            if feature.get("dtype") not in _CAMERA_TYPES:
+            if feature.get("dtype") not in CAMERA_TYPES:
                 features[key] = feature
             elif key in self._cameras:
                 kept = {name: value for name, value in feature.items() if name != "video_info"}
@@ -112,9 +108,7 @@ class TableWriter:
         stats = self._source.stats()
         lacking = []
         for key, feature in self._features.items():
-            if feature["dtype"] in _CAMERA_TYPES or not str(feature["dtype"]).startswith(
-                ("float", "int", "uint", "bool")
-            ):
+            if not is_numeric(feature):
                 continue
             moved = key in self._source.renumbered or (self._subset and key in _PLACE_FEATURES)
             partial = self._subset and not self._source.has_episode_stats(key)
@@ -139,16 +133,20 @@ class TableWriter:
                     chunk, index = self._place(file)
                     path = self._root / DATA_PATH.format(chunk_index=chunk, file_index=index)
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    schema = self._row_schema(self._with_images(table.schema))
-                    writer = pq.ParquetWriter(path, schema, **_WRITTEN)
+                    schema = row_schema(self._with_images(table.schema))
+                    writer = pq.ParquetWriter(path, schema, **WRITTEN)
                     current = file
                 assert writer is not None
                 if self._subset:
                     table = set_column(table, "episode_index", np.full(episode.length, number))
                     table = set_column(table, "index", np.arange(start, start + episode.length))
-                for part in self._parts(episode, table):
+                images = {key: self._source.frames(key, episode) for key in self._images}
+                for part in image_parts(table, images):
                     writer.write_table(part.select(schema.names).cast(schema))
-                stats.append({key: column_stats(_numbers(table[key])) for key in self._computed})
+                    if images:
+                        self._images_done += part.num_rows * len(images)
+                        self._on_images(self._images_done)
+                stats.append({key: column_stats(numbers_of(table[key])) for key in self._computed})
                 places.append(_RowPlace(*self._place(file), start))
                 start += episode.length
         finally:
@@ -159,47 +157,9 @@ class TableWriter:
     def _with_images(self, schema: pa.Schema) -> pa.Schema:
         """The columns of the table and of images that stay there, in the order of the features."""
         fields = {field.name: field for field in schema}
-        fields |= {key: pa.field(key, _IMAGE) for key in self._images}
+        fields |= {key: pa.field(key, IMAGE) for key in self._images}
         order = dict.fromkeys((*(key for key in self._features if key in fields), *fields))
         return pa.schema([fields[name] for name in order], schema.metadata)
-
-    def _parts(self, episode: Episode, table: pa.Table) -> Iterator[pa.Table]:
-        """An episode's rows with the images that stay there, so many at a time as memory should hold."""
-        if not self._images:
-            yield table
-            return
-        sources = {key: iter(self._source.frames(key, episode)) for key in self._images}
-        start, held = 0, 0
-        columns: dict[str, list[dict[str, Any]]] = {key: [] for key in self._images}
-        for row in range(table.num_rows):
-            for key, frames in sources.items():
-                frame = next(frames)
-                held += len(frame.data)
-                name = f"frame-{row:06d}.{read_header(frame.data, frame.name).format}"
-                columns[key].append({"bytes": frame.data, "path": name})
-            if held > _IMAGE_BYTES or row + 1 == table.num_rows:
-                part = table.slice(start, row + 1 - start)
-                for key, values in columns.items():
-                    part = part.append_column(key, pa.array(values, _IMAGE))
-                    values.clear()
-                yield part
-                self._images_done += part.num_rows * len(self._images)
-                self._on_images(self._images_done)
-                start, held = row + 1, 0
-
-    def _row_schema(self, schema: pa.Schema) -> pa.Schema:
-        """The columns' schema, with the metadata LeRobot loads by naming exactly those columns."""
-        metadata = dict(schema.metadata or {})
-        names = set(schema.names)
-        if b"huggingface" in metadata:
-            known = json.loads(metadata[b"huggingface"])["info"].get("features", {})
-            features = {n: known.get(n) or _huggingface_type(schema.field(n).type) for n in schema.names}
-            metadata[b"huggingface"] = json.dumps({"info": {"features": features}}).encode()
-        if b"pandas" in metadata:
-            pandas = json.loads(metadata[b"pandas"])
-            pandas["columns"] = [c for c in pandas.get("columns", []) if c.get("name") in names]
-            metadata[b"pandas"] = json.dumps(pandas).encode()
-        return schema.with_metadata(metadata)
 
     def _write_episodes(self, rows: Sequence[_RowPlace], table_stats: Sequence[dict[str, Stats]]) -> None:
         aggregates: dict[str, Aggregate] = {}
@@ -218,7 +178,7 @@ class TableWriter:
                     chunk, index = self._place(files)
                     path = self._root / EPISODES_PATH.format(chunk_index=chunk, file_index=index)
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    writer = pq.ParquetWriter(path, table.schema, **_WRITTEN)
+                    writer = pq.ParquetWriter(path, table.schema, **WRITTEN)
                 writer.write_table(table)
                 done += table.num_rows
         finally:
@@ -240,7 +200,7 @@ class TableWriter:
         gone = [
             key
             for key, f in features.items()
-            if f.get("dtype") in _CAMERA_TYPES and key not in (*self._cameras, *self._images)
+            if f.get("dtype") in CAMERA_TYPES and key not in (*self._cameras, *self._images)
         ]
         keep = [
             name
@@ -258,7 +218,7 @@ class TableWriter:
             [p.start + n for p, n in zip(rows[part], lengths, strict=True)], pa.int64()
         )
         for camera in self._cameras:
-            columns |= _video_columns(camera, self._videos[camera][part], lengths, self._source.fps)
+            columns |= video_columns(camera, self._videos[camera][part], lengths, self._source.fps)
         stats = {name: table[name] for name in keep if name.startswith("stats/")}
         for key, computed in self._stats_of(part, table_stats).items():
             for name in computed[0]:
@@ -301,26 +261,8 @@ class TableWriter:
         path = self._root / "meta/tasks.parquet"
         if isinstance(tasks, Path):
             shutil.copyfile(tasks, path)
-            return
-        # LeRobot reads the table through pandas, and takes the texts for its index.
-        columns = [("task_index", "int64", "int64"), ("task", "unicode", "object")]
-        pandas = {
-            "index_columns": ["task"],
-            "column_indexes": [],
-            "columns": [
-                {"name": n, "field_name": n, "pandas_type": p, "numpy_type": t, "metadata": None}
-                for n, p, t in columns
-            ],
-            "creator": {"library": "pyarrow", "version": pa.__version__},
-            "pandas_version": "2.0.0",
-        }
-        table = pa.table(
-            {
-                "task_index": pa.array(range(len(tasks)), pa.int64()),
-                "task": pa.array(list(tasks), pa.large_string()),
-            }
-        )
-        pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), path)
+        else:
+            pq.write_table(task_table(tasks), path)
 
     def _write_info(self) -> None:
         info = self._source.info()
@@ -332,52 +274,6 @@ class TableWriter:
         if self._subset or not info.get("splits"):
             info["splits"] = {"train": f"0:{len(self._episodes)}"}
         write_json(self._root / "meta/info.json", info)
-
-
-def _video_columns(
-    camera: str, places: Sequence[VideoPlace], lengths: Sequence[int], fps: Fraction
-) -> dict[str, Any]:
-    ends = [p.start + n for p, n in zip(places, lengths, strict=True)]
-    return {
-        f"videos/{camera}/chunk_index": pa.array([p.chunk for p in places], pa.int64()),
-        f"videos/{camera}/file_index": pa.array([p.file for p in places], pa.int64()),
-        f"videos/{camera}/from_timestamp": pa.array([float(p.start / fps) for p in places], pa.float64()),
-        f"videos/{camera}/to_timestamp": pa.array([float(end / fps) for end in ends], pa.float64()),
-    }
-
-
-def task_texts(tasks: Path | Sequence[str]) -> list[str]:
-    """Return the texts of the tasks by their number.
-
-    Args:
-        tasks: the texts, or a dataset's ``meta/tasks.parquet``.
-
-    Raises:
-        SourceError: it cannot be read, or the numbers are not 0, 1, 2 ...
-    """
-    if not isinstance(tasks, Path):
-        return list(tasks)
-    try:
-        table = pq.read_table(tasks)
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{tasks}: cannot be read: {error}") from None
-    # The texts are the index of a pandas table, which some writers leave without a name.
-    texts = [
-        name
-        for name in table.column_names
-        if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
-    ]
-    if not texts:
-        raise SourceError(f"{tasks}: has no column task")
-    named = table["task" if "task" in texts else texts[0]].to_pylist()
-    if None in named:
-        raise SourceError(f"{tasks}: row {named.index(None)} has no text")
-    if "task_index" not in table.column_names:
-        return [str(text) for text in named]
-    numbers = table["task_index"].to_pylist()
-    if sorted(numbers, key=str) != sorted(range(len(numbers)), key=str):
-        raise SourceError(f"{tasks}: its task_index are not 0 to {len(numbers) - 1}, each once")
-    return [str(text) for _, text in sorted(zip(numbers, named, strict=True))]
 
 
 class FileNumbers:
@@ -401,32 +297,3 @@ class FileNumbers:
             self._number, self._size = self._number + 1, size
         self._schema = table.schema
         return self._number
-
-
-def set_column(table: pa.Table, name: str, values: Any) -> pa.Table:
-    """Return a table with new values in a column of the same type."""
-    at = table.schema.get_field_index(name)
-    return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
-
-
-def _numbers(column: pa.ChunkedArray) -> Any:
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks)
-    if pa.types.is_nested(array.type):
-        rows = len(array)
-        while pa.types.is_nested(array.type):
-            array = array.flatten()
-        return array.to_numpy(zero_copy_only=False).reshape(rows, -1)
-    return array.to_numpy(zero_copy_only=False)
-
-
-def _huggingface_type(kind: pa.DataType) -> dict[str, Any]:
-    """A column's type in the words of the ``datasets`` library."""
-    if kind == _IMAGE:
-        return {"_type": "Image"}
-    if pa.types.is_nested(kind):
-        length = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
-        return {"feature": _huggingface_type(kind.value_type), "length": length, "_type": "List"}
-    names = {"float": "float32", "double": "float64"}
-    return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}

@@ -30,7 +30,7 @@ from ffenc import (
     reencode_dataset,
     verify_dataset,
 )
-from ffenc.dataset import tables
+from ffenc.dataset import columns
 from ffenc.dataset.staging import Staging
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.ffmpeg.toolchain import Toolchain
@@ -299,7 +299,7 @@ def test_another_frame_rate_is_refused(tmp_path: Path) -> None:
 
 
 def test_images_stay_images(tmp_path: Path, images: dict[str, list[bytes]], monkeypatch: Any) -> None:
-    monkeypatch.setattr(tables, "_IMAGE_BYTES", 300_000)  # an episode comes in several parts
+    monkeypatch.setattr(columns, "IMAGE_BYTES", 300_000)  # an episode comes in several parts
     source = FIXTURES / "aloha_image_v30"
     told: list[tuple[int, int]] = []
     summary = merge_datasets(

@@ -1,0 +1,180 @@
+"""The columns of a dataset's tables: their types, their metadata, and images among them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ffenc.errors import SourceError
+from ffenc.frames.images import read_header
+from ffenc.frames.sources import FrameSource
+
+CAMERA_TYPES = ("image", "video")
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+IMAGE_BYTES = 64 << 20  # held while a table's images are written
+# Checksums, so that a damaged page is not read as other numbers.
+WRITTEN: dict[str, Any] = {"compression": "snappy", "use_dictionary": True, "write_page_checksum": True}
+
+
+@dataclass(frozen=True)
+class VideoPlace:
+    """Where an episode's frames are: the file, and the frame it starts at in there."""
+
+    chunk: int
+    file: int
+    start: int
+
+
+def is_numeric(feature: Mapping[str, Any]) -> bool:
+    """Whether a feature of ``info.json`` holds numbers, of which statistics are kept."""
+    return str(feature["dtype"]).startswith(("float", "int", "uint", "bool"))
+
+
+def row_schema(schema: pa.Schema) -> pa.Schema:
+    """The columns' schema, with the metadata LeRobot loads by naming exactly those columns."""
+    metadata = dict(schema.metadata or {})
+    names = set(schema.names)
+    if b"huggingface" in metadata:
+        known = json.loads(metadata[b"huggingface"])["info"].get("features", {})
+        features = {n: known.get(n) or huggingface_type(schema.field(n).type) for n in schema.names}
+        metadata[b"huggingface"] = json.dumps({"info": {"features": features}}).encode()
+    if b"pandas" in metadata:
+        pandas = json.loads(metadata[b"pandas"])
+        pandas["columns"] = [c for c in pandas.get("columns", []) if c.get("name") in names]
+        metadata[b"pandas"] = json.dumps(pandas).encode()
+    return schema.with_metadata(metadata)
+
+
+def huggingface_type(kind: pa.DataType) -> dict[str, Any]:
+    """A column's type in the words of the ``datasets`` library."""
+    if kind == IMAGE:
+        return {"_type": "Image"}
+    if pa.types.is_nested(kind):
+        length = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
+        return {"feature": huggingface_type(kind.value_type), "length": length, "_type": "List"}
+    names = {"float": "float32", "double": "float64"}
+    return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
+
+
+def image_parts(table: pa.Table, images: Mapping[str, FrameSource]) -> Iterator[pa.Table]:
+    """Yield an episode's rows with their images, so many at a time as memory should hold.
+
+    Args:
+        table: the rows.
+        images: camera -> one image a row, as it is stored; it becomes a column of :data:`IMAGE`.
+    """
+    if not images:
+        yield table
+        return
+    sources = {key: iter(frames) for key, frames in images.items()}
+    start, held = 0, 0
+    columns: dict[str, list[dict[str, Any]]] = {key: [] for key in images}
+    for row in range(table.num_rows):
+        for key, frames in sources.items():
+            frame = next(frames)
+            held += len(frame.data)
+            name = f"frame-{row:06d}.{read_header(frame.data, frame.name).format}"
+            columns[key].append({"bytes": frame.data, "path": name})
+        if held > IMAGE_BYTES or row + 1 == table.num_rows:
+            part = table.slice(start, row + 1 - start)
+            for key, values in columns.items():
+                part = part.append_column(key, pa.array(values, IMAGE))
+                values.clear()
+            yield part
+            start, held = row + 1, 0
+
+
+def set_column(table: pa.Table, name: str, values: Any) -> pa.Table:
+    """Return a table with new values in a column of the same type."""
+    at = table.schema.get_field_index(name)
+    return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
+
+
+def numbers_of(column: pa.ChunkedArray) -> Any:
+    """Return a column of numbers as an array of shape ``(N,)``, or ``(N, D)`` for one of lists."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks)
+    if pa.types.is_nested(array.type):
+        rows = len(array)
+        while pa.types.is_nested(array.type):
+            array = array.flatten()
+        return array.to_numpy(zero_copy_only=False).reshape(rows, -1)
+    return array.to_numpy(zero_copy_only=False)
+
+
+def video_columns(
+    camera: str, places: Sequence[VideoPlace], lengths: Sequence[int], fps: Fraction
+) -> dict[str, Any]:
+    """Return the columns of the episode list that say where a camera's episodes are."""
+    ends = [p.start + n for p, n in zip(places, lengths, strict=True)]
+    return {
+        f"videos/{camera}/chunk_index": pa.array([p.chunk for p in places], pa.int64()),
+        f"videos/{camera}/file_index": pa.array([p.file for p in places], pa.int64()),
+        f"videos/{camera}/from_timestamp": pa.array([float(p.start / fps) for p in places], pa.float64()),
+        f"videos/{camera}/to_timestamp": pa.array([float(end / fps) for end in ends], pa.float64()),
+    }
+
+
+def task_table(tasks: Sequence[str]) -> pa.Table:
+    """Return the tasks table of these texts, numbered from 0."""
+    # LeRobot reads the table through pandas, and takes the texts for its index.
+    columns = [("task_index", "int64", "int64"), ("task", "unicode", "object")]
+    pandas = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "columns": [
+            {"name": n, "field_name": n, "pandas_type": p, "numpy_type": t, "metadata": None}
+            for n, p, t in columns
+        ],
+        "creator": {"library": "pyarrow", "version": pa.__version__},
+        "pandas_version": "2.0.0",
+    }
+    table = pa.table(
+        {
+            "task_index": pa.array(range(len(tasks)), pa.int64()),
+            "task": pa.array(list(tasks), pa.large_string()),
+        }
+    )
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def task_texts(tasks: Path | Sequence[str]) -> list[str]:
+    """Return the texts of the tasks by their number.
+
+    Args:
+        tasks: the texts, or a dataset's ``meta/tasks.parquet``.
+
+    Raises:
+        SourceError: it cannot be read, or the numbers are not 0, 1, 2 ...
+    """
+    if not isinstance(tasks, Path):
+        return list(tasks)
+    try:
+        table = pq.read_table(tasks)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{tasks}: cannot be read: {error}") from None
+    # The texts are the index of a pandas table, which some writers leave without a name.
+    texts = [
+        name
+        for name in table.column_names
+        if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
+    ]
+    if not texts:
+        raise SourceError(f"{tasks}: has no column task")
+    named = table["task" if "task" in texts else texts[0]].to_pylist()
+    if None in named:
+        raise SourceError(f"{tasks}: row {named.index(None)} has no text")
+    if "task_index" not in table.column_names:
+        return [str(text) for text in named]
+    numbers = table["task_index"].to_pylist()
+    if sorted(numbers, key=str) != sorted(range(len(numbers)), key=str):
+        raise SourceError(f"{tasks}: its task_index are not 0 to {len(numbers) - 1}, each once")
+    return [str(text) for _, text in sorted(zip(numbers, named, strict=True))]
