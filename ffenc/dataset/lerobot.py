@@ -20,14 +20,22 @@ import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.checksums import CHECKSUMS, read_checksums
-from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, Camera, Episode, EpisodeVideo, check_key
+from ffenc.dataset.source import (
+    DATA_PATH,
+    NOTES_PATH,
+    VIDEO_PATH,
+    Camera,
+    Episode,
+    EpisodeVideo,
+    check_key,
+)
 from ffenc.dataset.videos import videos_of
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.images import read_header
-from ffenc.frames.info_json import read_json
+from ffenc.frames.info_json import path_pattern, read_json
 from ffenc.frames.parquet import ParquetImages, RowRange
 from ffenc.frames.reader import DEPTH_FORMATS
 
@@ -38,6 +46,7 @@ _TIME_TOLERANCE = 1e-4  # LeRobot's reader raises beyond it
 _ROW_COLUMNS = ("episode_index", "frame_index", "timestamp", "index")
 _EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
 STATISTICS = ("min", "max", "mean", "std", "count")
+_NOTES = path_pattern(NOTES_PATH)
 # Files of either layout, of which a conversion in place may have left the other's: they are no extra files.
 _WRITTEN_ANEW = frozenset(
     {
@@ -331,6 +340,10 @@ class LeRobotDataset(ABC):
                 if episode is not None:
                     yield episode, number, table
 
+    def notes(self, episode: Episode) -> Path | None:
+        path = self.root / NOTES_PATH.format(episode_index=episode.index)
+        return path if path.is_file() else None
+
     def extra_files(self) -> list[tuple[Path, str]]:
         """Whatever else lies in the dataset: a README, subtasks, annotations."""
         places = []
@@ -341,6 +354,8 @@ class LeRobotDataset(ABC):
                 continue
             if place.parts[0] in ("data", "images", "videos") or place.parts[:2] == ("meta", "episodes"):
                 continue
+            if _NOTES.fullmatch(place.as_posix()):
+                continue  # they go with their episodes
             places.append((path, place.as_posix()))
         return places
 

@@ -182,6 +182,10 @@ class MergedDataset:
                     fields.setdefault(field.name, field)
         return pa.schema(list(fields.values()), schemas[0].metadata)
 
+    def notes(self, episode: Episode) -> Path | None:
+        source, own = self.origin(episode)
+        return source.notes(own)
+
     def extra_files(self) -> list[tuple[Path, str]]:
         found: dict[str, Path] = {}
         left_out = []

@@ -173,6 +173,9 @@ class PngTree:
             ),
         )
 
+    def notes(self, episode: Episode) -> None:
+        return None
+
     def extra_files(self) -> list[tuple[Path, str]]:
         return []
 

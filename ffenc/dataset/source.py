@@ -27,6 +27,8 @@ DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+# What a recording kept of an episode besides: frames that were dropped, times of the cameras.
+NOTES_PATH = "meta/recording/episode_{episode_index:06d}.json"
 
 
 def check_key(key: str, where: Path) -> str:
@@ -141,6 +143,9 @@ class DatasetSource(Protocol):
 
     def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
         """The episode table's rows in order, a few at a time, and the number of the file they stand in."""
+
+    def notes(self, episode: Episode) -> Path | None:
+        """What was noted when the episode was recorded; None where there is nothing."""
 
     def extra_files(self) -> list[tuple[Path, str]]:
         """Other files that belong to the dataset: where they are, and their place in it."""

@@ -25,7 +25,7 @@ from ffenc.dataset.columns import (
     task_table,
     video_columns,
 )
-from ffenc.dataset.source import DATA_PATH, EPISODES_PATH, VIDEO_PATH, DatasetSource, Episode
+from ffenc.dataset.source import DATA_PATH, EPISODES_PATH, NOTES_PATH, VIDEO_PATH, DatasetSource, Episode
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.errors import SourceError
@@ -86,7 +86,11 @@ class TableWriter:
         self._write_episodes(rows, table_stats)
         self._write_tasks()
         self._write_info()
-        for path, place in self._source.extra_files():
+        others = self._source.extra_files()
+        for number, episode in enumerate(self._episodes):
+            if (notes := self._source.notes(episode)) is not None:
+                others.append((notes, NOTES_PATH.format(episode_index=number)))
+        for path, place in others:
             target = self._root / place
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
