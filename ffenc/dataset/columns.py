@@ -63,6 +63,25 @@ def huggingface_type(kind: pa.DataType) -> dict[str, Any]:
     return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
 
 
+def list_of(kind: pa.DataType, width: int = -1) -> pa.DataType:
+    """A list of so many values, or of any number; they are called as parquet calls them: ``element``."""
+    return pa.list_(pa.field("element", kind), width)
+
+
+def statistic_type(name: str, value: Any) -> pa.DataType:
+    """The type of a statistic's column: LeRobot v3.0 writes all but counts as doubles.
+
+    Args:
+        name: such as ``min``.
+        value: a number, or lists of them, however deep.
+    """
+    kind = pa.int64() if name == "count" else pa.float64()
+    while isinstance(value, list):
+        kind = list_of(kind)
+        value = value[0] if value else None
+    return kind
+
+
 def image_parts(table: pa.Table, images: Mapping[str, FrameSource]) -> Iterator[pa.Table]:
     """Yield an episode's rows with their images, so many at a time as memory should hold.
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
+from ffenc.dataset.columns import statistic_type
 from ffenc.dataset.lerobot import ROWS_A_BATCH, STATISTICS, LeRobotDataset, Listed
 from ffenc.dataset.source import DATA_PATH, Episode, EpisodeVideo
 from ffenc.dataset.statistics import Aggregate
@@ -246,7 +247,9 @@ class _EpisodeStats:
             for key, own in _stats_of(line).items()
         }
         if not self._places:
-            self._types = {key: {n: _type(n, v) for n, v in own.items()} for key, own in stats.items()}
+            self._types = {
+                key: {n: statistic_type(n, v) for n, v in own.items()} for key, own in stats.items()
+            }
             self.aggregates = {key: Aggregate() for key in self._types}
         for key, types in list(self._types.items()):
             there = stats.get(key, {})
@@ -285,12 +288,3 @@ def _stats_of(line: Line) -> Mapping[str, Stats]:
     if not isinstance(stats, dict) or not all(isinstance(own, dict) for own in stats.values()):
         raise SourceError(f"{line.where}: has no stats of features; restore the file")
     return stats
-
-
-def _type(name: str, value: Any) -> pa.DataType:
-    """The type of a statistic's column: LeRobot v3.0 writes all but counts as doubles."""
-    kind = pa.int64() if name == "count" else pa.float64()
-    while isinstance(value, list):
-        kind = pa.list_(kind)
-        value = value[0] if value else None
-    return kind

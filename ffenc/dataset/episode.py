@@ -1,0 +1,539 @@
+"""Write what a dataset gets by one more episode, beside it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ffenc.dataset.checksums import CHECKSUMS, file_checksum, read_checksums, write_checksums
+from ffenc.dataset.columns import (
+    IMAGE,
+    WRITTEN,
+    VideoPlace,
+    image_parts,
+    is_numeric,
+    list_of,
+    numbers_of,
+    row_schema,
+    statistic_type,
+    task_table,
+    video_columns,
+)
+from ffenc.dataset.commit import Move, write_commit
+from ffenc.dataset.fitting import GrowingCamera, recorded_features
+from ffenc.dataset.info_block import kept_block
+from ffenc.dataset.source import (
+    DATA_PATH,
+    DEFAULT_FEATURES,
+    EPISODES_PATH,
+    NOTES_PATH,
+    VIDEO_PATH,
+)
+from ffenc.dataset.staging import write_json
+from ffenc.dataset.statistics import Aggregate, column_stats
+from ffenc.errors import ConfigError, SourceError, VerificationError
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.frames.images import read_header
+from ffenc.frames.sources import EncodedFrame, FrameSource
+from ffenc.frames.statistics import Stats
+
+_STAGED = "new"
+DATA, EPISODES = "data", "meta/episodes"
+TASKS = "meta/tasks.parquet"
+# LeRobot reads files in the order of their names, in which file-1000 comes before file-999.
+_MOST_IN_CHUNK = 1000
+NumberedFile = tuple[int, int]  # of a chunk, and in it
+
+
+@dataclass(frozen=True)
+class NewEpisode:
+    """One episode that a dataset gets.
+
+    Attributes:
+        task: its text.
+        table: one row a frame, with the recorded columns only: numbers, texts, or lists of as many numbers
+            in every row (fixed-size or not); no column of LeRobot's own numbering.
+        length: frames of each camera, and rows.
+        videos: camera -> its finished, verified MP4 file, inside the folder that is staged, and the probed
+            fields of it. It is moved into the dataset when the episode is published, and stays until then.
+        images: camera that stays images -> its images.
+        stats: camera -> statistics, as :mod:`ffenc.frames.statistics` computes them.
+        notes: what is kept of the recording in ``meta/recording/``; JSON, as the caller likes.
+    """
+
+    task: str
+    table: pa.Table
+    length: int
+    videos: Mapping[str, tuple[Path, StreamInfo]] = field(default_factory=dict)
+    images: Mapping[str, FrameSource] = field(default_factory=dict)
+    stats: Mapping[str, Stats] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """A dataset between two episodes.
+
+    Attributes:
+        info, stats: of info.json and stats.json; without features before they are known.
+        tasks: texts by number.
+        rows, episodes: schemas of the tables; None before the first episode.
+        last: the highest numbers in use, of ``data``, ``meta/episodes`` and each camera's videos.
+    """
+
+    info: dict[str, Any]
+    stats: dict[str, Any] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
+    rows: pa.Schema | None = None
+    episodes: pa.Schema | None = None
+    last: Mapping[str, NumberedFile] = field(default_factory=dict)
+
+    @property
+    def total_episodes(self) -> int:
+        return int(self.info.get("total_episodes") or 0)
+
+    @property
+    def total_frames(self) -> int:
+        return int(self.info.get("total_frames") or 0)
+
+
+class EpisodeWriter:
+    """Writes what a dataset gets by one episode, beside it.
+
+    Args:
+        root: the dataset.
+        folder: where it waits.
+        cameras, fps, state: of the dataset.
+        episode: what is to come in.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        cameras: Mapping[str, GrowingCamera],
+        fps: Fraction,
+        state: State,
+        episode: NewEpisode,
+    ) -> None:
+        self._root, self._folder, self._new = root, folder, folder / _STAGED
+        self._cameras, self._fps, self._state, self._episode = cameras, fps, state, episode
+        self._number = state.total_episodes
+        self._check()
+        self._info = self._next_info()
+        self._features: dict[str, Any] = self._info["features"]
+        self._last = dict(state.last)
+        self._moves: list[Move] = []
+
+    def write(self) -> State:
+        """Write and list everything; returns what the dataset will be."""
+        state, episode = self._state, self._episode
+        shutil.rmtree(self._new, ignore_errors=True)
+        tasks = state.tasks if episode.task in state.tasks else (*state.tasks, episode.task)
+        self._info["total_tasks"] = len(tasks)
+        columns: dict[str, Any] = {
+            "episode_index": self._number,
+            "tasks": [episode.task],
+            "length": episode.length,
+        }
+        videos, checksums = self._videos()
+        rows = self._rows(tasks.index(episode.task))
+        stats = {key: episode.stats[key] for key in self._cameras}
+        stats |= {key: column_stats(numbers_of(rows[key])) for key in self._numeric}
+        data = self._data(rows)
+        columns |= {"data/chunk_index": data[0], "data/file_index": data[1]}
+        columns |= {
+            "dataset_from_index": state.total_frames,
+            "dataset_to_index": state.total_frames + episode.length,
+        }
+        columns |= {name: column[0].as_py() for name, column in videos.items()}
+        episodes = self._episode_row(columns, stats)
+        if tasks != state.tasks:
+            self._tasks(tasks)
+        total = self._stats(stats)
+        if checksums:
+            (self._new / "meta").mkdir(parents=True, exist_ok=True)
+            write_checksums(self._new, read_checksums(self._root) | checksums)
+            self._add(CHECKSUMS, replaces=True)
+        notes = NOTES_PATH.format(episode_index=self._number)
+        write_json(self._new / notes, episode.notes)
+        self._add(notes, replaces=True)
+        write_json(self._new / "meta/info.json", self._info)
+        self._add("meta/info.json", replaces=True)
+        write_commit(self._folder, self._root, self._moves)
+        return replace(
+            state,
+            info=self._info,
+            stats=total,
+            tasks=tasks,
+            rows=self._row_schema,
+            episodes=episodes,
+            last=self._last,
+        )
+
+    def _check(self) -> None:
+        """Compare the episode with the dataset's cameras."""
+        episode = self._episode
+        if episode.length < 1 or episode.table.num_rows != episode.length:
+            raise ConfigError(
+                f"the episode has {episode.table.num_rows} rows and {episode.length} frames; as many of "
+                "both, and one at least, are expected"
+            )
+        for what, given, wanted in (
+            ("videos", episode.videos, {key for key, c in self._cameras.items() if c.video}),
+            ("images", episode.images, {key for key, c in self._cameras.items() if not c.video}),
+            ("statistics", episode.stats, set(self._cameras)),
+        ):
+            if set(given) != wanted:
+                raise ConfigError(
+                    f"the episode has {what} of {sorted(given) or 'no camera'}; "
+                    f"{sorted(wanted) or 'none'} are expected"
+                )
+        for key, (path, info) in episode.videos.items():
+            self._check_video(self._cameras[key], path, info)
+        for key, images in episode.images.items():
+            if len(images) != episode.length:
+                raise VerificationError(
+                    f"{key}: has {len(images)} images, the episode {episode.length} frames"
+                )
+
+    def _check_video(self, camera: GrowingCamera, path: Path, info: StreamInfo) -> None:
+        if not path.is_relative_to(self._folder):
+            raise ConfigError(f"{path}: is not in {self._folder}, from where the episode is published")
+        for name, found, wanted in (
+            ("frames", info.frames, self._episode.length),
+            ("frame rate", info.fps, self._fps),
+            ("width", info.width, camera.width),
+            ("height", info.height, camera.height),
+            ("codec", info.codec, camera.codec or info.codec),
+            ("pixel format", info.pix_fmt, camera.pix_fmt or info.pix_fmt),
+        ):
+            if found != wanted:
+                raise VerificationError(f"{path}: {name} of {camera.key} is {found}, {wanted} is expected")
+
+    def _next_info(self) -> dict[str, Any]:
+        """info.json with this episode; with the first one, what was not known before."""
+        info, episode = dict(self._state.info), self._episode
+        if "features" not in info:
+            found = _features_of_table(episode.table)
+            check_features(found, self._cameras)
+            described = {"features": all_features(self._cameras, found)}
+            info = {name: info[name] for name in ("codebase_version", "fps")} | described | info
+        info["features"] = {key: dict(feature) for key, feature in info["features"].items()}
+        for key, (_, stream) in episode.videos.items():
+            if self._number == 0:
+                camera = self._cameras[key]
+                block = kept_block(stream, camera.block or {}, camera.unit is not None)
+                info["features"][key]["info"] = block
+        if not info.get("splits") or info["splits"] == {"train": f"0:{self._number}"}:
+            info["splits"] = {"train": f"0:{self._number + 1}"}
+        info["total_episodes"] = self._number + 1
+        info["total_frames"] = self._state.total_frames + episode.length
+        return info
+
+    @cached_property
+    def _numeric(self) -> list[str]:
+        return [key for key, feature in self._features.items() if is_numeric(feature)]
+
+    @cached_property
+    def _row_schema(self) -> pa.Schema:
+        """The columns of the rows: those of the files that are there, or as LeRobot writes them."""
+        if self._state.rows is not None:
+            return self._state.rows
+        kinds = {key: _feature_type(key, f) for key, f in self._features.items() if f["dtype"] != "video"}
+        return row_schema(pa.schema(kinds, {"huggingface": '{"info": {}}'}))
+
+    def _add(self, target: str, *, replaces: bool = False) -> None:
+        self._moves.append(Move(f"{_STAGED}/{target}", target, replaces))
+
+    def _place(self, key: str, template: str) -> tuple[str, NumberedFile]:
+        """The next free place of a kind of file, and its numbers."""
+        limit = min(int(self._info.get("chunks_size") or _MOST_IN_CHUNK), _MOST_IN_CHUNK)
+        chunk, number = self._last.get(key, (0, -1))
+        while True:
+            chunk, number = (chunk, number + 1) if number + 1 < limit else (chunk + 1, 0)
+            place = template.format(video_key=key, chunk_index=chunk, file_index=number)
+            if not (self._root / place).exists():
+                self._last[key] = chunk, number
+                return place, (chunk, number)
+
+    def _videos(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Give each video its place; returns columns of the episode list, and checksums."""
+        columns: dict[str, Any] = {}
+        checksums = {}
+        for key in (key for key in self._features if key in self._episode.videos):
+            path, _ = self._episode.videos[key]
+            place, (chunk, number) = self._place(key, VIDEO_PATH)
+            self._moves.append(Move(path.relative_to(self._folder).as_posix(), place))
+            checksums[place] = file_checksum(path)
+            columns |= video_columns(key, [VideoPlace(chunk, number, 0)], [self._episode.length], self._fps)
+        return columns, checksums
+
+    def _rows(self, task: int) -> pa.Table:
+        """The rows without images, in the dataset's types."""
+        count, table = self._episode.length, self._episode.table
+        wanted = recorded_features(self._info)
+        unlike = sorted(set(wanted) ^ set(table.column_names))
+        if unlike:
+            whose = "the dataset has it" if unlike[0] in wanted else "the dataset has none of that name"
+            raise ConfigError(f"the episode's column {unlike[0]}: {whose}; the same columns are expected")
+        numbers = np.arange(count)
+        own = {
+            "timestamp": pa.array((numbers / float(self._fps)).astype(np.float32)),
+            "frame_index": pa.array(numbers),
+            "episode_index": pa.array(np.full(count, self._number)),
+            "index": pa.array(numbers + self._state.total_frames),
+            "task_index": pa.array(np.full(count, task)),
+        }
+        columns = {}
+        for name in self._row_schema.names:
+            kind = self._row_schema.field(name).type
+            if name in own:
+                columns[name] = own[name].cast(kind)
+            elif name in wanted:
+                columns[name] = _column_as(table[name], kind, name)
+            elif name not in self._cameras:
+                raise SourceError(
+                    f"{self._root}: its rows have a column {name}, which meta/info.json does not describe; "
+                    "ffenc verify says more"
+                )
+        return pa.table(columns)
+
+    def _data(self, rows: pa.Table) -> NumberedFile:
+        """Write the rows, images among them, as one group or as many as memory asks for."""
+        place, numbers = self._place(DATA, DATA_PATH)
+        path = self._new / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        schema = self._row_schema
+        images = {key: _ImagesOf(self._cameras[key], images) for key, images in self._episode.images.items()}
+        with pq.ParquetWriter(path, schema, **WRITTEN) as writer:
+            for part in image_parts(rows, images):
+                writer.write_table(part.select(schema.names).cast(schema))
+        self._add(place)
+        return numbers
+
+    def _episode_row(self, columns: Mapping[str, Any], stats: Mapping[str, Stats]) -> pa.Schema:
+        """Write the episode's row of the episode list; returns the columns that it has."""
+        place, (chunk, number) = self._place(EPISODES, EPISODES_PATH)
+        values = {
+            **columns,
+            **{
+                f"stats/{key}/{n}": stats[key][n]
+                for key in self._features
+                if key in stats
+                for n in stats[key]
+            },
+            "meta/episodes/chunk_index": chunk,
+            "meta/episodes/file_index": number,
+        }
+        schema = self._state.episodes
+        if schema is None:
+            kinds = {name: _episode_type(name, value) for name, value in values.items()}
+            schema = pa.schema(list(kinds.items()))
+        arrays = []
+        for wanted in schema:
+            value = values.get(wanted.name)
+            if wanted.name.startswith("stats/"):
+                value = _shaped(value, _dimensions(wanted.type), wanted.name)
+            arrays.append(pa.array([value], wanted.type))
+        path = self._new / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(arrays, schema=schema), path, **WRITTEN)
+        self._add(place)
+        return schema
+
+    def _tasks(self, tasks: Sequence[str]) -> None:
+        """Write the tasks table with the new task; what else it holds of the others stays."""
+        there = self._root / TASKS
+        table = task_table(tasks)
+        if there.is_file():
+            known = pq.read_table(there)
+            added = table.slice(len(tasks) - 1)
+            texts = "task" if "task" in known.column_names else known.column_names[-1]
+            columns = {"task_index": added["task_index"], texts: added["task"]}
+            row = [
+                columns[f.name].cast(f.type) if f.name in columns else pa.nulls(1, f.type)
+                for f in known.schema
+            ]
+            table = pa.concat_tables([known, pa.table(row, schema=known.schema)])
+        (self._new / "meta").mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, self._new / TASKS)
+        self._add(TASKS, replaces=True)
+
+    def _stats(self, stats: Mapping[str, Stats]) -> dict[str, Any]:
+        """Write the statistics of all episodes, which follow from those before and the new ones."""
+        total = dict(self._state.stats)
+        for key in (key for key in self._features if key in stats):
+            aggregate = Aggregate()
+            new = dict(stats[key])
+            try:
+                if key in total:
+                    shape = np.shape(total[key]["min"])
+                    new = {
+                        n: v if n == "count" else np.asarray(v, np.float64).reshape(shape)
+                        for n, v in new.items()
+                    }
+                    aggregate.add(total[key])
+                aggregate.add(new)
+            except (ValueError, TypeError, LookupError) as error:
+                raise SourceError(f"{self._root / 'meta/stats.json'}: {key}: {error}") from None
+            total[key] = aggregate.result()
+        write_json(self._new / "meta/stats.json", total)
+        self._add("meta/stats.json", replaces=True)
+        return total
+
+
+@dataclass(frozen=True)
+class _ImagesOf:
+    """A camera's images, each looked at when it is read: one of another size would be found by a reader."""
+
+    camera: GrowingCamera
+    images: FrameSource
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[EncodedFrame]:
+        for frame in self.images:
+            header = read_header(frame.data, frame.name)
+            wanted = (self.camera.width, self.camera.height, self.camera.unit is not None)
+            if (header.width, header.height, header.depth) != wanted:
+                what = "depth" if wanted[2] else "colours"
+                raise VerificationError(
+                    f"{frame.name}: is a {header}, {wanted[0]}x{wanted[1]} of {what} is expected"
+                )
+            yield frame
+
+    def fingerprint(self) -> str:
+        return self.images.fingerprint()
+
+
+def _column_as(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.Array:
+    """A column in another type: numbers, or lists of as many numbers in each row.
+
+    Raises:
+        ConfigError: it has rows without a value, of another length, or values that the type cannot hold.
+    """
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # as of pyarrow 15 to 17, where there are several
+        array = pa.concat_arrays(array.chunks)
+    try:
+        if array.null_count:
+            raise ConfigError(f"the episode's column {name} has {array.null_count} rows without a value")
+        nested = _dimensions(array.type), _dimensions(kind)
+        if nested in ((1, 0), (1, 1)):
+            widths = pc.unique(pc.list_value_length(array)).to_pylist()
+            wanted = (
+                1 if nested[1] == 0 else kind.list_size if pa.types.is_fixed_size_list(kind) else widths[0]
+            )
+            if widths != [wanted]:
+                raise ConfigError(
+                    f"the episode's column {name} has rows of {widths} numbers, not of {wanted}"
+                )
+            array = array.flatten()
+            if array.null_count:
+                raise ConfigError(
+                    f"the episode's column {name} has {array.null_count} numbers without a value"
+                )
+            if nested[1]:
+                array = pa.FixedSizeListArray.from_arrays(array, wanted)
+        elif nested == (0, 1):
+            array = pa.FixedSizeListArray.from_arrays(array, 1)
+        return array.cast(kind)
+    except (pa.ArrowException, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"the episode's column {name} is {column.type}, not {kind}: {error}") from None
+
+
+def _dimensions(kind: pa.DataType) -> int:
+    count = 0
+    while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
+        kind, count = kind.value_type, count + 1
+    return count
+
+
+def _episode_type(name: str, value: Any) -> pa.DataType:
+    if name.startswith("stats/"):
+        return statistic_type(name.rpartition("/")[2], value)
+    if name == "tasks":
+        return list_of(pa.string())
+    return pa.float64() if name.endswith("_timestamp") else pa.int64()
+
+
+def _shaped(value: Any, dimensions: int, name: str) -> Any:
+    """A statistic in as many dimensions as the others of its column have."""
+    if value is None:
+        raise ConfigError(f"the episode has no {name}, which the other episodes have")
+    array = np.asarray(value)
+    if array.ndim != dimensions:
+        array = array.reshape(-1, *([1] * (dimensions - 1))) if dimensions else array.reshape(-1)[0]
+    return array.tolist()
+
+
+def check_features(features: Mapping[str, Mapping[str, Any]], cameras: Mapping[str, Any]) -> None:
+    for key, feature in features.items():
+        if key in cameras or key in DEFAULT_FEATURES or "/" in key or not key:
+            raise ConfigError(
+                f"a column cannot be called {key!r}: LeRobot keeps {', '.join(DEFAULT_FEATURES)} and the "
+                "cameras' names for itself, and takes no / in a name"
+            )
+        shape = feature.get("shape")
+        if not isinstance(feature.get("dtype"), str) or not (
+            isinstance(shape, (list, tuple)) and all(isinstance(n, int) and n > 0 for n in shape)
+        ):
+            raise ConfigError(
+                f"feature {key} is {dict(feature)!r}; a dtype such as float32 and a shape such as [6] "
+                "are expected"
+            )
+
+
+def all_features(
+    cameras: Mapping[str, GrowingCamera], features: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    described = {
+        key: {"dtype": f["dtype"], "shape": list(f["shape"]), "names": f.get("names")}
+        for key, f in features.items()
+    }
+    for key, feature in described.items():
+        _feature_type(key, feature)
+    return {key: camera.feature for key, camera in cameras.items()} | described | DEFAULT_FEATURES
+
+
+def _feature_type(key: str, feature: Mapping[str, Any]) -> pa.DataType:
+    """The type of a feature's column, as LeRobot writes it: several numbers in a fixed-size list."""
+    if feature["dtype"] == "image":
+        return IMAGE
+    try:
+        kind = pa.type_for_alias(feature["dtype"])
+    except ValueError:
+        raise ConfigError(f"dtype {feature['dtype']!r} of {key} is no type of numbers or texts") from None
+    shape = feature["shape"]
+    if len(shape) > 1:
+        raise ConfigError(
+            f"shape {shape} of {key} has {len(shape)} dimensions; one is recorded: make it flat"
+        )
+    return kind if list(shape) in ([], [1]) else list_of(kind, shape[0])
+
+
+def _features_of_table(table: pa.Table) -> dict[str, dict[str, Any]]:
+    """Describe the columns of a dataset's first episode."""
+    names = {"float": "float32", "double": "float64", "halffloat": "float16", "large_string": "string"}
+    features = {}
+    for name in table.column_names:
+        kind, width = table.schema.field(name).type, 1
+        if pa.types.is_nested(kind):
+            width = len(table[name][0])
+            kind = kind.value_type
+        features[name] = {"dtype": names.get(str(kind), str(kind)), "shape": [width], "names": None}
+    return features

@@ -1,0 +1,216 @@
+"""Whether what is to be recorded fits a dataset that is there: all that differs, told with both values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ffenc.config.encoder import DEPTH_FIELDS
+from ffenc.config.framerate import fps_number, parse_fps
+from ffenc.dataset.columns import CAMERA_TYPES
+from ffenc.dataset.info_block import ENCODER_FIELDS
+from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, VIDEO_PATH
+from ffenc.errors import DestinationError
+from ffenc.frames.depth import Unit
+from ffenc.frames.info_json import CORRECT, block_quantizer
+
+
+@dataclass(frozen=True)
+class GrowingCamera:
+    """A camera of a dataset that grows.
+
+    Attributes:
+        key: its feature, such as ``observation.images.front``.
+        width, height: pixels.
+        unit: what depth is in, ``mm`` or ``m``; None for a camera of colours.
+        block: the fields of its ``info`` block that do not come from the file, as
+            :func:`~ffenc.dataset.info_block.encoding_block` gives them; None for a camera that stays images
+            in the table.
+        codec, pix_fmt: of the stream that will be written; None for images.
+    """
+
+    key: str
+    width: int
+    height: int
+    unit: Unit | None = None
+    block: Mapping[str, Any] | None = None
+    codec: str | None = None
+    pix_fmt: str | None = None
+
+    @property
+    def video(self) -> bool:
+        """Whether it becomes video."""
+        return self.block is not None
+
+    @property
+    def feature(self) -> dict[str, Any]:
+        """Its feature in ``info.json``, for a video without the ``info`` block."""
+        feature: dict[str, Any] = {
+            "dtype": "video" if self.video else "image",
+            "shape": [self.height, self.width, 1 if self.unit else 3],
+            "names": ["height", "width", "channels"],
+        }
+        if self.unit is not None and not self.video:
+            feature["info"] = {"is_depth_map": True, "depth_unit": self.unit}
+        return feature
+
+
+def recorded_features(info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the features of an info.json that are neither cameras nor LeRobot's own numbering."""
+    return {
+        key: dict(feature)
+        for key, feature in info["features"].items()
+        if feature["dtype"] not in CAMERA_TYPES and key not in DEFAULT_FEATURES
+    }
+
+
+def check_fit(
+    root: Path,
+    info: Mapping[str, Any],
+    *,
+    fps: Fraction,
+    robot_type: str | None,
+    cameras: Sequence[GrowingCamera],
+    features: Mapping[str, Mapping[str, Any]] | None,
+) -> None:
+    """Refuse to add to a dataset what is unlike the rest of it.
+
+    Encoder settings are compared as far as the dataset says them; versions of encoders may differ.
+
+    Args:
+        root: the dataset.
+        info: contents of its info.json.
+        fps, robot_type, cameras, features: of what is to be recorded; None is not compared.
+
+    Raises:
+        DestinationError: lists all that differs.
+        SourceError: the dataset does not say what its depth means.
+    """
+    differences = [
+        *_general(info, fps, robot_type),
+        *_features(info, features),
+        *_cameras(root, info, cameras),
+    ]
+    if differences:
+        told = "\n".join(f"  {difference}" for difference in differences)
+        raise DestinationError(
+            f"{root}: what is to be recorded does not fit what is there:\n{told}\n"
+            "Set it as the dataset has it, or record into another folder; ffenc merge makes one dataset of "
+            "both, where that can be"
+        )
+
+
+def _differs(what: str, there: Any, here: Any) -> str:
+    return f"{what} is {there!r} in the dataset, {here!r} in what is to be recorded"
+
+
+def _general(info: Mapping[str, Any], fps: Fraction, robot_type: str | None) -> Iterator[str]:
+    if parse_fps(info["fps"]) != fps:
+        yield _differs("fps", info["fps"], fps_number(fps))
+    robot = info.get("robot_type")
+    if robot and robot_type and robot != robot_type:
+        yield _differs("robot_type", robot, robot_type)
+    for name, usual in (("data_path", DATA_PATH), ("video_path", VIDEO_PATH)):
+        said = info.get(name)
+        if said is not None and said != usual:
+            yield _differs(name, said, usual)
+
+
+def _features(info: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]] | None) -> Iterator[str]:
+    if features is None:
+        return
+    there = recorded_features(info)
+    for key in dict.fromkeys((*there, *features)):
+        if key not in features:
+            yield f"feature {key} is only in the dataset"
+        elif key not in there:
+            yield f"feature {key} is only in what is to be recorded"
+        else:
+            yield from _feature(key, there[key], features[key])
+
+
+def _feature(key: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    if there["dtype"] != here["dtype"]:
+        yield _differs(f"{key}: dtype", there["dtype"], here["dtype"])
+    if list(there.get("shape") or ()) != list(here.get("shape") or ()):
+        yield _differs(f"{key}: shape", there.get("shape"), here.get("shape"))
+    # Who names no joints says nothing against the names that are there.
+    if here.get("names") is not None and there.get("names") != here["names"]:
+        yield _differs(f"{key}: names", there.get("names"), here["names"])
+
+
+def _cameras(root: Path, info: Mapping[str, Any], cameras: Sequence[GrowingCamera]) -> Iterator[str]:
+    there = {key: f for key, f in info["features"].items() if f["dtype"] in CAMERA_TYPES}
+    here = {camera.key: camera for camera in cameras}
+    for key in dict.fromkeys((*there, *here)):
+        if key not in here:
+            yield f"camera {key} is only in the dataset"
+        elif key not in there:
+            yield f"camera {key} is only in what is to be recorded"
+        else:
+            yield from _camera(root, there[key], here[key])
+
+
+def _camera(root: Path, feature: Mapping[str, Any], camera: GrowingCamera) -> Iterator[str]:
+    key, own = camera.key, camera.feature
+    if feature["dtype"] != own["dtype"]:
+        yield _differs(f"{key}: dtype", feature["dtype"], own["dtype"])
+        return
+    size = _size(feature)
+    if size != (camera.width, camera.height):
+        yield _differs(f"{key}: width and height", size, (camera.width, camera.height))
+    block = feature.get("info") or feature.get("video_info") or {}
+    if not block:
+        return  # a dataset without an episode, which the first one describes
+    depth = bool(block.get("is_depth_map") or block.get("video.is_depth_map"))
+    if depth != (camera.unit is not None):
+        yield _differs(f"{key}: is_depth_map", depth, camera.unit is not None)
+        return
+    if depth and (block.get("depth_unit") or "mm") != camera.unit:
+        yield _differs(f"{key}: depth_unit", block.get("depth_unit"), camera.unit)
+    if camera.block is not None:
+        yield from _video(root, block, camera)
+
+
+def _video(root: Path, block: Mapping[str, Any], camera: GrowingCamera) -> Iterator[str]:
+    key, own = camera.key, camera.block or {}
+    for name, here in (("video.codec", camera.codec), ("video.pix_fmt", camera.pix_fmt)):
+        there = block.get(name)
+        if there is not None and here is not None and there != here:
+            yield _differs(f"{key}: {name}", there, here)
+    for name in ENCODER_FIELDS:
+        if (
+            name in block
+            and name in own
+            and block[name] != own[name]
+            and (block[name], own[name]) != (None, {})
+        ):
+            yield _differs(f"{key}: {name}", block[name], own[name])
+    there, here = _encoder(block), _encoder(own)
+    if there is not None and here is not None and there != here:
+        yield _differs(f"{key}: video.encoder: vcodec", there, here)
+    if camera.unit is not None and block.get("video.pix_fmt", camera.pix_fmt) == "gray12le":
+        # As a reader takes them: LeRobot's blocks do not say everything.
+        was = block_quantizer(dict(block), f"{root / 'meta/info.json'}: {key}", CORRECT)
+        new = block_quantizer(dict(own), key, CORRECT)
+        for name in DEPTH_FIELDS:
+            if getattr(was, name) != getattr(new, name):
+                yield _differs(f"{key}: video.{name}", getattr(was, name), getattr(new, name))
+
+
+def _encoder(block: Mapping[str, Any]) -> Any:
+    encoder = block.get("video.encoder")
+    return encoder.get("vcodec") if isinstance(encoder, Mapping) else None
+
+
+def _size(feature: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Width and height by a feature's shape; its names say where they stand, by default LeRobot's way."""
+    shape, names = feature.get("shape"), feature.get("names")
+    if not isinstance(shape, (list, tuple)) or len(shape) != 3:
+        return None
+    if isinstance(names, (list, tuple)) and len(names) == 3 and {"height", "width"} <= set(names):
+        return int(shape[names.index("width")]), int(shape[names.index("height")])
+    return int(shape[1]), int(shape[0])

@@ -1,0 +1,302 @@
+"""A LeRobot v3.0 dataset that grows by one episode at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ffenc.config.framerate import fps_number
+from ffenc.dataset.columns import (
+    CAMERA_TYPES,
+    is_numeric,
+    task_texts,
+)
+from ffenc.dataset.commit import COMMIT, finish_commit, pending_commits
+from ffenc.dataset.episode import (
+    DATA,
+    EPISODES,
+    TASKS,
+    EpisodeWriter,
+    NewEpisode,
+    NumberedFile,
+    State,
+    all_features,
+    check_features,
+)
+from ffenc.dataset.fitting import GrowingCamera, check_fit, recorded_features
+from ffenc.dataset.lerobot import STATISTICS, features_of, wrong_limits
+from ffenc.dataset.source import (
+    DATA_PATH,
+    VIDEO_PATH,
+    check_key,
+)
+from ffenc.errors import ConfigError, DestinationError, SourceError
+from ffenc.frames.info_json import read_json
+from ffenc.frames.statistics import QUANTILES
+
+__all__ = ["GrowingCamera", "GrowingDataset", "NewEpisode", "finish_commit", "pending_commits"]
+
+_KNOWN_STATISTICS = (*STATISTICS, *QUANTILES)
+_MERGE = "ffenc merge {} --out NEW"
+
+
+class GrowingDataset:
+    """A dataset that is new, or there already, and gets episodes one by one.
+
+    Each episode brings new files only: one video a camera, one of rows, one of the episode list.
+    ``meta/info.json``, ``stats.json``, ``tasks.parquet`` and ``videos.sha256`` are replaced. Nothing else in
+    the dataset is written to. :meth:`stage` makes an episode safe, :meth:`publish` brings it in.
+
+    One process at a time may do so; who uses this class sees to it.
+
+    Args:
+        root: the dataset. It may not be there, be empty but for hidden files, or be a LeRobot v3.0 dataset.
+        fps: frames a second.
+        robot_type: LeRobot's name of the robot, or None.
+        cameras: in the order of their features.
+        features: LeRobot's description of each recorded column: ``{"action": {"dtype": "float32",
+            "shape": [6], "names": [...] or None}}``; None: those of the dataset, or of the first episode's
+            table. In a new dataset a shape has one dimension.
+
+    Raises:
+        ConfigError: cameras or features that no dataset can have.
+        DestinationError: something else is there, an episode of an interrupted recording still has to come
+            in (:func:`~ffenc.dataset.commit.finish_commit`), or what is to be recorded does not fit the
+            dataset; the text lists all that differs, with both values.
+        SourceError: the dataset that is there is damaged.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        fps: Fraction,
+        robot_type: str | None,
+        cameras: Sequence[GrowingCamera],
+        features: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self._fps = fps
+        self._cameras = {check_key(camera.key, self.root): camera for camera in cameras}
+        if len(self._cameras) < len(cameras):
+            raise ConfigError("two cameras have the same name; each is one feature of the dataset")
+        if features is not None:
+            check_features(features, self._cameras)
+        pending = pending_commits(self.root)
+        if pending:
+            raise DestinationError(
+                f"{pending[0]}: an episode that was finished before an interruption still has to come into "
+                f"{self.root}; recover it first"
+            )
+        self._staged: tuple[Path, State] | None = None
+        if (self.root / "meta/info.json").is_file():
+            info = _checked_info(self.root)
+            check_fit(self.root, info, fps=fps, robot_type=robot_type, cameras=cameras, features=features)
+            self._state = _opened(self.root, info)
+        else:
+            _check_free(self.root)
+            self._state = State(self._new_info(robot_type, features))
+
+    @property
+    def total_episodes(self) -> int:
+        """Episodes that have been published."""
+        return self._state.total_episodes
+
+    @property
+    def total_frames(self) -> int:
+        """Rows of all of them."""
+        return self._state.total_frames
+
+    @property
+    def features(self) -> dict[str, dict[str, Any]] | None:
+        """The recorded columns' features, without cameras and LeRobot's numbering; None until known."""
+        return recorded_features(self._state.info) if "features" in self._state.info else None
+
+    def stage(self, folder: Path, episode: NewEpisode) -> int:
+        """Write what the dataset gets by an episode into a folder: from then on the episode is safe.
+
+        Everything is flushed to disk, and listed last. Before that, a call that was interrupted can be made
+        again.
+
+        Args:
+            folder: on the dataset's file system; everything in it goes when the episode is published.
+            episode: what is to come in.
+
+        Returns:
+            the number it will have.
+
+        Raises:
+            ConfigError: its table, cameras or statistics are not those of the dataset.
+            VerificationError: a video or an image is not what the dataset's camera is.
+            DestinationError: an episode was staged and not published.
+        """
+        if self._staged is not None or (folder / COMMIT).exists():
+            waiting = folder if self._staged is None else self._staged[0]
+            raise DestinationError(
+                f"{waiting}: holds an episode that was staged and has to be published first"
+            )
+        writer = EpisodeWriter(self.root, folder, self._cameras, self._fps, self._state, episode)
+        self._staged = folder, writer.write()
+        return self._state.total_episodes
+
+    def publish(self, folder: Path) -> None:
+        """Bring the staged episode into the dataset, and delete the folder.
+
+        Raises:
+            DestinationError: as :func:`~ffenc.dataset.commit.finish_commit`; the episode stays staged.
+        """
+        if self._staged is None or self._staged[0] != folder:
+            raise DestinationError(f"{folder}: no episode has been staged in there")
+        finish_commit(folder, self.root)
+        self._state, self._staged = self._staged[1], None
+
+    def _new_info(
+        self, robot_type: str | None, features: Mapping[str, Mapping[str, Any]] | None
+    ) -> dict[str, Any]:
+        info: dict[str, Any] = {"codebase_version": "v3.0", "fps": fps_number(self._fps)}
+        if features is not None:
+            info["features"] = all_features(self._cameras, features)
+        return info | {
+            "total_episodes": 0,
+            "total_frames": 0,
+            "total_tasks": 0,
+            "chunks_size": 1000,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "data_path": DATA_PATH,
+            "video_path": VIDEO_PATH if any(c.video for c in self._cameras.values()) else None,
+            "robot_type": robot_type,
+            "splits": {},
+        }
+
+
+# --- what is there ----------------------------------------------------------------------------------------
+
+
+def _check_free(root: Path) -> None:
+    """Refuse a place where a new dataset would mix with something else."""
+    if root.is_dir():
+        other = next((path for path in sorted(root.iterdir()) if not path.name.startswith(".")), None)
+        if other is not None:
+            raise DestinationError(
+                f"{root} is not a LeRobot dataset (it has no meta/info.json) and holds {other.name}; "
+                "name another folder, or a dataset"
+            )
+    elif root.exists():
+        raise DestinationError(f"{root} exists and is not a folder; choose another name")
+
+
+def _checked_info(root: Path) -> dict[str, Any]:
+    where = root / "meta/info.json"
+    info = read_json(where)
+    version = str(info.get("codebase_version", ""))
+    if not version.startswith("v3"):
+        raise DestinationError(
+            f"{root}: is a LeRobot dataset of layout {version or 'unknown'}, to which no episodes are added; "
+            f"{_MERGE.format(root)} makes one of v3.0 of it"
+        )
+    features_of(info, where)
+    for fault in wrong_limits(info):
+        raise SourceError(f"{where}: {fault}")
+    return info
+
+
+def _opened(root: Path, info: dict[str, Any]) -> State:
+    """Read what has to go on in a dataset that is there."""
+    listed = _listed(root, info)
+    if not info.get("total_episodes") and not listed.episodes:
+        return State(info)
+    if (listed.episodes, listed.frames) != (info.get("total_episodes"), info.get("total_frames")):
+        said = f"{info.get('total_episodes')} episodes and {info.get('total_frames')} frames"
+        raise SourceError(
+            f"{root}: meta/info.json says {said}, meta/episodes has {listed.episodes} and {listed.frames}; "
+            "ffenc verify says what is wrong"
+        )
+    stats_path = root / "meta/stats.json"
+    stats = read_json(stats_path) if stats_path.is_file() else {}
+    for key, feature in info["features"].items():
+        own = stats.get(key)
+        lacks = not isinstance(own, dict) or any(own.get(name) is None for name in STATISTICS)
+        if lacks and (is_numeric(feature) or feature["dtype"] in CAMERA_TYPES):
+            raise SourceError(
+                f"{stats_path}: has no statistics of {key}, so those of all episodes cannot be told; "
+                f"{_MERGE.format(root)} computes them"
+            )
+    rows = _schema(root / DATA_PATH.format(chunk_index=listed.data[0], file_index=listed.data[1]))
+    episodes = _schema(listed.path)
+    for name in episodes.names:
+        _, _, rest = name.partition("stats/")
+        key, _, statistic = rest.rpartition("/")
+        if rest and (key not in info["features"] or statistic not in _KNOWN_STATISTICS):
+            raise SourceError(
+                f"{listed.path}: has a column {name}, which cannot be computed for a new episode; "
+                "leave it out of all files of the episode list"
+            )
+    tasks = tuple(task_texts(root / TASKS))
+    return State(info, stats, tasks, rows, episodes, listed.last | _on_disk(root, listed.last))
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What the episode list says: totals, its last file, the last data file, and the highest numbers."""
+
+    episodes: int
+    frames: int
+    path: Path
+    data: NumberedFile
+    last: dict[str, NumberedFile]
+
+
+def _listed(root: Path, info: Mapping[str, Any]) -> _Listed:
+    videos = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
+    numbered = {DATA: DATA, EPISODES: EPISODES} | {key: f"videos/{key}" for key in videos}
+    columns = [f"{place}/{kind}_index" for place in numbered.values() for kind in ("chunk", "file")]
+    last = dict.fromkeys(numbered, (0, -1))
+    data, path = (0, 0), root
+    episodes = frames = 0
+    for path in sorted((root / EPISODES).glob("*/*.parquet")):
+        try:
+            table = pq.read_table(path, columns=["episode_index", "length", *columns])
+            missing = {"episode_index", "length", *columns} - set(table.column_names)
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{path}: cannot be read: {error}; ffenc verify {root} says more") from None
+        if missing:
+            raise SourceError(f"{path}: has no column {min(missing)}; ffenc verify {root} says more")
+        if table["episode_index"].to_pylist() != list(range(episodes, episodes + table.num_rows)):
+            raise SourceError(f"{path}: its episodes are not numbered from {episodes} on")
+        episodes += table.num_rows
+        frames += sum(table["length"].to_pylist())
+        for key, place in numbered.items():
+            pairs = zip(
+                *(table[f"{place}/{kind}_index"].to_pylist() for kind in ("chunk", "file")), strict=True
+            )
+            found = list(pairs)
+            last[key] = max([last[key], *found])
+            if key == DATA and found:
+                data = found[-1]
+    return _Listed(episodes, frames, path, data, last)
+
+
+def _on_disk(root: Path, last: Mapping[str, NumberedFile]) -> dict[str, NumberedFile]:
+    """The highest numbers of the files that are there, listed or not, where they are above those listed."""
+    found = {}
+    for key, listed in last.items():
+        folder = root / (key if key in (DATA, EPISODES) else f"videos/{key}")
+        names = (path.relative_to(folder).as_posix() for path in folder.glob("chunk-*/file-*"))
+        matches = (re.fullmatch(r"chunk-(\d+)/file-(\d+)\.\w+", name) for name in names)
+        found[key] = max([listed, *((int(m[1]), int(m[2])) for m in matches if m)])
+    return found
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from None
