@@ -36,6 +36,7 @@ COLOUR_TAGS = {
     "color_trc": "bt709",
 }
 
+_LONGEST_FRAGMENT = 60.0  # seconds
 _TERMS = 25  # of a sum in a filter's expression
 
 # A stream's colour tag -> the scale filter's name of the matrix; all others are BT.601.
@@ -140,6 +141,7 @@ def compile_command(
     encoder: str | None = None,
     encoder_threads: int | None = None,
     tap: SampleTap | None = None,
+    fragment_seconds: float | None = None,
     program: str = "ffmpeg",
 ) -> list[str]:
     """Compile the argument list that encodes frames from standard input, or of a file, into one MP4 file.
@@ -156,6 +158,9 @@ def compile_command(
         encoder: what ``vcodec="auto"`` stands for on the machine that will run this.
         encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
         tap: also write sampled frames to standard output.
+        fragment_seconds: write the file in fragments of so many seconds, more than 0: it can be read up to
+            the last whole one while it grows, and after the program has been killed. Such a file is to be
+            joined (:func:`compile_join`) into one that has an index; None: the file has one.
         program: the ffmpeg to run.
 
     Returns:
@@ -207,7 +212,7 @@ def compile_command(
     result = ffmpeg.output(
         converted,
         file_url(output),
-        **CONTAINER_OPTIONS,
+        **CONTAINER_OPTIONS | ({} if fragment_seconds is None else _fragments(fragment_seconds)),
         **_time_base(rate),
         **rate_options,
         **{"c:v": codec.encoder},
@@ -501,6 +506,20 @@ def _convert(
     # Depth has no colours, only a range; LeRobot's is tv, and no sample is changed for it.
     tags = {"range": COLOUR_TAGS["range"]} if is_depth(frames) else COLOUR_TAGS
     return video.filter("setparams", **tags)
+
+
+def _fragments(seconds: float) -> dict[str, Any]:
+    if not 0 < seconds <= _LONGEST_FRAGMENT:
+        raise ConfigError(
+            f"fragment_seconds={seconds!r} is not accepted; expected more than 0, {_LONGEST_FRAGMENT} at most"
+        )
+    return {
+        # delay_moov: the header is written with the first fragment, when it is known how long a frame may be
+        # stored before it is shown; without it all times would be moved by that.
+        "movflags": "+empty_moov+delay_moov+default_base_moof",
+        "frag_duration": round(seconds * 1_000_000),
+        "flush_packets": 1,  # what is whole is on the disk, and not in the program's memory
+    }
 
 
 def _time_base(rate: Fraction) -> dict[str, Any]:

@@ -89,19 +89,6 @@ class StreamInfo:
             return None
         return max((place - shown for shown, place in enumerate(self.places)), default=0)
 
-    def whole(self, most: int) -> int:
-        """Return the greatest number of frames, up to ``most``, that the first packets of the file hold.
-
-        As many packets: none of them is of a later frame, and none is missing.
-        """
-        assert self.places is not None
-        best = stored = 0
-        for shown, place in enumerate(self.places[:most]):
-            stored = max(stored, place)
-            if stored == shown:
-                best = shown + 1
-        return best
-
 
 def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) -> StreamInfo:
     """Read a file's video stream fields back with ffprobe.

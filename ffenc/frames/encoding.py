@@ -77,9 +77,17 @@ class Encoding:
         return self.codec.lossless(options, pixel_format(self.config.pix_fmt).bits)
 
     def command(
-        self, output: Path, tap: SampleTap | None = None, video: VideoInput | None = None
+        self,
+        output: Path,
+        tap: SampleTap | None = None,
+        video: VideoInput | None = None,
+        *,
+        fragment_seconds: float | None = None,
     ) -> list[str]:
-        """The argument list that writes ``output``, from frames that are fed, or those of a file."""
+        """The argument list that writes ``output``, from frames that are fed, or those of a file.
+
+        Arguments as for :func:`~ffenc.compiler.command.compile_command`.
+        """
         return compile_command(
             self.config,
             width=self.width,
@@ -90,6 +98,7 @@ class Encoding:
             video=video,
             encoder_threads=self.encoder_threads,
             tap=tap,
+            fragment_seconds=fragment_seconds,
             program=self.toolchain.ffmpeg,
         )
 

@@ -405,3 +405,13 @@ def test_auto_in_a_preset_is_libsvtav1_unless_named():
     named = preset_commands(preset, encoder="h264_nvenc", cameras=["torso_rgb"])
     assert list(named) == ["torso_rgb"]
     assert value(named["torso_rgb"], "-c:v") == "h264_nvenc"
+
+
+def test_a_file_in_fragments_is_written_as_it_comes():
+    command = compiled(fragment_seconds=0.5)
+    assert value(command, "-movflags") == "+empty_moov+delay_moov+default_base_moof"
+    assert value(command, "-frag_duration") == "500000"
+    assert value(command, "-flush_packets") == "1"
+    for seconds in (0, -1, 61, float("nan")):
+        with pytest.raises(ConfigError, match="fragment_seconds"):
+            compiled(fragment_seconds=seconds)
