@@ -193,7 +193,7 @@ def compile_command(
     conversion: Mapping[str, str] = {}
     rate_options: dict[str, Any] = {}
     if video is None:
-        source = ffmpeg.input("pipe:0", **_input_options(frames, width, height, rate, encoder_threads))
+        source = ffmpeg.input("pipe:0", **input_options(frames, width, height, rate, encoder_threads))
     else:
         source = _video_source(video, rate, encoder_threads)
         conversion = video.conversion or {}
@@ -221,8 +221,8 @@ def compile_command(
     )
     if tap is not None:
         assert samples is not None
-        result = ffmpeg.merge_outputs(result, _tap_output(samples, tap))
-    return _arguments(result, program, *codec.program_options)
+        result = ffmpeg.merge_outputs(result, tap_output(samples, tap))
+    return arguments(result, program, *codec.program_options)
 
 
 def compile_samples(
@@ -238,9 +238,9 @@ def compile_samples(
 
     They are what a lossless stream has to decode to. Arguments as for :func:`compile_command`.
     """
-    source = ffmpeg.input("pipe:0", **_input_options(frames, width, height, parse_fps(fps), None))
+    source = ffmpeg.input("pipe:0", **input_options(frames, width, height, parse_fps(fps), None))
     video = _convert(source, codec_for(config.vcodec), config, frames)
-    return _arguments(_raw_output(video, pixel_format(config.pix_fmt).stored), program)
+    return arguments(_raw_output(video, pixel_format(config.pix_fmt).stored), program)
 
 
 def rgb_conversion(pix_fmt: str, color_space: str | None, color_range: str | None) -> dict[str, str]:
@@ -291,7 +291,7 @@ def compile_decode(
         result = ffmpeg.output(video, "-", f="null", fps_mode="passthrough", **limit)
     else:
         result = _raw_output(video, pix_fmt, **limit)
-    return without_stop(_arguments(result, program)) if lenient else _arguments(result, program)
+    return without_stop(arguments(result, program)) if lenient else arguments(result, program)
 
 
 def compile_frame_checksums(
@@ -303,7 +303,7 @@ def compile_frame_checksums(
     """
     video, limit = _excerpted(path, excerpt, {})
     limit |= {"f": "framehash", "hash": "CRC32", "c:v": "rawvideo", "pix_fmt": pix_fmt}
-    return _arguments(ffmpeg.output(video, "pipe:1", fps_mode="passthrough", **limit), program)
+    return arguments(ffmpeg.output(video, "pipe:1", fps_mode="passthrough", **limit), program)
 
 
 def _excerpted(path: str, excerpt: Excerpt | None, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -332,7 +332,7 @@ def compile_frame_list(
     source = ffmpeg.input(file_url(path), **options)
     limit = {"fps_mode": "passthrough", "frames:v": frames}
     listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", **limit)
-    return without_stop(_arguments(listed, program))
+    return without_stop(arguments(listed, program))
 
 
 def compile_checksums(
@@ -349,7 +349,7 @@ def compile_checksums(
     options = {"copyts": None, "err_detect": "crccheck+bitstream+buffer+explode", **decoder}
     source = ffmpeg.input(file_url(path), **options)
     listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", fps_mode="passthrough")
-    return without_stop(_arguments(listed, program)) if lenient else _arguments(listed, program)
+    return without_stop(arguments(listed, program)) if lenient else arguments(listed, program)
 
 
 def compile_packets(path: str, first: int, last: int, *, program: str = "ffmpeg") -> list[str]:
@@ -365,7 +365,7 @@ def compile_packets(path: str, first: int, last: int, *, program: str = "ffmpeg"
     dropped = f"noise=drop=not(between(n\\,{first}\\,{last}))"
     options = {"f": "nut", "c": "copy", "bsf:v": dropped, "avoid_negative_ts": "disabled"}
     cut = ffmpeg.output(source["v:0"], "pipe:1", **options)
-    return _arguments(cut, program)
+    return arguments(cut, program)
 
 
 @dataclass(frozen=True)
@@ -397,13 +397,13 @@ def compile_compare(video: Compared, reference: Compared, *, program: str = "ffm
     # psnr and ssim pass their first input on, with what the filters before have noted of it.
     compared = ffmpeg.filter([compared, copies[1]], "ssim", shortest=1)
     printed = compared.filter("metadata", "print", file="pipe:1")
-    return _arguments(ffmpeg.output(printed, "-", f="null", fps_mode="passthrough"), program)
+    return arguments(ffmpeg.output(printed, "-", f="null", fps_mode="passthrough"), program)
 
 
 def _planar_rgb(side: Compared, **options: Any) -> Any:
     """Frames that are numbered from 0, as rgb24 first, which is what readers convert to."""
     if side.images is not None:
-        options |= _input_options(side.images, 0, 0, Fraction(1), None)
+        options |= input_options(side.images, 0, 0, Fraction(1), None)
         source = ffmpeg.input(side.path, **options)["v:0"]
     else:
         seek = side.excerpt.seek if side.excerpt is not None else None
@@ -442,14 +442,16 @@ def _raw_output(video: Any, pix_fmt: str, **limit: Any) -> Any:
     return ffmpeg.output(video, "pipe:1", f="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough", **limit)
 
 
-def _arguments(result: Any, program: str, *program_options: str) -> list[str]:
+def arguments(result: Any, program: str, *program_options: str) -> list[str]:
+    """Return the argument list of what ffmpeg-python has built."""
     command = [program, *PROGRAM_OPTIONS, *program_options]
     return [str(part) for part in ffmpeg.compile(result, cmd=command, overwrite_output=True)]
 
 
-def _input_options(
+def input_options(
     frames: FrameFormat, width: int, height: int, rate: Fraction, threads: int | None
 ) -> dict[str, Any]:
+    """Return how frames are read from standard input."""
     # Frames are shown as they are stored, as LeRobot's reader has them, whatever an EXIF tag says.
     options: dict[str, Any] = {"framerate": str(rate), "noautorotate": None}
     if frames in RAW_FORMATS:
@@ -537,7 +539,8 @@ def _video_source(video: VideoInput, rate: Fraction, threads: int | None) -> Any
     return source.filter("setsar", "0")
 
 
-def _tap_output(samples: Any, tap: SampleTap) -> Any:
+def tap_output(samples: Any, tap: SampleTap) -> Any:
+    """Return the second output of a program: samples of its frames."""
     return ffmpeg.output(_sampled(samples, tap), "pipe:1", f="rawvideo", fps_mode="passthrough")
 
 
@@ -567,7 +570,7 @@ def compile_join(
     concat = {"f": "concat", "safe": 0, "auto_convert": 0, "protocol_whitelist": "file,pipe,fd"}
     source = ffmpeg.input("pipe:0", **concat)
     stamps = f"setts=pts=round(PTS/{ticks})*{ticks}:dts=(N-{delay})*{ticks}:duration={ticks}"
-    return _arguments(_copied(source, stamps, fps, output, tag), program)
+    return arguments(_copied(source, stamps, fps, output, tag), program)
 
 
 def compile_cut(
@@ -596,7 +599,7 @@ def compile_cut(
     outside = f"lt(n\\,{first})+gte(n\\,{first + packets})"
     moved = "setts=pts=PTS-STARTPTS:dts=DTS-STARTPTS"
     source = ffmpeg.input(file_url(path), copyts=None)
-    return _arguments(_copied(source, f"noise=drop={outside},{moved}", fps, output, tag), program)
+    return arguments(_copied(source, f"noise=drop={outside},{moved}", fps, output, tag), program)
 
 
 def _copied(source: Any, bitstream_filters: str, fps: Fraction, output: str, tag: str | None) -> Any:
