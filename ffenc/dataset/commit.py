@@ -55,6 +55,8 @@ def write_commit(folder: Path, root: Path, moves: Sequence[Move]) -> None:
             os.fsync(file.fileno())
     for parent in sorted({p for m in moves for p in (folder / m.source).parents if p.is_relative_to(folder)}):
         sync_folder(parent)
+    for parent in list(folder.parents)[:3]:  # the folder may be new, and those above it
+        sync_folder(parent)
     content = {
         "info_before": _checksum(root / _INFO),
         "info_after": _checksum(folder / moves[-1].source),

@@ -356,7 +356,7 @@ class EpisodeWriter:
         """Write the tasks table with the new task; what else it holds of the others stays."""
         there = self._root / TASKS
         table = task_table(tasks)
-        if there.is_file():
+        if self._state.tasks:
             known = pq.read_table(there)
             added = table.slice(len(tasks) - 1)
             texts = "task" if "task" in known.column_names else known.column_names[-1]

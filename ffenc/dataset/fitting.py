@@ -151,10 +151,13 @@ def _cameras(root: Path, info: Mapping[str, Any], cameras: Sequence[GrowingCamer
         elif key not in there:
             yield f"camera {key} is only in what is to be recorded"
         else:
-            yield from _camera(root, there[key], here[key])
+            yield from _camera(root, there[key], here[key], described=bool(info.get("total_episodes")))
 
 
-def _camera(root: Path, feature: Mapping[str, Any], camera: GrowingCamera) -> Iterator[str]:
+def _camera(
+    root: Path, feature: Mapping[str, Any], camera: GrowingCamera, *, described: bool
+) -> Iterator[str]:
+    """Compare a camera; one that is not ``described`` has no episode yet, and gets its block by the first."""
     key, own = camera.key, camera.feature
     if feature["dtype"] != own["dtype"]:
         yield _differs(f"{key}: dtype", feature["dtype"], own["dtype"])
@@ -163,8 +166,8 @@ def _camera(root: Path, feature: Mapping[str, Any], camera: GrowingCamera) -> It
     if size != (camera.width, camera.height):
         yield _differs(f"{key}: width and height", size, (camera.width, camera.height))
     block = feature.get("info") or feature.get("video_info") or {}
-    if not block:
-        return  # a dataset without an episode, which the first one describes
+    if not (block and described):
+        return
     depth = bool(block.get("is_depth_map") or block.get("video.is_depth_map"))
     if depth != (camera.unit is not None):
         yield _differs(f"{key}: is_depth_map", depth, camera.unit is not None)

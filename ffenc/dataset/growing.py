@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -135,7 +136,7 @@ class GrowingDataset:
         Raises:
             ConfigError: its table, cameras or statistics are not those of the dataset.
             VerificationError: a video or an image is not what the dataset's camera is.
-            DestinationError: an episode was staged and not published.
+            DestinationError: an episode was staged and not published, or the disk is full.
         """
         if self._staged is not None or (folder / COMMIT).exists():
             waiting = folder if self._staged is None else self._staged[0]
@@ -143,7 +144,8 @@ class GrowingDataset:
                 f"{waiting}: holds an episode that was staged and has to be published first"
             )
         writer = EpisodeWriter(self.root, folder, self._cameras, self._fps, self._state, episode)
-        self._staged = folder, writer.write()
+        with self._told(folder):
+            self._staged = folder, writer.write()
         return self._state.total_episodes
 
     def publish(self, folder: Path) -> None:
@@ -154,8 +156,20 @@ class GrowingDataset:
         """
         if self._staged is None or self._staged[0] != folder:
             raise DestinationError(f"{folder}: no episode has been staged in there")
-        finish_commit(folder, self.root)
+        with self._told(folder):
+            finish_commit(folder, self.root)
         self._state, self._staged = self._staged[1], None
+
+    @contextlib.contextmanager
+    def _told(self, folder: Path) -> Iterator[None]:
+        """Say which episode a disk that is full, or gone, has kept from coming in."""
+        try:
+            yield
+        except OSError as error:
+            raise DestinationError(
+                f"{self.root} cannot be written: {error.strerror or error}. The episode is kept in {folder}: "
+                "once that is mended, recover it"
+            ) from error
 
     def _new_info(
         self, robot_type: str | None, features: Mapping[str, Mapping[str, Any]] | None

@@ -33,6 +33,7 @@ from ffenc import (
 from ffenc.dataset.commit import RECORDINGS
 from ffenc.dataset.growing import GrowingCamera, GrowingDataset, NewEpisode, finish_commit
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields
+from ffenc.dataset.source import DATA_PATH, VIDEO_PATH
 from ffenc.ffmpeg.join import cut_file
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.sources import ImageFiles
@@ -48,6 +49,9 @@ FEATURES = {
     "observation.state": {"dtype": "float32", "shape": [3], "names": ["pan", "lift", "grip"]},
     "action": {"dtype": "float32", "shape": [1], "names": ["grip"]},
 }
+NUMBERING = {"timestamp": "float32"} | dict.fromkeys(
+    ("frame_index", "episode_index", "index", "task_index"), "int64"
+)
 CAMERA = GrowingCamera(FRONT, 64, 48, None, encoder_fields(CONFIG), "h264", "yuv420p")
 Film = tuple[Path, StreamInfo, dict[str, Any]]
 
@@ -501,3 +505,19 @@ def test_files_are_numbered_on_into_the_next_chunk(tmp_path: Path, film: Film) -
         names = [path.relative_to(tmp_path / place).with_suffix("").as_posix()
                  for path in sorted((tmp_path / place).glob("*/*"))]  # fmt: skip
         assert names == ["chunk-000/file-000", "chunk-000/file-001", "chunk-001/file-000"]
+
+
+def test_a_dataset_that_was_made_without_an_episode_gets_its_first(tmp_path: Path, film: Film) -> None:
+    front = {"dtype": "video", "shape": [48, 64, 3], "names": ["height", "width", "channels"], "info": None}
+    numbering = {key: {"dtype": kind, "shape": [1], "names": None} for key, kind in NUMBERING.items()}
+    made = {
+        **{"codebase_version": "v3.0", "fps": 30, "features": {FRONT: front, **FEATURES, **numbering}},
+        **{"total_episodes": 0, "total_frames": 0, "total_tasks": 0, "robot_type": "so101", "splits": {}},
+        **{"data_path": DATA_PATH, "video_path": VIDEO_PATH, "chunks_size": 1000},
+    }
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/info.json").write_text(json.dumps(made))
+    grow(tmp_path, film, range(2))
+    assert faults_of(tmp_path) == []
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    assert info["features"][FRONT]["info"]["video.crf"] == CONFIG.crf
