@@ -16,7 +16,7 @@ from ffenc.dataset.checksums import file_checksum, write_checksums
 from ffenc.dataset.columns import VideoPlace
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.pieces import Piece, copied_piece, groups
-from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode
+from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.staging import Staging, write_json
 from ffenc.dataset.tables import TableWriter
 from ffenc.dataset.videos import clip_of
@@ -138,6 +138,7 @@ class JobPlan:
         Raises:
             SourceError: the file does not hold them, or not where the table says.
         """
+        assert isinstance(self.source, HasVideos)
         return clip_of(self.source.video(stream.key, episode), self.source.fps)
 
 

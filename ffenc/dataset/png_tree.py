@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_key, chosen_cameras
-from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, Camera, Episode, EpisodeVideo, check_key
+from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, Camera, Episode, check_key
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.sources import IMAGE_SUFFIXES, OTHER_SUFFIXES, ImageFiles, image_files
@@ -101,9 +101,6 @@ class PngTree:
 
     def frames(self, camera: str, episode: Episode) -> ImageFiles:
         return self._images[episode.index][camera]
-
-    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
-        raise NotImplementedError(f"{camera} is images")
 
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         return sum(p.stat().st_size for e in episodes for p in self._images[e.index][camera].paths)

@@ -22,7 +22,7 @@ from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.lerobot import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.png_tree import PngTree
-from ffenc.dataset.source import Camera, DatasetSource, Episode
+from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.staging import check_destination
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, DestinationError, SourceError
@@ -245,6 +245,7 @@ def video_stream(
     Raises:
         ConfigError: depth would be changed.
     """
+    assert isinstance(chooser.source, HasVideos)
     clip = clip_of(chooser.source.video(camera.key, episodes[0]), chooser.source.fps)
     quantizer = None
     if clip.info.pix_fmt == "gray12le":

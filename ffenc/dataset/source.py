@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -105,6 +105,14 @@ class EpisodeVideo:
     checksum: str | None = None
 
 
+@runtime_checkable
+class HasVideos(Protocol):
+    """A source of which cameras may be video; a tree of images is none."""
+
+    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+        """Where one episode of a camera is that is video."""
+
+
 class DatasetSource(Protocol):
     """A LeRobot dataset, several of them, or a PNG tree.
 
@@ -122,9 +130,6 @@ class DatasetSource(Protocol):
 
     def frames(self, camera: str, episode: Episode) -> FrameSource:
         """The images of one camera in one episode."""
-
-    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
-        """Where one episode of a camera is that is video."""
 
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         """How many bytes its images or its video take."""

@@ -12,6 +12,7 @@ import numpy as np
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS
 from ffenc.dataset.reencode import open_source
+from ffenc.dataset.source import HasVideos
 from ffenc.dataset.verify.faults import CameraComparison, Faults
 from ffenc.dataset.verify.layout import Layout, Listing, reason_of
 from ffenc.dataset.verify.videos import Seen, VideoFile, frame_times, frames_at, is_depth
@@ -60,6 +61,7 @@ class Source:
         camera = self._cameras[key]
         if isinstance(camera.stored, ImageHeader):
             return self._source.frames(key, known), camera.stored, camera.unit
+        assert isinstance(self._source, HasVideos)
         return clip_of(self._source.video(key, known), self._source.fps), None, None
 
 
