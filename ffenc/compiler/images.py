@@ -15,7 +15,7 @@ from ffenc.errors import ConfigError
 # What comes down the pipe -> what a PNG holds it as, to the last bit.
 _STORED = {"rgb24": "rgb24", "jpeg": "rgb24", "gray16le": "gray16be"}
 
-# Images are for machines that cannot encode live. Level 1 makes 11 to 17 ms of a processor's time of a 640x480
+# Images are for machines that cannot encode live. Level 1 takes 11 to 17 ms of a processor for a 640x480
 # colour frame, more than libx264 needs, and is 450 to 650 kB; level 0, which does not compress, 2 to 4 ms and
 # 925 kB: 28 MB a second and camera.
 _PNG = {"c:v": "png", "compression_level": 0, "pred": "none"}
