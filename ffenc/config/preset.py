@@ -6,10 +6,11 @@ import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
@@ -55,13 +56,22 @@ class CameraPreset(Settings):
     Attributes:
         width, height: frame size in pixels, as recorded; frames that exist have their own.
         depth: a depth camera, encoded with the preset's ``depth_encoder``.
+        depth_unit: what a depth camera's frames are in when they are recorded: ``mm`` (uint16 millimetres) or
+            ``m`` (float32 metres).
         encoder: the camera's settings: the preset's, with the camera's own overrides applied.
     """
 
     width: Size | None = Field(None, description="a number of pixels, 1 or more")
     height: Size | None = Field(None, description="a number of pixels, 1 or more")
     depth: bool = Field(False, description="true or false")
+    depth_unit: Literal["mm", "m"] = Field("mm", description="'mm' or 'm'")
     encoder: VideoEncoderConfig = Field(description="a mapping of encoder settings")
+
+    @model_validator(mode="after")
+    def _unit_of_depth(self) -> Self:
+        if "depth_unit" in self.model_fields_set and not self.depth:
+            raise SettingError(("depth_unit",), "only a depth camera has one (depth: true)")
+        return self
 
 
 class RobotPreset(Settings):
@@ -73,6 +83,15 @@ class RobotPreset(Settings):
         fps: frames a second: a number, or a text such as ``"30000/1001"``.
         camera_encoder, depth_encoder: settings of cameras that have none of their own.
         encoder_threads: threads one encoder may use; None leaves it to ffenc.
+        on_full: what is done where a camera's encoder cannot follow a recording: ``block`` waits for it,
+            ``drop`` leaves the whole row out, ``repeat`` encodes the frame before once more.
+        queue_maxsize: frames a camera's encoder may be behind, before that.
+        encode: ``live``, while frames come, or ``after``: they are kept as PNG files, and encoded when the
+            episode is saved.
+        video: cameras become video; False: images.
+        encoder_niceness: how much lower than this process's the priority of the encoders of a recording is,
+            0..19.
+        encoder_cpus: the processors the encoders of a recording may run on; None: all.
         cameras: by name, without the ``observation.images.`` prefix.
     """
 
@@ -83,6 +102,14 @@ class RobotPreset(Settings):
     depth_encoder: DepthEncoderConfig = Field(default_factory=DepthEncoderConfig)
     encoder_threads: Annotated[int, Field(ge=1)] | None = Field(
         None, description="an int of 1 or more, or null"
+    )
+    on_full: Literal["block", "drop", "repeat"] = Field("block", description="'block', 'drop' or 'repeat'")
+    queue_maxsize: Annotated[int, Field(ge=1)] = Field(30, description="an int of 1 or more")
+    encode: Literal["live", "after"] = Field("live", description="'live' or 'after'")
+    video: bool = Field(True, description="true or false")
+    encoder_niceness: Annotated[int, Field(ge=0, le=19)] = Field(5, description="an int of 0..19")
+    encoder_cpus: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, min_length=1, description="a list of processors' numbers, from 0, or null"
     )
     cameras: dict[str, CameraPreset] = Field(
         default_factory=dict, description="a mapping of camera names to their settings"
@@ -126,7 +153,8 @@ def load_preset(
         name_or_path: the name of a preset that comes with ffenc, or the path of a YAML file; None for the
             defaults alone.
         overrides: (key path, value) pairs that win over the file. One for ``camera_encoder`` or
-            ``depth_encoder`` reaches every camera, also those with settings of their own.
+            ``depth_encoder`` reaches every camera, also those with settings of their own. One for ``cameras``
+            replaces them all, and keeps the encoder settings of those that have the same names.
 
     Raises:
         ConfigError: not found, not readable, or a key that is not accepted; the text says file, line and key.
@@ -142,7 +170,7 @@ def load_preset(
     values.pop("extends", None)
     for key, value in overrides:
         _override(values, key, value)
-        merged.places[key] = "command line"
+        merged.override(key)
     try:
         return _build(name, values)
     except SettingError as error:
@@ -175,6 +203,13 @@ class _Merged:
         while key and key not in self.places:
             key = key[:-1]
         return self.places.get(key, self.file)
+
+    def override(self, key: KeyPath) -> None:
+        """Note that a key, with all below, is the command line's; cameras that are replaced keep encoders."""
+        for place in list(self.places):
+            if place[: len(key)] == key and not (key == ("cameras",) and "encoder" in place[2:3]):
+                del self.places[place]
+        self.places[key] = "command line"
 
 
 def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
@@ -275,6 +310,8 @@ def _override(values: dict[str, Any], key: KeyPath, value: Any) -> None:
         if not isinstance(below, dict):
             raise SettingError(key, f"{part} is not a mapping")
         target = below
+    if key == ("cameras",):
+        value = _with_encoders(value, values.get("cameras"))
     target[key[-1]] = value
     if len(key) > 1 and key[0] in ("camera_encoder", "depth_encoder"):
         cameras = values.get("cameras")
@@ -283,6 +320,21 @@ def _override(values: dict[str, Any], key: KeyPath, value: Any) -> None:
                 own = camera.get("encoder")
                 if isinstance(own, dict):
                     own.pop(key[1], None)
+
+
+def _with_encoders(cameras: Any, before: Any) -> Any:
+    """Cameras that take the place of others, with the encoder settings of those."""
+    if not isinstance(cameras, dict) or not isinstance(before, dict):
+        return cameras
+    kept = {}
+    for name, camera in cameras.items():
+        known = before.get(name)
+        kept[name] = camera
+        if not isinstance(known, dict) or not isinstance(camera, dict) or "encoder" not in known:
+            continue
+        if bool(known.get("depth")) == bool(camera.get("depth")):
+            kept[name] = {"encoder": known["encoder"], **camera}
+    return kept
 
 
 def _settings_of(values: Mapping[str, Any], key: KeyPath) -> dict[str, Any]:
@@ -299,6 +351,20 @@ def _built(model: type[VideoEncoderConfig], values: Mapping[str, Any], key: KeyP
         return model(**values)
     except SettingError as error:
         raise SettingError((*key, *error.key), error.reason) from None
+
+
+def _check_rate(camera: Any, preset: Any, place: KeyPath) -> None:
+    """A camera has no frame rate of its own; where one is told, it has to be that of all."""
+    try:
+        same = parse_fps(camera) == parse_fps(preset)
+    except ConfigError as error:
+        raise SettingError((*place, "fps"), str(error)) from None
+    if not same:
+        raise SettingError(
+            (*place, "fps"),
+            f"{camera} is not the recording's {preset}: a dataset has one frame rate; set it with fps "
+            "(or --dataset.fps)",
+        )
 
 
 def _build(name: str, values: dict[str, Any]) -> RobotPreset:
@@ -327,6 +393,8 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
         )
         encoder = base | _settings_of(own, (*place, "encoder"))
         own["encoder"] = _built(model, encoder, (*place, "encoder"))
+        if "fps" in own:
+            _check_rate(own.pop("fps"), values.get("fps", RobotPreset.model_fields["fps"].default), place)
         try:
             cameras[camera] = CameraPreset(**own)
         except SettingError as error:

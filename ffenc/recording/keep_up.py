@@ -246,9 +246,4 @@ def _needed(config: VideoEncoderConfig, changes: Mapping[str, Any]) -> dict[str,
 def _changed(camera: CameraPreset, changes: Mapping[str, Any]) -> CameraPreset:
     if not changes:
         return camera
-    return CameraPreset(
-        width=camera.width,
-        height=camera.height,
-        depth=camera.depth,
-        encoder=camera.encoder.replace(**changes),
-    )
+    return camera.model_copy(update={"encoder": camera.encoder.replace(**changes)})

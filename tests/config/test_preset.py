@@ -279,6 +279,36 @@ def test_an_error_in_an_extended_file_names_that_file(write):
     assert text.startswith(f"{base}:3: camera_encoder.crf: 'many'")
 
 
+def test_how_a_robot_is_recorded(write):
+    preset = load_preset(
+        write(
+            "fps: 25\non_full: drop\nqueue_maxsize: 8\nencode: after\nvideo: false\n"
+            "encoder_niceness: 19\nencoder_cpus: [2, 3]\n"
+            "cameras: {front: {fps: 25.0}, head: {depth: true, depth_unit: m}}\n"
+        )
+    )
+    assert (preset.on_full, preset.queue_maxsize, preset.encode) == ("drop", 8, "after")
+    assert (preset.video, preset.encoder_niceness, preset.encoder_cpus) == (False, 19, [2, 3])
+    assert preset.cameras["head"].depth_unit == "m"
+    default = load_preset(None)
+    assert (default.on_full, default.queue_maxsize, default.encode) == ("block", 30, "live")
+    assert (default.video, default.encoder_niceness, default.encoder_cpus) == (True, 5, None)
+
+
+def test_cameras_that_replace_a_presets_keep_the_encoder_settings_of_the_same_names(write):
+    path = write(
+        "camera_encoder: {vcodec: h264}\n"
+        "cameras: {front: {width: 2, height: 2, encoder: {crf: 7}}, wrist: {encoder: {crf: 9}}}\n"
+    )
+    cameras = {"front": {"width": 640, "height": 480, "fps": 15}, "head": {"depth": True}}
+    overrides = [(("cameras",), cameras), (("fps",), 15)]
+    preset = load_preset(path, overrides)
+    assert list(preset.cameras) == ["front", "head"]
+    assert preset.cameras["front"].width == 640
+    assert preset.cameras["front"].encoder.crf == 7
+    assert "command line: cameras.front.fps: 15 is not the recording's 30" in refusal(path, overrides[:1])
+
+
 # ---- errors --------------------------------------------------------------------------------------------
 
 ERRORS = [
@@ -309,6 +339,19 @@ ERRORS = [
     ("encoder_threads: 0\n", 1, "encoder_threads", "an int of 1 or more"),
     ("encoder_threads: 1.5\n", 1, "encoder_threads", "1.5 (float)"),
     ("robot_type: 3\n", 1, "robot_type", "3 (int)"),
+    ("fps: 30\non_full: wait\n", 2, "on_full", "'block', 'drop' or 'repeat'"),
+    ("queue_maxsize: 0\n", 1, "queue_maxsize", "an int of 1 or more"),
+    ("queue_maxsize: true\n", 1, "queue_maxsize", "an int of 1 or more"),
+    ("encode: later\n", 1, "encode", "'live' or 'after'"),
+    ("video: 1\n", 1, "video", "true or false"),
+    ("encoder_niceness: -1\n", 1, "encoder_niceness", "an int of 0..19"),
+    ("encoder_niceness: 20\n", 1, "encoder_niceness", "an int of 0..19"),
+    ("encoder_cpus: 2\n", 1, "encoder_cpus", "a list of processors' numbers"),
+    ("encoder_cpus: []\n", 1, "encoder_cpus", "a list of processors' numbers"),
+    ("encoder_cpus: [0, -1]\n", 1, "encoder_cpus", "a list of processors' numbers"),
+    ("cameras:\n  front:\n    depth_unit: mm\n", 3, "cameras.front.depth_unit", "only a depth camera"),
+    ("cameras:\n  front: {depth: true,\n    depth_unit: cm}\n", 3, "cameras.front.depth_unit", "'mm' or 'm'"),
+    ("cameras:\n  front:\n    fps: 25\n", 3, "cameras.front.fps", "25 is not the recording's 30"),
     ("camera_encoder: fast\n", 1, "camera_encoder", "expected a mapping"),
     ("camera_encoder: [crf]\n", 1, "camera_encoder", "expected a mapping"),
     ("camera_encoder:\n  g: 3\n  crf: '23'\n", 3, "camera_encoder.crf", "'23' (str)"),
