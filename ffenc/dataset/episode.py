@@ -184,7 +184,9 @@ class EpisodeWriter:
     def _check(self) -> None:
         """Compare the episode with the dataset's cameras."""
         episode = self._episode
-        if episode.length < 1 or episode.table.num_rows != episode.length:
+        # A table without columns has no rows: only cameras were recorded.
+        unlike = episode.table.num_columns and episode.table.num_rows != episode.length
+        if episode.length < 1 or unlike:
             raise ConfigError(
                 f"the episode has {episode.table.num_rows} rows and {episode.length} frames; as many of "
                 "both, and one at least, are expected"

@@ -42,6 +42,7 @@ class RgbHistogram:
     def clear(self) -> None:
         """Forget what was fed."""
         self._pending = bytearray()
+        self._seen = 0
         self.frames = 0
         self.counts = np.zeros((3, 256), np.int64)
 
@@ -57,7 +58,10 @@ class RgbHistogram:
             self.frames += whole // self._frame_bytes
 
     def add(self, frame: npt.NDArray[np.uint8]) -> None:
-        """Add a frame of shape ``(H, W, 3)``, thinned out to about the tap's size."""
+        """Count a frame of shape ``(H, W, 3)``, if it is picked, thinned out to about the tap's size."""
+        self._seen += 1
+        if (self._seen - 1) % self.tap.step:
+            return
         thin = frame[:: frame.shape[0] // self.tap.height, :: frame.shape[1] // self.tap.width]
         self.counts += np.stack([np.bincount(thin[..., c].ravel(), minlength=256) for c in range(3)])
         self.frames += 1

@@ -249,9 +249,7 @@ def decode_images(
                 tap = sample_tap(int(listing.length[at]), image.shape[1], image.shape[0])
                 unit = layout.block(key).get("depth_unit") or depth_unit(image)
                 counts[at] = RgbHistogram(tap) if image.ndim == 3 else DepthStatistics(tap, unit)
-            own = counts[at]
-            if isinstance(own, DepthStatistics) or (row - start[at]) % own.tap.step == 0:
-                own.add(image)
+            counts[at].add(image)
         count.add(1)
     return {at: own.statistics() for at, own in counts.items() if at not in damaged}
 
