@@ -197,6 +197,7 @@ class FfmpegProcess:
         niceness: how much lower than this process's its priority is, 0..19: all its threads have it from
             the start.
         cpus: the processors its threads may run on; None: those of this process.
+        pipe_bytes: how much of its input may wait in the pipe, where the system lets that be chosen.
 
     Raises:
         ToolchainError: the program cannot be started, or this system cannot bind it to processors.
@@ -215,6 +216,7 @@ class FfmpegProcess:
         progress_seconds: float = 0.5,
         niceness: int = 0,
         cpus: Sequence[int] | None = None,
+        pipe_bytes: int = PIPE_BYTES,
     ) -> None:
         share = _Share(niceness, None if cpus is None else frozenset(cpus))
         share.check()
@@ -234,7 +236,7 @@ class FfmpegProcess:
         for pipe in (self._stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError, ImportError):
-                    _set_pipe_size(pipe.fileno())
+                    _set_pipe_size(pipe.fileno(), pipe_bytes if pipe is self._stdin else PIPE_BYTES)
         os.set_blocking(self._stdin.fileno(), False)
         self._drains = [_drain(self._process.stderr, self._read_log)]
         if on_output is not None:
@@ -520,11 +522,11 @@ def _splice(descriptor: int, view: memoryview) -> int:
     raise OSError(code, os.strerror(code))
 
 
-def _set_pipe_size(descriptor: int) -> None:
-    """Ask for a larger pipe where the system has that (Linux): fewer switches per frame."""
+def _set_pipe_size(descriptor: int, size: int) -> None:
+    """Ask for a pipe of another size where the system has that (Linux): a larger one switches less."""
     import fcntl  # noqa: PLC0415 - not on Windows
 
-    fcntl.fcntl(descriptor, _F_SETPIPE_SZ, PIPE_BYTES)
+    fcntl.fcntl(descriptor, _F_SETPIPE_SZ, size)
 
 
 def _drain(pipe: IO[bytes] | None, read: Callable[[IO[bytes]], None]) -> threading.Thread:
