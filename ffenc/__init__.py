@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ffenc.frames.encode_file import encode
     from ffenc.frames.reader import VideoReader
     from ffenc.frames.writer import VideoWriter
+    from ffenc.recording.recorder import Recorder, RecorderStatus, SavedEpisode
+    from ffenc.recording.recover import Recovered, Recovery, recover
     from ffenc.version import VERSION as __version__
 
 # Loaded when first used: `ffenc --help` and a config alone need neither numpy nor pyarrow.
@@ -66,6 +68,12 @@ _HOME = {
     "DepthQuantizer": "ffenc.frames.depth",
     "VideoReader": "ffenc.frames.reader",
     "VideoWriter": "ffenc.frames.writer",
+    "Recorder": "ffenc.recording.recorder",
+    "RecorderStatus": "ffenc.recording.recorder",
+    "SavedEpisode": "ffenc.recording.recorder",
+    "Recovered": "ffenc.recording.recover",
+    "Recovery": "ffenc.recording.recover",
+    "recover": "ffenc.recording.recover",
 }
 
 __all__ = [
@@ -91,7 +99,13 @@ __all__ = [
     "JobPlan",
     "JobSummary",
     "run_plan",
+    "Recorder",
+    "RecorderStatus",
+    "recover",
+    "Recovered",
+    "Recovery",
     "RobotPreset",
+    "SavedEpisode",
     "SourceError",
     "StreamInfo",
     "ToolchainError",

@@ -1,0 +1,196 @@
+"""What is done with an episode that has ended: its files are made, checked, and put into the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ffenc.dataset.growing import GrowingDataset, NewEpisode
+from ffenc.errors import VerificationError
+from ffenc.ffmpeg.join import Joined, join_files
+from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.depth_images import DepthSamples, DepthStatistics
+from ffenc.frames.encode import encode_frames, verify_encoded
+from ffenc.frames.encoding import Encoding
+from ffenc.frames.publish import published
+from ffenc.frames.sources import FrameSource, ImageFiles
+from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
+from ffenc.frames.verify import verify_video
+from ffenc.jobs.pool import run_units
+from ffenc.recording.rows import Features, Rows
+from ffenc.recording.unfinished import RecordedCamera, UnfinishedEpisode
+
+
+@dataclass(frozen=True)
+class CameraResult:
+    """What a camera gives to the dataset.
+
+    Attributes:
+        video: the finished file and its fields; None where its images are kept.
+        images: those that are kept.
+        stats: its statistics.
+    """
+
+    video: tuple[Path, StreamInfo] | None
+    images: FrameSource | None
+    stats: Stats
+
+
+def statistics_of(
+    camera: RecordedCamera, frames: int = 1, *, step: int | None = None
+) -> RgbHistogram | DepthStatistics:
+    """Return what counts a camera's statistics.
+
+    Args:
+        camera: the camera.
+        frames: how many there are.
+        step: every how many-th is counted; None: as LeRobot's rule says for so many.
+    """
+    tap = sample_tap(frames, camera.width, camera.height)
+    tap = replace(tap, step=step or tap.step)
+    return DepthStatistics(tap, camera.unit) if camera.unit is not None else RgbHistogram(tap)
+
+
+def remux(
+    episode: UnfinishedEpisode,
+    camera: RecordedCamera,
+    source: Path,
+    info: StreamInfo,
+    toolchain: Toolchain,
+    verify: Callable[[Path], StreamInfo],
+) -> tuple[Path, StreamInfo]:
+    """Copy a camera's packets into the file that goes into the dataset, index in front.
+
+    Args:
+        episode, camera: whose.
+        source: where they are.
+        info: its fields.
+        toolchain: the programs.
+        verify: compares the new file with what it has to be.
+
+    Raises:
+        FfmpegError, VerificationError: it did not work, or the file is not what was asked for.
+    """
+    result = episode.result(camera)
+    with published(result) as temporary:
+        part = Joined(source, info.frames, info.delay or 0)
+        fps = episode.settings.fps
+        join_files([part], temporary, fps=fps, tag=info.tag, toolchain=toolchain)
+        return result, verify(temporary)
+
+
+def finish_video(
+    episode: UnfinishedEpisode,
+    camera: RecordedCamera,
+    rows: int,
+    encoding: Encoding,
+    samples: DepthSamples | None,
+) -> tuple[Path, StreamInfo]:
+    """Finish a video that was encoded while it was recorded.
+
+    Raises:
+        FfmpegError, VerificationError: it has other frames than were sent, or is not what was asked for.
+    """
+    source = episode.video(camera)
+    info = probe(source, times=True, ffprobe=encoding.toolchain.ffprobe)
+    if info.frames != rows:
+        raise VerificationError(f"{source} has {info.frames} frames, the table has {rows} rows")
+    sent = samples.sent if samples is not None else None
+    return remux(
+        *(episode, camera, source, info, encoding.toolchain),
+        lambda path: verify_encoded(encoding, path, rows, sent),
+    )
+
+
+def verify_recovered(
+    camera: RecordedCamera, episode: UnfinishedEpisode, path: Path, frames: int, toolchain: Toolchain
+) -> StreamInfo:
+    """Compare a file with its settings, where the encoding itself is gone."""
+    return verify_video(
+        path,
+        camera.config,
+        width=camera.width,
+        height=camera.height,
+        fps=episode.settings.fps,
+        frames=frames,
+        depth=camera.depth,
+        ffprobe=toolchain.ffprobe,
+    )
+
+
+def encode_images(
+    episode: UnfinishedEpisode,
+    camera: RecordedCamera,
+    encoding: Encoding,
+    images: ImageFiles,
+    on_frames: Callable[[int], None] | None = None,
+    cancellation: Cancellation | None = None,
+) -> CameraResult:
+    """Encode a camera's images, as a dataset of images is encoded.
+
+    Raises:
+        SourceError: an image is damaged; the text names it.
+        FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
+    """
+    result = episode.result(camera)
+    samples = DepthSamples(encoding.config, camera.unit) if camera.depth else None
+    statistics = statistics_of(camera, len(images))
+    with published(result) as temporary:
+        encode_frames(
+            encoding,
+            images,
+            images.check(),
+            temporary,
+            depth=samples,
+            statistics=statistics,
+            on_frames=on_frames,
+            cancellation=cancellation,
+        )
+        sent = samples.sent if samples is not None else None
+        info = verify_encoded(encoding, temporary, len(images), sent, cancellation)
+    return CameraResult((result, info), None, statistics.statistics())
+
+
+def for_all(
+    cameras: Iterable[RecordedCamera],
+    work: Callable[[RecordedCamera], CameraResult],
+    *,
+    threads: int,
+    stop: Callable[[], None] = lambda: None,
+) -> dict[str, CameraResult]:
+    """Do something for several cameras at the same time; the first error ends it."""
+    results = run_units(cameras, work, threads=threads, stop=stop)
+    return {camera.key: result for camera, result in results}
+
+
+def add_to_dataset(
+    dataset: GrowingDataset,
+    episode: UnfinishedEpisode,
+    rows: Rows,
+    features: Features,
+    results: Mapping[str, CameraResult],
+    notes: Mapping[str, object],
+) -> int:
+    """Put a finished episode into the dataset, whole or not at all.
+
+    Returns:
+        its number.
+
+    Raises:
+        DestinationError: the dataset cannot be written.
+    """
+    new = NewEpisode(
+        task=episode.settings.task,
+        table=rows.table(features),
+        length=rows.count,
+        videos={key: one.video for key, one in results.items() if one.video is not None},
+        images={key: one.images for key, one in results.items() if one.images is not None},
+        stats={key: one.stats for key, one in results.items()},
+        notes={**rows.notes(), **notes},
+    )
+    index = dataset.stage(episode.path, new)
+    dataset.publish(episode.path)
+    return index

@@ -1,0 +1,805 @@
+"""Record cameras into a LeRobot dataset, episode by episode."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
+
+from ffenc.codecs.pixel_formats import pixel_format
+from ffenc.codecs.table import codec_for
+from ffenc.compiler.command import FrameFormat, raw_format
+from ffenc.compiler.images import compile_images
+from ffenc.config.encoder import DepthEncoderConfig
+from ffenc.config.framerate import parse_fps
+from ffenc.config.preset import CameraPreset, RobotPreset, camera_key, camera_name, load_preset
+from ffenc.dataset.growing import GrowingDataset, finish_commit
+from ffenc.dataset.info_block import encoding_block
+from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
+from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
+from ffenc.ffmpeg.toolchain import toolchains
+from ffenc.frames.depth import Unit
+from ffenc.frames.depth_images import DepthSamples, DepthStatistics
+from ffenc.frames.encoding import Encoding
+from ffenc.frames.pattern import pattern_frames
+from ffenc.frames.prepare import Absent, prepare
+from ffenc.frames.sources import image_files
+from ffenc.frames.statistics import RgbHistogram
+from ffenc.jobs.pool import share_cores
+from ffenc.recording.feed import Feed, FrameRing, Sink, TiffFolder
+from ffenc.recording.finish import (
+    CameraResult,
+    add_to_dataset,
+    encode_images,
+    finish_video,
+    for_all,
+    statistics_of,
+)
+from ffenc.recording.rows import ACTION, STATE, Features, RowLog, checked_row, features_of_row, read_rows
+from ffenc.recording.unfinished import (
+    RecordedCamera,
+    Settings,
+    UnfinishedEpisode,
+    Way,
+    recording_lock,
+    unfinished_episodes,
+)
+
+_log = logging.getLogger("ffenc.recording")
+
+DEFAULT_TASK = "unspecified"
+FRAGMENT_SECONDS = 0.5  # what a power cut costs, beside what the encoder looks ahead
+_SYNC_SECONDS = 0.5
+_STALL_SECONDS = 60.0
+# Every n-th frame is counted for the statistics: of ten seconds as many as LeRobot picks.
+_STATISTICS_STEP = 3
+
+StoredFormat = Literal["rgb24", "jpeg"]
+
+
+@dataclass(frozen=True)
+class CameraStatus:
+    """What a camera does at the moment.
+
+    Attributes:
+        frames: given to the encoder so far, in this episode.
+        queued: frames that wait for it.
+        queue_maxsize: how many may.
+        dropped, repeated: rows of this episode that were left out for it, or show its frame before again.
+        bytes: on disk so far.
+    """
+
+    frames: int
+    queued: int
+    queue_maxsize: int
+    dropped: int
+    repeated: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class RecorderStatus:
+    """What a recorder does at the moment.
+
+    Attributes:
+        episode: number of the episode that is recorded, or comes next.
+        recording: whether one is.
+        rows: it has so far.
+        dropped: rows that were left out.
+        cameras: by name.
+    """
+
+    episode: int
+    recording: bool
+    rows: int
+    dropped: int
+    cameras: dict[str, CameraStatus]
+
+
+@dataclass(frozen=True)
+class SavedEpisode:
+    """An episode that is in the dataset.
+
+    Attributes:
+        index: its number.
+        rows: of the table, and frames of every camera.
+        seconds: how long saving took.
+        waited: how much of that until the encoders had taken what waited for them, and ended.
+        bytes: camera -> of its video or its images.
+        dropped: rows that were left out.
+        repeated: camera -> how many rows show the frame before again.
+    """
+
+    index: int
+    rows: int
+    seconds: float
+    waited: float
+    bytes: dict[str, int]
+    dropped: int
+    repeated: dict[str, int]
+
+
+@dataclass
+class _Channel:
+    """A camera with what stays from episode to episode."""
+
+    name: str
+    camera: RecordedCamera
+    encoding: Encoding
+    frames: FrameFormat  # as they come
+    ring: FrameRing
+
+    def check(self, frame: Any) -> None:
+        """Refuse what is no frame of it."""
+        if self.frames == "jpeg":
+            if not (isinstance(frame, bytes) and frame[:2] == b"\xff\xd8"):
+                raise ConfigError(
+                    f"camera {self.name}: bytes of a JPEG image are expected, got {_kind(frame)}"
+                )
+            if len(frame) > self.ring.slots.shape[1]:
+                raise ConfigError(
+                    f"camera {self.name}: a JPEG of {len(frame)} bytes is larger than its pixels"
+                )
+            return
+        slots = self.ring.slots
+        shape = frame.shape if isinstance(frame, np.ndarray) else ()
+        if self.camera.depth and shape[2:] == (1,):
+            shape = shape[:2]
+        if shape != slots.shape[1:] or frame.dtype != slots.dtype:
+            unit = f" ({self.camera.unit}; see depth_unit)" if self.camera.depth else ""
+            raise ConfigError(
+                f"camera {self.name}: a frame of shape {slots.shape[1:]}, {slots.dtype}{unit}, is expected, "
+                f"got {_kind(frame)}"
+            )
+
+
+@dataclass
+class _Track:
+    """A camera in one episode."""
+
+    channel: _Channel
+    feed: Feed
+    samples: DepthSamples | None
+    statistics: RgbHistogram | DepthStatistics | None
+    dropped: int = 0
+    repeated: int = 0
+    timestamp: float | None = None
+    images: int = 0  # those whose bytes are counted
+    image_bytes: int = 0
+
+
+@dataclass
+class _Take:
+    """The episode that is being recorded."""
+
+    episode: UnfinishedEpisode
+    log: RowLog
+    tracks: dict[str, _Track]
+    cancellation: Cancellation
+    sync: _Sync
+    rows: int = 0
+    frames: int = 0  # rows that were asked for
+    dropped: int = 0
+    full: list[str] = field(default_factory=list)  # cameras without room for the row to come
+    error: FfencError | None = None
+
+
+class Recorder:
+    """Records cameras and rows into a LeRobot v3.0 dataset, which grows episode by episode.
+
+    ::
+
+        with Recorder("so101", "my_dataset", task="pick up the cube") as recorder:
+            recorder.start_episode()
+            for _ in range(300):
+                recorder.write("front", front_image)  # (480, 640, 3) uint8 RGB
+                recorder.write("wrist", wrist_image)
+                recorder.add_row(state=joints, action=command)
+            recorder.save_episode()
+
+    Each camera has one ffmpeg, a ring of frames, and a thread that passes them on. A frame belongs to the row
+    that is added next: only then the encoders get it, so that every camera has as many frames as the table
+    has rows, whatever is dropped.
+
+    While an episode is recorded its files lie in ``ROOT/.recording``, readable to the last second or so; a
+    saved episode adds files to the dataset and changes none. :func:`recover` brings interrupted ones back.
+
+    Args:
+        preset: a robot's preset, its name or path, or a :class:`RobotPreset`; every camera needs ``width``
+            and ``height``.
+        root: the dataset: a new folder, or one to add episodes to, of the same cameras, settings and rate.
+        task: the task's text, for all episodes that are started without one.
+        features: LeRobot's descriptions of the rows' values, with their names; None: taken from the dataset,
+            else from the first row.
+        jpeg: cameras that give JPEG images, as bytes, instead of arrays.
+        stall_seconds: an encoder that neither takes a frame nor ends in this time is given up.
+        ffmpeg, ffprobe: programs to use instead of those found.
+
+    Raises:
+        ConfigError: a preset without cameras or sizes, settings that cannot be encoded, or others than the
+            dataset's; the text lists them.
+        DestinationError: the folder is something else, or another run records into it.
+        ToolchainError: no FFmpeg here can do it.
+    """
+
+    def __init__(
+        self,
+        preset: str | Path | RobotPreset,
+        root: str | Path,
+        *,
+        task: str = DEFAULT_TASK,
+        features: Mapping[str, Mapping[str, Any]] | None = None,
+        jpeg: frozenset[str] | set[str] = frozenset(),
+        stall_seconds: float = _STALL_SECONDS,
+        ffmpeg: str | None = None,
+        ffprobe: str | None = None,
+    ) -> None:
+        self.preset = preset if isinstance(preset, RobotPreset) else load_preset(preset)
+        self.root = Path(root)
+        self._task = task
+        self._stall_seconds = stall_seconds
+        self._fps = parse_fps(self.preset.fps)
+        self._features: Features | None = (
+            {name: dict(feature) for name, feature in features.items()} if features is not None else None
+        )
+        self._jpeg = {camera_name(name) for name in jpeg}
+        self._programs = (ffmpeg, ffprobe)
+        self._resources = contextlib.ExitStack()
+        self._channels: dict[str, _Channel] = {}
+        self._dataset: GrowingDataset | None = None
+        self._take: _Take | None = None
+        _check_preset(self.preset, self._jpeg)
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as resources:
+            resources.enter_context(recording_lock(self.root))
+            complete_commits(self.root)
+            _, interrupted = unfinished_episodes(self.root)
+            if interrupted:
+                warnings.warn(
+                    f"{self.root}: {len(interrupted)} interrupted episodes are kept in "
+                    f"{interrupted[0].parent}; `ffenc recover {self.root}` brings them back",
+                    FfencWarning,
+                    stacklevel=2,
+                )
+            self._channels = self._prepare()
+            self._dataset = GrowingDataset(
+                self.root,
+                fps=self._fps,
+                robot_type=self.preset.robot_type,
+                cameras=[channel.camera.growing() for channel in self._channels.values()],
+                features=self._features,
+            )
+            known = self._dataset.features
+            self._features = (
+                {name: dict(feature) for name, feature in known.items()} if known else self._features
+            )
+            self._resources = resources.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._resources:
+            if self._take is not None:
+                self._leave()
+
+    def _prepare(self) -> dict[str, _Channel]:
+        """Try every camera's settings, and take the memory for its frames."""
+        channels: dict[str, _Channel] = {}
+        candidates = toolchains(*self._programs)
+        absent: Absent = {}
+        way: Way = "images" if not self.preset.video else self.preset.encode
+        for name, preset in self.preset.cameras.items():
+            assert preset.width is not None
+            assert preset.height is not None
+            size = preset.width, preset.height
+            depth = isinstance(preset.encoder, DepthEncoderConfig)
+            unit: Unit | None = preset.depth_unit if depth else None
+            frames: FrameFormat = "jpeg" if name in self._jpeg else raw_format(preset.encoder)
+            encoded: FrameFormat = frames if depth or way == "live" else "png"
+            try:
+                encoding = prepare(
+                    preset.encoder,
+                    _trial_frames(*size, encoded),
+                    width=preset.width,
+                    height=preset.height,
+                    fps=self._fps,
+                    frames=encoded,
+                    encoder_threads=self.preset.encoder_threads,
+                    candidates=candidates,
+                    absent=absent,
+                )
+            except ConfigError as error:
+                raise ConfigError(f"camera {name}: {error}") from None
+            config = encoding.config
+            camera = RecordedCamera(
+                camera_key(name),
+                *size,
+                unit,
+                way,
+                config,
+                encoding_block(encoding, unit),
+                codec_for(config.vcodec).stream,
+                pixel_format(config.pix_fmt).stored,
+            )
+            channels[name] = _Channel(name, camera, encoding, frames, self._ring(preset, frames))
+        return channels
+
+    def _ring(self, preset: CameraPreset, frames: FrameFormat) -> FrameRing:
+        assert preset.width is not None
+        assert preset.height is not None
+        shape: tuple[int, ...] = (preset.height, preset.width)
+        dtype: npt.DTypeLike = np.uint8
+        if preset.depth:
+            dtype = np.float32 if preset.depth_unit == "m" else np.uint16
+        elif frames == "jpeg":
+            shape = (preset.height * preset.width * 3,)
+        else:
+            shape = (*shape, 3)
+        return FrameRing(shape, dtype, self.preset.queue_maxsize, encoded=frames == "jpeg")
+
+    def start_episode(self, task: str | None = None) -> None:
+        """Begin an episode.
+
+        Args:
+            task: its text; None: the recorder's.
+
+        Raises:
+            ConfigError: one is being recorded.
+            DestinationError: the folder cannot be written.
+            ToolchainError: an encoder cannot be started.
+        """
+        if self._dataset is None:
+            raise ConfigError("the recorder is not open: use it in a with statement")
+        if self._take is not None:
+            if self._take.error is None:
+                raise ConfigError("an episode is being recorded: save it, or discard it")
+            self._leave()
+        cameras = [channel.camera for channel in self._channels.values()]
+        settings = Settings(task or self._task, self._fps, self.preset.robot_type, self._features, cameras)
+        episode = UnfinishedEpisode.create(self.root, settings)
+        cancellation = Cancellation()
+        tracks: dict[str, _Track] = {}
+        try:
+            log = RowLog(episode.rows)
+            for name, channel in self._channels.items():
+                tracks[name] = self._track(channel, episode, cancellation)
+        except BaseException:
+            cancellation.cancel()
+            for track in tracks.values():
+                track.feed.close()
+            shutil.rmtree(episode.path, ignore_errors=True)
+            raise
+        self._take = _Take(episode, log, tracks, cancellation, _Sync(episode, log.path))
+
+    def _track(self, channel: _Channel, episode: UnfinishedEpisode, cancellation: Cancellation) -> _Track:
+        camera, encoding = channel.camera, channel.encoding
+        live, depth = camera.way == "live", camera.depth
+        samples = DepthSamples(encoding.config, camera.unit) if depth and live else None
+        statistics = None if camera.way == "after" else statistics_of(camera, step=_STATISTICS_STEP)
+        # Frames that are arrays are counted here, which is cheaper; JPEG images where they are decoded.
+        histogram = statistics if channel.frames == "jpeg" and isinstance(statistics, RgbHistogram) else None
+        tap = histogram.tap if histogram is not None else None
+        sink: Sink
+        if live:
+            command = encoding.command(episode.video(camera), tap, fragment_seconds=FRAGMENT_SECONDS)
+        elif camera.unit != "m":
+            command = compile_images(
+                width=camera.width,
+                height=camera.height,
+                frames="gray16le" if depth else channel.frames,
+                output=str(episode.images(camera) / episode.image_name(camera)),
+                fps=self._fps,
+                tap=tap,
+                program=encoding.toolchain.ffmpeg,
+            )
+        if not live and camera.unit == "m":
+            sink = TiffFolder(episode.images(camera), (camera.height, camera.width))
+        else:
+            sink = FfmpegProcess(
+                command,
+                on_output=histogram.feed if histogram is not None else None,
+                cancellation=cancellation,
+                stall_seconds=self._stall_seconds,
+                niceness=self.preset.encoder_niceness,
+                cpus=self.preset.encoder_cpus,
+                pipe_bytes=channel.ring.pipe_bytes,
+            )
+        feed = Feed(
+            channel.name,
+            channel.ring,
+            sink,
+            on_full=self.preset.on_full,
+            observe=statistics.add if statistics is not None and histogram is None else None,
+            convert=(lambda depth: samples.of(depth).data) if samples is not None else None,
+            wait_seconds=self._stall_seconds * 1.5,
+        )
+        return _Track(channel, feed, samples, statistics)
+
+    def write(
+        self, camera: str, frame: npt.NDArray[Any] | bytes | None, timestamp: float | None = None
+    ) -> None:
+        """Give a camera's frame for the row to come. It is copied; the buffer can be used again.
+
+        Args:
+            camera: its name, with or without ``observation.images.``.
+            frame: RGB, shape ``(H, W, 3)``, uint8. Depth: ``(H, W)`` or ``(H, W, 1)``, uint16 millimetres, or
+                float32 metres where ``depth_unit: m`` says so. Bytes of a JPEG image, of a camera that gives
+                those. None: no new frame has come; the one before is stored again, and counted.
+            timestamp: when it was taken, in seconds by any clock; kept beside the episode.
+
+        Raises:
+            ConfigError: no such camera, a wrong shape or dtype, a second frame for the same row, or None for
+                the first row.
+            FfencError: the camera's encoder has ended; the text holds its last words.
+        """
+        take = self._current()
+        track = take.tracks.get(camera_name(camera))
+        if track is None:
+            raise ConfigError(f"there is no camera {camera!r}; there are {', '.join(take.tracks)}")
+        feed = track.feed
+        if feed.written or track.channel.name in take.full:
+            raise ConfigError(f"camera {camera} has a frame for row {take.rows} already; add_row comes first")
+        if frame is None:
+            if not take.rows:
+                raise ConfigError(f"camera {camera}: the first row needs a frame")
+        else:
+            track.channel.check(frame)
+            if track.channel.camera.depth:
+                assert isinstance(frame, np.ndarray)
+                frame = frame.reshape(frame.shape[:2])
+        try:
+            if not feed.write(frame):
+                take.full.append(track.channel.name)
+        except FfencError as error:
+            take.error = error
+            raise
+        track.timestamp = timestamp
+
+    def add_row(
+        self, row: Mapping[str, Any] | None = None, *, state: Any = None, action: Any = None
+    ) -> int | None:
+        """Add a row to the table, with the frames written since the last.
+
+        Args:
+            row: values by the name of their feature: numbers, lists of numbers, texts. The same names, of the
+                same shape, in every row.
+            state: what ``observation.state`` is.
+            action: what ``action`` is.
+
+        Returns:
+            the row's number in the episode; None where it was dropped, with all its frames, because an
+            encoder was behind.
+
+        Raises:
+            ConfigError: a camera has no frame for it, or the values are not those of the rows before.
+            DestinationError: the disk is full, or the row cannot be written for another reason.
+        """
+        take = self._current()
+        values = dict(row or {})
+        values |= {STATE: state} if state is not None else {}
+        values |= {ACTION: action} if action is not None else {}
+        without = [n for n, t in take.tracks.items() if not t.feed.written and n not in take.full]
+        if without:
+            raise ConfigError(
+                f"camera {without[0]} has no frame for row {take.rows}: write one, or None to repeat the one "
+                "before"
+            )
+        if self._features is None:
+            self._features = features_of_row(values)
+        if take.episode.settings.features is None:
+            take.episode.write_settings(replace(take.episode.settings, features=self._features))
+        checked = checked_row(values, self._features)
+        tracks = take.tracks.values()
+        try:
+            for track in tracks:
+                track.feed.check()
+            if take.full:
+                self._drop(take)
+                return None
+            repeated = [name for name, track in take.tracks.items() if track.feed.repeated]
+            stamps = {name: track.timestamp for name, track in take.tracks.items()}
+            take.log.row(checked, stamps, repeated)
+        except FfencError as error:
+            take.error = error
+            raise
+        except OSError as error:
+            take.error = DestinationError(f"{take.log.path}: cannot be written: {error.strerror}")
+            raise take.error from None
+        for name in repeated:
+            take.tracks[name].repeated += 1
+            _log.warning("episode %d, row %d: %s shows the frame before again", self._index, take.rows, name)
+        for track in tracks:
+            track.feed.commit()
+            track.timestamp = None
+        take.rows += 1
+        take.frames += 1
+        return take.rows - 1
+
+    def _drop(self, take: _Take) -> None:
+        """Leave a row out, of the table and of all cameras."""
+        take.log.dropped(take.rows, take.frames, take.full)
+        _log.warning(
+            "episode %d: frame %d is dropped, before row %d: no room for %s",
+            *(self._index, take.frames, take.rows, ", ".join(take.full)),
+        )
+        for name in take.full:
+            take.tracks[name].dropped += 1
+        for track in take.tracks.values():
+            track.feed.release()
+            track.timestamp = None
+        take.dropped += 1
+        take.frames += 1
+        take.full.clear()
+
+    def save_episode(self, on_frames: Callable[[int], None] = lambda _: None) -> SavedEpisode:
+        """End the episode and put it into the dataset, once every camera's file has been read back.
+
+        Args:
+            on_frames: called with the frames encoded so far, of all cameras, where they are encoded now.
+
+        Raises:
+            ConfigError: there is no episode, or it has no rows.
+            FfencError: an encoder has failed, or a file is not what it has to be: the episode is kept in
+                ``.recording``, for :func:`recover`.
+        """
+        began = time.monotonic()
+        take = self._current()
+        if not take.rows:
+            raise ConfigError("the episode has no rows: nothing to save; discard_episode ends it")
+        if take.error is not None:
+            self._leave()
+            raise take.error
+        assert self._dataset is not None
+        assert self._features is not None
+        try:
+            self._end(take)
+            waited = time.monotonic() - began
+            done = _Counter(on_frames)
+            live = next(iter(take.tracks.values())).channel.camera.way == "live"
+            threads = len(take.tracks) if live else share_cores(len(take.tracks), None, 1)[0]
+            results = for_all(
+                [track.channel.camera for track in take.tracks.values()],
+                lambda camera: self._finish(take, camera, done),
+                threads=threads,
+                stop=take.cancellation.cancel,
+            )
+            sizes = {
+                camera_name(key): one.video[0].stat().st_size if one.video else self._bytes(take, key)
+                for key, one in results.items()
+            }
+            rows = read_rows(take.log.path)
+            notes = {"rows": rows.count, "encode": self.preset.encode, "on_full": self.preset.on_full}
+            index = add_to_dataset(self._dataset, take.episode, rows, self._features, results, notes)
+        except BaseException as error:
+            self._take = None
+            take.cancellation.cancel()
+            self._tell_kept(take, error)
+            raise
+        self._take = None
+        seconds = time.monotonic() - began
+        repeated = {name: track.repeated for name, track in take.tracks.items()}
+        return SavedEpisode(index, rows.count, seconds, waited, sizes, take.dropped, repeated)
+
+    def _finish(self, take: _Take, camera: RecordedCamera, done: _Counter) -> CameraResult:
+        """Make what a camera gives to the dataset."""
+        track = take.tracks[camera_name(camera.key)]
+        if camera.way == "live":
+            video = finish_video(take.episode, camera, take.rows, track.channel.encoding, track.samples)
+            assert track.statistics is not None
+            return CameraResult(video, None, track.statistics.statistics())
+        images = image_files(take.episode.images(camera))
+        if len(images) != take.rows:
+            raise DestinationError(
+                f"{take.episode.images(camera)} has {len(images)} images, the table has {take.rows} rows"
+            )
+        if camera.way == "images":
+            assert track.statistics is not None
+            return CameraResult(None, images, track.statistics.statistics())
+        encoding, cancellation = track.channel.encoding, take.cancellation
+        return encode_images(take.episode, camera, encoding, images, done.part(camera.key), cancellation)
+
+    def discard_episode(self) -> None:
+        """End the episode and delete all of it.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        take = self._current()
+        self._take = None
+        take.cancellation.cancel()
+        with contextlib.suppress(FfencError):
+            self._end(take)
+        shutil.rmtree(take.episode.path, ignore_errors=True)
+
+    def status(self) -> RecorderStatus:
+        """Return what goes on, for a screen; cheap enough to be called several times a second."""
+        take = self._take
+        if take is None:
+            return RecorderStatus(self._index, False, 0, 0, {})
+        cameras = {}
+        for name, track in take.tracks.items():
+            feed, maxsize = track.feed, track.channel.ring.waiting
+            queued = min(feed.queued, maxsize)
+            cameras[name] = CameraStatus(
+                feed.fed, queued, maxsize, track.dropped, track.repeated, self._bytes(take, name)
+            )
+        return RecorderStatus(self._index, True, take.rows, take.dropped, cameras)
+
+    @property
+    def _index(self) -> int:
+        return self._dataset.total_episodes if self._dataset is not None else 0
+
+    def _bytes(self, take: _Take, key: str) -> int:
+        """What a camera has on disk."""
+        track = take.tracks[camera_name(key)]
+        episode, camera = take.episode, track.channel.camera
+        if camera.way == "live":
+            with contextlib.suppress(OSError):
+                return episode.video(camera).stat().st_size
+            return 0
+        for path in _images_from(episode, camera, track.images):
+            track.image_bytes += path.stat().st_size
+            track.images += 1
+        return track.image_bytes
+
+    def _current(self) -> _Take:
+        if self._take is None:
+            raise ConfigError("no episode is being recorded: start_episode comes first")
+        return self._take
+
+    def _end(self, take: _Take) -> None:
+        """Have every encoder take what waits, and end.
+
+        Raises:
+            FfencError: one has failed; the others' files are finished.
+        """
+        for track in take.tracks.values():
+            track.feed.close()
+        take.sync.stop()
+        take.log.close()
+        for track in take.tracks.values():
+            if track.feed.error is not None:
+                raise track.feed.error
+            if track.feed.fed != take.rows:  # pragma: no cover - would be a fault of ours
+                raise FfencError(f"{track.channel.name}: {track.feed.fed} frames of {take.rows} rows")
+
+    def _leave(self) -> None:
+        """End an episode that is neither saved nor discarded: what is on disk stays, for :func:`recover`."""
+        take = self._current()
+        self._take = None
+        error: BaseException | None = take.error
+        try:
+            self._end(take)
+        except FfencError as found:
+            error = error or found
+        self._tell_kept(take, error)
+
+    def _tell_kept(self, take: _Take, error: BaseException | None) -> None:
+        if not take.rows:
+            shutil.rmtree(take.episode.path, ignore_errors=True)
+        elif take.episode.path.is_dir():
+            why = f" ({error.cause})" if isinstance(error, FfencError) else ""
+            warnings.warn(
+                f"an episode of {take.rows} rows was not saved{why}; it is kept in {take.episode.path}: "
+                f"`ffenc recover {self.root}` brings it back",
+                FfencWarning,
+                stacklevel=4,
+            )
+
+
+def complete_commits(root: Path) -> int:
+    """Do the last moves of episodes that were saved when the program ended; returns how many there were."""
+    return sum(finish_commit(folder, root) for folder in unfinished_episodes(root)[0])
+
+
+def _check_preset(preset: RobotPreset, jpeg: set[str]) -> None:
+    if not preset.cameras:
+        raise ConfigError(f"{preset.name} has no cameras")
+    for name, camera in preset.cameras.items():
+        if camera.width is None or camera.height is None:
+            raise ConfigError(f"{preset.name}: cameras.{name}: width and height are needed to record it")
+    for name in sorted(jpeg):
+        if name not in preset.cameras or preset.cameras[name].depth:
+            raise ConfigError(f"jpeg: {name!r} is not a camera of colours of {preset.name}")
+
+
+def _trial_frames(width: int, height: int, frames: FrameFormat) -> list[bytes]:
+    """Frames to try an encoder with."""
+    if frames not in ("png", "jpeg"):
+        return list(pattern_frames(width, height, frames)[:2])
+    from PIL import Image  # noqa: PLC0415 - only where frames are images
+
+    images = []
+    for data in islice(pattern_frames(width, height, "rgb24"), 2):
+        image = io.BytesIO()
+        Image.frombytes("RGB", (width, height), data).save(image, format=frames)
+        images.append(image.getvalue())
+    return images
+
+
+def _images_from(episode: UnfinishedEpisode, camera: RecordedCamera, number: int) -> Iterator[Path]:
+    """The images that are there, from a number on."""
+    folder, name = episode.images(camera), episode.image_name(camera)
+    while (path := folder / (name % number)).exists():
+        yield path
+        number += 1
+
+
+def _kind(frame: Any) -> str:
+    if isinstance(frame, np.ndarray):
+        return f"{frame.dtype} {frame.shape}"
+    return (
+        f"{type(frame).__name__} of {len(frame)} bytes" if isinstance(frame, bytes) else type(frame).__name__
+    )
+
+
+class _Counter:
+    """Adds up the frames of encodes that run at the same time."""
+
+    def __init__(self, report: Callable[[int], None]) -> None:
+        self._report = report
+        self._parts: dict[str, int] = {}
+
+    def part(self, key: str) -> Callable[[int], None]:
+        def count(frames: int) -> None:
+            self._parts[key] = frames
+            self._report(sum(self._parts.values()))
+
+        return count
+
+
+class _Sync:
+    """Has the system write an episode's files to the disk as they grow: what a power cut would take.
+
+    Args:
+        episode: whose files.
+        rows: the file of its rows.
+    """
+
+    def __init__(self, episode: UnfinishedEpisode, rows: Path) -> None:
+        self._episode = episode
+        self._files = [rows, *(episode.video(c) for c in episode.settings.cameras if c.way == "live")]
+        self._images = dict.fromkeys(range(len(episode.settings.cameras)), 0)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ffenc-sync", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ending.set()
+        self._thread.join(_STALL_SECONDS)  # a disk that does not answer is told by what is done next
+
+    def _run(self) -> None:
+        while not self._ending.wait(_SYNC_SECONDS):
+            for path in self._files:
+                _flush(path)
+            for number, camera in enumerate(self._episode.settings.cameras):
+                if camera.way != "live":
+                    for path in _images_from(self._episode, camera, self._images[number]):
+                        _flush(path)
+                        self._images[number] += 1
+
+
+def _flush(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(descriptor)
+        finally:
+            os.close(descriptor)

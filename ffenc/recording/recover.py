@@ -1,0 +1,247 @@
+"""Bring back episodes that were being recorded when everything ended."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffenc.compiler.command import raw_format
+from ffenc.config.encoder import DepthEncoderConfig
+from ffenc.dataset.growing import GrowingDataset
+from ffenc.errors import FfencError, SourceError
+from ffenc.ffmpeg.fragments import drop_torn_end, whole_frames
+from ffenc.ffmpeg.join import cut_file
+from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.decoded import decode_image
+from ffenc.frames.depth import DepthQuantizer
+from ffenc.frames.encode import first_frames
+from ffenc.frames.prepare import prepare
+from ffenc.frames.sources import ImageFiles
+from ffenc.frames.statistics import Stats
+from ffenc.frames.transcode import Clip, clip_statistics
+from ffenc.recording.finish import (
+    CameraResult,
+    add_to_dataset,
+    encode_images,
+    for_all,
+    remux,
+    statistics_of,
+    verify_recovered,
+)
+from ffenc.recording.recorder import complete_commits
+from ffenc.recording.rows import read_rows
+from ffenc.recording.unfinished import (
+    RecordedCamera,
+    UnfinishedEpisode,
+    recording_lock,
+    unfinished_episodes,
+)
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """An episode that was interrupted.
+
+    Attributes:
+        folder: where it was.
+        index: its number in the dataset; None where nothing could be brought back.
+        rows: how many rows it has now.
+        recorded: how many rows were recorded.
+        frames: camera -> how many of its frames were whole.
+        error: why it was not brought back; it stays where it is.
+    """
+
+    folder: Path
+    index: int | None
+    rows: int
+    recorded: int
+    frames: dict[str, int]
+    error: FfencError | None = None
+
+    @property
+    def lost(self) -> int:
+        """Rows that could not be brought back."""
+        return self.recorded - self.rows
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What :func:`recover` found.
+
+    Attributes:
+        completed: episodes that were saved but for their last moves.
+        episodes: those that were interrupted, in the order they were recorded in.
+    """
+
+    completed: int
+    episodes: list[Recovered]
+
+
+def recover(
+    root: str | Path,
+    *,
+    discard: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Recovery:
+    """Bring interrupted episodes of a dataset back, each up to the last frame that every camera has.
+
+    They become the dataset's next episodes; those that are in it already are not touched.
+
+    Args:
+        root: the dataset.
+        discard: delete them instead.
+        ffmpeg, ffprobe: programs to use instead of those found.
+        on_step: called with what is done next.
+
+    Raises:
+        SourceError: there is no such dataset.
+        DestinationError: it is being recorded, or cannot be written.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is not a folder")
+    with recording_lock(folder):
+        completed = complete_commits(folder)
+        episodes: list[Recovered] = []
+        for path in unfinished_episodes(folder)[1]:
+            if discard:
+                on_step(f"deleting {path}")
+                shutil.rmtree(path)
+                continue
+            on_step(f"reading {path}")
+            try:
+                episodes.append(_Recovery(folder, path, toolchains(ffmpeg, ffprobe)).run())
+            except FfencError as error:
+                episodes.append(Recovered(path, None, 0, 0, {}, error))
+    return Recovery(completed, episodes)
+
+
+class _Recovery:
+    """One interrupted episode."""
+
+    def __init__(self, root: Path, path: Path, candidates: Sequence[Toolchain]) -> None:
+        self._root = root
+        self._candidates = candidates
+        self._toolchain = candidates[0]
+        self._episode = UnfinishedEpisode.open(path)
+        self._videos: dict[str, tuple[Path, StreamInfo]] = {}
+        self._images: dict[str, ImageFiles] = {}
+
+    def run(self) -> Recovered:
+        episode = self._episode
+        cameras = episode.settings.cameras
+        rows = read_rows(episode.rows) if episode.rows.exists() else None
+        recorded = rows.count if rows is not None else 0
+        frames = {camera.key: self._frames(camera) for camera in cameras}
+        count = self._common(min([recorded, *frames.values()]))
+        if rows is None or not count or episode.settings.features is None:
+            shutil.rmtree(episode.path)
+            return Recovered(episode.path, None, 0, recorded, frames)
+        settings = episode.settings
+        dataset = GrowingDataset(
+            self._root,
+            fps=settings.fps,
+            robot_type=settings.robot_type,
+            cameras=[camera.growing() for camera in cameras],
+            features=settings.features,
+        )
+        results = for_all(cameras, lambda camera: self._result(camera, count), threads=len(cameras))
+        notes = {
+            "rows": count,
+            "recovered": {
+                "rows_recorded": recorded,
+                "frames_readable": frames,
+                "rows_lost": recorded - count,
+            },
+        }
+        assert settings.features is not None
+        index = add_to_dataset(dataset, episode, rows.first(count), settings.features, results, notes)
+        return Recovered(episode.path, index, count, recorded, frames)
+
+    def _frames(self, camera: RecordedCamera) -> int:
+        """How many of a camera's frames can be read, from the first on."""
+        episode = self._episode
+        if camera.way != "live":
+            self._images[camera.key] = images = _whole_images(episode, camera)
+            return len(images)
+        source = episode.video(camera)
+        if not source.exists() or not drop_torn_end(source):
+            return 0  # it ended before its first fragment
+        info = probe(source, times=True, ffprobe=self._toolchain.ffprobe)
+        self._videos[camera.key] = source, info
+        return whole_frames(info, episode.settings.fps)
+
+    def _common(self, most: int) -> int:
+        """The greatest number of frames that every camera has, and at which all files can be cut."""
+        fps = self._episode.settings.fps
+        count = most
+        for _ in range(most):
+            fewer = min((whole_frames(info, fps, count) for _, info in self._videos.values()), default=count)
+            if fewer == count:
+                break
+            count = fewer
+        return count
+
+    def _result(self, camera: RecordedCamera, count: int) -> CameraResult:
+        if camera.way == "live":
+            return self._video(camera, count)
+        images = ImageFiles(self._images[camera.key].paths[:count])
+        if camera.way == "images":
+            return CameraResult(None, images, _image_statistics(camera, images))
+        header = images.check()
+        encoding = prepare(
+            camera.config,
+            first_frames(images, header, camera.config, 2, camera.unit),
+            width=camera.width,
+            height=camera.height,
+            fps=self._episode.settings.fps,
+            frames=raw_format(camera.config) if camera.depth else "png",
+            candidates=self._candidates,
+        )
+        return encode_images(self._episode, camera, encoding, images)
+
+    def _video(self, camera: RecordedCamera, count: int) -> CameraResult:
+        episode, toolchain = self._episode, self._toolchain
+        source, info = self._videos[camera.key]
+        if count < info.frames:
+            cut = episode.finished / f"{camera.key}.cut.mp4"
+            fps = episode.settings.fps
+            cut_file(source, cut, first=0, frames=count, fps=fps, tag=info.tag, toolchain=toolchain)
+            source, info = cut, probe(cut, times=True, ffprobe=toolchain.ffprobe)
+        result, found = remux(
+            *(episode, camera, source, info, toolchain),
+            lambda path: verify_recovered(camera, episode, path, count, toolchain),
+        )
+        statistics = statistics_of(camera, count)
+        quantizer = None
+        if isinstance(camera.config, DepthEncoderConfig) and camera.config.pix_fmt == "gray12le":
+            quantizer = DepthQuantizer.from_config(camera.config)
+        clip = Clip(result, found, 0, count)
+        clip_statistics(clip, statistics, quantizer=quantizer, toolchain=toolchain)
+        return CameraResult((result, found), None, statistics.statistics())
+
+
+def _whole_images(episode: UnfinishedEpisode, camera: RecordedCamera) -> ImageFiles:
+    """A camera's images, up to the first that is missing or not whole."""
+    folder, name = episode.images(camera), episode.image_name(camera)
+    paths: list[Path] = []
+    while (path := folder / (name % len(paths))).is_file():
+        try:
+            decode_image(path.read_bytes(), str(path))
+        except SourceError:
+            break
+        paths.append(path)
+    return ImageFiles(paths)
+
+
+def _image_statistics(camera: RecordedCamera, images: ImageFiles) -> Stats:
+    """The statistics of images that are on disk already."""
+    statistics = statistics_of(camera, len(images))
+    for frame in images:
+        statistics.add(decode_image(frame.data, frame.name))
+    return statistics.statistics()

@@ -1,0 +1,191 @@
+"""The rows of an episode that is being recorded: a file of a line a row, readable at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ffenc.errors import ConfigError
+
+Features = dict[str, dict[str, Any]]
+STATE, ACTION = "observation.state", "action"
+# The columns every dataset has, which follow from a row's place.
+_OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+_KINDS = {"f": "float32", "i": "int64", "u": "int64", "b": "bool", "U": "string"}
+
+
+@dataclass
+class Rows:
+    """What was recorded beside the frames.
+
+    Attributes:
+        count: how many rows.
+        values: feature -> one value a row.
+        timestamps: camera -> when its frame was taken, one a row, in seconds; None where it was not told.
+        repeated: camera -> the rows that show the frame before again.
+        dropped: what was left out: before which row, the number of the frame since the start, and the
+            cameras there was no room for.
+    """
+
+    count: int = 0
+    values: dict[str, list[Any]] = field(default_factory=dict)
+    timestamps: dict[str, list[float | None]] = field(default_factory=dict)
+    repeated: dict[str, list[int]] = field(default_factory=dict)
+    dropped: list[dict[str, Any]] = field(default_factory=list)
+
+    def first(self, count: int) -> Rows:
+        """The first rows, and what belongs to them."""
+        return Rows(
+            count,
+            {name: values[:count] for name, values in self.values.items()},
+            {name: stamps[:count] for name, stamps in self.timestamps.items()},
+            {name: kept for name, rows in self.repeated.items() if (kept := [r for r in rows if r < count])},
+            [one for one in self.dropped if one["row"] < count],
+        )
+
+    def table(self, features: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+        """The values as columns: one number a row, or lists of one length."""
+        columns: dict[str, pa.Array] = {}
+        for name, feature in features.items():
+            kind = pa.string() if feature["dtype"] == "string" else pa.type_for_alias(str(feature["dtype"]))
+            wide = list(feature["shape"]) != [1]
+            columns[name] = pa.array(
+                self.values.get(name, []), pa.list_(kind, feature["shape"][0]) if wide else kind
+            )
+        return pa.table(columns)
+
+    def notes(self) -> dict[str, Any]:
+        """What is kept beside the episode."""
+        notes: dict[str, Any] = {"dropped": self.dropped, "repeated": self.repeated}
+        if any(stamp is not None for stamps in self.timestamps.values() for stamp in stamps):
+            notes["timestamps"] = self.timestamps
+        return notes
+
+
+class RowLog:
+    """Appends rows to a file, each with one system call: what has been written survives the program.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def row(
+        self, values: Mapping[str, Any], timestamps: Mapping[str, float | None], repeated: Sequence[str]
+    ) -> None:
+        """Append one row."""
+        line: dict[str, Any] = {"values": values}
+        if any(stamp is not None for stamp in timestamps.values()):
+            line["timestamps"] = timestamps
+        if repeated:
+            line["repeated"] = repeated
+        self._append(line)
+
+    def dropped(self, row: int, frame: int, cameras: Sequence[str]) -> None:
+        """Note that a row was left out."""
+        self._append({"dropped": {"row": row, "frame": frame, "cameras": list(cameras)}})
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        data = (json.dumps(line, separators=(",", ":")) + "\n").encode()
+        if (written := os.write(self._file, data)) != len(data):
+            os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_END) - written)
+            raise OSError(28, "No space left on device", str(self.path))
+
+    def close(self) -> None:
+        """Flush it to the disk."""
+        if self._file >= 0:
+            os.fsync(self._file)
+            os.close(self._file)
+            self._file = -1
+
+
+def read_rows(path: Path) -> Rows:
+    """Read the rows of a file, up to the first line that is not whole."""
+    rows = Rows()
+    with path.open("rb") as file:
+        for data in file:
+            try:
+                if not data.endswith(b"\n"):
+                    break
+                line = json.loads(data)
+                if "dropped" in line:
+                    rows.dropped.append(dict(line["dropped"]))
+                    continue
+                values, stamps = dict(line["values"]), dict(line.get("timestamps", {}))
+            except (ValueError, TypeError, LookupError):
+                break
+            for name, value in values.items():
+                rows.values.setdefault(name, []).append(value)
+            for name, stamp in stamps.items():
+                rows.timestamps.setdefault(name, [None] * rows.count).append(stamp)
+            for name in line.get("repeated", ()):
+                rows.repeated.setdefault(name, []).append(rows.count)
+            rows.count += 1
+            for own in rows.timestamps.values():
+                own += [None] * (rows.count - len(own))
+    return rows
+
+
+def features_of_row(row: Mapping[str, Any]) -> Features:
+    """Return what a row's values are, as LeRobot describes features.
+
+    Floats become float32 and whole numbers int64, of the shape they have; a text is a string.
+
+    Raises:
+        ConfigError: a name that is taken, or a value that is neither a number, a text nor a list of numbers.
+    """
+    features: Features = {}
+    for name, value in row.items():
+        if name in _OWN or "/" in name or not name:
+            raise ConfigError(f"a row cannot have a value named {name!r}: ffenc writes that column itself")
+        array = np.asarray(value)
+        kind = _KINDS.get(array.dtype.kind)
+        if kind is None or array.ndim > 1 or not array.size or (kind == "string" and array.ndim):
+            raise ConfigError(
+                f"{name}: {type(value).__name__} of shape {array.shape} is not accepted; a row holds "
+                "numbers, lists of numbers (flatten arrays of more dimensions) and texts"
+            )
+        features[name] = {"dtype": kind, "shape": [array.size], "names": None}
+    return features
+
+
+def checked_row(row: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a row's values as they are written, once they are what the dataset's features say.
+
+    Raises:
+        ConfigError: one is missing, too many, or of another shape or kind; the text names it.
+    """
+    if set(row) != set(features):
+        missing, more = sorted(set(features) - set(row)), sorted(set(row) - set(features))
+        faults = [f"has no {', '.join(missing)}"] if missing else []
+        faults += [f"has {', '.join(more)}"] if more else []
+        raise ConfigError(
+            f"the row {' and '.join(faults)}; all rows have {', '.join(features) or 'no values'}"
+        )
+    values: dict[str, Any] = {}
+    for name, feature in features.items():
+        dtype, size = str(feature["dtype"]), int(np.prod(feature["shape"]))
+        array = np.asarray(row[name])
+        if dtype == "string":
+            if array.dtype.kind != "U" or array.ndim:
+                raise ConfigError(f"{name}: {type(row[name]).__name__} is not accepted; a text is expected")
+            values[name] = str(row[name])
+            continue
+        wanted = np.dtype(dtype)
+        if array.dtype.kind not in "fiub" or not np.can_cast(array.dtype, wanted, "same_kind"):
+            raise ConfigError(f"{name}: {array.dtype} is not accepted; {dtype} is expected")
+        if array.size != size:
+            raise ConfigError(f"{name}: {array.size} numbers are not accepted; {size} are expected")
+        flat = array.astype(wanted).reshape(-1).tolist()
+        values[name] = flat[0] if list(feature["shape"]) == [1] else flat
+    return values
