@@ -32,6 +32,10 @@ class DestinationError(FfencError):
     """The destination exists, is in use, or cannot be written."""
 
 
+class CameraError(FfencError):
+    """A camera cannot be opened, gives no frames, or gives others than were asked for."""
+
+
 class ToolchainError(FfencError):
     """No FFmpeg program on this machine can do the job.
 

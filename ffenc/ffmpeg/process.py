@@ -303,20 +303,31 @@ class FfmpegProcess:
         Returns:
             how many bytes were read: fewer when it has ended or hangs, and :meth:`finish` says why.
         """
-        assert self._process.stdout is not None
         view = memoryview(buffer).cast("B")
-        descriptor = self._process.stdout.fileno()
         done = 0
         while done < len(view):
-            if not select.select([descriptor], [], [], self._stall_seconds)[0]:
+            count = self.read_some(view[done:], self._stall_seconds)
+            if count is None:
                 self._stalled = True
                 self._process.kill()
                 break
-            count = os.readv(descriptor, [view[done:]])
             if count == 0:
                 break
             done += count
         return done
+
+    def read_some(self, buffer: Buffer, timeout: float) -> int | None:
+        """Read what is there of its standard output into a buffer; waits for the first byte.
+
+        Returns:
+            how many bytes were read: 0 when it has ended, and :meth:`finish` says why; None where nothing
+            came in ``timeout`` seconds, and it runs on.
+        """
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        if not select.select([descriptor], [], [], timeout)[0]:
+            return None
+        return os.readv(descriptor, [buffer])
 
     def finish(self) -> Log:
         """Close its input, wait for its end, and check how it ended.

@@ -1,0 +1,209 @@
+"""Where a camera's frames come from when they are recorded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from ffenc.codecs.suggest import accepted
+from ffenc.config.framerate import parse_fps
+from ffenc.config.validation import SettingError, Settings
+from ffenc.errors import ConfigError
+
+SourceType = Literal["test", "folder", "v4l2", "realsense"]
+
+# What each type takes; the fields it cannot do without come first, with a mark.
+_FIELDS: dict[SourceType, tuple[str, ...]] = {
+    "test": (),
+    "folder": ("path!",),
+    "v4l2": ("device!", "pixels"),
+    "realsense": ("serial", "file", "use_depth"),
+}
+
+
+class CameraSource(Settings):
+    """Where one camera's frames come from. Constructing one looks at no device and no file.
+
+    Args:
+        type: ``test``: a moving picture with its number in it. ``folder``: images in a folder. ``v4l2``: a
+            camera of Linux (USB, CSI), read by FFmpeg. ``realsense``: a RealSense camera or its recording.
+        path: of ``folder``: the folder, with images named as in ``frame-000000.png``.
+        device: of ``v4l2``: a path such as ``/dev/video0``, or its number.
+        pixels: of ``v4l2``: ``mjpeg``, the camera's JPEG images are passed on as they are; ``raw``: FFmpeg
+            converts what the camera gives to RGB.
+        serial: of ``realsense``: the device's serial number or name; None: the first device.
+        file: of ``realsense``: a recording (``.db3``, ``.bag``) instead of a device.
+        use_depth: of ``realsense``: camera NAME also gives NAME_depth, in the colour image's pixels.
+
+    Raises:
+        ConfigError: a wrong type or value, a field that the type does not take, or one it needs.
+    """
+
+    type: SourceType = Field(description="one of 'test', 'folder', 'v4l2', 'realsense'")
+    path: str | None = Field(None, description="a folder's path")
+    device: int | str | None = Field(None, description="a path such as /dev/video0, or its number")
+    pixels: Literal["mjpeg", "raw"] = Field("mjpeg", description="'mjpeg' or 'raw'")
+    serial: str | None = Field(None, description="a text in quotes, such as '012345678901', or null")
+    file: str | None = Field(None, description="the path of a .db3 or .bag recording, or null")
+    use_depth: bool = Field(False, description="true or false")
+
+    @model_validator(mode="after")
+    def _fields_of_the_type(self) -> Self:
+        fields = _FIELDS[self.type]
+        names = [name.rstrip("!") for name in fields]
+        for name in type(self).model_fields:
+            if name != "type" and name in self.model_fields_set and name not in names:
+                takes = f"; accepted: {', '.join(names)}" if names else ", which takes none"
+                raise SettingError((name,), f"is not a field of type: {self.type}{takes}")
+        for field in fields:
+            name = field.rstrip("!")
+            if field != name and getattr(self, name) in (None, ""):
+                expected = type(self).model_fields[name].description
+                raise SettingError((name,), f"is missing; type: {self.type} needs {expected}")
+        if isinstance(self.device, int) and self.device < 0:
+            raise SettingError(("device",), f"{self.device} is not the number of a device")
+        if self.serial is not None and self.file is not None:
+            raise SettingError(("serial",), "is of a device, and file says to read a recording; give one")
+        if self.file is not None and not self.file.endswith((".db3", ".bag")):
+            raise SettingError(("file",), f"{self.file!r} is not accepted; expected a .db3 or .bag recording")
+        return self
+
+    @property
+    def device_path(self) -> str:
+        """The path of a ``v4l2`` device."""
+        text = str(self.device)
+        return f"/dev/video{text}" if text.isdigit() else text
+
+
+@dataclass(frozen=True)
+class LerobotCamera:
+    """One camera of LeRobot's ``--robot.cameras``, in ffenc's terms.
+
+    Attributes:
+        source: fields of a :class:`CameraSource`, as a preset has them.
+        width, height: pixels; None: not said.
+        fps: frames a second; None: not said.
+    """
+
+    source: dict[str, Any]
+    width: int | None
+    height: int | None
+    fps: int | float | str | None
+
+
+_BESIDE = ("width", "height", "fps")
+# LeRobot's fields and the values that ask for what a recording holds anyway.
+_NO_EFFECT: dict[str, tuple[Any, ...]] = {
+    "color_mode": (None, "rgb", "RGB"),
+    "rotation": (None, 0, "NO_ROTATION"),
+    "use_rgb": (None, True),
+    "backend": (None, 0, 200, "ANY", "V4L2"),
+    "exposure": (None,),
+    "gain": (None,),
+    "white_balance": (None,),
+}
+_INSTEAD = {
+    "color_mode": "recordings hold RGB",
+    "rotation": "frames are recorded as the camera gives them; turn the camera, or the frames afterwards",
+    "use_rgb": "depth without colours is not recorded",
+    "backend": "cameras are read through V4L2",
+    "exposure": "set it with realsense-viewer",
+    "gain": "set it with realsense-viewer",
+    "white_balance": "set it with realsense-viewer",
+}
+_OPENCV = ("index_or_path", "fourcc", "color_mode", "rotation", "warmup_s", "backend")
+_REALSENSE = ("serial_number_or_name", "use_depth", "color_mode", "rotation", "warmup_s", "use_rgb") + (
+    "exposure",
+    "gain",
+    "white_balance",
+)
+_OWN = tuple(_FIELDS)
+
+
+def lerobot_camera(name: str, values: object) -> LerobotCamera:
+    """Translate one entry of LeRobot's ``--robot.cameras``.
+
+    ``type: opencv`` becomes ``v4l2`` and ``type: intelrealsense`` becomes ``realsense``. ffenc's own types
+    are accepted too, with ``width``, ``height`` and ``fps`` beside their fields.
+
+    Args:
+        name: the camera's, for errors.
+        values: the entry, as read from YAML.
+
+    Raises:
+        ConfigError: an unknown field, or one that asks for what is not done; the text names camera and field.
+    """
+    if not isinstance(values, Mapping):
+        raise SettingError(
+            (name,), f"{values!r} is not accepted; expected a mapping such as {{type: opencv}}"
+        )
+    kind = values.get("type")
+    fields: tuple[str, ...]
+    if kind == "opencv":
+        fields, build = _OPENCV, _opencv
+    elif kind == "intelrealsense":
+        fields, build = _REALSENSE, _intelrealsense
+    elif kind in _OWN:
+        fields, build = tuple(CameraSource.model_fields), _own
+    else:
+        found = "is missing" if kind is None else f"{kind!r} is not accepted"
+        raise SettingError((name, "type"), f"{found}{accepted(kind, ('opencv', 'intelrealsense', *_OWN))}")
+    known = ("type", *_BESIDE, *(field for field in fields if field != "type"))
+    for key, value in values.items():
+        if key not in known:
+            raise SettingError((name, str(key)), f"unknown key of type: {kind}{accepted(key, known)}")
+        # 1 == True and 0 == False, but they are not meant alike
+        if key in _NO_EFFECT and not any(value == v and type(value) is type(v) for v in _NO_EFFECT[key]):
+            raise SettingError((name, str(key)), f"{value!r} is not accepted: {_INSTEAD[key]}")
+    try:
+        source = build(values)
+        CameraSource(**source)
+    except SettingError as error:
+        raise SettingError((name, *error.key), error.reason) from None
+    size = {key: values.get(key) for key in ("width", "height")}
+    for key, value in size.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise SettingError((name, key), f"{value!r} is not accepted; expected a number of pixels")
+    fps = values.get("fps")
+    if fps is not None:
+        try:
+            parse_fps(fps)
+        except ConfigError as error:
+            raise SettingError((name, "fps"), str(error)) from None
+    return LerobotCamera(source, size["width"], size["height"], fps)
+
+
+def _own(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in _BESIDE}
+
+
+def _opencv(values: Mapping[str, Any]) -> dict[str, Any]:
+    device = values.get("index_or_path")
+    if device is None:
+        raise SettingError(("index_or_path",), "is missing; expected a number or a path such as /dev/video0")
+    if isinstance(device, str) and re.search(r"\.(mp4|mkv|avi|mov|webm)$", device):
+        raise SettingError(
+            ("index_or_path",), f"{device!r} is a video file, not a camera; ffenc encode reads video files"
+        )
+    source: dict[str, Any] = {"type": "v4l2", "device": device}
+    fourcc = values.get("fourcc")
+    if fourcc is not None:
+        if not isinstance(fourcc, str) or len(fourcc) != 4:
+            raise SettingError(("fourcc",), f"{fourcc!r} is not accepted; expected four letters such as MJPG")
+        source["pixels"] = "mjpeg" if fourcc.upper() in ("MJPG", "JPEG") else "raw"
+    return source
+
+
+def _intelrealsense(values: Mapping[str, Any]) -> dict[str, Any]:
+    source: dict[str, Any] = {"type": "realsense"}
+    serial = values.get("serial_number_or_name")
+    if serial is not None:
+        source["serial"] = str(serial) if type(serial) is int else serial
+    if values.get("use_depth") is not None:
+        source["use_depth"] = values["use_depth"]
+    return source
