@@ -32,12 +32,26 @@ Any encoder setting can be given in LeRobot's spelling, and wins over the preset
 """
 
 
+RECORDING_HELP = """\b
+LeRobot's recording flags too: --robot.type, --dataset.fps, --dataset.video, --dataset.vcodec,
+--dataset.streaming_encoding, --dataset.encoder_queue_maxsize, --dataset.encoder_threads, and
+  --robot.cameras='{front: {type: opencv, index_or_path: 0, width: 640, height: 480, fps: 30}}'
+"""
+
+
 class SettingsCommand(click.Command):
-    """A command that also takes encoder settings in LeRobot's spelling; they come as ``overrides``."""
+    """A command that also takes encoder settings in LeRobot's spelling; they come as ``overrides``.
+
+    Options of the command's own may have such a spelling; they are left to it.
+    """
+
+    recording = False  # whether it takes LeRobot's recording flags as well
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
+        own = {name for name in own if "." in name}
         try:
-            overrides, rest = split_overrides(args)
+            overrides, rest = split_overrides(args, recording=self.recording, own=own)
         except ConfigError as error:
             raise click.UsageError(str(error), ctx) from None
         remaining = super().parse_args(ctx, rest)
@@ -47,8 +61,15 @@ class SettingsCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
         formatter.write_paragraph()
-        for line in OVERRIDES_HELP.splitlines()[1:]:
-            formatter.write(f"{line}\n")
+        for text in (OVERRIDES_HELP, RECORDING_HELP) if self.recording else (OVERRIDES_HELP,):
+            for line in text.splitlines()[1:]:
+                formatter.write(f"{line}\n")
+
+
+class RecordingCommand(SettingsCommand):
+    """A command that takes LeRobot's recording flags as well: cameras, queue, when to encode."""
+
+    recording = True
 
 
 def program_options(function: Function) -> Function:

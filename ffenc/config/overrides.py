@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import yaml
 
 from ffenc.codecs.suggest import accepted
-from ffenc.config.preset import KeyPath
+from ffenc.config.preset import KeyPath, camera_name
+from ffenc.config.source import lerobot_camera
 from ffenc.errors import ConfigError
 
 # LeRobot's group names -> a preset's keys.
@@ -20,8 +21,22 @@ _GROUPS = {
 }
 _SINGLE = ("fps", "encoder_threads")
 
+# LeRobot's flags that say how a robot is recorded -> a preset's keys.
+_STREAMING = "--dataset.streaming_encoding"
+_CAMERAS = "--robot.cameras"
+_RECORDING: dict[str, KeyPath] = {
+    _STREAMING: ("encode",),
+    "--dataset.encoder_queue_maxsize": ("queue_maxsize",),
+    "--dataset.video": ("video",),
+    "--dataset.vcodec": ("camera_encoder", "vcodec"),  # before LeRobot 0.5
+    "--robot.type": ("robot_type",),
+    _CAMERAS: ("cameras",),
+}
 
-def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[KeyPath, Any]], list[str]]:
+
+def split_overrides(
+    arguments: Sequence[str], *, recording: bool = False, own: Collection[str] = ()
+) -> tuple[list[tuple[KeyPath, Any]], list[str]]:
     """Take the settings in LeRobot's spelling out of a command line.
 
     Both ``--a.b=value`` and ``--a.b value`` are read; a value is YAML, so numbers, ``null`` and
@@ -29,6 +44,10 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[KeyPath, Any]]
 
     Args:
         arguments: the words of a command line, without the program.
+        recording: also take what LeRobot's record command has of them: ``--dataset.streaming_encoding``,
+            ``--dataset.encoder_queue_maxsize``, ``--dataset.video``, ``--dataset.vcodec``, ``--robot.type``,
+            and ``--robot.cameras``, whose cameras take the place of the preset's.
+        own: flags with a point in them that the command reads itself: ``--dataset.root``.
 
     Returns:
         (key path, value) pairs for :func:`ffenc.load_preset`, and the words that were not of this kind.
@@ -44,7 +63,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[KeyPath, Any]]
             rest += [word, *words]
             break
         flag, equals, text = word.partition("=")
-        if not flag.startswith("--") or "." not in flag:
+        if not flag.startswith("--") or "." not in flag or flag in own:
             rest.append(word)
             continue
         if not equals:
@@ -52,18 +71,61 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[tuple[KeyPath, Any]]
             if following is None or following.startswith("--"):
                 raise ConfigError(f"{flag} needs a value: {flag}=VALUE")
             text = following
-        overrides.append((_key(flag), _value(flag, text)))
+        if recording and flag in _RECORDING:
+            overrides.append((_RECORDING[flag], _recording_value(flag, text)))
+        else:
+            more = [*_RECORDING, *sorted(own)] if recording else sorted(own)
+            overrides.append((_key(flag, more), _value(flag, text)))
     return overrides, rest
 
 
-def _key(flag: str) -> KeyPath:
+def _recording_value(flag: str, text: str) -> Any:
+    if flag in ("--dataset.vcodec", "--robot.type"):
+        return text
+    value = _value(flag, text)
+    if flag == _STREAMING:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{flag}={text} is not accepted; expected true or false")
+        return "live" if value else "after"
+    return _cameras(text, value) if flag == _CAMERAS else value
+
+
+def _cameras(text: str, value: Any) -> dict[str, Any]:
+    """LeRobot's cameras as a preset has them."""
+    if not isinstance(value, dict) or not value:
+        raise ConfigError(
+            f"{_CAMERAS}: {text!r} is not accepted; expected cameras by name: "
+            '"{front: {type: opencv, index_or_path: 0, width: 640, height: 480, fps: 30}}"'
+        )
+    # As they were written: YAML takes the serial number 012345670 for a number of base 8.
+    written = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - makes texts only
+    cameras: dict[str, Any] = {}
+    for (name, fields), as_written in zip(value.items(), written.values(), strict=True):
+        serial = "serial_number_or_name"
+        if isinstance(fields, dict) and isinstance(fields.get(serial), int):
+            fields = fields | {serial: as_written[serial]}
+        try:
+            camera = lerobot_camera(str(name), fields)
+        except ConfigError as error:
+            raise ConfigError(f"{_CAMERAS}: {error}") from None
+        settings = {
+            "source": camera.source,
+            "width": camera.width,
+            "height": camera.height,
+            "fps": camera.fps,
+        }
+        cameras[camera_name(str(name))] = {k: v for k, v in settings.items() if v is not None}
+    return cameras
+
+
+def _key(flag: str, more: Sequence[str]) -> KeyPath:
     parts = tuple(flag.removeprefix("--").removeprefix("dataset.").split("."))
     if parts[0] == "cameras" and parts[1:3] == ("observation", "images"):
         parts = (parts[0], *parts[3:])
     if parts[0] in _GROUPS and len(parts) > 1 and all(parts):
-        if parts[0] == "cameras" and len(parts) > 4 and parts[-2] == "encoder":
+        if parts[0] == "cameras" and len(parts) > 4 and parts[-2] in ("encoder", "source"):
             parts = (parts[0], ".".join(parts[1:-2]), *parts[-2:])  # a camera's name may hold points
-        if parts[0] == "cameras" and len(parts) > 3 and parts[2] != "encoder":
+        if parts[0] == "cameras" and len(parts) > 3 and parts[2] not in ("encoder", "source"):
             raise ConfigError(
                 f"{flag} is not known; a camera's setting is --cameras.NAME.encoder.FIELD=VALUE"
             )
@@ -71,7 +133,7 @@ def _key(flag: str) -> KeyPath:
     if len(parts) == 1 and parts[0] in _SINGLE:
         return parts
     names = [f"--dataset.{group}.FIELD" for group in _GROUPS] + [f"--dataset.{name}" for name in _SINGLE]
-    raise ConfigError(f"{flag} is not known{accepted(flag, names)}")
+    raise ConfigError(f"{flag} is not known{accepted(flag, [*names, *more])}")
 
 
 def _value(flag: str, text: str) -> Any:

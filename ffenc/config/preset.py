@@ -15,6 +15,7 @@ from typing_extensions import Self
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
+from ffenc.config.source import CameraSource
 from ffenc.config.validation import SettingError, Settings
 from ffenc.errors import ConfigError
 
@@ -58,6 +59,7 @@ class CameraPreset(Settings):
         depth: a depth camera, encoded with the preset's ``depth_encoder``.
         depth_unit: what a depth camera's frames are in when they are recorded: ``mm`` (uint16 millimetres) or
             ``m`` (float32 metres).
+        source: where frames come from when they are recorded; None: from a program, or not said.
         encoder: the camera's settings: the preset's, with the camera's own overrides applied.
     """
 
@@ -65,6 +67,7 @@ class CameraPreset(Settings):
     height: Size | None = Field(None, description="a number of pixels, 1 or more")
     depth: bool = Field(False, description="true or false")
     depth_unit: Literal["mm", "m"] = Field("mm", description="'mm' or 'm'")
+    source: CameraSource | None = Field(None, description="a mapping with a type, such as {type: test}")
     encoder: VideoEncoderConfig = Field(description="a mapping of encoder settings")
 
     @model_validator(mode="after")
@@ -288,13 +291,14 @@ def _plain(value: Any) -> Any:
     return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def _deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings key by key; extra_options is one value, replaced whole."""
+def _deep_merge(base: Mapping[str, Any], over: Mapping[str, Any], above: KeyPath = ()) -> dict[str, Any]:
+    """Merge mappings key by key; extra_options and a camera's source are one value each, replaced whole."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        if key != "extra_options" and isinstance(value, dict) and isinstance(below, dict):
-            merged[key] = _deep_merge(below, value)
+        whole = key == "extra_options" or (key == "source" and len(above) == 2)
+        if not whole and isinstance(value, dict) and isinstance(below, dict):
+            merged[key] = _deep_merge(below, value, (*above, key))
         else:
             merged[key] = value
     return merged
@@ -393,6 +397,11 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
         )
         encoder = base | _settings_of(own, (*place, "encoder"))
         own["encoder"] = _built(model, encoder, (*place, "encoder"))
+        if isinstance(own.get("source"), dict):
+            try:
+                own["source"] = CameraSource(**own["source"])
+            except SettingError as error:
+                raise SettingError((*place, "source", *error.key), error.reason) from None
         if "fps" in own:
             _check_rate(own.pop("fps"), values.get("fps", RobotPreset.model_fields["fps"].default), place)
         try:

@@ -614,3 +614,20 @@ def test_encode_of_a_video_with_a_mistake_writes_nothing(ffenc, tmp_path, words,
     assert part in outcome.err
     assert outcome.status in (1, 2)
     assert everything_in(tmp_path) == []
+
+
+def test_a_recording_command_takes_lerobots_flags_and_keeps_its_own() -> None:
+    import click
+    from click.testing import CliRunner
+
+    from ffenc.cli.common import RecordingCommand
+
+    @click.command(cls=RecordingCommand)
+    @click.option("--dataset.root", "root")
+    def record(root: str, overrides: list[object]) -> None:
+        click.echo(f"{root} {overrides}")
+
+    words = ["--dataset.root", "out", "--robot.type=so101_follower", "--dataset.streaming_encoding=true"]
+    answer = CliRunner().invoke(record, words)
+    assert answer.output == "out [(('robot_type',), 'so101_follower'), (('encode',), 'live')]\n"
+    assert "--robot.cameras=" in CliRunner().invoke(record, ["--help"]).output

@@ -1,6 +1,10 @@
+import re
+
 import pytest
 
 from ffenc.config.overrides import split_overrides
+from ffenc.config.preset import load_preset
+from ffenc.config.source import CameraSource
 from ffenc.errors import ConfigError
 
 
@@ -16,6 +20,7 @@ from ffenc.errors import ConfigError
         ("--dataset.camera_encoder.extra_options.tune", ("camera_encoder", "extra_options", "tune")),
         ("--cameras.wrist.encoder.crf", ("cameras", "wrist", "encoder", "crf")),
         ("--dataset.cameras.wrist.encoder.crf", ("cameras", "wrist", "encoder", "crf")),
+        ("--cameras.wrist.source.device", ("cameras", "wrist", "source", "device")),
         ("--cameras.wrist.width", ("cameras", "wrist", "width")),
         ("--cameras.wrist", ("cameras", "wrist")),
         ("--dataset.fps", ("fps",)),
@@ -124,3 +129,78 @@ def test_a_value_that_is_not_yaml_is_refused_by_name(text):
 def test_a_value_that_looks_like_a_number_or_date_and_is_none_is_refused_by_name(text):
     with pytest.raises(ConfigError, match=r"--camera_encoder\.crf"):
         split_overrides([f"--camera_encoder.crf={text}"])
+
+
+# ---- recording -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "setting"),
+    [
+        ("--dataset.streaming_encoding=true", (("encode",), "live")),
+        ("--dataset.streaming_encoding=false", (("encode",), "after")),
+        ("--dataset.encoder_queue_maxsize=60", (("queue_maxsize",), 60)),
+        ("--dataset.encoder_threads=2", (("encoder_threads",), 2)),
+        ("--dataset.video=false", (("video",), False)),
+        ("--dataset.fps=15", (("fps",), 15)),
+        ("--dataset.vcodec=h264", (("camera_encoder", "vcodec"), "h264")),
+        ("--dataset.rgb_encoder.crf=20", (("camera_encoder", "crf"), 20)),
+        ("--robot.type=so101_follower", (("robot_type",), "so101_follower")),
+    ],
+)
+def test_a_recording_takes_lerobots_flags(word, setting):
+    assert split_overrides([word], recording=True) == ([setting], [])
+    assert split_overrides(word.split("="), recording=True) == ([setting], [])
+
+
+def test_only_a_recording_takes_them():
+    with pytest.raises(ConfigError, match=r"--robot\.type is not known"):
+        split_overrides(["--robot.type=so101_follower"])
+    with pytest.raises(ConfigError, match=r"did you mean '--dataset\.encoder_queue_maxsize'"):
+        split_overrides(["--dataset.encoder_queue_maxsiz=3"], recording=True)
+
+
+def test_what_a_command_reads_itself_is_left_to_it():
+    words = ["--dataset.root", "out", "--dataset.fps=5", "--dataset.root=out"]
+    expected = ([(("fps",), 5)], ["--dataset.root", "out", "--dataset.root=out"])
+    assert split_overrides(words, recording=True, own={"--dataset.root"}) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{ front: {type: opencv, index_or_path: 0, width: 640, height: 480, fps: 15}, "
+        "head: {type: intelrealsense, serial_number_or_name: 012345670, use_depth: true}}",
+        '{"front": {"type": "opencv", "index_or_path": 0, "width": 640, "height": 480, "fps": 15}, '
+        '"observation.images.head": {"type": "intelrealsense", "serial_number_or_name": "012345670", '
+        '"use_depth": true}}',
+    ],
+)
+def test_lerobots_cameras_take_the_place_of_the_presets(tmp_path, text):
+    path = tmp_path / "robot.yaml"
+    path.write_text("camera_encoder: {vcodec: h264}\ncameras: {front: {encoder: {crf: 7}}, wrist: {}}\n")
+    overrides, _ = split_overrides([f"--robot.cameras={text}", "--dataset.fps=15"], recording=True)
+    preset = load_preset(path, overrides)
+    front, head = preset.cameras["front"], preset.cameras["head"]
+    assert list(preset.cameras) == ["front", "head"]
+    assert front.source == CameraSource(type="v4l2", device=0)
+    assert (front.width, front.height, front.encoder.crf) == (640, 480, 7)
+    assert head.source == CameraSource(type="realsense", serial="012345670", use_depth=True)
+    with pytest.raises(ConfigError, match=r"cameras\.front\.fps: 15 is not the recording's 30"):
+        load_preset(path, overrides[:1])
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("--dataset.streaming_encoding=1", "expected true or false"),
+        ("--robot.cameras=front", "expected cameras by name"),
+        ("--robot.cameras={}", "expected cameras by name"),
+        ("--robot.cameras={front: {type: opencv, index_or_pth: 0}}", "front.index_or_pth: unknown key"),
+        ("--robot.cameras={front: {type: opencv", "is not a value"),
+    ],
+)
+def test_a_recording_flag_that_cannot_be_is_refused_by_name(word, text):
+    with pytest.raises(ConfigError, match=re.escape(text)) as caught:
+        split_overrides([word], recording=True)
+    assert word.partition("=")[0] in str(caught.value)

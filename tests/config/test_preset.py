@@ -9,6 +9,7 @@ import pytest
 
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.preset import load_preset, preset_names
+from ffenc.config.source import CameraSource
 from ffenc.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -295,6 +296,15 @@ def test_how_a_robot_is_recorded(write):
     assert (default.video, default.encoder_niceness, default.encoder_cpus) == (True, 5, None)
 
 
+def test_a_source_is_one_value_and_replaces_that_of_an_extended_preset(write):
+    write("cameras: {front: {width: 4, source: {type: v4l2, device: /dev/video0}}}\n", "base.yaml")
+    path = write("extends: base.yaml\ncameras: {front: {height: 2, source: {type: test}}}\n")
+    front = load_preset(path).cameras["front"]
+    assert (front.width, front.height, front.source) == (4, 2, CameraSource(type="test"))
+    overrides = [(("cameras", "front", "source"), {"type": "folder", "path": "a"})]
+    assert load_preset(path, overrides).cameras["front"].source == CameraSource(type="folder", path="a")
+
+
 def test_cameras_that_replace_a_presets_keep_the_encoder_settings_of_the_same_names(write):
     path = write(
         "camera_encoder: {vcodec: h264}\n"
@@ -351,6 +361,14 @@ ERRORS = [
     ("encoder_cpus: [0, -1]\n", 1, "encoder_cpus", "a list of processors' numbers"),
     ("cameras:\n  front:\n    depth_unit: mm\n", 3, "cameras.front.depth_unit", "only a depth camera"),
     ("cameras:\n  front: {depth: true,\n    depth_unit: cm}\n", 3, "cameras.front.depth_unit", "'mm' or 'm'"),
+    ("cameras:\n  front:\n    source: test\n", 3, "cameras.front.source", "a mapping with a type"),
+    (
+        "cameras:\n  front:\n    source:\n      type: v4l2\n      devic: 0\n",
+        5,
+        "cameras.front.source.devic",
+        "did you mean 'device'",
+    ),
+    ("cameras:\n  front:\n    source:\n      type: v4l2\n", 3, "cameras.front.source.device", "is missing"),
     ("cameras:\n  front:\n    fps: 25\n", 3, "cameras.front.fps", "25 is not the recording's 30"),
     ("camera_encoder: fast\n", 1, "camera_encoder", "expected a mapping"),
     ("camera_encoder: [crf]\n", 1, "camera_encoder", "expected a mapping"),
