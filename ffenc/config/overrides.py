@@ -100,10 +100,10 @@ def _cameras(text: str, value: Any) -> dict[str, Any]:
     # As they were written: YAML takes the serial number 012345670 for a number of base 8.
     written = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - makes texts only
     cameras: dict[str, Any] = {}
-    for (name, fields), as_written in zip(value.items(), written.values(), strict=True):
+    for name, fields in value.items():
         serial = "serial_number_or_name"
         if isinstance(fields, dict) and isinstance(fields.get(serial), int):
-            fields = fields | {serial: as_written[serial]}
+            fields = fields | {serial: written.get(str(name), {}).get(serial, fields[serial])}
         try:
             camera = lerobot_camera(str(name), fields)
         except ConfigError as error:
