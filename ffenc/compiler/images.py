@@ -15,10 +15,9 @@ from ffenc.errors import ConfigError
 # What comes down the pipe -> what a PNG holds it as, to the last bit.
 _STORED = {"rgb24": "rgb24", "jpeg": "rgb24", "gray16le": "gray16be"}
 
-# Images are for machines that cannot encode live. Level 1 takes 11 to 17 ms of a processor for a 640x480
-# colour frame, more than libx264 needs, and is 450 to 650 kB; level 0, which does not compress, 2 to 4 ms and
-# 925 kB: 28 MB a second and camera.
-_PNG = {"c:v": "png", "compression_level": 0, "pred": "none"}
+# Level 1 takes 11 to 17 ms of a processor for a 640x480 colour frame, more than libx264 needs, and is 450 to
+# 650 kB. Level 0, which does not compress, takes 2 to 4 ms and is 925 kB: 28 MB a second and camera.
+_PNG = {"c:v": "png", "pred": "none"}
 
 
 def compile_images(
@@ -28,6 +27,7 @@ def compile_images(
     frames: FrameFormat,
     output: str,
     fps: int | float | str | Fraction,
+    compressed: bool = False,
     encoder_threads: int | None = None,
     tap: SampleTap | None = None,
     program: str = "ffmpeg",
@@ -43,6 +43,7 @@ def compile_images(
         output: path of the files, with the place of the number in the name: ``FOLDER/frame-%06d.png``. A
             ``%`` in the folder's path is only a character.
         fps: frames a second.
+        compressed: take more of the processor for less of the disk, for images that are kept.
         encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
         tap: also write sampled frames to standard output.
         program: the ffmpeg to run.
@@ -74,6 +75,7 @@ def compile_images(
         map_metadata=-1,
         **{"fflags": "+bitexact", "flags:v": "+bitexact"},
         **_PNG,
+        compression_level=1 if compressed else 0,
         **threads,
     )
     if tap is not None:

@@ -406,6 +406,7 @@ class Recorder:
                 frames="gray16le" if depth else channel.frames,
                 output=str(episode.images(camera) / episode.image_name(camera)),
                 fps=self._fps,
+                compressed=camera.way == "images",
                 tap=tap,
                 program=encoding.toolchain.ffmpeg,
             )
