@@ -24,6 +24,7 @@ TOP, ANGLE, DEPTH = (f"observation.images.{name}" for name in ("top", "angle", "
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite fixtures/golden/")
+    parser.addoption("--long", action="store_true", help="record for some minutes in the endurance test")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -231,7 +231,7 @@ with Recorder(robot(depth="mm", **fields), Path(sys.argv[1])) as recorder:
     recorder.start_episode()
     record(recorder, range(50))
     cameras = lambda: recorder.status().cameras.values()
-    wait_for(lambda: all(camera.bytes > (0 if way == "live" else 8000) for camera in cameras()))
+    wait_for(lambda: all(camera.bytes > (0 if way == "live" else 1000) for camera in cameras()))
     print("recorded", flush=True)
     sys.stdin.read()
 """
