@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +12,14 @@ import click
 
 from ffenc.cli.common import (
     SettingsCommand,
-    is_terminal,
     json_option,
     print_json,
     program_options,
     report_console,
-    report_table,
 )
+from ffenc.cli.verdict import print_reasons, print_verdict, steps, verdict_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rich.console import Console
     from rich.table import Table
 
     from ffenc.config.preset import RobotPreset
@@ -108,7 +102,7 @@ def command(
     except ToolchainError as error:
         findings.missing = f"nothing can be encoded: {error}"
     else:
-        with _steps() as on_step:
+        with steps() as on_step:
             findings.encoders = survey(
                 findings.found, width=width, height=height, seconds=min(seconds, 1.0), on_step=on_step
             )
@@ -161,22 +155,6 @@ def _is_advised(vcodec: str) -> bool:
     return CODECS[vcodec].hardware and not CODECS[vcodec].needs_bit_rate
 
 
-@contextmanager
-def _steps() -> Iterator[Callable[[str], None]]:
-    """Show what is being tried, on a terminal."""
-    if not is_terminal(sys.stderr):
-        yield lambda _: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - only where it is shown
-
-    with Console(stderr=True).status("looking") as status:
-        yield status.update
-
-
-def _table(*columns: str) -> Table:
-    return report_table(*columns, numbers=("fps", "speed", "CPU"))
-
-
 @dataclass
 class _Findings:
     """All that doctor has found.
@@ -210,25 +188,13 @@ def _show(findings: _Findings) -> None:
         console.print(_program_table(programs, probes, numbers))
     if encoders:
         console.print(_encoder_table(encoders, numbers, findings.size))
-        _print_reasons(console, _absent(encoders))
+        print_reasons(console, _absent(encoders))
     if robot is not None and verdict is not None:
-        console.print(_camera_table(robot, verdict.cameras))
-        reasons: dict[str, list[str]] = {}
-        for camera in verdict.cameras:
-            if camera.reason:
-                reasons.setdefault(camera.reason, []).append(camera.camera)
-        _print_reasons(console, reasons)
-        for line in _conclusion(robot, verdict):
-            console.print(line, soft_wrap=True)
-
-
-def _print_reasons(console: Console, reasons: Mapping[str, Sequence[str]]) -> None:
-    for reason, names in reasons.items():
-        console.print(f"{', '.join(names)}: {reason}", soft_wrap=True)
+        print_verdict(console, robot, verdict)
 
 
 def _program_table(programs: Sequence[Program], probes: Sequence[Program], numbers: dict[str, int]) -> Table:
-    table = _table("", "version", "from", "", "program")
+    table = verdict_table("", "version", "from", "", "program")
     for program in programs:
         number = numbers.get(program.path)
         said = program.fault or ("tried first" if number == 1 else "")
@@ -247,7 +213,7 @@ def _number(version: str) -> str:
 
 
 def _encoder_table(encoders: Sequence[Surveyed], numbers: dict[str, int], size: tuple[int, int]) -> Table:
-    table = _table(f"runs at {size[0]}x{size[1]}", "with", "library", "fps", "")
+    table = verdict_table(f"runs at {size[0]}x{size[1]}", "with", "library", "fps", "")
     for row in encoders:
         if row.encoding is not None:
             depth = row.pix_fmt != "yuv420p"
@@ -275,78 +241,6 @@ def _fps(fps: float | None) -> str:
     if fps is None:
         return ""
     return f"{fps:.0f}" if fps >= 1 else "<1"
-
-
-def _camera_table(robot: RobotPreset, cameras: Sequence[CameraVerdict]) -> Table:
-    from ffenc.recording.keep_up import FULL_PACE  # noqa: PLC0415
-
-    table = _table(f"camera of {robot.name}", "settings", "size, fps", "speed", "CPU", "verdict")
-    for camera in cameras:
-        if camera.encoding is None:
-            table.add_row(camera.camera, "", "", "", "", "cannot be encoded")
-            continue
-        encoding = camera.encoding
-        config = encoding.config
-        settings = [config.vcodec, config.pix_fmt]
-        settings += [f"preset {config.preset}"] if config.preset is not None else []
-        table.add_row(
-            camera.camera,
-            " ".join(settings) + (" (auto)" if encoding.auto else ""),
-            f"{encoding.width}x{encoding.height}, {float(encoding.fps):g}",
-            f"{camera.factor:.2f}x" if camera.factor < FULL_PACE * 0.99 else f"{FULL_PACE:g}x+",
-            f"{camera.cpu:.0%}" if camera.factor else "",
-            "gives out" if camera.reason else "keeps up" if camera.keeps_up else "falls behind",
-        )
-    return table
-
-
-def _conclusion(robot: RobotPreset, verdict: PresetVerdict) -> Iterator[str]:
-    count = len(verdict.cameras)
-    cameras = f"{count} cameras of {robot.name}" if count > 1 else f"camera of {robot.name}"
-    if verdict.keeps_up:
-        yield f"This machine can record the {cameras}."
-        return
-    yield f"This machine cannot record the {cameras} with these settings."
-    encoded = [camera for camera in verdict.cameras if camera.encoding is not None]
-    if not encoded or all(camera.keeps_up for camera in encoded):
-        return
-    others = "" if verdict.can_be_encoded else "The others: "
-    if not verdict.advised:
-        yield f"{others}No faster settings are known: record fewer frames a second, or smaller ones."
-        return
-    flags = _flags(robot, verdict.advice)
-    slowest = min(
-        (camera for camera in verdict.advised if camera.encoding is not None),
-        key=lambda camera: (camera.keeps_up, camera.factor),
-    )
-    if slowest.keeps_up:
-        yield f"{others}It keeps up with:"
-        yield from flags
-    else:
-        yield f"{others}Faster, but still too slow ({slowest.camera} at {slowest.factor:.2f}x):"
-        yield from flags
-        yield "Record fewer frames a second, or smaller ones."
-    if any(changes.get("vcodec") == "ffv1" for changes in verdict.advice.values()):
-        yield "(LeRobot does not read ffv1; ffenc does.)"
-
-
-def _flags(robot: RobotPreset, advice: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Return the advice as flags, a line a camera, or one line where all cameras of a kind get the same."""
-    told = set()
-    for name, changes in advice.items():
-        depth = robot.cameras[name].depth
-        alike = [other for other, camera in robot.cameras.items() if camera.depth == depth]
-        if len(alike) > 1 and all(advice.get(other) == changes for other in alike):
-            prefix = "depth_encoder" if depth else "camera_encoder"
-        else:
-            prefix = f"cameras.{name}.encoder"
-        if prefix not in told:
-            told.add(prefix)
-            yield "  " + " ".join(_flag(f"--{prefix}.{field}", value) for field, value in changes.items())
-
-
-def _flag(name: str, value: Any) -> str:
-    return shlex.quote(f"{name}={'null' if value is None else value}")
 
 
 def _fields(findings: _Findings) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ffenc import ToolchainError, VideoEncoderConfig, VideoWriter, encode, load_preset, reencode_dataset
-from ffenc.cli.doctor import _flags
+from ffenc.cli.verdict import flags
 from ffenc.codecs.table import CODECS
 from ffenc.config.overrides import split_overrides
 from ffenc.frames import load as loading
@@ -157,7 +157,7 @@ def test_advice_is_a_line_a_camera_or_one_for_all_and_load_preset_takes_it(tmp_p
         "cameras: {top: {}, my cam: {encoder: {preset: slow, vcodec: h264}}, depth: {depth: true}}\n",
     )
     robot = load_preset(path)
-    found = list(_flags(robot, advice))
+    found = list(flags(robot, advice))
     assert found == [f"  {line}" for line in lines]
     changed = load_preset(path, split_overrides(shlex.split(" ".join(found)))[0])
     for name, camera in robot.cameras.items():
