@@ -23,7 +23,7 @@ from typing_extensions import Self
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
-from ffenc.compiler.command import FrameFormat, raw_format
+from ffenc.compiler.command import FrameFormat, SampleTap, raw_format
 from ffenc.compiler.images import compile_images
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.config.framerate import parse_fps
@@ -52,6 +52,7 @@ from ffenc.recording.finish import (
 )
 from ffenc.recording.rows import ACTION, STATE, Features, RowLog, checked_row, features_of_row, read_rows
 from ffenc.recording.unfinished import (
+    FOLDER,
     RecordedCamera,
     Settings,
     UnfinishedEpisode,
@@ -390,27 +391,14 @@ class Recorder:
 
     def _track(self, channel: _Channel, episode: UnfinishedEpisode, cancellation: Cancellation) -> _Track:
         camera, encoding = channel.camera, channel.encoding
-        live, depth = camera.way == "live", camera.depth
-        samples = DepthSamples(encoding.config, camera.unit) if depth and live else None
+        live = camera.way == "live"
+        samples = DepthSamples(encoding.config, camera.unit) if camera.depth and live else None
         statistics = None if camera.way == "after" else statistics_of(camera, step=_STATISTICS_STEP)
         # Frames that are arrays are counted here, which is cheaper; JPEG images where they are decoded.
         histogram = statistics if channel.frames == "jpeg" and isinstance(statistics, RgbHistogram) else None
-        tap = histogram.tap if histogram is not None else None
+        command = self._command(channel, episode, histogram.tap if histogram is not None else None)
         sink: Sink
-        if live:
-            command = encoding.command(episode.video(camera), tap, fragment_seconds=FRAGMENT_SECONDS)
-        elif camera.unit != "m":
-            command = compile_images(
-                width=camera.width,
-                height=camera.height,
-                frames="gray16le" if depth else channel.frames,
-                output=str(episode.images(camera) / episode.image_name(camera)),
-                fps=self._fps,
-                compressed=camera.way == "images",
-                tap=tap,
-                program=encoding.toolchain.ffmpeg,
-            )
-        if not live and camera.unit == "m":
+        if command is None:
             sink = TiffFolder(episode.images(camera), (camera.height, camera.width))
         else:
             sink = FfmpegProcess(
@@ -432,6 +420,26 @@ class Recorder:
             wait_seconds=self._stall_seconds * 1.5,
         )
         return _Track(channel, feed, samples, statistics)
+
+    def _command(
+        self, channel: _Channel, episode: UnfinishedEpisode, tap: SampleTap | None
+    ) -> list[str] | None:
+        """What stores a camera's frames as they come; None: no program, for depth in metres."""
+        camera, encoding = channel.camera, channel.encoding
+        if camera.way == "live":
+            return encoding.command(episode.video(camera), tap, fragment_seconds=FRAGMENT_SECONDS)
+        if camera.unit == "m":
+            return None
+        return compile_images(
+            width=camera.width,
+            height=camera.height,
+            frames="gray16le" if camera.depth else channel.frames,
+            output=str(episode.images(camera) / episode.image_name(camera)),
+            fps=self._fps,
+            compressed=camera.way == "images",
+            tap=tap,
+            program=encoding.toolchain.ffmpeg,
+        )
 
     def write(
         self, camera: str, frame: npt.NDArray[Any] | bytes | None, timestamp: float | None = None
@@ -642,6 +650,29 @@ class Recorder:
                 feed.fed, queued, maxsize, track.dropped, track.repeated, self._bytes(take, name)
             )
         return RecorderStatus(self._index, True, take.rows, take.dropped, cameras)
+
+    @property
+    def cameras(self) -> dict[str, RecordedCamera]:
+        """What is recorded, by name: size, codec, encoder; nothing before it is open."""
+        return {name: channel.camera for name, channel in self._channels.items()}
+
+    def plan(self) -> dict[str, tuple[RecordedCamera, list[str] | None]]:
+        """Return how each camera would be recorded, and with what its ffmpeg would be run, if any.
+
+        The encoders are tried; nothing is written, and the recorder need not be open.
+
+        Raises:
+            ConfigError: settings that cannot be encoded.
+            ToolchainError: no FFmpeg here can do it.
+        """
+        channels = self._channels or self._prepare()
+        cameras = [channel.camera for channel in channels.values()]
+        settings = Settings(self._task, self._fps, self.preset.robot_type, self._features, cameras)
+        episode = UnfinishedEpisode(self.root / FOLDER / "EPISODE", settings)
+        return {
+            name: (channel.camera, self._command(channel, episode, None))
+            for name, channel in channels.items()
+        }
 
     @property
     def _index(self) -> int:
