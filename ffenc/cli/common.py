@@ -143,13 +143,13 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
         yield lambda done, of=total: progress.update(task, completed=done, total=of)
 
 
-def report_console() -> Console:
+def report_console(*, stderr: bool = False) -> Console:
     """Return what tables are printed with: as wide as the terminal; elsewhere plain, and of one width."""
     from rich.console import Console  # noqa: PLC0415 - only where it is shown
 
     # Not markup: paths, names and FFmpeg's words hold brackets and colons.
-    width = None if is_terminal(sys.stdout) else _WIDTH
-    return Console(highlight=False, markup=False, emoji=False, width=width)
+    width = None if is_terminal(sys.stderr if stderr else sys.stdout) else _WIDTH
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
 def report_table(*columns: str, numbers: Collection[str] = ()) -> Table:

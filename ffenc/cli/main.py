@@ -16,6 +16,8 @@ from ffenc.errors import FfencError, FfencWarning
 from ffenc.version import VERSION
 
 _COMMANDS = {
+    "record": "Record cameras into a LeRobot dataset, episode by episode.",
+    "recover": "Bring back episodes whose recording was interrupted.",
     "reencode": "Turn a dataset of images or video into a LeRobot video dataset.",
     "merge": "Merge datasets into one, without re-encoding.",
     "encode": "Encode one folder of frames into one video file.",
@@ -52,6 +54,8 @@ def cli() -> None:
 
     \b
     Examples:
+      ffenc record so101 my_dataset --test --episodes 3 --seconds 10
+      ffenc recover my_dataset
       ffenc reencode my_image_dataset my_video_dataset --preset so101
       ffenc merge monday tuesday --out week
       ffenc encode frames/ top.mp4 --fps 30

@@ -1,0 +1,304 @@
+"""``ffenc record``."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffenc.cli.common import (
+    RecordingCommand,
+    is_terminal,
+    json_option,
+    print_json,
+    program_options,
+    report_console,
+)
+from ffenc.cli.keys import keys
+from ffenc.cli.verdict import print_verdict, steps
+
+if TYPE_CHECKING:
+    from ffenc.cli.record_screen import Screen
+    from ffenc.config.preset import RobotPreset
+    from ffenc.recording.session import Event
+
+Overrides = list[tuple[tuple[str, ...], Any]]
+
+_CHECK_SECONDS = 3.0
+
+
+class _Camera(click.ParamType[Any]):
+    """``front=/dev/video0``."""
+
+    name = "NAME=SOURCE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, dict[str, Any]]:
+        from ffenc.errors import ConfigError  # noqa: PLC0415
+        from ffenc.recording.setup import parse_source  # noqa: PLC0415 - keeps --help quick
+
+        name, equals, source = str(value).partition("=")
+        if not equals or not name or not source:
+            self.fail(f"{value!r} is not NAME=SOURCE, such as front=/dev/video0", param, ctx)
+        try:
+            return name, parse_source(source)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command("record", cls=RecordingCommand)
+@click.argument("preset", metavar="PRESET")
+@click.argument("root", type=click.Path(), metavar="ROOT", required=False)
+@click.option("--dataset.root", "lerobot_root", type=click.Path(), metavar="ROOT", help="The same as ROOT.")
+@click.option(
+    "--episodes",
+    "--dataset.num_episodes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="How many to record.",
+)
+@click.option(
+    "--seconds",
+    "--dataset.episode_time_s",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="The length of each, at most.",
+)
+@click.option(
+    "--reset-seconds",
+    "--dataset.reset_time_s",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Time to set the scene anew between two.",
+)
+@click.option(
+    "--task", "--dataset.single_task", metavar="TEXT", default="unspecified", help="The task's text."
+)
+@click.option("--fps", metavar="RATE", help="Rows a second [default: the preset's].")
+@click.option(
+    "--camera",
+    "sources",
+    type=_Camera(),
+    multiple=True,
+    help="Where a camera's frames come from: test, /dev/video0, realsense, realsense:SERIAL, a .db3 or .bag "
+    "recording (+depth at the end: NAME_depth too), or a folder. Can be given several times.",
+)
+@click.option("--test", is_flag=True, help="Cameras without a source show a test pattern.")
+@click.option(
+    "--on-interrupt",
+    type=click.Choice(["keep", "discard"]),
+    default="keep",
+    show_default=True,
+    help="What becomes of the episode that Ctrl-C ends.",
+)
+@click.option("--no-check", is_flag=True, help="Do not measure first whether this machine keeps up.")
+@click.option("--dry-run", is_flag=True, help="Say what would be run; nothing is written.")
+@json_option
+@program_options
+def command(
+    preset: str,
+    root: str | None,
+    lerobot_root: str | None,
+    episodes: int,
+    seconds: float,
+    reset_seconds: float,
+    task: str,
+    fps: str | None,
+    sources: tuple[tuple[str, dict[str, Any]], ...],
+    test: bool,
+    on_interrupt: str,
+    no_check: bool,
+    dry_run: bool,
+    as_json: bool,
+    ffmpeg: str | None,
+    ffprobe: str | None,
+    overrides: Overrides,
+) -> None:
+    """Record the cameras of PRESET into the LeRobot dataset ROOT, episode by episode.
+
+    ROOT is made, or grows: each episode adds files, after its videos have been read back and compared. Each
+    camera has its own ffmpeg, which encodes while it is recorded. First all of them run for some seconds, to
+    see whether this machine keeps up.
+
+    On a terminal the keys are LeRobot's: right arrow ends the episode (or the time between two), left arrow
+    records it again, Esc ends it and stops. What a crash interrupts, `ffenc recover ROOT` brings back.
+
+    \b
+    Examples:
+      ffenc record so101 my_dataset --test --episodes 3 --seconds 10 --task "pick up the cube"
+      ffenc record so101 my_dataset --camera front=/dev/video0 --camera wrist=/dev/video2
+      ffenc record so101 my_dataset --camera head=realsense+depth --camera_encoder.vcodec=h264
+      ffenc record so101 my_dataset --test --dry-run
+    """
+    from ffenc.recording.setup import choose_cameras, open_cameras  # noqa: PLC0415 - keeps --help quick
+
+    where = _root(root, lerobot_root)
+    given = [*overrides, *([(("fps",), fps)] if fps is not None else [])]
+    chosen = choose_cameras(preset, given, sources=dict(sources), test=test)
+    if dry_run and all(camera.width and camera.height for camera in chosen.preset.cameras.values()):
+        _print_plan(chosen.preset, where, as_json, ffmpeg, ffprobe)
+        return
+    with open_cameras(chosen, ffmpeg) as opened:
+        robot = opened.preset
+        if dry_run:
+            _print_plan(robot, where, as_json, ffmpeg, ffprobe, opened.jpeg)
+            return
+        if opened.paced and robot.video and robot.encode == "live" and not no_check:
+            _check(robot, as_json, ffmpeg, ffprobe)
+        _record(
+            opened,
+            where,
+            as_json=as_json,
+            task=task,
+            ffmpeg=ffmpeg,
+            ffprobe=ffprobe,
+            episodes=episodes,
+            seconds=seconds,
+            reset_seconds=reset_seconds,
+            keep_on_interrupt=on_interrupt == "keep",
+        )
+
+
+def _root(root: str | None, lerobot_root: str | None) -> str:
+    if root is not None and lerobot_root is not None and root != lerobot_root:
+        raise click.UsageError(f"ROOT is {root}, --dataset.root is {lerobot_root}: give one")
+    found = root or lerobot_root
+    if not found:
+        raise click.UsageError("ROOT is missing: the folder of the dataset")
+    return found
+
+
+def _check(robot: RobotPreset, as_json: bool, ffmpeg: str | None, ffprobe: str | None) -> None:
+    """Leave with 1 and the flags that help where this machine does not keep up."""
+    from ffenc.ffmpeg.toolchain import toolchains  # noqa: PLC0415
+    from ffenc.recording.keep_up import check_preset  # noqa: PLC0415
+
+    with steps() as on_step:
+        verdict = check_preset(
+            robot, toolchains=toolchains(ffmpeg, ffprobe), seconds=_CHECK_SECONDS, on_step=on_step
+        )
+    if verdict.keeps_up:
+        slowest = min(verdict.cameras, key=lambda camera: camera.factor)
+        click.echo(
+            f"ffenc: this machine keeps up: {slowest.camera}, the slowest, is encoded at "
+            f"{slowest.factor:.1f} times real time or faster",
+            err=True,
+        )
+        return
+    print_verdict(report_console(stderr=True), robot, verdict)
+    click.echo("ffenc: nothing was recorded; --no-check records anyway", err=True)
+    sys.exit(1)
+
+
+def _record(
+    opened: Any,
+    root: str,
+    *,
+    as_json: bool,
+    task: str,
+    ffmpeg: str | None,
+    ffprobe: str | None,
+    **session: Any,
+) -> None:
+    from ffenc.cli.record_screen import summary_lines  # noqa: PLC0415
+    from ffenc.recording.recorder import Recorder  # noqa: PLC0415
+    from ffenc.recording.session import (  # noqa: PLC0415
+        Control,
+        EpisodeSaved,
+        SessionEnded,
+        record_episodes,
+    )
+
+    # What was dropped or repeated is told as an event.
+    logging.getLogger("ffenc.recording").setLevel(logging.ERROR)
+    control = Control()
+    told: list[Event] = []
+    pressed = {"right": control.end_episode, "left": control.rerecord, "escape": control.stop}
+    try:
+        with (
+            Recorder(
+                opened.preset, root, task=task, jpeg=opened.jpeg, ffmpeg=ffmpeg, ffprobe=ffprobe
+            ) as recorder,
+            keys(pressed) as has_keys,
+            _screen(as_json, has_keys) as screen,
+        ):
+
+            def on_event(event: Event) -> None:
+                if isinstance(event, (EpisodeSaved, SessionEnded)):
+                    told.append(event)
+                screen.tell(event)
+
+            record_episodes(
+                recorder,
+                opened.cameras,
+                control=control,
+                on_event=on_event,
+                status_seconds=screen.status_seconds,
+                **session,
+            )
+    finally:
+        if told and isinstance(told[-1], SessionEnded) and not as_json:
+            saved = [event for event in told if isinstance(event, EpisodeSaved)]
+            for line in summary_lines(saved, told[-1]):
+                click.echo(line)
+
+
+def _screen(as_json: bool, has_keys: bool) -> Screen:
+    from ffenc.cli.record_screen import JsonLines, LiveScreen, PlainLines  # noqa: PLC0415
+
+    if as_json:
+        return JsonLines()
+    return LiveScreen(keys=has_keys) if is_terminal(sys.stderr) else PlainLines()
+
+
+def _print_plan(
+    robot: RobotPreset,
+    root: str,
+    as_json: bool,
+    ffmpeg: str | None,
+    ffprobe: str | None,
+    jpeg: frozenset[str] = frozenset(),
+) -> None:
+    """Say how each camera would be recorded."""
+    from ffenc.recording.recorder import Recorder  # noqa: PLC0415
+
+    plan = Recorder(robot, root, jpeg=jpeg, ffmpeg=ffmpeg, ffprobe=ffprobe).plan()
+    sources = {name: camera.source for name, camera in robot.cameras.items()}
+    if as_json:
+        print_json(
+            {
+                "root": root,
+                "fps": str(robot.fps),
+                "cameras": {
+                    name: {
+                        "source": source.model_dump(exclude_unset=True)
+                        if (source := sources[name])
+                        else None,
+                        "width": camera.width,
+                        "height": camera.height,
+                        "depth": camera.depth,
+                        "codec": camera.codec,
+                        "pix_fmt": camera.pix_fmt,
+                        "command": line,
+                    }
+                    for name, (camera, line) in plan.items()
+                },
+            }
+        )
+        return
+    click.echo(f"{root} (not written): {len(plan)} cameras of {robot.name} at {robot.fps} rows/s")
+    for name, (camera, line) in plan.items():
+        source = sources[name]
+        said = (
+            " ".join(str(value) for value in source.model_dump(exclude_unset=True).values()) if source else ""
+        )
+        stored = f"{camera.width}x{camera.height}, {camera.codec} {camera.pix_fmt}"
+        click.echo(f"  {name}: {said or 'depth of another camera'}, {stored}")
+        click.echo(f"    {shlex.join(line) if line is not None else 'numbered TIFF files'}")

@@ -1,0 +1,71 @@
+"""``ffenc recover``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffenc.cli.common import json_option, print_json, program_options
+from ffenc.cli.verdict import steps
+
+if TYPE_CHECKING:
+    from ffenc.recording.recover import Recovered
+
+
+@click.command("recover")
+@click.argument("root", type=click.Path(), metavar="ROOT")
+@click.option("--discard", is_flag=True, help="Delete what was interrupted instead.")
+@json_option
+@program_options
+def command(root: str, discard: bool, as_json: bool, ffmpeg: str | None, ffprobe: str | None) -> None:
+    """Bring back episodes of the dataset ROOT that were being recorded when the program or the power ended.
+
+    Each becomes the dataset's next episode, up to the last row that all cameras have a frame of, read back
+    and compared as any other. What is in the dataset already is not touched. The exit status is 1 where an
+    episode could not be brought back.
+
+    \b
+    Examples:
+      ffenc recover my_dataset
+      ffenc recover my_dataset --discard
+    """
+    from ffenc.recording.recover import recover  # noqa: PLC0415 - keeps --help quick
+
+    with steps() as on_step:
+        found = recover(root, discard=discard, ffmpeg=ffmpeg, ffprobe=ffprobe, on_step=on_step)
+    if as_json:
+        print_json({"completed": found.completed, "episodes": [_fields(one) for one in found.episodes]})
+    else:
+        if found.completed:
+            click.echo(f"{root}: {found.completed} saved episodes were put in their place")
+        for one in found.episodes:
+            click.echo(_line(one), err=one.error is not None)
+        if not found.episodes and not found.completed:
+            click.echo(
+                f"{root}: nothing to recover" if not discard else f"{root}: nothing is left to recover"
+            )
+    sys.exit(1 if any(one.error is not None for one in found.episodes) else 0)
+
+
+def _line(one: Recovered) -> str:
+    if one.error is not None:
+        return f"{one.folder}: cannot be brought back, and stays: {one.error}"
+    if one.index is None:
+        frames = ", ".join(f"{name} {count}" for name, count in one.frames.items())
+        return f"{one.folder}: nothing to bring back of {one.recorded} rows (whole frames: {frames}); deleted"
+    lost = f"{one.lost} lost of {one.recorded}" if one.lost else "none lost"
+    return f"episode {one.index}: {one.rows} rows are back, {lost}"
+
+
+def _fields(one: Recovered) -> dict[str, Any]:
+    return {
+        "folder": str(one.folder),
+        "episode": one.index,
+        "rows": one.rows,
+        "recorded": one.recorded,
+        "lost": one.lost,
+        "frames": one.frames,
+        "error": str(one.error) if one.error is not None else None,
+    }

@@ -1,0 +1,659 @@
+"""The recording loop: cameras are read at the frame rate and given to a recorder, episode by episode."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from types import FrameType
+from typing import Any, ClassVar, Literal
+
+from ffenc.config.framerate import parse_fps
+from ffenc.errors import CameraError, ConfigError, FfencError
+from ffenc.recording.cameras import Camera, CapturedFrame, Newest
+from ffenc.recording.recorder import CameraStatus, Recorder, SavedEpisode
+
+_READ_SECONDS = 5.0  # for the next frame of a file
+_FIRST_SECONDS = 10.0  # for the first frame of a device
+_STATUS_SECONDS = 1.0
+_MOST_WAITING = 64  # frames, in a device and the pipe behind it
+_STEP_SECONDS = 0.1  # the longest wait in one piece: a signal only sets a mark
+
+_Asked = Literal["end", "rerecord", "stop", "interrupt"]
+_End = Literal["full", "source", "end", "rerecord", "stop", "interrupt"]
+
+
+# ---- what is told ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a session."""
+
+    kind: ClassVar[str]
+
+    def fields(self) -> dict[str, Any]:
+        """What is to be said of it, as plain values."""
+        return {"event": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """How a camera is recorded.
+
+    Attributes:
+        width, height: pixels.
+        depth: whether it holds depth.
+        codec, pix_fmt: of the video; "png" and None where its frames stay images.
+        encoder: the library and its version, "" where its frames stay images.
+    """
+
+    width: int
+    height: int
+    depth: bool
+    codec: str
+    pix_fmt: str | None
+    encoder: str
+
+
+@dataclass(frozen=True)
+class SessionStarted(Event):
+    """All is open: the first episode can begin.
+
+    Attributes:
+        root: the dataset.
+        fps: rows a second.
+        episodes: how many are to be recorded.
+        seconds: the length of each.
+        encode: when frames are encoded: ``live``, ``after``, or ``never`` where images stay images.
+        cameras: by name.
+    """
+
+    kind = "session_started"
+    root: str
+    fps: float
+    episodes: int
+    seconds: float
+    encode: str
+    cameras: dict[str, CameraSettings]
+
+
+@dataclass(frozen=True)
+class EpisodeStarted(Event):
+    """An episode begins.
+
+    Attributes:
+        episode: its number in the dataset.
+        number, episodes: which of how many of this session, from 1 on.
+    """
+
+    kind = "episode_started"
+    episode: int
+    number: int
+    episodes: int
+
+
+@dataclass(frozen=True)
+class Status(Event):
+    """What goes on, told at regular times.
+
+    Attributes:
+        episode, number, episodes: as of :class:`EpisodeStarted`.
+        rows: of the episode so far.
+        dropped: rows that were left out.
+        late: moments of the frame rate that have passed without a row.
+        fps: rows a second since the last time.
+        seconds_left: until the episode's end.
+        cameras: by name.
+    """
+
+    kind = "status"
+    episode: int
+    number: int
+    episodes: int
+    rows: int
+    dropped: int
+    late: int
+    fps: float
+    seconds_left: float
+    cameras: dict[str, CameraStatus]
+
+
+@dataclass(frozen=True)
+class RowDropped(Event):
+    """A row was left out, because an encoder was behind.
+
+    Attributes:
+        episode: its number.
+        frame: number of the frame since the episode's start, those that were left out counted.
+        row: the row that would have been it.
+        cameras: those there was no room for.
+    """
+
+    kind = "row_dropped"
+    episode: int
+    frame: int
+    row: int
+    cameras: list[str]
+
+
+@dataclass(frozen=True)
+class FrameRepeated(Event):
+    """A row shows a camera's frame before again: no new one had come, or its encoder was behind.
+
+    Attributes:
+        episode, row, camera: where.
+    """
+
+    kind = "frame_repeated"
+    episode: int
+    row: int
+    camera: str
+
+
+@dataclass(frozen=True)
+class EpisodeEnded(Event):
+    """An episode has its last row; it is not in the dataset yet.
+
+    Attributes:
+        episode: its number.
+        rows: it has.
+        reset_seconds: time to set the scene, before it is saved.
+    """
+
+    kind = "episode_ended"
+    episode: int
+    rows: int
+    reset_seconds: float
+
+
+@dataclass(frozen=True)
+class EpisodeSaved(Event):
+    """An episode is in the dataset, read back and compared.
+
+    Attributes:
+        episode: its number.
+        rows: it has.
+        seconds: how long saving took.
+        dropped: rows that were left out.
+        late: moments of the frame rate that have passed without a row.
+        repeated: camera -> rows that show the frame before again.
+        bytes: camera -> of its video or its images.
+    """
+
+    kind = "episode_saved"
+    episode: int
+    rows: int
+    seconds: float
+    dropped: int
+    late: int
+    repeated: dict[str, int]
+    bytes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class EpisodeDiscarded(Event):
+    """An episode was deleted.
+
+    Attributes:
+        episode: the number it would have had.
+        rows: it had.
+    """
+
+    kind = "episode_discarded"
+    episode: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class SessionEnded(Event):
+    """Nothing more is recorded.
+
+    Attributes:
+        root: the dataset.
+        episodes: those that were saved.
+        rows: of all of them.
+        interrupted: whether a signal has ended it.
+        error: what has ended it; None where nothing went wrong.
+    """
+
+    kind = "session_ended"
+    root: str
+    episodes: int
+    rows: int
+    interrupted: bool
+    error: str | None
+
+
+@dataclass(frozen=True)
+class SessionSummary:
+    """What a session has recorded.
+
+    Attributes:
+        episodes: those that were saved.
+        discarded: how many were not.
+        late: moments of the frame rate that have passed without a row.
+        interrupted: whether a signal has ended it.
+    """
+
+    episodes: list[SavedEpisode] = field(default_factory=list)
+    discarded: int = 0
+    late: int = 0
+    interrupted: bool = False
+
+
+# ---- who decides -------------------------------------------------------------------------------------------
+
+
+class Control:
+    """What a person asks for while a session runs; from any thread."""
+
+    def __init__(self) -> None:
+        # Also a signal's handler puts into it, in whatever line the program is: this queue is made for that.
+        self._asked: queue.SimpleQueue[_Asked] = queue.SimpleQueue()
+
+    def end_episode(self) -> None:
+        """The episode is complete; in the time between two, the next one begins."""
+        self._asked.put("end")
+
+    def rerecord(self) -> None:
+        """The episode is deleted, and recorded again."""
+        self._asked.put("rerecord")
+
+    def stop(self) -> None:
+        """The episode is complete, and the last."""
+        self._asked.put("stop")
+
+    def _interrupt(self) -> None:
+        self._asked.put("interrupt")
+
+    def _take(self, seconds: float = 0.0) -> _Asked | None:
+        """What is asked for next, waiting for it."""
+        until = time.monotonic() + seconds
+        while True:
+            left = until - time.monotonic()
+            try:
+                if left <= 0:
+                    return self._asked.get_nowait()
+                return self._asked.get(timeout=min(left, _STEP_SECONDS))
+            except queue.Empty:
+                if left <= 0:
+                    return None
+
+    def _forget(self) -> None:
+        """Leave out what was asked of an episode that is over."""
+        kept: list[_Asked] = []
+        while (asked := self._take()) is not None:
+            kept += [asked] if asked in ("stop", "interrupt") else []
+        for asked in kept:
+            self._asked.put(asked)
+
+
+@contextmanager
+def _signals_to(control: Control) -> Iterator[None]:
+    """The first signal that would end the program ends the session in order, a second one ends it at once.
+
+    Else an exception would come between the row of a table and its frames.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    caught: list[int] = []
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    def note(number: int, _: FrameType | None) -> None:
+        restore()
+        caught.append(number)
+        control._interrupt()
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        handler = signal.getsignal(number) if number is not None else None
+        if number is not None and callable(handler):
+            handlers[number] = handler
+            signal.signal(number, note)
+    try:
+        yield
+    finally:
+        restore()
+    if caught:
+        handlers[caught[0]](caught[0], None)
+
+
+# ---- the loop ----------------------------------------------------------------------------------------------
+
+
+def record_episodes(
+    recorder: Recorder,
+    cameras: Sequence[Camera],
+    *,
+    episodes: int,
+    seconds: float,
+    reset_seconds: float = 0.0,
+    control: Control | None = None,
+    on_event: Callable[[Event], None] = lambda _: None,
+    status_seconds: float = _STATUS_SECONDS,
+    keep_on_interrupt: bool = True,
+) -> SessionSummary:
+    """Record episodes from cameras, at the preset's frame rate.
+
+    A row is due at every i / fps; one that is missed is counted, never made up for. A camera that has nothing
+    new gives its frame before again. Where all cameras are files, nothing waits for the clock. An
+    episode ends after its length, where a file ends, or when ``control`` says so. It is saved after the time
+    to reset the scene, so that it can be recorded again until then.
+
+    Args:
+        recorder: open, with all the cameras' streams.
+        cameras: open; they stay open.
+        episodes: how many to save.
+        seconds: the length of each; it has seconds * fps rows.
+        reset_seconds: time between two.
+        control: what a person asks for.
+        on_event: told what happens, on the loop's thread: it must not wait.
+        status_seconds: between two :class:`Status`.
+        keep_on_interrupt: what becomes of the episode when Ctrl-C or another signal ends the session: it is
+            saved, or else deleted.
+
+    Raises:
+        CameraError: a camera has failed.
+        FfencError: an encoder has, or the dataset cannot be written. What was recorded of the episode is
+            kept, for :func:`ffenc.recover`.
+        KeyboardInterrupt: after all is in order.
+    """
+    control = control or Control()
+    with _signals_to(control):
+        session = _Session(
+            recorder,
+            cameras,
+            episodes,
+            seconds,
+            reset_seconds,
+            control,
+            on_event,
+            status_seconds,
+            keep_on_interrupt,
+        )
+        session.run()
+    return session.summary()
+
+
+@dataclass
+class _Session:
+    recorder: Recorder
+    cameras: Sequence[Camera]
+    episodes: int
+    seconds: float
+    reset_seconds: float
+    control: Control
+    on_event: Callable[[Event], None]
+    status_seconds: float
+    keep_on_interrupt: bool
+
+    def __post_init__(self) -> None:
+        names = [stream.name for camera in self.cameras for stream in camera.streams]
+        if sorted(names) != sorted(self.recorder.cameras):
+            raise ConfigError(
+                f"the cameras give {', '.join(names)}; the recorder takes {', '.join(self.recorder.cameras)}"
+            )
+        self._fps = parse_fps(self.recorder.preset.fps)
+        self._rows = max(1, round(self.seconds * self._fps))
+        self._paced = any(camera.paced for camera in self.cameras)
+        self._newest: dict[int, Newest] = {}  # of live cameras, by their place
+        self._saved: list[SavedEpisode] = []
+        self._discarded = self._late = 0
+        self._ending: _End | None = None  # stop or interrupt, once asked for
+
+    def summary(self) -> SessionSummary:
+        return SessionSummary(list(self._saved), self._discarded, self._late, self._ending == "interrupt")
+
+    def run(self) -> None:
+        error: str | None = None
+        self._started()
+        try:
+            self._newest = {i: Newest(camera) for i, camera in enumerate(self.cameras) if camera.live}
+            while self._ending is None and len(self._saved) < self.episodes:
+                self._episode()
+        except FfencError as found:
+            error = str(found)
+            raise
+        except BaseException as found:
+            error = type(found).__name__
+            raise
+        finally:
+            for newest in self._newest.values():
+                newest.close()
+            rows = sum(one.rows for one in self._saved)
+            root = str(self.recorder.root)
+            interrupted = self._ending == "interrupt"
+            self.on_event(SessionEnded(root, len(self._saved), rows, interrupted, error))
+
+    def _started(self) -> None:
+        cameras = {}
+        preset = self.recorder.preset
+        for name, camera in self.recorder.cameras.items():
+            kept = camera.way == "images"
+            library = camera.block.get("video.encoder") or {}
+            cameras[name] = CameraSettings(
+                camera.width,
+                camera.height,
+                camera.depth,
+                "png" if kept else camera.codec,
+                None if kept else camera.pix_fmt,
+                "" if kept else f"{library.get('encoder', '')} {library.get('encoder_version', '')}".strip(),
+            )
+        encode = preset.encode if preset.video else "never"
+        root = str(self.recorder.root)
+        fps = float(self._fps)
+        self.on_event(SessionStarted(root, fps, self.episodes, self._rows / fps, encode, cameras))
+
+    def _episode(self) -> None:
+        """Record one episode, and save it or not."""
+        take = _Take(self.recorder.status().episode, len(self._saved) + 1, self.episodes)
+        end = self._record(take)
+        if end in ("stop", "interrupt"):
+            self._ending = end
+        if not take.rows or end == "rerecord" or (end == "interrupt" and not self.keep_on_interrupt):
+            self._discard(take)
+            if self._ending is None:
+                self._reset()
+            return
+        self.on_event(EpisodeEnded(take.episode, take.rows, self._pause(take)))
+        if self._pause(take) and self._reset() == "rerecord":
+            self._discard(take)
+            return
+        saved = self.recorder.save_episode()
+        self._saved.append(saved)
+        self.on_event(
+            EpisodeSaved(
+                *(saved.index, saved.rows, round(saved.seconds, 3), saved.dropped, take.late),
+                *(saved.repeated, saved.bytes),
+            )
+        )
+
+    def _pause(self, take: _Take) -> float:
+        """How long the scene may be reset after an episode: not after the last."""
+        return self.reset_seconds if self._ending is None and take.number < self.episodes else 0.0
+
+    def _discard(self, take: _Take) -> None:
+        self.recorder.discard_episode()
+        self._discarded += 1
+        self.on_event(EpisodeDiscarded(take.episode, take.rows))
+
+    def _reset(self) -> _Asked | None:
+        """Wait while the scene is set anew."""
+        self.control._forget()
+        asked = self.control._take(self.reset_seconds)
+        if asked in ("stop", "interrupt"):
+            self._ending = asked
+        return asked
+
+    def _record(self, take: _Take) -> _End:
+        """Record an episode's rows; returns what has ended it."""
+        self.control._forget()
+        for camera in self.cameras:
+            camera.rewind()
+        self.recorder.start_episode()
+        self.on_event(EpisodeStarted(take.episode, take.number, take.episodes))
+        for newest in self._newest.values():
+            _empty(newest, float(1 / self._fps) / 4)
+        frames = self._frames(_FIRST_SECONDS)
+        if frames is None:
+            raise CameraError(f"{self._names(self.cameras)}: a file has no frame")
+        clock = _Clock(self._fps)
+        told = _Rate(clock.began)
+        while frames is not None:
+            self._row(take, frames)
+            now = time.monotonic()
+            if now - told.when >= self.status_seconds:
+                self._status(take, told.rate(now, take.rows))
+            if take.rows == self._rows:
+                return "full"
+            asked = self.control._take(clock.left() if self._paced else 0.0)
+            if asked is not None:
+                return asked
+            if self._paced:
+                missed = clock.next()
+                take.late += missed
+                self._late += missed
+            # Waiting for half a frame's time: a camera whose frames come at about the moment they are due
+            # would else be early and late by turns, and give every other frame twice.
+            frames = self._frames(_FIRST_SECONDS if not take.rows else float(1 / self._fps) / 2)
+        return "source"
+
+    def _frames(self, seconds: float) -> Mapping[str, CapturedFrame | None] | None:
+        """Read every camera.
+
+        Args:
+            seconds: to wait for those that are live, together.
+
+        Returns:
+            each stream's frame, None for one that has nothing new; or None: a file has ended.
+        """
+        until = time.monotonic() + seconds
+        frames: dict[str, CapturedFrame | None] = {}
+        for i, camera in enumerate(self.cameras):
+            newest = self._newest.get(i)
+            if newest is None:
+                found = camera.read(_READ_SECONDS)
+                if found is None:
+                    return None
+                frames |= found
+                continue
+            found = newest.take(max(0.0, until - time.monotonic()))
+            if found is None and (newest.ended or seconds == _FIRST_SECONDS):
+                why = "gives no more frames" if newest.ended else f"no frame has come in {seconds:.0f} s"
+                raise CameraError(f"{self._names([camera])}: {why}")
+            frames |= found if found is not None else dict.fromkeys(s.name for s in camera.streams)
+        return frames
+
+    def _row(self, take: _Take, frames: Mapping[str, CapturedFrame | None]) -> None:
+        """Give the recorder a row's frames, and tell what it did not store."""
+        for name, frame in frames.items():
+            if frame is None:
+                self.recorder.write(name, None)
+            else:
+                self.recorder.write(name, frame.data, frame.timestamp)
+        row = self.recorder.add_row()
+        lost = row is None
+        repeated = [name for name, frame in frames.items() if frame is None]
+        if lost or self.recorder.preset.on_full == "repeat":
+            now = self.recorder.status().cameras
+            full = [name for name, one in now.items() if one.dropped > take.dropped_of.get(name, 0)]
+            repeated = [name for name, one in now.items() if one.repeated > take.repeated_of.get(name, 0)]
+            take.dropped_of = {name: one.dropped for name, one in now.items()}
+            take.repeated_of = {name: one.repeated for name, one in now.items()}
+            if lost:
+                frame_number = take.rows + take.dropped
+                self.on_event(RowDropped(take.episode, frame_number, take.rows, full))
+                take.dropped += 1
+        if row is not None:
+            for name in repeated:
+                self.on_event(FrameRepeated(take.episode, row, name))
+            take.rows += 1
+
+    def _status(self, take: _Take, fps: float) -> None:
+        self.on_event(
+            Status(
+                take.episode,
+                take.number,
+                take.episodes,
+                take.rows,
+                take.dropped,
+                take.late,
+                round(fps, 2),
+                round(float((self._rows - take.rows) / self._fps), 2),
+                self.recorder.status().cameras,
+            )
+        )
+
+    @staticmethod
+    def _names(cameras: Sequence[Camera]) -> str:
+        return ", ".join(stream.name for camera in cameras for stream in camera.streams)
+
+
+@dataclass
+class _Take:
+    """The episode that is being recorded."""
+
+    episode: int
+    number: int
+    episodes: int
+    rows: int = 0
+    dropped: int = 0
+    late: int = 0
+    dropped_of: dict[str, int] = field(default_factory=dict)
+    repeated_of: dict[str, int] = field(default_factory=dict)
+
+
+class _Clock:
+    """The moments that rows are due: i / fps after the first, by the monotonic clock.
+
+    Args:
+        fps: rows a second.
+    """
+
+    def __init__(self, fps: Fraction) -> None:
+        self._fps = fps
+        self._tick = 1
+        self.began = time.monotonic()
+
+    def left(self) -> float:
+        """Seconds until the next row is due, 0 where it is late."""
+        return max(0.0, self.began + float(self._tick / self._fps) - time.monotonic())
+
+    def next(self) -> int:
+        """Go on to the moment after; returns how many have been missed, which are left out."""
+        passed = int((time.monotonic() - self.began) * self._fps)
+        missed = max(0, passed - self._tick)
+        self._tick += missed + 1
+        return missed
+
+
+class _Rate:
+    """Rows a second, from one time to the next."""
+
+    def __init__(self, when: float) -> None:
+        self.when, self._rows = when, 0
+
+    def rate(self, now: float, rows: int) -> float:
+        rate = (rows - self._rows) / (now - self.when)
+        self.when, self._rows = now, rows
+        return rate
+
+
+def _empty(newest: Newest, seconds: float) -> None:
+    """Leave out frames that were taken before and waited somewhere: those that come without any wait."""
+    for _ in range(_MOST_WAITING):
+        began = time.monotonic()
+        newest.take(_FIRST_SECONDS)
+        if time.monotonic() - began >= seconds:
+            return

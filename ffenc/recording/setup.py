@@ -1,0 +1,209 @@
+"""From a preset and where its cameras' frames come from to open cameras, and the preset with their sizes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ffenc.config.framerate import parse_fps
+from ffenc.config.preset import CameraPreset, KeyPath, RobotPreset, camera_name, load_preset
+from ffenc.errors import ConfigError
+from ffenc.recording.cameras import Camera, open_camera
+
+_RECORDINGS = (".db3", ".bag")
+_DEPTH = "+depth"
+_USUAL_SIZE = (640, 480)  # which every USB camera has
+_ACCEPTED = "test, /dev/video0 or its number, realsense, realsense:SERIAL, a .db3 or .bag recording, a folder"
+
+Overrides = Sequence[tuple[KeyPath, Any]]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The cameras that are to be recorded.
+
+    Attributes:
+        preset: with a source for each camera, or for the one that gives its depth.
+        build: makes the preset anew, with more overrides.
+    """
+
+    preset: RobotPreset
+    build: Callable[[Overrides], RobotPreset]
+
+
+@dataclass(frozen=True)
+class OpenCameras:
+    """Cameras that give frames.
+
+    Attributes:
+        cameras: all of them.
+        preset: with the size of every stream.
+        jpeg: the streams that come as JPEG images.
+    """
+
+    cameras: Sequence[Camera]
+    preset: RobotPreset
+    jpeg: frozenset[str]
+
+    @property
+    def paced(self) -> bool:
+        """Whether they have to be recorded in real time."""
+        return any(camera.paced for camera in self.cameras)
+
+
+def parse_source(text: str) -> dict[str, Any]:
+    """Read where a camera's frames come from, as it is written on a command line.
+
+    Args:
+        text: ``test``; a V4L2 device, ``/dev/video0`` or ``0``; ``realsense`` or ``realsense:SERIAL``, or a
+            recording of one (``.db3``, ``.bag``), each with ``+depth`` at the end where its depth is wanted
+            too; or a folder of frames.
+
+    Returns:
+        what a preset says as ``source``.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    plain = text.removesuffix(_DEPTH)
+    depth = {"use_depth": True} if plain != text else {}
+    if plain == "realsense" or plain.startswith("realsense:"):
+        serial = plain.partition(":")[2]
+        return {"type": "realsense", **({"serial": serial} if serial else {}), **depth}
+    if plain.endswith(_RECORDINGS):
+        return {"type": "realsense", "file": plain, **depth}
+    if text == "test":
+        return {"type": "test"}
+    if re.fullmatch(r"\d+", text):
+        return {"type": "v4l2", "device": f"/dev/video{int(text)}"}
+    if text.startswith("/dev/"):
+        return {"type": "v4l2", "device": text}
+    if Path(text).is_dir():
+        return {"type": "folder", "path": text}
+    if depth:
+        raise ConfigError(f"{text!r}: {_DEPTH} is for a realsense camera or its recording")
+    raise ConfigError(
+        f"{text!r} is neither a folder that exists nor another source; accepted are {_ACCEPTED}"
+    )
+
+
+def choose_cameras(
+    preset: str | Path | None,
+    overrides: Overrides = (),
+    *,
+    sources: Mapping[str, Mapping[str, Any]] | None = None,
+    test: bool = False,
+) -> Chosen:
+    """Say where each camera's frames come from.
+
+    Args:
+        preset: name or path, as for :func:`ffenc.load_preset`.
+        overrides: settings that win over it.
+        sources: camera -> its source, instead of what the preset says; a camera that it does not have is
+            added. Where some are given, cameras without any source are left out.
+        test: cameras without a source show a test pattern.
+
+    Raises:
+        ConfigError: a setting is not accepted, a camera has no source, or no camera is left.
+    """
+    sources = {camera_name(name): dict(source) for name, source in (sources or {}).items()}
+    given: list[tuple[KeyPath, Any]] = [
+        *overrides,
+        *((("cameras", name, "source"), source) for name, source in sources.items()),
+    ]
+    robot = load_preset(preset, given)
+    depth = {f"{name}_depth": name for name, camera in robot.cameras.items() if _gives_depth(camera.source)}
+    for name, giver in depth.items():
+        known = robot.cameras.get(name)
+        if known is None:
+            given.append((("cameras", name, "depth"), True))
+        elif known.source is not None or not known.depth:
+            raise ConfigError(
+                f"camera {giver} gives the depth of camera {name}, which has "
+                + ("a source of its own" if known.source is not None else "no depth: true")
+            )
+    without = [name for name, camera in robot.cameras.items() if camera.source is None and name not in depth]
+    if test:
+        given += [(("cameras", name, "source"), {"type": "test"}) for name in without]
+    elif sources:
+        given += [(("cameras", name), None) for name in without]
+    elif without:
+        raise ConfigError(
+            f"{robot.name}: nothing says where the frames of {', '.join(without)} come from: say it with "
+            f"--camera {without[0]}=/dev/video0 for each, in the preset with "
+            "source: {type: v4l2, device: /dev/video0}, or take test pictures with --test"
+        )
+    robot = load_preset(preset, given)
+    if not robot.cameras:
+        raise ConfigError(f"{robot.name} has no cameras: add one with --camera front=/dev/video0")
+    return Chosen(robot, lambda more: load_preset(preset, [*given, *more]))
+
+
+def _depth_of(robot: RobotPreset, name: str) -> CameraPreset:
+    """The camera that says what a camera's depth is in: the one beside it, where it gives both."""
+    preset = robot.cameras[name]
+    return robot.cameras[f"{name}_depth"] if _gives_depth(preset.source) else preset
+
+
+def _gives_depth(source: Any) -> bool:
+    return source is not None and bool(source.use_depth)
+
+
+@contextmanager
+def open_cameras(chosen: Chosen, ffmpeg: str | None = None) -> Iterator[OpenCameras]:
+    """Open every camera, until the block ends.
+
+    Args:
+        chosen: which.
+        ffmpeg: the program that reads a V4L2 camera; None: the first there is.
+
+    Raises:
+        CameraError: one cannot be opened.
+        ConfigError: it gives other frames than the preset says.
+    """
+    robot = chosen.preset
+    fps = parse_fps(robot.fps)
+    with ExitStack() as resources:
+        cameras: list[Camera] = []
+        sizes: list[tuple[KeyPath, Any]] = []
+        jpeg = set()
+        for name, preset in robot.cameras.items():
+            if preset.source is None:
+                continue  # another camera gives it
+            width, height = preset.width, preset.height
+            if preset.source.type == "v4l2" and width is None and height is None:
+                width, height = _USUAL_SIZE
+            camera = open_camera(
+                name,
+                preset.source,
+                width=width,
+                height=height,
+                fps=fps,
+                depth=preset.depth,
+                depth_unit=_depth_of(robot, name).depth_unit,
+                ffmpeg=ffmpeg,
+            )
+            resources.callback(camera.close)
+            camera.open()
+            for stream in camera.streams:
+                own = robot.cameras[stream.name]
+                for what, said, found in (
+                    ("width", own.width, stream.width),
+                    ("height", own.height, stream.height),
+                ):
+                    if said not in (None, found):
+                        raise ConfigError(
+                            f"camera {stream.name}: its frames are {stream.width}x{stream.height}, and its "
+                            f"{what} is {said}: say {what}: {found}, or nothing"
+                        )
+                sizes += [
+                    (("cameras", stream.name, "width"), stream.width),
+                    (("cameras", stream.name, "height"), stream.height),
+                ]
+                jpeg |= {stream.name} if stream.format == "jpeg" else set()
+            cameras.append(camera)
+        yield OpenCameras(cameras, chosen.build(sizes), frozenset(jpeg))
