@@ -82,15 +82,14 @@ def settings(name: str) -> tuple[VideoEncoderConfig, DepthEncoderConfig]:
     return VideoEncoderConfig(vcodec="h264", preset="veryfast"), DepthEncoderConfig(preset="ultrafast")
 
 
-def preset_of(name: str, cameras: tuple[str, ...], on_full: str) -> RobotPreset:
+def preset_of(name: str, cameras: tuple[str, ...], **fields: Any) -> RobotPreset:
     """A robot with these cameras."""
     colour, depth = settings(name)
     own = {c: CameraPreset(width=WIDTH, height=HEIGHT, encoder=colour) for c in cameras if c != DEPTH}
     if DEPTH in cameras:
         own[DEPTH] = CameraPreset(width=WIDTH, height=HEIGHT, depth=True, encoder=depth)
-    return RobotPreset(
-        name=name, fps=FPS, camera_encoder=colour, depth_encoder=depth, cameras=own, on_full=on_full
-    )
+    encoders = {"camera_encoder": colour, "depth_encoder": depth}
+    return RobotPreset(**{"name": name, "fps": FPS, "cameras": own, **encoders, **fields})
 
 
 def paced(name: str, root: str, seconds: float) -> dict[str, Any]:
@@ -99,7 +98,7 @@ def paced(name: str, root: str, seconds: float) -> dict[str, Any]:
     frames = {camera: frames_of(camera) for camera in cameras}
     spent: list[float] = []
     rows = round(seconds * FPS)
-    with Recorder(preset_of(name, cameras, "drop"), root) as recorder:
+    with Recorder(preset_of(name, cameras, on_full="drop"), root) as recorder:
         recorder.start_episode()
         cpu, began = time.process_time(), time.monotonic()
         for row in range(rows):
@@ -134,7 +133,8 @@ def record_one(name: str, root: Path, count: int) -> tuple[float, float]:
         seconds until the encoder has ended, and until the episode is in the dataset.
     """
     frames = frames_of("front")
-    with Recorder(preset_of(name, ("front",), "block"), root) as recorder:
+    # As little nice as the others that it is compared with.
+    with Recorder(preset_of(name, ("front",), encoder_niceness=0), root) as recorder:
         began = time.monotonic()
         recorder.start_episode()
         for row in range(count):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
-from ffenc.dataset.commit import COMMIT
+from ffenc.dataset.commit import COMMIT, RECORDINGS
 from ffenc.dataset.fitting import GrowingCamera
 from ffenc.dataset.staging import write_json
 from ffenc.errors import DestinationError, SourceError
@@ -21,7 +21,6 @@ from ffenc.frames.depth import Unit
 from ffenc.frames.publish import locked, sync_folder
 from ffenc.recording.rows import Features
 
-FOLDER = ".recording"
 _SETTINGS = "episode.json"
 
 # How a camera's frames reach the dataset: encoded as they come, as images that are encoded after the episode,
@@ -112,7 +111,7 @@ class UnfinishedEpisode:
             DestinationError: it cannot be made.
         """
         name = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6]
-        episode = cls(root / FOLDER / name, settings)
+        episode = cls(root / RECORDINGS / name, settings)
         try:
             episode.finished.mkdir(parents=True)
             for camera in settings.cameras:
@@ -186,7 +185,7 @@ class UnfinishedEpisode:
 
 def unfinished_episodes(root: Path) -> tuple[list[Path], list[Path]]:
     """Return the folders of episodes that wait for their last moves, and of those that were interrupted."""
-    folders = sorted(path for path in (root / FOLDER).glob("*-*-*") if path.is_dir())
+    folders = sorted(path for path in (root / RECORDINGS).glob("*-*-*") if path.is_dir())
     sure = [path for path in folders if (path / COMMIT).is_file()]
     return sure, [path for path in folders if path not in sure]
 
@@ -198,7 +197,7 @@ def recording_lock(root: Path) -> Iterator[None]:
     Raises:
         DestinationError: another run records into it, or the folder cannot be made.
     """
-    folder = root / FOLDER
+    folder = root / RECORDINGS
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ffenc.dataset.checksums import CHECKSUMS, broken_lines, read_checksums
+from ffenc.dataset.commit import RECORDINGS
 from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify.against import Source, compare_file, together
 from ffenc.dataset.verify.deep import FrameCount, compare_statistics, decode_images, decode_video
@@ -137,10 +138,19 @@ def _verify_file(path: Path, programs: _Programs, *, deep: bool, on_frames: Prog
 
 
 def _notes(root: Path) -> list[str]:
+    notes = []
     left = unfinished(root)
-    if left is None:
-        return []
-    return [f"{left[0]} is left of an interrupted re-encode ({left[1]} finished encodes); delete it if done"]
+    if left is not None:
+        notes.append(
+            f"{left[0]} is left of an interrupted re-encode ({left[1]} finished encodes); delete it if done"
+        )
+    kept = [path for path in (root / RECORDINGS).glob("*") if path.is_dir()]
+    if kept:
+        notes.append(
+            f"{root / RECORDINGS}: {len(kept)} episodes are being recorded, or were interrupted: "
+            f"`ffenc recover {root}` brings those back"
+        )
+    return notes
 
 
 def _look(
