@@ -42,17 +42,20 @@ class DepthScale:
     """
 
     def __init__(self, metres: float, unit: Unit) -> None:
-        # The device says it as float32: 0.001 comes as 0.0010000000474974513.
-        step = float(np.float32(metres).astype(str))
+        # The device says it as float32: 0.001 comes as 0.0010000000474974513. What is meant is exact, so that
+        # halves of a millimetre are rounded alike.
+        step = Fraction(str(np.float32(metres)))
+        millimetre = step * 1000
         raw = np.arange(_MAX_MM + 1, dtype=np.float64)
         table: npt.NDArray[Any]
         if unit == "m":
-            table = (raw * step).astype(np.float32)
+            table = (raw * step.numerator / step.denominator).astype(np.float32)
         else:
             # A surface nearer than half a millimetre is still a surface, not a hole.
-            table = np.rint(raw * (step * 1000)).clip(0, _MAX_MM).astype(np.uint16)
+            table = np.rint(raw * millimetre.numerator / millimetre.denominator)
+            table = table.clip(0, _MAX_MM).astype(np.uint16)
             table[1:] = np.maximum(table[1:], 1)
-        self._table = None if unit == "mm" and step == 0.001 else table
+        self._table = None if unit == "mm" and millimetre == 1 else table
 
     def of(self, raw: npt.NDArray[np.uint16]) -> npt.NDArray[Any]:
         """Return depth of the same shape, in an array of its own."""
