@@ -36,7 +36,7 @@ def compile_capture(
         "f": "v4l2",
         "fflags": "nobuffer",
         "framerate": str(fps),
-        "video_size": f"{width}x{height}",
+        "video_size": (width, height),
     }
     # Each frame leaves at once; else its end would wait in a buffer for the next.
     result: dict[str, Any] = {"flush_packets": 1}

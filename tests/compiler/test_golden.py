@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 
 from ffenc.codecs.table import CODECS
+from ffenc.compiler.capture import compile_capture
 from ffenc.compiler.command import (
     Excerpt,
     SampleTap,
@@ -103,6 +104,12 @@ CORNERS = {
     ),
     "decode_many_spans": lambda: compile_decode(
         "top.mp4", pix_fmt="gray12le", excerpt=Excerpt(tuple((i, i) for i in range(0, 60, 2)), frames=30)
+    ),
+    "capture_mjpeg": lambda: compile_capture(
+        "/dev/video0", width=640, height=480, fps=parse_fps(30), pixels="mjpeg"
+    ),
+    "capture_raw": lambda: compile_capture(
+        "/dev/v4l/by-id/usb-it's", width=1280, height=720, fps=parse_fps("30000/1001"), pixels="raw"
     ),
     "frame_list": lambda: compile_frame_list("top.mp4", seek=Fraction(1, 3), frames=1000),
 }
