@@ -28,6 +28,7 @@ from ffenc.compiler.images import compile_images
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import CameraPreset, RobotPreset, camera_key, camera_name, load_preset
+from ffenc.dataset.commit import RECORDINGS
 from ffenc.dataset.growing import GrowingDataset, finish_commit
 from ffenc.dataset.info_block import encoding_block
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
@@ -52,7 +53,6 @@ from ffenc.recording.finish import (
 )
 from ffenc.recording.rows import ACTION, STATE, Features, RowLog, checked_row, features_of_row, read_rows
 from ffenc.recording.unfinished import (
-    FOLDER,
     RecordedCamera,
     Settings,
     UnfinishedEpisode,
@@ -668,7 +668,7 @@ class Recorder:
         channels = self._channels or self._prepare()
         cameras = [channel.camera for channel in channels.values()]
         settings = Settings(self._task, self._fps, self.preset.robot_type, self._features, cameras)
-        episode = UnfinishedEpisode(self.root / FOLDER / "EPISODE", settings)
+        episode = UnfinishedEpisode(self.root / RECORDINGS / "EPISODE", settings)
         return {
             name: (channel.camera, self._command(channel, episode, None))
             for name, channel in channels.items()
