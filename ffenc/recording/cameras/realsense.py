@@ -276,8 +276,8 @@ class RealsenseDevice(_Realsense):
 class RealsenseFile(_Realsense):
     """A recording of a RealSense camera: every pair of frames once, in order, however slowly it is read.
 
-    The SDK's own playback pairs colour and depth of different moments, since a recording has no matcher,
-    and drops frames while nobody takes them. So the file plays only while a frame is waited for, and frames
+    The SDK's own pipeline gives, of some recordings, colour and depth of different moments, since a recording
+    has no matcher, and each frame twice. So the file plays only while a frame is waited for, and frames
     are paired here by their times. A frame without one of the same moment in the other stream is left out.
 
     Args:
