@@ -36,16 +36,22 @@ def command(root: str, discard: bool, as_json: bool, ffmpeg: str | None, ffprobe
     with steps() as on_step:
         found = recover(root, discard=discard, ffmpeg=ffmpeg, ffprobe=ffprobe, on_step=on_step)
     if as_json:
-        print_json({"completed": found.completed, "episodes": [_fields(one) for one in found.episodes]})
+        print_json(
+            {
+                "completed": found.completed,
+                "episodes": [_fields(one) for one in found.episodes],
+                "discarded": [str(path) for path in found.discarded],
+            }
+        )
     else:
         if found.completed:
             click.echo(f"{root}: {found.completed} saved episodes were put in their place")
         for one in found.episodes:
             click.echo(_line(one), err=one.error is not None)
-        if not found.episodes and not found.completed:
-            click.echo(
-                f"{root}: nothing to recover" if not discard else f"{root}: nothing is left to recover"
-            )
+        for path in found.discarded:
+            click.echo(f"{path}: deleted")
+        if not (found.completed or found.episodes or found.discarded):
+            click.echo(f"{root}: nothing to recover")
     sys.exit(1 if any(one.error is not None for one in found.episodes) else 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ffenc.compiler.command import raw_format
@@ -74,10 +74,12 @@ class Recovery:
     Attributes:
         completed: episodes that were saved but for their last moves.
         episodes: those that were interrupted, in the order they were recorded in.
+        discarded: folders of those that were deleted, because that was asked for.
     """
 
     completed: int
     episodes: list[Recovered]
+    discarded: list[Path] = field(default_factory=list)
 
 
 def recover(
@@ -108,17 +110,19 @@ def recover(
     with recording_lock(folder):
         completed = complete_commits(folder)
         episodes: list[Recovered] = []
+        discarded: list[Path] = []
         for path in unfinished_episodes(folder)[1]:
             if discard:
                 on_step(f"deleting {path}")
                 shutil.rmtree(path)
+                discarded.append(path)
                 continue
             on_step(f"reading {path}")
             try:
                 episodes.append(_Recovery(folder, path, toolchains(ffmpeg, ffprobe)).run())
             except FfencError as error:
                 episodes.append(Recovered(path, None, 0, 0, {}, error))
-    return Recovery(completed, episodes)
+    return Recovery(completed, episodes, discarded)
 
 
 class _Recovery:

@@ -15,7 +15,19 @@ from ffenc.config.preset import load_preset, preset_names
 from ffenc.version import VERSION
 from tests.conftest import FIXTURES, TOP, decode, everything_in, pixels, psnr, system_program
 
-COMMANDS = ["reencode", "merge", "encode", "decode", "compile", "info", "verify", "probe", "doctor"]
+COMMANDS = [
+    "record",
+    "recover",
+    "reencode",
+    "merge",
+    "encode",
+    "decode",
+    "compile",
+    "info",
+    "verify",
+    "probe",
+    "doctor",
+]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
