@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ffenc.cli.record_screen import Screen
     from ffenc.config.preset import RobotPreset
     from ffenc.recording.session import Event
+    from ffenc.recording.setup import OpenCameras
 
 Overrides = list[tuple[tuple[str, ...], Any]]
 
@@ -142,13 +143,14 @@ def command(
     where = _root(root, lerobot_root)
     given = [*overrides, *([(("fps",), fps)] if fps is not None else [])]
     chosen = choose_cameras(preset, given, sources=dict(sources), test=test)
-    if dry_run and all(camera.width and camera.height for camera in chosen.preset.cameras.values()):
-        _print_plan(chosen.preset, where, as_json, ffmpeg, ffprobe)
+    known = chosen.known() if dry_run else None
+    if known is not None:
+        _print_plan(known, where, as_json, ffmpeg, ffprobe)
         return
     with open_cameras(chosen, ffmpeg) as opened:
         robot = opened.preset
         if dry_run:
-            _print_plan(robot, where, as_json, ffmpeg, ffprobe, opened.jpeg)
+            _print_plan(opened, where, as_json, ffmpeg, ffprobe)
             return
         if opened.paced and robot.video and robot.encode == "live" and not no_check:
             _check(robot, as_json, ffmpeg, ffprobe)
@@ -198,7 +200,7 @@ def _check(robot: RobotPreset, as_json: bool, ffmpeg: str | None, ffprobe: str |
 
 
 def _record(
-    opened: Any,
+    opened: OpenCameras,
     root: str,
     *,
     as_json: bool,
@@ -217,7 +219,9 @@ def _record(
     )
 
     # What was dropped or repeated is told as an event.
-    logging.getLogger("ffenc.recording").setLevel(logging.ERROR)
+    logger = logging.getLogger("ffenc.recording")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     control = Control()
     told: list[Event] = []
     pressed = {"right": control.end_episode, "left": control.rerecord, "escape": control.stop}
@@ -244,6 +248,7 @@ def _record(
                 **session,
             )
     finally:
+        logger.setLevel(level)
         if told and isinstance(told[-1], SessionEnded) and not as_json:
             saved = [event for event in told if isinstance(event, EpisodeSaved)]
             for line in summary_lines(saved, told[-1]):
@@ -259,17 +264,13 @@ def _screen(as_json: bool, has_keys: bool) -> Screen:
 
 
 def _print_plan(
-    robot: RobotPreset,
-    root: str,
-    as_json: bool,
-    ffmpeg: str | None,
-    ffprobe: str | None,
-    jpeg: frozenset[str] = frozenset(),
+    opened: OpenCameras, root: str, as_json: bool, ffmpeg: str | None, ffprobe: str | None
 ) -> None:
     """Say how each camera would be recorded."""
     from ffenc.recording.recorder import Recorder  # noqa: PLC0415
 
-    plan = Recorder(robot, root, jpeg=jpeg, ffmpeg=ffmpeg, ffprobe=ffprobe).plan()
+    robot = opened.preset
+    plan = Recorder(robot, root, jpeg=opened.jpeg, ffmpeg=ffmpeg, ffprobe=ffprobe).plan()
     sources = {name: camera.source for name, camera in robot.cameras.items()}
     if as_json:
         print_json(
@@ -296,9 +297,9 @@ def _print_plan(
     click.echo(f"{root} (not written): {len(plan)} cameras of {robot.name} at {robot.fps} rows/s")
     for name, (camera, line) in plan.items():
         source = sources[name]
-        said = (
-            " ".join(str(value) for value in source.model_dump(exclude_unset=True).values()) if source else ""
-        )
+        fields = source.model_dump(mode="json", exclude_unset=True) if source is not None else {}
+        kind = fields.pop("type", "depth of another camera")
+        said = ", ".join([kind, *(f"{field} {value}" for field, value in fields.items())])
         stored = f"{camera.width}x{camera.height}, {camera.codec} {camera.pix_fmt}"
-        click.echo(f"  {name}: {said or 'depth of another camera'}, {stored}")
+        click.echo(f"  {name}: {said}, {stored}")
         click.echo(f"    {shlex.join(line) if line is not None else 'numbered TIFF files'}")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _REFRESH_SECONDS = 0.25
 _END_SECONDS = 10.0
+_SHOWN_EPISODES = 5  # the last that were saved
 
 KEYS = "→ end the episode   ← record it again   Esc stop   Ctrl-C leave"
 _RESET_KEYS = "→ go on   ← record the last episode again   Esc stop"
@@ -109,6 +110,7 @@ class LiveScreen(Screen):
         self._phase = ""
         self._hint = KEYS
         self._status: Status | None = None
+        self._saved: list[EpisodeSaved] = []
 
     def _run(self) -> None:
         from rich.console import Console  # noqa: PLC0415 - only where it is shown
@@ -129,8 +131,8 @@ class LiveScreen(Screen):
         ):
             while (event := self._events.get()) is not None:
                 self._note(event)
-                if isinstance(event, (EpisodeSaved, EpisodeDiscarded)):
-                    live.console.print(_line(event))
+                if isinstance(event, EpisodeDiscarded):
+                    live.console.print(_line(event))  # what was saved is said at the end, and until then here
 
     def _note(self, event: Event) -> None:
         if isinstance(event, SessionStarted):
@@ -147,6 +149,8 @@ class LiveScreen(Screen):
                 + (f", {event.dropped} dropped" if event.dropped else "")
                 + (f", {event.late} late" if event.late else "")
             )
+        elif isinstance(event, EpisodeSaved):
+            self._saved.append(event)
         elif isinstance(event, EpisodeEnded):
             if event.reset_seconds:
                 self._hint = _RESET_KEYS
@@ -162,6 +166,7 @@ class LiveScreen(Screen):
 
         if self._session is None:
             return Text("")
+        lines: list[RenderableType] = [Text(_line(one)) for one in self._saved[-_SHOWN_EPISODES:]]
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for column in ("camera", "size", "encoder", "waiting", "dropped", "repeated", "written"):
             right = column in ("waiting", "dropped", "repeated", "written")
@@ -179,7 +184,7 @@ class LiveScreen(Screen):
                 else ("", "", "", "")
             )
             table.add_row(name, f"{camera.width}x{camera.height}", camera.encoder or camera.codec, *figures)
-        lines: list[RenderableType] = [Text(self._phase), table]
+        lines += [Text(self._phase), table]
         if self._keys:
             lines.append(Text(self._hint, style="dim"))
         return Group(*lines)
@@ -232,7 +237,8 @@ def summary_lines(saved: list[EpisodeSaved], ended: SessionEnded) -> list[str]:
     lines = [_line(one) for one in saved]
     total = human_bytes(sum(sum(one.bytes.values()) for one in saved))
     how = ", interrupted" if ended.interrupted else ""
-    lines.append(f"{ended.root}: {ended.episodes} episodes, {ended.rows} rows, {total}{how}")
+    episodes = "1 episode" if ended.episodes == 1 else f"{ended.episodes} episodes"
+    lines.append(f"{ended.root}: {episodes}, {ended.rows} rows, {total}{how}")
     if saved:
         lines.append(f"look at it: ffenc info {ended.root}; ffenc verify {ended.root}")
     return lines

@@ -11,12 +11,14 @@ from typing import Any
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import CameraPreset, KeyPath, RobotPreset, camera_name, load_preset
+from ffenc.config.source import CameraSource
 from ffenc.errors import ConfigError
 from ffenc.recording.cameras import Camera, open_camera
 
 _RECORDINGS = (".db3", ".bag")
 _DEPTH = "+depth"
-_USUAL_SIZE = (640, 480)  # which every USB camera has
+# These give the size that is asked for; every USB camera has this one.
+_SIZED, _USUAL_SIZE = ("v4l2", "test"), (640, 480)
 _ACCEPTED = "test, /dev/video0 or its number, realsense, realsense:SERIAL, a .db3 or .bag recording, a folder"
 
 Overrides = Sequence[tuple[KeyPath, Any]]
@@ -33,6 +35,14 @@ class Chosen:
 
     preset: RobotPreset
     build: Callable[[Overrides], RobotPreset]
+
+    def known(self) -> OpenCameras | None:
+        """What opening the cameras would tell, where it is known without; None where it is not."""
+        cameras = self.preset.cameras
+        if not all(_is_sized(camera) and camera.width and camera.height for camera in cameras.values()):
+            return None
+        jpeg = {name for name, camera in cameras.items() if _is_jpeg(camera.source)}
+        return OpenCameras((), self.preset, frozenset(jpeg))
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,11 @@ def choose_cameras(
             "source: {type: v4l2, device: /dev/video0}, or take test pictures with --test"
         )
     robot = load_preset(preset, given)
+    for name, camera in robot.cameras.items():
+        if _is_sized(camera) and camera.width is None and camera.height is None:
+            width, height = _USUAL_SIZE
+            given += [(("cameras", name, "width"), width), (("cameras", name, "height"), height)]
+    robot = load_preset(preset, given)
     if not robot.cameras:
         raise ConfigError(f"{robot.name} has no cameras: add one with --camera front=/dev/video0")
     return Chosen(robot, lambda more: load_preset(preset, [*given, *more]))
@@ -149,8 +164,16 @@ def _depth_of(robot: RobotPreset, name: str) -> CameraPreset:
     return robot.cameras[f"{name}_depth"] if _gives_depth(preset.source) else preset
 
 
-def _gives_depth(source: Any) -> bool:
-    return source is not None and bool(source.use_depth)
+def _is_jpeg(source: CameraSource | None) -> bool:
+    return source is not None and source.type == "v4l2" and source.pixels == "mjpeg"
+
+
+def _is_sized(camera: CameraPreset) -> bool:
+    return camera.source is not None and camera.source.type in _SIZED
+
+
+def _gives_depth(source: CameraSource | None) -> bool:
+    return source is not None and source.use_depth
 
 
 @contextmanager
@@ -174,14 +197,11 @@ def open_cameras(chosen: Chosen, ffmpeg: str | None = None) -> Iterator[OpenCame
         for name, preset in robot.cameras.items():
             if preset.source is None:
                 continue  # another camera gives it
-            width, height = preset.width, preset.height
-            if preset.source.type == "v4l2" and width is None and height is None:
-                width, height = _USUAL_SIZE
             camera = open_camera(
                 name,
                 preset.source,
-                width=width,
-                height=height,
+                width=preset.width,
+                height=preset.height,
                 fps=fps,
                 depth=preset.depth,
                 depth_unit=_depth_of(robot, name).depth_unit,
