@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import re
 import select
@@ -40,14 +41,14 @@ def keys(actions: Mapping[str, Callable[[], None]]) -> Iterator[bool]:
         yield False
         return
     terminal = sys.stdin.fileno()
-    # A job in the background that changes the terminal is stopped by the system.
-    if os.tcgetpgrp(terminal) != os.getpgrp():
+    if _in_background(terminal):
         yield False
         return
     before = termios.tcgetattr(terminal)
 
     def restore() -> None:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # the terminal has been closed
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
     waking, wake = os.pipe()
     thread = threading.Thread(target=_read, args=(terminal, waking, actions), name="ffenc-keys", daemon=True)
@@ -63,6 +64,14 @@ def keys(actions: Mapping[str, Callable[[], None]]) -> Iterator[bool]:
         os.close(waking)
         restore()
         atexit.unregister(restore)
+
+
+def _in_background(terminal: int) -> bool:
+    """Whether the system would stop this program if it changed the terminal."""
+    try:
+        return os.tcgetpgrp(terminal) != os.getpgrp()
+    except OSError:  # it is not the terminal that this program's jobs are controlled from
+        return False
 
 
 def _read(terminal: int, waking: int, actions: Mapping[str, Callable[[], None]]) -> None:

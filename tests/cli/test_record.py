@@ -23,6 +23,8 @@ from ffenc.recording.cameras import read_number
 from tests.cli.test_cli import CommandLine
 from tests.conftest import FIXTURES, decode, find_toolchain
 from tests.recording.recording import assert_sound, encoders_of, episodes, wait_for
+from tests.recording.test_cameras import _STAND_IN as STAND_IN
+from tests.recording.test_cameras import numbered_images
 
 pytestmark = pytest.mark.usefixtures("no_ffmpeg_left")
 
@@ -150,6 +152,32 @@ def test_a_camera_without_a_source_and_a_root_that_is_missing_are_refused(ffenc,
     assert "ROOT" in ffenc.refused("record", robot, "--test", status=2)
     assert "is not NAME=SOURCE" in ffenc.refused("record", robot, "d", "--camera", "test", status=2)
     assert not (tmp_path / "d").exists()
+
+
+def test_a_live_camera_is_recorded_at_its_own_pace(ffenc, tmp_path):
+    numbered_images(tmp_path / "images", ".jpg", count=90)
+    images = sorted((tmp_path / "images").iterdir())
+    (tmp_path / "stream").write_bytes(b"".join(path.read_bytes() for path in images))
+    device, program = tmp_path / "video0", tmp_path / "ffmpeg"
+    device.touch()
+    swap = ["-re", "-f", "mjpeg", "-framerate", "30", "-i", str(tmp_path / "stream")]
+    real = find_toolchain("system").ffmpeg
+    program.write_text(STAND_IN.format(python=sys.executable, real=real, swap=swap, said=""))
+    program.chmod(0o755)
+    robot = tmp_path / "robot.yaml"
+    robot.write_text(
+        "camera_encoder: {vcodec: h264, preset: ultrafast}\n"
+        f"cameras: {{front: {{width: 64, height: 48, source: {{type: v4l2, device: {device}}}}}}}\n"
+    )
+    root = tmp_path / "d"
+    words = ["--seconds", "0.5", "--no-check", "--json", "--ffmpeg", program]
+    events = [json.loads(line) for line in ffenc.done("record", robot, root, *words).out.splitlines()]
+    repeated = [event["row"] for event in events if event["event"] == "frame_repeated"]
+    shown = numbers(root, 0)
+    assert len(shown) == 15
+    assert shown == sorted(shown)
+    assert [i for i in range(1, 15) if shown[i] == shown[i - 1]] == repeated
+    assert_sound(root)
 
 
 # ---- keys and signals --------------------------------------------------------------------------------------
