@@ -192,7 +192,7 @@ def open_cameras(chosen: Chosen, ffmpeg: str | None = None) -> Iterator[OpenCame
     fps = parse_fps(robot.fps)
     with ExitStack() as resources:
         cameras: list[Camera] = []
-        sizes: list[tuple[KeyPath, Any]] = []
+        settled: list[tuple[KeyPath, Any]] = []
         jpeg = set()
         for name, preset in robot.cameras.items():
             if preset.source is None:
@@ -220,10 +220,13 @@ def open_cameras(chosen: Chosen, ffmpeg: str | None = None) -> Iterator[OpenCame
                             f"camera {stream.name}: its frames are {stream.width}x{stream.height}, and its "
                             f"{what} is {said}: say {what}: {found}, or nothing"
                         )
-                sizes += [
+                settled += [
                     (("cameras", stream.name, "width"), stream.width),
                     (("cameras", stream.name, "height"), stream.height),
                 ]
                 jpeg |= {stream.name} if stream.format == "jpeg" else set()
             cameras.append(camera)
-        yield OpenCameras(cameras, chosen.build(sizes), frozenset(jpeg))
+        if any(camera.live for camera in cameras) and "on_full" not in robot.model_fields_set:
+            # The robot goes on whether somebody waits or not, and a row left out is a jump in what it did.
+            settled.append((("on_full",), "repeat"))
+        yield OpenCameras(cameras, chosen.build(settled), frozenset(jpeg))

@@ -177,6 +177,7 @@ def test_a_live_camera_is_recorded_at_its_own_pace(ffenc, tmp_path):
     assert len(shown) == 15
     assert shown == sorted(shown)
     assert [i for i in range(1, 15) if shown[i] == shown[i - 1]] == repeated
+    assert json.loads((root / "meta/recording/episode_000000.json").read_text())["on_full"] == "repeat"
     assert_sound(root)
 
 
