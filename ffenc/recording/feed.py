@@ -94,6 +94,10 @@ class FrameRing:
         self.slots = np.empty((waiting + kept, *shape), dtype)
         self.slots.fill(0)  # the system gives memory when it is first touched, which takes a while
         self.lengths = [0] * len(self.slots)
+        self.reset()
+
+    def reset(self) -> None:
+        """All of it is free: an episode begins, whatever has ended the one before."""
         self.free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(len(self.slots)):
             self.free.put(slot)

@@ -60,6 +60,7 @@ from ffenc.recording.unfinished import (
     recording_lock,
     unfinished_episodes,
 )
+from ffenc.recording.uninterrupted import Uninterrupted
 
 _log = logging.getLogger("ffenc.recording")
 
@@ -410,6 +411,7 @@ class Recorder:
                 cpus=self.preset.encoder_cpus,
                 pipe_bytes=channel.ring.pipe_bytes,
             )
+        channel.ring.reset()
         feed = Feed(
             channel.name,
             channel.ring,
@@ -515,30 +517,36 @@ class Recorder:
         if take.episode.settings.features is None:
             take.episode.write_settings(replace(take.episode.settings, features=self._features))
         checked = checked_row(values, self._features)
-        tracks = take.tracks.values()
         try:
-            for track in tracks:
-                track.feed.check()
-            if take.full:
-                self._drop(take)
-                return None
-            repeated = [name for name, track in take.tracks.items() if track.feed.repeated]
-            stamps = {name: track.timestamp for name, track in take.tracks.items()}
-            take.log.row(checked, stamps, repeated)
+            with Uninterrupted():
+                return self._add(take, checked)
         except FfencError as error:
             take.error = error
             raise
         except OSError as error:
             take.error = DestinationError(f"{take.log.path}: cannot be written: {error.strerror}")
             raise take.error from None
-        for name in repeated:
-            take.tracks[name].repeated += 1
-            _log.warning("episode %d, row %d: %s shows the frame before again", self._index, take.rows, name)
+
+    def _add(self, take: _Take, values: Mapping[str, Any]) -> int | None:
+        """Write the row, and pass its frames on."""
+        tracks = take.tracks.values()
+        for track in tracks:
+            track.feed.check()
+        if take.full:
+            self._drop(take)
+            return None
+        repeated = [name for name, track in take.tracks.items() if track.feed.repeated]
+        stamps = {name: track.timestamp for name, track in take.tracks.items()}
+        take.log.row(values, stamps, repeated)
         for track in tracks:
             track.feed.commit()
             track.timestamp = None
         take.rows += 1
         take.frames += 1
+        for name in repeated:
+            take.tracks[name].repeated += 1
+            row = take.rows - 1
+            _log.warning("episode %d, row %d: %s shows the frame before again", self._index, row, name)
         return take.rows - 1
 
     def _drop(self, take: _Take) -> None:

@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,7 @@ def test_an_encoder_that_hangs_is_given_up(on_full: str, tmp_path: Path) -> None
 
 RECORD = """
 import sys
+import threading
 from pathlib import Path
 from ffenc.recording.recorder import Recorder
 from tests.recording.recording import record, robot, wait_for
@@ -318,6 +320,7 @@ def test_jpeg_images_are_passed_on_as_they_are(tmp_path: Path) -> None:
 
 FILL = """
 import sys
+import threading
 from pathlib import Path
 import numpy as np
 from ffenc.recording.recorder import Recorder
@@ -415,6 +418,25 @@ def test_misuse_is_told_and_harms_nothing(tmp_path: Path) -> None:
     assert table["next.done"].to_pylist() == [False, True]
     assert shown(root, 0) == [0, 0]
     assert notes(root, 0)["repeated"] == {"top": [1], "deep": [1]}
+
+
+def test_ctrl_c_at_any_moment_comes_between_rows(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    with Recorder(robot(cameras=("top", "left")), root) as recorder:
+        for attempt in range(4):
+            recorder.start_episode()
+            record(recorder, range(2))
+            timer = threading.Timer(0.003 * attempt, os.kill, (os.getpid(), signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                timer.start()
+                for _ in range(400):
+                    record(recorder, range(2, 52))
+            timer.join()
+            recorder.save_episode()
+    assert_sound(root)
+    for episode in range(4):
+        expected = states(root, episode)
+        assert shown(root, episode) == shown(root, episode, "left") == expected
 
 
 def test_a_recorder_that_saves_nothing_leaves_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,36 @@
+"""Let no Ctrl-C come between a row of the table and its frames."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Uninterrupted:
+    """A block that signals with a handler in Python wait for; only in the main thread, where they arrive."""
+
+    def __enter__(self) -> None:
+        self._handlers: dict[int, Any] = {}
+        self._come: list[tuple[int, FrameType | None]] = []
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self._handlers[number] = handler
+                signal.signal(number, self._note)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        for number, frame in self._come:
+            self._handlers[number](number, frame)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._come.append((number, frame))
