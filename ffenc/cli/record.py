@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -232,6 +235,7 @@ def _record(
             ) as recorder,
             keys(pressed) as has_keys,
             _screen(as_json, has_keys) as screen,
+            _warnings_on(screen),
         ):
 
             def on_event(event: Event) -> None:
@@ -253,6 +257,17 @@ def _record(
             saved = [event for event in told if isinstance(event, EpisodeSaved)]
             for line in summary_lines(saved, told[-1]):
                 click.echo(line)
+
+
+@contextmanager
+def _warnings_on(screen: Screen) -> Iterator[None]:
+    """A screen that is drawn anew would wipe them away."""
+    before = warnings.showwarning
+    warnings.showwarning = lambda message, *_, **__: screen.say(f"ffenc: warning: {message}")
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _screen(as_json: bool, has_keys: bool) -> Screen:

@@ -48,7 +48,7 @@ class Screen:
     status_seconds = 1.0
 
     def __init__(self) -> None:
-        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ffenc-screen", daemon=True)
 
     def __enter__(self) -> Self:
@@ -65,11 +65,18 @@ class Screen:
         """Take note of an event, at once."""
         self._events.put(event)
 
+    def say(self, text: str) -> None:
+        """Take note of a line for people, at once."""
+        self._events.put(text)
+
     def _run(self) -> None:
         # Who reads the output may go away; the recording goes on.
         with contextlib.suppress(OSError, ValueError):
             while (event := self._events.get()) is not None:
-                self._show(event)
+                if isinstance(event, str):
+                    click.echo(event, err=True)
+                else:
+                    self._show(event)
 
     def _show(self, event: Event) -> None:
         raise NotImplementedError
@@ -130,6 +137,9 @@ class LiveScreen(Screen):
             ) as live,
         ):
             while (event := self._events.get()) is not None:
+                if isinstance(event, str):
+                    live.console.print(event, soft_wrap=True)
+                    continue
                 self._note(event)
                 if isinstance(event, EpisodeDiscarded):
                     live.console.print(_line(event))  # what was saved is said at the end, and until then here
