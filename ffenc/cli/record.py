@@ -6,7 +6,7 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from ffenc.cli.verdict import print_verdict, steps
 if TYPE_CHECKING:
     from ffenc.cli.record_screen import Screen
     from ffenc.config.preset import RobotPreset
+    from ffenc.recording.cameras import Camera
+    from ffenc.recording.recorder import Recorder
     from ffenc.recording.session import Event
     from ffenc.recording.setup import OpenCameras
 
@@ -141,7 +143,8 @@ def command(
       ffenc record so101 my_dataset --camera head=realsense+depth --camera_encoder.vcodec=h264
       ffenc record so101 my_dataset --test --dry-run
     """
-    from ffenc.recording.setup import choose_cameras, open_cameras  # noqa: PLC0415 - keeps --help quick
+    from ffenc.recording.recorder import Recorder  # noqa: PLC0415 - keeps --help quick
+    from ffenc.recording.setup import choose_cameras, open_cameras  # noqa: PLC0415
 
     where = _root(root, lerobot_root)
     given = [*overrides, *([(("fps",), fps)] if fps is not None else [])]
@@ -155,20 +158,19 @@ def command(
         if dry_run:
             _print_plan(opened, where, as_json, ffmpeg, ffprobe)
             return
-        if opened.paced and robot.video and robot.encode == "live" and not no_check:
-            _check(robot, as_json, ffmpeg, ffprobe)
-        _record(
-            opened,
-            where,
-            as_json=as_json,
-            task=task,
-            ffmpeg=ffmpeg,
-            ffprobe=ffprobe,
-            episodes=episodes,
-            seconds=seconds,
-            reset_seconds=reset_seconds,
-            keep_on_interrupt=on_interrupt == "keep",
-        )
+        recording = Recorder(robot, where, task=task, jpeg=opened.jpeg, ffmpeg=ffmpeg, ffprobe=ffprobe)
+        with recording as recorder:
+            if opened.paced and robot.video and robot.encode == "live" and not no_check:
+                _check(robot, ffmpeg, ffprobe)
+            _record(
+                recorder,
+                opened.cameras,
+                as_json=as_json,
+                episodes=episodes,
+                seconds=seconds,
+                reset_seconds=reset_seconds,
+                keep_on_interrupt=on_interrupt == "keep",
+            )
 
 
 def _root(root: str | None, lerobot_root: str | None) -> str:
@@ -180,7 +182,7 @@ def _root(root: str | None, lerobot_root: str | None) -> str:
     return found
 
 
-def _check(robot: RobotPreset, as_json: bool, ffmpeg: str | None, ffprobe: str | None) -> None:
+def _check(robot: RobotPreset, ffmpeg: str | None, ffprobe: str | None) -> None:
     """Leave with 1 and the flags that help where this machine does not keep up."""
     from ffenc.ffmpeg.toolchain import toolchains  # noqa: PLC0415
     from ffenc.recording.keep_up import check_preset  # noqa: PLC0415
@@ -202,18 +204,9 @@ def _check(robot: RobotPreset, as_json: bool, ffmpeg: str | None, ffprobe: str |
     sys.exit(1)
 
 
-def _record(
-    opened: OpenCameras,
-    root: str,
-    *,
-    as_json: bool,
-    task: str,
-    ffmpeg: str | None,
-    ffprobe: str | None,
-    **session: Any,
-) -> None:
+def _record(recorder: Recorder, cameras: Sequence[Camera], *, as_json: bool, **session: Any) -> None:
+    """Run the session, with keys and a screen, and say what was recorded however it ends."""
     from ffenc.cli.record_screen import summary_lines  # noqa: PLC0415
-    from ffenc.recording.recorder import Recorder  # noqa: PLC0415
     from ffenc.recording.session import (  # noqa: PLC0415
         Control,
         EpisodeSaved,
@@ -230,9 +223,6 @@ def _record(
     pressed = {"right": control.end_episode, "left": control.rerecord, "escape": control.stop}
     try:
         with (
-            Recorder(
-                opened.preset, root, task=task, jpeg=opened.jpeg, ffmpeg=ffmpeg, ffprobe=ffprobe
-            ) as recorder,
             keys(pressed) as has_keys,
             _screen(as_json, has_keys) as screen,
             _warnings_on(screen),
@@ -245,7 +235,7 @@ def _record(
 
             record_episodes(
                 recorder,
-                opened.cameras,
+                cameras,
                 control=control,
                 on_event=on_event,
                 status_seconds=screen.status_seconds,

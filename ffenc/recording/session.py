@@ -6,6 +6,7 @@ import queue
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ from ffenc.recording.recorder import CameraStatus, Recorder, SavedEpisode
 _READ_SECONDS = 5.0  # for the next frame of a file
 _FIRST_SECONDS = 10.0  # for the first frame of a device
 _STATUS_SECONDS = 1.0
+_RATE_SECONDS = 0.95
 _MOST_WAITING = 64  # frames, in a device and the pipe behind it
 _STEP_SECONDS = 0.1  # the longest wait in one piece: a signal only sets a mark
 
@@ -107,7 +109,7 @@ class Status(Event):
         rows: of the episode so far.
         dropped: rows that were left out.
         late: moments of the frame rate that have passed without a row.
-        fps: rows a second since the last time.
+        fps: rows a second, over the last second.
         seconds_left: until the episode's end.
         cameras: by name.
     """
@@ -639,15 +641,24 @@ class _Clock:
 
 
 class _Rate:
-    """Rows a second, from one time to the next."""
+    """Rows a second, over the last second or so.
+
+    Args:
+        when: the first row's time.
+    """
 
     def __init__(self, when: float) -> None:
-        self.when, self._rows = when, 0
+        self.when = when  # of the last time it was asked for
+        self._past = deque([(when, 0)])
 
     def rate(self, now: float, rows: int) -> float:
-        rate = (rows - self._rows) / (now - self.when)
-        self.when, self._rows = now, rows
-        return rate
+        """Note how many rows there are now, and return the rate."""
+        self.when = now
+        self._past.append((now, rows))
+        while len(self._past) > 2 and now - self._past[1][0] >= _RATE_SECONDS:
+            self._past.popleft()
+        then, before = self._past[0]
+        return (rows - before) / max(now - then, 1e-9)
 
 
 def _empty(newest: Newest, seconds: float) -> None:
