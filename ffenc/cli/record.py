@@ -290,8 +290,9 @@ def _print_plan(
                         "width": camera.width,
                         "height": camera.height,
                         "depth": camera.depth,
-                        "codec": camera.codec,
-                        "pix_fmt": camera.pix_fmt,
+                        "encode": "never" if camera.way == "images" else camera.way,
+                        "codec": camera.codec if camera.way != "images" else None,
+                        "pix_fmt": camera.pix_fmt if camera.way != "images" else None,
                         "command": line,
                     }
                     for name, (camera, line) in plan.items()
@@ -305,6 +306,7 @@ def _print_plan(
         fields = source.model_dump(mode="json", exclude_unset=True) if source is not None else {}
         kind = fields.pop("type", "depth of another camera")
         said = ", ".join([kind, *(f"{field} {value}" for field, value in fields.items())])
-        stored = f"{camera.width}x{camera.height}, {camera.codec} {camera.pix_fmt}"
-        click.echo(f"  {name}: {said}, {stored}")
+        stored = "images" if camera.way == "images" else f"{camera.codec} {camera.pix_fmt}"
+        later = " after the episode" if camera.way == "after" else ""
+        click.echo(f"  {name}: {said}, {camera.width}x{camera.height}, {stored}{later}")
         click.echo(f"    {shlex.join(line) if line is not None else 'numbered TIFF files'}")
