@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -68,7 +68,8 @@ DEFAULT_TASK = "unspecified"
 FRAGMENT_SECONDS = 0.5  # what a power cut costs, beside what the encoder looks ahead
 _SYNC_SECONDS = 0.5
 _STALL_SECONDS = 60.0
-# Every n-th frame is counted for the statistics: of ten seconds as many as LeRobot picks.
+# Of so many frames all are counted for the statistics, of more every n-th: about what LeRobot picks.
+_ALL_COUNTED = 100
 _STATISTICS_STEP = 3
 
 StoredFormat = Literal["rgb24", "jpeg"]
@@ -394,9 +395,11 @@ class Recorder:
         camera, encoding = channel.camera, channel.encoding
         live = camera.way == "live"
         samples = DepthSamples(encoding.config, camera.unit) if camera.depth and live else None
-        statistics = None if camera.way == "after" else statistics_of(camera, step=_STATISTICS_STEP)
+        jpeg = channel.frames == "jpeg"
+        step = _STATISTICS_STEP if jpeg else 1
+        statistics = None if camera.way == "after" else statistics_of(camera, step=step)
         # Frames that are arrays are counted here, which is cheaper; JPEG images where they are decoded.
-        histogram = statistics if channel.frames == "jpeg" and isinstance(statistics, RgbHistogram) else None
+        histogram = statistics if jpeg and isinstance(statistics, RgbHistogram) else None
         command = self._command(channel, episode, histogram.tap if histogram is not None else None)
         sink: Sink
         if command is None:
@@ -417,7 +420,7 @@ class Recorder:
             channel.ring,
             sink,
             on_full=self.preset.on_full,
-            observe=statistics.add if statistics is not None and histogram is None else None,
+            observe=_counting(statistics) if statistics is not None and histogram is None else None,
             convert=(lambda depth: samples.of(depth).data) if samples is not None else None,
             wait_seconds=self._stall_seconds * 1.5,
         )
@@ -747,6 +750,18 @@ class Recorder:
 def complete_commits(root: Path) -> int:
     """Do the last moves of episodes that were saved when the program ended; returns how many there were."""
     return sum(finish_commit(folder, root) for folder in unfinished_episodes(root)[0])
+
+
+def _counting(statistics: RgbHistogram | DepthStatistics) -> Callable[[npt.NDArray[Any]], None]:
+    """What adds frames to statistics: all of a short episode, some of a long one."""
+    numbers = count()
+
+    def add(frame: npt.NDArray[Any]) -> None:
+        number = next(numbers)
+        if number < _ALL_COUNTED or number % _STATISTICS_STEP == 0:
+            statistics.add(frame)
+
+    return add
 
 
 def _check_preset(preset: RobotPreset, jpeg: set[str]) -> None:

@@ -31,6 +31,7 @@ from ffenc import (
 )
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.depth import dequantize_depth
+from ffenc.recording.cameras.test_pattern import TestPattern
 from ffenc.recording.recorder import Recorder
 from ffenc.recording.recover import recover
 from tests.recording.recording import (
@@ -222,6 +223,7 @@ RECORD = """
 import sys
 import threading
 from pathlib import Path
+from ffenc.recording.cameras.test_pattern import TestPattern
 from ffenc.recording.recorder import Recorder
 from tests.recording.recording import record, robot, wait_for
 way = sys.argv[2]
@@ -297,6 +299,21 @@ def test_frames_go_to_disk_first_or_stay_images(fields: dict[str, object], unit:
         np.testing.assert_array_equal(frames[5], dequantize_depth(codes, output_unit=unit, invalid="keep"))
 
 
+def test_statistics_of_a_short_episode_are_of_all_its_frames(tmp_path: Path) -> None:
+    """The holes of the test pattern are about one pixel of a hundred, which is a quantile of its own."""
+    camera = TestPattern("deep", width=WIDTH, height=HEIGHT, depth=True)
+    camera.open()
+    with Recorder(robot(cameras=(), depth="mm"), tmp_path / "data") as recorder:
+        recorder.start_episode()
+        for _ in range(15):
+            frames = camera.read(1.0)
+            assert frames is not None
+            recorder.write("deep", frames["deep"].data)
+            recorder.add_row()
+        recorder.save_episode()
+    assert_sound(tmp_path / "data")
+
+
 def test_jpeg_images_are_passed_on_as_they_are(tmp_path: Path) -> None:
     import io
 
@@ -323,6 +340,7 @@ import sys
 import threading
 from pathlib import Path
 import numpy as np
+from ffenc.recording.cameras.test_pattern import TestPattern
 from ffenc.recording.recorder import Recorder
 from tests.recording.recording import HEIGHT, WIDTH, record, robot
 noise = np.random.default_rng(0)
