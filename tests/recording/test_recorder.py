@@ -36,6 +36,8 @@ from ffenc.recording.recorder import Recorder
 from ffenc.recording.recover import recover
 from tests.recording.recording import (
     COLOUR,
+    HEIGHT,
+    WIDTH,
     assert_sound,
     depth_map,
     encoders_of,
