@@ -13,17 +13,18 @@ _HEADER = 8  # bytes: size and type of a box
 _TOP = (b"ftyp", b"moov", b"moof", b"mdat", b"mfra", b"free")  # what FFmpeg writes
 
 
-def whole_bytes(path: Path) -> int:
+def whole_bytes(path: Path, most: int | None = None) -> int:
     """Return up to where a file in fragments can be read: the end of the last fragment that is whole.
 
     Args:
         path: an MP4 file that :func:`~ffenc.compiler.command.compile_command` was writing with
             ``fragment_seconds``.
+        most: look at no more bytes than so many; None: all.
 
     Returns:
         A number of bytes; 0 where not even the first fragment is whole.
     """
-    size = path.stat().st_size
+    size = path.stat().st_size if most is None else most
     end = place = 0
     header = False
     with path.open("rb") as file:
@@ -47,6 +48,20 @@ def drop_torn_end(path: Path) -> int:
     end = whole_bytes(path)
     if end < path.stat().st_size:
         os.truncate(path, end)
+    return end
+
+
+def drop_last_fragment(path: Path) -> int:
+    """Cut a file that ends with a whole fragment before it.
+
+    Returns:
+        how many bytes the file has now; with 0 there is no frame in it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    end = whole_bytes(path, path.stat().st_size - 1)
+    os.truncate(path, end)
     return end
 
 

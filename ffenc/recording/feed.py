@@ -160,8 +160,8 @@ class Feed:
 
     @property
     def queued(self) -> int:
-        """How many frames wait."""
-        return max(0, self.committed - self.fed)
+        """How many frames wait; none for a sink that has ended."""
+        return max(0, self.committed - self.fed) if self.error is None else 0
 
     def write(self, frame: npt.NDArray[Any] | bytes | None) -> bool:
         """Copy a frame for the row to come.

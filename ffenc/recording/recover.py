@@ -11,10 +11,11 @@ from ffenc.compiler.command import raw_format
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.errors import FfencError, SourceError
-from ffenc.ffmpeg.fragments import drop_torn_end, whole_frames
+from ffenc.ffmpeg.fragments import drop_last_fragment, drop_torn_end, whole_frames
 from ffenc.ffmpeg.join import cut_file
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.check import check_decoding
 from ffenc.frames.decoded import decode_image
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.encode import first_frames
@@ -177,6 +178,13 @@ class _Recovery:
         if not source.exists() or not drop_torn_end(source):
             return 0  # it ended before its first fragment
         info = probe(source, times=True, ffprobe=self._toolchain.ffprobe)
+        # A power cut may leave zeros where data should be, which only decoding tells. FFmpeg cannot even copy
+        # what is before them in the same fragment.
+        damage = check_decoding(source, info, candidates=self._candidates)
+        while damage and info.frames > damage[0].first:
+            if not drop_last_fragment(source):
+                return 0
+            info = probe(source, times=True, ffprobe=self._toolchain.ffprobe)
         self._videos[camera.key] = source, info
         return whole_frames(info, episode.settings.fps)
 
