@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import shutil
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
@@ -51,6 +49,7 @@ from ffenc.recording.finish import (
     for_all,
     statistics_of,
 )
+from ffenc.recording.flush import Flusher
 from ffenc.recording.rows import ACTION, STATE, Features, RowLog, checked_row, features_of_row, read_rows
 from ffenc.recording.unfinished import (
     RecordedCamera,
@@ -66,7 +65,6 @@ _log = logging.getLogger("ffenc.recording")
 
 DEFAULT_TASK = "unspecified"
 FRAGMENT_SECONDS = 0.5  # what a power cut costs, beside what the encoder looks ahead
-_SYNC_SECONDS = 0.5
 _STALL_SECONDS = 60.0
 # Of so many frames all are counted for the statistics, of more every n-th: about what LeRobot picks.
 _ALL_COUNTED = 100
@@ -194,7 +192,7 @@ class _Take:
     log: RowLog
     tracks: dict[str, _Track]
     cancellation: Cancellation
-    sync: _Sync
+    flusher: Flusher
     rows: int = 0
     frames: int = 0  # rows that were asked for
     dropped: int = 0
@@ -257,9 +255,8 @@ class Recorder:
         self._task = task
         self._stall_seconds = stall_seconds
         self._fps = parse_fps(self.preset.fps)
-        self._features: Features | None = (
-            {name: dict(feature) for name, feature in features.items()} if features is not None else None
-        )
+        self._given = _copied(features)
+        self._features = self._given
         self._jpeg = {camera_name(name) for name in jpeg}
         self._programs = (ffmpeg, ffprobe)
         self._resources = contextlib.ExitStack()
@@ -286,11 +283,7 @@ class Recorder:
                 fps=self._fps,
                 robot_type=self.preset.robot_type,
                 cameras=[channel.camera.growing() for channel in self._channels.values()],
-                features=self._features,
-            )
-            known = self._dataset.features
-            self._features = (
-                {name: dict(feature) for name, feature in known.items()} if known else self._features
+                features=self._given,
             )
             self._resources = resources.pop_all()
         return self
@@ -374,22 +367,24 @@ class Recorder:
             if self._take.error is None:
                 raise ConfigError("an episode is being recorded: save it, or discard it")
             self._leave()
+        # Of a new dataset the first row says them, and of its next where the first episode was discarded.
+        self._features = _copied(self._dataset.features) or self._given
         cameras = [channel.camera for channel in self._channels.values()]
         settings = Settings(task or self._task, self._fps, self.preset.robot_type, self._features, cameras)
         episode = UnfinishedEpisode.create(self.root, settings)
         cancellation = Cancellation()
         tracks: dict[str, _Track] = {}
         try:
-            log = RowLog(episode.rows)
             for name, channel in self._channels.items():
                 tracks[name] = self._track(channel, episode, cancellation)
+            log = RowLog(episode.rows)
         except BaseException:
             cancellation.cancel()
             for track in tracks.values():
                 track.feed.close()
             shutil.rmtree(episode.path, ignore_errors=True)
             raise
-        self._take = _Take(episode, log, tracks, cancellation, _Sync(episode, log.path))
+        self._take = _Take(episode, log, tracks, cancellation, Flusher(episode))
 
     def _track(self, channel: _Channel, episode: UnfinishedEpisode, cancellation: Cancellation) -> _Track:
         camera, encoding = channel.camera, channel.encoding
@@ -649,7 +644,7 @@ class Recorder:
         shutil.rmtree(take.episode.path, ignore_errors=True)
 
     def status(self) -> RecorderStatus:
-        """Return what goes on, for a screen; cheap enough to be called several times a second."""
+        """Return what goes on, for a screen: cheap, but for one thread at a time."""
         take = self._take
         if take is None:
             return RecorderStatus(self._index, False, 0, 0, {})
@@ -697,7 +692,7 @@ class Recorder:
             with contextlib.suppress(OSError):
                 return episode.video(camera).stat().st_size
             return 0
-        for path in _images_from(episode, camera, track.images):
+        for path in episode.images_from(camera, track.images):
             track.image_bytes += path.stat().st_size
             track.images += 1
         return track.image_bytes
@@ -715,7 +710,7 @@ class Recorder:
         """
         for track in take.tracks.values():
             track.feed.close()
-        take.sync.stop()
+        take.flusher.stop()
         take.log.close()
         for track in take.tracks.values():
             if track.feed.error is not None:
@@ -750,6 +745,10 @@ class Recorder:
 def complete_commits(root: Path) -> int:
     """Do the last moves of episodes that were saved when the program ended; returns how many there were."""
     return sum(finish_commit(folder, root) for folder in unfinished_episodes(root)[0])
+
+
+def _copied(features: Mapping[str, Mapping[str, Any]] | None) -> Features | None:
+    return {name: dict(feature) for name, feature in features.items()} if features is not None else None
 
 
 def _counting(statistics: RgbHistogram | DepthStatistics) -> Callable[[npt.NDArray[Any]], None]:
@@ -789,14 +788,6 @@ def _trial_frames(width: int, height: int, frames: FrameFormat) -> list[bytes]:
     return images
 
 
-def _images_from(episode: UnfinishedEpisode, camera: RecordedCamera, number: int) -> Iterator[Path]:
-    """The images that are there, from a number on."""
-    folder, name = episode.images(camera), episode.image_name(camera)
-    while (path := folder / (name % number)).exists():
-        yield path
-        number += 1
-
-
 def _kind(frame: Any) -> str:
     if isinstance(frame, np.ndarray):
         return f"{frame.dtype} {frame.shape}"
@@ -818,43 +809,3 @@ class _Counter:
             self._report(sum(self._parts.values()))
 
         return count
-
-
-class _Sync:
-    """Has the system write an episode's files to the disk as they grow: what a power cut would take.
-
-    Args:
-        episode: whose files.
-        rows: the file of its rows.
-    """
-
-    def __init__(self, episode: UnfinishedEpisode, rows: Path) -> None:
-        self._episode = episode
-        self._files = [rows, *(episode.video(c) for c in episode.settings.cameras if c.way == "live")]
-        self._images = dict.fromkeys(range(len(episode.settings.cameras)), 0)
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ffenc-sync", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._ending.set()
-        self._thread.join(_STALL_SECONDS)  # a disk that does not answer is told by what is done next
-
-    def _run(self) -> None:
-        while not self._ending.wait(_SYNC_SECONDS):
-            for path in self._files:
-                _flush(path)
-            for number, camera in enumerate(self._episode.settings.cameras):
-                if camera.way != "live":
-                    for path in _images_from(self._episode, camera, self._images[number]):
-                        _flush(path)
-                        self._images[number] += 1
-
-
-def _flush(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(descriptor)
-        finally:
-            os.close(descriptor)

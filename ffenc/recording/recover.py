@@ -240,9 +240,8 @@ class _Recovery:
 
 def _whole_images(episode: UnfinishedEpisode, camera: RecordedCamera) -> ImageFiles:
     """A camera's images, up to the first that is missing or not whole."""
-    folder, name = episode.images(camera), episode.image_name(camera)
     paths: list[Path] = []
-    while (path := folder / (name % len(paths))).is_file():
+    for path in episode.images_from(camera, 0):
         try:
             decode_image(path.read_bytes(), str(path))
         except SourceError:

@@ -178,6 +178,13 @@ class UnfinishedEpisode:
         """The pattern of their names."""
         return "frame-%06d.tiff" if camera.unit == "m" else "frame-%06d.png"
 
+    def images_from(self, camera: RecordedCamera, number: int) -> Iterator[Path]:
+        """The images that are there, from a number on, up to the first that is not."""
+        folder, name = self.images(camera), self.image_name(camera)
+        while (path := folder / (name % number)).is_file():
+            yield path
+            number += 1
+
     def result(self, camera: RecordedCamera) -> Path:
         """The file that goes into the dataset."""
         return self.finished / f"{camera.key}.mp4"

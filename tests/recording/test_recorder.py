@@ -485,6 +485,20 @@ def test_ctrl_c_at_any_moment_comes_between_rows(tmp_path: Path) -> None:
         assert shown(root, episode) == shown(root, episode, "left") == expected
 
 
+def test_rows_of_a_discarded_first_episode_fix_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    with Recorder(robot(), root) as recorder:
+        recorder.start_episode()
+        recorder.write("top", picture(0))
+        recorder.add_row({"misspelt": 1.0})
+        recorder.discard_episode()
+        recorder.start_episode()
+        record(recorder, range(2))
+        recorder.save_episode()
+    assert_sound(root)
+    assert states(root, 0) == [0, 1]
+
+
 def test_a_recorder_that_saves_nothing_leaves_nothing(tmp_path: Path) -> None:
     root = tmp_path / "new" / "data"
     with Recorder(robot(), root) as recorder:
