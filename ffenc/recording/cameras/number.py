@@ -1,7 +1,8 @@
 """A number in a picture that survives lossy encoding: to prove that a recording holds every frame once.
 
 The lowest part of the picture is three rows of eight blocks, a bit each: 20 of the number, 4 of a checksum.
-A block that is white (or near, in depth) is 1.
+A block of upright stripes (in depth: one that is near) is 1, one of level stripes (far) is 0. Stripes,
+because some encoders leave a plain block as it was in the frame before (SVT-AV1 4.2 from preset 11 on).
 """
 
 from __future__ import annotations
@@ -28,20 +29,24 @@ def draw_number(frame: npt.NDArray[Any], number: int, one: Any = 255, zero: Any 
     """Draw a number as blocks.
 
     Args:
-        frame: ``(H, W, 3)`` or ``(H, W)``, 64x48 pixels or more; rows from :func:`code_top` on are written.
+        frame: ``(H, W, 3)`` or depth ``(H, W)``, 64x48 pixels or more; rows from :func:`code_top` on are
+            written.
         number: 0 or more; what is above 999,999 starts again with 0.
-        one, zero: a sample of a block, white and black by default.
+        one, zero: what stripes, or blocks of depth, are drawn with; white and black by default.
     """
     height, width = frame.shape[:2]
     bits = _bits(number % NUMBERS)
     tall, top = height // _PART, code_top(height)
     # Blocks of whole pixels; the last takes the columns that are left over.
     columns = np.minimum(np.arange(width) // (width // _COLUMNS), _COLUMNS - 1)
+    stripe = max(2, tall // 8)
+    upright = (np.arange(width) // stripe % 2).astype(bool)
+    level = (np.arange(tall) // stripe % 2).astype(bool)[:, None]
     for row in range(_ROWS):
-        line = np.where(bits[row, columns], one, zero).astype(frame.dtype)
+        filled = bits[row, columns]
         if frame.ndim == 3:
-            line = np.repeat(line[:, None], frame.shape[2], axis=1)
-        frame[top + row * tall : top + (row + 1) * tall] = line
+            filled = np.where(filled, upright, level)[..., None]
+        frame[top + row * tall : top + (row + 1) * tall] = np.where(filled, one, zero)
 
 
 def read_number(frame: npt.NDArray[Any]) -> int:
@@ -64,10 +69,11 @@ def read_number(frame: npt.NDArray[Any]) -> int:
             y, x = top + row * tall, column * wide
             # Only the middle: encoders blur the edges.
             block = frame[y + tall // 4 : y + tall - tall // 4, x + wide // 4 : x + wide - wide // 4]
-            value = float(np.median(block))
             if frame.ndim == 3:
-                bits[row, column] = value > 127
+                light = block.mean(axis=2)
+                bits[row, column] = _change(light, 1) > _change(light, 0)
             else:
+                value = float(np.median(block))
                 distance = value * 1000 if frame.dtype.kind == "f" else value
                 bits[row, column] = distance < (NEAR + FAR) / 2
     code = int(np.packbits(bits.reshape(-1)).view(">u1").astype(np.int64) @ [65536, 256, 1])
@@ -75,6 +81,11 @@ def read_number(frame: npt.NDArray[Any]) -> int:
     if number >= NUMBERS or _checksum(number) != code & 15:
         raise ValueError(f"there is no number in this {width}x{height} picture, or it is damaged")
     return number
+
+
+def _change(light: npt.NDArray[np.float64], axis: int) -> float:
+    """How much the samples change from one to the next."""
+    return float(np.abs(np.diff(light, axis=axis)).mean())
 
 
 def _bits(number: int) -> npt.NDArray[np.bool_]:
