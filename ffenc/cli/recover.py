@@ -57,7 +57,7 @@ def command(root: str, discard: bool, as_json: bool, ffmpeg: str | None, ffprobe
 
 def _line(one: Recovered) -> str:
     if one.error is not None:
-        return f"{one.folder}: cannot be brought back, and stays: {one.error}"
+        return f"{one.folder}: cannot be brought back, and stays (--discard deletes it): {one.error}"
     if one.index is None:
         frames = ", ".join(f"{name} {count}" for name, count in one.frames.items())
         return f"{one.folder}: nothing to bring back of {one.recorded} rows (whole frames: {frames}); deleted"

@@ -87,8 +87,7 @@ def finish_commit(folder: Path, root: Path) -> bool:
     path = folder / COMMIT
     if not path.is_file():
         return False
-    commit = read_json(path)
-    moves = _moves(commit, path)
+    commit, moves = _read(path)
     if any((folder / move.source).exists() for move in moves):
         _check_unchanged(commit, moves, folder, root)
     for move in moves:
@@ -117,13 +116,15 @@ def pending_commits(root: Path) -> list[Path]:
     return sorted(path.parent for path in (root / RECORDINGS).glob(f"*/{COMMIT}"))
 
 
-def _moves(commit: dict[str, Any], path: Path) -> list[Move]:
+def _read(path: Path) -> tuple[dict[str, Any], list[Move]]:
     try:
-        return [Move(str(m["from"]), str(m["to"]), bool(m["replaces"])) for m in commit["moves"]]
-    except (LookupError, TypeError):
-        raise SourceError(
-            f"{path}: is not a list of moves; delete it to have the episode written anew"
-        ) from None
+        commit = read_json(path)
+        moves = [Move(str(m["from"]), str(m["to"]), bool(m["replaces"])) for m in commit["moves"]]
+        if moves and moves[-1].target == _INFO:
+            return commit, moves
+    except (SourceError, LookupError, TypeError):
+        pass
+    raise SourceError(f"{path}: is not a list of moves; delete it to have the episode written anew")
 
 
 def _check_unchanged(commit: dict[str, Any], moves: Sequence[Move], folder: Path, root: Path) -> None:

@@ -60,7 +60,7 @@ def claimed(path: Path) -> Iterator[None]:
         raise DestinationError(f"{place}: cannot be created: {error.strerror}") from None
     with file:
         # The other run may have deleted the file since it was opened: then this lock is on nothing.
-        if not (locked(file) and _is_at(file, place)):
+        if not (locked(file) and is_at(file, place)):
             raise DestinationError(f"{path} is being written by another run of ffenc; wait for it")
         try:
             yield
@@ -68,7 +68,7 @@ def claimed(path: Path) -> Iterator[None]:
             place.unlink(missing_ok=True)
 
 
-def _is_at(file: IO[str], place: Path) -> bool:
+def is_at(file: IO[str], place: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), place.stat())
     except FileNotFoundError:

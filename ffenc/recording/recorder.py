@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import CameraPreset, RobotPreset, camera_key, camera_name, load_preset
 from ffenc.dataset.commit import RECORDINGS
+from ffenc.dataset.episode import check_features
 from ffenc.dataset.growing import GrowingDataset, finish_commit
 from ffenc.dataset.info_block import encoding_block
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
@@ -50,12 +50,22 @@ from ffenc.recording.finish import (
     statistics_of,
 )
 from ffenc.recording.flush import Flusher
-from ffenc.recording.rows import ACTION, STATE, Features, RowLog, checked_row, features_of_row, read_rows
+from ffenc.recording.rows import (
+    ACTION,
+    STATE,
+    Features,
+    RowLog,
+    checked_row,
+    features_of_row,
+    is_text,
+    read_rows,
+)
 from ffenc.recording.unfinished import (
     RecordedCamera,
     Settings,
     UnfinishedEpisode,
     Way,
+    delete_episode,
     recording_lock,
     unfinished_episodes,
 )
@@ -264,6 +274,7 @@ class Recorder:
         self._dataset: GrowingDataset | None = None
         self._take: _Take | None = None
         _check_preset(self.preset, self._jpeg)
+        _check_task(task)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as resources:
@@ -370,6 +381,7 @@ class Recorder:
         # Of a new dataset the first row says them, and of its next where the first episode was discarded.
         self._features = _copied(self._dataset.features) or self._given
         cameras = [channel.camera for channel in self._channels.values()]
+        _check_task(task)
         settings = Settings(task or self._task, self._fps, self.preset.robot_type, self._features, cameras)
         episode = UnfinishedEpisode.create(self.root, settings)
         cancellation = Cancellation()
@@ -382,7 +394,8 @@ class Recorder:
             cancellation.cancel()
             for track in tracks.values():
                 track.feed.close()
-            shutil.rmtree(episode.path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                delete_episode(episode.path)
             raise
         self._take = _Take(episode, log, tracks, cancellation, Flusher(episode))
 
@@ -510,12 +523,15 @@ class Recorder:
                 f"camera {without[0]} has no frame for row {take.rows}: write one, or None to repeat the one "
                 "before"
             )
-        if self._features is None:
-            self._features = features_of_row(values)
-        if take.episode.settings.features is None:
-            take.episode.write_settings(replace(take.episode.settings, features=self._features))
-        checked = checked_row(values, self._features)
+        features = self._features
+        if features is None:
+            features = features_of_row(values)
+            check_features(features, {channel.camera.key: channel for channel in self._channels.values()})
+        checked = checked_row(values, features)
         try:
+            if take.episode.settings.features is None:
+                take.episode.write_settings(replace(take.episode.settings, features=features))
+            self._features = features
             with Uninterrupted():
                 return self._add(take, checked)
         except FfencError as error:
@@ -641,7 +657,8 @@ class Recorder:
         take.cancellation.cancel()
         with contextlib.suppress(FfencError):
             self._end(take)
-        shutil.rmtree(take.episode.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            delete_episode(take.episode.path)
 
     def status(self) -> RecorderStatus:
         """Return what goes on, for a screen: cheap, but for one thread at a time."""
@@ -731,7 +748,8 @@ class Recorder:
 
     def _tell_kept(self, take: _Take, error: BaseException | None) -> None:
         if not take.rows:
-            shutil.rmtree(take.episode.path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                delete_episode(take.episode.path)
         elif take.episode.path.is_dir():
             why = f" ({error.cause})" if isinstance(error, FfencError) else ""
             warnings.warn(
@@ -772,6 +790,11 @@ def _check_preset(preset: RobotPreset, jpeg: set[str]) -> None:
     for name in sorted(jpeg):
         if name not in preset.cameras or preset.cameras[name].depth:
             raise ConfigError(f"jpeg: {name!r} is not a camera of colours of {preset.name}")
+
+
+def _check_task(task: str | None) -> None:
+    if task is not None and not (isinstance(task, str) and is_text(task)):
+        raise ConfigError(f"task {task!r} is not accepted; a text is expected")
 
 
 def _trial_frames(width: int, height: int, frames: FrameFormat) -> list[bytes]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,13 +32,17 @@ from ffenc.recording.finish import (
     verify_recovered,
 )
 from ffenc.recording.recorder import complete_commits
-from ffenc.recording.rows import read_rows
+from ffenc.recording.rows import Rows, read_rows
 from ffenc.recording.unfinished import (
     RecordedCamera,
     UnfinishedEpisode,
+    delete_episode,
     recording_lock,
     unfinished_episodes,
 )
+
+# What an encoder may hold back: of an episode that ends before, some camera has no frame on disk.
+_SHORT_FRAMES, _SHORT_SECONDS = 150, 5
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def recover(
         for path in unfinished_episodes(folder)[1]:
             if discard:
                 on_step(f"deleting {path}")
-                shutil.rmtree(path)
+                delete_episode(path)
                 discarded.append(path)
                 continue
             on_step(f"reading {path}")
@@ -123,6 +126,9 @@ def recover(
                 episodes.append(_Recovery(folder, path, toolchains(ffmpeg, ffprobe)).run())
             except FfencError as error:
                 episodes.append(Recovered(path, None, 0, 0, {}, error))
+            except Exception as error:  # damage of another kind: the other episodes come back all the same
+                told = SourceError(f"{path}: cannot be read: {type(error).__name__}: {error}")
+                episodes.append(Recovered(path, None, 0, 0, {}, told))
     return Recovery(completed, episodes, discarded)
 
 
@@ -140,12 +146,16 @@ class _Recovery:
     def run(self) -> Recovered:
         episode = self._episode
         cameras = episode.settings.cameras
-        rows = read_rows(episode.rows) if episode.rows.exists() else None
-        recorded = rows.count if rows is not None else 0
+        rows = read_rows(episode.rows, episode.settings.features) if episode.rows.exists() else Rows()
         frames = {camera.key: self._frames(camera) for camera in cameras}
-        count = self._common(min([recorded, *frames.values()]))
-        if rows is None or not count or episode.settings.features is None:
-            shutil.rmtree(episode.path)
+        # A row is written before its frames are passed on: those that are more belong to rows that are lost.
+        recorded = max([rows.count, *frames.values()])
+        count = self._common(min([rows.count, *frames.values()]))
+        if rows.count and episode.settings.features is None:
+            raise SourceError(f"{episode.path}: episode.json does not say what its rows hold; mend it")
+        if not count:
+            self._check_nothing(rows.count, frames)
+            delete_episode(episode.path)
             return Recovered(episode.path, None, 0, recorded, frames)
         settings = episode.settings
         dataset = GrowingDataset(
@@ -167,6 +177,24 @@ class _Recovery:
         assert settings.features is not None
         index = add_to_dataset(dataset, episode, rows.first(count), settings.features, results, notes)
         return Recovered(episode.path, index, count, recorded, frames)
+
+    def _check_nothing(self, rows: int, frames: Mapping[str, int]) -> None:
+        """Refuse to delete what is damaged, and not merely too short.
+
+        Raises:
+            SourceError: there is more than an interruption in the first seconds leaves behind.
+        """
+        most, least = max(frames, key=lambda key: frames[key]), min(frames, key=lambda key: frames[key])
+        if not rows and frames[most]:
+            raise SourceError(
+                f"{self._episode.rows}: its first row is missing or damaged, and {most} has {frames[most]} "
+                "frames; mend the file by hand"
+            )
+        if frames[most] > max(_SHORT_FRAMES, int(_SHORT_SECONDS * self._episode.settings.fps)):
+            raise SourceError(
+                f"{self._episode.path}: nothing of {least} can be read, and {most} has {frames[most]} "
+                "frames; take what you need of it"
+            )
 
     def _frames(self, camera: RecordedCamera) -> int:
         """How many of a camera's frames can be read, from the first on."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ffenc.errors import ConfigError
@@ -109,8 +110,13 @@ class RowLog:
             self._file = -1
 
 
-def read_rows(path: Path) -> Rows:
-    """Read the rows of a file, up to the first line that is not whole."""
+def read_rows(path: Path, features: Features | None = None) -> Rows:
+    """Read the rows of a file, up to the first line that is not whole, or no row.
+
+    Args:
+        path: the file.
+        features: what each row has to be; None: not looked at.
+    """
     rows = Rows()
     with path.open("rb") as file:
         for data in file:
@@ -119,16 +125,23 @@ def read_rows(path: Path) -> Rows:
                     break
                 line = json.loads(data)
                 if "dropped" in line:
-                    rows.dropped.append(dict(line["dropped"]))
+                    row, frame, cameras = (line["dropped"][name] for name in ("row", "frame", "cameras"))
+                    rows.dropped.append(
+                        {"row": int(row), "frame": int(frame), "cameras": [str(name) for name in cameras]}
+                    )
                     continue
                 values, stamps = dict(line["values"]), dict(line.get("timestamps", {}))
-            except (ValueError, TypeError, LookupError):
+                stamps = {name: float(one) if one is not None else None for name, one in stamps.items()}
+                repeated = [str(name) for name in line.get("repeated", ())]
+                if features is not None:
+                    values = checked_row(values, features)
+            except (ValueError, TypeError, LookupError, ConfigError):
                 break
             for name, value in values.items():
                 rows.values.setdefault(name, []).append(value)
             for name, stamp in stamps.items():
                 rows.timestamps.setdefault(name, [None] * rows.count).append(stamp)
-            for name in line.get("repeated", ()):
+            for name in repeated:
                 rows.repeated.setdefault(name, []).append(rows.count)
             rows.count += 1
             for own in rows.timestamps.values():
@@ -146,9 +159,11 @@ def features_of_row(row: Mapping[str, Any]) -> Features:
     """
     features: Features = {}
     for name, value in row.items():
+        if not isinstance(name, str) or not is_text(name):
+            raise ConfigError(f"a row cannot have a value named {name!r}: a text is expected")
         if name in _OWN or "/" in name or not name:
             raise ConfigError(f"a row cannot have a value named {name!r}: ffenc writes that column itself")
-        array = np.asarray(value)
+        array = _array(name, value)
         kind = _KINDS.get(array.dtype.kind)
         if kind is None or array.ndim > 1 or not array.size or (kind == "string" and array.ndim):
             raise ConfigError(
@@ -175,10 +190,12 @@ def checked_row(row: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]
     values: dict[str, Any] = {}
     for name, feature in features.items():
         dtype, size = str(feature["dtype"]), int(np.prod(feature["shape"]))
-        array = np.asarray(row[name])
+        array = _array(name, row[name])
         if dtype == "string":
             if array.dtype.kind != "U" or array.ndim:
                 raise ConfigError(f"{name}: {type(row[name]).__name__} is not accepted; a text is expected")
+            if not is_text(str(row[name])):
+                raise ConfigError(f"{name}: {row[name]!r} is not accepted; it cannot be written as UTF-8")
             values[name] = str(row[name])
             continue
         wanted = np.dtype(dtype)
@@ -186,6 +203,36 @@ def checked_row(row: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]
             raise ConfigError(f"{name}: {array.dtype} is not accepted; {dtype} is expected")
         if array.size != size:
             raise ConfigError(f"{name}: {array.size} numbers are not accepted; {size} are expected")
-        flat = array.astype(wanted).reshape(-1).tolist()
+        flat = _cast(name, array, wanted).reshape(-1).tolist()
         values[name] = flat[0] if list(feature["shape"]) == [1] else flat
     return values
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be written: Python's may hold halves of characters, as of names of files."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _array(name: str, value: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ConfigError(f"{name}: lists of different lengths are not accepted") from None
+
+
+def _cast(name: str, array: npt.NDArray[Any], wanted: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The same numbers in another type, none of them turned into another."""
+    with np.errstate(over="ignore"):
+        cast = array.astype(wanted)
+    if wanted.kind in "iu" and array.dtype.kind in "iu":
+        limits = np.iinfo(wanted)
+        beyond = int(array.min()) < limits.min or int(array.max()) > limits.max
+    else:
+        beyond = wanted.kind == "f" and bool((np.isfinite(array) & ~np.isfinite(cast)).any())
+    if beyond:
+        raise ConfigError(f"{name}: {array.tolist()} is beyond what {wanted} holds")
+    return cast

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +20,12 @@ from ffenc.dataset.fitting import GrowingCamera
 from ffenc.dataset.staging import write_json
 from ffenc.errors import DestinationError, SourceError
 from ffenc.frames.depth import Unit
-from ffenc.frames.publish import locked, sync_folder
+from ffenc.frames.publish import is_at, locked, sync_folder
 from ffenc.recording.rows import Features
 
 _SETTINGS = "episode.json"
+_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
+_DELETED = ".deleted"
 
 # How a camera's frames reach the dataset: encoded as they come, as images that are encoded after the episode,
 # or as images that stay images.
@@ -192,9 +196,36 @@ class UnfinishedEpisode:
 
 def unfinished_episodes(root: Path) -> tuple[list[Path], list[Path]]:
     """Return the folders of episodes that wait for their last moves, and of those that were interrupted."""
-    folders = sorted(path for path in (root / RECORDINGS).glob("*-*-*") if path.is_dir())
+    folders = sorted(
+        path
+        for path in (root / RECORDINGS).glob("*-*-*")
+        if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    )
     sure = [path for path in folders if (path / COMMIT).is_file()]
     return sure, [path for path in folders if path not in sure]
+
+
+def delete_episode(folder: Path) -> None:
+    """Delete an episode's folder: all of it is gone at once, whatever interrupts it.
+
+    Raises:
+        OSError: it cannot be renamed; nothing is deleted.
+    """
+    gone = folder.with_name(folder.name + _DELETED)
+    folder.replace(gone)
+    shutil.rmtree(gone, ignore_errors=True)  # the next run deletes what is left
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what is no episode any more, or not yet: an interruption has left it."""
+    for path in folder.glob(f"*-*-*{_DELETED}"):
+        if _NAME.fullmatch(path.name.removesuffix(_DELETED)):
+            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.iterdir():
+        if _NAME.fullmatch(path.name) and all(
+            one.is_dir() or one.name.startswith(".") for one in path.rglob("*")
+        ):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -212,9 +243,11 @@ def recording_lock(root: Path) -> Iterator[None]:
     except OSError as error:
         raise DestinationError(f"{folder}: cannot be created: {error.strerror}") from None
     with file:
-        if not locked(file):
+        # The other run may have deleted the file since it was opened: then this lock is on nothing.
+        if not (locked(file) and is_at(file, folder / "lock")):
             raise DestinationError(f"{root} is being recorded by another run of ffenc; wait for it")
         try:
+            _sweep(folder)
             yield
         finally:
             _tidy(folder, made)

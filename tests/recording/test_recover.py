@@ -1,0 +1,119 @@
+"""What damage and interruptions leave of an episode comes back, or stays, and is never lost in silence."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ffenc import ConfigError, FfencWarning
+from ffenc.recording.recorder import Recorder
+from ffenc.recording.recover import recover
+from tests.recording.recording import assert_sound, picture, record, robot, shown, states
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of one episode, and another of 40 rows that was not saved."""
+    root = tmp_path_factory.mktemp("interrupted") / "data"
+    with pytest.warns(FfencWarning, match="was not saved"), Recorder(robot(), root) as recorder:
+        recorder.start_episode()
+        record(recorder, range(3))
+        recorder.save_episode()
+        recorder.start_episode()
+        record(recorder, range(40))
+    return root
+
+
+@pytest.fixture
+def root(interrupted: Path, tmp_path: Path) -> Path:
+    """A copy of it, to harm."""
+    return shutil.copytree(interrupted, tmp_path / "data")
+
+
+def folder_of(root: Path) -> Path:
+    [folder] = (root / ".recording").glob("*-*-*")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\0\0\0\n",
+        b'{"values": {}}\n',
+        b'{"values": {"observation.state": [1], "action": 1}}\n',
+        b'{"values": {"observation.state": [1.0, 2.0], "action": 1.0}, "repeated": 5}\n',
+        b'{"dropped": {}}\n',
+    ],
+)
+def test_rows_end_at_a_line_that_is_none_and_what_is_behind_counts_as_lost(root: Path, line: bytes) -> None:
+    rows = folder_of(root) / "rows.jsonl"
+    lines = rows.read_bytes().splitlines(keepends=True)
+    rows.write_bytes(b"".join([*lines[:20], line, *lines[21:]]))
+    [back] = recover(root).episodes
+    assert (back.index, back.rows, back.recorded, back.lost) == (1, 20, 40, 20)
+    assert_sound(root)
+    assert shown(root, 1) == states(root, 1) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda folder: (folder / "rows.jsonl").unlink(),
+        lambda folder: (folder / "rows.jsonl").write_bytes(bytes(100)),
+        lambda folder: (folder / "episode.json").unlink(),
+        lambda folder: (folder / "episode.json").write_text('{"fps": "1/0", "cameras": []}'),
+    ],
+)
+def test_frames_whose_rows_cannot_be_read_stay(root: Path, harm: Callable[[Path], object]) -> None:
+    folder = folder_of(root)
+    harm(folder)
+    before = (folder / "observation.images.top.mp4").read_bytes()
+    [back] = recover(root).episodes
+    assert (back.index, back.folder) == (None, folder)
+    assert back.error is not None
+    assert (folder / "observation.images.top.mp4").read_bytes() == before
+    assert recover(root, discard=True).discarded == [folder]
+    assert_sound(root)
+
+
+def test_what_an_interruption_leaves_of_a_beginning_or_of_a_deletion_is_no_episode(root: Path) -> None:
+    folder = folder_of(root)
+    begun = folder.with_name("20260101-000000-abcdef")
+    (begun / "finished").mkdir(parents=True)
+    folder.rename(folder.with_name(f"{folder.name}.deleted"))
+    own = root / ".recording" / "my-own-notes"
+    own.mkdir()
+    found = recover(root)
+    assert (found.completed, found.episodes) == (0, [])
+    assert {path.name for path in (root / ".recording").iterdir()} == {"lock", own.name}
+
+
+def test_values_that_could_not_be_saved_are_refused_at_their_row(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    with pytest.raises(ConfigError, match="task"):
+        Recorder(robot(), root, task="\ud800")
+    with Recorder(robot(), root) as recorder:
+        recorder.start_episode()
+        recorder.write("top", picture(0))
+        for first, text in (
+            ({"note": "\ud800"}, "UTF-8"),
+            ({"\ud800": 1}, "a text"),
+            ({3: 1}, "a text"),
+            ({"observation.images.top": 1.0}, "cannot be called"),
+            ({"number": 2**63}, "beyond what int64 holds"),
+            ({"pair": [[1], [1, 2]]}, "different lengths"),
+        ):
+            with pytest.raises(ConfigError, match=text):
+                recorder.add_row(first)  # type: ignore[arg-type]
+        recorder.add_row({"number": np.uint8(1), "speed": 1.5})
+        recorder.write("top", picture(1))
+        with pytest.raises(ConfigError, match="beyond what float32 holds"):
+            recorder.add_row({"number": 2, "speed": 1e300})
+        recorder.add_row({"number": 2, "speed": 0.5})
+        recorder.save_episode()
+    assert_sound(root)
+    assert shown(root, 0) == [0, 1]
