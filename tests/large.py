@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.conftest import system_program
+from tests.conftest import newest_program
 
 KEY = "observation.images.front"
 FPS = 30
@@ -37,7 +37,7 @@ def _write_videos(root: Path, episodes: int, length: int) -> None:
     first.parent.mkdir(parents=True)
     source = f"testsrc2=rate={FPS}:size={_SIZE}x{_SIZE}"
     subprocess.run(
-        [system_program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", source]
+        [newest_program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", source]
         + ["-frames:v", str(EPISODES_A_FILE * length), "-c:v", "libx264", "-preset", "ultrafast", "-g"]
         + [str(length), "-pix_fmt", "yuv420p", "-video_track_timescale", str(FPS), str(first)],
         check=True,

@@ -13,7 +13,7 @@ from ffenc.cli.main import main
 from ffenc.compiler.golden import golden_text, preset_commands
 from ffenc.config.preset import load_preset, preset_names
 from ffenc.version import VERSION
-from tests.conftest import FIXTURES, TOP, decode, everything_in, pixels, psnr, system_program
+from tests.conftest import FIXTURES, TOP, decode, everything_in, newest_program, pixels, psnr
 
 COMMANDS = [
     "record",
@@ -417,7 +417,7 @@ def test_output_that_nobody_reads_to_its_end_is_no_error():
 def test_probe_prints_the_stream_fields_of_a_video(ffenc, tmp_path, toolchain):
     path = tmp_path / "it's 100%.mp4"
     subprocess.run(
-        [system_program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=66x50:r=30000/1001:d=0.4"]
+        [newest_program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=66x50:r=30000/1001:d=0.4"]
         + ["-c:v", "libx264", "-pix_fmt", "yuv444p", f"file:{path}"],
         check=True,
     )
@@ -435,7 +435,7 @@ def test_probe_prints_the_stream_fields_of_a_video(ffenc, tmp_path, toolchain):
 def test_probe_prints_the_audio_fields_of_a_video_with_sound(ffenc, tmp_path, toolchain):
     path = tmp_path / "sound.mp4"
     subprocess.run(
-        [system_program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=64x48:r=10:d=0.5"]
+        [newest_program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=64x48:r=10:d=0.5"]
         + [
             "-f",
             "lavfi",

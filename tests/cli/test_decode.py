@@ -20,7 +20,7 @@ from ffenc import DepthQuantizer
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.pictures import DepthHistogram, DepthPicture, turbo
 from tests.cli.test_cli import CommandLine
-from tests.conftest import DEPTH, FIXTURES, LENGTHS, TOP, decode, everything_in, starts, system_program
+from tests.conftest import DEPTH, FIXTURES, LENGTHS, TOP, decode, everything_in, newest_program, starts
 
 VIDEOS = FIXTURES / "aloha_video_v30"
 TOP_FILE, DEPTH_FILE = (VIDEOS / f"videos/{key}/chunk-000/file-000.mp4" for key in (TOP, DEPTH))
@@ -305,7 +305,7 @@ def test_a_damaged_video_is_named_with_its_frame_and_leaves_nothing(
 ) -> None:
     source = TOP_FILE.read_bytes()
     listed = subprocess.run(
-        [system_program("ffprobe"), "-v", "error", "-show_entries", "packet=pts,size,pos", "-of", "csv=p=0"]
+        [newest_program("ffprobe"), "-v", "error", "-show_entries", "packet=pts,size,pos", "-of", "csv=p=0"]
         + [str(TOP_FILE)],
         check=True,
         capture_output=True,
@@ -321,7 +321,7 @@ def test_a_damaged_video_is_named_with_its_frame_and_leaves_nothing(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_decode_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     subprocess.run(
-        [system_program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=640x480:r=30:d=40"]
+        [newest_program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=640x480:r=30:d=40"]
         + ["-c:v", "libx264", "-preset", "ultrafast", tmp_path / "long.mp4"],
         check=True,
     )

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ffenc import SourceError, merge_datasets, probe, reencode_dataset, verify_dataset
-from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, starts, system_program
+from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, newest_program, starts
 
 LEROBOTS_VIDEO = FIXTURES / "aloha_video_v30"
 DATA = "data/chunk-000/file-000.parquet"
@@ -59,7 +59,7 @@ def old_video(tmp_path, video, whole_v21):
 
 def encode(source, target, *words):
     command = [
-        system_program("ffmpeg"),
+        newest_program("ffmpeg"),
         "-v",
         "error",
         "-y",
@@ -330,7 +330,7 @@ def test_an_episode_that_begins_on_no_key_frame_is_found(video):
 def packet_of(path, frame):
     """Where a frame is stored in a file: frames are not always stored in the order they are shown."""
     query = ["-show_entries", "packet=pts,pos", "-of", "json"]
-    command = [system_program("ffprobe"), "-v", "error", *query, str(path)]
+    command = [newest_program("ffprobe"), "-v", "error", *query, str(path)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return int(sorted(json.loads(answer)["packets"], key=lambda packet: packet["pts"])[frame]["pos"])
 

@@ -12,7 +12,7 @@ from ffenc import probe
 from ffenc.errors import FfmpegError
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.toolchain import Toolchain
-from tests.conftest import system_program
+from tests.conftest import newest_program
 
 NTSC = Fraction(30000, 1001)
 GROUP, FRAMES = 7, 56
@@ -22,7 +22,7 @@ PIECES = FRAMES // GROUP
 def packets(path: Path) -> list[str]:
     """A checksum of every packet of a video stream, in the order they are stored in."""
     listed = subprocess.run(
-        [system_program("ffmpeg"), "-v", "error", "-i", f"file:{path}", "-map", "0:v:0", "-c", "copy"]
+        [newest_program("ffmpeg"), "-v", "error", "-i", f"file:{path}", "-map", "0:v:0", "-c", "copy"]
         + ["-f", "framehash", "-hash", "md5", "-"],
         check=True,
         capture_output=True,

@@ -16,7 +16,7 @@ from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.check import Damage, check_decoding
-from tests.conftest import ANGLE, DEPTH, FIXTURES, TOP, find_toolchain, system_program
+from tests.conftest import ANGLE, DEPTH, FIXTURES, TOP, find_toolchain, newest_program
 
 VIDEOS = FIXTURES / "aloha_video_v30/videos"
 SAMPLES = {key: VIDEOS / key / "chunk-000/file-000.mp4" for key in (TOP, ANGLE, DEPTH)}
@@ -62,7 +62,7 @@ def places_in(path: Path, count: int) -> list[int]:
 def packets_of(path: Path) -> list[tuple[int, int, int]]:
     """Time, size and place of every frame's packet, in the order of their times."""
     listed = subprocess.run(
-        [system_program("ffprobe"), "-v", "error", "-select_streams", "v:0"]
+        [newest_program("ffprobe"), "-v", "error", "-select_streams", "v:0"]
         + ["-show_entries", "packet=pts,size,pos", "-of", "csv=p=0", f"file:{path}"],
         check=True,
         capture_output=True,
@@ -188,7 +188,7 @@ def test_a_file_that_ends_early_lacks_its_last_frames(toolchain: Toolchain, tmp_
     """Its index stands in front, and still lists them."""
     source = SAMPLES[TOP]
     moved = tmp_path / "front.mp4"
-    copy = [system_program("ffmpeg"), "-v", "error", "-i", source, "-c", "copy", "-movflags", "+faststart"]
+    copy = [newest_program("ffmpeg"), "-v", "error", "-i", source, "-c", "copy", "-movflags", "+faststart"]
     subprocess.run([*copy, moved], check=True)
     whole = moved.read_bytes()
     (tmp_path / "bad.mp4").write_bytes(whole[: len(whole) * 3 // 4])

@@ -30,7 +30,7 @@ from ffenc import (
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encode_file import plan_encode
 from ffenc.frames.publish import claimed
-from tests.conftest import DEPTH, FIXTURES, TOP, decode, everything_in, system_program
+from tests.conftest import DEPTH, FIXTURES, TOP, decode, everything_in, newest_program
 
 VIDEOS = FIXTURES / "aloha_video_v30/videos"
 TOP_FILE = VIDEOS / f"{TOP}/chunk-000/file-000.mp4"
@@ -54,7 +54,7 @@ SOURCES = {
 
 
 def run(*words: object, data: bytes | None = None) -> bytes:
-    command = [system_program("ffmpeg"), "-v", "error", "-y", *map(str, words)]
+    command = [newest_program("ffmpeg"), "-v", "error", "-y", *map(str, words)]
     return subprocess.run(command, input=data, check=True, stdout=subprocess.PIPE).stdout
 
 
@@ -358,7 +358,7 @@ def test_a_damaged_frame_is_named_and_nothing_is_left(
 ) -> None:
     source = tmp_path / "damaged.mp4"
     listed = subprocess.run(
-        [system_program("ffprobe"), "-v", "error", "-select_streams", "v:0"]
+        [newest_program("ffprobe"), "-v", "error", "-select_streams", "v:0"]
         + ["-show_entries", "packet=pts,pos,size", "-of", "csv=p=0", str(made / "b-frames.mp4")],
         check=True,
         capture_output=True,
@@ -384,7 +384,7 @@ def test_a_file_that_is_cut_short_is_never_a_shorter_video(
     run("-i", made / "b-frames.mp4", "-c", "copy", "-movflags", "+faststart", source)
     places = subprocess.run(
         [
-            system_program("ffprobe"),
+            newest_program("ffprobe"),
             "-v",
             "error",
             "-show_entries",

@@ -18,7 +18,7 @@ from ffenc import ConfigError, DepthQuantizer, FrameIndexError, SourceError, Too
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.reader import Stream
-from tests.conftest import DEPTH, FIXTURES, TOP, decode, find_toolchain, system_program
+from tests.conftest import DEPTH, FIXTURES, TOP, decode, find_toolchain, newest_program, system_program
 
 VIDEOS = FIXTURES / "aloha_video_v30"
 DEPTH_FILE = VIDEOS / f"videos/{DEPTH}/chunk-000/file-000.mp4"
@@ -50,7 +50,7 @@ def video(path: Path, count: int, rate: str, pix_fmt: str, *options: str) -> Pat
     if not depth:
         frames = [np.repeat(frame[..., None], 3, axis=2) for frame in frames]
     subprocess.run(
-        [system_program("ffmpeg"), "-v", "error", "-f", "rawvideo", "-video_size", f"{WIDTH}x{HEIGHT}"]
+        [newest_program("ffmpeg"), "-v", "error", "-f", "rawvideo", "-video_size", f"{WIDTH}x{HEIGHT}"]
         + ["-pix_fmt", pix_fmt if depth else "rgb24", "-framerate", rate, "-i", "pipe:0", "-pix_fmt", pix_fmt]
         + [*options, f"file:{path}"],
         input=b"".join(frame.tobytes() for frame in frames),
@@ -321,7 +321,7 @@ def test_a_dataset_that_does_not_say_is_refused(
 def damaged(source: Path, target: Path, number: int) -> Path:
     """A copy with one frame's bytes inverted."""
     listed = subprocess.run(
-        [system_program("ffprobe"), "-v", "error", "-select_streams", "v:0"]
+        [newest_program("ffprobe"), "-v", "error", "-select_streams", "v:0"]
         + ["-show_entries", "packet=pts,size,pos", "-of", "csv=p=0", f"file:{source}"],
         check=True,
         capture_output=True,
