@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ import yaml
 from ffenc.codecs.suggest import accepted
 from ffenc.config.preset import KeyPath, camera_name
 from ffenc.config.source import lerobot_camera
-from ffenc.errors import ConfigError
+from ffenc.errors import ConfigError, FfencWarning
 
 # LeRobot's group names -> a preset's keys.
 _GROUPS = {
@@ -33,6 +35,12 @@ _RECORDING: dict[str, KeyPath] = {
     _CAMERAS: ("cameras",),
 }
 
+# What LeRobot's record command is told of the robot itself, of its hub and of how it writes images.
+_NOT_OURS = re.compile(
+    r"--(teleop|policy)\..+|--robot\.(id|port|[a-z_]*(calibration|degrees|torque|max|left|right|ip|config)[\w.]*)"
+    r"|--dataset\.(repo_id|push_to_hub|private|tags|num_image_writer_\w+|video_encoding_batch_size|rename_map)"
+)
+
 
 def split_overrides(
     arguments: Sequence[str], *, recording: bool = False, own: Collection[str] = ()
@@ -46,7 +54,8 @@ def split_overrides(
         arguments: the words of a command line, without the program.
         recording: also take what LeRobot's record command has of them: ``--dataset.streaming_encoding``,
             ``--dataset.encoder_queue_maxsize``, ``--dataset.video``, ``--dataset.vcodec``, ``--robot.type``,
-            and ``--robot.cameras``, whose cameras take the place of the preset's.
+            and ``--robot.cameras``, whose cameras take the place of the preset's. What it says of the robot
+            itself (``--robot.port``, ``--teleop.type``) is passed over.
         own: flags with a point in them that the command reads itself: ``--dataset.root``.
 
     Returns:
@@ -54,7 +63,11 @@ def split_overrides(
 
     Raises:
         ConfigError: an unknown group, a missing value, or a value that is not YAML.
+
+    Warns:
+        FfencWarning: lists the flags that are passed over.
     """
+    passed: list[str] = []
     overrides: list[tuple[KeyPath, Any]] = []
     rest: list[str] = []
     words = iter(arguments)
@@ -71,11 +84,19 @@ def split_overrides(
             if following is None or following.startswith("--"):
                 raise ConfigError(f"{flag} needs a value: {flag}=VALUE")
             text = following
-        if recording and flag in _RECORDING:
+        if recording and _NOT_OURS.fullmatch(flag):
+            passed.append(flag)
+        elif recording and flag in _RECORDING:
             overrides.append((_RECORDING[flag], _recording_value(flag, text)))
         else:
             more = [*_RECORDING, *sorted(own)] if recording else sorted(own)
             overrides.append((_key(flag, more), _value(flag, text)))
+    if passed:
+        warnings.warn(
+            f"{', '.join(passed)}: passed over; ffenc records cameras, and does not move the robot",
+            FfencWarning,
+            stacklevel=2,
+        )
     return overrides, rest
 
 

@@ -5,7 +5,7 @@ import pytest
 from ffenc.config.overrides import split_overrides
 from ffenc.config.preset import load_preset
 from ffenc.config.source import CameraSource
-from ffenc.errors import ConfigError
+from ffenc.errors import ConfigError, FfencWarning
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,19 @@ def test_a_value_that_looks_like_a_number_or_date_and_is_none_is_refused_by_name
 def test_a_recording_takes_lerobots_flags(word, setting):
     assert split_overrides([word], recording=True) == ([setting], [])
     assert split_overrides(word.split("="), recording=True) == ([setting], [])
+
+
+def test_what_lerobot_is_told_of_the_robot_is_passed_over_and_said():
+    line = (
+        "--robot.port=/dev/ttyACM0 --robot.id=me --teleop.type=so101_leader --teleop.port /dev/ttyACM1 "
+        "--dataset.repo_id=me/data --dataset.fps=30"
+    )
+    with pytest.warns(
+        FfencWarning, match=r"--robot\.port, .*--teleop\.port, --dataset\.repo_id: passed over"
+    ):
+        assert split_overrides(line.split(), recording=True) == ([(("fps",), 30)], [])
+    with pytest.raises(ConfigError, match=r"did you mean '--robot\.cameras'"):
+        split_overrides(["--robot.camera={}"], recording=True)
 
 
 def test_only_a_recording_takes_them():
