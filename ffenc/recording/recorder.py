@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 from typing_extensions import Self
 
 from ffenc.codecs.pixel_formats import pixel_format
@@ -262,6 +263,11 @@ class Recorder:
     ) -> None:
         self.preset = preset if isinstance(preset, RobotPreset) else load_preset(preset)
         self.root = Path(root)
+        if "\n" in str(self.root.absolute()):
+            # FFmpeg's lists of files, by which packets are copied, have a file a line.
+            raise ConfigError(
+                f"{str(self.root)!r}: a folder with a line break in its name is not recorded into"
+            )
         self._task = task
         self._stall_seconds = stall_seconds
         self._fps = parse_fps(self.preset.fps)
@@ -359,6 +365,13 @@ class Recorder:
             shape = (preset.height * preset.width * 3,)
         else:
             shape = (*shape, 3)
+        size = self.preset.queue_maxsize * int(np.prod(shape)) * np.dtype(dtype).itemsize
+        there = psutil.virtual_memory().available // len(self.preset.cameras)
+        if size > there:
+            raise ConfigError(
+                f"queue_maxsize={self.preset.queue_maxsize} takes {size >> 20} MiB of memory a camera; "
+                f"there are {there >> 20}"
+            )
         return FrameRing(shape, dtype, self.preset.queue_maxsize, encoded=frames == "jpeg")
 
     def start_episode(self, task: str | None = None) -> None:

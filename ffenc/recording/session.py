@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import signal
 import threading
@@ -405,6 +406,10 @@ class _Session:
         if sorted(names) != sorted(self.recorder.cameras):
             raise ConfigError(
                 f"the cameras give {', '.join(names)}; the recorder takes {', '.join(self.recorder.cameras)}"
+            )
+        if not (math.isfinite(self.seconds) and math.isfinite(self.reset_seconds)):
+            raise ConfigError(
+                f"episodes of {self.seconds} s with {self.reset_seconds} s between them: numbers are expected"
             )
         self._fps = parse_fps(self.recorder.preset.fps)
         self._rows = max(1, round(self.seconds * self._fps))

@@ -117,3 +117,11 @@ def test_values_that_could_not_be_saved_are_refused_at_their_row(tmp_path: Path)
         recorder.save_episode()
     assert_sound(root)
     assert shown(root, 0) == [0, 1]
+
+
+def test_settings_that_no_machine_or_folder_can_do_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="MiB of memory"), Recorder(robot(queue_maxsize=10**9), tmp_path):
+        pass
+    with pytest.raises(ConfigError, match="line break"):
+        Recorder(robot(), tmp_path / "a\nb")
+    assert list(tmp_path.iterdir()) == []

@@ -257,6 +257,12 @@ def test_what_was_recorded_of_an_episode_whose_camera_fails_is_kept(tmp_path):
     assert numbers(tmp_path / "d", 0) == list(range(8))
 
 
+def test_a_length_that_is_no_number_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="nan s"):
+        session(tmp_path / "d", Source(paced=False, length=1), seconds=float("nan"))
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- which cameras -----------------------------------------------------------------------------------------
 
 
