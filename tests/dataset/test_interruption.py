@@ -30,14 +30,14 @@ OPTIONS = ["--fps", "30", "--workers", "2", "--camera_encoder.vcodec=h264"]
 
 @pytest.fixture(scope="module")
 def long_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve episodes that take a few seconds to encode."""
+    """Twelve episodes that take some seconds to encode: there is time to end a run in its midst."""
     root = tmp_path_factory.mktemp("long") / "tree"
     rng = np.random.default_rng(0)
     for episode in range(12):
         folder = root / f"episode_{episode:02d}/cam"
         folder.mkdir(parents=True)
         for i in range(20):
-            frame = np.kron(rng.integers(0, 255, (60, 80, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+            frame = np.kron(rng.integers(0, 255, (30, 40, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
             Image.fromarray(frame).save(folder / f"{i}.png", compress_level=1)
     return root
 
@@ -193,7 +193,7 @@ def test_a_full_disk_is_told_and_the_run_can_go_on(long_tree: Path, tmp_path: Pa
     small.mkdir()
     script = f"""
 set -eu
-mount -t tmpfs -o size=1500k tmpfs {small}
+mount -t tmpfs -o size=400k tmpfs {small}
 if {shlex.join(command(long_tree, small / "out"))} 2> {tmp_path}/said; then exit 7; fi
 test ! -e {small}/out
 test -z "$(find {small} -name '*partial*')"

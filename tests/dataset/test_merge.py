@@ -95,6 +95,15 @@ def h264(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of another profile: its decoder configuration is another."""
+    root = tmp_path_factory.mktemp("baseline") / "dataset"
+    extra = (("camera_encoder", "extra_options"), {"profile:v": "baseline"})
+    reencode_dataset(VIDEO, root, overrides=[*H264, extra, (("camera_encoder", "g"), 30)])
+    return root
+
+
 def test_a_dataset_merges_with_itself(toolchain: Toolchain, tmp_path: Path) -> None:
     before = contents(VIDEO)
     out = tmp_path / "it's 100%d"
@@ -185,17 +194,14 @@ def test_statistics_of_unlike_datasets_are_those_of_all_rows(tmp_path: Path) -> 
 
 
 def test_files_of_another_decoder_configuration_stay_files_of_their_own(
-    toolchain: Toolchain, tmp_path: Path, h264: Path
+    toolchain: Toolchain, tmp_path: Path, h264: Path, baseline: Path
 ) -> None:
     """Merged into one file, the second's frames would be decoded with the first's parameters."""
-    other = tmp_path / "baseline"
-    extra = (("camera_encoder", "extra_options"), {"profile:v": "baseline"})
-    reencode_dataset(VIDEO, other, overrides=[*H264, extra, (("camera_encoder", "g"), 30)])
-    first, second = (probe(file_of(root, TOP)).extradata_hash for root in (h264, other))
+    first, second = (probe(file_of(root, TOP)).extradata_hash for root in (h264, baseline))
     assert first != second
     with pytest.warns(FfencWarning, match=r"video\.extra_options is"):
-        merge_datasets([h264, other, h264], tmp_path / "out")
-    for number, root in enumerate((h264, other, h264)):
+        merge_datasets([h264, baseline, h264], tmp_path / "out")
+    for number, root in enumerate((h264, baseline, h264)):
         assert np.array_equal(decode(file_of(tmp_path / "out", TOP, number)), decode(file_of(root, TOP)))
     assert probe(file_of(tmp_path / "out", DEPTH), times=True).frames == 216
     assert block_of(tmp_path / "out", TOP)["video.extra_options"] == {}

@@ -15,7 +15,7 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import newest_program
 
 NTSC = Fraction(30000, 1001)
-GROUP, FRAMES = 7, 56
+GROUP, FRAMES = 7, 35
 PIECES = FRAMES // GROUP
 
 
