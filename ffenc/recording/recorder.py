@@ -396,6 +396,11 @@ class Recorder:
         cameras = [channel.camera for channel in self._channels.values()]
         _check_task(task)
         settings = Settings(task or self._task, self._fps, self.preset.robot_type, self._features, cameras)
+        with Uninterrupted():
+            self._begin(settings)
+
+    def _begin(self, settings: Settings) -> None:
+        """Make the episode's folder, and start its encoders."""
         episode = UnfinishedEpisode.create(self.root, settings)
         cancellation = Cancellation()
         tracks: dict[str, _Track] = {}
@@ -633,7 +638,7 @@ class Recorder:
             index = add_to_dataset(self._dataset, take.episode, rows, self._features, results, notes)
         except BaseException as error:
             self._take = None
-            take.cancellation.cancel()
+            self._abandon(take)
             self._tell_kept(take, error)
             raise
         self._take = None
@@ -667,9 +672,7 @@ class Recorder:
         """
         take = self._current()
         self._take = None
-        take.cancellation.cancel()
-        with contextlib.suppress(FfencError):
-            self._end(take)
+        self._abandon(take)
         with contextlib.suppress(OSError):
             delete_episode(take.episode.path)
 
@@ -748,6 +751,16 @@ class Recorder:
             if track.feed.fed != take.rows:  # pragma: no cover - would be a fault of ours
                 raise FfencError(f"{track.channel.name}: {track.feed.fed} frames of {take.rows} rows")
 
+    def _abandon(self, take: _Take) -> None:
+        """End what still runs of an episode, wherever something else has ended it."""
+        with Uninterrupted():
+            take.cancellation.cancel()
+            for track in take.tracks.values():
+                track.feed.close()
+            take.flusher.stop()
+            with contextlib.suppress(OSError):
+                take.log.close()
+
     def _leave(self) -> None:
         """End an episode that is neither saved nor discarded: what is on disk stays, for :func:`recover`."""
         take = self._current()
@@ -757,6 +770,10 @@ class Recorder:
             self._end(take)
         except FfencError as found:
             error = error or found
+        except BaseException as found:
+            self._abandon(take)
+            self._tell_kept(take, found)
+            raise
         self._tell_kept(take, error)
 
     def _tell_kept(self, take: _Take, error: BaseException | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,10 +191,10 @@ class _Recovery:
                 f"{self._episode.rows}: its first row is missing or damaged, and {most} has {frames[most]} "
                 "frames; mend the file by hand"
             )
-        if frames[most] > max(_SHORT_FRAMES, int(_SHORT_SECONDS * self._episode.settings.fps)):
+        if max(rows, frames[most]) > max(_SHORT_FRAMES, int(_SHORT_SECONDS * self._episode.settings.fps)):
             raise SourceError(
-                f"{self._episode.path}: nothing of {least} can be read, and {most} has {frames[most]} "
-                "frames; take what you need of it"
+                f"{self._episode.path}: no frame of {least} can be read, of {rows} rows and {frames[most]} "
+                f"frames of {most}; take what you need of it"
             )
 
     def _frames(self, camera: RecordedCamera) -> int:
@@ -209,9 +210,13 @@ class _Recovery:
         # A power cut may leave zeros where data should be, which only decoding tells. FFmpeg cannot even copy
         # what is before them in the same fragment.
         damage = check_decoding(source, info, candidates=self._candidates)
+        if damage:  # cut in a copy: another FFmpeg may read what this one cannot
+            source = shutil.copyfile(source, episode.finished / f"{camera.key}.whole.mp4")
         while damage and info.frames > damage[0].first:
             if not drop_last_fragment(source):
-                return 0
+                raise SourceError(
+                    f"{episode.video(camera)}: its first frames cannot be decoded: {damage[0].reason}"
+                )
             info = probe(source, times=True, ffprobe=self._toolchain.ffprobe)
         self._videos[camera.key] = source, info
         return whole_frames(info, episode.settings.fps)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +13,10 @@ import numpy as np
 import pytest
 
 from ffenc import ConfigError, FfencWarning
+from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.recording.recorder import Recorder
 from ffenc.recording.recover import recover
-from tests.recording.recording import assert_sound, picture, record, robot, shown, states
+from tests.recording.recording import assert_sound, encoders_of, picture, record, robot, shown, states
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,37 @@ def test_frames_whose_rows_cannot_be_read_stay(root: Path, harm: Callable[[Path]
     assert (folder / "observation.images.top.mp4").read_bytes() == before
     assert recover(root, discard=True).discarded == [folder]
     assert_sound(root)
+
+
+def test_a_video_that_this_ffmpeg_cannot_decode_stays_for_another(root: Path, tmp_path: Path) -> None:
+    program = tmp_path / "ffmpeg"
+    real = toolchains()[0].ffmpeg
+    program.write_text(f'#!/bin/sh\ncase "$*" in *.recording*) exit 1;; esac\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    before = (folder_of(root) / "observation.images.top.mp4").read_bytes()
+    [kept] = recover(root, ffmpeg=str(program)).episodes
+    assert "cannot be decoded" in str(kept.error)
+    assert (kept.folder / "observation.images.top.mp4").read_bytes() == before
+    [back] = recover(root).episodes
+    assert (back.rows, back.lost) == (40, 0)
+    assert_sound(root)
+
+
+def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
+    with Recorder(robot(), tmp_path / "data") as recorder:
+        for seconds in (0.0, 0.01, 0.02, 0.05, 0.1):
+            timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                timer.start()
+                while True:
+                    recorder.start_episode()
+                    recorder.discard_episode()
+            timer.join()
+            if recorder.status().recording:
+                recorder.discard_episode()
+        names = [thread.name for thread in threading.enumerate()]
+        assert not [name for name in names if name.startswith(("ffenc-feed", "ffenc-sync"))]
+        assert encoders_of(tmp_path) == []
 
 
 def test_what_an_interruption_leaves_of_a_beginning_or_of_a_deletion_is_no_episode(root: Path) -> None:
