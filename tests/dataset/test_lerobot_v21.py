@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from ffenc import SourceError, reencode_dataset
-from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import (
     ANGLE,
     DATASET,
@@ -69,7 +68,7 @@ def column(name: str, values: Callable[[pa.Table], Any]) -> Callable[[pa.Table],
 
 
 def test_rows_statistics_episodes_and_tasks_become_those_of_v30(
-    toolchain: Toolchain, dataset_v21: Path, tmp_path: Path, images: dict[str, list[bytes]]
+    dataset_v21: Path, tmp_path: Path, images: dict[str, list[bytes]]
 ) -> None:
     out = tmp_path / "out"
     before = contents(dataset_v21)

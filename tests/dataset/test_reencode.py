@@ -68,7 +68,7 @@ def test_every_frame_is_its_source_frame(
         assert min(psnr(got, pixels(want)) for got, want in zip(shown, images[key], strict=True)) > floor
 
 
-def test_tables_statistics_and_tasks_are_kept(toolchain: Toolchain, tmp_path: Path) -> None:
+def test_tables_statistics_and_tasks_are_kept(tmp_path: Path) -> None:
     out = tmp_path / "out"
     reencode_dataset(DATASET, out, cameras=RGB, overrides=H264)
     before, after = rows_of(DATASET), rows_of(out)
@@ -152,7 +152,7 @@ def test_a_preset_names_cameras_and_the_others_take_its_default(tmp_path: Path) 
 
 
 def test_episodes_left_out_are_gone_and_the_rest_numbered_anew(
-    toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]]
+    tmp_path: Path, images: dict[str, list[bytes]]
 ) -> None:
     out = tmp_path / "out"
     reencode_dataset(DATASET, out, cameras=["observation.images.top"], episodes=[2, 0], overrides=H264)
@@ -182,7 +182,7 @@ def test_episodes_left_out_are_gone_and_the_rest_numbered_anew(
 
 
 def test_a_png_tree_becomes_a_whole_dataset(
-    toolchain: Toolchain, tmp_path: Path, png_tree: Path, images: dict[str, list[bytes]]
+    tmp_path: Path, png_tree: Path, images: dict[str, list[bytes]]
 ) -> None:
     out = tmp_path / "out"
     reencode_dataset(png_tree, out, fps=25, task="transfer the cube", overrides=H264)
@@ -234,7 +234,7 @@ def test_other_tree_layouts_are_known(tmp_path: Path, png_tree: Path) -> None:
 
 
 def test_files_end_before_the_size_limit_and_episodes_never_span_two(
-    toolchain: Toolchain, dataset_copy: Path, tmp_path: Path, images: dict[str, list[bytes]]
+    dataset_copy: Path, tmp_path: Path, images: dict[str, list[bytes]]
 ) -> None:
     info = read_json(dataset_copy / "meta/info.json")
     info |= {"video_files_size_in_mb": 0.02, "chunks_size": 2}

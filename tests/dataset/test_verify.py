@@ -351,7 +351,7 @@ def test_a_byte_that_flipped_is_found(toolchain, video, key, frame):
     ]
 
 
-def test_two_episodes_whose_content_is_swapped_are_found(toolchain, png_tree, tmp_path):
+def test_two_episodes_whose_content_is_swapped_are_found(png_tree, tmp_path):
     for folder in png_tree.glob("*/*"):
         for frame in sorted(folder.glob("*.png"))[17:]:
             frame.unlink()

@@ -443,7 +443,7 @@ def test_depth_that_has_lost_bits_is_not_encoded_again(lerobots: Path, tmp_path:
 
 
 @pytest.mark.parametrize("copied", [True, False])
-def test_v21_video_becomes_v30(toolchain: Toolchain, tmp_path: Path, video_v21: Path, copied: bool) -> None:
+def test_v21_video_becomes_v30(tmp_path: Path, video_v21: Path, copied: bool) -> None:
     source = Path(shutil.copytree(video_v21, tmp_path / "source"))
     if copied:
         known = {"video.g": 2, "video.crf": 18, "video.preset": None, "video.fast_decode": 0}

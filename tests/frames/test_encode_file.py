@@ -35,10 +35,10 @@ from tests.conftest import DEPTH, FIXTURES, TOP, decode, everything_in, newest_p
 VIDEOS = FIXTURES / "aloha_video_v30/videos"
 TOP_FILE = VIDEOS / f"{TOP}/chunk-000/file-000.mp4"
 DEPTH_FILE = VIDEOS / f"{DEPTH}/chunk-000/file-000.mp4"
-LOSSLESS = VideoEncoderConfig(vcodec="h264", crf=0)
+LOSSLESS = VideoEncoderConfig(vcodec="h264", crf=0, preset="veryfast")
 QUICK = VideoEncoderConfig(vcodec="h264", preset="ultrafast")
 FRAMES = 72
-B_FRAMES = ("-c:v", "libx264", "-crf", "12", "-bf", "3", "-g", "12")
+B_FRAMES = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "12", "-bf", "3", "-g", "12")
 NTSC = Fraction(30000, 1001)
 
 # name -> frames a second, whether the first frame comes later than 1 s, options of ffmpeg's
@@ -49,7 +49,11 @@ SOURCES = {
     "film.ts": ("24000/1001", 1, B_FRAMES),
     "later.mp4": ("30", 1, (*B_FRAMES, "-output_ts_offset", "1.25")),
     "dotted.mp4": ("29.97", 0, (*B_FRAMES, "-video_track_timescale", "2997")),
-    "hevc.mkv": ("25", 0, ("-c:v", "libx265", "-x265-params", "log-level=error:bframes=3:keyint=15")),
+    "hevc.mkv": (
+        "25",
+        0,
+        ("-c:v", "libx265", "-preset", "veryfast", "-x265-params", "log-level=error:bframes=3:keyint=15"),
+    ),
 }
 
 
