@@ -39,6 +39,7 @@ LOSSLESS = VideoEncoderConfig(vcodec="h264", crf=0, preset="veryfast")
 QUICK = VideoEncoderConfig(vcodec="h264", preset="ultrafast")
 FRAMES = 72
 B_FRAMES = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "12", "-bf", "3", "-g", "12")
+HEVC = ("-c:v", "libx265", "-preset", "veryfast")
 NTSC = Fraction(30000, 1001)
 
 # name -> frames a second, whether the first frame comes later than 1 s, options of ffmpeg's
