@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
+import shutil
+import sqlite3
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -178,6 +181,18 @@ def test_no_recording_and_a_damaged_one(tmp_path: Path) -> None:
     (tmp_path / "b.db3").write_bytes(b"no database" * 100)
     with pytest.raises(CameraError, match="cannot be read as a RealSense recording"):
         recording(tmp_path / "b.db3")
+
+
+def test_a_file_that_is_damaged_further_on_is_told_at_its_end(tmp_path: Path) -> None:
+    shutil.copyfile(FIXTURES / "realsense.db3", tmp_path / "a.db3")
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db3")) as data, data:
+        of_colour = "topic_id IN (SELECT id FROM topics WHERE name LIKE '%Color_0/image/data%')"
+        [(tenth,)] = data.execute(f"SELECT id FROM messages WHERE {of_colour} ORDER BY id LIMIT 1 OFFSET 10")
+        data.execute("UPDATE messages SET data = zeroblob(50) WHERE id = ?", (tenth,))
+    camera = recording(tmp_path / "a.db3")
+    with pytest.raises(CameraError, match=r"of 40 color frames in .*damaged"):
+        read_all(camera)
+    camera.close()
 
 
 def test_without_the_library_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

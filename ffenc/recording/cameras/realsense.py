@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -315,6 +317,7 @@ class RealsenseFile(_Realsense):
         self._ended = False
         self._playback: Any = None
         self._sensors: list[Any] = []
+        self._came: dict[str, int] = {}  # stream -> frames, since the last rewind
 
     def open(self) -> None:
         self.close()
@@ -365,8 +368,24 @@ class RealsenseFile(_Realsense):
             self.unpaired += len(self._colours) + len(self._depths)
             self._colours.clear()
             self._depths.clear()
+            self._check_whole()
             return None
         return self._captured(*pair)
+
+    def _check_whole(self) -> None:
+        """Refuse the end of a file that the SDK has stopped reading before it: it does not say so.
+
+        Raises:
+            CameraError: the file holds more frames than have come.
+        """
+        held = _images_in(self._file)
+        for stream, came in self._came.items():
+            counts = [count for name, count in held.items() if f"/{stream}_" in name.lower()]
+            if counts and came < min(counts):
+                raise CameraError(
+                    f"{self._name}: only {came} of {min(counts)} {stream} frames in {self._file} could be "
+                    "read: it is damaged"
+                )
 
     def close(self) -> None:
         self._playback = None
@@ -401,6 +420,7 @@ class RealsenseFile(_Realsense):
             str(self._file),
         )
         self.unpaired, self._ended = 0, False
+        self._came = {stream.name: 0 for stream in wanted}
 
         def on_status(status: Any) -> None:
             if status == rs.playback_status.stopped:
@@ -425,7 +445,9 @@ class RealsenseFile(_Realsense):
         def receive(frame: Any) -> None:
             frame.keep()  # not given back to the SDK's small pool, which drops frames when it is empty
             with self._changed:
-                queues[frame.get_profile().stream_type()].append(frame)
+                stream = frame.get_profile().stream_type()
+                queues[stream].append(frame)
+                self._came[stream.name] += 1
                 self._changed.notify_all()
 
         return receive
@@ -449,3 +471,18 @@ class RealsenseFile(_Realsense):
                 (self._depths if apart > 0 else self._colours).popleft()
                 self.unpaired += 1
         return None
+
+
+def _images_in(file: Path) -> dict[str, int]:
+    """How many images a recording holds, by topic; empty where it does not say: a .bag, or another kind."""
+    query = (
+        "SELECT topics.name, count(*) FROM messages JOIN topics ON topics.id = messages.topic_id "
+        "WHERE topics.name LIKE '%/image/data%' GROUP BY topics.name"
+    )
+    if file.suffix != ".db3":
+        return {}
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as data:
+            return dict(data.execute(query).fetchall())
+    except sqlite3.Error:
+        return {}
