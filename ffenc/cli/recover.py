@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 @click.command("recover")
 @click.argument("root", type=click.Path(), metavar="ROOT")
 @click.option("--discard", is_flag=True, help="Delete what was interrupted instead.")
+@click.option(
+    "--partial", is_flag=True, help="Also where one camera ends so early that seconds of the others are lost."
+)
 @json_option
 @program_options
-def command(root: str, discard: bool, as_json: bool, ffmpeg: str | None, ffprobe: str | None) -> None:
+def command(
+    root: str, discard: bool, partial: bool, as_json: bool, ffmpeg: str | None, ffprobe: str | None
+) -> None:
     """Bring back episodes of the dataset ROOT that were being recorded when the program or the power ended.
 
     Each becomes the dataset's next episode, up to the last row that all cameras have a frame of, read back
@@ -34,7 +39,9 @@ def command(root: str, discard: bool, as_json: bool, ffmpeg: str | None, ffprobe
     from ffenc.recording.recover import recover  # noqa: PLC0415 - keeps --help quick
 
     with steps() as on_step:
-        found = recover(root, discard=discard, ffmpeg=ffmpeg, ffprobe=ffprobe, on_step=on_step)
+        found = recover(
+            root, discard=discard, partial=partial, ffmpeg=ffmpeg, ffprobe=ffprobe, on_step=on_step
+        )
     if as_json:
         print_json(
             {

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +21,10 @@ import psutil
 from typing_extensions import Self
 
 from ffenc.codecs.pixel_formats import pixel_format
-from ffenc.codecs.table import codec_for
+from ffenc.codecs.table import auto_fallback, codec_for
 from ffenc.compiler.command import FrameFormat, SampleTap, raw_format
 from ffenc.compiler.images import compile_images
-from ffenc.config.encoder import DepthEncoderConfig
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import CameraPreset, RobotPreset, camera_key, camera_name, load_preset
 from ffenc.dataset.commit import RECORDINGS
@@ -32,7 +33,7 @@ from ffenc.dataset.growing import GrowingDataset, finish_commit
 from ffenc.dataset.info_block import encoding_block
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
 from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
-from ffenc.ffmpeg.toolchain import toolchains
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics
 from ffenc.frames.encoding import Encoding
@@ -327,16 +328,20 @@ class Recorder:
             frames: FrameFormat = "jpeg" if name in self._jpeg else raw_format(preset.encoder)
             encoded: FrameFormat = frames if depth or way == "live" else "png"
             try:
-                encoding = prepare(
-                    preset.encoder,
-                    _trial_frames(*size, encoded),
-                    width=preset.width,
-                    height=preset.height,
-                    fps=self._fps,
-                    frames=encoded,
-                    encoder_threads=self.preset.encoder_threads,
-                    candidates=candidates,
-                    absent=absent,
+                encoding = (
+                    _untried(preset.encoder, size, self._fps, encoded, candidates[0])
+                    if way == "images"
+                    else prepare(
+                        preset.encoder,
+                        _trial_frames(*size, encoded),
+                        width=preset.width,
+                        height=preset.height,
+                        fps=self._fps,
+                        frames=encoded,
+                        encoder_threads=self.preset.encoder_threads,
+                        candidates=candidates,
+                        absent=absent,
+                    )
                 )
             except ConfigError as error:
                 raise ConfigError(f"camera {name}: {error}") from None
@@ -825,6 +830,18 @@ def _check_preset(preset: RobotPreset, jpeg: set[str]) -> None:
 def _check_task(task: str | None) -> None:
     if task is not None and not (isinstance(task, str) and is_text(task)):
         raise ConfigError(f"task {task!r} is not accepted; a text is expected")
+
+
+def _untried(
+    config: VideoEncoderConfig,
+    size: tuple[int, int],
+    fps: Fraction,
+    frames: FrameFormat,
+    toolchain: Toolchain,
+) -> Encoding:
+    """How a camera would be encoded whose frames stay images: no encoder has to be able to."""
+    config = config.resolve(auto_fallback(config.pix_fmt))
+    return Encoding(config, *size, fps, frames, None, toolchain)
 
 
 def _trial_frames(width: int, height: int, frames: FrameFormat) -> list[bytes]:

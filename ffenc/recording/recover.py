@@ -91,6 +91,7 @@ def recover(
     root: str | Path,
     *,
     discard: bool = False,
+    partial: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_step: Callable[[str], None] = lambda _: None,
@@ -102,6 +103,8 @@ def recover(
     Args:
         root: the dataset.
         discard: delete them instead.
+        partial: also bring back one that would lose many seconds because a camera ends that early; without it
+            such an episode stays where it is.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_step: called with what is done next.
 
@@ -124,7 +127,7 @@ def recover(
                 continue
             on_step(f"reading {path}")
             try:
-                episodes.append(_Recovery(folder, path, toolchains(ffmpeg, ffprobe)).run())
+                episodes.append(_Recovery(folder, path, toolchains(ffmpeg, ffprobe)).run(partial))
             except FfencError as error:
                 episodes.append(Recovered(path, None, 0, 0, {}, error))
             except Exception as error:  # damage of another kind: the other episodes come back all the same
@@ -144,7 +147,7 @@ class _Recovery:
         self._videos: dict[str, tuple[Path, StreamInfo]] = {}
         self._images: dict[str, ImageFiles] = {}
 
-    def run(self) -> Recovered:
+    def run(self, partial: bool) -> Recovered:
         episode = self._episode
         cameras = episode.settings.cameras
         rows = read_rows(episode.rows, episode.settings.features) if episode.rows.exists() else Rows()
@@ -158,6 +161,12 @@ class _Recovery:
             self._check_nothing(rows.count, frames)
             delete_episode(episode.path)
             return Recovered(episode.path, None, 0, recorded, frames)
+        if not partial and recorded - count > self._short():
+            least = min(frames, key=lambda key: frames[key])
+            raise SourceError(
+                f"only {count} of {recorded} rows would come back: {least} has {frames[least]} frames that "
+                "can be read, and what the others have beyond them would be deleted. Say --partial to do so"
+            )
         settings = episode.settings
         dataset = GrowingDataset(
             self._root,
@@ -179,6 +188,10 @@ class _Recovery:
         index = add_to_dataset(dataset, episode, rows.first(count), settings.features, results, notes)
         return Recovered(episode.path, index, count, recorded, frames)
 
+    def _short(self) -> int:
+        """How many frames an interruption may cost."""
+        return max(_SHORT_FRAMES, int(_SHORT_SECONDS * self._episode.settings.fps))
+
     def _check_nothing(self, rows: int, frames: Mapping[str, int]) -> None:
         """Refuse to delete what is damaged, and not merely too short.
 
@@ -191,7 +204,7 @@ class _Recovery:
                 f"{self._episode.rows}: its first row is missing or damaged, and {most} has {frames[most]} "
                 "frames; mend the file by hand"
             )
-        if max(rows, frames[most]) > max(_SHORT_FRAMES, int(_SHORT_SECONDS * self._episode.settings.fps)):
+        if max(rows, frames[most]) > self._short():
             raise SourceError(
                 f"{self._episode.path}: no frame of {least} can be read, of {rows} rows and {frames[most]} "
                 f"frames of {most}; take what you need of it"

@@ -226,13 +226,18 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
 
 def _cast(name: str, array: npt.NDArray[Any], wanted: np.dtype[Any]) -> npt.NDArray[Any]:
     """The same numbers in another type, none of them turned into another."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ConfigError(
+            f"{name}: {array.tolist()} is not accepted: what is no number spoils the statistics of the whole "
+            "dataset. Give the value before, or leave the row out"
+        )
     with np.errstate(over="ignore"):
         cast = array.astype(wanted)
     if wanted.kind in "iu" and array.dtype.kind in "iu":
         limits = np.iinfo(wanted)
         beyond = int(array.min()) < limits.min or int(array.max()) > limits.max
     else:
-        beyond = wanted.kind == "f" and bool((np.isfinite(array) & ~np.isfinite(cast)).any())
+        beyond = wanted.kind == "f" and not np.isfinite(cast).all()
     if beyond:
         raise ConfigError(f"{name}: {array.tolist()} is beyond what {wanted} holds")
     return cast

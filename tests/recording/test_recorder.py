@@ -327,6 +327,16 @@ def test_frames_go_to_disk_first_or_stay_images(fields: dict[str, object], unit:
         np.testing.assert_array_equal(frames[5], dequantize_depth(codes, output_unit=unit, invalid="keep"))
 
 
+def test_images_that_stay_need_no_encoder_and_may_have_any_size(tmp_path: Path) -> None:
+    colour = COLOUR.replace(vcodec="h264_nvenc", preset=None)
+    with Recorder(robot(width=63, video=False, colour=colour), tmp_path / "data") as recorder:
+        recorder.start_episode()
+        recorder.write("top", picture(1)[:, :63])
+        recorder.add_row()
+        recorder.save_episode()
+    assert_sound(tmp_path / "data")
+
+
 def test_statistics_of_a_short_episode_are_of_all_its_frames(tmp_path: Path) -> None:
     """The holes of the test pattern are about one pixel of a hundred, which is a quantile of its own."""
     camera = TestPattern("deep", width=WIDTH, height=HEIGHT, depth=True)
@@ -454,7 +464,10 @@ def test_misuse_is_told_and_harms_nothing(tmp_path: Path) -> None:
                 recorder.add_row(row, state=[1.0, 2.0])
         with pytest.raises(ConfigError, match="3 numbers are not accepted; 2"):
             recorder.add_row({"note": "", "next.done": True}, state=[1.0, 2.0, 3.0])
-        recorder.add_row({"note": "stop", "next.done": True}, state=[np.nan, 2.0])
+        for value in (np.nan, np.inf):
+            with pytest.raises(ConfigError, match="spoils the statistics"):
+                recorder.add_row({"note": "", "next.done": True}, state=[value, 2.0])
+        recorder.add_row({"note": "stop", "next.done": True}, state=[3.0, 2.0])
         recorder.save_episode()
         with pytest.raises(ConfigError, match="no episode"):
             recorder.save_episode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -160,3 +161,24 @@ def test_settings_that_no_machine_or_folder_can_do_are_refused(tmp_path: Path) -
     with pytest.raises(ConfigError, match="line break"):
         Recorder(robot(), tmp_path / "a\nb")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_episode_that_would_lose_much_stays_until_that_is_asked_for(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    preset = robot(cameras=("top", "left"))
+    with pytest.warns(FfencWarning, match="was not saved"), Recorder(preset, root) as recorder:
+        recorder.start_episode()
+        for number in range(200):
+            for name in preset.cameras:
+                recorder.write(name, picture(number % 40))
+            recorder.add_row(state=[float(number), 0.0])
+    video = folder_of(root) / "observation.images.left.mp4"
+    with video.open("r+b") as file:
+        file.truncate(video.stat().st_size // 5)
+    [stays] = recover(root).episodes
+    assert stays.error is not None
+    assert re.search(r"of 200 rows would come back: observation.images.left .*--partial", str(stays.error))
+    [back] = recover(root, partial=True).episodes
+    assert (back.index, back.recorded) == (0, 200)
+    assert 0 < back.rows < 50
+    assert_sound(root)
