@@ -30,7 +30,7 @@ from ffenc import (
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encode_file import plan_encode
 from ffenc.frames.publish import claimed
-from tests.conftest import DEPTH, FIXTURES, TOP, decode, everything_in, newest_program
+from tests.conftest import DEPTH, FIXTURES, TOP, decode, everything_in, newest_program, system_program
 
 VIDEOS = FIXTURES / "aloha_video_v30/videos"
 TOP_FILE = VIDEOS / f"{TOP}/chunk-000/file-000.mp4"
@@ -38,7 +38,7 @@ DEPTH_FILE = VIDEOS / f"{DEPTH}/chunk-000/file-000.mp4"
 LOSSLESS = VideoEncoderConfig(vcodec="h264", crf=0, preset="veryfast")
 QUICK = VideoEncoderConfig(vcodec="h264", preset="ultrafast")
 FRAMES = 72
-B_FRAMES = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "12", "-bf", "3", "-g", "12")
+B_FRAMES = ("-c:v", "libx264", "-crf", "12", "-bf", "3", "-g", "12")
 HEVC = ("-c:v", "libx265", "-preset", "veryfast")
 NTSC = Fraction(30000, 1001)
 
@@ -59,7 +59,7 @@ SOURCES = {
 
 
 def run(*words: object, data: bytes | None = None) -> bytes:
-    command = [newest_program("ffmpeg"), "-v", "error", "-y", *map(str, words)]
+    command = [system_program("ffmpeg"), "-v", "error", "-y", *map(str, words)]
     return subprocess.run(command, input=data, check=True, stdout=subprocess.PIPE).stdout
 
 
