@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from functools import lru_cache
@@ -205,3 +206,11 @@ def no_ffmpeg_left() -> Iterator[None]:
 def everything_in(folder: Path) -> list[str]:
     """Every file and folder below, hidden ones too."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C does what it does in a program of its own, whatever a command has made of it in this process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

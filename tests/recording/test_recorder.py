@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -486,14 +485,6 @@ def test_misuse_is_told_and_harms_nothing(tmp_path: Path) -> None:
     assert table["next.done"].to_pylist() == [False, True]
     assert shown(root, 0) == [0, 0]
     assert notes(root, 0)["repeated"] == {"top": [1], "deep": [1]}
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Ctrl-C does what it does in a program of its own, whatever a command has made of it in this process."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_at_any_moment_comes_between_rows(tmp_path: Path, ctrl_c: None) -> None:

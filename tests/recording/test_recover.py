@@ -99,7 +99,7 @@ def test_a_video_that_this_ffmpeg_cannot_decode_stays_for_another(root: Path, tm
     assert_sound(root)
 
 
-def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_nothing_running(tmp_path: Path, ctrl_c: None) -> None:
     with Recorder(robot(), tmp_path / "data") as recorder:
         for seconds in (0.0, 0.01, 0.02, 0.05, 0.1):
             timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
