@@ -70,6 +70,12 @@ def test_numbers_are_read_after_lossy_encoding(
         assert [read_number(frame) for frame in video] == list(range(20))
 
 
+def test_statistics_of_a_picture_do_not_depend_on_which_pixels_are_picked() -> None:
+    frame = TestPattern("a", width=640, height=480).read(0)["a"].data
+    means = [frame[start::4, start::4].mean() for start in range(4)]
+    assert max(means) - min(means) < 2
+
+
 def test_numbers_are_read_from_depth_that_was_encoded(tmp_path: Path) -> None:
     camera = TestPattern("a", width=64, height=48, depth=True)
     config = DepthEncoderConfig()

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffenc.frames.statistics import sample_tap
+
 NUMBERS = 1_000_000  # then it starts again with 0
 NEAR, FAR = 500, 3000  # millimetres, of the blocks in depth
 MIN_SIZE = (64, 48)
@@ -39,7 +41,10 @@ def draw_number(frame: npt.NDArray[Any], number: int, one: Any = 255, zero: Any 
     tall, top = height // _PART, code_top(height)
     # Blocks of whole pixels; the last takes the columns that are left over.
     columns = np.minimum(np.arange(width) // (width // _COLUMNS), _COLUMNS - 1)
+    # Statistics are of every n-th pixel: stripes of so many give the same ones from whichever pixel on.
+    every = max(1, width // sample_tap(1, width, height).width)
     stripe = max(2, tall // 8)
+    stripe = min(-(-stripe // every) * every, max(stripe, tall // 2))
     upright = (np.arange(width) // stripe % 2).astype(bool)
     level = (np.arange(tall) // stripe % 2).astype(bool)[:, None]
     for row in range(_ROWS):
