@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import shlex
 import sys
 import threading
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -38,7 +40,7 @@ KEYS = "→ end the episode   ← record it again   Esc stop   Ctrl-C leave"
 _RESET_KEYS = "→ go on   ← record the last episode again   Esc stop"
 
 
-class Screen:
+class Screen(ABC):
     """Tells events on a thread of its own: a terminal that does not take them must not hold the loop up.
 
     Attributes:
@@ -69,6 +71,14 @@ class Screen:
         """Take note of a line for people, at once."""
         self._events.put(text)
 
+    @abstractmethod
+    def _run(self) -> None:
+        """Show what comes, until None does."""
+
+
+class _Lines(Screen):
+    """Shows event by event."""
+
     def _run(self) -> None:
         # Who reads the output may go away; the recording goes on.
         with contextlib.suppress(OSError, ValueError):
@@ -78,11 +88,12 @@ class Screen:
                 else:
                     self._show(event)
 
+    @abstractmethod
     def _show(self, event: Event) -> None:
-        raise NotImplementedError
+        """Show one event."""
 
 
-class JsonLines(Screen):
+class JsonLines(_Lines):
     """One line of JSON an event, on standard output."""
 
     def _show(self, event: Event) -> None:
@@ -90,7 +101,7 @@ class JsonLines(Screen):
         sys.stdout.flush()
 
 
-class PlainLines(Screen):
+class PlainLines(_Lines):
     """One line an event, where nobody watches a terminal."""
 
     status_seconds = 10.0
@@ -250,5 +261,6 @@ def summary_lines(saved: list[EpisodeSaved], ended: SessionEnded) -> list[str]:
     episodes = "1 episode" if ended.episodes == 1 else f"{ended.episodes} episodes"
     lines.append(f"{ended.root}: {episodes}, {ended.rows} rows, {total}{how}")
     if saved:
-        lines.append(f"look at it: ffenc info {ended.root}; ffenc verify {ended.root}")
+        root = shlex.quote(ended.root)
+        lines.append(f"look at it: ffenc info {root}; ffenc verify {root}")
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import shlex
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -291,7 +292,7 @@ class Recorder:
             if interrupted:
                 warnings.warn(
                     f"{self.root}: {len(interrupted)} interrupted episodes are kept in "
-                    f"{interrupted[0].parent}; `ffenc recover {self.root}` brings them back",
+                    f"{interrupted[0].parent}; `ffenc recover {shlex.quote(str(self.root))}` brings them back",
                     FfencWarning,
                     stacklevel=2,
                 )
@@ -789,7 +790,7 @@ class Recorder:
             why = f" ({error.cause})" if isinstance(error, FfencError) else ""
             warnings.warn(
                 f"an episode of {take.rows} rows was not saved{why}; it is kept in {take.episode.path}: "
-                f"`ffenc recover {self.root}` brings it back",
+                f"`ffenc recover {shlex.quote(str(self.root))}` brings it back",
                 FfencWarning,
                 stacklevel=4,
             )

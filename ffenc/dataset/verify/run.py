@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def _notes(root: Path) -> list[str]:
     if kept:
         notes.append(
             f"{root / RECORDINGS}: {len(kept)} episodes are being recorded, or were interrupted: "
-            f"`ffenc recover {root}` brings those back"
+            f"`ffenc recover {shlex.quote(str(root))}` brings those back"
         )
     return notes
 
