@@ -292,7 +292,7 @@ class Recorder:
             if interrupted:
                 warnings.warn(
                     f"{self.root}: {len(interrupted)} interrupted episodes are kept in "
-                    f"{interrupted[0].parent}; `ffenc recover {shlex.quote(str(self.root))}` brings them back",
+                    f"{interrupted[0].parent}; {_recovery(self.root)} brings them back",
                     FfencWarning,
                     stacklevel=2,
                 )
@@ -790,10 +790,15 @@ class Recorder:
             why = f" ({error.cause})" if isinstance(error, FfencError) else ""
             warnings.warn(
                 f"an episode of {take.rows} rows was not saved{why}; it is kept in {take.episode.path}: "
-                f"`ffenc recover {shlex.quote(str(self.root))}` brings it back",
+                f"{_recovery(self.root)} brings it back",
                 FfencWarning,
                 stacklevel=4,
             )
+
+
+def _recovery(root: Path) -> str:
+    """The command that brings back what was interrupted."""
+    return f"`ffenc recover {shlex.quote(str(root))}`"
 
 
 def complete_commits(root: Path) -> int:
