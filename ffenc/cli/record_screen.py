@@ -18,6 +18,7 @@ from typing_extensions import Self
 from ffenc.cli.common import human_bytes, human_seconds
 from ffenc.recording.session import (
     EpisodeDiscarded,
+    EpisodeEncoding,
     EpisodeEnded,
     EpisodeSaved,
     EpisodeStarted,
@@ -170,6 +171,8 @@ class LiveScreen(Screen):
                 + (f", {event.dropped} dropped" if event.dropped else "")
                 + (f", {event.late} late" if event.late else "")
             )
+        elif isinstance(event, EpisodeEncoding):
+            self._phase = _line(event)
         elif isinstance(event, EpisodeSaved):
             self._saved.append(event)
         elif isinstance(event, EpisodeEnded):
@@ -236,6 +239,8 @@ def _line(event: Event) -> str:
     if isinstance(event, EpisodeEnded):
         wait = f"{event.reset_seconds:g} s to set the scene anew" if event.reset_seconds else "saving"
         return f"episode {event.episode}: {event.rows} rows, {wait}"
+    if isinstance(event, EpisodeEncoding):
+        return f"episode {event.episode}: encoding, {event.frames} of {event.of} frames"
     if isinstance(event, EpisodeSaved):
         repeated = sum(event.repeated.values())
         said = [

@@ -28,9 +28,9 @@ from ffenc.compiler.images import compile_images
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import CameraPreset, RobotPreset, camera_key, camera_name, load_preset
-from ffenc.dataset.commit import RECORDINGS
+from ffenc.dataset.commit import RECORDINGS, finish_commit, pending_commits
 from ffenc.dataset.episode import check_features
-from ffenc.dataset.growing import GrowingDataset, finish_commit
+from ffenc.dataset.growing import GrowingDataset
 from ffenc.dataset.info_block import encoding_block
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
 from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
@@ -43,6 +43,7 @@ from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import image_files
 from ffenc.frames.statistics import RgbHistogram
 from ffenc.jobs.pool import share_cores
+from ffenc.jobs.progress import FrameCount
 from ffenc.recording.feed import Feed, FrameRing, Sink, TiffFolder
 from ffenc.recording.finish import (
     CameraResult,
@@ -69,8 +70,8 @@ from ffenc.recording.unfinished import (
     UnfinishedEpisode,
     Way,
     delete_episode,
+    interrupted_episodes,
     recording_lock,
-    unfinished_episodes,
 )
 from ffenc.recording.uninterrupted import Uninterrupted
 
@@ -288,7 +289,7 @@ class Recorder:
         with contextlib.ExitStack() as resources:
             resources.enter_context(recording_lock(self.root))
             complete_commits(self.root)
-            _, interrupted = unfinished_episodes(self.root)
+            interrupted = interrupted_episodes(self.root)
             if interrupted:
                 warnings.warn(
                     f"{self.root}: {len(interrupted)} interrupted episodes are kept in "
@@ -603,11 +604,12 @@ class Recorder:
         take.frames += 1
         take.full.clear()
 
-    def save_episode(self, on_frames: Callable[[int], None] = lambda _: None) -> SavedEpisode:
+    def save_episode(self, on_frames: Callable[[int, int], None] | None = None) -> SavedEpisode:
         """End the episode and put it into the dataset, once every camera's file has been read back.
 
         Args:
-            on_frames: called with the frames encoded so far, of all cameras, where they are encoded now.
+            on_frames: called with the frames encoded so far, and in all, of all cameras, where they are
+                encoded now; from other threads.
 
         Raises:
             ConfigError: there is no episode, or it has no rows.
@@ -626,7 +628,7 @@ class Recorder:
         try:
             self._end(take)
             waited = time.monotonic() - began
-            done = _Counter(on_frames)
+            done = FrameCount(take.rows * len(take.tracks), on_frames)
             live = next(iter(take.tracks.values())).channel.camera.way == "live"
             threads = len(take.tracks) if live else share_cores(len(take.tracks), None, 1)[0]
             results = for_all(
@@ -652,7 +654,7 @@ class Recorder:
         repeated = {name: track.repeated for name, track in take.tracks.items()}
         return SavedEpisode(index, rows.count, seconds, waited, sizes, take.dropped, repeated)
 
-    def _finish(self, take: _Take, camera: RecordedCamera, done: _Counter) -> CameraResult:
+    def _finish(self, take: _Take, camera: RecordedCamera, done: FrameCount) -> CameraResult:
         """Make what a camera gives to the dataset."""
         track = take.tracks[camera_name(camera.key)]
         if camera.way == "live":
@@ -668,7 +670,7 @@ class Recorder:
             assert track.statistics is not None
             return CameraResult(None, images, track.statistics.statistics())
         encoding, cancellation = track.channel.encoding, take.cancellation
-        return encode_images(take.episode, camera, encoding, images, done.part(camera.key), cancellation)
+        return encode_images(take.episode, camera, encoding, images, done.counter(), cancellation)
 
     def discard_episode(self) -> None:
         """End the episode and delete all of it.
@@ -803,7 +805,7 @@ def _recovery(root: Path) -> str:
 
 def complete_commits(root: Path) -> int:
     """Do the last moves of episodes that were saved when the program ended; returns how many there were."""
-    return sum(finish_commit(folder, root) for folder in unfinished_episodes(root)[0])
+    return sum(finish_commit(folder, root) for folder in pending_commits(root))
 
 
 def _copied(features: Mapping[str, Mapping[str, Any]] | None) -> Features | None:
@@ -870,18 +872,3 @@ def _kind(frame: Any) -> str:
     return (
         f"{type(frame).__name__} of {len(frame)} bytes" if isinstance(frame, bytes) else type(frame).__name__
     )
-
-
-class _Counter:
-    """Adds up the frames of encodes that run at the same time."""
-
-    def __init__(self, report: Callable[[int], None]) -> None:
-        self._report = report
-        self._parts: dict[str, int] = {}
-
-    def part(self, key: str) -> Callable[[int], None]:
-        def count(frames: int) -> None:
-            self._parts[key] = frames
-            self._report(sum(self._parts.values()))
-
-        return count

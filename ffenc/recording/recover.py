@@ -38,8 +38,8 @@ from ffenc.recording.unfinished import (
     RecordedCamera,
     UnfinishedEpisode,
     delete_episode,
+    interrupted_episodes,
     recording_lock,
-    unfinished_episodes,
 )
 
 # What an encoder may hold back: of an episode that ends before, some camera has no frame on disk.
@@ -119,7 +119,7 @@ def recover(
         completed = complete_commits(folder)
         episodes: list[Recovered] = []
         discarded: list[Path] = []
-        for path in unfinished_episodes(folder)[1]:
+        for path in interrupted_episodes(folder):
             if discard:
                 on_step(f"deleting {path}")
                 delete_episode(path)

@@ -176,6 +176,22 @@ class EpisodeEnded(Event):
 
 
 @dataclass(frozen=True)
+class EpisodeEncoding(Event):
+    """An episode whose frames went to disk first is encoded, told at regular times.
+
+    Attributes:
+        episode: its number.
+        frames: of all cameras, encoded so far.
+        of: how many there are.
+    """
+
+    kind = "episode_encoding"
+    episode: int
+    frames: int
+    of: int
+
+
+@dataclass(frozen=True)
 class EpisodeSaved(Event):
     """An episode is in the dataset, read back and compared.
 
@@ -361,7 +377,8 @@ def record_episodes(
         seconds: the length of each; it has seconds * fps rows.
         reset_seconds: time between two.
         control: what a person asks for.
-        on_event: told what happens, on the loop's thread: it must not wait.
+        on_event: told what happens, on the loop's thread, while an episode is encoded on others: it must
+            not wait.
         status_seconds: between two :class:`Status`.
         keep_on_interrupt: what becomes of the episode when Ctrl-C or another signal ends the session: it is
             saved, or else deleted.
@@ -477,7 +494,15 @@ class _Session:
         if self._pause(take) and self._reset() == "rerecord":
             self._discard(take)
             return
-        saved = self.recorder.save_episode()
+        told = 0.0
+
+        def on_frames(frames: int, of: int) -> None:
+            nonlocal told
+            if time.monotonic() - told >= self.status_seconds:
+                told = time.monotonic()
+                self.on_event(EpisodeEncoding(take.episode, frames, of))
+
+        saved = self.recorder.save_episode(on_frames)
         self._saved.append(saved)
         self.on_event(
             EpisodeSaved(

@@ -194,15 +194,19 @@ class UnfinishedEpisode:
         return self.finished / f"{camera.key}.mp4"
 
 
-def unfinished_episodes(root: Path) -> tuple[list[Path], list[Path]]:
-    """Return the folders of episodes that wait for their last moves, and of those that were interrupted."""
-    folders = sorted(
+def interrupted_episodes(root: Path) -> list[Path]:
+    """Return the folders of episodes that were interrupted, in the order they were begun.
+
+    Those that only wait for their last moves are not among them: they are safe.
+    """
+    return sorted(
         path
         for path in (root / RECORDINGS).glob("*-*-*")
-        if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+        if _NAME.fullmatch(path.name)
+        and path.is_dir()
+        and not path.is_symlink()
+        and not (path / COMMIT).is_file()
     )
-    sure = [path for path in folders if (path / COMMIT).is_file()]
-    return sure, [path for path in folders if path not in sure]
 
 
 def delete_episode(folder: Path) -> None:

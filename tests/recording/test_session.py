@@ -19,6 +19,7 @@ from ffenc.recording.recover import recover
 from ffenc.recording.session import (
     Control,
     EpisodeDiscarded,
+    EpisodeEncoding,
     EpisodeEnded,
     EpisodeSaved,
     Event,
@@ -238,6 +239,16 @@ def test_what_an_encoder_that_is_behind_costs_is_told_row_by_row(tmp_path, on_fu
         assert noted["repeated"] == {"top": repeated}
         assert saved.rows == 60
         assert len(repeated) == saved.repeated["top"] > 0
+
+
+def test_encoding_after_an_episode_tells_how_far_it_is(tmp_path):
+    source = Source(paced=False, length=20)
+    events, _ = session(tmp_path / "d", source, preset=robot(encode="after"), seconds=60)
+    told = [(event.frames, event.of) for event in events if isinstance(event, EpisodeEncoding)]
+    assert told
+    assert told == sorted(told)
+    assert all(0 <= frames <= of == 20 for frames, of in told)
+    assert numbers(tmp_path / "d", 0) == list(range(20))
 
 
 def test_what_was_recorded_of_an_episode_whose_camera_fails_is_kept(tmp_path):

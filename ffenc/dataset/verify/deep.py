@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.depth_images import DepthStatistics, depth_unit
 from ffenc.frames.parquet import RowRange, read_images
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
+from ffenc.jobs.progress import FrameCount
 
 # Measured on the sample at crf 30, the largest difference of an episode's mean or std to what is stored, of
 # 1: 0.0015, and all episodes of a camera have nearly the same (within 0.0003). Episodes of one scene differ
@@ -37,38 +37,6 @@ _NOISE, _OTHER = 0.002, 0.06
 _DEPTH_NOISE, _DEPTH_OTHER = 0.02, 0.7
 _CLEARER = 0.4  # of the difference to its own statistics that may remain to the other episode's
 _NULL = "has no image bytes"
-
-
-class FrameCount:
-    """Adds up what several threads have done, and tells it.
-
-    Args:
-        total: of all.
-        told: called with the number done and the total.
-    """
-
-    def __init__(self, total: int, told: Callable[[int, int], None] | None) -> None:
-        self._total, self._told = total, told
-        self._done = 0
-        self._lock = threading.Lock()
-
-    def add(self, frames: int) -> None:
-        """So many more are done."""
-        with self._lock:
-            self._done += frames
-            if self._told is not None:
-                self._told(min(self._done, self._total), self._total)
-
-    def counter(self) -> Callable[[int], None]:
-        """A function that takes the number of one file's frames done so far."""
-        before = 0
-
-        def told(done: int) -> None:
-            nonlocal before
-            self.add(max(0, done - before))
-            before = max(before, done)
-
-        return told
 
 
 def decode_video(

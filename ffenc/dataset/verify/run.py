@@ -14,7 +14,7 @@ from ffenc.dataset.checksums import CHECKSUMS, broken_lines, read_checksums
 from ffenc.dataset.commit import RECORDINGS
 from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify.against import Source, compare_file, together
-from ffenc.dataset.verify.deep import FrameCount, compare_statistics, decode_images, decode_video
+from ffenc.dataset.verify.deep import compare_statistics, decode_images, decode_video
 from ffenc.dataset.verify.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
 from ffenc.dataset.verify.layout import EPISODES, Layout, Listing, read_layout
 from ffenc.dataset.verify.lists import read_listing
@@ -26,6 +26,7 @@ from ffenc.ffmpeg.toolchain import Toolchain, find_ffprobe, toolchains
 from ffenc.frames.compare import Comparison
 from ffenc.frames.statistics import Stats
 from ffenc.jobs.pool import run_units, share_cores
+from ffenc.jobs.progress import FrameCount
 
 Progress = Callable[[int, int], None]
 

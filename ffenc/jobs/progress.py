@@ -1,0 +1,38 @@
+"""How much of a job is done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class FrameCount:
+    """Adds up what several threads have done, and tells it.
+
+    Args:
+        total: of all.
+        told: called with the number done and the total.
+    """
+
+    def __init__(self, total: int, told: Callable[[int, int], None] | None) -> None:
+        self._total, self._told = total, told
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def add(self, frames: int) -> None:
+        """So many more are done."""
+        with self._lock:
+            self._done += frames
+            if self._told is not None:
+                self._told(min(self._done, self._total), self._total)
+
+    def counter(self) -> Callable[[int], None]:
+        """A function that takes the number of one file's frames done so far."""
+        before = 0
+
+        def told(done: int) -> None:
+            nonlocal before
+            self.add(max(0, done - before))
+            before = max(before, done)
+
+        return told
