@@ -1,0 +1,219 @@
+"""Paths that a dataset names, kept inside its folder; files that are read, kept to regular ones.
+
+A dataset may come from a stranger. Whatever it names (a template, a camera key, a link) leads to files
+inside its own folder, or is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ffenc.errors import SourceError
+
+TEXT_LIMIT = 64 * 2**20
+"""Largest JSON, YAML or text file that is read at once, in bytes: LeRobot's largest are a few megabytes."""
+
+LINE_LIMIT = 16 * 2**20
+"""Longest line of a JSON Lines file, in bytes."""
+
+_NAME_LIMIT = 255  # bytes in one part of a path, on every file system in use
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+)
+
+
+def inside(root: Path, name: str, what: str, *, follow_links: bool = False) -> Path:
+    """A path that is written in a dataset, kept inside the dataset's folder. The file need not exist.
+
+    Args:
+        root: the folder that the path is relative to, and that it may not leave.
+        name: the path as it is written, with ``/`` between its parts.
+        what: who says it, to begin an error with: ``"meta/info.json: data_path"``.
+        follow_links: whether symbolic links may lead out of ``root``. Those that stay inside, and those
+            of a Hub cache (``snapshots/REVISION`` links into the ``blobs`` beside it), are always followed.
+
+    Returns:
+        ``root / name``, links not resolved.
+
+    Raises:
+        SourceError: ``name`` is absolute, has empty, ``.`` or ``..`` parts, backslashes, drive letters or
+            characters that cannot be printed, or leads out of ``root`` by a link.
+    """
+    fault = _fault(name)
+    if fault:
+        raise SourceError(
+            f"{what}: {_shown(name)} {fault}; expected a path inside {root}, with / between its parts"
+        )
+    path = root / name
+    if not follow_links:
+        keep_inside(root, path, what)
+    return path
+
+
+def plain_name(name: str, what: str) -> str:
+    """One part of a path that is written in a dataset: a camera key, the name of an image.
+
+    Raises:
+        SourceError: it has more than one part, or is none that ``inside`` accepts.
+    """
+    fault = _fault(name) or ("has more than one part" if "/" in name else None)
+    if fault:
+        raise SourceError(f"{what}: {_shown(name)} {fault}; expected a plain name without /")
+    return name
+
+
+def keep_inside(root: Path, path: Path, what: str | None = None) -> Path:
+    """A path that was found below ``root``, unless a symbolic link leads it out (see ``inside``).
+
+    Raises:
+        SourceError: a link leads out of ``root``, or in a circle.
+    """
+    real = _real(path)
+    if not any(real == folder or folder in real.parents for folder in _allowed(_real(root))):
+        raise SourceError(
+            f"{what + ': ' if what else ''}{_shown(path)} is a link, or lies behind one, that leads out of "
+            f"{root}, to {_shown(real)}; expected a file in that folder. Copy the file there, or give "
+            "--follow-links (follow_links=True) if you trust whoever made the link"
+        )
+    return path
+
+
+def regular(path: Path) -> Path:
+    """The path of a file that can be opened without waiting and that has an end.
+
+    Raises:
+        SourceError: it is a folder, a named pipe, a device or a socket.
+        OSError: it is not there, or cannot be looked at.
+    """
+    _check_kind(path, path.stat().st_mode)
+    return path
+
+
+def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
+    """A regular file, opened for reading in binary.
+
+    Args:
+        path: the file. Links are followed.
+        limit: most bytes that it may have; by default any number.
+
+    Raises:
+        SourceError: it is no regular file, or longer than ``limit``.
+        OSError: it cannot be opened.
+    """
+    # without O_NONBLOCK, opening a named pipe waits for somebody to write into it
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        status = os.fstat(descriptor)
+        _check_kind(path, status.st_mode)
+        if limit is not None and status.st_size > limit:
+            raise SourceError(
+                f"{_shown(path)}: {status.st_size:,} bytes; expected at most {limit:,} in a file of this kind"
+            )
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bytes(path: Path, limit: int | None = None) -> bytes:
+    """What a regular file holds (see ``open_regular``)."""
+    with open_regular(path, limit) as file:
+        data = file.read() if limit is None else file.read(limit + 1)
+    if limit is not None and len(data) > limit:  # it grew, or has no size as files in /proc
+        raise SourceError(f"{_shown(path)}: expected at most {limit:,} bytes in a file of this kind")
+    return data
+
+
+def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
+    """What a regular file of UTF-8 text holds.
+
+    Raises:
+        SourceError: it is no regular file, longer than ``limit`` bytes, or not UTF-8.
+        OSError: it cannot be opened.
+    """
+    data = read_bytes(path, limit)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{_shown(path)}: byte {error.start} is not UTF-8 text; expected a text file"
+        ) from None
+
+
+def read_lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[bytes]:
+    """Line by line, what a regular file holds, each with its line end.
+
+    Raises:
+        SourceError: it is no regular file, or a line is longer than ``limit`` bytes.
+        OSError: it cannot be opened.
+    """
+    with open_regular(path) as file:
+        number = 0
+        while line := file.readline(limit + 1):
+            number += 1
+            if len(line) > limit:
+                raise SourceError(f"{_shown(path)}, line {number}: longer than {limit:,} bytes")
+            yield line
+
+
+def _fault(name: object) -> str | None:
+    if not isinstance(name, str):
+        return "is not a text"
+    if not name:
+        return "is empty"
+    if not name.isprintable():
+        return "has characters that cannot be printed"
+    if "\\" in name:
+        return "has a backslash"
+    if name.startswith("/"):
+        return "is an absolute path"
+    parts = name.split("/")
+    if len(parts[0]) > 1 and parts[0][1] == ":":
+        return "begins with a drive letter"
+    if ".." in parts:
+        return "leads out of its folder by '..'"
+    if "" in parts or "." in parts:
+        return "has a part that names nothing"
+    if any(len(part.encode("utf-8")) > _NAME_LIMIT for part in parts):
+        return f"has a part longer than {_NAME_LIMIT} bytes"
+    return None
+
+
+def _real(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # RuntimeError before Python 3.13
+        raise SourceError(
+            f"{_shown(path)}: a link leads back to itself; expected a file or a folder"
+        ) from None
+
+
+def _allowed(root: Path) -> Iterator[Path]:
+    """The folder itself and, where it is part of a snapshot in a Hub cache, the blobs of that cache."""
+    yield root
+    for folder in (root, *root.parents):
+        if folder.parent.name == "snapshots":
+            blobs = folder.parent.parent / "blobs"
+            if blobs.is_dir() and not blobs.is_symlink():
+                yield blobs
+
+
+def _check_kind(path: Path, mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    kind = next((text for check, text in _KINDS if check(mode)), "no regular file")
+    raise SourceError(f"{_shown(path)} is {kind}; expected a regular file")
+
+
+def _shown(name: object) -> str:
+    """A path in an error: as it is where it can be printed, else as Python writes it; never many lines."""
+    text = str(name) if isinstance(name, Path) and str(name).isprintable() else repr(name)
+    return text if len(text) <= 300 else f"{text[:200]} ... ({len(text)} characters)"
