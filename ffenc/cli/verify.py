@@ -20,10 +20,12 @@ from ffenc.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from ffenc.dataset.verify.faults import CameraCheck, Verification
+    from rich.console import Console
+
+    from ffenc.dataset.verify.faults import CameraCheck, Fault, Verification
 
 _PREFIX = "observation.images."
-_LINES = 24  # of a screen
+_LINES, _NOTES = 24, 4  # of a screen; kinds of notes
 
 
 @click.command("verify")
@@ -85,8 +87,11 @@ def _json_fields(found: Verification, seconds: float) -> dict[str, Any]:
 
 
 def _show(found: Verification, seconds: float) -> None:
+    from ffenc.dataset.verify.faults import grouped  # noqa: PLC0415
+
     console = report_console()
-    used = 1 + len(found.notes)
+    notes = grouped(found.notes)
+    used = 1 + 2 * min(len(notes), _NOTES)
     if found.cameras:
         table = report_table(
             "camera", "stream", "files", "episodes", "frames", "state",
@@ -103,18 +108,19 @@ def _show(found: Verification, seconds: float) -> None:
             )
         console.print(table)
         used += 2 + len(found.cameras)
-    groups = found.grouped()
-    room = max(3, (_LINES - used) // 4)
+    _show_groups(console, grouped(found.faults), "", max(3, (_LINES - used) // 4))
+    _show_groups(console, notes, "note: ", _NOTES)
+    console.print(_summary(found, seconds), soft_wrap=True)
+
+
+def _show_groups(console: Console, groups: list[tuple[Fault, int]], mark: str, room: int) -> None:
     for fault, count in groups[:room]:
         like = f" ... and {count - 1} more like this" if count > 1 else ""
-        console.print(f"{fault}{like}", soft_wrap=False)
-        console.print(f"    {fault.mend}")
+        console.print(f"{mark}{fault}{like}", soft_wrap=False)
+        console.print(f"    {fault.advice}")
     if len(groups) > room:
         rest = sum(count for _, count in groups[room:])
-        console.print(f"... and {rest} more of {len(groups) - room} other kinds; --json has all")
-    for note in found.notes:
-        console.print(f"note: {note}")
-    console.print(_summary(found, seconds), soft_wrap=True)
+        console.print(f"{mark}... and {rest} more of {len(groups) - room} other kinds; --json has all")
 
 
 def _state(camera: CameraCheck) -> str:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ffenc.dataset.verify.faults import MENDS
+from ffenc.dataset.verify.faults import KINDS
 from tests.cli.test_cli import CommandLine
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, ROOT, TOP
 
@@ -42,7 +42,7 @@ def test_faults_are_told_with_place_and_mending_and_status_1(ffenc, video):
     assert outcome.err == ""
     words = " ".join(outcome.out.split())
     assert f"videos/{TOP}/chunk-000/file-000.mp4: is missing; episodes 0 to 2 should be in it" in words
-    assert MENDS["video-missing"] in words
+    assert KINDS["video-missing"].advice in words
     assert "1 fault;" in outcome.out.splitlines()[-1]
     assert any(line.startswith("top") and "1 fault" in line for line in outcome.out.splitlines())
 
@@ -75,7 +75,8 @@ def test_many_faults_fit_on_a_screen_and_json_has_all(ffenc, video):
     assert sum(fault["kind"] == "timestamps" for fault in faults) == 3
     assert f"{len(faults)} faults;" in lines[-1]
     assert all(
-        set(fault) == {"kind", "what", "mend", "file", "camera", "episode", "frame"} for fault in faults
+        set(fault) == {"kind", "severity", "what", "advice", "file", "camera", "episode", "frame"}
+        for fault in faults
     )
 
 
@@ -130,4 +131,4 @@ def test_what_cannot_be_verified_is_refused(ffenc, tmp_path):
 
 def test_every_kind_of_fault_is_documented():
     text = (ROOT / "docs/verify.md").read_text()
-    assert [kind for kind in MENDS if f"| `{kind}` |" not in text] == []
+    assert [kind for kind in KINDS if f"| `{kind}` |" not in text] == []

@@ -430,7 +430,7 @@ def test_a_video_is_compared_with_a_video_and_with_a_tree(png_tree):
     found = verify_dataset(LEROBOTS_VIDEO, against=png_tree)
     assert found.sound
     assert [camera.compared is None for camera in found.cameras] == [False, False, True]
-    assert any(f"{DEPTH} is not in" in note for note in found.notes)
+    assert [(note.kind, note.camera) for note in found.notes] == [("not-compared", DEPTH)]
 
 
 def test_another_picture_than_the_sources_is_found(dataset_copy):
@@ -635,7 +635,7 @@ def test_a_missing_column_of_the_episode_list_is_named(video, part):
 # --- statistics and info.json ------------------------------------------------------------------------------
 
 
-def test_missing_statistics_are_named_with_how_to_mend(video):
+def test_missing_statistics_are_named_with_what_computes_them(video):
     path = video / "meta/stats.json"
     stats = json.loads(path.read_text())
     del stats[TOP], stats["action"]["std"]
@@ -645,7 +645,7 @@ def test_missing_statistics_are_named_with_how_to_mend(video):
     assert {(fault.camera, fault.file) for fault in faults} == {
         (TOP, "meta/stats.json"), ("action", "meta/stats.json"), (ANGLE, LIST),
     }  # fmt: skip
-    assert all("ffenc reencode" in fault.mend for fault in faults)
+    assert all("ffenc merge" in fault.advice for fault in faults)
     path.unlink()
     assert any(f.file == "meta/stats.json" for f in only(verify_dataset(video), "statistics-missing"))
 
@@ -786,7 +786,7 @@ def test_no_broken_file_is_a_crash(video, dataset_v21, content):
             found = verify_dataset(root, deep=root == video)
             place = path.relative_to(root).as_posix()
             assert any(fault.file == place for fault in found.faults), place
-            assert all(fault.mend for fault in found.faults)
+            assert all(fault.advice for fault in found.faults)
             path.write_bytes(whole)
 
 
@@ -822,7 +822,7 @@ def test_nothing_is_changed_and_what_an_interrupted_run_left_is_a_note(video):
     (pieces / "one.json").write_text("{}")
     found = verify_dataset(video, deep=True)
     assert found.sound
-    assert "interrupted re-encode" in found.notes[0]
+    assert "interrupted re-encode" in found.notes[0].what
     assert state() == before
     assert probe(video / video_of(TOP)).frames == 72
 

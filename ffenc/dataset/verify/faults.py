@@ -4,54 +4,89 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ffenc.dataset.checksums import CHECKSUMS
 
-# Kind of fault -> how it is mended. docs/verify.md says more of each.
-_RESTORE = "restore the file from a copy, or make the dataset anew from its source"
-MENDS = {
-    "info": "correct meta/info.json",
-    "totals": "correct meta/info.json, or restore the file that is missing",
-    "episodes": "restore meta/episodes from a copy",
-    "tasks": "restore the tasks table from a copy",
-    "data-file": _RESTORE,
-    "columns": "restore the file, or bring meta/info.json and the file's columns into step",
-    "rows": "restore the data file: rows are missing, doubled or out of place",
-    "timestamps": "restore the data file: LeRobot finds a row's frame by its timestamp",
-    "index": "restore the data file, or number its rows anew",
-    "task-index": "restore the data file or the tasks table",
-    "statistics-missing": "make the dataset anew with `ffenc reencode` or `ffenc merge`, which compute them",
-    "statistics-differ": "restore the data file or the statistics, whichever was changed",
-    "swapped": "put each one's content back to its place",
-    "image": "restore the data file, or re-record the episode",
-    "video-missing": _RESTORE,
-    "video-unreadable": _RESTORE,
-    "video-cut": _RESTORE,
-    "video-fields": "correct the feature's info block in meta/info.json, or restore the video it was of",
-    "depth": "re-encode the depth camera from its images",
-    "frame-count": _RESTORE,
-    "frame-times": "re-encode the camera: LeRobot's reader refuses a frame that is more than 0.1 ms away",
-    "frame-rate": "re-encode the camera: LeRobot turns a time into a frame's number by this rate",
-    "episode-place": "correct the camera's timestamps in the episode list",
-    "key-frame": "re-encode the camera, so that each episode starts on a key frame",
-    "orphan": "move the file away, or restore the episode list that named it",
-    "damaged-frame": _RESTORE,
-    "checksum": f"{_RESTORE}; if it was changed on purpose, delete its line in {CHECKSUMS}",
-    "other-content": "restore the video, or the statistics, whichever is not this episode's",
-    "differs": "restore the video: it does not show what its source does",
+Severity = Literal["fault", "note"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of finding; docs/verify.md says more of each.
+
+    Attributes:
+        advice: what to do about it, where its finder knows nothing better.
+        severity: a ``fault`` makes a dataset unsound; a ``note`` does not.
+    """
+
+    advice: str
+    severity: Severity = "fault"
+
+
+# Advice must be something that can be done, and must never lose what is still good.
+_RESTORE = "restore the file from a copy, or make the dataset again from its source"
+_LISTS = "restore it from a copy; data and videos are not touched by this, so keep them as they are"
+KINDS = {
+    "info": Kind("correct meta/info.json"),
+    "totals": Kind(
+        "restore the file of the list that is missing; only where none is, correct meta/info.json"
+    ),
+    "episodes": Kind(_LISTS),
+    "tasks": Kind(_LISTS),
+    "data-file": Kind(_RESTORE),
+    "columns": Kind("restore the file; or, where it is right, describe its columns in meta/info.json"),
+    "rows": Kind("restore the data file: rows are missing, doubled or out of place"),
+    "timestamps": Kind("restore the data file: LeRobot finds a row's frame by its timestamp"),
+    "values": Kind("restore the data file, or leave the episode out with `ffenc reencode --episodes`"),
+    "index": Kind("restore the data file, or number its rows with `ffenc merge DATASET --out NEW`"),
+    "task-index": Kind("restore the data file, the episode list or the tasks table"),
+    "statistics-missing": Kind("`ffenc merge DATASET --out NEW` computes them"),
+    "statistics-differ": Kind("restore the data file or the statistics, whichever was changed"),
+    "statistics-stale": Kind(
+        "`ffenc merge DATASET --out NEW` computes them; training does not use them", severity="note"
+    ),
+    "swapped": Kind("restore the two episodes from a copy"),
+    "image": Kind("restore the data file, or leave the episode out with `ffenc reencode --episodes`"),
+    "video-missing": Kind(_RESTORE),
+    "video-unreadable": Kind(_RESTORE),
+    "video-cut": Kind(_RESTORE),
+    "video-fields": Kind(
+        "restore the video; or, where it is the right one, `ffenc merge DATASET --out NEW` writes what it is"
+    ),
+    "video-block": Kind("`ffenc merge DATASET --out NEW` writes it", severity="note"),
+    "depth": Kind("re-encode the depth camera from its images"),
+    "depth-codec": Kind("re-encode it as hevc to open the dataset with LeRobot", severity="note"),
+    "frame-count": Kind(_RESTORE),
+    "frame-times": Kind(f"{_RESTORE}: LeRobot's reader refuses a frame that is more than 0.1 ms away"),
+    "frame-rate": Kind(f"{_RESTORE}: LeRobot turns a time into a frame's number by this rate"),
+    "episode-place": Kind("restore the episode list from a copy, with the camera's timestamps"),
+    "key-frame": Kind(
+        "`ffenc reencode DATASET NEW` encodes such episodes, so that each starts on a key frame"
+    ),
+    "orphan": Kind("move it out of the dataset, where no episode list that names it was lost"),
+    "damaged-frame": Kind(_RESTORE),
+    "checksum": Kind(f"{_RESTORE}; if it was changed on purpose, delete its line in {CHECKSUMS}"),
+    "other-content": Kind("restore the video, or the statistics, whichever is not this episode's"),
+    "differs": Kind("restore the video: it does not show what its source does"),
+    "not-compared": Kind("name the source that has it", severity="note"),
+    "unfinished": Kind("go on with --resume, or delete that folder", severity="note"),
+    "recording": Kind("`ffenc recover` brings interrupted episodes back", severity="note"),
 }
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong.
+    """One thing that was found.
 
     Attributes:
-        kind: one of :data:`MENDS`.
+        kind: one of :data:`KINDS`.
+        severity: ``fault``, or ``note`` for what leaves a dataset sound.
         what: what was found, and what was expected.
-        mend: what to do about it.
+        advice: what to do about it.
         file: path in the dataset.
         camera: feature.
         episode: number.
@@ -59,8 +94,9 @@ class Fault:
     """
 
     kind: str
+    severity: Severity
     what: str
-    mend: str
+    advice: str
     file: str | None = None
     camera: str | None = None
     episode: int | None = None
@@ -77,7 +113,7 @@ class Fault:
 
 
 class Faults:
-    """Collects faults, from any thread."""
+    """Collects faults and notes, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -92,18 +128,23 @@ class Faults:
         camera: str | None = None,
         episode: int | None = None,
         frame: int | None = None,
-        mend: str | None = None,
+        advice: str | None = None,
     ) -> None:
-        """Add one; ``mend`` where its kind's way does not fit."""
-        fault = Fault(kind, what, mend or MENDS[kind], file, camera, episode, frame)
+        """Add one; ``advice`` where that of its kind does not fit."""
+        known = KINDS[kind]
+        fault = Fault(kind, known.severity, what, advice or known.advice, file, camera, episode, frame)
         with self._lock:
             self._found.append(fault)
 
-    def all(self) -> list[Fault]:
-        """Return them in the order of the checks, each file's and episode's together."""
-        order = {kind: number for number, kind in enumerate(MENDS)}
+    def has(self, *kinds: str) -> bool:
+        """Whether one of these kinds was found so far."""
+        return any(fault.kind in kinds for fault in self._found)
+
+    def of(self, severity: Severity) -> list[Fault]:
+        """Return those of a severity in the order of the checks, each file's and episode's together."""
+        order = {kind: number for number, kind in enumerate(KINDS)}
         return sorted(
-            self._found,
+            (fault for fault in self._found if fault.severity == severity),
             key=lambda f: (
                 order[f.kind],
                 f.camera or "",
@@ -174,8 +215,8 @@ class Verification:
         layout: its ``codebase_version``; None for a file.
         episodes, frames: as the episode list has them; frames of one camera.
         cameras: a row each.
-        faults: all of them.
-        notes: what was seen and is no fault.
+        faults: all that make it unsound.
+        notes: what was found, and leaves it sound.
         deep: every frame was decoded.
         against: what it was compared with, if anything.
     """
@@ -186,7 +227,7 @@ class Verification:
     frames: int
     cameras: list[CameraCheck]
     faults: list[Fault]
-    notes: list[str] = field(default_factory=list)
+    notes: list[Fault] = field(default_factory=list)
     deep: bool = False
     against: Path | None = None
 
@@ -195,10 +236,11 @@ class Verification:
         """Whether no fault was found."""
         return not self.faults
 
-    def grouped(self) -> list[tuple[Fault, int]]:
-        """The first fault of each kind and camera, and how many there are like it, itself included."""
-        counts = Counter((fault.kind, fault.camera) for fault in self.faults)
-        first: dict[tuple[str, str | None], Fault] = {}
-        for fault in self.faults:
-            first.setdefault((fault.kind, fault.camera), fault)
-        return [(fault, counts[key]) for key, fault in first.items()]
+
+def grouped(faults: Sequence[Fault]) -> list[tuple[Fault, int]]:
+    """Return the first of each kind and camera, and how many there are like it, itself included."""
+    counts = Counter((fault.kind, fault.camera) for fault in faults)
+    first: dict[tuple[str, str | None], Fault] = {}
+    for fault in faults:
+        first.setdefault((fault.kind, fault.camera), fault)
+    return [(fault, counts[key]) for key, fault in first.items()]

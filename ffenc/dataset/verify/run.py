@@ -83,14 +83,15 @@ def verify_dataset(
             if place.is_dir()
             else f"{place} does not exist; name a dataset's folder or a video file"
         )
-    faults, notes = Faults(), _notes(place)
+    faults = Faults()
+    _find_unfinished(place, faults)
     layout = read_layout(place, faults)
     if layout is None:
-        return Verification(place, None, 0, 0, [], faults.all(), notes, deep)
+        return Verification(place, None, 0, 0, [], faults.of("fault"), faults.of("note"), deep)
     listing = read_listing(layout, faults)
     RowChecks(layout, listing, faults).run()
     for key in layout.videos:
-        check_feature(layout, key, faults, notes)
+        check_feature(layout, key, faults)
     videos = video_files(layout, listing)
     seen = _look(videos, layout, listing, faults, programs)
     _find_orphans(layout, listing, faults)
@@ -98,8 +99,8 @@ def verify_dataset(
         _decode(layout, listing, seen, faults, programs, on_frames)
     compared: dict[str, CameraComparison | None] = {}
     if against is not None:
-        compared = _compare(Path(against), layout, listing, seen, faults, notes, programs, on_frames)
-    found = faults.all()
+        compared = _compare(Path(against), layout, listing, seen, faults, programs, on_frames)
+    found = faults.of("fault")
     rows = _rows(layout, listing, videos, seen, found)
     for row in rows:
         row.compared = compared.get(row.camera or "")
@@ -110,7 +111,7 @@ def verify_dataset(
         frames=listing.frames,
         cameras=rows,
         faults=found,
-        notes=notes,
+        notes=faults.of("note"),
         deep=deep,
         against=None if against is None else Path(against),
     )
@@ -132,27 +133,27 @@ def _verify_file(path: Path, programs: _Programs, *, deep: bool, on_frames: Prog
             count=FrameCount(frames, on_frames),
             cancellation=Cancellation(),
         )
-    found = faults.all()
+    found = faults.of("fault")
     row = CameraCheck(None, "video", files=1, frames=frames, faults=len(found))
     if seen is not None:
         row.codec, row.pix_fmt, row.max_deviation = seen.info.codec, seen.info.pix_fmt, seen.deviation
-    return Verification(path, None, 0, frames, [row], found, deep=deep)
+    return Verification(path, None, 0, frames, [row], found, faults.of("note"), deep)
 
 
-def _notes(root: Path) -> list[str]:
-    notes = []
+def _find_unfinished(root: Path, faults: Faults) -> None:
+    """What interrupted work has left beside a dataset or in it."""
     left = unfinished(root)
     if left is not None:
-        notes.append(
-            f"{left[0]} is left of an interrupted re-encode ({left[1]} finished encodes); delete it if done"
-        )
+        what = f"{left[0]} is left of an interrupted re-encode ({left[1]} finished encodes)"
+        faults.add("unfinished", what)
     kept = [path for path in (root / RECORDINGS).glob("*") if path.is_dir()]
     if kept:
-        notes.append(
-            f"{root / RECORDINGS}: {len(kept)} episodes are being recorded, or were interrupted: "
-            f"`ffenc recover {shlex.quote(str(root))}` brings those back"
+        faults.add(
+            "recording",
+            f"{len(kept)} episodes are being recorded, or were interrupted",
+            file=RECORDINGS,
+            advice=f"`ffenc recover {shlex.quote(str(root))}` brings interrupted episodes back",
         )
-    return notes
 
 
 def _look(
@@ -240,7 +241,6 @@ def _compare(
     listing: Listing,
     seen: dict[VideoFile, Seen],
     faults: Faults,
-    notes: list[str],
     programs: _Programs,
     on_frames: Progress | None,
 ) -> dict[str, CameraComparison | None]:
@@ -249,7 +249,9 @@ def _compare(
         raise ConfigError(f"{layout.root} has no video cameras; --against compares videos with their source")
     source = Source(against, layout)
     units = [(video, one) for video, one in seen.items() if video.camera in source.cameras]
-    notes += [f"{key} is not in {against}" for key in layout.videos if key not in source.cameras]
+    for key in layout.videos:
+        if key not in source.cameras:
+            faults.add("not-compared", f"is not in {against}", camera=key)
     if not source.cameras & set(layout.videos):
         raise ConfigError(f"{against} has none of the cameras {', '.join(layout.videos)}")
     frames = sum(int(listing.length[list(video.episodes)].sum()) for video, _ in units)

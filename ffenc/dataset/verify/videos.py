@@ -71,38 +71,39 @@ def video_files(layout: Layout, listing: Listing) -> list[VideoFile]:
     return found
 
 
-def check_feature(layout: Layout, key: str, faults: Faults, notes: list[str]) -> None:
+def check_feature(layout: Layout, key: str, faults: Faults) -> None:
     """Check what ``info.json`` says of a video camera, by itself."""
     block = layout.block(key)
     place = "meta/info.json"
     if not block:
-        notes.append(f"{place} says nothing of the stream of {key} (it has no info block)")
+        faults.add("video-block", "has no info block that says what the stream is", file=place, camera=key)
     if not is_depth(layout, key):
         if block.get("video.pix_fmt") in DEPTH_FORMATS:
             what = f"video.pix_fmt is {block['video.pix_fmt']}, but is_depth_map is not true"
             faults.add(
-                "depth", what, file=place, camera=key, mend="mark the feature as depth in meta/info.json"
+                "depth", what, file=place, camera=key, advice="mark the feature as depth in meta/info.json"
             )
         return
     backend = block.get("video.video_backend")
     if backend not in (None, "pyav"):
         what = f"video.video_backend is {backend!r}; LeRobot opens a depth dataset only where it is 'pyav'"
-        faults.add("depth", what, file=place, camera=key, mend="write 'pyav' there: it changes no video")
+        faults.add("depth", what, file=place, camera=key, advice="write 'pyav' there: it changes no video")
     codec = block.get("video.codec")
     if isinstance(codec, str) and codec not in _LEROBOTS_DEPTH and "_" not in codec:
-        notes.append(f"{key} is {codec}, which ffenc reads and LeRobot does not: it knows other depth codecs")
+        what = f"is {codec}, which ffenc reads and LeRobot does not: it knows other depth codecs"
+        faults.add("depth-codec", what, file=place, camera=key)
     if block.get("video.pix_fmt") == "gray16le":
         return
     missing = [f"video.{name}" for name in _QUANTISER if block.get(f"video.{name}") is None]
-    mend = "say how depth was quantised; without it the codes cannot become depth again"
+    advice = "say how depth was quantised; without it the codes cannot become depth again"
     if missing:
         what = f"has no {', '.join(missing)}: how 12-bit codes become depth is not known"
-        faults.add("depth", what, file=place, camera=key, mend=mend)
+        faults.add("depth", what, file=place, camera=key, advice=advice)
         return
     try:
         DepthQuantizer.from_video_info(block)
     except (ConfigError, TypeError) as error:
-        faults.add("depth", reason_of(error), file=place, camera=key, mend=mend)
+        faults.add("depth", reason_of(error), file=place, camera=key, advice=advice)
 
 
 def is_depth(layout: Layout, key: str) -> bool:
