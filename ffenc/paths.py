@@ -86,6 +86,32 @@ def keep_inside(root: Path, path: Path, what: str | None = None) -> Path:
     return path
 
 
+def plain_tree(folder: Path) -> Path:
+    """A folder that holds nothing but regular files and folders, however deep; or a regular file.
+
+    Raises:
+        SourceError: it, or something in it, is a symbolic link, a named pipe, a device or a socket.
+        OSError: it cannot be read.
+    """
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            raise SourceError(
+                f"{_shown(path)} is a link, to {_shown(os.readlink(path))}; expected a file or folder of its "  # noqa: PTH115
+                "own. Delete it, or put what it leads to in its place"
+            )
+        if stat.S_ISDIR(mode):
+            with os.scandir(path) as entries:
+                waiting += [
+                    path / entry.name for entry in entries if not entry.is_file(follow_symlinks=False)
+                ]
+        else:
+            _check_kind(path, mode)
+    return folder
+
+
 def regular(path: Path) -> Path:
     """The path of a file that can be opened without waiting and that has an end.
 

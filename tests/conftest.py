@@ -48,6 +48,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FFENC_CACHE", str(folder))
+        patch.setenv("FFENC_STATE", str(folder / "state"))  # the key that recordings are signed with
         yield folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,16 +21,31 @@ if TYPE_CHECKING:
 @click.option(
     "--partial", is_flag=True, help="Also where one camera ends so early that seconds of the others are lost."
 )
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Also complete episodes that were saved by another user or on another machine; says which files.",
+)
 @json_option
 @program_options
 def command(
-    root: str, discard: bool, partial: bool, as_json: bool, ffmpeg: str | None, ffprobe: str | None
+    root: str,
+    discard: bool,
+    partial: bool,
+    trust: bool,
+    as_json: bool,
+    ffmpeg: str | None,
+    ffprobe: str | None,
 ) -> None:
     """Bring back episodes of the dataset ROOT that were being recorded when the program or the power ended.
 
     Each becomes the dataset's next episode, up to the last row that all cameras have a frame of, read back
     and compared as any other. What is in the dataset already is not touched. The exit status is 1 where an
     episode could not be brought back.
+
+    An episode that was just being saved only waits for its files to be moved into the dataset. That is done
+    without asking where this user on this machine has saved it, and with --trust for a dataset that comes
+    from elsewhere. No file outside of ROOT is read or written.
 
     \b
     Examples:
@@ -38,9 +54,17 @@ def command(
     """
     from ffenc.recording.recover import recover  # noqa: PLC0415 - keeps --help quick
 
+    if trust:
+        _say_moves(Path(root))
     with steps() as on_step:
         found = recover(
-            root, discard=discard, partial=partial, ffmpeg=ffmpeg, ffprobe=ffprobe, on_step=on_step
+            root,
+            discard=discard,
+            partial=partial,
+            trust=trust,
+            ffmpeg=ffmpeg,
+            ffprobe=ffprobe,
+            on_step=on_step,
         )
     if as_json:
         print_json(
@@ -60,6 +84,15 @@ def command(
         if not (found.completed or found.episodes or found.discarded):
             click.echo(f"{root}: nothing to recover")
     sys.exit(1 if any(one.error is not None for one in found.episodes) else 0)
+
+
+def _say_moves(root: Path) -> None:
+    """Say what becomes of each file of an episode that only waits for its last moves."""
+    from ffenc.dataset.commit import commit_moves, pending_commits  # noqa: PLC0415
+
+    for folder in pending_commits(root):
+        for move in commit_moves(folder, root):
+            click.echo(f"{folder / move.source} -> {root / move.target}", err=True)
 
 
 def _line(one: Recovered) -> str:

@@ -2,26 +2,38 @@
 
 What comes in is written in a folder beside it first, and then listed in :data:`COMMIT`. From then on it can
 only be finished: :func:`finish_commit` does the moves that are not done yet.
+
+A dataset may come from a stranger, with a list in it. So a list moves files only from its own folder to the
+places that a recording writes, and it is signed by who wrote it: others are followed only on request.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ffenc.dataset.checksums import file_checksum
+from ffenc.dataset.checksums import CHECKSUMS, file_checksum
+from ffenc.dataset.owner import is_signed, sign
+from ffenc.dataset.source import DATA_PATH, EPISODES_PATH, NOTES_PATH, VIDEO_PATH
 from ffenc.dataset.staging import write_json
 from ffenc.errors import DestinationError, SourceError
-from ffenc.frames.info_json import read_json
+from ffenc.frames.info_json import path_pattern, read_json
 from ffenc.frames.publish import sync_folder
+from ffenc.paths import inside, keep_inside, plain_tree
 
 COMMIT = "commit.json"
 RECORDINGS = ".recording"  # in a dataset's folder: episodes that are not in it yet, a folder each
-_INFO = "meta/info.json"
+INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
+# All that an episode may bring: new files, and those that are replaced.
+_NEW = [path_pattern(template) for template in (DATA_PATH, VIDEO_PATH, EPISODES_PATH)]
+_REPLACED = [path_pattern(place) for place in (INFO, STATS, TASKS, CHECKSUMS, NOTES_PATH)]
+_SIGNATURE = "signature"
+_MOST_SHOWN = 20  # moves, in an error
 
 
 @dataclass(frozen=True)
@@ -47,8 +59,13 @@ def write_commit(folder: Path, root: Path, moves: Sequence[Move]) -> None:
         root: the dataset.
         moves: in this order; the last one is the new ``meta/info.json``, which tells whether the dataset is
             still the one they were made for.
+
+    Raises:
+        SourceError: a place in the dataset lies behind a link that leads out of it.
     """
-    assert moves[-1].target == _INFO
+    for move in moves:
+        _check_move(move, folder, root)
+    assert moves[-1].target == INFO
     for move in moves:
         path = folder / move.source
         with path.open("rb") as file:
@@ -58,14 +75,19 @@ def write_commit(folder: Path, root: Path, moves: Sequence[Move]) -> None:
     for parent in list(folder.parents)[:3]:  # the folder may be new, and those above it
         sync_folder(parent)
     content = {
-        "info_before": _checksum(root / _INFO),
+        "info_before": _checksum(root / INFO),
         "info_after": _checksum(folder / moves[-1].source),
         "moves": [{"from": m.source, "to": m.target, "replaces": m.replaces} for m in moves],
     }
-    write_json(folder / COMMIT, content)
+    write_json(folder / COMMIT, content | {_SIGNATURE: sign(_signed(content, folder))})
 
 
-def finish_commit(folder: Path, root: Path) -> bool:
+def _signed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What the signature is of: the list, and the episode's name; not the dataset's, which may be renamed."""
+    return {"episode": folder.name, **{name: content[name] for name in content if name != _SIGNATURE}}
+
+
+def finish_commit(folder: Path, root: Path, *, trust: bool = False) -> bool:
     """Bring into a dataset what a folder's :data:`COMMIT` lists and is not there yet, and delete the folder.
 
     It may be interrupted anywhere, by the power too: called again, it goes on, and the dataset is the same.
@@ -74,6 +96,7 @@ def finish_commit(folder: Path, root: Path) -> bool:
     Args:
         folder: where the files wait, on the dataset's file system.
         root: the dataset; made if it does not exist.
+        trust: follow a list that another user or another machine has written.
 
     Returns:
         False: there is no commit, so nothing is complete; nothing was done. A folder that is empty is what an
@@ -82,12 +105,19 @@ def finish_commit(folder: Path, root: Path) -> bool:
     Raises:
         DestinationError: the dataset was changed since by someone else, has another file in a place that is
             to be filled, or a file of the commit is gone. Nothing is overwritten.
-        SourceError: the commit cannot be read.
+        SourceError: the commit cannot be read, moves something from or to where no recording does, or was
+            written by someone else and is not trusted. Nothing is done.
     """
     path = folder / COMMIT
-    if not path.is_file():
+    if not os.path.lexists(path):
         return False
-    commit, moves = _read(path)
+    commit, moves = _read(path, root)
+    if not (trust or is_signed(_signed(commit, folder), commit.get(_SIGNATURE))):
+        raise SourceError(
+            f"{path}: was not written by this user on this machine. If you know where {root} comes from, "
+            f"`ffenc recover --trust {shlex.quote(str(root))}` puts the episode into the dataset:"
+            f"{_shown(moves)}\nElse delete {folder}"
+        )
     if any((folder / move.source).exists() for move in moves):
         _check_unchanged(commit, moves, folder, root)
     for move in moves:
@@ -111,31 +141,99 @@ def finish_commit(folder: Path, root: Path) -> bool:
     return True
 
 
-def pending_commits(root: Path) -> list[Path]:
-    """Return the folders whose episode will come into a dataset by :func:`finish_commit`, in their order."""
-    return sorted(path.parent for path in (root / RECORDINGS).glob(f"*/{COMMIT}"))
+def recording_folders(root: Path) -> list[Path]:
+    """Return the folders in a dataset's :data:`RECORDINGS`, in their order.
 
-
-def _read(path: Path) -> tuple[dict[str, Any], list[Move]]:
+    Raises:
+        SourceError: it, or one of them, is a link, or something else than files and folders.
+    """
+    folder = root / RECORDINGS
+    if not os.path.lexists(folder):
+        return []
     try:
+        keep_inside(root, folder)
+        if folder.is_symlink() or not folder.is_dir():
+            raise SourceError(f"{folder} is no folder of its own; expected one. Delete it, or move it away")
+        found = sorted(folder.iterdir())
+        for path in found:
+            if path.is_symlink() or not path.is_dir():
+                plain_tree(path)
+        return [path for path in found if path.is_dir()]
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be read: {error.strerror}") from None
+
+
+def pending_commits(root: Path) -> list[Path]:
+    """Return the folders whose episode will come into a dataset by :func:`finish_commit`, in their order.
+
+    Raises:
+        SourceError: as :func:`recording_folders`.
+    """
+    return [folder for folder in recording_folders(root) if os.path.lexists(folder / COMMIT)]
+
+
+def commit_moves(folder: Path, root: Path) -> list[Move]:
+    """Return what :func:`finish_commit` would do for a folder with a :data:`COMMIT`.
+
+    Raises:
+        SourceError: as there, but for who has written it.
+    """
+    return _read(folder / COMMIT, root)[1]
+
+
+def _shown(moves: Sequence[Move]) -> str:
+    lines = [f"\n  {m.target}{' (replaced)' if m.replaces else ''}" for m in moves[:_MOST_SHOWN]]
+    more = len(moves) - _MOST_SHOWN
+    return "".join(lines) + (f"\n  and {more} more" if more > 0 else "")
+
+
+def _read(path: Path, root: Path) -> tuple[dict[str, Any], list[Move]]:
+    """Read a list of moves, once none of them leaves its folders."""
+    try:
+        plain_tree(path.parent)
         commit = read_json(path)
-        moves = [Move(str(m["from"]), str(m["to"]), bool(m["replaces"])) for m in commit["moves"]]
-        if moves and moves[-1].target == _INFO:
-            return commit, moves
-    except (SourceError, LookupError, TypeError):
-        pass
-    raise SourceError(f"{path}: is not a list of moves; delete it to have the episode written anew")
+        moves = [Move(m["from"], m["to"], m["replaces"]) for m in commit["moves"]]
+        known = bool(moves) and moves[-1].target == INFO
+        both = len({m.source for m in moves}) == len({m.target for m in moves}) == len(moves)
+    except (LookupError, TypeError):
+        known = both = False
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
+    if not (known and both):
+        raise SourceError(
+            f"{path}: is not a list of moves as ffenc writes it; delete it to have the episode written again"
+        )
+    for move in moves:
+        _check_move(move, path.parent, root)
+    return commit, moves
+
+
+def _check_move(move: Move, folder: Path, root: Path) -> None:
+    """Refuse a move from outside an episode's folder, or to where no recording writes.
+
+    Raises:
+        SourceError: names the move.
+    """
+    where = str(folder / COMMIT)
+    inside(folder, move.source, f"{where}: from")
+    inside(root, move.target, f"{where}: to")
+    places = _REPLACED if move.replaces else _NEW
+    if move.source == COMMIT or not any(place.fullmatch(move.target) for place in places):
+        raise SourceError(
+            f"{where}: {move.source!r} is to become {move.target!r}, which no recording writes; delete the "
+            "list to have the episode written again"
+        )
 
 
 def _check_unchanged(commit: dict[str, Any], moves: Sequence[Move], folder: Path, root: Path) -> None:
     """Refuse where the dataset is neither the one before the commit nor the one after it."""
-    if _checksum(root / _INFO) in (commit.get("info_before"), commit.get("info_after")):
+    if _checksum(root / INFO) in (commit.get("info_before"), commit.get("info_after")):
         return
     moved = [move for move in moves if not move.replaces and not (folder / move.source).exists()]
     back = "".join(f"\n  move {root / m.target} back to {folder / m.source}" for m in moved)
     raise DestinationError(
-        f"{root / _INFO} was changed by another program since the episode in {folder} was finished: its "
-        "number and totals no longer fit. To have the episode written anew:"
+        f"{root / INFO} was changed by another program since the episode in {folder} was finished: its "
+        "number and totals no longer fit. To have the episode written again:"
         f"{back}\n  delete {folder / COMMIT}"
     )
 
@@ -150,7 +248,7 @@ def _check_place(move: Move, folder: Path, root: Path) -> None:
     if not waits and not there:
         raise DestinationError(
             f"{folder / move.source} is gone, and not in the dataset either; restore it there, or delete "
-            f"{folder / COMMIT} to have the episode written anew"
+            f"{folder / COMMIT} to have the episode written again"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ from ffenc.dataset.columns import (
     task_table,
     video_columns,
 )
-from ffenc.dataset.commit import Move, write_commit
+from ffenc.dataset.commit import INFO, STATS, TASKS, Move, write_commit
 from ffenc.dataset.fitting import GrowingCamera, recorded_features
 from ffenc.dataset.info_block import kept_block
 from ffenc.dataset.source import (
@@ -49,7 +50,11 @@ from ffenc.frames.statistics import Stats
 
 _STAGED = "new"
 DATA, EPISODES = "data", "meta/episodes"
-TASKS = "meta/tasks.parquet"
+# What a row's value can be; of a text there is one.
+RECORDED_TYPES = (
+    *("float32", "float64", "float16", "bool", "string"),
+    *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u")),
+)
 # LeRobot reads files in the order of their names, in which file-1000 comes before file-999.
 _MOST_IN_CHUNK = 1000
 NumberedFile = tuple[int, int]  # of a chunk, and in it
@@ -168,8 +173,8 @@ class EpisodeWriter:
         notes = NOTES_PATH.format(episode_index=self._number)
         write_json(self._new / notes, episode.notes)
         self._add(notes, replaces=True)
-        write_json(self._new / "meta/info.json", self._info)
-        self._add("meta/info.json", replaces=True)
+        write_json(self._new / INFO, self._info)
+        self._add(INFO, replaces=True)
         write_commit(self._folder, self._root, self._moves)
         return replace(
             state,
@@ -252,7 +257,7 @@ class EpisodeWriter:
         """The columns of the rows: those of the files that are there, or as LeRobot writes them."""
         if self._state.rows is not None:
             return self._state.rows
-        kinds = {key: _feature_type(key, f) for key, f in self._features.items() if f["dtype"] != "video"}
+        kinds = {key: _feature_type(f) for key, f in self._features.items() if f["dtype"] != "video"}
         return row_schema(pa.schema(kinds, {"huggingface": '{"info": {}}'}))
 
     def _add(self, target: str, *, replaces: bool = False) -> None:
@@ -390,8 +395,8 @@ class EpisodeWriter:
             except (ValueError, TypeError, LookupError) as error:
                 raise SourceError(f"{self._root / 'meta/stats.json'}: {key}: {error}") from None
             total[key] = aggregate.result()
-        write_json(self._new / "meta/stats.json", total)
-        self._add("meta/stats.json", replaces=True)
+        write_json(self._new / STATS, total)
+        self._add(STATS, replaces=True)
         return total
 
 
@@ -484,20 +489,43 @@ def _shaped(value: Any, dimensions: int, name: str) -> Any:
 
 
 def check_features(features: Mapping[str, Mapping[str, Any]], cameras: Mapping[str, Any]) -> None:
+    """Refuse descriptions of columns that cannot be recorded.
+
+    Args:
+        features: LeRobot's descriptions of the recorded columns.
+        cameras: by the names of their features, which no column can have.
+
+    Raises:
+        ConfigError: names the column, what is said of it and what is expected.
+    """
+    if not isinstance(features, Mapping):
+        raise ConfigError(f"features: {features!r} is not accepted; a mapping of names to descriptions is")
     for key, feature in features.items():
-        if key in cameras or key in DEFAULT_FEATURES or "/" in key or not key:
+        if not isinstance(key, str) or key in cameras or key in DEFAULT_FEATURES or "/" in key or not key:
             raise ConfigError(
                 f"a column cannot be called {key!r}: LeRobot keeps {', '.join(DEFAULT_FEATURES)} and the "
                 "cameras' names for itself, and takes no / in a name"
             )
-        shape = feature.get("shape")
-        if not isinstance(feature.get("dtype"), str) or not (
-            isinstance(shape, (list, tuple)) and all(isinstance(n, int) and n > 0 for n in shape)
-        ):
+        shape = feature.get("shape") if isinstance(feature, Mapping) else None
+        if not (isinstance(shape, (list, tuple)) and all(type(n) is int and n > 0 for n in shape)):
             raise ConfigError(
-                f"feature {key} is {dict(feature)!r}; a dtype such as float32 and a shape such as [6] "
-                "are expected"
+                f"feature {key} is {feature!r}; a dtype such as float32 and a shape such as [6] are expected"
             )
+        if feature.get("dtype") not in RECORDED_TYPES:
+            raise ConfigError(
+                f"dtype {feature.get('dtype')!r} of {key} is not recorded; accepted: "
+                + ", ".join(RECORDED_TYPES)
+            )
+        if len(shape) != 1 or (feature["dtype"] == "string" and shape[0] != 1):
+            one = "a text" if feature["dtype"] == "string" else "numbers in one dimension"
+            raise ConfigError(
+                f"shape {list(shape)} of {key} is not recorded: {one} is; give the row's value as such, with "
+                "the shape [N]"
+            )
+        try:
+            json.dumps(feature, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"feature {key} cannot be written as JSON: {error}") from None
 
 
 def all_features(
@@ -507,24 +535,14 @@ def all_features(
         key: {"dtype": f["dtype"], "shape": list(f["shape"]), "names": f.get("names")}
         for key, f in features.items()
     }
-    for key, feature in described.items():
-        _feature_type(key, feature)
     return {key: camera.feature for key, camera in cameras.items()} | described | DEFAULT_FEATURES
 
 
-def _feature_type(key: str, feature: Mapping[str, Any]) -> pa.DataType:
+def _feature_type(feature: Mapping[str, Any]) -> pa.DataType:
     """The type of a feature's column, as LeRobot writes it: several numbers in a fixed-size list."""
     if feature["dtype"] == "image":
         return IMAGE
-    try:
-        kind = pa.type_for_alias(feature["dtype"])
-    except ValueError:
-        raise ConfigError(f"dtype {feature['dtype']!r} of {key} is no type of numbers or texts") from None
-    shape = feature["shape"]
-    if len(shape) > 1:
-        raise ConfigError(
-            f"shape {shape} of {key} has {len(shape)} dimensions; one is recorded: make it flat"
-        )
+    kind, shape = pa.type_for_alias(feature["dtype"]), feature["shape"]
     return kind if list(shape) in ([], [1]) else list_of(kind, shape[0])
 
 

@@ -19,11 +19,10 @@ from ffenc.dataset.columns import (
     is_numeric,
     task_texts,
 )
-from ffenc.dataset.commit import COMMIT, finish_commit, pending_commits
+from ffenc.dataset.commit import COMMIT, TASKS, finish_commit, pending_commits
 from ffenc.dataset.episode import (
     DATA,
     EPISODES,
-    TASKS,
     EpisodeWriter,
     NewEpisode,
     NumberedFile,
@@ -157,7 +156,7 @@ class GrowingDataset:
         if self._staged is None or self._staged[0] != folder:
             raise DestinationError(f"{folder}: no episode has been staged in there")
         with self._told(folder):
-            finish_commit(folder, self.root)
+            finish_commit(folder, self.root, trust=True)  # this run has written it
         self._state, self._staged = self._staged[1], None
 
     @contextlib.contextmanager

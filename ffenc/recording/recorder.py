@@ -803,9 +803,17 @@ def _recovery(root: Path) -> str:
     return f"`ffenc recover {shlex.quote(str(root))}`"
 
 
-def complete_commits(root: Path) -> int:
-    """Do the last moves of episodes that were saved when the program ended; returns how many there were."""
-    return sum(finish_commit(folder, root) for folder in pending_commits(root))
+def complete_commits(root: Path, *, trust: bool = False) -> int:
+    """Do the last moves of episodes that were saved when the program ended; returns how many there were.
+
+    Args:
+        root: the dataset.
+        trust: also of those that another user or machine has saved.
+
+    Raises:
+        SourceError, DestinationError: as :func:`~ffenc.dataset.commit.finish_commit`.
+    """
+    return sum(finish_commit(folder, root, trust=trust) for folder in pending_commits(root))
 
 
 def _copied(features: Mapping[str, Mapping[str, Any]] | None) -> Features | None:

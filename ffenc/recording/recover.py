@@ -92,6 +92,7 @@ def recover(
     *,
     discard: bool = False,
     partial: bool = False,
+    trust: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_step: Callable[[str], None] = lambda _: None,
@@ -105,18 +106,21 @@ def recover(
         discard: delete them instead.
         partial: also bring back one that would lose many seconds because a camera ends that early; without it
             such an episode stays where it is.
+        trust: also complete episodes that another user, or this one on another machine, has saved: only moves
+            of files within the dataset are left (:func:`~ffenc.dataset.commit.commit_moves`).
         ffmpeg, ffprobe: programs to use instead of those found.
         on_step: called with what is done next.
 
     Raises:
-        SourceError: there is no such dataset.
+        SourceError: there is no such dataset, it holds a link where a recording writes, or an episode that
+            was saved by someone else and is not trusted.
         DestinationError: it is being recorded, or cannot be written.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
     with recording_lock(folder):
-        completed = complete_commits(folder)
+        completed = complete_commits(folder, trust=trust)
         episodes: list[Recovered] = []
         discarded: list[Path] = []
         for path in interrupted_episodes(folder):

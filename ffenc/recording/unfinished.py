@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import shutil
 import uuid
@@ -12,20 +12,26 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
-from ffenc.dataset.commit import COMMIT, RECORDINGS
+from ffenc.config.framerate import parse_fps
+from ffenc.config.preset import camera_key, camera_name
+from ffenc.dataset.commit import COMMIT, RECORDINGS, recording_folders
+from ffenc.dataset.episode import check_features
 from ffenc.dataset.fitting import GrowingCamera
 from ffenc.dataset.staging import write_json
-from ffenc.errors import DestinationError, SourceError
+from ffenc.errors import DestinationError, FfencError, SourceError
 from ffenc.frames.depth import Unit
+from ffenc.frames.info_json import read_json
 from ffenc.frames.publish import is_at, locked, sync_folder
+from ffenc.paths import plain_name, plain_tree
 from ffenc.recording.rows import Features
 
 _SETTINGS = "episode.json"
 _NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 _DELETED = ".deleted"
+_MOST_PIXELS = 1 << 15  # in a row or column: more than any encoder takes
 
 # How a camera's frames reach the dataset: encoded as they come, as images that are encoded after the episode,
 # or as images that stay images.
@@ -132,24 +138,27 @@ class UnfinishedEpisode:
     def open(cls, path: Path) -> UnfinishedEpisode:
         """Read the folder of an episode that was interrupted.
 
+        The dataset, and the folder with it, may come from a stranger.
+
         Raises:
-            SourceError: its settings cannot be read.
+            SourceError: its settings cannot be read, are none that ffenc writes, or there is a link or
+                something else in it than files and folders.
         """
         where = path / _SETTINGS
         try:
-            content = json.loads(where.read_text(encoding="utf-8"))
-            cameras = []
-            for values in content["cameras"]:
-                model = VideoEncoderConfig if values["unit"] is None else DepthEncoderConfig
-                cameras.append(RecordedCamera(**{**values, "config": model(**values["config"])}))
-            settings = Settings(
-                str(content["task"]),
-                Fraction(content["fps"]),
-                content["robot_type"],
-                content["features"],
-                cameras,
-            )
-        except (OSError, ValueError, LookupError, TypeError) as error:
+            plain_tree(path)
+            content = read_json(where)
+            cameras = [_camera(values, str(where)) for values in content["cameras"]]
+            if not cameras or len({camera.key for camera in cameras}) < len(cameras):
+                raise ValueError("its cameras are not one or more, each of another name")
+            features = content["features"]
+            if features is not None:
+                check_features(features, {camera.key: camera for camera in cameras})
+            fps = parse_fps(content["fps"])
+            settings = Settings(str(content["task"]), fps, content["robot_type"], features, cameras)
+        except SourceError:
+            raise
+        except (OSError, ArithmeticError, ValueError, LookupError, TypeError, FfencError) as error:
             raise SourceError(f"{where}: cannot be read: {error}") from None
         return cls(path, settings)
 
@@ -194,19 +203,39 @@ class UnfinishedEpisode:
         return self.finished / f"{camera.key}.mp4"
 
 
+def _camera(values: Mapping[str, Any], where: str) -> RecordedCamera:
+    """Read a camera of an episode's settings; its key becomes the name of a file.
+
+    Raises:
+        ValueError, TypeError, LookupError, FfencError: it is none that ffenc has written.
+    """
+    model = VideoEncoderConfig if values["unit"] is None else DepthEncoderConfig
+    camera = RecordedCamera(**{**values, "config": model(**values["config"])})
+    plain_name(camera.key, f"{where}: key")
+    if camera.key != camera_key(camera_name(camera.key)) or not camera_name(camera.key):
+        raise ValueError(f"{camera.key!r} is not the key of a camera: {camera_key('NAME')} is expected")
+    if camera.way not in get_args(Way) or camera.unit not in (None, *get_args(Unit)):
+        raise ValueError(f"{camera.key}: way {camera.way!r} and unit {camera.unit!r} are not known")
+    if not all(isinstance(n, int) and 0 < n <= _MOST_PIXELS for n in (camera.width, camera.height)):
+        raise ValueError(f"{camera.key}: {camera.width!r}x{camera.height!r} is not the size of a camera")
+    if not isinstance(camera.block, Mapping):
+        raise ValueError(f"{camera.key}: its block is not an object")
+    return camera
+
+
 def interrupted_episodes(root: Path) -> list[Path]:
     """Return the folders of episodes that were interrupted, in the order they were begun.
 
     Those that only wait for their last moves are not among them: they are safe.
+
+    Raises:
+        SourceError: as :func:`~ffenc.dataset.commit.recording_folders`.
     """
-    return sorted(
+    return [
         path
-        for path in (root / RECORDINGS).glob("*-*-*")
-        if _NAME.fullmatch(path.name)
-        and path.is_dir()
-        and not path.is_symlink()
-        and not (path / COMMIT).is_file()
-    )
+        for path in recording_folders(root)
+        if _NAME.fullmatch(path.name) and not os.path.lexists(path / COMMIT)
+    ]
 
 
 def delete_episode(folder: Path) -> None:
@@ -243,7 +272,10 @@ def recording_lock(root: Path) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a", encoding="utf-8")
+        recording_folders(root)
+        # Not by a link, which would make a file elsewhere, nor waiting for the other end of a pipe.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        file = os.fdopen(os.open(folder / "lock", flags, 0o644), "a", encoding="utf-8")
     except OSError as error:
         raise DestinationError(f"{folder}: cannot be created: {error.strerror}") from None
     with file:
