@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +26,7 @@ from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.frames.depth import DepthQuantizer, Invalid, Unit
 from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.pictures import DepthHistogram, DepthPicture, save_png
-from ffenc.frames.publish import claimed, published
+from ffenc.frames.publish import claimed, hidden_path, published
 from ffenc.frames.reader import VideoReader
 
 Format = Literal["png", "npy"]
@@ -318,8 +317,7 @@ def _published(plan: DecodePlan) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _published_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    mark = uuid.uuid4().hex[:8]
-    temporary, old = (target.with_name(f".{target.name[:40]}.{mark}.{end}") for end in ("partial", "old"))
+    temporary, old = hidden_path(target, "partial"), hidden_path(target, "old")
     try:
         temporary.mkdir()
         yield temporary

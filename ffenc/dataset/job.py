@@ -351,7 +351,8 @@ class _Job:
                 done = self._encode(unit, clip, path, None if clip is not None else statistics)
         done = replace(done, stats=statistics.statistics() if statistics else None, outdated=outdated)
         names = ("frames", "bytes", "packet_bytes", "configuration", "delay", "stats")
-        write_json(record, {"fingerprint": fingerprint} | {name: getattr(done, name) for name in names})
+        content = {"fingerprint": fingerprint} | {name: getattr(done, name) for name in names}
+        write_json(record, content | {"sha256": file_checksum(done.path) if done.path else None})
         return done
 
     def _encode(
@@ -558,6 +559,8 @@ def _read_record(path: Path, record: Path, fingerprint: str) -> _Done | None:
         content = json.loads(record.read_text(encoding="utf-8"))
         size = path.stat().st_size if content["bytes"] else 0
         if content["fingerprint"] != fingerprint or content["bytes"] != size:
+            return None
+        if size and content["sha256"] != file_checksum(path):  # damaged since, in a way that keeps its size
             return None
         return _Done(
             content["frames"],

@@ -15,26 +15,30 @@ from typing import IO, Any
 from typing_extensions import Self
 
 from ffenc.errors import DestinationError
-from ffenc.frames.publish import locked, published, sync_folder
+from ffenc.frames.publish import is_at, locked, published, sync_folder
+
+_PUBLISHING = "publishing"
+_CONTENT = frozenset({"lock", "pieces", "cuts", "dataset", _PUBLISHING})
+_PIECE = re.compile(r"episode-\d{6,}\.(mp4|json)|\..*\.partial.*", re.DOTALL)
 
 
 class Staging:
     """Holds finished pieces, parts cut out of a source, the dataset being put together, and the run's lock.
 
-    The lock is the kernel's: it goes with the process, however that ends.
+    The lock is the kernel's: it goes with the process, however that ends. Only what a run has put there is
+    deleted.
 
     Args:
         destination: where the dataset will stand; must not exist, or be an empty folder.
         resume: take up what an interrupted run has left.
 
     Raises:
-        DestinationError: the destination is taken, another run writes it, or an interrupted run's pieces
-            are there and ``resume`` was not asked for.
+        DestinationError: the destination is taken, another run writes it, an interrupted run's pieces
+            are there and ``resume`` was not asked for, or the folder holds what no run has put there.
     """
 
     def __init__(self, destination: Path, *, resume: bool) -> None:
-        self.destination = Path(os.path.abspath(destination))  # noqa: PTH100 - symbolic links stay as they are
-        check_destination(self.destination)
+        self.destination = _absolute(destination)
         self.folder = _folder_of(self.destination)
         self.pieces = self.folder / "pieces"
         self.cuts = self.folder / "cuts"
@@ -44,13 +48,17 @@ class Staging:
         self._made: list[Path] = []
 
     def __enter__(self) -> Self:
+        settle(self.destination)
+        check_destination(self.destination)
         try:
             self._made = [p for p in self.folder.parents if not p.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
+            _check_own(self.folder)
             self._lock = (self.folder / "lock").open("a", encoding="utf-8")
         except OSError as error:
             raise DestinationError(f"{self.folder}: cannot be created: {error.strerror}") from None
-        if not locked(self._lock):
+        # The other run may have deleted the file since it was opened: then this lock is on nothing.
+        if not (locked(self._lock) and is_at(self._lock, self.folder / "lock")):
             self._lock.close()
             self._lock = None
             raise DestinationError(
@@ -60,10 +68,10 @@ class Staging:
             self._unlock()
             raise DestinationError(
                 f"an interrupted run towards {self.destination} left finished episodes in {self.folder}. "
-                "Go on with --resume, or delete that folder to start anew"
+                "Go on with --resume, or delete that folder to start from the beginning"
             )
-        for scratch in (self.dataset, self.cuts):
-            shutil.rmtree(scratch, ignore_errors=True)
+        self._delete_scratch()
+        (self.folder / _PUBLISHING).unlink(missing_ok=True)
         for needed in (self.pieces, self.cuts):
             needed.mkdir(exist_ok=True)
         for leftover in self.pieces.rglob(".*.partial*"):
@@ -73,14 +81,17 @@ class Staging:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for scratch in (self.dataset, self.cuts):
-            shutil.rmtree(scratch, ignore_errors=True)
+        self._delete_scratch()
         if not self.has_pieces():
-            shutil.rmtree(self.folder, ignore_errors=True)
+            _delete(self.folder)
             with contextlib.suppress(OSError):  # those that hold something by now stay
                 for parent in self._made:
                     parent.rmdir()
         self._unlock()
+
+    def _delete_scratch(self) -> None:
+        for scratch in (self.dataset, self.cuts):
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def has_pieces(self) -> bool:
         """Whether there are finished pieces to take up."""
@@ -99,14 +110,80 @@ class Staging:
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
         check_destination(self.destination)
+        (self.folder / _PUBLISHING).touch()
+        sync_folder(self.folder)
         self.dataset.replace(self.destination)
         sync_folder(self.destination.parent)
-        shutil.rmtree(self.pieces)
+        _delete_pieces(self.pieces)
 
     def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def settle(destination: Path) -> None:
+    """Delete the folder of a run that was killed between publishing its dataset and deleting its pieces."""
+    folder = _folder_of(_absolute(destination))
+    if not _is_published(folder):
+        return
+    with contextlib.suppress(OSError), (folder / "lock").open("a", encoding="utf-8") as lock:
+        if locked(lock) and _is_published(folder):
+            _check_own(folder)
+            _delete(folder)
+
+
+def _is_published(folder: Path) -> bool:
+    """Whether the dataset that was put together in a staging folder has been moved to its destination."""
+    return not folder.is_symlink() and (folder / _PUBLISHING).is_file() and not (folder / "dataset").exists()
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse a staging folder that leads elsewhere or holds what ffenc did not put there.
+
+    Raises:
+        DestinationError: it is, or holds, a link or a file of someone else's.
+    """
+    if folder.is_symlink():
+        raise DestinationError(f"{folder} is a link; ffenc keeps finished episodes there: delete the link")
+    for entry in folder.iterdir():
+        if entry.name not in _CONTENT or entry.is_symlink():
+            what = "a link" if entry.is_symlink() else "not a file of ffenc's"
+            raise DestinationError(
+                f"{entry} is {what}; ffenc keeps finished episodes in that folder: move it away"
+            )
+
+
+def _delete(folder: Path) -> None:
+    """Delete a staging folder's own files, and the folder itself where nothing else has come into it."""
+    for scratch in (folder / "dataset", folder / "cuts"):
+        shutil.rmtree(scratch, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        _delete_pieces(folder / "pieces")
+        # The lock goes last: while it is there, another run sees whose folder this is.
+        for name in (_PUBLISHING, "lock"):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _delete_pieces(pieces: Path) -> None:
+    """Delete what runs have put into the folder of pieces: a folder a camera, two files an episode."""
+    for camera in _folders(pieces):
+        for path in camera.iterdir():
+            if _PIECE.fullmatch(path.name) and not path.is_dir():
+                path.unlink()
+    for folder in (*_folders(pieces), pieces):
+        with contextlib.suppress(OSError):  # one that holds something else stays
+            folder.rmdir()
+
+
+def _folders(folder: Path) -> list[Path]:
+    found = folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ()
+    return [path for path in found if path.is_dir() and not path.is_symlink()]
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - symbolic links stay as they are
 
 
 def check_destination(destination: Path) -> None:
@@ -117,6 +194,8 @@ def check_destination(destination: Path) -> None:
     """
     if re.search(r"[\x00-\x1f]", str(destination)):
         raise DestinationError(f"{str(destination)!r}: control characters in a path are not supported")
+    if destination.is_dir() and destination.samefile(os.curdir):
+        raise DestinationError(f"{destination} is the current folder; name a new folder in it")
     if destination.is_symlink() or os.path.ismount(destination):
         raise DestinationError(
             f"{destination} is a link or a mount point, which no folder can be moved to; name a folder in it"
@@ -137,8 +216,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def unfinished(destination: Path) -> tuple[Path, int] | None:
     """Return the folder an ended run has left beside a destination, and how many encodes are done in it."""
-    folder = _folder_of(Path(os.path.abspath(destination)))  # noqa: PTH100
-    count = _records(folder / "pieces")
+    folder = _folder_of(_absolute(destination))
+    count = 0 if _is_published(folder) else _records(folder / "pieces")
     return (folder, count) if count else None
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ import platformdirs
 from ffenc.version import VERSION
 
 MAX_AGE_DAYS = 30
+# Only files with such a name are deleted: the folder may be one that holds the user's own files too.
+_OWN_FILE = re.compile(r"ffenc-([0-9a-f]{32}\.json|\w{8}\.new)")
 
 
 def cache_folder() -> Path:
@@ -52,7 +55,7 @@ def remember(key: Sequence[Any], answer: Any) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Written whole under another name first: two runs at once never see half an entry.
-        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".new")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix="ffenc-", suffix=".new")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump({"key": text, "answer": answer}, file)
@@ -66,7 +69,7 @@ def remember(key: Sequence[Any], answer: Any) -> None:
 
 def _entry(key: Sequence[Any]) -> tuple[Path, str]:
     text = json.dumps([VERSION, *key])
-    return cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json", text
+    return cache_folder() / f"ffenc-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json", text
 
 
 def _sweep(folder: Path) -> None:
@@ -74,5 +77,5 @@ def _sweep(folder: Path) -> None:
     oldest = time.time() - MAX_AGE_DAYS * 86400
     for entry in os.scandir(folder):
         with contextlib.suppress(OSError):
-            if entry.name.endswith((".json", ".new")) and entry.stat().st_mtime < oldest:
+            if _OWN_FILE.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < oldest:
                 os.unlink(entry.path)  # noqa: PTH108

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from ffenc.errors import DestinationError
 
 
-def partial_path(path: Path) -> Path:
-    """A hidden name beside ``path`` to write to until the result is verified; the ending stays."""
-    return path.with_name(f".{path.stem[:40]}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+def hidden_path(path: Path, kind: Literal["partial", "old"]) -> Path:
+    """A hidden name beside ``path``, of the same ending: a result that is not verified, or what it replaces.
+
+    It holds a hash of the whole name, and so belongs to one result only, however long that result's name is.
+    """
+    return path.with_name(f"{_begin(path)}-{uuid.uuid4().hex[:8]}.{kind}{path.suffix}")
+
+
+def _begin(path: Path) -> str:
+    return f".{path.stem[:40]}.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}"
 
 
 @contextlib.contextmanager
@@ -23,7 +33,7 @@ def published(path: Path) -> Iterator[Path]:
 
     The file is flushed to disk before it is renamed; if the block raises, nothing is left behind.
     """
-    temporary = partial_path(path)
+    temporary = hidden_path(path, "partial")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -46,14 +56,14 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """Keep a result's name for this run.
+    """Keep a result's name for this run, and clear up what a killed run has left beside it.
 
     The lock is the kernel's: it goes with the process, however that ends.
 
     Raises:
         DestinationError: another run is writing it.
     """
-    place = path.with_name(f".{path.name[:60]}.lock")
+    place = path.with_name(f"{_begin(path)}.lock")
     try:
         file = place.open("a", encoding="utf-8")
     except OSError as error:
@@ -63,9 +73,26 @@ def claimed(path: Path) -> Iterator[None]:
         if not (locked(file) and is_at(file, place)):
             raise DestinationError(f"{path} is being written by another run of ffenc; wait for it")
         try:
+            _settle(path)
             yield
         finally:
             place.unlink(missing_ok=True)
+
+
+def _settle(path: Path) -> None:
+    """Put back what a run that was killed had moved away from ``path``, and delete what it was writing."""
+    name = re.compile(
+        re.escape(_begin(path)) + r"-[0-9a-f]{8}\.(partial|old)" + re.escape(path.suffix), re.DOTALL
+    )
+    found = [(match[1], one) for one in path.parent.iterdir() if (match := name.fullmatch(one.name))]
+    for kind, leftover in found:
+        if kind == "old" and not os.path.lexists(path):
+            leftover.replace(path)
+        elif leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                leftover.unlink()
 
 
 def is_at(file: IO[str], place: Path) -> bool:

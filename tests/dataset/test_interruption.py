@@ -142,11 +142,15 @@ def test_a_piece_that_changed_or_whose_frames_changed_is_encoded_anew(
     run.kill()
     run.wait()
     wait_until_gone(tmp_path)
-    cut, other = (
+    cut, damaged, other = (
         record.with_suffix(".mp4")
-        for record in sorted(tmp_path.glob(".out.ffenc/pieces/*/episode-*.json"))[:2]
+        for record in sorted(tmp_path.glob(".out.ffenc/pieces/*/episode-*.json"))[:3]
     )
     cut.write_bytes(cut.read_bytes()[:-10])
+    content = bytearray(damaged.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 20] = bytes(byte ^ 0xFF for byte in content[middle : middle + 20])
+    damaged.write_bytes(content)
     frames = source / f"episode_{other.stem[-2:]}/cam"
     shutil.copy(frames / "3.png", frames / "4.png")
     changed = subprocess.run(command(source, out, "--resume"), check=False, capture_output=True, text=True)
@@ -154,7 +158,7 @@ def test_a_piece_that_changed_or_whose_frames_changed_is_encoded_anew(
     whole = tmp_path / "whole"
     subprocess.run(command(source, whole), check=True, capture_output=True)
     assert contents(out) == contents(whole) != unbroken
-    assert "2 kept encodes did not fit" in changed.stdout
+    assert "3 kept encodes did not fit" in changed.stdout
 
 
 def test_a_second_run_on_one_destination_is_refused(tmp_path: Path) -> None:
