@@ -30,7 +30,7 @@ from ffenc.dataset.columns import (
     task_table,
     video_columns,
 )
-from ffenc.dataset.commit import INFO, STATS, TASKS, Move, write_commit
+from ffenc.dataset.commit import STATS, TASKS, Move, write_commit
 from ffenc.dataset.fitting import GrowingCamera, recorded_features
 from ffenc.dataset.info_block import kept_block
 from ffenc.dataset.source import (
@@ -40,7 +40,7 @@ from ffenc.dataset.source import (
     NOTES_PATH,
     VIDEO_PATH,
 )
-from ffenc.dataset.staging import write_json
+from ffenc.dataset.staging import write_info, write_json
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.errors import ConfigError, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
@@ -173,8 +173,8 @@ class EpisodeWriter:
         notes = NOTES_PATH.format(episode_index=self._number)
         write_json(self._new / notes, episode.notes)
         self._add(notes, replaces=True)
-        write_json(self._new / INFO, self._info)
-        self._add(INFO, replaces=True)
+        for place in write_info(self._new, self._info):
+            self._add(place, replaces=True)
         write_commit(self._folder, self._root, self._moves)
         return replace(
             state,

@@ -38,7 +38,7 @@ from ffenc.dataset.source import (
     check_key,
 )
 from ffenc.errors import ConfigError, DestinationError, SourceError
-from ffenc.frames.info_json import read_json
+from ffenc.frames.info_json import read_info, read_json
 from ffenc.frames.statistics import QUANTILES
 
 __all__ = ["GrowingCamera", "GrowingDataset", "NewEpisode", "finish_commit", "pending_commits"]
@@ -51,8 +51,9 @@ class GrowingDataset:
     """A dataset that is new, or there already, and gets episodes one by one.
 
     Each episode brings new files only: one video a camera, one of rows, one of the episode list.
-    ``meta/info.json``, ``stats.json``, ``tasks.parquet`` and ``videos.sha256`` are replaced. Nothing else in
-    the dataset is written to. :meth:`stage` makes an episode safe, :meth:`publish` brings it in.
+    ``meta/info.json``, ``ffenc.json``, ``stats.json``, ``tasks.parquet`` and ``videos.sha256`` are replaced.
+    Nothing else in the dataset is written to. :meth:`stage` makes an episode safe, :meth:`publish` brings
+    it in.
 
     One process at a time may do so; who uses this class sees to it.
 
@@ -208,7 +209,7 @@ def _check_free(root: Path) -> None:
 
 def _checked_info(root: Path) -> dict[str, Any]:
     where = root / "meta/info.json"
-    info = read_json(where)
+    info = read_info(root)
     version = str(info.get("codebase_version", ""))
     if not version.startswith("v3"):
         raise DestinationError(

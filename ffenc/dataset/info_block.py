@@ -73,6 +73,8 @@ def encoder_fields(config: VideoEncoderConfig) -> dict[str, Any]:
 def depth_fields(config: VideoEncoderConfig, unit: Unit) -> dict[str, Any]:
     """Return a depth camera's fields, under LeRobot's names, and ``video.invalid``, which is ffenc's own.
 
+    ffenc's own fields are kept in ``meta/ffenc.json`` (:mod:`ffenc.frames.info_json`).
+
     Millimetres that are stored as they are (``gray16le``) have no quantiser, and no fields of one.
     """
     fields: dict[str, Any] = {"is_depth_map": True, "depth_unit": unit}
@@ -89,8 +91,8 @@ def info_block(info: StreamInfo, encoding: Encoding, unit: Unit | None = None) -
         encoding: how it was made.
         unit: what a depth camera's maps were in; None for a camera of colours.
 
-    ``video.encoder`` is ffenc's own key, which LeRobot ignores: ``video.codec`` names the stream, not who
-    wrote it, with which versions, and why these.
+    ``video.encoder`` is ffenc's own field: ``video.codec`` names the stream, not who wrote it, with which
+    versions, and why these.
     """
     return {**stream_fields(info), **encoding_block(encoding, unit)}
 

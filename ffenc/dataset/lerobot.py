@@ -35,7 +35,7 @@ from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.images import read_header
-from ffenc.frames.info_json import path_pattern, read_json
+from ffenc.frames.info_json import OWN_INFO, path_pattern, read_info, read_json
 from ffenc.frames.parquet import ParquetImages, RowRange
 from ffenc.frames.reader import DEPTH_FORMATS
 
@@ -50,7 +50,7 @@ _NOTES = path_pattern(NOTES_PATH)
 # Files of either layout, of which a conversion in place may have left the other's: they are no extra files.
 _WRITTEN_ANEW = frozenset(
     {
-        *("meta/info.json", "meta/stats.json", "meta/tasks.parquet", CHECKSUMS),
+        *("meta/info.json", OWN_INFO, "meta/stats.json", "meta/tasks.parquet", CHECKSUMS),
         *("meta/episodes.jsonl", "meta/episodes_stats.jsonl", "meta/tasks.jsonl"),
     }
 )
@@ -107,7 +107,7 @@ class LeRobotDataset(ABC):
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._info = read_json(root / "meta/info.json")
+        self._info = read_info(root)
         self._features = self._check_info()
         self.fps = parse_fps(self._info["fps"])
         self._image_keys = [k for k, f in self._features.items() if f["dtype"] == "image"]

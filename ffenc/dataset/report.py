@@ -20,7 +20,7 @@ from ffenc.dataset.lerobot_v21 import LeRobotV21, read_lines
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
-from ffenc.frames.info_json import path_pattern, read_json
+from ffenc.frames.info_json import path_pattern, read_info
 from ffenc.frames.parquet import RowRange, read_images
 
 # Parquet files whose footers are read; the others are taken to be like these.
@@ -114,7 +114,7 @@ def report_dataset(root: str | Path) -> DatasetReport:
             if folder.is_dir()
             else f"{folder} is not a folder"
         )
-    info = read_json(where)
+    info = read_info(folder)
     layout = str(info.get("codebase_version") or "unknown")
     if not layout.startswith(("v2", "v3")):
         raise SourceError(f"{folder}: is a LeRobot dataset of layout {layout}; v3.0, v2.1 and v2.0 are read")

@@ -15,6 +15,7 @@ from typing import IO, Any
 from typing_extensions import Self
 
 from ffenc.errors import DestinationError
+from ffenc.frames.info_json import INFO, OWN_INFO, split_info
 from ffenc.frames.publish import is_at, locked, published, sync_folder
 
 _PUBLISHING = "publishing"
@@ -212,6 +213,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with published(path) as temporary:
         temporary.write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
+
+
+def write_info(root: Path, info: Mapping[str, Any]) -> list[str]:
+    """Write a dataset's ``meta/info.json``, and ``meta/ffenc.json`` where there is something to keep in it.
+
+    Args:
+        root: its folder.
+        info: as :func:`~ffenc.frames.info_json.read_info` returns it.
+
+    Returns:
+        the places of the files that were written, ``meta/info.json`` last.
+    """
+    lerobots, own = split_info(info)
+    written = {OWN_INFO: own, INFO: lerobots} if own else {INFO: lerobots}
+    for place, content in written.items():
+        write_json(root / place, content)
+    return list(written)
 
 
 def unfinished(destination: Path) -> tuple[Path, int] | None:

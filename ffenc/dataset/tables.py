@@ -26,7 +26,7 @@ from ffenc.dataset.columns import (
     video_columns,
 )
 from ffenc.dataset.source import DATA_PATH, EPISODES_PATH, NOTES_PATH, VIDEO_PATH, DatasetSource, Episode
-from ffenc.dataset.staging import write_json
+from ffenc.dataset.staging import write_info, write_json
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.errors import SourceError
 from ffenc.frames.statistics import Stats
@@ -277,7 +277,7 @@ class TableWriter:
         info["video_path"] = VIDEO_PATH
         if self._subset or not info.get("splits"):
             info["splits"] = {"train": f"0:{len(self._episodes)}"}
-        write_json(self._root / "meta/info.json", info)
+        write_info(self._root, info)
 
 
 class FileNumbers:

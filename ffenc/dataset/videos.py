@@ -17,7 +17,7 @@ from ffenc.dataset.checksums import CHECKSUMS, file_checksum
 from ffenc.dataset.source import EpisodeVideo, check_key
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
-from ffenc.frames.info_json import read_info
+from ffenc.frames.info_json import info_features, read_info
 from ffenc.frames.reader import TOLERANCE
 from ffenc.frames.transcode import Clip, check_spacing, off_grid
 
@@ -44,7 +44,7 @@ def episode_videos(
             "Name one of its video files instead"
         )
     where = root / "meta/info.json"
-    keys = [check_key(k, where) for k, f in info["features"].items() if f.get("dtype") == "video"]
+    keys = [check_key(k, where) for k, f in info_features(info, where).items() if f.get("dtype") == "video"]
     if not keys:
         raise SourceError(f"{root}: has no video cameras; its frames are images already, or it has none")
     chosen = chosen_cameras(keys, cameras) if cameras is not None else keys

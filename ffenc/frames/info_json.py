@@ -1,16 +1,25 @@
-"""A dataset's ``info.json``: reading it, its path templates, and what it says of the depth in a file."""
+"""A dataset's ``info.json``: reading it, its path templates, and what it says of the depth in a file.
+
+What ffenc alone keeps of a camera is in ``meta/ffenc.json``, because LeRobot merges datasets only where their
+features are equal. In memory it is in the feature's ``info`` block, where earlier versions wrote it to.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.depth import DepthQuantizer
+
+INFO = "meta/info.json"
+OWN_INFO = "meta/ffenc.json"
+OWN_FIELDS = ("video.encoder", "video.invalid")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -19,17 +28,13 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         SourceError: there is none; the text names the file.
     """
-    content = _loaded(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise SourceError(f"{path}: is not a JSON object")
     return content
-
-
-def _loaded(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from None
 
 
 def path_pattern(template: str) -> re.Pattern[str]:
@@ -48,20 +53,77 @@ def path_pattern(template: str) -> re.Pattern[str]:
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """Return a dataset's ``meta/info.json``.
+    """Return a dataset's ``meta/info.json``, with what ``meta/ffenc.json`` adds to the cameras' blocks.
 
     Raises:
-        SourceError: it cannot be read, or is not an object with features that are objects.
+        SourceError: one of them cannot be read.
     """
-    path = root / "meta/info.json"
-    info = _loaded(path)
-    features = info.get("features") if isinstance(info, dict) else None
+    info = read_json(root / INFO)
+    own = _read_own(root)
+    features = info.get("features")
+    if own and isinstance(features, dict):
+        info["features"] = {key: _with_own(feature, own.get(key)) for key, feature in features.items()}
+    return info
+
+
+def _read_own(root: Path) -> dict[str, Any]:
+    """Return what ``meta/ffenc.json`` says: camera -> its fields."""
+    path = root / OWN_INFO
+    if not os.path.lexists(path):
+        return {}
+    cameras = read_json(path).get("cameras")
+    if not isinstance(cameras, dict) or not all(isinstance(fields, dict) for fields in cameras.values()):
+        raise SourceError(
+            f"{path}: cameras is not a mapping of names to fields; restore the file, or move it away: "
+            "without it, holes in depth are read as the nearest depth"
+        )
+    return cameras
+
+
+def _with_own(feature: Any, own: Any) -> Any:
+    block = feature.get("info") if isinstance(feature, dict) else None
+    if not (own and block and isinstance(block, dict)):
+        return feature
+    return {**feature, "info": block | {field: own[field] for field in OWN_FIELDS if field in own}}
+
+
+def split_info(info: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part an info as :func:`read_info` returns it into what the two files hold.
+
+    Returns:
+        the contents of ``meta/info.json`` and of ``meta/ffenc.json``; the latter is empty where there is
+        nothing to keep in it.
+    """
+    features: dict[str, Any] = {}
+    cameras: dict[str, Any] = {}
+    for key, feature in info["features"].items():
+        block = feature.get("info")
+        own = {field: block[field] for field in OWN_FIELDS if field in block} if block else {}
+        features[key] = feature
+        if own:
+            cameras[key] = own
+            rest = {field: value for field, value in block.items() if field not in own}
+            features[key] = {**feature, "info": rest}
+    return {**info, "features": features}, {"cameras": cameras} if cameras else {}
+
+
+def info_features(info: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """Return the features of an info.json.
+
+    Args:
+        info: its contents.
+        where: its path, for an error.
+
+    Raises:
+        SourceError: they are not a mapping of names to objects with an ``info`` that is one.
+    """
+    features = info.get("features")
     if not isinstance(features, dict) or not all(
         isinstance(feature, dict) and isinstance(feature.get("info") or {}, dict)
         for feature in features.values()
     ):
-        raise SourceError(f"{path}: features is not a mapping of names to descriptions")
-    return dict(info)
+        raise SourceError(f"{where}: features is not a mapping of names to descriptions")
+    return features
 
 
 def stored_quantizer(path: Path) -> DepthQuantizer | None:
@@ -79,7 +141,7 @@ def stored_quantizer(path: Path) -> DepthQuantizer | None:
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - symbolic links stay as they are
     for place in dict.fromkeys((absolute, absolute.resolve())):
         for root in place.parents:
-            if (root / "meta/info.json").is_file():
+            if (root / INFO).is_file():
                 return _of_feature(root, place.relative_to(root).as_posix())
     return None
 
@@ -111,13 +173,14 @@ def block_quantizer(block: dict[str, Any], where: str, how: str = _GIVE) -> Dept
 
 def _of_feature(root: Path, place: str) -> DepthQuantizer:
     info = read_info(root)
-    where = root / "meta/info.json"
+    where = root / INFO
+    features = info_features(info, where)
     template = str(info.get("video_path") or "")
     match = path_pattern(template).fullmatch(place)
-    if match is None or match.groupdict().get("video_key") not in info["features"]:
+    if match is None or match.groupdict().get("video_key") not in features:
         raise SourceError(
             f"{where} has no feature whose video is {place}, so the depth quantiser is not known; give "
             "depth=DepthQuantizer(...), or depth=False for the stored codes"
         )
     key = match["video_key"]
-    return block_quantizer(info["features"][key].get("info") or {}, f"{where}: {key}")
+    return block_quantizer(features[key].get("info") or {}, f"{where}: {key}")

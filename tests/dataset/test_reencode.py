@@ -111,7 +111,7 @@ def test_the_info_block_says_what_the_file_holds_and_how_it_was_made(
     feature = info["features"][TOP]
     assert (feature["dtype"], feature["shape"]) == ("video", [240, 320, 3])
     block = dict(feature["info"])
-    made_by = block.pop("video.encoder")
+    made_by = read_json(out / "meta/ffenc.json")["cameras"][TOP]["video.encoder"]
     assert block == {
         "video.height": 240,
         "video.width": 320,

@@ -232,7 +232,7 @@ def test_every_frame_of_lerobots_video_is_its_source_frame(toolchain: Toolchain,
     }
     assert list(info["features"]) == list(before["features"])
     block = info["features"][TOP]["info"]
-    made_by = block.pop("video.encoder")
+    made_by = read_json(out / "meta/ffenc.json")["cameras"][TOP]["video.encoder"]
     assert (made_by["vcodec"], made_by["ffmpeg_version"]) == ("h264", toolchain.version)
     kept = dict(before["features"][TOP]["info"])
     assert block == kept | {"video.codec": "h264", "video.crf": 16, "video.preset": None}
@@ -322,16 +322,16 @@ def test_one_setting_that_differs_is_reason_to_encode(tmp_path: Path, setting: s
     assert (plan.encodes, plan.streams[0].copied) == (3, frozenset())
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_who_encoded_is_compared_where_it_is_known(lerobots: Path, tmp_path: Path, known: bool) -> None:
+@pytest.mark.parametrize("place", ["meta/ffenc.json", "meta/info.json", None])
+def test_who_encoded_is_compared_where_it_is_known(lerobots: Path, tmp_path: Path, place: str | None) -> None:
     """Two encoders write the same codec; the block's own names do not tell which did."""
-    if known:
-        edit_info(
-            lerobots,
-            lambda info: info["features"][ANGLE]["info"].update({"video.encoder": {"vcodec": "libaom-av1"}}),
-        )
+    own = {"video.encoder": {"vcodec": "libaom-av1"}}
+    if place == "meta/ffenc.json":
+        (lerobots / place).write_text(json.dumps({"cameras": {ANGLE: own}}))
+    elif place is not None:  # where earlier versions wrote it
+        edit_info(lerobots, lambda info: info["features"][ANGLE]["info"].update(own))
     plan = plan_reencode(lerobots, tmp_path / "out", cameras=["angle"])
-    assert plan.encodes == (3 if known else 0)
+    assert plan.encodes == (3 if place else 0)
 
 
 def test_a_setting_that_is_not_known_is_none_that_is_the_same(lerobots: Path, tmp_path: Path) -> None:
@@ -373,8 +373,8 @@ def test_depth_keeps_its_codes_and_its_quantiser(toolchain: Toolchain, tmp_path:
     np.testing.assert_array_equal(samples(video_of(out, DEPTH), "gray12le", 160, 120), codes)
     before = read_json(LEROBOTS / "meta/info.json")["features"][DEPTH]["info"]
     block = read_json(out / "meta/info.json")["features"][DEPTH]["info"]
-    del block["video.encoder"]
-    assert block.pop("video.invalid") == "clip"  # what a block without it means
+    own = read_json(out / "meta/ffenc.json")["cameras"][DEPTH]
+    assert own["video.invalid"] == "clip"  # what a dataset without it means
     assert block == before | {"video.preset": "ultrafast"}
     assert read_json(out / "meta/stats.json")[DEPTH] == read_json(LEROBOTS / "meta/stats.json")[DEPTH]
 
@@ -461,7 +461,7 @@ def test_v21_video_becomes_v30(tmp_path: Path, video_v21: Path, copied: bool) ->
             check_frames(shown, decode(source / place), 98 if copied else 36)
     info = read_json(out / "meta/info.json")
     block = info["features"][TOP]["info"]
-    assert ("video.encoder" in block) != copied
+    assert (out / "meta/ffenc.json").exists() != copied
     assert (block["video.codec"], block["video.crf"], block["is_depth_map"]) == ("h264", 18, False)
     assert "video.is_depth_map" not in block
     assert info["codebase_version"] == "v3.0"
@@ -494,7 +494,7 @@ def test_v20_names_the_block_video_info(tmp_path: Path, video_v21: Path) -> None
         reencode_dataset(source, out, cameras=RGB, overrides=H264)
     feature = read_json(out / "meta/info.json")["features"][TOP]
     assert "video_info" not in feature
-    assert feature["info"]["video.encoder"]["vcodec"] == "h264"
+    assert read_json(out / "meta/ffenc.json")["cameras"][TOP]["video.encoder"]["vcodec"] == "h264"
     check_camera_statistics(out, [TOP, ANGLE])
 
 

@@ -7,6 +7,7 @@ import importlib
 import logging
 import random
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from ffenc import ConfigError, DepthQuantizer, FrameIndexError, SourceError, ToolchainError, VideoReader
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.reader import Stream
 from tests.conftest import DEPTH, FIXTURES, TOP, decode, find_toolchain, newest_program, system_program
 
@@ -291,13 +293,21 @@ def test_the_dataset_around_a_file_says_how_its_depth_was_quantised(
     for place in (path, link):
         with VideoReader(place) as reader:
             assert reader.quantizer == CODES
+    info_json, own = tmp_path / "set/meta/info.json", tmp_path / "set/meta/ffenc.json"
+    info_json.write_text(info_json.read_text().replace(', "video.invalid": "keep"', ""))
+    assert stored_quantizer(path) == replace(CODES, invalid="clip")
+    own.write_text('{"cameras": {"wrist": {"video.invalid": "keep"}}}')
+    assert stored_quantizer(path) == CODES
+    own.write_text('{"cameras": []}')
+    with pytest.raises(SourceError, match=r"ffenc.json: cameras is not a mapping"):
+        stored_quantizer(path)
 
 
 @pytest.mark.parametrize(
     ("info", "part"),
     [
         ("{", "info.json: cannot be read"),
-        ("[]", "features is not a mapping"),
+        ("[]", "is not a JSON object"),
         ('{"features": {}, "video_path": "PATH"}', "no feature whose video is videos/wrist"),
         ('{"features": {"wrist": {}}, "video_path": "a/{b"}', "no feature whose video"),
         ('{"features": {"wrist": {}}, "video_path": "PATH"}', "nothing of how depth was quantised"),

@@ -91,7 +91,8 @@ def test_episodes_are_what_was_written_and_change_nothing_that_is_there(
     info = json.loads((root / "meta/info.json").read_text())
     block = info["features"]["observation.images.top"]["info"]
     assert (block["video.codec"], block["video.crf"], block["video.preset"]) == ("h264", 18, "ultrafast")
-    assert block["video.encoder"]["ffmpeg_version"] == toolchain.version
+    own = json.loads((root / "meta/ffenc.json").read_text())["cameras"]["observation.images.top"]
+    assert own["video.encoder"]["ffmpeg_version"] == toolchain.version
     place = root / "videos/observation.images.deep/chunk-000/file-000.mp4"
     with VideoReader(place) as video:
         expected = dequantize_depth(quantize_depth(depth_map(3), invalid="keep"), invalid="keep")

@@ -20,7 +20,7 @@ from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
 from ffenc.dataset.verify.faults import Faults
 from ffenc.errors import SourceError
-from ffenc.frames.info_json import path_pattern, read_json
+from ffenc.frames.info_json import OWN_INFO, path_pattern, read_info
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -120,7 +120,7 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
     """
     place = "meta/info.json"
     try:
-        info = read_json(root / place)
+        info = read_info(root)
         version = str(info.get("codebase_version") or "unknown")
         if not re.fullmatch(r"v(2\.[01]|3)(\.\d+)*", version):
             raise SourceError(f"layout {version} is not known; v3.0, v2.1 and v2.0 are")
@@ -129,7 +129,8 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
             if feature["dtype"] in ("image", "video"):
                 check_key(key, root / place)
     except SourceError as error:
-        faults.add("info", without(str(error), root / place), file=place)
+        file = OWN_INFO if str(error).startswith(str(root / OWN_INFO)) else place
+        faults.add("info", without(str(error), root / file), file=file)
         return None
     old = version.startswith("v2")
     kinds = {key: feature["dtype"] for key, feature in features.items()}
