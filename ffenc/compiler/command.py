@@ -36,6 +36,12 @@ COLOUR_TAGS = {
     "color_trc": "bt709",
 }
 
+# What a file may be opened as. FFmpeg chooses by content: a text that is a playlist (concat, HLS, DASH,
+# SDP) would make it open the files and addresses named there. None of these demuxers opens another file.
+DEMUXERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "ogg", "nut", "ivf", "obu", "hevc", "h264")
+PROTOCOLS = ("file", "pipe", "fd")
+INPUT_LIMITS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": ",".join(PROTOCOLS)}
+
 _LONGEST_FRAGMENT = 60.0  # seconds
 _TERMS = 25  # of a sum in a filter's expression
 
@@ -108,6 +114,11 @@ def raw_format(config: VideoEncoderConfig) -> FrameFormat:
 def file_url(path: str) -> str:
     """Return a path as a ``file:`` URL, in which ``-``, ``%d`` and ``:`` are only characters of a name."""
     return path if path.startswith("pipe:") else f"file:{path}"
+
+
+def file_input(path: str, **options: Any) -> Any:
+    """Return a video file, or ``pipe:0``, as an input; it is opened as nothing but a video."""
+    return ffmpeg.input(file_url(path), **INPUT_LIMITS, **options)
 
 
 def check_size(config: VideoEncoderConfig, width: int, height: int) -> None:
@@ -314,7 +325,7 @@ def _excerpted(path: str, excerpt: Excerpt | None, options: Mapping[str, Any]) -
         entry["copyts"] = None  # the frames' times stay the file's own, by which they are chosen
         limit["frames:v"] = excerpt.frames
         entry |= _entry(excerpt.seek)
-    video = ffmpeg.input(file_url(path), **entry)["v:0"]
+    video = file_input(path, **entry)["v:0"]
     if excerpt is not None:
         video = video.filter("select", _within(excerpt.spans))
     return video, limit
@@ -329,7 +340,7 @@ def compile_frame_list(
     for :func:`compile_decode` and :class:`Excerpt`; ``frames``: how many to list at most.
     """
     options: dict[str, Any] = {"copyts": None, "threads": 1, "err_detect": "explode", **_entry(seek)}
-    source = ffmpeg.input(file_url(path), **options)
+    source = file_input(path, **options)
     limit = {"fps_mode": "passthrough", "frames:v": frames}
     listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", **limit)
     return without_stop(arguments(listed, program))
@@ -347,7 +358,7 @@ def compile_checksums(
         program: the ffmpeg to run.
     """
     options = {"copyts": None, "err_detect": "crccheck+bitstream+buffer+explode", **decoder}
-    source = ffmpeg.input(file_url(path), **options)
+    source = file_input(path, **options)
     listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", fps_mode="passthrough")
     return without_stop(arguments(listed, program)) if lenient else arguments(listed, program)
 
@@ -361,7 +372,7 @@ def compile_packets(path: str, first: int, last: int, *, program: str = "ffmpeg"
             start, so that no seek can give others.
         program: the ffmpeg to run.
     """
-    source = ffmpeg.input(file_url(path), copyts=None)
+    source = file_input(path, copyts=None)
     dropped = f"noise=drop=not(between(n\\,{first}\\,{last}))"
     options = {"f": "nut", "c": "copy", "bsf:v": dropped, "avoid_negative_ts": "disabled"}
     cut = ffmpeg.output(source["v:0"], "pipe:1", **options)
@@ -408,7 +419,7 @@ def _planar_rgb(side: Compared, **options: Any) -> Any:
     else:
         seek = side.excerpt.seek if side.excerpt is not None else None
         options |= {"noautorotate": None, "copyts": None, **_entry(seek)}
-        source = ffmpeg.input(file_url(side.path), **options)["v:0"]
+        source = file_input(side.path, **options)["v:0"]
     if side.excerpt is not None:
         # Without an end the other side's last frame would wait for the end of this file.
         source = source.filter("trim", end_pts=side.excerpt.spans[-1][1] + 1)
@@ -567,8 +578,8 @@ def compile_join(
     """
     ticks = fps.denominator
     # Files are joined only where their decoder configuration is the same, so no packet has to be converted.
-    concat = {"f": "concat", "safe": 0, "auto_convert": 0, "protocol_whitelist": "file,pipe,fd"}
-    source = ffmpeg.input("pipe:0", **concat)
+    limits = INPUT_LIMITS | {"format_whitelist": ",".join(("concat", *DEMUXERS))}
+    source = ffmpeg.input("pipe:0", f="concat", safe=0, auto_convert=0, **limits)
     stamps = f"setts=pts=round(PTS/{ticks})*{ticks}:dts=(N-{delay})*{ticks}:duration={ticks}"
     return arguments(_copied(source, stamps, fps, output, tag), program)
 
@@ -598,7 +609,7 @@ def compile_cut(
     """
     outside = f"lt(n\\,{first})+gte(n\\,{first + packets})"
     moved = "setts=pts=PTS-STARTPTS:dts=DTS-STARTPTS"
-    source = ffmpeg.input(file_url(path), copyts=None)
+    source = file_input(path, copyts=None)
     return arguments(_copied(source, f"noise=drop={outside},{moved}", fps, output, tag), program)
 
 

@@ -8,8 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS
-from ffenc.compiler.command import file_url
+from ffenc.compiler.command import INPUT_LIMITS, file_url
 from ffenc.errors import FfmpegError, SourceError
+from ffenc.ffmpeg.demuxer import demuxer_of
 from ffenc.ffmpeg.process import run_asked
 from ffenc.ffmpeg.toolchain import find_ffprobe
 
@@ -103,20 +104,26 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         ToolchainError: there is no ffprobe.
     """
     program = ffprobe or find_ffprobe()
-    if not Path(path).is_file():
-        raise SourceError(f"{path} does not exist or is not a file")
-    packets = ["-show_entries", "packet=stream_index,pts,size,flags"] if times else []
-    command = [program, "-hide_banner", "-loglevel", "error", "-show_streams", "-show_data_hash", "sha256"]
-    try:
-        # Line by line: the JSON of a long file's packets would take hundreds of megabytes.
-        answer = run_asked([*command, *packets, "-of", "compact", file_url(str(path))]).splitlines()
-    except FfmpegError as error:
-        reason = error.stderr[-1] if error.stderr else "ffprobe gave no reason"
-        raise SourceError(f"{path} cannot be read as a video: {reason}") from None
+    asked = "format=nb_programs" + (":packet=stream_index,pts,size,flags" if times else "")
+    # Line by line: the JSON of a long file's packets would take hundreds of megabytes.
+    answer = _ask(program, path, "-show_streams", "-show_data_hash", "sha256", "-show_entries", asked)
+    programs = _fields(next((line for line in answer if line.startswith("format|")), ""))
+    if int(programs.get("nb_programs", 0)) > 1:
+        raise SourceError(
+            f"{path} holds {programs['nb_programs']} programs; expected one. "
+            "ffmpeg -i FILE -map 0:p:NUMBER -c copy OUT.ts takes one of them out"
+        )
     streams = [_fields(line) for line in answer if line.startswith("stream|")]
     video = next((s for s in streams if s.get("codec_type") == "video"), None)
     if video is None:
         raise SourceError(f"{path} has no video stream")
+    fps = _fraction(video.get("avg_frame_rate")) or _fraction(video.get("r_frame_rate"))
+    time_base = _fraction(video.get("time_base"))
+    if not (fps > 0 and time_base > 0):
+        raise SourceError(
+            f"{path} says no frame rate: {video.get('avg_frame_rate')} frames a second, time base "
+            f"{video.get('time_base')}; expected both above 0. Remux the file, or restore it"
+        )
     audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
     stamps = keys = places = sizes = None
     if times:
@@ -141,9 +148,9 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         pix_fmt=video.get("pix_fmt", "unknown"),
         width=int(video.get("width", 0)),
         height=int(video.get("height", 0)),
-        fps=_fraction(video.get("avg_frame_rate")) or _fraction(video.get("r_frame_rate")),
+        fps=fps,
         frames=len(stamps) if stamps is not None else _frame_count(video, program, path),
-        time_base=_fraction(video.get("time_base")),
+        time_base=time_base,
         channels=_channels(video.get("pix_fmt", "")),
         color_space=_tag(video.get("color_space")),
         color_range=_tag(video.get("color_range")),
@@ -159,13 +166,30 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
     )
 
 
+def _ask(program: str, path: str | Path, *questions: str) -> list[str]:
+    """What ffprobe answers, in lines; the file is opened with the demuxer that its first bytes ask for."""
+    try:
+        demuxer = demuxer_of(Path(path))
+    except FileNotFoundError:
+        raise SourceError(f"{path} does not exist") from None
+    except OSError as error:
+        raise SourceError(f"{path} cannot be opened: {error.strerror}") from None
+    limits = [word for name, value in INPUT_LIMITS.items() for word in (f"-{name}", value)]
+    command = [program, "-hide_banner", "-loglevel", "error", *limits, "-f", demuxer]
+    try:
+        return run_asked([*command, *questions, "-of", "compact", file_url(str(path))]).splitlines()
+    except FfmpegError as error:
+        reason = error.stderr[-1] if error.stderr else "ffprobe gave no reason"
+        raise SourceError(f"{path} cannot be read as a video: {reason}") from None
+
+
 def _fields(line: str) -> dict[str, str]:
     return dict(field.partition("=")[::2] for field in line.split("|")[1:])
 
 
 def _fraction(text: str | None) -> Fraction:
-    numerator, _, denominator = (text or "0/1").partition("/")
-    return Fraction(int(numerator), int(denominator or 1)) if denominator != "0" else Fraction(0)
+    match = re.fullmatch(r"(\d+)/(\d+)", text or "")
+    return Fraction(int(match[1]), int(match[2])) if match and int(match[2]) else Fraction(0)
 
 
 def _tag(text: str | None) -> str | None:
@@ -176,9 +200,11 @@ def _frame_count(video: dict[str, str], program: str, path: str | Path) -> int:
     """From the container's index, or by counting packets where it has none (a stream, Matroska)."""
     if video.get("nb_frames", "").isdigit():
         return int(video["nb_frames"])
-    query = ["-count_packets", "-select_streams", "v:0", "-show_entries", "stream=nb_read_packets"]
-    answer = run_asked([program, "-loglevel", "error", *query, "-of", "csv=p=0", file_url(str(path))])
-    return int(answer.strip() or 0)
+    query = ("-count_packets", "-select_streams", "v:0", "-show_entries", "stream=nb_read_packets")
+    # A stream of a program (MPEG-TS) is listed with its program, and once more by itself.
+    lines = (line for line in _ask(program, path, *query) if line.startswith("stream|"))
+    counted = _fields(next(lines, "")).get("nb_read_packets", "")
+    return int(counted) if counted.isdigit() else 0
 
 
 def _channels(pix_fmt: str) -> int:

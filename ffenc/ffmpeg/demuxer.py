@@ -1,0 +1,82 @@
+"""Which of FFmpeg's demuxers a video file is for, by its own first bytes.
+
+FFmpeg opens a file by its content, whatever its name: a text that is a playlist makes it open the files that
+are named there, and an image or a drawing becomes a video of one frame. So ffenc looks first, and names what
+it found.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ffenc.errors import SourceError
+from ffenc.paths import open_regular
+
+_LOOKED_AT = 1024  # bytes
+
+# The first boxes that MP4 and MOV files begin with.
+_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot", b"sidx", b"uuid")
+
+# Demuxer -> what its files begin with.
+_VIDEO: tuple[tuple[str, re.Pattern[bytes]], ...] = (
+    ("mov", re.compile(rb"....(?:" + b"|".join(_BOXES) + rb")", re.S)),
+    ("matroska", re.compile(rb"\x1aE\xdf\xa3")),
+    ("avi", re.compile(rb"RIFF....AVI[ \x19X]", re.S)),
+    ("mpegts", re.compile(rb"G.{187}G.{187}G|.{4}G.{191}G.{191}G", re.S)),
+    ("mpeg", re.compile(rb"\0\0\x01\xba")),
+    ("flv", re.compile(rb"FLV\x01")),
+    ("ogg", re.compile(rb"OggS")),
+    ("nut", re.compile(rb"nut/multimedia container")),
+    ("ivf", re.compile(rb"DKIF")),
+    ("obu", re.compile(rb"\x12\0[\x0a\x12\x1a\x32]")),
+    # Raw streams: a start code, then a unit that a stream may begin with (delimiter, parameters, SEI).
+    ("hevc", re.compile(rb"\0{2,3}\x01[\x40\x42\x44\x46\x4e]\x01")),
+    ("h264", re.compile(rb"\0{2,3}\x01(?:\x09[\x10\x30\x50\x70\x90\xb0\xd0\xf0]|[\x27\x47\x67]|\x06)")),
+)
+
+# What else is met under a video's name.
+_OTHERS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
+    ("a Git LFS pointer (git lfs pull fetches the file itself)", re.compile(rb"version https://git-lfs")),
+    ("a list of files for FFmpeg (ffconcat)", re.compile(rb"\s*ffconcat ")),
+    ("an HLS playlist", re.compile(rb"\s*#EXTM3U")),
+    ("a DASH manifest", re.compile(rb"\s*(?:<\?xml.*?)?<MPD\b", re.S)),
+    ("an SVG drawing", re.compile(rb"\s*(?:<\?xml.*?)?(?:<!--.*?-->\s*|<!DOCTYPE svg.*?>\s*)*<svg\b", re.S)),
+    ("an XML or HTML text", re.compile(rb"\s*<(?:\?xml|!|html)", re.I)),
+    ("an SDP session description", re.compile(rb"v=0\r?\n")),
+    ("a PNG image", re.compile(rb"\x89PNG")),
+    ("a JPEG image", re.compile(rb"\xff\xd8\xff")),
+    ("a GIF image", re.compile(rb"GIF8")),
+    ("a TIFF image", re.compile(rb"II\*\0|MM\0\*")),
+    ("a WebP image", re.compile(rb"RIFF....WEBP", re.S)),
+    ("a BMP image", re.compile(rb"BM.{4}\0{4}", re.S)),
+    ("a Parquet file", re.compile(rb"PAR1")),
+    ("a ZIP archive", re.compile(rb"PK\x03\x04")),
+    ("a compressed file (gzip)", re.compile(rb"\x1f\x8b")),
+)
+
+
+def demuxer_of(path: Path) -> str:
+    """Return FFmpeg's name of the demuxer that a video file is for (``mov`` for MP4).
+
+    Raises:
+        SourceError: it is no regular file, is empty, or is no video of a kind that ffenc reads; the text says
+            what it is.
+        OSError: it cannot be opened.
+    """
+    with open_regular(path) as file:
+        start = file.read(_LOOKED_AT)
+    for name, beginning in _VIDEO:
+        if beginning.match(start):
+            return name
+    if not start:
+        found = "is empty"
+    elif not start.strip(b"\0"):
+        found = f"holds only zeros in its first {len(start)} bytes"
+    else:
+        kind = next((kind for kind, beginning in _OTHERS if beginning.match(start)), None)
+        found = f"is {kind}" if kind else f"begins with {start[:12]!r}"
+    raise SourceError(
+        f"{path} cannot be read as a video: it {found}; expected MP4 or MOV, Matroska or WebM, AVI, MPEG, "
+        "Ogg, FLV, IVF, or a raw H.264, HEVC or AV1 stream"
+    )
