@@ -7,8 +7,9 @@ inside its own folder, or is refused.
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,10 @@ TEXT_LIMIT = 64 * 2**20
 LINE_LIMIT = 16 * 2**20
 """Longest line of a JSON Lines file, in bytes."""
 
+FIELDS = frozenset({"video_key", "chunk_index", "file_index", "episode_chunk", "episode_index"})
+"""What a path template of ``info.json`` may have in braces, in any layout."""
+
+_FIELD = re.compile(r"\{(?P<name>\w+)(?::0(?P<width>[1-9])d)?\}", re.ASCII)
 _NAME_LIMIT = 255  # bytes in one part of a path, on every file system in use
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"),
@@ -76,14 +81,118 @@ def keep_inside(root: Path, path: Path, what: str | None = None) -> Path:
     Raises:
         SourceError: a link leads out of ``root``, or in a circle.
     """
+    _check_within(root, tuple(_allowed(_real(root))), path, what)
+    return path
+
+
+def _check_within(root: Path, allowed: Collection[Path], path: Path, what: str | None = None) -> None:
     real = _real(path)
-    if not any(real == folder or folder in real.parents for folder in _allowed(_real(root))):
+    if not any(real == folder or folder in real.parents for folder in allowed):
         raise SourceError(
             f"{what + ': ' if what else ''}{_shown(path)} is a link, or lies behind one, that leads out of "
             f"{root}, to {_shown(real)}; expected a file in that folder. Copy the file there, or give "
             "--follow-links (follow_links=True) if you trust whoever made the link"
         )
-    return path
+
+
+def check_template(template: object, what: str, fields: Collection[str] = FIELDS) -> str:
+    """Return a path template that is written in a dataset, if it is one, for ``str.format``.
+
+    Args:
+        template: such as ``data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet``.
+        what: who says it, to begin an error with.
+        fields: the names that it may have in braces; numbers may have a width of 1 to 9 digits.
+
+    Raises:
+        SourceError: it is no text, has anything else in braces, or leads out of the folder.
+    """
+    text = template if isinstance(template, str) else ""
+    unknown = [m[0] for m in _FIELD.finditer(text) if m["name"] not in fields or _has_wrong_width(m)]
+    plain = _FIELD.sub("0", text)
+    fault = _fault(template if not text else plain)
+    if unknown:
+        fault = f"has {unknown[0]!r} in it"
+    elif "{" in plain or "}" in plain:
+        fault = "has braces around something else"
+    elif plain.startswith("."):
+        fault = "begins with a dot"
+    if fault:
+        names = ", ".join("{video_key}" if n == "video_key" else f"{{{n}:03d}}" for n in sorted(fields))
+        raise SourceError(
+            f"{what}: {_shown(template)} is not a path template: it {fault}; expected a path inside the "
+            f"dataset with {names}"
+        )
+    return text
+
+
+def template_fields(template: str) -> frozenset[str]:
+    """Return the names that a template has in braces."""
+    return frozenset(match["name"] for match in _FIELD.finditer(template))
+
+
+def template_pattern(template: str) -> re.Pattern[str]:
+    """Return what paths of a template look like; the camera is the group ``video_key``.
+
+    Args:
+        template: one that :func:`check_template` has accepted.
+    """
+    parts, end, named = [], 0, False
+    for match in _FIELD.finditer(template):
+        parts.append(re.escape(template[end : match.start()]))
+        end = match.end()
+        if match["name"] != "video_key":
+            parts.append(r"\d+" if match["width"] else "[^/]+")
+        else:
+            parts.append("(?P=video_key)" if named else "(?P<video_key>[^/]+)")
+            named = True
+    return re.compile("".join(parts) + re.escape(template[end:]))
+
+
+def check_tree(root: Path, *, follow_links: bool = False) -> None:
+    """Refuse a dataset with a link that leads out of it, or with a pipe, a device or a socket in it.
+
+    What is read of a dataset afterwards by paths inside of it is the dataset's own.
+
+    Raises:
+        SourceError: the first that is found, by name.
+    """
+    for _, fault in tree_faults(root, follow_links=follow_links):
+        raise SourceError(fault)
+
+
+def tree_faults(root: Path, *, follow_links: bool = False) -> Iterator[tuple[Path, str]]:
+    """Yield what :func:`check_tree` refuses: where it is, and an error's text.
+
+    Hidden files and folders directly in ``root`` (``.git``, ``.cache``) are passed over: they are no part of
+    a dataset. Folders behind links are looked into.
+    """
+    allowed = tuple(_allowed(_real(root)))
+    pending, seen = [root], set()
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError:
+            continue  # nothing in it can be read
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False) or (folder == root and entry.name.startswith(".")):
+                continue
+            path = Path(entry.path)
+            linked = entry.is_symlink()
+            try:
+                if linked and not follow_links:
+                    _check_within(root, allowed, path)
+                status = path.stat()
+                if not stat.S_ISDIR(status.st_mode):
+                    _check_kind(path, status.st_mode)
+                elif not linked or (status.st_dev, status.st_ino) not in seen:
+                    pending.append(path)
+                    seen.add((status.st_dev, status.st_ino))
+            except SourceError as error:
+                yield path, str(error)
+            except OSError:
+                continue  # a link to nothing: whoever reads it says so
 
 
 def plain_tree(folder: Path) -> Path:
@@ -211,6 +320,10 @@ def _fault(name: object) -> str | None:
     if any(len(part.encode("utf-8")) > _NAME_LIMIT for part in parts):
         return f"has a part longer than {_NAME_LIMIT} bytes"
     return None
+
+
+def _has_wrong_width(field: re.Match[str]) -> bool:
+    return field["name"] == "video_key" and field["width"] is not None
 
 
 def _real(path: Path) -> Path:

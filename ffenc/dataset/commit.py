@@ -22,16 +22,16 @@ from ffenc.dataset.owner import is_signed, sign
 from ffenc.dataset.source import DATA_PATH, EPISODES_PATH, NOTES_PATH, VIDEO_PATH
 from ffenc.dataset.staging import write_json
 from ffenc.errors import DestinationError, SourceError
-from ffenc.frames.info_json import INFO, OWN_INFO, path_pattern, read_json
+from ffenc.frames.info_json import INFO, OWN_INFO, read_json
 from ffenc.frames.publish import sync_folder
-from ffenc.paths import inside, keep_inside, plain_tree
+from ffenc.paths import inside, keep_inside, plain_tree, template_pattern
 
 COMMIT = "commit.json"
 RECORDINGS = ".recording"  # in a dataset's folder: episodes that are not in it yet, a folder each
 STATS, TASKS = "meta/stats.json", "meta/tasks.parquet"
 # All that an episode may bring: new files, and those that are replaced.
-_NEW = [path_pattern(template) for template in (DATA_PATH, VIDEO_PATH, EPISODES_PATH)]
-_REPLACED = [path_pattern(place) for place in (INFO, OWN_INFO, STATS, TASKS, CHECKSUMS, NOTES_PATH)]
+_NEW = [template_pattern(template) for template in (DATA_PATH, VIDEO_PATH, EPISODES_PATH)]
+_REPLACED = [template_pattern(place) for place in (INFO, OWN_INFO, STATS, TASKS, CHECKSUMS, NOTES_PATH)]
 _SIGNATURE = "signature"
 _MOST_SHOWN = 20  # moves, in an error
 

@@ -35,9 +35,10 @@ from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.images import read_header
-from ffenc.frames.info_json import OWN_INFO, path_pattern, read_info, read_json
+from ffenc.frames.info_json import OWN_INFO, read_info, read_json
 from ffenc.frames.parquet import ParquetImages, RowRange
 from ffenc.frames.reader import DEPTH_FORMATS
+from ffenc.paths import check_template, template_fields, template_pattern
 
 ROWS_A_BATCH = 1000
 _ROWS_CHECKED = 1 << 18
@@ -46,7 +47,7 @@ _TIME_TOLERANCE = 1e-4  # LeRobot's reader raises beyond it
 _ROW_COLUMNS = ("episode_index", "frame_index", "timestamp", "index")
 _EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
 STATISTICS = ("min", "max", "mean", "std", "count")
-_NOTES = path_pattern(NOTES_PATH)
+_NOTES = template_pattern(NOTES_PATH)
 # Files of either layout, of which a conversion in place may have left the other's: they are no extra files.
 _WRITTEN_ANEW = frozenset(
     {
@@ -157,19 +158,13 @@ class LeRobotDataset(ABC):
         features = features_of(self._info, where)
         for fault in wrong_limits(self._info):
             raise SourceError(f"{where}: {fault}")
-        try:
-            self._data_path = str(self._info.get("data_path") or self.data_path)
-            self._data_file(0, 0)
-        except (LookupError, ValueError):
-            raise SourceError(f"{where}: data_path {self._data_path!r} is not a path template") from None
+        self._data_path, self._video_path = (
+            check_template(self._info.get(name) or usual, f"{where}: {name}", template_fields(usual))
+            for name, usual in (("data_path", self.data_path), ("video_path", self.video_path))
+        )
         cameras = [check_key(key, where) for key, f in features.items() if f["dtype"] in ("image", "video")]
         if not cameras:
             raise SourceError(f"{self.root}: it has no cameras; a dataset of images or video is expected")
-        try:
-            self._video_path = str(self._info.get("video_path") or self.video_path)
-            self._video_file(cameras[0], 0, 0)
-        except (LookupError, ValueError):
-            raise SourceError(f"{where}: video_path {self._video_path!r} is not a path template") from None
         return features
 
     def _read_episodes(self, tasks: int) -> list[Episode]:

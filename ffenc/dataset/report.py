@@ -20,8 +20,9 @@ from ffenc.dataset.lerobot_v21 import LeRobotV21, read_lines
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
-from ffenc.frames.info_json import path_pattern, read_info
+from ffenc.frames.info_json import read_info
 from ffenc.frames.parquet import RowRange, read_images
+from ffenc.paths import check_template, template_fields, template_pattern
 
 # Parquet files whose footers are read; the others are taken to be like these.
 SAMPLED_FILES = 50
@@ -120,8 +121,13 @@ def report_dataset(root: str | Path) -> DatasetReport:
         raise SourceError(f"{folder}: is a LeRobot dataset of layout {layout}; v3.0, v2.1 and v2.0 are read")
     features = features_of(info, where)
     old = layout.startswith("v2")
-    data_path = str(info.get("data_path") or (LeRobotV21.data_path if old else DATA_PATH))
-    video_path = str(info.get("video_path") or (LeRobotV21.video_path if old else VIDEO_PATH))
+    data_path, video_path = (
+        check_template(info.get(name) or usual, f"{where}: {name}", template_fields(usual))
+        for name, usual in (
+            ("data_path", LeRobotV21.data_path if old else DATA_PATH),
+            ("video_path", LeRobotV21.video_path if old else VIDEO_PATH),
+        )
+    )
     fps = parse_fps(info["fps"])
     totals = [_total(info, key, where) for key in ("total_episodes", "total_frames")]
     cameras = {check_key(k, where): f for k, f in features.items() if f["dtype"] in ("image", "video")}
@@ -194,7 +200,7 @@ class _Files:
 
     def __post_init__(self) -> None:
         self.videos = {key: [] for key in self.cameras}
-        data, video = path_pattern(self.data_path), path_pattern(self.video_path)
+        data, video = template_pattern(self.data_path), template_pattern(self.video_path)
         for place, size in _walk(str(self.root), ""):
             self.count += 1
             self.bytes += size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,6 +15,7 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.depth import Unit
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.sources import FrameSource
+from ffenc.paths import plain_name
 
 DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
     "timestamp": {"dtype": "float32", "shape": [1], "names": None},
@@ -35,10 +35,11 @@ def check_key(key: str, where: Path) -> str:
     """Return a camera's key, which becomes part of a path, if it is only a name.
 
     Raises:
-        SourceError: it holds a path separator or a control character.
+        SourceError: it holds a path separator or a character that cannot be printed, or begins with a dot.
     """
-    if re.search(r"[/\\\x00-\x1f]", key) or key.strip(".") == "":
-        raise SourceError(f"{where}: {key!r} cannot be the name of a camera; rename it")
+    plain_name(key, f"{where}: the name of a camera")
+    if key.startswith("."):
+        raise SourceError(f"{where}: {key!r} begins with a dot; expected the name of a camera without one")
     return key
 
 

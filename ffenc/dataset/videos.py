@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 
 from ffenc.config.preset import chosen_cameras
 from ffenc.dataset.checksums import CHECKSUMS, file_checksum
-from ffenc.dataset.source import EpisodeVideo, check_key
+from ffenc.dataset.source import VIDEO_PATH, EpisodeVideo, check_key
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import info_features, read_info
 from ffenc.frames.reader import TOLERANCE
 from ffenc.frames.transcode import Clip, check_spacing, off_grid
+from ffenc.paths import check_template, template_fields
 
 
 def episode_videos(
@@ -48,7 +49,9 @@ def episode_videos(
     if not keys:
         raise SourceError(f"{root}: has no video cameras; its frames are images already, or it has none")
     chosen = chosen_cameras(keys, cameras) if cameras is not None else keys
-    template = str(info.get("video_path") or "")
+    template = check_template(
+        info.get("video_path") or VIDEO_PATH, f"{where}: video_path", template_fields(VIDEO_PATH)
+    )
     found = {key: videos_of(root, key, template) for key in chosen}
     known = [video.episode for video in found[chosen[0]]]
     for number in episodes or ():
@@ -98,8 +101,8 @@ def videos_of(root: Path, key: str, template: str) -> list[EpisodeVideo]:
                 video = EpisodeVideo(
                     key, int(number), place(int(chunk), int(file)), float(start), int(length)
                 )
-                usable = bool(template) and video.frames > 0 and math.isfinite(video.start)
-            except (LookupError, ValueError, TypeError):
+                usable = video.frames > 0 and math.isfinite(video.start) and min(chunk, file) >= 0
+            except (ValueError, TypeError, OverflowError):
                 usable = False
             if not usable:
                 raise SourceError(f"{path}: row {row} does not say where episode {number} of {key} is")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.depth import DepthQuantizer
+from ffenc.paths import check_template, read_text, template_pattern
 
 INFO = "meta/info.json"
 OWN_INFO = "meta/ffenc.json"
@@ -29,27 +29,12 @@ def read_json(path: Path) -> dict[str, Any]:
         SourceError: there is none; the text names the file.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise SourceError(f"{path}: is not a JSON object")
     return content
-
-
-def path_pattern(template: str) -> re.Pattern[str]:
-    """Return what paths of a template of info.json look like; the camera is the group ``video_key``."""
-    known: set[str] = set()
-    parts = []
-    for part in re.split(r"(\{[^}]*\})", template):
-        if not part.startswith("{"):
-            parts.append(re.escape(part))
-        elif re.match(r"\{video_key\b", part) and "video_key" not in known:
-            known.add("video_key")
-            parts.append("(?P<video_key>[^/]+)")
-        else:
-            parts.append(r"\d+" if ":" in part else "[^/]+")
-    return re.compile("".join(parts))
 
 
 def read_info(root: Path) -> dict[str, Any]:
@@ -175,8 +160,8 @@ def _of_feature(root: Path, place: str) -> DepthQuantizer:
     info = read_info(root)
     where = root / INFO
     features = info_features(info, where)
-    template = str(info.get("video_path") or "")
-    match = path_pattern(template).fullmatch(place)
+    template = check_template(info.get("video_path"), f"{where}: video_path")
+    match = template_pattern(template).fullmatch(place)
     if match is None or match.groupdict().get("video_key") not in features:
         raise SourceError(
             f"{where} has no feature whose video is {place}, so the depth quantiser is not known; give "

@@ -20,7 +20,8 @@ from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
 from ffenc.dataset.verify.faults import Faults
 from ffenc.errors import SourceError
-from ffenc.frames.info_json import OWN_INFO, path_pattern, read_info
+from ffenc.frames.info_json import OWN_INFO, read_info
+from ffenc.paths import check_template, template_fields
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -148,16 +149,12 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
         "video_path": (LeRobotV21.video_path if old else VIDEO_PATH),
     }
     for name, usual in paths.items():
-        said = info.get(name)
-        if said is None:
+        if (said := info.get(name)) is None:
             continue
         try:
-            str(said).format(video_key="k", chunk_index=0, file_index=0, episode_chunk=0, episode_index=0)
-            path_pattern(str(said))
-        except (LookupError, ValueError):
-            faults.add("info", f"{name} {said!r} is not a path template such as {usual!r}", file=place)
-            continue
-        paths[name] = str(said)
+            paths[name] = check_template(said, name, template_fields(usual))
+        except SourceError as error:
+            faults.add("info", str(error), file=place)
     return Layout(
         root=root,
         version=version,
