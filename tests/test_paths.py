@@ -10,6 +10,8 @@ import pytest
 
 from ffenc.errors import SourceError
 from ffenc.paths import (
+    check_template,
+    check_tree,
     inside,
     keep_inside,
     open_regular,
@@ -18,6 +20,9 @@ from ffenc.paths import (
     read_lines,
     read_text,
     regular,
+    template_fields,
+    template_pattern,
+    tree_faults,
 )
 
 
@@ -139,3 +144,90 @@ def test_sizes_are_limited(tmp_path: Path) -> None:
     file.write_bytes(b"ok\xff")
     with pytest.raises(SourceError, match="byte 2 is not UTF-8"):
         read_text(file)
+
+
+USUAL = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+
+
+def test_path_templates_are_used_as_they_are() -> None:
+    assert template_fields(USUAL) == {"video_key", "chunk_index", "file_index"}
+    assert check_template(USUAL, "x", template_fields(USUAL)) == USUAL
+    old = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+    assert check_template(old, "x") == old
+    assert check_template("a/{chunk_index}-{file_index:09d}", "x").format(chunk_index=1, file_index=2)
+    pattern = template_pattern(USUAL)
+    match = pattern.fullmatch("videos/observation.images.top/chunk-000/file-1000.mp4")
+    assert match is not None
+    assert match["video_key"] == "observation.images.top"
+    assert not pattern.fullmatch("videos/top/chunk-000/file-x.mp4")
+    assert not pattern.fullmatch("videos/a/b/chunk-000/file-000.mp4")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "../{video_key}/{file_index}.mp4",
+        "/home/u/{file_index}.mp4",
+        "data/../../{file_index}.mp4",
+        ".git/{file_index}.mp4",
+        "data/{file_index:0300000000d}.mp4",
+        "data/{file_index:0999d}.mp4",
+        "data/{file_index:>300000000}.mp4",
+        "data/{chunk_index.x}.mp4",
+        "data/{chunk_index.__class__}.mp4",
+        "data/{video_key[0]}.mp4",
+        "data/{video_key!r}.mp4",
+        "data/{video_key:03d}.mp4",
+        "data/{0}.mp4",
+        "data/{}.mp4",
+        "data/{other}.mp4",
+        "data/{episode_index:06d}.mp4",  # of the other layout
+        "data/{{file_index}}.mp4",
+        "data/{file_index",
+        "data/{file_index:{chunk_index}d}.mp4",
+        "data\\{file_index}.mp4",
+        "data/\n{file_index}.mp4",
+        "",
+        None,
+        7,
+        ["data"],
+    ],
+)
+def test_other_path_templates_are_refused(template: object) -> None:
+    with pytest.raises(SourceError, match=r"^info\.json: video_path: .*\{file_index:03d\}") as caught:
+        check_template(template, "info.json: video_path", template_fields(USUAL))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_links_and_special_files_in_a_dataset_are_found_wherever_they_are(tmp_path: Path) -> None:
+    root = tmp_path / "dataset"
+    for folder in ("meta/deep/er", "data", ".git", ".hidden"):
+        (root / folder).mkdir(parents=True)
+    (root / "data/file").write_text("x")
+    (root / "meta/near").symlink_to("../data/file")
+    (root / "meta/folder").symlink_to("../data")
+    (root / "meta/self").symlink_to(".")
+    (root / "meta/broken").symlink_to("nothing")
+    os.mkfifo(root / ".git/pipe")  # no part of the dataset
+    check_tree(root)
+
+    (tmp_path / "secret").write_text("key")
+    os.mkfifo(root / "meta/deep/er/stats.json")
+    (root / "data/.secret").symlink_to("../../secret")
+    (root / "README.md").symlink_to("/dev/zero")
+    (root / "videos").symlink_to(tmp_path)
+    found = {path.relative_to(root).as_posix(): text for path, text in tree_faults(root)}
+    assert set(found) == {"meta/deep/er/stats.json", "data/.secret", "README.md", "videos"}
+    assert "named pipe" in found["meta/deep/er/stats.json"]
+    assert all("--follow-links" in found[name] for name in ("data/.secret", "README.md", "videos"))
+    allowed = {path.relative_to(root).as_posix(): text for path, text in tree_faults(root, follow_links=True)}
+    assert {"meta/deep/er/stats.json", "README.md"} <= set(allowed)
+    assert "character device" in allowed["README.md"]
+    assert not {"data/.secret", "videos"} & set(allowed)
+    with pytest.raises(SourceError):
+        check_tree(root)
+
+    (root / "back").symlink_to(".hidden")  # what is hidden is looked into where the dataset links there
+    (root / ".hidden/out").symlink_to("../../secret")
+    assert root / "back/out" in {path for path, _ in tree_faults(root)}

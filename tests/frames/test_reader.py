@@ -309,7 +309,7 @@ def test_the_dataset_around_a_file_says_how_its_depth_was_quantised(
         ("{", "info.json: cannot be read"),
         ("[]", "is not a JSON object"),
         ('{"features": {}, "video_path": "PATH"}', "no feature whose video is videos/wrist"),
-        ('{"features": {"wrist": {}}, "video_path": "a/{b"}', "no feature whose video"),
+        ('{"features": {"wrist": {}}, "video_path": "a/{b"}', "is not a path template"),
         ('{"features": {"wrist": {}}, "video_path": "PATH"}', "nothing of how depth was quantised"),
         (
             '{"features": {"wrist": {"info": {"video.depth_min": "x"}}}, "video_path": "PATH"}',
