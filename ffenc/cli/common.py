@@ -88,6 +88,12 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
+def force_space_option(function: Function) -> Function:
+    """Add ``--force-space``."""
+    text = "Start even where the result seems to be larger than what is free on the disk."
+    return click.option("--force-space", is_flag=True, help=text)(function)
+
+
 def print_json(content: Mapping[str, Any]) -> None:
     """Print one JSON object."""
     click.echo(json.dumps(content, indent=2, ensure_ascii=False))
@@ -181,14 +187,19 @@ def human_seconds(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def run_job(plan: JobPlan, label: str, *, resume: bool, as_json: bool) -> None:
+def run_job(plan: JobPlan, label: str, *, resume: bool, force_space: bool, as_json: bool) -> None:
     """Do a job with a progress bar, and say what was done; or what is kept of it, where it was ended."""
     from ffenc.dataset.job import run_plan  # noqa: PLC0415 - keeps --help quick
     from ffenc.dataset.staging import unfinished  # noqa: PLC0415
 
     try:
         with progress_bar(label, plan.frames) as on_frames:
-            summary = run_plan(plan, resume=resume, on_progress=lambda done, _: on_frames(done))
+            summary = run_plan(
+                plan,
+                resume=resume,
+                force_space=force_space,
+                on_progress=lambda done, _: on_frames(done),
+            )
     except BaseException as error:
         # A DestinationError speaks for itself; the folder may be another run's.
         kept = None if isinstance(error, DestinationError) else unfinished(plan.destination)

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffenc.cli.common import human_bytes, json_option, print_json, program_options, run_job
+from ffenc.cli.common import (
+    force_space_option,
+    human_bytes,
+    json_option,
+    print_json,
+    program_options,
+    run_job,
+)
 
 if TYPE_CHECKING:
     from ffenc.dataset.job import JobPlan
@@ -24,11 +31,18 @@ if TYPE_CHECKING:
 )
 @click.option("--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16].")
 @click.option("--resume", is_flag=True, help="Take up what an interrupted run has left.")
+@force_space_option
 @click.option("--dry-run", is_flag=True, help="Check whether they go together; write nothing.")
 @json_option
 @program_options
 def command(
-    sources: tuple[str, ...], destination: str, resume: bool, dry_run: bool, as_json: bool, **settings: Any
+    sources: tuple[str, ...],
+    destination: str,
+    resume: bool,
+    force_space: bool,
+    dry_run: bool,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Merge LeRobot datasets into one of v3.0. Video is copied, not re-encoded; sources are only read.
 
@@ -49,7 +63,7 @@ def command(
     if dry_run:
         _print_plan(plan, as_json)
         return
-    run_job(plan, "merging", resume=resume, as_json=as_json)
+    run_job(plan, "merging", resume=resume, force_space=force_space, as_json=as_json)
 
 
 def _print_plan(plan: JobPlan, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import click
 
 from ffenc.cli.common import (
     SettingsCommand,
+    force_space_option,
     human_bytes,
     human_seconds,
     json_option,
@@ -64,6 +65,7 @@ class _Episodes(click.ParamType[Any]):
     "--force", is_flag=True, help="Encode video anew that has these settings already; else it is copied."
 )
 @click.option("--resume", is_flag=True, help="Take up what an interrupted run has left.")
+@force_space_option
 @click.option(
     "--dry-run", is_flag=True, help="Say what would be done, with size and time from a short sample."
 )
@@ -75,6 +77,7 @@ def command(
     cameras: str | None,
     encoder_threads: int | None,
     resume: bool,
+    force_space: bool,
     dry_run: bool,
     as_json: bool,
     overrides: list[tuple[tuple[str, ...], Any]],
@@ -106,11 +109,11 @@ def command(
     if dry_run:
         _print_plan(plan, as_json)
         return
-    run_job(plan, "re-encoding", resume=resume, as_json=as_json)
+    run_job(plan, "re-encoding", resume=resume, force_space=force_space, as_json=as_json)
 
 
 def _print_plan(plan: JobPlan, as_json: bool) -> None:
-    from ffenc.dataset.reencode import estimate  # noqa: PLC0415
+    from ffenc.dataset.estimate import estimate  # noqa: PLC0415
     from ffenc.ffmpeg.probe import StreamInfo  # noqa: PLC0415
 
     guess = estimate(plan)

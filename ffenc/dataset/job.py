@@ -14,6 +14,7 @@ from typing import Any
 
 from ffenc.dataset.checksums import file_checksum, write_checksums
 from ffenc.dataset.columns import VideoPlace
+from ffenc.dataset.estimate import check_space
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.pieces import Piece, copied_piece, groups
 from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode, HasVideos
@@ -176,23 +177,30 @@ class JobSummary:
 
 
 def run_plan(
-    plan: JobPlan, *, resume: bool = False, on_progress: Callable[[int, int], None] | None = None
+    plan: JobPlan,
+    *,
+    resume: bool = False,
+    force_space: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> JobSummary:
     """Do what a plan says. The destination appears whole and verified, or not at all.
 
     Args:
         plan: what to do.
         resume: take up what an interrupted run has left.
+        force_space: start even where the result seems to be larger than what is free on the disk.
         on_progress: called with frames done and frames in all, from any thread.
 
     Raises:
         SourceError: frames missing or damaged.
-        DestinationError: the destination is taken or cannot be written.
+        DestinationError: the destination is taken, cannot be written, or has too little room.
         FfmpegError, VerificationError: an encode failed, or its result is not what was asked for.
     """
     began = time.monotonic()
     try:
         with Staging(plan.destination, resume=resume) as staging:
+            if not force_space:
+                check_space(plan, staging.kept_bytes())
             summary = _Job(plan, staging, on_progress).run()
     except OSError as error:
         raise DestinationError(

@@ -78,6 +78,7 @@ def merge_datasets(
     workers: int | None = None,
     encoder_threads: int | None = None,
     resume: bool = False,
+    force_space: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -96,6 +97,7 @@ def merge_datasets(
         workers: encodes at once; by default one a core.
         encoder_threads: threads an encoder may use; by default the cores' share.
         resume: take up what an interrupted run has left.
+        force_space: start even where the result seems to be larger than what is free on the disk.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
 
@@ -117,7 +119,7 @@ def merge_datasets(
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
-    return run_plan(plan, resume=resume, on_progress=on_progress)
+    return run_plan(plan, resume=resume, force_space=force_space, on_progress=on_progress)
 
 
 def _stored(camera: Camera) -> StreamInfo:

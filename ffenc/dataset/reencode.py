@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +23,15 @@ from ffenc.dataset.staging import check_destination
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, DestinationError, SourceError
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
-from ffenc.frames.depth_images import DepthSamples
-from ffenc.frames.encode import encode_frames, first_frames, frame_format
+from ffenc.frames.encode import first_frames, frame_format
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import CORRECT, block_quantizer, read_json
 from ffenc.frames.prepare import Absent, prepare
-from ffenc.frames.sources import EncodedFrame
-from ffenc.frames.transcode import Clip, depth_config, prepare_clip, transcode
+from ffenc.frames.transcode import Clip, depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 
 DEFAULT_TASK = "unspecified"
-SAMPLE_FRAMES = 60
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a short sample says of a whole job: bytes of video, seconds of work, frames the sample had."""
-
-    video_bytes: int
-    seconds: float
-    sampled_frames: int
 
 
 def open_source(
@@ -316,6 +300,7 @@ def reencode_dataset(
     encoder_threads: int | None = None,
     force: bool = False,
     resume: bool = False,
+    force_space: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -342,6 +327,7 @@ def reencode_dataset(
         encoder_threads: threads an encoder may use; by default the preset's, else the cores' share.
         force: encode a camera anew that is video with these settings already; else its packets are copied.
         resume: take up what an interrupted run has left.
+        force_space: start even where the result seems to be larger than what is free on the disk.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
 
@@ -368,38 +354,7 @@ def reencode_dataset(
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
-    return run_plan(plan, resume=resume, on_progress=on_progress)
-
-
-def estimate(plan: JobPlan) -> Estimate:
-    """Encode the first frames of every camera to learn how large and how long the whole job will be."""
-    video_bytes, seconds, sampled = 0.0, 0.0, 0
-    with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
-        for stream in plan.streams:
-            if stream.encoding is None:
-                video_bytes += stream.source_bytes
-                continue
-            output = Path(folder) / "sample.mp4"
-            began = time.monotonic()
-            count = _encode_sample(plan, stream, stream.encoding, output)
-            seconds += (time.monotonic() - began) / count * plan.rows
-            video_bytes += output.stat().st_size / count * plan.rows
-            sampled += count
-    return Estimate(round(video_bytes), seconds / plan.workers, sampled)
-
-
-def _encode_sample(plan: JobPlan, stream: Stream, encoding: Encoding, output: Path) -> int:
-    """Encode the first frames of the first episode; returns how many."""
-    camera, episode = stream.camera, plan.episodes[0]
-    if not isinstance(camera.stored, ImageHeader):
-        clip = plan.clip(stream, episode)
-        clip = clip.part(0, min(clip.frames, SAMPLE_FRAMES))
-        transcode(encoding, clip, output)
-        return clip.frames
-    frames = _First(plan.source.frames(camera.key, episode), SAMPLE_FRAMES)
-    depth = DepthSamples(encoding.config, camera.unit) if camera.unit is not None else None
-    encode_frames(encoding, frames, camera.header, output, depth=depth)
-    return len(frames)
+    return run_plan(plan, resume=resume, force_space=force_space, on_progress=on_progress)
 
 
 def refuse_nesting(source: Path, destination: Path) -> None:
@@ -407,22 +362,6 @@ def refuse_nesting(source: Path, destination: Path) -> None:
     outer, inner = source.resolve(), destination.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise DestinationError(f"{destination} and {source} are inside each other; choose a folder beside it")
-
-
-class _First:
-    """The first frames of a source."""
-
-    def __init__(self, frames: Any, count: int) -> None:
-        self._frames, self._count = frames, min(count, len(frames))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[EncodedFrame]:
-        return islice(iter(self._frames), self._count)
-
-    def fingerprint(self) -> str:
-        return str(self._frames.fingerprint())
 
 
 def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[Camera]:

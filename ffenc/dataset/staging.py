@@ -98,6 +98,10 @@ class Staging:
         """Whether there are finished pieces to take up."""
         return _records(self.pieces) > 0
 
+    def kept_bytes(self) -> int:
+        """How many bytes the finished pieces take."""
+        return sum(path.stat().st_size for path in self.pieces.rglob("episode-*.mp4"))
+
     def publish(self) -> None:
         """Flush the dataset to disk, move it to its destination, and delete the pieces.
 

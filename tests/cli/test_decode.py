@@ -286,6 +286,28 @@ def test_what_is_there_is_replaced_only_when_told_to_and_only_if_a_decode_wrote_
     assert np.load(tmp_path / "a.npy").shape[0] == 2
 
 
+def test_frames_that_were_being_replaced_come_back_after_a_kill(ffenc: CommandLine, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ffenc.done("decode", TOP_FILE, out, "--frames", "0:3")
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "from ffenc.cli.main import main\n"
+        "replace = pathlib.Path.replace\n"
+        "def killed(path, target):\n"
+        "    if path.name.endswith('.partial') and path.is_dir():\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return replace(path, target)\n"
+        "pathlib.Path.replace = killed\n"
+        "main()"
+    )
+    words = ["decode", str(TOP_FILE), str(out), "--frames", "5", "--overwrite"]
+    killed = subprocess.run([sys.executable, "-c", script, *words], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert not out.exists()
+    assert "say --overwrite" in ffenc.refused("decode", TOP_FILE, out, "--frames", "6")
+    assert everything_in(tmp_path) == ["out"] + [f"out/frame-00000{i}.png" for i in range(3)]
+
+
 def test_a_dataset_that_is_not_whole_is_refused(ffenc: CommandLine, tmp_path: Path) -> None:
     root = Path(shutil.copytree(VIDEOS, tmp_path / "set"))
     (root / "videos" / TOP / "chunk-000/file-000.mp4").unlink()

@@ -198,7 +198,9 @@ def test_a_full_disk_is_told_and_the_run_can_go_on(long_tree: Path, tmp_path: Pa
     script = f"""
 set -eu
 mount -t tmpfs -o size=400k tmpfs {small}
-if {shlex.join(command(long_tree, small / "out"))} 2> {tmp_path}/said; then exit 7; fi
+if {shlex.join(command(long_tree, small / "out"))} 2> {tmp_path}/refused; then exit 7; fi
+test "$(ls -A {small})" = ""
+if {shlex.join(command(long_tree, small / "out", "--force-space"))} 2> {tmp_path}/said; then exit 7; fi
 test ! -e {small}/out
 test -z "$(find {small} -name '*partial*')"
 mount -o remount,size=100m {small}
@@ -208,6 +210,9 @@ mount -o remount,size=100m {small}
         ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
     )
     subprocess.run([*namespace, "sh", "-c", script], check=True)
+    assert re.search(
+        r"needs about [\d.]+ MB, [\d.]+ MB are free .* --force-space", (tmp_path / "refused").read_text()
+    )
     said = (tmp_path / "said").read_text()
     assert re.search("disk is full|No space left", said)
     assert "--resume" in said

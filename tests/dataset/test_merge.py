@@ -524,10 +524,12 @@ def test_a_destination_inside_a_source_is_refused(tmp_path: Path) -> None:
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
+    forced = shlex.join(command(small / "out", VIDEO, VIDEO, more=("--force-space",)))
     script = f"""
 set -eu
 mount -t tmpfs -o size=1200k tmpfs {small}
-if {shlex.join(command(small / "out", VIDEO, VIDEO))} 2> {tmp_path}/said; then exit 7; fi
+if {shlex.join(command(small / "out", VIDEO, VIDEO))} 2> {tmp_path}/refused; then exit 7; fi
+if {forced} 2> {tmp_path}/said; then exit 7; fi
 test -z "$(ls -A {small})"
 mount -o remount,size=100m {small}
 {shlex.join(command(small / "out", VIDEO, VIDEO, more=("--json",)))} > {tmp_path}/summary
@@ -536,6 +538,7 @@ mount -o remount,size=100m {small}
         ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
     )
     subprocess.run([*namespace, "sh", "-c", script], check=True)
+    assert "needs about 1.4 MB, 1.2 MB are free" in (tmp_path / "refused").read_text()
     said = (tmp_path / "said").read_text()
     assert "the disk is full" in said or "No space left" in said
     assert "free some space" in said

@@ -24,7 +24,7 @@ from ffenc import (
     probe,
     reencode_dataset,
 )
-from ffenc.dataset.reencode import estimate
+from ffenc.dataset.estimate import estimate
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import ANGLE, DATASET, DEPTH, LENGTHS, TOP, decode, everything_in, pixels, psnr, starts
 

@@ -956,7 +956,7 @@ def test_a_full_disk_is_told_and_the_run_can_go_on(unbroken: dict[str, str], tmp
     script = f"""
 set -eu
 mount -t tmpfs -o size=300k tmpfs {small}
-if {shlex.join(command(out))} 2> {tmp_path}/said; then exit 7; fi
+if {shlex.join(command(out, "--force-space"))} 2> {tmp_path}/said; then exit 7; fi
 test ! -e {out}
 test -z "$(find {small} -name '*partial*' -o -name 'cuts/*')"
 mount -o remount,size=100m {small}
