@@ -102,13 +102,14 @@ RESERVED = frozenset(
 
 
 # How every stream is written. passthrough: no frame is added or dropped; faststart: readable before the
-# last byte has come; bitexact and no metadata: the same job gives the same bytes.
+# last byte has come; bitexact and no metadata: the same job gives the same bytes; cgop: a key frame and what
+# follows it can be decoded without what is before it.
 CONTAINER_OPTIONS: dict[str, Value] = {
     "f": "mp4",
     "fps_mode": "passthrough",
     "movflags": "+faststart",
     "fflags": "+bitexact",
-    "flags:v": "+bitexact",
+    "flags:v": "+bitexact+cgop",
     "map_metadata": -1,
 }
 
@@ -167,13 +168,24 @@ def _structured(codec: Codec, settings: EncoderSettings, encoder_threads: int | 
     if preset is not None and codec.preset_option is not None:
         add({codec.preset_option: preset})
     add(codec.fast_decode(settings.fast_decode))
-    fixed = dict(codec.fixed)
+    add(codec.fixed)
     if encoder_threads is not None:
-        threads = codec.threads(encoder_threads)
-        fixed = {key: value for key, value in fixed.items() if key not in threads}
-        add(threads)
-    add(fixed)
+        add(codec.threads(encoder_threads))
     return options
+
+
+def _refuse_open_groups(codec: Codec, where: str, name: str, value: str) -> None:
+    """Refuse an option that makes key frames which cannot be decoded by themselves."""
+    name = name.strip().lstrip("-").replace("_", "-").lower()
+    closed = {key.replace("_", "-"): values for key, values in codec.open_groups.items()}
+    negated = name.startswith("no-") and name not in closed
+    values = closed.get(name.removeprefix("no-") if negated else name)
+    if values is not None and (value.strip().lower() in values) == negated:
+        raise ConfigError(
+            f"{where}: {name}{f'={value}' if value else ''} asks {codec.name} for key frames that cannot be "
+            "decoded by themselves: a reader that enters the file there, as LeRobot's does, would miss "
+            "frames, and episodes could not be cut; leave it out"
+        )
 
 
 def _check_fields(codec: Codec, settings: EncoderSettings, encoder_threads: int | None) -> list[str]:
@@ -239,6 +251,7 @@ def _merge_params(
     ours = dict(present)
     for part in filter(None, text.split(":")):
         sub, _, value = part.partition("=")
+        _refuse_open_groups(codec, f"extra_options: {key}", sub, value)
         name = sub.strip().lstrip("-").replace("_", "-").lower()
         setting = codec.params_fields.get(name) or codec.params_fields.get(name.removeprefix("no-"))
         if name in ours:
@@ -286,6 +299,7 @@ def encoder_options(
         taken = dict.fromkeys(_RATE_CONTROL, ("crf", settings.crf)) | taken
     for key, value in settings.extra_options.items():
         base = canonical(key)
+        _refuse_open_groups(codec, "extra_options", base, str(value))
         if base == codec.params:
             warnings += _merge_params(codec, key, str(value), options, in_force)
         elif is_reserved(key):

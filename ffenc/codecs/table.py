@@ -122,7 +122,7 @@ class Codec:
         default_preset: used where ``preset`` is not set.
         fast_decode: ``fast_decode`` to options.
         threads: ``encoder_threads`` to options.
-        fixed: options that are always set.
+        fixed: options that are always set, where ``threads`` does not set them.
         params: name of the encoder's "key=value:..." option.
         params_fields: sub-key of ``params`` -> the setting it would override, which then wins.
         program_options: options before the input (devices).
@@ -131,6 +131,8 @@ class Codec:
         needs_bit_rate: there is no quality option, a bit rate must come from ``extra_options``.
         tag: the stream tag players expect in MP4.
         version: pattern of the library's version in what an encode prints or writes.
+        open_groups: option or sub-key of ``params`` that asks for key frames which cannot be decoded by
+            themselves -> the values that do not; empty: every value does.
         ignored: pattern of a line that says a sub-key of ``params`` was not used; the encode goes on.
         lossless: whether compiled options, with a pixel format of so many bits, give every sample back.
     """
@@ -147,7 +149,7 @@ class Codec:
     default_preset: int | None = None
     fast_decode: Callable[[int], Options] = _nothing
     threads: Callable[[int], Options] = _nothing
-    fixed: Mapping[str, Value] = field(default_factory=dict)
+    fixed: Mapping[str, Value | dict[str, Value]] = field(default_factory=dict)
     params: str | None = None
     params_fields: Mapping[str, str] = field(default_factory=dict)
     program_options: tuple[str, ...] = ()
@@ -156,6 +158,7 @@ class Codec:
     needs_bit_rate: bool = False
     tag: str | None = None
     version: str | None = None
+    open_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ignored: str | None = None
     lossless: Callable[[Mapping[str, Value], int], bool] = _lossy
 
@@ -217,6 +220,8 @@ _COMMON_PARAMS: dict[str, str] = {
     **dict.fromkeys(("threads", "lp", "pools", "numa-pools", "frame-threads"), "encoder_threads"),
 }
 _X26X_PARAMS = {**_COMMON_PARAMS, "tune": "fast_decode"}
+_OFF = ("0", "false", "no")
+_X26X_OPEN = {"open-gop": _OFF, "intra-refresh": _OFF}
 _NV12 = {"yuv420p": "nv12", "nv12": "nv12"}
 _P010 = {"yuv420p10le": "p010le", "p010le": "p010le"}
 
@@ -237,6 +242,7 @@ def _vaapi(name: str, stream: str, quality: Callable[[Number], Options], tag: st
         program_options=("-vaapi_device", RENDER_DEVICE),
         upload=_NV12 if stream == "h264" else _NV12 | _P010,
         hwupload=True,
+        open_groups={"idr_interval": ("0",)},
         tag=tag,
     )
 
@@ -250,6 +256,12 @@ def _qsv(name: str, stream: str, tag: str | None = None) -> Codec:
         quality=_option("global_quality"),
         integer_quality=True,
         preset_option="preset",
+        # Every I-frame is an IDR frame of H.264 at 0, the default, and of HEVC at 1.
+        fixed={"idr_interval": 1} if stream == "hevc" else {},
+        open_groups={
+            "int_ref_type": ("0", "-1", "none"),
+            "idr_interval": ("1",) if stream == "hevc" else ("0",),
+        },
         program_options=("-init_hw_device", "qsv=hw"),
         upload=_NV12 if stream == "h264" else _NV12 | _P010,
         tag=tag,
@@ -265,6 +277,7 @@ def _nvenc(name: str, stream: str, tag: str | None = None) -> Codec:
         quality=_qp_constant,
         integer_quality=True,
         preset_option="preset",
+        open_groups={"intra-refresh": _OFF, "single-slice-intra-refresh": _OFF},
         tag=tag,
     )
 
@@ -288,6 +301,7 @@ _ROWS = (
         params="svtav1-params",
         lossless=_lossless_key("svtav1-params"),
         params_fields=_COMMON_PARAMS,
+        open_groups={"irefresh-type": ("2", "kf")},
         version=r"SVT-AV1 Encoder Lib (v\S+)",
         ignored=r"Error parsing option \S+: .*|Svt\[(?:warn|error)\]: .*Invalid \S+ value: .*",
     ),
@@ -303,6 +317,7 @@ _ROWS = (
         params="x264-params",
         lossless=_x264_lossless,
         params_fields=_X26X_PARAMS,
+        open_groups=_X26X_OPEN,
         version=r"x264 - core (\d+(?: r\d+ [0-9a-f]+)?)",
         ignored=r"Error parsing option '.*",
     ),
@@ -315,6 +330,9 @@ _ROWS = (
         presets=X264_PRESETS,
         fast_decode=_tune_fastdecode,
         threads=_x265_threads,
+        # x265's groups are open by default: readers that enter at a key frame skip frames that follow it.
+        fixed={"x265-params": {"open-gop": 0}},
+        open_groups=_X26X_OPEN,
         params="x265-params",
         lossless=_lossless_key("x265-params"),
         params_fields=_X26X_PARAMS,
@@ -342,6 +360,7 @@ _ROWS = (
             "cpu-used": "preset",
             "row-mt": "encoder_threads",
         },
+        open_groups=dict.fromkeys(("enable-fwd-kf", "fwd-kf-dist"), ("0",)),
         version=r"libaom-av1 [^\]]*\] (?:\[\w+\] )?(v?\d\S+)",
     ),
     Codec(

@@ -15,7 +15,7 @@ from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.suggest import accepted
 from ffenc.codecs.table import Codec, codec_for
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
-from ffenc.config.framerate import parse_fps
+from ffenc.config.framerate import frame_ticks, parse_fps, time_scale
 from ffenc.errors import ConfigError, FfencWarning
 
 # How frames come through the pipe: encoded images as they are, or raw pixels; gray ones are depth.
@@ -160,7 +160,8 @@ def compile_command(
     Args:
         config: the camera's encoder settings.
         width, height: frame size in pixels.
-        fps: frames a second; the stream's time base makes every frame's time an exact integer.
+        fps: frames a second; the file's time base (:func:`~ffenc.config.framerate.time_scale`) makes every
+            frame's time an exact integer.
         output: path of the result.
         frames: ``png`` or ``jpeg`` for encoded images back to back, ``rgb24`` for raw pixels, ``gray12le``
             or ``gray16le`` for raw depth, which is stored as it is.
@@ -536,9 +537,9 @@ def _fragments(seconds: float) -> dict[str, Any]:
 
 
 def _time_base(rate: Fraction) -> dict[str, Any]:
-    # One tick is 1/numerator second, a frame takes denominator ticks. The movie header has the same scale:
-    # edit lists are written in it, and with the default of 1/1000 they would cut a frame off.
-    return {"video_track_timescale": rate.numerator, "movie_timescale": rate.numerator}
+    # The movie header has the track's scale: edit lists are written in it, and with the default of 1/1000
+    # they would cut a frame off.
+    return {"video_track_timescale": time_scale(rate), "movie_timescale": time_scale(rate)}
 
 
 def _video_source(video: VideoInput, rate: Fraction, threads: int | None) -> Any:
@@ -576,7 +577,7 @@ def compile_join(
         tag: stream tag of the codec, if it needs one.
         program: the ffmpeg to run.
     """
-    ticks = fps.denominator
+    ticks = frame_ticks(fps)
     # Files are joined only where their decoder configuration is the same, so no packet has to be converted.
     limits = INPUT_LIMITS | {"format_whitelist": ",".join(("concat", *DEMUXERS))}
     source = ffmpeg.input("pipe:0", f="concat", safe=0, auto_convert=0, **limits)

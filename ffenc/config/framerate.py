@@ -6,9 +6,10 @@ from fractions import Fraction
 
 from ffenc.errors import ConfigError
 
-# Keeps the MP4 time scale (the numerator) inside 31 bits, and finds 30000/1001 behind 29.97002997.
+# Keeps the MP4 time scale inside 31 bits, and finds 30000/1001 behind 29.97002997.
 _MAX_DENOMINATOR = 10_000
 _MAX_FPS = 100_000
+_LEAST_SCALE = 10_000  # of a video track, as FFmpeg's MP4 muxer has it
 
 
 def parse_fps(value: int | float | str | Fraction) -> Fraction:
@@ -37,3 +38,23 @@ def parse_fps(value: int | float | str | Fraction) -> Fraction:
 def fps_number(fps: Fraction) -> int | float:
     """Return a frame rate as info.json has it: an int where it is whole, else the nearest float."""
     return int(fps) if fps.denominator == 1 else float(fps)
+
+
+def time_scale(fps: Fraction) -> int:
+    """Return the ticks a second of a video track in MP4, as FFmpeg's muxer chooses them for a frame rate.
+
+    The rate's numerator, doubled until it is 10,000 or more: 30 gives 15360, 30000/1001 gives 30000. Programs
+    that copy packets from one file into another without rescaling their times, as LeRobot does, need this
+    scale in both.
+    """
+    scale = fps.numerator
+    while scale < _LEAST_SCALE:
+        scale *= 2
+    return scale
+
+
+def frame_ticks(fps: Fraction) -> int:
+    """Return the ticks from one frame to the next in :func:`time_scale`; frame i is at i times as many."""
+    ticks = time_scale(fps) / fps
+    assert ticks.denominator == 1
+    return ticks.numerator

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from ffenc.config.framerate import frame_ticks, time_scale
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.transcode import Clip
@@ -68,8 +69,8 @@ def copied_piece(run: Sequence[Clip], fps: Fraction) -> Piece:
                 "it is not a key frame, or frames before it need it. These episodes have to be re-encoded: "
                 "say ffenc reencode --force"
             )
-    ticks = fps.denominator
-    exact = info.time_base == Fraction(1, fps.numerator) and all(
+    ticks = frame_ticks(fps)
+    exact = info.time_base == Fraction(1, time_scale(fps)) and all(
         time == number * ticks for number, time in enumerate(info.times)
     )
     packet_bytes = sum((info.sizes or ())[first:end])

@@ -42,7 +42,8 @@ def join_files(
     """Join files of the same codec, settings, size and frame rate without re-encoding.
 
     Args:
-        pieces: in order; each with a time base of 1 / the frame rate's numerator, as ffenc writes.
+        pieces: in order; each with the time base that ffenc writes
+            (:func:`~ffenc.config.framerate.time_scale`).
         output: the file to write.
         fps: their frame rate; frame i of the result sits at exactly i / fps.
         tag: the codec's stream tag, if it needs one.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 from ffenc.compiler.command import raw_format
 from ffenc.config.encoder import DepthEncoderConfig
+from ffenc.config.framerate import time_scale
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.errors import FfencError, SourceError
 from ffenc.ffmpeg.fragments import drop_last_fragment, drop_torn_end, whole_frames
@@ -270,9 +272,10 @@ class _Recovery:
     def _video(self, camera: RecordedCamera, count: int) -> CameraResult:
         episode, toolchain = self._episode, self._toolchain
         source, info = self._videos[camera.key]
-        if count < info.frames:
+        fps = episode.settings.fps
+        # An episode that an older version recorded has another time base, from which joining would go wrong.
+        if count < info.frames or info.time_base != Fraction(1, time_scale(fps)):
             cut = episode.finished / f"{camera.key}.cut.mp4"
-            fps = episode.settings.fps
             cut_file(source, cut, first=0, frames=count, fps=fps, tag=info.tag, toolchain=toolchain)
             source, info = cut, probe(cut, times=True, ffprobe=toolchain.ffprobe)
         result, found = remux(

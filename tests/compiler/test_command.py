@@ -56,7 +56,8 @@ def test_every_command_writes_mp4_with_no_frame_added_or_dropped_and_no_metadata
     assert value(command, "-fps_mode") == "passthrough"
     assert value(command, "-movflags") == "+faststart"
     assert value(command, "-map_metadata") == "-1"
-    assert value(command, "-fflags") == value(command, "-flags:v") == "+bitexact"
+    assert value(command, "-fflags") == "+bitexact"
+    assert value(command, "-flags:v") == "+bitexact+cgop"
 
 
 def test_every_option_of_the_output_stands_once(any_codec):
@@ -96,11 +97,11 @@ def test_other_codecs_keep_the_containers_own_tag():
 @pytest.mark.parametrize(
     ("fps", "framerate", "scale"),
     [
-        (30, "30", "30"),
-        (30.0, "30", "30"),
-        (29.97, "2997/100", "2997"),
+        (30, "30", "15360"),
+        (30.0, "30", "15360"),
+        (29.97, "2997/100", "11988"),
         ("30000/1001", "30000/1001", "30000"),
-        (Fraction(1, 2), "1/2", "1"),
+        (Fraction(1, 2), "1/2", "16384"),
     ],
 )
 def test_the_time_scale_makes_every_frames_time_an_exact_integer(fps, framerate, scale):
@@ -364,7 +365,7 @@ def test_a_presets_depth_cameras_get_their_codes_raw_and_unconverted():
     command = preset_commands(load_preset("unitree_g1"))["head_depth"]
     assert value_of_first(command, "-pix_fmt") == "gray12le"
     assert "scale" not in value(command, "-filter_complex")
-    assert value(command, "-x265-params") == "pools=2:lossless=1"
+    assert value(command, "-x265-params") == "open-gop=0:pools=2:lossless=1"
 
 
 def test_auto_of_a_depth_camera_is_an_encoder_that_carries_its_bits():

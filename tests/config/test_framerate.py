@@ -1,10 +1,13 @@
+import io
+import subprocess
 from fractions import Fraction
 
+import av
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffenc.config.framerate import fps_number, parse_fps
+from ffenc.config.framerate import fps_number, frame_ticks, parse_fps, time_scale
 from ffenc.errors import ConfigError
 
 
@@ -59,5 +62,38 @@ def test_a_rate_comes_back_from_the_number_in_info_json(rate):
 
 @settings(deadline=None)
 @given(st.fractions(min_value=Fraction(1, 1000), max_value=100_000, max_denominator=10**12))
-def test_the_numerator_fits_a_31_bit_time_scale(rate):
-    assert parse_fps(rate).numerator < 2**31
+def test_the_time_scale_fits_31_bits_and_every_frame_is_whole_ticks_of_it(rate):
+    fps = parse_fps(rate)
+    assert 10_000 <= time_scale(fps) < 2**31
+    assert frame_ticks(fps) * fps == time_scale(fps)
+
+
+RATES = [Fraction(n) for n in range(1, 1001)]
+RATES += [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120, 240)] + [Fraction(2997, 100), Fraction(1, 2)]
+
+
+def stored_scale(video: bytes) -> int:
+    """The time scale in a track's media header."""
+    place = video.index(b"mdhd") + len(b"mdhd") + 12
+    return int.from_bytes(video[place : place + 4], "big")
+
+
+def test_the_time_scale_is_the_muxers_own_choice_for_every_rate(toolchain, tmp_path):
+    """What is written without saying a time scale, as LeRobot does it."""
+    command = [toolchain.ffmpeg, "-v", "error", "-f", "lavfi", "-i", "color=size=16x16:rate=1:duration=1"]
+    for number, rate in enumerate(RATES):
+        output = ["-map", "0:v", "-r", str(rate), "-frames:v", "1", "-c:v", "mjpeg", "-threads", "1"]
+        command += [*output, str(tmp_path / f"{number}.mp4")]
+    subprocess.run(command, check=True)
+    found = [stored_scale((tmp_path / f"{number}.mp4").read_bytes()) for number in range(len(RATES))]
+    assert found == [time_scale(rate) for rate in RATES]
+
+
+def test_the_time_scale_is_what_pyav_writes():
+    for rate in RATES:
+        file = io.BytesIO()
+        with av.open(file, "w", format="mp4") as container:
+            stream = container.add_stream("mjpeg", rate)
+            stream.width, stream.height, stream.pix_fmt = 16, 16, "yuvj420p"
+            container.mux(stream.encode(av.VideoFrame(16, 16, "yuvj420p")))
+        assert stored_scale(file.getvalue()) == time_scale(rate), rate

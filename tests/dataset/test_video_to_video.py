@@ -760,7 +760,7 @@ def test_sound_is_left_out_whatever_stream_it_is(
     for episode, streams in ((1, ("-map", "1:a", "-map", "0:v")), (2, ("-map", "0:v", "-map", "1:a"))):
         path, made = folder / f"episode_{episode:06d}.mp4", folder / "made.mp4"
         sound = ["-f", "lavfi", "-i", "sine=duration=1", "-c:v", "copy", "-c:a", "aac"]
-        scale = ["-video_track_timescale", "30", "-movie_timescale", "30"]
+        scale = ["-video_track_timescale", "15360", "-movie_timescale", "15360"]
         run_ffmpeg("-i", path, *sound, *streams, *scale, made)
         made.replace(path)
     known = {"video.g": 2, "video.crf": 18, "video.preset": None, "video.fast_decode": 0}
