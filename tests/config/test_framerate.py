@@ -69,7 +69,10 @@ def test_the_time_scale_fits_31_bits_and_every_frame_is_whole_ticks_of_it(rate):
 
 
 RATES = [Fraction(n) for n in range(1, 1001)]
-RATES += [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120, 240)] + [Fraction(2997, 100), Fraction(1, 2)]
+RATES += [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120, 240)] + [
+    Fraction(2997, 100),
+    Fraction(1, 2),
+]
 
 
 def stored_scale(video: bytes) -> int:

@@ -36,6 +36,7 @@ from ffenc.dataset.staging import Staging
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import ANGLE, DEPTH, FIXTURES, LENGTHS, TOP, decode, everything_in, starts
+from tests.ffmpeg.test_join import packets
 
 VIDEO = FIXTURES / "aloha_video_v30"
 CAMERAS = (TOP, ANGLE, DEPTH)
@@ -153,6 +154,27 @@ def test_a_dataset_merges_with_itself(toolchain: Toolchain, tmp_path: Path) -> N
     assert block_of(out, DEPTH) == block_of(VIDEO, DEPTH)
 
 
+def test_videos_of_an_older_versions_time_base_get_todays(toolchain: Toolchain, tmp_path: Path) -> None:
+    """Which had one tick a frame."""
+    old = copy_of(VIDEO, tmp_path / "old")
+    for key in CAMERAS:
+        path, made = file_of(old, key), tmp_path / "made.mp4"
+        scale = ["-video_track_timescale", "30", "-movie_timescale", "30"]
+        subprocess.run([toolchain.ffmpeg, "-v", "error", "-i", path, "-c", "copy", *scale, made], check=True)
+        made.replace(path)
+        assert probe(path).time_base == Fraction(1, 30)
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    merge_datasets([VIDEO, old], out)
+    merge_datasets([old], alone)
+    for key in CAMERAS:
+        source = packets(file_of(VIDEO, key))
+        for root, times in ((alone, 1), (out, 2)):
+            info = probe(file_of(root, key), times=True)
+            assert info.time_base == Fraction(1, 15360)
+            assert info.times == tuple(range(0, times * 72 * 512, 512))
+            assert packets(file_of(root, key)) == source * times
+
+
 def test_tasks_are_numbered_anew_and_equal_texts_become_one(tmp_path: Path) -> None:
     other = copy_of(VIDEO, tmp_path / "other")
     path = other / "meta/tasks.parquet"
@@ -214,7 +236,7 @@ def test_many_pieces_with_b_frames_stay_on_the_grid(tmp_path: Path, h264: Path) 
     merge_datasets([h264] * 20, tmp_path / "out")
     for key in CAMERAS:
         info = probe(file_of(tmp_path / "out", key), times=True)
-        assert info.times == tuple(range(1440))
+        assert info.times == tuple(range(0, 1440 * 512, 512))
         assert info.fps == 30
 
 

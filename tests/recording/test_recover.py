@@ -6,15 +6,18 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ffenc import ConfigError, FfencWarning
-from ffenc.ffmpeg.toolchain import toolchains
+from ffenc import ConfigError, FfencWarning, probe
+from ffenc.config.framerate import time_scale
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.recording.recorder import Recorder
 from ffenc.recording.recover import recover
 from tests.recording.recording import assert_sound, encoders_of, picture, record, robot, shown, states
@@ -83,6 +86,26 @@ def test_frames_whose_rows_cannot_be_read_stay(root: Path, harm: Callable[[Path]
     assert (folder / "observation.images.top.mp4").read_bytes() == before
     assert recover(root, discard=True).discarded == [folder]
     assert_sound(root)
+
+
+def test_an_episode_of_an_older_version_comes_back_in_the_time_base_of_today(
+    toolchain: Toolchain, root: Path, tmp_path: Path
+) -> None:
+    """Which had one tick a frame."""
+    video = folder_of(root) / "observation.images.top.mp4"
+    fps = probe(video).fps
+    scale = ["-video_track_timescale", str(fps), "-movie_timescale", str(fps)]
+    flags = ["-movflags", "+empty_moov+delay_moov+default_base_moof", "-frag_duration", "500000"]
+    command = [toolchain.ffmpeg, "-v", "error", "-i", str(video), "-c", "copy", *scale, *flags]
+    subprocess.run([*command, str(tmp_path / "old.mp4")], check=True)
+    (tmp_path / "old.mp4").replace(video)
+    assert probe(video).time_base == 1 / fps
+    [back] = recover(root).episodes
+    assert (back.index, back.rows, back.lost) == (1, 40, 0)
+    assert_sound(root)
+    assert shown(root, 1) == states(root, 1) == list(range(40))
+    scales = {probe(path).time_base for path in root.glob("videos/*/*/*.mp4")}
+    assert scales == {Fraction(1, time_scale(fps))}
 
 
 def test_a_video_that_this_ffmpeg_cannot_decode_stays_for_another(root: Path, tmp_path: Path) -> None:
