@@ -231,12 +231,16 @@ def summary_fields(summary: JobSummary) -> dict[str, Any]:
         "copied_episodes": summary.copied,
         "resumed_encodes": summary.resumed,
         "outdated_encodes": summary.outdated,
+        "complete_before": summary.complete_before,
         "cameras": summary.cameras,
     }
 
 
 def print_summary(summary: JobSummary) -> None:
     """Say what a job did."""
+    if summary.complete_before:
+        click.echo(f"{summary.destination}: an earlier run of this job has completed it; nothing to do")
+        return
     for key, camera in summary.cameras.items():
         before, after = camera["source_bytes"], camera["video_bytes"]
         copied, known = camera["copied_episodes"], camera["encoder"]

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     help="Encode anew what is of another codec or pixel format than most, instead of refusing it.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16].")
-@click.option("--resume", is_flag=True, help="Take up what an interrupted run has left.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Take up what an interrupted run has left; a result that is complete stays.",
+)
 @force_space_option
 @click.option("--dry-run", is_flag=True, help="Check whether they go together; write nothing.")
 @json_option
@@ -59,7 +63,7 @@ def command(
     """
     from ffenc.dataset.merge import plan_merge  # noqa: PLC0415 - keeps --help quick
 
-    plan = plan_merge(list(sources), destination, **settings)
+    plan = plan_merge(list(sources), destination, resume=resume, **settings)
     if dry_run:
         _print_plan(plan, as_json)
         return

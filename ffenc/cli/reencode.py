@@ -64,7 +64,11 @@ class _Episodes(click.ParamType[Any]):
 @click.option(
     "--force", is_flag=True, help="Encode video anew that has these settings already; else it is copied."
 )
-@click.option("--resume", is_flag=True, help="Take up what an interrupted run has left.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Take up what an interrupted run has left; a result that is complete stays.",
+)
 @force_space_option
 @click.option(
     "--dry-run", is_flag=True, help="Say what would be done, with size and time from a short sample."
@@ -104,6 +108,7 @@ def command(
         cameras=[name.strip() for name in cameras.split(",")] if cameras is not None else None,
         encoder_threads=thread_setting(overrides, encoder_threads),
         overrides=overrides,
+        resume=resume,
         **settings,
     )
     if dry_run:

@@ -15,6 +15,7 @@ from typing import Any
 from ffenc.dataset.checksums import file_checksum, write_checksums
 from ffenc.dataset.columns import VideoPlace
 from ffenc.dataset.estimate import check_space
+from ffenc.dataset.finished import finished_cameras, record_job
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.pieces import Piece, copied_piece, groups
 from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode, HasVideos
@@ -157,6 +158,7 @@ class JobSummary:
         outdated: encodes of an earlier run that did not fit: other settings, versions or frames.
         copied: episodes, over all cameras, whose packets were copied.
         cameras: for each, its codec, encoder and bytes.
+        complete_before: an earlier run had finished all of it, and nothing was done.
     """
 
     destination: Path
@@ -169,6 +171,7 @@ class JobSummary:
     outdated: int = 0
     copied: int = 0
     cameras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    complete_before: bool = False
 
     @property
     def ratio(self) -> float:
@@ -187,7 +190,8 @@ def run_plan(
 
     Args:
         plan: what to do.
-        resume: take up what an interrupted run has left.
+        resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
+            is done.
         force_space: start even where the result seems to be larger than what is free on the disk.
         on_progress: called with frames done and frames in all, from any thread.
 
@@ -197,6 +201,18 @@ def run_plan(
         FfmpegError, VerificationError: an encode failed, or its result is not what was asked for.
     """
     began = time.monotonic()
+    if resume and (cameras := finished_cameras(plan)) is not None:
+        return JobSummary(
+            plan.destination,
+            len(plan.episodes),
+            plan.frames,
+            source_bytes=sum(stream.source_bytes for stream in plan.streams),
+            video_bytes=sum(camera["video_bytes"] for camera in cameras.values()),
+            seconds=time.monotonic() - began,
+            copied=sum(len(stream.copied) for stream in plan.streams),
+            cameras=cameras,
+            complete_before=True,
+        )
     try:
         with Staging(plan.destination, resume=resume) as staging:
             if not force_space:
@@ -324,6 +340,7 @@ class _Job:
         if joined:
             sums = {place: one for files in joined.values() for place, one in files.checksums.items()}
             write_checksums(self._staging.dataset, sums)
+        record_job(self._staging.dataset, plan)
         self._staging.publish()
         return summary
 

@@ -108,6 +108,7 @@ class LeRobotDataset(ABC):
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.roots = (root,)
         self._info = read_info(root)
         self._features = self._check_info()
         self.fps = parse_fps(self._info["fps"])

@@ -13,12 +13,12 @@ from ffenc.codecs.options import encoder_options
 from ffenc.codecs.table import CODECS
 from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import fps_number
+from ffenc.dataset.finished import check_free
 from ffenc.dataset.info_block import ENCODER_FIELDS, depth_fields, encoder_fields, stream_fields
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
 from ffenc.dataset.reencode import open_dataset, refuse_nesting
 from ffenc.dataset.source import Camera
-from ffenc.dataset.staging import check_destination
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
@@ -39,6 +39,7 @@ def plan_merge(
     reencode: bool = False,
     workers: int | None = None,
     encoder_threads: int | None = None,
+    resume: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> JobPlan:
@@ -47,7 +48,7 @@ def plan_merge(
     The arguments are those of :func:`merge_datasets`.
     """
     target = Path(destination)
-    check_destination(target)
+    check_free(target, resume=resume)
     if not sources:
         raise ConfigError("no dataset is named to be merged")
     folders = [Path(source) for source in sources]
@@ -96,7 +97,8 @@ def merge_datasets(
             those, instead of refusing them.
         workers: encodes at once; by default one a core.
         encoder_threads: threads an encoder may use; by default the cores' share.
-        resume: take up what an interrupted run has left.
+        resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
+            is done.
         force_space: start even where the result seems to be larger than what is free on the disk.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
@@ -116,6 +118,7 @@ def merge_datasets(
         reencode=reencode,
         workers=workers,
         encoder_threads=encoder_threads,
+        resume=resume,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )

@@ -44,6 +44,7 @@ class MergedDataset:
         first = self.sources[0]
         self._check_alike()
         self.root = first.root
+        self.roots = tuple(source.root for source in self.sources)
         self.fps = first.fps
         self.cameras = first.cameras
         self.images = [camera.key for camera in self.cameras if isinstance(camera.stored, ImageHeader)]

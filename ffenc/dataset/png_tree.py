@@ -52,6 +52,7 @@ class PngTree:
         start_number: int | None = None,
     ) -> None:
         self.root = root
+        self.roots = (root,)
         self.fps = fps
         self._task = task
         self._robot_type = robot_type

@@ -13,13 +13,13 @@ from ffenc.codecs.table import codec_for
 from ffenc.config.encoder import DEPTH_FIELDS, VideoEncoderConfig
 from ffenc.config.framerate import fps_number, parse_fps
 from ffenc.config.preset import KeyPath, RobotPreset, chosen_cameras, load_preset
+from ffenc.dataset.finished import check_free
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.lerobot import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.png_tree import PngTree
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
-from ffenc.dataset.staging import check_destination
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, DestinationError, SourceError
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
@@ -100,6 +100,7 @@ def plan_reencode(
     workers: int | None = None,
     encoder_threads: int | None = None,
     force: bool = False,
+    resume: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> JobPlan:
@@ -108,7 +109,7 @@ def plan_reencode(
     The arguments are those of :func:`reencode_dataset`.
     """
     target = Path(destination)
-    check_destination(target)
+    check_free(target, resume=resume)
     if isinstance(preset, RobotPreset) and overrides:
         raise ConfigError("overrides are for a preset that is named; give them to load_preset")
     robot = preset if isinstance(preset, RobotPreset) else load_preset(preset, overrides)
@@ -326,7 +327,8 @@ def reencode_dataset(
         workers: encodes at once; by default one a core.
         encoder_threads: threads an encoder may use; by default the preset's, else the cores' share.
         force: encode a camera anew that is video with these settings already; else its packets are copied.
-        resume: take up what an interrupted run has left.
+        resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
+            is done.
         force_space: start even where the result seems to be larger than what is free on the disk.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
@@ -351,6 +353,7 @@ def reencode_dataset(
         workers=workers,
         encoder_threads=encoder_threads,
         force=force,
+        resume=resume,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )

@@ -118,6 +118,7 @@ class DatasetSource(Protocol):
     """A LeRobot dataset, several of them, or a PNG tree.
 
     Attributes:
+        roots: the folders that it is read from.
         renumbered: columns of the table whose statistics no longer hold, since their values are new.
     """
 
@@ -125,6 +126,9 @@ class DatasetSource(Protocol):
     fps: Fraction
     cameras: list[Camera]
     episodes: list[Episode]
+
+    @property
+    def roots(self) -> Sequence[Path]: ...
 
     @property
     def renumbered(self) -> frozenset[str]: ...

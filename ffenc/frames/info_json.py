@@ -56,7 +56,7 @@ def _read_own(root: Path) -> dict[str, Any]:
     path = root / OWN_INFO
     if not os.path.lexists(path):
         return {}
-    cameras = read_json(path).get("cameras")
+    cameras = read_json(path).get("cameras", {})
     if not isinstance(cameras, dict) or not all(isinstance(fields, dict) for fields in cameras.values()):
         raise SourceError(
             f"{path}: cameras is not a mapping of names to fields; restore the file, or move it away: "

@@ -1,0 +1,130 @@
+"""Which job a dataset is the result of, so that a job that was done already is not done again.
+
+``meta/ffenc.json`` keeps a hash of what was asked for: the sources' files, the choice of episodes and
+cameras, and the settings. Programs, their versions and times are not part of it: the same job gives the same
+dataset to the byte, wherever it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffenc.dataset.checksums import read_checksums
+from ffenc.dataset.staging import check_destination, settle, write_json
+from ffenc.errors import DestinationError, SourceError
+from ffenc.frames.info_json import INFO, OWN_INFO, read_info, read_json
+
+if TYPE_CHECKING:
+    from ffenc.dataset.job import JobPlan
+
+_JOB = "job"
+
+
+def check_free(destination: Path, *, resume: bool) -> None:
+    """Refuse a destination that is taken; with ``resume``, the result of a job may be there.
+
+    Raises:
+        DestinationError: it is taken, or its name cannot be used.
+    """
+    settle(destination)
+    if not (resume and _recorded(destination)):
+        check_destination(destination)
+
+
+def record_job(root: Path, plan: JobPlan) -> None:
+    """Write into a dataset's ``meta/ffenc.json`` which job it is the result of."""
+    path = root / OWN_INFO
+    write_json(path, {**(read_json(path) if path.exists() else {}), _JOB: _job(plan)})
+
+
+def finished_cameras(plan: JobPlan) -> dict[str, dict[str, Any]] | None:
+    """Look whether a plan's destination is its result already.
+
+    Returns:
+        for each camera that is video its codec, encoder and bytes; None where there is no result of any job.
+
+    Raises:
+        DestinationError: it is the result of another job, a source has changed since, or it is not whole.
+    """
+    root, recorded = plan.destination, _recorded(plan.destination)
+    if recorded is None:
+        return None
+    info = read_info(root)
+    if recorded != _job(plan) or info.get("total_frames") != plan.rows:
+        raise DestinationError(
+            f"{root} is the result of another job: other sources, episodes, cameras or settings. Choose "
+            "another name, or delete it"
+        )
+    written = (root / INFO).stat().st_mtime_ns
+    for source in plan.source.roots:
+        for path in _files(source):
+            found = path.stat()
+            if max(found.st_mtime_ns, found.st_ctime_ns) > written:
+                raise DestinationError(
+                    f"{root} was made before {path} was changed. Choose another name, or delete it"
+                )
+    sizes: dict[str, int] = {}
+    for place in read_checksums(root):
+        try:
+            size = (root / place).stat().st_size
+        except OSError:
+            raise DestinationError(f"{root / place} is gone; delete {root}, and run the job again") from None
+        key = place.split("/")[1]
+        sizes[key] = sizes.get(key, 0) + size
+    features = info["features"]
+    blocks = {stream.key: features.get(stream.key, {}).get("info") or {} for stream in plan.streams}
+    return {
+        stream.key: {
+            **{name: blocks[stream.key].get(f"video.{name}") for name in ("codec", "pix_fmt", "encoder")},
+            "copied_episodes": len(stream.copied),
+            "source_bytes": stream.source_bytes,
+            "video_bytes": sizes.get(stream.key, 0),
+        }
+        for stream in plan.streams
+    }
+
+
+def _recorded(root: Path) -> str | None:
+    """The hash of the job that a dataset is the result of; None where it is not known."""
+    try:
+        job = read_json(root / OWN_INFO).get(_JOB)
+    except SourceError:
+        return None
+    return job if isinstance(job, str) and (root / INFO).is_file() else None
+
+
+def _job(plan: JobPlan) -> str:
+    """The hash of what was asked for."""
+    tasks = plan.source.tasks()
+    parts: list[Any] = [
+        [
+            [str(path.relative_to(root)), path.stat().st_size]
+            for root in plan.source.roots
+            for path in _files(root)
+        ],
+        str(plan.source.fps),
+        None if isinstance(tasks, Path) else list(tasks),  # a tree of images has none of its own
+        [episode.index for episode in plan.episodes],
+        [
+            [
+                *(stream.key, stream.compute_stats, stream.camera.unit, sorted(stream.copied)),
+                stream.encoding and stream.encoding.config.model_dump(mode="json"),
+            ]
+            for stream in plan.streams
+        ],
+        list(plan.images),
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """A source's files in a fixed order; hidden ones are none of its content."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+        yield from (path for path in paths if path.exists())

@@ -1,0 +1,65 @@
+"""A job whose result is there already: it is recognised, or refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ffenc import DestinationError, JobSummary, merge_datasets, reencode_dataset
+from tests.conftest import DATASET, FIXTURES, TOP
+from tests.dataset.test_interruption import contents
+
+
+def reencode(source: Path, out: Path, crf: int = 40, episodes: tuple[int, ...] = (1,)) -> JobSummary:
+    settings = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), crf)]
+    return reencode_dataset(
+        source, out, cameras=["angle"], episodes=episodes, overrides=settings, resume=True
+    )
+
+
+def test_a_result_that_is_complete_is_recognised_by_the_job_that_made_it(tmp_path: Path) -> None:
+    source, out = Path(shutil.copytree(DATASET, tmp_path / "source")), tmp_path / "out"
+    first = reencode(source, out)
+    before = contents(out)
+    again = reencode(source, out)
+    assert (first.complete_before, again.complete_before) == (False, True)
+    assert (again.frames, again.video_bytes, again.cameras) == (17, first.video_bytes, first.cameras)
+    assert contents(out) == before
+    for change in ({"crf": 41}, {"episodes": (2,)}):
+        with pytest.raises(DestinationError, match="is the result of another job"):
+            reencode(source, out, **change)
+    with pytest.raises(DestinationError, match="exists and is not empty"):
+        reencode_dataset(source, out, cameras=["angle"])
+    video = next(out.glob("videos/*/*/*.mp4"))
+    kept = video.rename(tmp_path / "kept.mp4")
+    with pytest.raises(DestinationError, match=r"file-000\.mp4 is gone"):
+        reencode(source, out)
+    kept.rename(video)
+    (source / "meta/stats.json").touch()
+    with pytest.raises(DestinationError, match="was made before .*stats.json was changed"):
+        reencode(source, out)
+    assert contents(out) == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_same_job_elsewhere_gives_the_same_record(tmp_path: Path) -> None:
+    results = []
+    for name in ("a", "b"):
+        source = Path(shutil.copytree(DATASET, tmp_path / name / "source", copy_function=shutil.copyfile))
+        reencode(source, tmp_path / name / "out")
+        results.append(contents(tmp_path / name / "out"))
+    assert results[0] == results[1]
+    assert json.loads((tmp_path / "a/out/meta/ffenc.json").read_text())["job"]
+
+
+def test_a_merge_that_is_complete_is_recognised(tmp_path: Path) -> None:
+    video, out = FIXTURES / "aloha_video_v30", tmp_path / "out"
+    assert not merge_datasets([video, video], out, resume=True).complete_before
+    again = merge_datasets([video, video], out, resume=True)
+    assert again.complete_before
+    assert again.cameras[TOP]["video_bytes"] > 0
+    with pytest.raises(DestinationError, match="is the result of another job"):
+        merge_datasets([video], out, resume=True)
