@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,17 @@ LeRobot's recording flags too: --robot.type, --dataset.fps, --dataset.video, --d
 --dataset.streaming_encoding, --dataset.encoder_queue_maxsize, --dataset.encoder_threads, and
   --robot.cameras='{front: {type: opencv, index_or_path: 0, width: 640, height: 480, fps: 30}}'
 """
+
+
+class PathName(click.Path):
+    """A path as a person types it: ``~`` is the home folder, even where no shell has expanded it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("a path is empty", param, ctx)
+        if isinstance(value, str):
+            value = os.path.expanduser(value)  # noqa: PTH111 - a home that is not known stays as it is
+        return super().convert(value, param, ctx)
 
 
 class SettingsCommand(click.Command):

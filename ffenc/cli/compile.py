@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ffenc.cli.common import SettingsCommand, json_option, print_json
+from ffenc.cli.common import PathName, SettingsCommand, json_option, print_json
 from ffenc.codecs.table import AUTO_FALLBACK
 from ffenc.compiler.command import FRAME_FORMATS, FrameFormat, is_depth
 from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_commands
@@ -30,9 +30,9 @@ from ffenc.errors import ConfigError
     show_default=True,
     help="How colours come through the pipe; depth is always raw.",
 )
-@click.option("--golden", type=click.Path(file_okay=False), help="Write the command lines to this folder.")
+@click.option("--golden", type=PathName(file_okay=False), help="Write the command lines to this folder.")
 @click.option(
-    "--check", type=click.Path(exists=True, file_okay=False), help="Compare them with those in this folder."
+    "--check", type=PathName(exists=True, file_okay=False), help="Compare them with those in this folder."
 )
 @json_option
 def command(

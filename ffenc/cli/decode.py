@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ffenc.cli.common import (
+    PathName,
     SettingsCommand,
     human_bytes,
     json_option,
@@ -59,8 +60,8 @@ class _Depths(click.ParamType[Any]):
 
 
 @click.command("decode", cls=_Command)
-@click.argument("source", type=click.Path(), metavar="FILE_OR_DATASET")
-@click.argument("output", type=click.Path(), metavar="OUT")
+@click.argument("source", type=PathName(), metavar="FILE_OR_DATASET")
+@click.argument("output", type=PathName(), metavar="OUT")
 @click.option("--frames", type=_Frames(), metavar="A:B", help="Frames A to B - 1 of each video or episode.")
 @click.option(
     "--format", type=click.Choice(["png", "npy"]), help="[default: npy where OUT ends in .npy, else png]"

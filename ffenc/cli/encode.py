@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ffenc.cli.common import (
+    PathName,
     SettingsCommand,
     human_bytes,
     json_option,
@@ -20,8 +21,8 @@ from ffenc.cli.common import (
 
 
 @click.command("encode", cls=SettingsCommand)
-@click.argument("source", metavar="FOLDER|VIDEO", type=click.Path())
-@click.argument("output", type=click.Path())
+@click.argument("source", metavar="FOLDER|VIDEO", type=PathName())
+@click.argument("output", type=PathName())
 @click.option(
     "--fps",
     metavar="RATE",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffenc.cli.common import (
+    PathName,
     human_bytes,
     human_seconds,
     json_option,
@@ -26,7 +27,7 @@ _PREFIX = "observation.images."
 
 
 @click.command("info")
-@click.argument("dataset", type=click.Path())
+@click.argument("dataset", type=PathName())
 @json_option
 def command(dataset: str, as_json: bool) -> None:
     """Say what a LeRobot dataset of images or video holds, v3.0 or v2.1, without reading its rows.

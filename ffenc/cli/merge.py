@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffenc.cli.common import (
+    PathName,
     force_space_option,
     human_bytes,
     json_option,
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
 
 
 @click.command("merge")
-@click.argument("sources", type=click.Path(), metavar="A B ...", nargs=-1, required=True)
-@click.option(
-    "--out", "destination", type=click.Path(), required=True, metavar="DST", help="The new dataset."
-)
+@click.argument("sources", type=PathName(), metavar="A B ...", nargs=-1, required=True)
+@click.option("--out", "destination", type=PathName(), required=True, metavar="DST", help="The new dataset.")
 @click.option(
     "--reencode",
     is_flag=True,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from ffenc.cli.common import print_json
+from ffenc.cli.common import PathName, print_json
 
 
 @click.command("probe")
-@click.argument("file", type=click.Path())
+@click.argument("file", type=PathName())
 @click.option("--ffprobe", metavar="PROGRAM", help="The ffprobe to use.")
 def command(file: str, ffprobe: str | None) -> None:
     """Print the stream fields of a video file, as they stand in a dataset's info.json.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffenc.cli.common import (
+    PathName,
     RecordingCommand,
     is_terminal,
     json_option,
@@ -58,8 +59,8 @@ class _Camera(click.ParamType[Any]):
 
 @click.command("record", cls=RecordingCommand)
 @click.argument("preset", metavar="PRESET")
-@click.argument("root", type=click.Path(), metavar="ROOT", required=False)
-@click.option("--dataset.root", "lerobot_root", type=click.Path(), metavar="ROOT", help="The same as ROOT.")
+@click.argument("root", type=PathName(), metavar="ROOT", required=False)
+@click.option("--dataset.root", "lerobot_root", type=PathName(), metavar="ROOT", help="The same as ROOT.")
 @click.option(
     "--episodes",
     "--dataset.num_episodes",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffenc.cli.common import json_option, print_json, program_options
+from ffenc.cli.common import PathName, json_option, print_json, program_options
 from ffenc.cli.verdict import steps
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("recover")
-@click.argument("root", type=click.Path(), metavar="ROOT")
+@click.argument("root", type=PathName(), metavar="ROOT")
 @click.option("--discard", is_flag=True, help="Delete what was interrupted instead.")
 @click.option(
     "--partial", is_flag=True, help="Also where one camera ends so early that seconds of the others are lost."

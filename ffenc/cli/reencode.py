@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffenc.cli.common import (
+    PathName,
     SettingsCommand,
     force_space_option,
     human_bytes,
@@ -45,8 +46,8 @@ class _Episodes(click.ParamType[Any]):
 
 
 @click.command("reencode", cls=SettingsCommand)
-@click.argument("source", type=click.Path(), metavar="SRC")
-@click.argument("destination", type=click.Path(), metavar="DST")
+@click.argument("source", type=PathName(), metavar="SRC")
+@click.argument("destination", type=PathName(), metavar="DST")
 @click.option("--preset", metavar="NAME|FILE", help="A robot's settings [default: libsvtav1, crf 30, g 2].")
 @click.option("--cameras", metavar="A,B", help="Keep only these cameras.")
 @click.option("--episodes", type=_Episodes(), help="Keep only these episodes; they are numbered anew.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffenc.cli.common import (
+    PathName,
     human_seconds,
     json_option,
     print_json,
@@ -29,11 +30,11 @@ _LINES, _NOTES = 24, 4  # of a screen; kinds of notes
 
 
 @click.command("verify")
-@click.argument("path", type=click.Path(), metavar="DATASET_OR_FILE")
+@click.argument("path", type=PathName(), metavar="DATASET_OR_FILE")
 @click.option("--deep", is_flag=True, help="Decode every frame, and compare episodes with their statistics.")
 @click.option(
     "--against",
-    type=click.Path(),
+    type=PathName(),
     metavar="SRC",
     help="Compare every frame with the dataset or the images it was made from.",
 )

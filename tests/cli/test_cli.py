@@ -13,7 +13,17 @@ from ffenc.cli.main import main
 from ffenc.compiler.golden import golden_text, preset_commands
 from ffenc.config.preset import load_preset, preset_names
 from ffenc.version import VERSION
-from tests.conftest import FIXTURES, TOP, decode, distances, everything_in, newest_program, pixels, psnr
+from tests.conftest import (
+    DATASET,
+    FIXTURES,
+    TOP,
+    decode,
+    distances,
+    everything_in,
+    newest_program,
+    pixels,
+    psnr,
+)
 
 COMMANDS = [
     "record",
@@ -641,3 +651,13 @@ def test_a_recording_command_takes_lerobots_flags_and_keeps_its_own() -> None:
     answer = CliRunner().invoke(record, words)
     assert answer.output == "out [(('robot_type',), 'so101_follower'), (('encode',), 'live')]\n"
     assert "--robot.cameras=" in CliRunner().invoke(record, ["--help"]).output
+
+
+def test_a_path_may_begin_with_the_home_folder_and_may_not_be_empty(ffenc, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    ffenc.done("reencode", DATASET, "~/out", "--cameras", "angle", "--episodes", "1")
+    assert everything_in(tmp_path)[0] == "out"
+    assert "a path is empty" in ffenc.refused("reencode", DATASET, "", status=2)
+    assert "a path is empty" in ffenc.refused("info", "", status=2)
+    assert "is the current folder" in ffenc.refused("reencode", DATASET, ".")
