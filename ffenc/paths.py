@@ -21,6 +21,10 @@ TEXT_LIMIT = 64 * 2**20
 LINE_LIMIT = 16 * 2**20
 """Longest line of a JSON Lines file, in bytes."""
 
+COPY = "Put what it leads to in its place"
+FOLLOW = f"{COPY}, or give --follow-links (follow_links=True) if you trust whoever made the link"
+"""What to do about a link that leads out of a dataset; the second, where it may be followed."""
+
 FIELDS = frozenset({"video_key", "chunk_index", "file_index", "episode_chunk", "episode_index"})
 """What a path template of ``info.json`` may have in braces, in any layout."""
 
@@ -35,18 +39,17 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 )
 
 
-def inside(root: Path, name: str, what: str, *, follow_links: bool = False) -> Path:
+def inside(root: Path, name: str, what: str) -> Path:
     """A path that is written in a dataset, kept inside the dataset's folder. The file need not exist.
 
     Args:
         root: the folder that the path is relative to, and that it may not leave.
         name: the path as it is written, with ``/`` between its parts.
         what: who says it, to begin an error with: ``"meta/info.json: data_path"``.
-        follow_links: whether symbolic links may lead out of ``root``. Those that stay inside, and those
-            of a Hub cache (``snapshots/REVISION`` links into the ``blobs`` beside it), are always followed.
 
     Returns:
-        ``root / name``, links not resolved.
+        ``root / name``, links not resolved. Symbolic links that stay inside, and those of a Hub cache
+        (``snapshots/REVISION`` links into the ``blobs`` beside it), are followed.
 
     Raises:
         SourceError: ``name`` is absolute, has empty, ``.`` or ``..`` parts, backslashes, drive letters or
@@ -57,10 +60,7 @@ def inside(root: Path, name: str, what: str, *, follow_links: bool = False) -> P
         raise SourceError(
             f"{what}: {_shown(name)} {fault}; expected a path inside {root}, with / between its parts"
         )
-    path = root / name
-    if not follow_links:
-        keep_inside(root, path, what)
-    return path
+    return keep_inside(root, root / name, what)
 
 
 def plain_name(name: str, what: str) -> str:
@@ -85,13 +85,14 @@ def keep_inside(root: Path, path: Path, what: str | None = None) -> Path:
     return path
 
 
-def _check_within(root: Path, allowed: Collection[Path], path: Path, what: str | None = None) -> None:
+def _check_within(
+    root: Path, allowed: Collection[Path], path: Path, what: str | None = None, advice: str = COPY
+) -> None:
     real = _real(path)
     if not any(real == folder or folder in real.parents for folder in allowed):
         raise SourceError(
             f"{what + ': ' if what else ''}{_shown(path)} is a link, or lies behind one, that leads out of "
-            f"{root}, to {_shown(real)}; expected a file in that folder. Copy the file there, or give "
-            "--follow-links (follow_links=True) if you trust whoever made the link"
+            f"{root}, to {_shown(real)}; expected a file in that folder. {advice}"
         )
 
 
@@ -148,19 +149,26 @@ def template_pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(parts) + re.escape(template[end:]))
 
 
-def check_tree(root: Path, *, follow_links: bool = False) -> None:
+def check_tree(root: Path, *, follow_links: bool = False, advice: str = FOLLOW) -> None:
     """Refuse a dataset with a link that leads out of it, or with a pipe, a device or a socket in it.
 
     What is read of a dataset afterwards by paths inside of it is the dataset's own.
 
+    Args:
+        root: its folder.
+        follow_links: whether symbolic links may lead out of it.
+        advice: what to do about one that does, for the error.
+
     Raises:
         SourceError: the first that is found, by name.
     """
-    for _, fault in tree_faults(root, follow_links=follow_links):
+    for _, fault in tree_faults(root, follow_links=follow_links, advice=advice):
         raise SourceError(fault)
 
 
-def tree_faults(root: Path, *, follow_links: bool = False) -> Iterator[tuple[Path, str]]:
+def tree_faults(
+    root: Path, *, follow_links: bool = False, advice: str = FOLLOW
+) -> Iterator[tuple[Path, str]]:
     """Yield what :func:`check_tree` refuses: where it is, and an error's text.
 
     Hidden files and folders directly in ``root`` (``.git``, ``.cache``) are passed over: they are no part of
@@ -182,7 +190,7 @@ def tree_faults(root: Path, *, follow_links: bool = False) -> Iterator[tuple[Pat
             linked = entry.is_symlink()
             try:
                 if linked and not follow_links:
-                    _check_within(root, allowed, path)
+                    _check_within(root, allowed, path, advice=advice)
                 status = path.stat()
                 if not stat.S_ISDIR(status.st_mode):
                     _check_kind(path, status.st_mode)

@@ -79,9 +79,8 @@ def test_links_stay_in_the_folder(tmp_path: Path) -> None:
 
     assert inside(root, "near", "x") == root / "near"
     for name in ("far", "folder/secret", "folder/new", "again", "gone"):
-        with pytest.raises(SourceError, match=r"leads out of .*--follow-links"):
+        with pytest.raises(SourceError, match=r"leads out of .*Put what it leads to"):
             inside(root, name, "x")
-        assert inside(root, name, "x", follow_links=True) == root / name
     with pytest.raises(SourceError, match="back to itself"):
         inside(root, "loop", "x")
     (tmp_path / "alias").symlink_to(root)  # the folder itself may be named by a link: the user did that

@@ -95,6 +95,15 @@ def program_options(function: Function) -> Function:
     return function
 
 
+def links_option(function: Function) -> Function:
+    """Add ``--follow-links``."""
+    return click.option(
+        "--follow-links",
+        is_flag=True,
+        help="Follow symbolic links that lead out of the source [default: refuse them].",
+    )(function)
+
+
 def json_option(function: Function) -> Function:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)

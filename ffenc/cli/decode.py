@@ -13,6 +13,7 @@ from ffenc.cli.common import (
     SettingsCommand,
     human_bytes,
     json_option,
+    links_option,
     print_json,
     program_options,
     progress_bar,
@@ -90,6 +91,7 @@ class _Depths(click.ParamType[Any]):
 )
 @click.option("--codes", is_flag=True, help="Give a depth stream's stored samples as they are.")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier decode has written to OUT.")
+@links_option
 @json_option
 @program_options
 def command(
@@ -105,6 +107,7 @@ def command(
     invalid: str | None,
     codes: bool,
     overwrite: bool,
+    follow_links: bool,
     as_json: bool,
     ffmpeg: str | None,
     ffprobe: str | None,
@@ -150,6 +153,7 @@ def command(
             near_far=near_far,
         ),
         overwrite=overwrite,
+        follow_links=follow_links,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )

@@ -13,6 +13,7 @@ from ffenc.cli.common import (
     SettingsCommand,
     human_bytes,
     json_option,
+    links_option,
     print_json,
     program_options,
     progress_bar,
@@ -39,6 +40,7 @@ from ffenc.cli.common import (
     help="Of a folder, the number of the first frame [default: 0 or 1].",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
+@links_option
 @json_option
 @program_options
 def command(
@@ -52,6 +54,7 @@ def command(
     encoder_threads: int | None,
     start_number: int | None,
     overwrite: bool,
+    follow_links: bool,
     as_json: bool,
     ffmpeg: str | None,
     ffprobe: str | None,
@@ -87,6 +90,7 @@ def command(
         end=end,
         start_number=start_number,
         overwrite=overwrite,
+        follow_links=follow_links,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )

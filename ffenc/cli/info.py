@@ -13,6 +13,7 @@ from ffenc.cli.common import (
     human_bytes,
     human_seconds,
     json_option,
+    links_option,
     print_json,
     report_console,
     report_table,
@@ -28,8 +29,9 @@ _PREFIX = "observation.images."
 
 @click.command("info")
 @click.argument("dataset", type=PathName())
+@links_option
 @json_option
-def command(dataset: str, as_json: bool) -> None:
+def command(dataset: str, follow_links: bool, as_json: bool) -> None:
     """Say what a LeRobot dataset of images or video holds, v3.0 or v2.1, without reading its rows.
 
     \b
@@ -39,7 +41,7 @@ def command(dataset: str, as_json: bool) -> None:
     """
     from ffenc.dataset.report import report_dataset  # noqa: PLC0415 - keeps --help quick
 
-    report = report_dataset(dataset)
+    report = report_dataset(dataset, follow_links=follow_links)
     if as_json:
         print_json(_json_fields(report))
     else:

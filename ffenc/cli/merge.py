@@ -11,6 +11,7 @@ from ffenc.cli.common import (
     force_space_option,
     human_bytes,
     json_option,
+    links_option,
     print_json,
     program_options,
     run_job,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 )
 @force_space_option
 @click.option("--dry-run", is_flag=True, help="Check whether they go together; write nothing.")
+@links_option
 @json_option
 @program_options
 def command(

@@ -15,6 +15,7 @@ from ffenc.cli.common import (
     human_bytes,
     human_seconds,
     json_option,
+    links_option,
     print_json,
     program_options,
     run_job,
@@ -74,6 +75,7 @@ class _Episodes(click.ParamType[Any]):
 @click.option(
     "--dry-run", is_flag=True, help="Say what would be done, with size and time from a short sample."
 )
+@links_option
 @json_option
 @program_options
 def command(

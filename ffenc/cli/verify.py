@@ -13,6 +13,7 @@ from ffenc.cli.common import (
     PathName,
     human_seconds,
     json_option,
+    links_option,
     print_json,
     program_options,
     progress_bar,
@@ -38,6 +39,7 @@ _LINES, _NOTES = 24, 4  # of a screen; kinds of notes
     metavar="SRC",
     help="Compare every frame with the dataset or the images it was made from.",
 )
+@links_option
 @json_option
 @program_options
 @click.pass_context
@@ -46,6 +48,7 @@ def command(
     path: str,
     deep: bool,
     against: str | None,
+    follow_links: bool,
     as_json: bool,
     ffmpeg: str | None,
     ffprobe: str | None,
@@ -65,7 +68,13 @@ def command(
     began = time.monotonic()
     with progress_bar("verifying", None) as on_frames:
         found = verify_dataset(
-            path, deep=deep, against=against, ffmpeg=ffmpeg, ffprobe=ffprobe, on_frames=on_frames
+            path,
+            deep=deep,
+            against=against,
+            follow_links=follow_links,
+            ffmpeg=ffmpeg,
+            ffprobe=ffprobe,
+            on_frames=on_frames,
         )
     seconds = time.monotonic() - began
     if as_json:

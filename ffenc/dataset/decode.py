@@ -28,6 +28,7 @@ from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.pictures import DepthHistogram, DepthPicture, save_png
 from ffenc.frames.publish import claimed, hidden_path, published
 from ffenc.frames.reader import VideoReader
+from ffenc.paths import check_tree
 
 Format = Literal["png", "npy"]
 
@@ -144,6 +145,7 @@ def plan_decode(
     episodes: Sequence[int] | None = None,
     depth: DepthOptions | None = None,
     overwrite: bool = False,
+    follow_links: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> DecodePlan:
@@ -157,6 +159,7 @@ def plan_decode(
         cameras, episodes: of a dataset; None: all.
         depth: how depth is read and shown.
         overwrite: replace what an earlier run has written there.
+        follow_links: follow symbolic links that lead out of the source; else they are refused by name.
         ffmpeg, ffprobe: programs to use instead of those found.
 
     Raises:
@@ -184,6 +187,7 @@ def plan_decode(
     else:
         if not (root / "meta/info.json").is_file():
             raise SourceError(f"{root}: is neither a video file nor a LeRobot dataset (no meta/info.json)")
+        check_tree(root, follow_links=follow_links)
         by_camera: dict[str, list[_Part]] = {}
         with _Readers(plan) as readers:
             for video in episode_videos(root, cameras=cameras, episodes=episodes):

@@ -40,6 +40,7 @@ from ffenc.dataset.source import (
 from ffenc.errors import ConfigError, DestinationError, SourceError
 from ffenc.frames.info_json import read_info, read_json
 from ffenc.frames.statistics import QUANTILES
+from ffenc.paths import COPY, check_tree
 
 __all__ = ["GrowingCamera", "GrowingDataset", "NewEpisode", "finish_commit", "pending_commits"]
 
@@ -208,6 +209,7 @@ def _check_free(root: Path) -> None:
 
 
 def _checked_info(root: Path) -> dict[str, Any]:
+    check_tree(root, advice=COPY)  # what is added would be written where a link leads
     where = root / "meta/info.json"
     info = read_info(root)
     version = str(info.get("codebase_version", ""))

@@ -37,6 +37,7 @@ def plan_merge(
     destination: str | Path,
     *,
     reencode: bool = False,
+    follow_links: bool = False,
     workers: int | None = None,
     encoder_threads: int | None = None,
     resume: bool = False,
@@ -58,7 +59,7 @@ def plan_merge(
         if not (folder / "meta/info.json").is_file():
             raise SourceError(f"{folder}: is not a LeRobot dataset: it has no meta/info.json")
         if folder not in opened:
-            opened[folder] = open_dataset(folder)
+            opened[folder] = open_dataset(folder, follow_links=follow_links)
     merged = MergedDataset([opened[folder] for folder in folders])
     candidates = toolchains(ffmpeg, ffprobe)
     videos = [camera for camera in merged.cameras if camera.key not in merged.images]
@@ -76,6 +77,7 @@ def merge_datasets(
     destination: str | Path,
     *,
     reencode: bool = False,
+    follow_links: bool = False,
     workers: int | None = None,
     encoder_threads: int | None = None,
     resume: bool = False,
@@ -95,6 +97,7 @@ def merge_datasets(
         destination: the folder to write; must not exist, or be empty.
         reencode: encode cameras whose codec or pixel format is not that of most frames, with the settings of
             those, instead of refusing them.
+        follow_links: follow symbolic links that lead out of a dataset; else they are refused by name.
         workers: encodes at once; by default one a core.
         encoder_threads: threads an encoder may use; by default the cores' share.
         resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
@@ -116,6 +119,7 @@ def merge_datasets(
         sources,
         destination,
         reencode=reencode,
+        follow_links=follow_links,
         workers=workers,
         encoder_threads=encoder_threads,
         resume=resume,

@@ -30,6 +30,7 @@ from ffenc.frames.info_json import CORRECT, block_quantizer, read_json
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
+from ffenc.paths import check_tree
 
 DEFAULT_TASK = "unspecified"
 
@@ -42,6 +43,7 @@ def open_source(
     robot_type: str | None = None,
     cameras: Sequence[str] | None = None,
     start_number: int | None = None,
+    follow_links: bool = False,
 ) -> DatasetSource:
     """Open a LeRobot dataset or a PNG tree.
 
@@ -49,6 +51,7 @@ def open_source(
         root: its folder.
         fps: frames a second of a PNG tree; a dataset has its own.
         task, robot_type, cameras, start_number: see :class:`PngTree`.
+        follow_links: see :func:`~ffenc.paths.check_tree`.
 
     Raises:
         SourceError: neither, or damaged.
@@ -61,7 +64,8 @@ def open_source(
         for name, value in (("--task", task), ("--start-number", start_number)):
             if value is not None:
                 raise ConfigError(f"{name} is for PNG trees; this is a dataset, which has its own")
-        return open_dataset(folder)
+        return open_dataset(folder, follow_links=follow_links)
+    check_tree(folder, follow_links=follow_links)
     if fps is None:
         raise ConfigError(
             f"{folder} is a tree of images, which has no frame rate: say --fps, or use a --preset"
@@ -76,12 +80,17 @@ def open_source(
     )
 
 
-def open_dataset(folder: Path) -> LeRobotV3 | LeRobotV21:
+def open_dataset(folder: Path, *, follow_links: bool = False) -> LeRobotV3 | LeRobotV21:
     """Open a LeRobot dataset of v3.0, v2.1 or v2.0.
+
+    Args:
+        folder: its folder.
+        follow_links: see :func:`~ffenc.paths.check_tree`.
 
     Raises:
         SourceError: not one, or damaged.
     """
+    check_tree(folder, follow_links=follow_links)
     version = str(read_json(folder / "meta/info.json").get("codebase_version"))
     return (LeRobotV21 if version.startswith("v2") else LeRobotV3)(folder)
 
@@ -101,6 +110,7 @@ def plan_reencode(
     encoder_threads: int | None = None,
     force: bool = False,
     resume: bool = False,
+    follow_links: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> JobPlan:
@@ -123,6 +133,7 @@ def plan_reencode(
         robot_type=robot.robot_type,
         cameras=cameras,
         start_number=start_number,
+        follow_links=follow_links,
     )
     if fps is not None and parse_fps(fps) != opened.fps:
         raise ConfigError(
@@ -300,6 +311,7 @@ def reencode_dataset(
     workers: int | None = None,
     encoder_threads: int | None = None,
     force: bool = False,
+    follow_links: bool = False,
     resume: bool = False,
     force_space: bool = False,
     ffmpeg: str | None = None,
@@ -327,6 +339,7 @@ def reencode_dataset(
         workers: encodes at once; by default one a core.
         encoder_threads: threads an encoder may use; by default the preset's, else the cores' share.
         force: encode a camera anew that is video with these settings already; else its packets are copied.
+        follow_links: follow symbolic links that lead out of the source; else they are refused by name.
         resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
             is done.
         force_space: start even where the result seems to be larger than what is free on the disk.
@@ -354,6 +367,7 @@ def reencode_dataset(
         encoder_threads=encoder_threads,
         force=force,
         resume=resume,
+        follow_links=follow_links,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )

@@ -22,7 +22,7 @@ from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import read_info
 from ffenc.frames.parquet import RowRange, read_images
-from ffenc.paths import check_template, template_fields, template_pattern
+from ffenc.paths import check_template, check_tree, template_fields, template_pattern
 
 # Parquet files whose footers are read; the others are taken to be like these.
 SAMPLED_FILES = 50
@@ -98,11 +98,12 @@ class DatasetReport:
         return None if self.frames is None else float(self.frames / self.fps)
 
 
-def report_dataset(root: str | Path) -> DatasetReport:
+def report_dataset(root: str | Path, *, follow_links: bool = False) -> DatasetReport:
     """Say what a LeRobot dataset of v3.0, v2.1 or v2.0 holds.
 
     Args:
         root: its folder.
+        follow_links: see :func:`~ffenc.paths.check_tree`.
 
     Raises:
         SourceError: not a dataset, or its metadata cannot be read.
@@ -115,6 +116,7 @@ def report_dataset(root: str | Path) -> DatasetReport:
             if folder.is_dir()
             else f"{folder} is not a folder"
         )
+    check_tree(folder, follow_links=follow_links)
     info = read_info(folder)
     layout = str(info.get("codebase_version") or "unknown")
     if not layout.startswith(("v2", "v3")):

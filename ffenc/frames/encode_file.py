@@ -29,6 +29,7 @@ from ffenc.frames.publish import claimed, published
 from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
 from ffenc.frames.transcode import Clip, clip_checksums, depth_config, prepare_clip, transcode
 from ffenc.frames.trim import frame_rate, trimmed
+from ffenc.paths import check_tree
 
 _Rate = int | float | str | Fraction
 _OnFrames = Callable[[int], None] | None
@@ -171,6 +172,7 @@ def plan_encode(
     end: float | None = None,
     start_number: int | None = None,
     overwrite: bool = False,
+    follow_links: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> EncodePlan:
@@ -187,17 +189,21 @@ def plan_encode(
     target = checked_output(output, overwrite=overwrite)
     if start is not None or end is not None:
         raise ConfigError("--start and --end are for a video file; of images, name those that are wanted")
-    images = _images(source, fps, start_number)
+    images = _images(source, fps, start_number, follow_links)
     return EncodePlan(target, tuple(toolchains(ffmpeg, ffprobe)), images, overwrite)
 
 
 def _images(
-    source: str | Path | Sequence[str | Path], fps: _Rate | None, start_number: int | None
+    source: str | Path | Sequence[str | Path],
+    fps: _Rate | None,
+    start_number: int | None,
+    follow_links: bool,
 ) -> _Images:
     if isinstance(source, str | Path):
         folder = Path(source)
         if not folder.is_dir():
             raise SourceError(f"{folder} is not a folder of frames, nor a video file")
+        check_tree(folder, follow_links=follow_links)
         files = image_files(folder, start_number=start_number)
     else:
         files = ImageFiles([Path(path) for path in source])
@@ -238,6 +244,7 @@ def encode(
     end: float | None = None,
     start_number: int | None = None,
     overwrite: bool = False,
+    follow_links: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_frames: Callable[[int], None] | None = None,
@@ -260,6 +267,7 @@ def encode(
             they begin at 0 in the result. None: from its first frame, to its last.
         start_number: the number of a folder's first frame; by default 0 or 1.
         overwrite: replace ``output`` if it exists.
+        follow_links: of a folder, follow symbolic links that lead out of it; else they are refused by name.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_frames: called now and then with the number of frames encoded so far.
 
@@ -284,6 +292,7 @@ def encode(
         end=end,
         start_number=start_number,
         overwrite=overwrite,
+        follow_links=follow_links,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ffenc.errors import SourceError
 from ffenc.frames.images import HEADER_BYTES, ImageHeader, has_end, is_png, read_header, whole_image
+from ffenc.paths import open_regular, read_bytes
 
 IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
 # Frames of a kind that is not read, which must not be passed over in silence.
@@ -71,7 +72,7 @@ class ImageFiles:
     def __iter__(self) -> Iterator[EncodedFrame]:
         for path in self.paths:
             try:
-                yield EncodedFrame(str(path), path.read_bytes())
+                yield EncodedFrame(str(path), read_bytes(path))
             except OSError as error:
                 raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -109,7 +110,7 @@ class ImageFiles:
 
 def _look_at(path: Path) -> ImageHeader:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(HEADER_BYTES)
             if not is_png(head):  # a JPEG's size may stand behind a long comment, a TIFF's anywhere
                 head += file.read()

@@ -38,13 +38,15 @@ class Source:
     Args:
         root: its folder.
         layout: of the dataset that is compared, whose frame rate a tree is taken to have.
+        follow_links: see :func:`~ffenc.paths.check_tree`.
 
     Raises:
         SourceError: neither, or damaged.
     """
 
-    def __init__(self, root: Path, layout: Layout) -> None:
-        self._source = open_source(root, fps=None if (root / "meta/info.json").is_file() else layout.fps)
+    def __init__(self, root: Path, layout: Layout, *, follow_links: bool = False) -> None:
+        fps = None if (root / "meta/info.json").is_file() else layout.fps
+        self._source = open_source(root, fps=fps, follow_links=follow_links)
         self._cameras = {camera.key: camera for camera in self._source.cameras}
         self._episodes = {episode.index: episode for episode in self._source.episodes}
         self.cameras = set(self._cameras)

@@ -31,6 +31,7 @@ class Kind:
 _RESTORE = "restore the file from a copy, or make the dataset again from its source"
 _LISTS = "restore it from a copy; data and videos are not touched by this, so keep them as they are"
 KINDS = {
+    "not-own-file": Kind("put a copy of the file in its place, or move it out of the dataset"),
     "info": Kind("correct meta/info.json"),
     "totals": Kind(
         "restore the file of the list that is missing; only where none is, correct meta/info.json"

@@ -16,7 +16,7 @@ from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify.against import Source, compare_file, together
 from ffenc.dataset.verify.deep import compare_statistics, decode_images, decode_video
 from ffenc.dataset.verify.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
-from ffenc.dataset.verify.layout import EPISODES, Layout, Listing, read_layout
+from ffenc.dataset.verify.layout import EPISODES, Layout, Listing, read_layout, without
 from ffenc.dataset.verify.lists import read_listing
 from ffenc.dataset.verify.tables import RowChecks
 from ffenc.dataset.verify.videos import Seen, VideoFile, check_feature, check_video, video_files
@@ -27,6 +27,7 @@ from ffenc.frames.compare import Comparison
 from ffenc.frames.statistics import Stats
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.jobs.progress import FrameCount
+from ffenc.paths import tree_faults
 
 Progress = Callable[[int, int], None]
 
@@ -48,6 +49,7 @@ def verify_dataset(
     *,
     deep: bool = False,
     against: str | Path | None = None,
+    follow_links: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_frames: Progress | None = None,
@@ -60,6 +62,7 @@ def verify_dataset(
         path: a dataset's folder, or a video file.
         deep: also decode every frame, and compare what is shown with each episode's statistics.
         against: what the dataset was made from: a dataset or a tree of images. Every frame is compared.
+        follow_links: follow symbolic links that lead out of the datasets; else each is a fault.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_frames: called with the number of frames decoded so far and of all, with ``deep`` or ``against``.
 
@@ -85,7 +88,10 @@ def verify_dataset(
         )
     faults = Faults()
     _find_unfinished(place, faults)
-    layout = read_layout(place, faults)
+    for where, fault in tree_faults(place, follow_links=follow_links):
+        faults.add("not-own-file", without(fault, where), file=where.relative_to(place).as_posix())
+    # Where a file is not the dataset's own, nothing is read: not even to say more.
+    layout = None if faults.has("not-own-file") else read_layout(place, faults)
     if layout is None:
         return Verification(place, None, 0, 0, [], faults.of("fault"), faults.of("note"), deep)
     listing = read_listing(layout, faults)
@@ -99,7 +105,10 @@ def verify_dataset(
         _decode(layout, listing, seen, faults, programs, on_frames)
     compared: dict[str, CameraComparison | None] = {}
     if against is not None:
-        compared = _compare(Path(against), layout, listing, seen, faults, programs, on_frames)
+        if not layout.videos:
+            raise ConfigError(f"{place} has no video cameras; --against compares videos with their source")
+        source = Source(Path(against), layout, follow_links=follow_links)
+        compared = _compare(Path(against), source, layout, listing, seen, faults, programs, on_frames)
     found = faults.of("fault")
     rows = _rows(layout, listing, videos, seen, found)
     for row in rows:
@@ -237,6 +246,7 @@ def _decode(
 
 def _compare(
     against: Path,
+    source: Source,
     layout: Layout,
     listing: Listing,
     seen: dict[VideoFile, Seen],
@@ -245,9 +255,6 @@ def _compare(
     on_frames: Progress | None,
 ) -> dict[str, CameraComparison | None]:
     """Compare every video with its source, several at once."""
-    if not layout.videos:
-        raise ConfigError(f"{layout.root} has no video cameras; --against compares videos with their source")
-    source = Source(against, layout)
     units = [(video, one) for video, one in seen.items() if video.camera in source.cameras]
     for key in layout.videos:
         if key not in source.cameras:
