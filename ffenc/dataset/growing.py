@@ -29,6 +29,7 @@ from ffenc.dataset.episode import (
     State,
     all_features,
     check_features,
+    rehearsed,
 )
 from ffenc.dataset.fitting import GrowingCamera, check_fit, recorded_features
 from ffenc.dataset.lerobot import STATISTICS, features_of, wrong_limits
@@ -105,6 +106,8 @@ class GrowingDataset:
         else:
             _check_free(self.root)
             self._state = State(self._new_info(robot_type, features))
+        if self.features is not None:
+            self.rehearse(self.features)
 
     @property
     def total_episodes(self) -> int:
@@ -120,6 +123,20 @@ class GrowingDataset:
     def features(self) -> dict[str, dict[str, Any]] | None:
         """The recorded columns' features, without cameras and LeRobot's numbering; None until known."""
         return recorded_features(self._state.info) if "features" in self._state.info else None
+
+    def rehearse(self, features: Mapping[str, Mapping[str, Any]]) -> None:
+        """Find out whether an episode can be saved, before it is recorded. Nothing is written.
+
+        Args:
+            features: of its rows.
+
+        Raises:
+            ConfigError: columns that are not recorded, or are not those of the dataset.
+            SourceError: a table of the dataset does not take another episode.
+        """
+        check_features(features, self._cameras)
+        episode = rehearsed(self._cameras, features, _new_task(self._state.tasks))
+        EpisodeWriter(self.root, self.root, self._cameras, self._fps, self._state, episode).rehearse()
 
     def stage(self, folder: Path, episode: NewEpisode) -> int:
         """Write what the dataset gets by an episode into a folder: from then on the episode is safe.
@@ -193,6 +210,11 @@ class GrowingDataset:
 
 
 # --- what is there ----------------------------------------------------------------------------------------
+
+
+def _new_task(tasks: Sequence[str]) -> str:
+    """A text that is not among the tasks."""
+    return "task" + "'" * (1 + max((len(task) for task in tasks), default=0))
 
 
 def _check_free(root: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ffenc.dataset.episode import row_table
 from ffenc.dataset.growing import GrowingDataset, NewEpisode
 from ffenc.errors import VerificationError
 from ffenc.ffmpeg.join import Joined, join_files
@@ -184,7 +185,7 @@ def add_to_dataset(
     """
     new = NewEpisode(
         task=episode.settings.task,
-        table=rows.table(features),
+        table=row_table(rows.values, features),
         length=rows.count,
         videos={key: one.video for key, one in results.items() if one.video is not None},
         images={key: one.images for key, one in results.items() if one.images is not None},

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from ffenc.errors import ConfigError
 
@@ -50,17 +49,6 @@ class Rows:
             {name: kept for name, rows in self.repeated.items() if (kept := [r for r in rows if r < count])},
             [one for one in self.dropped if one["row"] < count],
         )
-
-    def table(self, features: Mapping[str, Mapping[str, Any]]) -> pa.Table:
-        """The values as columns: one number a row, or lists of one length."""
-        columns: dict[str, pa.Array] = {}
-        for name, feature in features.items():
-            kind = pa.string() if feature["dtype"] == "string" else pa.type_for_alias(str(feature["dtype"]))
-            wide = list(feature["shape"]) != [1]
-            columns[name] = pa.array(
-                self.values.get(name, []), pa.list_(kind, feature["shape"][0]) if wide else kind
-            )
-        return pa.table(columns)
 
     def notes(self) -> dict[str, Any]:
         """What is kept beside the episode."""
