@@ -21,7 +21,7 @@ from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.sources import EncodedFrame
-from ffenc.frames.statistics import Stats, histogram_statistics
+from ffenc.frames.statistics import Stats, histogram_statistics, thinned
 
 Depth = npt.NDArray[Any]
 _MAX_MM = 65535
@@ -160,7 +160,7 @@ class DepthStatistics:
         if (self._seen - 1) % self.tap.step:
             return
         self._frames += 1
-        pixels = depth[:: depth.shape[0] // self.tap.height, :: depth.shape[1] // self.tap.width]
+        pixels = thinned(depth, self.tap)
         floats = pixels.astype(np.float64)
         floats = floats[np.isfinite(floats)]
         # Quantiles are of whole millimetres; all else is exact.

@@ -85,6 +85,8 @@ class RowLog:
         self._append({"dropped": {"row": row, "frame": frame, "cameras": list(cameras)}})
 
     def _append(self, line: Mapping[str, Any]) -> None:
+        if not os.fstat(self._file).st_nlink:
+            raise FileNotFoundError(2, "was deleted while the episode is recorded", str(self.path))
         data = (json.dumps(line, separators=(",", ":")) + "\n").encode()
         if (written := os.write(self._file, data)) != len(data):
             os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_END) - written)
@@ -210,6 +212,8 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
         return np.asarray(value)
     except ValueError:
         raise ConfigError(f"{name}: lists of different lengths are not accepted") from None
+    except Exception as error:  # whatever an object does that is asked for its numbers
+        raise ConfigError(f"{name}: {type(value).__name__} is not accepted: {error}") from None
 
 
 def _cast(name: str, array: npt.NDArray[Any], wanted: np.dtype[Any]) -> npt.NDArray[Any]:
