@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, shell_complete
 
 from ffenc.cli import output
 from ffenc.cli.failure import report
@@ -145,16 +146,23 @@ def run(words: Sequence[str]) -> int:
     sys.unraisablehook = _note_unraisable
     threading.excepthook = _note_in_thread
     try:
-        status = cli.main(list(words), standalone_mode=False)
+        # Not click's own main, which has a way of its own with signals and with a reader that has gone.
+        completing = os.environ.get("_FFENC_COMPLETE")
+        if completing:
+            return shell_complete(cli, {}, "ffenc", "_FFENC_COMPLETE", completing)
+        status = 0
+        try:
+            with cli.make_context("ffenc", list(words)) as context:
+                cli.invoke(context)
+        except click.exceptions.Exit as end:
+            status = end.exit_code
+        except SystemExit as end:
+            status = int(end.code or 0)
         if sys.stdout is not None:
             sys.stdout.flush()  # a full disk or a reader that has gone shows here, not at the exit
-        return int(status or 0)
-    except SystemExit as end:
-        return int(end.code or 0)
+        return status
     except KeyboardInterrupt:
         raise
-    except click.exceptions.Abort as abort:  # click's name for KeyboardInterrupt
-        raise KeyboardInterrupt from abort
     except BaseException as error:
         return report(error)
 

@@ -177,6 +177,9 @@ def report_console(*, stderr: bool = False) -> Console:
             super().print(*(_shown(one) for one in objects), **how)
             output.log_table(objects)
 
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - rich calls it where the error is being handled, and would exit with 1
+
     # Not markup: paths, names and FFmpeg's words hold brackets and colons.
     asked = os.environ.get("COLUMNS", "")
     columns = int(asked) if re.fullmatch(r"[1-9]\d{0,4}", asked) else _WIDTH
