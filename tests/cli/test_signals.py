@@ -167,6 +167,7 @@ def work():
     def note(number, frame):
         come.append(number)
     before = signal.signal(signal.SIGINT, note)
+    print("working", file=sys.stderr, flush=True)
     while not come:
         time.sleep(0.01)
     end = time.monotonic() + 2.5
@@ -177,6 +178,8 @@ def work():
 
 come = []
 """)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "working\n"
     process.send_signal(signal.SIGINT)
     _, said = ended(process)
     assert said == "in order\n"
