@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+from ffenc.codecs.files import check_from_dataset
 from ffenc.compiler.command import raw_format
 from ffenc.config.framerate import time_scale
 from ffenc.dataset.growing import GrowingDataset
@@ -255,6 +256,7 @@ class _Recovery:
             statistics = recorded_statistics(self._episode, camera, count, images, self._toolchain)
             return CameraResult(None, images, statistics)
         header = images.check()
+        check_from_dataset(camera.config.extra_options, f"{self._episode.path}: {camera.key}: extra_options")
         encoding = prepare(
             camera.config,
             first_frames(images, header, camera.config, 2, camera.unit),
