@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
     force_space_option,
     human_bytes,
     json_option,
     links_option,
+    print_json,
     program_options,
     run_job,
 )
-from ffenc.cli.output import print_json
-from ffenc.words import camera_frames, count
 
 if TYPE_CHECKING:
     from ffenc.dataset.job import JobPlan
@@ -94,12 +92,11 @@ def _print_plan(plan: JobPlan, as_json: bool) -> None:
             }
         )
         return
-    frames = camera_frames(plan.frames, len(plan.streams) + len(plan.images))
-    output.result(f"{plan.destination} (not written): {count(len(plan.episodes), 'episode')}, {frames}")
+    click.echo(f"{plan.destination} (not written): {len(plan.episodes)} episodes, {plan.frames} frames")
     for key in plan.images:
-        output.result(f"  {key}: images copied")
+        click.echo(f"  {key}: images copied")
     for key, camera in cameras.items():
         encoded = camera["encoded_episodes"]
         how = f", {encoded} re-encoded" if encoded else ""
         size = human_bytes(camera["source_bytes"])
-        output.result(f"  {key}: {count(camera['copied_episodes'], 'episode')} copied{how}, {size}")
+        click.echo(f"  {key}: {camera['copied_episodes']} episodes copied{how}, {size}")

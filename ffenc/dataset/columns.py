@@ -56,11 +56,18 @@ def huggingface_type(kind: pa.DataType) -> dict[str, Any]:
     """A column's type in the words of the ``datasets`` library."""
     if kind == IMAGE:
         return {"_type": "Image"}
-    if pa.types.is_nested(kind):
+    if pa.types.is_struct(kind):
+        return {field.name: huggingface_type(field.type) for field in kind}
+    if is_list(kind):
         length = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
         return {"feature": huggingface_type(kind.value_type), "length": length, "_type": "List"}
     names = {"float": "float32", "double": "float64"}
     return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether it is a list of any kind: of any number of values, or of as many in every row."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def list_of(kind: pa.DataType, width: int = -1) -> pa.DataType:
@@ -110,6 +117,40 @@ def image_parts(table: pa.Table, images: Mapping[str, FrameSource]) -> Iterator[
             start, held = row + 1, 0
 
 
+def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with the columns of a schema, in its order; only those of another type are cast.
+
+    Raises:
+        pyarrow.ArrowException: a column is missing or cannot be cast.
+    """
+    columns = []
+    for field in schema:
+        column = table[field.name]
+        if column.type != field.type:
+            # Arrow does not cast slices in which a struct has a field without any values.
+            column = column.take(pa.array(range(len(column)), pa.int64())).cast(field.type)
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    """Return the type for values of both: where one has no values at all, the other's, else the first.
+
+    A column, or a field of a struct, that is null in every row has the type ``null`` in parquet.
+    """
+    if pa.types.is_null(a):
+        return b
+    if is_list(a) and is_list(b) and a.value_type != b.value_type:
+        kind = a.value_field.with_type(common_type(a.value_type, b.value_type))
+        if pa.types.is_fixed_size_list(a):
+            return pa.list_(kind, a.list_size)
+        return pa.large_list(kind) if pa.types.is_large_list(a) else pa.list_(kind)
+    if pa.types.is_struct(a) and pa.types.is_struct(b):
+        theirs = {field.name: field.type for field in b}
+        return pa.struct([f.with_type(common_type(f.type, theirs.get(f.name, f.type))) for f in a])
+    return a
+
+
 def set_column(table: pa.Table, name: str, values: Any) -> pa.Table:
     """Return a table with new values in a column of the same type."""
     at = table.schema.get_field_index(name)
@@ -117,16 +158,15 @@ def set_column(table: pa.Table, name: str, values: Any) -> pa.Table:
 
 
 def numbers_of(column: pa.ChunkedArray) -> Any:
-    """Return a column of numbers as an array of shape ``(N,)``, or ``(N, D)`` for one of lists."""
+    """Return a column of numbers as an array of shape ``(N,)``, or ``(N, ..., D)`` for one of lists."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)
-    if pa.types.is_nested(array.type):
-        rows = len(array)
-        while pa.types.is_nested(array.type):
-            array = array.flatten()
-        return array.to_numpy(zero_copy_only=False).reshape(rows, -1)
-    return array.to_numpy(zero_copy_only=False)
+    shape = [len(array)]
+    while is_list(array.type):
+        rows, array = len(array), array.flatten()
+        shape.append(len(array) // max(rows, 1))
+    return array.to_numpy(zero_copy_only=False).reshape(shape)
 
 
 def video_columns(
@@ -144,6 +184,17 @@ def video_columns(
 
 def task_table(tasks: Sequence[str]) -> pa.Table:
     """Return the tasks table of these texts, numbered from 0."""
+    return _with_text_index(
+        pa.table(
+            {
+                "task_index": pa.array(range(len(tasks)), pa.int64()),
+                "task": pa.array(list(tasks), pa.large_string()),
+            }
+        )
+    )
+
+
+def _with_text_index(table: pa.Table) -> pa.Table:
     # LeRobot reads the table through pandas, and takes the texts for its index.
     columns = [("task_index", "int64", "int64"), ("task", "unicode", "object")]
     pandas = {
@@ -156,13 +207,45 @@ def task_table(tasks: Sequence[str]) -> pa.Table:
         "creator": {"library": "pyarrow", "version": pa.__version__},
         "pandas_version": "2.0.0",
     }
-    table = pa.table(
-        {
-            "task_index": pa.array(range(len(tasks)), pa.int64()),
-            "task": pa.array(list(tasks), pa.large_string()),
-        }
-    )
     return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def misread_tasks(table: pa.Table) -> str | None:
+    """Say why LeRobot, which finds a task by its row and its text in the index, misreads a tasks table.
+
+    Args:
+        table: of ``meta/tasks.parquet``, with ``task_index`` and the texts.
+
+    Returns:
+        None where it reads the table as it is meant.
+    """
+    numbers = table["task_index"].to_pylist()
+    wrong = next((row for row, number in enumerate(numbers) if number != row), None)
+    if wrong is not None:
+        return f"row {wrong} is task {numbers[wrong]}; LeRobot finds a task by its row"
+    try:
+        index = json.loads((table.schema.metadata or {})[b"pandas"])["index_columns"]
+        is_text = len(index) == 1 and index[0] == _text_column(table)
+    except (ValueError, TypeError, LookupError):
+        is_text = False
+    return None if is_text else "the texts are a column, not the index; LeRobot shows row numbers for tasks"
+
+
+def readable_tasks(table: pa.Table) -> pa.Table:
+    """Return a tasks table in the order and with the index by which LeRobot reads it."""
+    at = table.column_names.index(_text_column(table) or "task")
+    names = ["task" if i == at else name for i, name in enumerate(table.column_names)]
+    return _with_text_index(table.sort_by("task_index").rename_columns(names))
+
+
+def _text_column(table: pa.Table) -> str | None:
+    """The column of a tasks table that holds the texts: some writers leave pandas' index without a name."""
+    texts = [
+        name
+        for name in table.column_names
+        if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
+    ]
+    return "task" if "task" in texts else next(iter(texts), None)
 
 
 def task_texts(tasks: Path | Sequence[str]) -> list[str]:
@@ -180,15 +263,10 @@ def task_texts(tasks: Path | Sequence[str]) -> list[str]:
         table = pq.read_table(tasks)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{tasks}: cannot be read: {error}") from None
-    # The texts are the index of a pandas table, which some writers leave without a name.
-    texts = [
-        name
-        for name in table.column_names
-        if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
-    ]
-    if not texts:
+    text = _text_column(table)
+    if text is None:
         raise SourceError(f"{tasks}: has no column task")
-    named = table["task" if "task" in texts else texts[0]].to_pylist()
+    named = table[text].to_pylist()
     if None in named:
         raise SourceError(f"{tasks}: row {named.index(None)} has no text")
     if "task_index" not in table.column_names:

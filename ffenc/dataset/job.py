@@ -27,6 +27,7 @@ from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.decoded import image_statistics
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics
 from ffenc.frames.encode import encode_frames, verify_encoded
@@ -96,6 +97,7 @@ class JobPlan:
         workers: encodes at once.
         toolchain: the programs that copy packets.
         images: cameras that stay images, in the table.
+        image_stats: those of them whose statistics are computed.
     """
 
     source: DatasetSource
@@ -105,6 +107,7 @@ class JobPlan:
     workers: int
     toolchain: Toolchain
     images: Sequence[str] = ()
+    image_stats: Sequence[str] = ()
 
     @property
     def rows(self) -> int:
@@ -325,6 +328,7 @@ class _Job:
                 "source_bytes": stream.source_bytes,
                 "video_bytes": size,
             }
+        stats |= self._image_stats()
         with self._progress.part(plan.rows * len(plan.images)) as on_images:
             TableWriter(
                 plan.source,
@@ -343,6 +347,25 @@ class _Job:
         record_job(self._staging.dataset, plan)
         self._staging.publish()
         return summary
+
+    def _image_stats(self) -> dict[str, list[Stats]]:
+        """Compute the statistics of cameras that stay images; each camera's, episode by episode."""
+        plan = self._plan
+        cameras = {camera.key: camera for camera in plan.source.cameras}
+        units = [(cameras[key], episode) for key in plan.image_stats for episode in plan.episodes]
+
+        def work(unit: tuple[Camera, Episode]) -> Stats:
+            camera, episode = unit
+            frames = plan.source.frames(camera.key, episode)
+            return image_statistics(frames, camera.header, camera.unit, check=self._cancellation.check)
+
+        found = {
+            (camera.key, episode.index): own
+            for (camera, episode), own in run_units(
+                units, work, threads=plan.workers, stop=self._cancellation.cancel
+            )
+        }
+        return {key: [found[key, episode.index] for episode in plan.episodes] for key in plan.image_stats}
 
     def _work(self, unit: _Unit) -> _Done:
         """Encode one episode of one camera, unless an earlier run has done so."""

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.checksums import CHECKSUMS, read_checksums
+from ffenc.dataset.columns import CAMERA_TYPES
 from ffenc.dataset.source import (
     DATA_PATH,
     NOTES_PATH,
@@ -33,6 +34,7 @@ from ffenc.dataset.videos import videos_of
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.depth import Unit
+from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import OWN_INFO, read_info, read_json
 from ffenc.frames.parquet import ParquetImages, RowRange
@@ -162,10 +164,11 @@ class LeRobotDataset(ABC):
             check_template(self._info.get(name) or usual, f"{where}: {name}", template_fields(usual))
             for name, usual in (("data_path", self.data_path), ("video_path", self.video_path))
         )
-        cameras = [check_key(key, where) for key, f in features.items() if f["dtype"] in ("image", "video")]
-        if not cameras:
-            raise SourceError(f"{self.root}: it has no cameras; a dataset of images or video is expected")
-        return features
+        for key, feature in features.items():
+            if feature["dtype"] in CAMERA_TYPES:
+                check_key(key, where)
+        self._info["features"] = {key: readable_feature(feature) for key, feature in features.items()}
+        return dict(self._info["features"])
 
     def _read_episodes(self, tasks: int) -> list[Episode]:
         """Read the episode list, and find and check each episode's rows in the data files."""
@@ -278,7 +281,7 @@ class LeRobotDataset(ABC):
                 f"{frame.name}: is a {header}, but meta/info.json says that {key} holds depth maps; "
                 "they are TIFF images, or PNG of 16 bits"
             )
-        unit = info.get("depth_unit") or header.unit
+        unit = info.get("depth_unit") or depth_unit(read_depth(frame))
         return Camera(key, True, header, self._checked_unit(key, unit), info)
 
     def frames(self, camera: str, episode: Episode) -> ParquetImages:
@@ -334,6 +337,16 @@ class LeRobotDataset(ABC):
                 episode = wanted.get(int(table["episode_index"][0].as_py()))
                 if episode is not None:
                     yield episode, number, table
+
+    def row_schemas(self) -> list[pa.Schema]:
+        """The columns of the data files without images, each set of types once."""
+        found: list[pa.Schema] = []
+        for path in dict.fromkeys(place.path for place in self._places.values()):
+            schema = pq.read_schema(path)
+            own = pa.schema([f for f in schema if f.name not in self._image_keys], schema.metadata)
+            if not any(own.equals(other) for other in found):
+                found.append(own)
+        return found
 
     def notes(self, episode: Episode) -> Path | None:
         path = self.root / NOTES_PATH.format(episode_index=episode.index)
@@ -420,6 +433,49 @@ class LeRobotV3(LeRobotDataset):
         return self.root / "meta/tasks.parquet"
 
 
+def check_dataset(folder: Path) -> None:
+    """Refuse a folder that is no LeRobot dataset of a layout that is read.
+
+    Raises:
+        SourceError: it is none, or of a layout before v2.0.
+    """
+    if (folder / "meta/info.json").is_file():
+        return
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is not a folder")
+    check_not_v1(folder)
+    raise SourceError(f"{folder}: is not a LeRobot dataset: it has no meta/info.json")
+
+
+def check_not_v1(folder: Path) -> None:
+    """Refuse a dataset of a layout before v2.0, whose metadata are in ``meta_data``.
+
+    Raises:
+        SourceError: it is one.
+    """
+    if (folder / "meta_data").is_dir():
+        raise SourceError(
+            f"{folder}: is a LeRobot dataset of a layout before v2.0 (it has meta_data/); v3.0, v2.1 and "
+            "v2.0 are read. Convert it first with convert_dataset_v1_to_v2.py of LeRobot 0.1 to 0.3"
+        )
+
+
+def readable_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a feature of ``info.json`` as LeRobot can use it.
+
+    A camera without names gets those that its shape means: LeRobot's policies index them. The shape ``[]``
+    of a single number becomes ``[1]``: LeRobot cannot load the former.
+    """
+    shape, names = feature.get("shape"), feature.get("names")
+    if feature["dtype"] in CAMERA_TYPES and names is None and isinstance(shape, list) and len(shape) == 3:
+        first = shape[0] in (1, 3) and shape[2] not in (1, 3)
+        names = ["channels", "height", "width"] if first else ["height", "width", "channels"]
+        return {**feature, "names": names}
+    if feature["dtype"] not in CAMERA_TYPES and shape == []:
+        return {**feature, "shape": [1]}
+    return dict(feature)
+
+
 def wrong_limits(info: Mapping[str, Any]) -> Iterator[str]:
     """Say which limits of files in an info.json are none."""
     for key, kind in (
@@ -462,13 +518,17 @@ def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, ...]]:
         if missing:
             raise SourceError(f"{path}: has no column {', '.join(missing)}")
         table = pq.read_table(path, columns=list(columns))
-        lists = [table[name].cast(pa.int64()).to_pylist() for name in columns]
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
-    for number, row in enumerate(zip(*lists, strict=True)):
-        if None in row:
-            raise SourceError(f"{path}: row {number} has no value in {columns[row.index(None)]}")
-        yield row
+    lists = [table[name].to_pylist() for name in columns]
+    for name, values in zip(columns, lists, strict=True):
+        for row, value in enumerate(values):
+            if not isinstance(value, (int, float)) or value % 1 != 0:  # null, NaN and infinity too
+                raise SourceError(
+                    f"{path}: row {row} has {'no value' if value is None else value} in {name}; a whole "
+                    "number is expected: restore the file"
+                )
+    yield from (tuple(map(int, row)) for row in zip(*lists, strict=True))
 
 
 def _episode_rows(

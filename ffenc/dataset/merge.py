@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ffenc.codecs.files import check_from_dataset
 from ffenc.codecs.options import encoder_options
 from ffenc.codecs.table import CODECS
 from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
@@ -17,11 +16,12 @@ from ffenc.config.framerate import fps_number
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.info_block import ENCODER_FIELDS, depth_fields, encoder_fields, stream_fields
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
+from ffenc.dataset.lerobot import check_dataset
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
 from ffenc.dataset.reencode import open_dataset, refuse_nesting
 from ffenc.dataset.source import Camera
 from ffenc.dataset.videos import clip_of
-from ffenc.errors import ConfigError, FfencWarning, SourceError
+from ffenc.errors import ConfigError, FfencWarning
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.encoding import Encoding
@@ -57,8 +57,7 @@ def plan_merge(
     opened: dict[Path, Dataset] = {}
     for folder in folders:
         refuse_nesting(folder, target)
-        if not (folder / "meta/info.json").is_file():
-            raise SourceError(f"{folder}: is not a LeRobot dataset: it has no meta/info.json")
+        check_dataset(folder)
         if folder not in opened:
             opened[folder] = open_dataset(folder, follow_links=follow_links)
     merged = MergedDataset([opened[folder] for folder in folders])
@@ -70,7 +69,8 @@ def plan_merge(
     encodes = sum(len(source.episodes) for ones in odd.values() for source in ones)
     count, threads = share_cores(max(encodes, 1), workers, encoder_threads)
     streams = [_stream(merged, camera, odd[camera.key], candidates, threads) for camera in videos]
-    return JobPlan(merged, target, merged.episodes, streams, count, candidates[0], merged.images)
+    lacking = [key for key in merged.images if key not in merged.stats() or not merged.has_episode_stats(key)]
+    return JobPlan(merged, target, merged.episodes, streams, count, candidates[0], merged.images, lacking)
 
 
 def merge_datasets(
@@ -151,7 +151,7 @@ def _odd_ones(merged: MergedDataset, key: str) -> list[Dataset]:
 
 
 def _check_images(merged: MergedDataset) -> None:
-    """Refuse images that are not alike, and warn of those without statistics."""
+    """Refuse images that are not alike."""
     faults = []
     for camera in (camera for camera in merged.cameras if camera.key in merged.images):
         for other in merged.sources[1:]:
@@ -165,9 +165,6 @@ def _check_images(merged: MergedDataset) -> None:
                 faults.append(
                     _told(camera.key, "depth_unit", camera.unit, found.unit, merged.sources[0], other)
                 )
-        if camera.key not in merged.stats() or not merged.has_episode_stats(camera.key):
-            text = f"{camera.key}: not every dataset has its statistics; ffenc reencode computes them"
-            warnings.warn(text, FfencWarning, stacklevel=4)
     refuse(faults, "Make them alike first")
 
 
@@ -256,8 +253,6 @@ def _encoding(
     threads: int | None,
 ) -> Encoding:
     """How the odd ones are encoded: with the settings of the usual ones, as far as their block tells."""
-    if extra := pattern.block.get("video.extra_options"):
-        check_from_dataset(extra, f"meta/info.json: {pattern.key}: video.extra_options")
     able = list(candidates)
     for source in odd:
         clip = clip_of(source.video(pattern.key, source.episodes[0]), merged.fps)

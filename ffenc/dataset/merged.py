@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
-from ffenc.dataset.columns import set_column, task_texts
+from ffenc.dataset.columns import common_type, fitted, set_column, task_texts
 from ffenc.dataset.lerobot import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo
-from ffenc.dataset.statistics import Aggregate
+from ffenc.dataset.statistics import ACTION, Aggregate, relative_chunk
 from ffenc.dataset.tables import FileNumbers
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.images import ImageHeader
@@ -132,10 +132,26 @@ class MergedDataset:
                 continue  # not every dataset has them: they are computed
             stats = aggregate.result()
             # Those of other rows, or with a number missing, would spoil those of all: they are computed too.
-            whole = key in cameras or stats["count"] == [rows]
+            whole = key in cameras or stats["count"] == [rows] or (key == ACTION and self._relative(known))
             if whole and all(np.isfinite(value).all() for value in stats.values()):
                 found[key] = stats
         return found
+
+    def _relative(self, known: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the statistics of all datasets are of relative actions, over chunks of the same length."""
+        chunks = {
+            relative_chunk(int(np.ravel(own[ACTION]["count"])[0]), [e.length for e in source.episodes])
+            for source, own in zip(self.sources, known, strict=True)
+        }
+        if chunks != {None} and len(chunks) > 1:
+            warnings.warn(
+                f"{ACTION}: statistics of relative actions are not in every dataset, or of chunks of other "
+                "lengths: those of the actions themselves are written instead; LeRobot's "
+                "recompute_stats(relative_action=True) computes the others",
+                FfencWarning,
+                stacklevel=2,
+            )
+        return len(chunks) == 1 and None not in chunks
 
     def stats(self) -> dict[str, Any]:
         return self._stats if len(self.sources) > 1 else self.sources[0].stats()
@@ -146,7 +162,6 @@ class MergedDataset:
     def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
         files = FileNumbers(self.info())
         number = start = 0
-        schema: pa.Schema | None = None
         for source, tasks in zip(self.sources, self._task_numbers, strict=True):
             held = [source.camera_bytes(key, source.episodes) for key in self.images]
             image_bytes = sum(held) / sum(episode.length for episode in source.episodes)  # a row
@@ -155,11 +170,19 @@ class MergedDataset:
                 table = set_column(table, "index", np.arange(start, start + own.length))
                 if "task_index" in table.column_names:
                     table = set_column(table, "task_index", tasks[table["task_index"].to_numpy()])
-                schema = schema or table.schema
-                table = _like(table, schema, f"{source.root}: the rows of episode {own.index}")
+                table = _like(table, self._row_schema, f"{source.root}: the rows of episode {own.index}")
                 images = int(image_bytes * own.length)
                 yield self.episodes[number], files.of(table, images), table
                 number, start = number + 1, start + own.length
+
+    @cached_property
+    def _row_schema(self) -> pa.Schema:
+        """The columns of the first rows; of those without any values there, the type that others have."""
+        schemas = [schema for source in self.sources for schema in source.row_schemas()]
+        kinds = {field.name: field.type for field in schemas[0]}
+        for other in schemas[1:]:
+            kinds |= {f.name: common_type(kinds[f.name], f.type) for f in other if f.name in kinds}
+        return pa.schema([f.with_type(kinds[f.name]) for f in schemas[0]], schemas[0].metadata)
 
     def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
         files = FileNumbers(self.info())
@@ -228,7 +251,7 @@ def _like(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
         differing = sorted(set(table.column_names) ^ set(schema.names))
         raise SourceError(f"{what}: column {differing[0]} is there in one dataset and not in another")
     try:
-        return table.select(schema.names).cast(schema)
+        return fitted(table, schema)
     except (pa.ArrowException, ValueError) as error:
         raise SourceError(
             f"{what}: its columns are of other types than the first dataset's: {error}"

@@ -16,18 +16,18 @@ from ffenc.config.preset import KeyPath, RobotPreset, chosen_cameras, load_prese
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
-from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot import LeRobotV3, check_not_v1
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.png_tree import PngTree
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, DestinationError, SourceError
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
-from ffenc.frames.encode import prepare_images
+from ffenc.frames.encode import first_frames, frame_format
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import CORRECT, block_quantizer, read_json
-from ffenc.frames.prepare import Absent
+from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 from ffenc.paths import check_tree
@@ -66,6 +66,7 @@ def open_source(
                 raise ConfigError(f"{name} is for PNG trees; this is a dataset, which has its own")
         return open_dataset(folder, follow_links=follow_links)
     check_tree(folder, follow_links=follow_links)
+    check_not_v1(folder)
     if fps is None:
         raise ConfigError(
             f"{folder} is a tree of images, which has no frame rate: say --fps, or use a --preset"
@@ -187,12 +188,13 @@ class _Chooser:
         same = json.dumps([repr(config), header.width, header.height, header.format])
         if same not in self._prepared:
             frames = self.source.frames(camera.key, episode)
-            self._prepared[same] = prepare_images(
-                frames,
-                header,
+            self._prepared[same] = prepare(
                 config,
+                first_frames(frames, header, config, 2, camera.unit),
+                width=header.width,
+                height=header.height,
                 fps=self.source.fps,
-                unit=camera.unit,
+                frames=frame_format(header, config),
                 encoder_threads=self._threads,
                 candidates=self._candidates,
                 absent=self._absent,
@@ -382,6 +384,11 @@ def refuse_nesting(source: Path, destination: Path) -> None:
 
 def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[Camera]:
     keys = [camera.key for camera in source.cameras]
+    if not keys:
+        raise SourceError(
+            f"{source.root}: it has no cameras; a dataset of images or video is expected (ffenc merge copies "
+            "one without cameras)"
+        )
     wanted = keys if names is None else chosen_cameras(keys, names)
     cameras = [camera for camera in source.cameras if camera.key in wanted]
     if not cameras:

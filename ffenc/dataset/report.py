@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.columns import task_texts
-from ffenc.dataset.lerobot import features_of
+from ffenc.dataset.lerobot import check_dataset, features_of
 from ffenc.dataset.lerobot_v21 import LeRobotV21, read_lines
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
 from ffenc.errors import SourceError
@@ -110,12 +110,7 @@ def report_dataset(root: str | Path, *, follow_links: bool = False) -> DatasetRe
     """
     folder = Path(root)
     where = folder / "meta/info.json"
-    if not where.is_file():
-        raise SourceError(
-            f"{folder}: is not a LeRobot dataset: it has no meta/info.json"
-            if folder.is_dir()
-            else f"{folder} is not a folder"
-        )
+    check_dataset(folder)
     check_tree(folder, follow_links=follow_links)
     info = read_info(folder)
     layout = str(info.get("codebase_version") or "unknown")

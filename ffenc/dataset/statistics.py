@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,28 +11,49 @@ import numpy.typing as npt
 from ffenc.frames.statistics import QUANTILES, Stats
 
 Array = npt.NDArray[np.float64]
+ACTION = "action"
 
 
 def column_stats(values: npt.NDArray[Any]) -> Stats:
     """Compute min, max, mean, std, count and quantiles over rows.
 
     Args:
-        values: shape ``(N,)`` or ``(N, D)``, N of 1 or more, any number type.
+        values: shape ``(N,)`` or ``(N, ..., D)``, N of 1 or more, any number type.
 
     Returns:
-        lists of one number a column; ``count`` is ``[N]``.
+        lists of D numbers, each over all other dimensions, as LeRobot has them; ``count`` is ``[N]``.
     """
-    table = np.asarray(values, np.float64).reshape(len(values), -1)
+    table = np.asarray(values, np.float64).reshape(-1, 1 if values.ndim == 1 else values.shape[-1])
     stats: Stats = {
         "min": table.min(axis=0).tolist(),
         "max": table.max(axis=0).tolist(),
         "mean": table.mean(axis=0).tolist(),
         "std": table.std(axis=0).tolist(),
-        "count": [len(table)],
+        "count": [len(values)],
     }
     for name, quantile in QUANTILES.items():
         stats[name] = np.quantile(table, quantile, axis=0).tolist()
     return stats
+
+
+def relative_chunk(count: int, lengths: Sequence[int] | npt.NDArray[np.int64]) -> int | None:
+    """Return the length of the chunks that statistics of relative actions were computed over.
+
+    LeRobot's ``recompute_stats(relative_action=True)`` replaces those of ``action`` in ``stats.json`` by the
+    differences to the state over all chunks of consecutive rows; only their count says so.
+
+    Args:
+        count: of the statistics.
+        lengths: rows of each episode.
+
+    Returns:
+        None where no length of chunks has that count, or it is that of the rows.
+    """
+    rows = np.asarray(lengths, np.int64)
+    if not rows.size or count == rows.sum():
+        return None
+    chunks = [c for c in range(2, int(rows.max()) + 1) if count % c == 0]
+    return next((c for c in chunks if int(np.maximum(rows - c + 1, 0).sum()) * c == count), None)
 
 
 class Aggregate:

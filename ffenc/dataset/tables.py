@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +19,33 @@ from ffenc.dataset.columns import (
     IMAGE,
     WRITTEN,
     VideoPlace,
+    fitted,
     image_parts,
     is_numeric,
+    list_of,
+    misread_tasks,
     numbers_of,
+    readable_tasks,
     row_schema,
     set_column,
     task_table,
+    task_texts,
     video_columns,
 )
-from ffenc.dataset.source import DATA_PATH, EPISODES_PATH, NOTES_PATH, VIDEO_PATH, DatasetSource, Episode
+from ffenc.dataset.source import (
+    DATA_PATH,
+    DEFAULT_FEATURES,
+    EPISODES_PATH,
+    NOTES_PATH,
+    VIDEO_PATH,
+    DatasetSource,
+    Episode,
+)
 from ffenc.dataset.staging import write_info, write_json
-from ffenc.dataset.statistics import Aggregate, column_stats
-from ffenc.errors import SourceError
+from ffenc.dataset.statistics import ACTION, Aggregate, column_stats, relative_chunk
+from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.statistics import Stats
 
-# Their values follow from an episode's place in the dataset, which changes when others are left out.
-_PLACE_FEATURES = ("index", "episode_index")
 _MEGABYTE = 1 << 20
 
 
@@ -41,6 +54,7 @@ class _RowPlace:
     chunk: int
     file: int
     start: int
+    tasks: list[int]  # of its rows, in their order
 
 
 class TableWriter:
@@ -78,6 +92,7 @@ class TableWriter:
         self._subset = [e.index for e in episodes] != list(range(len(source.episodes)))
         self._chunks_size = int(source.info().get("chunks_size") or 1000)
         self._features = self._make_features()
+        self._warn_of_relative_actions()
         self._computed = self._features_to_compute()
 
     def write(self) -> None:
@@ -107,6 +122,18 @@ class TableWriter:
                 features[key] = feature
         return features
 
+    def _warn_of_relative_actions(self) -> None:
+        count = self._source.stats().get(ACTION, {}).get("count")
+        lengths = [episode.length for episode in self._source.episodes]
+        if self._subset and count is not None and relative_chunk(int(np.ravel(count)[0]), lengths):
+            warnings.warn(
+                f"{ACTION}: its statistics are of relative actions, which cannot be computed for a part of "
+                "the episodes: those of the actions themselves are written instead; LeRobot's "
+                "recompute_stats(relative_action=True) computes the others",
+                FfencWarning,
+                stacklevel=3,
+            )
+
     def _features_to_compute(self) -> list[str]:
         """Table columns whose statistics are not in the source, or do not hold for a part of it."""
         stats = self._source.stats()
@@ -114,7 +141,8 @@ class TableWriter:
         for key, feature in self._features.items():
             if not is_numeric(feature):
                 continue
-            moved = key in self._source.renumbered or (self._subset and key in _PLACE_FEATURES)
+            # Those of the numbering follow from an episode's place, and LeRobot's own edits leave them stale.
+            moved = key in self._source.renumbered or key in DEFAULT_FEATURES
             partial = self._subset and not self._source.has_episode_stats(key)
             if moved or partial or key not in stats:
                 lacking.append(key)
@@ -141,17 +169,17 @@ class TableWriter:
                     writer = pq.ParquetWriter(path, schema, **WRITTEN)
                     current = file
                 assert writer is not None
-                if self._subset:
-                    table = set_column(table, "episode_index", np.full(episode.length, number))
-                    table = set_column(table, "index", np.arange(start, start + episode.length))
+                table = set_column(table, "episode_index", np.full(episode.length, number))
+                table = set_column(table, "index", np.arange(start, start + episode.length))
                 images = {key: self._source.frames(key, episode) for key in self._images}
                 for part in image_parts(table, images):
-                    writer.write_table(part.select(schema.names).cast(schema))
+                    writer.write_table(fitted(part, schema))
                     if images:
                         self._images_done += part.num_rows * len(images)
                         self._on_images(self._images_done)
                 stats.append({key: column_stats(numbers_of(table[key])) for key in self._computed})
-                places.append(_RowPlace(*self._place(file), start))
+                tasks = table["task_index"].unique().to_pylist() if "task_index" in schema.names else []
+                places.append(_RowPlace(*self._place(file), start, tasks))
                 start += episode.length
         finally:
             if writer is not None:
@@ -215,6 +243,7 @@ class TableWriter:
         numbers = range(part.start, part.stop)
         lengths = [self._episodes[n].length for n in numbers]
         columns["episode_index"] = pa.array(numbers, pa.int64())
+        columns = self._with_tasks(columns, rows[part])
         columns["data/chunk_index"] = pa.array([p.chunk for p in rows[part]], pa.int64())
         columns["data/file_index"] = pa.array([p.file for p in rows[part]], pa.int64())
         columns["dataset_from_index"] = pa.array([p.start for p in rows[part]], pa.int64())
@@ -244,6 +273,23 @@ class TableWriter:
         ordered = {k: v for k, v in columns.items() if k not in last}
         return pa.table({**ordered, **stats, **last}).replace_schema_metadata(table.schema.metadata)
 
+    def _with_tasks(self, columns: dict[str, Any], rows: Sequence[_RowPlace]) -> dict[str, Any]:
+        """The columns with each episode's task texts, which LeRobot's own conversion leaves out."""
+        there = columns["tasks"].to_pylist() if "tasks" in columns else [None] * len(rows)
+        if None not in there or not all(place.tasks for place in rows):
+            return columns
+        texts = [
+            own or [self._task_texts[task] for task in row.tasks]
+            for own, row in zip(there, rows, strict=True)
+        ]
+        kind = columns["tasks"].type if "tasks" in columns else list_of(pa.string())
+        first = {"episode_index": columns["episode_index"], "tasks": pa.array(texts, kind)}
+        return {**first, **columns, "tasks": first["tasks"]}
+
+    @cached_property
+    def _task_texts(self) -> list[str]:
+        return task_texts(self._source.tasks())
+
     def _stats_of(self, part: slice, table_stats: Sequence[dict[str, Stats]]) -> dict[str, Sequence[Stats]]:
         computed: dict[str, Sequence[Stats]] = {key: stats[part] for key, stats in self._camera_stats.items()}
         for key in self._computed:
@@ -263,10 +309,14 @@ class TableWriter:
     def _write_tasks(self) -> None:
         tasks = self._source.tasks()
         path = self._root / "meta/tasks.parquet"
-        if isinstance(tasks, Path):
+        if not isinstance(tasks, Path):
+            pq.write_table(task_table(tasks), path)
+            return
+        table = pq.read_table(tasks)
+        if misread_tasks(table) is None:
             shutil.copyfile(tasks, path)
         else:
-            pq.write_table(task_table(tasks), path)
+            pq.write_table(readable_tasks(table), path)
 
     def _write_info(self) -> None:
         info = self._source.info()

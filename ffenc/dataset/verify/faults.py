@@ -33,6 +33,7 @@ _LISTS = "restore it from a copy; data and videos are not touched by this, so ke
 KINDS = {
     "not-own-file": Kind("put a copy of the file in its place, or move it out of the dataset"),
     "info": Kind("correct meta/info.json"),
+    "names": Kind("`ffenc merge DATASET --out NEW` writes them by the shape", severity="note"),
     "totals": Kind(
         "restore the file of the list that is missing; only where none is, correct meta/info.json"
     ),

@@ -142,6 +142,12 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
         if kind in ("image", "video") and not (isinstance(shape, list) and len(shape) == 3):
             what = f"shape {shape!r} of {key} is not height, width and channels"
             faults.add("info", what, file=place, camera=key)
+        if kind not in ("image", "video") and shape == []:
+            what = f"shape [] of {key} cannot be loaded by LeRobot; [1] is expected"
+            faults.add("info", what, file=place, advice="`ffenc merge DATASET --out NEW` writes it")
+        if kind in ("image", "video") and features[key].get("names") is None:
+            what = f"names of {key} are null: LeRobot's policies stop at it"
+            faults.add("names", what, file=place, camera=key)
         if kind not in ("image", "video", *_TEXT_TYPES) and not _known_type(kind):
             faults.add("info", f"dtype {kind!r} of {key} is no type of numbers or texts", file=place)
     paths = {
@@ -206,15 +212,20 @@ def numbers(column: pa.ChunkedArray | pa.Array, *, floats: bool = False) -> npt.
         None: it is no such column. A whole number that is missing is -1.
     """
     kind = column.type
-    if not (pa.types.is_integer(kind) or (floats and pa.types.is_floating(kind))):
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return None
-    wanted = pa.float64() if floats else pa.int64()
+    if pa.types.is_floating(kind) or floats:
+        values = np.asarray(column.cast(pa.float64()).fill_null(math.nan).to_numpy())
+        # Some writers make a column of doubles of one in which a whole number is missing.
+        return (
+            values
+            if floats
+            else np.where(np.isfinite(values) & (np.rint(values) == values), values, -1).astype(np.int64)
+        )
     try:
-        cast = column.cast(wanted)
+        return np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy())
     except pa.ArrowException:
         return None
-    filled = cast.fill_null(math.nan if floats else -1)
-    return np.asarray(filled.to_numpy())
 
 
 def matrix(column: pa.ChunkedArray | pa.Array) -> Floats | None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ffenc.dataset.columns import misread_tasks
 from ffenc.dataset.lerobot import STATISTICS
 from ffenc.dataset.lerobot_v21 import read_lines
 from ffenc.dataset.verify.faults import Faults
@@ -208,6 +209,8 @@ def _places(template: str, chunk: Integers, file: Integers, *, video_key: str) -
     known: dict[tuple[int, int], str] = {}
     places = []
     for pair in zip(chunk.tolist(), file.tolist(), strict=True):
+        if min(pair) < 0:  # a number that is missing; it has been told of
+            known[pair] = ""
         if pair not in known:
             try:
                 known[pair] = template.format(video_key=video_key, chunk_index=pair[0], file_index=pair[1])
@@ -293,6 +296,9 @@ def _tasks(layout: Layout, faults: Faults) -> dict[int, str]:
             if not texts or "task_index" not in table.column_names:
                 faults.add("tasks", "has no columns task_index and task", file=place)
                 return {}
+            if (why := misread_tasks(table)) is not None:
+                advice = "`ffenc merge DATASET --out NEW` writes it as LeRobot reads it"
+                faults.add("tasks", why, file=place, advice=advice)
             pairs = list(zip(table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True))
     except (SourceError, pa.ArrowException, OSError) as error:
         faults.add("tasks", f"cannot be read: {reason_of(error)}", file=place)

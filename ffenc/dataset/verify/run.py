@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ffenc.dataset.checksums import CHECKSUMS, broken_lines, read_checksums
 from ffenc.dataset.commit import RECORDINGS
+from ffenc.dataset.lerobot import check_not_v1
 from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify.against import Source, compare_file, together
 from ffenc.dataset.verify.deep import compare_statistics, decode_images, decode_video
@@ -80,6 +81,7 @@ def verify_dataset(
         if against is not None:
             raise ConfigError(f"{place} is a single file; --against compares a dataset with its source")
         return _verify_file(place, programs, deep=deep, on_frames=on_frames)
+    check_not_v1(place)
     if not (place / "meta/info.json").is_file():
         raise SourceError(
             f"{place}: is not a LeRobot dataset: it has no meta/info.json; name a dataset or a video file"
