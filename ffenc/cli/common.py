@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ffenc.cli import output
+from ffenc.cli.output import print_json, printable
 from ffenc.config.overrides import split_overrides
 from ffenc.config.preset import KeyPath
 from ffenc.errors import ConfigError, DestinationError
+from ffenc.words import camera_frames, count, size_ratio
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,11 +118,6 @@ def force_space_option(function: Function) -> Function:
     return click.option("--force-space", is_flag=True, help=text)(function)
 
 
-def print_json(content: Mapping[str, Any]) -> None:
-    """Print one JSON object."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
-
-
 def thread_setting(overrides: list[tuple[KeyPath, Any]], option: int | None) -> int | None:
     """Return ``--encoder-threads``, or what LeRobot's ``--dataset.encoder_threads`` says."""
     return option if option is not None else dict(overrides).get(("encoder_threads",))
@@ -136,7 +134,7 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
 
     Gives a function that takes the number of frames done, and the number of all where ``total`` is None.
     """
-    if not is_terminal(sys.stderr):
+    if output.is_quiet() or not is_terminal(sys.stderr):
         yield lambda *_: None
         return
     from rich.console import Console  # noqa: PLC0415 - only where a bar is shown
@@ -171,12 +169,22 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
 
 
 def report_console(*, stderr: bool = False) -> Console:
-    """Return what tables are printed with: as wide as the terminal; elsewhere plain, and of one width."""
+    """Return what tables are printed with: as wide as the terminal; elsewhere plain, of COLUMNS or 110."""
     from rich.console import Console  # noqa: PLC0415 - only where it is shown
 
+    class Shown(Console):
+        def print(self, *objects: Any, **how: Any) -> None:
+            super().print(*(_shown(one) for one in objects), **how)
+            output.log_table(objects)
+
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - rich calls it where the error is being handled, and would exit with 1
+
     # Not markup: paths, names and FFmpeg's words hold brackets and colons.
-    width = None if is_terminal(sys.stderr if stderr else sys.stdout) else _WIDTH
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+    asked = os.environ.get("COLUMNS", "")
+    columns = int(asked) if re.fullmatch(r"[1-9]\d{0,4}", asked) else _WIDTH
+    width = None if is_terminal(sys.stderr if stderr else sys.stdout) else columns
+    return Shown(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
 def report_table(*columns: str, numbers: Collection[str] = ()) -> Table:
@@ -184,11 +192,21 @@ def report_table(*columns: str, numbers: Collection[str] = ()) -> Table:
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    class Shown(Table):
+        def add_row(self, *cells: Any, **how: Any) -> None:
+            super().add_row(*(_shown(cell) for cell in cells), **how)
+
+    table = Shown(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         right = column in numbers
-        table.add_column(column, justify="right" if right else "left", no_wrap=right, overflow="fold")
+        table.add_column(
+            printable(column), justify="right" if right else "left", no_wrap=right, overflow="fold"
+        )
     return table
+
+
+def _shown(one: Any) -> Any:
+    return printable(one) if isinstance(one, str) else one
 
 
 def human_bytes(count: float) -> str:
@@ -225,11 +243,10 @@ def run_job(plan: JobPlan, label: str, *, resume: bool, force_space: bool, as_js
         # A DestinationError speaks for itself; the folder may be another run's.
         kept = None if isinstance(error, DestinationError) else unfinished(plan.destination)
         if kept is not None:
-            folder, count = kept
-            click.echo(
-                f"ffenc: {count} of {plan.encodes} encodes are finished "
-                f"and kept in {folder}: go on with --resume, or delete that folder",
-                err=True,
+            folder, done = kept
+            output.note(
+                f"{done} of {count(plan.encodes, 'encode')} finished "
+                f"and kept in {folder}: go on with --resume, or delete that folder"
             )
         raise
     if as_json:
@@ -260,7 +277,7 @@ def summary_fields(summary: JobSummary) -> dict[str, Any]:
 def print_summary(summary: JobSummary) -> None:
     """Say what a job did."""
     if summary.complete_before:
-        click.echo(f"{summary.destination}: an earlier run of this job has completed it; nothing to do")
+        output.summary(f"{summary.destination}: an earlier run of this job has completed it; nothing to do")
         return
     for key, camera in summary.cameras.items():
         before, after = camera["source_bytes"], camera["video_bytes"]
@@ -268,23 +285,25 @@ def print_summary(summary: JobSummary) -> None:
         encoder = f"{known['encoder']} {known['encoder_version']}".strip() if known else "re-encoded"
         if copied:
             others = summary.episodes - copied
-            encoder = f"{copied} episodes copied, {others} re-encoded" if others else "copied"
-        click.echo(
+            encoder = f"{count(copied, 'episode')} copied, {others} re-encoded" if others else "copied"
+        output.summary(
             f"  {key}: {camera['codec']} {camera['pix_fmt']} ({encoder}), "
             f"{human_bytes(before)} -> {human_bytes(after)}"
         )
+    episodes = count(summary.episodes, "episode")
     speed = f"{human_seconds(summary.seconds)} ({summary.frames / summary.seconds:.0f} frames/s)"
     if not summary.cameras:
-        click.echo(f"{summary.destination}: {summary.episodes} episodes, {summary.frames} images, in {speed}")
+        output.summary(f"{summary.destination}: {episodes}, {count(summary.frames, 'image')}, in {speed}")
         return
+    frames = camera_frames(summary.frames, len(summary.cameras))
     sizes = f"{human_bytes(summary.source_bytes)} -> {human_bytes(summary.video_bytes)}"
-    speed = f"{human_seconds(summary.seconds)} ({summary.frames / summary.seconds:.0f} frames/s)"
-    click.echo(
-        f"{summary.destination}: {summary.episodes} episodes, {summary.frames} frames, {sizes} "
-        f"({summary.ratio:.1f} times smaller) in {speed}, verified"
-        + (f"; {summary.resumed} encodes taken over" if summary.resumed else "")
+    output.summary(
+        f"{summary.destination}: {episodes}, {frames}, {sizes} "
+        f"({size_ratio(summary.source_bytes, summary.video_bytes)}) in {speed}, verified"
+        + (f"; {count(summary.resumed, 'encode')} taken over" if summary.resumed else "")
     )
     if summary.outdated:
-        click.echo(
-            f"{summary.outdated} kept encodes did not fit (other settings, versions or frames), done anew"
+        output.summary(
+            f"{count(summary.outdated, 'kept encode')} did not fit (other settings, versions or frames): "
+            "done again"
         )

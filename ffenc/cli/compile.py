@@ -10,12 +10,15 @@ from typing import Any
 
 import click
 
-from ffenc.cli.common import PathName, SettingsCommand, json_option, print_json
+from ffenc.cli import output
+from ffenc.cli.common import PathName, SettingsCommand, json_option
+from ffenc.cli.output import print_json
 from ffenc.codecs.table import AUTO_FALLBACK
 from ffenc.compiler.command import FRAME_FORMATS, FrameFormat, is_depth
 from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_commands
 from ffenc.config.preset import chosen_cameras, load_preset, preset_names
 from ffenc.errors import ConfigError
+from ffenc.words import count
 
 
 @click.command("compile", cls=SettingsCommand, epilog="Presets: " + ", ".join(preset_names()))
@@ -63,7 +66,7 @@ def command(
     if not names:
         raise ConfigError(f"{preset} has no cameras")
     if encoder is None and any(robot.cameras[n].encoder.vcodec == "auto" for n in names):
-        click.echo(f"ffenc: vcodec=auto is taken for {AUTO_FALLBACK}; --encoder names another", err=True)
+        output.note(f"vcodec=auto is taken for {AUTO_FALLBACK}; --encoder names another")
     commands = preset_commands(robot, cameras=names, encoder=encoder, frames=frames)
     texts = {golden_name(robot.name, camera): golden_text(line) for camera, line in commands.items()}
     if golden is not None:
@@ -71,7 +74,7 @@ def command(
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
-        click.echo(f"{len(texts)} files written to {golden}", err=True)
+        output.note(f"{count(len(texts), 'file')} written to {golden}")
     elif check is not None:
         # All of the preset's files, so that one of a camera that is gone is found, too.
         every = re.compile(re.escape(robot.name) + r"\.[^.]+\.txt")
@@ -81,10 +84,10 @@ def command(
             if path.name in texts or (not cameras and every.fullmatch(path.name))
         }
         diff = golden_diff(expected, texts)
-        click.echo(diff or f"{len(texts)} command lines as they were", nl=not diff)
+        output.result(diff or f"{count(len(texts), 'command line')} as they were", nl=not diff)
         sys.exit(1 if diff else 0)
     elif as_json:
         print_json(commands)
     else:
         for camera, line in commands.items():
-            click.echo(f"# {camera}\n{shlex.join(line)}")
+            output.result(f"# {camera}\n{shlex.join(line)}")

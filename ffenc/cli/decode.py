@@ -8,16 +8,18 @@ from typing import Any
 
 import click
 
+from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
     SettingsCommand,
     human_bytes,
     json_option,
     links_option,
-    print_json,
     program_options,
     progress_bar,
 )
+from ffenc.cli.output import print_json
+from ffenc.words import count
 
 
 class _Command(SettingsCommand):
@@ -62,7 +64,7 @@ class _Depths(click.ParamType[Any]):
 
 @click.command("decode", cls=_Command)
 @click.argument("source", type=PathName(), metavar="FILE_OR_DATASET")
-@click.argument("output", type=PathName(), metavar="OUT")
+@click.argument("target", type=PathName(), metavar="OUT")
 @click.option("--frames", type=_Frames(), metavar="A:B", help="Frames A to B - 1 of each video or episode.")
 @click.option(
     "--format", type=click.Choice(["png", "npy"]), help="[default: npy where OUT ends in .npy, else png]"
@@ -96,7 +98,7 @@ class _Depths(click.ParamType[Any]):
 @program_options
 def command(
     source: str,
-    output: str,
+    target: str,
     frames: tuple[int, int | None, int] | None,
     format: str | None,
     cameras: tuple[str, ...],
@@ -139,7 +141,7 @@ def command(
         raise ConfigError("--range is the range of --colormap's colours; say that too")
     plan = plan_decode(
         source,
-        output,
+        target,
         frames=FrameRange(*frames) if frames else None,
         format=format,  # type: ignore[arg-type]
         cameras=list(cameras) or None,
@@ -164,7 +166,7 @@ def command(
     if as_json:
         print_json(
             {
-                "destination": output,
+                "destination": target,
                 "files": summary.files,
                 "frames": summary.frames,
                 "bytes": summary.bytes,
@@ -174,9 +176,8 @@ def command(
         )
         return
     for name, (near, far) in summary.ranges.items():
-        click.echo(f"  {'colours' if name == '.' else name}: {near:.3f} m (blue) to {far:.3f} m (red)")
-    what = "file" if summary.files == 1 else "files"
-    click.echo(
-        f"{output}: {summary.frames} frames in {summary.files} {what}, {human_bytes(summary.bytes)}, "
-        f"{seconds:.1f} s"
+        output.summary(f"  {'colours' if name == '.' else name}: {near:.3f} m (blue) to {far:.3f} m (red)")
+    output.summary(
+        f"{target}: {count(summary.frames, 'frame')} in {count(summary.files, 'file')}, "
+        f"{human_bytes(summary.bytes)}, {seconds:.1f} s"
     )

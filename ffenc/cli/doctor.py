@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffenc.cli.common import (
-    SettingsCommand,
-    json_option,
-    print_json,
-    program_options,
-    report_console,
-)
+from ffenc.cli import output
+from ffenc.cli.common import SettingsCommand, json_option, program_options, report_console
+from ffenc.cli.output import print_json
 from ffenc.cli.verdict import print_reasons, print_verdict, steps, verdict_table
 
 if TYPE_CHECKING:
@@ -119,7 +115,7 @@ def command(
     else:
         _show(findings)
         if findings.missing:
-            click.echo(f"ffenc: {findings.missing}", err=True)
+            output.error(findings.missing)
     keeps_up = findings.verdict is None or findings.verdict.keeps_up
     sys.exit(1 if findings.missing or not keeps_up else 0)
 

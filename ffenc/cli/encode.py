@@ -8,22 +8,24 @@ from typing import Any
 
 import click
 
+from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
     SettingsCommand,
     human_bytes,
     json_option,
     links_option,
-    print_json,
     program_options,
     progress_bar,
     thread_setting,
 )
+from ffenc.cli.output import print_json
+from ffenc.words import count
 
 
 @click.command("encode", cls=SettingsCommand)
 @click.argument("source", metavar="FOLDER|VIDEO", type=PathName())
-@click.argument("output", type=PathName())
+@click.argument("target", metavar="OUTPUT", type=PathName())
 @click.option(
     "--fps",
     metavar="RATE",
@@ -45,7 +47,7 @@ from ffenc.cli.common import (
 @program_options
 def command(
     source: str,
-    output: str,
+    target: str,
     fps: str | None,
     start: float | None,
     end: float | None,
@@ -84,7 +86,7 @@ def command(
     began = time.monotonic()
     plan = plan_encode(
         source,
-        output,
+        target,
         fps=fps,
         start=start,
         end=end,
@@ -102,13 +104,13 @@ def command(
     with progress_bar("encoding", plan.frames) as on_frames:
         info = plan.run(config, encoder_threads=threads, on_frames=on_frames)
     seconds = time.monotonic() - began
-    size = Path(output).stat().st_size
+    size = Path(target).stat().st_size
     if as_json:
         print_json(
-            {"file": output, "frames": info.frames, "bytes": size, "seconds": seconds} | stream_fields(info)
+            {"file": target, "frames": info.frames, "bytes": size, "seconds": seconds} | stream_fields(info)
         )
         return
-    click.echo(
-        f"{output}: {info.frames} frames {info.width}x{info.height} {info.codec} {info.pix_fmt}, "
+    output.summary(
+        f"{target}: {count(info.frames, 'frame')} {info.width}x{info.height} {info.codec} {info.pix_fmt}, "
         f"{human_bytes(size)}, {seconds:.1f} s, verified"
     )

@@ -14,10 +14,11 @@ from ffenc.cli.common import (
     human_seconds,
     json_option,
     links_option,
-    print_json,
     report_console,
     report_table,
 )
+from ffenc.cli.output import print_json
+from ffenc.words import count
 
 if TYPE_CHECKING:
     from ffenc.dataset.report import CameraReport, DatasetReport
@@ -97,7 +98,7 @@ def _show(report: DatasetReport) -> None:
 def _count(number: int | None, what: str) -> str:
     if number is None:
         return f"an unknown number of {what}s"
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
+    return count(number, what)
 
 
 def _tasks(tasks: list[str]) -> str:

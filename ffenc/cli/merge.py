@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
     force_space_option,
     human_bytes,
     json_option,
     links_option,
-    print_json,
     program_options,
     run_job,
 )
+from ffenc.cli.output import print_json
+from ffenc.words import camera_frames, count
 
 if TYPE_CHECKING:
     from ffenc.dataset.job import JobPlan
@@ -92,11 +94,12 @@ def _print_plan(plan: JobPlan, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{plan.destination} (not written): {len(plan.episodes)} episodes, {plan.frames} frames")
+    frames = camera_frames(plan.frames, len(plan.streams) + len(plan.images))
+    output.result(f"{plan.destination} (not written): {count(len(plan.episodes), 'episode')}, {frames}")
     for key in plan.images:
-        click.echo(f"  {key}: images copied")
+        output.result(f"  {key}: images copied")
     for key, camera in cameras.items():
         encoded = camera["encoded_episodes"]
         how = f", {encoded} re-encoded" if encoded else ""
         size = human_bytes(camera["source_bytes"])
-        click.echo(f"  {key}: {camera['copied_episodes']} episodes copied{how}, {size}")
+        output.result(f"  {key}: {count(camera['copied_episodes'], 'episode')} copied{how}, {size}")

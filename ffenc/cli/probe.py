@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ffenc.cli.common import PathName, print_json
+from ffenc.cli.common import PathName
+from ffenc.cli.output import print_json
 
 
 @click.command("probe")

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
     RecordingCommand,
     is_terminal,
     json_option,
-    print_json,
     program_options,
     report_console,
 )
 from ffenc.cli.keys import keys
+from ffenc.cli.output import print_json
 from ffenc.cli.verdict import print_verdict, steps
+from ffenc.words import count
 
 if TYPE_CHECKING:
     from ffenc.cli.record_screen import Screen
@@ -194,14 +196,13 @@ def _check(robot: RobotPreset, ffmpeg: str | None, ffprobe: str | None) -> None:
         )
     if verdict.keeps_up:
         slowest = min(verdict.cameras, key=lambda camera: camera.factor)
-        click.echo(
-            f"ffenc: this machine keeps up: {slowest.camera}, the slowest, is encoded at "
-            f"{slowest.factor:.1f} times real time or faster",
-            err=True,
+        output.note(
+            f"this machine keeps up: {slowest.camera}, the slowest, is encoded at "
+            f"{slowest.factor:.1f} times real time or faster"
         )
         return
     print_verdict(report_console(stderr=True), robot, verdict)
-    click.echo("ffenc: nothing was recorded; --no-check records anyway", err=True)
+    output.error("nothing was recorded; --no-check records anyway")
     sys.exit(1)
 
 
@@ -247,7 +248,7 @@ def _record(recorder: Recorder, cameras: Sequence[Camera], *, as_json: bool, **s
         if told and isinstance(told[-1], SessionEnded) and not as_json:
             saved = [event for event in told if isinstance(event, EpisodeSaved)]
             for line in summary_lines(saved, told[-1]):
-                click.echo(line)
+                output.summary(line)
 
 
 @contextmanager
@@ -301,7 +302,7 @@ def _print_plan(
             }
         )
         return
-    click.echo(f"{root} (not written): {len(plan)} cameras of {robot.name} at {robot.fps} rows/s")
+    output.result(f"{root} (not written): {count(len(plan), 'camera')} of {robot.name} at {robot.fps} rows/s")
     for name, (camera, line) in plan.items():
         source = sources[name]
         fields = source.model_dump(mode="json", exclude_unset=True) if source is not None else {}
@@ -309,5 +310,5 @@ def _print_plan(
         said = ", ".join([kind, *(f"{field} {value}" for field, value in fields.items())])
         stored = "images" if camera.way == "images" else f"{camera.codec} {camera.pix_fmt}"
         later = " after the episode" if camera.way == "after" else ""
-        click.echo(f"  {name}: {said}, {camera.width}x{camera.height}, {stored}{later}")
-        click.echo(f"    {shlex.join(line) if line is not None else 'numbered TIFF files'}")
+        output.result(f"  {name}: {said}, {camera.width}x{camera.height}, {stored}{later}")
+        output.result(f"    {shlex.join(line) if line is not None else 'numbered TIFF files'}")

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffenc.cli.common import PathName, json_option, print_json, program_options
+from ffenc.cli import output
+from ffenc.cli.common import PathName, json_option, program_options
+from ffenc.cli.output import print_json
 from ffenc.cli.verdict import steps
+from ffenc.words import count
 
 if TYPE_CHECKING:
     from ffenc.recording.recover import Recovered
@@ -76,13 +79,13 @@ def command(
         )
     else:
         if found.completed:
-            click.echo(f"{root}: {found.completed} saved episodes were put in their place")
+            output.summary(f"{root}: {count(found.completed, 'saved episode')} put in place")
         for one in found.episodes:
-            click.echo(_line(one), err=one.error is not None)
+            (output.summary if one.error is None else output.error)(_line(one))
         for path in found.discarded:
-            click.echo(f"{path}: deleted")
+            output.summary(f"{path}: deleted")
         if not (found.completed or found.episodes or found.discarded):
-            click.echo(f"{root}: nothing to recover")
+            output.summary(f"{root}: nothing to recover")
     sys.exit(1 if any(one.error is not None for one in found.episodes) else 0)
 
 
@@ -92,17 +95,18 @@ def _say_moves(root: Path) -> None:
 
     for folder in pending_commits(root):
         for move in commit_moves(folder, root):
-            click.echo(f"{folder / move.source} -> {root / move.target}", err=True)
+            output.note(f"{folder / move.source} -> {root / move.target}")
 
 
 def _line(one: Recovered) -> str:
     if one.error is not None:
         return f"{one.folder}: cannot be brought back, and stays (--discard deletes it): {one.error}"
     if one.index is None:
-        frames = ", ".join(f"{name} {count}" for name, count in one.frames.items())
-        return f"{one.folder}: nothing to bring back of {one.recorded} rows (whole frames: {frames}); deleted"
+        frames = ", ".join(f"{name} {whole}" for name, whole in one.frames.items())
+        rows = count(one.recorded, "row")
+        return f"{one.folder}: nothing to bring back of {rows} (whole frames: {frames}); deleted"
     lost = f"{one.lost} lost of {one.recorded}" if one.lost else "none lost"
-    return f"episode {one.index}: {one.rows} rows are back, {lost}"
+    return f"episode {one.index}: {count(one.rows, 'row')} brought back, {lost}"
 
 
 def _fields(one: Recovered) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
     SettingsCommand,
@@ -16,11 +17,12 @@ from ffenc.cli.common import (
     human_seconds,
     json_option,
     links_option,
-    print_json,
     program_options,
     run_job,
     thread_setting,
 )
+from ffenc.cli.output import print_json
+from ffenc.words import camera_frames, count
 
 if TYPE_CHECKING:
     from ffenc.dataset.job import JobPlan
@@ -140,17 +142,17 @@ def _print_plan(plan: JobPlan, as_json: bool) -> None:
             }
         )
         return
-    click.echo(
-        f"{plan.destination} (not written): {len(plan.episodes)} episodes, {plan.frames} frames of "
-        f"{len(plan.streams)} cameras, {plan.workers} at once"
+    output.result(
+        f"{plan.destination} (not written): {count(len(plan.episodes), 'episode')}, "
+        f"{camera_frames(plan.frames, len(plan.streams))}, {count(plan.workers, 'encode')} at once"
     )
     commands = plan.commands()
     for stream in plan.streams:
         stored = stream.camera.stored
         what = f"{stored.codec} {stored.pix_fmt}" if isinstance(stored, StreamInfo) else str(stored)
         how = shlex.join(commands[stream.key]) if stream.key in commands else "copied, packet by packet"
-        click.echo(f"  {stream.key}: {what}, {human_bytes(stream.source_bytes)}\n    {how}")
-    click.echo(
+        output.result(f"  {stream.key}: {what}, {human_bytes(stream.source_bytes)}\n    {how}")
+    output.result(
         f"about {human_bytes(before)} -> {human_bytes(guess.video_bytes)} in {human_seconds(guess.seconds)}, "
-        f"from a sample of {guess.sampled_frames} frames"
+        f"from a sample of {count(guess.sampled_frames, 'frame')}"
     )

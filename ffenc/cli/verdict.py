@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ffenc.cli.common import is_terminal, report_table
+from ffenc.words import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,8 +78,8 @@ def _camera_table(robot: RobotPreset, cameras: Sequence[CameraVerdict]) -> Table
 
 
 def _conclusion(robot: RobotPreset, verdict: PresetVerdict) -> Iterator[str]:
-    count = len(verdict.cameras)
-    cameras = f"{count} cameras of {robot.name}" if count > 1 else f"camera of {robot.name}"
+    many = len(verdict.cameras)
+    cameras = f"{count(many, 'camera')} of {robot.name}" if many > 1 else f"camera of {robot.name}"
     if verdict.keeps_up:
         yield f"This machine can record the {cameras}."
         return

@@ -14,12 +14,13 @@ from ffenc.cli.common import (
     human_seconds,
     json_option,
     links_option,
-    print_json,
     program_options,
     progress_bar,
     report_console,
     report_table,
 )
+from ffenc.cli.output import print_json
+from ffenc.words import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,18 +125,18 @@ def _show(found: Verification, seconds: float) -> None:
 
 
 def _show_groups(console: Console, groups: list[tuple[Fault, int]], mark: str, room: int) -> None:
-    for fault, count in groups[:room]:
-        like = f" ... and {count - 1} more like this" if count > 1 else ""
+    for fault, times in groups[:room]:
+        like = f" ... and {times - 1:,} more like this" if times > 1 else ""
         console.print(f"{mark}{fault}{like}", soft_wrap=False)
         console.print(f"    {fault.advice}")
     if len(groups) > room:
-        rest = sum(count for _, count in groups[room:])
+        rest = sum(times for _, times in groups[room:])
         console.print(f"{mark}... and {rest} more of {len(groups) - room} other kinds; --json has all")
 
 
 def _state(camera: CameraCheck) -> str:
     if camera.faults:
-        return f"{camera.faults} fault{'' if camera.faults == 1 else 's'}"
+        return count(camera.faults, "fault")
     compared = camera.compared
     if compared is None:
         return "ok"
@@ -151,11 +152,10 @@ def _state(camera: CameraCheck) -> str:
 
 
 def _summary(found: Verification, seconds: float) -> str:
-    count = len(found.faults)
-    result = "sound" if found.sound else f"{count} fault{'' if count == 1 else 's'}"
-    held = f"{found.frames} frames"
+    result = "sound" if found.sound else count(len(found.faults), "fault")
+    held = count(found.frames, "frame")
     if found.layout:
-        held = f"LeRobot {found.layout}, {found.episodes} episodes, {held}"
+        held = f"LeRobot {found.layout}, {count(found.episodes, 'episode')}, {held}"
     how = "every frame decoded" if found.deep else "not decoded (--deep does)"
     if found.against is not None:
         how = f"compared with {found.against}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from ffenc.codecs.files import check_no_files
 from ffenc.codecs.suggest import accepted
 from ffenc.codecs.table import Codec, Number, Options, Value
 from ffenc.errors import ConfigError
@@ -130,7 +131,8 @@ def check_extra_options(extra: Mapping[str, object]) -> None:
     """Refuse what could not be an FFmpeg option.
 
     Raises:
-        ConfigError: a key is not a plausible option name, or a value is not a one-line text or a number.
+        ConfigError: a key is not a plausible option name, a value is not a one-line text or a number, or the
+            option makes an encoder open a file.
     """
     for key, value in extra.items():
         if not isinstance(key, str) or not _OPTION_NAME.fullmatch(key):
@@ -146,6 +148,7 @@ def check_extra_options(extra: Mapping[str, object]) -> None:
             raise ConfigError(f"extra_options: {key}={value!r} is not a finite number")
         if isinstance(value, str) and re.search(r"[\0\r\n]", value):
             raise ConfigError(f"extra_options: the value of {key!r} holds a NUL or a newline: {value!r}")
+        check_no_files(canonical(key), key, value)
 
 
 def _structured(codec: Codec, settings: EncoderSettings, encoder_threads: int | None) -> Options:
@@ -224,7 +227,6 @@ def _in_force(settings: EncoderSettings, encoder_threads: int | None) -> dict[st
         "colour": "the matrix and range of the conversion",
         "input": "the frames' size and pix_fmt",
         "time": "the stream's fps",
-        "files": "no file but the result",
     }
     fields = {
         "g": settings.g,

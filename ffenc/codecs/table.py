@@ -164,7 +164,7 @@ class Codec:
 
 
 # Settings that every "key=value:..." option can reach besides the row's own, by the sub-keys' many names.
-# "colour", "input", "time" and "files" are ffenc's own, the others only where the config sets them.
+# "colour", "input" and "time" are ffenc's own, the others only where the config sets them.
 _COLOUR_KEYS = (
     "colorprim",
     "color-primaries",
@@ -193,28 +193,13 @@ _INPUT_KEYS = (
     "crop-rect",
     "display-window",
 )
-_FILE_KEYS = (
-    "analysis-load",
-    "analysis-reuse-file",
-    "analysis-save",
-    "csv",
-    "dump-yuv",
-    "multi-pass-opt-analysis",
-    "pass",
-    "recon",
-    "recon-y4m-exec",
-    "stats",
-    "tcfile-in",
-    "tcfile-out",
-)
 _TIME_KEYS = ("fps", "fps-num", "fps-denom", "timebase", "force-cfr")
 _COMMON_PARAMS: dict[str, str] = {
     **dict.fromkeys(_COLOUR_KEYS, "colour"),
     **dict.fromkeys(_INPUT_KEYS, "input"),
     **dict.fromkeys(_TIME_KEYS, "time"),
-    **dict.fromkeys(_FILE_KEYS, "files"),
-    **dict.fromkeys(("crf", "qp", "q", "bitrate", "rc", "tbr", "zones", "zonefile", "use-q-file"), "crf"),
-    **dict.fromkeys(("keyint", "intra-period", "qpfile"), "g"),
+    **dict.fromkeys(("crf", "qp", "q", "bitrate", "rc", "tbr", "zones"), "crf"),
+    **dict.fromkeys(("keyint", "intra-period"), "g"),
     "preset": "preset",
     "fast-decode": "fast_decode",
     **dict.fromkeys(("threads", "lp", "pools", "numa-pools", "frame-threads"), "encoder_threads"),

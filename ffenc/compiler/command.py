@@ -470,10 +470,13 @@ def input_options(
         options |= {"f": "rawvideo", "pix_fmt": frames, "video_size": (width, height)}
     else:
         # A damaged image must stop the run; by default FFmpeg shows what it could decode and goes on.
+        # Images may be gray, with a palette or alpha by turns. Filters that were set up again for each change
+        # would begin to count frames again, and drop those of the other input that wait.
         options |= {
             "f": "image2pipe",
             "c:v": "mjpeg" if frames == "jpeg" else "png",
             "err_detect": "crccheck+explode",
+            "reinit_filter": 0,
         }
         if threads is not None:
             options["threads"] = threads

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from ffenc.codecs.files import check_from_dataset
 from ffenc.codecs.options import check_extra_options, encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS, Value, check_vcodec, codec_for
@@ -139,9 +140,11 @@ class VideoEncoderConfig(Settings):
             exact = encoder.get("vcodec") if isinstance(encoder, Mapping) else None
             if isinstance(exact, str) and exact in CODECS and CODECS[exact].stream == stream:
                 values["vcodec"] = exact
-        for key in ("pix_fmt", "g", "crf", "preset", "fast_decode", "extra_options"):
-            if info.get(f"video.{key}") not in (None, {}):
+        for key in ("pix_fmt", "g", "crf", "preset", "fast_decode"):
+            if info.get(f"video.{key}") is not None:
                 values[key] = info[f"video.{key}"]
+        if extra := info.get("video.extra_options"):
+            values["extra_options"] = check_from_dataset(extra, "video.extra_options")
         return values
 
 

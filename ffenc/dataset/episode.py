@@ -46,8 +46,8 @@ from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.errors import ConfigError, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.images import read_header
-from ffenc.frames.sources import EncodedFrame, FrameSource
-from ffenc.frames.statistics import Stats
+from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
+from ffenc.frames.statistics import Stats, histogram_statistics
 
 _STAGED = "new"
 DATA, EPISODES = "data", "meta/episodes"
@@ -135,15 +135,31 @@ class EpisodeWriter:
         self._root, self._folder, self._new = root, folder, folder / _STAGED
         self._cameras, self._fps, self._state, self._episode = cameras, fps, state, episode
         self._number = state.total_episodes
-        self._check()
         self._info = self._next_info()
         self._features: dict[str, Any] = self._info["features"]
         self._last = dict(state.last)
         self._moves: list[Move] = []
 
+    def rehearse(self) -> None:
+        """Make the tables of an episode that has no files yet, and write nothing: what cannot be saved fails.
+
+        Raises:
+            ConfigError, SourceError: as :meth:`write`.
+        """
+        columns = {"episode_index": self._number, "tasks": [self._episode.task], "length": 1}
+        rows = self._rows(0)
+        for key in self._episode.images:
+            if key not in self._row_schema.names:
+                raise SourceError(f"{self._root}: its rows have no column {key}; ffenc verify says more")
+        stats = self._statistics(rows)
+        self._episode_table(columns, stats)
+        self._task_table((*self._state.tasks, self._episode.task))
+        self._total_stats(stats)
+
     def write(self) -> State:
         """Write and list everything; returns what the dataset will be."""
         state, episode = self._state, self._episode
+        self._check()
         shutil.rmtree(self._new, ignore_errors=True)
         tasks = state.tasks if episode.task in state.tasks else (*state.tasks, episode.task)
         self._info["total_tasks"] = len(tasks)
@@ -154,8 +170,7 @@ class EpisodeWriter:
         }
         videos, checksums = self._videos()
         rows = self._rows(tasks.index(episode.task))
-        stats = {key: episode.stats[key] for key in self._cameras}
-        stats |= {key: column_stats(numbers_of(rows[key])) for key in self._numeric}
+        stats = self._statistics(rows)
         data = self._data(rows)
         columns |= {"data/chunk_index": data[0], "data/file_index": data[1]}
         columns |= {
@@ -315,7 +330,18 @@ class EpisodeWriter:
                     f"{self._root}: its rows have a column {name}, which meta/info.json does not describe; "
                     "ffenc verify says more"
                 )
+        lost = sorted(set(wanted) - set(columns))
+        if lost:
+            raise SourceError(
+                f"{self._root}: its rows have no column {lost[0]}, which meta/info.json describes; "
+                "ffenc verify says more"
+            )
         return pa.table(columns)
+
+    def _statistics(self, rows: pa.Table) -> dict[str, Stats]:
+        """The statistics of the episode: its cameras', as they were given, and its rows'."""
+        stats = {key: self._episode.stats[key] for key in self._cameras}
+        return stats | {key: column_stats(numbers_of(rows[key])) for key in self._numeric}
 
     def _data(self, rows: pa.Table) -> NumberedFile:
         """Write the rows, images among them, as one group or as many as memory asks for."""
@@ -333,17 +359,21 @@ class EpisodeWriter:
     def _episode_row(self, columns: Mapping[str, Any], stats: Mapping[str, Stats]) -> pa.Schema:
         """Write the episode's row of the episode list; returns the columns that it has."""
         place, (chunk, number) = self._place(EPISODES, EPISODES_PATH)
-        values = {
-            **columns,
-            **{
-                f"stats/{key}/{n}": stats[key][n]
-                for key in self._features
-                if key in stats
-                for n in stats[key]
-            },
-            "meta/episodes/chunk_index": chunk,
-            "meta/episodes/file_index": number,
+        numbers = {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": number}
+        table = self._episode_table({**columns, **numbers}, stats)
+        path = self._new / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path, **WRITTEN)
+        self._add(place)
+        return table.schema
+
+    def _episode_table(self, columns: Mapping[str, Any], stats: Mapping[str, Stats]) -> pa.Table:
+        """The episode's row of the episode list, with the columns of the rows that are there."""
+        values = {name: value for name, value in columns.items() if not name.startswith("meta/")}
+        values |= {
+            f"stats/{key}/{n}": stats[key][n] for key in self._features if key in stats for n in stats[key]
         }
+        values |= {name: value for name, value in columns.items() if name.startswith("meta/")}
         schema = self._state.episodes
         if schema is None:
             kinds = {name: _episode_type(name, value) for name, value in values.items()}
@@ -353,15 +383,24 @@ class EpisodeWriter:
             value = values.get(wanted.name)
             if wanted.name.startswith("stats/"):
                 value = _shaped(value, _dimensions(wanted.type), wanted.name)
-            arrays.append(pa.array([value], wanted.type))
-        path = self._new / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(arrays, schema=schema), path, **WRITTEN)
-        self._add(place)
-        return schema
+            try:
+                arrays.append(pa.array([value], wanted.type))
+            except (pa.ArrowException, ValueError, TypeError) as error:
+                raise SourceError(
+                    f"{self._root}: the episode list's column {wanted.name} is {wanted.type}, which cannot "
+                    f"hold {value!r}: {error}"
+                ) from None
+        return pa.table(arrays, schema=schema)
 
     def _tasks(self, tasks: Sequence[str]) -> None:
-        """Write the tasks table with the new task; what else it holds of the others stays."""
+        """Write the tasks table with the new task."""
+        table = self._task_table(tasks)
+        (self._new / "meta").mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, self._new / TASKS)
+        self._add(TASKS, replaces=True)
+
+    def _task_table(self, tasks: Sequence[str]) -> pa.Table:
+        """The tasks, the last of which is new; what else the table holds of the others stays."""
         there = self._root / TASKS
         table = task_table(tasks)
         if self._state.tasks:
@@ -369,17 +408,25 @@ class EpisodeWriter:
             added = table.slice(len(tasks) - 1)
             texts = "task" if "task" in known.column_names else known.column_names[-1]
             columns = {"task_index": added["task_index"], texts: added["task"]}
-            row = [
-                columns[f.name].cast(f.type) if f.name in columns else pa.nulls(1, f.type)
-                for f in known.schema
-            ]
-            table = pa.concat_tables([known, pa.table(row, schema=known.schema)])
-        (self._new / "meta").mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, self._new / TASKS)
-        self._add(TASKS, replaces=True)
+            try:
+                row = [
+                    columns[f.name].cast(f.type) if f.name in columns else pa.nulls(1, f.type)
+                    for f in known.schema
+                ]
+                table = pa.concat_tables([known, pa.table(row, schema=known.schema)])
+            except (pa.ArrowException, ValueError) as error:
+                raise SourceError(f"{there}: cannot take another task: {error}") from None
+        return table
 
     def _stats(self, stats: Mapping[str, Stats]) -> dict[str, Any]:
-        """Write the statistics of all episodes, which follow from those before and the new ones."""
+        """Write the statistics of all episodes."""
+        total = self._total_stats(stats)
+        write_json(self._new / STATS, total)
+        self._add(STATS, replaces=True)
+        return total
+
+    def _total_stats(self, stats: Mapping[str, Stats]) -> dict[str, Any]:
+        """The statistics of all episodes, which follow from those before and the new ones."""
         total = dict(self._state.stats)
         for key in (key for key in self._features if key in stats):
             aggregate = Aggregate()
@@ -394,10 +441,8 @@ class EpisodeWriter:
                     aggregate.add(total[key])
                 aggregate.add(new)
             except (ValueError, TypeError, LookupError) as error:
-                raise SourceError(f"{self._root / 'meta/stats.json'}: {key}: {error}") from None
+                raise SourceError(f"{self._root / STATS}: {key}: {error}") from None
             total[key] = aggregate.result()
-        write_json(self._new / STATS, total)
-        self._add(STATS, replaces=True)
         return total
 
 
@@ -487,6 +532,45 @@ def _shaped(value: Any, dimensions: int, name: str) -> Any:
     if array.ndim != dimensions:
         array = array.reshape(-1, *([1] * (dimensions - 1))) if dimensions else array.reshape(-1)[0]
     return array.tolist()
+
+
+def row_table(values: Mapping[str, Sequence[Any]], features: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+    """Return recorded values as columns: one value a row, or lists of one length.
+
+    Args:
+        values: feature -> one value a row; a feature without any has no rows.
+        features: their descriptions, as :func:`check_features` accepts them.
+    """
+    columns: dict[str, pa.Array] = {}
+    for name, feature in features.items():
+        kind = pa.type_for_alias(str(feature["dtype"]))
+        wide = list(feature["shape"]) != [1]
+        given = values.get(name, [])
+        if pa.types.is_float16(kind):  # which pyarrow before 21 makes of NumPy's only
+            numbers = pa.array(np.asarray(given, np.float16).reshape(-1), kind)
+            columns[name] = (
+                pa.FixedSizeListArray.from_arrays(numbers, feature["shape"][0]) if wide else numbers
+            )
+        else:
+            columns[name] = pa.array(given, pa.list_(kind, feature["shape"][0]) if wide else kind)
+    return pa.table(columns)
+
+
+def rehearsed(
+    cameras: Mapping[str, GrowingCamera], features: Mapping[str, Mapping[str, Any]], task: str
+) -> NewEpisode:
+    """Return an episode of one row of zeros, without files."""
+    zeros: dict[str, list[Any]] = {}
+    for name, feature in features.items():
+        zero = {"string": "", "bool": False}.get(feature["dtype"], 0)
+        zeros[name] = [zero] if list(feature["shape"]) == [1] else [[zero] * feature["shape"][0]]
+    counts = {
+        key: np.eye(1, 256, dtype=np.int64).repeat(1 if c.unit is not None else 3, 0)
+        for key, c in cameras.items()
+    }
+    stats = {key: histogram_statistics(own, np.arange(256) / 255, 1) for key, own in counts.items()}
+    images = {key: ImageFiles([]) for key, camera in cameras.items() if not camera.video}
+    return NewEpisode(task, row_table(zeros, features), 1, images=images, stats=stats)
 
 
 def check_features(features: Mapping[str, Mapping[str, Any]], cameras: Mapping[str, Any]) -> None:

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.config.framerate import fps_number
+from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.columns import (
     CAMERA_TYPES,
     is_numeric,
     task_texts,
 )
-from ffenc.dataset.commit import COMMIT, TASKS, finish_commit, pending_commits
+from ffenc.dataset.commit import COMMIT, STATS, TASKS, finish_commit, pending_commits
 from ffenc.dataset.episode import (
     DATA,
     EPISODES,
@@ -29,6 +30,7 @@ from ffenc.dataset.episode import (
     State,
     all_features,
     check_features,
+    rehearsed,
 )
 from ffenc.dataset.fitting import GrowingCamera, check_fit, recorded_features
 from ffenc.dataset.lerobot import STATISTICS, features_of, wrong_limits
@@ -38,7 +40,7 @@ from ffenc.dataset.source import (
     check_key,
 )
 from ffenc.errors import ConfigError, DestinationError, SourceError
-from ffenc.frames.info_json import read_info, read_json
+from ffenc.frames.info_json import INFO, OWN_INFO, read_info, read_json
 from ffenc.frames.statistics import QUANTILES
 from ffenc.paths import COPY, check_tree
 
@@ -105,6 +107,9 @@ class GrowingDataset:
         else:
             _check_free(self.root)
             self._state = State(self._new_info(robot_type, features))
+        if self.features is not None:
+            self.rehearse(self.features)
+        self._known = self._checksums()
 
     @property
     def total_episodes(self) -> int:
@@ -120,6 +125,41 @@ class GrowingDataset:
     def features(self) -> dict[str, dict[str, Any]] | None:
         """The recorded columns' features, without cameras and LeRobot's numbering; None until known."""
         return recorded_features(self._state.info) if "features" in self._state.info else None
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on where someone else has changed what the next episode replaces.
+
+        Raises:
+            DestinationError: names the file that was changed, made or removed since the last episode.
+        """
+        for place, checksum in self._checksums().items():
+            known = self._known[place]
+            if checksum != known:
+                what = "removed" if checksum is None else "changed" if known is not None else "made"
+                raise DestinationError(
+                    f"{self.root / place} was {what} by another program since it was read, and would be "
+                    "overwritten. Begin the recording again, which reads it; what has been recorded is kept, "
+                    "and can be recovered then"
+                )
+
+    def _checksums(self) -> dict[str, str | None]:
+        """Of the files that an episode replaces, and that nobody reads again before."""
+        paths = {place: self.root / place for place in (INFO, OWN_INFO, STATS, TASKS)}
+        return {place: file_checksum(path) if path.is_file() else None for place, path in paths.items()}
+
+    def rehearse(self, features: Mapping[str, Mapping[str, Any]]) -> None:
+        """Find out whether an episode can be saved, before it is recorded. Nothing is written.
+
+        Args:
+            features: of its rows.
+
+        Raises:
+            ConfigError: columns that are not recorded, or are not those of the dataset.
+            SourceError: a table of the dataset does not take another episode.
+        """
+        check_features(features, self._cameras)
+        episode = rehearsed(self._cameras, features, _new_task(self._state.tasks))
+        EpisodeWriter(self.root, self.root, self._cameras, self._fps, self._state, episode).rehearse()
 
     def stage(self, folder: Path, episode: NewEpisode) -> int:
         """Write what the dataset gets by an episode into a folder: from then on the episode is safe.
@@ -137,8 +177,10 @@ class GrowingDataset:
         Raises:
             ConfigError: its table, cameras or statistics are not those of the dataset.
             VerificationError: a video or an image is not what the dataset's camera is.
-            DestinationError: an episode was staged and not published, or the disk is full.
+            DestinationError: an episode was staged and not published, the dataset was changed by someone
+                else, or the disk is full.
         """
+        self.check_unchanged()
         if self._staged is not None or (folder / COMMIT).exists():
             waiting = folder if self._staged is None else self._staged[0]
             raise DestinationError(
@@ -160,6 +202,7 @@ class GrowingDataset:
         with self._told(folder):
             finish_commit(folder, self.root, trust=True)  # this run has written it
         self._state, self._staged = self._staged[1], None
+        self._known = self._checksums()
 
     @contextlib.contextmanager
     def _told(self, folder: Path) -> Iterator[None]:
@@ -193,6 +236,11 @@ class GrowingDataset:
 
 
 # --- what is there ----------------------------------------------------------------------------------------
+
+
+def _new_task(tasks: Sequence[str]) -> str:
+    """A text that is not among the tasks."""
+    return "task" + "'" * (1 + max((len(task) for task in tasks), default=0))
 
 
 def _check_free(root: Path) -> None:

@@ -34,7 +34,6 @@ from ffenc.dataset.videos import videos_of
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.depth import Unit
-from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import OWN_INFO, read_info, read_json
 from ffenc.frames.parquet import ParquetImages, RowRange
@@ -281,7 +280,7 @@ class LeRobotDataset(ABC):
                 f"{frame.name}: is a {header}, but meta/info.json says that {key} holds depth maps; "
                 "they are TIFF images, or PNG of 16 bits"
             )
-        unit = info.get("depth_unit") or depth_unit(read_depth(frame))
+        unit = info.get("depth_unit") or header.unit
         return Camera(key, True, header, self._checked_unit(key, unit), info)
 
     def frames(self, camera: str, episode: Episode) -> ParquetImages:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ffenc.codecs.files import check_from_dataset
 from ffenc.codecs.options import encoder_options
 from ffenc.codecs.table import CODECS
 from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
@@ -253,6 +254,8 @@ def _encoding(
     threads: int | None,
 ) -> Encoding:
     """How the odd ones are encoded: with the settings of the usual ones, as far as their block tells."""
+    if extra := pattern.block.get("video.extra_options"):
+        check_from_dataset(extra, f"meta/info.json: {pattern.key}: video.extra_options")
     able = list(candidates)
     for source in odd:
         clip = clip_of(source.video(pattern.key, source.episodes[0]), merged.fps)

@@ -16,7 +16,6 @@ from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_key, chosen_cameras
 from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, Camera, Episode, check_key
 from ffenc.errors import FfencWarning, SourceError
-from ffenc.frames.depth_images import depth_unit, read_depth
 from ffenc.frames.sources import IMAGE_SUFFIXES, OTHER_SUFFIXES, ImageFiles, image_files
 
 LAYOUTS = (
@@ -88,8 +87,7 @@ class PngTree:
         header = ImageFiles([path for episode in self._images for path in episode[key].paths]).check()
         if not header.depth:
             return Camera(key, False, header)
-        depth = read_depth(next(iter(self._images[0][key])))
-        return Camera(key, True, header, depth_unit(depth))
+        return Camera(key, True, header, header.unit)
 
     def _length(self, number: int) -> int:
         lengths = {key: len(images) for key, images in self._images[number].items()}

@@ -23,11 +23,11 @@ from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, DestinationError, SourceError
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
-from ffenc.frames.encode import first_frames, frame_format
+from ffenc.frames.encode import prepare_images
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import CORRECT, block_quantizer, read_json
-from ffenc.frames.prepare import Absent, prepare
+from ffenc.frames.prepare import Absent
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 from ffenc.paths import check_tree
@@ -188,13 +188,12 @@ class _Chooser:
         same = json.dumps([repr(config), header.width, header.height, header.format])
         if same not in self._prepared:
             frames = self.source.frames(camera.key, episode)
-            self._prepared[same] = prepare(
+            self._prepared[same] = prepare_images(
+                frames,
+                header,
                 config,
-                first_frames(frames, header, config, 2, camera.unit),
-                width=header.width,
-                height=header.height,
                 fps=self.source.fps,
-                frames=frame_format(header, config),
+                unit=camera.unit,
                 encoder_threads=self._threads,
                 candidates=self._candidates,
                 absent=self._absent,

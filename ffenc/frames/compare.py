@@ -14,7 +14,7 @@ from ffenc.errors import FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.process import Buffer, Cancellation, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
 from ffenc.frames.depth import MAX_CODE, DepthQuantizer, Unit
-from ffenc.frames.depth_images import Depth, millimetres, read_depth
+from ffenc.frames.depth_images import Depth, millimetres, read_alike
 from ffenc.frames.encode import check_frames
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.images import ImageHeader, find_fault
@@ -271,12 +271,7 @@ def _quantized(
 ) -> Iterator[Depth]:
     """Yield the samples that depth images have to be stored as, uint16 ``(H, W)``."""
     for frame in images:
-        depth = read_depth(frame)
-        if depth.shape != (header.height, header.width):
-            raise SourceError(
-                f"{frame.name}: is {depth.shape[1]}x{depth.shape[0]}, expected "
-                f"{header.width}x{header.height}: the frames of one video must be alike"
-            )
+        depth = read_alike(frame, header)
         yield quantizer.quantize(depth, input_unit=unit) if quantizer else millimetres(depth, unit)
 
 

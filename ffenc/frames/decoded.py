@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
-from ffenc.errors import SourceError
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthStatistics, read_depth
-from ffenc.frames.images import ImageHeader, find_fault, read_header, whole_image
+from ffenc.frames.images import ImageHeader, find_fault, read_header
+from ffenc.frames.pillow import damaged, decode
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 
@@ -25,17 +22,11 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[Any]:
     Raises:
         SourceError: it is damaged.
     """
-    header = read_header(data, name)
-    whole_image(data, header, name)
     if fault := find_fault(data):
-        raise SourceError(f"{name}: the image is damaged: {fault}")
-    if header.depth:
+        raise damaged(name, fault)
+    if read_header(data, name).depth:
         return read_depth(EncodedFrame(name, data))
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise SourceError(f"{name}: the image is damaged: {error}") from None
+    return decode(data, name, rgb=True)[1]
 
 
 def image_statistics(

@@ -5,7 +5,6 @@ They are decoded in Python, as the codes have to be computed there to be LeRobot
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from ffenc.compiler.command import SampleTap
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.depth import DepthQuantizer, Unit
-from ffenc.frames.images import ImageHeader
+from ffenc.frames.images import ImageHeader, read_header, require_alike
+from ffenc.frames.pillow import decode
 from ffenc.frames.sources import EncodedFrame
-from ffenc.frames.statistics import Stats, histogram_statistics
+from ffenc.frames.statistics import Stats, histogram_statistics, thinned
 
 Depth = npt.NDArray[Any]
 _MAX_MM = 65535
@@ -31,24 +30,30 @@ def read_depth(frame: EncodedFrame) -> Depth:
     """Decode one depth map.
 
     Returns:
-        shape ``(H, W)``; uint8, uint16 or int32 for integers, float32 for floats.
+        shape ``(H, W)``; uint16, int32 or uint32 for integers, float32 for floats.
 
     Raises:
         SourceError: not an image of one channel, or damaged; the text names it.
     """
-    try:
-        with Image.open(io.BytesIO(frame.data)) as image:
-            depth = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise SourceError(
-            f"{frame.name}: the depth image is damaged: {error}; restore or re-record it"
-        ) from None
+    header, depth = decode(frame.data, frame.name)
     if depth.ndim != 2 or depth.dtype.kind not in "uif":
         raise SourceError(
             f"{frame.name}: has {'x'.join(map(str, depth.shape))} {depth.dtype} samples; "
             "a depth image has one channel of numbers"
         )
-    return depth
+    # Pillow has no unsigned 32-bit numbers.
+    unsigned = header.samples == "unsigned" and depth.dtype == np.int32
+    return depth.view(np.uint32) if unsigned else depth
+
+
+def read_alike(frame: EncodedFrame, header: ImageHeader) -> Depth:
+    """Decode one depth map of a camera, whose other maps have ``header``.
+
+    Raises:
+        SourceError: it is damaged, or of another size or unit; the text names it.
+    """
+    require_alike(read_header(frame.data, frame.name), header, frame.name)
+    return read_depth(frame)
 
 
 def depth_unit(depth: Depth) -> Unit:
@@ -123,12 +128,7 @@ def depth_pieces(
         SourceError: an image is damaged, or of another size; the text names it.
     """
     for frame in frames:
-        depth = read_depth(frame)
-        if depth.shape != (header.height, header.width):
-            raise SourceError(
-                f"{frame.name}: is {depth.shape[1]}x{depth.shape[0]}, expected "
-                f"{header.width}x{header.height}: the frames of one video must be alike"
-            )
+        depth = read_alike(frame, header)
         if statistics is not None:
             statistics.add(depth)
         yield samples.of(depth).data.cast("B")
@@ -160,7 +160,7 @@ class DepthStatistics:
         if (self._seen - 1) % self.tap.step:
             return
         self._frames += 1
-        pixels = depth[:: depth.shape[0] // self.tap.height, :: depth.shape[1] // self.tap.width]
+        pixels = thinned(depth, self.tap)
         floats = pixels.astype(np.float64)
         floats = floats[np.isfinite(floats)]
         # Quantiles are of whole millimetres; all else is exact.

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 from itertools import islice, zip_longest
 from pathlib import Path
 
-from ffenc.compiler.command import FrameFormat, raw_format
+from ffenc.compiler.command import FrameFormat, compile_samples, raw_format
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
-from ffenc.errors import ConfigError, DestinationError, FfmpegError, SourceError, VerificationError
+from ffenc.errors import (
+    ConfigError,
+    DestinationError,
+    FfmpegError,
+    SourceError,
+    ToolchainError,
+    VerificationError,
+)
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Buffer, Cancellation, Log, run_fed
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics, depth_pieces
 from ffenc.frames.encoding import Encoding
-from ffenc.frames.images import ImageHeader, find_fault, read_header, whole_image
+from ffenc.frames.images import ImageHeader, find_fault, read_header, require_alike, whole_image
+from ffenc.frames.pillow import damaged
+from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.frames.statistics import RgbHistogram
 from ffenc.frames.transcode import Clip, clip_checksums
 
 _DECODE_SECONDS = 30.0
+_FIRST_IMAGES = 2  # which an encoding is tried with, by turns
 _COMPARED = 4  # frames at each place that is looked at
 _SEARCHED_AT_ONCE = 32  # frames held in memory while looking for a damaged one
 
@@ -33,12 +45,7 @@ def check_frames(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterato
     """
     for frame in frames:
         found = read_header(frame.data, frame.name)
-        if (found.format, found.width, found.height) != (header.format, header.width, header.height):
-            raise SourceError(
-                f"{frame.name}: is a {found}, expected {header}: the frames of one video must be alike"
-            )
-        if found.depth != header.depth:
-            raise SourceError(f"{frame.name}: has {found.bits}-bit samples, the others {header.bits}-bit")
+        require_alike(found, header, frame.name)
         yield whole_image(frame.data, found, frame.name)
 
 
@@ -72,8 +79,54 @@ def first_frames(
         return [bytes(piece) for piece in depth_pieces(found, header, DepthSamples(config, unit))]
     for frame in found:
         if fault := find_fault(frame.data):
-            raise _damaged(frame, fault)
+            raise damaged(frame.name, fault)
     return list(check_frames(found, header))
+
+
+def prepare_images(
+    frames: FrameSource,
+    header: ImageHeader,
+    config: VideoEncoderConfig,
+    *,
+    fps: Fraction,
+    unit: Unit | None = None,
+    encoder_threads: int | None = None,
+    candidates: Sequence[Toolchain] | None = None,
+    absent: Absent | None = None,
+) -> Encoding:
+    """Choose the programs and the encoder for a source's images, by its first two.
+
+    Args:
+        frames, header: the images.
+        config, fps, encoder_threads, candidates, absent: as for :func:`prepare`.
+        unit: of depth, ``mm`` or ``m``; None: integers are millimetres, floats metres.
+
+    Raises:
+        SourceError: one of the two is damaged, or unlike the header; the text names it.
+        ConfigError, ToolchainError: as for :func:`prepare`.
+    """
+    found = list(candidates) if candidates is not None else toolchains()
+    try:
+        return prepare(
+            config,
+            first_frames(frames, header, config, _FIRST_IMAGES, unit),
+            width=header.width,
+            height=header.height,
+            fps=fps,
+            frames=frame_format(header, config),
+            encoder_threads=encoder_threads,
+            candidates=found,
+            absent=absent,
+        )
+    except ToolchainError:
+        if header.depth:
+            raise
+        # A JPEG has no checksum: that it is damaged, and no program unable, shows where it alone is decoded.
+        for frame in islice(iter(frames), _FIRST_IMAGES):
+            faults = [decode_fault([frame.data], header, toolchain.ffmpeg) for toolchain in found]
+            if faults and faults[0] and all(faults):
+                raise damaged(frame.name, faults[0]) from None
+        raise
 
 
 def encode_frames(
@@ -117,7 +170,7 @@ def encode_frames(
     except FfmpegError as error:
         decoding = re.search(r"\[(png|mjpeg|vist#|image2pipe|png_pipe|dec:)", str(error))
         if depth is None and error.returncode >= 0 and decoding:
-            raise _named_fault(encoding, frames, error) from None
+            raise _named_fault(encoding, frames, header, error) from None
         raise
 
 
@@ -161,31 +214,44 @@ def verify_encoded(
     return info
 
 
-def _named_fault(encoding: Encoding, frames: FrameSource, error: FfmpegError) -> SourceError | FfmpegError:
+def _named_fault(
+    encoding: Encoding, frames: FrameSource, header: ImageHeader, error: FfmpegError
+) -> SourceError | FfmpegError:
     """Find the frame that FFmpeg could not decode, which it does not name."""
+    program = encoding.toolchain.ffmpeg
     remaining = iter(frames)
     while batch := list(islice(remaining, _SEARCHED_AT_ONCE)):
         for frame in batch:
             if fault := find_fault(frame.data):
-                return _damaged(frame, fault)
-        if _decode_fault(encoding, batch):
+                return damaged(frame.name, fault)
+        if decode_fault([frame.data for frame in batch], header, program):
             for frame in batch:
-                if fault := _decode_fault(encoding, [frame]):
-                    return _damaged(frame, fault)
+                if fault := decode_fault([frame.data], header, program):
+                    return damaged(frame.name, fault)
     return error
 
 
-def _damaged(frame: EncodedFrame, fault: str) -> SourceError:
-    return SourceError(f"{frame.name}: the image is damaged: {fault}; restore or re-record it")
+def decode_fault(images: Sequence[bytes], header: ImageHeader, program: str) -> str | None:
+    """Return what FFmpeg says of images that it cannot decode; None where it can.
 
-
-def _decode_fault(encoding: Encoding, frames: Sequence[EncodedFrame]) -> str | None:
-    source = encoding.command(Path("unused"))
-    decode = [*source[: source.index("-i") + 2], "-f", "null", "-"]
+    Args:
+        images: PNG or JPEG images.
+        header: what they are.
+        program: the ffmpeg.
+    """
+    assert header.format != "tiff"
+    command = compile_samples(
+        VideoEncoderConfig(),
+        width=header.width,
+        height=header.height,
+        fps=1,
+        frames=header.format,
+        program=program,
+    )
     try:
-        run_fed(decode, [frame.data for frame in frames], stall_seconds=_DECODE_SECONDS)
+        run_fed(command, images, on_output=lambda _: None, stall_seconds=_DECODE_SECONDS)
     except FfmpegError as error:
-        return error.stderr[0] if error.stderr else str(error)
+        return error.cause
     return None
 
 

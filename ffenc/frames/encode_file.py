@@ -17,14 +17,12 @@ from ffenc.frames.depth_images import DepthSamples
 from ffenc.frames.encode import (
     checked_output,
     encode_frames,
-    first_frames,
-    frame_format,
+    prepare_images,
     verify_encoded,
 )
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import stored_quantizer
-from ffenc.frames.prepare import prepare
 from ffenc.frames.publish import claimed, published
 from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
 from ffenc.frames.transcode import Clip, clip_checksums, depth_config, prepare_clip, transcode
@@ -54,13 +52,11 @@ class _Images:
         self, config: VideoEncoderConfig | None, threads: int | None, candidates: Sequence[Toolchain]
     ) -> Encoding:
         settings = config or (DepthEncoderConfig() if self.depth else VideoEncoderConfig())
-        return prepare(
+        return prepare_images(
+            self.files,
+            self.header,
             settings,
-            first_frames(self.files, self.header, settings, 2),
-            width=self.header.width,
-            height=self.header.height,
             fps=self.fps,
-            frames=frame_format(self.header, settings),
             encoder_threads=threads,
             candidates=candidates,
         )

@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
-from ffenc.errors import SourceError
-from ffenc.frames.images import HEADER_BYTES, ImageHeader, has_end, is_png, read_header, whole_image
+from ffenc.errors import FfencWarning, SourceError
+from ffenc.frames.images import (
+    HEADER_BYTES,
+    MAX_FILE_BYTES,
+    ImageHeader,
+    has_end,
+    is_png,
+    read_header,
+    require_alike,
+    whole_image,
+)
 from ffenc.paths import open_regular, read_bytes
 
 IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
@@ -72,7 +82,7 @@ class ImageFiles:
     def __iter__(self) -> Iterator[EncodedFrame]:
         for path in self.paths:
             try:
-                yield EncodedFrame(str(path), read_bytes(path))
+                yield EncodedFrame(str(path), read_bytes(path, MAX_FILE_BYTES))
             except OSError as error:
                 raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -87,30 +97,37 @@ class ImageFiles:
 
         Raises:
             SourceError: a file that is no image, is cut short, or differs in size or kind; the text names it.
+
+        Warns:
+            FfencWarning: the first one's name says another kind of image than it is.
         """
         first: ImageHeader | None = None
         for path in self.paths:
             header = _look_at(path)
             if first is None:
                 first = header
-            elif (header.format, header.width, header.height, header.depth) != (
-                first.format,
-                first.width,
-                first.height,
-                first.depth,
-            ):
-                raise SourceError(
-                    f"{path}: is a {header}, but {self.paths[0]} is a {first}: "
-                    "the frames of one video must be alike"
-                )
+                _warn_of_name(path, header)
+            else:
+                require_alike(header, first, str(path), str(self.paths[0]))
         if first is None:
             raise SourceError("no frames")
         return first
 
 
+def _warn_of_name(path: Path, header: ImageHeader) -> None:
+    named = IMAGE_SUFFIXES.get(path.suffix.lower())
+    if named not in (None, header.format):
+        warnings.warn(
+            f"{path}: is a {header} though its name ends in {path.suffix}; it and the frames after it are "
+            f"read as {header.format.upper()}",
+            FfencWarning,
+            stacklevel=3,
+        )
+
+
 def _look_at(path: Path) -> ImageHeader:
     try:
-        with open_regular(path) as file:
+        with open_regular(path, MAX_FILE_BYTES) as file:
             head = file.read(HEADER_BYTES)
             if not is_png(head):  # a JPEG's size may stand behind a long comment, a TIFF's anywhere
                 head += file.read()

@@ -27,6 +27,11 @@ def sample_tap(frames: int, width: int, height: int) -> SampleTap:
     )
 
 
+def thinned(frame: npt.NDArray[Any], tap: SampleTap) -> npt.NDArray[Any]:
+    """Return some of a frame's pixels, ``(H, W, ...)``: about as many as the tap's size, never fewer."""
+    return frame[:: frame.shape[0] // tap.height, :: frame.shape[1] // tap.width]
+
+
 class RgbHistogram:
     """Counts every value of every channel; all statistics follow from that exactly.
 
@@ -62,7 +67,7 @@ class RgbHistogram:
         self._seen += 1
         if (self._seen - 1) % self.tap.step:
             return
-        thin = frame[:: frame.shape[0] // self.tap.height, :: frame.shape[1] // self.tap.width]
+        thin = thinned(frame, self.tap)
         self.counts += np.stack([np.bincount(thin[..., c].ravel(), minlength=256) for c in range(3)])
         self.frames += 1
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.errors import DestinationError, FfencError
+from ffenc.errors import ConfigError, DestinationError, FfencError
 from ffenc.ffmpeg.process import PIPE_BYTES, Buffer
 
 OnFull = Literal["block", "drop", "repeat"]
@@ -205,12 +205,20 @@ class Feed:
         self._slot, self._repeated = None, False
 
     def check(self) -> None:
-        """Raise the error of a sink that has ended."""
+        """Raise the error of a sink that has ended.
+
+        Raises:
+            ConfigError: the feed was closed.
+        """
+        if self._ended:
+            raise ConfigError(f"camera {self.name}: the episode has ended")
         if self.error is None and self._sink.ended:
             self._entries.put(_CHECK)  # the thread finds out why
             self._failed.wait(self._wait_seconds)
         if self.error is not None:
             raise self.error
+        if self._ended:
+            raise ConfigError(f"camera {self.name}: the episode has ended")
 
     def close(self) -> None:
         """Pass on what waits, and have the sink end. The ring is free again."""
@@ -219,6 +227,7 @@ class Feed:
             self._ended = True
             self._entries.put(_END)
         self._thread.join()
+        self._failed.set()  # nobody finds out more
 
     def _take(self) -> int | None:
         """A free slot; None where there is none, and nobody waits."""

@@ -6,21 +6,27 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ffenc.config.encoder import DepthEncoderConfig
+from ffenc.dataset.episode import row_table
 from ffenc.dataset.growing import GrowingDataset, NewEpisode
 from ffenc.errors import VerificationError
 from ffenc.ffmpeg.join import Joined, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.decoded import decode_image
+from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics
 from ffenc.frames.encode import encode_frames, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.publish import published
 from ffenc.frames.sources import FrameSource, ImageFiles
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
+from ffenc.frames.transcode import Clip, clip_statistics
 from ffenc.frames.verify import verify_video
 from ffenc.jobs.pool import run_units
 from ffenc.recording.rows import Features, Rows
+from ffenc.recording.samples import read_samples, sample_step
 from ffenc.recording.unfinished import RecordedCamera, UnfinishedEpisode
 
 
@@ -40,7 +46,7 @@ class CameraResult:
 
 
 def statistics_of(
-    camera: RecordedCamera, frames: int = 1, *, step: int | None = None
+    camera: RecordedCamera, frames: int, *, step: int | None = None
 ) -> RgbHistogram | DepthStatistics:
     """Return what counts a camera's statistics.
 
@@ -52,6 +58,42 @@ def statistics_of(
     tap = sample_tap(frames, camera.width, camera.height)
     tap = replace(tap, step=step or tap.step)
     return DepthStatistics(tap, camera.unit) if camera.unit is not None else RgbHistogram(tap)
+
+
+def recorded_statistics(
+    episode: UnfinishedEpisode,
+    camera: RecordedCamera,
+    frames: int,
+    stored: ImageFiles | tuple[Path, StreamInfo],
+    toolchain: Toolchain,
+) -> Stats:
+    """Return the statistics of a camera whose frames were counted while they came.
+
+    Args:
+        episode, camera: whose.
+        frames: how many there are.
+        stored: its images, or its video and the fields of it: the same frames are counted in there where a
+            power cut has taken what was kept of them.
+        toolchain: the programs.
+
+    Raises:
+        SourceError: a frame is damaged.
+    """
+    path = episode.samples(camera)
+    kept = read_samples(path, camera.width, camera.height, camera.unit, frames)
+    if kept is not None:
+        return kept.statistics()
+    statistics = statistics_of(camera, frames, step=sample_step(frames))
+    if isinstance(stored, ImageFiles):
+        for frame in stored:
+            statistics.add(decode_image(frame.data, frame.name))
+        return statistics.statistics()
+    quantizer = None
+    if isinstance(camera.config, DepthEncoderConfig) and camera.config.pix_fmt == "gray12le":
+        quantizer = DepthQuantizer.from_config(camera.config)
+    clip = Clip(*stored, 0, frames)
+    clip_statistics(clip, statistics, quantizer=quantizer, toolchain=toolchain)
+    return statistics.statistics()
 
 
 def remux(
@@ -184,7 +226,7 @@ def add_to_dataset(
     """
     new = NewEpisode(
         task=episode.settings.task,
-        table=rows.table(features),
+        table=row_table(rows.values, features),
         length=rows.count,
         videos={key: one.video for key, one in results.items() if one.video is not None},
         images={key: one.images for key, one in results.items() if one.images is not None},

@@ -23,7 +23,9 @@ class Flusher:
 
     def __init__(self, episode: UnfinishedEpisode) -> None:
         self._episode = episode
-        self._files = [episode.rows, *(episode.video(c) for c in episode.settings.cameras if c.way == "live")]
+        cameras = episode.settings.cameras
+        self._files = [episode.rows, *(episode.video(camera) for camera in cameras if camera.way == "live")]
+        self._files += [episode.samples(camera) for camera in cameras if camera.way != "after"]
         self._images = dict.fromkeys(range(len(episode.settings.cameras)), 0)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ffenc-sync", daemon=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
+import os
 import shlex
+import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -36,12 +39,11 @@ from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
 from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.depth import Unit
-from ffenc.frames.depth_images import DepthSamples, DepthStatistics
+from ffenc.frames.depth_images import DepthSamples
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.pattern import pattern_frames
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import image_files
-from ffenc.frames.statistics import RgbHistogram
 from ffenc.jobs.pool import share_cores
 from ffenc.jobs.progress import FrameCount
 from ffenc.recording.feed import Feed, FrameRing, Sink, TiffFolder
@@ -51,7 +53,7 @@ from ffenc.recording.finish import (
     encode_images,
     finish_video,
     for_all,
-    statistics_of,
+    recorded_statistics,
 )
 from ffenc.recording.flush import Flusher
 from ffenc.recording.rows import (
@@ -64,6 +66,7 @@ from ffenc.recording.rows import (
     is_text,
     read_rows,
 )
+from ffenc.recording.samples import SampleLog, samples_tap
 from ffenc.recording.unfinished import (
     RecordedCamera,
     Settings,
@@ -80,9 +83,6 @@ _log = logging.getLogger("ffenc.recording")
 DEFAULT_TASK = "unspecified"
 FRAGMENT_SECONDS = 0.5  # what a power cut costs, beside what the encoder looks ahead
 _STALL_SECONDS = 60.0
-# Of so many frames all are counted for the statistics, of more every n-th: about what LeRobot picks.
-_ALL_COUNTED = 100
-_STATISTICS_STEP = 3
 
 StoredFormat = Literal["rgb24", "jpeg"]
 
@@ -190,7 +190,7 @@ class _Track:
     channel: _Channel
     feed: Feed
     samples: DepthSamples | None
-    statistics: RgbHistogram | DepthStatistics | None
+    counted: SampleLog | None
     dropped: int = 0
     repeated: int = 0
     timestamp: float | None = None
@@ -207,6 +207,8 @@ class _Take:
     tracks: dict[str, _Track]
     cancellation: Cancellation
     flusher: Flusher
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held while a row is added
+    ended: bool = False  # it is being saved or discarded, and takes no more
     rows: int = 0
     frames: int = 0  # rows that were asked for
     dropped: int = 0
@@ -274,6 +276,8 @@ class Recorder:
         self._task = task
         self._stall_seconds = stall_seconds
         self._fps = parse_fps(self.preset.fps)
+        if features is not None:
+            check_features(features, {camera_key(name): None for name in self.preset.cameras})
         self._given = _copied(features)
         self._features = self._given
         self._jpeg = {camera_name(name) for name in jpeg}
@@ -282,12 +286,16 @@ class Recorder:
         self._channels: dict[str, _Channel] = {}
         self._dataset: GrowingDataset | None = None
         self._take: _Take | None = None
+        self._owner: int | None = None  # the process that records: forked ones have no threads
+        self._check_lock: Callable[[], None] = lambda: None
+        self._ending = threading.Lock()  # held while an episode is saved or discarded
         _check_preset(self.preset, self._jpeg)
         _check_task(task)
+        _check_robot_type(self.preset.robot_type)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as resources:
-            resources.enter_context(recording_lock(self.root))
+            self._check_lock = resources.enter_context(recording_lock(self.root))
             complete_commits(self.root)
             interrupted = interrupted_episodes(self.root)
             if interrupted:
@@ -306,12 +314,15 @@ class Recorder:
                 features=self._given,
             )
             self._resources = resources.pop_all()
+        self._owner = os.getpid()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._resources:
+        if os.getpid() != self._owner:
+            return  # a fork of it: all that is open, and the episode, are the other process's
+        with self._resources, self._ending:
             if self._take is not None:
                 self._leave()
 
@@ -389,17 +400,22 @@ class Recorder:
 
         Raises:
             ConfigError: one is being recorded.
-            DestinationError: the folder cannot be written.
+            DestinationError: the folder cannot be written, or the dataset was changed or removed by someone
+                else since it was opened.
             ToolchainError: an encoder cannot be started.
         """
         if self._dataset is None:
             raise ConfigError("the recorder is not open: use it in a with statement")
+        self._check_owner()
         if self._take is not None:
             if self._take.error is None:
                 raise ConfigError("an episode is being recorded: save it, or discard it")
             self._leave()
+        self._check_lock()
+        self._dataset.check_unchanged()
         # Of a new dataset the first row says them, and of its next where the first episode was discarded.
-        self._features = _copied(self._dataset.features) or self._given
+        known = self._dataset.features
+        self._features = _copied(known) if known is not None else self._given
         cameras = [channel.camera for channel in self._channels.values()]
         _check_task(task)
         settings = Settings(task or self._task, self._fps, self.preset.robot_type, self._features, cameras)
@@ -415,12 +431,14 @@ class Recorder:
             for name, channel in self._channels.items():
                 tracks[name] = self._track(channel, episode, cancellation)
             log = RowLog(episode.rows)
-        except BaseException:
+        except BaseException as error:
             cancellation.cancel()
             for track in tracks.values():
-                track.feed.close()
+                _close(track)
             with contextlib.suppress(OSError):
                 delete_episode(episode.path)
+            if isinstance(error, OSError):
+                raise DestinationError(f"{episode.path}: cannot be written: {error.strerror}") from None
             raise
         self._take = _Take(episode, log, tracks, cancellation, Flusher(episode))
 
@@ -428,19 +446,19 @@ class Recorder:
         camera, encoding = channel.camera, channel.encoding
         live = camera.way == "live"
         samples = DepthSamples(encoding.config, camera.unit) if camera.depth and live else None
-        jpeg = channel.frames == "jpeg"
-        step = _STATISTICS_STEP if jpeg else 1
-        statistics = None if camera.way == "after" else statistics_of(camera, step=step)
+        # Of frames that are encoded after the episode statistics are computed then.
+        size = camera.width, camera.height
+        counted = None if camera.way == "after" else SampleLog(episode.samples(camera), *size, camera.unit)
         # Frames that are arrays are counted here, which is cheaper; JPEG images where they are decoded.
-        histogram = statistics if jpeg and isinstance(statistics, RgbHistogram) else None
-        command = self._command(channel, episode, histogram.tap if histogram is not None else None)
+        decoded = counted if channel.frames == "jpeg" else None
+        command = self._command(channel, episode, samples_tap(*size) if decoded is not None else None)
         sink: Sink
         if command is None:
             sink = TiffFolder(episode.images(camera), (camera.height, camera.width))
         else:
             sink = FfmpegProcess(
                 command,
-                on_output=histogram.feed if histogram is not None else None,
+                on_output=decoded.feed if decoded is not None else None,
                 cancellation=cancellation,
                 stall_seconds=self._stall_seconds,
                 niceness=self.preset.encoder_niceness,
@@ -453,11 +471,11 @@ class Recorder:
             channel.ring,
             sink,
             on_full=self.preset.on_full,
-            observe=_counting(statistics) if statistics is not None and histogram is None else None,
+            observe=counted.add if counted is not None and decoded is None else None,
             convert=(lambda depth: samples.of(depth).data) if samples is not None else None,
             wait_seconds=self._stall_seconds * 1.5,
         )
-        return _Track(channel, feed, samples, statistics)
+        return _Track(channel, feed, samples, counted)
 
     def _command(
         self, channel: _Channel, episode: UnfinishedEpisode, tap: SampleTap | None
@@ -489,11 +507,12 @@ class Recorder:
             frame: RGB, shape ``(H, W, 3)``, uint8. Depth: ``(H, W)`` or ``(H, W, 1)``, uint16 millimetres, or
                 float32 metres where ``depth_unit: m`` says so. Bytes of a JPEG image, of a camera that gives
                 those. None: no new frame has come; the one before is stored again, and counted.
-            timestamp: when it was taken, in seconds by any clock; kept beside the episode.
+            timestamp: when it was taken, in seconds by any clock, any kind of finite number; kept beside the
+                episode.
 
         Raises:
-            ConfigError: no such camera, a wrong shape or dtype, a second frame for the same row, or None for
-                the first row.
+            ConfigError: no such camera, a wrong shape or dtype, a second frame for the same row, None for
+                the first row, a timestamp that is no number, or no episode is being recorded (any more).
             FfencError: the camera's encoder has ended; the text holds its last words.
         """
         take = self._current()
@@ -501,6 +520,7 @@ class Recorder:
         if track is None:
             raise ConfigError(f"there is no camera {camera!r}; there are {', '.join(take.tracks)}")
         feed = track.feed
+        seconds = _seconds(camera, timestamp)
         if feed.written or track.channel.name in take.full:
             raise ConfigError(f"camera {camera} has a frame for row {take.rows} already; add_row comes first")
         if frame is None:
@@ -515,9 +535,10 @@ class Recorder:
             if not feed.write(frame):
                 take.full.append(track.channel.name)
         except FfencError as error:
-            take.error = error
+            if not take.ended:
+                take.error = error
             raise
-        track.timestamp = timestamp
+        track.timestamp = seconds
 
     def add_row(
         self, row: Mapping[str, Any] | None = None, *, state: Any = None, action: Any = None
@@ -539,6 +560,8 @@ class Recorder:
             DestinationError: the disk is full, or the row cannot be written for another reason.
         """
         take = self._current()
+        if row is not None and not isinstance(row, Mapping):
+            raise ConfigError(f"a row is a mapping of names to values, not {_kind(row)}")
         values = dict(row or {})
         values |= {STATE: state} if state is not None else {}
         values |= {ACTION: action} if action is not None else {}
@@ -551,16 +574,19 @@ class Recorder:
         features = self._features
         if features is None:
             features = features_of_row(values)
-            check_features(features, {channel.camera.key: channel for channel in self._channels.values()})
+            assert self._dataset is not None
+            self._dataset.rehearse(features)
         checked = checked_row(values, features)
         try:
             if take.episode.settings.features is None:
                 take.episode.write_settings(replace(take.episode.settings, features=features))
             self._features = features
-            with Uninterrupted():
+            with Uninterrupted(), take.lock:
+                self._check_ended(take)
                 return self._add(take, checked)
         except FfencError as error:
-            take.error = error
+            if not take.ended:
+                take.error = error
             raise
         except OSError as error:
             take.error = DestinationError(f"{take.log.path}: cannot be written: {error.strerror}")
@@ -616,10 +642,14 @@ class Recorder:
             FfencError: an encoder has failed, or a file is not what it has to be: the episode is kept in
                 ``.recording``, for :func:`recover`.
         """
-        began = time.monotonic()
         take = self._current()
         if not take.rows:
             raise ConfigError("the episode has no rows: nothing to save; discard_episode ends it")
+        with self._ended(take):
+            return self._save(take, on_frames)
+
+    def _save(self, take: _Take, on_frames: Callable[[int, int], None] | None) -> SavedEpisode:
+        began = time.monotonic()
         if take.error is not None:
             self._leave()
             raise take.error
@@ -627,6 +657,7 @@ class Recorder:
         assert self._features is not None
         try:
             self._end(take)
+            self._check_there(take)
             waited = time.monotonic() - began
             done = FrameCount(take.rows * len(take.tracks), on_frames)
             live = next(iter(take.tracks.values())).channel.camera.way == "live"
@@ -648,6 +679,9 @@ class Recorder:
             self._take = None
             self._abandon(take)
             self._tell_kept(take, error)
+            if isinstance(error, OSError):
+                place = error.filename or take.episode.path
+                raise DestinationError(f"{place}: {error.strerror or error}") from error
             raise
         self._take = None
         seconds = time.monotonic() - began
@@ -658,17 +692,19 @@ class Recorder:
         """Make what a camera gives to the dataset."""
         track = take.tracks[camera_name(camera.key)]
         if camera.way == "live":
-            video = finish_video(take.episode, camera, take.rows, track.channel.encoding, track.samples)
-            assert track.statistics is not None
-            return CameraResult(video, None, track.statistics.statistics())
+            encoding = track.channel.encoding
+            video = finish_video(take.episode, camera, take.rows, encoding, track.samples)
+            statistics = recorded_statistics(take.episode, camera, take.rows, video, encoding.toolchain)
+            return CameraResult(video, None, statistics)
         images = image_files(take.episode.images(camera))
         if len(images) != take.rows:
             raise DestinationError(
                 f"{take.episode.images(camera)} has {len(images)} images, the table has {take.rows} rows"
             )
         if camera.way == "images":
-            assert track.statistics is not None
-            return CameraResult(None, images, track.statistics.statistics())
+            toolchain = track.channel.encoding.toolchain
+            statistics = recorded_statistics(take.episode, camera, take.rows, images, toolchain)
+            return CameraResult(None, images, statistics)
         encoding, cancellation = track.channel.encoding, take.cancellation
         return encode_images(take.episode, camera, encoding, images, done.counter(), cancellation)
 
@@ -679,10 +715,11 @@ class Recorder:
             ConfigError: there is none.
         """
         take = self._current()
-        self._take = None
-        self._abandon(take)
-        with contextlib.suppress(OSError):
-            delete_episode(take.episode.path)
+        with self._ended(take):
+            self._take = None
+            self._abandon(take)
+            with contextlib.suppress(OSError):
+                delete_episode(take.episode.path)
 
     def status(self) -> RecorderStatus:
         """Return what goes on, for a screen: cheap, but for one thread at a time."""
@@ -739,9 +776,49 @@ class Recorder:
         return track.image_bytes
 
     def _current(self) -> _Take:
-        if self._take is None:
+        self._check_owner()
+        take = self._take
+        if take is None:
             raise ConfigError("no episode is being recorded: start_episode comes first")
-        return self._take
+        self._check_ended(take)
+        return take
+
+    def _check_owner(self) -> None:
+        if self._owner not in (None, os.getpid()):
+            raise ConfigError(
+                f"this recorder belongs to process {self._owner}, of which this one is a fork: record there"
+            )
+
+    @staticmethod
+    def _check_ended(take: _Take) -> None:
+        if take.ended:
+            raise ConfigError(
+                "the episode has ended: it is being saved or discarded; start_episode comes next"
+            )
+
+    @contextlib.contextmanager
+    def _ended(self, take: _Take) -> Iterator[None]:
+        """Take no more rows: what other threads write from now on is refused, not waited with."""
+        with self._ending:
+            with take.lock:
+                self._check_ended(take)
+                take.ended = True
+            yield
+
+    def _check_there(self, take: _Take) -> None:
+        """Refuse to save where the episode, or the dataset, is not in its place any more.
+
+        Raises:
+            DestinationError: says what is gone.
+        """
+        assert self._dataset is not None
+        if not take.log.path.exists():
+            raise DestinationError(
+                f"{take.episode.path}: was deleted or moved while the episode was recorded, which cannot be "
+                "saved; if it was moved, put it back and recover it"
+            )
+        self._check_lock()
+        self._dataset.check_unchanged()
 
     def _end(self, take: _Take) -> None:
         """Have every encoder take what waits, and end.
@@ -750,7 +827,7 @@ class Recorder:
             FfencError: one has failed; the others' files are finished.
         """
         for track in take.tracks.values():
-            track.feed.close()
+            _close(track)
         take.flusher.stop()
         take.log.close()
         for track in take.tracks.values():
@@ -764,14 +841,16 @@ class Recorder:
         with Uninterrupted():
             take.cancellation.cancel()
             for track in take.tracks.values():
-                track.feed.close()
+                _close(track)
             take.flusher.stop()
             with contextlib.suppress(OSError):
                 take.log.close()
 
     def _leave(self) -> None:
         """End an episode that is neither saved nor discarded: what is on disk stays, for :func:`recover`."""
-        take = self._current()
+        take = self._take
+        assert take is not None
+        take.ended = True
         self._take = None
         error: BaseException | None = take.error
         try:
@@ -820,16 +899,35 @@ def _copied(features: Mapping[str, Mapping[str, Any]] | None) -> Features | None
     return {name: dict(feature) for name, feature in features.items()} if features is not None else None
 
 
-def _counting(statistics: RgbHistogram | DepthStatistics) -> Callable[[npt.NDArray[Any]], None]:
-    """What adds frames to statistics: all of a short episode, some of a long one."""
-    numbers = count()
+def _close(track: _Track) -> None:
+    """Have a camera's encoder end, and what counts its frames."""
+    track.feed.close()
+    if track.counted is not None:
+        track.counted.close()
 
-    def add(frame: npt.NDArray[Any]) -> None:
-        number = next(numbers)
-        if number < _ALL_COUNTED or number % _STATISTICS_STEP == 0:
-            statistics.add(frame)
 
-    return add
+def _seconds(camera: str, timestamp: Any) -> float | None:
+    """A timestamp as it is kept.
+
+    Raises:
+        ConfigError: it is no finite number.
+    """
+    if timestamp is None:
+        return None
+    try:
+        if isinstance(timestamp, (str, bytes, bytearray)) or np.ndim(timestamp):
+            raise TypeError
+        seconds = float(timestamp)
+        if not math.isfinite(seconds):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        text = (
+            repr(timestamp) if not isinstance(timestamp, int) else f"an int of {timestamp.bit_length()} bits"
+        )
+        raise ConfigError(
+            f"camera {camera}: timestamp={text[:80]} is not accepted; a finite number of seconds is expected"
+        ) from None
+    return seconds
 
 
 def _check_preset(preset: RobotPreset, jpeg: set[str]) -> None:
@@ -841,6 +939,11 @@ def _check_preset(preset: RobotPreset, jpeg: set[str]) -> None:
     for name in sorted(jpeg):
         if name not in preset.cameras or preset.cameras[name].depth:
             raise ConfigError(f"jpeg: {name!r} is not a camera of colours of {preset.name}")
+
+
+def _check_robot_type(robot_type: str | None) -> None:
+    if robot_type is not None and not is_text(robot_type):
+        raise ConfigError(f"robot_type {robot_type!r} is not accepted; a text is expected")
 
 
 def _check_task(task: str | None) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+from ffenc.codecs.files import check_from_dataset
 from ffenc.compiler.command import raw_format
-from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.config.framerate import time_scale
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.errors import FfencError, SourceError
@@ -19,19 +19,16 @@ from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.check import check_decoding
 from ffenc.frames.decoded import decode_image
-from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.encode import first_frames
 from ffenc.frames.prepare import prepare
 from ffenc.frames.sources import ImageFiles
-from ffenc.frames.statistics import Stats
-from ffenc.frames.transcode import Clip, clip_statistics
 from ffenc.recording.finish import (
     CameraResult,
     add_to_dataset,
     encode_images,
     for_all,
+    recorded_statistics,
     remux,
-    statistics_of,
     verify_recovered,
 )
 from ffenc.recording.recorder import complete_commits
@@ -256,8 +253,10 @@ class _Recovery:
             return self._video(camera, count)
         images = ImageFiles(self._images[camera.key].paths[:count])
         if camera.way == "images":
-            return CameraResult(None, images, _image_statistics(camera, images))
+            statistics = recorded_statistics(self._episode, camera, count, images, self._toolchain)
+            return CameraResult(None, images, statistics)
         header = images.check()
+        check_from_dataset(camera.config.extra_options, f"{self._episode.path}: {camera.key}: extra_options")
         encoding = prepare(
             camera.config,
             first_frames(images, header, camera.config, 2, camera.unit),
@@ -282,13 +281,8 @@ class _Recovery:
             *(episode, camera, source, info, toolchain),
             lambda path: verify_recovered(camera, episode, path, count, toolchain),
         )
-        statistics = statistics_of(camera, count)
-        quantizer = None
-        if isinstance(camera.config, DepthEncoderConfig) and camera.config.pix_fmt == "gray12le":
-            quantizer = DepthQuantizer.from_config(camera.config)
-        clip = Clip(result, found, 0, count)
-        clip_statistics(clip, statistics, quantizer=quantizer, toolchain=toolchain)
-        return CameraResult((result, found), None, statistics.statistics())
+        statistics = recorded_statistics(episode, camera, count, (result, found), toolchain)
+        return CameraResult((result, found), None, statistics)
 
 
 def _whole_images(episode: UnfinishedEpisode, camera: RecordedCamera) -> ImageFiles:
@@ -301,11 +295,3 @@ def _whole_images(episode: UnfinishedEpisode, camera: RecordedCamera) -> ImageFi
             break
         paths.append(path)
     return ImageFiles(paths)
-
-
-def _image_statistics(camera: RecordedCamera, images: ImageFiles) -> Stats:
-    """The statistics of images that are on disk already."""
-    statistics = statistics_of(camera, len(images))
-    for frame in images:
-        statistics.add(decode_image(frame.data, frame.name))
-    return statistics.statistics()

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from ffenc.errors import ConfigError
 
@@ -51,17 +50,6 @@ class Rows:
             [one for one in self.dropped if one["row"] < count],
         )
 
-    def table(self, features: Mapping[str, Mapping[str, Any]]) -> pa.Table:
-        """The values as columns: one number a row, or lists of one length."""
-        columns: dict[str, pa.Array] = {}
-        for name, feature in features.items():
-            kind = pa.string() if feature["dtype"] == "string" else pa.type_for_alias(str(feature["dtype"]))
-            wide = list(feature["shape"]) != [1]
-            columns[name] = pa.array(
-                self.values.get(name, []), pa.list_(kind, feature["shape"][0]) if wide else kind
-            )
-        return pa.table(columns)
-
     def notes(self) -> dict[str, Any]:
         """What is kept beside the episode."""
         notes: dict[str, Any] = {"dropped": self.dropped, "repeated": self.repeated}
@@ -97,6 +85,8 @@ class RowLog:
         self._append({"dropped": {"row": row, "frame": frame, "cameras": list(cameras)}})
 
     def _append(self, line: Mapping[str, Any]) -> None:
+        if not os.fstat(self._file).st_nlink:
+            raise FileNotFoundError(2, "was deleted while the episode is recorded", str(self.path))
         data = (json.dumps(line, separators=(",", ":")) + "\n").encode()
         if (written := os.write(self._file, data)) != len(data):
             os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_END) - written)
@@ -222,6 +212,8 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
         return np.asarray(value)
     except ValueError:
         raise ConfigError(f"{name}: lists of different lengths are not accepted") from None
+    except Exception as error:  # whatever an object does that is asked for its numbers
+        raise ConfigError(f"{name}: {type(value).__name__} is not accepted: {error}") from None
 
 
 def _cast(name: str, array: npt.NDArray[Any], wanted: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -183,6 +183,10 @@ class UnfinishedEpisode:
         """The file that grows while the camera is recorded."""
         return self.path / f"{camera.key}.mp4"
 
+    def samples(self, camera: RecordedCamera) -> Path:
+        """The file of what its statistics are computed of, where that is counted while it is recorded."""
+        return self.path / f"{camera.key}.samples"
+
     def images(self, camera: RecordedCamera) -> Path:
         """The folder of a camera whose frames are images first."""
         return self.path / camera.key
@@ -262,8 +266,11 @@ def _sweep(folder: Path) -> None:
 
 
 @contextmanager
-def recording_lock(root: Path) -> Iterator[None]:
+def recording_lock(root: Path) -> Iterator[Callable[[], None]]:
     """Keep a dataset for this run, until the block ends or the program does.
+
+    Gives a function that raises :class:`DestinationError` where the lock has been deleted or moved, and the
+    dataset with it.
 
     Raises:
         DestinationError: another run records into it, or the folder cannot be made.
@@ -282,16 +289,29 @@ def recording_lock(root: Path) -> Iterator[None]:
         # The other run may have deleted the file since it was opened: then this lock is on nothing.
         if not (locked(file) and is_at(file, folder / "lock")):
             raise DestinationError(f"{root} is being recorded by another run of ffenc; wait for it")
+
+        def check() -> None:
+            if not is_at(file, folder / "lock"):
+                raise DestinationError(
+                    f"{folder / 'lock'}: was deleted or moved while {root} was being recorded into, and the "
+                    "dataset perhaps with it; put it back, or begin again"
+                )
+
+        owner = os.getpid()
         try:
             _sweep(folder)
-            yield
+            yield check
         finally:
-            _tidy(folder, made)
+            if os.getpid() == owner:  # not a fork, which takes its end for that of the block
+                _tidy(folder, made)
 
 
 def _tidy(folder: Path, made: Sequence[Path]) -> None:
     """Delete what holds nothing: the folder of a run that left no episode, and a dataset without any."""
-    if {path.name for path in folder.iterdir()} > {"lock"}:
+    try:
+        if {path.name for path in folder.iterdir()} > {"lock"}:
+            return
+    except OSError:  # somebody has deleted it
         return
     (folder / "lock").unlink(missing_ok=True)
     for empty in dict.fromkeys((folder, *made)):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -41,6 +42,10 @@ COMMANDS = [
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+# What nobody has thought of: the last resort's words, which no test takes for an answer.
+NOT_OURS = re.compile(r"Traceback|was not expected|a table cannot be read or written|an image cannot be read")
+
+
 class Outcome:
     """What a run of the command line left behind."""
 
@@ -63,12 +68,12 @@ def process(*words, cwd=None, env=None):
         stdin=subprocess.DEVNULL,
         check=False,
     )
-    assert "Traceback" not in ran.stderr + ran.stdout, ran.stderr
+    assert not NOT_OURS.search(ran.stderr + ran.stdout), ran.stderr
     return Outcome(ran.returncode, ran.stdout, ran.stderr)
 
 
 class CommandLine:
-    """The entry point, called in this process; what a user would see as a traceback is raised."""
+    """The entry point, called in this process."""
 
     def __init__(self, capsys, monkeypatch):
         self._capsys = capsys
@@ -77,6 +82,7 @@ class CommandLine:
     def run(self, *words):
         self._monkeypatch.setattr(sys, "argv", ["ffenc", *map(str, words)])
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        self._monkeypatch.delenv("COLUMNS", raising=False)
         self._capsys.readouterr()
         try:
             with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
@@ -84,7 +90,9 @@ class CommandLine:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        return Outcome(ended.value.code, *self._capsys.readouterr())
+        outcome = Outcome(ended.value.code, *self._capsys.readouterr())
+        assert not NOT_OURS.search(outcome.err + outcome.out), outcome.err
+        return outcome
 
     def done(self, *words):
         """Run what has to succeed."""
@@ -357,7 +365,7 @@ def test_golden_in_a_folder_that_cannot_be_made_is_refused(ffenc, robot, tmp_pat
         ("encode . out.mp4 --fps 30 --preset so102", 1, ["no preset is named 'so102'"]),
         ("probe", 2, ["FILE"]),
         ("probe nowhere.mp4", 1, ["nowhere.mp4 does not exist"]),
-        ("probe .", 1, ["not a file"]),
+        ("probe .", 1, ["is a folder", "regular file"]),
         ("reencode nowhere out", 1, ["nowhere"]),
         ("reencode . out --episodes 5-2", 2, ["'5-2'", "5-9"]),
         ("reencode", 2, ["SRC"]),

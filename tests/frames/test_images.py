@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from ffenc import SourceError
+from ffenc.frames.depth_images import read_depth
 from ffenc.frames.images import find_fault, has_end, read_header, whole_image
+from ffenc.frames.sources import EncodedFrame
 
 
 def encoded(mode: str, kind: str = "PNG", size: tuple[int, int] = (31, 17), **options: object) -> bytes:
@@ -60,7 +63,7 @@ def test_ends_and_what_lies_behind_them() -> None:
     ("data", "said"),
     [
         (b"", "is empty"),
-        (b"hello world, this is text of some length", "not a PNG or JPEG"),
+        (b"hello world, this is text of some length", "not a PNG, JPEG or TIFF"),
         (b"\x89PNG", "cut short"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "damaged"),
         (b"\xff\xd8\xff\xe0\x00\x10", "JPEG image that is cut short"),
@@ -72,6 +75,184 @@ def test_what_is_no_image_is_named(data: bytes, said: str) -> None:
         read_header(data, "frame 7")
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def rows_of(width: int, height: int, bits: int = 8, channels: int = 3) -> bytes:
+    """Pixel rows of noise, each with filter 0 before it."""
+    stride = (width * bits * channels + 7) // 8
+    noise = np.random.default_rng(1).integers(0, 256, (height, 1 + stride), np.uint8)
+    noise[:, 0] = 0
+    return noise.tobytes()
+
+
+def made_png(
+    rows: bytes,
+    *,
+    size: tuple[int, int] = (31, 17),
+    kind: tuple[int, int] = (8, 2),
+    interlaced: int = 0,
+    extra: bytes = b"",
+) -> bytes:
+    """A PNG whose parts are chosen one by one; every checksum is right."""
+    header = struct.pack(">IIBBBBB", *size, *kind, 0, 0, interlaced)
+    parts = [chunk(b"IHDR", header), extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def made_tiff(pixels: np.ndarray, **changed: int) -> bytes:
+    """An uncompressed TIFF of one channel, with tags changed or added by number: ``t259=7``."""
+    kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    order = pixels.dtype.str[0].replace("|", "<").replace("=", "<")
+    height, width = pixels.shape
+    data = pixels.tobytes()
+    tags = {
+        256: width, 257: height, 258: pixels.dtype.itemsize * 8, 259: 1, 262: 1, 273: 8, 277: 1,
+        278: height, 279: len(data), 339: kind,
+    }  # fmt: skip
+    following = changed.pop("following", 0)
+    tags |= {int(name[1:]): value for name, value in changed.items()}
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(data))
+    return start + data + struct.pack(f"{order}H", len(tags)) + entries + struct.pack(f"{order}I", following)
+
+
+def checked(data: bytes) -> bytes:
+    return whole_image(data, read_header(data, "frame 7"), "frame 7")
+
+
+ROWS = rows_of(31, 17)
+JPEG = encoded("RGB", "JPEG")
+DEPTH_MAP = np.arange(12, dtype=np.uint16).reshape(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (made_png(ROWS, size=(65000, 65000)), r"at most 16384 pixels a side"),
+        (made_png(ROWS, size=(9000, 9000)), r"67,108,864 pixels in all"),
+        (made_png(ROWS, kind=(16, 3)), "is damaged"),
+        (made_png(ROWS, kind=(8, 7)), "is damaged"),
+        (made_png(ROWS, interlaced=2), "is damaged"),
+        (made_png(ROWS, extra=chunk(b"ABCD", b"x")), "a chunk 'ABCD', which a reader of PNG must know"),
+        (made_png(ROWS, extra=chunk(b"acTL", bytes(8))), r"more than one image .*animation"),
+        (made_png(ROWS) * 2, "more than one image"),
+        (
+            made_png(ROWS, extra=chunk(b"IDAT", bytes(7000))),
+            "bytes of compressed pixels, but .* only 1,598",
+        ),
+        (made_png(ROWS, extra=chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(5 << 20)))), "more than 4 MB"),
+        (made_png(ROWS, extra=chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(3 << 20))) * 2), "than 4 MB"),
+        (
+            made_png(ROWS, extra=chunk(b"iTXt", b"k\0\1\0en\0k\0" + zlib.compress(bytes(5 << 20)))),
+            "more than 4 MB",
+        ),
+        (JPEG * 2, "more than one image"),
+        (encoded("CMYK", "JPEG"), r"JPEG image of a kind that is not read .*4 channels"),
+        (JPEG.replace(b"\xff\xc0", b"\xff\xc3"), "of a kind that is not read .SOF3"),
+        (JPEG[:-2] + b"\xff\xda\0\2" * 300 + b"\xff\xd9", "more than 256 scans"),
+        (b"\xff\xd8\xff" + b"\xe0\0\2\xff" * 90_000, "cut short or damaged"),
+        (JPEG[: len(JPEG) // 2], "cut short"),
+        (made_tiff(DEPTH_MAP, t256=60000, t257=60000), "at most 16384 pixels a side"),
+        (made_tiff(DEPTH_MAP.astype(np.uint8)), "1 x 8-bit unsigned samples; TIFF is for depth maps"),
+        (made_tiff(DEPTH_MAP.astype(np.float64)), "1 x 64-bit float samples"),
+        (made_tiff(DEPTH_MAP, t277=3), "3 x 16-bit unsigned samples"),
+        (made_tiff(DEPTH_MAP, t262=3), "TIFF is for depth maps"),
+        (made_tiff(DEPTH_MAP, t259=7), "compressed by JPEG, which is lossy"),
+        (made_tiff(DEPTH_MAP, t259=34925), "compressed by method 34925"),
+        (made_tiff(DEPTH_MAP, t274=6), "orientation 6"),
+        (made_tiff(DEPTH_MAP, t322=1 << 20, t323=1 << 20), "its tiles are 1048576x1048576"),
+        (made_tiff(DEPTH_MAP, following=8), "TIFF of several pages"),
+        (made_tiff(DEPTH_MAP)[:-20], "its directory lies outside of it"),
+        (made_tiff(DEPTH_MAP, t256=0), "it says no size"),
+    ],
+)
+def test_what_is_not_read_or_would_take_up_memory_is_named(data: bytes, said: str) -> None:
+    with pytest.raises(SourceError, match=rf"^frame 7: .*{said}"):
+        checked(data)
+
+
+def test_what_a_decoder_needs_not_know_is_accepted() -> None:
+    texts = (
+        chunk(b"tEXt", b"k\0v") + chunk(b"zTXt", b"k\0\0" + zlib.compress(b"v" * 9999)) + chunk(b"abCd", b"")
+    )
+    for data in (made_png(ROWS, extra=texts), made_png(rows_of(31, 17, 16, 1), kind=(16, 0)), JPEG):
+        assert checked(data) == data
+        assert checked(data + b"\0" * 70 + b"of its writer") == data
+
+
+def test_whatever_pixels_are_stored_as_is_no_bomb() -> None:
+    rows = rows_of(640, 40)
+    for level in (0, 1, 9):
+        packed = zlib.compressobj(level)
+        pieces = [
+            packed.compress(rows[i : i + 999]) + packed.flush(zlib.Z_SYNC_FLUSH)
+            for i in range(0, 80_000, 999)
+        ]
+        body = b"".join(pieces) + packed.flush()
+        data = made_png(b"", size=(640, 40), extra=chunk(b"IDAT", body))
+        data = data.replace(chunk(b"IDAT", zlib.compress(b"")), b"")
+        assert checked(data) == data
+        assert find_fault(data) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "samples", "unit"),
+    [
+        ("<u2", "unsigned", "mm"),
+        (">u2", "unsigned", "mm"),
+        ("<i2", "signed", "mm"),
+        (">i2", "signed", "mm"),
+        ("<u4", "unsigned", "mm"),
+        ("<i4", "signed", "mm"),
+        ("<f4", "float", "m"),
+        (">f4", "float", "m"),
+    ],
+)
+def test_every_kind_of_depth_tiff_is_read_as_it_was_written(dtype: str, samples: str, unit: str) -> None:
+    top = {"u": (1 << 8 * int(dtype[2])) - 1, "i": (1 << 8 * int(dtype[2]) - 1) - 1, "f": 9.75}[dtype[1]]
+    low = 0 if dtype[1] == "u" else -7
+    pixels = np.array([[low, 1, 2, 500], [3, 1000, 4000, top]], dtype)
+    data = made_tiff(pixels)
+    header = read_header(data, "x")
+    assert (header.format, header.width, header.height, header.bits) == ("tiff", 4, 2, pixels.itemsize * 8)
+    assert (header.samples, header.unit) == (samples, unit)
+    np.testing.assert_array_equal(read_depth(EncodedFrame("x", data)), pixels)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_lossless_compression_of_a_tiff_is_read(compression: str) -> None:
+    out = io.BytesIO()
+    Image.fromarray(DEPTH_MAP).save(out, "TIFF", compression=compression)
+    np.testing.assert_array_equal(read_depth(EncodedFrame("x", out.getvalue())), DEPTH_MAP)
+
+
+def test_a_tiff_whose_pixels_are_cut_short_is_named() -> None:
+    for data in (made_tiff(DEPTH_MAP, t273=9999), made_tiff(DEPTH_MAP, t256=4000, t257=4000)):
+        with pytest.raises(SourceError, match="frame 7: the image is damaged"):
+            read_depth(EncodedFrame("frame 7", data))
+
+
+def test_a_flipped_byte_of_depth_is_found_by_its_checksum() -> None:
+    """Pillow does not look at the checksums of pixels: a byte that is stored as it is changes just one."""
+    data = bytearray(made_png(rows_of(40, 40, 16, 1), size=(40, 40), kind=(16, 0)))
+    data[200] ^= 1
+    with pytest.raises(SourceError, match="frame 7: the image is damaged: checksum of its IDAT chunk"):
+        read_depth(EncodedFrame("frame 7", bytes(data)))
+
+
+def test_a_bomb_costs_no_more_than_its_header_promises() -> None:
+    data = made_png(ROWS + bytes(1 << 28))
+    began = time.process_time()
+    with pytest.raises(SourceError, match="bytes of compressed pixels"):
+        checked(data)
+    small = made_png(ROWS + bytes(1 << 21))  # few enough bytes to pass for a picture
+    assert checked(small) == small
+    assert find_fault(small) == "it has more pixel data than a 31x17 8-bit PNG needs"
+    assert time.process_time() - began < 0.2
+
+
 def test_damage_inside_a_png_is_found() -> None:
     good = encoded("RGB")
     assert find_fault(good) is None
@@ -79,8 +260,34 @@ def test_damage_inside_a_png_is_found() -> None:
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 1
     assert "checksum" in str(find_fault(bytes(flipped)))
-    at = good.index(b"IDAT")
-    rows = zlib.decompress(good[at + 4 : at + 4 + struct.unpack(">I", good[at - 4 : at])[0]])
-    body = zlib.compress(rows[: len(rows) // 2])
-    chunk = struct.pack(">I", len(body)) + b"IDAT" + body + struct.pack(">I", zlib.crc32(b"IDAT" + body))
-    assert find_fault(good[: at - 4] + chunk + good[-12:]) == "pixel rows are missing"
+    assert find_fault(made_png(ROWS[: len(ROWS) // 2])) == "pixel rows are missing"
+    wrong = bytearray(ROWS)
+    wrong[94 * 5] = 9
+    assert find_fault(made_png(bytes(wrong))) == "row 5 names filter 9, and there are 0 to 4"
+    broken = chunk(b"IDAT", b"no zlib stream")
+    assert "cannot be decompressed" in str(find_fault(made_png(ROWS, extra=broken)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 5), (31, 17)])
+def test_interlaced_pixels_are_counted(size: tuple[int, int]) -> None:
+    """As many bytes as Pillow takes from such a file, no more and no fewer."""
+    width, height = size
+    passes = [
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ]
+    rows = b""
+    for x, y, right, down in passes:
+        across, high = len(range(x, width, right)), len(range(y, height, down))
+        rows += (b"\0" + b"\7" * across * 3) * high if across else b""
+    data = made_png(rows, size=size, interlaced=1)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.asarray(image).tolist() == [[[7, 7, 7]] * width] * height
+    assert find_fault(data) is None
+    assert find_fault(made_png(rows[:-1], size=size, interlaced=1)) == "pixel rows are missing"
+    assert "more pixel data" in str(find_fault(made_png(rows + b"\0", size=size, interlaced=1)))

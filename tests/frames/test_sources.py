@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from ffenc import SourceError
+from ffenc import FfencWarning, SourceError, VideoEncoderConfig, encode
+from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.sources import ImageFiles, image_files
 from tests.conftest import DEPTH, TOP
 
@@ -89,3 +94,51 @@ def test_the_fingerprint_changes_with_a_file(tmp_path: Path, images: dict[str, l
 def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"gone\.png: cannot be read"):
         list(ImageFiles([tmp_path / "gone.png"]))
+
+
+def test_depth_in_millimetres_and_in_metres_is_not_one_camera(tmp_path: Path) -> None:
+    """The first frame says what the camera is in: 0.5 m among millimetres would become nothing."""
+    folder = folder_of(tmp_path / "f", [], b"")
+    for i in range(4):
+        depth = np.full((32, 32), 0.5, np.float32) if i == 2 else np.full((32, 32), 500, np.uint16)
+        Image.fromarray(depth).save(folder / f"frame-{i}.tiff")
+    said = (
+        r"frame-2\.tiff: is a 32x32 32-bit float TIFF, but .*frame-0\.tiff .*16-bit TIFF: .* all be integers"
+    )
+    with pytest.raises(SourceError, match=said):
+        encode(folder, tmp_path / "out.mp4", fps=30)
+    paths = sorted(folder.iterdir())
+    with pytest.raises(SourceError, match=said):
+        encode(paths, tmp_path / "out.mp4", fps=30)
+    Image.fromarray(np.full((32, 32), 500, np.int32)).save(folder / "frame-2.tiff")  # millimetres too
+    encode(folder, tmp_path / "out.mp4", fps=30)
+
+
+def test_a_jpeg_named_png_is_read_as_what_it_is_and_told(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "f", ["frame-0.png", "frame-1.png"], jpeg())
+    with pytest.warns(
+        FfencWarning, match=r"frame-0\.png: is a 64x48 8-bit JPEG though its name ends in \.png"
+    ):
+        assert image_files(folder).check().format == "jpeg"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image_files(folder_of(tmp_path / "g", ["0.jpg", "1.jpg"], jpeg())).check()
+
+
+def jpeg() -> bytes:
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
+    Image.fromarray(noise).resize((64, 48)).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("victim", [0, 1, 4])
+def test_a_jpeg_damaged_in_its_scan_is_named(toolchain: Toolchain, tmp_path: Path, victim: int) -> None:
+    good = jpeg()
+    at = good.index(b"\xff\xda") + 60
+    folder = folder_of(tmp_path / "f", [f"frame-{i}.jpg" for i in range(6)], good)
+    (folder / f"frame-{victim}.jpg").write_bytes(good[: at + 300] + good[-2:])  # its header and end are whole
+    programs = {"ffmpeg": toolchain.ffmpeg, "ffprobe": toolchain.ffprobe}
+    with pytest.raises(SourceError, match=rf"frame-{victim}\.jpg: the image is damaged: [^\[]*; restore"):
+        encode(folder, tmp_path / "out.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264"), **programs)
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]

@@ -25,6 +25,7 @@ from ffenc.frames.check import check_decoding
 from ffenc.frames.decoded import decode_image
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.depth_images import DepthStatistics, depth_unit
+from ffenc.frames.images import ImageHeader, read_header, require_alike
 from ffenc.frames.parquet import RowRange, read_images
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.jobs.progress import FrameCount
@@ -199,11 +200,15 @@ def decode_images(
     start = dict(zip(episodes, np.cumsum([0, *listing.length[list(episodes)][:-1]]).tolist(), strict=True))
     counts: dict[int, RgbHistogram | DepthStatistics] = {}
     damaged: set[int] = set()
+    first: ImageHeader | None = None
     for row, data in _each_image(path, key, rows, place, faults):
         cancellation.check()
         at = int(owner[row])
         try:
             image = decode_image(data, f"row {row}")
+            header = read_header(data, f"row {row}")
+            first = first or header
+            require_alike(header, first, f"row {row}", "the file's first image")
         except SourceError as error:
             where: dict[str, Any] = {"file": place, "camera": key}
             if at >= 0:

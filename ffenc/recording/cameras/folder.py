@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from ffenc.errors import CameraError, SourceError
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import depth_unit as unit_of
 from ffenc.frames.depth_images import millimetres, read_depth
+from ffenc.frames.pillow import decode
 from ffenc.frames.sources import EncodedFrame, ImageFiles, image_files
 from ffenc.recording.cameras.camera import CameraStream, CapturedFrame
 
@@ -97,7 +96,9 @@ class Folder:
         stream = self.streams[0]
         if stream.format == "jpeg":
             return frame.data
-        pixels = read_depth(frame) if stream.format == "depth" else _rgb(frame)
+        pixels = (
+            read_depth(frame) if stream.format == "depth" else decode(frame.data, frame.name, rgb=True)[1]
+        )
         if pixels.shape[:2] != (stream.height, stream.width):
             raise SourceError(
                 f"{frame.name}: is {pixels.shape[1]}x{pixels.shape[0]}, expected "
@@ -108,11 +109,3 @@ class Folder:
         if stream.depth_unit == "mm":
             return millimetres(pixels)
         return pixels.astype(np.float32) / np.float32(1 if unit_of(pixels) == "m" else 1000)
-
-
-def _rgb(frame: EncodedFrame) -> npt.NDArray[np.uint8]:
-    try:
-        with Image.open(io.BytesIO(frame.data)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise SourceError(f"{frame.name}: the image is damaged: {error}; restore or re-record it") from None

@@ -1,0 +1,180 @@
+"""The ``ffenc`` command."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+
+import click
+from click.shell_completion import CompletionItem, shell_complete
+
+from ffenc.cli import output
+from ffenc.cli.failure import report
+from ffenc.codecs.suggest import accepted
+from ffenc.version import VERSION
+
+_COMMANDS = {
+    "record": "Record cameras into a LeRobot dataset, episode by episode.",
+    "recover": "Bring back episodes whose recording was interrupted.",
+    "reencode": "Turn a dataset of images or video into a LeRobot video dataset.",
+    "merge": "Merge datasets into one, without re-encoding.",
+    "encode": "Encode one folder of frames into one video file.",
+    "decode": "Write the frames of a video or a video dataset as images or arrays.",
+    "compile": "Print the FFmpeg command lines of a robot preset.",
+    "info": "Say what a dataset holds: episodes, cameras, codecs, settings, bytes.",
+    "verify": "Find what is wrong with a dataset or a video file.",
+    "probe": "Print the stream fields of a video file as JSON.",
+    "doctor": "Say what this machine can encode, and whether it can record a preset.",
+}
+
+
+def _switch(act: Callable[[], None]) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value:
+            chosen = ctx.find_root().meta.setdefault("ffenc.output", param.name)
+            if chosen != param.name:
+                raise click.UsageError("--quiet and --verbose cannot go together: give one of them", ctx)
+            act()
+
+    return callback
+
+
+def _open_log(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        try:
+            output.log_to(value)
+        except OSError as error:
+            raise click.BadParameter(f"{value} cannot be written: {error.strerror}", ctx, param) from None
+
+
+# Of every command, and of the group: they can stand before the command's name and after it.
+_OUTPUT_OPTIONS = [
+    click.Option(
+        ["--quiet", "-q"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_switch(output.be_quiet),
+        help="Say warnings and errors only: no progress, no summary.",
+    ),
+    click.Option(
+        ["--verbose", "-v"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_switch(output.be_verbose),
+        help="Also say each program that is started, and where an error comes from.",
+    ),
+    click.Option(
+        ["--log-file"],
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        is_eager=True,
+        expose_value=False,
+        callback=_open_log,
+        help="Add everything that is said to FILE, with times and the details of --verbose.",
+    ),
+]
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when it is called for: ``ffenc --help`` loads none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"ffenc.cli.{cmd_name}").command
+        if not set(_OUTPUT_OPTIONS) & set(command.params):
+            command.params.extend(_OUTPUT_OPTIONS)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"there is no command {args[0]!r}{accepted(args[0], _COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=text) for name, text in _COMMANDS.items() if name.startswith(incomplete)
+        ]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=_LazyGroup, params=[*_OUTPUT_OPTIONS], context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(VERSION, prog_name="ffenc")
+def cli() -> None:
+    """Robot-camera encoder settings to FFmpeg command lines, run and proven.
+
+    \b
+    Examples:
+      ffenc record so101 my_dataset --test --episodes 3 --seconds 10
+      ffenc recover my_dataset
+      ffenc reencode my_image_dataset my_video_dataset --preset so101
+      ffenc merge monday tuesday --out week
+      ffenc encode frames/ top.mp4 --fps 30
+      ffenc decode top.mp4 frames
+      ffenc doctor so101
+      ffenc compile aloha
+      ffenc info my_video_dataset
+      ffenc verify my_video_dataset
+      ffenc probe top.mp4
+    """
+
+
+def run(words: Sequence[str]) -> int:
+    """Run a command line, say why where it fails, and return its exit status.
+
+    Whatever is raised, it ends in ffenc's own words; only a signal is passed on.
+    """
+    output.begin()
+    sys.unraisablehook = _note_unraisable
+    threading.excepthook = _note_in_thread
+    try:
+        # Not click's own main, which has a way of its own with signals and with a reader that has gone.
+        completing = os.environ.get("_FFENC_COMPLETE")
+        if completing:
+            return shell_complete(cli, {}, "ffenc", "_FFENC_COMPLETE", completing)
+        status = 0
+        try:
+            with cli.make_context("ffenc", list(words)) as context:
+                cli.invoke(context)
+        except click.exceptions.Exit as end:
+            status = end.exit_code
+        except SystemExit as end:
+            status = int(end.code or 0)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk or a reader that has gone shows here, not at the exit
+        return status
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return report(error)
+
+
+def _note_unraisable(found: sys.UnraisableHookArgs) -> None:
+    """What a finaliser has raised; a signal that is swallowed so comes again."""
+    if not issubclass(found.exc_type, KeyboardInterrupt):
+        output.detail(f"{found.err_msg or 'ignored'}: {found.exc_type.__name__}: {found.exc_value}")
+
+
+def _note_in_thread(found: threading.ExceptHookArgs) -> None:
+    """What has ended a thread: whoever waits for its work says what that means."""
+    output.warning(f"a part of the work has ended: {found.exc_type.__name__}: {found.exc_value}")
+    lines = traceback.format_exception(found.exc_type, found.exc_value, found.exc_traceback)
+    output.detail("".join(lines).rstrip())

@@ -1,0 +1,144 @@
+"""Encoder options that open files, which nobody may set; and those that may come from a dataset.
+
+An encoder reads frames from ffenc and writes its stream to ffenc. An option that makes it open a file of its
+own could read or overwrite anything; and settings are also read from datasets, which others have made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from ffenc.errors import ConfigError, SourceError
+
+# The encoders' own options (ffmpeg -h full, 5.1 to 9.0) that name a file or a library to load.
+FILE_OPTIONS = frozenset(("stats", "passlogfile", "x265-stats", "load_plugin", "load_plugins"))
+
+# Sub-keys that name a file, or make the library write one of a fixed name; by the option they are given in.
+# x264: common/base.c and x264.c; x265: common/param.cpp and x265cli.cpp; SVT-AV1: enc_settings.c and
+# app_config.c; libaom: av1/arg_defs.c. Some are only taken by the libraries' own programs, until one day.
+FILE_SUB_KEYS: Mapping[str, frozenset[str]] = {
+    "x264-params": frozenset(
+        "cqmfile dump-yuv log-file opencl opencl-clbin pass qpfile stats tcfile-in tcfile-out".split()
+    ),
+    "x265-params": frozenset(
+        """
+        analysis-load analysis-reuse-file analysis-reuse-mode analysis-save aom-film-grain csv dhdr10-info
+        dolby-vision-rpu film-grain lambda-file multi-pass-opt-analysis multi-pass-opt-distortion nalu-file
+        pass qpfile recon recon-y4m-exec refine-analysis-type refine-ctu-distortion scaling-list stats
+        zonefile
+        """.split()
+    ),
+    "svtav1-params": frozenset(
+        "config errlog fgs-table nch pass passes qpfile recon roi-map-file stat-file stats use-q-file".split()
+    ),
+    "aom-params": frozenset(
+        """
+        film-grain-table fpf partition-info-path pass rate-distribution-info second-pass-log two-pass-output
+        vmaf-model-path
+        """.split()
+    ),
+}
+
+# What changes how an encoder works, and nothing else: options of any encoder, sub-keys of any library. A name
+# that is among the file sub-keys of a library is none for that one.
+_TUNING = frozenset(
+    """
+    8x8dct a53cc ac-bias adaptive-i amp analyse aq-mode aq-motion aq-strength aq_mode arnr-maxframes
+    arnr-strength arnr-type aud auto-alt-ref b b-adapt b-bias b-intra b-pyramid b_adapt b_qfactor b_ref_mode
+    b_strategy bf bframe-bias bframes bias-pct bitrate bt buf-sz bufsize cabac cbqpoffs chroma-me
+    chroma-qp-offset chromaoffset cmp coder coeff-cost-upd-freq constrained-intra context cplxblur cpu-used
+    cq cq-level cqm crf crf-max crf-min crf_max crqpoffs ctu cu-lossless cutree dct-decimate deadzone-inter
+    deadzone-intra deblock deltaq-mode denoise-block-size denoise-noise-level direct direct-pred dpb_size
+    dynamic-rd early-skip ec end-usage error-resilience fast-decode fast-intra fast-pskip film-grain
+    film-grain-denoise film-grain-test fast_decode flags2 forced-idr frame-threads g gpb hash hevc-aq
+    hierarchical-levels hme hrd i_qfactor idr_interval info init_qpB init_qpI init_qpP intra-period
+    intra-refresh ip-factor ipratio keyint keyint_min lag-in-frames level level-idc lf-type limit-modes
+    limit-refs limit-sao limit-tu log log-level lookahead lookahead-slices lookahead-threads look_ahead
+    look_ahead_depth lossless low_power lp max-bframes max-merge max-qp max-tu-size maxrate mbtree me
+    me-range me_range merange min-cu-size min-keyint min-qp minrate mixed-refs motion-est multipass mv-range
+    nal-hrd nonref_p nr nr-inter nr-intra open-gop overshoot-pct partitions pb-factor pbratio pme pmode
+    pools pred-struct preset profile psy psy-rd psy-rdoq q qblur qcomp qdiff qg-size qm-max qm-min qmax qmin
+    qp qp-max qp-min qp-step qpmax qpmin qpstep quality rc rc-grain rc-lookahead rc_init_occupancy rc_mode
+    rd rd-refine rdoq rdoq-level realtime rect ref refs repeat-headers resize-mode row-mt rskip sao
+    sc_threshold scd scenecut scenecut-bias scm screen-content-mode selective-sao sharpness signhide
+    slicecrc sliced-threads slices sps-id splitrd-skip spatial-aq spatial_aq ssim-rd static-thresh
+    still-picture strict strict-cbr strong-intra-smoothing strict_gop subme subq superres-mode surfaces
+    sync-lookahead temporal-aq temporal-mvp temporal_aq threads tier tile-columns tile-rows tiles trellis
+    tskip tskip-fast tu-inter-depth tu-intra-depth tune udu_sei undershoot-pct usage variance-boost-strength
+    variance-octile vbv-bufsize vbv-init vbv-maxrate vbv-minrate weight_b weight_p weightb weighted_pred
+    weightp wpp zerolatency
+    """.split()
+)
+_TUNING_BEGINS = ("enable-", "disable-", "no-")
+_PLAIN_VALUE = re.compile(r"[\w.,+-]{0,64}", re.ASCII)  # numbers, words, lists of them; no path
+
+
+def check_no_files(option: str, said: str, value: object) -> None:
+    """Refuse an extra option that makes an encoder open a file.
+
+    Args:
+        option: its one name, without a stream specifier.
+        said: as it was given, for the error.
+        value: of a "key=value:..." option, its text.
+
+    Raises:
+        ConfigError: it does.
+    """
+    found = said if option in FILE_OPTIONS else None
+    for sub in _sub_keys(str(value)) if option in FILE_SUB_KEYS else ():
+        if _opens_files(option, sub):
+            found = f"{said} {sub}"
+    if found is not None:
+        raise ConfigError(
+            f"extra_options: {found} makes the encoder open files of its own; expected options without "
+            "files, since an encoder reads and writes only the video. Leave it out"
+        )
+
+
+def check_from_dataset(extra: object, where: str) -> dict[str, str | int | float]:
+    """Return extra options that a dataset names, if they only tune an encoder.
+
+    Args:
+        extra: ``video.extra_options`` of a camera, as it was read.
+        where: who says so, to begin an error with.
+
+    Raises:
+        SourceError: no such mapping, or an option that is not known to be harmless.
+    """
+    if not isinstance(extra, Mapping):
+        raise SourceError(f"{where}: {extra!r} is no mapping of options; expected names with values")
+    for key, value in extra.items():
+        name = str(key).split(":", 1)[0]
+        name = "x264-params" if name == "x264opts" else name
+        known = isinstance(key, str) and isinstance(value, str | int | float)
+        if name in FILE_SUB_KEYS:
+            parts = [part.partition("=")[2] for part in str(value).split(":")]
+            harmless = all(
+                _tunes(sub) and not _opens_files(name, sub) for sub in _sub_keys(str(value))
+            ) and all(map(_PLAIN_VALUE.fullmatch, parts))
+        else:
+            harmless = _tunes(name) and _PLAIN_VALUE.fullmatch(str(value)) is not None
+        if not (known and harmless):
+            raise SourceError(
+                f"{where}: {str(key)[:60]!r}: {str(value)[:60]!r} is not among the options that are taken "
+                "from a dataset; expected options that tune an encoder. Re-encode with settings of your own, "
+                "or take it out there"
+            )
+    return dict(extra)
+
+
+def _sub_keys(text: str) -> Iterator[str]:
+    """The names in ``a=1:b=2``, each in its one spelling."""
+    for part in filter(None, text.split(":")):
+        yield part.partition("=")[0].strip().lstrip("-").replace("_", "-").lower()
+
+
+def _opens_files(option: str, sub: str) -> bool:
+    return sub.removeprefix("no-") in FILE_SUB_KEYS[option]
+
+
+def _tunes(name: str) -> bool:
+    if name.startswith(_TUNING_BEGINS):
+        return True
+    return name in _TUNING or name.replace("-", "_") in _TUNING

@@ -1,0 +1,61 @@
+"""The one place where Pillow decodes: images whose header has been read, and found to be of a sane size."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ffenc.errors import SourceError
+from ffenc.frames.images import ImageHeader, checksum_fault, read_header, whole_image
+
+# What Pillow raises on files that are damaged, in one of its plugins or in a library below.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def decode(data: bytes, name: str, *, rgb: bool = False) -> tuple[ImageHeader, npt.NDArray[Any]]:
+    """Decode an image.
+
+    Args:
+        data: a PNG, JPEG or TIFF image.
+        name: what to call it in an error.
+        rgb: convert it to colours, ``(H, W, 3)`` uint8; else samples are as they are stored.
+
+    Raises:
+        SourceError: it is damaged, of a kind that is not read, or not what its header promises.
+    """
+    header = read_header(data, name)
+    own = whole_image(data, header, name)
+    if fault := checksum_fault(own):  # which Pillow does not look at
+        raise damaged(name, fault)
+    try:
+        with Image.open(io.BytesIO(own), formats=[header.format.upper()]) as image:
+            pixels = np.asarray(image.convert("RGB") if rgb else image)
+    except _DAMAGE as error:
+        raise damaged(name, f"{error or type(error).__name__}") from None
+    if pixels.shape[:2] != (header.height, header.width):
+        raise damaged(name, f"{pixels.shape[1]}x{pixels.shape[0]} pixels were in a {header}")
+    return header, pixels
+
+
+def damaged(name: str, fault: str) -> SourceError:
+    """The error of an image that cannot be decoded."""
+    return SourceError(f"{name}: the image is damaged: {fault}; restore or re-record it")

@@ -1,0 +1,30 @@
+"""Numbers in sentences."""
+
+from __future__ import annotations
+
+
+def count(number: int, what: str) -> str:
+    """Return a number of things: ``1 episode``, ``216 frames``, ``1,200 files``; 1 is the only singular."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def camera_frames(frames: int, cameras: int) -> str:
+    """Return how many frames each of some cameras has: ``72 frames x 3 cameras``.
+
+    Args:
+        frames: of all cameras together, which have as many each.
+        cameras: how many there are.
+    """
+    if cameras < 1 or frames % cameras:
+        return count(frames, "frame")
+    return f"{count(frames // cameras, 'frame')} x {count(cameras, 'camera')}"
+
+
+def size_ratio(before: int, after: int) -> str:
+    """Return how two sizes compare: ``11.8 times smaller``, ``1.3 times larger``, ``as large``."""
+    if not before or not after:
+        return "as large" if before == after else "smaller" if after < before else "larger"
+    ratio = before / after
+    larger = ratio < 1
+    text = f"{1 / ratio if larger else ratio:.1f}"
+    return "as large" if text == "1.0" else f"{text} times {'larger' if larger else 'smaller'}"
