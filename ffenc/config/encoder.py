@@ -141,7 +141,7 @@ class VideoEncoderConfig(Settings):
             if isinstance(exact, str) and exact in CODECS and CODECS[exact].stream == stream:
                 values["vcodec"] = exact
         for key in ("pix_fmt", "g", "crf", "preset", "fast_decode"):
-            if info.get(f"video.{key}") is not None:
+            if info.get(f"video.{key}") not in (None, {}):
                 values[key] = info[f"video.{key}"]
         if extra := info.get("video.extra_options"):
             values["extra_options"] = check_from_dataset(extra, "video.extra_options")

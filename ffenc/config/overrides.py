@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ffenc.codecs.suggest import accepted
+from ffenc.config.plain_yaml import compose, construct
 from ffenc.config.preset import KeyPath, camera_name
 from ffenc.config.source import lerobot_camera
 from ffenc.errors import ConfigError, FfencWarning
@@ -159,8 +160,11 @@ def _key(flag: str, more: Sequence[str]) -> KeyPath:
 
 def _value(flag: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError):
+        node = compose(text)
+        return None if node is None else construct(node)
+    except ConfigError as error:
+        raise ConfigError(f"{flag}: {error}") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
         raise ConfigError(
             f"{flag}: {text!r} is not a value (a number, a text, null or '{{key: value}}')"
         ) from None

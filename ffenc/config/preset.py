@@ -15,9 +15,12 @@ from typing_extensions import Self
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
+from ffenc.config.limits import MOST_CPUS, MOST_PIXELS
+from ffenc.config.plain_yaml import MOST_BYTES, compose
 from ffenc.config.source import CameraSource
 from ffenc.config.validation import SettingError, Settings
-from ffenc.errors import ConfigError
+from ffenc.errors import ConfigError, SourceError
+from ffenc.paths import read_text
 
 IMAGE_PREFIX = "observation.images."
 
@@ -48,7 +51,7 @@ def chosen_cameras(keys: Sequence[str], names: Sequence[str]) -> list[str]:
     return [key for key in keys if camera_name(key) in wanted]
 
 
-Size = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
 
 
 class CameraPreset(Settings):
@@ -63,8 +66,8 @@ class CameraPreset(Settings):
         encoder: the camera's settings: the preset's, with the camera's own overrides applied.
     """
 
-    width: Size | None = Field(None, description="a number of pixels, 1 or more")
-    height: Size | None = Field(None, description="a number of pixels, 1 or more")
+    width: Size | None = Field(None, description=f"a number of pixels, 1 to {MOST_PIXELS}")
+    height: Size | None = Field(None, description=f"a number of pixels, 1 to {MOST_PIXELS}")
     depth: bool = Field(False, description="true or false")
     depth_unit: Literal["mm", "m"] = Field("mm", description="'mm' or 'm'")
     source: CameraSource | None = Field(None, description="a mapping with a type, such as {type: test}")
@@ -111,8 +114,11 @@ class RobotPreset(Settings):
     encode: Literal["live", "after"] = Field("live", description="'live' or 'after'")
     video: bool = Field(True, description="true or false")
     encoder_niceness: Annotated[int, Field(ge=0, le=19)] = Field(5, description="an int of 0..19")
-    encoder_cpus: list[Annotated[int, Field(ge=0)]] | None = Field(
-        None, min_length=1, description="a list of processors' numbers, from 0, or null"
+    encoder_cpus: list[Annotated[int, Field(ge=0, lt=MOST_CPUS)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=MOST_CPUS,
+        description=f"a list of processors' numbers, from 0 to {MOST_CPUS - 1}, or null",
     )
     cameras: dict[str, CameraPreset] = Field(
         default_factory=dict, description="a mapping of camera names to their settings"
@@ -184,7 +190,7 @@ def _find(name: str, beside: Path | None = None) -> Path:
     looks_like_path = name.endswith((".yaml", ".yml")) or "/" in name
     path = (beside / name if beside else Path(name)) if looks_like_path else preset_folder() / f"{name}.yaml"
     with contextlib.suppress(OSError):  # a name that is too long for any file
-        if path.is_file():
+        if path.is_file() or (looks_like_path and path.exists()):
             return path
     if looks_like_path:
         raise ConfigError(f"preset file {path} does not exist")
@@ -220,13 +226,11 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
     if path.resolve() in extended_by:
         raise ConfigError(f"{path}: extends itself, through " + " -> ".join(p.name for p in extended_by))
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = _composed(path)
         if node is not None and not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}:1: a preset is a mapping of keys, found a {node.tag.rsplit(':')[-1]}")
         places: dict[KeyPath, str] = {}
         own = _mapping(path, node, (), places) if node is not None else {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path}: nested too deeply, or a YAML alias that holds itself") from None
     except yaml.MarkedYAMLError as error:
@@ -249,6 +253,22 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
     merged.places |= places
     merged.values = _deep_merge(merged.values, own)
     return merged
+
+
+def _composed(path: Path) -> yaml.Node | None:
+    """Read a file's nodes.
+
+    Raises:
+        ConfigError: it cannot be read, or its aliases stand for too much.
+    """
+    try:
+        return compose(read_text(path, MOST_BYTES))
+    except SourceError as error:
+        raise ConfigError(str(error)) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _mapping(

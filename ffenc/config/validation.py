@@ -53,6 +53,11 @@ def _explain(model: type[Settings], values: dict[str, Any], error: ValidationErr
     if first["type"] == "missing":
         return SettingError((key,), f"is missing; expected {expected}")
     found = values.get(key)
+    try:
+        shown = repr(found)
+    except ValueError:  # an integer of thousands of digits
+        shown = "an integer of very many digits"
+    shown = shown if len(shown) <= 200 else f"{shown[:160]} ... ({len(shown)} characters)"
     return SettingError(
-        (key,), f"{found!r} ({type(found).__name__}) is not accepted; expected {expected or first['msg']}"
+        (key,), f"{shown} ({type(found).__name__}) is not accepted; expected {expected or first['msg']}"
     )

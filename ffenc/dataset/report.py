@@ -22,7 +22,7 @@ from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import read_info
 from ffenc.frames.parquet import RowRange, read_images
-from ffenc.paths import check_template, check_tree, template_fields, template_pattern
+from ffenc.paths import check_template, check_tree, template_pattern
 
 # Parquet files whose footers are read; the others are taken to be like these.
 SAMPLED_FILES = 50
@@ -119,7 +119,7 @@ def report_dataset(root: str | Path, *, follow_links: bool = False) -> DatasetRe
     features = features_of(info, where)
     old = layout.startswith("v2")
     data_path, video_path = (
-        check_template(info.get(name) or usual, f"{where}: {name}", template_fields(usual))
+        check_template(info.get(name) or usual, f"{where}: {name}")
         for name, usual in (
             ("data_path", LeRobotV21.data_path if old else DATA_PATH),
             ("video_path", LeRobotV21.video_path if old else VIDEO_PATH),

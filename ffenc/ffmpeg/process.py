@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import IO
 
+from ffenc.config.limits import MOST_CPUS
 from ffenc.errors import Cancelled, ConfigError, FfmpegError, ToolchainError
 
 Buffer = bytes | bytearray | memoryview
@@ -136,11 +137,14 @@ class _Share:
                 f"this system ({sys.platform}) cannot bind an encoder to processors "
                 f"{_numbers(self.cpus)}: leave encoder_cpus out"
             )
-        if not self.cpus or min(self.cpus) < 0:
-            raise ConfigError(f"cpus={sorted(self.cpus)} is not accepted; expected processors from 0 on")
+        if not self.cpus or min(self.cpus) < 0 or max(self.cpus) >= MOST_CPUS:
+            raise ConfigError(
+                f"cpus={_numbers(self.cpus) or 'none'} is not accepted; "
+                f"expected processors from 0 on, below {MOST_CPUS}"
+            )
         lacking = self.cpus - _possible_cpus(self.cpus)
         if lacking:
-            there = _possible_cpus(frozenset(range(max(os.cpu_count() or 1, *self.cpus) + 1)))
+            there = _possible_cpus(frozenset(range(MOST_CPUS)))
             raise ConfigError(
                 f"processor {_numbers(lacking)} is not here or may not be used; "
                 f"encoders can run on {_numbers(there)}"
