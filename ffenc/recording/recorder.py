@@ -414,8 +414,7 @@ class Recorder:
         self._check_lock()
         self._dataset.check_unchanged()
         # Of a new dataset the first row says them, and of its next where the first episode was discarded.
-        known = self._dataset.features
-        self._features = _copied(known) if known is not None else self._given
+        self._features = self.features
         cameras = [channel.camera for channel in self._channels.values()]
         _check_task(task)
         settings = Settings(task or self._task, self._fps, self.preset.robot_type, self._features, cameras)
@@ -535,9 +534,10 @@ class Recorder:
             if not feed.write(frame):
                 take.full.append(track.channel.name)
         except FfencError as error:
-            if not take.ended:
-                take.error = error
-            raise
+            if take.ended:
+                raise
+            take.error = _gone(take) or error
+            raise take.error from None
         track.timestamp = seconds
 
     def add_row(
@@ -585,11 +585,13 @@ class Recorder:
                 self._check_ended(take)
                 return self._add(take, checked)
         except FfencError as error:
-            if not take.ended:
-                take.error = error
-            raise
+            if take.ended:
+                raise
+            take.error = _gone(take) or error
+            raise take.error from None
         except OSError as error:
-            take.error = DestinationError(f"{take.log.path}: cannot be written: {error.strerror}")
+            told = DestinationError(f"{take.log.path}: cannot be written: {error.strerror}")
+            take.error = _gone(take) or told
             raise take.error from None
 
     def _add(self, take: _Take, values: Mapping[str, Any]) -> int | None:
@@ -740,6 +742,12 @@ class Recorder:
         """What is recorded, by name: size, codec, encoder; nothing before it is open."""
         return {name: channel.camera for name, channel in self._channels.items()}
 
+    @property
+    def features(self) -> Features | None:
+        """What each row has to hold beside frames; None until the first row of a new dataset."""
+        known = self._dataset.features if self._dataset is not None else None
+        return _copied(known) if known is not None else self._given
+
     def plan(self) -> dict[str, tuple[RecordedCamera, list[str] | None]]:
         """Return how each camera would be recorded, and with what its ffmpeg would be run, if any.
 
@@ -812,11 +820,9 @@ class Recorder:
             DestinationError: says what is gone.
         """
         assert self._dataset is not None
-        if not take.log.path.exists():
-            raise DestinationError(
-                f"{take.episode.path}: was deleted or moved while the episode was recorded, which cannot be "
-                "saved; if it was moved, put it back and recover it"
-            )
+        gone = _gone(take)
+        if gone is not None:
+            raise gone
         self._check_lock()
         self._dataset.check_unchanged()
 
@@ -832,7 +838,7 @@ class Recorder:
         take.log.close()
         for track in take.tracks.values():
             if track.feed.error is not None:
-                raise track.feed.error
+                raise _gone(take) or track.feed.error
             if track.feed.fed != take.rows:  # pragma: no cover - would be a fault of ours
                 raise FfencError(f"{track.channel.name}: {track.feed.fed} frames of {take.rows} rows")
 
@@ -897,6 +903,16 @@ def complete_commits(root: Path, *, trust: bool = False) -> int:
 
 def _copied(features: Mapping[str, Mapping[str, Any]] | None) -> Features | None:
     return {name: dict(feature) for name, feature in features.items()} if features is not None else None
+
+
+def _gone(take: _Take) -> DestinationError | None:
+    """Why an episode has failed whose folder is not in its place, whatever was noticed first."""
+    if take.log.path.exists():
+        return None
+    return DestinationError(
+        f"{take.episode.path}: was deleted or moved while the episode was recorded, so it cannot be saved; "
+        "if it was moved, put it back and recover it"
+    )
 
 
 def _close(track: _Track) -> None:

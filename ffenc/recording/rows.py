@@ -86,7 +86,7 @@ class RowLog:
 
     def _append(self, line: Mapping[str, Any]) -> None:
         if not os.fstat(self._file).st_nlink:
-            raise FileNotFoundError(2, "was deleted while the episode is recorded", str(self.path))
+            raise FileNotFoundError(2, "it was deleted", str(self.path))
         data = (json.dumps(line, separators=(",", ":")) + "\n").encode()
         if (written := os.write(self._file, data)) != len(data):
             os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_END) - written)
@@ -189,7 +189,8 @@ def checked_row(row: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]
             values[name] = str(row[name])
             continue
         wanted = np.dtype(dtype)
-        if array.dtype.kind not in "fiub" or not np.can_cast(array.dtype, wanted, "same_kind"):
+        whole = array.dtype.kind in "iu" and wanted.kind in "iu"  # whether they fit is looked at by value
+        if array.dtype.kind not in "fiub" or not (whole or np.can_cast(array.dtype, wanted, "same_kind")):
             raise ConfigError(f"{name}: {array.dtype} is not accepted; {dtype} is expected")
         if array.size != size:
             raise ConfigError(f"{name}: {array.size} numbers are not accepted; {size} are expected")

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, ClassVar, Literal
 
 from ffenc.config.framerate import parse_fps
-from ffenc.errors import CameraError, ConfigError, FfencError
+from ffenc.errors import CameraError, ConfigError, DestinationError, FfencError
 from ffenc.recording.cameras import Camera, CapturedFrame, Newest
 from ffenc.recording.recorder import CameraStatus, Recorder, SavedEpisode
 
@@ -423,6 +423,13 @@ class _Session:
         if sorted(names) != sorted(self.recorder.cameras):
             raise ConfigError(
                 f"the cameras give {', '.join(names)}; the recorder takes {', '.join(self.recorder.cameras)}"
+            )
+        values = self.recorder.features
+        if values:
+            raise DestinationError(
+                f"{self.recorder.root}: its rows have values of {', '.join(values)}, and a recording of "
+                "cameras alone has none: record into another folder, or from the robot's loop with "
+                "ffenc.Recorder"
             )
         if not (math.isfinite(self.seconds) and math.isfinite(self.reset_seconds)):
             raise ConfigError(
