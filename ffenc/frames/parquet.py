@@ -1,34 +1,48 @@
 """Read the images of a parquet column one at a time.
 
-LeRobot keeps a whole episode of one camera in a single page, most often the dictionary page: several
-hundred megabytes that every parquet library decompresses at once. Here a page is decompressed as a
-stream, so that memory holds one image however long the episode is. The format is that of the Apache
-Parquet specification (thrift compact page headers, PLAIN and RLE_DICTIONARY encodings) and of Snappy's
-format description; what is not covered is left to pyarrow, which reads everything.
+LeRobot keeps up to 1,024 images of a camera in one page, most often the dictionary page: some hundred
+megabytes, of which pyarrow's reader holds three copies. So pages are found here, by the headers that the
+Apache Parquet specification describes (thrift compact protocol; PLAIN and RLE_DICTIONARY encodings), and one
+at a time is decompressed, by pyarrow's codecs. What is not covered is left to pyarrow's reader. Every size is
+compared with what the file can hold before memory is taken for it.
 """
 
 from __future__ import annotations
 
-import io
+import os
 import struct
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.errors import SourceError
 from ffenc.frames.sources import EncodedFrame, files_fingerprint
+from ffenc.paths import open_regular
 
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8
-_STREAMED_BY_ARROW = {"ZSTD": "zstd", "GZIP": "gzip", "BROTLI": "brotli"}
+_STREAMED = {"ZSTD": "zstd", "GZIP": "gzip", "BROTLI": "brotli"}
 _HEADER_BYTES = 1 << 16
-_WINDOW = 1 << 16  # Snappy compresses 64 KiB blocks by themselves; a copy reaches no further back
 _REMEMBERED = 4
+_ARROW_RATIO = 256  # no block of LZ4, which is what is left to pyarrow, gives more
+_SNAPPY_RATIO = 22  # an element of three bytes gives at most 64
+_ROWS_A_BYTE = 8  # more rows than that, no column of distinct values (index, timestamp) can hold
+# Several pages that are decompressed at the same time would each need their compressed bytes in memory too.
+_one_at_a_time = threading.Lock()
+
+
+_UNREADABLE = (
+    *(pa.ArrowException, OSError, struct.error, LookupError, TypeError, ValueError),
+    *(MemoryError, OverflowError, RecursionError),
+)
 
 
 class _NotCoveredError(Exception):
@@ -82,23 +96,35 @@ def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
         SourceError: the file is damaged, the column is missing, a row has no image, or the file is shorter.
     """
     try:
-        with pq.ParquetFile(rows.path, pre_buffer=False) as file, rows.path.open("rb") as raw:
-            leaf = _leaf(file, rows.path, column)
+        with (
+            open_regular(rows.path) as raw,
+            pq.ParquetFile(raw, pre_buffer=False) as file,
+        ):
+            leaf, size = _leaf(file, rows.path, column), os.fstat(raw.fileno()).st_size
             start, end = rows.first, rows.first + rows.count
             offset = 0
             for group in range(file.num_row_groups):
                 length = file.metadata.row_group(group).num_rows
+                if length > _ROWS_A_BYTE * size:
+                    raise ValueError(f"row group {group} claims {length:,} rows in {size:,} bytes")
                 low, high = max(start - offset, 0), min(end - offset, length)
                 if low < high:
-                    yield from _group_values(
-                        file, raw, group, leaf, low, high, f"{rows.path}: {column}", offset
-                    )
+                    name = f"{rows.path}: {column}"
+                    yield from _group_values(_Chunk(file, raw, size, group, leaf), low, high, name, offset)
                 offset += length
             if offset < end:
                 raise SourceError(
                     f"{rows.path}: has {offset} rows, {end} were expected; the file is cut short"
                 )
-    except (pa.ArrowException, OSError, struct.error, LookupError, TypeError, ValueError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        struct.error,
+        LookupError,
+        TypeError,
+        ValueError,
+        MemoryError,
+    ) as error:
         raise SourceError(f"{rows.path}: column {column} cannot be read: {error}") from None
 
 
@@ -110,17 +136,36 @@ def _leaf(file: pq.ParquetFile, path: Path, column: str) -> int:
     raise SourceError(f"{path}: has no image column {column!r} (struct<bytes, path>)")
 
 
-def _group_values(
-    file: pq.ParquetFile, raw: BinaryIO, group: int, leaf: int, low: int, high: int, name: str, offset: int
-) -> Iterator[bytes]:
+@dataclass(frozen=True)
+class _Chunk:
+    """One column of a row group: the open file twice, its size, and the numbers of group and column."""
+
+    file: pq.ParquetFile
+    raw: BinaryIO
+    size: int
+    group: int
+    leaf: int
+
+    @property
+    def metadata(self) -> Any:
+        return self.file.metadata.row_group(self.group).column(self.leaf)
+
+    @property
+    def column(self) -> Any:
+        return self.file.metadata.schema.column(self.leaf)
+
+
+def _group_values(chunk: _Chunk, low: int, high: int, name: str, offset: int) -> Iterator[bytes]:
     done = 0
     try:
-        for value in _stream_values(file, raw, group, leaf, low, high):
+        for value in _values(chunk, low, high):
             yield _present(value, name, offset + low + done)
             done += 1
     except _NotCoveredError:
-        column = file.metadata.schema.column(leaf).path
-        batches = file.iter_batches(batch_size=1, row_groups=[group], columns=[column])
+        claimed = chunk.metadata.total_uncompressed_size
+        if claimed > _ARROW_RATIO * chunk.size:
+            raise ValueError(f"{claimed:,} bytes are claimed, in a file of {chunk.size:,}") from None
+        batches = chunk.file.iter_batches(batch_size=1, row_groups=[chunk.group], columns=[chunk.column.path])
         for at, batch in enumerate(batches):
             if low + done <= at < high:
                 yield _present(batch.column(0).field("bytes")[0].as_py(), name, offset + at)
@@ -137,75 +182,72 @@ def _present(value: bytes | None, name: str, row: int) -> bytes:
 # --- one column chunk ---------------------------------------------------------------------------------
 
 
-class _Reader(Protocol):
-    def read(self, size: int) -> bytes: ...
-
-
-class _Region(io.RawIOBase):
-    """A part of a file, read from its beginning to its end."""
-
-    def __init__(self, raw: BinaryIO, start: int, size: int) -> None:
-        self._raw, self._at, self._end = raw, start, start + size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        size = min(len(buffer), self._end - self._at)
-        self._raw.seek(self._at)
-        data = self._raw.read(size)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-
 @dataclass(frozen=True)
 class _Page:
     kind: int
     header: dict[int, Any]
-    body: int
+    raw: BinaryIO
+    start: int
     size: int
     uncompressed: int
 
+    def bytes(self, begin: int, end: int) -> bytes:
+        """A part of its compressed bytes."""
+        self.raw.seek(self.start + begin)
+        data = self.raw.read(end - begin)
+        if len(data) != end - begin:
+            raise _cut_short()
+        return data
 
-def _stream_values(
-    file: pq.ParquetFile, raw: BinaryIO, group: int, leaf: int, low: int, high: int
-) -> Iterator[bytes | None]:
-    chunk = file.metadata.row_group(group).column(leaf)
-    column = file.metadata.schema.column(leaf)
-    if column.max_repetition_level or chunk.physical_type != "BYTE_ARRAY":
+    def body(self, codec: str, begin: int = 0) -> _Body:
+        """Its values, from a byte on."""
+        size = self.uncompressed - begin
+        if codec in _STREAMED:
+            return _Stream(self.bytes(begin, self.size), size, _STREAMED[codec])
+        if codec == "UNCOMPRESSED":
+            return _Buffer(self.bytes(begin, self.size))
+        if codec != "SNAPPY":
+            raise _NotCoveredError
+        if size > _SNAPPY_RATIO * self.size + 64:
+            raise ValueError(f"{self.size:,} bytes cannot hold the {size:,} that they claim")
+        with _one_at_a_time:
+            return _Buffer(pa.Codec("snappy").decompress(self.bytes(begin, self.size), size))
+
+
+def _values(chunk: _Chunk, low: int, high: int) -> Iterator[bytes | None]:
+    found, column, size = chunk.metadata, chunk.column, chunk.size
+    if column.max_repetition_level or found.physical_type != "BYTE_ARRAY":
         raise _NotCoveredError
-    start = chunk.data_page_offset
-    if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-        start = min(start, chunk.dictionary_page_offset)
+    start = found.data_page_offset
+    if found.has_dictionary_page and found.dictionary_page_offset:
+        start = min(start, found.dictionary_page_offset)
     dictionary: _Dictionary | None = None
     row = 0
-    for page in _pages(raw, start, start + chunk.total_compressed_size):
+    for page in _pages(chunk.raw, start, min(start + found.total_compressed_size, size)):
         if row >= high:
             return
         if page.kind == _DICTIONARY_PAGE:
-            dictionary = _Dictionary(raw, page, chunk.compression)
+            dictionary = _Dictionary(page, found.compression)
             continue
-        count, encoding, present, body = _data_page(raw, page, chunk.compression, column.max_definition_level)
+        count = page.header[1]
+        if not 0 <= count <= _ROWS_A_BYTE * size:
+            raise ValueError(f"a page claims {count:,} values; the file is damaged")
         wanted = range(max(low - row, 0), min(high - row, count))
         row += count
         if not wanted:
             continue
+        encoding, levels, body = _data_page(page, found.compression, column.max_definition_level)
+        present = _presence(levels, column.max_definition_level, wanted.stop)
         if encoding == _PLAIN:
+            dictionary = None  # no page behind this one refers to it
             yield from _plain_values(body, present, wanted)
         elif encoding in (_RLE_DICTIONARY, _PLAIN_DICTIONARY) and dictionary is not None:
-            width = _exactly(body, 1)[0]
-            indices = iter(_hybrid(body, width, sum(present)))
-            for at, there in enumerate(present[: wanted.stop]):
-                index = next(indices) if there else None
-                if at in wanted:
-                    yield None if index is None else dictionary.value(index)
+            yield from _dictionary_values(body, present, wanted, dictionary)
         else:
             raise _NotCoveredError
 
 
-def _pages(raw: BinaryIO, start: int, end: int) -> Iterator[_Page]:
-    at = start
+def _pages(raw: BinaryIO, at: int, end: int) -> Iterator[_Page]:
     while at < end:
         raw.seek(at)
         header, length = _thrift_struct(raw.read(_HEADER_BYTES), 0)
@@ -213,40 +255,58 @@ def _pages(raw: BinaryIO, start: int, end: int) -> Iterator[_Page]:
         own = {_DATA_PAGE: 5, _DICTIONARY_PAGE: 7, _DATA_PAGE_V2: 8}.get(kind)
         if own is None:
             raise _NotCoveredError
-        yield _Page(kind, header[own], at + length, size, uncompressed)
-        at += length + size
+        at += length
+        if not 0 <= size <= end - at or uncompressed < 0:
+            raise ValueError("a page is longer than its column; the file is damaged")
+        yield _Page(kind, header[own], raw, at, size, uncompressed)
+        at += size
 
 
-def _data_page(
-    raw: BinaryIO, page: _Page, codec: str, max_level: int
-) -> tuple[int, int, list[bool], _Reader]:
-    """Return a page's number of values, encoding, which rows have a value, and the stream of values."""
-    count: int = page.header[1]
+def _data_page(page: _Page, codec: str, max_level: int) -> tuple[int, bytes, _Body]:
+    """Return a page's encoding, its levels (which rows have a value), and its values."""
     if page.kind == _DATA_PAGE:
-        body = _decompressed(raw, page.body, page.size, codec)
-        levels = _exactly(body, struct.unpack("<I", _exactly(body, 4))[0]) if max_level else b""
-        return count, page.header[2], _presence(levels, max_level, count), body
+        body = page.body(codec)
+        levels = body.read(struct.unpack("<I", body.read(4))[0]) if max_level else b""
+        return page.header[2], levels, body
     level_size: int = page.header[5]
     if page.header[6]:
         raise _NotCoveredError
-    raw.seek(page.body)
-    levels = raw.read(level_size)
+    if not 0 <= level_size <= page.size:
+        raise ValueError("a page is shorter than its levels; the file is damaged")
     codec = codec if page.header.get(7, True) else "UNCOMPRESSED"
-    body = _decompressed(raw, page.body + level_size, page.size - level_size, codec)
-    return count, page.header[4], _presence(levels, max_level, count), body
+    return page.header[4], page.bytes(0, level_size), page.body(codec, level_size)
 
 
-def _presence(levels: bytes, max_level: int, count: int) -> list[bool]:
+def _presence(levels: bytes, max_level: int, count: int) -> npt.NDArray[np.bool_]:
+    """Which of a page's first rows have a value."""
     if not max_level:
-        return [True] * count
-    return [level == max_level for level in _hybrid(io.BytesIO(levels), max_level.bit_length(), count)]
+        return np.ones(count, np.bool_)
+    found: npt.NDArray[np.bool_] = _hybrid(levels, max_level.bit_length(), count) == max_level
+    return found
 
 
-def _plain_values(body: _Reader, present: list[bool], wanted: range) -> Iterator[bytes | None]:
-    for at, there in enumerate(present[: wanted.stop]):
-        value = _exactly(body, struct.unpack("<I", _exactly(body, 4))[0]) if there else None
-        if at in wanted:
-            yield value
+def _plain_values(body: _Body, present: npt.NDArray[np.bool_], wanted: range) -> Iterator[bytes | None]:
+    for at, there in enumerate(present):
+        if at < wanted.start:
+            if there:
+                body.skip(_length(body))
+        else:
+            yield body.read(_length(body)) if there else None
+
+
+def _dictionary_values(
+    body: _Body, present: npt.NDArray[np.bool_], wanted: range, dictionary: _Dictionary
+) -> Iterator[bytes | None]:
+    width = body.read(1)[0]
+    indices = _hybrid(body.rest(), width, int(present.sum()))
+    before = int(present[: wanted.start].sum())
+    for there in present[wanted.start :]:
+        yield dictionary.value(int(indices[before])) if there else None
+        before += int(there)
+
+
+def _length(body: _Body) -> int:
+    return int(struct.unpack("<I", body.read(4))[0])
 
 
 class _Dictionary:
@@ -256,127 +316,135 @@ class _Dictionary:
     remembered for a camera that repeats itself, and an older one is found by reading from the start again.
     """
 
-    def __init__(self, raw: BinaryIO, page: _Page, codec: str) -> None:
+    def __init__(self, page: _Page, codec: str) -> None:
         if page.header[2] not in (_PLAIN, _PLAIN_DICTIONARY):
             raise _NotCoveredError
-        self._open: Callable[[], _Reader] = lambda: _decompressed(raw, page.body, page.size, codec)
-        self._body = self._open()
+        self._open: Callable[[], _Body] = lambda: page.body(codec)
+        self._body: _Body | None = None
         self._next = 0
         self._recent: OrderedDict[int, bytes] = OrderedDict()
 
     def value(self, index: int) -> bytes:
         if index in self._recent:
             return self._recent[index]
-        if index < self._next:
-            self._body, self._next = self._open(), 0
-        while True:
-            value = _exactly(self._body, struct.unpack("<I", _exactly(self._body, 4))[0])
+        if self._body is None:
+            self._body = self._open()
+        elif index < self._next:
+            self._body, self._next = self._body.again() or self._open(), 0
+        while self._next < index:
+            self._body.skip(_length(self._body))
             self._next += 1
-            if self._next == index + 1:
-                break
+        value = self._body.read(_length(self._body))
+        self._next += 1
         self._recent[index] = value
         if len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)
         return value
 
 
-def _exactly(body: _Reader, size: int) -> bytes:
-    data = body.read(size)
-    if len(data) != size:
-        raise IndexError("a page ends before its values do; the file is damaged")
-    return data
+# --- the bytes of a page ------------------------------------------------------------------------------
 
 
-def _decompressed(raw: BinaryIO, start: int, size: int, codec: str) -> _Reader:
-    region = io.BufferedReader(_Region(raw, start, size), 1 << 18)
-    if codec == "UNCOMPRESSED":
-        return cast(_Reader, region)
-    if codec == "SNAPPY":
-        return _SnappyReader(region)
-    if codec in _STREAMED_BY_ARROW:
-        return cast(
-            _Reader, pa.CompressedInputStream(pa.PythonFile(region, mode="r"), _STREAMED_BY_ARROW[codec])
-        )
-    raise _NotCoveredError
+class _Body(Protocol):
+    def read(self, size: int) -> bytes:
+        """The next bytes, just so many."""
+
+    def skip(self, size: int) -> None:
+        """Leave the next bytes out."""
+
+    def rest(self) -> bytes:
+        """All that follows."""
+
+    def again(self) -> _Body | None:
+        """The same from its beginning; None where it has to be decompressed once more."""
 
 
-class _SnappyReader:
-    """Decompress a Snappy block as a stream: a varint of its size, then literals and copies."""
+class _Buffer:
+    """A page that is in memory as a whole."""
 
-    def __init__(self, source: io.BufferedReader[Any]) -> None:
-        self._source = source
-        self._buffer = bytearray()
-        self._at = 0
-        while source.read(1)[0] & 0x80:
-            pass
+    def __init__(self, data: Any) -> None:
+        self._data, self._at = memoryview(data), 0
 
     def read(self, size: int) -> bytes:
-        end = self._at + size
-        while len(self._buffer) < end and self._element():
-            pass
-        data = bytes(memoryview(self._buffer)[self._at : end])
-        self._at += len(data)
-        if self._at > 4 * _WINDOW:  # what is read and out of every copy's reach
-            del self._buffer[: self._at - _WINDOW]
-            self._at = _WINDOW
+        begin = self._at
+        self.skip(size)
+        return bytes(self._data[begin : self._at])
+
+    def skip(self, size: int) -> None:
+        self._at += size
+        if self._at > len(self._data):
+            raise _cut_short()
+
+    def rest(self) -> bytes:
+        return bytes(self._data[self._at :])
+
+    def again(self) -> _Body:
+        return _Buffer(self._data)
+
+
+class _Stream:
+    """A page that is decompressed as it is read, by a codec that can do so."""
+
+    def __init__(self, data: bytes, size: int, codec: str) -> None:
+        self._stream = pa.CompressedInputStream(pa.BufferReader(data), codec)
+        self._left = size
+
+    def read(self, size: int) -> bytes:
+        if size > self._left:
+            raise _cut_short()
+        self._left -= size
+        data: bytes = self._stream.read(size)
+        if len(data) != size:
+            raise _cut_short()
         return data
 
-    def _element(self) -> bool:
-        source, buffer = self._source, self._buffer
-        first = source.read(1)
-        if not first:
-            return False
-        tag = first[0]
-        kind = tag & 3
-        if kind == 0:
-            length = tag >> 2
-            if length >= 60:
-                length = int.from_bytes(source.read(length - 59), "little")
-            literal = source.read(length + 1)
-            if len(literal) != length + 1:
-                raise IndexError("compressed data is cut short; the file is damaged")
-            buffer += literal
-            return True
-        if kind == 1:
-            length, offset = ((tag >> 2) & 7) + 4, ((tag >> 5) << 8) | source.read(1)[0]
-        else:
-            length, offset = (tag >> 2) + 1, int.from_bytes(source.read(2 if kind == 2 else 4), "little")
-        start = len(buffer) - offset
-        if offset == 0 or start < 0:
-            raise IndexError("compressed data refers to nothing; the file is damaged")
-        if offset >= length:
-            buffer += buffer[start : start + length]
-        else:  # the copy overlaps what it writes: the last bytes repeat
-            pattern = bytes(buffer[start:])
-            buffer += (pattern * (length // offset + 1))[:length]
-        return True
+    def skip(self, size: int) -> None:
+        while size > 0:
+            size -= len(self.read(min(size, _HEADER_BYTES)))
+
+    def rest(self) -> bytes:
+        return self.read(self._left)
+
+    def again(self) -> None:
+        return None
 
 
-def _hybrid(body: _Reader, width: int, count: int) -> list[int]:
-    """Decode ``count`` values of parquet's RLE / bit-packed hybrid."""
-    values: list[int] = []
+def _cut_short() -> IndexError:
+    return IndexError("a page ends before its values do; the file is damaged")
+
+
+def _hybrid(data: bytes, width: int, count: int) -> npt.NDArray[np.int64]:
+    """Decode the first ``count`` values of parquet's RLE / bit-packed hybrid."""
+    if not 0 <= width <= 32:
+        raise ValueError(f"values of {width} bits; the file is damaged")
+    values = np.zeros(count, np.int64)
+    if not width:
+        return values
     value_bytes = (width + 7) // 8
-    while len(values) < count:
-        header = _varint(body)
+    done = at = 0
+    while done < count:
+        header, at = _thrift_varint(data, at)
         if header & 1:
-            groups = header >> 1
-            packed = int.from_bytes(body.read(groups * width), "little")
-            mask = (1 << width) - 1
-            for group in range(groups * 8):
-                values.append((packed >> (group * width)) & mask)
+            size = (header >> 1) * width
+            packed = np.frombuffer(data[at : at + size], np.uint8)
+            at += size
+            bits = np.unpackbits(packed, bitorder="little")
+            found = bits[: len(bits) // width * width].reshape(-1, width) @ (1 << np.arange(width))
+            part = found[: count - done]
+            if not len(part):
+                raise _cut_short()
+            values[done : done + len(part)] = part
+            done += len(part)
         else:
-            values += [int.from_bytes(_exactly(body, value_bytes), "little")] * (header >> 1)
-    return values[:count]
+            if at + value_bytes > len(data) or not header:
+                raise _cut_short()
+            values[done : done + (header >> 1)] = int.from_bytes(data[at : at + value_bytes], "little")
+            at += value_bytes
+            done += header >> 1
+    return values
 
 
-def _varint(body: _Reader) -> int:
-    value = shift = 0
-    while True:
-        byte = _exactly(body, 1)[0]
-        value |= (byte & 0x7F) << shift
-        if not byte & 0x80:
-            return value
-        shift += 7
+# --- thrift's compact protocol ------------------------------------------------------------------------
 
 
 def _thrift_struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:

@@ -68,21 +68,68 @@ def test_a_short_or_damaged_file_is_refused(tmp_path: Path, images: dict[str, li
         list(read_images(RowRange(path, 0, 1), "cam"))
 
 
-def test_memory_does_not_grow_with_the_length_of_an_episode(tmp_path: Path) -> None:
-    """400 images of 600 kB in one page, as LeRobot writes them: 240 MB that are never in memory at once."""
+def test_memory_is_that_of_one_page_however_long_the_file_is(tmp_path: Path) -> None:
+    """600 images of 400 kB in pages of 40 MB: of 240 MB, one page is in memory, compressed and not."""
     rng = random.Random(0)
     path = tmp_path / "x.parquet"
-    pq.write_table(table_of([rng.randbytes(600_000) for _ in range(400)]), path, compression="snappy")
+    values = table_of([rng.randbytes(400_000) for _ in range(600)])
+    pq.write_table(values, path, compression="snappy", row_group_size=100)
     script = f"""
 from pathlib import Path
 from ffenc.frames.parquet import RowRange, read_images
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 before = peak()
-count = sum(1 for _ in read_images(RowRange(Path({str(path)!r}), 0, 400), "cam"))
+count = sum(1 for _ in read_images(RowRange(Path({str(path)!r}), 0, 600), "cam"))
 print(count, (peak() - before) / 1024)
 """
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     count, megabytes = result.stdout.split()
-    assert int(count) == 400
-    assert float(megabytes) < 60
+    assert int(count) == 600
+    assert float(megabytes) < 140
+
+
+def test_one_image_for_all_rows_is_read_as_often_as_it_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(table_of([b"one"] * 5000), path)
+    assert list(read_images(RowRange(path, 3000, 1500), "cam")) == [b"one"] * 1500
+
+
+def compact(value: int) -> bytes:
+    """A number of thrift's compact protocol."""
+    value = (value << 1) ^ (value >> 63)
+    groups = []
+    while True:
+        groups.append(value & 0x7F)
+        value >>= 7
+        if not value:
+            return bytes(group | 0x80 for group in groups[:-1]) + bytes(groups[-1:])
+
+
+@pytest.mark.parametrize("codec", ["snappy", "zstd", "none"])
+def test_a_page_that_claims_more_than_it_can_hold_takes_no_memory(tmp_path: Path, codec: str) -> None:
+    """The uncompressed size of the dictionary page, and the length of its first image, are raised to 2 GB."""
+    path = tmp_path / "x.parquet"
+    image = bytes(range(256)) * 3
+    pq.write_table(table_of([image] * 3), path, compression=codec)
+    content = path.read_bytes()
+    start = content.index(b"\x15")
+    header = bytes.fromhex("15 04 15") + compact(len(image) + 4)
+    assert content[start:].startswith(header)
+    claimed = (
+        content[:start] + bytes.fromhex("15 04 15") + compact(2**31 - 1) + content[start + len(header) :]
+    )
+    path.write_bytes(claimed)
+    script = f"""
+import resource
+from pathlib import Path
+from ffenc.errors import SourceError
+from ffenc.frames.parquet import RowRange, read_images
+resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+try:
+    print(len(list(read_images(RowRange(Path({str(path)!r}), 0, 3), "cam"))))
+except SourceError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert "cannot be read" in result.stdout or result.stdout == "3\n"
