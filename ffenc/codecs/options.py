@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ffenc.codecs.files import check_no_files
+from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.suggest import accepted
-from ffenc.codecs.table import Codec, Number, Options, Value
+from ffenc.codecs.table import CODECS, Codec, Number, Options, Value
 from ffenc.errors import ConfigError
 
 
@@ -29,6 +30,8 @@ class EncoderSettings(Protocol):
     def fast_decode(self) -> int: ...
     @property
     def extra_options(self) -> Mapping[str, Value]: ...
+    @property
+    def model_fields_set(self) -> set[str]: ...
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,13 @@ class EncoderOptions:
 
     Attributes:
         values: option name -> value, in the order they were set.
-        warnings: one sentence for each setting that has no effect.
+        unused: setting -> one sentence, for each that would have no effect.
+        extras: those of ``extra_options`` that are used.
     """
 
     values: dict[str, Value]
-    warnings: tuple[str, ...]
+    unused: Mapping[str, str]
+    extras: dict[str, Value]
 
 
 _OPTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*(:[A-Za-z0-9#_]+)*")
@@ -191,34 +196,49 @@ def _refuse_open_groups(codec: Codec, where: str, name: str, value: str) -> None
         )
 
 
-def _check_fields(codec: Codec, settings: EncoderSettings, encoder_threads: int | None) -> list[str]:
-    """Refuse values the codec's options cannot take; return a sentence for each that has no effect."""
-    warnings = []
+def _check_fields(codec: Codec, settings: EncoderSettings, encoder_threads: int | None) -> dict[str, str]:
+    """Refuse values the codec's options cannot take; return field -> sentence for each without effect."""
     if encoder_threads is not None and not (type(encoder_threads) is int and encoder_threads >= 1):
         raise ConfigError(
             f"encoder_threads={encoder_threads!r} is not accepted; expected an int of 1 or more"
         )
-    if settings.crf is not None:
-        if codec.needs_bit_rate and not any(canonical(k) == "b" for k in settings.extra_options):
-            warnings.append(
-                f"{codec.name} has no quality option, crf={settings.crf} is not used: "
-                'give a bit rate, e.g. extra_options={"b:v": "4M"}'
-            )
-        if codec.integer_quality and float(settings.crf) != int(settings.crf):
-            raise ConfigError(
-                f"crf={settings.crf}: {codec.name} takes whole numbers only (h264 and hevc take fractions)"
-            )
-    if settings.preset is not None:
-        if codec.preset_option is None:
-            warnings.append(f"{codec.name} has no presets, preset={settings.preset!r} is not used")
-        elif codec.presets is not None and settings.preset not in codec.presets:
-            if settings.preset in [str(preset) for preset in codec.presets]:
-                raise ConfigError(f"preset={settings.preset!r} is a text; write the number {settings.preset}")
-            raise ConfigError(
-                f"preset={settings.preset!r} is not one of {codec.name}'s"
-                + accepted(settings.preset, codec.presets)
-            )
-    return warnings
+    _check_crf(codec, settings.crf)
+    if settings.preset is not None and codec.presets is not None and settings.preset not in codec.presets:
+        if settings.preset in [str(preset) for preset in codec.presets]:
+            raise ConfigError(f"preset={settings.preset!r} is a text; write the number {settings.preset}")
+        raise ConfigError(
+            f"preset={settings.preset!r} is not one of {codec.name}'s"
+            + accepted(settings.preset, codec.presets)
+        )
+    unused = {}
+    # Defaults are not asked for.
+    if settings.crf is not None and not codec.has_crf and "crf" in settings.model_fields_set:
+        if codec.needs_bit_rate:
+            how = 'set crf to null and give a bit rate, e.g. extra_options={"b:v": "4M"}'
+        else:
+            how = "it is lossless: leave crf out, or set it to null"
+        unused["crf"] = f"crf={settings.crf} would have no effect, {codec.name} has no quality option; {how}"
+    if settings.preset is not None and codec.preset_option is None:
+        unused["preset"] = (
+            f"preset={settings.preset!r} would have no effect, {codec.name} has no presets; "
+            "leave it out, or set it to null"
+        )
+    if settings.fast_decode > 0 and not codec.has_fast_decode:
+        having = ", ".join(row.name for row in CODECS.values() if row.has_fast_decode)
+        unused["fast_decode"] = (
+            f"fast_decode={settings.fast_decode} would have no effect with {codec.name}; {having} have it"
+        )
+    return unused
+
+
+def _check_crf(codec: Codec, crf: Number | None) -> None:
+    if crf is None or not codec.has_crf:
+        return
+    if codec.integer_quality and float(crf) != int(crf):
+        raise ConfigError(f"crf={crf}: {codec.name} takes whole numbers only (h264 and hevc take fractions)")
+    if codec.crf_range is not None and not codec.crf_range[0] <= crf <= codec.crf_range[1]:
+        low, high = codec.crf_range
+        raise ConfigError(f"crf={crf} is out of range: {codec.name} takes {low} to {high}")
 
 
 def _in_force(settings: EncoderSettings, encoder_threads: int | None) -> dict[str, object]:
@@ -240,33 +260,58 @@ def _in_force(settings: EncoderSettings, encoder_threads: int | None) -> dict[st
 
 def _merge_params(
     codec: Codec, key: str, text: str, options: Options, in_force: Mapping[str, object]
-) -> list[str]:
-    """Merge the user's ``a=1:b=2`` into the option's structured sub-keys, which win."""
+) -> tuple[dict[str, str], str]:
+    """Merge the user's ``a=1:b=2`` into the option's structured sub-keys, which win.
+
+    Returns:
+        sub-key -> sentence for those that lost, and the text without them.
+    """
     if re.search(r"[\\'\"]", text):
         raise ConfigError(
             f"extra_options: {key}={text!r}: quotes and backslashes are not accepted; write a=1:b=2"
         )
-    warnings = []
+    unused: dict[str, str] = {}
+    used = []
     assert codec.params is not None
     present = options.setdefault(codec.params, {})
     assert isinstance(present, dict)
-    ours = dict(present)
+    ours = {_plain(name): (name, value) for name, value in present.items()}
     for part in filter(None, text.split(":")):
         sub, _, value = part.partition("=")
         _refuse_open_groups(codec, f"extra_options: {key}", sub, value)
-        name = sub.strip().lstrip("-").replace("_", "-").lower()
+        name = _plain(sub)
         setting = codec.params_fields.get(name) or codec.params_fields.get(name.removeprefix("no-"))
+        said = f"{key} {sub}={value}" if value else f"{key} {sub}"
         if name in ours:
-            warnings.append(f"extra_options: {key} {sub}={value} is not used, {sub}={ours[name]} is set")
+            own, theirs = ours[name]
+            unused[said] = f"extra_options: {said} would have no effect, {own}={theirs} is set"
+            continue
         elif setting is not None and setting in in_force:
-            warnings.append(
-                f"extra_options: {key} {sub}={value} is not used, {setting}={in_force[setting]} is set"
-            )
+            unused[said] = f"extra_options: {said} would have no effect, {setting}={in_force[setting]} is set"
+            continue
         else:
+            _check_range(codec, name, said, value)
             present[sub.strip()] = value
+            ours[name] = sub.strip(), value
+        used.append(part)
     if not present:
         del options[codec.params]
-    return warnings
+    return unused, ":".join(used)
+
+
+def _plain(sub_key: str) -> str:
+    """The one name under which the spellings of a sub-key meet."""
+    return sub_key.strip().lstrip("-").replace("_", "-").lower()
+
+
+def _check_range(codec: Codec, name: str, said: str, value: str) -> None:
+    try:
+        number = float(value)
+    except ValueError:
+        return  # a name, or a list of numbers
+    low, high = codec.ranges.get(name, (-math.inf, math.inf))
+    if not low <= number <= high:
+        raise ConfigError(f"extra_options: {said} is out of range: {codec.encoder} takes {low} to {high}")
 
 
 def _render(value: Value | dict[str, Value]) -> Value:
@@ -275,10 +320,10 @@ def _render(value: Value | dict[str, Value]) -> Value:
     return value
 
 
-def encoder_options(
+def merged_options(
     codec: Codec, settings: EncoderSettings, encoder_threads: int | None = None
 ) -> EncoderOptions:
-    """Compile encoder settings into the options of one codec.
+    """Compile encoder settings into the options of one codec, and say which of them have no effect.
 
     ``extra_options`` are merged last and never override: not under another spelling, not through a
     sub-key of a params option, not what ffenc decides itself (input, output, mapping, container, colour).
@@ -292,32 +337,84 @@ def encoder_options(
         ConfigError: a value the codec cannot take.
     """
     check_extra_options(settings.extra_options)
-    warnings = _check_fields(codec, settings, encoder_threads)
+    unused = _check_fields(codec, settings, encoder_threads)
     options = _structured(codec, settings, encoder_threads)
     in_force = _in_force(settings, encoder_threads)
     taken = {canonical(key): (key, value) for key, value in options.items()}
-    if settings.crf is not None and codec.quality(settings.crf):
+    if settings.crf is not None and codec.has_crf:
         # Another rate control would take crf's place, or have no effect beside it.
         taken = dict.fromkeys(_RATE_CONTROL, ("crf", settings.crf)) | taken
+    extras: dict[str, Value] = {}
     for key, value in settings.extra_options.items():
         base = canonical(key)
         _refuse_open_groups(codec, "extra_options", base, str(value))
+        said = f"{key}={value}"
         if base == codec.params:
-            warnings += _merge_params(codec, key, str(value), options, in_force)
+            lost, used = _merge_params(codec, key, str(value), options, in_force)
+            unused |= lost
+            if used:
+                extras[key] = used
         elif is_reserved(key):
-            warnings.append(f"extra_options: {key}={value} is not used, {_own_value(base, codec, settings)}")
+            own = _own_values(codec, settings).get(base)
+            why = f"{base}={own} is set" if own is not None else _OWN
+            unused[said] = f"extra_options: {said} would have no effect, {why}"
         elif base in taken:
             name, ours = taken[base]
-            warnings.append(f"extra_options: {key}={value} is not used, {name}={_render(ours)} is set")
+            unused[said] = f"extra_options: {said} would have no effect, {name}={_render(ours)} is set"
         else:
             options[key] = value
             taken[base] = (key, value)
-    return EncoderOptions({k: _render(v) for k, v in options.items()}, tuple(warnings))
+            extras[key] = value
+    if "crf" in settings.model_fields_set and settings.crf and _is_lossless(codec, options, settings):
+        unused["crf"] = (
+            f"crf={settings.crf} would have no effect, the settings are lossless "
+            f"({codec.params}={_render(options[codec.params])}); "  # type: ignore[index]
+            "leave crf out, or set extra_options to {}"
+        )
+    return EncoderOptions({k: _render(v) for k, v in options.items()}, unused, extras)
 
 
-def _own_value(base: str, codec: Codec, settings: EncoderSettings) -> str:
+def _is_lossless(codec: Codec, options: Options, settings: EncoderSettings) -> bool:
+    """Whether a sub-key makes the encoder lossless, whatever ``crf`` says."""
+    if codec.params is None or codec.params not in options:
+        return False
+    values = {codec.params: _render(options[codec.params])}
+    return codec.lossless(values, pixel_format(settings.pix_fmt).bits)
+
+
+def encoder_options(
+    codec: Codec, settings: EncoderSettings, encoder_threads: int | None = None
+) -> dict[str, Value]:
+    """Compile encoder settings into the options of one codec: name -> value, in the order they are set.
+
+    Arguments as for :func:`merged_options`.
+
+    Raises:
+        ConfigError: a value the codec cannot take, or a setting that would have no effect.
+    """
+    merged = merged_options(codec, settings, encoder_threads)
+    if merged.unused:
+        raise ConfigError("\n".join(merged.unused.values()))
+    return merged.values
+
+
+def used_fields(codec: Codec, settings: EncoderSettings) -> dict[str, object]:
+    """Return what of the settings the encoder uses, by field: those that become options.
+
+    A field the codec has no option for is None (``fast_decode``: 0); a fixed ``g`` is the codec's.
+    """
+    return {
+        "g": codec.fixed.get("g", settings.g),
+        "crf": settings.crf if codec.has_crf else None,
+        "preset": settings.preset if codec.preset_option is not None else None,
+        "fast_decode": settings.fast_decode if codec.has_fast_decode else 0,
+        "extra_options": merged_options(codec, settings).extras,
+    }
+
+
+_OWN = "input, output, mapping, time and colour are set by ffenc itself"
+
+
+def _own_values(codec: Codec, settings: EncoderSettings) -> dict[str, Value]:
     own: dict[str, Value] = {canonical(key): value for key, value in CONTAINER_OPTIONS.items()}
-    own |= {"c": codec.encoder, "pix_fmt": settings.pix_fmt, "tag": codec.tag or "the container's own"}
-    if base in own:
-        return f"{base}={own[base]} is set"
-    return "input, output, mapping, time and colour are set by ffenc itself"
+    return own | {"c": codec.encoder, "pix_fmt": settings.pix_fmt, "tag": codec.tag or "the container's own"}

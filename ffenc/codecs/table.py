@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ffenc.codecs.suggest import accepted
 from ffenc.errors import ConfigError
@@ -30,6 +31,7 @@ X264_PRESETS = (
     "veryslow",
     "placebo",
 )
+_X26X_PRESETS: tuple[int | str, ...] = (*X264_PRESETS, *range(len(X264_PRESETS)))  # x264 and x265 take either
 # The first that can run is what vcodec="auto" means (LeRobot's order); libsvtav1 where none can.
 AUTO_ORDER = (
     "h264_videotoolbox",
@@ -83,11 +85,11 @@ def _qp_constant(crf: Number) -> Options:
 
 
 def _videotoolbox_quality(crf: Number) -> Options:
-    return {"q:v": max(1, min(100, 100 - 2 * crf))}
+    return {"q:v": 100 - 2 * crf}
 
 
 def _svtav1_fast_decode(level: int) -> Options:
-    return {"svtav1-params": {"fast-decode": max(0, min(2, level))}}
+    return {"svtav1-params": {"fast-decode": level}}
 
 
 def _tune_fastdecode(level: int) -> Options:
@@ -99,10 +101,30 @@ def _x265_threads(threads: int) -> Options:
     return {"threads": threads, "x265-params": {"pools": threads}}
 
 
+# Slice counts that FFV1 takes at every frame size above 64x64: columns times rows.
+_FFV1_SLICES = {4: (2, 2), 6: (3, 2), 9: (3, 3), 12: (4, 3), 16: (4, 4), 24: (6, 4), 30: (6, 5)}
+_FFV1_SLICE_BITS = 8 << 24  # what a slice may hold, counted as libavcodec/ffv1enc.c does
+
+
 def _ffv1_threads(threads: int) -> Options:
-    # FFV1 works in parallel by slices; these are slice counts that every frame size above 64x64 accepts.
-    slices = next((n for n in (4, 6, 9, 12, 16, 24, 30) if n >= threads), 30)
+    # FFV1 works in parallel by slices.
+    slices = next((n for n in _FFV1_SLICES if n >= threads), 30)
     return {"threads": threads, "slices": slices}
+
+
+def _ffv1_fit(
+    options: Mapping[str, Value], width: int, height: int, channels: int, bits: int
+) -> dict[str, Value]:
+    """More slices where the frame is too large for those that are set."""
+    for slices, (columns, rows) in _FFV1_SLICES.items():
+        samples = -(-width // columns) * -(-height // rows) * channels
+        if slices >= int(options["slices"]) and samples * (bits + 1) <= _FFV1_SLICE_BITS:
+            return {"slices": slices}
+    return {}
+
+
+def _no_change(_: Mapping[str, Value], *__: int) -> dict[str, Value]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -135,6 +157,15 @@ class Codec:
             themselves -> the values that do not; empty: every value does.
         ignored: pattern of a line that says a sub-key of ``params`` was not used; the encode goes on.
         lossless: whether compiled options, with a pixel format of so many bits, give every sample back.
+        lossless_extras: the ``extra_options`` that make it lossless; None: there are none.
+        crf_range: least and greatest ``crf`` that changes anything; None: FFmpeg decides.
+        generic: the options of every FFmpeg encoder that this one reads; None: not known.
+        ranges: sub-key of ``params`` -> least and greatest value that the library uses as it is.
+        reported: pattern of the ``key=value`` list the library writes into its stream; its keys are those
+            of ``params``, with ``_`` for ``-``.
+        min_size, max_size: width and height of frames, in pixels.
+        old_min_size: what older libraries need; the trial tells.
+        fit: options for a frame of (width, height, channels, bits) that replace compiled ones.
     """
 
     name: str
@@ -161,6 +192,30 @@ class Codec:
     open_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ignored: str | None = None
     lossless: Callable[[Mapping[str, Value], int], bool] = _lossy
+    lossless_extras: Mapping[str, Value] | None = None
+    crf_range: tuple[float, float] | None = None
+    generic: frozenset[str] | None = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    reported: str | None = None
+    min_size: tuple[int, int] = (1, 1)
+    max_size: tuple[int, int] = (65536, 65536)
+    old_min_size: tuple[int, int] | None = None
+    fit: Callable[[Mapping[str, Value], int, int, int, int], dict[str, Value]] = _no_change
+
+    def preset_name(self, preset: Any) -> Any:
+        """The name of a preset that is given by its number, for an encoder that takes either."""
+        names = [name for name in self.presets or () if isinstance(name, str)]
+        return names[preset] if type(preset) is int and 0 <= preset < len(names) else preset
+
+    @property
+    def has_crf(self) -> bool:
+        """Whether ``crf`` becomes an option."""
+        return bool(self.quality(1))
+
+    @property
+    def has_fast_decode(self) -> bool:
+        """Whether ``fast_decode`` becomes an option."""
+        return bool(self.fast_decode(1))
 
 
 # Settings that every "key=value:..." option can reach besides the row's own, by the sub-keys' many names.
@@ -207,8 +262,138 @@ _COMMON_PARAMS: dict[str, str] = {
 _X26X_PARAMS = {**_COMMON_PARAMS, "tune": "fast_decode"}
 _OFF = ("0", "false", "no")
 _X26X_OPEN = {"open-gop": _OFF, "intra-refresh": _OFF}
+# Options of every FFmpeg encoder that these read (their files in libavcodec, 5.1 to 9.0); the others are
+# taken by FFmpeg and change nothing.
+_ANY_GENERIC = frozenset("flags flags2 threads thread_type strict max_pixels".split())
+_RATE_GENERIC = _ANY_GENERIC | frozenset("b g keyint_min maxrate bufsize qmin qmax profile level".split())
+_X264_GENERIC = _RATE_GENERIC | frozenset(
+    "bt bf qdiff qblur qcomp i_qfactor b_qfactor refs trellis me_range subq cmp slices "
+    "rc_init_occupancy field_order".split()
+)
+_X265_GENERIC = _RATE_GENERIC | frozenset(
+    "bf qdiff qblur qcomp i_qfactor b_qfactor refs rc_init_occupancy".split()
+)
+_SVTAV1_GENERIC = _RATE_GENERIC - {"keyint_min"}
+_AOM_GENERIC = _RATE_GENERIC | frozenset(("minrate", "qcomp", "rc_init_occupancy"))
+_FFV1_GENERIC = _ANY_GENERIC | frozenset(("g", "level", "slices"))
+
 _NV12 = {"yuv420p": "nv12", "nv12": "nv12"}
 _P010 = {"yuv420p10le": "p010le", "p010le": "p010le"}
+
+
+# What the libraries use as it is. x264 clips what is outside without a word, x265 and SVT-AV1 refuse most and
+# map some; the sources are x264's validate_parameters, x265's x265_check_params, SVT-AV1's verify_settings.
+_SWITCH = (0, 1)
+_X264_RANGES: dict[str, tuple[float, float]] = {
+    "bframes": (0, 16),
+    "b-adapt": (0, 2),
+    "b-bias": (-100, 100),
+    "ref": (1, 16),
+    "subme": (0, 11),
+    "me-range": (4, 1024),
+    "merange": (4, 1024),
+    "trellis": (0, 2),
+    "rc-lookahead": (0, 250),
+    "sync-lookahead": (0, 250),
+    "weightp": (0, 2),
+    "qcomp": (0, 1),
+    "qpstep": (2, 69),
+    "qpmin": (0, 69),
+    "qpmax": (0, 69),
+    "ipratio": (0.01, 10),
+    "pbratio": (0.01, 10),
+    "aq-mode": (0, 3),
+    "aq-strength": (0, 3),
+    "chroma-qp-offset": (-12, 12),
+    "deadzone-inter": (0, 32),
+    "deadzone-intra": (0, 32),
+    "nr": (0, 65536),
+    "scenecut": (0, 100),
+    "cplxblur": (0, 999),
+    "qblur": (0, 99),
+    "crf": (0, 51),
+    "crf-max": (0, 51),
+    "qp": (0, 69),
+    "ratetol": (0.01, 1000),
+    "lookahead-threads": (1, 128),
+    "slices": (0, 1000),
+}
+_X265_RANGES: dict[str, tuple[float, float]] = {
+    "bframes": (0, 16),
+    "b-adapt": (0, 2),
+    "bframe-bias": (-90, 100),
+    "ref": (1, 16),
+    "subme": (0, 7),
+    "me": (0, 5),
+    "merange": (0, 32768),
+    "max-merge": (1, 5),
+    "rd": (1, 6),
+    "rdoq-level": (0, 2),
+    "psy-rd": (0, 5),
+    "psy-rdoq": (0, 50),
+    "aq-mode": (0, 5),
+    "aq-strength": (0, 3),
+    "qcomp": (0.5, 1),
+    "rc-lookahead": (0, 250),
+    "lookahead-slices": (0, 16),
+    "scenecut": (0, 100),
+    "scenecut-bias": (0, 100),
+    "limit-refs": (0, 3),
+    "tu-intra-depth": (1, 4),
+    "tu-inter-depth": (1, 4),
+    "limit-tu": (0, 4),
+    "nr-intra": (0, 2000),
+    "nr-inter": (0, 2000),
+    "cbqpoffs": (-12, 12),
+    "crqpoffs": (-12, 12),
+    "crf": (0, 51),
+    "crf-max": (0, 51),
+    "crf-min": (0, 51),
+    "qp": (0, 51),
+    "qpmin": (0, 69),
+    "qpmax": (0, 69),
+    "qpstep": (1, 69),
+    "ipratio": (0.01, 10),
+    "pbratio": (0.01, 10),
+    "rskip": (0, 2),
+    "dynamic-rd": (0, 4),
+}
+_SVTAV1_RANGES: dict[str, tuple[float, float]] = {
+    "preset": (-2, 13),
+    "crf": (0, 70),
+    "qp": (0, 63),
+    "tune": (0, 5),
+    "fast-decode": (0, 2),
+    "lookahead": (-1, 120),
+    "film-grain": (0, 50),
+    "film-grain-denoise": (0, 2),
+    "hierarchical-levels": (0, 5),
+    "pred-struct": (1, 2),
+    "tile-rows": (0, 6),
+    "tile-columns": (0, 4),
+    "aq-mode": (0, 2),
+    "min-qp": (0, 63),
+    "max-qp": (0, 63),
+    "scm": (0, 3),
+    "scd": _SWITCH,
+    "enable-overlays": _SWITCH,
+    "enable-qm": _SWITCH,
+    "enable-dlf": (0, 2),
+    "enable-cdef": _SWITCH,
+    "enable-restoration": _SWITCH,
+    "enable-tf": (0, 3),
+    "qm-min": (0, 15),
+    "qm-max": (0, 15),
+    "sharpness": (-7, 7),
+    "undershoot-pct": (0, 100),
+    "overshoot-pct": (0, 100),
+    "enable-variance-boost": _SWITCH,
+    "variance-boost-strength": (1, 4),
+    "variance-octile": (1, 8),
+    "superres-mode": (0, 4),
+    "resize-mode": (0, 4),
+    "irefresh-type": (1, 2),
+}
 
 
 def _svtav1_quality(crf: Number) -> Options:
@@ -224,6 +409,7 @@ def _vaapi(name: str, stream: str, quality: Callable[[Number], Options], tag: st
         hardware=True,
         quality=quality,
         integer_quality=True,
+        crf_range=(0, 255) if stream == "av1" else (0, 52),
         program_options=("-vaapi_device", RENDER_DEVICE),
         upload=_NV12 if stream == "h264" else _NV12 | _P010,
         hwupload=True,
@@ -240,6 +426,7 @@ def _qsv(name: str, stream: str, tag: str | None = None) -> Codec:
         hardware=True,
         quality=_option("global_quality"),
         integer_quality=True,
+        crf_range=None if stream == "av1" else (1, 51),
         preset_option="preset",
         # Every I-frame is an IDR frame of H.264 at 0, the default, and of HEVC at 1.
         fixed={"idr_interval": 1} if stream == "hevc" else {},
@@ -261,6 +448,7 @@ def _nvenc(name: str, stream: str, tag: str | None = None) -> Codec:
         hardware=True,
         quality=_qp_constant,
         integer_quality=True,
+        crf_range=(0, 255) if stream == "av1" else (0, 51),
         preset_option="preset",
         open_groups={"intra-refresh": _OFF, "single-slice-intra-refresh": _OFF},
         tag=tag,
@@ -268,7 +456,15 @@ def _nvenc(name: str, stream: str, tag: str | None = None) -> Codec:
 
 
 def _videotoolbox(name: str, stream: str, tag: str | None = None) -> Codec:
-    return Codec(name, encoder=name, stream=stream, hardware=True, quality=_videotoolbox_quality, tag=tag)
+    return Codec(
+        name,
+        encoder=name,
+        stream=stream,
+        hardware=True,
+        quality=_videotoolbox_quality,
+        crf_range=(0, 49.5),
+        tag=tag,
+    )
 
 
 _ROWS = (
@@ -285,6 +481,11 @@ _ROWS = (
         threads=lambda n: {"svtav1-params": {"lp": n}},
         params="svtav1-params",
         lossless=_lossless_key("svtav1-params"),
+        crf_range=(0, 63),
+        generic=_SVTAV1_GENERIC,
+        ranges=_SVTAV1_RANGES,
+        max_size=(16384, 8704),
+        old_min_size=(64, 64),
         params_fields=_COMMON_PARAMS,
         open_groups={"irefresh-type": ("2", "kf")},
         version=r"SVT-AV1 Encoder Lib (v\S+)",
@@ -296,11 +497,16 @@ _ROWS = (
         stream="h264",
         quality=_option("crf"),
         preset_option="preset",
-        presets=X264_PRESETS,
+        presets=_X26X_PRESETS,
         fast_decode=_tune_fastdecode,
         threads=_option("threads"),
         params="x264-params",
         lossless=_x264_lossless,
+        crf_range=(0, 51),
+        generic=_X264_GENERIC,
+        ranges=_X264_RANGES,
+        reported=r"x264 - core .*? options: ([\x20-\x7e]*)",
+        max_size=(16384, 16384),
         params_fields=_X26X_PARAMS,
         open_groups=_X26X_OPEN,
         version=r"x264 - core (\d+(?: r\d+ [0-9a-f]+)?)",
@@ -312,7 +518,7 @@ _ROWS = (
         stream="hevc",
         quality=_option("crf"),
         preset_option="preset",
-        presets=X264_PRESETS,
+        presets=_X26X_PRESETS,
         fast_decode=_tune_fastdecode,
         threads=_x265_threads,
         # x265's groups are open by default: readers that enter at a key frame skip frames that follow it.
@@ -320,6 +526,12 @@ _ROWS = (
         open_groups=_X26X_OPEN,
         params="x265-params",
         lossless=_lossless_key("x265-params"),
+        lossless_extras={"x265-params": "lossless=1"},
+        crf_range=(0, 51),
+        generic=_X265_GENERIC,
+        ranges=_X265_RANGES,
+        reported=r"x265 \(build .*? options: ([\x20-\x7e]*)",
+        min_size=(16, 16),
         params_fields=_X26X_PARAMS,
         tag="hvc1",
         version=r"HEVC encoder version (\S+)",
@@ -338,6 +550,9 @@ _ROWS = (
         threads=lambda n: {"threads": n, "row-mt": 1},
         params="aom-params",
         lossless=_lossless_key("aom-params"),
+        lossless_extras={"aom-params": "lossless=1"},
+        crf_range=(0, 63),
+        generic=_AOM_GENERIC,
         params_fields={
             **_COMMON_PARAMS,
             **dict.fromkeys(("cq-level", "end-usage", "target-bitrate"), "crf"),
@@ -355,6 +570,10 @@ _ROWS = (
         threads=_ffv1_threads,
         fixed={"g": 1, "level": 3, "slicecrc": 1, "slices": 4},
         lossless=lambda _, __: True,
+        lossless_extras={},
+        generic=_FFV1_GENERIC,
+        min_size=(4, 4),
+        fit=_ffv1_fit,
     ),
     _videotoolbox("h264_videotoolbox", "h264"),
     _videotoolbox("hevc_videotoolbox", "hevc", tag="hvc1"),

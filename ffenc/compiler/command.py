@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,10 +12,10 @@ import ffmpeg
 from ffenc.codecs.options import CONTAINER_OPTIONS, encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.suggest import accepted
-from ffenc.codecs.table import Codec, codec_for
+from ffenc.codecs.table import CODECS, Codec, codec_for
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import frame_ticks, parse_fps, time_scale
-from ffenc.errors import ConfigError, FfencWarning
+from ffenc.errors import ConfigError
 
 # How frames come through the pipe: encoded images as they are, or raw pixels; gray ones are depth.
 FrameFormat = Literal["png", "jpeg", "rgb24", "gray12le", "gray16le"]
@@ -122,14 +121,17 @@ def file_input(path: str, **options: Any) -> Any:
 
 
 def check_size(config: VideoEncoderConfig, width: int, height: int) -> None:
-    """Refuse a frame size that the pixel format's chroma subsampling cannot hold.
+    """Refuse a frame size that the encoder, or the pixel format's chroma subsampling, cannot hold.
 
     Raises:
-        ConfigError: width or height is not positive or not a multiple of the chroma step.
+        ConfigError: width or height is not positive, outside of the encoder's limits, or not a multiple of
+            the chroma step.
     """
     if width < 1 or height < 1:
         raise ConfigError(f"{width}x{height} is not a frame size")
     fmt = pixel_format(config.pix_fmt)
+    if config.vcodec in CODECS:
+        _check_limits(CODECS[config.vcodec], width, height)
     if width % fmt.x_step or height % fmt.y_step:
         crop = width - width % fmt.x_step, height - height % fmt.y_step
         even = f"{max(crop[0], fmt.x_step)}x{max(crop[1], fmt.y_step)}"
@@ -138,6 +140,23 @@ def check_size(config: VideoEncoderConfig, width: int, height: int) -> None:
             f"the size must be even. Crop or pad the frames to {even}, or use a pix_fmt that keeps full "
             "chroma: yuv444p (h264, hevc, libaom-av1 or ffv1; libsvtav1 has none)"
         )
+
+
+def _check_limits(codec: Codec, width: int, height: int) -> None:
+    low, high = codec.min_size, codec.max_size
+    if low[0] <= width <= high[0] and low[1] <= height <= high[1]:
+        return
+    others = [
+        row.name
+        for row in CODECS.values()
+        if not row.hardware
+        and all(a <= n <= b for a, n, b in zip(row.min_size, (width, height), row.max_size, strict=True))
+    ]
+    raise ConfigError(
+        f"{width}x{height} frames cannot be encoded with {codec.name}: {codec.encoder} takes "
+        f"{low[0]}x{low[1]} to {high[0]}x{high[1]}"
+        + (f"; {', '.join(others)} can encode this size" if others else "")
+    )
 
 
 def compile_command(
@@ -180,10 +199,7 @@ def compile_command(
 
     Raises:
         ConfigError: settings that cannot be encoded: an odd size with subsampled chroma, a pixel format the
-            hardware does not take, ``auto`` without ``encoder``.
-
-    Warns:
-        FfencWarning: for each setting that has no effect.
+            hardware does not take, ``auto`` without ``encoder``, or a setting that would have no effect.
     """
     if frames not in FRAME_FORMATS:
         raise ConfigError(f"frames={frames!r} is not known{accepted(frames, FRAME_FORMATS)}")
@@ -194,13 +210,13 @@ def compile_command(
     rate = parse_fps(fps)
     check_size(config, width, height)
     options = encoder_options(codec, config, encoder_threads)
-    if codec.needs_bit_rate and not any(key.split(":")[0] in ("b", "vb") for key in options.values):
+    fmt = pixel_format(config.pix_fmt)
+    options |= codec.fit(options, width, height, fmt.channels, fmt.bits)
+    if codec.needs_bit_rate and not any(key.split(":")[0] in ("b", "vb") for key in options):
         raise ConfigError(
             f"{codec.name} has no quality option and would use FFmpeg's 200 kb/s: give a bit rate, "
             'e.g. extra_options={"b:v": "4M"}'
         )
-    for text in options.warnings:
-        warnings.warn(text, FfencWarning, stacklevel=2)
 
     conversion: Mapping[str, str] = {}
     rate_options: dict[str, Any] = {}
@@ -229,7 +245,7 @@ def compile_command(
         **rate_options,
         **{"c:v": codec.encoder},
         **({"tag:v": codec.tag} if codec.tag else {}),
-        **options.values,
+        **options,
     )
     if tap is not None:
         assert samples is not None

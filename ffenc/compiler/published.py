@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -305,19 +305,41 @@ def _fault(value: Value, option: PublishedOption, open_: bool) -> str | None:
     return None
 
 
-def _is_known(name: str, encoder: PublishedEncoder, program: PublishedOptions) -> bool:
-    if name in encoder.options or name in program.generic or name in program.names:
-        return True
-    # FFmpeg takes -vg for the g of video streams, and -nostats for the opposite of its switch -stats.
-    return (name[:1] in ("v", "a", "s") and name[1:] in program.generic) or (
-        name.startswith("no") and name[2:] in program.names
+# Options of the ffmpeg program that set one of every encoder's.
+_PROGRAM_SPELLINGS = {"q": "global_quality", "qscale": "global_quality"}
+
+
+def _generic_name(name: str, program: PublishedOptions) -> str | None:
+    """The option of every encoder that a name sets; None: none."""
+    if name in _PROGRAM_SPELLINGS:
+        return _PROGRAM_SPELLINGS[name]
+    # FFmpeg takes -vg for the g of video streams.
+    bare = name[1:] if name[:1] == "v" and name not in program.generic else name
+    return bare if bare in program.generic else None
+
+
+def _is_known(name: str, program: PublishedOptions) -> bool:
+    # FFmpeg takes -ag for the g of audio streams, and -nostats for the opposite of its switch -stats.
+    return (
+        name in program.names
+        or (name[:1] in ("a", "s") and name[1:] in program.generic)
+        or (name.startswith("no") and name[2:] in program.names)
     )
 
 
+def _no_takers(_: str) -> list[str]:
+    return []
+
+
 def check_options(
-    options: Mapping[str, Value], pix_fmt: str, encoder: PublishedEncoder, program: PublishedOptions
+    options: Mapping[str, Value],
+    pix_fmt: str,
+    encoder: PublishedEncoder,
+    program: PublishedOptions,
+    reads: Collection[str] | None = None,
+    takers: Callable[[str], Sequence[str]] = _no_takers,
 ) -> None:
-    """Refuse options that this FFmpeg does not know, or cannot take with these values.
+    """Refuse options that this encoder does not take, or not with these values.
 
     Args:
         options: the compiled encoder options, stream specifiers and all.
@@ -325,9 +347,12 @@ def check_options(
             (``vaapi``), not the one in memory.
         encoder: what the encoder publishes; one that publishes nothing takes everything.
         program: what the program publishes; where it names no options, none is unknown.
+        reads: the options of every encoder that this one reads; None: not known, it may be all.
+        takers: returns the codecs whose encoders take an option, for the error.
 
     Raises:
-        ConfigError: an unknown option, a value of another type or out of range, another pixel format.
+        ConfigError: an option that is unknown, or that this encoder does not take; a value of another type
+            or out of range; another pixel format.
     """
     if not encoder.options and not encoder.pixel_formats:
         return
@@ -339,13 +364,22 @@ def check_options(
         )
     for key, value in options.items():
         name = key.split(":", 1)[0]
-        if program.names and not _is_known(name, encoder, program):
-            near = _question(name, {*encoder.options, *program.generic}, program.names)
-            raise ConfigError(f"extra option {name!r} is not known to FFmpeg{near}")
         own = encoder.options.get(name)
-        option = own or program.generic.get(name)
-        if option is None and name.startswith("v"):
-            option = program.generic.get(name[1:])
+        generic = _generic_name(name, program)
+        if (
+            program.names
+            and own is None
+            and (generic is None or (reads is not None and generic not in reads))
+        ):
+            if generic is None and not _is_known(name, program):
+                near = _question(name, {*encoder.options, *program.generic}, program.names)
+                raise ConfigError(f"extra option {name!r} is not known to FFmpeg{near}")
+            others = takers(generic or name)
+            raise ConfigError(
+                f"extra option {name!r} ({key}={value}) is not one that {encoder.name} takes"
+                + (f"; {', '.join(others)} {'do' if len(others) > 1 else 'does'}" if others else "")
+            )
+        option = own or program.generic.get(generic or name)
         if option is None:
             continue
         if fault := _fault(value, option, own is None and option.name in _OPEN):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import contextlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -10,11 +10,11 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from ffenc.codecs.files import check_from_dataset
-from ffenc.codecs.options import check_extra_options, encoder_options
+from ffenc.codecs.options import check_extra_options, encoder_options, merged_options
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS, Value, check_vcodec, codec_for
 from ffenc.config.validation import Settings
-from ffenc.errors import ConfigError, FfencWarning
+from ffenc.errors import ConfigError
 
 # What a depth camera's info block holds of its quantiser; the last is ffenc's own.
 DEPTH_FIELDS = ("depth_min", "depth_max", "shift", "use_log", "invalid")
@@ -32,9 +32,10 @@ class VideoEncoderConfig(Settings):
         crf: quality, lower is better and larger; its scale is the codec's own. None: the encoder's default.
         preset: speed against size, a number or a name as the codec has it. None: 12 for ``libsvtav1``,
             else the encoder's default.
-        fast_decode: 0 off; above 0 the stream is made cheaper to decode where the codec can do that.
+        fast_decode: 0 off; 1 or 2: the stream is made cheaper to decode, with a codec that can do that.
         video_backend: ``pyav``, kept for LeRobot's reader.
-        extra_options: FFmpeg encoder options, merged last; they never override what the fields above set.
+        extra_options: FFmpeg encoder options, merged last; one that the fields above have set is refused when
+            the options are compiled.
 
     Raises:
         ConfigError: a wrong type, an unknown key or codec, or a value out of range.
@@ -45,7 +46,7 @@ class VideoEncoderConfig(Settings):
     g: Annotated[int, Field(ge=1)] | None = Field(2, description="an int of 1 or more, or null")
     crf: int | float | None = Field(30, description="an int or float of 0 or more, or null")
     preset: int | str | None = Field(None, description="an int, a preset name, or null")
-    fast_decode: int = Field(0, description="an int: 0 off, 1 or 2 on")
+    fast_decode: Annotated[int, Field(ge=0, le=2)] = Field(0, description="an int: 0 off, 1 or 2 on")
     video_backend: Literal["pyav"] = Field("pyav", description="'pyav', the one LeRobot's reader accepts")
     extra_options: dict[str, Any] = Field(
         default_factory=dict, description="a mapping of FFmpeg option names to texts or numbers"
@@ -108,15 +109,11 @@ class VideoEncoderConfig(Settings):
             as_strings: return every value as text.
 
         Raises:
-            ConfigError: a value this codec cannot take, or ``vcodec="auto"`` unresolved.
-
-        Warns:
-            FfencWarning: for each extra option that lost against a field, naming both values.
+            ConfigError: a value this codec cannot take, a setting that would have no effect, such as an extra
+                option that a field has set (the text names both values), or ``vcodec="auto"`` unresolved.
         """
         compiled = encoder_options(codec_for(self.vcodec), self, encoder_threads)
-        for text in compiled.warnings:
-            warnings.warn(text, FfencWarning, stacklevel=2)
-        return {key: str(value) if as_strings else value for key, value in compiled.values.items()}
+        return {key: str(value) if as_strings else value for key, value in compiled.items()}
 
     @classmethod
     def from_video_info(cls, info: Mapping[str, Any] | None) -> Self:
@@ -128,7 +125,34 @@ class VideoEncoderConfig(Settings):
         Args:
             info: the block, or None for the defaults.
         """
-        return cls(**cls._values_from_info(info or {}))
+        return cls.in_force(cls._values_from_info(info or {}))
+
+    @classmethod
+    def in_force(cls, values: Mapping[str, Any]) -> Self:
+        """Return settings that frames were encoded with before.
+
+        What of them had no effect then is left out, where :meth:`get_codec_options` would refuse it.
+
+        Args:
+            values: the fields.
+
+        Raises:
+            ConfigError: as for the constructor.
+        """
+        values = dict(values)
+        level = values.get("fast_decode")
+        if type(level) is int:  # LeRobot limits it when it encodes
+            values["fast_decode"] = max(0, min(2, level))
+        config = cls(**values)
+        with contextlib.suppress(ConfigError):  # of another encoder: a hardware encoder's preset
+            merged = merged_options(codec_for(config.vcodec), config)
+            values = {k: v for k, v in values.items() if k not in merged.unused or k == "crf"}
+            if "extra_options" in values:
+                values["extra_options"] = merged.extras
+            config = cls(**values)
+            if "crf" in merged.unused:
+                config.model_fields_set.discard("crf")
+        return config
 
     @classmethod
     def _values_from_info(cls, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,6 +174,8 @@ class VideoEncoderConfig(Settings):
 
 class DepthEncoderConfig(VideoEncoderConfig):
     """How one depth camera's frames are quantised and encoded. Depths are in metres.
+
+    By default ``extra_options`` are those that make ``hevc``, ``libaom-av1`` and ``ffv1`` lossless.
 
     Args:
         depth_min, depth_max: the range that is stored, in metres.
@@ -180,6 +206,12 @@ class DepthEncoderConfig(VideoEncoderConfig):
     shift: Annotated[float, Field(allow_inf_nan=False)] = Field(3.5, description="a finite number of metres")
     use_log: bool = Field(True, description="true or false")
     invalid: Literal["keep", "clip"] = Field("keep", description="'keep' or 'clip'")
+
+    @model_validator(mode="after")
+    def _lossless_by_default(self) -> Self:
+        if "extra_options" not in self.model_fields_set and self.vcodec in CODECS:
+            object.__setattr__(self, "extra_options", dict(CODECS[self.vcodec].lossless_extras or {}))
+        return self
 
     @model_validator(mode="after")
     def _range(self) -> Self:

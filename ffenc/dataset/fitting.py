@@ -8,10 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ffenc.codecs.table import CODECS
 from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.config.framerate import fps_number, parse_fps
 from ffenc.dataset.columns import CAMERA_TYPES
-from ffenc.dataset.info_block import ENCODER_FIELDS
+from ffenc.dataset.info_block import ENCODER_FIELDS, same_settings
 from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, VIDEO_PATH
 from ffenc.errors import DestinationError
 from ffenc.frames.depth import Unit
@@ -184,15 +185,18 @@ def _video(root: Path, block: Mapping[str, Any], camera: GrowingCamera) -> Itera
         there = block.get(name)
         if there is not None and here is not None and there != here:
             yield _differs(f"{key}: {name}", there, here)
+    there, here = _encoder(block), _encoder(own)
+    codec = CODECS.get(here or "")
     for name in ENCODER_FIELDS:
         if (
             name in block
             and name in own
-            and block[name] != own[name]
+            and not (
+                same_settings(codec, name, block[name], own[name]) if codec else block[name] == own[name]
+            )
             and (block[name], own[name]) != (None, {})
         ):
             yield _differs(f"{key}: {name}", block[name], own[name])
-    there, here = _encoder(block), _encoder(own)
     if there is not None and here is not None and there != here:
         yield _differs(f"{key}: video.encoder: vcodec", there, here)
     if camera.unit is not None and block.get("video.pix_fmt", camera.pix_fmt) == "gray12le":

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ffenc.codecs.table import codec_for
+from ffenc.codecs.options import used_fields
+from ffenc.codecs.table import Codec, codec_for
 from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import fps_number
 from ffenc.ffmpeg.probe import StreamInfo
@@ -59,15 +60,30 @@ ENCODER_FIELDS = ("video.g", "video.crf", "video.preset", "video.fast_decode", "
 
 
 def encoder_fields(config: VideoEncoderConfig) -> dict[str, Any]:
-    """Return the fields kept from the encoder config, under LeRobot's names."""
-    return {
-        "video.g": config.g,
-        "video.crf": config.crf,
-        "video.preset": config.preset,
-        "video.fast_decode": config.fast_decode,
-        "video.video_backend": config.video_backend,
-        "video.extra_options": dict(config.extra_options),
+    """Return what of the settings was used, under LeRobot's names."""
+    used = used_fields(codec_for(config.vcodec), config)
+    return {f"video.{name}": value for name, value in used.items()} | {
+        "video.video_backend": config.video_backend
     }
+
+
+def same_settings(codec: Codec, name: str, one: Any, other: Any) -> bool:
+    """Whether two values of an encoder field mean the same to an encoder.
+
+    Args:
+        codec: the encoder.
+        name: one of ``ENCODER_FIELDS``.
+        one, other: the values in two info blocks.
+    """
+    if name == "video.preset" and codec.presets is not None:
+        one, other = codec.preset_name(one), codec.preset_name(other)
+    unread = {
+        "video.g": "g" in codec.fixed,
+        "video.crf": not codec.has_crf,
+        "video.preset": codec.preset_option is None,
+        "video.fast_decode": not codec.has_fast_decode,
+    }
+    return bool(unread.get(name) or one == other)
 
 
 def depth_fields(config: VideoEncoderConfig, unit: Unit) -> dict[str, Any]:

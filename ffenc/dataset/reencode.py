@@ -14,7 +14,7 @@ from ffenc.config.encoder import DEPTH_FIELDS, VideoEncoderConfig
 from ffenc.config.framerate import fps_number, parse_fps
 from ffenc.config.preset import KeyPath, RobotPreset, chosen_cameras, load_preset
 from ffenc.dataset.finished import check_free
-from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields
+from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, same_settings
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.lerobot import LeRobotV3, check_not_v1
 from ffenc.dataset.lerobot_v21 import LeRobotV21
@@ -294,7 +294,9 @@ def _matches(config: VideoEncoderConfig, camera: Camera) -> bool:
         return False
     wanted = encoder_fields(config)
     # A setting that is not known is none that is the same.
-    return all(name in block and block[name] == wanted[name] for name in ENCODER_FIELDS)
+    return all(
+        name in block and same_settings(codec, name, block[name], wanted[name]) for name in ENCODER_FIELDS
+    )
 
 
 def reencode_dataset(

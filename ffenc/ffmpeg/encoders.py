@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from functools import lru_cache
 
+from ffenc.codecs.table import CODECS, Codec
 from ffenc.compiler.published import (
     PublishedEncoder,
     PublishedOptions,
@@ -31,12 +32,12 @@ def encoder_names(ffmpeg: str) -> frozenset[str]:
     return parse_encoder_names(ask(ffmpeg, "-hide_banner", "-encoders"))
 
 
-def check_encoder(ffmpeg: str, encoder: str, options: Mapping[str, str | int | float], pix_fmt: str) -> None:
+def check_encoder(ffmpeg: str, codec: Codec, options: Mapping[str, str | int | float], pix_fmt: str) -> None:
     """Compare compiled options with what a program publishes of an encoder.
 
     Args:
         ffmpeg: the program.
-        encoder: FFmpeg's name.
+        codec: the encoder's row of the codec table.
         options: compiled encoder options.
         pix_fmt: what the encoder itself is given, see :func:`ffenc.compiler.command.encoder_format`.
 
@@ -44,11 +45,23 @@ def check_encoder(ffmpeg: str, encoder: str, options: Mapping[str, str | int | f
         ToolchainError: it does not have the encoder, or does not answer.
         ConfigError: an option or a value that it does not take; the text says what it takes.
     """
-    if encoder not in encoder_names(ffmpeg):
+    listed = encoder_names(ffmpeg)
+    if codec.encoder not in listed:
         raise ToolchainError(NOT_LISTED)
-    published = _published_encoder(ffmpeg, encoder)
+
+    def takers(name: str) -> list[str]:
+        """The codecs whose encoder in this program takes an option."""
+        found = []
+        for row in CODECS.values():
+            if row.encoder in listed and row is not codec:
+                one = _published_encoder(ffmpeg, row.encoder)
+                if one is not None and (name in one.options or name in (row.generic or ())):
+                    found.append(row.name)
+        return found
+
+    published = _published_encoder(ffmpeg, codec.encoder)
     if published is not None:
-        check_options(options, pix_fmt, published, _published_options(ffmpeg))
+        check_options(options, pix_fmt, published, _published_options(ffmpeg), codec.generic, takers)
 
 
 def _published_encoder(ffmpeg: str, encoder: str) -> PublishedEncoder | None:

@@ -73,7 +73,7 @@ class Encoding:
     @property
     def lossless(self) -> bool:
         """Whether every sample comes back as it was given to the encoder."""
-        options = encoder_options(self.codec, self.config, self.encoder_threads).values
+        options = encoder_options(self.codec, self.config, self.encoder_threads)
         return self.codec.lossless(options, pixel_format(self.config.pix_fmt).bits)
 
     def command(

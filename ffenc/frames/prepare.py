@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import tempfile
@@ -11,10 +12,11 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import cycle, islice, product
 from pathlib import Path
+from typing import Any
 
 from ffenc.codecs.options import encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
-from ffenc.codecs.table import AUTO_ORDER, Codec, auto_fallback, codec_for
+from ffenc.codecs.table import AUTO_ORDER, CODECS, Codec, auto_fallback, codec_for
 from ffenc.compiler.command import (
     FrameFormat,
     check_size,
@@ -33,7 +35,7 @@ from ffenc.errors import (
     VerificationError,
 )
 from ffenc.ffmpeg.cache import recall, remember
-from ffenc.ffmpeg.encoders import check_encoder
+from ffenc.ffmpeg.encoders import NOT_LISTED, check_encoder
 from ffenc.ffmpeg.machine import cores, file_identity, machine_facts
 from ffenc.ffmpeg.process import Log, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, installed, toolchains
@@ -49,6 +51,7 @@ HARDWARE_SECONDS = 10.0
 _NO_DEVICE = re.compile(r"Cannot load|No VA display|init_hw_device|find a valid device|did nothing for")
 # Another program is needed, not another setting: a small build has no decoder for the images, an old one
 # cannot put FFV1 into MP4.
+_NOT_USED = re.compile(r"Codec AVOption (\S+) .*has not been used for any stream")
 _LACKS = re.compile(r"unknown (de|en)coder|^not compiled in|not currently supported in container", re.I)
 
 # Hardware encoders that have just been found without their device: (ffmpeg, encoder) -> what was said.
@@ -106,6 +109,10 @@ def prepare(
         except FfmpegError as error:
             if error.killed:
                 raise
+            if small := _too_small(codec_for(name), width, height, error):
+                errors.append(small)
+                passed.append(PassedOver(name, toolchain, small.cause))
+                continue
             errors.append(error)
             passed.append(PassedOver(name, toolchain, f"listed, but {_sentence(error.cause)}"))
         except (ConfigError, SourceError, ToolchainError, VerificationError) as error:
@@ -118,7 +125,48 @@ def prepare(
             else:
                 _tell_passed_over(passed, toolchain)
             return proven
-    raise _refusal(config, names[-1], f"{width}x{height}", passed[-len(found) :], errors[-len(found) :])
+    refusal = _refusal(config, names[-1], f"{width}x{height}", passed[-len(found) :], errors[-len(found) :])
+    if isinstance(refusal, ToolchainError) and all(p.reason == NOT_LISTED for p in passed[-len(found) :]):
+        size = {"width": width, "height": height, "fps": fps, "frames": frames}
+        if other := _other_codec(config, first_frames, found, encoder_threads, **size):
+            raise ToolchainError(f"{refusal}\n{other} runs here: set vcodec={other}", cause=refusal.cause)
+    raise refusal
+
+
+def _other_codec(
+    config: VideoEncoderConfig,
+    first_frames: Sequence[bytes],
+    candidates: Sequence[Toolchain],
+    threads: int | None,
+    **stream: Any,
+) -> str | None:
+    """A software codec that encodes these frames here, with its default settings; None where none does."""
+    own = ("vcodec", "preset", "crf", "fast_decode", "extra_options")
+    kept = {name: getattr(config, name) for name in config.model_fields_set if name not in own}
+    for row in CODECS.values():
+        if row.hardware or row.name == config.vcodec:
+            continue
+        for toolchain in candidates:
+            with contextlib.suppress(FfencError):
+                settings = type(config)(vcodec=row.name, **kept)
+                _proven(
+                    Encoding(settings, **stream, encoder_threads=threads, toolchain=toolchain),
+                    first_frames,
+                    {},
+                )
+                return row.name
+    return None
+
+
+def _too_small(codec: Codec, width: int, height: int, error: FfmpegError) -> ConfigError | None:
+    """The reason where an encoder, of an old library, does not take frames as small as these."""
+    least = codec.old_min_size
+    if least is None or (width >= least[0] and height >= least[1]) or "at least" not in str(error):
+        return None
+    return ConfigError(
+        f"{width}x{height} frames are too small: {codec.encoder} takes {least[0]}x{least[1]} or more in this "
+        "FFmpeg; use another vcodec (h264 takes any size), or a newer FFmpeg"
+    )
 
 
 def _refusal(
@@ -174,10 +222,10 @@ def _proven(encoding: Encoding, first_frames: Sequence[bytes], absent: Absent) -
         FfmpegError, VerificationError: it failed, or wrote something else.
     """
     codec = codec_for(encoding.config.vcodec)
-    options = encoder_options(codec, encoding.config, encoding.encoder_threads).values
-    check_encoder(encoding.toolchain.ffmpeg, codec.encoder, options, encoder_format(codec, encoding.config))
+    options = encoder_options(codec, encoding.config, encoding.encoder_threads)
+    check_encoder(encoding.toolchain.ffmpeg, codec, options, encoder_format(codec, encoding.config))
     programs = encoding.toolchain.ffmpeg, encoding.toolchain.ffprobe
-    key = ["trial", *map(file_identity, programs), machine_facts(), encoding.command(Path("trial.mp4"))[1:]]
+    key = ["trial 2", *map(file_identity, programs), machine_facts(), encoding.command(Path("trial.mp4"))[1:]]
     known = None if codec.hardware else recall(key)
     if isinstance(known, dict) and isinstance(known.get("encoder_version"), str):
         return replace(encoding, encoder_version=known["encoder_version"])
@@ -213,17 +261,47 @@ def _tried(encoding: Encoding, sent: list[bytes], output: Path) -> str:
     encoding.verify(output, len(sent))
     _check_decoded(encoding, sent, output)
     said = "\n".join(log.head) + output.read_bytes().decode("latin-1")
+    _refuse_changed(encoding, said)
     match = re.search(codec.version, said) if codec.version else None
     return match[1] if match else ""
 
 
 def _refuse_ignored(codec: Codec, log: Log) -> None:
-    """Refuse sub-keys of a params option that the library warns of and leaves out, or takes for 0."""
-    if codec.ignored is None:
-        return
+    """Refuse options that FFmpeg has not used, and sub-keys that the library leaves out."""
     for line in log.head:
-        if found := re.search(codec.ignored, line):
+        if found := _NOT_USED.search(line):
+            raise ConfigError(f"extra option {found[1]!r} has no effect: {codec.encoder} does not take it")
+        if codec.ignored is not None and (found := re.search(codec.ignored, line)):
             raise ConfigError(f"extra_options: {codec.params}: {codec.encoder} says {found[0].strip()!r}")
+
+
+def _refuse_changed(encoding: Encoding, said: str) -> None:
+    """Refuse numbers in a params option that are not those the library says in the stream it has used.
+
+    Values that a range of the codec table covers are not compared: other settings may rightly limit them.
+    """
+    codec = encoding.codec
+    found = re.search(codec.reported, said) if codec.reported is not None else None
+    options = encoder_options(codec, encoding.config, encoding.encoder_threads)
+    if found is None or codec.params not in options:
+        return
+    used = {key.replace("_", "-"): value for key, _, value in (w.partition("=") for w in found[1].split())}
+    for part in str(options[codec.params]).split(":"):
+        key, _, value = part.partition("=")
+        own = used.get(key.strip().lstrip("-").replace("_", "-"))
+        if key not in codec.ranges and own is not None and _differ(value, own):
+            raise ConfigError(
+                f"extra_options: {codec.params}: {part} is not what {codec.encoder} used: {key}={own}"
+            )
+
+
+def _differ(value: str, own: str) -> bool:
+    """Whether two texts are different numbers, as far as the second is printed."""
+    try:
+        digits = len(own.partition(".")[2])
+        return abs(float(value) - float(own)) > float(f"0.51e-{digits}")
+    except ValueError:
+        return False  # a name, or several numbers
 
 
 def _check_decoded(encoding: Encoding, sent: Sequence[bytes], output: Path) -> None:

@@ -20,7 +20,7 @@ from ffenc.compiler.command import (
     rgb_conversion,
     without_stop,
 )
-from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
 from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation, run_fed
@@ -159,11 +159,9 @@ def depth_config(
             f"would change it. Say --depth_encoder.pix_fmt={clip.info.pix_fmt}"
             + (" --depth_encoder.vcodec=ffv1" if clip.info.pix_fmt == "gray16le" else "")
         )
-    fields = config.model_dump()
-    if quantizer is not None:
-        fields |= {name: getattr(quantizer, name) for name in ("depth_min", "depth_max", "shift", "use_log")}
-        fields["invalid"] = quantizer.invalid
-    return DepthEncoderConfig(**fields)
+    if quantizer is None:
+        return config
+    return config.replace(**{name: getattr(quantizer, name) for name in DEPTH_FIELDS})
 
 
 def trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Toolchain], list[bytes]]:

@@ -214,7 +214,7 @@ def _camera(values: Mapping[str, Any], where: str) -> RecordedCamera:
         ValueError, TypeError, LookupError, FfencError: it is none that ffenc has written.
     """
     model = VideoEncoderConfig if values["unit"] is None else DepthEncoderConfig
-    camera = RecordedCamera(**{**values, "config": model(**values["config"])})
+    camera = RecordedCamera(**{**values, "config": model.in_force(values["config"])})
     plain_name(camera.key, f"{where}: key")
     if camera.key != camera_key(camera_name(camera.key)) or not camera_name(camera.key):
         raise ValueError(f"{camera.key!r} is not the key of a camera: {camera_key('NAME')} is expected")

@@ -1,21 +1,23 @@
-import warnings
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ffenc.codecs.options import merged_options
 from ffenc.codecs.table import CODECS
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
-from ffenc.errors import ConfigError, FfencWarning
+from ffenc.errors import ConfigError
 
 
-def compiled(config, threads=None, **kwargs):
-    """The options of a config, and the texts of the warnings that came with them."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        options = config.get_codec_options(threads, **kwargs)
-    assert all(issubclass(w.category, FfencWarning) for w in caught)
-    return options, [str(w.message) for w in caught]
+def compiled(config, threads=None):
+    """The options of a config, and the texts with which those that have no effect are refused."""
+    merged = merged_options(CODECS[config.vcodec], config, threads)
+    if not merged.unused:
+        assert config.get_codec_options(threads) == merged.values
+        return merged.values, []
+    with pytest.raises(ConfigError) as refused:
+        config.get_codec_options(threads)
+    assert str(refused.value).splitlines() == list(merged.unused.values())
+    return merged.values, list(merged.unused.values())
 
 
 ENCODERS = {
@@ -76,18 +78,6 @@ CASES = [
         None,
         {"g": 2, "crf": 30, "preset": 12, "svtav1-params": "fast-decode=2"},
     ),
-    (
-        "libsvtav1",
-        {"fast_decode": 3},
-        None,
-        {"g": 2, "crf": 30, "preset": 12, "svtav1-params": "fast-decode=2"},
-    ),
-    (
-        "libsvtav1",
-        {"fast_decode": -1},
-        None,
-        {"g": 2, "crf": 30, "preset": 12, "svtav1-params": "fast-decode=0"},
-    ),
     ("libsvtav1", {}, 4, {"g": 2, "crf": 30, "preset": 12, "svtav1-params": "fast-decode=0:lp=4"}),
     (
         "libsvtav1",
@@ -98,6 +88,8 @@ CASES = [
     ("av1", {"crf": 20}, None, {"g": 2, "crf": 20, "preset": 12, "svtav1-params": "fast-decode=0"}),
     ("h264", {"crf": 22.5}, None, {"g": 2, "crf": 22.5}),
     ("h264", {"crf": 0}, None, {"g": 2, "crf": 0}),
+    ("h264", {"preset": 5}, None, {"g": 2, "crf": 30, "preset": 5}),
+    ("hevc", {"preset": 0}, None, {"g": 2, "crf": 30, "preset": 0}),
     ("h264", {"preset": "veryfast"}, None, {"g": 2, "crf": 30, "preset": "veryfast"}),
     ("h264", {"fast_decode": 1}, None, {"g": 2, "crf": 30, "tune": "fastdecode"}),
     ("h264", {"fast_decode": 2}, None, {"g": 2, "crf": 30, "tune": "fastdecode"}),
@@ -108,11 +100,10 @@ CASES = [
     ("hevc", {}, 4, {"g": 2, "crf": 30, "threads": 4, "x265-params": "pools=4"}),
     ("libaom-av1", {"crf": 20, "preset": 6}, None, {"g": 2, "lag-in-frames": 2, "crf": 20, "cpu-used": 6}),
     ("libaom-av1", {"preset": 0}, None, {"g": 2, "lag-in-frames": 2, "crf": 30, "cpu-used": 0}),
-    ("libaom-av1", {"fast_decode": 2}, None, {"g": 2, "lag-in-frames": 2, "crf": 30}),
     ("libaom-av1", {"g": 35}, None, {"g": 35, "crf": 30}),
     ("libaom-av1", {"g": 34}, None, {"g": 34, "lag-in-frames": 34, "crf": 30}),
     ("libaom-av1", {}, 4, {"g": 2, "lag-in-frames": 2, "crf": 30, "threads": 4, "row-mt": 1}),
-    ("ffv1", {"crf": 5, "g": 10, "fast_decode": 1}, None, {"g": 1, "level": 3, "slicecrc": 1, "slices": 4}),
+    ("ffv1", {"crf": None, "g": 10}, None, {"g": 1, "level": 3, "slicecrc": 1, "slices": 4}),
     ("ffv1", {"g": None}, None, {"g": 1, "level": 3, "slicecrc": 1, "slices": 4}),
     ("ffv1", {}, 1, {"g": 1, "level": 3, "slicecrc": 1, "slices": 4, "threads": 1}),
     ("ffv1", {}, 4, {"g": 1, "level": 3, "slicecrc": 1, "slices": 4, "threads": 4}),
@@ -121,13 +112,12 @@ CASES = [
     ("ffv1", {}, 16, {"g": 1, "level": 3, "slicecrc": 1, "slices": 16, "threads": 16}),
     ("h264_videotoolbox", {"crf": 0}, None, {"g": 2, "q:v": 100}),
     ("h264_videotoolbox", {"crf": 22.5}, None, {"g": 2, "q:v": 55}),
-    ("h264_videotoolbox", {"crf": 50}, None, {"g": 2, "q:v": 1}),
-    ("hevc_videotoolbox", {"crf": 63, "fast_decode": 1}, 4, {"g": 2, "q:v": 1}),
+    ("hevc_videotoolbox", {"crf": 49.5}, 4, {"g": 2, "q:v": 1}),
     ("h264_nvenc", {"crf": 23, "preset": "p4"}, None, {"g": 2, "rc": 0, "qp": 23, "preset": "p4"}),
     ("hevc_nvenc", {"crf": 0, "preset": 12}, 4, {"g": 2, "rc": 0, "qp": 0, "preset": 12}),
-    ("av1_nvenc", {"crf": 120, "fast_decode": 1}, None, {"g": 2, "rc": 0, "qp": 120}),
+    ("av1_nvenc", {"crf": 120}, None, {"g": 2, "rc": 0, "qp": 120}),
     ("h264_vaapi", {"crf": 23, "g": 30}, 4, {"g": 30, "qp": 23}),
-    ("hevc_vaapi", {"crf": 23, "fast_decode": 2}, None, {"g": 2, "qp": 23}),
+    ("hevc_vaapi", {"crf": 23}, None, {"g": 2, "qp": 23}),
     ("av1_vaapi", {"crf": 120}, 4, {"g": 2, "rc_mode": "CQP", "global_quality": 120}),
     (
         "h264_qsv",
@@ -188,7 +178,7 @@ def test_v4l2m2m_has_no_quality_option_and_says_so():
 
 
 @pytest.mark.parametrize("vcodec", ["h264_videotoolbox", "hevc_videotoolbox", "h264_vaapi", "hevc_vaapi"])
-def test_a_preset_for_an_encoder_without_presets_is_left_out_with_a_warning(vcodec):
+def test_a_preset_for_an_encoder_without_presets_is_refused(vcodec):
     options, texts = compiled(VideoEncoderConfig(vcodec=vcodec, preset="fast"))
     assert options == DEFAULTS[vcodec]
     assert len(texts) == 1
@@ -198,9 +188,11 @@ def test_a_preset_for_an_encoder_without_presets_is_left_out_with_a_warning(vcod
 
 @pytest.mark.parametrize("vcodec", DEFAULTS)
 def test_as_strings_gives_the_same_options_as_text(vcodec):
-    config = VideoEncoderConfig(vcodec=vcodec, extra_options={"maxrate": 4000000, "bf": 0, "refs": "3"})
-    numbers, _ = compiled(config, 2)
-    texts, _ = compiled(config, 2, as_strings=True)
+    config = VideoEncoderConfig(
+        vcodec=vcodec, crf=None, extra_options={"maxrate": 4000000, "bf": 0, "refs": "3"}
+    )
+    numbers = config.get_codec_options(2)
+    texts = config.get_codec_options(2, as_strings=True)
     assert texts == {key: str(value) for key, value in numbers.items()}
     assert texts["maxrate"] == "4000000"
 
@@ -267,7 +259,7 @@ values = st.one_of(
     st.floats(-1000, 1000, allow_nan=False).map(lambda f: round(f, 3)),
     st.from_regex(r"[a-z0-9+./]{1,6}", fullmatch=True),
 )
-sub_keys = st.dictionaries(st.sampled_from(list(SETTING_OF)), st.integers(0, 99), min_size=1, max_size=5)
+sub_keys = st.dictionaries(st.sampled_from(list(SETTING_OF)), st.integers(0, 1), min_size=1, max_size=5)
 params_values = sub_keys.map(lambda subs: ":".join(f"{key}={value}" for key, value in subs.items()))
 unhurried = settings(deadline=None)  # a busy machine is no failure
 
@@ -287,9 +279,9 @@ def configs(draw):
         vcodec=vcodec,
         pix_fmt=draw(st.sampled_from(["yuv420p", "yuv444p"])),
         g=draw(st.none() | st.integers(1, 300)),
-        crf=draw(st.none() | st.integers(0, 63)),
+        crf=draw(st.none() | st.integers(1, 49)) if CODECS[vcodec].has_crf else None,
         preset=draw(st.none() | names[vcodec]) if vcodec in names else None,
-        fast_decode=draw(st.integers(0, 3)),
+        fast_decode=draw(st.integers(0, 2)) if CODECS[vcodec].has_fast_decode else 0,
     )
     return config, draw(st.none() | st.integers(1, 40))
 
@@ -312,7 +304,7 @@ def own_params(vcodec):
 
 
 def with_extras(config, threads, extra):
-    """The structured options without the extras, the merged options, and the warnings about extras."""
+    """The structured options without the extras, the merged options, and the refusals of extras."""
     structured, before = compiled(config, threads)
     merged, after = compiled(config.replace(extra_options=extra), threads)
     about_extras = [text for text in after if "extra_options:" in text]
@@ -321,8 +313,8 @@ def with_extras(config, threads, extra):
 
 
 def about(texts, setting):
-    """The warnings that say a setting, with its value, is not used."""
-    return [text for text in texts if f"extra_options: {setting} is not used, " in text]
+    """The texts that say a setting, with its value, would have no effect."""
+    return [text for text in texts if f"extra_options: {setting} would have no effect, " in text]
 
 
 def decided(config, structured):
@@ -453,7 +445,7 @@ def test_what_ffenc_decides_itself_cannot_be_set_by_an_extra_option(name):
         structured, merged, texts = with_extras(config, None, {name: "given", "bf": 3})
         assert merged == structured | {"bf": 3}
         assert len(texts) == 1
-        assert f"{name}=given is not used" in texts[0]
+        assert f"{name}=given would have no effect" in texts[0]
         assert texts[0].endswith((" is set", " set by ffenc itself"))
 
 
@@ -488,7 +480,7 @@ def test_a_reserved_option_with_a_value_of_its_own_is_refused_with_that_value(na
         ({}, 2, "svtav1-params", "scd=1", "svtav1-params", "fast-decode=0:lp=2:scd=1"),
         ({"fast_decode": 1}, None, "svtav1-params", "tune=0", "svtav1-params", "fast-decode=1:tune=0"),
         (
-            {"vcodec": "libaom-av1", "fast_decode": 1},
+            {"vcodec": "libaom-av1"},
             None,
             "aom-params",
             "tune=ssim",
@@ -539,7 +531,7 @@ def test_a_sub_key_that_a_setting_has_already_is_left_out_and_named(fields, thre
     structured, merged, texts = with_extras(config, threads, {name: given})
     assert merged == structured
     assert len(texts) == 1
-    assert f"{name} {given} is not used" in texts[0]
+    assert f"{name} {given} would have no effect" in texts[0]
     assert f"{won} is set" in texts[0]
 
 
@@ -554,7 +546,7 @@ def test_colour_and_time_cannot_be_set_through_a_params_option(vcodec, name, sub
     structured, merged, texts = with_extras(config, None, {name: sub_key})
     assert merged == structured
     assert len(texts) == 1
-    assert f"{sub_key} is not used" in texts[0]
+    assert f"{sub_key} would have no effect" in texts[0]
 
 
 @pytest.mark.parametrize("name", ["b:v", "b", "vb", "qp", "cq", "q:v", "qscale", "rc"])
@@ -563,7 +555,7 @@ def test_another_rate_control_does_not_take_the_place_of_a_crf_that_is_set(vcode
     config = VideoEncoderConfig(vcodec=vcodec, crf=28)
     structured, merged, texts = with_extras(config, None, {name: "7"})
     assert merged == structured
-    assert texts == [f"extra_options: {name}=7 is not used, crf=28 is set"]
+    assert texts == [f"extra_options: {name}=7 would have no effect, crf=28 is set"]
     free, texts = compiled(config.replace(crf=None, extra_options={name: "7"}))
     assert free[name] == "7"
     assert texts == []
@@ -586,7 +578,7 @@ def test_of_two_spellings_of_an_extra_option_the_first_is_used_and_the_second_na
     assert options["bf:v"] == 1
     assert "bf" not in options
     assert len(texts) == 1
-    assert "bf=2 is not used, bf:v=1 is set" in texts[0]
+    assert "bf=2 would have no effect, bf:v=1 is set" in texts[0]
 
 
 # ---- refusals ------------------------------------------------------------------------------------------
@@ -633,7 +625,8 @@ def test_what_is_no_option_value_is_refused_by_name(value, reason):
     ("vcodec", "preset", "nearest"),
     [
         ("h264", "ultrafst", "ultrafast"),
-        ("h264", 5, None),
+        ("h264", 10, None),
+        ("hevc", -1, None),
         ("hevc", "veryfst", "veryfast"),
         ("libsvtav1", "slow", None),
         ("libsvtav1", 14, None),
@@ -648,7 +641,7 @@ def test_an_unknown_preset_is_refused_with_those_there_are(vcodec, preset, neare
     text = str(caught.value)
     assert f"preset={preset!r}" in text
     assert vcodec in text
-    assert ("veryslow, placebo" if vcodec in ("h264", "hevc") else "5, 6, 7, 8") in text
+    assert ("veryslow, placebo, 0, 1" if vcodec in ("h264", "hevc") else "5, 6, 7, 8") in text
     assert nearest is None or f"did you mean {nearest!r}" in text
 
 
@@ -686,3 +679,62 @@ def test_encoder_threads_that_are_no_whole_number_of_1_or_more_are_refused(threa
 def test_auto_has_no_options_before_it_is_resolved():
     with pytest.raises(ConfigError, match="auto.*libsvtav1"):
         VideoEncoderConfig(vcodec="auto").get_codec_options()
+
+
+@pytest.mark.parametrize(
+    ("vcodec", "fields", "text"),
+    [
+        ("h264", {"crf": 99}, r"crf=99 is out of range: h264 takes 0 to 51"),
+        ("hevc", {"crf": 51.5}, r"crf=51\.5 is out of range: hevc takes 0 to 51"),
+        ("libsvtav1", {"crf": 64}, r"crf=64 is out of range: libsvtav1 takes 0 to 63"),
+        ("h264_videotoolbox", {"crf": 50}, r"crf=50 is out of range: h264_videotoolbox takes 0 to 49\.5"),
+        ("h264_nvenc", {"crf": 52}, r"crf=52 is out of range: h264_nvenc takes 0 to 51"),
+        ("ffv1", {"crf": 20}, r"crf=20 would have no effect, ffv1 has no quality option; it is lossless"),
+        ("ffv1", {"preset": 3}, r"preset=3 would have no effect, ffv1 has no presets"),
+        ("libaom-av1", {"fast_decode": 1}, r"fast_decode=1 .* libsvtav1, h264, hevc have it"),
+        ("h264", {"extra_options": {"x264-params": "bframes=999"}}, r"x264-params bframes=999 .* 0 to 16"),
+        ("h264", {"extra_options": {"x264opts": "--me_range=3"}}, r"x264opts --me_range=3 .* 4 to 1024"),
+        ("hevc", {"extra_options": {"x265-params": "aq-mode=9"}}, r"x265-params aq-mode=9 .* 0 to 5"),
+        (
+            "libsvtav1",
+            {"extra_options": {"svtav1-params": "film-grain=51"}},
+            r"svtav1-params film-grain=51 is out of range: libsvtav1 takes 0 to 50",
+        ),
+    ],
+)
+def test_a_value_that_the_encoder_would_clip_or_not_read_is_refused(vcodec, fields, text):
+    with pytest.raises(ConfigError, match=text):
+        VideoEncoderConfig(vcodec=vcodec, **fields).get_codec_options()
+
+
+@pytest.mark.parametrize("level", [-1, 3])
+def test_fast_decode_has_three_levels(level):
+    with pytest.raises(ConfigError, match=r"fast_decode: .* expected an int: 0 off, 1 or 2 on"):
+        VideoEncoderConfig(fast_decode=level)
+
+
+def test_a_crf_beside_lossless_settings_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"crf=20 .* the settings are lossless \(x265-params=.*lossless=1\)"
+    ):
+        DepthEncoderConfig(crf=20).get_codec_options()
+    assert DepthEncoderConfig(crf=20, extra_options={}).get_codec_options()["crf"] == 20
+
+
+@pytest.mark.parametrize(
+    ("vcodec", "extras"),
+    [("hevc", {"x265-params": "lossless=1"}), ("libaom-av1", {"aom-params": "lossless=1"}), ("ffv1", {})],
+)
+def test_depth_is_lossless_by_default_with_each_codec_that_can_be(vcodec, extras):
+    config = DepthEncoderConfig(vcodec=vcodec)
+    assert config.extra_options == extras
+    assert CODECS[vcodec].lossless(config.get_codec_options(), 12)
+    assert DepthEncoderConfig().replace(vcodec=vcodec).extra_options == extras
+
+
+def test_ffv1_cuts_large_frames_into_more_slices():
+    codec = CODECS["ffv1"]
+    assert codec.fit({"slices": 4}, 640, 480, 3, 8) == {"slices": 4}
+    assert codec.fit({"slices": 4}, 8192, 4320, 3, 8) == {"slices": 9}
+    assert codec.fit({"slices": 12}, 8192, 4320, 3, 8) == {"slices": 12}
+    assert codec.fit({"slices": 4}, 8192, 4320, 1, 12) == {"slices": 4}

@@ -7,7 +7,7 @@ from ffenc.compiler.command import SampleTap, compile_command, compile_join
 from ffenc.compiler.golden import preset_commands
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.preset import load_preset
-from ffenc.errors import ConfigError, FfencWarning
+from ffenc.errors import ConfigError
 
 
 def compiled(config=None, **changes):
@@ -227,7 +227,13 @@ def test_an_odd_size_with_subsampled_chroma_is_refused_with_ways_out(pix_fmt, wi
 
 @pytest.mark.parametrize(
     ("pix_fmt", "width", "height"),
-    [("yuv444p", 641, 481), ("gbrp", 641, 481), ("gray", 1, 1), ("yuv422p", 640, 481), ("yuv440p", 641, 480)],
+    [
+        ("yuv444p", 641, 481),
+        ("gbrp", 641, 481),
+        ("gray", 17, 19),
+        ("yuv422p", 640, 481),
+        ("yuv440p", 641, 480),
+    ],
 )
 def test_an_odd_size_is_taken_where_the_format_holds_it(pix_fmt, width, height):
     config = VideoEncoderConfig(vcodec="hevc", pix_fmt=pix_fmt)
@@ -277,10 +283,32 @@ def test_v4l2m2m_takes_a_bit_rate_under_any_spelling(name):
     assert value(compiled(config), f"-{name}") == "4M"
 
 
-def test_a_setting_without_effect_is_warned_of_where_the_command_is_compiled():
-    with pytest.warns(FfencWarning, match="bf:v=3 is not used, bf=2 is set") as caught:
+def test_a_setting_without_effect_is_refused_where_the_command_is_compiled():
+    with pytest.raises(ConfigError, match="bf:v=3 would have no effect, bf=2 is set"):
         compiled(VideoEncoderConfig(vcodec="h264", extra_options={"bf": 2, "bf:v": 3}))
-    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize(
+    ("vcodec", "width", "height", "takes", "others"),
+    [
+        ("hevc", 14, 64, "libx265 takes 16x16 to 65536x65536", "libsvtav1, h264, libaom-av1, ffv1"),
+        ("libsvtav1", 64, 8706, "libsvtav1 takes 1x1 to 16384x8704", "h264, hevc, libaom-av1, ffv1"),
+        ("h264", 16386, 64, "libx264 takes 1x1 to 16384x16384", "hevc, libaom-av1, ffv1"),
+        ("libaom-av1", 65538, 64, "libaom-av1 takes 1x1 to 65536x65536", None),
+        ("ffv1", 2, 2, "ffv1 takes 4x4 to 65536x65536", "libsvtav1, h264, libaom-av1"),
+    ],
+)
+def test_a_size_that_an_encoder_does_not_take_is_refused_with_those_that_do(
+    vcodec, width, height, takes, others
+):
+    with pytest.raises(ConfigError, match=f"{width}x{height}.*{takes}") as caught:
+        compiled(VideoEncoderConfig(vcodec=vcodec), width=width, height=height)
+    assert str(caught.value).endswith(f"; {others} can encode this size" if others else takes)
+
+
+def test_ffv1_gets_as_many_slices_as_a_large_frame_needs():
+    config = VideoEncoderConfig(vcodec="ffv1")
+    assert value(compiled(config, width=8192, height=4320), "-slices") == "9"
 
 
 # ---- output --------------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import load_preset, preset_names
-from ffenc.errors import FfencWarning
 from tests.conftest import FIXTURES
 
 GOLDEN = FIXTURES / "golden"
@@ -36,7 +35,7 @@ def video(config, **changes):
 def codec_command(name):
     """A row of the codec table with the settings every row is compared by."""
     extra = {"b:v": "4M"} if name == "h264_v4l2m2m" else {}
-    return video(VideoEncoderConfig(vcodec=name, crf=30, extra_options=extra), encoder_threads=2)
+    return video(VideoEncoderConfig(vcodec=name, extra_options=extra), encoder_threads=2)
 
 
 H264 = VideoEncoderConfig(vcodec="h264")
@@ -46,14 +45,6 @@ WIN = {
     "profile:v": "high",
     "x264-params": "aq-mode=3:no-cabac",
     "refs": 2,
-}
-LOSE = {
-    "crf:v": 10,
-    "g": 250,
-    "vcodec": "libx265",
-    "pix_fmt": "yuv444p",
-    "map": "0:a",
-    "x264opts": "crf=1:bframes=0",
 }
 
 CLIP = VideoInput(
@@ -80,7 +71,6 @@ CORNERS = {
         VideoEncoderConfig(vcodec="h264_vaapi"), tap=SampleTap(step=1, width=64, height=48)
     ),
     "extra_options_win": lambda: video(H264.replace(crf=None, extra_options=WIN)),
-    "extra_options_lose": lambda: video(H264.replace(extra_options=LOSE)),
     "output_apostrophe": lambda: video(H264, output="it's/top view.mp4"),
     "output_percent": lambda: video(H264, output="100%d.mp4"),
     "output_leading_dash": lambda: video(H264, output="-y.mp4"),
@@ -113,8 +103,6 @@ CORNERS = {
     ),
     "frame_list": lambda: compile_frame_list("top.mp4", seek=Fraction(1, 3), frames=1000),
 }
-WARNS = {"extra_options_lose": 6}
-
 # File name -> what compiles its command line.
 CASES = {
     **{
@@ -130,13 +118,7 @@ CASES = {
 
 
 def compiled(name):
-    corner = name.removeprefix("corner.").removesuffix(".txt")
-    if corner not in WARNS:
-        return CASES[name]()
-    with pytest.warns(FfencWarning) as caught:
-        command = CASES[name]()
-    assert len(caught) == WARNS[corner]
-    return command
+    return CASES[name]()
 
 
 def kept(folder=GOLDEN):

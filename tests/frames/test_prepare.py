@@ -448,3 +448,41 @@ def test_options_are_checked_against_what_the_encoder_publishes(
 def test_an_option_that_ffmpeg_knows_passes(toolchain: Toolchain) -> None:
     extra = {"tune": "film", "profile:v": "high", "bf": 2, "maxrate": "4M", "bufsize": "8M", "slices": 2}
     assert prepared(VideoEncoderConfig(vcodec="h264", crf=22.5, extra_options=extra), toolchain)
+
+
+@pytest.mark.parametrize(
+    ("vcodec", "extra", "said"),
+    [
+        ("libsvtav1", {"tune": "film"}, r"'tune' \(tune=film\) is not one that libsvtav1 takes; h264, hevc"),
+        ("libsvtav1", {"bf": 2}, r"'bf' \(bf=2\) is not one that libsvtav1 takes; h264, hevc do"),
+        ("libsvtav1", {"x264-params": "bframes=3"}, r"is not one that libsvtav1 takes; h264 does"),
+        ("hevc", {"aq-mode": 1}, r"is not one that libx265 takes; h264, libaom-av1 do"),
+        ("h264", {"x264-params": "keyint_min=99"}, r"keyint_min=99 is not what libx264 used: keyint_min="),
+    ],
+)
+def test_what_the_encoder_would_not_use_is_refused(
+    toolchain: Toolchain, vcodec: str, extra: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        prepared(VideoEncoderConfig(vcodec=vcodec, extra_options=extra), toolchain)
+
+
+def test_what_ffmpeg_says_it_has_not_used_fails_the_trial(
+    toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The help texts are compared first; this is what is left where they say nothing."""
+    monkeypatch.setattr(preparing, "check_encoder", lambda *_: None)
+    with pytest.raises(ConfigError, match="extra option 'aq-mode' has no effect: libsvtav1 does not take it"):
+        prepared(VideoEncoderConfig(extra_options={"aq-mode": 1}), toolchain)
+
+
+def test_frames_below_the_smallest_size_of_an_old_library_are_named() -> None:
+    frames = pattern_frames(48, 48, "rgb24")[:2]
+    size = {"width": 48, "height": 48, "fps": Fraction(30)}
+    with pytest.raises(ConfigError, match=r"48x48 frames are too small: libsvtav1 takes 64x64 or more"):
+        prepare(VideoEncoderConfig(), frames, frames="rgb24", candidates=[find_toolchain("system")], **size)  # type: ignore[arg-type]
+
+
+def test_where_an_encoder_is_not_compiled_in_one_that_runs_is_named() -> None:
+    with pytest.raises(ToolchainError, match=r"not compiled in[\s\S]*libsvtav1 runs here: set vcodec="):
+        prepared(VideoEncoderConfig(vcodec="libaom-av1", preset=6), small_ffmpeg())
