@@ -44,7 +44,7 @@ ENCODERS = {
 DEFAULTS = {
     "libsvtav1": {"g": 2, "crf": 30, "preset": 12, "svtav1-params": "fast-decode=0"},
     "h264": {"g": 2, "crf": 30},
-    "hevc": {"g": 2, "crf": 30},
+    "hevc": {"g": 2, "crf": 30, "x265-params": "open-gop=0"},
     "libaom-av1": {"g": 2, "lag-in-frames": 2, "crf": 30},
     "ffv1": {"g": 1, "level": 3, "slicecrc": 1, "slices": 4},
     "h264_videotoolbox": {"g": 2, "q:v": 40},
@@ -56,7 +56,7 @@ DEFAULTS = {
     "hevc_vaapi": {"g": 2, "qp": 30},
     "av1_vaapi": {"g": 2, "rc_mode": "CQP", "global_quality": 30},
     "h264_qsv": {"g": 2, "global_quality": 30},
-    "hevc_qsv": {"g": 2, "global_quality": 30},
+    "hevc_qsv": {"g": 2, "global_quality": 30, "idr_interval": 1},
     "av1_qsv": {"g": 2, "global_quality": 30},
     "h264_v4l2m2m": {"g": 2},
 }
@@ -89,15 +89,25 @@ CASES = [
     ("h264", {"crf": 22.5}, None, {"g": 2, "crf": 22.5}),
     ("h264", {"crf": 0}, None, {"g": 2, "crf": 0}),
     ("h264", {"preset": 5}, None, {"g": 2, "crf": 30, "preset": 5}),
-    ("hevc", {"preset": 0}, None, {"g": 2, "crf": 30, "preset": 0}),
+    ("hevc", {"preset": 0}, None, {"g": 2, "crf": 30, "preset": 0, "x265-params": "open-gop=0"}),
     ("h264", {"preset": "veryfast"}, None, {"g": 2, "crf": 30, "preset": "veryfast"}),
     ("h264", {"fast_decode": 1}, None, {"g": 2, "crf": 30, "tune": "fastdecode"}),
     ("h264", {"fast_decode": 2}, None, {"g": 2, "crf": 30, "tune": "fastdecode"}),
     ("h264", {}, 4, {"g": 2, "crf": 30, "threads": 4}),
-    ("hevc", {"crf": 22.5}, None, {"g": 2, "crf": 22.5}),
-    ("hevc", {"preset": "ultrafast"}, None, {"g": 2, "crf": 30, "preset": "ultrafast"}),
-    ("hevc", {"fast_decode": 1}, None, {"g": 2, "crf": 30, "tune": "fastdecode"}),
-    ("hevc", {}, 4, {"g": 2, "crf": 30, "threads": 4, "x265-params": "pools=4"}),
+    ("hevc", {"crf": 22.5}, None, {"g": 2, "crf": 22.5, "x265-params": "open-gop=0"}),
+    (
+        "hevc",
+        {"preset": "ultrafast"},
+        None,
+        {"g": 2, "crf": 30, "preset": "ultrafast", "x265-params": "open-gop=0"},
+    ),
+    (
+        "hevc",
+        {"fast_decode": 1},
+        None,
+        {"g": 2, "crf": 30, "tune": "fastdecode", "x265-params": "open-gop=0"},
+    ),
+    ("hevc", {}, 4, {"g": 2, "crf": 30, "threads": 4, "x265-params": "open-gop=0:pools=4"}),
     ("libaom-av1", {"crf": 20, "preset": 6}, None, {"g": 2, "lag-in-frames": 2, "crf": 20, "cpu-used": 6}),
     ("libaom-av1", {"preset": 0}, None, {"g": 2, "lag-in-frames": 2, "crf": 30, "cpu-used": 0}),
     ("libaom-av1", {"g": 35}, None, {"g": 35, "crf": 30}),
@@ -125,7 +135,7 @@ CASES = [
         None,
         {"g": 2, "global_quality": 23, "preset": "veryfast"},
     ),
-    ("hevc_qsv", {"crf": 23, "preset": 7}, None, {"g": 2, "global_quality": 23, "preset": 7}),
+    ("hevc_qsv", {"crf": 23, "preset": 7}, None, DEFAULTS["hevc_qsv"] | {"global_quality": 23, "preset": 7}),
     ("av1_qsv", {"crf": 60}, 4, {"g": 2, "global_quality": 60}),
     (
         "h264_v4l2m2m",
@@ -163,6 +173,8 @@ def test_unset_g_and_crf_emit_nothing(vcodec):
     options, texts = compiled(VideoEncoderConfig(vcodec=vcodec, g=None, crf=None))
     remaining = {
         "libsvtav1": {"preset": 12, "svtav1-params": "fast-decode=0"},
+        "hevc": {"x265-params": "open-gop=0"},
+        "hevc_qsv": {"idr_interval": 1},
         "ffv1": {"g": 1, "level": 3, "slicecrc": 1, "slices": 4},
     }
     assert options == remaining.get(vcodec, {})
@@ -198,9 +210,9 @@ def test_as_strings_gives_the_same_options_as_text(vcodec):
 
 
 def test_the_default_depth_config_is_lossless_whatever_the_threads():
-    assert compiled(DepthEncoderConfig())[0]["x265-params"] == "lossless=1"
+    assert compiled(DepthEncoderConfig())[0]["x265-params"] == "open-gop=0:lossless=1"
     params = compiled(DepthEncoderConfig(), 2)[0]["x265-params"]
-    assert sorted(params.split(":")) == ["lossless=1", "pools=2"]
+    assert sorted(params.split(":")) == ["lossless=1", "open-gop=0", "pools=2"]
 
 
 # ---- extra_options -------------------------------------------------------------------------------------
@@ -337,7 +349,7 @@ def test_no_extra_option_changes_a_structured_value(case, extra):
             assert parsed(value).items() <= parsed(merged[name]).items()
         else:
             assert merged[name] == value
-            rivals = [key for key in merged if key != name and FAMILY.get(key) == FAMILY[name]]
+            rivals = [key for key in merged if key != name and FAMILY.get(key, key) == FAMILY.get(name, name)]
             assert rivals == [], "another spelling of the same option would override it"
 
 
@@ -489,8 +501,8 @@ def test_a_reserved_option_with_a_value_of_its_own_is_refused_with_that_value(na
         ),
         ({"vcodec": "h264"}, None, "x264-params", "bframes=0:no-cabac", "x264-params", "bframes=0:no-cabac"),
         ({"vcodec": "h264"}, 2, "x264opts", "bframes=0:aq-mode=2", "x264-params", "bframes=0:aq-mode=2"),
-        ({"vcodec": "hevc"}, None, "x265-params", "bframes=0", "x265-params", "bframes=0"),
-        ({"vcodec": "hevc"}, 2, "x265-params:v", "bframes=0", "x265-params", "pools=2:bframes=0"),
+        ({"vcodec": "hevc"}, None, "x265-params", "bframes=0", "x265-params", "open-gop=0:bframes=0"),
+        ({"vcodec": "hevc"}, 2, "x265-params:v", "bframes=0", "x265-params", "open-gop=0:pools=2:bframes=0"),
         ({"vcodec": "h264", "crf": None}, None, "x264-params", "crf=18", "x264-params", "crf=18"),
         ({"vcodec": "h264", "g": None}, None, "x264-params", "keyint=9", "x264-params", "keyint=9"),
         ({"vcodec": "h264"}, None, "x264-params", "threads=1", "x264-params", "threads=1"),
