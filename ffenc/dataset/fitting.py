@@ -16,7 +16,7 @@ from ffenc.dataset.info_block import ENCODER_FIELDS, same_settings
 from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, VIDEO_PATH
 from ffenc.errors import DestinationError
 from ffenc.frames.depth import Unit
-from ffenc.frames.info_json import CORRECT, block_quantizer
+from ffenc.frames.info_json import CORRECT, block_quantizer, feature_block, says_depth
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,10 @@ def _camera(
     size = _size(feature)
     if size != (camera.width, camera.height):
         yield _differs(f"{key}: width and height", size, (camera.width, camera.height))
-    block = feature.get("info") or feature.get("video_info") or {}
+    block = feature_block(feature)
     if not (block and described):
         return
-    depth = bool(block.get("is_depth_map") or block.get("video.is_depth_map"))
+    depth = says_depth(block)
     if depth != (camera.unit is not None):
         yield _differs(f"{key}: is_depth_map", depth, camera.unit is not None)
         return

@@ -35,7 +35,7 @@ from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.depth import Unit
 from ffenc.frames.images import read_header
-from ffenc.frames.info_json import OWN_INFO, read_info, read_json
+from ffenc.frames.info_json import OWN_INFO, feature_block, read_info, read_json, says_depth
 from ffenc.frames.parquet import ParquetImages, RowRange
 from ffenc.frames.reader import DEPTH_FORMATS
 from ffenc.paths import check_template, template_fields, template_pattern
@@ -242,7 +242,7 @@ class LeRobotDataset(ABC):
 
     def _video_camera(self, key: str) -> Camera:
         feature = self._features[key]
-        block = feature.get("info") or feature.get("video_info") or {}
+        block = feature_block(feature)
         path = self._videos[key][self.episodes[0].index].path
         stream = self._streams[key] = probe(path)
         for name, value in (("codec", stream.codec), ("pix_fmt", stream.pix_fmt)):
@@ -254,7 +254,7 @@ class LeRobotDataset(ABC):
                     FfencWarning,
                     stacklevel=4,
                 )
-        depth = bool(block.get("is_depth_map") or block.get("video.is_depth_map"))
+        depth = says_depth(block)
         if not depth and stream.pix_fmt not in DEPTH_FORMATS:
             return Camera(key, False, stream, None, block)
         unit = block.get("depth_unit") or "mm"
@@ -268,12 +268,12 @@ class LeRobotDataset(ABC):
         return cast(Unit, unit)
 
     def _image_camera(self, key: str) -> Camera:
-        info = self._features[key].get("info") or {}
+        info = feature_block(self._features[key])
         frame = next(iter(self.frames(key, self.episodes[0])), None)
         if frame is None:
             raise SourceError(f"{self.root}: episode {self.episodes[0].index} has no frames")
         header = read_header(frame.data, frame.name)
-        if not (info.get("is_depth_map") or info.get("video.is_depth_map") or header.depth):
+        if not (says_depth(info) or header.depth):
             return Camera(key, False, header, None, info)
         if not header.depth:
             raise SourceError(

@@ -20,7 +20,7 @@ from ffenc.dataset.lerobot_v21 import LeRobotV21, read_lines
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
-from ffenc.frames.info_json import read_info
+from ffenc.frames.info_json import feature_block, read_info, says_depth
 from ffenc.frames.parquet import RowRange, read_images
 from ffenc.paths import check_template, check_tree, template_pattern
 
@@ -134,7 +134,7 @@ def report_dataset(root: str | Path, *, follow_links: bool = False) -> DatasetRe
     frames = totals[1]
     reports = []
     for key, feature in cameras.items():
-        own = feature.get("info") or feature.get("video_info") or {}
+        own = feature_block(feature)
         image = key in images
         held = sizes[key] if image else sum(size for _, size in files.videos[key])
         reports.append(
@@ -247,7 +247,7 @@ def _image_bytes(files: list[tuple[Path, int]], cameras: list[str]) -> dict[str,
 
 def _image_fields(key: str, info: Mapping[str, Any], data: list[tuple[Path, int]]) -> dict[str, Any]:
     """What a camera's first image says of itself."""
-    depth = bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
+    depth = says_depth(info)
     if not data:
         return _fields(depth, None, None)
     path = data[0][0]
@@ -259,7 +259,7 @@ def _video_fields(feature: Mapping[str, Any], info: Mapping[str, Any]) -> dict[s
     shape = feature.get("shape")
     height, width = shape[:2] if isinstance(shape, list) and len(shape) == 3 else (None, None)
     return _fields(
-        bool(info.get("is_depth_map") or info.get("video.is_depth_map")),
+        says_depth(info),
         info.get("video.width", width),
         info.get("video.height", height),
         info.get("video.codec"),

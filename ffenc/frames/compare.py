@@ -272,7 +272,7 @@ def _quantized(
     """Yield the samples that depth images have to be stored as, uint16 ``(H, W)``."""
     for frame in images:
         depth = read_alike(frame, header)
-        yield quantizer.quantize(depth, input_unit=unit) if quantizer else millimetres(depth, unit)
+        yield quantizer.quantize(depth, input_unit=unit or "auto") if quantizer else millimetres(depth, unit)
 
 
 def _compare_depth(

@@ -31,6 +31,7 @@ from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig
 from ffenc.errors import ConfigError
 
 Unit = Literal["mm", "m"]
+InputUnit = Literal["auto", "mm", "m"]
 Invalid = Literal["keep", "clip"]
 
 MAX_CODE = 4095
@@ -96,7 +97,7 @@ class DepthQuantizer:
         block = {"video.invalid": "clip"} | {k: v for k, v in info.items() if v is not None}
         return cls(**{key: block[f"video.{key}"] for key in DEPTH_FIELDS if f"video.{key}" in block})
 
-    def quantize(self, depth: npt.NDArray[Any], *, input_unit: Unit | None = None) -> npt.NDArray[np.uint16]:
+    def quantize(self, depth: npt.NDArray[Any], *, input_unit: InputUnit = "auto") -> npt.NDArray[np.uint16]:
         """Return the codes of depth.
 
         What is nearer than ``depth_min`` takes the lowest code (0, or 1 with ``invalid="keep"``), what is
@@ -107,7 +108,7 @@ class DepthQuantizer:
         Args:
             depth: integers or floats, computed with as float32. Shape ``(H, W)``, ``(H, W, 1)``,
                 ``(1, H, W)`` or a batch of any of these; need not be contiguous or writable.
-            input_unit: ``mm`` or ``m``; by default integers are millimetres and floats are metres.
+            input_unit: ``mm`` or ``m``; ``auto``: integers are millimetres and floats are metres.
 
         Returns:
             a new uint16 array of the same shape, values 0..4095.
@@ -116,10 +117,10 @@ class DepthQuantizer:
             ConfigError: a wrong dtype, shape or unit.
         """
         _check_array("depth", depth, "iuf", "integers or floats")
+        _check_unit("input_unit", input_unit, "auto")
         unit = input_unit
-        if unit is None:
+        if unit == "auto":
             unit = "m" if depth.dtype.kind == "f" else "mm"
-        _check_unit("input_unit", unit)
         values = _flat(depth)
         if values.dtype.kind == "f" or values.dtype.itemsize > 2:
             codes = _computed(values, self, unit)
@@ -164,7 +165,7 @@ def quantize_depth(
     depth_max: float = 10.0,
     shift: float = 3.5,
     use_log: bool = True,
-    input_unit: Unit | None = None,
+    input_unit: InputUnit = "auto",
     invalid: Invalid = "clip",
 ) -> npt.NDArray[np.uint16]:
     """Return the 12-bit codes of depth: :meth:`DepthQuantizer.quantize`.
@@ -172,7 +173,7 @@ def quantize_depth(
     Args:
         depth: integers or floats, shape ``(H, W)``, ``(H, W, 1)``, ``(1, H, W)`` or a batch of any of these.
         depth_min, depth_max, shift, use_log, invalid: as for :class:`DepthQuantizer`; lengths in metres.
-        input_unit: ``mm`` or ``m``; by default integers are millimetres and floats are metres.
+        input_unit: ``mm`` or ``m``; ``auto``: integers are millimetres and floats are metres.
 
     Returns:
         a new uint16 array of the same shape, values 0..4095.
@@ -339,6 +340,7 @@ def _check_array(name: str, array: Any, kinds: str, expected: str) -> None:
         )
 
 
-def _check_unit(name: str, unit: Any) -> None:
-    if unit not in tuple(_UNITS):
-        raise ConfigError(f"{name}={unit!r} is not known{accepted(unit, _UNITS)}")
+def _check_unit(name: str, unit: Any, *others: str) -> None:
+    known = (*others, *_UNITS)
+    if unit not in known:
+        raise ConfigError(f"{name}={unit!r} is not known{accepted(unit, known)}")

@@ -89,7 +89,7 @@ class DepthSamples:
     def of(self, depth: Depth) -> Depth:
         """Return a map's samples, uint16 little endian, of the same shape."""
         if self._quantizer is not None:
-            samples = self._quantizer.quantize(depth, input_unit=self._unit)
+            samples = self._quantizer.quantize(depth, input_unit=self._unit or "auto")
         else:
             samples = millimetres(depth, self._unit)
         samples = np.ascontiguousarray(samples, "<u2")

@@ -401,7 +401,7 @@ def _jpeg_header(data: bytes | memoryview, name: str) -> ImageHeader:
 def _jpeg_end(data: bytes, name: str) -> int:
     # Behind the header's segments 0xFF is followed by zero or a marker, so what is searched is what it says.
     scan = next((at for marker, at in _jpeg_segments(data) if marker == _JPEG_SCAN), len(data))
-    rest = np.frombuffer(data, np.uint8, offset=scan)
+    rest = np.frombuffer(data, np.uint8)[scan:]
     markers = np.bincount(rest[1:][rest[:-1] == 0xFF], minlength=256)
     if markers[_JPEG_START] and data.find(b"\xff\xd8\xff", scan) >= 0:
         raise _several(name, "another JPEG follows its scan")

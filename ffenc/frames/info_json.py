@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ffenc.config.encoder import DEPTH_FIELDS
-from ffenc.errors import ConfigError, SourceError
+from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.paths import check_template, read_text, template_pattern
 
@@ -92,6 +93,16 @@ def split_info(info: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     return {**info, "features": features}, {"cameras": cameras} if cameras else {}
 
 
+def feature_block(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a feature's ``info`` block, which older versions call ``video_info``."""
+    return dict(feature.get("info") or feature.get("video_info") or {})
+
+
+def says_depth(block: Mapping[str, Any]) -> bool:
+    """Whether a feature's block marks it as depth."""
+    return bool(block.get("is_depth_map") or block.get("video.is_depth_map"))
+
+
 def info_features(info: Mapping[str, Any], where: Path) -> dict[str, Any]:
     """Return the features of an info.json.
 
@@ -104,7 +115,8 @@ def info_features(info: Mapping[str, Any], where: Path) -> dict[str, Any]:
     """
     features = info.get("features")
     if not isinstance(features, dict) or not all(
-        isinstance(feature, dict) and isinstance(feature.get("info") or {}, dict)
+        isinstance(feature, dict)
+        and all(isinstance(feature.get(name) or {}, dict) for name in ("info", "video_info"))
         for feature in features.values()
     ):
         raise SourceError(f"{where}: features is not a mapping of names to descriptions")
@@ -132,28 +144,40 @@ def stored_quantizer(path: Path) -> DepthQuantizer | None:
 
 
 CORRECT = "write there how its frames were quantised"
-_GIVE = "give depth=DepthQuantizer(...), or depth=False for the stored codes"
+_GIVE = (
+    "give depth=DepthQuantizer(...) (--depth_encoder.depth_min=...), or depth=False for the stored codes "
+    "(--codes)"
+)
 
 
 def block_quantizer(block: dict[str, Any], where: str, how: str = _GIVE) -> DepthQuantizer:
-    """Return the quantiser that a feature's ``info`` block names.
+    """Return the quantiser that a feature's ``info`` block names; what it leaves out is LeRobot's default.
 
     Args:
-        block: the block.
+        block: the block, see :func:`feature_block`.
         where: what it is, for an error.
-        how: what to do where it names none, for the error.
+        how: what to do where it names none, or one that cannot be.
 
     Raises:
-        SourceError: it names none, or one that cannot be; the text starts with ``where``.
+        SourceError: it names one that cannot be; the text starts with ``where``.
+
+    Warns:
+        FfencWarning: it names none.
     """
-    if not any(block.get(f"video.{key}") is not None for key in DEPTH_FIELDS):
-        raise SourceError(
-            f"{where} says nothing of how depth was quantised (video.depth_min and so on); {how}"
-        )
     try:
-        return DepthQuantizer.from_video_info(block)
+        quantizer = DepthQuantizer.from_video_info(block)
     except (ConfigError, TypeError) as error:
-        raise SourceError(f"{where}: {error}") from None
+        raise SourceError(f"{where}: {error}; {how}") from None
+    if not any(block.get(f"video.{key}") is not None for key in DEPTH_FIELDS):
+        marked = "" if says_depth(block) else ", nor that it is depth (is_depth_map): LeRobot shows it as RGB"
+        warnings.warn(
+            f"{where} does not say how depth was quantised (video.depth_min and so on){marked}; its 12-bit "
+            f"codes are read by LeRobot's defaults, {quantizer.depth_min:g} to {quantizer.depth_max:g} m. If "
+            f"they were made otherwise, {how}",
+            FfencWarning,
+            stacklevel=3,
+        )
+    return quantizer
 
 
 def _of_feature(root: Path, place: str) -> DepthQuantizer:
@@ -164,8 +188,7 @@ def _of_feature(root: Path, place: str) -> DepthQuantizer:
     match = template_pattern(template).fullmatch(place)
     if match is None or match.groupdict().get("video_key") not in features:
         raise SourceError(
-            f"{where} has no feature whose video is {place}, so the depth quantiser is not known; give "
-            "depth=DepthQuantizer(...), or depth=False for the stored codes"
+            f"{where} has no feature whose video is {place}, so the depth quantiser is not known; {_GIVE}"
         )
     key = match["video_key"]
-    return block_quantizer(features[key].get("info") or {}, f"{where}: {key}")
+    return block_quantizer(feature_block(features[key]), f"{where}: {key}")

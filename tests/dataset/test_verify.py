@@ -276,7 +276,11 @@ def test_depth_that_became_8_bit_is_found(toolchain, video):
 
 def test_depth_whose_quantiser_or_reader_is_wrong_is_found(video):
     change_info(video, lambda info: info["features"][DEPTH]["info"].pop("video.shift"))
-    assert "has no video.shift" in only(verify_dataset(video), "depth")[0].what
+    found = verify_dataset(video)
+    assert found.sound  # every reader takes the same default
+    (note,) = found.notes
+    assert note.kind == "depth-defaults"
+    assert "has no video.shift: readers take LeRobot's defaults" in note.what
     change_info(video, lambda info: info["features"][DEPTH]["info"].update({"video.shift": "far"}))
     assert "shift" in only(verify_dataset(video, deep=True), "depth")[0].what
     change_info(
@@ -286,6 +290,9 @@ def test_depth_whose_quantiser_or_reader_is_wrong_is_found(video):
         ),
     )
     assert "'torchcodec'" in only(verify_dataset(video), "depth")[0].what
+    change_info(video, lambda info: info["features"][DEPTH].update({"info": None}))
+    what = only(verify_dataset(video), "depth")[0].what
+    assert f"is gray12le, but meta/info.json does not mark {DEPTH} as depth: LeRobot shows it as RGB" in what
 
 
 def test_a_missing_video_and_an_orphan_are_named(video):

@@ -146,6 +146,8 @@ def test_the_unit_follows_the_dtype_unless_it_is_given() -> None:
     )
     assert quantize_depth(whole.astype(np.uint16), input_unit="m")[0, 2] > 2000
     assert quantize_depth(whole)[0, 2] == 0
+    for depth in (millimetres, metres):  # as LeRobot's function takes it
+        np.testing.assert_array_equal(quantize_depth(depth, input_unit="auto"), quantize_depth(depth))
 
 
 def test_values_that_are_no_depth_have_their_code_and_no_warning() -> None:
@@ -381,14 +383,14 @@ def test_a_code_outside_12_bits_is_refused(code: int, dtype: type) -> None:
         dequantize_depth(np.array([[1, code, 3]], dtype))
 
 
-@pytest.mark.parametrize("unit", ["cm", "MM", "", "auto", 1, ["mm"]])
+@pytest.mark.parametrize("unit", ["cm", "MM", "", 1, ["mm"], None])
 def test_an_unknown_unit_is_refused_with_the_known_ones(unit: Any) -> None:
-    with pytest.raises(ConfigError, match=r"input_unit=.*ccepted: mm, m"):
+    with pytest.raises(ConfigError, match=r"input_unit=.*ccepted: auto, mm, m"):
         quantize_depth(EVERY, input_unit=unit)
     with pytest.raises(ConfigError, match=r"output_unit=.*ccepted: mm, m"):
         dequantize_depth(CODES, output_unit=unit)
-    with pytest.raises(ConfigError, match="output_unit"):
-        dequantize_depth(CODES, output_unit=None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="output_unit='auto' is not known"):
+        dequantize_depth(CODES, output_unit="auto")  # type: ignore[arg-type]
 
 
 def test_a_block_without_the_key_is_lerobots_and_has_no_holes() -> None:

@@ -15,7 +15,15 @@ import psutil
 import pytest
 from PIL import Image
 
-from ffenc import ConfigError, DepthQuantizer, FrameIndexError, SourceError, ToolchainError, VideoReader
+from ffenc import (
+    ConfigError,
+    DepthQuantizer,
+    FfencWarning,
+    FrameIndexError,
+    SourceError,
+    ToolchainError,
+    VideoReader,
+)
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.info_json import stored_quantizer
@@ -310,7 +318,6 @@ def test_the_dataset_around_a_file_says_how_its_depth_was_quantised(
         ("[]", "is not a JSON object"),
         ('{"features": {}, "video_path": "PATH"}', "no feature whose video is videos/wrist"),
         ('{"features": {"wrist": {}}, "video_path": "a/{b"}', "is not a path template"),
-        ('{"features": {"wrist": {}}, "video_path": "PATH"}', "nothing of how depth was quantised"),
         (
             '{"features": {"wrist": {"info": {"video.depth_min": "x"}}}, "video_path": "PATH"}',
             "wrist: depth_min",
@@ -323,6 +330,30 @@ def test_a_dataset_that_does_not_say_is_refused(
     path = in_dataset(tmp_path / "set", made["depth"], info)
     with pytest.raises(SourceError, match=part):
         VideoReader(path)
+
+
+@pytest.mark.parametrize(
+    ("feature", "said"),
+    [
+        ('{"info": {"is_depth_map": true}}', r"wrist does not say how depth was quantised .*0.01 to 10 m"),
+        ('{"info": null}', r"nor that it is depth \(is_depth_map\): LeRobot shows it as RGB"),
+    ],
+)
+def test_depth_without_a_quantiser_is_read_by_lerobots_defaults(
+    tmp_path: Path, made: dict[str, Path], feature: str, said: str
+) -> None:
+    info = '{"features": {"wrist": FEATURE}, "video_path": "PATH"}'.replace("FEATURE", feature)
+    path = in_dataset(tmp_path / "set", made["depth"], info)
+    with pytest.warns(FfencWarning, match=said), VideoReader(path) as reader:
+        assert reader.quantizer == DepthQuantizer()
+
+
+def test_depth_keys_of_an_old_block_are_read(tmp_path: Path, made: dict[str, Path]) -> None:
+    old = (
+        '{"features": {"wrist": {"info": null, "video_info": {"video.depth_max": 3}}}, "video_path": "PATH"}'
+    )
+    path = in_dataset(tmp_path / "set", made["depth"], old)
+    assert stored_quantizer(path) == DepthQuantizer(depth_max=3.0)
 
 
 # ---- damage, programs and ends -------------------------------------------------------------------------

@@ -61,6 +61,9 @@ KINDS = {
     ),
     "video-block": Kind("`ffenc merge DATASET --out NEW` writes it", severity="note"),
     "depth": Kind("re-encode the depth camera from its images"),
+    "depth-defaults": Kind(
+        "where depth was quantised otherwise, write video.depth_min and so on there", severity="note"
+    ),
     "depth-codec": Kind("re-encode it as hevc to open the dataset with LeRobot", severity="note"),
     "frame-count": Kind(_RESTORE),
     "frame-times": Kind(f"{_RESTORE}: LeRobot's reader refuses a frame that is more than 0.1 ms away"),

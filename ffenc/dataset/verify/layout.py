@@ -20,7 +20,7 @@ from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
 from ffenc.dataset.verify.faults import Faults
 from ffenc.errors import SourceError
-from ffenc.frames.info_json import OWN_INFO, read_info
+from ffenc.frames.info_json import OWN_INFO, feature_block, read_info
 from ffenc.paths import check_template, template_fields
 
 Floats = npt.NDArray[np.float64]
@@ -69,7 +69,7 @@ class Layout:
 
     def block(self, key: str) -> dict[str, Any]:
         """A feature's ``info`` block, which older versions call ``video_info``."""
-        return dict(self.features[key].get("info") or self.features[key].get("video_info") or {})
+        return feature_block(self.features[key])
 
 
 @dataclass

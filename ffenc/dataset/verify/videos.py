@@ -20,6 +20,7 @@ from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.boxes import missing_bytes
 from ffenc.frames.depth import DepthQuantizer
+from ffenc.frames.info_json import says_depth
 from ffenc.frames.reader import DEPTH_FORMATS
 
 _QUANTISER = ("depth_min", "depth_max", "shift", "use_log")
@@ -78,12 +79,7 @@ def check_feature(layout: Layout, key: str, faults: Faults) -> None:
     if not block:
         faults.add("video-block", "has no info block that says what the stream is", file=place, camera=key)
     if not is_depth(layout, key):
-        if block.get("video.pix_fmt") in DEPTH_FORMATS:
-            what = f"video.pix_fmt is {block['video.pix_fmt']}, but is_depth_map is not true"
-            faults.add(
-                "depth", what, file=place, camera=key, advice="mark the feature as depth in meta/info.json"
-            )
-        return
+        return  # whether its files hold depth is seen there
     backend = block.get("video.video_backend")
     if backend not in (None, "pyav"):
         what = f"video.video_backend is {backend!r}; LeRobot opens a depth dataset only where it is 'pyav'"
@@ -97,9 +93,8 @@ def check_feature(layout: Layout, key: str, faults: Faults) -> None:
     missing = [f"video.{name}" for name in _QUANTISER if block.get(f"video.{name}") is None]
     advice = "say how depth was quantised; without it the codes cannot become depth again"
     if missing:
-        what = f"has no {', '.join(missing)}: how 12-bit codes become depth is not known"
-        faults.add("depth", what, file=place, camera=key, advice=advice)
-        return
+        what = f"has no {', '.join(missing)}: readers take LeRobot's defaults"
+        faults.add("depth-defaults", what, file=place, camera=key)
     try:
         DepthQuantizer.from_video_info(block)
     except (ConfigError, TypeError) as error:
@@ -108,8 +103,7 @@ def check_feature(layout: Layout, key: str, faults: Faults) -> None:
 
 def is_depth(layout: Layout, key: str) -> bool:
     """Whether ``info.json`` marks a feature as depth."""
-    block = layout.block(key)
-    return bool(block.get("is_depth_map") or block.get("video.is_depth_map"))
+    return says_depth(layout.block(key))
 
 
 def check_video(
@@ -215,6 +209,9 @@ def _check_fields(
     if height is not None and (height, width) != (info.height, info.width):
         what = f"info.json has shape {width}x{height}, the file is {info.width}x{info.height}"
         faults.add("video-fields", what, **where)
+    if info.pix_fmt in DEPTH_FORMATS and not is_depth(layout, key):
+        what = f"is {info.pix_fmt}, but meta/info.json does not mark {key} as depth: LeRobot shows it as RGB"
+        faults.add("depth", what, advice='write "is_depth_map": true in its info block there', **where)
     if lost_depth:
         became = "" if re.search(r"\d(le|be)$", info.pix_fmt) else ": 12-bit depth quietly became 8-bit"
         what = f"is {info.pix_fmt}{became}"
