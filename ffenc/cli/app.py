@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem, shell_complete
 
 from ffenc.cli import output
 from ffenc.cli.failure import report
+from ffenc.cli.limits import check_threads
 from ffenc.codecs.suggest import accepted
 from ffenc.version import VERSION
 
@@ -30,6 +31,9 @@ _COMMANDS = {
     "probe": "Print the stream fields of a video file as JSON.",
     "doctor": "Say what this machine can encode, and whether it can record a preset.",
 }
+
+
+_ALONE = ("compile",)  # needs no library that has threads
 
 
 def _switch(act: Callable[[], None]) -> Callable[[click.Context, click.Parameter, bool], None]:
@@ -90,6 +94,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
+        if cmd_name not in _ALONE:
+            check_threads()
         command: click.Command = importlib.import_module(f"ffenc.cli.{cmd_name}").command
         if not set(_OUTPUT_OPTIONS) & set(command.params):
             command.params.extend(_OUTPUT_OPTIONS)

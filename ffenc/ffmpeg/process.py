@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import logging
 import os
 import queue
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,12 +25,16 @@ from typing import IO
 from ffenc.config.limits import MOST_CPUS
 from ffenc.errors import Cancelled, ConfigError, FfmpegError, ToolchainError
 
+_log = logging.getLogger("ffenc")
+
 Buffer = bytes | bytearray | memoryview
 
 # An encoder that neither takes a byte nor ends in this time hangs (a driver that does not answer).
 STALL_SECONDS = 300.0
 # A program that was killed and is still there waits in a driver or for a network file system.
 _KILLED_SECONDS = 10.0
+_MORE_PROCESSES = "end other programs, or raise the limit on processes and threads (ulimit -u)"
+_STEP_SECONDS = 0.5  # of waiting: a stand-still of the whole machine counts as one
 PIPE_BYTES = 1 << 20  # a pipe holds no more
 _F_SETPIPE_SZ = 1031
 _PR_SET_PDEATHSIG = 1
@@ -242,9 +248,14 @@ class FfmpegProcess:
                 with contextlib.suppress(OSError, ImportError):
                     _set_pipe_size(pipe.fileno(), pipe_bytes if pipe is self._stdin else PIPE_BYTES)
         os.set_blocking(self._stdin.fileno(), False)
-        self._drains = [_drain(self._process.stderr, self._read_log)]
-        if on_output is not None:
-            self._drains.append(_drain(self._process.stdout, lambda pipe: _read_output(pipe, on_output)))
+        try:
+            self._drains = [_drain(self._process.stderr, self._read_log)]
+            if on_output is not None:
+                self._drains.append(_drain(self._process.stdout, lambda pipe: _read_output(pipe, on_output)))
+        except BaseException:
+            _end_unused(self._process)
+            self._cancellation.remove(self._process)
+            raise
 
     @property
     def pid(self) -> int:
@@ -291,7 +302,7 @@ class FfmpegProcess:
             try:
                 view = view[send(descriptor, view) :]
             except BlockingIOError:
-                if not select.select([], [descriptor], [], self._stall_seconds)[1]:
+                if not running_wait(lambda step: _writable(descriptor, step), self._stall_seconds):
                     self._stalled = True
                     self._process.kill()
                     return False
@@ -329,7 +340,7 @@ class FfmpegProcess:
         """
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
-        if not select.select([descriptor], [], [], timeout)[0]:
+        if not running_wait(lambda step: _readable(descriptor, step), timeout):
             return None
         return os.readv(descriptor, [buffer])
 
@@ -344,9 +355,7 @@ class FfmpegProcess:
             Cancelled: it was ended from outside.
         """
         self._close_stdin()
-        try:
-            self._process.wait(self._stall_seconds)
-        except subprocess.TimeoutExpired:
+        if not running_wait(lambda step: _has_ended(self._process, step), self._stall_seconds):
             self._stalled = True
             _kill(self._process)
         self._end()
@@ -386,7 +395,7 @@ class FfmpegProcess:
         for thread in self._drains:
             # They end with the program, unless another process holds its outputs open: one that was forked
             # from this one in the moment of the start.
-            thread.join(self._stall_seconds)
+            running_wait(partial(_has_finished, thread), self._stall_seconds)
         self._cancellation.remove(self._process)
         for pipe in (self._process.stderr, self._process.stdout):
             if pipe is not None:
@@ -441,11 +450,52 @@ class _Start:
         return self._process
 
 
+def running_wait(come: Callable[[float], bool], seconds: float) -> bool:
+    """Wait for something, for a time that this process has run and not only passed.
+
+    Where all processes stand still for a while (a laptop that sleeps, a container that is frozen), the one
+    that is waited for has had no chance: such a time counts as one short step.
+
+    Args:
+        come: waits for it, for so many seconds at most, and returns whether it has come.
+        seconds: how long to wait.
+
+    Returns:
+        whether it has come.
+    """
+    left = seconds
+    while True:
+        step = max(0.0, min(left, _STEP_SECONDS))
+        if come(step):
+            return True
+        left -= step
+        if left <= 0:
+            return False
+
+
+def _writable(descriptor: int, seconds: float) -> bool:
+    return bool(select.select([], [descriptor], [], seconds)[1])
+
+
+def _readable(descriptor: int, seconds: float) -> bool:
+    return bool(select.select([descriptor], [], [], seconds)[0])
+
+
+def _has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
+def _has_finished(thread: threading.Thread, seconds: float) -> bool:
+    thread.join(seconds)
+    return not thread.is_alive()
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a program and wait for its end, but not without end: a driver may hold it."""
     process.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_KILLED_SECONDS)
+    running_wait(lambda step: _has_ended(process, step), _KILLED_SECONDS)
 
 
 def _end_unused(process: subprocess.Popen[bytes]) -> None:
@@ -466,7 +516,7 @@ def _starts() -> queue.SimpleQueue[_Start]:
         while True:
             starts.get().run()
 
-    threading.Thread(target=serve, name="ffenc-start", daemon=True).start()
+    _begin(threading.Thread(target=serve, name="ffenc-start", daemon=True))
     return starts
 
 
@@ -490,6 +540,8 @@ def _start(
     stdout: bool,
     share: _Share = _Share(),
 ) -> subprocess.Popen[bytes]:
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug("runs %s", shlex.join(command))
     request = _Start(partial(_start_here, command, cancellation, stdin, stdout, share))
     _starts().put(request)
     return request.wait()
@@ -512,7 +564,10 @@ def _start_here(
         )
     except (OSError, subprocess.SubprocessError) as error:  # the second: processors went away meanwhile
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ToolchainError(f"{command[0]} cannot be started: {reason}") from None
+        limited = isinstance(error, OSError) and error.errno == errno.EAGAIN
+        raise ToolchainError(
+            f"{command[0]} cannot be started: {reason}" + (f"; {_MORE_PROCESSES}" if limited else "")
+        ) from None
     cancellation.add(process)
     return process
 
@@ -547,8 +602,15 @@ def _set_pipe_size(descriptor: int, size: int) -> None:
 def _drain(pipe: IO[bytes] | None, read: Callable[[IO[bytes]], None]) -> threading.Thread:
     assert pipe is not None
     thread = threading.Thread(target=read, args=(pipe,), daemon=True)
-    thread.start()
+    _begin(thread)
     return thread
+
+
+def _begin(thread: threading.Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError:
+        raise ToolchainError(f"no thread can be started: {_MORE_PROCESSES}") from None
 
 
 def _read_output(pipe: IO[bytes], on_output: Callable[[bytes], None]) -> None:
@@ -592,14 +654,21 @@ def run_asked(command: Sequence[str], *, timeout: float = STALL_SECONDS) -> str:
     """
     cancellation = Cancellation()
     process = _start(command, cancellation, stdin=False, stdout=True)
+    answer, said = b"", f"no answer in {timeout:.0f} s".encode()
+
+    def answered(seconds: float) -> bool:
+        nonlocal answer, said
+        try:
+            answer, said = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     timed_out = False
     try:
-        answer, said = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        timed_out = True
-        _kill(process)
-        answer = b""
-        said = f"no answer in {timeout:.0f} s".encode()
+        if not running_wait(answered, timeout):
+            timed_out = True
+            _kill(process)
     finally:
         if process.poll() is None:
             _kill(process)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.errors import ConfigError, DestinationError, FfencError
-from ffenc.ffmpeg.process import PIPE_BYTES, Buffer
+from ffenc.ffmpeg.process import PIPE_BYTES, Buffer, running_wait
 
 OnFull = Literal["block", "drop", "repeat"]
 
@@ -238,12 +238,18 @@ class Feed:
         except queue.Empty:
             if self._on_full != "block":
                 return None
-        try:
-            slot = free.get(timeout=self._wait_seconds)
-        except queue.Empty:
-            raise FfencError(
-                f"{self.name}: the encoder has not taken a frame for {self._wait_seconds:.0f} s"
-            ) from None
+        slot = -1
+
+        def freed(seconds: float) -> bool:
+            nonlocal slot
+            try:
+                slot = free.get(timeout=seconds)
+            except queue.Empty:
+                return False
+            return True
+
+        if not running_wait(freed, self._wait_seconds):
+            raise FfencError(f"{self.name}: the encoder has not taken a frame for {self._wait_seconds:.0f} s")
         if self.error is not None:
             free.put(slot)
             raise self.error

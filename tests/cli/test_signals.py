@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -277,3 +278,26 @@ def test_the_end_of_the_reader_ends_a_command_without_a_word(tmp_path: Path) -> 
         assert ran.returncode == 141
         assert not ran.stderr
     os.close(writing)
+
+
+@pytest.mark.parametrize("limit", [1, 8, 20])
+def test_a_limit_on_processes_is_an_error_and_not_a_deadlock(tmp_path: Path, limit: int) -> None:
+    """Root is above such limits: there the user is changed, and what makes it root but for reading files."""
+    code = (
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_NPROC, ({limit}, {limit})); "
+        "from ffenc.cli.main import main; main()"
+    )
+    words = ["reencode", str(FIXTURES / "aloha_image_v30"), str(tmp_path / "out")]
+    user = ["setpriv", "--ruid", "54321", "--bounding-set", "-sys_resource,-sys_admin"]
+    ran = subprocess.run(
+        [*(user if os.geteuid() == 0 else []), sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 1
+    assert re.fullmatch(
+        r"ffenc: error: only \d+ of \d+ threads can be started: .*\(ulimit -u.*\)\n", ran.stderr
+    )
+    assert list(tmp_path.iterdir()) == []

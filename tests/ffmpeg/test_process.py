@@ -263,3 +263,32 @@ except KeyboardInterrupt:
 """
     ended = subprocess.run([sys.executable, "-c", script], check=False, timeout=20, capture_output=True)
     assert ended.returncode == 3, ended.stderr
+
+
+def test_a_time_in_which_all_processes_stand_still_does_not_count_as_hanging(tmp_path: Path) -> None:
+    """A laptop that sleeps: the program goes on where it was, and is not ended for the hours before."""
+    script = f"""
+import sys
+from ffenc.ffmpeg.process import run_asked, run_fed
+slow = [{str(tmp_path / "slow")!r}]
+print("begun", flush=True)
+run_fed(slow, [bytes(1 << 22)], stall_seconds=3)
+print(run_asked(slow, timeout=3))
+"""
+    (tmp_path / "slow").write_text("#!/bin/sh\nsleep 1\ncat >/dev/null\nsleep 1\necho answer\n")
+    (tmp_path / "slow").chmod(0o755)
+    run = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    run.stdout.readline()
+    for _ in range(2):
+        time.sleep(0.7)  # into the wait for the input's end, and for the answer
+        everything = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+        for process in everything:
+            process.suspend()
+        time.sleep(3.5)  # longer than either may do nothing
+        for process in everything:
+            process.resume()
+    answer, said = run.communicate(timeout=30)
+    assert (run.returncode, answer.strip()) == (0, "answer"), said
