@@ -33,12 +33,13 @@ from ffenc.dataset.episode import (
     rehearsed,
 )
 from ffenc.dataset.fitting import GrowingCamera, check_fit, recorded_features
-from ffenc.dataset.lerobot import STATISTICS, features_of, wrong_limits
+from ffenc.dataset.lerobot import features_of, wrong_limits
 from ffenc.dataset.source import (
     DATA_PATH,
     VIDEO_PATH,
     check_key,
 )
+from ffenc.dataset.statistics import STATISTICS
 from ffenc.errors import ConfigError, DestinationError, SourceError
 from ffenc.frames.info_json import INFO, OWN_INFO, read_info, read_json
 from ffenc.frames.statistics import QUANTILES

@@ -30,6 +30,7 @@ from ffenc.dataset.source import (
     EpisodeVideo,
     check_key,
 )
+from ffenc.dataset.statistics import STATISTICS
 from ffenc.dataset.videos import videos_of
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
@@ -46,7 +47,6 @@ _TASK = "task_index"
 _TIME_TOLERANCE = 1e-4  # LeRobot's reader raises beyond it
 _ROW_COLUMNS = ("episode_index", "frame_index", "timestamp", "index")
 _EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
-STATISTICS = ("min", "max", "mean", "std", "count")
 _NOTES = template_pattern(NOTES_PATH)
 # Files of either layout, of which a conversion in place may have left the other's: they are no extra files.
 _WRITTEN_ANEW = frozenset(

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import statistic_type
-from ffenc.dataset.lerobot import ROWS_A_BATCH, STATISTICS, LeRobotDataset, Listed
+from ffenc.dataset.lerobot import ROWS_A_BATCH, LeRobotDataset, Listed
 from ffenc.dataset.source import DATA_PATH, Episode, EpisodeVideo
-from ffenc.dataset.statistics import Aggregate
+from ffenc.dataset.statistics import STATISTICS, Aggregate
 from ffenc.dataset.tables import FileNumbers
 from ffenc.errors import SourceError
 from ffenc.frames.statistics import Stats

@@ -12,6 +12,8 @@ from ffenc.frames.statistics import QUANTILES, Stats
 
 Array = npt.NDArray[np.float64]
 ACTION = "action"
+STATISTICS = ("min", "max", "mean", "std", "count")
+_CLOSE = 2e-5  # of the largest value
 
 
 def column_stats(values: npt.NDArray[Any]) -> Stats:
@@ -54,6 +56,27 @@ def relative_chunk(count: int, lengths: Sequence[int] | npt.NDArray[np.int64]) -
         return None
     chunks = [c for c in range(2, int(rows.max()) + 1) if count % c == 0]
     return next((c for c in chunks if int(np.maximum(rows - c + 1, 0).sum()) * c == count), None)
+
+
+def alike(stored: Mapping[str, Any], computed: Mapping[str, Any]) -> bool:
+    """Whether stored statistics are those that were computed, as far as float32 and its sums go."""
+    try:
+        own = {n: np.asarray(stored[n], np.float64).ravel() for n in STATISTICS}
+        new = {n: np.asarray(computed[n], np.float64).ravel() for n in STATISTICS}
+    except (LookupError, TypeError, ValueError):
+        return False
+    scale = np.maximum(np.abs(new["min"]), np.abs(new["max"]))
+    for name, wanted in new.items():
+        found = own[name]
+        if found.shape != wanted.shape:
+            return False
+        if name == "std":  # a difference of squares
+            found, wanted, allowed = found**2, wanted**2, _CLOSE * scale**2
+        else:
+            allowed = np.zeros(1) if name == "count" else _CLOSE * scale
+        if not (np.abs(found - wanted) <= allowed + 1e-12).all():
+            return False
+    return True
 
 
 class Aggregate:

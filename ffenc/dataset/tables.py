@@ -42,7 +42,14 @@ from ffenc.dataset.source import (
     Episode,
 )
 from ffenc.dataset.staging import write_info, write_json
-from ffenc.dataset.statistics import ACTION, Aggregate, column_stats, relative_chunk
+from ffenc.dataset.statistics import (
+    ACTION,
+    STATISTICS,
+    Aggregate,
+    alike,
+    column_stats,
+    relative_chunk,
+)
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.statistics import Stats
 
@@ -141,12 +148,37 @@ class TableWriter:
         for key, feature in self._features.items():
             if not is_numeric(feature):
                 continue
-            # Those of the numbering follow from an episode's place, and LeRobot's own edits leave them stale.
-            moved = key in self._source.renumbered or key in DEFAULT_FEATURES
+            moved = key in self._source.renumbered or (self._subset and key in ("index", "episode_index"))
             partial = self._subset and not self._source.has_episode_stats(key)
             if moved or partial or key not in stats:
                 lacking.append(key)
         return lacking
+
+    def _stale_numbering(self, computed: Sequence[Mapping[str, Stats]]) -> set[str]:
+        """Features of the numbering whose statistics are not of these rows, as LeRobot's edits leave them.
+
+        Args:
+            computed: those of each episode's rows.
+        """
+        candidates = set(computed[0]) - set(self._computed)
+        listed = {key for key in candidates if self._source.has_episode_stats(key)}
+        stale: set[str] = set()
+        done = 0
+        for _, table in self._source.episode_tables(self._episodes) if listed else ():
+            for key in listed:
+                names = [f"stats/{key}/{name}" for name in STATISTICS]
+                stored = table.select(names).rename_columns(list(STATISTICS)).to_pylist()
+                if not all(alike(own, computed[done + row][key]) for row, own in enumerate(stored)):
+                    stale.add(key)
+            done += table.num_rows
+        totals = {} if self._subset else self._source.stats()
+        for key in candidates & set(totals):
+            aggregate = Aggregate()
+            for own in computed:
+                aggregate.add(own[key])
+            if not alike(totals[key], aggregate.result()):
+                stale.add(key)
+        return stale
 
     def _place(self, number: int) -> tuple[int, int]:
         return number // self._chunks_size, number % self._chunks_size
@@ -157,6 +189,7 @@ class TableWriter:
         stats: list[dict[str, Stats]] = []
         writer: pq.ParquetWriter | None = None
         current, start = -1, 0
+        keys = [key for key in self._features if key in self._computed or key in DEFAULT_FEATURES]
         try:
             for number, (episode, file, table) in enumerate(self._source.rows(self._episodes)):
                 if file != current:
@@ -177,13 +210,15 @@ class TableWriter:
                     if images:
                         self._images_done += part.num_rows * len(images)
                         self._on_images(self._images_done)
-                stats.append({key: column_stats(numbers_of(table[key])) for key in self._computed})
+                stats.append({key: column_stats(numbers_of(table[key])) for key in keys})
                 tasks = table["task_index"].unique().to_pylist() if "task_index" in schema.names else []
                 places.append(_RowPlace(*self._place(file), start, tasks))
                 start += episode.length
         finally:
             if writer is not None:
                 writer.close()
+        stale = self._stale_numbering(stats)
+        self._computed = [key for key in keys if key in self._computed or key in stale]
         return places, stats
 
     def _with_images(self, schema: pa.Schema) -> pa.Schema:

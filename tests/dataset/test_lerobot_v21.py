@@ -234,7 +234,7 @@ def test_extra_keys_lines_out_of_order_and_extra_files_are_kept(dataset_v21: Pat
     assert pq.read_table(out / "meta/tasks.parquet").equals(pq.read_table(DATASET / "meta/tasks.parquet"))
     assert (out / "README.md").read_text() == "about"
     assert sorted(path.name for path in (out / "meta").iterdir()) == [
-        *("episodes", "info.json", "stats.json", "tasks.parquet", "videos.sha256")
+        *("episodes", "ffenc.json", "info.json", "stats.json", "tasks.parquet", "videos.sha256")
     ]
 
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ffenc import SourceError, merge_datasets, probe, reencode_dataset, verify_dataset
+from ffenc.dataset.columns import task_table
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, newest_program, starts
 
 LEROBOTS_VIDEO = FIXTURES / "aloha_video_v30"
@@ -546,7 +547,7 @@ def made(root, lengths, seed=0, state_width=3):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(data), root / DATA, row_group_size=100)
     pq.write_table(pa.table(episodes), root / LIST)
-    pq.write_table(pa.table({"task_index": [0], "task": ["wave"]}), root / "meta/tasks.parquet")
+    pq.write_table(task_table(["wave"]), root / "meta/tasks.parquet")
     (root / "meta/stats.json").write_text(json.dumps(stats))
     info = {"codebase_version": "v3.0", "fps": 30, "features": features, "total_episodes": len(lengths)}
     info |= {"total_frames": int(first[-1]), "total_tasks": 1, "splits": {"train": f"0:{len(lengths)}"}}

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.dataset.columns import misread_tasks
-from ffenc.dataset.lerobot import STATISTICS
 from ffenc.dataset.lerobot_v21 import read_lines
+from ffenc.dataset.statistics import STATISTICS
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import (
     EPISODES,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ffenc.dataset.lerobot import STATISTICS
 from ffenc.dataset.lerobot_v21 import read_lines
+from ffenc.dataset.statistics import STATISTICS
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import (
     LINES,

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.dataset.lerobot import STATISTICS
-from ffenc.dataset.statistics import ACTION, relative_chunk
+from ffenc.dataset.statistics import ACTION, STATISTICS, relative_chunk
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import QUANTILE_NAMES, Floats, Integers, Layout, Listing, reason_of
 from ffenc.errors import SourceError
