@@ -9,6 +9,7 @@ compared with what the file can hold before memory is taken for it.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import threading
@@ -16,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -191,11 +192,14 @@ class _Page:
     size: int
     uncompressed: int
 
-    def bytes(self, begin: int, end: int) -> bytes:
-        """A part of its compressed bytes."""
+    def bytes(self, begin: int, end: int) -> pa.Buffer:
+        """A part of its compressed bytes.
+
+        Arrow's memory is used again for the next page: memory that is new costs more than decompressing.
+        """
         self.raw.seek(self.start + begin)
-        data = self.raw.read(end - begin)
-        if len(data) != end - begin:
+        data = pa.allocate_buffer(end - begin)
+        if cast(io.BufferedReader, self.raw).readinto(memoryview(data)) != end - begin:
             raise _cut_short()
         return data
 
@@ -236,10 +240,12 @@ def _values(chunk: _Chunk, low: int, high: int) -> Iterator[bytes | None]:
         row += count
         if not wanted:
             continue
-        encoding, levels, body = _data_page(page, found.compression, column.max_definition_level)
+        encoding = page.header[2 if page.kind == _DATA_PAGE else 4]
+        if encoding == _PLAIN:
+            dictionary = None  # no page behind this one refers to it: its memory can be used for this one
+        levels, body = _data_page(page, found.compression, column.max_definition_level)
         present = _presence(levels, column.max_definition_level, wanted.stop)
         if encoding == _PLAIN:
-            dictionary = None  # no page behind this one refers to it
             yield from _plain_values(body, present, wanted)
         elif encoding in (_RLE_DICTIONARY, _PLAIN_DICTIONARY) and dictionary is not None:
             yield from _dictionary_values(body, present, wanted, dictionary)
@@ -262,19 +268,19 @@ def _pages(raw: BinaryIO, at: int, end: int) -> Iterator[_Page]:
         at += size
 
 
-def _data_page(page: _Page, codec: str, max_level: int) -> tuple[int, bytes, _Body]:
-    """Return a page's encoding, its levels (which rows have a value), and its values."""
+def _data_page(page: _Page, codec: str, max_level: int) -> tuple[bytes, _Body]:
+    """Return a page's levels (which rows have a value), and its values."""
     if page.kind == _DATA_PAGE:
         body = page.body(codec)
         levels = body.read(struct.unpack("<I", body.read(4))[0]) if max_level else b""
-        return page.header[2], levels, body
+        return levels, body
     level_size: int = page.header[5]
     if page.header[6]:
         raise _NotCoveredError
     if not 0 <= level_size <= page.size:
         raise ValueError("a page is shorter than its levels; the file is damaged")
     codec = codec if page.header.get(7, True) else "UNCOMPRESSED"
-    return page.header[4], page.bytes(0, level_size), page.body(codec, level_size)
+    return page.bytes(0, level_size).to_pybytes(), page.body(codec, level_size)
 
 
 def _presence(levels: bytes, max_level: int, count: int) -> npt.NDArray[np.bool_]:
@@ -385,7 +391,7 @@ class _Buffer:
 class _Stream:
     """A page that is decompressed as it is read, by a codec that can do so."""
 
-    def __init__(self, data: bytes, size: int, codec: str) -> None:
+    def __init__(self, data: pa.Buffer, size: int, codec: str) -> None:
         self._stream = pa.CompressedInputStream(pa.BufferReader(data), codec)
         self._left = size
 
