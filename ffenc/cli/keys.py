@@ -9,6 +9,7 @@ import re
 import select
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -23,6 +24,7 @@ except ImportError:  # no terminals of this kind: Windows
 _ESCAPE = b"\x1b"
 _AFTER_ESCAPE_SECONDS = 0.05  # the rest of an arrow key's code follows at once; nothing follows Esc
 _END_SECONDS = 5.0
+_AGAIN_SECONDS = 0.8  # a key that is held down, or pressed twice in haste, is pressed once
 # Both ways that terminals tell arrow keys in, with what is held down beside them.
 _SEQUENCE = re.compile(rb"\x1b(?:\[[0-9;]*|O)([A-Za-z~])")
 _NAMES = {b"C": "right", b"D": "left"}
@@ -31,6 +33,8 @@ _NAMES = {b"C": "right", b"D": "left"}
 @contextmanager
 def keys(actions: Mapping[str, Callable[[], None]]) -> Iterator[bool]:
     """Call an action for each key that is pressed, from a thread; gives whether keys can be read.
+
+    The same key counts once until it was not pressed for a moment.
 
     The terminal is as it was before when the block ends, however it does. Ctrl-C stays what it is.
 
@@ -76,6 +80,7 @@ def _in_background(terminal: int) -> bool:
 
 def _read(terminal: int, waking: int, actions: Mapping[str, Callable[[], None]]) -> None:
     pending = b""
+    last: dict[str, float] = {}
     while True:
         seconds = _AFTER_ESCAPE_SECONDS if pending else None
         ready, _, _ = select.select([terminal, waking], [], [], seconds)
@@ -89,7 +94,8 @@ def _read(terminal: int, waking: int, actions: Mapping[str, Callable[[], None]])
             return
         pressed, pending = parse_keys(pending + data, complete=not ready)
         for name in pressed:
-            if name in actions:
+            before, last[name] = last.get(name, -_AGAIN_SECONDS), time.monotonic()
+            if name in actions and last[name] - before >= _AGAIN_SECONDS:
                 actions[name]()
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -85,10 +83,13 @@ class _Camera(click.ParamType[Any]):
     type=click.FloatRange(0),
     default=0.0,
     show_default=True,
-    help="Time to set the scene anew between two.",
+    help="Time to set up the scene between two.",
 )
 @click.option(
-    "--task", "--dataset.single_task", metavar="TEXT", default="unspecified", help="The task's text."
+    "--task",
+    "--dataset.single_task",
+    metavar="TEXT",
+    help='The task\'s text, such as "pick up the cube" [default: unspecified].',
 )
 @click.option("--fps", metavar="RATE", help="Rows a second [default: the preset's].")
 @click.option(
@@ -99,7 +100,11 @@ class _Camera(click.ParamType[Any]):
     help="Where a camera's frames come from: test, /dev/video0, realsense, realsense:SERIAL, a .db3 or .bag "
     "recording (+depth at the end: NAME_depth too), or a folder. Can be given several times.",
 )
-@click.option("--test", is_flag=True, help="Cameras without a source show a test pattern.")
+@click.option(
+    "--test",
+    is_flag=True,
+    help="Cameras that no --camera names show a test pattern, whatever source the preset gives them.",
+)
 @click.option(
     "--on-interrupt",
     type=click.Choice(["keep", "discard"]),
@@ -118,7 +123,7 @@ def command(
     episodes: int,
     seconds: float,
     reset_seconds: float,
-    task: str,
+    task: str | None,
     fps: str | None,
     sources: tuple[tuple[str, dict[str, Any]], ...],
     test: bool,
@@ -146,7 +151,7 @@ def command(
       ffenc record so101 my_dataset --camera head=realsense+depth --camera_encoder.vcodec=h264
       ffenc record so101 my_dataset --test --dry-run
     """
-    from ffenc.recording.recorder import Recorder  # noqa: PLC0415 - keeps --help quick
+    from ffenc.recording.recorder import DEFAULT_TASK, Recorder  # noqa: PLC0415 - keeps --help quick
     from ffenc.recording.setup import choose_cameras, open_cameras  # noqa: PLC0415
 
     where = _root(root, lerobot_root)
@@ -161,6 +166,9 @@ def command(
         if dry_run:
             _print_plan(opened, where, as_json, ffmpeg, ffprobe)
             return
+        if not task:
+            output.note(f'no --task says what is done: the episodes\' task is "{DEFAULT_TASK}"')
+            task = DEFAULT_TASK
         recording = Recorder(robot, where, task=task, jpeg=opened.jpeg, ffmpeg=ffmpeg, ffprobe=ffprobe)
         with recording as recorder:
             if opened.paced and robot.video and robot.encode == "live" and not no_check:
@@ -222,13 +230,15 @@ def _record(recorder: Recorder, cameras: Sequence[Camera], *, as_json: bool, **s
     logger.setLevel(logging.ERROR)
     control = Control()
     told: list[Event] = []
+    wiped = False  # what the screen has shown of the episodes
     pressed = {"right": control.end_episode, "left": control.rerecord, "escape": control.stop}
     try:
         with (
             keys(pressed) as has_keys,
             _screen(as_json, has_keys) as screen,
-            _warnings_on(screen),
+            output.shown_by(screen.say),
         ):
+            wiped = screen.wiped
 
             def on_event(event: Event) -> None:
                 if isinstance(event, (EpisodeSaved, SessionEnded)):
@@ -247,19 +257,8 @@ def _record(recorder: Recorder, cameras: Sequence[Camera], *, as_json: bool, **s
         logger.setLevel(level)
         if told and isinstance(told[-1], SessionEnded) and not as_json:
             saved = [event for event in told if isinstance(event, EpisodeSaved)]
-            for line in summary_lines(saved, told[-1]):
+            for line in summary_lines(saved, told[-1], episodes=wiped):
                 output.summary(line)
-
-
-@contextmanager
-def _warnings_on(screen: Screen) -> Iterator[None]:
-    """A screen that is drawn anew would wipe them away."""
-    before = warnings.showwarning
-    warnings.showwarning = lambda message, *_, **__: screen.say(f"ffenc: warning: {message}")
-    try:
-        yield
-    finally:
-        warnings.showwarning = before
 
 
 def _screen(as_json: bool, has_keys: bool) -> Screen:
@@ -267,7 +266,7 @@ def _screen(as_json: bool, has_keys: bool) -> Screen:
 
     if as_json:
         return JsonLines()
-    return LiveScreen(keys=has_keys) if is_terminal(sys.stderr) else PlainLines()
+    return LiveScreen(keys=has_keys) if is_terminal(sys.stderr) and not output.is_quiet() else PlainLines()
 
 
 def _print_plan(

@@ -1,4 +1,4 @@
-"""What a recording session shows: a screen that is drawn anew, plain lines, or lines of JSON."""
+"""What a recording session shows: a screen that is drawn again and again, plain lines, or lines of JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import queue
 import shlex
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING
 import click
 from typing_extensions import Self
 
+from ffenc.cli import output
 from ffenc.cli.common import human_bytes, human_seconds
 from ffenc.recording.session import (
     EpisodeDiscarded,
     EpisodeEncoding,
     EpisodeEnded,
     EpisodeSaved,
+    EpisodeSaving,
     EpisodeStarted,
     Event,
     FrameRepeated,
@@ -29,6 +32,7 @@ from ffenc.recording.session import (
     SessionStarted,
     Status,
 )
+from ffenc.words import count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,7 +42,14 @@ _END_SECONDS = 10.0
 _SHOWN_EPISODES = 5  # the last that were saved
 
 KEYS = "→ end the episode   ← record it again   Esc stop   Ctrl-C leave"
-_RESET_KEYS = "→ go on   ← record the last episode again   Esc stop"
+_RESET_KEYS = "→ go on   ← record the last episode again   Esc stop   Ctrl-C leave"
+_NEXT_KEYS = "→ go on   Esc stop   Ctrl-C leave"  # after an episode that was discarded
+_BUSY_KEYS = "Esc stop   Ctrl-C leave"  # while an episode is saved, or waits for its first frames
+_LATE = "row times missed"
+_EXPLAINED = (
+    f"{_LATE}: moments of the frame rate for which there is no row, since a camera or this machine was "
+    "late; the times in the table do not show the gap"
+)
 
 
 class Screen(ABC):
@@ -46,9 +57,11 @@ class Screen(ABC):
 
     Attributes:
         status_seconds: how often a status is worth telling.
+        wiped: whether what it has shown is gone at the end.
     """
 
     status_seconds = 1.0
+    wiped = False
 
     def __init__(self) -> None:
         self._events: queue.SimpleQueue[Event | str | None] = queue.SimpleQueue()
@@ -85,7 +98,7 @@ class _Lines(Screen):
         with contextlib.suppress(OSError, ValueError):
             while (event := self._events.get()) is not None:
                 if isinstance(event, str):
-                    click.echo(event, err=True)
+                    click.echo(output.printable(event), err=True)
                 else:
                     self._show(event)
 
@@ -98,19 +111,21 @@ class JsonLines(_Lines):
     """One line of JSON an event, on standard output."""
 
     def _show(self, event: Event) -> None:
-        click.echo(json.dumps(event.fields(), ensure_ascii=False))
+        click.echo(output.json_text(event.fields()))
         sys.stdout.flush()
 
 
 class PlainLines(_Lines):
-    """One line an event, where nobody watches a terminal."""
+    """One line an event, where nobody watches a terminal: results on standard output, the rest beside it."""
 
     status_seconds = 10.0
 
     def _show(self, event: Event) -> None:
         line = _line(event)
-        if line:
-            click.echo(line, err=True)
+        if isinstance(event, EpisodeSaved):
+            output.summary(line)
+        elif line and not output.is_quiet():
+            click.echo(output.printable(line), err=True)
 
 
 class LiveScreen(Screen):
@@ -121,13 +136,16 @@ class LiveScreen(Screen):
     """
 
     status_seconds = _REFRESH_SECONDS
+    wiped = True
 
     def __init__(self, *, keys: bool) -> None:
         super().__init__()
         self._keys = keys
         self._session: SessionStarted | None = None
+        self._episode = ""  # what it is called
         self._phase = ""
-        self._hint = KEYS
+        self._until: float | None = None  # the end of the time to set up the scene, which is counted down
+        self._hint = _BUSY_KEYS
         self._status: Status | None = None
         self._saved: list[EpisodeSaved] = []
 
@@ -153,34 +171,34 @@ class LiveScreen(Screen):
                     live.console.print(event, soft_wrap=True)
                     continue
                 self._note(event)
-                if isinstance(event, EpisodeDiscarded):
-                    live.console.print(_line(event))  # what was saved is said at the end, and until then here
+                if isinstance(event, EpisodeDiscarded):  # what was saved is said at the end
+                    live.console.print(output.printable(_line(event)), soft_wrap=True)
 
     def _note(self, event: Event) -> None:
         if isinstance(event, SessionStarted):
             self._session = event
         elif isinstance(event, EpisodeStarted):
             self._status = None
-            self._hint = KEYS
-            self._phase = f"episode {event.number} of {event.episodes}: waiting for the first frames"
+            self._episode = _name(event)
+            self._show("waiting for the first frames", _BUSY_KEYS)
         elif isinstance(event, Status):
             self._status = event
-            self._phase = (
-                f"episode {event.number} of {event.episodes}: {event.seconds_left:.1f} s left, "
-                f"{event.fps:.1f} rows/s, {event.rows} rows"
-                + (f", {event.dropped} dropped" if event.dropped else "")
-                + (f", {event.late} late" if event.late else "")
-            )
+            self._show(f"{event.seconds_left:.1f} s left, {event.fps:.1f} rows/s, {_rows(event)}", KEYS)
+        elif isinstance(event, EpisodeEnded):
+            self._show(count(event.rows, "row"), _RESET_KEYS, event.reset_seconds)
+        elif isinstance(event, EpisodeDiscarded):
+            self._show("discarded", _NEXT_KEYS, event.reset_seconds)
+        elif isinstance(event, EpisodeSaving):
+            self._show("saving", _BUSY_KEYS)
         elif isinstance(event, EpisodeEncoding):
-            self._phase = _line(event)
+            self._show(_encoded(event), _BUSY_KEYS)
         elif isinstance(event, EpisodeSaved):
             self._saved.append(event)
-        elif isinstance(event, EpisodeEnded):
-            if event.reset_seconds:
-                self._hint = _RESET_KEYS
-                self._phase = f"{event.rows} rows; {event.reset_seconds:g} s to set the scene anew"
-            else:
-                self._phase = f"{event.rows} rows; saving"
+
+    def _show(self, phase: str, hint: str, seconds: float = 0.0) -> None:
+        self._phase = f"{self._episode}: {phase}"
+        self._hint = hint
+        self._until = time.monotonic() + seconds if seconds else None
 
     def _drawn(self) -> RenderableType:
         from rich.box import SIMPLE_HEAD  # noqa: PLC0415
@@ -190,7 +208,9 @@ class LiveScreen(Screen):
 
         if self._session is None:
             return Text("")
-        lines: list[RenderableType] = [Text(_line(one)) for one in self._saved[-_SHOWN_EPISODES:]]
+        lines: list[RenderableType] = [
+            Text(output.printable(_line(one))) for one in self._saved[-_SHOWN_EPISODES:]
+        ]
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for column in ("camera", "size", "encoder", "waiting", "dropped", "repeated", "written"):
             right = column in ("waiting", "dropped", "repeated", "written")
@@ -207,28 +227,57 @@ class LiveScreen(Screen):
                 if now is not None
                 else ("", "", "", "")
             )
-            table.add_row(name, f"{camera.width}x{camera.height}", camera.encoder or camera.codec, *figures)
-        lines += [Text(self._phase), table]
+            table.add_row(
+                output.printable(name),
+                f"{camera.width}x{camera.height}",
+                camera.encoder or camera.codec,
+                *figures,
+            )
+        phase = self._phase
+        if self._until is not None:
+            phase += f"; {max(0.0, self._until - time.monotonic()):.0f} s left to set up the scene"
+        lines += [Text(output.printable(phase)), table]
         if self._keys:
             lines.append(Text(self._hint, style="dim"))
         return Group(*lines)
 
 
+def _name(event: EpisodeStarted) -> str:
+    """What an episode is called: by its number in the dataset, as everywhere, and in this session."""
+    again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+    return f"episode {event.episode} ({event.number} of {event.episodes}){again}"
+
+
+def _rows(event: Status | EpisodeSaved) -> str:
+    """How many rows there are, and are not."""
+    said = [count(event.rows, "row")]
+    said += [f"{event.dropped} dropped"] if event.dropped else []
+    said += [f"{event.late} {_LATE}"] if event.late else []
+    return ", ".join(said)
+
+
+def _encoded(event: EpisodeEncoding) -> str:
+    return f"encoding, {event.frames} of {count(event.of, 'frame')}"
+
+
+def _to_set_up(seconds: float) -> str:
+    return f"; {seconds:g} s to set up the scene" if seconds else ""
+
+
 def _line(event: Event) -> str:
-    """Say an event in one line."""
+    """Say an event in one line; "" where the next one says it."""
     if isinstance(event, SessionStarted):
         cameras = ", ".join(
             f"{name} {one.width}x{one.height} {one.encoder or one.codec}"
             for name, one in event.cameras.items()
         )
-        return (
-            f"recording {event.episodes} episodes of {event.seconds:g} s at {event.fps:g} rows/s: {cameras}"
-        )
+        episodes = count(event.episodes, "episode")
+        return f"recording {episodes} of {event.seconds:g} s at {event.fps:g} rows/s: {cameras}"
     if isinstance(event, EpisodeStarted):
-        return f"episode {event.episode} ({event.number} of {event.episodes}) begins"
+        return f"{_name(event)} begins"
     if isinstance(event, Status):
         left = f"{event.seconds_left:.1f} s left"
-        return f"episode {event.episode}: {event.rows} rows, {event.fps:.1f} rows/s, {left}"
+        return f"episode {event.episode}: {_rows(event)}, {event.fps:.1f} rows/s, {left}"
     if isinstance(event, RowDropped):
         return (
             f"episode {event.episode}: frame {event.frame} is dropped, before row {event.row}: "
@@ -237,34 +286,39 @@ def _line(event: Event) -> str:
     if isinstance(event, FrameRepeated):
         return f"episode {event.episode}, row {event.row}: {event.camera} shows the frame before again"
     if isinstance(event, EpisodeEnded):
-        wait = f"{event.reset_seconds:g} s to set the scene anew" if event.reset_seconds else "saving"
-        return f"episode {event.episode}: {event.rows} rows, {wait}"
+        return (
+            f"episode {event.episode}: {count(event.rows, 'row')} recorded{_to_set_up(event.reset_seconds)}"
+        )
     if isinstance(event, EpisodeEncoding):
-        return f"episode {event.episode}: encoding, {event.frames} of {event.of} frames"
+        return f"episode {event.episode}: {_encoded(event)}"
     if isinstance(event, EpisodeSaved):
+        said = [_rows(event)]
         repeated = sum(event.repeated.values())
-        said = [
-            f"{event.rows} rows",
-            f"{event.dropped} dropped",
-            f"{repeated} frames repeated",
-            *([f"{event.late} late"] if event.late else []),
-            human_bytes(sum(event.bytes.values())),
-        ]
-        return f"episode {event.episode}: {', '.join(said)}, saved in {human_seconds(event.seconds)}"
+        said += [f"{count(repeated, 'frame')} repeated"] if repeated else []
+        said += [human_bytes(sum(event.bytes.values())), f"saved in {human_seconds(event.seconds)}"]
+        return f"episode {event.episode}: {', '.join(said)}"
     if isinstance(event, EpisodeDiscarded):
-        return f"episode {event.episode}: {event.rows} rows, discarded"
-    if isinstance(event, SessionEnded):
-        return ""  # the summary says it
+        what = f"attempt {event.attempt} at episode {event.episode}: {count(event.rows, 'row')}, discarded"
+        return f"{what}{_to_set_up(event.reset_seconds)}"
+    if isinstance(event, (EpisodeSaving, SessionEnded)):
+        return ""
     return json.dumps(event.fields())
 
 
-def summary_lines(saved: list[EpisodeSaved], ended: SessionEnded) -> list[str]:
-    """Say what a session has recorded, and what to do with it."""
-    lines = [_line(one) for one in saved]
+def summary_lines(saved: list[EpisodeSaved], ended: SessionEnded, *, episodes: bool) -> list[str]:
+    """Say what a session has recorded, and what to do with it.
+
+    Args:
+        saved: its episodes.
+        ended: how it has ended.
+        episodes: say each episode too.
+    """
+    lines = [_line(one) for one in saved] if episodes else []
+    lines += [_EXPLAINED] if any(one.late for one in saved) else []
     total = human_bytes(sum(sum(one.bytes.values()) for one in saved))
     how = ", interrupted" if ended.interrupted else ""
-    episodes = "1 episode" if ended.episodes == 1 else f"{ended.episodes} episodes"
-    lines.append(f"{ended.root}: {episodes}, {ended.rows} rows, {total}{how}")
+    what = f"{count(ended.episodes, 'episode')}, {count(ended.rows, 'row')}"
+    lines.append(f"{ended.root}: {what}, {total}{how}")
     if saved:
         root = shlex.quote(ended.root)
         lines.append(f"look at it: ffenc info {root}; ffenc verify {root}")

@@ -743,6 +743,11 @@ class Recorder:
         return {name: channel.camera for name, channel in self._channels.items()}
 
     @property
+    def task(self) -> str:
+        """The text of episodes that are started without one."""
+        return self._task
+
+    @property
     def features(self) -> Features | None:
         """What each row has to hold beside frames; None until the first row of a new dataset."""
         known = self._dataset.features if self._dataset is not None else None

@@ -70,6 +70,7 @@ class SessionStarted(Event):
 
     Attributes:
         root: the dataset.
+        task: the text of all episodes' task.
         fps: rows a second.
         episodes: how many are to be recorded.
         seconds: the length of each.
@@ -79,6 +80,7 @@ class SessionStarted(Event):
 
     kind = "session_started"
     root: str
+    task: str
     fps: float
     episodes: int
     seconds: float
@@ -93,12 +95,14 @@ class EpisodeStarted(Event):
     Attributes:
         episode: its number in the dataset.
         number, episodes: which of how many of this session, from 1 on.
+        attempt: from 1 on; those before were discarded.
     """
 
     kind = "episode_started"
     episode: int
     number: int
     episodes: int
+    attempt: int
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,18 @@ class EpisodeEnded(Event):
 
 
 @dataclass(frozen=True)
+class EpisodeSaving(Event):
+    """An episode is put into the dataset: from now on it cannot be taken back.
+
+    Attributes:
+        episode: its number.
+    """
+
+    kind = "episode_saving"
+    episode: int
+
+
+@dataclass(frozen=True)
 class EpisodeEncoding(Event):
     """An episode whose frames went to disk first is encoded, told at regular times.
 
@@ -220,13 +236,17 @@ class EpisodeDiscarded(Event):
     """An episode was deleted.
 
     Attributes:
-        episode: the number it would have had.
+        episode: the number it would have had; the next attempt has it.
         rows: it had.
+        attempt: from 1 on.
+        reset_seconds: time to set the scene, before the next attempt.
     """
 
     kind = "episode_discarded"
     episode: int
     rows: int
+    attempt: int
+    reset_seconds: float
 
 
 @dataclass(frozen=True)
@@ -270,19 +290,26 @@ class SessionSummary:
 
 
 class Control:
-    """What a person asks for while a session runs; from any thread."""
+    """What a person asks for while a session runs; from any thread.
+
+    An episode can be ended and recorded again from its first row until it is saved, and not in between:
+    what is asked for while an episode is saved, or the next one waits for its cameras, means neither of them.
+    """
 
     def __init__(self) -> None:
         # Also a signal's handler puts into it, in whatever line the program is: this queue is made for that.
         self._asked: queue.SimpleQueue[_Asked] = queue.SimpleQueue()
+        self._listens = False
 
     def end_episode(self) -> None:
         """The episode is complete; in the time between two, the next one begins."""
-        self._asked.put("end")
+        if self._listens:
+            self._asked.put("end")
 
     def rerecord(self) -> None:
         """The episode is deleted, and recorded again."""
-        self._asked.put("rerecord")
+        if self._listens:
+            self._asked.put("rerecord")
 
     def stop(self) -> None:
         """The episode is complete, and the last."""
@@ -304,13 +331,24 @@ class Control:
                 if left <= 0:
                     return None
 
-    def _forget(self) -> None:
-        """Leave out what was asked of an episode that is over."""
+    def _begin(self, *, listens: bool) -> None:
+        """Something else begins: what was asked for before is left out, but for the end of all.
+
+        Args:
+            listens: whether the episode can be ended, or recorded again.
+        """
+        self._listens = False
         kept: list[_Asked] = []
         while (asked := self._take()) is not None:
             kept += [asked] if asked in ("stop", "interrupt") else []
         for asked in kept:
             self._asked.put(asked)
+        self._listens = listens
+
+    def _stopped(self) -> _End | None:
+        """Whether the end of all was asked for while nothing else could be."""
+        asked = self._take()
+        return asked if asked in ("stop", "interrupt") else None
 
 
 @contextmanager
@@ -441,6 +479,7 @@ class _Session:
         self._newest: dict[int, Newest] = {}  # of live cameras, by their place
         self._saved: list[SavedEpisode] = []
         self._discarded = self._late = 0
+        self._attempt = 1  # at the next episode
         self._ending: _End | None = None  # stop or interrupt, once asked for
 
     def summary(self) -> SessionSummary:
@@ -453,6 +492,7 @@ class _Session:
             self._newest = {i: Newest(camera) for i, camera in enumerate(self.cameras) if camera.live}
             while self._ending is None and len(self._saved) < self.episodes:
                 self._episode()
+                self._ending = self._ending or self.control._stopped()
         except FfencError as found:
             error = str(found)
             raise
@@ -484,23 +524,29 @@ class _Session:
         encode = preset.encode if preset.video else "never"
         root = str(self.recorder.root)
         fps = float(self._fps)
-        self.on_event(SessionStarted(root, fps, self.episodes, self._rows / fps, encode, cameras))
+        task, seconds = self.recorder.task, self._rows / fps
+        self.on_event(SessionStarted(root, task, fps, self.episodes, seconds, encode, cameras))
 
     def _episode(self) -> None:
         """Record one episode, and save it or not."""
-        take = _Take(self.recorder.status().episode, len(self._saved) + 1, self.episodes)
+        index = self.recorder.status().episode
+        take = _Take(index, len(self._saved) + 1, self.episodes, self._attempt)
         end = self._record(take)
         if end in ("stop", "interrupt"):
             self._ending = end
         if not take.rows or end == "rerecord" or (end == "interrupt" and not self.keep_on_interrupt):
-            self._discard(take)
-            if self._ending is None:
-                self._reset()
+            pause = self.reset_seconds if self._ending is None else 0.0
+            self._discard(take, pause)
+            self._reset(pause)
             return
-        self.on_event(EpisodeEnded(take.episode, take.rows, self._pause(take)))
-        if self._pause(take) and self._reset() == "rerecord":
-            self._discard(take)
+        pause = self.reset_seconds if self._ending is None and take.number < self.episodes else 0.0
+        self.control._begin(listens=pause > 0)
+        self.on_event(EpisodeEnded(take.episode, take.rows, pause))
+        if self._reset(pause) == "rerecord":
+            self._discard(take, 0.0)
             return
+        self.control._begin(listens=False)
+        self.on_event(EpisodeSaving(take.episode))
         told = 0.0
 
         def on_frames(frames: int, of: int) -> None:
@@ -511,6 +557,7 @@ class _Session:
 
         saved = self.recorder.save_episode(on_frames)
         self._saved.append(saved)
+        self._attempt = 1
         self.on_event(
             EpisodeSaved(
                 *(saved.index, saved.rows, round(saved.seconds, 3), saved.dropped, take.late),
@@ -518,35 +565,38 @@ class _Session:
             )
         )
 
-    def _pause(self, take: _Take) -> float:
-        """How long the scene may be reset after an episode: not after the last."""
-        return self.reset_seconds if self._ending is None and take.number < self.episodes else 0.0
-
-    def _discard(self, take: _Take) -> None:
+    def _discard(self, take: _Take, pause: float) -> None:
         self.recorder.discard_episode()
         self._discarded += 1
-        self.on_event(EpisodeDiscarded(take.episode, take.rows))
+        self._attempt += 1
+        self.control._begin(listens=pause > 0)
+        self.on_event(EpisodeDiscarded(take.episode, take.rows, take.attempt, pause))
 
-    def _reset(self) -> _Asked | None:
-        """Wait while the scene is set anew."""
-        self.control._forget()
-        asked = self.control._take(self.reset_seconds)
+    def _reset(self, seconds: float) -> _Asked | None:
+        """Wait while the scene is set up again."""
+        if not seconds:
+            return None
+        asked = self.control._take(seconds)
         if asked in ("stop", "interrupt"):
             self._ending = asked
         return asked
 
     def _record(self, take: _Take) -> _End:
         """Record an episode's rows; returns what has ended it."""
-        self.control._forget()
+        self.control._begin(listens=False)
         for camera in self.cameras:
             camera.rewind()
         self.recorder.start_episode()
-        self.on_event(EpisodeStarted(take.episode, take.number, take.episodes))
+        self.on_event(EpisodeStarted(take.episode, take.number, take.episodes, take.attempt))
         for newest in self._newest.values():
             _empty(newest, float(1 / self._fps) / 4)
         frames = self._frames(_FIRST_SECONDS)
         if frames is None:
             raise CameraError(f"{self._names(self.cameras)}: a file has no frame")
+        stopped = self.control._stopped()
+        if stopped is not None:
+            return stopped
+        self.control._begin(listens=True)
         clock = _Clock(self._fps)
         told = _Rate(clock.began)
         while frames is not None:
@@ -646,6 +696,7 @@ class _Take:
     episode: int
     number: int
     episodes: int
+    attempt: int
     rows: int = 0
     dropped: int = 0
     late: int = 0

@@ -115,7 +115,7 @@ def choose_cameras(
         overrides: settings that win over it.
         sources: camera -> its source, instead of what the preset says; a camera that it does not have is
             added. Where some are given, cameras without any source are left out.
-        test: cameras without a source show a test pattern.
+        test: cameras that ``sources`` does not name show a test pattern, whatever the preset says.
 
     Raises:
         ConfigError: a setting is not accepted, a camera has no source, or no camera is left.
@@ -138,7 +138,9 @@ def choose_cameras(
             )
     without = [name for name, camera in robot.cameras.items() if camera.source is None and name not in depth]
     if test:
-        given += [(("cameras", name, "source"), {"type": "test"}) for name in without]
+        own = {*sources, *(name for name, giver in depth.items() if giver in sources)}
+        shown = [name for name in dict.fromkeys((*robot.cameras, *depth)) if name not in own]
+        given += [(("cameras", name, "source"), {"type": "test"}) for name in shown]
     elif sources:
         given += [(("cameras", name), None) for name in without]
     elif without:

@@ -67,7 +67,7 @@ def test_the_events_are_lines_of_json(ffenc, robot, tmp_path, monkeypatch):
     kinds = [event["event"] for event in events]
     assert kinds[0] == "session_started"
     assert [kind for kind in kinds if kind != "status"][1:] == [
-        *["episode_started", "episode_ended", "episode_saved"] * 2,
+        *["episode_started", "episode_ended", "episode_saving", "episode_saved"] * 2,
         "session_ended",
     ]
     status = next(event for event in events if event["event"] == "status")
@@ -275,16 +275,16 @@ def terminal(*words: object) -> Iterator[Terminal]:
 def test_the_keys_are_lerobots(robot, tmp_path):
     root = tmp_path / "d"
     with terminal(robot, root, "--test", "--episodes", "9", "--seconds", "60", "--no-check") as screen:
-        screen.until("episode 1 of 9: ")
+        screen.until("episode 0 (1 of 9): ")
         screen.until(" rows/s")
         screen.until("Esc stop")
         screen.press(RIGHT)
         screen.until("episode 0: ")
-        screen.until("episode 2 of 9: ")
+        screen.until("episode 1 (2 of 9): ")
         screen.until(" rows/s")
         screen.press(LEFT)
-        screen.until(" rows, discarded")
-        screen.until("episode 2 of 9: ")
+        screen.until("attempt 1 at episode 1: ")
+        screen.until("episode 1 (2 of 9), attempt 2: ")
         screen.until(" rows/s")
         screen.press(ESCAPE)
         assert screen.ended() == 0
@@ -293,6 +293,39 @@ def test_the_keys_are_lerobots(robot, tmp_path):
         found = numbers(root, episode)
         assert found == list(range(len(found)))
     assert_sound(root)
+
+
+def test_a_key_pressed_twice_or_while_it_is_saved_counts_once_and_the_reset_is_counted_down(robot, tmp_path):
+    root = tmp_path / "d"
+    words = ["--test", "--episodes", "2", "--seconds", "60", "--reset-seconds", "3", "--no-check"]
+    with terminal(robot, root, *words) as screen:
+        screen.until('task is "unspecified"')
+        screen.until("episode 0 (1 of 2): ")
+        screen.until(" rows/s")
+        screen.press(RIGHT)
+        screen.press(RIGHT)
+        for left in (3, 2, 1):
+            screen.until(f"; {left} s left to set up the scene")
+        screen.until("episode 1 (2 of 2): ")
+        screen.until(" rows/s")
+        screen.press(RIGHT + RIGHT)
+        assert screen.ended() == 0
+        assert "2 episodes" in screen.shown
+    assert all(row["length"] > 1 for row in episodes(root))
+
+
+def test_each_result_is_said_once_whatever_the_outputs_are(ffenc, robot, tmp_path):
+    root = tmp_path / "d"
+    words = ["--test", "--episodes", "2", "--seconds", "0.2", "--no-check"]
+    outcome = ffenc.done("record", robot, root, *words, "--task", "lift")
+    both = outcome.out.splitlines() + outcome.err.splitlines()
+    for episode in range(2):
+        assert len([line for line in both if line.startswith(f"episode {episode}: 6 rows, ")]) == 1
+    assert len(both) == len(set(both))
+    assert [line.partition(":")[0] for line in outcome.out.splitlines()[:2]] == ["episode 0", "episode 1"]
+    assert "unspecified" not in outcome.err
+    quiet = ffenc.done("record", robot, root, *words, "--quiet")
+    assert quiet.out == quiet.err == ""
 
 
 @pytest.mark.parametrize("kept", ["keep", "discard"])

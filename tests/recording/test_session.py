@@ -22,6 +22,8 @@ from ffenc.recording.session import (
     EpisodeEncoding,
     EpisodeEnded,
     EpisodeSaved,
+    EpisodeSaving,
+    EpisodeStarted,
     Event,
     FrameRepeated,
     RowDropped,
@@ -143,7 +145,7 @@ def test_episodes_have_their_length_at_the_frame_rate_and_begin_with_the_first_p
     assert [numbers(tmp_path / "d", i) for i in range(2)] == [list(range(10))] * 2
     assert kinds(events) == [
         "session_started",
-        *["episode_started", "episode_ended", "episode_saved"] * 2,
+        *["episode_started", "episode_ended", "episode_saving", "episode_saved"] * 2,
         "session_ended",
     ]
     started = events[0]
@@ -196,6 +198,71 @@ def test_until_the_scene_is_set_anew_an_episode_can_be_taken_back(tmp_path):
     assert saved == [0, 1]
     assert kinds(events).count("episode_discarded") == 1
     assert_sound(tmp_path / "d")
+
+
+def test_what_is_asked_for_between_two_phases_is_of_neither(tmp_path):
+    """A key that is pressed twice, while an episode is saved, or before the next has a row."""
+    control = Control()
+    events: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, (EpisodeStarted, EpisodeSaving, EpisodeSaved)):
+            control.end_episode()
+            control.rerecord()
+        if isinstance(event, Status) and event.rows == 2:
+            for _ in range(3):  # the first ends it
+                control.end_episode()
+
+    with Recorder(robot(), tmp_path / "d") as recorder:
+        record_episodes(
+            *(recorder, [pictures()]),
+            episodes=2,
+            seconds=4 / FPS,
+            reset_seconds=0.2,
+            control=control,
+            on_event=on_event,
+            status_seconds=0.0,
+        )
+    assert [event.rows for event in events if isinstance(event, EpisodeSaved)] == [2, 2]
+    assert kinds(events)[1:-1] == ["episode_started", "episode_ended", "episode_saving", "episode_saved"] * 2
+
+
+@pytest.mark.parametrize("phase", [EpisodeStarted, EpisodeSaving, EpisodeSaved])
+def test_the_end_of_all_makes_no_episode_of_one_row(tmp_path, phase):
+    control = Control()
+    events: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, phase) and event.episode == (1 if phase is EpisodeStarted else 0):
+            control.stop()
+
+    with Recorder(robot(), tmp_path / "d") as recorder:
+        summary = record_episodes(
+            *(recorder, [pictures()]), episodes=3, seconds=4 / FPS, control=control, on_event=on_event
+        )
+    assert [saved.rows for saved in summary.episodes] == [4]
+    assert not summary.interrupted
+    assert_sound(tmp_path / "d")
+
+
+def test_time_to_set_up_the_scene_and_attempts_are_told(tmp_path):
+    asked = {2: Control.rerecord, 4: Control.rerecord}
+    events, _ = session(
+        tmp_path / "d", pictures(), episodes=2, seconds=3 / FPS, when=asked, reset_seconds=0.05
+    )
+    started = [
+        (event.episode, event.number, event.attempt) for event in events if isinstance(event, EpisodeStarted)
+    ]
+    assert started == [(0, 1, 1), (0, 1, 2), (0, 1, 3), (1, 2, 1)]
+    discarded = [event for event in events if isinstance(event, EpisodeDiscarded)]
+    assert [(event.episode, event.attempt, event.reset_seconds) for event in discarded] == [
+        (0, 1, 0.05),
+        (0, 2, 0.05),
+    ]
+    assert [event.reset_seconds for event in events if isinstance(event, EpisodeEnded)] == [0.05, 0.0]
+    assert events[0].fields()["task"] == "unspecified"
 
 
 def test_a_file_is_recorded_as_fast_as_it_goes_and_its_end_is_the_episodes(tmp_path):
@@ -319,3 +386,21 @@ def test_cameras_without_a_source_are_told_left_out_or_test_pictures(tmp_path):
     both = choose_cameras(path, sources={"b": {"type": "realsense", "use_depth": True}})
     assert list(both.preset.cameras) == ["b", "b_depth"]
     assert both.preset.cameras["b_depth"].source is None
+
+
+def test_test_pictures_replace_every_source_that_the_preset_names(tmp_path):
+    path = tmp_path / "robot.yaml"
+    path.write_text(
+        "cameras: {head: {source: {type: realsense, serial: '12', use_depth: true}}, "
+        "side: {width: 64, height: 48, source: {type: v4l2, device: /dev/video9}}}\n"
+    )
+    with open_cameras(choose_cameras(path, test=True)) as opened:
+        cameras = opened.preset.cameras
+        assert {name: one.source.type for name, one in cameras.items()} == dict.fromkeys(
+            ("head", "side", "head_depth"), "test"
+        )
+        assert cameras["head_depth"].depth
+    taken = choose_cameras(path, test=True, sources={"head": {"type": "realsense", "use_depth": True}})
+    assert [
+        name for name, one in taken.preset.cameras.items() if one.source and one.source.type == "test"
+    ] == ["side"]
