@@ -10,6 +10,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from ffenc.errors import SourceError
+from ffenc.paths import open_regular, read_text
+
 CHECKSUMS = "meta/videos.sha256"
 _BLOCK = 1 << 20
 _LINE = re.compile(r"([0-9a-f]{64})[ ][ *](.+)")
@@ -18,7 +21,7 @@ _LINE = re.compile(r"([0-9a-f]{64})[ ][ *](.+)")
 def file_checksum(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
@@ -34,8 +37,8 @@ def broken_lines(root: Path) -> list[int]:
     """Return the numbers of the lines that cannot be read, from 1 on; 0 for a file that cannot."""
     path = root / CHECKSUMS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    except (OSError, ValueError):
+        lines = read_text(path).splitlines() if path.exists() else []
+    except (OSError, SourceError):
         return [0]
     return [number for number, line in enumerate(lines, 1) if not _LINE.fullmatch(line)]
 
@@ -43,8 +46,8 @@ def broken_lines(root: Path) -> list[int]:
 def read_checksums(root: Path) -> dict[str, str]:
     """Return what a dataset was written with: path in it -> checksum; empty where that is not known."""
     try:
-        text = (root / CHECKSUMS).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        text = read_text(root / CHECKSUMS)
+    except (OSError, SourceError):
         return {}
     found = (_LINE.fullmatch(line) for line in text.splitlines())
     return {match[2]: match[1] for match in found if match}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from ffenc import paths
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import statistic_type
 from ffenc.dataset.lerobot import ROWS_A_BATCH, LeRobotDataset, Listed
@@ -16,6 +16,7 @@ from ffenc.dataset.source import DATA_PATH, Episode, EpisodeVideo
 from ffenc.dataset.statistics import STATISTICS, Aggregate
 from ffenc.dataset.tables import FileNumbers
 from ffenc.errors import SourceError
+from ffenc.frames.info_json import json_object
 from ffenc.frames.statistics import Stats
 
 _EPISODES = "meta/episodes.jsonl"
@@ -145,27 +146,20 @@ def read_lines(path: Path) -> Iterator[Line]:
     """
     offset = 0
     try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                where = f"{path}: line {number}"
-                if raw.strip():
-                    yield Line(where, offset, _object(raw, where))
-                offset += len(raw)
+        for number, raw in enumerate(paths.read_lines(path), 1):
+            where = f"{path}: line {number}"
+            if raw.strip():
+                yield Line(where, offset, _object(raw, where))
+            offset += len(raw)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}; restore it") from None
 
 
 def _object(raw: bytes, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(raw.rstrip())  # so that a fault at the end has its column
-    except json.JSONDecodeError as error:
-        why = f"is not JSON: {error.msg} at column {error.colno}"
-        raise SourceError(f"{where}: {why}; restore the file") from None
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{where}: cannot be read: {error}; restore the file") from None
-    if not isinstance(content, dict):
-        raise SourceError(f"{where}: is not a JSON object; restore the file")
-    return content
+        return json_object(raw.rstrip())  # so that a fault at the end has its column
+    except ValueError as error:
+        raise SourceError(f"{where}: {error}; restore the file") from None
 
 
 def _whole(line: Line, key: str) -> int:

@@ -61,9 +61,9 @@ def relative_chunk(count: int, lengths: Sequence[int] | npt.NDArray[np.int64]) -
 def alike(stored: Mapping[str, Any], computed: Mapping[str, Any]) -> bool:
     """Whether stored statistics are those that were computed, as far as float32 and its sums go."""
     try:
-        own = {n: np.asarray(stored[n], np.float64).ravel() for n in STATISTICS}
-        new = {n: np.asarray(computed[n], np.float64).ravel() for n in STATISTICS}
-    except (LookupError, TypeError, ValueError):
+        own = {n: stored_numbers(stored[n]).ravel() for n in STATISTICS}
+        new = {n: stored_numbers(computed[n]).ravel() for n in STATISTICS}
+    except (LookupError, ValueError):
         return False
     scale = np.maximum(np.abs(new["min"]), np.abs(new["max"]))
     for name, wanted in new.items():
@@ -77,6 +77,22 @@ def alike(stored: Mapping[str, Any], computed: Mapping[str, Any]) -> bool:
         if not (np.abs(found - wanted) <= allowed + 1e-12).all():
             return False
     return True
+
+
+_MOST_ROWS = 2.0**53
+
+
+def stored_numbers(value: Any) -> Array:
+    """Return a statistic as it is read from a file, as an array.
+
+    Raises:
+        ValueError: it is no number, nor lists of numbers of one length.
+    """
+    try:
+        return np.asarray(value, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        text = repr(value)[:60]
+        raise ValueError(f"{text} is no number, nor a list of numbers") from None
 
 
 class Aggregate:
@@ -100,10 +116,11 @@ class Aggregate:
         missing = [name for name in ("min", "max", "mean", "std", "count") if stats.get(name) is None]
         if missing:
             raise ValueError(f"no {missing[0]}")
-        count = int(np.asarray(stats["count"]).reshape(-1)[0])
-        if count < 1:
-            raise ValueError(f"count is {count}")
-        values = {k: np.asarray(v, np.float64) for k, v in stats.items() if k != "count" and v is not None}
+        counts = stored_numbers(stats["count"]).reshape(-1)
+        if not (counts.size and 1 <= counts[0] < _MOST_ROWS):
+            raise ValueError(f"count is {counts[0] if counts.size else 'empty'}")
+        count = int(counts[0])
+        values = {k: stored_numbers(v) for k, v in stats.items() if k != "count" and v is not None}
         shape = self._low.shape if self._count else values["min"].shape
         unlike = next((name for name, value in values.items() if value.shape != shape), None)
         if unlike is not None:

@@ -30,11 +30,33 @@ def read_json(path: Path) -> dict[str, Any]:
         SourceError: there is none; the text names the file.
     """
     try:
-        content = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
+        return json_object(read_text(path))
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """Return the object that a JSON text holds.
+
+    Raises:
+        ValueError: it holds none, or one that is nested too deeply or has numbers that are too long; it says
+            which.
+    """
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise ValueError(f"is not JSON: {error.msg} at {place}column {error.colno}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 text: byte {error.start}") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except ValueError:
+        raise ValueError("has a number of more digits than any value has") from None
     if not isinstance(content, dict):
-        raise SourceError(f"{path}: is not a JSON object")
+        raise ValueError("is not a JSON object")
     return content
 
 

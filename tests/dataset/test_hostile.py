@@ -12,6 +12,7 @@ import pytest
 
 from ffenc import Recorder, VideoEncoderConfig, encode, merge_datasets, reencode_dataset, verify_dataset
 from ffenc.dataset.decode import plan_decode
+from ffenc.dataset.reencode import open_dataset
 from ffenc.dataset.report import report_dataset
 from ffenc.errors import FfencError, SourceError
 from tests.conftest import FIXTURES, TOP, everything_in
@@ -163,3 +164,42 @@ def test_a_frame_that_is_a_link_out_of_its_folder_is_refused(png_tree: Path, tmp
     os.mkfifo(frame)
     with pytest.raises(SourceError, match=r"frame-000009\.png is a named pipe"):
         encode(frame.parent, tmp_path / "out2.mp4", fps=30)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('{"a": ' * 100_000, "nested too deeply"),
+        ('{"fps": ' + "9" * 10_000 + "}", "more digits than any value has"),
+        ("[]", "not a JSON object"),
+        ('{"fps": 30', "is not JSON: "),
+        ("\\xff", "is not UTF-8"),
+    ],
+)
+def test_metadata_that_json_cannot_hold_end_in_plain_words(dataset: Path, value: str, said: str) -> None:
+    (dataset / "meta/info.json").write_bytes(value.encode().replace(b"\\xff", b"\xff"))
+    for read in (report_dataset, open_dataset):
+        with pytest.raises(SourceError, match=rf"info\.json: .*{said}") as caught:
+            read(dataset)
+        assert "set_int_max_str_digits" not in str(caught.value)
+    assert said in verify_dataset(dataset).faults[0].what
+
+
+@pytest.mark.parametrize(
+    "value", [None, [], [[]], "x", {}, -1, 0, 10**400, float("inf"), float("nan"), [None], ["x"], True]
+)
+@pytest.mark.parametrize("name", ["mean", "count"])
+def test_statistics_that_are_no_numbers_are_named(
+    whole_v21: Path, tmp_path: Path, value: object, name: str
+) -> None:
+    root = Path(shutil.copytree(whole_v21, tmp_path / "dataset"))
+    path = root / "meta/episodes_stats.jsonl"
+    first, *rest = path.read_text().splitlines()
+    line = json.loads(first)
+    line["stats"]["action"][name] = value
+    path.write_text("\n".join([json.dumps(line), *rest]) + "\n")
+    assert any("action" in str(fault) for fault in verify_dataset(root).faults)
+    if value is None or value is True or (name == "mean" and value in (-1, 0)):
+        return  # read as statistics that are missing, or as numbers
+    with pytest.raises(SourceError, match=r"episodes_stats\.jsonl: line 1: .*action"):
+        open_dataset(root)

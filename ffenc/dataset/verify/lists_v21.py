@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ffenc.dataset.lerobot_v21 import read_lines
-from ffenc.dataset.statistics import STATISTICS
+from ffenc.dataset.statistics import STATISTICS, stored_numbers
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import (
     LINES,
@@ -91,13 +91,13 @@ def _old_stats(layout: Layout, listing: Listing, faults: Faults) -> dict[str, di
                 for name in (*STATISTICS, *QUANTILE_NAMES):
                     value = own.get(name) if isinstance(own, dict) else None
                     try:
-                        flat = np.asarray(value, np.float64).reshape(-1)
-                        if value is None:
+                        flat = stored_numbers(value).reshape(-1)
+                        if value is None or not flat.size:
                             raise ValueError
                         if name not in found[feature]:
                             found[feature][name] = np.full((len(listing), len(flat)), np.nan)
                         found[feature][name][at] = flat
-                    except (TypeError, ValueError):
+                    except ValueError:
                         if name in STATISTICS:
                             broken.setdefault(feature, (int(listing.index[at]), name))
     except SourceError as error:

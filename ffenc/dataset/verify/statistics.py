@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.dataset.statistics import ACTION, STATISTICS, relative_chunk
+from ffenc.dataset.statistics import ACTION, STATISTICS, relative_chunk, stored_numbers
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import QUANTILE_NAMES, Floats, Integers, Layout, Listing, reason_of
 from ffenc.errors import SourceError
@@ -214,7 +214,8 @@ class Statistics:
                 self._faults.add("statistics-differ", what, file=self._layout.list_place)
                 continue
             marks = _unlike(found, stored)
-            count = stored["count"].reshape(len(good), -1)[:, 0]
+            counts = stored["count"].reshape(len(good), -1)
+            count = counts[:, 0] if counts.size else np.zeros(len(good))  # an empty list is no count
             marks["count"] = (count != own.count[:-1])[:, None]
             wrong = np.flatnonzero(good & np.any([m.any(axis=1) for m in marks.values()], axis=0))
             numbering = feature in NUMBERING
@@ -299,8 +300,8 @@ class Statistics:
 def _row(value: Any) -> Floats | None:
     """A statistic of a feature as shape (1, D); None where it is none."""
     try:
-        row = np.asarray(value, np.float64).reshape(1, -1)
-    except (TypeError, ValueError):
+        row = stored_numbers(value).reshape(1, -1)
+    except ValueError:
         return None
     return row if value is not None and row.size and not np.isnan(row).any() else None
 
