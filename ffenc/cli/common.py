@@ -107,6 +107,15 @@ def links_option(function: Function) -> Function:
     )(function)
 
 
+def retime_option(function: Function) -> Function:
+    """Add ``--retime``."""
+    return click.option(
+        "--retime",
+        is_flag=True,
+        help="Put the rows of frame i at i / fps, where a dataset has a clock's timestamps.",
+    )(function)
+
+
 def json_option(function: Function) -> Function:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)

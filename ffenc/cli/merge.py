@@ -14,6 +14,7 @@ from ffenc.cli.common import (
     json_option,
     links_option,
     program_options,
+    retime_option,
     run_job,
 )
 from ffenc.cli.output import print_json
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 )
 @force_space_option
 @click.option("--dry-run", is_flag=True, help="Check whether they go together; write nothing.")
+@retime_option
 @links_option
 @json_option
 @program_options

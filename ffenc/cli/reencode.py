@@ -18,6 +18,7 @@ from ffenc.cli.common import (
     json_option,
     links_option,
     program_options,
+    retime_option,
     run_job,
     thread_setting,
 )
@@ -77,6 +78,7 @@ class _Episodes(click.ParamType[Any]):
 @click.option(
     "--dry-run", is_flag=True, help="Say what would be done, with size and time from a short sample."
 )
+@retime_option
 @links_option
 @json_option
 @program_options

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.checksums import CHECKSUMS, read_checksums
-from ffenc.dataset.columns import CAMERA_TYPES
+from ffenc.dataset.columns import CAMERA_TYPES, set_column
 from ffenc.dataset.source import (
     DATA_PATH,
     NOTES_PATH,
@@ -90,11 +90,13 @@ class LeRobotDataset(ABC):
 
     Args:
         root: its folder.
+        retime: put the rows of frame i at i / fps, whatever times they have.
 
     Attributes:
         layout: what its ``codebase_version`` begins with.
         episode_list: where the episodes are listed, for an error.
         data_path, video_path: templates of the files' paths, where info.json has none.
+        largest_shift: by how many seconds a row's timestamp is off frame_index / fps.
 
     Raises:
         SourceError: not such a dataset, or one that is damaged; the text names file, episode and row.
@@ -106,8 +108,10 @@ class LeRobotDataset(ABC):
     video_path: ClassVar[str]
     renumbered: frozenset[str] = frozenset()
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, retime: bool = False) -> None:
         self.root = root
+        self._retime = retime
+        self.largest_shift = 0.0
         self.roots = (root,)
         self._info = read_info(root)
         self._features = self._check_info()
@@ -184,7 +188,10 @@ class LeRobotDataset(ABC):
             raise SourceError(f"{self.root / self.episode_list}: holds no episodes")
         columns = [key for key, feature in self._features.items() if feature["dtype"] != "video"]
         for path, indices in files.items():
-            found = _episode_rows(path, float(self.fps), columns, tasks)
+            found, shift = _episode_rows(path, float(self.fps), columns, tasks)
+            if shift > _TIME_TOLERANCE and not self._retime:
+                _refuse_times(path, float(self.fps), shift)
+            self.largest_shift = max(self.largest_shift, shift)
             placed = set(indices)
             for index in found:
                 if index not in placed:
@@ -335,6 +342,9 @@ class LeRobotDataset(ABC):
             for table in _runs(path, self._image_keys):
                 episode = wanted.get(int(table["episode_index"][0].as_py()))
                 if episode is not None:
+                    if self._retime:
+                        times = np.arange(episode.length) / float(self.fps)
+                        table = set_column(table, "timestamp", times)
                     yield episode, number, table
 
     def row_schemas(self) -> list[pa.Schema]:
@@ -375,9 +385,9 @@ class LeRobotV3(LeRobotDataset):
     data_path = DATA_PATH
     video_path = VIDEO_PATH
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, retime: bool = False) -> None:
         self._episode_files = sorted((root / "meta/episodes").glob("*/*.parquet"))
-        super().__init__(root)
+        super().__init__(root, retime=retime)
         self._episode_columns = set(pq.read_schema(self._episode_files[0]).names)
 
     def _data_file(self, first: int, second: int) -> Path:
@@ -532,8 +542,8 @@ def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, ...]]:
 
 def _episode_rows(
     path: Path, fps: float, features: Collection[str], tasks: int
-) -> dict[int, tuple[int, int]]:
-    """Check a data file's rows, and return each episode's first row in it and number of rows.
+) -> tuple[dict[int, tuple[int, int]], float]:
+    """Check a data file's rows but for their times.
 
     Args:
         path: the file.
@@ -541,10 +551,15 @@ def _episode_rows(
         features: columns that must be there.
         tasks: how many tasks there are.
 
+    Returns:
+        each episode's first row in it and number of rows; and the most seconds that a row is off the time
+        at which LeRobot could find its frame, infinity where a time is no number.
+
     Raises:
-        SourceError: a row is missing, doubled, or at a time where LeRobot could not find its frame.
+        SourceError: a row is missing or doubled.
     """
     found: dict[int, tuple[int, int]] = {}
+    shift = 0.0
     row = 0
     last: int | None = None
     for table in _tables(path, (), only=(*_ROW_COLUMNS, _TASK), features=features, rows=_ROWS_CHECKED):
@@ -568,11 +583,28 @@ def _episode_rows(
             found[index] = (row + start, length)
         last = int(episodes[-1])
         row += len(episodes)
-        _check_rows(path, table, frames, fps, tasks)
-    return found
+        _check_rows(path, table, frames, tasks)
+        off = np.abs(table["timestamp"].to_numpy() - frames / fps)
+        shift = max(shift, float(np.nan_to_num(off, nan=np.inf).max()))
+    return found, shift
 
 
-def _check_rows(path: Path, table: pa.Table, frames: npt.NDArray[np.int64], fps: float, tasks: int) -> None:
+def _refuse_times(path: Path, fps: float, shift: float) -> None:
+    """Name the first row that is not at its frame's time."""
+    for table in _tables(path, (), only=_ROW_COLUMNS, rows=_ROWS_CHECKED):
+        times, frames = table["timestamp"].to_numpy(), table["frame_index"].to_numpy()
+        late = np.flatnonzero(~(np.abs(times - frames / fps) <= _TIME_TOLERANCE))
+        if late.size:
+            at = int(late[0])
+            raise SourceError(
+                f"{path}: episode {table['episode_index'][at].as_py()}: row {frames[at]} has timestamp "
+                f"{times[at]:.6f}, frame {frames[at]} at {fps:g} fps is {frames[at] / fps:.6f}; LeRobot "
+                "could not find it in a video. Where the rows are whole and only their times are others, as "
+                f"of a clock, say --retime: frame i is put at i / fps, here up to {shift:.3f} s away"
+            )
+
+
+def _check_rows(path: Path, table: pa.Table, frames: npt.NDArray[np.int64], tasks: int) -> None:
     """Compare rows with the frames they have to be."""
 
     def where(at: int) -> str:
@@ -583,13 +615,6 @@ def _check_rows(path: Path, table: pa.Table, frames: npt.NDArray[np.int64], fps:
     if wrong.size:
         at = int(wrong[0])
         raise SourceError(f"{where(at)} has frame_index {numbers[at]}; a frame is missing or doubled")
-    late = np.flatnonzero(~(np.abs(table["timestamp"].to_numpy() - frames / fps) <= _TIME_TOLERANCE))
-    if late.size:
-        at = int(late[0])
-        raise SourceError(
-            f"{where(at)} has timestamp {table['timestamp'][at].as_py():.6f}, frame {frames[at]} at "
-            f"{fps:g} fps is {frames[at] / fps:.6f}; LeRobot could not find it in a video"
-        )
     if _TASK in table.column_names:
         chosen = table[_TASK].to_numpy()
         unknown = np.flatnonzero(~((chosen >= 0) & (chosen < tasks)))

@@ -40,10 +40,10 @@ class LeRobotV21(LeRobotDataset):
     data_path = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
     video_path = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, retime: bool = False) -> None:
         self._tasks: list[str] = []
         self._lines: list[dict[str, Any]] = []
-        super().__init__(root)
+        super().__init__(root, retime=retime)
         self._check_no_other_files()
         self._table = _episode_table(self._lines, root / _EPISODES)
         del self._lines

@@ -19,7 +19,7 @@ from ffenc.dataset.info_block import ENCODER_FIELDS, depth_fields, encoder_field
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.lerobot import check_dataset
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
-from ffenc.dataset.reencode import open_dataset, refuse_nesting
+from ffenc.dataset.reencode import open_dataset, refuse_nesting, say_shift
 from ffenc.dataset.source import Camera
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfencWarning
@@ -40,6 +40,7 @@ def plan_merge(
     *,
     reencode: bool = False,
     follow_links: bool = False,
+    retime: bool = False,
     workers: int | None = None,
     encoder_threads: int | None = None,
     resume: bool = False,
@@ -60,7 +61,9 @@ def plan_merge(
         refuse_nesting(folder, target)
         check_dataset(folder)
         if folder not in opened:
-            opened[folder] = open_dataset(folder, follow_links=follow_links)
+            opened[folder] = open_dataset(folder, follow_links=follow_links, retime=retime)
+    if retime:
+        say_shift(list(opened.values()))
     merged = MergedDataset([opened[folder] for folder in folders])
     candidates = toolchains(ffmpeg, ffprobe)
     videos = [camera for camera in merged.cameras if camera.key not in merged.images]
@@ -80,6 +83,7 @@ def merge_datasets(
     *,
     reencode: bool = False,
     follow_links: bool = False,
+    retime: bool = False,
     workers: int | None = None,
     encoder_threads: int | None = None,
     resume: bool = False,
@@ -100,6 +104,7 @@ def merge_datasets(
         reencode: encode cameras whose codec or pixel format is not that of most frames, with the settings of
             those, instead of refusing them.
         follow_links: follow symbolic links that lead out of a dataset; else they are refused by name.
+        retime: put the rows of frame i at i / fps, for datasets whose timestamps are of a clock.
         workers: encodes at once; by default one a core.
         encoder_threads: threads an encoder may use; by default the cores' share.
         resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
@@ -122,6 +127,7 @@ def merge_datasets(
         destination,
         reencode=reencode,
         follow_links=follow_links,
+        retime=retime,
         workers=workers,
         encoder_threads=encoder_threads,
         resume=resume,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -21,13 +22,14 @@ from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.png_tree import PngTree
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.videos import clip_of
-from ffenc.errors import ConfigError, DestinationError, SourceError
+from ffenc.errors import ConfigError, DestinationError, FfencWarning, SourceError
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.encode import prepare_images
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import CORRECT, block_quantizer, read_json
 from ffenc.frames.prepare import Absent
+from ffenc.frames.reader import TOLERANCE
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 from ffenc.paths import check_tree
@@ -44,6 +46,7 @@ def open_source(
     cameras: Sequence[str] | None = None,
     start_number: int | None = None,
     follow_links: bool = False,
+    retime: bool = False,
 ) -> DatasetSource:
     """Open a LeRobot dataset or a PNG tree.
 
@@ -52,6 +55,7 @@ def open_source(
         fps: frames a second of a PNG tree; a dataset has its own.
         task, robot_type, cameras, start_number: see :class:`PngTree`.
         follow_links: see :func:`~ffenc.paths.check_tree`.
+        retime: see :func:`open_dataset`.
 
     Raises:
         SourceError: neither, or damaged.
@@ -64,7 +68,9 @@ def open_source(
         for name, value in (("--task", task), ("--start-number", start_number)):
             if value is not None:
                 raise ConfigError(f"{name} is for PNG trees; this is a dataset, which has its own")
-        return open_dataset(folder, follow_links=follow_links)
+        return open_dataset(folder, follow_links=follow_links, retime=retime)
+    if retime:
+        raise ConfigError("--retime is for datasets; a tree of images has no times")
     check_tree(folder, follow_links=follow_links)
     check_not_v1(folder)
     if fps is None:
@@ -81,19 +87,40 @@ def open_source(
     )
 
 
-def open_dataset(folder: Path, *, follow_links: bool = False) -> LeRobotV3 | LeRobotV21:
+def open_dataset(folder: Path, *, follow_links: bool = False, retime: bool = False) -> LeRobotV3 | LeRobotV21:
     """Open a LeRobot dataset of v3.0, v2.1 or v2.0.
 
     Args:
         folder: its folder.
         follow_links: see :func:`~ffenc.paths.check_tree`.
+        retime: put the rows of frame i at i / fps, whatever times they have.
 
     Raises:
         SourceError: not one, or damaged.
     """
     check_tree(folder, follow_links=follow_links)
     version = str(read_json(folder / "meta/info.json").get("codebase_version"))
-    return (LeRobotV21 if version.startswith("v2") else LeRobotV3)(folder)
+    return (LeRobotV21 if version.startswith("v2") else LeRobotV3)(folder, retime=retime)
+
+
+def say_shift(sources: Sequence[LeRobotV3 | LeRobotV21]) -> None:
+    """Say how far ``--retime`` moves the rows of datasets that were opened with it.
+
+    Raises:
+        ConfigError: no row is moved.
+
+    Warns:
+        FfencWarning: of the largest shift.
+    """
+    largest = max(sources, key=lambda source: source.largest_shift)
+    if largest.largest_shift <= TOLERANCE:
+        raise ConfigError("--retime: every row is at frame_index / fps already; leave it out")
+    warnings.warn(
+        f"{largest.root}: the rows of frame i are put at i / fps; the largest shift of a timestamp is "
+        f"{largest.largest_shift:.3f} s",
+        FfencWarning,
+        stacklevel=3,
+    )
 
 
 def plan_reencode(
@@ -112,6 +139,7 @@ def plan_reencode(
     force: bool = False,
     resume: bool = False,
     follow_links: bool = False,
+    retime: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> JobPlan:
@@ -135,7 +163,10 @@ def plan_reencode(
         cameras=cameras,
         start_number=start_number,
         follow_links=follow_links,
+        retime=retime,
     )
+    if retime and isinstance(opened, LeRobotV3 | LeRobotV21):
+        say_shift([opened])
     if fps is not None and parse_fps(fps) != opened.fps:
         raise ConfigError(
             f"--fps {fps} is not the dataset's {fps_number(opened.fps)}; --fps is for PNG trees"
@@ -314,6 +345,7 @@ def reencode_dataset(
     encoder_threads: int | None = None,
     force: bool = False,
     follow_links: bool = False,
+    retime: bool = False,
     resume: bool = False,
     force_space: bool = False,
     ffmpeg: str | None = None,
@@ -342,6 +374,7 @@ def reencode_dataset(
         encoder_threads: threads an encoder may use; by default the preset's, else the cores' share.
         force: encode a camera anew that is video with these settings already; else its packets are copied.
         follow_links: follow symbolic links that lead out of the source; else they are refused by name.
+        retime: put the rows of frame i at i / fps, for a dataset whose timestamps are of a clock.
         resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
             is done.
         force_space: start even where the result seems to be larger than what is free on the disk.
@@ -370,6 +403,7 @@ def reencode_dataset(
         force=force,
         resume=resume,
         follow_links=follow_links,
+        retime=retime,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ffenc import FfencWarning, SourceError, merge_datasets, reencode_dataset, verify_dataset
+from ffenc import ConfigError, FfencWarning, SourceError, merge_datasets, reencode_dataset, verify_dataset
 from ffenc.dataset.columns import set_column, task_table
 from ffenc.dataset.reencode import open_dataset
 from ffenc.dataset.report import report_dataset
@@ -365,3 +365,30 @@ def test_a_layout_before_v2_is_named(tmp_path: Path, what: Callable[[Path], obje
     (tmp_path / "old/meta_data/info.json").write_text('{"codebase_version": "v1.6", "fps": 30}')
     with pytest.raises(SourceError, match=r"of a layout before v2.0 .*convert_dataset_v1_to_v2"):
         what(tmp_path / "old")
+
+
+def test_timestamps_of_a_clock_are_put_on_the_grid_when_asked(tmp_path: Path) -> None:
+    one = dataset(tmp_path / "one")
+    with pytest.raises(ConfigError, match="every row is at frame_index / fps already"):
+        merge_datasets([one], tmp_path / "out", retime=True)
+    frames = rows_of(one)["frame_index"].to_numpy()
+    clock = frames / 10 + np.array([0, 0.013, -0.021, 0.004] * 2)[:ROWS]
+    edit_table(one, DATA, lambda t: set_column(t, "timestamp", clock.astype(np.float32)))
+    with pytest.raises(SourceError, match=r"episode 0: row 1 has timestamp 0.113000.* --retime: .*0.021 s"):
+        merge_datasets([one], tmp_path / "out")
+    with pytest.warns(FfencWarning, match=r"the largest shift of a timestamp is 0.021 s"):
+        merge_datasets([one], tmp_path / "out", retime=True)
+    assert np.allclose(rows_of(tmp_path / "out")["timestamp"].to_numpy(), frames / 10, atol=1e-6)
+    assert faults_of(tmp_path / "out") == []
+
+
+def test_images_with_timestamps_of_a_clock_are_re_encoded_when_asked(tmp_path: Path) -> None:
+    source = Path(shutil.copytree(DATASET, tmp_path / "source"))
+    late = rows_of(source)["timestamp"].to_numpy() + np.float32(0.01)
+    edit_table(source, DATA, lambda t: set_column(t, "timestamp", late))
+    out, fast = tmp_path / "out", (("depth_encoder", "preset"), "ultrafast")
+    with pytest.warns(FfencWarning, match=r"the largest shift of a timestamp is 0.010 s"):
+        reencode_dataset(source, out, cameras=["angle_depth"], overrides=[fast], retime=True)
+    assert np.allclose(rows_of(out)["timestamp"].to_numpy(), rows_of(DATASET)["timestamp"].to_numpy())
+    assert faults_of(out) == []
+    assert np.isclose(read_json(out, "stats")["timestamp"]["max"][0], 30 / 30)

@@ -42,7 +42,10 @@ KINDS = {
     "data-file": Kind(_RESTORE),
     "columns": Kind("restore the file; or, where it is right, describe its columns in meta/info.json"),
     "rows": Kind("restore the data file: rows are missing, doubled or out of place"),
-    "timestamps": Kind("restore the data file: LeRobot finds a row's frame by its timestamp"),
+    "timestamps": Kind(
+        "restore the data file, or put frame i at i / fps with `ffenc merge DATASET --out NEW --retime`: "
+        "LeRobot finds a row's frame by its timestamp"
+    ),
     "values": Kind("restore the data file, or leave the episode out with `ffenc reencode --episodes`"),
     "index": Kind("restore the data file, or number its rows with `ffenc merge DATASET --out NEW`"),
     "task-index": Kind("restore the data file, the episode list or the tasks table"),
