@@ -21,6 +21,7 @@ from ffenc.dataset.pieces import Piece, copied_piece, groups
 from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.staging import Staging, write_json
 from ffenc.dataset.tables import TableWriter
+from ffenc.dataset.verify.metadata import Stale, brief, check_result
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import DestinationError, FfmpegError, SourceError, VerificationError
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
@@ -98,6 +99,7 @@ class JobPlan:
         toolchain: the programs that copy packets.
         images: cameras that stay images, in the table.
         image_stats: those of them whose statistics are computed.
+        stale: features whose statistics are computed, since the source's are not those of its rows.
     """
 
     source: DatasetSource
@@ -108,6 +110,7 @@ class JobPlan:
     toolchain: Toolchain
     images: Sequence[str] = ()
     image_stats: Sequence[str] = ()
+    stale: Stale = field(default_factory=Stale)
 
     @property
     def rows(self) -> int:
@@ -262,12 +265,14 @@ class _Joined:
         info: of the first file.
         bytes: of all.
         checksums: path in the dataset -> SHA-256.
+        known: path in the dataset -> what was read back of it.
     """
 
     places: list[VideoPlace]
     info: StreamInfo
     bytes: int
     checksums: dict[str, str]
+    known: dict[str, StreamInfo]
 
 
 class _Job:
@@ -339,11 +344,15 @@ class _Job:
                 blocks=blocks,
                 camera_stats=stats,
                 images=plan.images,
+                recompute=plan.stale.episodes,
+                reaggregate=plan.stale.total,
                 on_images=on_images,
             ).write()
         if joined:
             sums = {place: one for files in joined.values() for place, one in files.checksums.items()}
             write_checksums(self._staging.dataset, sums)
+        known = {place: info for files in joined.values() for place, info in files.known.items()}
+        check_result(self._staging.dataset, known, ffprobe=plan.toolchain.ffprobe)
         record_job(self._staging.dataset, plan)
         self._staging.publish()
         return summary
@@ -470,6 +479,7 @@ class _Job:
         chunks_size = int(source_info.get("chunks_size") or 1000)
         places: list[VideoPlace] = []
         checksums: dict[str, str] = {}
+        known: dict[str, StreamInfo] = {}
         first: StreamInfo | None = None
         total = 0
         for number, group in enumerate(groups(self._pieces(stream, done), limit)):
@@ -479,14 +489,17 @@ class _Job:
             output.parent.mkdir(parents=True, exist_ok=True)
             info = self._join_group(stream, group, output, place)
             offset = 0
+            starts: list[int] = []
             for piece in group:
-                places += [VideoPlace(chunk, file, offset + start) for start in piece.starts]
+                starts += [offset + start for start in piece.starts]
                 offset += piece.frames
+            places += [VideoPlace(chunk, file, start) for start in starts]
+            known[place] = brief(info, starts)
             checksums[place] = file_checksum(output)
             total += output.stat().st_size
             first = first or info
         assert first is not None
-        return _Joined(places, first, total, checksums)
+        return _Joined(places, first, total, checksums, known)
 
     def _join_group(self, stream: Stream, group: Sequence[Piece], output: Path, place: str) -> StreamInfo:
         fps = self._plan.source.fps

@@ -21,6 +21,7 @@ from ffenc.dataset.lerobot import check_dataset
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
 from ffenc.dataset.reencode import open_dataset, refuse_nesting, say_shift
 from ffenc.dataset.source import Camera
+from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfencWarning
 from ffenc.ffmpeg.probe import StreamInfo
@@ -65,6 +66,9 @@ def plan_merge(
     if retime:
         say_shift(list(opened.values()))
     merged = MergedDataset([opened[folder] for folder in folders])
+    stale = Stale()
+    for source in opened.values():
+        stale |= check_source(source.root, cameras=[camera.key for camera in source.cameras])
     candidates = toolchains(ffmpeg, ffprobe)
     videos = [camera for camera in merged.cameras if camera.key not in merged.images]
     odd = {camera.key: _odd_ones(merged, camera.key) for camera in videos}
@@ -72,9 +76,15 @@ def plan_merge(
     _check_streams(merged, odd, reencode=reencode)
     encodes = sum(len(source.episodes) for ones in odd.values() for source in ones)
     count, threads = share_cores(max(encodes, 1), workers, encoder_threads)
-    streams = [_stream(merged, camera, odd[camera.key], candidates, threads) for camera in videos]
-    lacking = [key for key in merged.images if key not in merged.stats() or not merged.has_episode_stats(key)]
-    return JobPlan(merged, target, merged.episodes, streams, count, candidates[0], merged.images, lacking)
+    streams = [_stream(merged, camera, odd[camera.key], candidates, threads, stale) for camera in videos]
+    lacking = [
+        key
+        for key in merged.images
+        if key not in merged.stats() or key in stale.episodes or not merged.has_episode_stats(key)
+    ]
+    return JobPlan(
+        *(merged, target, merged.episodes, streams, count, candidates[0], merged.images, lacking, stale)
+    )
 
 
 def merge_datasets(
@@ -225,12 +235,14 @@ def _stream(
     odd: Sequence[Dataset],
     candidates: Sequence[Toolchain],
     threads: int | None,
+    stale: Stale,
 ) -> Stream:
     """Plan one camera: copied, but for the datasets that are brought into line."""
     usual = next(source for source in merged.sources if source not in odd)
     pattern = merged.camera(usual, camera.key)
     encoding = _encoding(merged, pattern, odd, candidates, threads) if odd else None
     known = camera.key in merged.stats() and merged.has_episode_stats(camera.key)
+    known = known and camera.key not in stale.episodes
     copied = frozenset(e.index for e in merged.episodes if merged.origin(e)[0] not in odd)
     blocks = {
         str(source.root): dict(merged.camera(source, camera.key).block)

@@ -21,6 +21,7 @@ from ffenc.dataset.lerobot import LeRobotV3, check_not_v1
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.png_tree import PngTree
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, DestinationError, FfencWarning, SourceError
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
@@ -173,6 +174,11 @@ def plan_reencode(
         )
     chosen = _choose_cameras(opened, cameras)
     picked = _choose_episodes(opened, episodes)
+    stale = Stale()
+    if isinstance(opened, LeRobotV3 | LeRobotV21):
+        stale = check_source(
+            opened.root, cameras=[c.key for c in chosen], episodes={episode.index for episode in picked}
+        )
     count, threads = share_cores(len(chosen) * len(picked), workers, encoder_threads or robot.encoder_threads)
     candidates = toolchains(ffmpeg, ffprobe)
     asked = {key[-1] for key, _ in overrides}
@@ -181,6 +187,7 @@ def plan_reencode(
     for camera in chosen:
         config = robot.encoder_for(camera.key, depth=camera.depth)
         known = camera.key in opened.stats() and opened.has_episode_stats(camera.key)
+        known = known and camera.key not in stale.episodes
         size = opened.camera_bytes(camera.key, picked)
         try:
             if isinstance(camera.stored, ImageHeader):
@@ -201,7 +208,7 @@ def plan_reencode(
                 )
         except ConfigError as error:
             raise ConfigError(f"camera {camera.key}: {error}") from None
-    return JobPlan(opened, target, picked, streams, count, candidates[0])
+    return JobPlan(opened, target, picked, streams, count, candidates[0], stale=stale)
 
 
 class _Chooser:

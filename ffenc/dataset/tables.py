@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +75,8 @@ class TableWriter:
         videos: camera -> each chosen episode's place, in order.
         blocks: camera -> info block.
         images: keys of cameras that stay images, in the table.
+        recompute: features whose statistics in the source are not those of its rows.
+        reaggregate: features whose statistics in the source's ``stats.json`` are not those of its episodes.
         on_images: called with the number of images written so far.
         camera_stats: camera -> each chosen episode's statistics, for cameras without any in the source.
     """
@@ -90,12 +92,15 @@ class TableWriter:
         blocks: Mapping[str, Mapping[str, Any]],
         camera_stats: Mapping[str, Sequence[Stats]],
         images: Sequence[str] = (),
+        recompute: Collection[str] = (),
+        reaggregate: Collection[str] = (),
         on_images: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._source, self._root = source, root
         self._episodes, self._cameras, self._images = episodes, cameras, images
         self._on_images, self._images_done = on_images, 0
         self._videos, self._blocks, self._camera_stats = videos, blocks, camera_stats
+        self._recompute, self._reaggregate = recompute, reaggregate
         self._subset = [e.index for e in episodes] != list(range(len(source.episodes)))
         self._chunks_size = int(source.info().get("chunks_size") or 1000)
         self._features = self._make_features()
@@ -149,6 +154,7 @@ class TableWriter:
             if not is_numeric(feature):
                 continue
             moved = key in self._source.renumbered or (self._subset and key in ("index", "episode_index"))
+            moved = moved or key in (*self._recompute, *self._reaggregate)
             partial = self._subset and not self._source.has_episode_stats(key)
             if moved or partial or key not in stats:
                 lacking.append(key)
@@ -332,7 +338,7 @@ class TableWriter:
         return computed
 
     def _needs_aggregate(self, key: str) -> bool:
-        return self._subset or key in self._computed or key in self._camera_stats
+        return self._subset or key in (*self._computed, *self._camera_stats, *self._reaggregate)
 
     def _write_stats(self, aggregates: Mapping[str, Aggregate]) -> None:
         known = self._source.stats()

@@ -47,7 +47,7 @@ def with_image(table: pa.Table, row: int, data: bytes | None) -> pa.Table:
     [
         ("cut", "row 30.*cut short"),
         ("text", "row 30.*not a PNG, JPEG or TIFF"),
-        ("none", "row 30 has no image bytes"),
+        ("none", "row 30 has no image"),
         ("other size", "row 30.*320x240.*first frame is a 160x120"),
         ("flipped", "row 30.*the image is damaged: checksum"),
         ("short", "row 30.*the image is damaged"),

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -186,6 +187,11 @@ def test_tasks_are_numbered_anew_and_equal_texts_become_one(tmp_path: Path) -> N
     pq.write_table(
         own.set_column(at, own.schema.field(at), pa.array(swapped, own.schema.field(at).type)), path
     )
+    path = other / "meta/episodes/chunk-000/file-000.parquet"
+    episodes = pq.read_table(path)
+    tasks = [[swapped[texts.index(text)] for text in own] for own in episodes["tasks"].to_pylist()]
+    at = episodes.schema.get_field_index("tasks")
+    pq.write_table(episodes.set_column(at, "tasks", pa.array(tasks, episodes.schema.field(at).type)), path)
 
     merge_datasets([VIDEO, other], tmp_path / "out")
     tasks = pq.read_table(tmp_path / "out/meta/tasks.parquet")
@@ -442,11 +448,21 @@ def test_statistics_that_cannot_be_used_are_computed(
     stats = json_of(other, "stats")
     spoil(stats)
     (other / "meta/stats.json").write_text(json.dumps(stats))
-    merge_datasets([VIDEO, other], tmp_path / "out")
-    found, expected = json_of(tmp_path / "out", "stats")["action"], json_of(VIDEO, "stats")["action"]
-    assert found["count"] == [144]
-    for name in ("min", "max", "mean", "std"):
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+    for sources in ([VIDEO, other], [other]):
+        out = tmp_path / f"out{len(sources)}"
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            merge_datasets(sources, out)
+        # Of what cannot be used at all, nothing is lost.
+        texts = [str(warning.message) for warning in warned]
+        assert ["count of action is" in text for text in texts] == [True] * (
+            stats["action"]["count"] in ([0], [71])
+        ), texts
+        found, expected = json_of(out, "stats")["action"], json_of(VIDEO, "stats")["action"]
+        assert found["count"] == [72 * len(sources)]
+        for name in ("min", "max", "mean", "std"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+        assert verify_dataset(out).faults == []
 
 
 def test_statistics_of_large_numbers_keep_their_digits() -> None:
@@ -494,7 +510,9 @@ def test_a_damaged_episode_list_is_named(tmp_path: Path) -> None:
     at = column.dictionary_page_offset or column.data_page_offset
     content[at : at + 8] = b"\xff" * 8
     path.write_bytes(content)
-    with pytest.raises(SourceError, match=r"other/meta/episodes/chunk-000/file-000\.parquet: cannot be read"):
+    with pytest.raises(
+        SourceError, match=r"other: .*\n  meta/episodes/chunk-000/file-000\.parquet: cannot be read"
+    ):
         merge_datasets([VIDEO, other], tmp_path / "out")
 
 

@@ -21,10 +21,12 @@ class Kind:
     Attributes:
         advice: what to do about it, where its finder knows nothing better.
         severity: a ``fault`` makes a dataset unsound; a ``note`` does not.
+        copied: what is re-encoded or merged of a dataset would have it too.
     """
 
     advice: str
     severity: Severity = "fault"
+    copied: bool = False
 
 
 # Advice must be something that can be done, and must never lose what is still good.
@@ -32,30 +34,46 @@ _RESTORE = "restore the file from a copy, or make the dataset again from its sou
 _LISTS = "restore it from a copy; data and videos are not touched by this, so keep them as they are"
 KINDS = {
     "not-own-file": Kind("put a copy of the file in its place, or move it out of the dataset"),
-    "info": Kind("correct meta/info.json"),
+    "info": Kind("correct meta/info.json", copied=True),
+    "path-template": Kind("correct the template in meta/info.json; the files stay where they are"),
+    "shape": Kind("`ffenc merge DATASET --out NEW` writes it as [1]"),
     "names": Kind("`ffenc merge DATASET --out NEW` writes them by the shape", severity="note"),
     "totals": Kind(
         "restore the file of the list that is missing; only where none is, correct meta/info.json"
     ),
-    "episodes": Kind(_LISTS),
-    "tasks": Kind(_LISTS),
+    "episodes": Kind(_LISTS, copied=True),
+    "episode-columns": Kind("`ffenc merge DATASET --out NEW` writes them"),
+    "tasks": Kind(_LISTS, copied=True),
+    "tasks-table": Kind("`ffenc merge DATASET --out NEW` writes it as LeRobot reads it"),
     "data-file": Kind(_RESTORE),
-    "columns": Kind("restore the file; or, where it is right, describe its columns in meta/info.json"),
-    "rows": Kind("restore the data file: rows are missing, doubled or out of place"),
+    "columns": Kind(
+        "restore the file; or, where it is right, describe its columns in meta/info.json", copied=True
+    ),
+    "schema-metadata": Kind("`ffenc merge DATASET --out NEW` writes it"),
+    "rows": Kind("restore the data file: rows are missing, doubled or out of place", copied=True),
     "timestamps": Kind(
         "restore the data file, or put frame i at i / fps with `ffenc merge DATASET --out NEW --retime`: "
         "LeRobot finds a row's frame by its timestamp"
     ),
-    "values": Kind("restore the data file, or leave the episode out with `ffenc reencode --episodes`"),
+    "timestamps-rounded": Kind(
+        "open it in LeRobot with a larger tolerance_s, or record shorter episodes", "note", copied=True
+    ),
+    "values": Kind(
+        "restore the data file, or leave the episode out with `ffenc reencode --episodes`", copied=True
+    ),
     "index": Kind("restore the data file, or number its rows with `ffenc merge DATASET --out NEW`"),
-    "task-index": Kind("restore the data file, the episode list or the tasks table"),
+    "task-index": Kind("restore the data file, the episode list or the tasks table", copied=True),
     "statistics-missing": Kind("`ffenc merge DATASET --out NEW` computes them"),
-    "statistics-differ": Kind("restore the data file or the statistics, whichever was changed"),
+    "statistics-differ": Kind(
+        "restore the data file; or, where its rows are right, `ffenc merge DATASET --out NEW` computes them"
+    ),
     "statistics-stale": Kind(
         "`ffenc merge DATASET --out NEW` computes them; training does not use them", severity="note"
     ),
-    "swapped": Kind("restore the two episodes from a copy"),
-    "image": Kind("restore the data file, or leave the episode out with `ffenc reencode --episodes`"),
+    "swapped": Kind("restore the two episodes from a copy", copied=True),
+    "image": Kind(
+        "restore the data file, or leave the episode out with `ffenc reencode --episodes`", copied=True
+    ),
     "video-missing": Kind(_RESTORE),
     "video-unreadable": Kind(_RESTORE),
     "video-cut": Kind(_RESTORE),
@@ -63,7 +81,7 @@ KINDS = {
         "restore the video; or, where it is the right one, `ffenc merge DATASET --out NEW` writes what it is"
     ),
     "video-block": Kind("`ffenc merge DATASET --out NEW` writes it", severity="note"),
-    "depth": Kind("re-encode the depth camera from its images"),
+    "depth": Kind("re-encode the depth camera from its images", copied=True),
     "depth-defaults": Kind(
         "where depth was quantised otherwise, write video.depth_min and so on there", severity="note"
     ),

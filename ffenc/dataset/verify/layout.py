@@ -91,6 +91,7 @@ class Listing:
         data: the file each one's rows are in; empty where that is not known.
         videos: likewise for each camera that has its columns.
         tasks: task number -> text.
+        episode_tasks: each episode's tasks as they are listed; None where they are not.
         stats: feature -> statistic -> shape (episodes, D), where all episodes have it.
         own: files of the list itself.
     """
@@ -101,6 +102,7 @@ class Listing:
     data: list[str]
     videos: dict[str, VideoPlaces] = field(default_factory=dict)
     tasks: dict[int, str] = field(default_factory=dict)
+    episode_tasks: list[list[str] | None] = field(default_factory=list)
     stats: dict[str, dict[str, Floats]] = field(default_factory=dict)
     own: set[str] = field(default_factory=set)
 
@@ -144,7 +146,7 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
             faults.add("info", what, file=place, camera=key)
         if kind not in ("image", "video") and shape == []:
             what = f"shape [] of {key} cannot be loaded by LeRobot; [1] is expected"
-            faults.add("info", what, file=place, advice="`ffenc merge DATASET --out NEW` writes it")
+            faults.add("shape", what, file=place)
         if kind in ("image", "video") and features[key].get("names") is None:
             what = f"names of {key} are null: LeRobot's policies stop at it"
             faults.add("names", what, file=place, camera=key)
@@ -157,10 +159,11 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
     for name, usual in paths.items():
         if (said := info.get(name)) is None:
             continue
+        advice = f"write {usual!r} there; no file has to be moved for it"
         try:
             paths[name] = check_template(said, name, template_fields(usual))
         except SourceError as error:
-            faults.add("info", str(error), file=place)
+            faults.add("path-template", str(error), file=place, advice=advice)
     return Layout(
         root=root,
         version=version,
@@ -264,11 +267,12 @@ def matrix(column: pa.ChunkedArray | pa.Array) -> Floats | None:
     return np.asarray(values.to_numpy(zero_copy_only=False), np.float64).reshape(rows, -1)
 
 
-def check_task_texts(tasks: Any, known: set[str], episode: int, place: str, faults: Faults) -> None:
-    """An episode's tasks must be texts of the tasks table."""
-    if not (isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)):
+def checked_tasks(tasks: Any, known: set[str], episode: int, place: str, faults: Faults) -> list[str] | None:
+    """Return an episode's tasks, which must be texts of the tasks table; None where one is not."""
+    if not (isinstance(tasks, list) and tasks and all(isinstance(task, str) for task in tasks)):
         faults.add("tasks", f"tasks is {tasks!r}; a list of texts is expected", file=place, episode=episode)
-        return
-    for task in tasks:
-        if task not in known:
-            faults.add("tasks", f"task {task[:60]!r} is not in the tasks table", file=place, episode=episode)
+        return None
+    unknown = [task for task in tasks if task not in known]
+    for task in unknown:
+        faults.add("tasks", f"task {task[:60]!r} is not in the tasks table", file=place, episode=episode)
+    return None if unknown else tasks

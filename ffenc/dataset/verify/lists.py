@@ -24,13 +24,16 @@ from ffenc.dataset.verify.layout import (
     Layout,
     Listing,
     VideoPlaces,
-    check_task_texts,
+    checked_tasks,
     matrix,
     numbers,
     reason_of,
 )
 from ffenc.dataset.verify.lists_v21 import old_listing
 from ffenc.errors import SourceError
+
+# Columns of the episode list that follow from others, so that ffenc writes them without a source.
+_DERIVED = ("dataset_from_index", "dataset_to_index", "tasks")
 
 
 def read_listing(layout: Layout, faults: Faults) -> Listing:
@@ -39,6 +42,8 @@ def read_listing(layout: Layout, faults: Faults) -> Listing:
     listing = (old_listing if layout.old else _listing)(layout, tasks, faults)
     listing.tasks = tasks
     _check_numbering(layout, listing, faults)
+    if faults.has("episodes"):
+        return listing  # what follows from the list is not compared with one that is not whole
     for name, found in (
         ("total_episodes", len(listing)),
         ("total_frames", listing.frames),
@@ -82,6 +87,7 @@ def _listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Listin
         length=np.concatenate([part.length for part in parts]),
         first=np.concatenate([part.first for part in parts]),
         data=[place for part in parts for place in part.data],
+        episode_tasks=[tasks for part in parts for tasks in part.episode_tasks],
         own=own,
     )
     for key in layout.videos:
@@ -126,10 +132,15 @@ def _part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Listin
     except (pa.ArrowException, OSError) as error:
         faults.add("episodes", f"cannot be read: {reason_of(error)}", file=place)
         return None
-    missing = [n for n in [*wanted, *(n for names_ in video.values() for n in names_)] if n not in names]
-    if missing:
-        many = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-        faults.add("episodes", f"has no column {', '.join(missing[:4])}{many}", file=place)
+    needed = [*wanted, *(n for names_ in video.values() for n in names_)]
+    for kind, expected in (
+        ("episodes", [name for name in needed if name not in _DERIVED]),
+        ("episode-columns", _DERIVED),
+    ):
+        missing = [name for name in expected if name not in names]
+        if missing:
+            many = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+            faults.add(kind, f"has no column {', '.join(missing[:4])}{many}", file=place)
     columns: dict[str, npt.NDArray[Any]] = {}
     for name in [*wanted[:4], *wanted[5:], *own, *(n for names_ in video.values() for n in names_)]:
         if name not in names:
@@ -168,8 +179,12 @@ def _part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Listin
             chunk, file, start, end = (columns[name] for name in names_)
             part.videos[key] = VideoPlaces(_places(layout.video_path, chunk, file, video_key=key), start, end)
     if "tasks" in names:
-        for number, texts in zip(index.tolist(), table["tasks"].to_pylist(), strict=True):
-            check_task_texts(texts, tasks, number, place, faults)
+        part.episode_tasks = [
+            checked_tasks(texts, tasks, number, place, faults)
+            for number, texts in zip(index.tolist(), table["tasks"].to_pylist(), strict=True)
+        ]
+    else:
+        part.episode_tasks = [None] * len(index)
     part.stats = _part_stats(stats, table, place, faults)
     return part
 
@@ -183,7 +198,7 @@ def _check_own_place(path: Path, place: str, columns: Mapping[str, Integers], fa
         if wrong.size:
             row = int(wrong[0])
             faults.add(
-                "episodes",
+                "episode-columns",
                 f"meta/episodes/{name} is not {number}, as of the file it stands in",
                 file=place,
                 episode=int(columns["episode_index"][row]),
@@ -197,7 +212,7 @@ def _check_range(part: Listing, columns: Mapping[str, Integers], place: str, fau
     start, end = columns["dataset_from_index"], columns["dataset_to_index"]
     for row in np.flatnonzero(end - start != part.length):
         faults.add(
-            "episodes",
+            "episode-columns",
             f"dataset_from_index {start[row]} to dataset_to_index {end[row]} is not its length "
             f"{part.length[row]}",
             file=place,
@@ -271,7 +286,7 @@ def _check_numbering(layout: Layout, listing: Listing, faults: Faults) -> None:
     known = listing.first >= 0
     for row in np.flatnonzero(known & (listing.first != expected)):
         faults.add(
-            "episodes",
+            "episode-columns",
             f"dataset_from_index is {listing.first[row]}, after the episodes before it is {expected[row]}",
             file=place,
             episode=int(listing.index[row]),
@@ -297,8 +312,7 @@ def _tasks(layout: Layout, faults: Faults) -> dict[int, str]:
                 faults.add("tasks", "has no columns task_index and task", file=place)
                 return {}
             if (why := misread_tasks(table)) is not None:
-                advice = "`ffenc merge DATASET --out NEW` writes it as LeRobot reads it"
-                faults.add("tasks", why, file=place, advice=advice)
+                faults.add("tasks-table", why, file=place)
             pairs = list(zip(table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True))
     except (SourceError, pa.ArrowException, OSError) as error:
         faults.add("tasks", f"cannot be read: {reason_of(error)}", file=place)

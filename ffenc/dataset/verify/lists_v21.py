@@ -17,7 +17,7 @@ from ffenc.dataset.verify.layout import (
     Layout,
     Listing,
     VideoPlaces,
-    check_task_texts,
+    checked_tasks,
     without,
 )
 from ffenc.errors import SourceError
@@ -27,7 +27,7 @@ _INT_MAX = np.iinfo(np.int64).max
 
 def old_listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Listing:
     known = set(tasks.values())
-    rows: list[tuple[int, int]] = []
+    rows: list[tuple[int, int, list[str] | None]] = []
     try:
         for line in read_lines(layout.root / LINES):
             row = [line.content.get("episode_index"), line.content.get("length")]
@@ -39,16 +39,17 @@ def old_listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Lis
                     file=LINES,
                 )
                 continue
-            check_task_texts(line.content.get("tasks"), known, int(row[0] or 0), LINES, faults)
-            rows.append((int(row[0] or 0), int(row[1] or 0)))
+            texts = checked_tasks(line.content.get("tasks"), known, int(row[0] or 0), LINES, faults)
+            rows.append((int(row[0] or 0), int(row[1] or 0), texts))
     except SourceError as error:
         faults.add("episodes", without(str(error), layout.root / LINES), file=LINES)
-    rows.sort()
+    rows.sort(key=lambda row: row[:2])
     index = np.array([row[0] for row in rows], np.int64)
     length = np.array([row[1] for row in rows], np.int64)
     size = layout.info.get("chunks_size")
     chunks = size if isinstance(size, int) and size > 0 else 1000
     listing = Listing(index, length, np.full(len(rows), -1), [], own={LINES})
+    listing.episode_tasks = [row[2] for row in rows]
 
     def places(template: str, key: str) -> list[str]:
         try:

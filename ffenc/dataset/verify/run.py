@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,9 @@ from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify.against import Source, compare_file, together
 from ffenc.dataset.verify.deep import compare_statistics, decode_images, decode_video
 from ffenc.dataset.verify.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
-from ffenc.dataset.verify.layout import EPISODES, Layout, Listing, read_layout, without
-from ffenc.dataset.verify.lists import read_listing
-from ffenc.dataset.verify.tables import RowChecks
-from ffenc.dataset.verify.videos import Seen, VideoFile, check_feature, check_video, video_files
+from ffenc.dataset.verify.layout import Layout, Listing, without
+from ffenc.dataset.verify.metadata import check_tables, check_videos
+from ffenc.dataset.verify.videos import Seen, VideoFile, check_video
 from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, find_ffprobe, toolchains
@@ -93,16 +91,12 @@ def verify_dataset(
     for where, fault in tree_faults(place, follow_links=follow_links):
         faults.add("not-own-file", without(fault, where), file=where.relative_to(place).as_posix())
     # Where a file is not the dataset's own, nothing is read: not even to say more.
-    layout = None if faults.has("not-own-file") else read_layout(place, faults)
-    if layout is None:
+    tables = None if faults.has("not-own-file") else check_tables(place, faults)
+    if tables is None:
         return Verification(place, None, 0, 0, [], faults.of("fault"), faults.of("note"), deep)
-    listing = read_listing(layout, faults)
-    RowChecks(layout, listing, faults).run()
-    for key in layout.videos:
-        check_feature(layout, key, faults)
-    videos = video_files(layout, listing)
-    seen = _look(videos, layout, listing, faults, programs)
-    _find_orphans(layout, listing, faults)
+    layout, listing = tables.layout, tables.listing
+    looked = check_videos(tables, faults, ffprobe=programs.ffprobe)
+    seen = {video: one for video, one in looked.items() if one is not None}
     if deep:
         _decode(layout, listing, seen, faults, programs, on_frames)
     compared: dict[str, CameraComparison | None] = {}
@@ -112,7 +106,7 @@ def verify_dataset(
         source = Source(Path(against), layout, follow_links=follow_links)
         compared = _compare(Path(against), source, layout, listing, seen, faults, programs, on_frames)
     found = faults.of("fault")
-    rows = _rows(layout, listing, videos, seen, found)
+    rows = _rows(layout, listing, list(looked), seen, found)
     for row in rows:
         row.compared = compared.get(row.camera or "")
     return Verification(
@@ -165,38 +159,6 @@ def _find_unfinished(root: Path, faults: Faults) -> None:
             file=RECORDINGS,
             advice=f"`ffenc recover {shlex.quote(str(root))}` brings interrupted episodes back",
         )
-
-
-def _look(
-    videos: list[VideoFile], layout: Layout, listing: Listing, faults: Faults, programs: _Programs
-) -> dict[VideoFile, Seen]:
-    """Probe every file, several at once."""
-    if not videos:
-        return {}
-    look = partial(check_video, faults=faults, layout=layout, listing=listing, ffprobe=programs.probe())
-    threads, _ = share_cores(len(videos), None, None)
-    found = dict(run_units(videos, look, threads=threads, stop=lambda: None))
-    return {video: seen for video in videos if (seen := found[video]) is not None}
-
-
-def _find_orphans(layout: Layout, listing: Listing, faults: Faults) -> None:
-    """A file that nothing refers to is of an episode that was lost, or of no use."""
-    known = {*listing.own, *listing.data}
-    known |= {place for places in listing.videos.values() for place in places.files}
-    folders = ["data", "videos", *([] if layout.old else [EPISODES])]
-    for folder in folders:
-        for place in _walk(layout.root, folder):
-            if place not in known:
-                faults.add("orphan", f"is of no episode in {layout.list_place}", file=place)
-
-
-def _walk(root: Path, folder: str) -> Iterator[str]:
-    """Paths of all files below that are not hidden, in order."""
-    for parent, folders, files in os.walk(root / folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield (Path(parent) / name).relative_to(root).as_posix()
 
 
 def _decode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -115,8 +115,11 @@ class Statistics:
         self._total: dict[str, Any] = {}
         self._place = "meta/stats.json"
 
-    def check_presence(self) -> None:
-        """``stats.json`` must have every feature with numbers, and every camera. v2.1 has none."""
+    def check_presence(self, not_finite: Collection[str] = ()) -> None:
+        """``stats.json`` must have every feature with numbers, and every camera. v2.1 has none.
+
+        Those of ``not_finite`` features, whose rows have values that are no numbers, can have none either.
+        """
         layout = self._layout
         path = layout.root / self._place
         if layout.old and not path.is_file():
@@ -131,6 +134,8 @@ class Statistics:
             return
         names = [name for name in STATISTICS if not (layout.old and name == "count")]
         for feature in [*layout.numeric, *layout.images, *layout.videos]:
+            if feature in not_finite:
+                continue
             own = self._total.get(feature)
             if not isinstance(own, dict):
                 self._faults.add(
@@ -211,7 +216,7 @@ class Statistics:
             found = self._as_stored(feature, found, stored["mean"].shape[1])
             if any(stored[name].shape != found[name].shape for name in _COMPARED):
                 what = f"statistics of {feature} have {stored['mean'].shape[1]} numbers, its rows {own.width}"
-                self._faults.add("statistics-differ", what, file=self._layout.list_place)
+                self._faults.add("statistics-differ", what, file=self._layout.list_place, camera=feature)
                 continue
             marks = _unlike(found, stored)
             counts = stored["count"].reshape(len(good), -1)
@@ -240,9 +245,13 @@ class Statistics:
                 file=self._listing.data[a],
                 episode=first,
             )
-        for at, _, what in differing:
+        for at, feature, what in differing:
             self._faults.add(
-                "statistics-differ", what, file=self._listing.data[at], episode=int(self._listing.index[at])
+                _kind_of(feature),
+                what,
+                file=self._listing.data[at],
+                camera=feature,
+                episode=int(self._listing.index[at]),
             )
 
     def _as_stored(self, feature: str, found: dict[str, Floats], width: int) -> dict[str, Floats]:
@@ -272,7 +281,7 @@ class Statistics:
                 if feature == ACTION and relative_chunk(int(count[0, 0]), self._listing.length):
                     continue  # of actions relative to the state, on purpose
                 what = f"count of {feature} is {count[0, 0]:.0f}, the dataset has {own.count[:-1].sum()} rows"
-                self._faults.add("statistics-differ", what, file=self._place)
+                self._faults.add(_kind_of(feature), what, file=self._place, camera=feature)
                 continue
             found = own.total()
             known = {name: values for name in _COMPARED if (values := rows.get(name)) is not None}
@@ -283,7 +292,7 @@ class Statistics:
             found = self._as_stored(feature, found, known["min"].shape[1])
             if known["min"].shape != found["min"].shape:
                 what = f"statistics of {feature} have {known['min'].size} numbers, its rows {own.width}"
-                self._faults.add("statistics-differ", what, file=self._place)
+                self._faults.add("statistics-differ", what, file=self._place, camera=feature)
                 continue
             marks = _unlike(found, known)
             name = next((n for n, mark in marks.items() if mark.any()), None)
@@ -294,7 +303,12 @@ class Statistics:
                     f"{name} of {feature}{which} is {found[name][0, column]:.6g} over all rows, "
                     f"{known[name][0, column]:.6g} here"
                 )
-                self._faults.add("statistics-differ", what, file=self._place)
+                self._faults.add(_kind_of(feature), what, file=self._place, camera=feature)
+
+
+def _kind_of(feature: str) -> str:
+    """Which kind statistics are that are not those of the rows; LeRobot's edits leave those of numbering."""
+    return "statistics-stale" if feature in NUMBERING else "statistics-differ"
 
 
 def _row(value: Any) -> Floats | None:

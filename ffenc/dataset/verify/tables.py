@@ -41,6 +41,8 @@ class RowChecks:
         self._faulty = np.zeros(count + 1, bool)
         self._sums: dict[str, Sums] = {}
         self._tasks = np.array(sorted(listing.tasks), np.int64)
+        self._not_finite: set[str] = set()
+        self._tasks_of: dict[int, set[int]] = {}  # position of an episode -> numbers of its rows' tasks
 
     def run(self) -> None:
         """Check every file, then what was counted on the way."""
@@ -49,8 +51,9 @@ class RowChecks:
             if place:
                 files.setdefault(place, []).append(at)
         readable = [self._file(place, episodes, n) for n, (place, episodes) in enumerate(files.items())]
+        self._check_tasks()
         stats = Statistics(self._layout, self._listing, self._faults)
-        stats.check_presence()
+        stats.check_presence(self._not_finite)
         whole = all(readable) and not self._faulty.any() and len(files) > 0
         stats.check_episodes(self._sums, ~self._faulty[:-1] & (self._rows[:-1] > 0))
         stats.check_total(self._sums if whole else {})
@@ -101,6 +104,10 @@ class RowChecks:
                 f"has a column {', '.join(extra[:5])}, which is no feature in info.json",
                 file=place,
             )
+        doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
+        if doubled:
+            self._faults.add("columns", f"has two columns named {', '.join(doubled[:5])}", file=place)
+            return None
         self._metadata(schema, place)
         wrong = []
         for name in NUMBERING:
@@ -120,14 +127,15 @@ class RowChecks:
             return
         try:
             known = set(json.loads(text)["info"]["features"])
-        except (ValueError, TypeError, LookupError):
-            self._faults.add("columns", "its schema metadata 'huggingface' cannot be read", file=place)
+        except (ValueError, TypeError, LookupError, RecursionError):
+            what = "its schema metadata 'huggingface' cannot be read"
+            self._faults.add("schema-metadata", what, file=place)
             return
         differing = sorted(known ^ set(schema.names))
         if differing:
             which = "has" if differing[0] in known else "lacks"
             self._faults.add(
-                "columns",
+                "schema-metadata",
                 f"its schema metadata 'huggingface' {which} {differing[0]}, unlike the columns "
                 "that are there; LeRobot loads by it",
                 file=place,
@@ -193,7 +201,20 @@ class RowChecks:
         )
         stamp = columns.get("timestamp")
         if stamp is not None:
-            late = ~(np.abs(stamp - frame / self._fps) <= TIME_TOLERANCE)
+            due = np.asarray(frame / self._fps, np.float64)
+            late = np.asarray(~(np.abs(stamp - due) <= TIME_TOLERANCE), np.bool_)
+            # A float32 cannot say the time better from half an hour on.
+            rounded = late & (stamp == due.astype(np.float32))
+            late &= ~rounded
+            told.report(
+                "timestamps-rounded",
+                rounded,
+                lambda r: (
+                    f"has timestamp {stamp[r]:.6f}, the nearest float32 to {frame[r] / self._fps:.6f}: more "
+                    "than 0.1 ms away, where LeRobot's reader raises"
+                ),
+                spoils=False,
+            )
             told.report(
                 "timestamps",
                 late,
@@ -212,6 +233,7 @@ class RowChecks:
             )
         task = columns.get("task_index")
         if task is not None:
+            self._add_tasks(owner, task)
             unknown = ~np.isin(task, self._tasks)
             told.report(
                 "task-index",
@@ -222,9 +244,33 @@ class RowChecks:
         self._faulty[-1] = False
         for name in self._layout.numeric:
             if name in batch.schema.names:
-                self._count(name, batch.column(name), starts, sizes, at, run)
+                self._count(name, batch.column(name), starts, sizes, at, run, told)
         run.episode, run.count = int(episode[-1]), int(before[-1] + sizes[-1])
         run.rows += len(episode)
+
+    def _add_tasks(self, owner: Integers, task: Integers) -> None:
+        """Remember which tasks an episode's rows have."""
+        change = np.flatnonzero((np.diff(owner) != 0) | (np.diff(task) != 0)) + 1
+        for row in (0, *change.tolist()):
+            self._tasks_of.setdefault(int(owner[row]), set()).add(int(task[row]))
+
+    def _check_tasks(self) -> None:
+        """An episode's list of tasks must be that of its rows."""
+        known = self._listing.tasks
+        for at, listed in enumerate(self._listing.episode_tasks):
+            numbers = self._tasks_of.get(at, set())
+            found = {known[number] for number in numbers if number in known}
+            if listed is None or not numbers or not numbers <= set(known) or found == set(listed):
+                continue
+            more, less = sorted(set(listed) - found), sorted(found - set(listed))
+            what = (
+                f"lists task {more[0][:60]!r}, which none of its rows has"
+                if more
+                else (f"does not list task {less[0][:60]!r}, which its rows have")
+            )
+            self._faults.add(
+                "tasks", what, file=self._layout.list_place, episode=int(self._listing.index[at])
+            )
 
     def _begins(self, episode: int, at: int, run: _Run, number: int) -> None:
         """Rows of an episode begin here."""
@@ -240,7 +286,14 @@ class RowChecks:
             self._place[at] = number
 
     def _count(
-        self, name: str, column: pa.Array, starts: Integers, sizes: Integers, at: Integers, run: _Run
+        self,
+        name: str,
+        column: pa.Array,
+        starts: Integers,
+        sizes: Integers,
+        at: Integers,
+        run: _Run,
+        told: _Told,
     ) -> None:
         values = matrix(column)
         if values is None or (name in self._sums and self._sums[name].width != values.shape[1]):
@@ -259,6 +312,15 @@ class RowChecks:
                 )
                 self._faults.add("columns", what, file=run.place)
             self._sums[name] = Sums(len(self._rows), values.shape[1])
+        finite = np.isfinite(values)
+        broken = np.flatnonzero(~finite.all(axis=1))
+        if name not in NUMBERING and broken.size:
+            self._not_finite.add(name)
+            told.report(
+                "values",
+                np.isin(np.arange(len(values)), broken),
+                lambda r: f"has {values[r][~finite[r]][0]} in {name}, where a finite number is expected",
+            )
         self._sums[name].add(values, starts, sizes, at)
 
     def _check_order(self, place: str, episodes: Sequence[int], run: _Run) -> None:
@@ -328,7 +390,10 @@ class _Told:
         self._checks, self._run = checks, run
         self._starts, self._sizes, self._at, self._position = starts, sizes, at, position
 
-    def report(self, kind: str, wrong: npt.NDArray[np.bool_], say: Callable[[int], str]) -> None:
+    def report(
+        self, kind: str, wrong: npt.NDArray[np.bool_], say: Callable[[int], str], *, spoils: bool = True
+    ) -> None:
+        """Add a fault for each episode that has such rows; it ``spoils`` the comparison of statistics."""
         if not wrong.any():
             return
         counts = np.add.reduceat(wrong.astype(np.int64), self._starts)
@@ -338,7 +403,8 @@ class _Told:
             if at < 0 or (kind, at) in self._run.told:
                 continue
             self._run.told.add((kind, at))
-            self._checks.told(at)
+            if spoils:
+                self._checks.told(at)
             others = f" ({counts[each]} rows are wrong)" if counts[each] > 1 else ""
             self._checks.add(
                 kind,

@@ -113,6 +113,7 @@ def check_video(
     layout: Layout | None = None,
     listing: Listing | None = None,
     ffprobe: str | None = None,
+    known: StreamInfo | None = None,
 ) -> Seen | None:
     """Check one file.
 
@@ -121,6 +122,7 @@ def check_video(
         faults: where faults go.
         layout, listing: of the dataset it belongs to; None: it is verified by itself.
         ffprobe: the program.
+        known: what it holds, where it was read back already and every frame is at exactly its number / fps.
 
     Returns:
         None where it cannot be read.
@@ -134,13 +136,12 @@ def check_video(
         faults.add("video-missing", f"is missing{whose}", **where)
         return None
     try:
-        missing = missing_bytes(video.path)
-        info = probe(video.path, times=True, ffprobe=ffprobe)
+        missing = 0 if known else missing_bytes(video.path)
+        info = known or probe(video.path, times=True, ffprobe=ffprobe)
     except (SourceError, OSError) as error:
         text = reason_of(error).removeprefix(f"{video.path} ")
         faults.add("video-unreadable", f"{text}; it is cut short, or no video", **where)
         return None
-    assert info.times is not None
     assert info.key_frames is not None
     if missing:
         faults.add("video-cut", f"is cut short: {missing:,} bytes are missing at its end", **where)
@@ -278,7 +279,9 @@ def _check_places(
 
 
 def frame_times(info: StreamInfo) -> Floats:
-    """The time of every frame in seconds."""
+    """The time of every frame in seconds; where they are not listed, each is in its place."""
+    if info.times is None:
+        return np.asarray(np.arange(info.frames) / float(info.fps), np.float64)
     return np.asarray(np.array(info.times, np.int64) * float(info.time_base), np.float64)
 
 

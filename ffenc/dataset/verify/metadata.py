@@ -1,0 +1,224 @@
+"""The part of a verification that decodes nothing, which a job makes of its source and of its result too."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ffenc.dataset.verify.faults import KINDS, Fault, Faults
+from ffenc.dataset.verify.layout import EPISODES, Layout, Listing, read_layout
+from ffenc.dataset.verify.lists import read_listing
+from ffenc.dataset.verify.tables import RowChecks
+from ffenc.dataset.verify.videos import Seen, VideoFile, check_feature, check_video, video_files
+from ffenc.errors import FfencWarning, SourceError, VerificationError
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.ffmpeg.toolchain import find_ffprobe
+from ffenc.jobs.pool import run_units, share_cores
+
+_SHOWN = 8  # faults in an error
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A dataset's lists, once they, its rows and its statistics have been checked."""
+
+    layout: Layout
+    listing: Listing
+
+
+def check_tables(root: Path, faults: Faults) -> Tables | None:
+    """Check info.json, lists, rows and statistics; no video is opened.
+
+    Returns:
+        None where info.json cannot be read, so that nothing else can be.
+    """
+    layout = read_layout(root, faults)
+    if layout is None:
+        return None
+    listing = read_listing(layout, faults)
+    RowChecks(layout, listing, faults).run()
+    for key in layout.videos:
+        check_feature(layout, key, faults)
+    return Tables(layout, listing)
+
+
+def check_videos(
+    tables: Tables,
+    faults: Faults,
+    *,
+    ffprobe: str | None = None,
+    known: Mapping[str, StreamInfo] | None = None,
+) -> dict[VideoFile, Seen | None]:
+    """Check the index of every video, several at once, and that no file is left over.
+
+    Args:
+        tables: what the videos should hold.
+        faults: where faults go.
+        ffprobe: the program; by default the one that is found.
+        known: path in the dataset -> what it holds, of files that were read back already: see :func:`brief`.
+    """
+    layout, listing = tables.layout, tables.listing
+    videos = video_files(layout, listing)
+    known = known or {}
+    program = find_ffprobe(ffprobe) if any(video.place not in known for video in videos) else None
+
+    def look(video: VideoFile) -> Seen | None:
+        return check_video(
+            video, faults, layout=layout, listing=listing, ffprobe=program, known=known.get(video.place)
+        )
+
+    threads, _ = share_cores(max(len(videos), 1), None, None)
+    found = dict(run_units(videos, look, threads=threads, stop=lambda: None))
+    _find_orphans(layout, listing, faults)
+    return {video: found[video] for video in videos}
+
+
+def brief(info: StreamInfo, starts: Collection[int]) -> StreamInfo:
+    """Return what is kept of a file that was read back: not every frame's place.
+
+    Args:
+        info: its fields; every frame is at exactly its number / fps.
+        starts: frames at which episodes start.
+    """
+    keys = set(info.key_frames or ())
+    at = tuple(frame for frame in starts if frame in keys)
+    return replace(info, times=None, key_frames=at, places=None, sizes=None)
+
+
+# --- for jobs ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Features whose statistics in a source are not those of its rows or frames.
+
+    Attributes:
+        episodes: in the episode list; they have to be computed.
+        total: in ``stats.json`` only; they follow from those of the episodes.
+    """
+
+    episodes: frozenset[str] = frozenset()
+    total: frozenset[str] = frozenset()
+
+    def __or__(self, other: Stale) -> Stale:
+        return Stale(self.episodes | other.episodes, self.total | other.total)
+
+
+def check_source(root: Path, *, cameras: Collection[str], episodes: Collection[int] | None = None) -> Stale:
+    """Refuse a dataset with a fault that a copy of it would have too; statistics are computed instead.
+
+    Args:
+        root: a LeRobot dataset.
+        cameras: the features of those that are kept.
+        episodes: numbers of those that are kept; None: all.
+
+    Raises:
+        SourceError: lists the faults that ``ffenc verify`` would find in the result.
+
+    Warns:
+        FfencWarning: of statistics that are not taken over, and of what stays in the result.
+    """
+    faults = Faults()
+    tables = check_tables(root, faults)
+    features = tables.layout.features if tables else {}
+
+    def kept(fault: Fault) -> bool:
+        left_out = features.get(fault.camera or "", {}).get("dtype") in ("image", "video")
+        return (not left_out or fault.camera in cameras) and (
+            fault.episode is None or episodes is None or fault.episode in episodes
+        )
+
+    found = [fault for fault in faults.of("fault") if kept(fault)]
+    copied = [fault for fault in found if KINDS[fault.kind].copied]
+    if copied:
+        raise SourceError(
+            f"{root}: what is made of it would have these faults too, which `ffenc verify` finds:\n"
+            f"{listed(copied)}"
+        )
+    stale = [note for note in faults.of("note") if note.kind == "statistics-stale" and kept(note)]
+    spoilt = [fault for fault in found if fault.kind in ("statistics-missing", "statistics-differ")]
+    wrong = [fault for fault in spoilt if fault.kind == "statistics-differ"]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        text = f"{root}: {wrong[0]}{more}; the statistics are computed from the rows or frames"
+        warnings.warn(text, FfencWarning, stacklevel=4)
+    for note in faults.of("note"):
+        if kept(note) and KINDS[note.kind].copied:
+            warnings.warn(f"{root}: {note}; the result has it too", FfencWarning, stacklevel=4)
+    total = {fault.camera for fault in (*spoilt, *stale) if fault.file == "meta/stats.json"}
+    of_episodes = {fault.camera for fault in (*spoilt, *stale) if fault.file != "meta/stats.json"}
+    everything = set(features) if None in of_episodes else set()
+    return Stale(
+        frozenset(key for key in of_episodes | everything if key), frozenset(key for key in total if key)
+    )
+
+
+def check_result(root: Path, known: Mapping[str, StreamInfo], *, ffprobe: str | None = None) -> None:
+    """Check a dataset that is about to be published, by what ``ffenc verify`` checks.
+
+    Args:
+        root: where it waits.
+        known: as :func:`check_videos`.
+        ffprobe: the program.
+
+    Raises:
+        VerificationError: lists the faults.
+    """
+    faults = Faults()
+    tables = check_tables(root, faults)
+    if tables is not None:
+        check_videos(tables, faults, ffprobe=ffprobe, known=known)
+    refuse(faults)
+
+
+def refuse(faults: Faults) -> None:
+    """Raise :class:`VerificationError` where something has a fault; the text lists the first of them."""
+    found = faults.of("fault")
+    if found:
+        raise VerificationError(
+            f"what was written does not pass `ffenc verify` and is not published:\n{listed(found)}"
+        )
+
+
+def listed(faults: Sequence[Fault]) -> str:
+    """Return lines that say the first of some faults, each with the advice of the first of its kind."""
+    lines: list[str] = []
+    advised: set[str] = set()
+    for fault in faults[:_SHOWN]:
+        lines.append(f"  {fault}")
+        if fault.advice not in advised:
+            advised.add(fault.advice)
+            lines.append(f"    {fault.advice}")
+    if len(faults) > _SHOWN:
+        lines.append(f"  ... and {len(faults) - _SHOWN} more")
+    return "\n".join(lines)
+
+
+# --- files that nothing names -----------------------------------------------------------------------------
+
+
+def _find_orphans(layout: Layout, listing: Listing, faults: Faults) -> None:
+    """A file that nothing refers to is of an episode that was lost, or of no use."""
+    known = {*listing.own, *listing.data}
+    known |= {place for places in listing.videos.values() for place in places.files}
+    advice = None
+    if faults.has("info", "path-template", "totals", "episodes"):
+        advice = "keep it: the episode list is not whole, and may have named it; see to that first"
+    folders = ["data", "videos", *([] if layout.old else [EPISODES])]
+    for folder in folders:
+        for place in _walk(layout.root, folder):
+            if place not in known:
+                what = f"is of no episode in {layout.list_place}"
+                faults.add("orphan", what, file=place, advice=advice)
+
+
+def _walk(root: Path, folder: str) -> Iterator[str]:
+    """Paths of all files below that are not hidden, in order."""
+    for parent, folders, files in os.walk(root / folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield (Path(parent) / name).relative_to(root).as_posix()
