@@ -35,12 +35,13 @@ from ffenc.dataset.commit import RECORDINGS, finish_commit, pending_commits
 from ffenc.dataset.episode import check_features
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.dataset.info_block import encoding_block
-from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
+from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning, SourceError
 from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthSamples
 from ffenc.frames.encoding import Encoding
+from ffenc.frames.images import has_end, read_header
 from ffenc.frames.pattern import pattern_frames
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import image_files
@@ -169,6 +170,17 @@ class _Channel:
             if len(frame) > self.ring.slots.shape[1]:
                 raise ConfigError(
                     f"camera {self.name}: a JPEG of {len(frame)} bytes is larger than its pixels"
+                )
+            # Not decoded here: what is damaged inside is found by the encoder.
+            try:
+                header = read_header(frame, f"camera {self.name}")
+            except SourceError as error:
+                raise ConfigError(str(error)) from None
+            width, height = self.camera.width, self.camera.height
+            if (header.width, header.height) != (width, height) or not has_end(frame, header.format):
+                found = header if has_end(frame, header.format) else f"{header} that is cut short"
+                raise ConfigError(
+                    f"camera {self.name}: a whole JPEG image of {width}x{height} is expected, got a {found}"
                 )
             return
         slots = self.ring.slots

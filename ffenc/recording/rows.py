@@ -18,6 +18,7 @@ Features = dict[str, dict[str, Any]]
 STATE, ACTION = "observation.state", "action"
 # The columns every dataset has, which follow from a row's place.
 _OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+_MOST = 1e150  # of a float64: the squares of all rows together are a number
 _KINDS = {"f": "float32", "i": "int64", "u": "int64", "b": "bool", "U": "string"}
 
 
@@ -231,6 +232,11 @@ def _cast(name: str, array: npt.NDArray[Any], wanted: np.dtype[Any]) -> npt.NDAr
         beyond = int(array.min()) < limits.min or int(array.max()) > limits.max
     else:
         beyond = wanted.kind == "f" and not np.isfinite(cast).all()
+    if wanted == np.float64 and bool((np.abs(cast) > _MOST).any()):
+        raise ConfigError(
+            f"{name}: {array.tolist()} is not accepted: of numbers beyond {_MOST:g} no statistics can be "
+            "computed"
+        )
     if beyond:
         raise ConfigError(f"{name}: {array.tolist()} is beyond what {wanted} holds")
     return cast

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from ffenc import ConfigError, DestinationError, FfencError, FfencWarning, SourceError
 from ffenc.config.source import CameraSource
@@ -112,6 +114,7 @@ def test_every_value_is_converted_or_refused_at_its_row(tmp_path: Path) -> None:
         ("double", 10**400, "object is not accepted"),
         ("double", float("nan"), "spoils"),
         ("double", "1", "is not accepted"),
+        ("double", -1e200, "beyond 1e.150"),
         ("double", 1 + 1j, "complex128 is not accepted"),
         ("byte", [0, 1, 256], "beyond what uint8"),
         ("byte", [0, 1, -1], "beyond what uint8"),
@@ -140,6 +143,32 @@ def test_every_value_is_converted_or_refused_at_its_row(tmp_path: Path) -> None:
         **{"half": [1.5, 60000.0], "double": 0.5, "byte": [0, 127, 255], "huge": 2**64 - 1},
         **{"flag": [True, False], "note": "grüß dich\n\0"},
     }
+
+
+def _jpeg(width: int, height: int, mode: str = "RGB") -> bytes:
+    image = io.BytesIO()
+    Image.new(mode, (width, height)).save(image, format="JPEG")
+    return image.getvalue()
+
+
+def test_a_jpeg_of_another_size_or_kind_is_refused_at_its_row(tmp_path: Path) -> None:
+    good = _jpeg(WIDTH, HEIGHT)
+    with Recorder(robot(), tmp_path / "data", jpeg={"top"}) as recorder:
+        recorder.start_episode()
+        for frame, text in (
+            (_jpeg(WIDTH // 2, HEIGHT), "a whole JPEG image of 64x48 is expected, got a 32x48 8-bit JPEG"),
+            (good[:-20], "cut short"),
+            (good[:30], "cut short"),
+            (_jpeg(WIDTH, HEIGHT, "CMYK"), "4 channels"),
+            (b"\xff\xd8\xff" + bytes(100), "cut short or damaged"),
+        ):
+            with pytest.raises(ConfigError, match=f"camera top: .*{text}"):
+                recorder.write("top", frame)
+        for frame in (good, good + bytes(9), _jpeg(WIDTH, HEIGHT, "L")):  # some cameras fill up with zeros
+            recorder.write("top", frame)
+            recorder.add_row()
+        assert recorder.save_episode().rows == 3
+    assert_sound(tmp_path / "data")
 
 
 @pytest.mark.parametrize(
