@@ -40,6 +40,13 @@ _LINES, _NOTES = 24, 4  # of a screen; kinds of notes
     metavar="SRC",
     help="Compare every frame with the dataset or the images it was made from.",
 )
+@click.option(
+    "--max-depth-error",
+    type=float,
+    metavar="MM",
+    help="With --against: the error of depth that is accepted, in millimetres [default: the widest step of "
+    "the camera's quantiser].",
+)
 @links_option
 @json_option
 @program_options
@@ -49,6 +56,7 @@ def command(
     path: str,
     deep: bool,
     against: str | None,
+    max_depth_error: float | None,
     follow_links: bool,
     as_json: bool,
     ffmpeg: str | None,
@@ -63,6 +71,7 @@ def command(
       ffenc verify my_dataset
       ffenc verify my_dataset --deep --json
       ffenc verify my_dataset --against my_image_dataset
+      ffenc verify lossy_depth --against my_image_dataset --max-depth-error 20
     """
     from ffenc.dataset.verify.run import verify_dataset  # noqa: PLC0415 - keeps --help quick
 
@@ -72,6 +81,7 @@ def command(
             path,
             deep=deep,
             against=against,
+            max_depth_error=max_depth_error,
             follow_links=follow_links,
             ffmpeg=ffmpeg,
             ffprobe=ffprobe,
@@ -141,7 +151,14 @@ def _state(camera: CameraCheck) -> str:
     if compared is None:
         return "ok"
     if compared.differing is not None:
-        return f"ok, {compared.differing} depth samples differ"
+        if not compared.differing:
+            return "ok, identical"
+        assert compared.farthest is not None
+        episode, frame = compared.farthest
+        return (
+            f"ok, {count(compared.differing, 'depth sample')} differ: up to {compared.max_difference:.1f} mm "
+            f"(episode {episode} frame {frame}), {compared.mean_difference:.2f} mm on average"
+        )
     if math.isinf(compared.psnr_min):
         return "ok, identical"
     episode, frame = compared.psnr_worst

@@ -14,7 +14,7 @@ from ffenc.errors import FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.process import Buffer, Cancellation, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
 from ffenc.frames.depth import MAX_CODE, DepthQuantizer, Unit
-from ffenc.frames.depth_images import Depth, millimetres, read_alike
+from ffenc.frames.depth_images import Depth, millimetres, read_alike, samples_in_mm
 from ffenc.frames.encode import check_frames
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.images import ImageHeader, find_fault
@@ -41,6 +41,8 @@ class Comparison:
         ssim_min, ssim_worst: of the frame with the lowest, and which that is. NaN and ``worst`` for depth.
         differing: depth only: how many stored samples differ, in all frames together.
         max_difference: depth only: the largest difference in millimetres.
+        mean_difference: depth only: the mean difference in millimetres, over all samples.
+        farthest: depth only: the frame with the largest difference.
         max_steps: depth only: the largest difference of stored samples.
     """
 
@@ -53,6 +55,8 @@ class Comparison:
     ssim_worst: int
     differing: int | None = None
     max_difference: float | None = None
+    mean_difference: float | None = None
+    farthest: int | None = None
     max_steps: int | None = None
 
 
@@ -284,7 +288,7 @@ def _compare_depth(
 ) -> Comparison:
     errors: list[float] = []
     differing = 0
-    largest, steps = 0.0, 0
+    largest, steps, total, samples, farthest = 0.0, 0, 0.0, 0, 0
     for number, (one, other) in enumerate(zip(given, wanted, strict=True), 1):
         cancellation.check()
         unlike = one != other
@@ -296,7 +300,11 @@ def _compare_depth(
             apart = np.abs(a.astype(np.float64) - b)
             error = float((apart**2).sum() / one.size)
             steps = max(steps, int(apart.max()))
-            largest = max(largest, float(np.abs(_in_mm(a, quantizer) - _in_mm(b, quantizer)).max()))
+            millimetres_off = np.abs(samples_in_mm(a, quantizer) - samples_in_mm(b, quantizer))
+            total += float(millimetres_off.sum())
+            if (off := float(millimetres_off.max())) > largest:
+                largest, farthest = off, number - 1
+        samples += one.size
         errors.append(error)
         on_frames(number)
     summary = _summary(errors, [math.nan] * len(errors), MAX_CODE if quantizer else 65535)
@@ -310,16 +318,10 @@ def _compare_depth(
         ssim_worst=summary.worst,
         differing=differing,
         max_difference=largest,
+        mean_difference=total / samples,
+        farthest=farthest,
         max_steps=steps,
     )
-
-
-def _in_mm(samples: Depth, quantizer: DepthQuantizer | None) -> Depth:
-    """Return the depth of samples, shape ``(N,)``."""
-    if quantizer is None:
-        return samples.astype(np.float64)
-    metres: Depth = quantizer.dequantize(samples[None], output_unit="m")[0].astype(np.float64)
-    return metres * 1000
 
 
 # ---- both ----------------------------------------------------------------------------------------------

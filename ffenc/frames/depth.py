@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -128,6 +128,11 @@ class DepthQuantizer:
             unsigned = values.view(f"u{values.dtype.itemsize}")
             codes = _looked_up(_codes_of(self, unit, values.dtype), unsigned, np.uint16)
         return codes.reshape(depth.shape)
+
+    def steps_mm(self) -> tuple[float, float]:
+        """Return the least and the widest distance in millimetres between depths of neighbouring codes."""
+        apart = np.diff(_inverse(replace(self, invalid="clip"), "m").astype(np.float64)) * 1000
+        return float(apart.min()), float(apart.max())
 
     def dequantize(self, codes: npt.NDArray[Any], *, output_unit: Unit = "mm") -> npt.NDArray[Any]:
         """Return the depth of codes, as LeRobot computes it with numpy.

@@ -116,6 +116,19 @@ def millimetres(depth: Depth, unit: Unit | None = None) -> npt.NDArray[np.uint16
     return np.nan_to_num(scaled, nan=0, posinf=_MAX_MM, neginf=0).clip(0, _MAX_MM).astype(np.uint16)
 
 
+def samples_in_mm(samples: Depth, quantizer: DepthQuantizer | None) -> npt.NDArray[np.float64]:
+    """Return the depth of stored samples in millimetres.
+
+    Args:
+        samples: uint16, shape ``(N,)``.
+        quantizer: how they were quantised; None: they are millimetres.
+    """
+    if quantizer is None:
+        return samples.astype(np.float64)
+    metres = quantizer.dequantize(samples[None], output_unit="m")[0]
+    return np.asarray(metres.astype(np.float64) * 1000)
+
+
 def depth_pieces(
     frames: Iterable[EncodedFrame],
     header: ImageHeader,

@@ -39,6 +39,7 @@ from ffenc.ffmpeg.encoders import NOT_LISTED, check_encoder
 from ffenc.ffmpeg.machine import cores, file_identity, machine_facts
 from ffenc.ffmpeg.process import Log, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, installed, toolchains
+from ffenc.frames.depth_loss import warn_of_loss
 from ffenc.frames.encoding import Encoding, PassedOver
 
 _log = logging.getLogger("ffenc")
@@ -124,6 +125,7 @@ def prepare(
                 _log.info("%s", _auto_told(proven))
             else:
                 _tell_passed_over(passed, toolchain)
+            warn_of_loss(proven, list(islice(cycle(first_frames), TRIAL_FRAMES)))
             return proven
     refusal = _refusal(config, names[-1], f"{width}x{height}", passed[-len(found) :], errors[-len(found) :])
     if isinstance(refusal, ToolchainError) and all(p.reason == NOT_LISTED for p in passed[-len(found) :]):

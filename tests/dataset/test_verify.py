@@ -12,7 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ffenc import SourceError, merge_datasets, probe, reencode_dataset, verify_dataset
+from ffenc import (
+    ConfigError,
+    FfencWarning,
+    SourceError,
+    merge_datasets,
+    probe,
+    reencode_dataset,
+    verify_dataset,
+)
 from ffenc.dataset.columns import task_table
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, newest_program, starts
 
@@ -430,6 +438,35 @@ def test_every_frame_is_compared_with_the_images_it_was_made_of(toolchain):
     assert 0.7 < top.ssim_min <= top.ssim_mean < 1
     assert top.psnr_worst[0] in (0, 1, 2)
     assert (depth.frames, depth.differing, depth.max_difference) == (72, 0, 0)
+
+
+def test_lossy_depth_is_judged_by_the_error_that_is_accepted(tmp_path):
+    settings = [(("depth_encoder", "crf"), 20), (("depth_encoder", "extra_options"), {})]
+    with pytest.warns(FfencWarning, match="160x120 depth is encoded with loss"):
+        reencode_dataset(DATASET, tmp_path / "out", cameras=["angle_depth"], overrides=settings)
+    found = verify_dataset(tmp_path / "out", against=DATASET)
+    assert {fault.kind for fault in found.faults} == {"depth-error"}
+    compared = found.cameras[0].compared
+    episode, frame = compared.farthest
+    assert any((fault.episode, fault.frame) == (episode, frame) for fault in found.faults)
+    assert f"up to {compared.max_difference:.1f} mm off its source's, more than the 4.4 mm" in " ".join(
+        fault.what for fault in found.faults
+    )
+    assert 0 < compared.mean_difference < compared.max_difference
+    accepted = verify_dataset(tmp_path / "out", against=DATASET, max_depth_error=compared.max_difference)
+    assert accepted.sound
+    assert accepted.cameras[0].compared.farthest == compared.farthest
+
+
+def test_a_limit_of_depth_that_judges_nothing_is_refused(video, png_tree):
+    for limit, against, said in (
+        (-1, DATASET, "is not a number of millimetres"),
+        (float("nan"), DATASET, "is not a number of millimetres"),
+        (5, None, "say --against SRC too"),
+        (5, png_tree, "have no depth camera in common"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            verify_dataset(video, against=against, max_depth_error=limit)
 
 
 def test_a_video_is_compared_with_a_video_and_with_a_tree(png_tree):

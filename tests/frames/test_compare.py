@@ -181,6 +181,8 @@ def test_depth_samples_that_differ_are_counted_in_millimetres(
     found = compare_episode(excerpt(DEPTH_FILE, 24, 17), source, header=source.check(), quantizer=CODES)
     assert found.differing == 1
     assert found.max_difference == pytest.approx((far - near) * 1000, abs=2.5)
+    assert found.mean_difference == pytest.approx(found.max_difference / (17 * 160 * 120))
+    assert found.farthest == 5
     assert found.worst == 5
     assert found.psnr_min == pytest.approx(10 * math.log10(4095**2 * 160 * 120 / 40**2), abs=0.3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from ffenc import (
     ConfigError,
     DepthEncoderConfig,
+    FfencWarning,
     SourceError,
     ToolchainError,
     VerificationError,
@@ -219,13 +221,25 @@ def test_a_lossy_depth_stream_is_taken_as_it_is(
     maps = depth_maps(images, 12)
     folder = folder_of(tmp_path / "depth", maps, ".png")
     lossless = encode(folder, tmp_path / "lossless.mp4", fps=Fraction(30))
-    lossy = encode(
-        folder, tmp_path / "lossy.mp4", fps=30, config=DepthEncoderConfig(crf=20, extra_options={})
+    with pytest.warns(FfencWarning, match="depth is encoded with loss") as told:
+        lossy = encode(
+            folder, tmp_path / "lossy.mp4", fps=30, config=DepthEncoderConfig(crf=20, extra_options={})
+        )
+    (text,) = [str(warning.message) for warning in told]
+    # The figures are those of the frames it was tried with: the first two, by turns.
+    (largest, mean, least, widest) = map(
+        float, re.findall(r"up to (\d+) mm off, (\S+) mm on average, .* steps of (\S+) to (\S+) mm", text)[0]
     )
+    assert (least, widest) == (1.2, 4.4)
+    assert 1 <= mean < largest < 10_000
     assert lossless.frames == lossy.frames
     assert (tmp_path / "lossy.mp4").stat().st_size < (tmp_path / "lossless.mp4").stat().st_size * 0.7
     codes = samples(tmp_path / "lossy.mp4", "gray12le", 160, 120).astype(int)
-    wanted = DepthQuantizer(invalid="keep").quantize(maps).astype(int)
+    quantizer = DepthQuantizer(invalid="keep")
+    wanted = quantizer.quantize(maps).astype(int)
+    off = quantizer.dequantize(codes, output_unit="m") - quantizer.dequantize(wanted, output_unit="m")
+    assert largest == pytest.approx(np.abs(off[:2]).max() * 1000, rel=0.3)
+    assert mean == pytest.approx(np.abs(off[:2]).mean() * 1000, rel=0.3)
     assert 0 < np.abs(codes - wanted).mean() < 40
 
 

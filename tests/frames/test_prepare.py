@@ -189,7 +189,8 @@ def test_depth_that_an_encoder_would_change_without_a_word_is_refused(tmp_path: 
 def test_auto_for_depth_is_never_an_encoder_that_cannot_carry_its_bits(tmp_path: Path) -> None:
     program = stand_in_ffmpeg(tmp_path, h264_nvenc="libx264", h264_qsv="libx264", h264_vaapi="libx264")
     depth = DepthEncoderConfig(vcodec="auto", extra_options={})
-    encoding = prepared(depth, program, frames="gray12le")
+    with pytest.warns(FfencWarning, match="depth is encoded with loss .libx265"):
+        encoding = prepared(depth, program, frames="gray12le")
     assert (encoding.config.vcodec, encoding.config.pix_fmt) == ("hevc", "gray12le")
     assert set(encoding.why()) >= {"h264_nvenc", "h264_qsv", "h264_vaapi"}
     exact = DepthEncoderConfig(vcodec="auto", pix_fmt="gray16le", extra_options={})

@@ -29,6 +29,7 @@ from ffenc.frames.sources import FrameSource
 from ffenc.frames.transcode import Clip
 
 _ANOTHER_PICTURE = 15.0  # dB; the coarsest settings stay above 20, two pictures of one scene are about 12
+_ROUNDING = 0.01  # mm; depth of codes is float32
 _ITS_SOURCE = "name the source it was made from, with the same episodes, and restore the side that is damaged"
 
 
@@ -75,11 +76,15 @@ def compare_file(
     *,
     layout: Layout,
     listing: Listing,
+    max_depth_error: float | None,
     candidates: Sequence[Toolchain],
     on_frames: Any,
     cancellation: Cancellation,
 ) -> list[tuple[int, Comparison]]:
-    """Compare the episodes of one file; returns each one's number and how it compares."""
+    """Compare the episodes of one file; returns each one's number and how it compares.
+
+    ``max_depth_error`` is the error of depth in millimetres that is accepted; None: :func:`accepted_error`.
+    """
     assert video.camera is not None
     found = []
     times = frame_times(seen.info)
@@ -124,7 +129,20 @@ def compare_file(
                 f"{compared.max_difference:.0f} mm, though the settings are lossless"
             )
             faults.add("differs", what, frame=compared.worst, **where)
+            continue
+        limit = accepted_error(quantizer) if max_depth_error is None else max_depth_error
+        if compared.max_difference is not None and compared.max_difference > limit + _ROUNDING:
+            what = (
+                f"depth is up to {compared.max_difference:.1f} mm off its source's, more than the "
+                f"{limit:.1f} mm that are accepted; {compared.mean_difference:.2f} mm on average"
+            )
+            faults.add("depth-error", what, frame=compared.farthest, **where)
     return found
+
+
+def accepted_error(quantizer: DepthQuantizer | None) -> float:
+    """Return the error of depth in millimetres that is accepted by default: the widest step of its codes."""
+    return 1.0 if quantizer is None else quantizer.steps_mm()[1]
 
 
 def _is_lossless(layout: Layout, key: str, info: StreamInfo) -> bool:
@@ -148,7 +166,20 @@ def together(compared: Sequence[tuple[int, Comparison]]) -> CameraComparison | N
     worst = min(compared, key=lambda pair: pair[1].psnr_min)
     dimmest = min(compared, key=lambda pair: -math.inf if math.isnan(pair[1].ssim_min) else pair[1].ssim_min)
     differing = [one.differing for _, one in compared if one.differing is not None]
-    farthest = [one.max_difference for _, one in compared if one.max_difference is not None]
+    farthest = max(
+        (one for one in compared if one[1].max_difference is not None),
+        key=lambda pair: pair[1].max_difference or 0,
+        default=None,
+    )
+    depth: dict[str, Any] = {}
+    if farthest is not None:
+        means = np.array([one.mean_difference or 0 for _, one in compared])
+        depth = {
+            "differing": sum(differing),
+            "max_difference": farthest[1].max_difference,
+            "mean_difference": float((means * frames).sum() / frames.sum()),
+            "farthest": (farthest[0], farthest[1].farthest),
+        }
     return CameraComparison(
         frames=int(frames.sum()),
         psnr_mean=-10 * math.log10(error) if error else math.inf,
@@ -157,8 +188,7 @@ def together(compared: Sequence[tuple[int, Comparison]]) -> CameraComparison | N
         ssim_mean=float((np.array([one.ssim_mean for _, one in compared]) * frames).sum() / frames.sum()),
         ssim_min=dimmest[1].ssim_min,
         ssim_worst=(dimmest[0], dimmest[1].ssim_worst),
-        differing=sum(differing) if differing else None,
-        max_difference=max(farthest) if farthest else None,
+        **depth,
     )
 
 

@@ -98,6 +98,9 @@ KINDS = {
     "checksum": Kind(f"{_RESTORE}; if it was changed on purpose, delete its line in {CHECKSUMS}"),
     "other-content": Kind("restore the video, or the statistics, whichever is not this episode's"),
     "differs": Kind("restore the video: it does not show what its source does"),
+    "depth-error": Kind(
+        "re-encode it from its source with less loss; or, where so much is accepted, say --max-depth-error MM"
+    ),
     "not-compared": Kind("name the source that has it", severity="note"),
     "unfinished": Kind("go on with --resume, or delete that folder", severity="note"),
     "recording": Kind("`ffenc recover` brings interrupted episodes back", severity="note"),
@@ -218,7 +221,8 @@ class CameraComparison:
             and its frame with the least.
         ssim_mean, ssim_min, ssim_worst: likewise, 1 where nothing differs.
         differing: depth samples that differ; None for colours.
-        max_difference: the largest difference of depth in millimetres; None for colours.
+        max_difference, mean_difference: the largest difference of depth in millimetres, and the mean over all
+            samples; None for colours. ``farthest`` is the episode and its frame with the largest.
     """
 
     frames: int
@@ -230,6 +234,8 @@ class CameraComparison:
     ssim_worst: tuple[int, int]
     differing: int | None = None
     max_difference: float | None = None
+    mean_difference: float | None = None
+    farthest: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

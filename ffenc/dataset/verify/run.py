@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from ffenc.dataset.verify.deep import compare_statistics, decode_images, decode_
 from ffenc.dataset.verify.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
 from ffenc.dataset.verify.layout import Layout, Listing, without
 from ffenc.dataset.verify.metadata import check_tables, check_videos
-from ffenc.dataset.verify.videos import Seen, VideoFile, check_video
+from ffenc.dataset.verify.videos import Seen, VideoFile, check_video, is_depth
 from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, find_ffprobe, toolchains
@@ -48,6 +49,7 @@ def verify_dataset(
     *,
     deep: bool = False,
     against: str | Path | None = None,
+    max_depth_error: float | None = None,
     follow_links: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
@@ -61,6 +63,9 @@ def verify_dataset(
         path: a dataset's folder, or a video file.
         deep: also decode every frame, and compare what is shown with each episode's statistics.
         against: what the dataset was made from: a dataset or a tree of images. Every frame is compared.
+        max_depth_error: with ``against``, the error of depth that is accepted, in millimetres, 0 or more;
+            what is more is a fault. None: the widest step of the camera's quantiser, or 1 mm where depth is
+            stored as millimetres.
         follow_links: follow symbolic links that lead out of the datasets; else each is a fault.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_frames: called with the number of frames decoded so far and of all, with ``deep`` or ``against``.
@@ -70,11 +75,19 @@ def verify_dataset(
 
     Raises:
         SourceError: there is nothing at ``path`` that could be verified.
-        ConfigError: ``against`` for a single file.
+        ConfigError: ``against`` for a single file, or a ``max_depth_error`` that is no length or judges
+            nothing.
         ToolchainError: no FFmpeg here can do it.
     """
     place = Path(path)
     programs = _Programs(ffmpeg, ffprobe)
+    if max_depth_error is not None:
+        if not (math.isfinite(max_depth_error) and max_depth_error >= 0):
+            raise ConfigError(
+                f"--max-depth-error {max_depth_error}: is not a number of millimetres, 0 or more"
+            )
+        if against is None:
+            raise ConfigError("--max-depth-error judges a comparison: say --against SRC too")
     if place.is_file():
         if against is not None:
             raise ConfigError(f"{place} is a single file; --against compares a dataset with its source")
@@ -104,7 +117,12 @@ def verify_dataset(
         if not layout.videos:
             raise ConfigError(f"{place} has no video cameras; --against compares videos with their source")
         source = Source(Path(against), layout, follow_links=follow_links)
-        compared = _compare(Path(against), source, layout, listing, seen, faults, programs, on_frames)
+        depth = [key for key in layout.videos if is_depth(layout, key) and key in source.cameras]
+        if max_depth_error is not None and not depth:
+            raise ConfigError(f"--max-depth-error: {place} and {against} have no depth camera in common")
+        compared = _compare(
+            Path(against), source, layout, listing, seen, faults, programs, max_depth_error, on_frames
+        )
     found = faults.of("fault")
     rows = _rows(layout, listing, list(looked), seen, found)
     for row in rows:
@@ -216,6 +234,7 @@ def _compare(
     seen: dict[VideoFile, Seen],
     faults: Faults,
     programs: _Programs,
+    max_depth_error: float | None,
     on_frames: Progress | None,
 ) -> dict[str, CameraComparison | None]:
     """Compare every video with its source, several at once."""
@@ -231,8 +250,8 @@ def _compare(
 
     def work(unit: tuple[VideoFile, Seen]) -> list[tuple[int, Comparison]]:
         return compare_file(
-            *unit, source, faults, layout=layout, listing=listing, candidates=candidates,
-            on_frames=count.counter, cancellation=cancellation,
+            *unit, source, faults, layout=layout, listing=listing, max_depth_error=max_depth_error,
+            candidates=candidates, on_frames=count.counter, cancellation=cancellation,
         )  # fmt: skip
 
     found: dict[str, list[tuple[int, Comparison]]] = {}

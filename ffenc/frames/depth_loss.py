@@ -1,0 +1,78 @@
+"""What a lossy encoder makes of depth, measured before a job is begun with it."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ffenc.codecs.pixel_formats import pixel_format
+from ffenc.compiler.command import compile_decode
+from ffenc.config.encoder import DepthEncoderConfig
+from ffenc.errors import FfencWarning, FfmpegError
+from ffenc.ffmpeg.process import run_fed
+from ffenc.ffmpeg.toolchain import installed
+from ffenc.frames.depth import MAX_CODE, DepthQuantizer
+from ffenc.frames.depth_images import samples_in_mm
+from ffenc.frames.encoding import Encoding
+
+
+def warn_of_loss(encoding: Encoding, frames: Sequence[bytes]) -> None:
+    """Warn of the error to expect, where an encoding does not give depth back as it was given.
+
+    Args:
+        encoding: how depth will be encoded; of colours, or without loss, nothing is said.
+        frames: some of its frames, raw samples as the encoder gets them.
+
+    Warns:
+        FfencWarning: with the largest and the mean error of these frames in millimetres.
+    """
+    config = encoding.config
+    if not encoding.depth or encoding.lossless or not isinstance(config, DepthEncoderConfig):
+        return
+    quantizer = DepthQuantizer.from_config(config) if config.pix_fmt == "gray12le" else None
+    measured = _measured(encoding, frames, quantizer)
+    expected = "by how much cannot be measured here"
+    if measured is not None:
+        largest, mean = measured
+        expected = f"it is up to {largest:.0f} mm off, {mean:.2f} mm on average"
+    beside = ""
+    if quantizer is not None:
+        beside = ", beside the quantiser's steps of {:.1f} to {:.1f} mm".format(*quantizer.steps_mm())
+    warnings.warn(
+        f"{encoding.width}x{encoding.height} depth is encoded with loss ({encoding.codec.encoder}): in the "
+        f"{len(frames)} frames it was tried with, {expected}{beside}. The default settings (hevc, "
+        "extra_options {x265-params: lossless=1}) lose nothing; `ffenc verify OUT --against SRC "
+        "--max-depth-error MM` measures every frame",
+        FfencWarning,
+        stacklevel=3,
+    )
+
+
+def _measured(
+    encoding: Encoding, frames: Sequence[bytes], quantizer: DepthQuantizer | None
+) -> tuple[float, float] | None:
+    """The largest and the mean error in millimetres; None where no program here decodes the result."""
+    with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
+        output = Path(folder) / "trial.mp4"
+        run_fed(encoding.command(output), frames)
+        programs = [encoding.toolchain.ffmpeg, *(f.path for f in installed("ffmpeg") if not f.fault)]
+        for program in dict.fromkeys(programs):
+            shown = bytearray()
+            command = compile_decode(
+                str(output), pix_fmt=pixel_format(encoding.config.pix_fmt).stored, program=program
+            )
+            try:
+                run_fed(command, [], on_output=shown.extend)
+            except FfmpegError:
+                continue
+            given = np.frombuffer(b"".join(frames), "<u2")
+            found = np.frombuffer(bytes(shown), "<u2")
+            if quantizer is not None:
+                found = found.clip(0, MAX_CODE)
+            errors = np.abs(samples_in_mm(found, quantizer) - samples_in_mm(given, quantizer))
+            return float(errors.max()), float(errors.mean())
+    return None
