@@ -13,6 +13,7 @@ import click
 
 from ffenc.cli import output
 from ffenc.cli.output import print_json, printable
+from ffenc.cli.remote import check_hub, check_local
 from ffenc.config.overrides import split_overrides
 from ffenc.config.preset import KeyPath
 from ffenc.errors import ConfigError, DestinationError
@@ -46,11 +47,25 @@ LeRobot's recording flags too: --robot.type, --dataset.fps, --dataset.video, --d
 class PathName(click.Path):
     """A path as a person types it: ``~`` is the home folder, even where no shell has expanded it."""
 
+    read = False  # whether it names what is read
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("a path is empty", param, ctx)
         if isinstance(value, str):
+            check_local(value, read=self.read)
             value = os.path.expanduser(value)  # noqa: PTH111 - a home that is not known stays as it is
+        return super().convert(value, param, ctx)
+
+
+class SourceName(PathName):
+    """A path that is read; a name on the Hugging Face Hub is answered with how to download it."""
+
+    read = True
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str):
+            check_hub(value)
         return super().convert(value, param, ctx)
 
 

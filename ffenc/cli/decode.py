@@ -12,6 +12,7 @@ from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
     SettingsCommand,
+    SourceName,
     human_bytes,
     json_option,
     links_option,
@@ -63,7 +64,7 @@ class _Depths(click.ParamType[Any]):
 
 
 @click.command("decode", cls=_Command)
-@click.argument("source", type=PathName(), metavar="FILE_OR_DATASET")
+@click.argument("source", type=SourceName(), metavar="FILE_OR_DATASET")
 @click.argument("target", type=PathName(), metavar="OUT")
 @click.option("--frames", type=_Frames(), metavar="A:B", help="Frames A to B - 1 of each video or episode.")
 @click.option(

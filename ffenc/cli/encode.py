@@ -12,6 +12,7 @@ from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
     SettingsCommand,
+    SourceName,
     human_bytes,
     json_option,
     links_option,
@@ -24,7 +25,7 @@ from ffenc.words import count
 
 
 @click.command("encode", cls=SettingsCommand)
-@click.argument("source", metavar="FOLDER|VIDEO", type=PathName())
+@click.argument("source", metavar="FOLDER|VIDEO", type=SourceName())
 @click.argument("target", metavar="OUTPUT", type=PathName())
 @click.option(
     "--fps",

@@ -48,8 +48,10 @@ def _words(error: BaseException) -> str:
         reason = error.strerror or said or type(error).__name__
         return f"{place}: {reason}" if place else reason
     place = f"{where}: " if where else ""
+    if isinstance(error, UnicodeEncodeError):  # bytes of a file's name
+        return f"a name that is not valid text is not supported: {error.object}"
     if isinstance(error, UnicodeError):
-        return f"{place}a name that is not valid text is not supported: {said}"
+        return f"{place}the content is not valid text: {said}"
     if isinstance(error, MemoryError):
         return f"{place}not enough memory; free some, or look whether the file gives sizes that are not true"
     if isinstance(error, RecursionError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffenc.cli.common import (
-    PathName,
+    SourceName,
     human_bytes,
     human_seconds,
     json_option,
@@ -29,7 +29,7 @@ _PREFIX = "observation.images."
 
 
 @click.command("info")
-@click.argument("dataset", type=PathName())
+@click.argument("dataset", type=SourceName())
 @links_option
 @json_option
 def command(dataset: str, follow_links: bool, as_json: bool) -> None:

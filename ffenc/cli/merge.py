@@ -9,6 +9,7 @@ import click
 from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
+    SourceName,
     force_space_option,
     human_bytes,
     json_option,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command("merge")
-@click.argument("sources", type=PathName(), metavar="A B ...", nargs=-1, required=True)
+@click.argument("sources", type=SourceName(), metavar="A B ...", nargs=-1, required=True)
 @click.option("--out", "destination", type=PathName(), required=True, metavar="DST", help="The new dataset.")
 @click.option(
     "--reencode",

@@ -141,18 +141,27 @@ def result(text: object, *, nl: bool = True) -> None:
 
 def summary(text: object) -> None:
     """Say on standard output what a command has done; not with ``--quiet``."""
-    if not is_quiet():
+    if is_quiet():
+        _to_file(logging.INFO, text)
+    else:
         result(text)
+
+
+def aside(text: object) -> None:
+    """Say on standard error what is being done, a line of many; not with ``--quiet``."""
+    if not is_quiet():
+        _to_stderr(printable(text))
+    _to_file(logging.INFO, text)
 
 
 def note(text: object) -> None:
     """Say something beside the results, on standard error; not with ``--quiet``."""
-    _log.info("%s", text)
+    _log.info("%s", printable(text))
 
 
 def warning(text: object) -> None:
     """Say what may not have the effect that is expected."""
-    _log.warning("%s", text)
+    _log.warning("%s", printable(text))
 
 
 def usage(text: object) -> None:
@@ -163,14 +172,14 @@ def usage(text: object) -> None:
 
 def error(text: object) -> None:
     """Say why a command has failed."""
-    _log.error("%s", text)
+    _log.error("%s", printable(text))
 
 
 def detail(text: object) -> None:
     """Say what helps to find a fault, where ``--verbose``, ``FFENC_DEBUG`` or a log file asks for it."""
     if os.environ.get("FFENC_DEBUG") and _terminal.level > logging.DEBUG:
         _terminal.write(printable(text))
-    _log.debug("%s", text)
+    _log.debug("%s", printable(text))
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from ffenc.cli.common import PathName
+from ffenc.cli.common import SourceName
 from ffenc.cli.output import print_json
 
 
 @click.command("probe")
-@click.argument("file", type=PathName())
+@click.argument("file", type=SourceName())
 @click.option("--ffprobe", metavar="PROGRAM", help="The ffprobe to use.")
 def command(file: str, ffprobe: str | None) -> None:
     """Print the stream fields of a video file, as they stand in a dataset's info.json.

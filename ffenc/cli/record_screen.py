@@ -124,8 +124,8 @@ class PlainLines(_Lines):
         line = _line(event)
         if isinstance(event, EpisodeSaved):
             output.summary(line)
-        elif line and not output.is_quiet():
-            click.echo(output.printable(line), err=True)
+        elif line:
+            output.aside(line)
 
 
 class LiveScreen(Screen):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import PathName, json_option, program_options
+from ffenc.cli.common import SourceName, json_option, program_options
 from ffenc.cli.output import print_json
 from ffenc.cli.verdict import steps
 from ffenc.words import count
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("recover")
-@click.argument("root", type=PathName(), metavar="ROOT")
+@click.argument("root", type=SourceName(), metavar="ROOT")
 @click.option("--discard", is_flag=True, help="Delete what was interrupted instead.")
 @click.option(
     "--partial", is_flag=True, help="Also where one camera ends so early that seconds of the others are lost."

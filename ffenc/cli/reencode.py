@@ -12,6 +12,7 @@ from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
     SettingsCommand,
+    SourceName,
     force_space_option,
     human_bytes,
     human_seconds,
@@ -50,7 +51,7 @@ class _Episodes(click.ParamType[Any]):
 
 
 @click.command("reencode", cls=SettingsCommand)
-@click.argument("source", type=PathName(), metavar="SRC")
+@click.argument("source", type=SourceName(), metavar="SRC")
 @click.argument("destination", type=PathName(), metavar="DST")
 @click.option("--preset", metavar="NAME|FILE", help="A robot's settings [default: libsvtav1, crf 30, g 2].")
 @click.option("--cameras", metavar="A,B", help="Keep only these cameras.")

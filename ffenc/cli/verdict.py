@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ffenc.cli import output
 from ffenc.cli.common import is_terminal, report_table
 from ffenc.words import count
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @contextmanager
 def steps() -> Iterator[Callable[[str], None]]:
     """Show what is being tried, on a terminal; gives a function that takes the words."""
-    if not is_terminal(sys.stderr):
+    if output.is_quiet() or not is_terminal(sys.stderr):
         yield lambda _: None
         return
     from rich.console import Console  # noqa: PLC0415 - only where it is shown

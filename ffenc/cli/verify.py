@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffenc.cli.common import (
-    PathName,
+    SourceName,
     human_seconds,
     json_option,
     links_option,
@@ -32,11 +32,11 @@ _LINES, _NOTES = 24, 4  # of a screen; kinds of notes
 
 
 @click.command("verify")
-@click.argument("path", type=PathName(), metavar="DATASET_OR_FILE")
+@click.argument("path", type=SourceName(), metavar="DATASET_OR_FILE")
 @click.option("--deep", is_flag=True, help="Decode every frame, and compare episodes with their statistics.")
 @click.option(
     "--against",
-    type=PathName(),
+    type=SourceName(),
     metavar="SRC",
     help="Compare every frame with the dataset or the images it was made from.",
 )
