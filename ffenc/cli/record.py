@@ -224,12 +224,12 @@ def _record(recorder: Recorder, cameras: Sequence[Camera], *, as_json: bool, **s
         record_episodes,
     )
 
-    # What was dropped or repeated is told as an event.
+    # What was dropped or repeated is an event.
     logger = logging.getLogger("ffenc.recording")
     level = logger.level
     logger.setLevel(logging.ERROR)
     control = Control()
-    told: list[Event] = []
+    events: list[Event] = []
     wiped = False  # what the screen has shown of the episodes
     pressed = {"right": control.end_episode, "left": control.rerecord, "escape": control.stop}
     try:
@@ -242,7 +242,7 @@ def _record(recorder: Recorder, cameras: Sequence[Camera], *, as_json: bool, **s
 
             def on_event(event: Event) -> None:
                 if isinstance(event, (EpisodeSaved, SessionEnded)):
-                    told.append(event)
+                    events.append(event)
                 screen.tell(event)
 
             record_episodes(
@@ -255,9 +255,9 @@ def _record(recorder: Recorder, cameras: Sequence[Camera], *, as_json: bool, **s
             )
     finally:
         logger.setLevel(level)
-        if told and isinstance(told[-1], SessionEnded) and not as_json:
-            saved = [event for event in told if isinstance(event, EpisodeSaved)]
-            for line in summary_lines(saved, told[-1], episodes=wiped):
+        if events and isinstance(events[-1], SessionEnded) and not as_json:
+            saved = [event for event in events if isinstance(event, EpisodeSaved)]
+            for line in summary_lines(saved, events[-1], episodes=wiped):
                 output.summary(line)
 
 

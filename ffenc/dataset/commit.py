@@ -57,7 +57,7 @@ def write_commit(folder: Path, root: Path, moves: Sequence[Move]) -> None:
     Args:
         folder: where they wait.
         root: the dataset.
-        moves: in this order; the last one is the new ``meta/info.json``, which tells whether the dataset is
+        moves: in this order; the last one is the new ``meta/info.json``, which shows whether the dataset is
             still the one they were made for.
 
     Raises:

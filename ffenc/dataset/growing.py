@@ -188,7 +188,7 @@ class GrowingDataset:
                 f"{waiting}: holds an episode that was staged and has to be published first"
             )
         writer = EpisodeWriter(self.root, folder, self._cameras, self._fps, self._state, episode)
-        with self._told(folder):
+        with self._kept(folder):
             self._staged = folder, writer.write()
         return self._state.total_episodes
 
@@ -200,20 +200,20 @@ class GrowingDataset:
         """
         if self._staged is None or self._staged[0] != folder:
             raise DestinationError(f"{folder}: no episode has been staged in there")
-        with self._told(folder):
+        with self._kept(folder):
             finish_commit(folder, self.root, trust=True)  # this run has written it
         self._state, self._staged = self._staged[1], None
         self._known = self._checksums()
 
     @contextlib.contextmanager
-    def _told(self, folder: Path) -> Iterator[None]:
+    def _kept(self, folder: Path) -> Iterator[None]:
         """Say which episode a disk that is full, or gone, has kept from coming in."""
         try:
             yield
         except OSError as error:
             raise DestinationError(
                 f"{self.root} cannot be written: {error.strerror or error}. The episode is kept in {folder}: "
-                "once that is mended, recover it"
+                "once it can be written, recover it"
             ) from error
 
     def _new_info(
@@ -291,7 +291,7 @@ def _opened(root: Path, info: dict[str, Any]) -> State:
         lacks = not isinstance(own, dict) or any(own.get(name) is None for name in STATISTICS)
         if lacks and (is_numeric(feature) or feature["dtype"] in CAMERA_TYPES):
             raise SourceError(
-                f"{stats_path}: has no statistics of {key}, so those of all episodes cannot be told; "
+                f"{stats_path}: has no statistics of {key}, so those of all episodes cannot be computed; "
                 f"{_MERGE.format(root)} computes them"
             )
     rows = _schema(root / DATA_PATH.format(chunk_index=listed.data[0], file_index=listed.data[1]))

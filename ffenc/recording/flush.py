@@ -34,7 +34,7 @@ class Flusher:
     def stop(self) -> None:
         """End the thread."""
         self._ending.set()
-        self._thread.join(_LIMIT)  # a disk that does not answer is told by what is done next
+        self._thread.join(_LIMIT)  # a disk that does not answer makes what is done next fail
 
     def _run(self) -> None:
         while not self._ending.wait(_SECONDS):

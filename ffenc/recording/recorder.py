@@ -602,8 +602,8 @@ class Recorder:
             take.error = _gone(take) or error
             raise take.error from None
         except OSError as error:
-            told = DestinationError(f"{take.log.path}: cannot be written: {error.strerror}")
-            take.error = _gone(take) or told
+            failed = DestinationError(f"{take.log.path}: cannot be written: {error.strerror}")
+            take.error = _gone(take) or failed
             raise take.error from None
 
     def _add(self, take: _Take, values: Mapping[str, Any]) -> int | None:

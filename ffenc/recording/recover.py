@@ -134,8 +134,8 @@ def recover(
             except FfencError as error:
                 episodes.append(Recovered(path, None, 0, 0, {}, error))
             except Exception as error:  # damage of another kind: the other episodes come back all the same
-                told = SourceError(f"{path}: cannot be read: {type(error).__name__}: {error}")
-                episodes.append(Recovered(path, None, 0, 0, {}, told))
+                failed = SourceError(f"{path}: cannot be read: {type(error).__name__}: {error}")
+                episodes.append(Recovered(path, None, 0, 0, {}, failed))
     return Recovery(completed, episodes, discarded)
 
 
@@ -159,7 +159,9 @@ class _Recovery:
         recorded = max([rows.count, *frames.values()])
         count = self._common(min([rows.count, *frames.values()]))
         if rows.count and episode.settings.features is None:
-            raise SourceError(f"{episode.path}: episode.json does not say what its rows hold; mend it")
+            raise SourceError(
+                f"{episode.path}: episode.json does not say what its rows hold; write their features in there"
+            )
         if not count:
             self._check_nothing(rows.count, frames)
             delete_episode(episode.path)
@@ -205,7 +207,7 @@ class _Recovery:
         if not rows and frames[most]:
             raise SourceError(
                 f"{self._episode.rows}: its first row is missing or damaged, and {most} has {frames[most]} "
-                "frames; mend the file by hand"
+                "frames; repair that line by hand"
             )
         if max(rows, frames[most]) > self._short():
             raise SourceError(
@@ -223,7 +225,7 @@ class _Recovery:
         if not source.exists() or not drop_torn_end(source):
             return 0  # it ended before its first fragment
         info = probe(source, times=True, ffprobe=self._toolchain.ffprobe)
-        # A power cut may leave zeros where data should be, which only decoding tells. FFmpeg cannot even copy
+        # A power cut may leave zeros where data should be, which only decoding shows. FFmpeg cannot even copy
         # what is before them in the same fragment.
         damage = check_decoding(source, info, candidates=self._candidates)
         if damage:  # cut in a copy: another FFmpeg may read what this one cannot

@@ -29,7 +29,7 @@ class Rows:
     Attributes:
         count: how many rows.
         values: feature -> one value a row.
-        timestamps: camera -> when its frame was taken, one a row, in seconds; None where it was not told.
+        timestamps: camera -> when its frame was taken, one a row, in seconds; None where it is not known.
         repeated: camera -> the rows that show the frame before again.
         dropped: what was left out: before which row, the number of the frame since the start, and the
             cameras there was no room for.

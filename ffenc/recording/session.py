@@ -31,7 +31,7 @@ _Asked = Literal["end", "rerecord", "stop", "interrupt"]
 _End = Literal["full", "source", "end", "rerecord", "stop", "interrupt"]
 
 
-# ---- what is told ------------------------------------------------------------------------------------------
+# ---- events ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class EpisodeStarted(Event):
 
 @dataclass(frozen=True)
 class Status(Event):
-    """What goes on, told at regular times.
+    """What goes on, reported at regular times.
 
     Attributes:
         episode, number, episodes: as of :class:`EpisodeStarted`.
@@ -193,7 +193,7 @@ class EpisodeSaving(Event):
 
 @dataclass(frozen=True)
 class EpisodeEncoding(Event):
-    """An episode whose frames went to disk first is encoded, told at regular times.
+    """An episode whose frames went to disk first is encoded, reported at regular times.
 
     Attributes:
         episode: its number.
@@ -415,8 +415,8 @@ def record_episodes(
         seconds: the length of each; it has seconds * fps rows.
         reset_seconds: time between two.
         control: what a person asks for.
-        on_event: told what happens, on the loop's thread, while an episode is encoded on others: it must
-            not wait.
+        on_event: called with what happens, on the loop's thread, while an episode is encoded on others: it
+            must not wait.
         status_seconds: between two :class:`Status`.
         keep_on_interrupt: what becomes of the episode when Ctrl-C or another signal ends the session: it is
             saved, or else deleted.
@@ -547,12 +547,12 @@ class _Session:
             return
         self.control._begin(listens=False)
         self.on_event(EpisodeSaving(take.episode))
-        told = 0.0
+        reported = 0.0
 
         def on_frames(frames: int, of: int) -> None:
-            nonlocal told
-            if time.monotonic() - told >= self.status_seconds:
-                told = time.monotonic()
+            nonlocal reported
+            if time.monotonic() - reported >= self.status_seconds:
+                reported = time.monotonic()
                 self.on_event(EpisodeEncoding(take.episode, frames, of))
 
         saved = self.recorder.save_episode(on_frames)
@@ -598,12 +598,12 @@ class _Session:
             return stopped
         self.control._begin(listens=True)
         clock = _Clock(self._fps)
-        told = _Rate(clock.began)
+        rate = _Rate(clock.began)
         while frames is not None:
             self._row(take, frames)
             now = time.monotonic()
-            if now - told.when >= self.status_seconds:
-                self._status(take, told.rate(now, take.rows))
+            if now - rate.when >= self.status_seconds:
+                self._status(take, rate.rate(now, take.rows))
             if take.rows == self._rows:
                 return "full"
             asked = self.control._take(clock.left() if self._paced else 0.0)

@@ -30,7 +30,7 @@ class Chosen:
 
     Attributes:
         preset: with a source for each camera, or for the one that gives its depth.
-        build: makes the preset anew, with more overrides.
+        build: makes the preset again, with more overrides.
     """
 
     preset: RobotPreset

@@ -141,7 +141,7 @@ class UnfinishedEpisode:
         The dataset, and the folder with it, may come from a stranger.
 
         Raises:
-            SourceError: its settings cannot be read, are none that ffenc writes, or there is a link or
+            SourceError: its settings cannot be read or are not as ffenc writes them, or there is a link or
                 something else in it than files and folders.
         """
         where = path / _SETTINGS
@@ -211,7 +211,7 @@ def _camera(values: Mapping[str, Any], where: str) -> RecordedCamera:
     """Read a camera of an episode's settings; its key becomes the name of a file.
 
     Raises:
-        ValueError, TypeError, LookupError, FfencError: it is none that ffenc has written.
+        ValueError, TypeError, LookupError, FfencError: it is not as ffenc writes it.
     """
     model = VideoEncoderConfig if values["unit"] is None else DepthEncoderConfig
     camera = RecordedCamera(**{**values, "config": model.in_force(values["config"])})

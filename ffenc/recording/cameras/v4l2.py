@@ -107,7 +107,7 @@ class V4l2:
         self.close()
         self._process = FfmpegProcess(command, pull=True, stall_seconds=_OPEN_SECONDS)
         try:
-            # So that a camera that is in use or has other settings is told before the first episode.
+            # So that a camera that is in use or has other settings is noticed before the first episode.
             self._ready.appendleft(self._next(_OPEN_SECONDS))
         except BaseException:
             self.close()
