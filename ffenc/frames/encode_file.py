@@ -27,7 +27,7 @@ from ffenc.frames.publish import claimed, published
 from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
 from ffenc.frames.transcode import Clip, clip_checksums, depth_config, prepare_clip, transcode
 from ffenc.frames.trim import frame_rate, trimmed
-from ffenc.paths import check_tree
+from ffenc.paths import check_tree, regular
 
 _Rate = int | float | str | Fraction
 _OnFrames = Callable[[int], None] | None
@@ -174,8 +174,8 @@ def plan_encode(
 ) -> EncodePlan:
     """Look at the frames and the destination of :func:`encode`, whose arguments these are."""
     target = Path(output)
-    if isinstance(source, str | Path) and Path(source).is_file():
-        path = Path(source)
+    if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_dir():
+        path = regular(Path(source))
         if target.exists() and target.samefile(path):
             raise DestinationError(f"{target} is the video that is read; name another file to write")
         target = checked_output(output, overwrite=overwrite)

@@ -43,7 +43,7 @@ def test_an_option_that_opens_a_file_is_refused() -> None:
     "extra",
     [
         {},
-        {"tune": "film", "profile:v": "high", "bf": 2, "b:v": "4M", "aq-mode": 3, "crf": 20.5},
+        {"tune": "film", "profile:v": "high", "bf": 2, "aq-mode": 3},
         {"x265-params": "lossless=1"},
         {"x265-params": "no-sao=1:aq-mode=3:deblock=-1,-1:open-gop=0"},
         {"x264opts": "no-cabac:ref=4", "svtav1-params": "film-grain=8:enable-overlays=1"},

@@ -27,7 +27,7 @@ from ffenc.frames.compare import Comparison
 from ffenc.frames.statistics import Stats
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.jobs.progress import FrameCount
-from ffenc.paths import tree_faults
+from ffenc.paths import regular, tree_faults
 
 Progress = Callable[[int, int], None]
 
@@ -88,7 +88,8 @@ def verify_dataset(
             )
         if against is None:
             raise ConfigError("--max-depth-error judges a comparison: say --against SRC too")
-    if place.is_file():
+    if place.exists() and not place.is_dir():
+        regular(place)
         if against is not None:
             raise ConfigError(f"{place} is a single file; --against compares a dataset with its source")
         return _verify_file(place, programs, deep=deep, on_frames=on_frames)
