@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ffenc.dataset.info_block import ENCODER_FIELDS, depth_fields, encoder_field
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.lerobot import check_dataset
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
+from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.reencode import open_dataset, refuse_nesting, say_shift
 from ffenc.dataset.source import Camera
 from ffenc.dataset.verify.metadata import Stale, check_source
@@ -74,9 +75,12 @@ def plan_merge(
     odd = {camera.key: _odd_ones(merged, camera.key) for camera in videos}
     _check_images(merged)
     _check_streams(merged, odd, reencode=reencode)
-    encodes = sum(len(source.episodes) for ones in odd.values() for source in ones)
-    count, threads = share_cores(max(encodes, 1), workers, encoder_threads)
-    streams = [_stream(merged, camera, odd[camera.key], candidates, threads, stale) for camera in videos]
+    encoded = {camera.key: _encoded(merged, camera.key, odd[camera.key], reencode) for camera in videos}
+    count, threads = share_cores(max(sum(map(len, encoded.values())), 1), workers, encoder_threads)
+    streams = [
+        _stream(merged, camera, odd[camera.key], encoded[camera.key], candidates, threads, stale)
+        for camera in videos
+    ]
     lacking = [
         key
         for key in merged.images
@@ -213,6 +217,17 @@ def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[Dataset]], 
         refuse(mendable, f"Say --reencode to bring {', '.join(map(str, ones))} into line")
 
 
+def _encoded(merged: MergedDataset, key: str, odd: Sequence[Dataset], reencode: bool) -> frozenset[int]:
+    """The episodes of a camera that are encoded: of odd ones all, of others those that cannot be copied."""
+    usual = [episode for episode in merged.episodes if merged.origin(episode)[0] not in odd]
+    reasons = uncopied(merged, key, usual)
+    if reasons and not reencode:
+        told = [f"{key}: episode {number} of the result: {reason}" for number, reason in reasons.items()]
+        refuse(told, "Say --reencode to encode these episodes with the settings that they have")
+    copied = {episode.index for episode in usual} - reasons.keys()
+    return frozenset(episode.index for episode in merged.episodes) - copied
+
+
 def _told(key: str, name: str, a: Any, b: Any, first: Dataset, other: Dataset) -> str:
     return f"{key}: {name} is {a!r} in {first.root}, {b!r} in {other.root}"
 
@@ -233,17 +248,18 @@ def _stream(
     merged: MergedDataset,
     camera: Camera,
     odd: Sequence[Dataset],
+    encoded: frozenset[int],
     candidates: Sequence[Toolchain],
     threads: int | None,
     stale: Stale,
 ) -> Stream:
-    """Plan one camera: copied, but for the datasets that are brought into line."""
+    """Plan one camera: copied, but for the episodes that are encoded."""
     usual = next(source for source in merged.sources if source not in odd)
     pattern = merged.camera(usual, camera.key)
-    encoding = _encoding(merged, pattern, odd, candidates, threads) if odd else None
+    encoding = _encoding(merged, pattern, encoded, candidates, threads) if encoded else None
     known = camera.key in merged.stats() and merged.has_episode_stats(camera.key)
     known = known and camera.key not in stale.episodes
-    copied = frozenset(e.index for e in merged.episodes if merged.origin(e)[0] not in odd)
+    copied = frozenset(e.index for e in merged.episodes) - encoded
     blocks = {
         str(source.root): dict(merged.camera(source, camera.key).block)
         for source in merged.sources
@@ -267,16 +283,17 @@ def _stream(
 def _encoding(
     merged: MergedDataset,
     pattern: Camera,
-    odd: Sequence[Dataset],
+    encoded: frozenset[int],
     candidates: Sequence[Toolchain],
     threads: int | None,
 ) -> Encoding:
-    """How the odd ones are encoded: with the settings of the usual ones, as far as their block tells."""
+    """How episodes are encoded: with the settings of the usual ones, as far as their block tells."""
     if extra := pattern.block.get("video.extra_options"):
         check_from_dataset(extra, f"meta/info.json: {pattern.key}: video.extra_options")
     able = list(candidates)
-    for source in odd:
-        clip = clip_of(source.video(pattern.key, source.episodes[0]), merged.fps)
+    first = {merged.origin(e)[0]: e for e in reversed(merged.episodes) if e.index in encoded}
+    for episode in first.values():
+        clip = clip_of(merged.video(pattern.key, episode), merged.fps)
         able, _ = trial_frames(clip, able)
     stream = _stored(pattern)
     encoder = pattern.block.get("video.encoder")
@@ -288,7 +305,10 @@ def _encoding(
         if pattern.block.get(name) is None:
             continue
         more = {**settings, name.removeprefix("video."): pattern.block[name]}
-        with suppress(ConfigError):  # it is another encoder's, as a hardware encoder's preset is
+        # What is another encoder's, as a hardware encoder's preset is, is left out; but depth without its extra
+        # options would not be lossless.
+        needed = pattern.depth and name == "video.extra_options"
+        with nullcontext() if needed else suppress(ConfigError):
             encoder_options(CODECS[vcodec], VideoEncoderConfig(**more), None)
             settings = more
     config: VideoEncoderConfig

@@ -8,9 +8,12 @@ from fractions import Fraction
 from pathlib import Path
 
 from ffenc.config.framerate import frame_ticks, time_scale
+from ffenc.dataset.source import Episode, HasVideos
+from ffenc.dataset.videos import clip_of
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.transcode import Clip
+from ffenc.jobs.pool import run_units, share_cores
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,48 @@ class Piece:
     info: StreamInfo | None = None
 
 
+def uncopied(source: HasVideos, key: str, episodes: Sequence[Episode]) -> dict[int, str]:
+    """Return the episodes of a camera whose packets cannot be copied, by number, and why, each with its file.
+
+    Args:
+        source: where they are; every file is probed.
+        key: the camera.
+        episodes: which to look at.
+
+    Raises:
+        SourceError: a file does not hold them, or not where the table says.
+    """
+
+    def look(episode: Episode) -> str | None:
+        clip = clip_of(source.video(key, episode), source.fps)
+        reason = why_not_copied(clip)
+        return None if reason is None else f"{clip.path}: {reason}"
+
+    threads, _ = share_cores(max(len(episodes), 1), None, None)
+    found = {e.index: reason for e, reason in run_units(episodes, look, threads=threads, stop=lambda: None)}
+    return {e.index: reason for e in episodes if (reason := found[e.index]) is not None}
+
+
+def why_not_copied(clip: Clip) -> str | None:
+    """Return why an episode's packets cannot be copied into a file with others; None: they can be.
+
+    Args:
+        clip: the episode.
+    """
+    info, first, end = clip.info, clip.first, clip.first + clip.frames
+    assert info.closed is not None
+    assert info.places is not None
+    assert info.missed is not None
+    if first not in info.closed:
+        return f"its first frame, {first}, is not a key frame, or frames before it need it"
+    if max(info.places[first:end]) >= end:
+        return f"its last frame, {end - 1}, needs frames of the episode behind it"
+    missed = next((frame for frame in info.missed if first < frame <= end), None)
+    if missed is not None:
+        return f"it has open groups: frame {missed} is missed by readers that seek to it, as LeRobot's does"
+    return None
+
+
 def copied_piece(run: Sequence[Clip], fps: Fraction) -> Piece:
     """Return episodes that stand together in a source's file as one piece.
 
@@ -53,22 +98,17 @@ def copied_piece(run: Sequence[Clip], fps: Fraction) -> Piece:
         fps: frames a second.
 
     Raises:
-        SourceError: the file holds more, and cannot be cut there.
+        SourceError: they cannot be copied.
     """
     path, info, first = run[0].path, run[0].info, run[0].first
     assert info.key_frames is not None
-    assert info.closed is not None
     assert info.times is not None
+    for clip in run:
+        reason = why_not_copied(clip)
+        if reason is not None:
+            raise SourceError(f"{path}: {reason}. It has to be re-encoded: say ffenc reencode --force")
     frames = sum(clip.frames for clip in run)
     end = first + frames
-    entries = {*info.closed, info.frames}
-    for edge in (first, end):
-        if edge not in entries:
-            raise SourceError(
-                f"{path}: frame {edge} is where an episode ends or starts, and the file cannot be cut there: "
-                "it is not a key frame, or frames before it need it. These episodes have to be re-encoded: "
-                "say ffenc reencode --force"
-            )
     ticks = frame_ticks(fps)
     exact = info.time_base == Fraction(1, time_scale(fps)) and all(
         time == number * ticks for number, time in enumerate(info.times)

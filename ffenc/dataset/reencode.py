@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, same_settin
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.lerobot import LeRobotV3, check_not_v1
 from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.png_tree import PngTree
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.verify.metadata import Stale, check_source
@@ -311,12 +313,25 @@ def video_stream(
                 f"{name}={getattr(settings, name)}, and codes are kept as they are; leave it out"
             )
         config = settings
-    if config.vcodec != "auto" and not force and _matches(config, camera):
+    same = config.vcodec != "auto" and not force and _matches(config, camera)
+    reasons = uncopied(chooser.source, camera.key, episodes) if same else {}
+    if same and not reasons:
         return all_copied
     encoding = chooser.for_clip(clip, config)
     if config.vcodec == "auto" and not force and _matches(encoding.config, camera):
-        return all_copied
-    return Stream(camera, encoding, compute_stats, source_bytes, quantizer=quantizer)
+        same, reasons = True, uncopied(chooser.source, camera.key, episodes)
+        if not reasons:
+            return all_copied
+    if not same:
+        return Stream(camera, encoding, compute_stats, source_bytes, quantizer=quantizer)
+    number, reason = next(iter(reasons.items()))
+    more = f", and {len(reasons) - 1} more episodes likewise" if len(reasons) > 1 else ""
+    warnings.warn(
+        f"{camera.key}: episode {number} is re-encoded, not copied: {reason}{more}",
+        FfencWarning,
+        stacklevel=4,
+    )
+    return replace(all_copied, encoding=encoding, copied=all_copied.copied - reasons.keys())
 
 
 def _matches(config: VideoEncoderConfig, camera: Camera) -> bool:

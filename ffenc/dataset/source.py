@@ -110,6 +110,10 @@ class EpisodeVideo:
 class HasVideos(Protocol):
     """A source of which cameras may be video; a tree of images is none."""
 
+    @property
+    def fps(self) -> Fraction:
+        """Frames a second."""
+
     def video(self, camera: str, episode: Episode) -> EpisodeVideo:
         """Where one episode of a camera is that is video."""
 

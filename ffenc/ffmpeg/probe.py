@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS
 from ffenc.compiler.command import INPUT_LIMITS, file_url
@@ -13,6 +17,10 @@ from ffenc.errors import FfmpegError, SourceError
 from ffenc.ffmpeg.demuxer import demuxer_of
 from ffenc.ffmpeg.process import run_asked
 from ffenc.ffmpeg.toolchain import find_ffprobe
+
+# HEVC's units in MP4: a length of four bytes, and the unit's type in its first byte.
+_UNIT_HEAD, _LAST_SLICE, _RADL = 5, 31, (6, 7)
+_MOST_UNITS = 8  # before a picture's first slice
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class StreamInfo:
         key_frames: indices of the key frames in that order; None unless asked for.
         places: each frame's place among the packets as they are stored; None unless asked for.
         sizes: bytes of every frame's packet, in the order of ``times``; None unless asked for.
+        leading: frames of open groups: stored behind a key frame, shown before it, and decoded from the group
+            before. A decoder that starts at that key frame skips them. None unless asked for.
     """
 
     codec: str
@@ -68,6 +78,7 @@ class StreamInfo:
     key_frames: tuple[int, ...] | None = None
     places: tuple[int, ...] | None = None
     sizes: tuple[int, ...] | None = None
+    leading: tuple[int, ...] | None = None
 
     @property
     def closed(self) -> tuple[int, ...] | None:
@@ -89,6 +100,24 @@ class StreamInfo:
         if self.places is None:
             return None
         return max((place - shown for shown, place in enumerate(self.places)), default=0)
+
+    @cached_property
+    def missed(self) -> tuple[int, ...] | None:
+        """The frames that a reader like LeRobot's misses for open groups, seeking to each by its time.
+
+        A seek in MP4 ends at the last key frame that is stored before a frame's place in the order of
+        showing. ``frames`` is among them where what is joined to the file's end would lose its first frame:
+        FFmpeg's decoder drops it where it follows the first open key frame of a sequence at once.
+        """
+        if self.leading is None or self.key_frames is None or self.places is None:
+            return None
+        keys, places = self.key_frames, self.places
+        missed = {frame for frame in self.leading if places[keys[bisect(keys, frame)]] < frame}
+        opened = {keys[bisect(keys, frame)] for frame in self.leading}
+        for before, key, after in zip(keys, keys[1:], [*keys[2:], self.frames], strict=False):
+            if before not in opened and key in opened and after not in opened and after == key + 1:
+                missed.add(after)
+        return tuple(sorted(missed))
 
 
 def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) -> StreamInfo:
@@ -125,7 +154,7 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
             f"{video.get('time_base')}; expected both above 0. Remux the file, or restore it"
         )
     audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
-    stamps = keys = places = sizes = None
+    stamps = keys = places = sizes = leading = None
     if times:
         own: list[tuple[int, bool, int, int]] = []
         stored = 0
@@ -143,6 +172,9 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         keys = tuple(i for i, (_, key, _, _) in enumerate(own) if key)
         sizes = tuple(size for _, _, _, size in own)
         places = tuple(place for _, _, place, _ in own)
+        leading = _leading(keys, places)
+        if leading and video.get("codec_name") == "hevc":
+            leading = _without_radl(path, program, leading, places)
     return StreamInfo(
         codec=video.get("codec_name", "unknown"),
         pix_fmt=video.get("pix_fmt", "unknown"),
@@ -163,7 +195,50 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         key_frames=keys,
         places=places,
         sizes=sizes,
+        leading=leading,
     )
+
+
+def _leading(keys: Sequence[int], places: Sequence[int]) -> tuple[int, ...]:
+    """The frames that are stored behind a key frame and shown before it."""
+    if all(places[key] == key for key in keys):
+        return ()
+    leading = []
+    key, known = -1, frozenset(keys)
+    for frame in sorted(range(len(places)), key=places.__getitem__):
+        if frame in known:
+            key = frame
+        elif frame < key:
+            leading.append(frame)
+    return tuple(sorted(leading))
+
+
+def _without_radl(
+    path: str | Path, program: str, leading: Sequence[int], places: Sequence[int]
+) -> tuple[int, ...]:
+    """Leave out those of HEVC's leading pictures that need nothing before their key frame."""
+    query = ("-select_streams", "v:0", "-show_entries", "packet=pos")
+    answer = [line for line in _ask(program, path, *query) if line.startswith("packet|")]
+    at = [_fields(line).get("pos", "") for line in answer]
+    with Path(path).open("rb") as file:
+        return tuple(frame for frame in leading if not _is_radl(file, at[places[frame]]))
+
+
+def _is_radl(file: BinaryIO, position: str) -> bool:
+    """Whether a packet in an MP4 file is a random access decodable leading picture; elsewhere not known."""
+    if not position.isdigit():
+        return False
+    place = int(position)
+    for _ in range(_MOST_UNITS):
+        file.seek(place)
+        head = file.read(_UNIT_HEAD)
+        if len(head) < _UNIT_HEAD:
+            return False
+        kind = head[4] >> 1 & 63
+        if kind <= _LAST_SLICE:
+            return kind in _RADL
+        place += 4 + int.from_bytes(head[:4], "big")  # a delimiter or message before the picture
+    return False
 
 
 def _ask(program: str, path: str | Path, *questions: str) -> list[str]:

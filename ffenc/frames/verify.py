@@ -118,6 +118,9 @@ def _differences(
         faults.append(
             f"frame {off} is at {float(info.times[off] * info.time_base):.6f} s, not at {off}/{fps}"
         )
+    missed = next((frame for frame in info.missed or () if frame < info.frames), None)
+    if missed is not None:
+        faults.append(f"frame {missed} is missed by readers that seek to it (open groups)")
     keys = set(info.key_frames)
     not_key = [frame for frame in key_frames if frame not in keys]
     if not_key:

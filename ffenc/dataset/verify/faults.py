@@ -93,6 +93,10 @@ KINDS = {
     "key-frame": Kind(
         "`ffenc reencode DATASET NEW` encodes such episodes, so that each starts on a key frame"
     ),
+    "open-groups": Kind(
+        "`ffenc merge DATASET --out NEW --reencode` encodes such episodes, with the settings that they have"
+    ),
+    "time-scale": Kind("`ffenc merge DATASET --out NEW` copies the packets into such files", severity="note"),
     "orphan": Kind("move it out of the dataset, where no episode list that names it was lost"),
     "damaged-frame": Kind(_RESTORE),
     "checksum": Kind(f"{_RESTORE}; if it was changed on purpose, delete its line in {CHECKSUMS}"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffenc.config.framerate import parse_fps, time_scale
 from ffenc.dataset.info_block import stream_fields
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import Floats, Layout, Listing, reason_of
@@ -152,6 +153,20 @@ def check_video(
     times = frame_times(info)
     deviation = _check_times(times, info.fps, fps, faults, where)
     whole = True
+    missed = [frame for frame in info.missed or () if frame < info.frames]
+    if missed:
+        many = f" ({len(missed)} frames are)" if len(missed) > 1 else ""
+        what = (
+            "is missed by a reader that seeks to it, as LeRobot's does: it enters the file at a key frame "
+            f"that needs the group before (an open group){many}"
+        )
+        advice = None if layout is not None else "`ffenc encode FILE NEW` encodes it with closed groups"
+        faults.add("open-groups", what, frame=missed[0], advice=advice, **where)
+    if layout is not None and info.time_base != (scale := Fraction(1, time_scale(parse_fps(fps)))):
+        what = (
+            f"has the time base {info.time_base}: LeRobot cannot join it with other files, which have {scale}"
+        )
+        faults.add("time-scale", what, **where)
     if layout is not None and listing is not None and video.camera is not None:
         _check_fields(layout, video.camera, info, faults, where)
         lengths = listing.length[list(video.episodes)]
