@@ -142,6 +142,14 @@ def _print_plan(plan: JobPlan, as_json: bool) -> None:
                 "estimated_video_bytes": guess.video_bytes,
                 "estimated_seconds": round(guess.seconds, 1),
                 "commands": plan.commands(),
+                "cameras": {
+                    stream.key: {
+                        "copied_episodes": sorted(stream.copied),
+                        "why": stream.why,
+                        "re_encoded": {str(number): why for number, why in stream.uncopied.items()},
+                    }
+                    for stream in plan.streams
+                },
             }
         )
         return
@@ -153,8 +161,14 @@ def _print_plan(plan: JobPlan, as_json: bool) -> None:
     for stream in plan.streams:
         stored = stream.camera.stored
         what = f"{stored.codec} {stored.pix_fmt}" if isinstance(stored, StreamInfo) else str(stored)
-        how = shlex.join(commands[stream.key]) if stream.key in commands else "copied, packet by packet"
-        output.result(f"  {stream.key}: {what}, {human_bytes(stream.source_bytes)}\n    {how}")
+        done = "re-encoded" if isinstance(stored, StreamInfo) else "encoded"
+        if stream.copied:
+            done = "copied, packet by packet"
+        output.result(f"  {stream.key}: {what}, {human_bytes(stream.source_bytes)}, {done}: {stream.why}")
+        for number, why in stream.uncopied.items():
+            output.result(f"    episode {number} is re-encoded: {why}")
+        if stream.key in commands:
+            output.result(f"    {shlex.join(commands[stream.key])}")
     output.result(
         f"about {human_bytes(before)} -> {human_bytes(guess.video_bytes)} in {human_seconds(guess.seconds)}, "
         f"from a sample of {count(guess.sampled_frames, 'frame')}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from ffenc.codecs.options import used_fields
-from ffenc.codecs.table import Codec, codec_for
+from ffenc.codecs.files import check_from_dataset
+from ffenc.codecs.options import merged_options, used_fields
+from ffenc.codecs.table import CODECS, Codec, check_vcodec, codec_for
 from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import fps_number
+from ffenc.errors import ConfigError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.depth import Unit
 from ffenc.frames.encoding import Encoding
@@ -84,6 +87,36 @@ def same_settings(codec: Codec, name: str, one: Any, other: Any) -> bool:
         "video.fast_decode": not codec.has_fast_decode,
     }
     return bool(unread.get(name) or one == other)
+
+
+def recorded_settings(stream: StreamInfo, block: Mapping[str, Any], depth: bool) -> VideoEncoderConfig:
+    """Return the settings that a camera's video was encoded with, as far as its block tells.
+
+    Args:
+        stream: what its first file holds.
+        block: its ``info`` block.
+        depth: it holds depth.
+
+    Raises:
+        SourceError: ``extra_options`` that are not taken from a dataset.
+        ConfigError: a codec or pixel format that is not written.
+    """
+    if extra := block.get("video.extra_options"):
+        check_from_dataset(extra, "meta/info.json: video.extra_options")
+    encoder = block.get("video.encoder")
+    vcodec = encoder.get("vcodec") if isinstance(encoder, Mapping) else None
+    if vcodec not in CODECS or CODECS[vcodec].stream != stream.codec:
+        rows = [row.name for row in CODECS.values() if row.stream == stream.codec and not row.hardware]
+        vcodec = rows[0] if rows else check_vcodec(stream.codec)
+    model = DepthEncoderConfig if depth else VideoEncoderConfig
+    settings: dict[str, Any] = {"vcodec": vcodec, "pix_fmt": stream.pix_fmt}
+    for name in ENCODER_FIELDS:
+        if block.get(name) is not None:
+            more = {**settings, name.removeprefix("video."): block[name]}
+            with suppress(ConfigError):  # it is another encoder's, as a hardware encoder's preset is
+                merged_options(CODECS[vcodec], model(**more))
+                settings = more
+    return model.in_force(settings)
 
 
 def depth_fields(config: VideoEncoderConfig, unit: Unit) -> dict[str, Any]:

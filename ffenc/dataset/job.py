@@ -62,6 +62,8 @@ class Stream:
         copied: the episodes whose packets are copied as they are.
         quantizer: of depth that is video already; None for all else.
         block: the fields of its ``info`` block that are not read from the file; None: those of ``encoding``.
+        why: why it is copied, or encoded.
+        uncopied: of a camera that is copied, the episodes that have to be encoded, and why.
     """
 
     camera: Camera
@@ -71,6 +73,8 @@ class Stream:
     copied: frozenset[int] = frozenset()
     quantizer: DepthQuantizer | None = None
     block: Mapping[str, Any] | None = None
+    why: str = ""
+    uncopied: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def key(self) -> str:

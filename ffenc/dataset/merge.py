@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ffenc.codecs.files import check_from_dataset
-from ffenc.codecs.options import encoder_options
-from ffenc.codecs.table import CODECS
-from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.finished import check_free
-from ffenc.dataset.info_block import ENCODER_FIELDS, depth_fields, encoder_fields, stream_fields
+from ffenc.dataset.info_block import (
+    ENCODER_FIELDS,
+    depth_fields,
+    encoder_fields,
+    recorded_settings,
+    stream_fields,
+)
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.lerobot import check_dataset
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
@@ -288,37 +290,17 @@ def _encoding(
     threads: int | None,
 ) -> Encoding:
     """How episodes are encoded: with the settings of the usual ones, as far as their block tells."""
-    if extra := pattern.block.get("video.extra_options"):
-        check_from_dataset(extra, f"meta/info.json: {pattern.key}: video.extra_options")
     able = list(candidates)
     first = {merged.origin(e)[0]: e for e in reversed(merged.episodes) if e.index in encoded}
     for episode in first.values():
         clip = clip_of(merged.video(pattern.key, episode), merged.fps)
         able, _ = trial_frames(clip, able)
-    stream = _stored(pattern)
-    encoder = pattern.block.get("video.encoder")
-    vcodec = encoder.get("vcodec") if isinstance(encoder, Mapping) else None
-    if vcodec not in CODECS:
-        vcodec = next(row.name for row in CODECS.values() if row.stream == stream.codec and not row.hardware)
-    settings: dict[str, Any] = {"vcodec": vcodec, "pix_fmt": stream.pix_fmt}
-    for name in ENCODER_FIELDS:
-        if pattern.block.get(name) is None:
-            continue
-        more = {**settings, name.removeprefix("video."): pattern.block[name]}
-        # What is another encoder's, as a hardware encoder's preset is, is left out; but depth without its extra
-        # options would not be lossless.
-        needed = pattern.depth and name == "video.extra_options"
-        with nullcontext() if needed else suppress(ConfigError):
-            encoder_options(CODECS[vcodec], VideoEncoderConfig(**more), None)
-            settings = more
-    config: VideoEncoderConfig
+    config = recorded_settings(_stored(pattern), pattern.block, pattern.depth)
     if pattern.depth:
         quantizer = None
         if clip.info.pix_fmt == "gray12le":
             quantizer = block_quantizer(dict(pattern.block), pattern.key, CORRECT)
-        config = depth_config(DepthEncoderConfig(**settings), clip, quantizer)
-    else:
-        config = VideoEncoderConfig(**settings)
+        config = depth_config(config, clip, quantizer)
     return prepare_clip(clip, config, merged.fps, candidates=able, encoder_threads=threads)
 
 

@@ -14,9 +14,9 @@ from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
 from ffenc.config.encoder import DEPTH_FIELDS, VideoEncoderConfig
 from ffenc.config.framerate import fps_number, parse_fps
-from ffenc.config.preset import KeyPath, RobotPreset, chosen_cameras, load_preset
+from ffenc.config.preset import KeyPath, RobotPreset, camera_name, chosen_cameras, load_preset
 from ffenc.dataset.finished import check_free
-from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, same_settings
+from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.lerobot import LeRobotV3, check_not_v1
 from ffenc.dataset.lerobot_v21 import LeRobotV21
@@ -26,6 +26,7 @@ from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, DestinationError, FfencWarning, SourceError
+from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.encode import prepare_images
 from ffenc.frames.encoding import Encoding
@@ -187,14 +188,19 @@ def plan_reencode(
     chooser = _Chooser(opened, candidates, threads)
     streams: list[Stream] = []
     for camera in chosen:
-        config = robot.encoder_for(camera.key, depth=camera.depth)
+        changes = _changes(overrides, camera)
+        config: VideoEncoderConfig | None = robot.encoder_for(camera.key, depth=camera.depth)
+        if preset is None and "vcodec" not in changes and isinstance(camera.stored, StreamInfo):
+            # Default settings are for images: a video keeps what is not asked for.
+            config = _kept(camera, changes)
         known = camera.key in opened.stats() and opened.has_episode_stats(camera.key)
         known = known and camera.key not in stale.episodes
         size = opened.camera_bytes(camera.key, picked)
         try:
             if isinstance(camera.stored, ImageHeader):
+                assert config is not None
                 encoding = chooser.for_images(camera, config, picked[0])
-                streams.append(Stream(camera, encoding, not known, size))
+                streams.append(Stream(camera, encoding, not known, size, why="its frames are images"))
             else:
                 streams.append(
                     video_stream(
@@ -206,11 +212,34 @@ def plan_reencode(
                         source_bytes=size,
                         force=force,
                         asked=asked,
+                        keep=preset is None and not changes,
                     )
                 )
         except ConfigError as error:
             raise ConfigError(f"camera {camera.key}: {error}") from None
     return JobPlan(opened, target, picked, streams, count, candidates[0], stale=stale)
+
+
+def _changes(overrides: Sequence[tuple[KeyPath, Any]], camera: Camera) -> dict[str, Any]:
+    """The encoder settings that were given one by one and are for a camera."""
+    groups = [
+        ("depth_encoder" if camera.depth else "camera_encoder",),
+        ("cameras", camera_name(camera.key), "encoder"),
+    ]
+    # What is said of one camera wins, as in a preset.
+    return {key[-1]: value for group in groups for key, value in overrides if key[:-1] == group}
+
+
+def _kept(camera: Camera, changes: Mapping[str, Any]) -> VideoEncoderConfig | None:
+    """The settings that a camera's video has, with changes; None where they cannot be written."""
+    assert isinstance(camera.stored, StreamInfo)
+    try:
+        config = recorded_settings(camera.stored, camera.block, camera.depth)
+    except ConfigError:
+        if changes:
+            raise
+        return None
+    return config.replace(**changes) if changes else config
 
 
 class _Chooser:
@@ -259,27 +288,29 @@ class _Chooser:
 def video_stream(
     chooser: _Chooser,
     camera: Camera,
-    config: VideoEncoderConfig,
+    config: VideoEncoderConfig | None,
     episodes: Sequence[Episode],
     *,
     compute_stats: bool,
     source_bytes: int,
     force: bool,
     asked: Collection[str],
+    keep: bool,
 ) -> Stream:
     """Plan a camera that is video: copied where it is as asked for, else encoded anew.
 
     Args:
         chooser: finds the encoder.
         camera: the camera.
-        config: the settings asked for.
+        config: the settings asked for, or those it has; None where those cannot be written.
         episodes: those chosen.
         compute_stats, source_bytes: for :class:`Stream`.
         force: encode in any case.
         asked: names of settings that were given one by one, and not by a preset.
+        keep: no settings are asked for: it is copied, but for episodes that cannot be cut.
 
     Raises:
-        ConfigError: depth would be changed.
+        ConfigError: depth would be changed, or what cannot be copied cannot be encoded as it is.
     """
     assert isinstance(chooser.source, HasVideos)
     clip = clip_of(chooser.source.video(camera.key, episodes[0]), chooser.source.fps)
@@ -296,13 +327,23 @@ def video_stream(
         quantizer,
         camera.block,
     )
+    reasons: dict[int, str] = {}
+    if keep and not force:
+        reasons = uncopied(chooser.source, camera.key, episodes)
+        if not reasons:
+            return replace(all_copied, why="no settings are asked for, it keeps its own")
+    if config is None:
+        raise ConfigError(
+            f"{clip.path} holds {clip.info.codec} {clip.info.pix_fmt}, which ffenc does not write, and has "
+            "to be encoded: say with which settings"
+        )
     if camera.depth and not clip.depth:
-        if force or not _matches(config, camera):
+        if force or reasons or not _matches(config, camera):
             raise ConfigError(
                 f"{clip.path} holds depth as {clip.info.pix_fmt}, which has lost its codes' lower "
                 "bits: encoding it again would lose more. Leave the camera out with --cameras"
             )
-        return all_copied
+        return replace(all_copied, why="it has these settings already")
     if clip.depth:
         settings = depth_config(config, clip, quantizer)
         changed = [name for name in DEPTH_FIELDS if getattr(settings, name) != getattr(config, name)]
@@ -313,17 +354,23 @@ def video_stream(
                 f"{name}={getattr(settings, name)}, and codes are kept as they are; leave it out"
             )
         config = settings
-    same = config.vcodec != "auto" and not force and _matches(config, camera)
-    reasons = uncopied(chooser.source, camera.key, episodes) if same else {}
-    if same and not reasons:
-        return all_copied
+    same = keep or (config.vcodec != "auto" and _matches(config, camera))
+    if same and not force and not keep:
+        reasons = uncopied(chooser.source, camera.key, episodes)
+        if not reasons:
+            return replace(all_copied, why="it has these settings already")
     encoding = chooser.for_clip(clip, config)
     if config.vcodec == "auto" and not force and _matches(encoding.config, camera):
         same, reasons = True, uncopied(chooser.source, camera.key, episodes)
         if not reasons:
-            return all_copied
-    if not same:
-        return Stream(camera, encoding, compute_stats, source_bytes, quantizer=quantizer)
+            return replace(all_copied, why="it has these settings already")
+    if force or not same:
+        why = (
+            "it is to be encoded in any case"
+            if force
+            else f"asked for: {_asked_for(encoding.config, camera)}"
+        )
+        return Stream(camera, encoding, compute_stats, source_bytes, quantizer=quantizer, why=why)
     number, reason = next(iter(reasons.items()))
     more = f", and {len(reasons) - 1} more episodes likewise" if len(reasons) > 1 else ""
     warnings.warn(
@@ -331,7 +378,31 @@ def video_stream(
         FfencWarning,
         stacklevel=4,
     )
-    return replace(all_copied, encoding=encoding, copied=all_copied.copied - reasons.keys())
+    return replace(
+        all_copied,
+        encoding=encoding,
+        copied=all_copied.copied - reasons.keys(),
+        why="no settings are asked for, it keeps its own" if keep else "it has these settings already",
+        uncopied=reasons,
+    )
+
+
+def _asked_for(config: VideoEncoderConfig, camera: Camera) -> str:
+    """What of the settings is other than what a camera's video has."""
+    assert isinstance(camera.stored, StreamInfo)
+    codec, stream = codec_for(config.vcodec), camera.stored
+    stored = pixel_format(config.pix_fmt).stored
+    pairs: list[tuple[str, Any, Any]] = [
+        ("codec", stream.codec, codec.stream),
+        ("pix_fmt", stream.pix_fmt, stored),
+    ]
+    wanted = encoder_fields(config)
+    for name in ENCODER_FIELDS:
+        was = camera.block.get(name)
+        if name not in camera.block or not same_settings(codec, name, was, wanted[name]):
+            pairs.append((name.removeprefix("video."), was, wanted[name]))
+    told = [f"{name} {new} (it has {old})" for name, old, new in pairs if old != new]
+    return ", ".join(told) or f"the encoder {codec.encoder}"
 
 
 def _matches(config: VideoEncoderConfig, camera: Camera) -> bool:
@@ -376,8 +447,9 @@ def reencode_dataset(
 ) -> JobSummary:
     """Re-encode a dataset of images or video into a LeRobot v3.0 video dataset.
 
-    Video is decoded and encoded inside one ffmpeg, frame for frame. A camera that is video with the very
-    settings asked for is copied packet by packet. Depth keeps its codes and its quantiser.
+    Video is decoded and encoded inside one ffmpeg, frame for frame. A camera that is video is copied packet
+    by packet where it has the settings asked for, and where none are asked for; an episode that cannot be
+    cut out is encoded with the settings it has. Depth keeps its codes and its quantiser.
 
     The destination appears whole and verified, or not at all; the source is only read. Finished episodes
     of a run that was ended are kept in a hidden folder beside the destination for ``resume``.
@@ -385,7 +457,8 @@ def reencode_dataset(
     Args:
         source: a LeRobot v3.0, v2.1 or v2.0 dataset, or a PNG or JPEG tree.
         destination: the folder to write; must not exist, or be empty.
-        preset: a robot's preset, its name or path; None for the default settings.
+        preset: a robot's preset, its name or path; None: images get the default settings, video keeps its
+            own, but for what ``overrides`` say.
         overrides: see :func:`ffenc.load_preset`.
         cameras: which to keep, with or without ``observation.images.``; None: all.
         episodes: which to keep, by number; None: all.
