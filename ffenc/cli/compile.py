@@ -16,6 +16,7 @@ from ffenc.cli.output import print_json
 from ffenc.codecs.table import AUTO_FALLBACK
 from ffenc.compiler.command import FRAME_FORMATS, FrameFormat, is_depth
 from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_commands
+from ffenc.config.matching import check_named
 from ffenc.config.preset import chosen_cameras, load_preset, preset_names
 from ffenc.errors import ConfigError
 from ffenc.words import count
@@ -61,6 +62,7 @@ def command(
     """
     if golden is not None and check is not None:
         raise click.UsageError("--golden writes and --check compares: give one of them")
+    check_named(overrides, load_preset(preset).cameras, preset)
     robot = load_preset(preset, overrides)
     names = chosen_cameras(list(robot.cameras), cameras) if cameras else list(robot.cameras)
     if not names:

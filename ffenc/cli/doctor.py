@@ -85,7 +85,7 @@ def command(
     if robot is None and overrides:
         raise ConfigError("settings are for a preset: name one, e.g. ffenc doctor so101")
     if robot is not None:
-        _check_cameras(preset, robot)
+        _check_cameras(preset, robot, overrides)
     width, height = size or _first_size(robot)
     findings = _Findings(
         programs=find_programs("ffmpeg", ffmpeg),
@@ -130,16 +130,15 @@ def _first_size(robot: RobotPreset | None) -> tuple[int, int]:
     return DEFAULT_SIZE
 
 
-def _check_cameras(preset: str | None, robot: RobotPreset) -> None:
-    """Refuse a preset without cameras, and one that a slip in a setting's name has given a camera more."""
-    from ffenc.codecs.suggest import accepted  # noqa: PLC0415
+def _check_cameras(
+    preset: str | None, robot: RobotPreset, overrides: list[tuple[tuple[str, ...], Any]]
+) -> None:
+    """Refuse a preset without cameras, and settings of a camera that it does not have."""
+    from ffenc.config.matching import check_named  # noqa: PLC0415
     from ffenc.config.preset import load_preset  # noqa: PLC0415
     from ffenc.errors import ConfigError  # noqa: PLC0415
 
-    own = load_preset(preset).cameras
-    for name, camera in robot.cameras.items():
-        if name not in own and camera.width is None:
-            raise ConfigError(f"{preset} has no camera {name!r}{accepted(name, own)}")
+    check_named(overrides, load_preset(preset).cameras, str(preset))
     if not robot.cameras:
         raise ConfigError(f"{preset} has no cameras")
 

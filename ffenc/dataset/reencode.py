@@ -14,6 +14,7 @@ from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
 from ffenc.config.encoder import DEPTH_FIELDS, VideoEncoderConfig
 from ffenc.config.framerate import fps_number, parse_fps
+from ffenc.config.matching import check_overrides, check_preset
 from ffenc.config.preset import KeyPath, RobotPreset, camera_name, chosen_cameras, load_preset
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
@@ -176,6 +177,10 @@ def plan_reencode(
             f"--fps {fps} is not the dataset's {fps_number(opened.fps)}; --fps is for PNG trees"
         )
     chosen = _choose_cameras(opened, cameras)
+    named = {camera_name(camera.key): camera.depth for camera in chosen}
+    check_overrides(overrides, named, [n for c in opened.cameras if (n := camera_name(c.key)) not in named])
+    if preset is not None:
+        check_preset(robot, named)
     picked = _choose_episodes(opened, episodes)
     stale = Stale()
     if isinstance(opened, LeRobotV3 | LeRobotV21):
@@ -217,6 +222,11 @@ def plan_reencode(
                 )
         except ConfigError as error:
             raise ConfigError(f"camera {camera.key}: {error}") from None
+    told = encoder_threads is not None or any(key == ("encoder_threads",) for key, _ in overrides)
+    if told and not any(stream.encoding for stream in streams):
+        raise ConfigError(
+            "--encoder-threads would have no effect: all cameras are copied, nothing is encoded"
+        )
     return JobPlan(opened, target, picked, streams, count, candidates[0], stale=stale)
 
 

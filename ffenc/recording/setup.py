@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ffenc.config.framerate import parse_fps
+from ffenc.config.matching import check_added, check_named
 from ffenc.config.preset import CameraPreset, KeyPath, RobotPreset, camera_name, load_preset
 from ffenc.config.source import CameraSource
 from ffenc.errors import ConfigError
@@ -125,6 +126,7 @@ def choose_cameras(
         *overrides,
         *((("cameras", name, "source"), source) for name, source in sources.items()),
     ]
+    _check_names(preset, overrides, sources)
     robot = load_preset(preset, given)
     depth = {f"{name}_depth": name for name, camera in robot.cameras.items() if _gives_depth(camera.source)}
     for name, giver in depth.items():
@@ -158,6 +160,23 @@ def choose_cameras(
     if not robot.cameras:
         raise ConfigError(f"{robot.name} has no cameras: add one with --camera front=/dev/video0")
     return Chosen(robot, lambda more: load_preset(preset, [*given, *more]))
+
+
+def _check_names(
+    preset: str | Path | None, overrides: Overrides, sources: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse settings of cameras that are not recorded, and a camera more by a slip in a name."""
+    names = list(load_preset(preset, [(key, v) for key, v in overrides if key == ("cameras",)]).cameras)
+    where = str(preset) if preset is not None else "the defaults"
+    source = (("source",), ("source", "type"))
+    given = {key[1] for key, _ in overrides if key[0] == "cameras" and key[2:] in source}
+    added = [*sources, *sorted(given)]
+    for name in added:
+        check_added(name, names, where)
+    # A RealSense camera may give NAME_depth too.
+    depth = [f"{name}_depth" for name in (*names, *added)]
+    known = [*names, *(name for name in added if name not in names)]
+    check_named([(key, v) for key, v in overrides if key[1:2] != () and key[1] not in depth], known, where)
 
 
 def _depth_of(robot: RobotPreset, name: str) -> CameraPreset:

@@ -52,8 +52,13 @@ def test_an_option_that_opens_a_file_is_refused() -> None:
 )
 def test_options_that_tune_are_taken_from_a_dataset(extra: dict[str, Any]) -> None:
     assert check_from_dataset(extra, "x") == extra
+
+
+def test_options_of_a_dataset_that_were_in_force_are_in_its_settings() -> None:
+    extra = {"tune": "film", "profile:v": "high", "bf": 2, "b:v": "4M", "crf": 20.5}
     block = {"video.codec": "h264", "video.extra_options": extra}
-    assert VideoEncoderConfig.from_video_info(block).extra_options == extra
+    used = {"tune": "film", "profile:v": "high", "bf": 2}  # crf is 30
+    assert VideoEncoderConfig.from_video_info(block).extra_options == used
 
 
 @pytest.mark.parametrize(

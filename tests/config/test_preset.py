@@ -15,6 +15,7 @@ from ffenc.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = [
     "aloha",
+    "aloha_sim",
     "jetson_orin",
     "koch",
     "lekiwi",
@@ -70,6 +71,7 @@ def test_a_shipped_preset_loads_and_has_cameras(name):
         ("so101", "so101_follower", ["front", "wrist"]),
         ("koch", "koch_follower", ["laptop", "phone"]),
         ("aloha", "aloha", ["cam_high", "cam_low", "cam_left_wrist", "cam_right_wrist"]),
+        ("aloha_sim", "aloha", ["top", "angle", "angle_depth"]),
         ("lekiwi", "lekiwi", ["front", "wrist"]),
         ("reachy2", "reachy2", ["teleop_left", "teleop_right", "torso_rgb", "torso_depth"]),
         ("unitree_g1", "unitree_g1", ["head", "head_depth"]),
