@@ -43,6 +43,7 @@ from ffenc.dataset.source import (
 )
 from ffenc.dataset.staging import write_info, write_json
 from ffenc.dataset.statistics import Aggregate, column_stats
+from ffenc.dataset.verify.metadata import brief, check_episode
 from ffenc.errors import ConfigError, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.images import read_header
@@ -191,6 +192,11 @@ class EpisodeWriter:
         self._add(notes, replaces=True)
         for place in write_info(self._new, self._info):
             self._add(place, replaces=True)
+        read_back = {
+            place: brief(episode.videos[key][1], [0])
+            for place, key in zip(checksums, (k for k in self._features if k in episode.videos), strict=True)
+        }
+        check_episode(self._new, tasks, read_back)
         write_commit(self._folder, self._root, self._moves)
         return replace(
             state,

@@ -406,6 +406,20 @@ def test_two_episodes_whose_depth_is_swapped_are_found(video, tmp_path):
     assert "episodes 1 and 2" in fault.what
 
 
+@pytest.mark.parametrize("settings", [{"vcodec": "h264", "crf": 51}, {"vcodec": "libsvtav1", "crf": 55}])
+def test_noise_that_coding_takes_out_is_not_another_picture(tmp_path, settings):
+    rng = np.random.default_rng(3)
+    for episode, sigma in enumerate((128, 128, 5)):  # of one with little noise more of the std is left
+        folder = tmp_path / f"tree/episode_{episode}/front"
+        folder.mkdir(parents=True)
+        for frame in range(4):
+            pixels = rng.normal(128, sigma, (96, 128, 3)) if sigma < 9 else rng.integers(0, 256, (96, 128, 3))
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{frame:06d}.png")
+    overrides = [(("camera_encoder", name), value) for name, value in settings.items()]
+    reencode_dataset(tmp_path / "tree", tmp_path / "out", fps=30, overrides=overrides)
+    assert [str(fault) for fault in verify_dataset(tmp_path / "out", deep=True).faults] == []
+
+
 def test_another_picture_than_the_statistics_say_is_found(video):
     change = set_column(f"stats/{ANGLE}/mean", lambda v: [v[0], [[[0.9]], [[0.9]], [[0.9]]], v[2]])
     change_table(video, LIST, change)

@@ -77,7 +77,7 @@ def _listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Listin
     if not files:
         faults.add("episodes", "there is no chunk-*/file-*.parquet", file=EPISODES)
     known = set(tasks.values())
-    parts = [part for path in files if (part := _part(layout, path, known, faults)) is not None]
+    parts = [part for path in files if (part := read_part(layout, path, known, faults)) is not None]
     own = {path.relative_to(layout.root).as_posix() for path in files}
     if not parts:
         none = np.zeros(0, np.int64)
@@ -109,7 +109,7 @@ def _listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Listin
     return listing
 
 
-def _part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Listing | None:
+def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Listing | None:
     """Read one file of the episode list."""
     place = path.relative_to(layout.root).as_posix()
     wanted = ["episode_index", "length", "dataset_from_index", "dataset_to_index", "tasks"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ffenc.dataset.verify.faults import KINDS, Fault, Faults
 from ffenc.dataset.verify.layout import EPISODES, Layout, Listing, read_layout
-from ffenc.dataset.verify.lists import read_listing
+from ffenc.dataset.verify.lists import read_listing, read_part
 from ffenc.dataset.verify.tables import RowChecks
 from ffenc.dataset.verify.videos import Seen, VideoFile, check_feature, check_video, video_files
 from ffenc.errors import FfencWarning, SourceError, VerificationError
@@ -81,9 +81,9 @@ def brief(info: StreamInfo, starts: Collection[int]) -> StreamInfo:
 
     Args:
         info: its fields; every frame is at exactly its number / fps.
-        starts: frames at which episodes start.
+        starts: frames at which episodes start; where key frames are not listed, they were found to be some.
     """
-    keys = set(info.key_frames or ())
+    keys = set(starts if info.key_frames is None else info.key_frames)
     at = tuple(frame for frame in starts if frame in keys)
     return replace(info, times=None, key_frames=at, places=None, sizes=None)
 
@@ -171,12 +171,39 @@ def check_result(root: Path, known: Mapping[str, StreamInfo], *, ffprobe: str | 
     tables = check_tables(root, faults)
     if tables is not None:
         check_videos(tables, faults, ffprobe=ffprobe, known=known)
-    refuse(faults)
+    _refuse(faults.of("fault"))
 
 
-def refuse(faults: Faults) -> None:
-    """Raise :class:`VerificationError` where something has a fault; the text lists the first of them."""
-    found = faults.of("fault")
+def check_episode(new: Path, tasks: Sequence[str], known: Mapping[str, StreamInfo]) -> None:
+    """Check one episode that is about to come into a dataset that grows, by what ``ffenc verify`` checks.
+
+    What the dataset has already is not looked at: neither its other episodes nor the rest of info.json.
+
+    Args:
+        new: a folder with info.json, and the episode's data file and part of the episode list.
+        tasks: texts of the dataset's tasks, by number.
+        known: path in the dataset -> what the episode's videos hold, as :func:`check_videos`.
+
+    Raises:
+        VerificationError: lists the faults.
+    """
+    layout = read_layout(new, Faults())
+    faults = Faults()
+    for path in sorted((new / EPISODES).glob("*/*.parquet")) if layout else []:
+        assert layout is not None
+        listing = read_part(layout, path, set(tasks), faults)
+        if listing is None:
+            continue
+        listing.tasks = dict(enumerate(tasks))
+        RowChecks(layout, listing, faults).run(whole=False)
+        for video in video_files(layout, listing):
+            check_video(video, faults, layout=layout, listing=listing, known=known.get(video.place))
+    # What info.json says of a camera was written with the first episode.
+    later = layout is not None and layout.info.get("total_episodes") != 1
+    _refuse([fault for fault in faults.of("fault") if not (later and fault.kind == "video-fields")])
+
+
+def _refuse(found: Sequence[Fault]) -> None:
     if found:
         raise VerificationError(
             f"what was written does not pass `ffenc verify` and is not published:\n{listed(found)}"

@@ -44,8 +44,11 @@ class RowChecks:
         self._not_finite: set[str] = set()
         self._tasks_of: dict[int, set[int]] = {}  # position of an episode -> numbers of its rows' tasks
 
-    def run(self) -> None:
-        """Check every file, then what was counted on the way."""
+    def run(self, *, whole: bool = True) -> None:
+        """Check every file, then what was counted on the way.
+
+        Where the list is not of the ``whole`` dataset, ``stats.json`` is not looked at.
+        """
         files: dict[str, list[int]] = {}
         for at, place in enumerate(self._listing.data):
             if place:
@@ -53,8 +56,9 @@ class RowChecks:
         readable = [self._file(place, episodes, n) for n, (place, episodes) in enumerate(files.items())]
         self._check_tasks()
         stats = Statistics(self._layout, self._listing, self._faults)
-        stats.check_presence(self._not_finite)
-        whole = all(readable) and not self._faulty.any() and len(files) > 0
+        if whole:
+            stats.check_presence(self._not_finite)
+        whole = whole and all(readable) and not self._faulty.any() and len(files) > 0
         stats.check_episodes(self._sums, ~self._faulty[:-1] & (self._rows[:-1] > 0))
         stats.check_total(self._sums if whole else {})
 

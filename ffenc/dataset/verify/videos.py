@@ -129,7 +129,7 @@ def check_video(
         None where it cannot be read.
     """
     where: dict[str, Any] = {"file": video.place, "camera": video.camera}
-    if not video.path.is_file():
+    if known is None and not video.path.is_file():
         whose = ""
         if listing is not None and video.episodes:
             numbers = listing.index[list(video.episodes)]
