@@ -15,6 +15,7 @@ from ffenc.cli import output
 from ffenc.errors import FfencError
 
 _LONGEST = 300  # characters of a library's own words
+_NO_MEMORY = "not enough memory; free some, or look whether the file gives sizes that are not true"
 _BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE has ended
 
 
@@ -31,8 +32,12 @@ def report(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         _leave_output()  # the reader of our output has gone: `ffenc compile aloha | head -1`
         return _BROKEN_PIPE
-    output.error(_words(error))
-    output.detail("".join(traceback.format_exception(error)).rstrip())
+    try:
+        output.error(_words(error))
+        if output.is_detailed():
+            output.detail("".join(traceback.format_exception(error)).rstrip())
+    except MemoryError:  # where there is none left, not even for words
+        os.write(2, f"ffenc: error: {_NO_MEMORY}\n".encode())
     return 1
 
 
@@ -52,8 +57,8 @@ def _words(error: BaseException) -> str:
         return f"a name that is not valid text is not supported: {error.object}"
     if isinstance(error, UnicodeError):
         return f"{place}the content is not valid text: {said}"
-    if isinstance(error, MemoryError):
-        return f"{place}not enough memory; free some, or look whether the file gives sizes that are not true"
+    if isinstance(error, MemoryError) or "failed to map segment" in said:
+        return f"{place}{_NO_MEMORY}"
     if isinstance(error, RecursionError):
         return f"{place}the content is nested too deeply to be read"
     if isinstance(error, RuntimeError) and "start new thread" in said:

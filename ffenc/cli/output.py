@@ -175,6 +175,11 @@ def error(text: object) -> None:
     _log.error("%s", printable(text))
 
 
+def is_detailed() -> bool:
+    """Whether anybody reads the details of a fault."""
+    return bool(os.environ.get("FFENC_DEBUG")) or _log.level <= logging.DEBUG
+
+
 def detail(text: object) -> None:
     """Say what helps to find a fault, where ``--verbose``, ``FFENC_DEBUG`` or a log file asks for it."""
     if os.environ.get("FFENC_DEBUG") and _terminal.level > logging.DEBUG:

@@ -149,6 +149,7 @@ def test_columns_and_no_color_hold_in_a_pipe() -> None:
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (KeyError("x"), "(KeyError)"),
         (ImportError("libarrow.so"), "a Python package cannot be loaded"),
+        (ImportError("libarrow.so: failed to map segment from shared object"), "not enough memory"),
     ],
     ids=lambda value: type(value).__name__,
 )
