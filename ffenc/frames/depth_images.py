@@ -66,7 +66,8 @@ class DepthSamples:
 
     Args:
         config: the encoder settings. ``gray12le`` stores codes, ``gray16le`` millimetres as they are.
-        unit: of the depth, ``mm`` or ``m``; None: as :func:`depth_unit` says.
+        unit: of the depth, ``mm`` or ``m``; None: as :func:`depth_unit` says of the first map, and the others
+            have to agree.
 
     Attributes:
         checksums: of each frame that has been given to the encoder, in order.
@@ -83,13 +84,24 @@ class DepthSamples:
         if config.pix_fmt not in ("gray12le", "gray16le"):
             raise ConfigError(f"pix_fmt={config.pix_fmt!r} does not hold depth; accepted: gray12le, gray16le")
         self._quantizer = DepthQuantizer.from_config(config) if config.pix_fmt == "gray12le" else None
-        self._unit = unit
+        self._unit, self._given = unit, unit is not None
         self.checksums: list[int] = []
 
     def of(self, depth: Depth) -> Depth:
-        """Return a map's samples, uint16 little endian, of the same shape."""
+        """Return a map's samples, uint16 little endian, of the same shape.
+
+        Raises:
+            ConfigError: its unit is not given, and it is of floats among integers, or the other way round.
+        """
+        if self._unit is None:
+            self._unit = depth_unit(depth)
+        elif not self._given and depth_unit(depth) != self._unit:
+            raise ConfigError(
+                f"depth frame {len(self.checksums)} is {depth.dtype}, so in {depth_unit(depth)}, but the "
+                f"frames before it are in {self._unit}: convert it, or give their unit (depth_unit)"
+            )
         if self._quantizer is not None:
-            samples = self._quantizer.quantize(depth, input_unit=self._unit or "auto")
+            samples = self._quantizer.quantize(depth, input_unit=self._unit)
         else:
             samples = millimetres(depth, self._unit)
         samples = np.ascontiguousarray(samples, "<u2")

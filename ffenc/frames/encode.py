@@ -77,10 +77,11 @@ def first_frames(
     found = list(islice(iter(frames), count))
     if header.depth:
         return [bytes(piece) for piece in depth_pieces(found, header, DepthSamples(config, unit))]
+    checked = list(check_frames(found, header))
     for frame in found:
         if fault := find_fault(frame.data):
             raise damaged(frame.name, fault)
-    return list(check_frames(found, header))
+    return checked
 
 
 def prepare_images(

@@ -117,7 +117,8 @@ def split_info(info: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
 
 def feature_block(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return a feature's ``info`` block, which older versions call ``video_info``."""
-    return dict(feature.get("info") or feature.get("video_info") or {})
+    blocks = (feature.get("info"), feature.get("video_info"))
+    return next((dict(block) for block in blocks if block and isinstance(block, dict)), {})
 
 
 def says_depth(block: Mapping[str, Any]) -> bool:
