@@ -135,7 +135,9 @@ def test_a_template_that_leads_out_or_is_none_is_refused(
     if key == "video_path":
         with pytest.raises(SourceError, match="is not a path template"):
             plan_decode(dataset, tmp_path / "out")
-    assert any(key in fault.what and fault.kind == "info" for fault in verify_dataset(dataset).faults)
+    assert any(
+        key in fault.what and fault.kind == "path-template" for fault in verify_dataset(dataset).faults
+    )
 
 
 def test_a_template_of_v21_is_held_to_the_same(tmp_path: Path) -> None:
