@@ -57,6 +57,8 @@ from tests.ffmpeg.test_join import packets
 from tests.frames.test_depth_images import depth_maps, samples
 
 LEROBOTS = FIXTURES / "aloha_video_v30"
+AV1 = [(("camera_encoder", "vcodec"), "libsvtav1")]
+HEVC_DEPTH = [(("depth_encoder", "vcodec"), "hevc")]
 CAM = "observation.images.cam"
 FFV1 = [(("depth_encoder", "vcodec"), "ffv1"), (("depth_encoder", "extra_options"), {})]
 MILLIMETRES = [*FFV1, (("depth_encoder", "pix_fmt"), "gray16le")]
@@ -330,13 +332,13 @@ def test_who_encoded_is_compared_where_it_is_known(lerobots: Path, tmp_path: Pat
         (lerobots / place).write_text(json.dumps({"cameras": {ANGLE: own}}))
     elif place is not None:  # where earlier versions wrote it
         edit_info(lerobots, lambda info: info["features"][ANGLE]["info"].update(own))
-    plan = plan_reencode(lerobots, tmp_path / "out", cameras=["angle"])
+    plan = plan_reencode(lerobots, tmp_path / "out", cameras=["angle"], overrides=AV1)
     assert plan.encodes == (3 if place else 0)
 
 
 def test_a_setting_that_is_not_known_is_none_that_is_the_same(lerobots: Path, tmp_path: Path) -> None:
     edit_info(lerobots, lambda info: info["features"][ANGLE]["info"].pop("video.crf"))
-    assert plan_reencode(lerobots, tmp_path / "out", cameras=["angle"]).encodes == 3
+    assert plan_reencode(lerobots, tmp_path / "out", cameras=["angle"], overrides=AV1).encodes == 3
 
 
 def test_streams_of_other_decoder_configuration_are_not_joined(
@@ -382,7 +384,7 @@ def test_depth_keeps_its_codes_and_its_quantiser(toolchain: Toolchain, tmp_path:
 def test_depth_goes_from_one_lossless_codec_to_another_and_back(tmp_path: Path) -> None:
     codes = samples(video_of(LEROBOTS, DEPTH), "gray12le", 160, 120)
     reencode_dataset(LEROBOTS, tmp_path / "ffv1", cameras=["angle_depth"], overrides=FFV1, episodes=[1, 2])
-    reencode_dataset(tmp_path / "ffv1", tmp_path / "back")
+    reencode_dataset(tmp_path / "ffv1", tmp_path / "back", overrides=HEVC_DEPTH)
     for name, codec in (("ffv1", "ffv1"), ("back", "hevc")):
         path = video_of(tmp_path / name, DEPTH)
         assert probe(path).codec == codec
@@ -400,7 +402,7 @@ def test_millimetres_stay_millimetres(tmp_path: Path, images: dict[str, list[byt
     block = read_json(again / "meta/info.json")["features"][DEPTH]["info"]
     assert not [key for key in block if "depth_min" in key]
     with pytest.raises(ConfigError, match=r"--depth_encoder.pix_fmt=gray16le --depth_encoder.vcodec=ffv1"):
-        plan_reencode(exact, tmp_path / "coded")
+        plan_reencode(exact, tmp_path / "coded", overrides=HEVC_DEPTH)
 
 
 def test_a_presets_quantiser_is_for_depth_that_has_none(tmp_path: Path) -> None:
@@ -433,10 +435,32 @@ def test_another_quantiser_is_refused(tmp_path: Path, setting: str, value: Any, 
 
 @pytest.mark.parametrize("force", [True, False])
 def test_depth_that_has_lost_bits_is_not_encoded_again(lerobots: Path, tmp_path: Path, force: bool) -> None:
-    lossless = ["-c:v", "libx265", "-tag:v", "hvc1", "-x265-params", "lossless=1:log-level=error"]
+    lossless = ["-c:v", "libx265", "-tag:v", "hvc1", "-x265-params", "lossless=1:open-gop=0:log-level=error"]
     remade(lerobots, DEPTH, "-pix_fmt", "gray", *lossless, codec="hevc")
+    asked = {"cameras": ["angle_depth"], "force": force}
+    if not force:
+        with pytest.warns(FfencWarning, match="pix_fmt"):
+            assert plan_reencode(lerobots, tmp_path / "out", **asked).encodes == 0  # it is copied
+        asked["overrides"] = [(("depth_encoder", "preset"), "ultrafast")]
     with pytest.warns(FfencWarning, match="pix_fmt"), pytest.raises(ConfigError, match="has lost its codes"):
-        plan_reencode(lerobots, tmp_path / "out", cameras=["angle_depth"], force=force)
+        plan_reencode(lerobots, tmp_path / "out", **asked)
+
+
+def test_a_video_dataset_without_settings_is_copied_and_keeps_its_own(tmp_path: Path) -> None:
+    """The default settings are for images; a part is cut out packet by packet."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    overrides = [*H264, (("camera_encoder", "g"), 50), (("camera_encoder", "crf"), 40)]
+    reencode_dataset(LEROBOTS, source, cameras=["angle"], overrides=overrides)
+    plan = plan_reencode(source, out, episodes=[0, 2])
+    assert (plan.encodes, plan.streams[0].copied) == (0, {0, 2})
+    assert plan.streams[0].why == "no settings are asked for, it keeps its own"
+    [stream] = plan_reencode(source, out, overrides=[(("camera_encoder", "crf"), 30)]).streams
+    assert stream.encoding is not None
+    config = stream.encoding.config
+    assert (config.vcodec, config.g, config.crf) == ("h264", 50, 30)
+    assert stream.why == "asked for: crf 30 (it has 40)"
+    with pytest.raises(ConfigError, match="--encoder-threads would have no effect: all cameras are copied"):
+        plan_reencode(source, out, encoder_threads=2)
 
 
 # v2.1 and v2.0
