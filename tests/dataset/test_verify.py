@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 from itertools import pairwise
@@ -16,12 +17,16 @@ from ffenc import (
     ConfigError,
     FfencWarning,
     SourceError,
+    VerificationError,
     merge_datasets,
     probe,
     reencode_dataset,
     verify_dataset,
 )
+from ffenc.dataset import tables
 from ffenc.dataset.columns import task_table
+from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.verify.metadata import check_source
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, newest_program, starts
 
 LEROBOTS_VIDEO = FIXTURES / "aloha_video_v30"
@@ -925,3 +930,135 @@ def test_lossless_depth_that_is_not_its_source_is_found(video, dataset_copy):
     [fault] = verify_dataset(video, against=dataset_copy).faults
     assert (fault.kind, fault.camera, fault.episode, fault.frame) == ("differs", DEPTH, 1, 30 - 24)
     assert "though the settings are lossless" in fault.what
+
+
+# --- verify and jobs come to the same view ----------------------------------------------------------------
+
+
+def with_column(table, name, values):
+    return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+def nan_action(values):
+    values[30] = [float("nan"), *values[30][1:]]
+
+
+PASSED_ON = {
+    "nan": (DATA, set_column("action", nan_action), "values", "has nan in action"),
+    "null": (DATA, set_column("action", lambda v: [*v[:30], None, *v[31:]]), "columns", "rows without"),
+    "ragged": (
+        DATA, lambda t: with_column(t, "action", [r[: 13 + (i != 30)] for i, r in
+        enumerate(t["action"].to_pylist())]), "columns", "unlike length",
+    ),
+    "extra column": (
+        DATA, lambda t: t.append_column("reward", pa.array([0.5] * 72)), "columns", "has a column reward",
+    ),
+    "two of one name": (
+        DATA, lambda t: t.append_column("action", t["action"]), "columns", "two columns named action",
+    ),
+    "struct": (
+        DATA, lambda t: with_column(t, "action", [{"a": 1.0}] * 72), "columns", "without numbers",
+    ),
+    "map": (
+        DATA, lambda t: t.set_column(t.column_names.index("action"), "action",
+        pa.array([[("a", 1.0)]] * 72, pa.map_(pa.string(), pa.float64()))), "columns", "without numbers",
+    ),
+    "a row's task": (
+        DATA, set_column("task_index", lambda v: [*v[:24], 1, *v[25:]]), "tasks", "does not list task",
+    ),
+    "no task": (LIST, set_column("tasks", lambda v: [v[0], [], v[2]]), "tasks", "a list of texts"),
+    "a task too many": (
+        LIST, set_column("tasks", lambda v: [v[0] + v[2], v[1], v[2]]), "tasks", "none of its rows has",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+def test_a_fault_that_a_copy_would_have_is_refused_with_the_words_of_verify(video, tmp_path, name):
+    place, change, kind, said = PASSED_ON[name]
+    change_table(video, place, change)
+    found = [fault for fault in verify_dataset(video).faults if fault.kind == kind]
+    assert any(said in fault.what for fault in found), kinds(verify_dataset(video))
+    with pytest.raises(SourceError, match=re.escape(said.split(",")[0])):
+        merge_datasets([video], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_episode_with_a_fault_can_be_left_out(video, tmp_path):
+    """As the advice says."""
+    change_table(video, DATA, set_column("action", nan_action))
+    (fault,) = only(verify_dataset(video), "values")
+    assert (fault.episode, fault.frame) == (1, 6)
+    assert "`ffenc reencode --episodes`" in fault.advice
+    assert check_source(video, cameras=KEYS, episodes={0, 2}).episodes == frozenset()
+
+
+def test_what_was_written_is_published_only_if_it_passes(tmp_path, monkeypatch, video):
+    """The last place where a fault of ffenc's own would show."""
+    written = tables.TableWriter.write
+
+    def spoilt(self):
+        written(self)
+        change_info(self._root, lambda info: info.update(total_frames=71))
+
+    monkeypatch.setattr(tables.TableWriter, "write", spoilt)
+    with pytest.raises(VerificationError, match="total_frames is 71, the lists have 72"):
+        merge_datasets([video], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_stale_statistics_of_numbering_are_a_note_and_a_merge_computes_them(video, tmp_path):
+    path = video / "meta/stats.json"
+    stats = json.loads(path.read_text())
+    stats["index"] |= {"mean": [99.0], "max": [143]}
+    path.write_text(json.dumps(stats))
+    found = verify_dataset(video)
+    assert (found.sound, [(n.kind, n.severity, n.camera) for n in found.notes]) == (
+        True, [("statistics-stale", "note", "index")],
+    )  # fmt: skip
+    merge_datasets([video], tmp_path / "out")
+    result = verify_dataset(tmp_path / "out")
+    assert [str(one) for one in (*result.faults, *result.notes)] == []
+
+
+@pytest.mark.parametrize("name", ["data_path", "video_path"])
+def test_a_template_of_another_layout_does_not_make_good_files_orphans(video, name):
+    old = {"data_path": LeRobotV21.data_path, "video_path": LeRobotV21.video_path}[name]
+    usual = json.loads((video / "meta/info.json").read_text())[name]
+    change_info(video, lambda info: info.update({name: old}))
+    (fault,) = only(verify_dataset(video), "path-template")
+    assert fault.advice == f"write {usual!r} there; no file has to be moved for it"
+    change_info(video, lambda info: info.update({name: usual}))
+    assert verify_dataset(video).sound
+
+
+def test_no_file_is_to_be_moved_away_where_the_list_that_named_it_is_gone(video):
+    (video / LIST).unlink()
+    orphans = [fault for fault in verify_dataset(video).faults if fault.kind == "orphan"]
+    assert len(orphans) == 4
+    assert all(fault.advice.startswith("keep it") for fault in orphans)
+
+
+@pytest.mark.parametrize("kind", ["schema-metadata", "episode-columns", "statistics-missing", "index"])
+def test_what_a_merge_is_advised_for_it_corrects(video, tmp_path, kind):
+    if kind == "schema-metadata":
+        drop = {b"huggingface": json.dumps({"info": {"features": {"action": {}}}}).encode()}
+        change_table(video, DATA, lambda table: table.replace_schema_metadata(drop))
+    elif kind == "episode-columns":
+        change_table(video, LIST, set_column("dataset_from_index", lambda v: [0, 25, 41]))
+    elif kind == "index":
+        change_table(video, DATA, set_column("index", lambda v: [n + 100 for n in v]))
+    else:
+        change_table(video, LIST, lambda t: t.drop_columns(["stats/action/std"]))
+    found = [fault for fault in verify_dataset(video).faults if fault.kind == kind]
+    assert found
+    assert all("`ffenc merge DATASET --out NEW`" in fault.advice for fault in found)
+    merge_datasets([video], tmp_path / "out")
+    assert [str(fault) for fault in verify_dataset(tmp_path / "out").faults] == []
+
+
+def test_a_time_that_a_float32_cannot_say_is_a_note(tmp_path):
+    root = made(tmp_path / "made", [130_000], state_width=1)
+    found = verify_dataset(root)
+    assert [note.kind for note in found.notes] == ["timestamps-rounded"]
+    assert found.sound
