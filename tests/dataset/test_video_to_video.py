@@ -730,10 +730,12 @@ def test_where_a_file_cannot_be_cut_it_is_not(
     known = {"video.g": 2, "video.crf": 18, "video.preset": None}
     edit_info(lerobots, lambda info: info["features"][TOP]["info"].update(known))
     overrides = [*H264, (("camera_encoder", "crf"), 18)]
-    told = "frame 24 is where an episode ends or starts, and the file cannot be cut there"
-    refused(lerobots, tmp_path / "copy", told, "--force", overrides=overrides, episodes=[1])
     out = tmp_path / "out"
-    reencode_dataset(lerobots, out, cameras=["top"], overrides=overrides, episodes=[1], force=True)
+    with pytest.warns(
+        FfencWarning, match=r"episode 1 is re-encoded, not copied: .*its first frame, 24, is not"
+    ):
+        made = reencode_dataset(lerobots, out, cameras=["top"], overrides=overrides, episodes=[1])
+    assert made.copied == 0
     check_frames(check_files(out, TOP)[0], decode(path)[24:41], 36)
 
 
@@ -833,9 +835,9 @@ def test_a_file_with_frames_that_are_never_shown_is_cut_at_those_that_are(
     known = {"video.g": 2, "video.crf": 18, "video.preset": None, "video.fast_decode": 0}
     edit_info(root, lambda i: i["features"][ANGLE]["info"].update({**known, "video.extra_options": {}}))
     overrides = [*H264, (("camera_encoder", "crf"), 18)]
-    refused(root, tmp_path / "copy", "cannot be cut there", cameras=["angle"], overrides=overrides)
     out = tmp_path / "out"
-    reencode_dataset(root, out, cameras=["angle"], overrides=overrides, force=True)
+    with pytest.warns(FfencWarning, match="episode 1 is re-encoded, not copied"):
+        assert reencode_dataset(root, out, cameras=["angle"], overrides=overrides).copied == 2
     check_frames(check_files(out, ANGLE)[1], decode(path), 36)
 
 
