@@ -23,7 +23,7 @@ from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import Depth, DepthStatistics
 from ffenc.frames.statistics import RgbHistogram, sample_tap, thinned
 
-MOST_SAMPLES = 256  # at least half as many of a longer episode: LeRobot takes 100 of up to 460 frames
+MOST_SAMPLES = 200  # at least half as many of a longer episode: LeRobot takes 100 or more
 _HEAD = struct.Struct("<qI")  # the frame's number, and the CRC-32 of what follows
 _COLOURS = np.dtype("<u4")
 _DEPTHS: dict[Unit, np.dtype[Any]] = {"mm": np.dtype("<u2"), "m": np.dtype("<f4")}
