@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.checksums import CHECKSUMS, read_checksums
 from ffenc.dataset.columns import CAMERA_TYPES, set_column
+from ffenc.dataset.info_block import ENCODER_FIELDS
 from ffenc.dataset.source import (
     DATA_PATH,
     NOTES_PATH,
@@ -34,9 +35,10 @@ from ffenc.dataset.statistics import STATISTICS
 from ffenc.dataset.videos import videos_of
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.frames.boxes import sample_description
 from ffenc.frames.depth import Unit
 from ffenc.frames.images import read_header
-from ffenc.frames.info_json import OWN_INFO, feature_block, read_info, read_json, says_depth
+from ffenc.frames.info_json import OWN_FIELDS, OWN_INFO, feature_block, read_info, read_json, says_depth
 from ffenc.frames.parquet import ParquetImages, RowRange
 from ffenc.frames.reader import DEPTH_FORMATS
 from ffenc.paths import check_template, template_fields, template_pattern
@@ -123,7 +125,7 @@ class LeRobotDataset(ABC):
         self._check_totals()
         self._needed: dict[Path, int] = {}
         self._videos = {key: self._find_videos(key) for key in self._video_keys}
-        self._streams: dict[str, StreamInfo] = {}
+        self._streams: dict[Path, StreamInfo] = {}
         self._checksums = read_checksums(root)
         self.cameras = [
             self._image_camera(key) if key in self._image_keys else self._video_camera(key)
@@ -250,8 +252,12 @@ class LeRobotDataset(ABC):
     def _video_camera(self, key: str) -> Camera:
         feature = self._features[key]
         block = feature_block(feature)
-        path = self._videos[key][self.episodes[0].index].path
-        stream = self._streams[key] = probe(path)
+        path, odd = self._look_at_streams(key)
+        stream = self._streams[path]
+        if odd:  # it tells of those that were recorded first
+            block = {name: value for name, value in block.items() if name not in OWN_FIELDS[:1]}
+            if block.get("video.codec") not in (None, stream.codec):
+                block = {name: value for name, value in block.items() if name not in ENCODER_FIELDS}
         for name, value in (("codec", stream.codec), ("pix_fmt", stream.pix_fmt)):
             said = block.get(f"video.{name}")
             if said is not None and said != value:
@@ -263,9 +269,42 @@ class LeRobotDataset(ABC):
                 )
         depth = says_depth(block)
         if not depth and stream.pix_fmt not in DEPTH_FORMATS:
-            return Camera(key, False, stream, None, block)
+            return Camera(key, False, stream, None, block, odd)
         unit = block.get("depth_unit") or "mm"
-        return Camera(key, True, stream, self._checked_unit(key, unit), block)
+        return Camera(key, True, stream, self._checked_unit(key, unit), block, odd)
+
+    def _look_at_streams(self, key: str) -> tuple[Path, frozenset[int]]:
+        """Find out what the files of a camera hold; LeRobot lets a recording go on with another codec.
+
+        Returns:
+            the first file that is as most frames are, and the episodes that are of another codec or pixel
+            format.
+
+        Raises:
+            SourceError: frames are of another size.
+        """
+        known: dict[bytes | Path, StreamInfo] = {}
+        frames: dict[tuple[str, str], int] = {}
+        videos = self._videos[key]
+        for path in dict.fromkeys(videos[episode.index].path for episode in self.episodes):
+            mark = sample_description(path) or path
+            if mark not in known:
+                known[mark] = probe(path)
+            self._streams[path] = known[mark]
+        kinds = {e.index: _kind(self._streams[videos[e.index].path]) for e in self.episodes}
+        for episode in self.episodes:
+            frames[kinds[episode.index]] = frames.get(kinds[episode.index], 0) + episode.length
+        usual = max(frames, key=lambda kind: frames[kind])  # the first of several
+        first = next(videos[index].path for index, kind in kinds.items() if kind == usual)
+        for path in dict.fromkeys(video.path for video in videos.values()):
+            for name in ("width", "height"):
+                found, wanted = (getattr(self._streams[p], name) for p in (path, first))
+                if found != wanted:
+                    raise SourceError(
+                        f"{path}: {name} is {found}, but {wanted} in {first}: the videos of one camera must "
+                        "be alike"
+                    )
+        return first, frozenset(index for index, kind in kinds.items() if kind != usual)
 
     def _checked_unit(self, key: str, unit: Any) -> Unit:
         if unit not in ("mm", "m"):
@@ -298,7 +337,7 @@ class LeRobotDataset(ABC):
         video = self._videos[camera][episode.index]
         checksum = self._checksums.get(video.path.relative_to(self.root).as_posix())
         needed = self._needed[video.path]
-        return replace(video, like=self._streams[camera], needed=needed, checksum=checksum)
+        return replace(video, like=self._streams[video.path], needed=needed, checksum=checksum)
 
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         return (
@@ -483,6 +522,11 @@ def readable_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
     if feature["dtype"] not in CAMERA_TYPES and shape == []:
         return {**feature, "shape": [1]}
     return dict(feature)
+
+
+def _kind(stream: StreamInfo) -> tuple[str, str]:
+    """What an encode can bring into line."""
+    return stream.codec, stream.pix_fmt
 
 
 def wrong_limits(info: Mapping[str, Any]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from ffenc.dataset.lerobot import check_dataset
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.reencode import open_dataset, refuse_nesting, say_shift
-from ffenc.dataset.source import Camera
+from ffenc.dataset.source import Camera, Episode
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfencWarning
@@ -158,19 +158,19 @@ def _stored(camera: Camera) -> StreamInfo:
     return camera.stored
 
 
-def _kind(camera: Camera) -> tuple[str, str]:
+def _kind(stream: StreamInfo) -> tuple[str, str]:
     """What an encode can bring into line."""
-    return _stored(camera).codec, _stored(camera).pix_fmt
+    return stream.codec, stream.pix_fmt
 
 
-def _odd_ones(merged: MergedDataset, key: str) -> list[Dataset]:
-    """The datasets in which a camera is not of the codec and pixel format that most of its frames are of."""
+def _odd_ones(merged: MergedDataset, key: str) -> list[Episode]:
+    """The episodes in which a camera is not of the codec and pixel format that most of its frames are of."""
+    kinds = [_kind(merged.stream(key, episode)) for episode in merged.episodes]
     frames: dict[tuple[str, str], int] = {}
-    for source in merged.sources:
-        kind = _kind(merged.camera(source, key))
-        frames[kind] = frames.get(kind, 0) + sum(episode.length for episode in source.episodes)
+    for kind, episode in zip(kinds, merged.episodes, strict=True):
+        frames[kind] = frames.get(kind, 0) + episode.length
     usual = max(frames, key=lambda kind: frames[kind])  # the first of several
-    return [s for s in dict.fromkeys(merged.sources) if _kind(merged.camera(s, key)) != usual]
+    return [episode for kind, episode in zip(kinds, merged.episodes, strict=True) if kind != usual]
 
 
 def _check_images(merged: MergedDataset) -> None:
@@ -191,12 +191,19 @@ def _check_images(merged: MergedDataset) -> None:
     refuse(faults, "Make them alike first")
 
 
-def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[Dataset]], *, reencode: bool) -> None:
+def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[Episode]], *, reencode: bool) -> None:
     """Refuse cameras that are not alike; names dataset, feature and both values."""
     first = merged.sources[0]
     mendable: list[str] = []
     faults: list[str] = []
     for camera in (camera for camera in merged.cameras if camera.key in odd):
+        for source in dict.fromkeys(merged.sources):
+            mixed = merged.camera(source, camera.key)
+            for index in sorted(mixed.odd)[:1]:
+                path = source.video(camera.key, next(e for e in source.episodes if e.index == index)).path
+                mendable.append(
+                    f"{camera.key}: {path} is of another video.codec or pix_fmt than most of {source.root}"
+                )
         own = stream_fields(_stored(camera)) | {"video.fps": fps_number(first.fps)}
         for other in dict.fromkeys(merged.sources[1:]):
             theirs = merged.camera(other, camera.key)
@@ -215,13 +222,14 @@ def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[Dataset]], 
         "they were made of, or leave the camera out with ffenc reencode --cameras",
     )
     if mendable and not reencode:
-        ones = {source.root: None for sources in odd.values() for source in sources}
+        ones = {merged.origin(episode)[0].root: None for own_odd in odd.values() for episode in own_odd}
         refuse(mendable, f"Say --reencode to bring {', '.join(map(str, ones))} into line")
 
 
-def _encoded(merged: MergedDataset, key: str, odd: Sequence[Dataset], reencode: bool) -> frozenset[int]:
+def _encoded(merged: MergedDataset, key: str, odd: Sequence[Episode], reencode: bool) -> frozenset[int]:
     """The episodes of a camera that are encoded: of odd ones all, of others those that cannot be copied."""
-    usual = [episode for episode in merged.episodes if merged.origin(episode)[0] not in odd]
+    others = set(odd)
+    usual = [episode for episode in merged.episodes if episode not in others]
     reasons = uncopied(merged, key, usual)
     if reasons and not reencode:
         told = [f"{key}: episode {number} of the result: {reason}" for number, reason in reasons.items()]
@@ -249,24 +257,25 @@ def _depth_of(camera: Camera, source: Dataset) -> dict[str, Any]:
 def _stream(
     merged: MergedDataset,
     camera: Camera,
-    odd: Sequence[Dataset],
+    odd: Sequence[Episode],
     encoded: frozenset[int],
     candidates: Sequence[Toolchain],
     threads: int | None,
     stale: Stale,
 ) -> Stream:
     """Plan one camera: copied, but for the episodes that are encoded."""
-    usual = next(source for source in merged.sources if source not in odd)
-    pattern = merged.camera(usual, camera.key)
+    others = set(odd)
+    first = next(episode for episode in merged.episodes if episode not in others)
+    like = merged.stream(camera.key, first)
+    # Where a dataset is mixed, its block tells of what most of it is.
+    alike = [s for s in merged.sources if _kind(_stored(merged.camera(s, camera.key))) == _kind(like)]
+    usual = next(iter(alike), merged.origin(first)[0])
+    pattern = replace(merged.camera(usual, camera.key), stored=like)
     encoding = _encoding(merged, pattern, encoded, candidates, threads) if encoded else None
     known = camera.key in merged.stats() and merged.has_episode_stats(camera.key)
     known = known and camera.key not in stale.episodes
     copied = frozenset(e.index for e in merged.episodes) - encoded
-    blocks = {
-        str(source.root): dict(merged.camera(source, camera.key).block)
-        for source in merged.sources
-        if source not in odd
-    }
+    blocks = {str(s.root): dict(merged.camera(s, camera.key).block) for s in alike or [usual]}
     if encoding is not None:
         made = encoder_fields(encoding.config)
         made |= depth_fields(encoding.config, camera.unit) if camera.unit is not None else {}
@@ -291,8 +300,10 @@ def _encoding(
 ) -> Encoding:
     """How episodes are encoded: with the settings of the usual ones, as far as their block tells."""
     able = list(candidates)
-    first = {merged.origin(e)[0]: e for e in reversed(merged.episodes) if e.index in encoded}
-    for episode in first.values():
+    # One of each kind that a dataset has.
+    chosen = [episode for episode in reversed(merged.episodes) if episode.index in encoded]
+    tried = {(merged.origin(e)[0].root, _kind(merged.stream(pattern.key, e))): e for e in chosen}
+    for episode in tried.values():
         clip = clip_of(merged.video(pattern.key, episode), merged.fps)
         able, _ = trial_frames(clip, able)
     config = recorded_settings(_stored(pattern), pattern.block, pattern.depth)

@@ -20,6 +20,7 @@ from ffenc.dataset.source import Camera, Episode, EpisodeVideo
 from ffenc.dataset.statistics import ACTION, Aggregate, relative_chunk
 from ffenc.dataset.tables import FileNumbers
 from ffenc.errors import FfencWarning, SourceError
+from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.statistics import Stats
@@ -106,6 +107,12 @@ class MergedDataset:
     def video(self, camera: str, episode: Episode) -> EpisodeVideo:
         source, own = self.origin(episode)
         return source.video(camera, own)
+
+    def stream(self, camera: str, episode: Episode) -> StreamInfo:
+        """What the file of an episode of a camera that is video holds."""
+        found = self.video(camera, episode).like
+        assert found is not None
+        return found
 
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         return sum(source.camera_bytes(camera, source.episodes) for source in self.sources)

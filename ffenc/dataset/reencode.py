@@ -35,7 +35,7 @@ from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import CORRECT, block_quantizer, read_json
 from ffenc.frames.prepare import Absent
 from ffenc.frames.reader import TOLERANCE
-from ffenc.frames.transcode import Clip, depth_config, prepare_clip
+from ffenc.frames.transcode import Clip, depth_config, prepare_clip, trial_frames
 from ffenc.jobs.pool import share_cores
 from ffenc.paths import check_tree
 
@@ -279,16 +279,20 @@ class _Chooser:
             )
         return self._prepared[same]
 
-    def for_clip(self, clip: Clip, config: VideoEncoderConfig) -> Encoding:
-        """The encoding of a camera that is video, by a program that decodes it too."""
+    def for_clip(self, clip: Clip, config: VideoEncoderConfig, others: Sequence[Clip] = ()) -> Encoding:
+        """The encoding of a camera that is video, by a program that decodes it and the others."""
         info = clip.info
-        same = json.dumps([repr(config), info.width, info.height, info.codec, info.pix_fmt])
+        kinds = [(one.info.codec, one.info.pix_fmt) for one in (clip, *others)]
+        same = json.dumps([repr(config), info.width, info.height, *kinds])
         if same not in self._prepared:
+            able = self._candidates
+            for other in others:
+                able, _ = trial_frames(other, able)
             self._prepared[same] = prepare_clip(
                 clip,
                 config,
                 self.source.fps,
-                candidates=self._candidates,
+                candidates=able,
                 encoder_threads=self._threads,
                 absent=self._absent,
             )
@@ -323,7 +327,9 @@ def video_stream(
         ConfigError: depth would be changed, or what cannot be copied cannot be encoded as it is.
     """
     assert isinstance(chooser.source, HasVideos)
-    clip = clip_of(chooser.source.video(camera.key, episodes[0]), chooser.source.fps)
+    odd = [episode for episode in episodes if episode.index in camera.odd]
+    usual = next((episode for episode in episodes if episode.index not in camera.odd), episodes[0])
+    clip = clip_of(chooser.source.video(camera.key, usual), chooser.source.fps)
     quantizer = None
     if clip.info.pix_fmt == "gray12le":
         where = f"{chooser.source.root / 'meta/info.json'}: {camera.key}"
@@ -339,7 +345,7 @@ def video_stream(
     )
     reasons: dict[int, str] = {}
     if keep and not force:
-        reasons = uncopied(chooser.source, camera.key, episodes)
+        reasons = _not_copied(chooser.source, camera, episodes)
         if not reasons:
             return replace(all_copied, why="no settings are asked for, it keeps its own")
     if config is None:
@@ -348,7 +354,7 @@ def video_stream(
             "to be encoded: say with which settings"
         )
     if camera.depth and not clip.depth:
-        if force or reasons or not _matches(config, camera):
+        if force or odd or reasons or not _matches(config, camera):
             raise ConfigError(
                 f"{clip.path} holds depth as {clip.info.pix_fmt}, which has lost its codes' lower "
                 "bits: encoding it again would lose more. Leave the camera out with --cameras"
@@ -366,12 +372,13 @@ def video_stream(
         config = settings
     same = keep or (config.vcodec != "auto" and _matches(config, camera))
     if same and not force and not keep:
-        reasons = uncopied(chooser.source, camera.key, episodes)
+        reasons = _not_copied(chooser.source, camera, episodes)
         if not reasons:
             return replace(all_copied, why="it has these settings already")
-    encoding = chooser.for_clip(clip, config)
+    others = [clip_of(chooser.source.video(camera.key, episode), chooser.source.fps) for episode in odd[:1]]
+    encoding = chooser.for_clip(clip, config, others)
     if config.vcodec == "auto" and not force and _matches(encoding.config, camera):
-        same, reasons = True, uncopied(chooser.source, camera.key, episodes)
+        same, reasons = True, _not_copied(chooser.source, camera, episodes)
         if not reasons:
             return replace(all_copied, why="it has these settings already")
     if force or not same:
@@ -395,6 +402,15 @@ def video_stream(
         why="no settings are asked for, it keeps its own" if keep else "it has these settings already",
         uncopied=reasons,
     )
+
+
+def _not_copied(source: HasVideos, camera: Camera, episodes: Sequence[Episode]) -> dict[int, str]:
+    """The episodes whose packets cannot be copied beside the others, by number, and why."""
+    alike = [episode for episode in episodes if episode.index not in camera.odd]
+    reasons = uncopied(source, camera.key, alike)
+    for index in camera.odd & {episode.index for episode in episodes}:
+        reasons[index] = "it is of another codec or pixel format than most"
+    return dict(sorted(reasons.items()))
 
 
 def _asked_for(config: VideoEncoderConfig, camera: Camera) -> str:

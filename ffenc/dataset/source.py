@@ -53,6 +53,7 @@ class Camera:
         stored: shape and kind of its images; of a camera that is video, what its first file holds.
         unit: what depth is in, ``mm`` or ``m``; None for a camera of colours.
         block: the feature's ``info`` in ``info.json``.
+        odd: of a camera that is video, the episodes of another codec or pixel format than most of its frames.
     """
 
     key: str
@@ -60,6 +61,7 @@ class Camera:
     stored: ImageHeader | StreamInfo
     unit: Unit | None = None
     block: Mapping[str, Any] = field(default_factory=dict)
+    odd: frozenset[int] = frozenset()
 
     @property
     def header(self) -> ImageHeader:

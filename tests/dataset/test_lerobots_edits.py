@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ffenc import ConfigError, FfencWarning, SourceError, merge_datasets, reencode_dataset, verify_dataset
+from ffenc import (
+    ConfigError,
+    FfencWarning,
+    SourceError,
+    merge_datasets,
+    probe,
+    reencode_dataset,
+    verify_dataset,
+)
 from ffenc.dataset.columns import set_column, task_table
 from ffenc.dataset.reencode import open_dataset
 from ffenc.dataset.report import report_dataset
 from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, VIDEO_PATH
 from ffenc.dataset.statistics import Aggregate, column_stats, relative_chunk
-from tests.conftest import ANGLE, DATASET, DEPTH, TOP
+from ffenc.frames.boxes import sample_description
+from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP, decode, psnr, system_program
 
+VIDEO = FIXTURES / "aloha_video_v30"
 LENGTHS = (4, 3)
 ROWS = sum(LENGTHS)
 TASKS = ("pick it up", "put it down")
@@ -392,3 +403,51 @@ def test_images_with_timestamps_of_a_clock_are_re_encoded_when_asked(tmp_path: P
     assert np.allclose(rows_of(out)["timestamp"].to_numpy(), rows_of(DATASET)["timestamp"].to_numpy())
     assert faults_of(out) == []
     assert np.isclose(read_json(out, "stats")["timestamp"]["max"][0], 30 / 30)
+
+
+# --- videos -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def resumed(tmp_path: Path) -> Path:
+    """A dataset begun in AV1 and gone on with in H.264: LeRobot allows it."""
+    small, root = tmp_path / "small", tmp_path / "resumed"
+    reencode_dataset(VIDEO, small, cameras=["angle"])  # copied
+    edit_json(small, "info", lambda info: info.update(video_files_size_in_mb=0.001))
+    merge_datasets([small, small], root)
+    (root / "meta/videos.sha256").unlink()
+    last = video_of(root, 1)
+    command = [system_program("ffmpeg"), "-v", "error", "-i", str(last), "-c:v", "libx264", "-g", "2"]
+    subprocess.run([*command, "-pix_fmt", "yuv420p", str(tmp_path / "h264.mp4")], check=True)
+    shutil.move(tmp_path / "h264.mp4", last)
+    assert sample_description(video_of(root)) == sample_description(video_of(small))
+    assert sample_description(video_of(root, 0)) != sample_description(last)
+    assert sample_description(root / DATA) is None
+    return root
+
+
+def video_of(root: Path, number: int = 0) -> Path:
+    return root / f"videos/{ANGLE}/chunk-000/file-{number:03d}.mp4"
+
+
+def test_a_recording_that_went_on_with_another_codec_comes_into_line(resumed: Path, tmp_path: Path) -> None:
+    h264 = [(("camera_encoder", "vcodec"), "h264")]
+    with pytest.raises(SourceError, match=r"(?s)file-001.mp4 is of another video.codec .*Say --reencode"):
+        merge_datasets([resumed], tmp_path / "merged")
+    for name, bring in (
+        ("merged", lambda out: merge_datasets([resumed], out, reencode=True)),
+        ("same", lambda out: reencode_dataset(resumed, out)),
+        ("other", lambda out: reencode_dataset(resumed, out, overrides=h264)),
+    ):
+        out = tmp_path / name
+        summary = bring(out)
+        assert summary.copied == (0 if name == "other" else 3)
+        codec = "h264" if name == "other" else "av1"
+        files = sorted((out / f"videos/{ANGLE}/chunk-000").iterdir())
+        assert {probe(path).codec for path in files} == {codec}
+        block = read_json(out, "info")["features"][ANGLE]["info"]
+        assert (block["video.codec"], block["video.crf"]) == (codec, 30)
+        assert faults_of(out) == []
+        shown = np.concatenate([decode(path) for path in files])
+        whole = np.concatenate([decode(video_of(resumed, number)) for number in range(2)])
+        assert min(psnr(a, b) for a, b in zip(shown, whole, strict=True)) > 28
