@@ -430,6 +430,7 @@ def video_of(root: Path, number: int = 0) -> Path:
     return root / f"videos/{ANGLE}/chunk-000/file-{number:03d}.mp4"
 
 
+@pytest.mark.filterwarnings("ignore:.*is re-encoded, not copied. it is of another codec")
 def test_a_recording_that_went_on_with_another_codec_comes_into_line(resumed: Path, tmp_path: Path) -> None:
     h264 = [(("camera_encoder", "vcodec"), "h264")]
     with pytest.raises(SourceError, match=r"(?s)file-001.mp4 is of another video.codec .*Say --reencode"):
