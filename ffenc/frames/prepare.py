@@ -23,6 +23,7 @@ from ffenc.compiler.command import (
     compile_decode,
     compile_samples,
     encoder_format,
+    is_depth,
 )
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.errors import (
@@ -41,6 +42,7 @@ from ffenc.ffmpeg.process import Log, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, installed, toolchains
 from ffenc.frames.depth_loss import warn_of_loss
 from ffenc.frames.encoding import Encoding, PassedOver
+from ffenc.frames.images import read_header
 
 _log = logging.getLogger("ffenc")
 
@@ -71,6 +73,7 @@ def prepare(
     encoder_threads: int | None = None,
     candidates: Sequence[Toolchain] | None = None,
     absent: Absent | None = None,
+    stored: tuple[int, int] | None = None,
 ) -> Encoding:
     """Choose the programs and the encoder, by encoding a few frames with the job's own arguments.
 
@@ -84,6 +87,7 @@ def prepare(
         encoder_threads: threads the encoder may use; None: half the cores beside a decoder that has threads
             of its own, else the encoder's choice.
         candidates: toolchains to try in order; by default those :func:`toolchains` finds.
+        stored: channels and bits that frames of colours had where they come from; None: as the first frame.
         absent: shared by the streams of one job, so that a missing device is asked for once; filled in here.
 
     Raises:
@@ -91,6 +95,8 @@ def prepare(
         ToolchainError: no toolchain can run them; the text says what each one said.
     """
     check_size(config, width, height)
+    if not is_depth(frames):
+        _check_samples(config, *(stored or _stored(frames, first_frames)))
     found = list(candidates) if candidates is not None else toolchains()
     auto = config.vcodec == "auto"
     # auto: hardware that runs with any of the programs comes before software with the best of them.
@@ -158,6 +164,36 @@ def _other_codec(
                 )
                 return row.name
     return None
+
+
+def _stored(frames: FrameFormat, first_frames: Sequence[bytes]) -> tuple[int, int]:
+    """Channels and bits of frames of colours."""
+    if frames in ("png", "jpeg") and first_frames:
+        header = read_header(first_frames[0], "the first frame")
+        return (1 if header.channels < 3 else 3), header.bits
+    return 3, 8
+
+
+def _check_samples(config: VideoEncoderConfig, channels: int, bits: int) -> None:
+    """Refuse a pixel format that has no colours for frames that have, or fewer bits that nobody asked for.
+
+    Subsampled chroma (``yuv420p``) is what video is usually stored as; fewer bits are taken where
+    ``pix_fmt`` was given.
+
+    Raises:
+        ConfigError: the format would lose colours or bits.
+    """
+    fmt = pixel_format(config.pix_fmt)
+    if fmt.channels < channels:
+        raise ConfigError(
+            f"pix_fmt={fmt.name} has no colours, and the frames have: they would be lost. Use yuv420p, or "
+            "convert the frames to gray first"
+        )
+    if fmt.bits < bits and "pix_fmt" not in config.model_fields_set:
+        raise ConfigError(
+            f"the frames have {bits} bits a sample, and pix_fmt={fmt.name}, the default, keeps {fmt.bits}: "
+            f"set pix_fmt, e.g. yuv420p10le (hevc, libsvtav1) to keep 10, or {fmt.name} to reduce them"
+        )
 
 
 def _too_small(codec: Codec, width: int, height: int, error: FfmpegError) -> ConfigError | None:

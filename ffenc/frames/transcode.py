@@ -243,7 +243,14 @@ def prepare_clip(
         encoder_threads=encoder_threads,
         candidates=able,
         absent=absent,
+        stored=None if clip.depth else _stored_as(clip.info.pix_fmt),
     )
+
+
+def _stored_as(pix_fmt: str) -> tuple[int, int]:
+    """Channels and bits of a video's samples, by the name of its pixel format."""
+    found = re.search(r"(?:p|p0|gray)(9|10|12|14|16)(?:le|be)?$", pix_fmt)
+    return (1 if pix_fmt.startswith(("gray", "mono")) else 3), int(found[1]) if found else 8
 
 
 def transcode(

@@ -436,7 +436,7 @@ def test_another_quantiser_is_refused(tmp_path: Path, setting: str, value: Any, 
 @pytest.mark.parametrize("force", [True, False])
 def test_depth_that_has_lost_bits_is_not_encoded_again(lerobots: Path, tmp_path: Path, force: bool) -> None:
     lossless = ["-c:v", "libx265", "-tag:v", "hvc1", "-x265-params", "lossless=1:open-gop=0:log-level=error"]
-    remade(lerobots, DEPTH, "-pix_fmt", "gray", *lossless, codec="hevc")
+    remade(lerobots, DEPTH, "-pix_fmt", "gray", "-g", "1", *lossless, codec="hevc")
     asked = {"cameras": ["angle_depth"], "force": force}
     if not force:
         with pytest.warns(FfencWarning, match="pix_fmt"):

@@ -487,3 +487,18 @@ def test_frames_below_the_smallest_size_of_an_old_library_are_named() -> None:
 def test_where_an_encoder_is_not_compiled_in_one_that_runs_is_named() -> None:
     with pytest.raises(ToolchainError, match=r"not compiled in[\s\S]*libsvtav1 runs here: set vcodec="):
         prepared(VideoEncoderConfig(vcodec="libaom-av1", preset=6), small_ffmpeg())
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray12le"])
+def test_a_format_without_colours_is_refused_for_frames_that_have_them(pix_fmt: str) -> None:
+    with pytest.raises(ConfigError, match=f"pix_fmt={pix_fmt} has no colours, and the frames have"):
+        prepared(VideoEncoderConfig(vcodec="hevc", pix_fmt=pix_fmt), find_toolchain("newest"))
+    config = VideoEncoderConfig(vcodec="hevc", pix_fmt=pix_fmt, preset="ultrafast")
+    assert prepared(config, find_toolchain("newest"), stored=(1, 8)).config == config
+
+
+def test_fewer_bits_are_only_taken_where_they_are_asked_for() -> None:
+    with pytest.raises(ConfigError, match="the frames have 10 bits a sample, and pix_fmt=yuv420p"):
+        prepared(VideoEncoderConfig(vcodec="h264"), find_toolchain("newest"), stored=(3, 10))
+    asked = VideoEncoderConfig(vcodec="h264", pix_fmt="yuv420p")
+    assert prepared(asked, find_toolchain("newest"), stored=(3, 10)).config == asked
