@@ -20,7 +20,7 @@ from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.images import ImageHeader, read_header, require_alike
 from ffenc.frames.pillow import decode
 from ffenc.frames.sources import EncodedFrame
-from ffenc.frames.statistics import Stats, histogram_statistics, thinned
+from ffenc.frames.statistics import QUANTILES, Stats, histogram_statistics, thinned
 
 Depth = npt.NDArray[Any]
 _MAX_MM = 65535
@@ -189,7 +189,7 @@ class DepthStatistics:
         floats = pixels.astype(np.float64)
         floats = floats[np.isfinite(floats)]
         # Quantiles are of whole millimetres; all else is exact.
-        counted = millimetres(pixels, self.unit).reshape(-1)
+        counted = millimetres(floats if pixels.dtype.kind == "f" else pixels, self.unit).reshape(-1)
         self._counts += np.bincount(counted, minlength=_MAX_MM + 1)
         if floats.size:
             self._low = min(self._low, float(floats.min()))
@@ -205,8 +205,12 @@ class DepthStatistics:
             ValueError: no frame has come.
         """
         values = np.arange(_MAX_MM + 1) / (1000 if self.unit == "m" else 1)
+        if not self._pixels:
+            self._counts[0] += 1  # nothing but NaN and infinity: all are 0
         stats = histogram_statistics(self._counts[None], values, self._frames)
         if self._pixels:
+            for name in QUANTILES:  # which rounding may have put beside what there is
+                stats[name] = np.clip(stats[name], self._low, self._high).tolist()
             mean = self._sum / self._pixels
             exact = {
                 "min": self._low,

@@ -288,9 +288,18 @@ def test_statistics_are_those_of_the_depth(unit: Any) -> None:
 
 def test_holes_that_are_nan_do_not_spoil_the_statistics() -> None:
     depth = np.full((4, 4), 2.0, np.float32)
-    depth[0] = np.nan
+    depth[0], depth[1] = np.nan, np.inf
     counted = DepthStatistics(SampleTap(1, 4, 4), "m")
     counted.add(depth)
     stats = counted.statistics()
-    assert stats["mean"] == [[[2.0]]]
+    for name in ("min", "max", "mean", *QUANTILES):
+        assert stats[name] == [[[2.0]]], name
     assert all(np.isfinite(np.ravel(value)).all() for value in stats.values())
+
+
+def test_statistics_of_nothing_but_holes_are_zero() -> None:
+    counted = DepthStatistics(SampleTap(1, 4, 4), "m")
+    counted.add(np.full((4, 4), np.nan, np.float32))
+    stats = counted.statistics()
+    assert stats.pop("count") == [1]
+    assert [np.ravel(value).tolist() for value in stats.values()] == [[0.0]] * 9
