@@ -229,9 +229,9 @@ def test_compile_says_what_auto_stands_for(ffenc):
     assert "auto" not in ffenc.done("compile", "reachy2", "--encoder", "h264").err
 
 
-def test_compile_shows_warnings_as_one_line(ffenc, robot):
-    outcome = ffenc.done("compile", robot, "--camera", "a", "--camera_encoder.extra_options={crf: 5}")
-    assert outcome.err == "ffenc: warning: extra_options: crf=5 is not used, crf=30 is set\n"
+def test_compile_refuses_a_setting_without_effect_in_one_line(ffenc, robot):
+    error = ffenc.refused("compile", robot, "--camera", "a", "--camera_encoder.extra_options={crf: 5}")
+    assert error.endswith("extra_options: crf=5 would have no effect, crf=30 is set\n")
 
 
 # ---- golden files --------------------------------------------------------------------------------------
