@@ -283,7 +283,7 @@ def test_after_kill_9_of_everything_each_row_has_its_frame(
     assert states(root, 2) == list(range(back.rows))
     if way == "images":
         root, images = tmp_path / "encoded", root
-        reencode_dataset(images, root, preset=robot())
+        reencode_dataset(images, root, preset=robot(depth="mm"))
     for episode, length in enumerate((10, 10, back.rows)):
         for camera in ("top", "deep"):
             assert shown(root, episode, camera) == list(range(length))
@@ -327,7 +327,7 @@ def test_frames_go_to_disk_first_or_stay_images(fields: dict[str, object], unit:
     assert info["info"]["depth_unit"] == unit
     if "video" in fields:
         assert info["dtype"] == "image"
-        reencode_dataset(root, tmp_path / "videos", preset=robot())
+        reencode_dataset(root, tmp_path / "videos", preset=robot(depth=unit))
         root = tmp_path / "videos"
     assert shown(root, 1) == list(range(6))
     video = root / "videos/observation.images.deep/chunk-000/file-000.mp4"
