@@ -28,6 +28,13 @@ TOP, ANGLE, DEPTH = (f"observation.images.{name}" for name in ("top", "angle", "
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite fixtures/golden/")
     parser.addoption("--long", action="store_true", help="record for some minutes in the endurance test")
+    parser.addoption("--lerobot", metavar="PYTHON", help="run tests/lerobot with this environment's LeRobot")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What needs LeRobot is only there where an environment that has it is named."""
+    ours = collection_path == Path(__file__).with_name("lerobot")
+    return True if ours and not config.getoption("--lerobot") else None
 
 
 @pytest.hookimpl(tryfirst=True)
