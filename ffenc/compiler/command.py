@@ -591,8 +591,8 @@ def compile_join(
     Args:
         fps: frame rate of all the files; their time base is the one :func:`compile_command` gives.
         output: path of the result.
-        delay: how many packets a frame may be stored before the one shown in its place, the most of any of
-            the files (``StreamInfo.delay``).
+        delay: how many frames the decode times begin before the first frame, the most of any of the files
+            (``StreamInfo.decode_delay``).
         tag: stream tag of the codec, if it needs one.
         program: the ffmpeg to run.
     """

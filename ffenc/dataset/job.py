@@ -448,7 +448,7 @@ class _Job:
                 sent = depth.sent if depth else None
             with damage_named(clip, encoding.toolchain) if clip is not None else nullcontext():
                 info = verify_encoded(encoding, temporary, episode.length, sent, self._cancellation)
-        size, packet_bytes, delay = path.stat().st_size, sum(info.sizes or ()), info.delay or 0
+        size, packet_bytes, delay = path.stat().st_size, sum(info.sizes or ()), info.decode_delay
         return _Done(
             episode.length, path, size, packet_bytes, info.extradata_hash, delay, None, resumed=False
         )

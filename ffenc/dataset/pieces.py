@@ -27,7 +27,7 @@ class Piece:
         keys: those of ``starts`` that are key frames.
         bytes, packet_bytes: how many the file takes, about; how many its packets have, exactly.
         configuration: hash of the decoder configuration.
-        delay: as probed.
+        delay: its ``StreamInfo.decode_delay``.
         whole: the file holds nothing else, no sound either, and has ffenc's time base; else it is cut first.
         codec, tag: name of the stream's codec, and its tag in MP4.
         info: the file's fields, of one that is copied.
@@ -125,7 +125,7 @@ def copied_piece(run: Sequence[Clip], fps: Fraction) -> Piece:
         bytes=packet_bytes,
         packet_bytes=packet_bytes,
         configuration=info.extradata_hash,
-        delay=info.delay or 0,
+        delay=info.decode_delay,
         # Of a file with sound the pictures may be any stream: joining goes by their number.
         whole=exact and (first, end) == (0, info.frames) and info.audio is None,
         codec=info.codec,

@@ -22,7 +22,7 @@ class Joined:
     Attributes:
         path: absolute.
         frames: how many it has.
-        delay: as probed, see :class:`~ffenc.ffmpeg.probe.StreamInfo`.
+        delay: as probed, see :attr:`~ffenc.ffmpeg.probe.StreamInfo.decode_delay`.
     """
 
     path: Path

@@ -57,6 +57,7 @@ class StreamInfo:
         sizes: bytes of every frame's packet, in the order of ``times``; None unless asked for.
         leading: frames of open groups: stored behind a key frame, shown before it, and decoded from the group
             before. A decoder that starts at that key frame skips them. None unless asked for.
+        reorder: how many frames the stream declares that a frame may be stored before it is shown.
     """
 
     codec: str
@@ -79,6 +80,7 @@ class StreamInfo:
     places: tuple[int, ...] | None = None
     sizes: tuple[int, ...] | None = None
     leading: tuple[int, ...] | None = None
+    reorder: int = 0
 
     @property
     def closed(self) -> tuple[int, ...] | None:
@@ -100,6 +102,15 @@ class StreamInfo:
         if self.places is None:
             return None
         return max((place - shown for shown, place in enumerate(self.places)), default=0)
+
+    @property
+    def decode_delay(self) -> int:
+        """How many frames the first decode time lies before the first frame, as FFmpeg's muxer writes it.
+
+        That is the delay which the stream declares, even where no frame needs it: files whose decode times
+        begin alike can be concatenated in any order by programs that copy them.
+        """
+        return max(self.delay or 0, self.reorder)
 
     @cached_property
     def missed(self) -> tuple[int, ...] | None:
@@ -196,6 +207,7 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         places=places,
         sizes=sizes,
         leading=leading,
+        reorder=int(video["has_b_frames"]) if video.get("has_b_frames", "").isdigit() else 0,
     )
 
 

@@ -118,7 +118,7 @@ def remux(
     """
     result = episode.result(camera)
     with published(result) as temporary:
-        part = Joined(source, info.frames, info.delay or 0)
+        part = Joined(source, info.frames, info.decode_delay)
         fps = episode.settings.fps
         join_files([part], temporary, fps=fps, tag=info.tag, toolchain=toolchain)
         return result, verify(temporary)
