@@ -230,7 +230,8 @@ def compile_command(
         # The last frame would keep the duration it had in the file, which changes the average rate. It gets
         # that of the packet before, because builds differ in the time base they count in here.
         first = "1" if rate.denominator == 1 else "DURATION"
-        rate_options["bsf:v"] = f"setts=pts=PTS:dts=DTS:duration=if(N\\,DTS-PREV_INDTS\\,{first})"
+        if video.excerpt.frames > 1:
+            rate_options["bsf:v"] = f"setts=pts=PTS:dts=DTS:duration=if(N\\,DTS-PREV_INDTS\\,{first})"
     samples = None
     if tap is not None:
         split = source.filter_multi_output("split")
@@ -565,6 +566,8 @@ def _video_source(video: VideoInput, rate: Fraction, threads: int | None) -> Any
     """A file's frames, picked by their times and put on the grid."""
     source, _ = _excerpted(video.path, video.excerpt, {} if threads is None else {"threads": threads})
     source = source.filter("settb", f"1/{rate.numerator}").filter("setpts", f"N*{rate.denominator}")
+    if video.excerpt.frames == 1:  # there is no packet before it, so the filter gives it its duration
+        source = source.filter("fps", f"{rate.numerator}/{rate.denominator}", start_time=0)
     # Cameras have square pixels, and some containers say so where others say nothing: so that files of
     # one dataset can be joined, none says it.
     return source.filter("setsar", "0")
