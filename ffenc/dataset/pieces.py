@@ -15,6 +15,8 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.transcode import Clip
 from ffenc.jobs.pool import run_units, share_cores
 
+FILES_LOOKED_AT = 32
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -51,23 +53,32 @@ class Piece:
 def uncopied(source: HasVideos, key: str, episodes: Sequence[Episode]) -> dict[int, str]:
     """Return the episodes of a camera whose packets cannot be copied, by number, and why, each with its file.
 
+    Of a camera with more than :data:`FILES_LOOKED_AT` files, so many are probed, evenly spread: to list the
+    packets of all takes minutes. What is not found here is refused when the file is copied, which a job does
+    before it encodes.
+
     Args:
-        source: where they are; every file is probed.
+        source: where they are.
         key: the camera.
         episodes: which to look at.
 
     Raises:
         SourceError: a file does not hold them, or not where the table says.
     """
+    by_file: dict[Path, list[Episode]] = {}
+    for episode in episodes:
+        by_file.setdefault(source.video(key, episode).path, []).append(episode)
+    step = -(-len(by_file) // FILES_LOOKED_AT) or 1
+    chosen = [episode for path in list(by_file)[::step] for episode in by_file[path]]
 
     def look(episode: Episode) -> str | None:
         clip = clip_of(source.video(key, episode), source.fps)
         reason = why_not_copied(clip)
         return None if reason is None else f"{clip.path}: {reason}"
 
-    threads, _ = share_cores(max(len(episodes), 1), None, None)
-    found = {e.index: reason for e, reason in run_units(episodes, look, threads=threads, stop=lambda: None)}
-    return {e.index: reason for e in episodes if (reason := found[e.index]) is not None}
+    threads, _ = share_cores(max(len(chosen), 1), None, None)
+    found = {e.index: reason for e, reason in run_units(chosen, look, threads=threads, stop=lambda: None)}
+    return {e.index: reason for e in chosen if (reason := found[e.index]) is not None}
 
 
 def why_not_copied(clip: Clip) -> str | None:
