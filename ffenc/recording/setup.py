@@ -166,7 +166,9 @@ def _check_names(
     preset: str | Path | None, overrides: Overrides, sources: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Refuse settings of cameras that are not recorded, and a camera more by a slip in a name."""
-    names = list(load_preset(preset, [(key, v) for key, v in overrides if key == ("cameras",)]).cameras)
+    # Cameras that are given as a whole may say a frame rate, which has to be the recording's.
+    whole = [(key, value) for key, value in overrides if key in (("cameras",), ("fps",))]
+    names = list(load_preset(preset, whole).cameras)
     where = str(preset) if preset is not None else "the defaults"
     source = (("source",), ("source", "type"))
     given = {key[1] for key, _ in overrides if key[0] == "cameras" and key[2:] in source}

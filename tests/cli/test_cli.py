@@ -482,9 +482,8 @@ def test_probe_of_what_is_no_video_is_refused_by_name(ffenc, tmp_path, toolchain
     assert "note.mp4 cannot be read as a video" in ffenc.refused("probe", tmp_path / "note.mp4")
 
 
-def test_probe_with_a_program_that_is_not_there_is_refused(ffenc, tmp_path):
-    (tmp_path / "note.mp4").write_text("no video")
-    text = ffenc.refused("probe", tmp_path / "note.mp4", "--ffprobe", "/nowhere/ffprobe")
+def test_probe_with_a_program_that_is_not_there_is_refused(ffenc):
+    text = ffenc.refused("probe", SAMPLE, "--ffprobe", "/nowhere/ffprobe")
     assert "/nowhere/ffprobe" in text
 
 

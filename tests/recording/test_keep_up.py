@@ -134,7 +134,7 @@ def test_a_camera_that_cannot_be_encoded_is_told_and_the_others_are_judged(
         "camera_encoder: {vcodec: h264}\ncameras:\n"
         "  odd: {width: 641, height: 480}\n"
         "  deep: {width: 64, height: 64, depth: true, encoder: {pix_fmt: yuv420p}}\n"
-        "  vast: {width: 99998, height: 99998}\n"
+        "  vast: {width: 65534, height: 65534}\n"
         "  good: {width: 64, height: 64}\n",
     )
     verdict = check_preset(robot, toolchains=[toolchain], seconds=0.5)
