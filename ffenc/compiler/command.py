@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -43,6 +43,9 @@ INPUT_LIMITS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": ",
 
 _LONGEST_FRAGMENT = 60.0  # seconds
 _TERMS = 25  # of a sum in a filter's expression
+
+# Beginnings of the names of formats that hold RGB.
+_RGB_FORMATS = ("gbr", "rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "pal")
 
 # A stream's colour tag -> the scale filter's name of the matrix; all others are BT.601.
 _MATRICES = {
@@ -96,11 +99,13 @@ class VideoInput:
         path: the file.
         excerpt: which frames.
         conversion: how its colours are read, see :func:`rgb_conversion`; None: depth, taken as it is.
+        tags: what the result is tagged with, see :func:`kept_tags`; its matrix and range.
     """
 
     path: str
     excerpt: Excerpt
     conversion: Mapping[str, str] | None
+    tags: Mapping[str, str] = field(default_factory=lambda: COLOUR_TAGS)
 
 
 def raw_format(config: VideoEncoderConfig) -> FrameFormat:
@@ -219,12 +224,13 @@ def compile_command(
         )
 
     conversion: Mapping[str, str] = {}
+    tags: Mapping[str, str] = COLOUR_TAGS
     rate_options: dict[str, Any] = {}
     if video is None:
         source = ffmpeg.input("pipe:0", **input_options(frames, width, height, rate, encoder_threads))
     else:
         source = _video_source(video, rate, encoder_threads)
-        conversion = video.conversion or {}
+        conversion, tags = video.conversion or {}, video.tags
         rate_options["enc_time_base"] = f"{rate.denominator}:{rate.numerator}"
         rate_options["frames:v"] = video.excerpt.frames
         # The last frame would keep the duration it had in the file, which changes the average rate. It gets
@@ -236,7 +242,7 @@ def compile_command(
     if tap is not None:
         split = source.filter_multi_output("split")
         source, samples = split[0], split[1]
-    converted = _convert(source, codec, config, frames, conversion)
+    converted = _convert(source, codec, config, frames, conversion, tags)
     converted = converted.filter("hwupload") if codec.hwupload else converted
     result = ffmpeg.output(
         converted,
@@ -283,9 +289,38 @@ def rgb_conversion(pix_fmt: str, color_space: str | None, color_range: str | Non
             every file of LeRobot's; a range is only assumed where the pixel format leaves it open.
     """
     options = {"in_color_matrix": _MATRICES.get(color_space or "", "bt601"), "flags": "bicubic"}
-    if not pix_fmt.startswith(("yuvj", "gbr", "rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "pal")):
+    if not pix_fmt.startswith(("yuvj", *_RGB_FORMATS)):
         options["in_range"] = "pc" if color_range == "pc" else "tv"
     return options
+
+
+def is_bt601(color_space: str | None) -> bool:
+    """Whether samples are read by the matrix of BT.601: by their tag, or because they have none."""
+    return (color_space or "") not in _MATRICES
+
+
+def kept_tags(
+    pix_fmt: str,
+    color_space: str | None,
+    color_primaries: str | None,
+    color_transfer: str | None,
+) -> dict[str, str]:
+    """Return what a video that is re-encoded is tagged with: what it was, so that its matrix stays.
+
+    A reader that ignores tags then shows the colours that it has shown of the source.
+
+    Args:
+        pix_fmt, color_space, color_primaries, color_transfer: as probed. What is not tagged, and all of RGB,
+            is as in :data:`COLOUR_TAGS`.
+    """
+    if pix_fmt.startswith(_RGB_FORMATS):
+        return dict(COLOUR_TAGS)
+    return {
+        "range": COLOUR_TAGS["range"],
+        "colorspace": color_space or COLOUR_TAGS["colorspace"],
+        "color_primaries": color_primaries or COLOUR_TAGS["color_primaries"],
+        "color_trc": color_transfer or COLOUR_TAGS["color_trc"],
+    }
 
 
 def compile_decode(
@@ -524,6 +559,7 @@ def _convert(
     config: VideoEncoderConfig,
     frames: FrameFormat,
     conversion: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] = COLOUR_TAGS,
 ) -> Any:
     """The filters that bring frames into the encoder's format and tag them with the conversion used."""
     fmt = pixel_format(config.pix_fmt)
@@ -531,15 +567,16 @@ def _convert(
         # Where matrix, range and format are the source's own, this changes nothing.
         scaled = {**(conversion or {}), **({} if fmt.rgb else _RGB_TO_YUV)}
         if conversion and not fmt.rgb:
-            # From one matrix to another, FFmpeg would make all darker by up to three levels.
+            scaled |= {"out_color_matrix": conversion["in_color_matrix"], "out_range": tags["range"]}
+            # From RGB, FFmpeg would make all darker by up to three levels.
             scaled["flags"] = "bicubic+accurate_rnd+full_chroma_int"
         source = source.filter("scale", **scaled) if scaled else source
     video = source.filter("format", _memory_format(codec, config))
     if fmt.rgb:
         return video
     # Depth has no colours, only a range; LeRobot's is tv, and no sample is changed for it.
-    tags = {"range": COLOUR_TAGS["range"]} if is_depth(frames) else COLOUR_TAGS
-    return video.filter("setparams", **tags)
+    shown = {"range": COLOUR_TAGS["range"]} if is_depth(frames) else tags
+    return video.filter("setparams", **shown)
 
 
 def _fragments(seconds: float) -> dict[str, Any]:

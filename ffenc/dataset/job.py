@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ffenc.compiler.command import COLOUR_TAGS
 from ffenc.dataset.checksums import file_checksum, write_checksums
 from ffenc.dataset.columns import VideoPlace
 from ffenc.dataset.estimate import check_space
@@ -447,11 +448,16 @@ class _Job:
                     )
                 sent = depth.sent if depth else None
             with damage_named(clip, encoding.toolchain) if clip is not None else nullcontext():
-                info = verify_encoded(encoding, temporary, episode.length, sent, self._cancellation)
+                info = verify_encoded(
+                    encoding,
+                    temporary,
+                    episode.length,
+                    sent,
+                    self._cancellation,
+                    COLOUR_TAGS if clip is None else clip.tags,
+                )
         size, packet_bytes, delay = path.stat().st_size, sum(info.sizes or ()), info.decode_delay
-        return _Done(
-            episode.length, path, size, packet_bytes, info.extradata_hash, delay, None, resumed=False
-        )
+        return _Done(episode.length, path, size, packet_bytes, info.configuration, delay, None, resumed=False)
 
     def _fingerprint(self, unit: _Unit, clip: Clip | None, frames: str) -> str:
         stream, encoding = unit.stream, unit.stream.encoding

@@ -28,7 +28,7 @@ class Piece:
         starts: each episode's first frame, counted from ``first``.
         keys: those of ``starts`` that are key frames.
         bytes, packet_bytes: how many the file takes, about; how many its packets have, exactly.
-        configuration: hash of the decoder configuration.
+        configuration: what the decoder is configured with, and colour tags.
         delay: its ``StreamInfo.decode_delay``.
         whole: the file holds nothing else, no sound either, and has ffenc's time base; else it is cut first.
         codec, tag: name of the stream's codec, and its tag in MP4.
@@ -135,7 +135,7 @@ def copied_piece(run: Sequence[Clip], fps: Fraction) -> Piece:
         keys=tuple(start for start in starts if first + start in keys),
         bytes=packet_bytes,
         packet_bytes=packet_bytes,
-        configuration=info.extradata_hash,
+        configuration=info.configuration,
         delay=info.decode_delay,
         # Of a file with sound the pictures may be any stream: joining goes by their number.
         whole=exact and (first, end) == (0, info.frames) and info.audio is None,

@@ -50,7 +50,7 @@ class StreamInfo:
         color_space, color_range, color_primaries, color_transfer: the tags, None where absent.
         audio: the first audio stream, if any.
         tag: the stream's tag in MP4 (``avc1``), None where it has none.
-        extradata_hash: of the decoder configuration; files can be joined where it is the same.
+        extradata_hash: of the decoder configuration.
         times: presentation time of every frame in ticks, ascending; None unless asked for.
         key_frames: indices of the key frames in that order; None unless asked for.
         places: each frame's place among the packets as they are stored; None unless asked for.
@@ -81,6 +81,12 @@ class StreamInfo:
     sizes: tuple[int, ...] | None = None
     leading: tuple[int, ...] | None = None
     reorder: int = 0
+
+    @property
+    def configuration(self) -> str:
+        """What files that are joined have in common: the decoder's configuration and the colour tags."""
+        tags = self.color_space, self.color_range, self.color_primaries, self.color_transfer
+        return " ".join(str(part) for part in (self.extradata_hash, *tags))
 
     @property
     def closed(self) -> tuple[int, ...] | None:

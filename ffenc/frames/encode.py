@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import islice, zip_longest
 from pathlib import Path
 
-from ffenc.compiler.command import FrameFormat, compile_samples, raw_format
+from ffenc.compiler.command import COLOUR_TAGS, FrameFormat, compile_samples, raw_format
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.errors import (
     ConfigError,
@@ -181,6 +181,7 @@ def verify_encoded(
     frames: int,
     sent: Callable[[int, int], Sequence[int]] | None = None,
     cancellation: Cancellation | None = None,
+    tags: Mapping[str, str] = COLOUR_TAGS,
 ) -> StreamInfo:
     """Compare a file with its encoding, and some frames of a lossless depth stream sample by sample.
 
@@ -194,11 +195,13 @@ def verify_encoded(
         sent: returns the CRC-32 of the samples of some depth frames that were encoded, given the first one's
             number and how many; None for colours.
         cancellation: who may end it.
+        tags: the colour tags that it must have.
+        cancellation: who may end it.
 
     Raises:
         VerificationError: something differs; the text names it.
     """
-    info = encoding.verify(path, frames)
+    info = encoding.verify(path, frames, tags=tags)
     if sent is None or not encoding.lossless:
         return info
     assert info.key_frames is not None

@@ -115,7 +115,7 @@ class _Video:
             return clip_checksums(self.clip, first, count, encoding.toolchain)
 
         transcode(encoding, self.clip, output, on_frames=on_frames)
-        return verify_encoded(encoding, output, len(self), sent if self.depth else None)
+        return verify_encoded(encoding, output, len(self), sent if self.depth else None, tags=self.clip.tags)
 
 
 @dataclass(frozen=True)

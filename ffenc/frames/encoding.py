@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +10,14 @@ from pathlib import Path
 from ffenc.codecs.options import encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import Codec, codec_for
-from ffenc.compiler.command import FrameFormat, SampleTap, VideoInput, compile_command, is_depth
+from ffenc.compiler.command import (
+    COLOUR_TAGS,
+    FrameFormat,
+    SampleTap,
+    VideoInput,
+    compile_command,
+    is_depth,
+)
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.ffmpeg.encoders import NOT_LISTED
 from ffenc.ffmpeg.probe import StreamInfo
@@ -102,7 +109,13 @@ class Encoding:
             program=self.toolchain.ffmpeg,
         )
 
-    def verify(self, path: Path, frames: int, starts: Sequence[int] = (0,)) -> StreamInfo:
+    def verify(
+        self,
+        path: Path,
+        frames: int,
+        starts: Sequence[int] = (0,),
+        tags: Mapping[str, str] = COLOUR_TAGS,
+    ) -> StreamInfo:
         """Compare a file with this encoding; see :func:`ffenc.frames.verify.verify_video`."""
         return verify_video(
             path,
@@ -112,6 +125,7 @@ class Encoding:
             fps=self.fps,
             frames=frames,
             depth=self.depth,
+            tags=tags,
             starts=starts,
             ffprobe=self.toolchain.ffprobe,
         )

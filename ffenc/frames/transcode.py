@@ -6,22 +6,33 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.compiler.command import (
     VideoInput,
     compile_decode,
     compile_frame_checksums,
+    is_bt601,
+    kept_tags,
     raw_format,
     rgb_conversion,
     without_stop,
 )
 from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
-from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError, VerificationError
+from ffenc.errors import (
+    ConfigError,
+    FfencWarning,
+    FfmpegError,
+    SourceError,
+    ToolchainError,
+    VerificationError,
+)
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain
@@ -65,6 +76,12 @@ class Clip:
         """Whether it holds depth."""
         return self.info.pix_fmt in DEPTH_FORMATS
 
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """What is tagged in a video that is made of it."""
+        info = self.info
+        return kept_tags(info.pix_fmt, info.color_space, info.color_primaries, info.color_transfer)
+
     def seconds(self) -> list[Fraction]:
         """The frames' times in the file, in seconds."""
         assert self.info.times is not None
@@ -90,7 +107,7 @@ class Clip:
         if not self.depth:
             conversion = rgb_conversion(self.info.pix_fmt, self.info.color_space, self.info.color_range)
         entry = None if from_start else index.entry(self.first, early=True)
-        return VideoInput(str(self.path), index.excerpt(chosen, entry), conversion)
+        return VideoInput(str(self.path), index.excerpt(chosen, entry), conversion, self.tags)
 
     def fingerprint(self) -> str:
         """What the file is, without reading it."""
@@ -233,6 +250,14 @@ def prepare_clip(
     Arguments and errors as for :func:`ffenc.frames.prepare.prepare` and :func:`trial_frames`.
     """
     able, frames = trial_frames(clip, candidates)
+    space = clip.info.color_space
+    if not clip.depth and pixel_format(config.pix_fmt).rgb and not is_bt601(space):
+        warnings.warn(
+            f"{clip.path}: its colours, {space}, become RGB in {config.pix_fmt}. A reader that ignores "
+            "colour tags, as LeRobot's does, will show other colours than it has shown of this file",
+            FfencWarning,
+            stacklevel=2,
+        )
     return prepare(
         config,
         frames,

@@ -23,6 +23,7 @@ def verify_video(
     fps: Fraction,
     frames: int,
     depth: bool = False,
+    tags: Mapping[str, str] = COLOUR_TAGS,
     starts: Iterable[int] = (0,),
     ffprobe: str | None = None,
 ) -> StreamInfo:
@@ -33,6 +34,7 @@ def verify_video(
         config: the settings it was encoded with, ``auto`` resolved.
         width, height, fps, frames: what it must hold; frame i must sit at exactly i / fps.
         depth: it holds depth, which has no colours.
+        tags: its colour tags.
         starts: frame indices that must be key frames: where an episode starts.
         ffprobe: the program.
 
@@ -51,8 +53,8 @@ def verify_video(
         "height": (height, info.height),
     }
     if not fmt.rgb and not depth:
-        asked["color_space"] = (COLOUR_TAGS["colorspace"], info.color_space)
-        asked["color_range"] = (COLOUR_TAGS["range"], info.color_range)
+        asked["color_space"] = (tags["colorspace"], info.color_space)
+        asked["color_range"] = (tags["range"], info.color_range)
     faults = _differences(asked, info, fps, frames, starts)
     if faults:
         raise VerificationError("what was encoded is not what was asked for: " + "; ".join(faults))
