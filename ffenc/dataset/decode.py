@@ -28,6 +28,7 @@ from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.pictures import DepthHistogram, DepthPicture, save_png
 from ffenc.frames.publish import claimed, hidden_path, published
 from ffenc.frames.reader import VideoReader
+from ffenc.frames.trim import warn_of_rotation
 from ffenc.paths import check_tree
 
 Format = Literal["png", "npy"]
@@ -343,7 +344,9 @@ def _opened(path: Path, plan: DecodePlan) -> VideoReader:
     """A reader of one file, with the quantiser the options ask for."""
     options = plan.depth
     ffmpeg, ffprobe = plan.programs
-    stored = probe(path, ffprobe=find_ffprobe(ffprobe)).pix_fmt
+    info = probe(path, ffprobe=find_ffprobe(ffprobe))
+    warn_of_rotation(path, info)
+    stored = info.pix_fmt
     depth: DepthQuantizer | Literal[False] | None = False if options.codes else None
     if stored == "gray12le" and not options.codes and (options.fields or options.invalid):
         quantizer = _stored_or_default(path) if options.fields else stored_quantizer(path)

@@ -41,6 +41,7 @@ from ffenc.frames.images import read_header
 from ffenc.frames.info_json import OWN_FIELDS, OWN_INFO, feature_block, read_info, read_json, says_depth
 from ffenc.frames.parquet import ParquetImages, RowRange
 from ffenc.frames.reader import DEPTH_FORMATS
+from ffenc.frames.trim import warn_of_rotation
 from ffenc.paths import check_template, template_fields, template_pattern
 
 ROWS_A_BATCH = 1000
@@ -254,6 +255,7 @@ class LeRobotDataset(ABC):
         block = feature_block(feature)
         path, odd = self._look_at_streams(key)
         stream = self._streams[path]
+        warn_of_rotation(path, stream)
         if odd:  # it tells of those that were recorded first
             block = {name: value for name, value in block.items() if name not in OWN_FIELDS[:1]}
             if block.get("video.codec") not in (None, stream.codec):

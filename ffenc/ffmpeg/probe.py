@@ -57,6 +57,9 @@ class StreamInfo:
         sizes: bytes of every frame's packet, in the order of ``times``; None unless asked for.
         leading: frames of open groups: stored behind a key frame, shown before it, and decoded from the group
             before. A decoder that starts at that key frame skips them. None unless asked for.
+        hidden: frames that are stored and never shown, because an edit list leaves them out; 0 unless asked
+            for.
+        rotation: degrees that a player turns the pictures by, because a tag says so.
         reorder: how many frames the stream declares that a frame may be stored before it is shown.
     """
 
@@ -81,6 +84,8 @@ class StreamInfo:
     sizes: tuple[int, ...] | None = None
     leading: tuple[int, ...] | None = None
     reorder: int = 0
+    hidden: int = 0
+    rotation: int = 0
 
     @property
     def configuration(self) -> str:
@@ -172,6 +177,7 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         )
     audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
     stamps = keys = places = sizes = leading = None
+    hidden = 0
     if times:
         own: list[tuple[int, bool, int, int]] = []
         stored = 0
@@ -180,9 +186,13 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
                 fields = _fields(line)
                 stored += 1
                 if "D" in fields["flags"]:
+                    hidden += 1
                     continue  # cut off by an edit list: it is decoded, and never shown
                 if not fields["pts"].lstrip("-").isdigit():
-                    raise SourceError(f"{path} has frames without a time")
+                    raise SourceError(
+                        f"{path} has frames without a time, as a raw stream has. Decode it into a container "
+                        "without loss first: `ffmpeg -framerate RATE -i FILE -c:v ffv1 NEW.mkv`"
+                    )
                 own.append((int(fields["pts"]), "K" in fields["flags"], stored - 1, int(fields["size"])))
         own.sort()
         stamps = tuple(pts for pts, _, _, _ in own)
@@ -213,6 +223,8 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         places=places,
         sizes=sizes,
         leading=leading,
+        hidden=hidden,
+        rotation=_rotation(video),
         reorder=int(video["has_b_frames"]) if video.get("has_b_frames", "").isdigit() else 0,
     )
 
@@ -278,6 +290,13 @@ def _ask(program: str, path: str | Path, *questions: str) -> list[str]:
 
 def _fields(line: str) -> dict[str, str]:
     return dict(field.partition("=")[::2] for field in line.split("|")[1:])
+
+
+def _rotation(video: dict[str, str]) -> int:
+    """From the display matrix, or the tag that stood for it before."""
+    found = (value for name, value in video.items() if name.endswith((":rotation", "tag:rotate")))
+    text = next(found, "0")
+    return int(text) if re.fullmatch(r"-?\d+", text) else 0
 
 
 def _fraction(text: str | None) -> Fraction:

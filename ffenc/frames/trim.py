@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import warnings
 from bisect import bisect_left
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 from ffenc.config.framerate import parse_fps
-from ffenc.errors import ConfigError, SourceError
+from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.frames.reader import TOLERANCE
 from ffenc.frames.transcode import Clip, off_grid
 
 _ROUNDING = Fraction(1, 1_000_000)  # seconds; a time that is so near to a frame's is meant to be it
+_TICKS_A_FRAME = 4  # fewer, and a frame that is missing would pass for one that is rounded
 _SAY_FPS = "Say --fps RATE to put the frames one after another, whatever their times are, at i / RATE"
 
 
@@ -77,7 +80,7 @@ def frame_rate(clip: Clip) -> Fraction:
     """
     fps = _own_rate(clip.info)
     times = clip.seconds()
-    number = off_grid(times, fps, times[0])
+    number = off_grid(times, fps, times[0], _rounding(clip.info, fps))
     if number is not None:
         raise SourceError(
             f"{clip.path}: frame {clip.first + number} is at {float(times[number]):.6f} s, expected at "
@@ -85,6 +88,26 @@ def frame_rate(clip: Clip) -> Fraction:
             f"the rate is variable, or a frame was dropped. {_SAY_FPS}"
         )
     return fps
+
+
+def _rounding(info: StreamInfo, fps: Fraction) -> float:
+    """How far off its place, in seconds, a frame of a constant rate may be.
+
+    A container that counts in milliseconds, as Matroska does, rounds each time to a tick.
+    """
+    tick = info.time_base
+    return max(TOLERANCE, float(tick)) if tick * _TICKS_A_FRAME <= 1 / fps else TOLERANCE
+
+
+def warn_of_rotation(path: Path, info: StreamInfo) -> None:
+    """Say that the pixels of a video that players turn stay as they are stored."""
+    if info.rotation % 360:
+        warnings.warn(
+            f"{path}: a tag says to show it turned by {info.rotation} degrees; its pixels are taken as they "
+            "are stored, not turned. `ffmpeg -i IN OUT` makes a file whose pixels are turned",
+            FfencWarning,
+            stacklevel=5,
+        )
 
 
 def _own_rate(info: StreamInfo) -> Fraction:

@@ -28,6 +28,7 @@ from ffenc import (
     VideoReader,
     encode,
     probe,
+    verify_dataset,
 )
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encode_file import plan_encode
@@ -493,3 +494,43 @@ def test_a_file_that_has_come_since_the_plan_is_not_replaced(tmp_path: Path) -> 
         plan.run(VideoEncoderConfig(vcodec="h264"))
     assert out.read_bytes() == b"another run's"
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(("rate", "name"), [("30", "ms.mkv"), ("30000/1001", "ms.webm"), ("15", "ms.mkv")])
+def test_times_that_a_container_rounds_to_milliseconds_are_of_a_constant_rate(
+    raw: bytes, tmp_path: Path, rate: str, name: str
+) -> None:
+    feed = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "320x240", "-framerate", rate, "-i", "pipe:0")
+    codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
+    run(*feed, "-c:v", codec, "-deadline", "realtime", "-cpu-used", 8, tmp_path / name, data=raw)
+    info = encode(tmp_path / name, tmp_path / "out.mp4", config=QUICK)
+    assert (info.frames, info.fps) == (FRAMES, Fraction(rate))
+    # One frame less is no rounding.
+    dropped = tmp_path / f"dropped-{name}"
+    run("-i", tmp_path / name, "-c", "copy", "-bsf:v", "noise=drop=eq(n\\,71)*0+eq(n\\,40)", dropped)
+    with pytest.raises(SourceError, match="not evenly spaced"):
+        encode(dropped, tmp_path / "dropped.mp4", config=QUICK)
+
+
+def test_frames_that_the_container_hides_are_counted(raw: bytes, tmp_path: Path) -> None:
+    feed = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "320x240", "-framerate", "30", "-i", "pipe:0")
+    run(*feed, "-c:v", "libx264", "-bf", "2", tmp_path / "raw.h264", data=raw)
+    hiding = tmp_path / "hiding.mp4"
+    run("-r", "30", "-i", tmp_path / "raw.h264", "-c", "copy", hiding)
+    hidden = probe(hiding, times=True).hidden
+    assert hidden == 2
+    with pytest.warns(FfencWarning, match="2 frames that its edit list hides"):
+        assert encode(hiding, tmp_path / "out.mp4", config=QUICK).frames == FRAMES - hidden
+    notes = [one.kind for one in verify_dataset(hiding).notes]
+    assert notes == ["hidden-frames"]
+
+
+def test_a_video_that_players_turn_is_taken_as_it_is_stored_with_a_warning(
+    raw: bytes, tmp_path: Path
+) -> None:
+    turned = tmp_path / "turned.mp4"
+    run("-i", TOP_FILE, "-c", "copy", "-metadata:s:v", "rotate=90", turned)
+    assert abs(probe(turned).rotation) == 90
+    with pytest.warns(FfencWarning, match="turned by -?90 degrees"):
+        info = encode(turned, tmp_path / "out.mp4", config=QUICK)
+    assert (info.width, info.height) == (320, 240)

@@ -96,6 +96,10 @@ KINDS = {
     "open-groups": Kind(
         "`ffenc merge DATASET --out NEW --reencode` encodes such episodes, with the settings that they have"
     ),
+    "hidden-frames": Kind(
+        "remux or encode the file so that its edit list hides nothing, where these frames are wanted",
+        severity="note",
+    ),
     "time-scale": Kind("`ffenc merge DATASET --out NEW` copies the packets into such files", severity="note"),
     "orphan": Kind("move it out of the dataset, where no episode list that names it was lost"),
     "damaged-frame": Kind(_RESTORE),

@@ -23,6 +23,7 @@ from ffenc.frames.boxes import missing_bytes
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.info_json import says_depth
 from ffenc.frames.reader import DEPTH_FORMATS
+from ffenc.words import count
 
 _QUANTISER = ("depth_min", "depth_max", "shift", "use_log")
 # What LeRobot makes an encoder config of when it opens a depth dataset.
@@ -177,6 +178,9 @@ def check_video(
         _check_places(layout, listing, video, times, set(info.key_frames), faults, whole=whole)
     elif 0 not in info.key_frames:
         faults.add("key-frame", "its first frame is no key frame", frame=0, **where)
+    if info.hidden:
+        what = f"{count(info.hidden, 'frame')} stored in it that an edit list hides: no reader shows them"
+        faults.add("hidden-frames", what, **where)
     return Seen(info, deviation, whole and not missing)
 
 
