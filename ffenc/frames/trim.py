@@ -127,7 +127,7 @@ def _own_rate(info: StreamInfo) -> Fraction:
     rates = [rate for rate in (Fraction(whole), Fraction(whole * 1000, 1001), parse_fps(1 / step)) if rate]
 
     def kept(rate: Fraction) -> int:
-        number = off_grid(times, rate, times[0])
+        number = off_grid(times, rate, times[0], _rounding(info, rate))
         return len(times) if number is None else number
 
     return max(rates, key=kept)

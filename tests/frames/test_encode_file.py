@@ -247,6 +247,18 @@ def test_jitter_that_lerobots_reader_allows_is_no_variable_rate(tmp_path: Path, 
     assert sums(tmp_path / "out.mp4") == sums(source)
 
 
+@pytest.mark.parametrize("rate", ["15", "30", "30000/1001", "60"])
+def test_times_that_a_container_rounds_to_its_ticks_are_no_variable_rate(tmp_path: Path, rate: str) -> None:
+    source, output = tmp_path / "source.mkv", tmp_path / "out.mp4"
+    run("-f", "lavfi", "-i", f"testsrc=s=64x48:r={rate}", "-frames:v", "40", *B_FRAMES, source)
+    assert encode(source, output, config=QUICK).fps == Fraction(rate)
+    assert times(output) == grid(Fraction(rate), 40)
+    dropped = tmp_path / "dropped.mkv"
+    run("-i", source, "-vf", "select='not(eq(n,20))'", "-fps_mode", "passthrough", "-c:v", "ffv1", dropped)
+    with pytest.raises(SourceError, match=r"frame 20 is at .* not evenly spaced"):
+        encode(dropped, output, config=QUICK, overwrite=True)
+
+
 def test_a_last_frame_that_is_shown_longer_does_not_change_the_rate(
     toolchain: Toolchain, made: Path, tmp_path: Path
 ) -> None:
