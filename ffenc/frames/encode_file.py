@@ -263,8 +263,8 @@ def encode(
             or TIFF; there integers are millimetres and floats are metres. Or a video file.
         output: the file to write, ending in ``.mp4``; not the source.
         fps: frames a second; frame i will sit at exactly i / fps. None, for a video: its own, if its frames
-            are evenly spaced to 0.1 ms, or to one tick of the container (1 ms in MKV); with a rate they are put
-            one after another whatever their times were.
+            are evenly spaced to 0.1 ms, or to one tick of the container (1 ms in MKV); with a rate they are
+            put one after another whatever their times were.
         config: encoder settings; by default :class:`VideoEncoderConfig`'s, or for depth
             :class:`DepthEncoderConfig`'s.
         encoder_threads: threads the encoder may use, 1 or more; None: a sane share of the cores.
