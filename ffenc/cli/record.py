@@ -14,6 +14,7 @@ from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
     RecordingCommand,
+    force_space_option,
     is_terminal,
     json_option,
     program_options,
@@ -112,6 +113,7 @@ class _Camera(click.ParamType[Any]):
     show_default=True,
     help="What becomes of the episode that Ctrl-C ends.",
 )
+@force_space_option
 @click.option("--no-check", is_flag=True, help="Do not measure first whether this machine keeps up.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run; nothing is written.")
 @json_option
@@ -128,6 +130,7 @@ def command(
     sources: tuple[tuple[str, dict[str, Any]], ...],
     test: bool,
     on_interrupt: str,
+    force_space: bool,
     no_check: bool,
     dry_run: bool,
     as_json: bool,
@@ -153,6 +156,7 @@ def command(
     """
     from ffenc.recording.recorder import DEFAULT_TASK, Recorder  # noqa: PLC0415 - keeps --help quick
     from ffenc.recording.setup import choose_cameras, open_cameras  # noqa: PLC0415
+    from ffenc.recording.space import check_recording_space  # noqa: PLC0415
 
     where = _root(root, lerobot_root)
     given = [*overrides, *([(("fps",), fps)] if fps is not None else [])]
@@ -169,6 +173,8 @@ def command(
         if not task:
             output.note(f'no --task says what is done: the episodes\' task is "{DEFAULT_TASK}"')
             task = DEFAULT_TASK
+        if not force_space:
+            check_recording_space(robot, where, episodes=episodes, seconds=seconds)
         recording = Recorder(robot, where, task=task, jpeg=opened.jpeg, ffmpeg=ffmpeg, ffprobe=ffprobe)
         with recording as recorder:
             if opened.paced and robot.video and robot.encode == "live" and not no_check:

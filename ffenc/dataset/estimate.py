@@ -71,7 +71,7 @@ def check_space(plan: JobPlan, kept: int) -> None:
     """Refuse a job whose result does not fit on the disk.
 
     Args:
-        plan: the job; the folder that its destination stands in is there.
+        plan: the job.
         kept: bytes of finished episodes that an earlier run has left.
 
     Raises:
@@ -80,19 +80,40 @@ def check_space(plan: JobPlan, kept: int) -> None:
     Warns:
         FfencWarning: it is nearly so much.
     """
-    free = shutil.disk_usage(plan.destination.absolute().parent).free + kept
     source = sum(stream.source_bytes for stream in plan.streams)
     source += sum(plan.source.camera_bytes(key, plan.episodes) for key in plan.images)
-    if free > _ROOMY * source:
-        return
-    needed = estimate(plan).disk_bytes
-    found = f"{plan.destination} needs about {_megabytes(needed)}, {_megabytes(free)} are free on its disk"
+    if _free(plan.destination) + kept <= _ROOMY * source:
+        refuse_space(plan.destination, estimate(plan).disk_bytes, kept)
+
+
+def refuse_space(destination: Path, needed: int, kept: int = 0) -> None:
+    """Refuse what does not fit on the disk.
+
+    Args:
+        destination: where it will be.
+        needed: bytes that it needs.
+        kept: those of them that are there already.
+
+    Raises:
+        DestinationError: it is more than what is free.
+
+    Warns:
+        FfencWarning: it is nearly so much.
+    """
+    free = _free(destination) + kept
+    found = f"{destination} needs about {_megabytes(needed)}, {_megabytes(free)} are free on its disk"
     if needed > free:
         raise DestinationError(
             f"{found}. Make room, name a destination on another disk, or start anyway with --force-space"
         )
     if needed > _TIGHT * free:
-        warnings.warn(f"{found}: that may not be enough", FfencWarning, stacklevel=3)
+        warnings.warn(f"{found}: that may not be enough", FfencWarning, stacklevel=4)
+
+
+def _free(destination: Path) -> int:
+    """Bytes that are free where a folder is, or will be."""
+    folders = (destination.absolute(), *destination.absolute().parents)
+    return shutil.disk_usage(next(folder for folder in folders if folder.exists())).free
 
 
 def _megabytes(count: int) -> str:
