@@ -533,8 +533,8 @@ def test_frames_that_the_container_hides_are_counted(raw: bytes, tmp_path: Path)
     assert hidden == 2
     with pytest.warns(FfencWarning, match="2 frames that its edit list hides"):
         assert encode(hiding, tmp_path / "out.mp4", config=QUICK).frames == FRAMES - hidden
-    notes = [one.kind for one in verify_dataset(hiding).notes]
-    assert notes == ["hidden-frames"]
+    found = verify_dataset(hiding)
+    assert ([one.kind for one in found.notes], found.faults) == (["hidden-frames"], [])
 
 
 def test_a_video_that_players_turn_is_taken_as_it_is_stored_with_a_warning(

@@ -97,7 +97,7 @@ KINDS = {
         "`ffenc merge DATASET --out NEW --reencode` encodes such episodes, with the settings that they have"
     ),
     "hidden-frames": Kind(
-        "remux or encode the file so that its edit list hides nothing, where these frames are wanted",
+        "where they are wanted, encode the stream that the file was made of again",
         severity="note",
     ),
     "time-scale": Kind("`ffenc merge DATASET --out NEW` copies the packets into such files", severity="note"),

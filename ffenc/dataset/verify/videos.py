@@ -176,7 +176,7 @@ def check_video(
             what = f"has {info.frames} frames, its {len(lengths)} episodes have {lengths.sum()}"
             faults.add("frame-count", what, **where)
         _check_places(layout, listing, video, times, set(info.key_frames), faults, whole=whole)
-    elif 0 not in info.key_frames:
+    elif 0 not in info.key_frames and not info.hidden:  # the key frame is among those
         faults.add("key-frame", "its first frame is no key frame", frame=0, **where)
     if info.hidden:
         what = f"{count(info.hidden, 'frame')} stored in it that an edit list hides: no reader shows them"
