@@ -376,6 +376,9 @@ def test_what_another_thread_writes_while_an_episode_ends_is_refused_at_once(
         while recorder.status().rows < 40:
             assert thread.is_alive()
         getattr(recorder, end)()
+        deadline = time.monotonic() + 20  # a busy machine may not have let the thread run meanwhile
+        while not refused and time.monotonic() < deadline:
+            assert thread.is_alive()
         ended.set()
         thread.join()
         assert refused
