@@ -67,7 +67,7 @@ def plain_name(name: str, what: str) -> str:
     """One part of a path that is written in a dataset: a camera key, the name of an image.
 
     Raises:
-        SourceError: it has more than one part, or is none that ``inside`` accepts.
+        SourceError: it has more than one part, or ``inside`` refuses it.
     """
     fault = _fault(name) or ("has more than one part" if "/" in name else None)
     if fault:

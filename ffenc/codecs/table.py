@@ -157,7 +157,7 @@ class Codec:
             themselves -> the values that do not; empty: every value does.
         ignored: pattern of a line that says a sub-key of ``params`` was not used; the encode goes on.
         lossless: whether compiled options, with a pixel format of so many bits, give every sample back.
-        lossless_extras: the ``extra_options`` that make it lossless; None: there are none.
+        lossless_extras: the ``extra_options`` that make it lossless; None where it cannot be.
         crf_range: least and greatest ``crf`` that changes anything; None: FFmpeg decides.
         generic: the options of every FFmpeg encoder that this one reads; None: not known.
         ranges: sub-key of ``params`` -> least and greatest value that the library uses as it is.

@@ -123,7 +123,7 @@ def _job(plan: JobPlan) -> str:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """A source's files in a fixed order; hidden ones are none of its content."""
+    """A source's files in a fixed order, without hidden ones."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(folder, name) for name in sorted(names) if not name.startswith("."))

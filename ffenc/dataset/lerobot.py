@@ -487,7 +487,7 @@ def check_dataset(folder: Path) -> None:
     """Refuse a folder that is no LeRobot dataset of a layout that is read.
 
     Raises:
-        SourceError: it is none, or of a layout before v2.0.
+        SourceError: not a LeRobot dataset, or of a layout before v2.0.
     """
     if (folder / "meta/info.json").is_file():
         return

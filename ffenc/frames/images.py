@@ -110,7 +110,7 @@ def read_header(data: bytes | memoryview, name: str) -> ImageHeader:
         name: what to call it in an error.
 
     Raises:
-        SourceError: it is none, of a kind that is not read, larger than :data:`MAX_PIXELS`, or ends before
+        SourceError: not an image, of a kind that is not read, larger than :data:`MAX_PIXELS`, or ends before
             its header does.
     """
     head = bytes(data[:HEADER_BYTES])
