@@ -31,7 +31,9 @@ RECORDINGS = ".recording"  # in a dataset's folder: episodes that are not in it 
 STATS, TASKS = "meta/stats.json", "meta/tasks.parquet"
 # All that an episode may bring: new files, and those that are replaced.
 _NEW = [template_pattern(template) for template in (DATA_PATH, VIDEO_PATH, EPISODES_PATH)]
-_REPLACED = [template_pattern(place) for place in (INFO, OWN_INFO, STATS, TASKS, CHECKSUMS, NOTES_PATH)]
+_REPLACED = [
+    template_pattern(place) for place in (INFO, OWN_INFO, STATS, TASKS, CHECKSUMS, NOTES_PATH, EPISODES_PATH)
+]
 _SIGNATURE = "signature"
 _MOST_SHOWN = 20  # moves, in an error
 

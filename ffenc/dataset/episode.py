@@ -40,6 +40,8 @@ from ffenc.dataset.source import (
     EPISODES_PATH,
     NOTES_PATH,
     VIDEO_PATH,
+    file_limit,
+    files_in_chunk,
 )
 from ffenc.dataset.staging import write_info, write_json
 from ffenc.dataset.statistics import Aggregate, column_stats
@@ -57,8 +59,6 @@ RECORDED_TYPES = (
     *("float32", "float64", "float16", "bool", "string"),
     *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u")),
 )
-# LeRobot reads files in the order of their names, in which file-1000 comes before file-999.
-_MOST_IN_CHUNK = 1000
 NumberedFile = tuple[int, int]  # of a chunk, and in it
 
 
@@ -112,6 +112,18 @@ class State:
     @property
     def total_frames(self) -> int:
         return int(self.info.get("total_frames") or 0)
+
+
+def list_to_grow(root: Path, state: State) -> str | None:
+    """Return the file of the episode list that takes another episode; None: a new one has to.
+
+    As in LeRobot's recordings it grows up to ``data_files_size_in_mb``. A file an episode would be read as
+    well, but LeRobot's ``merge_datasets`` numbers the list's files wrongly where a dataset has several.
+    """
+    chunk, number = state.last.get(EPISODES, (0, -1))
+    place = EPISODES_PATH.format(chunk_index=chunk, file_index=number)
+    path = root / place
+    return place if path.is_file() and path.stat().st_size < file_limit(state.info, "data") else None
 
 
 class EpisodeWriter:
@@ -179,7 +191,7 @@ class EpisodeWriter:
             "dataset_to_index": state.total_frames + episode.length,
         }
         columns |= {name: column[0].as_py() for name, column in videos.items()}
-        episodes = self._episode_row(columns, stats)
+        place, row = self._episode_row(columns, stats)
         if tasks != state.tasks:
             self._tasks(tasks)
         total = self._stats(stats)
@@ -190,13 +202,15 @@ class EpisodeWriter:
         notes = NOTES_PATH.format(episode_index=self._number)
         write_json(self._new / notes, episode.notes)
         self._add(notes, replaces=True)
-        for place in write_info(self._new, self._info):
-            self._add(place, replaces=True)
+        own = write_info(self._new, self._info)
         read_back = {
-            place: brief(episode.videos[key][1], [0])
-            for place, key in zip(checksums, (k for k in self._features if k in episode.videos), strict=True)
+            video: brief(episode.videos[key][1], [0])
+            for video, key in zip(checksums, (k for k in self._features if k in episode.videos), strict=True)
         }
         check_episode(self._new, tasks, read_back)
+        self._grow_list(place, row)
+        for path in own:
+            self._add(path, replaces=True)
         write_commit(self._folder, self._root, self._moves)
         return replace(
             state,
@@ -204,7 +218,7 @@ class EpisodeWriter:
             stats=total,
             tasks=tasks,
             rows=self._row_schema,
-            episodes=episodes,
+            episodes=row.schema,
             last=self._last,
         )
 
@@ -287,7 +301,7 @@ class EpisodeWriter:
 
     def _place(self, key: str, template: str) -> tuple[str, NumberedFile]:
         """The next free place of a kind of file, and its numbers."""
-        limit = min(int(self._info.get("chunks_size") or _MOST_IN_CHUNK), _MOST_IN_CHUNK)
+        limit = files_in_chunk(self._info)
         chunk, number = self._last.get(key, (0, -1))
         while True:
             chunk, number = (chunk, number + 1) if number + 1 < limit else (chunk + 1, 0)
@@ -362,16 +376,31 @@ class EpisodeWriter:
         self._add(place)
         return numbers
 
-    def _episode_row(self, columns: Mapping[str, Any], stats: Mapping[str, Stats]) -> pa.Schema:
-        """Write the episode's row of the episode list; returns the columns that it has."""
-        place, (chunk, number) = self._place(EPISODES, EPISODES_PATH)
+    def _episode_row(self, columns: Mapping[str, Any], stats: Mapping[str, Stats]) -> tuple[str, pa.Table]:
+        """Write the episode's row of the episode list alone; returns the list's place, and the row."""
+        place = list_to_grow(self._root, self._state)
+        if place is None:
+            place, (chunk, number) = self._place(EPISODES, EPISODES_PATH)
+        else:
+            chunk, number = self._state.last[EPISODES]
         numbers = {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": number}
-        table = self._episode_table({**columns, **numbers}, stats)
+        row = self._episode_table({**columns, **numbers}, stats)
         path = self._new / place
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, path, **WRITTEN)
-        self._add(place)
-        return table.schema
+        pq.write_table(row, path, **WRITTEN)
+        return place, row
+
+    def _grow_list(self, place: str, row: pa.Table) -> None:
+        """Put the episodes that are in the list before the new one's row."""
+        there = self._root / place
+        grows = list_to_grow(self._root, self._state) == place
+        if grows:
+            try:
+                known = pq.read_table(there, partitioning=None)
+                pq.write_table(pa.concat_tables([known, row]), self._new / place, **WRITTEN)
+            except pa.ArrowException as error:
+                raise SourceError(f"{there}: cannot take another episode: {error}") from None
+        self._add(place, replaces=grows)
 
     def _episode_table(self, columns: Mapping[str, Any], stats: Mapping[str, Stats]) -> pa.Table:
         """The episode's row of the episode list, with the columns of the rows that are there."""

@@ -30,12 +30,14 @@ from ffenc.dataset.episode import (
     State,
     all_features,
     check_features,
+    list_to_grow,
     rehearsed,
 )
 from ffenc.dataset.fitting import GrowingCamera, check_fit, recorded_features
 from ffenc.dataset.lerobot import features_of, wrong_limits
 from ffenc.dataset.source import (
     DATA_PATH,
+    FILE_LIMITS,
     VIDEO_PATH,
     check_key,
 )
@@ -54,8 +56,8 @@ _MERGE = "ffenc merge {} --out NEW"
 class GrowingDataset:
     """A dataset that is new, or there already, and gets episodes one by one.
 
-    Each episode brings new files only: one video a camera, one of rows, one of the episode list.
-    ``meta/info.json``, ``ffenc.json``, ``stats.json``, ``tasks.parquet`` and ``videos.sha256`` are replaced.
+    Each episode brings new files: one video a camera, one of rows. ``meta/info.json``, ``ffenc.json``,
+    ``stats.json``, ``tasks.parquet``, ``videos.sha256`` and the last file of the episode list are replaced.
     Nothing else in the dataset is written to. :meth:`stage` makes an episode safe, :meth:`publish` brings
     it in.
 
@@ -145,7 +147,9 @@ class GrowingDataset:
 
     def _checksums(self) -> dict[str, str | None]:
         """Of the files that an episode replaces, and that nobody reads again before."""
-        paths = {place: self.root / place for place in (INFO, OWN_INFO, STATS, TASKS)}
+        listed = list_to_grow(self.root, self._state)
+        places = (INFO, OWN_INFO, STATS, TASKS, *([listed] if listed else []))
+        paths = {place: self.root / place for place in places}
         return {place: file_checksum(path) if path.is_file() else None for place, path in paths.items()}
 
     def rehearse(self, features: Mapping[str, Mapping[str, Any]]) -> None:
@@ -226,9 +230,7 @@ class GrowingDataset:
             "total_episodes": 0,
             "total_frames": 0,
             "total_tasks": 0,
-            "chunks_size": 1000,
-            "data_files_size_in_mb": 100,
-            "video_files_size_in_mb": 200,
+            **FILE_LIMITS,
             "data_path": DATA_PATH,
             "video_path": VIDEO_PATH if any(c.video for c in self._cameras.values()) else None,
             "robot_type": robot_type,

@@ -19,7 +19,15 @@ from ffenc.dataset.estimate import check_space
 from ffenc.dataset.finished import finished_cameras, record_job
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.pieces import Piece, copied_piece, groups
-from ffenc.dataset.source import VIDEO_PATH, Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.source import (
+    VIDEO_PATH,
+    Camera,
+    DatasetSource,
+    Episode,
+    HasVideos,
+    file_limit,
+    files_in_chunk,
+)
 from ffenc.dataset.staging import Staging, write_json
 from ffenc.dataset.tables import TableWriter
 from ffenc.dataset.verify.metadata import Stale, brief, check_result
@@ -47,8 +55,6 @@ from ffenc.frames.transcode import (
 )
 from ffenc.frames.verify import verify_joined
 from ffenc.jobs.pool import run_units
-
-_MEGABYTE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -485,15 +491,14 @@ class _Job:
     def _join(self, stream: Stream, done: Mapping[tuple[str, int], _Done]) -> _Joined:
         """Put a camera's pieces into files up to the size limit."""
         source_info = self._plan.source.info()
-        limit = float(source_info.get("video_files_size_in_mb") or 200) * _MEGABYTE
-        chunks_size = int(source_info.get("chunks_size") or 1000)
+        limit = file_limit(source_info, "video")
         places: list[VideoPlace] = []
         checksums: dict[str, str] = {}
         known: dict[str, StreamInfo] = {}
         first: StreamInfo | None = None
         total = 0
         for number, group in enumerate(groups(self._pieces(stream, done), limit)):
-            chunk, file = divmod(number, chunks_size)
+            chunk, file = divmod(number, files_in_chunk(source_info))
             place = VIDEO_PATH.format(video_key=stream.key, chunk_index=chunk, file_index=file)
             output = self._staging.dataset / place
             output.parent.mkdir(parents=True, exist_ok=True)

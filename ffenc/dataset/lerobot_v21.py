@@ -12,7 +12,7 @@ from ffenc import paths
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import statistic_type
 from ffenc.dataset.lerobot import ROWS_A_BATCH, LeRobotDataset, Listed
-from ffenc.dataset.source import DATA_PATH, Episode, EpisodeVideo
+from ffenc.dataset.source import DATA_PATH, FILE_LIMITS, Episode, EpisodeVideo
 from ffenc.dataset.statistics import STATISTICS, Aggregate
 from ffenc.dataset.tables import FileNumbers
 from ffenc.errors import SourceError
@@ -64,7 +64,7 @@ class LeRobotV21(LeRobotDataset):
         ]
 
     def _chunks_size(self) -> int:
-        return int(self._info.get("chunks_size") or 1000)
+        return int(self._info.get("chunks_size") or FILE_LIMITS["chunks_size"])
 
     def _count_tasks(self) -> int:
         path = self.root / _TASKS
@@ -96,7 +96,7 @@ class LeRobotV21(LeRobotDataset):
                 )
 
     def info(self) -> dict[str, Any]:
-        info: dict[str, Any] = {"data_files_size_in_mb": 100, "video_files_size_in_mb": 200}
+        info: dict[str, Any] = dict(FILE_LIMITS)
         info |= {key: value for key, value in self._info.items() if key not in _KEYS_GONE}
         info |= {
             "codebase_version": "v3.0",

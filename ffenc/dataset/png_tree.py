@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_key, chosen_cameras
-from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, Camera, Episode, check_key
+from ffenc.dataset.source import DATA_PATH, DEFAULT_FEATURES, FILE_LIMITS, Camera, Episode, check_key
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.sources import IMAGE_SUFFIXES, OTHER_SUFFIXES, ImageFiles, image_files
 
@@ -121,9 +121,7 @@ class PngTree:
             "total_episodes": len(self.episodes),
             "total_frames": sum(episode.length for episode in self.episodes),
             "total_tasks": 1,
-            "chunks_size": 1000,
-            "data_files_size_in_mb": 100,
-            "video_files_size_in_mb": 200,
+            **FILE_LIMITS,
             "data_path": DATA_PATH,
             "video_path": None,
             "robot_type": self._robot_type,

@@ -40,6 +40,8 @@ from ffenc.dataset.source import (
     VIDEO_PATH,
     DatasetSource,
     Episode,
+    file_limit,
+    files_in_chunk,
 )
 from ffenc.dataset.staging import write_info, write_json
 from ffenc.dataset.statistics import (
@@ -52,8 +54,6 @@ from ffenc.dataset.statistics import (
 )
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.statistics import Stats
-
-_MEGABYTE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class TableWriter:
         self._videos, self._blocks, self._camera_stats = videos, blocks, camera_stats
         self._recompute, self._reaggregate = recompute, reaggregate
         self._subset = [e.index for e in episodes] != list(range(len(source.episodes)))
-        self._chunks_size = int(source.info().get("chunks_size") or 1000)
+        self._files_in_chunk = files_in_chunk(source.info())
         self._features = self._make_features()
         self._warn_of_relative_actions()
         self._computed = self._features_to_compute()
@@ -187,7 +187,7 @@ class TableWriter:
         return stale
 
     def _place(self, number: int) -> tuple[int, int]:
-        return number // self._chunks_size, number % self._chunks_size
+        return divmod(number, self._files_in_chunk)
 
     def _write_rows(self) -> tuple[list[_RowPlace], list[dict[str, Stats]]]:
         """Write the frame rows, a row group an episode, in as many files as the source has."""
@@ -379,7 +379,7 @@ class FileNumbers:
     """
 
     def __init__(self, info: Mapping[str, Any]) -> None:
-        self._limit = float(info.get("data_files_size_in_mb") or 100) * _MEGABYTE
+        self._limit = file_limit(info, "data")
         self._number, self._size = 0, 0
         self._schema: pa.Schema | None = None
 

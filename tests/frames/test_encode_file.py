@@ -269,7 +269,7 @@ def test_a_last_frame_that_is_shown_longer_does_not_change_the_rate(
         "-c",
         "copy",
         "-bsf:v",
-        "setts=duration='if(eq(N,71),DURATION*9,DURATION)'",
+        "setts=pts=PTS:dts=DTS:duration='if(eq(N,71),DURATION*9,DURATION)'",
         source,
     )
     assert probe(source).fps != NTSC
