@@ -135,15 +135,25 @@ def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _check_program(program: str) -> None:
-    """Refuse what a launcher would fail to become.
+def _launched(program: str) -> bool:
+    """Whether a launcher can become a program: it is there, and made for this machine.
 
-    Raises:
-        OSError: as exec would.
+    Of any other file exec itself says best what is wrong, or the launcher would have a shell read it.
     """
-    if shutil.which(program) is None:
-        code = errno.EACCES if Path(program).exists() else errno.ENOENT
-        raise OSError(code, os.strerror(code), program)
+    path = shutil.which(program)
+    if path is None:
+        return False
+    try:
+        return _machine(path) == _machine("/proc/self/exe")
+    except OSError:
+        return False
+
+
+def _machine(path: str) -> bytes:
+    """Word size, byte order and processor of an ELF program."""
+    with Path(path).open("rb") as file:
+        head = file.read(20)
+    return head[:6] + head[18:]
 
 
 @dataclass(frozen=True)
@@ -594,8 +604,8 @@ def _start_here(
 ) -> subprocess.Popen[bytes]:
     try:
         launcher = _launcher()
-        if launcher:
-            _check_program(command[0])
+        if launcher and not _launched(command[0]):
+            launcher = None
         with share.bound():
             process = subprocess.Popen(
                 [*(launcher or ()), *command],

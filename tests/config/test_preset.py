@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -85,7 +86,7 @@ def test_a_shipped_preset_is_of_its_robot(name, robot_type, cameras):
     assert list(preset.cameras) == cameras
 
 
-def test_presets_are_found_in_a_built_wheel(tmp_path):
+def test_a_built_wheel_has_presets_types_licence_and_a_readme_without_dead_links(tmp_path):
     isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
     built = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--quiet", *isolation]
@@ -112,6 +113,13 @@ print(json.dumps([ffenc.__file__, str(presets.preset_folder()), loaded]))
         env={"PYTHONPATH": str(tmp_path / "installed")},
     )
     package = tmp_path / "installed" / "ffenc"
+    assert (package / "py.typed").exists()
+    (about,) = (tmp_path / "installed").glob("*.dist-info")
+    assert "Apache License" in (about / "licenses/LICENSE").read_text()
+    metadata = (about / "METADATA").read_text()
+    assert "License-Expression: Apache-2.0" in metadata
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", metadata) == []
+    assert "how to write one (`docs/presets.md`)" in metadata
     assert json.loads(ran.stdout) == [str(package / "__init__.py"), str(package / "presets"), preset_names()]
 
 

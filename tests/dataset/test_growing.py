@@ -41,6 +41,7 @@ from ffenc.frames.statistics import RgbHistogram, sample_tap
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP, everything_in, starts
 
 VIDEO = FIXTURES / "aloha_video_v30"
+LIST = "meta/episodes/chunk-000/file-000.parquet"
 FRONT = "observation.images.front"
 FPS = Fraction(30)
 FRAMES = 12
@@ -120,6 +121,12 @@ def contents(root: Path, *folders: str) -> dict[str, str]:
     }
 
 
+def listed_in(root: Path) -> list[dict[str, Any]]:
+    """The rows of the episode list, which is one file."""
+    assert [path.relative_to(root).as_posix() for path in root.glob("meta/episodes/*/*")] == [LIST]
+    return pq.read_table(root / LIST).to_pylist()
+
+
 def rows_of(root: Path) -> pa.Table:
     return pa.concat_tables([pq.read_table(path) for path in sorted((root / "data").glob("*/*.parquet"))])
 
@@ -132,10 +139,12 @@ def test_a_new_dataset_is_whole_after_every_episode(tmp_path: Path, film: Film) 
     root = tmp_path / "new"
     dataset = growing(root)
     for number in range(3):
-        before = contents(root, "data", "videos", "meta/episodes") if number else {}
+        before = contents(root, "data", "videos") if number else {}
+        listed = listed_in(root) if number else []
         grow(root, film, range(number, number + 1), dataset)
         assert faults_of(root) == []
-        assert before.items() <= contents(root, "data", "videos", "meta/episodes").items()
+        assert before.items() <= contents(root, "data", "videos").items()
+        assert listed_in(root)[:-1] == listed
         assert (dataset.total_episodes, dataset.total_frames) == (number + 1, FRAMES * (number + 1))
     assert faults_of(root, deep=True) == []
     rows = rows_of(root)
@@ -261,7 +270,7 @@ def test_a_dataset_that_lerobot_wrote_gets_more_episodes(tmp_path: Path) -> None
     root = Path(shutil.copytree(VIDEO, tmp_path / "aloha"))
     stray = root / f"videos/{TOP}/chunk-000/file-004.mp4"
     stray.write_bytes(b"of no episode")
-    before = contents(root, "data", "videos", "meta/episodes")
+    before, listed = contents(root, "data", "videos"), listed_in(root)
     old = json.loads((root / "meta/stats.json").read_text())
     dataset = GrowingDataset(root, **aloha() | {"features": None})
     assert dataset.features == aloha()["features"]
@@ -269,14 +278,15 @@ def test_a_dataset_that_lerobot_wrote_gets_more_episodes(tmp_path: Path) -> None
         folder = root / RECORDINGS / str(number)
         dataset.stage(folder, cut_episode(folder, number))
         dataset.publish(folder)
-    assert before.items() <= contents(root, "data", "videos", "meta/episodes").items()
+    assert before.items() <= contents(root, "data", "videos").items()
+    assert listed_in(root)[:-2] == listed
     assert stray.with_name("file-005.mp4").exists()
     stray.unlink()
     assert faults_of(root, deep=True) == []
-    for place in ("data", "meta/episodes"):
-        schemas = [pq.read_schema(path) for path in sorted((root / place).glob("*/*.parquet"))]
-        assert all(one.equals(schemas[0], check_metadata=True) for one in schemas)
-        assert len(schemas) == 3
+    schemas = [pq.read_schema(path) for path in sorted((root / "data").glob("*/*.parquet"))]
+    assert all(one.equals(schemas[0], check_metadata=True) for one in schemas)
+    assert len(schemas) == 3
+    assert pq.read_schema(root / LIST).equals(pq.read_schema(VIDEO / LIST), check_metadata=True)
     info, given = (json.loads((path / "meta/info.json").read_text()) for path in (root, VIDEO))
     assert info["features"] == given["features"]
     assert info["total_frames"] == 72 + 31 + 24
@@ -498,7 +508,7 @@ def test_a_commit_overwrites_nothing_that_came_in_between(tmp_path: Path, film: 
 
 def test_files_are_numbered_on_into_the_next_chunk(tmp_path: Path, film: Film) -> None:
     grow(tmp_path, film, range(1))
-    info_with(chunks_size=2)(tmp_path)
+    info_with(chunks_size=2, data_files_size_in_mb=1e-6)(tmp_path)
     grow(tmp_path, film, range(1, 3))
     assert faults_of(tmp_path) == []
     for place in ("data", "meta/episodes", f"videos/{FRONT}"):
