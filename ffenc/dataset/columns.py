@@ -19,6 +19,11 @@ from ffenc.frames.sources import FrameSource
 CAMERA_TYPES = ("image", "video")
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGE_BYTES = 64 << 20  # held while a table's images are written
+# What Arrow prints of a type, where the ``datasets`` library has another word.
+_DTYPES = {
+    **{"halffloat": "float16", "float": "float32", "double": "float64"},
+    **{"date32[day]": "date32", "date64[ms]": "date64"},
+}
 # Checksums, so that a damaged page is not read as other numbers.
 WRITTEN: dict[str, Any] = {"compression": "snappy", "use_dictionary": True, "write_page_checksum": True}
 
@@ -32,9 +37,24 @@ class VideoPlace:
     start: int
 
 
+def arrow_type(dtype: str) -> pa.DataType | None:
+    """Return the type that a feature's ``dtype`` names, in NumPy's words or Arrow's; None: there is none."""
+    try:
+        return pa.type_for_alias(dtype)
+    except ValueError:
+        return None
+
+
+def dtype_of(kind: pa.DataType) -> str:
+    """Return the word of ``info.json`` and of the ``datasets`` library for a column's type."""
+    return _DTYPES.get(str(kind), str(kind))
+
+
 def is_numeric(feature: Mapping[str, Any]) -> bool:
     """Whether a feature of ``info.json`` holds numbers, of which statistics are kept."""
-    return str(feature["dtype"]).startswith(("float", "int", "uint", "bool"))
+    kind = arrow_type(str(feature["dtype"]))
+    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    return kind is not None and any(is_one(kind) for is_one in numbers)
 
 
 def row_schema(schema: pa.Schema) -> pa.Schema:
@@ -61,8 +81,7 @@ def huggingface_type(kind: pa.DataType) -> dict[str, Any]:
     if is_list(kind):
         length = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
         return {"feature": huggingface_type(kind.value_type), "length": length, "_type": "List"}
-    names = {"float": "float32", "double": "float64"}
-    return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
+    return {"dtype": dtype_of(kind), "_type": "Value"}
 
 
 def is_list(kind: pa.DataType) -> bool:

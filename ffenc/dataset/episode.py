@@ -21,6 +21,7 @@ from ffenc.dataset.columns import (
     IMAGE,
     WRITTEN,
     VideoPlace,
+    dtype_of,
     fitted,
     image_parts,
     is_numeric,
@@ -668,12 +669,12 @@ def _feature_type(feature: Mapping[str, Any]) -> pa.DataType:
 
 def _features_of_table(table: pa.Table) -> dict[str, dict[str, Any]]:
     """Describe the columns of a dataset's first episode."""
-    names = {"float": "float32", "double": "float64", "halffloat": "float16", "large_string": "string"}
     features = {}
     for name in table.column_names:
         kind, width = table.schema.field(name).type, 1
         if pa.types.is_nested(kind):
             width = len(table[name][0])
             kind = kind.value_type
-        features[name] = {"dtype": names.get(str(kind), str(kind)), "shape": [width], "names": None}
+        dtype = "string" if pa.types.is_large_string(kind) else dtype_of(kind)
+        features[name] = {"dtype": dtype, "shape": [width], "names": None}
     return features

@@ -162,13 +162,13 @@ def clip_of(video: EpisodeVideo, fps: Fraction) -> Clip:
     return clip
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _state(path: Path) -> tuple[int, int, int]:
     found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @lru_cache(maxsize=16)  # a few cameras' files, each with the times of perhaps 100,000 frames
-def _opened(path: Path, checksum: str | None, size: int, changed: int) -> StreamInfo:
+def _opened(path: Path, checksum: str | None, *_state: int) -> StreamInfo:
     # Damage that no decoder notices would be copied, and be sound from then on by its new checksum.
     if checksum is not None and file_checksum(path) != checksum:
         raise SourceError(

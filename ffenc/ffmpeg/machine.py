@@ -26,13 +26,13 @@ def cores() -> int:
 
 
 def file_identity(path: str) -> list[str | int]:
-    """Return what changes when a file is replaced: its real path, size and time of change in ns."""
+    """Return what changes when a file is replaced: its real path, size and times of change in ns."""
     real = os.path.realpath(path)
     try:
         found = os.stat(real)  # noqa: PTH116 - one system call
     except OSError:
-        return [real, -1, -1]
-    return [real, found.st_size, found.st_mtime_ns]
+        return [real, -1, -1, -1]
+    return [real, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def machine_facts() -> list[str | int]:

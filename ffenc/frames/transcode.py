@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +40,7 @@ from ffenc.frames.encoding import Encoding
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.reader import DEPTH_FORMATS, TOLERANCE, VideoReader
+from ffenc.frames.sources import files_fingerprint
 from ffenc.frames.statistics import RgbHistogram
 
 _TRIAL_FRAMES = 2
@@ -111,9 +110,7 @@ class Clip:
 
     def fingerprint(self) -> str:
         """What the file is, without reading it."""
-        found = self.path.stat()
-        parts = [str(self.path.resolve()), found.st_size, found.st_mtime_ns, self.first, self.frames]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return f"{self.first} {self.frames} {files_fingerprint([self.path])}"
 
 
 def check_spacing(clip: Clip, fps: Fraction, where: str, *, start: float | None = None) -> None:

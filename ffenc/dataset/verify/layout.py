@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ffenc.config.framerate import parse_fps
+from ffenc.dataset.columns import arrow_type, is_numeric
 from ffenc.dataset.lerobot import features_of, wrong_limits
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
@@ -150,7 +151,7 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
         if kind in ("image", "video") and features[key].get("names") is None:
             what = f"names of {key} are null: LeRobot's policies stop at it"
             faults.add("names", what, file=place, camera=key)
-        if kind not in ("image", "video", *_TEXT_TYPES) and not _known_type(kind):
+        if kind not in ("image", "video", *_TEXT_TYPES) and arrow_type(kind) is None:
             faults.add("info", f"dtype {kind!r} of {key} is no type of numbers or texts", file=place)
     paths = {
         "data_path": (LeRobotV21.data_path if old else DATA_PATH),
@@ -172,18 +173,10 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
         fps=parse_fps(info["fps"]),
         images=[key for key, kind in kinds.items() if kind == "image"],
         videos=[key for key, kind in kinds.items() if kind == "video"],
-        numeric=[k for k, kind in kinds.items() if kind not in ("image", "video", *_TEXT_TYPES)],
+        numeric=[key for key in kinds if is_numeric(features[key])],
         data_path=paths["data_path"],
         video_path=paths["video_path"],
     )
-
-
-def _known_type(name: str) -> bool:
-    try:
-        pa.type_for_alias(name)
-    except ValueError:
-        return False
-    return True
 
 
 def width_of(feature: Mapping[str, Any]) -> int | None:
