@@ -29,9 +29,11 @@ from ffenc import (
     VideoEncoderConfig,
     VideoReader,
     VideoWriter,
+    merge_datasets,
     plan_reencode,
     probe,
     reencode_dataset,
+    verify_dataset,
 )
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import (
@@ -499,6 +501,28 @@ def test_v21_video_becomes_v30(tmp_path: Path, video_v21: Path, copied: bool) ->
     for key, own in known_stats.items():
         for name, value in own.items():
             np.testing.assert_allclose(stats[key][name], value, rtol=1e-12, err_msg=key)
+
+
+def test_a_frame_that_no_row_has_is_left_out_by_every_command(tmp_path: Path, video_v21: Path) -> None:
+    """A recorder that stopped its cameras a moment after its rows."""
+    source = Path(shutil.copytree(video_v21, tmp_path / "source"))
+    path = source / f"videos/chunk-000/{ANGLE}/episode_000001.mp4"
+    longer = path.with_name("longer.mp4")
+    run_ffmpeg("-i", path, "-vf", "tpad=stop=1:stop_mode=clone", "-c:v", "libx264", "-bf", "0", longer)
+    longer.replace(path)
+    assert probe(path).frames == LENGTHS[1] + 1
+    shown = []
+    for name, made in (
+        ("reencoded", lambda out: reencode_dataset(source, out, cameras=["angle"], overrides=H264)),
+        ("merged", lambda out: merge_datasets([source], out)),
+    ):
+        out = tmp_path / name
+        made(out)
+        assert verify_dataset(out).sound
+        assert episodes_of(out)["length"].to_pylist() == list(LENGTHS)
+        shown.append(decode(video_of(out, ANGLE)))
+        assert len(shown[-1]) == sum(LENGTHS)
+    check_frames(shown[0], shown[1], 33)
 
 
 def test_v20_names_the_block_video_info(tmp_path: Path, video_v21: Path) -> None:
