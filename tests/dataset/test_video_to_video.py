@@ -523,7 +523,7 @@ def test_a_frame_that_no_row_has_is_left_out_by_every_command(tmp_path: Path, vi
         files = sorted((out / f"videos/{ANGLE}").rglob("*.mp4"))
         shown.append(np.concatenate([decode(file) for file in files]))
         assert len(shown[-1]) == sum(LENGTHS)
-    check_frames(shown[0], shown[1], 33)
+    assert min(psnr(a, b) for a, b in zip(*shown, strict=True)) > 30
 
 
 def test_v20_names_the_block_video_info(tmp_path: Path, video_v21: Path) -> None:
