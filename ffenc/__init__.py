@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from ffenc.frames.encode_file import encode
     from ffenc.frames.reader import VideoReader
     from ffenc.frames.writer import VideoWriter
-    from ffenc.recording.recorder import Recorder, RecorderStatus, SavedEpisode
+    from ffenc.recording.recorder import Recorder
     from ffenc.recording.recover import Recovered, Recovery, recover
+    from ffenc.recording.results import AddedRow, RecorderStatus, SavedEpisode
     from ffenc.version import VERSION as __version__
 
 # Loaded when first used: `ffenc --help` and a config alone need neither numpy nor pyarrow.
@@ -69,14 +70,16 @@ _HOME = {
     "VideoReader": "ffenc.frames.reader",
     "VideoWriter": "ffenc.frames.writer",
     "Recorder": "ffenc.recording.recorder",
-    "RecorderStatus": "ffenc.recording.recorder",
-    "SavedEpisode": "ffenc.recording.recorder",
+    "AddedRow": "ffenc.recording.results",
+    "RecorderStatus": "ffenc.recording.results",
+    "SavedEpisode": "ffenc.recording.results",
     "Recovered": "ffenc.recording.recover",
     "Recovery": "ffenc.recording.recover",
     "recover": "ffenc.recording.recover",
 }
 
 __all__ = [
+    "AddedRow",
     "compile_command",
     "ConfigError",
     "DepthEncoderConfig",

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ffenc.cli.record_screen import Screen
     from ffenc.config.preset import RobotPreset
     from ffenc.recording.cameras import Camera
+    from ffenc.recording.events import Event
     from ffenc.recording.recorder import Recorder
-    from ffenc.recording.session import Event
     from ffenc.recording.setup import OpenCameras
 
 Overrides = list[tuple[tuple[str, ...], Any]]
@@ -223,12 +223,9 @@ def _check(robot: RobotPreset, ffmpeg: str | None, ffprobe: str | None) -> None:
 def _record(recorder: Recorder, cameras: Sequence[Camera], *, as_json: bool, **session: Any) -> None:
     """Run the session, with keys and a screen, and say what was recorded however it ends."""
     from ffenc.cli.record_screen import summary_lines  # noqa: PLC0415
-    from ffenc.recording.session import (  # noqa: PLC0415
-        Control,
-        EpisodeSaved,
-        SessionEnded,
-        record_episodes,
-    )
+    from ffenc.recording.control import Control  # noqa: PLC0415
+    from ffenc.recording.events import EpisodeSaved, SessionEnded  # noqa: PLC0415
+    from ffenc.recording.session import record_episodes  # noqa: PLC0415
 
     # What was dropped or repeated is an event.
     logger = logging.getLogger("ffenc.recording")

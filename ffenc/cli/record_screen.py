@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 from ffenc.cli import output
 from ffenc.cli.common import human_bytes, human_seconds
-from ffenc.recording.session import (
+from ffenc.recording.events import (
     EpisodeDiscarded,
     EpisodeEncoding,
     EpisodeEnded,

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-import math
 import os
 import shlex
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -25,28 +21,26 @@ import psutil
 from typing_extensions import Self
 
 from ffenc.codecs.pixel_formats import pixel_format
-from ffenc.codecs.table import auto_fallback, codec_for
+from ffenc.codecs.table import codec_for
 from ffenc.compiler.command import FrameFormat, SampleTap, raw_format
 from ffenc.compiler.images import compile_images
-from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import CameraPreset, RobotPreset, camera_key, camera_name, load_preset
 from ffenc.dataset.commit import RECORDINGS, finish_commit, pending_commits
 from ffenc.dataset.episode import check_features
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.dataset.info_block import encoding_block
-from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning, SourceError
+from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
 from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
-from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthSamples
-from ffenc.frames.encoding import Encoding
-from ffenc.frames.images import has_end, read_header
-from ffenc.frames.pattern import pattern_frames
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import image_files
 from ffenc.jobs.pool import share_cores
 from ffenc.jobs.progress import FrameCount
+from ffenc.recording.arguments import check_preset, check_robot_type, check_task, kind_of, seconds_of
 from ffenc.recording.feed import Feed, FrameRing, Sink, TiffFolder
 from ffenc.recording.finish import (
     CameraResult,
@@ -57,6 +51,7 @@ from ffenc.recording.finish import (
     recorded_statistics,
 )
 from ffenc.recording.flush import Flusher
+from ffenc.recording.results import AddedRow, CameraStatus, RecorderStatus, SavedEpisode
 from ffenc.recording.rows import (
     ACTION,
     STATE,
@@ -64,10 +59,11 @@ from ffenc.recording.rows import (
     RowLog,
     checked_row,
     features_of_row,
-    is_text,
     read_rows,
 )
 from ffenc.recording.samples import SampleLog, samples_tap
+from ffenc.recording.take import Channel, Take, Track, close, gone
+from ffenc.recording.trial import trial_frames, untried
 from ffenc.recording.unfinished import (
     RecordedCamera,
     Settings,
@@ -86,146 +82,6 @@ FRAGMENT_SECONDS = 0.5  # what a power cut costs, beside what the encoder looks 
 _STALL_SECONDS = 60.0
 
 StoredFormat = Literal["rgb24", "jpeg"]
-
-
-@dataclass(frozen=True)
-class CameraStatus:
-    """What a camera does at the moment.
-
-    Attributes:
-        frames: given to the encoder so far, in this episode.
-        queued: frames that wait for it.
-        queue_maxsize: how many may.
-        dropped, repeated: rows of this episode that were left out for it, or show its frame before again.
-        bytes: on disk so far.
-    """
-
-    frames: int
-    queued: int
-    queue_maxsize: int
-    dropped: int
-    repeated: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class RecorderStatus:
-    """What a recorder does at the moment.
-
-    Attributes:
-        episode: number of the episode that is recorded, or comes next.
-        recording: whether one is.
-        rows: it has so far.
-        dropped: rows that were left out.
-        cameras: by name.
-    """
-
-    episode: int
-    recording: bool
-    rows: int
-    dropped: int
-    cameras: dict[str, CameraStatus]
-
-
-@dataclass(frozen=True)
-class SavedEpisode:
-    """An episode that is in the dataset.
-
-    Attributes:
-        index: its number.
-        rows: of the table, and frames of every camera.
-        seconds: how long saving took.
-        waited: how much of that until the encoders had taken what waited for them, and ended.
-        bytes: camera -> of its video or its images.
-        dropped: rows that were left out.
-        repeated: camera -> how many rows show the frame before again.
-    """
-
-    index: int
-    rows: int
-    seconds: float
-    waited: float
-    bytes: dict[str, int]
-    dropped: int
-    repeated: dict[str, int]
-
-
-@dataclass
-class _Channel:
-    """A camera with what stays from episode to episode."""
-
-    name: str
-    camera: RecordedCamera
-    encoding: Encoding
-    frames: FrameFormat  # as they come
-    ring: FrameRing
-
-    def check(self, frame: Any) -> None:
-        """Refuse what is no frame of it."""
-        if self.frames == "jpeg":
-            if not (isinstance(frame, bytes) and frame[:2] == b"\xff\xd8"):
-                raise ConfigError(
-                    f"camera {self.name}: bytes of a JPEG image are expected, got {_kind(frame)}"
-                )
-            if len(frame) > self.ring.slots.shape[1]:
-                raise ConfigError(
-                    f"camera {self.name}: a JPEG of {len(frame)} bytes is larger than its pixels"
-                )
-            # Not decoded here: what is damaged inside is found by the encoder.
-            try:
-                header = read_header(frame, f"camera {self.name}")
-            except SourceError as error:
-                raise ConfigError(str(error)) from None
-            width, height = self.camera.width, self.camera.height
-            if (header.width, header.height) != (width, height) or not has_end(frame, header.format):
-                found = header if has_end(frame, header.format) else f"{header} that is cut short"
-                raise ConfigError(
-                    f"camera {self.name}: a whole JPEG image of {width}x{height} is expected, got a {found}"
-                )
-            return
-        slots = self.ring.slots
-        shape = frame.shape if isinstance(frame, np.ndarray) else ()
-        if self.camera.depth and shape[2:] == (1,):
-            shape = shape[:2]
-        if shape != slots.shape[1:] or frame.dtype != slots.dtype:
-            unit = f" ({self.camera.unit}; see depth_unit)" if self.camera.depth else ""
-            raise ConfigError(
-                f"camera {self.name}: a frame of shape {slots.shape[1:]}, {slots.dtype}{unit}, is expected, "
-                f"got {_kind(frame)}"
-            )
-
-
-@dataclass
-class _Track:
-    """A camera in one episode."""
-
-    channel: _Channel
-    feed: Feed
-    samples: DepthSamples | None
-    counted: SampleLog | None
-    dropped: int = 0
-    repeated: int = 0
-    timestamp: float | None = None
-    images: int = 0  # those whose bytes are counted
-    image_bytes: int = 0
-
-
-@dataclass
-class _Take:
-    """The episode that is being recorded."""
-
-    episode: UnfinishedEpisode
-    log: RowLog
-    tracks: dict[str, _Track]
-    cancellation: Cancellation
-    flusher: Flusher
-    lock: threading.Lock = field(default_factory=threading.Lock)  # held while a row is added
-    ended: bool = False  # it is being saved or discarded, and takes no more
-    rows: int = 0
-    frames: int = 0  # rows that were asked for
-    dropped: int = 0
-    full: list[str] = field(default_factory=list)  # cameras without room for the row to come
-    error: FfencError | None = None
 
 
 class Recorder:
@@ -295,15 +151,15 @@ class Recorder:
         self._jpeg = {camera_name(name) for name in jpeg}
         self._programs = (ffmpeg, ffprobe)
         self._resources = contextlib.ExitStack()
-        self._channels: dict[str, _Channel] = {}
+        self._channels: dict[str, Channel] = {}
         self._dataset: GrowingDataset | None = None
-        self._take: _Take | None = None
+        self._take: Take | None = None
         self._owner: int | None = None  # the process that records: forked ones have no threads
         self._check_lock: Callable[[], None] = lambda: None
         self._ending = threading.Lock()  # held while an episode is saved or discarded
-        _check_preset(self.preset, self._jpeg)
-        _check_task(task)
-        _check_robot_type(self.preset.robot_type)
+        check_preset(self.preset, self._jpeg)
+        check_task(task)
+        check_robot_type(self.preset.robot_type)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as resources:
@@ -338,9 +194,9 @@ class Recorder:
             if self._take is not None:
                 self._leave()
 
-    def _prepare(self) -> dict[str, _Channel]:
+    def _prepare(self) -> dict[str, Channel]:
         """Try every camera's settings, and take the memory for its frames."""
-        channels: dict[str, _Channel] = {}
+        channels: dict[str, Channel] = {}
         candidates = toolchains(*self._programs)
         absent: Absent = {}
         way: Way = "images" if not self.preset.video else self.preset.encode
@@ -354,11 +210,11 @@ class Recorder:
             encoded: FrameFormat = frames if depth or way == "live" else "png"
             try:
                 encoding = (
-                    _untried(preset.encoder, size, self._fps, encoded, candidates[0])
+                    untried(preset.encoder, size, self._fps, encoded, candidates[0])
                     if way == "images"
                     else prepare(
                         preset.encoder,
-                        _trial_frames(*size, encoded),
+                        trial_frames(*size, encoded),
                         width=preset.width,
                         height=preset.height,
                         fps=self._fps,
@@ -381,7 +237,7 @@ class Recorder:
                 codec_for(config.vcodec).stream,
                 pixel_format(config.pix_fmt).stored,
             )
-            channels[name] = _Channel(name, camera, encoding, frames, self._ring(preset, frames))
+            channels[name] = Channel(name, camera, encoding, frames, self._ring(preset, frames))
         return channels
 
     def _ring(self, preset: CameraPreset, frames: FrameFormat) -> FrameRing:
@@ -428,7 +284,7 @@ class Recorder:
         # Of a new dataset the first row says them, and of its next where the first episode was discarded.
         self._features = self.features
         cameras = [channel.camera for channel in self._channels.values()]
-        _check_task(task)
+        check_task(task)
         settings = Settings(task or self._task, self._fps, self.preset.robot_type, self._features, cameras)
         with Uninterrupted():
             self._begin(settings)
@@ -437,7 +293,7 @@ class Recorder:
         """Make the episode's folder, and start its encoders."""
         episode = UnfinishedEpisode.create(self.root, settings)
         cancellation = Cancellation()
-        tracks: dict[str, _Track] = {}
+        tracks: dict[str, Track] = {}
         try:
             for name, channel in self._channels.items():
                 tracks[name] = self._track(channel, episode, cancellation)
@@ -445,15 +301,15 @@ class Recorder:
         except BaseException as error:
             cancellation.cancel()
             for track in tracks.values():
-                _close(track)
+                close(track)
             with contextlib.suppress(OSError):
                 delete_episode(episode.path)
             if isinstance(error, OSError):
                 raise DestinationError(f"{episode.path}: cannot be written: {error.strerror}") from None
             raise
-        self._take = _Take(episode, log, tracks, cancellation, Flusher(episode))
+        self._take = Take(episode, log, tracks, cancellation, Flusher(episode))
 
-    def _track(self, channel: _Channel, episode: UnfinishedEpisode, cancellation: Cancellation) -> _Track:
+    def _track(self, channel: Channel, episode: UnfinishedEpisode, cancellation: Cancellation) -> Track:
         camera, encoding = channel.camera, channel.encoding
         live = camera.way == "live"
         samples = DepthSamples(encoding.config, camera.unit) if camera.depth and live else None
@@ -486,10 +342,10 @@ class Recorder:
             convert=(lambda depth: samples.of(depth).data) if samples is not None else None,
             wait_seconds=self._stall_seconds * 1.5,
         )
-        return _Track(channel, feed, samples, counted)
+        return Track(channel, feed, samples, counted)
 
     def _command(
-        self, channel: _Channel, episode: UnfinishedEpisode, tap: SampleTap | None
+        self, channel: Channel, episode: UnfinishedEpisode, tap: SampleTap | None
     ) -> list[str] | None:
         """What stores a camera's frames as they come; None: no program, for depth in metres."""
         camera, encoding = channel.camera, channel.encoding
@@ -531,7 +387,7 @@ class Recorder:
         if track is None:
             raise ConfigError(f"there is no camera {camera!r}; there are {', '.join(take.tracks)}")
         feed = track.feed
-        seconds = _seconds(camera, timestamp)
+        seconds = seconds_of(camera, timestamp)
         if feed.written or track.channel.name in take.full:
             raise ConfigError(f"camera {camera} has a frame for row {take.rows} already; add_row comes first")
         if frame is None:
@@ -548,13 +404,13 @@ class Recorder:
         except FfencError as error:
             if take.ended:
                 raise
-            take.error = _gone(take) or error
+            take.error = gone(take) or error
             raise take.error from None
         track.timestamp = seconds
 
     def add_row(
         self, row: Mapping[str, Any] | None = None, *, state: Any = None, action: Any = None
-    ) -> int | None:
+    ) -> AddedRow:
         """Add a row to the table, with the frames written since the last.
 
         Args:
@@ -564,8 +420,8 @@ class Recorder:
             action: what ``action`` is.
 
         Returns:
-            the row's number in the episode; None where it was dropped, with all its frames, because an
-            encoder was behind.
+            its number in the episode, or the cameras that it was dropped for, because their encoders were
+            behind; and the cameras that show the frame before again.
 
         Raises:
             ConfigError: a camera has no frame for it, or the values are not those of the rows before.
@@ -573,7 +429,7 @@ class Recorder:
         """
         take = self._current()
         if row is not None and not isinstance(row, Mapping):
-            raise ConfigError(f"a row is a mapping of names to values, not {_kind(row)}")
+            raise ConfigError(f"a row is a mapping of names to values, not {kind_of(row)}")
         values = dict(row or {})
         values |= {STATE: state} if state is not None else {}
         values |= {ACTION: action} if action is not None else {}
@@ -599,21 +455,20 @@ class Recorder:
         except FfencError as error:
             if take.ended:
                 raise
-            take.error = _gone(take) or error
+            take.error = gone(take) or error
             raise take.error from None
         except OSError as error:
             failed = DestinationError(f"{take.log.path}: cannot be written: {error.strerror}")
-            take.error = _gone(take) or failed
+            take.error = gone(take) or failed
             raise take.error from None
 
-    def _add(self, take: _Take, values: Mapping[str, Any]) -> int | None:
+    def _add(self, take: Take, values: Mapping[str, Any]) -> AddedRow:
         """Write the row, and pass its frames on."""
         tracks = take.tracks.values()
         for track in tracks:
             track.feed.check()
         if take.full:
-            self._drop(take)
-            return None
+            return self._drop(take)
         repeated = [name for name, track in take.tracks.items() if track.feed.repeated]
         stamps = {name: track.timestamp for name, track in take.tracks.items()}
         take.log.row(values, stamps, repeated)
@@ -626,9 +481,9 @@ class Recorder:
             take.tracks[name].repeated += 1
             row = take.rows - 1
             _log.warning("episode %d, row %d: %s shows the frame before again", self._index, row, name)
-        return take.rows - 1
+        return AddedRow(take.rows - 1, repeated=tuple(repeated))
 
-    def _drop(self, take: _Take) -> None:
+    def _drop(self, take: Take) -> AddedRow:
         """Leave a row out, of the table and of all cameras."""
         take.log.dropped(take.rows, take.frames, take.full)
         _log.warning(
@@ -642,7 +497,9 @@ class Recorder:
             track.timestamp = None
         take.dropped += 1
         take.frames += 1
+        added = AddedRow(None, dropped=tuple(take.full))
         take.full.clear()
+        return added
 
     def save_episode(self, on_frames: Callable[[int, int], None] | None = None) -> SavedEpisode:
         """End the episode and put it into the dataset, once every camera's file has been read back.
@@ -662,7 +519,7 @@ class Recorder:
         with self._ended(take):
             return self._save(take, on_frames)
 
-    def _save(self, take: _Take, on_frames: Callable[[int, int], None] | None) -> SavedEpisode:
+    def _save(self, take: Take, on_frames: Callable[[int, int], None] | None) -> SavedEpisode:
         began = time.monotonic()
         if take.error is not None:
             self._leave()
@@ -702,7 +559,7 @@ class Recorder:
         repeated = {name: track.repeated for name, track in take.tracks.items()}
         return SavedEpisode(index, rows.count, seconds, waited, sizes, take.dropped, repeated)
 
-    def _finish(self, take: _Take, camera: RecordedCamera, done: FrameCount) -> CameraResult:
+    def _finish(self, take: Take, camera: RecordedCamera, done: FrameCount) -> CameraResult:
         """Make what a camera gives to the dataset."""
         track = take.tracks[camera_name(camera.key)]
         if camera.way == "live":
@@ -787,7 +644,7 @@ class Recorder:
     def _index(self) -> int:
         return self._dataset.total_episodes if self._dataset is not None else 0
 
-    def _bytes(self, take: _Take, key: str) -> int:
+    def _bytes(self, take: Take, key: str) -> int:
         """What a camera has on disk."""
         track = take.tracks[camera_name(key)]
         episode, camera = take.episode, track.channel.camera
@@ -800,7 +657,7 @@ class Recorder:
             track.images += 1
         return track.image_bytes
 
-    def _current(self) -> _Take:
+    def _current(self) -> Take:
         self._check_owner()
         take = self._take
         if take is None:
@@ -815,14 +672,14 @@ class Recorder:
             )
 
     @staticmethod
-    def _check_ended(take: _Take) -> None:
+    def _check_ended(take: Take) -> None:
         if take.ended:
             raise ConfigError(
                 "the episode has ended: it is being saved or discarded; start_episode comes next"
             )
 
     @contextlib.contextmanager
-    def _ended(self, take: _Take) -> Iterator[None]:
+    def _ended(self, take: Take) -> Iterator[None]:
         """Take no more rows: what other threads write from now on is refused, not waited with."""
         with self._ending:
             with take.lock:
@@ -830,41 +687,41 @@ class Recorder:
                 take.ended = True
             yield
 
-    def _check_there(self, take: _Take) -> None:
+    def _check_there(self, take: Take) -> None:
         """Refuse to save where the episode, or the dataset, is not in its place any more.
 
         Raises:
             DestinationError: says what is gone.
         """
         assert self._dataset is not None
-        gone = _gone(take)
-        if gone is not None:
-            raise gone
+        missing = gone(take)
+        if missing is not None:
+            raise missing
         self._check_lock()
         self._dataset.check_unchanged()
 
-    def _end(self, take: _Take) -> None:
+    def _end(self, take: Take) -> None:
         """Have every encoder take what waits, and end.
 
         Raises:
             FfencError: one has failed; the others' files are finished.
         """
         for track in take.tracks.values():
-            _close(track)
+            close(track)
         take.flusher.stop()
         take.log.close()
         for track in take.tracks.values():
             if track.feed.error is not None:
-                raise _gone(take) or track.feed.error
+                raise gone(take) or track.feed.error
             if track.feed.fed != take.rows:  # pragma: no cover - would be a fault of ours
                 raise FfencError(f"{track.channel.name}: {track.feed.fed} frames of {take.rows} rows")
 
-    def _abandon(self, take: _Take) -> None:
+    def _abandon(self, take: Take) -> None:
         """End what still runs of an episode, wherever something else has ended it."""
         with Uninterrupted():
             take.cancellation.cancel()
             for track in take.tracks.values():
-                _close(track)
+                close(track)
             take.flusher.stop()
             with contextlib.suppress(OSError):
                 take.log.close()
@@ -886,7 +743,7 @@ class Recorder:
             raise
         self._tell_kept(take, error)
 
-    def _tell_kept(self, take: _Take, error: BaseException | None) -> None:
+    def _tell_kept(self, take: Take, error: BaseException | None) -> None:
         if not take.rows:
             with contextlib.suppress(OSError):
                 delete_episode(take.episode.path)
@@ -920,99 +777,3 @@ def complete_commits(root: Path, *, trust: bool = False) -> int:
 
 def _copied(features: Mapping[str, Mapping[str, Any]] | None) -> Features | None:
     return {name: dict(feature) for name, feature in features.items()} if features is not None else None
-
-
-def _gone(take: _Take) -> DestinationError | None:
-    """Why an episode has failed whose folder is not in its place, whatever was noticed first."""
-    if take.log.path.exists():
-        return None
-    return DestinationError(
-        f"{take.episode.path}: was deleted or moved while the episode was recorded, so it cannot be saved; "
-        "if it was moved, put it back and recover it"
-    )
-
-
-def _close(track: _Track) -> None:
-    """Have a camera's encoder end, and what counts its frames."""
-    track.feed.close()
-    if track.counted is not None:
-        track.counted.close()
-
-
-def _seconds(camera: str, timestamp: Any) -> float | None:
-    """A timestamp as it is kept.
-
-    Raises:
-        ConfigError: it is no finite number.
-    """
-    if timestamp is None:
-        return None
-    try:
-        if isinstance(timestamp, (str, bytes, bytearray)) or np.ndim(timestamp):
-            raise TypeError
-        seconds = float(timestamp)
-        if not math.isfinite(seconds):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        text = (
-            repr(timestamp) if not isinstance(timestamp, int) else f"an int of {timestamp.bit_length()} bits"
-        )
-        raise ConfigError(
-            f"camera {camera}: timestamp={text[:80]} is not accepted; a finite number of seconds is expected"
-        ) from None
-    return seconds
-
-
-def _check_preset(preset: RobotPreset, jpeg: set[str]) -> None:
-    if not preset.cameras:
-        raise ConfigError(f"{preset.name} has no cameras")
-    for name, camera in preset.cameras.items():
-        if camera.width is None or camera.height is None:
-            raise ConfigError(f"{preset.name}: cameras.{name}: width and height are needed to record it")
-    for name in sorted(jpeg):
-        if name not in preset.cameras or preset.cameras[name].depth:
-            raise ConfigError(f"jpeg: {name!r} is not a camera of colours of {preset.name}")
-
-
-def _check_robot_type(robot_type: str | None) -> None:
-    if robot_type is not None and not is_text(robot_type):
-        raise ConfigError(f"robot_type {robot_type!r} is not accepted; a text is expected")
-
-
-def _check_task(task: str | None) -> None:
-    if task is not None and not (isinstance(task, str) and is_text(task)):
-        raise ConfigError(f"task {task!r} is not accepted; a text is expected")
-
-
-def _untried(
-    config: VideoEncoderConfig,
-    size: tuple[int, int],
-    fps: Fraction,
-    frames: FrameFormat,
-    toolchain: Toolchain,
-) -> Encoding:
-    """How a camera would be encoded whose frames stay images: no encoder has to be able to."""
-    config = config.resolve(auto_fallback(config.pix_fmt))
-    return Encoding(config, *size, fps, frames, None, toolchain)
-
-
-def _trial_frames(width: int, height: int, frames: FrameFormat) -> list[bytes]:
-    """Frames to try an encoder with."""
-    if frames not in ("png", "jpeg"):
-        return list(pattern_frames(width, height, frames)[:2])
-    from PIL import Image  # noqa: PLC0415 - only where frames are images
-
-    images = []
-    for data in islice(pattern_frames(width, height, "rgb24"), 2):
-        image = io.BytesIO()
-        Image.frombytes("RGB", (width, height), data).save(image, format=frames)
-        images.append(image.getvalue())
-    return images
-
-
-def _kind(frame: Any) -> str:
-    if isinstance(frame, np.ndarray):
-        return f"{frame.dtype} {frame.shape}"
-    return (
-        f"{type(frame).__name__} of {len(frame)} bytes" if isinstance(frame, bytes) else type(frame).__name__
-    )

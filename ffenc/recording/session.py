@@ -3,390 +3,40 @@
 from __future__ import annotations
 
 import math
-import queue
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from types import FrameType
-from typing import Any, ClassVar, Literal
 
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import CameraError, ConfigError, DestinationError, FfencError
 from ffenc.recording.cameras import Camera, CapturedFrame, Newest
-from ffenc.recording.recorder import CameraStatus, Recorder, SavedEpisode
+from ffenc.recording.control import Asked, Control, End, signals_to
+from ffenc.recording.events import (
+    CameraSettings,
+    EpisodeDiscarded,
+    EpisodeEncoding,
+    EpisodeEnded,
+    EpisodeSaved,
+    EpisodeSaving,
+    EpisodeStarted,
+    Event,
+    FrameRepeated,
+    RowDropped,
+    SessionEnded,
+    SessionStarted,
+    SessionSummary,
+    Status,
+)
+from ffenc.recording.recorder import Recorder
+from ffenc.recording.results import SavedEpisode
 
 _READ_SECONDS = 5.0  # for the next frame of a file
 _FIRST_SECONDS = 10.0  # for the first frame of a device
 _STATUS_SECONDS = 1.0
 _RATE_SECONDS = 0.95
 _MOST_WAITING = 64  # frames, in a device and the pipe behind it
-_STEP_SECONDS = 0.1  # the longest wait in one piece: a signal only sets a mark
-
-_Asked = Literal["end", "rerecord", "stop", "interrupt"]
-_End = Literal["full", "source", "end", "rerecord", "stop", "interrupt"]
-
-
-# ---- events ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened in a session."""
-
-    kind: ClassVar[str]
-
-    def fields(self) -> dict[str, Any]:
-        """What is to be said of it, as plain values."""
-        return {"event": self.kind, **asdict(self)}
-
-
-@dataclass(frozen=True)
-class CameraSettings:
-    """How a camera is recorded.
-
-    Attributes:
-        width, height: pixels.
-        depth: whether it holds depth.
-        codec, pix_fmt: of the video; "png" and None where its frames stay images.
-        encoder: the library and its version, "" where its frames stay images.
-    """
-
-    width: int
-    height: int
-    depth: bool
-    codec: str
-    pix_fmt: str | None
-    encoder: str
-
-
-@dataclass(frozen=True)
-class SessionStarted(Event):
-    """All is open: the first episode can begin.
-
-    Attributes:
-        root: the dataset.
-        task: the text of all episodes' task.
-        fps: rows a second.
-        episodes: how many are to be recorded.
-        seconds: the length of each.
-        encode: when frames are encoded: ``live``, ``after``, or ``never`` where images stay images.
-        cameras: by name.
-    """
-
-    kind = "session_started"
-    root: str
-    task: str
-    fps: float
-    episodes: int
-    seconds: float
-    encode: str
-    cameras: dict[str, CameraSettings]
-
-
-@dataclass(frozen=True)
-class EpisodeStarted(Event):
-    """An episode begins.
-
-    Attributes:
-        episode: its number in the dataset.
-        number, episodes: which of how many of this session, from 1 on.
-        attempt: from 1 on; those before were discarded.
-    """
-
-    kind = "episode_started"
-    episode: int
-    number: int
-    episodes: int
-    attempt: int
-
-
-@dataclass(frozen=True)
-class Status(Event):
-    """What goes on, reported at regular times.
-
-    Attributes:
-        episode, number, episodes: as of :class:`EpisodeStarted`.
-        rows: of the episode so far.
-        dropped: rows that were left out.
-        late: moments of the frame rate that have passed without a row.
-        fps: rows a second, over the last second.
-        seconds_left: until the episode's end.
-        cameras: by name.
-    """
-
-    kind = "status"
-    episode: int
-    number: int
-    episodes: int
-    rows: int
-    dropped: int
-    late: int
-    fps: float
-    seconds_left: float
-    cameras: dict[str, CameraStatus]
-
-
-@dataclass(frozen=True)
-class RowDropped(Event):
-    """A row was left out, because an encoder was behind.
-
-    Attributes:
-        episode: its number.
-        frame: number of the frame since the episode's start, those that were left out counted.
-        row: the row that would have been it.
-        cameras: those there was no room for.
-    """
-
-    kind = "row_dropped"
-    episode: int
-    frame: int
-    row: int
-    cameras: list[str]
-
-
-@dataclass(frozen=True)
-class FrameRepeated(Event):
-    """A row shows a camera's frame before again: no new one had come, or its encoder was behind.
-
-    Attributes:
-        episode, row, camera: where.
-    """
-
-    kind = "frame_repeated"
-    episode: int
-    row: int
-    camera: str
-
-
-@dataclass(frozen=True)
-class EpisodeEnded(Event):
-    """An episode has its last row; it is not in the dataset yet.
-
-    Attributes:
-        episode: its number.
-        rows: it has.
-        reset_seconds: time to set the scene, before it is saved.
-    """
-
-    kind = "episode_ended"
-    episode: int
-    rows: int
-    reset_seconds: float
-
-
-@dataclass(frozen=True)
-class EpisodeSaving(Event):
-    """An episode is put into the dataset: from now on it cannot be taken back.
-
-    Attributes:
-        episode: its number.
-    """
-
-    kind = "episode_saving"
-    episode: int
-
-
-@dataclass(frozen=True)
-class EpisodeEncoding(Event):
-    """An episode whose frames went to disk first is encoded, reported at regular times.
-
-    Attributes:
-        episode: its number.
-        frames: of all cameras, encoded so far.
-        of: how many there are.
-    """
-
-    kind = "episode_encoding"
-    episode: int
-    frames: int
-    of: int
-
-
-@dataclass(frozen=True)
-class EpisodeSaved(Event):
-    """An episode is in the dataset, read back and compared.
-
-    Attributes:
-        episode: its number.
-        rows: it has.
-        seconds: how long saving took.
-        dropped: rows that were left out.
-        late: moments of the frame rate that have passed without a row.
-        repeated: camera -> rows that show the frame before again.
-        bytes: camera -> of its video or its images.
-    """
-
-    kind = "episode_saved"
-    episode: int
-    rows: int
-    seconds: float
-    dropped: int
-    late: int
-    repeated: dict[str, int]
-    bytes: dict[str, int]
-
-
-@dataclass(frozen=True)
-class EpisodeDiscarded(Event):
-    """An episode was deleted.
-
-    Attributes:
-        episode: the number it would have had; the next attempt has it.
-        rows: it had.
-        attempt: from 1 on.
-        reset_seconds: time to set the scene, before the next attempt.
-    """
-
-    kind = "episode_discarded"
-    episode: int
-    rows: int
-    attempt: int
-    reset_seconds: float
-
-
-@dataclass(frozen=True)
-class SessionEnded(Event):
-    """Nothing more is recorded.
-
-    Attributes:
-        root: the dataset.
-        episodes: those that were saved.
-        rows: of all of them.
-        interrupted: whether a signal has ended it.
-        error: what has ended it; None where nothing went wrong.
-    """
-
-    kind = "session_ended"
-    root: str
-    episodes: int
-    rows: int
-    interrupted: bool
-    error: str | None
-
-
-@dataclass(frozen=True)
-class SessionSummary:
-    """What a session has recorded.
-
-    Attributes:
-        episodes: those that were saved.
-        discarded: how many were not.
-        late: moments of the frame rate that have passed without a row.
-        interrupted: whether a signal has ended it.
-    """
-
-    episodes: list[SavedEpisode] = field(default_factory=list)
-    discarded: int = 0
-    late: int = 0
-    interrupted: bool = False
-
-
-# ---- who decides -------------------------------------------------------------------------------------------
-
-
-class Control:
-    """What a person asks for while a session runs; from any thread.
-
-    An episode can be ended and recorded again from its first row until it is saved, and not in between:
-    what is asked for while an episode is saved, or the next one waits for its cameras, means neither of them.
-    """
-
-    def __init__(self) -> None:
-        # Also a signal's handler puts into it, in whatever line the program is: this queue is made for that.
-        self._asked: queue.SimpleQueue[_Asked] = queue.SimpleQueue()
-        self._listens = False
-
-    def end_episode(self) -> None:
-        """The episode is complete; in the time between two, the next one begins."""
-        if self._listens:
-            self._asked.put("end")
-
-    def rerecord(self) -> None:
-        """The episode is deleted, and recorded again."""
-        if self._listens:
-            self._asked.put("rerecord")
-
-    def stop(self) -> None:
-        """The episode is complete, and the last."""
-        self._asked.put("stop")
-
-    def _interrupt(self) -> None:
-        self._asked.put("interrupt")
-
-    def _take(self, seconds: float = 0.0) -> _Asked | None:
-        """What is asked for next, waiting for it."""
-        until = time.monotonic() + seconds
-        while True:
-            left = until - time.monotonic()
-            try:
-                if left <= 0:
-                    return self._asked.get_nowait()
-                return self._asked.get(timeout=min(left, _STEP_SECONDS))
-            except queue.Empty:
-                if left <= 0:
-                    return None
-
-    def _begin(self, *, listens: bool) -> None:
-        """Something else begins: what was asked for before is left out, but for the end of all.
-
-        Args:
-            listens: whether the episode can be ended, or recorded again.
-        """
-        self._listens = False
-        kept: list[_Asked] = []
-        while (asked := self._take()) is not None:
-            kept += [asked] if asked in ("stop", "interrupt") else []
-        for asked in kept:
-            self._asked.put(asked)
-        self._listens = listens
-
-    def _stopped(self) -> _End | None:
-        """Whether the end of all was asked for while nothing else could be."""
-        asked = self._take()
-        return asked if asked in ("stop", "interrupt") else None
-
-
-@contextmanager
-def _signals_to(control: Control) -> Iterator[None]:
-    """The first signal that would end the program ends the session in order, a second one ends it at once.
-
-    Else an exception would come between the row of a table and its frames.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
-    caught: list[int] = []
-
-    def restore() -> None:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-    def note(number: int, _: FrameType | None) -> None:
-        restore()
-        caught.append(number)
-        control._interrupt()
-
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        handler = signal.getsignal(number) if number is not None else None
-        if number is not None and callable(handler):
-            handlers[number] = handler
-            signal.signal(number, note)
-    try:
-        yield
-    finally:
-        restore()
-    if caught:
-        handlers[caught[0]](caught[0], None)
-
-
-# ---- the loop ----------------------------------------------------------------------------------------------
 
 
 def record_episodes(
@@ -428,7 +78,7 @@ def record_episodes(
         KeyboardInterrupt: after all is in order.
     """
     control = control or Control()
-    with _signals_to(control):
+    with signals_to(control):
         session = _Session(
             recorder,
             cameras,
@@ -480,7 +130,7 @@ class _Session:
         self._saved: list[SavedEpisode] = []
         self._discarded = self._late = 0
         self._attempt = 1  # at the next episode
-        self._ending: _End | None = None  # stop or interrupt, once asked for
+        self._ending: End | None = None  # stop or interrupt, once asked for
 
     def summary(self) -> SessionSummary:
         return SessionSummary(list(self._saved), self._discarded, self._late, self._ending == "interrupt")
@@ -492,7 +142,7 @@ class _Session:
             self._newest = {i: Newest(camera) for i, camera in enumerate(self.cameras) if camera.live}
             while self._ending is None and len(self._saved) < self.episodes:
                 self._episode()
-                self._ending = self._ending or self.control._stopped()
+                self._ending = self._ending or self.control.stopped()
         except FfencError as found:
             error = str(found)
             raise
@@ -540,12 +190,12 @@ class _Session:
             self._reset(pause)
             return
         pause = self.reset_seconds if self._ending is None and take.number < self.episodes else 0.0
-        self.control._begin(listens=pause > 0)
+        self.control.begin(listens=pause > 0)
         self.on_event(EpisodeEnded(take.episode, take.rows, pause))
         if self._reset(pause) == "rerecord":
             self._discard(take, 0.0)
             return
-        self.control._begin(listens=False)
+        self.control.begin(listens=False)
         self.on_event(EpisodeSaving(take.episode))
         reported = 0.0
 
@@ -569,21 +219,21 @@ class _Session:
         self.recorder.discard_episode()
         self._discarded += 1
         self._attempt += 1
-        self.control._begin(listens=pause > 0)
+        self.control.begin(listens=pause > 0)
         self.on_event(EpisodeDiscarded(take.episode, take.rows, take.attempt, pause))
 
-    def _reset(self, seconds: float) -> _Asked | None:
+    def _reset(self, seconds: float) -> Asked | None:
         """Wait while the scene is set up again."""
         if not seconds:
             return None
-        asked = self.control._take(seconds)
+        asked = self.control.take(seconds)
         if asked in ("stop", "interrupt"):
             self._ending = asked
         return asked
 
-    def _record(self, take: _Take) -> _End:
+    def _record(self, take: _Take) -> End:
         """Record an episode's rows; returns what has ended it."""
-        self.control._begin(listens=False)
+        self.control.begin(listens=False)
         for camera in self.cameras:
             camera.rewind()
         self.recorder.start_episode()
@@ -593,10 +243,10 @@ class _Session:
         frames = self._frames(_FIRST_SECONDS)
         if frames is None:
             raise CameraError(f"{self._names(self.cameras)}: a file has no frame")
-        stopped = self.control._stopped()
+        stopped = self.control.stopped()
         if stopped is not None:
             return stopped
-        self.control._begin(listens=True)
+        self.control.begin(listens=True)
         clock = _Clock(self._fps)
         rate = _Rate(clock.began)
         while frames is not None:
@@ -606,7 +256,7 @@ class _Session:
                 self._status(take, rate.rate(now, take.rows))
             if take.rows == self._rows:
                 return "full"
-            asked = self.control._take(clock.left() if self._paced else 0.0)
+            asked = self.control.take(clock.left() if self._paced else 0.0)
             if asked is not None:
                 return asked
             if self._paced:
@@ -652,22 +302,13 @@ class _Session:
             else:
                 self.recorder.write(name, frame.data, frame.timestamp)
         row = self.recorder.add_row()
-        lost = row is None
-        repeated = [name for name, frame in frames.items() if frame is None]
-        if lost or self.recorder.preset.on_full == "repeat":
-            now = self.recorder.status().cameras
-            full = [name for name, one in now.items() if one.dropped > take.dropped_of.get(name, 0)]
-            repeated = [name for name, one in now.items() if one.repeated > take.repeated_of.get(name, 0)]
-            take.dropped_of = {name: one.dropped for name, one in now.items()}
-            take.repeated_of = {name: one.repeated for name, one in now.items()}
-            if lost:
-                frame_number = take.rows + take.dropped
-                self.on_event(RowDropped(take.episode, frame_number, take.rows, full))
-                take.dropped += 1
-        if row is not None:
-            for name in repeated:
-                self.on_event(FrameRepeated(take.episode, row, name))
-            take.rows += 1
+        if row.number is None:
+            self.on_event(RowDropped(take.episode, take.rows + take.dropped, take.rows, list(row.dropped)))
+            take.dropped += 1
+            return
+        for name in row.repeated:
+            self.on_event(FrameRepeated(take.episode, row.number, name))
+        take.rows += 1
 
     def _status(self, take: _Take, fps: float) -> None:
         self.on_event(
@@ -700,8 +341,6 @@ class _Take:
     rows: int = 0
     dropped: int = 0
     late: int = 0
-    dropped_of: dict[str, int] = field(default_factory=dict)
-    repeated_of: dict[str, int] = field(default_factory=dict)
 
 
 class _Clock:

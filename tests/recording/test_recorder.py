@@ -147,7 +147,9 @@ def test_an_encoder_that_is_behind_costs_frames_but_never_a_row_without_one(
                 recorder.write("top", picture(number))
                 recorder.write("left", picture(number))
                 wait_for(lambda: not recorder.status().cameras["top"].queued)
-                lost += recorder.add_row(state=[float(number), 0.0], action=[0.0]) is None
+                row = recorder.add_row(state=[float(number), 0.0], action=[0.0])
+                assert row.dropped == (("left",) if row.number is None else ())
+                lost += row.number is None
         status = recorder.status()
         left.resume()
         saved = recorder.save_episode()

@@ -26,6 +26,7 @@ from ffenc.config.source import CameraSource
 from ffenc.recording.cameras import open_camera
 from ffenc.recording.recorder import Recorder
 from ffenc.recording.recover import recover
+from ffenc.recording.results import AddedRow
 from ffenc.recording.session import record_episodes
 from tests.recording.recording import (
     FPS,
@@ -135,7 +136,7 @@ def test_every_value_is_converted_or_refused_at_its_row(tmp_path: Path) -> None:
         for name, value, text in refused:
             with pytest.raises(ConfigError, match=f"{name}: .*({text})"):
                 recorder.add_row({**good, name: value})
-        assert recorder.add_row(good) == 0
+        assert recorder.add_row(good) == AddedRow(0)
         recorder.save_episode()
     assert_sound(tmp_path / "data")
     [row] = rows(tmp_path / "data", 0)
@@ -298,6 +299,7 @@ import os, sys
 from pathlib import Path
 from ffenc.errors import ConfigError
 from ffenc.recording.recorder import Recorder
+from ffenc.recording.results import AddedRow
 from tests.recording.recording import picture, record, robot
 with Recorder(robot(), Path(sys.argv[1])) as recorder:
     for way in ("exit", "return", "stay"):

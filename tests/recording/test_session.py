@@ -14,10 +14,8 @@ from ffenc.config.source import CameraSource
 from ffenc.errors import CameraError, ConfigError, FfencWarning
 from ffenc.recording.cameras import Camera, CapturedFrame, open_camera, read_number
 from ffenc.recording.cameras.camera import CameraStream
-from ffenc.recording.recorder import Recorder
-from ffenc.recording.recover import recover
-from ffenc.recording.session import (
-    Control,
+from ffenc.recording.control import Control
+from ffenc.recording.events import (
     EpisodeDiscarded,
     EpisodeEncoding,
     EpisodeEnded,
@@ -31,8 +29,10 @@ from ffenc.recording.session import (
     SessionStarted,
     SessionSummary,
     Status,
-    record_episodes,
 )
+from ffenc.recording.recorder import Recorder
+from ffenc.recording.recover import recover
+from ffenc.recording.session import record_episodes
 from ffenc.recording.setup import choose_cameras, open_cameras, parse_source
 from tests.recording.recording import FPS, assert_sound, episodes, notes, robot
 

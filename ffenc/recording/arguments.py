@@ -1,0 +1,65 @@
+"""Checks of what a recorder is given."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ffenc.config.preset import RobotPreset
+from ffenc.errors import ConfigError
+from ffenc.recording.rows import is_text
+
+
+def seconds_of(camera: str, timestamp: Any) -> float | None:
+    """A timestamp as it is kept.
+
+    Raises:
+        ConfigError: it is no finite number.
+    """
+    if timestamp is None:
+        return None
+    try:
+        if isinstance(timestamp, (str, bytes, bytearray)) or np.ndim(timestamp):
+            raise TypeError
+        seconds = float(timestamp)
+        if not math.isfinite(seconds):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        text = (
+            repr(timestamp) if not isinstance(timestamp, int) else f"an int of {timestamp.bit_length()} bits"
+        )
+        raise ConfigError(
+            f"camera {camera}: timestamp={text[:80]} is not accepted; a finite number of seconds is expected"
+        ) from None
+    return seconds
+
+
+def check_preset(preset: RobotPreset, jpeg: set[str]) -> None:
+    if not preset.cameras:
+        raise ConfigError(f"{preset.name} has no cameras")
+    for name, camera in preset.cameras.items():
+        if camera.width is None or camera.height is None:
+            raise ConfigError(f"{preset.name}: cameras.{name}: width and height are needed to record it")
+    for name in sorted(jpeg):
+        if name not in preset.cameras or preset.cameras[name].depth:
+            raise ConfigError(f"jpeg: {name!r} is not a camera of colours of {preset.name}")
+
+
+def check_robot_type(robot_type: str | None) -> None:
+    if robot_type is not None and not is_text(robot_type):
+        raise ConfigError(f"robot_type {robot_type!r} is not accepted; a text is expected")
+
+
+def check_task(task: str | None) -> None:
+    if task is not None and not (isinstance(task, str) and is_text(task)):
+        raise ConfigError(f"task {task!r} is not accepted; a text is expected")
+
+
+def kind_of(frame: Any) -> str:
+    if isinstance(frame, np.ndarray):
+        return f"{frame.dtype} {frame.shape}"
+    return (
+        f"{type(frame).__name__} of {len(frame)} bytes" if isinstance(frame, bytes) else type(frame).__name__
+    )

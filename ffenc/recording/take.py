@@ -1,0 +1,117 @@
+"""An episode that is being recorded: its cameras, and what they have given so far."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ffenc.compiler.command import FrameFormat
+from ffenc.errors import ConfigError, DestinationError, FfencError, SourceError
+from ffenc.ffmpeg.process import Cancellation
+from ffenc.frames.depth_images import DepthSamples
+from ffenc.frames.encoding import Encoding
+from ffenc.frames.images import has_end, read_header
+from ffenc.recording.arguments import kind_of
+from ffenc.recording.feed import Feed, FrameRing
+from ffenc.recording.flush import Flusher
+from ffenc.recording.rows import RowLog
+from ffenc.recording.samples import SampleLog
+from ffenc.recording.unfinished import RecordedCamera, UnfinishedEpisode
+
+
+@dataclass
+class Channel:
+    """A camera with what stays from episode to episode."""
+
+    name: str
+    camera: RecordedCamera
+    encoding: Encoding
+    frames: FrameFormat  # as they come
+    ring: FrameRing
+
+    def check(self, frame: Any) -> None:
+        """Refuse what is no frame of it."""
+        if self.frames == "jpeg":
+            if not (isinstance(frame, bytes) and frame[:2] == b"\xff\xd8"):
+                raise ConfigError(
+                    f"camera {self.name}: bytes of a JPEG image are expected, got {kind_of(frame)}"
+                )
+            if len(frame) > self.ring.slots.shape[1]:
+                raise ConfigError(
+                    f"camera {self.name}: a JPEG of {len(frame)} bytes is larger than its pixels"
+                )
+            # Not decoded here: what is damaged inside is found by the encoder.
+            try:
+                header = read_header(frame, f"camera {self.name}")
+            except SourceError as error:
+                raise ConfigError(str(error)) from None
+            width, height = self.camera.width, self.camera.height
+            if (header.width, header.height) != (width, height) or not has_end(frame, header.format):
+                found = header if has_end(frame, header.format) else f"{header} that is cut short"
+                raise ConfigError(
+                    f"camera {self.name}: a whole JPEG image of {width}x{height} is expected, got a {found}"
+                )
+            return
+        slots = self.ring.slots
+        shape = frame.shape if isinstance(frame, np.ndarray) else ()
+        if self.camera.depth and shape[2:] == (1,):
+            shape = shape[:2]
+        if shape != slots.shape[1:] or frame.dtype != slots.dtype:
+            unit = f" ({self.camera.unit}; see depth_unit)" if self.camera.depth else ""
+            raise ConfigError(
+                f"camera {self.name}: a frame of shape {slots.shape[1:]}, {slots.dtype}{unit}, is expected, "
+                f"got {kind_of(frame)}"
+            )
+
+
+@dataclass
+class Track:
+    """A camera in one episode."""
+
+    channel: Channel
+    feed: Feed
+    samples: DepthSamples | None
+    counted: SampleLog | None
+    dropped: int = 0
+    repeated: int = 0
+    timestamp: float | None = None
+    images: int = 0  # those whose bytes are counted
+    image_bytes: int = 0
+
+
+@dataclass
+class Take:
+    """The episode that is being recorded."""
+
+    episode: UnfinishedEpisode
+    log: RowLog
+    tracks: dict[str, Track]
+    cancellation: Cancellation
+    flusher: Flusher
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held while a row is added
+    ended: bool = False  # it is being saved or discarded, and takes no more
+    rows: int = 0
+    frames: int = 0  # rows that were asked for
+    dropped: int = 0
+    full: list[str] = field(default_factory=list)  # cameras without room for the row to come
+    error: FfencError | None = None
+
+
+def gone(take: Take) -> DestinationError | None:
+    """Why an episode has failed whose folder is not in its place, whatever was noticed first."""
+    if take.log.path.exists():
+        return None
+    return DestinationError(
+        f"{take.episode.path}: was deleted or moved while the episode was recorded, so it cannot be saved; "
+        "if it was moved, put it back and recover it"
+    )
+
+
+def close(track: Track) -> None:
+    """Have a camera's encoder end, and what counts its frames."""
+    track.feed.close()
+    if track.counted is not None:
+        track.counted.close()
