@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ffenc.errors import SourceError
+from ffenc.lerobot.layout import CHECKSUMS
 from ffenc.paths import open_regular, read_text
 
-CHECKSUMS = "meta/videos.sha256"
 _BLOCK = 1 << 20
 _LINE = re.compile(r"([0-9a-f]{64})[ ][ *](.+)")
 

@@ -16,7 +16,6 @@ from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.sources import FrameSource
 
-CAMERA_TYPES = ("image", "video")
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGE_BYTES = 64 << 20  # held while a table's images are written
 # What Arrow prints of a type, where the ``datasets`` library has another word.

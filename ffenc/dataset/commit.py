@@ -17,18 +17,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ffenc.dataset.checksums import CHECKSUMS, file_checksum
+from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.owner import is_signed, sign
-from ffenc.dataset.source import DATA_PATH, EPISODES_PATH, NOTES_PATH, VIDEO_PATH
 from ffenc.dataset.staging import write_json
 from ffenc.errors import DestinationError, SourceError
-from ffenc.frames.info_json import INFO, OWN_INFO, read_json
+from ffenc.frames.info_json import read_json
 from ffenc.frames.publish import sync_folder
+from ffenc.lerobot.layout import (
+    CHECKSUMS,
+    DATA_PATH,
+    EPISODES_PATH,
+    INFO,
+    NOTES_PATH,
+    OWN_INFO,
+    STATS,
+    TASKS,
+    VIDEO_PATH,
+)
 from ffenc.paths import inside, keep_inside, plain_tree, template_pattern
 
 COMMIT = "commit.json"
 RECORDINGS = ".recording"  # in a dataset's folder: episodes that are not in it yet, a folder each
-STATS, TASKS = "meta/stats.json", "meta/tasks.parquet"
 # All that an episode may bring: new files, and those that are replaced.
 _NEW = [template_pattern(template) for template in (DATA_PATH, VIDEO_PATH, EPISODES_PATH)]
 _REPLACED = [

@@ -29,6 +29,7 @@ from ffenc.frames.pictures import DepthHistogram, DepthPicture, save_png
 from ffenc.frames.publish import claimed, hidden_path, published
 from ffenc.frames.reader import VideoReader
 from ffenc.frames.trim import warn_of_rotation
+from ffenc.lerobot.layout import INFO
 from ffenc.paths import check_tree
 
 Format = Literal["png", "npy"]
@@ -186,7 +187,7 @@ def plan_decode(
             depth_streams.append(reader.is_depth)
             parts.append((_Part(root, ".", 0, chosen.within(len(reader), str(root))),))
     else:
-        if not (root / "meta/info.json").is_file():
+        if not (root / INFO).is_file():
             raise SourceError(f"{root}: is neither a video file nor a LeRobot dataset (no meta/info.json)")
         check_tree(root, follow_links=follow_links)
         by_camera: dict[str, list[_Part]] = {}

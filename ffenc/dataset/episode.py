@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ffenc.dataset.checksums import CHECKSUMS, file_checksum, read_checksums, write_checksums
+from ffenc.dataset.checksums import file_checksum, read_checksums, write_checksums
 from ffenc.dataset.columns import (
     IMAGE,
     WRITTEN,
@@ -32,18 +32,9 @@ from ffenc.dataset.columns import (
     task_table,
     video_columns,
 )
-from ffenc.dataset.commit import STATS, TASKS, Move, write_commit
+from ffenc.dataset.commit import Move, write_commit
 from ffenc.dataset.fitting import GrowingCamera, recorded_features
 from ffenc.dataset.info_block import kept_block
-from ffenc.dataset.source import (
-    DATA_PATH,
-    DEFAULT_FEATURES,
-    EPISODES_PATH,
-    NOTES_PATH,
-    VIDEO_PATH,
-    file_limit,
-    files_in_chunk,
-)
 from ffenc.dataset.staging import write_info, write_json
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.dataset.verify.metadata import brief, check_episode
@@ -52,6 +43,18 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.images import read_header
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
 from ffenc.frames.statistics import Stats, histogram_statistics
+from ffenc.lerobot.layout import (
+    CHECKSUMS,
+    DATA_PATH,
+    DEFAULT_FEATURES,
+    EPISODES_PATH,
+    NOTES_PATH,
+    STATS,
+    TASKS,
+    VIDEO_PATH,
+    file_limit,
+    files_in_chunk,
+)
 
 _STAGED = "new"
 DATA, EPISODES = "data", "meta/episodes"

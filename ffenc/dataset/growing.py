@@ -15,12 +15,8 @@ import pyarrow.parquet as pq
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.checksums import file_checksum
-from ffenc.dataset.columns import (
-    CAMERA_TYPES,
-    is_numeric,
-    task_texts,
-)
-from ffenc.dataset.commit import COMMIT, STATS, TASKS, finish_commit, pending_commits
+from ffenc.dataset.columns import is_numeric, task_texts
+from ffenc.dataset.commit import COMMIT, finish_commit, pending_commits
 from ffenc.dataset.episode import (
     DATA,
     EPISODES,
@@ -35,16 +31,21 @@ from ffenc.dataset.episode import (
 )
 from ffenc.dataset.fitting import GrowingCamera, check_fit, recorded_features
 from ffenc.dataset.lerobot import features_of, wrong_limits
-from ffenc.dataset.source import (
+from ffenc.dataset.source import check_key
+from ffenc.errors import ConfigError, DestinationError, SourceError
+from ffenc.frames.info_json import read_info, read_json
+from ffenc.lerobot.layout import (
+    CAMERA_TYPES,
     DATA_PATH,
     FILE_LIMITS,
+    INFO,
+    OWN_INFO,
+    QUANTILES,
+    STATISTICS,
+    STATS,
+    TASKS,
     VIDEO_PATH,
-    check_key,
 )
-from ffenc.dataset.statistics import STATISTICS
-from ffenc.errors import ConfigError, DestinationError, SourceError
-from ffenc.frames.info_json import INFO, OWN_INFO, read_info, read_json
-from ffenc.frames.statistics import QUANTILES
 from ffenc.paths import COPY, check_tree
 
 __all__ = ["GrowingCamera", "GrowingDataset", "NewEpisode", "finish_commit", "pending_commits"]
@@ -103,7 +104,7 @@ class GrowingDataset:
                 f"{self.root}; recover it first"
             )
         self._staged: tuple[Path, State] | None = None
-        if (self.root / "meta/info.json").is_file():
+        if (self.root / INFO).is_file():
             info = _checked_info(self.root)
             check_fit(self.root, info, fps=fps, robot_type=robot_type, cameras=cameras, features=features)
             self._state = _opened(self.root, info)
@@ -261,7 +262,7 @@ def _check_free(root: Path) -> None:
 
 def _checked_info(root: Path) -> dict[str, Any]:
     check_tree(root, advice=COPY)  # what is added would be written where a link leads
-    where = root / "meta/info.json"
+    where = root / INFO
     info = read_info(root)
     version = str(info.get("codebase_version", ""))
     if not version.startswith("v3"):
@@ -286,7 +287,7 @@ def _opened(root: Path, info: dict[str, Any]) -> State:
             f"{root}: meta/info.json says {said}, meta/episodes has {listed.episodes} and {listed.frames}; "
             "ffenc verify says what is wrong"
         )
-    stats_path = root / "meta/stats.json"
+    stats_path = root / STATS
     stats = read_json(stats_path) if stats_path.is_file() else {}
     for key, feature in info["features"].items():
         own = stats.get(key)

@@ -19,15 +19,7 @@ from ffenc.dataset.estimate import check_space
 from ffenc.dataset.finished import finished_cameras, record_job
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.pieces import Piece, copied_piece, groups
-from ffenc.dataset.source import (
-    VIDEO_PATH,
-    Camera,
-    DatasetSource,
-    Episode,
-    HasVideos,
-    file_limit,
-    files_in_chunk,
-)
+from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.staging import Staging, write_json
 from ffenc.dataset.tables import TableWriter
 from ffenc.dataset.verify.metadata import Stale, brief, check_result
@@ -55,6 +47,7 @@ from ffenc.frames.transcode import (
 )
 from ffenc.frames.verify import verify_joined
 from ffenc.jobs.pool import run_units
+from ffenc.lerobot.layout import VIDEO_PATH, file_limit, files_in_chunk
 
 
 @dataclass(frozen=True, eq=False)

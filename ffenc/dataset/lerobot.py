@@ -19,42 +19,47 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
-from ffenc.dataset.checksums import CHECKSUMS, read_checksums
-from ffenc.dataset.columns import CAMERA_TYPES, set_column
+from ffenc.dataset.checksums import read_checksums
+from ffenc.dataset.columns import set_column
 from ffenc.dataset.info_block import ENCODER_FIELDS
-from ffenc.dataset.source import (
-    DATA_PATH,
-    NOTES_PATH,
-    VIDEO_PATH,
-    Camera,
-    Episode,
-    EpisodeVideo,
-    check_key,
-)
-from ffenc.dataset.statistics import STATISTICS
+from ffenc.dataset.source import Camera, Episode, EpisodeVideo, check_key
 from ffenc.dataset.videos import videos_of
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.boxes import sample_description
 from ffenc.frames.depth import Unit
 from ffenc.frames.images import read_header
-from ffenc.frames.info_json import OWN_FIELDS, OWN_INFO, feature_block, read_info, read_json, says_depth
+from ffenc.frames.info_json import feature_block, read_info, read_json
 from ffenc.frames.parquet import ParquetImages, RowRange
 from ffenc.frames.reader import DEPTH_FORMATS
 from ffenc.frames.trim import warn_of_rotation
+from ffenc.lerobot.layout import (
+    CAMERA_TYPES,
+    CHECKSUMS,
+    DATA_PATH,
+    INFO,
+    NOTES_PATH,
+    OWN_FIELDS,
+    OWN_INFO,
+    STATISTICS,
+    STATS,
+    TASKS,
+    TIME_TOLERANCE,
+    VIDEO_PATH,
+    says_depth,
+)
 from ffenc.paths import check_template, template_fields, template_pattern
 
 ROWS_A_BATCH = 1000
 _ROWS_CHECKED = 1 << 18
 _TASK = "task_index"
-_TIME_TOLERANCE = 1e-4  # LeRobot's reader raises beyond it
 _ROW_COLUMNS = ("episode_index", "frame_index", "timestamp", "index")
 _EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
 _NOTES = template_pattern(NOTES_PATH)
 # Files of either layout, of which a conversion in place may have left the other's: they are no extra files.
 _WRITTEN_ANEW = frozenset(
     {
-        *("meta/info.json", OWN_INFO, "meta/stats.json", "meta/tasks.parquet", CHECKSUMS),
+        *(INFO, OWN_INFO, STATS, TASKS, CHECKSUMS),
         *("meta/episodes.jsonl", "meta/episodes_stats.jsonl", "meta/tasks.jsonl"),
     }
 )
@@ -156,7 +161,7 @@ class LeRobotDataset(ABC):
 
     def _check_info(self) -> dict[str, Any]:
         """Check what is used of info.json; returns the features."""
-        where = self.root / "meta/info.json"
+        where = self.root / INFO
         version = str(self._info.get("codebase_version", ""))
         if not version.startswith(self.layout):
             raise SourceError(
@@ -192,7 +197,7 @@ class LeRobotDataset(ABC):
         columns = [key for key, feature in self._features.items() if feature["dtype"] != "video"]
         for path, indices in files.items():
             found, shift = _episode_rows(path, float(self.fps), columns, tasks)
-            if shift > _TIME_TOLERANCE and not self._retime:
+            if shift > TIME_TOLERANCE and not self._retime:
                 _refuse_times(path, float(self.fps), shift)
             self.largest_shift = max(self.largest_shift, shift)
             placed = set(indices)
@@ -239,7 +244,7 @@ class LeRobotDataset(ABC):
             end = ends.get(video.path)
             if end is None and not video.path.is_file():
                 raise SourceError(f"{video.path} is missing; the dataset is not whole")
-            if end is not None and video.start < end - _TIME_TOLERANCE:
+            if end is not None and video.start < end - TIME_TOLERANCE:
                 raise SourceError(
                     f"{self.root}: episode {episode.index} of {key} starts at {video.start:.6f} s of "
                     f"{video.path.name}, within episode {before}, which ends at {end:.6f} s; one of their "
@@ -448,7 +453,7 @@ class LeRobotV3(LeRobotDataset):
                 yield Listed(str(path), index, length, data_file(chunk, file))
 
     def _count_tasks(self) -> int:
-        path = self.root / "meta/tasks.parquet"
+        path = self.root / TASKS
         try:
             table = pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
@@ -461,7 +466,7 @@ class LeRobotV3(LeRobotDataset):
         return dict(self._info)
 
     def stats(self) -> dict[str, Any]:
-        path = self.root / "meta/stats.json"
+        path = self.root / STATS
         return read_json(path) if path.is_file() else {}
 
     def has_episode_stats(self, feature: str) -> bool:
@@ -480,7 +485,7 @@ class LeRobotV3(LeRobotDataset):
                 raise SourceError(f"{path}: cannot be read: {error}") from None
 
     def tasks(self) -> Path:
-        return self.root / "meta/tasks.parquet"
+        return self.root / TASKS
 
 
 def check_dataset(folder: Path) -> None:
@@ -489,7 +494,7 @@ def check_dataset(folder: Path) -> None:
     Raises:
         SourceError: not a LeRobot dataset, or of a layout before v2.0.
     """
-    if (folder / "meta/info.json").is_file():
+    if (folder / INFO).is_file():
         return
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
@@ -639,7 +644,7 @@ def _refuse_times(path: Path, fps: float, shift: float) -> None:
     """Name the first row that is not at its frame's time."""
     for table in _tables(path, (), only=_ROW_COLUMNS, rows=_ROWS_CHECKED):
         times, frames = table["timestamp"].to_numpy(), table["frame_index"].to_numpy()
-        late = np.flatnonzero(~(np.abs(times - frames / fps) <= _TIME_TOLERANCE))
+        late = np.flatnonzero(~(np.abs(times - frames / fps) <= TIME_TOLERANCE))
         if late.size:
             at = int(late[0])
             raise SourceError(

@@ -12,16 +12,23 @@ from ffenc import paths
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import statistic_type
 from ffenc.dataset.lerobot import ROWS_A_BATCH, LeRobotDataset, Listed
-from ffenc.dataset.source import DATA_PATH, FILE_LIMITS, Episode, EpisodeVideo
-from ffenc.dataset.statistics import STATISTICS, Aggregate
+from ffenc.dataset.source import Episode, EpisodeVideo
+from ffenc.dataset.statistics import Aggregate
 from ffenc.dataset.tables import FileNumbers
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import json_object
 from ffenc.frames.statistics import Stats
+from ffenc.lerobot.layout import (
+    DATA_PATH,
+    DATA_PATH_V2,
+    EPISODE_STATS_V2,
+    EPISODES_V2,
+    FILE_LIMITS,
+    STATISTICS,
+    TASKS_V2,
+    VIDEO_PATH_V2,
+)
 
-_EPISODES = "meta/episodes.jsonl"
-_TASKS = "meta/tasks.jsonl"
-_STATS = "meta/episodes_stats.jsonl"
 _KEYS_GONE = ("total_chunks", "total_videos")
 _INFO_ORDER = (
     *("codebase_version", "fps", "features", "total_episodes", "total_frames", "total_tasks", "chunks_size"),
@@ -36,18 +43,18 @@ class LeRobotV21(LeRobotDataset):
     """
 
     layout = "v2"
-    episode_list = _EPISODES
-    data_path = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
-    video_path = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+    episode_list = EPISODES_V2
+    data_path = DATA_PATH_V2
+    video_path = VIDEO_PATH_V2
 
     def __init__(self, root: Path, *, retime: bool = False) -> None:
         self._tasks: list[str] = []
         self._lines: list[dict[str, Any]] = []
         super().__init__(root, retime=retime)
         self._check_no_other_files()
-        self._table = _episode_table(self._lines, root / _EPISODES)
+        self._table = _episode_table(self._lines, root / EPISODES_V2)
         del self._lines
-        self._stats = _EpisodeStats(root / _STATS, len(self.episodes))
+        self._stats = _EpisodeStats(root / EPISODE_STATS_V2, len(self.episodes))
 
     def _data_file(self, first: int, second: int) -> Path:
         return self.root / self._data_path.format(episode_chunk=first, episode_index=second)
@@ -67,7 +74,7 @@ class LeRobotV21(LeRobotDataset):
         return int(self._info.get("chunks_size") or FILE_LIMITS["chunks_size"])
 
     def _count_tasks(self) -> int:
-        path = self.root / _TASKS
+        path = self.root / TASKS_V2
         for line in _numbered(path, "task_index", "task"):
             if not isinstance(line.content.get("task"), str):
                 raise SourceError(f"{line.where}: task is {line.content.get('task')!r}; a text is expected")
@@ -76,7 +83,7 @@ class LeRobotV21(LeRobotDataset):
 
     def _listed(self) -> Iterator[Listed]:
         chunks_size = self._chunks_size()
-        for line in _numbered(self.root / _EPISODES, "episode_index", "episode"):
+        for line in _numbered(self.root / EPISODES_V2, "episode_index", "episode"):
             tasks = line.content.get("tasks")
             if not (isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)):
                 raise SourceError(f"{line.where}: tasks is {tasks!r}; a list of texts is expected")
@@ -92,7 +99,8 @@ class LeRobotV21(LeRobotDataset):
         for path in sorted((self.root / "data").rglob("*.parquet")):
             if path not in known:
                 raise SourceError(
-                    f"{path}: is of no episode in {_EPISODES}; restore the line there, or move the file away"
+                    f"{path}: is of no episode in {EPISODES_V2}; restore the line there, or move the "
+                    "file away"
                 )
 
     def info(self) -> dict[str, Any]:
@@ -224,7 +232,7 @@ class _EpisodeStats:
         for line in read_lines(path):
             index = _whole(line, "episode_index")
             if index in self._places or index >= episodes:
-                what = "is there a second time; keep one" if index < episodes else f"is not in {_EPISODES}"
+                what = "is there a second time; keep one" if index < episodes else f"is not in {EPISODES_V2}"
                 raise SourceError(f"{line.where}: episode {index} {what}")
             self._add(line)
             self._places[index] = (line.where, line.offset)

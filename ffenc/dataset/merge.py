@@ -33,6 +33,7 @@ from ffenc.frames.encoding import Encoding
 from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.transcode import depth_config, prepare_clip, trial_frames
 from ffenc.jobs.pool import share_cores
+from ffenc.lerobot.layout import INFO
 
 # What has to be the same in all files of a camera; a reader is told it once.
 STREAM_FIELDS = ("video.codec", "video.pix_fmt", "video.height", "video.width", "video.fps")
@@ -282,7 +283,7 @@ def _stream(
         blocks["what is re-encoded"] = {**dict(pattern.block), **made}
     quantizer = None
     if camera.depth and _stored(pattern).pix_fmt == "gray12le":
-        quantizer = block_quantizer(dict(pattern.block), str(usual.root / "meta/info.json"), CORRECT)
+        quantizer = block_quantizer(dict(pattern.block), str(usual.root / INFO), CORRECT)
     size = merged.camera_bytes(camera.key, merged.episodes)
     block = merge_blocks(camera.key, blocks)
     # Which all agree on, though not every block may say it.

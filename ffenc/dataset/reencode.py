@@ -34,9 +34,9 @@ from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import CORRECT, block_quantizer, read_json
 from ffenc.frames.prepare import Absent
-from ffenc.frames.reader import TOLERANCE
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip, trial_frames
 from ffenc.jobs.pool import share_cores
+from ffenc.lerobot.layout import INFO, TIME_TOLERANCE
 from ffenc.paths import check_tree
 
 DEFAULT_TASK = "unspecified"
@@ -69,7 +69,7 @@ def open_source(
     folder = Path(root)
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
-    if (folder / "meta/info.json").is_file():
+    if (folder / INFO).is_file():
         for name, value in (("--task", task), ("--start-number", start_number)):
             if value is not None:
                 raise ConfigError(f"{name} is for PNG trees; this is a dataset, which has its own")
@@ -104,7 +104,7 @@ def open_dataset(folder: Path, *, follow_links: bool = False, retime: bool = Fal
         SourceError: not one, or damaged.
     """
     check_tree(folder, follow_links=follow_links)
-    version = str(read_json(folder / "meta/info.json").get("codebase_version"))
+    version = str(read_json(folder / INFO).get("codebase_version"))
     return (LeRobotV21 if version.startswith("v2") else LeRobotV3)(folder, retime=retime)
 
 
@@ -118,7 +118,7 @@ def say_shift(sources: Sequence[LeRobotV3 | LeRobotV21]) -> None:
         FfencWarning: of the largest shift.
     """
     largest = max(sources, key=lambda source: source.largest_shift)
-    if largest.largest_shift <= TOLERANCE:
+    if largest.largest_shift <= TIME_TOLERANCE:
         raise ConfigError("--retime: every row is at frame_index / fps already; leave it out")
     warnings.warn(
         f"{largest.root}: the rows of frame i are put at i / fps; the largest shift of a timestamp is "

@@ -17,11 +17,12 @@ from ffenc.config.framerate import parse_fps
 from ffenc.dataset.columns import task_texts
 from ffenc.dataset.lerobot import check_dataset, features_of
 from ffenc.dataset.lerobot_v21 import LeRobotV21, read_lines
-from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
+from ffenc.dataset.source import check_key
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
-from ffenc.frames.info_json import feature_block, read_info, says_depth
+from ffenc.frames.info_json import feature_block, read_info
 from ffenc.frames.parquet import RowRange, read_images
+from ffenc.lerobot.layout import CAMERA_TYPES, DATA_PATH, INFO, TASKS, VIDEO_PATH, says_depth
 from ffenc.paths import check_template, check_tree, template_pattern
 
 # Parquet files whose footers are read; the others are taken to be like these.
@@ -109,7 +110,7 @@ def report_dataset(root: str | Path, *, follow_links: bool = False) -> DatasetRe
         SourceError: not a dataset, or its metadata cannot be read.
     """
     folder = Path(root)
-    where = folder / "meta/info.json"
+    where = folder / INFO
     check_dataset(folder)
     check_tree(folder, follow_links=follow_links)
     info = read_info(folder)
@@ -127,7 +128,7 @@ def report_dataset(root: str | Path, *, follow_links: bool = False) -> DatasetRe
     )
     fps = parse_fps(info["fps"])
     totals = [_total(info, key, where) for key in ("total_episodes", "total_frames")]
-    cameras = {check_key(k, where): f for k, f in features.items() if f["dtype"] in ("image", "video")}
+    cameras = {check_key(k, where): f for k, f in features.items() if f["dtype"] in CAMERA_TYPES}
     files = _Files(folder, data_path, video_path, list(cameras))
     images = [key for key in cameras if cameras[key]["dtype"] == "image"]
     sizes = _image_bytes(files.data, images) if images else {}
@@ -288,4 +289,4 @@ def _fields(
 def _tasks(root: Path, old: bool) -> list[str]:
     if old:
         return [str(line.content.get("task")) for line in read_lines(root / "meta/tasks.jsonl")]
-    return task_texts(root / "meta/tasks.parquet")
+    return task_texts(root / TASKS)

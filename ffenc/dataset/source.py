@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -16,43 +16,6 @@ from ffenc.frames.depth import Unit
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.sources import FrameSource
 from ffenc.paths import plain_name
-
-DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
-    "timestamp": {"dtype": "float32", "shape": [1], "names": None},
-    "frame_index": {"dtype": "int64", "shape": [1], "names": None},
-    "episode_index": {"dtype": "int64", "shape": [1], "names": None},
-    "index": {"dtype": "int64", "shape": [1], "names": None},
-    "task_index": {"dtype": "int64", "shape": [1], "names": None},
-}
-DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-# What a dataset that says nothing else has: files in a chunk, and the size up to which a file grows.
-FILE_LIMITS = {"chunks_size": 1000, "data_files_size_in_mb": 100, "video_files_size_in_mb": 200}
-# LeRobot reads files in the order of their names, in which file-1000 comes before file-999.
-_MOST_IN_CHUNK = 1000
-# What a recording kept of an episode besides: frames that were dropped, times of the cameras.
-NOTES_PATH = "meta/recording/episode_{episode_index:06d}.json"
-
-
-def files_in_chunk(info: Mapping[str, Any]) -> int:
-    """Return how many files a chunk of a dataset takes.
-
-    Args:
-        info: contents of info.json.
-    """
-    return min(int(info.get("chunks_size") or FILE_LIMITS["chunks_size"]), _MOST_IN_CHUNK)
-
-
-def file_limit(info: Mapping[str, Any], kind: Literal["data", "video"]) -> float:
-    """Return the size in bytes up to which a file grows.
-
-    Args:
-        info: contents of info.json.
-        kind: ``data`` is of rows and of the episode list.
-    """
-    name = f"{kind}_files_size_in_mb"
-    return float(info.get(name) or FILE_LIMITS[name]) * 2**20
 
 
 def check_key(key: str, where: Path) -> str:

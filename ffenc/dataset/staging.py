@@ -15,8 +15,9 @@ from typing import IO, Any
 from typing_extensions import Self
 
 from ffenc.errors import DestinationError
-from ffenc.frames.info_json import INFO, OWN_INFO, split_info
+from ffenc.frames.info_json import split_info
 from ffenc.frames.publish import is_at, locked, published, sync_folder
+from ffenc.lerobot.layout import INFO, OWN_INFO
 
 _PUBLISHING = "publishing"
 _CONTENT = frozenset({"lock", "pieces", "cuts", "dataset", _PUBLISHING})

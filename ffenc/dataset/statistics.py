@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.frames.statistics import QUANTILES, Stats
+from ffenc.frames.statistics import Stats
+from ffenc.lerobot.layout import QUANTILES, STATISTICS
 
 Array = npt.NDArray[np.float64]
 ACTION = "action"
-STATISTICS = ("min", "max", "mean", "std", "count")
 _CLOSE = 2e-5  # of the largest value
 
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.dataset.columns import (
-    CAMERA_TYPES,
     IMAGE,
     WRITTEN,
     VideoPlace,
@@ -32,28 +31,24 @@ from ffenc.dataset.columns import (
     task_texts,
     video_columns,
 )
-from ffenc.dataset.source import (
+from ffenc.dataset.source import DatasetSource, Episode
+from ffenc.dataset.staging import write_info, write_json
+from ffenc.dataset.statistics import ACTION, Aggregate, alike, column_stats, relative_chunk
+from ffenc.errors import FfencWarning, SourceError
+from ffenc.frames.statistics import Stats
+from ffenc.lerobot.layout import (
+    CAMERA_TYPES,
     DATA_PATH,
     DEFAULT_FEATURES,
     EPISODES_PATH,
     NOTES_PATH,
+    STATISTICS,
+    STATS,
+    TASKS,
     VIDEO_PATH,
-    DatasetSource,
-    Episode,
     file_limit,
     files_in_chunk,
 )
-from ffenc.dataset.staging import write_info, write_json
-from ffenc.dataset.statistics import (
-    ACTION,
-    STATISTICS,
-    Aggregate,
-    alike,
-    column_stats,
-    relative_chunk,
-)
-from ffenc.errors import FfencWarning, SourceError
-from ffenc.frames.statistics import Stats
 
 
 @dataclass(frozen=True)
@@ -345,11 +340,11 @@ class TableWriter:
         stats = {key: value for key, value in known.items() if key in self._features and not self._subset}
         stats |= {key: aggregate.result() for key, aggregate in aggregates.items() if key in self._features}
         order = [key for key in (*known, *self._features) if key in stats]
-        write_json(self._root / "meta/stats.json", {key: stats[key] for key in dict.fromkeys(order)})
+        write_json(self._root / STATS, {key: stats[key] for key in dict.fromkeys(order)})
 
     def _write_tasks(self) -> None:
         tasks = self._source.tasks()
-        path = self._root / "meta/tasks.parquet"
+        path = self._root / TASKS
         if not isinstance(tasks, Path):
             pq.write_table(task_table(tasks), path)
             return

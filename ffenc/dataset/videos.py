@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.config.preset import chosen_cameras
-from ffenc.dataset.checksums import CHECKSUMS, file_checksum
-from ffenc.dataset.source import VIDEO_PATH, EpisodeVideo, check_key
+from ffenc.dataset.checksums import file_checksum
+from ffenc.dataset.source import EpisodeVideo, check_key
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import info_features, read_info
-from ffenc.frames.reader import TOLERANCE
 from ffenc.frames.transcode import Clip, check_spacing, off_grid
+from ffenc.lerobot.layout import CHECKSUMS, INFO, TIME_TOLERANCE, VIDEO_PATH
 from ffenc.paths import check_template, template_fields
 
 
@@ -44,7 +44,7 @@ def episode_videos(
             f"{root}: is a LeRobot dataset of layout {version or 'unknown'}; v3.0 is read. "
             "Name one of its video files instead"
         )
-    where = root / "meta/info.json"
+    where = root / INFO
     keys = [check_key(k, where) for k, f in info_features(info, where).items() if f.get("dtype") == "video"]
     if not keys:
         raise SourceError(f"{root}: has no video cameras; its frames are images already, or it has none")
@@ -140,7 +140,7 @@ def clip_of(video: EpisodeVideo, fps: Fraction) -> Clip:
         raise SourceError(f"{video.path} has no frames")
     first = min(near, key=lambda i: abs(times[i] - start))
     at = float(times[first] * info.time_base)
-    if abs(at - video.start) > TOLERANCE:
+    if abs(at - video.start) > TIME_TOLERANCE:
         raise SourceError(
             f"{video.path}: {where} starts at {video.start:.6f} s, and the nearest frame, {first}, is at "
             f"{at:.6f} s: from_timestamp is wrong, or a frame is missing"

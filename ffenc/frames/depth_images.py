@@ -20,7 +20,8 @@ from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.images import ImageHeader, read_header, require_alike
 from ffenc.frames.pillow import decode
 from ffenc.frames.sources import EncodedFrame
-from ffenc.frames.statistics import QUANTILES, Stats, histogram_statistics, thinned
+from ffenc.frames.statistics import Stats, histogram_statistics, thinned
+from ffenc.lerobot.layout import QUANTILES
 
 Depth = npt.NDArray[Any]
 _MAX_MM = 65535

@@ -16,11 +16,8 @@ from typing import Any
 from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.frames.depth import DepthQuantizer
+from ffenc.lerobot.layout import INFO, OWN_FIELDS, OWN_INFO, says_depth
 from ffenc.paths import check_template, read_text, template_pattern
-
-INFO = "meta/info.json"
-OWN_INFO = "meta/ffenc.json"
-OWN_FIELDS = ("video.encoder", "video.invalid")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -119,11 +116,6 @@ def feature_block(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return a feature's ``info`` block, which older versions call ``video_info``."""
     blocks = (feature.get("info"), feature.get("video_info"))
     return next((dict(block) for block in blocks if block and isinstance(block, dict)), {})
-
-
-def says_depth(block: Mapping[str, Any]) -> bool:
-    """Whether a feature's block marks it as depth."""
-    return bool(block.get("is_depth_map") or block.get("video.is_depth_map"))
 
 
 def info_features(info: Mapping[str, Any], where: Path) -> dict[str, Any]:

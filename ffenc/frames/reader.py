@@ -34,13 +34,13 @@ from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.info_json import stored_quantizer
+from ffenc.lerobot.layout import TIME_TOLERANCE
 
 _log = logging.getLogger("ffenc")
 
 Array = npt.NDArray[Any]
 
 DEPTH_FORMATS = ("gray12le", "gray16le")
-TOLERANCE = 1e-4  # seconds; LeRobot's reader raises beyond it
 _UNITS = ("mm", "m")
 # Starting an ffmpeg takes about as long as decoding this many pixels: a gap that is smaller is decoded.
 _START_PIXELS = 15_000_000
@@ -179,7 +179,7 @@ class VideoReader:
             return self._batch([self._checked(i) for i in index])
         return self._one(self._checked(index))
 
-    def at(self, seconds: float | Sequence[float] | Array, tolerance: float = TOLERANCE) -> Array:
+    def at(self, seconds: float | Sequence[float] | Array, tolerance: float = TIME_TOLERANCE) -> Array:
         """Return the frame nearest to a time, or a batch for several.
 
         Args:
@@ -194,7 +194,7 @@ class VideoReader:
             return self._batch([self.index_at(one, tolerance) for one in seconds])
         return self._one(self.index_at(cast(float, seconds), tolerance))
 
-    def index_at(self, seconds: float, tolerance: float = TOLERANCE) -> int:
+    def index_at(self, seconds: float, tolerance: float = TIME_TOLERANCE) -> int:
         """Return the index of the frame nearest to a time; see :meth:`at`."""
         try:
             wanted = float(seconds)

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.compiler.command import SampleTap
+from ffenc.lerobot.layout import QUANTILES
 
-QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 Stats = dict[str, Any]
 
 

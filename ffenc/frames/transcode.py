@@ -39,9 +39,10 @@ from ffenc.frames.depth_images import DepthStatistics
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.prepare import Absent, prepare
-from ffenc.frames.reader import DEPTH_FORMATS, TOLERANCE, VideoReader
+from ffenc.frames.reader import DEPTH_FORMATS, VideoReader
 from ffenc.frames.sources import files_fingerprint
 from ffenc.frames.statistics import RgbHistogram
+from ffenc.lerobot.layout import TIME_TOLERANCE
 
 _TRIAL_FRAMES = 2
 _AROUND = 100  # frames, in which a damaged one shows
@@ -136,7 +137,7 @@ def check_spacing(clip: Clip, fps: Fraction, where: str, *, start: float | None 
 
 
 def off_grid(
-    times: Sequence[Fraction], fps: Fraction, base: Fraction, tolerance: float = TOLERANCE
+    times: Sequence[Fraction], fps: Fraction, base: Fraction, tolerance: float = TIME_TOLERANCE
 ) -> int | None:
     """Return the number of the first frame that is not at base + i / fps; None: all are.
 

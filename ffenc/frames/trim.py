@@ -12,8 +12,8 @@ from pathlib import Path
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
-from ffenc.frames.reader import TOLERANCE
 from ffenc.frames.transcode import Clip, off_grid
+from ffenc.lerobot.layout import TIME_TOLERANCE
 
 _ROUNDING = Fraction(1, 1_000_000)  # seconds; a time that is so near to a frame's is meant to be it
 _TICKS_A_FRAME = 4  # fewer, and a frame that is missing would pass for one that is rounded
@@ -96,7 +96,7 @@ def _rounding(info: StreamInfo, fps: Fraction) -> float:
     A container that counts in milliseconds, as Matroska does, rounds each time to a tick.
     """
     tick = info.time_base
-    return max(TOLERANCE, float(tick)) if tick * _TICKS_A_FRAME <= 1 / fps else TOLERANCE
+    return max(TIME_TOLERANCE, float(tick)) if tick * _TICKS_A_FRAME <= 1 / fps else TIME_TOLERANCE
 
 
 def warn_of_rotation(path: Path, info: StreamInfo) -> None:

@@ -33,11 +33,11 @@ from ffenc import (
 from ffenc.dataset.commit import RECORDINGS
 from ffenc.dataset.growing import GrowingCamera, GrowingDataset, NewEpisode, finish_commit
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields
-from ffenc.dataset.source import DATA_PATH, VIDEO_PATH
 from ffenc.ffmpeg.join import cut_file
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.sources import ImageFiles
 from ffenc.frames.statistics import RgbHistogram, sample_tap
+from ffenc.lerobot.layout import DATA_PATH, VIDEO_PATH
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP, everything_in, starts
 
 VIDEO = FIXTURES / "aloha_video_v30"

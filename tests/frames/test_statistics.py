@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ffenc.compiler.command import SampleTap
-from ffenc.frames.statistics import QUANTILES, RgbHistogram, sample_tap
+from ffenc.frames.statistics import RgbHistogram, sample_tap
+from ffenc.lerobot.layout import QUANTILES
 
 
 def test_all_statistics_are_those_of_the_pixels() -> None:

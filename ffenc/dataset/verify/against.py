@@ -27,6 +27,7 @@ from ffenc.frames.images import ImageHeader
 from ffenc.frames.reader import DEPTH_FORMATS
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.transcode import Clip
+from ffenc.lerobot.layout import INFO
 
 _ANOTHER_PICTURE = 15.0  # dB; the coarsest settings stay above 20, two pictures of one scene are about 12
 _ROUNDING = 0.01  # mm; depth of codes is float32
@@ -46,7 +47,7 @@ class Source:
     """
 
     def __init__(self, root: Path, layout: Layout, *, follow_links: bool = False) -> None:
-        fps = None if (root / "meta/info.json").is_file() else layout.fps
+        fps = None if (root / INFO).is_file() else layout.fps
         self._source = open_source(root, fps=fps, follow_links=follow_links)
         self._cameras = {camera.key: camera for camera in self._source.cameras}
         self._episodes = {episode.index: episode for episode in self._source.episodes}

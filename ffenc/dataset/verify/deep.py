@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ffenc.compiler.command import compile_decode, rgb_conversion
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.verify.faults import Faults
-from ffenc.dataset.verify.layout import QUANTILE_NAMES, Floats, Layout, Listing
+from ffenc.dataset.verify.layout import Floats, Layout, Listing
 from ffenc.dataset.verify.videos import Seen, VideoFile, frame_times, frames_at, is_depth
 from ffenc.errors import ConfigError, FfmpegError, SourceError
 from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
@@ -29,6 +29,7 @@ from ffenc.frames.images import ImageHeader, read_header, require_alike
 from ffenc.frames.parquet import RowRange, read_images
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.jobs.progress import FrameCount
+from ffenc.lerobot.layout import QUANTILES
 
 # Measured on the sample at crf 30, the largest difference of an episode's mean or std to what is stored, of
 # 1: 0.0015, and all episodes of a camera have nearly the same (within 0.0003). Episodes of one scene differ
@@ -254,7 +255,7 @@ def compare_statistics(
     if stored is None or not at.size:
         return
     depth = len(next(iter(shown.values()))["mean"]) == 1
-    names = QUANTILE_NAMES if depth else ("mean", "std")
+    names = QUANTILES if depth else ("mean", "std")
     if not set(names) <= set(stored):
         return
     noise, other = (_DEPTH_NOISE, _DEPTH_OTHER) if depth else (_NOISE, _OTHER)

@@ -18,19 +18,17 @@ from ffenc.config.framerate import parse_fps
 from ffenc.dataset.columns import arrow_type, is_numeric
 from ffenc.dataset.lerobot import features_of, wrong_limits
 from ffenc.dataset.lerobot_v21 import LeRobotV21
-from ffenc.dataset.source import DATA_PATH, VIDEO_PATH, check_key
+from ffenc.dataset.source import check_key
 from ffenc.dataset.verify.faults import Faults
 from ffenc.errors import SourceError
-from ffenc.frames.info_json import OWN_INFO, feature_block, read_info
+from ffenc.frames.info_json import feature_block, read_info
+from ffenc.lerobot.layout import CAMERA_TYPES, DATA_PATH, EPISODES_V2, INFO, OWN_INFO, TEXT_TYPES, VIDEO_PATH
 from ffenc.paths import check_template, template_fields
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 EPISODES = "meta/episodes"
-LINES, STATS_LINES = "meta/episodes.jsonl", "meta/episodes_stats.jsonl"
-_TEXT_TYPES = ("string", "str", "language")
-QUANTILE_NAMES = ("q01", "q10", "q50", "q90", "q99")  # which statistics may have besides
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Layout:
     @property
     def list_place(self) -> str:
         """Where the episodes are listed."""
-        return LINES if self.old else EPISODES
+        return EPISODES_V2 if self.old else EPISODES
 
     def block(self, key: str) -> dict[str, Any]:
         """A feature's ``info`` block, which older versions call ``video_info``."""
@@ -122,7 +120,7 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
     Returns:
         None where it cannot be read: nothing else can be verified then.
     """
-    place = "meta/info.json"
+    place = INFO
     try:
         info = read_info(root)
         version = str(info.get("codebase_version") or "unknown")
@@ -130,7 +128,7 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
             raise SourceError(f"layout {version} is not known; v3.0, v2.1 and v2.0 are")
         features = features_of(info, root / place)
         for key, feature in features.items():
-            if feature["dtype"] in ("image", "video"):
+            if feature["dtype"] in CAMERA_TYPES:
                 check_key(key, root / place)
     except SourceError as error:
         file = OWN_INFO if str(error).startswith(str(root / OWN_INFO)) else place
@@ -142,16 +140,16 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
         faults.add("info", fault, file=place)
     for key, kind in kinds.items():
         shape = features[key].get("shape")
-        if kind in ("image", "video") and not (isinstance(shape, list) and len(shape) == 3):
+        if kind in CAMERA_TYPES and not (isinstance(shape, list) and len(shape) == 3):
             what = f"shape {shape!r} of {key} is not height, width and channels"
             faults.add("info", what, file=place, camera=key)
-        if kind not in ("image", "video") and shape == []:
+        if kind not in CAMERA_TYPES and shape == []:
             what = f"shape [] of {key} cannot be loaded by LeRobot; [1] is expected"
             faults.add("shape", what, file=place)
-        if kind in ("image", "video") and features[key].get("names") is None:
+        if kind in CAMERA_TYPES and features[key].get("names") is None:
             what = f"names of {key} are null: LeRobot's policies stop at it"
             faults.add("names", what, file=place, camera=key)
-        if kind not in ("image", "video", *_TEXT_TYPES) and arrow_type(kind) is None:
+        if kind not in ("image", "video", *TEXT_TYPES) and arrow_type(kind) is None:
             faults.add("info", f"dtype {kind!r} of {key} is no type of numbers or texts", file=place)
     paths = {
         "data_path": (LeRobotV21.data_path if old else DATA_PATH),

@@ -14,11 +14,9 @@ import pyarrow.parquet as pq
 
 from ffenc.dataset.columns import misread_tasks
 from ffenc.dataset.lerobot_v21 import read_lines
-from ffenc.dataset.statistics import STATISTICS
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import (
     EPISODES,
-    QUANTILE_NAMES,
     Floats,
     Integers,
     Layout,
@@ -31,6 +29,7 @@ from ffenc.dataset.verify.layout import (
 )
 from ffenc.dataset.verify.lists_v21 import old_listing
 from ffenc.errors import SourceError
+from ffenc.lerobot.layout import INFO, QUANTILES, STATISTICS, TASKS, TASKS_V2
 
 # Columns of the episode list that follow from others, so that ffenc writes them without a source.
 _DERIVED = ("dataset_from_index", "dataset_to_index", "tasks")
@@ -51,9 +50,9 @@ def read_listing(layout: Layout, faults: Faults) -> Listing:
     ):
         said = layout.info.get(name)
         if said is None and name != "total_tasks":
-            faults.add("totals", f"has no {name}, which LeRobot takes for 0", file="meta/info.json")
+            faults.add("totals", f"has no {name}, which LeRobot takes for 0", file=INFO)
         if said is not None and said != found:
-            faults.add("totals", f"{name} is {said!r}, the lists have {found}", file="meta/info.json")
+            faults.add("totals", f"{name} is {said!r}, the lists have {found}", file=INFO)
     _check_splits(layout, len(listing), faults)
     return listing
 
@@ -68,7 +67,7 @@ def _check_splits(layout: Layout, episodes: int, faults: Faults) -> None:
             faults.add(
                 "info",
                 f"split {name} is {said!r}; episodes of 0:{episodes} are expected",
-                file="meta/info.json",
+                file=INFO,
             )
 
 
@@ -99,9 +98,7 @@ def _listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Listin
                 np.concatenate([places.end for places in own_places]),
             )
     for feature in [*layout.numeric, *layout.images, *layout.videos]:
-        names = [
-            n for n in (*STATISTICS, *QUANTILE_NAMES) if all(n in p.stats.get(feature, {}) for p in parts)
-        ]
+        names = [n for n in (*STATISTICS, *QUANTILES) if all(n in p.stats.get(feature, {}) for p in parts)]
         found = {name: [part.stats[feature][name] for part in parts] for name in names}
         alike = {k: v for k, v in found.items() if len({one.shape[1] for one in v}) == 1}
         if set(STATISTICS) <= set(alike):
@@ -119,7 +116,7 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
         for key in layout.videos
     }
     stats = {
-        feature: [f"stats/{feature}/{n}" for n in (*STATISTICS, *QUANTILE_NAMES)]
+        feature: [f"stats/{feature}/{n}" for n in (*STATISTICS, *QUANTILES)]
         for feature in [*layout.numeric, *layout.images, *layout.videos]
     }
     own = ["meta/episodes/chunk_index", "meta/episodes/file_index"]
@@ -296,7 +293,7 @@ def _check_numbering(layout: Layout, listing: Listing, faults: Faults) -> None:
 
 def _tasks(layout: Layout, faults: Faults) -> dict[int, str]:
     """Read the tasks table: task number -> text."""
-    place = "meta/tasks.jsonl" if layout.old else "meta/tasks.parquet"
+    place = TASKS_V2 if layout.old else TASKS
     pairs: list[tuple[Any, Any]]
     try:
         if layout.old:

@@ -7,12 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ffenc.dataset.lerobot_v21 import read_lines
-from ffenc.dataset.statistics import STATISTICS, stored_numbers
+from ffenc.dataset.statistics import stored_numbers
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import (
-    LINES,
-    QUANTILE_NAMES,
-    STATS_LINES,
     Floats,
     Layout,
     Listing,
@@ -21,6 +18,7 @@ from ffenc.dataset.verify.layout import (
     without,
 )
 from ffenc.errors import SourceError
+from ffenc.lerobot.layout import EPISODE_STATS_V2, EPISODES_V2, INFO, QUANTILES, STATISTICS
 
 _INT_MAX = np.iinfo(np.int64).max
 
@@ -29,26 +27,26 @@ def old_listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Lis
     known = set(tasks.values())
     rows: list[tuple[int, int, list[str] | None]] = []
     try:
-        for line in read_lines(layout.root / LINES):
+        for line in read_lines(layout.root / EPISODES_V2):
             row = [line.content.get("episode_index"), line.content.get("length")]
             if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= _INT_MAX for n in row):
                 faults.add(
                     "episodes",
-                    f"{without(line.where, layout.root / LINES)} has episode_index {row[0]!r} and length "
-                    f"{row[1]!r}; whole numbers are expected",
-                    file=LINES,
+                    f"{without(line.where, layout.root / EPISODES_V2)} has episode_index {row[0]!r} and "
+                    f"length {row[1]!r}; whole numbers are expected",
+                    file=EPISODES_V2,
                 )
                 continue
-            texts = checked_tasks(line.content.get("tasks"), known, int(row[0] or 0), LINES, faults)
+            texts = checked_tasks(line.content.get("tasks"), known, int(row[0] or 0), EPISODES_V2, faults)
             rows.append((int(row[0] or 0), int(row[1] or 0), texts))
     except SourceError as error:
-        faults.add("episodes", without(str(error), layout.root / LINES), file=LINES)
+        faults.add("episodes", without(str(error), layout.root / EPISODES_V2), file=EPISODES_V2)
     rows.sort(key=lambda row: row[:2])
     index = np.array([row[0] for row in rows], np.int64)
     length = np.array([row[1] for row in rows], np.int64)
     size = layout.info.get("chunks_size")
     chunks = size if isinstance(size, int) and size > 0 else 1000
-    listing = Listing(index, length, np.full(len(rows), -1), [], own={LINES})
+    listing = Listing(index, length, np.full(len(rows), -1), [], own={EPISODES_V2})
     listing.episode_tasks = [row[2] for row in rows]
 
     def places(template: str, key: str) -> list[str]:
@@ -58,14 +56,14 @@ def old_listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Lis
                 for n in index.tolist()
             ]
         except (LookupError, ValueError):
-            faults.add("info", f"{template!r} is not a path template of this layout", file="meta/info.json")
+            faults.add("info", f"{template!r} is not a path template of this layout", file=INFO)
             return [""] * len(rows)
 
     listing.data = places(layout.data_path, "")
     for key in layout.videos:
         start = np.zeros(len(rows))
         listing.videos[key] = VideoPlaces(places(layout.video_path, key), start, length / float(layout.fps))
-    if layout.version.startswith("v2.1") or (layout.root / STATS_LINES).is_file():
+    if layout.version.startswith("v2.1") or (layout.root / EPISODE_STATS_V2).is_file():
         listing.stats = _old_stats(layout, listing, faults)
     return listing
 
@@ -78,18 +76,18 @@ def _old_stats(layout: Layout, listing: Listing, faults: Faults) -> dict[str, di
     seen = np.zeros(len(listing), bool)
     broken: dict[str, tuple[int, str]] = {}
     try:
-        for line in read_lines(layout.root / STATS_LINES):
+        for line in read_lines(layout.root / EPISODE_STATS_V2):
             number, stats = line.content.get("episode_index"), line.content.get("stats")
             at = position.get(number) if isinstance(number, int) else None
             if at is None or seen[at] or not isinstance(stats, dict):
-                where = without(line.where, layout.root / STATS_LINES)
+                where = without(line.where, layout.root / EPISODE_STATS_V2)
                 what = f"{where} is of episode {number!r}, which is not listed, or is there a second time"
-                faults.add("statistics-missing", what, file=STATS_LINES)
+                faults.add("statistics-missing", what, file=EPISODE_STATS_V2)
                 continue
             seen[at] = True
             for feature in features:
                 own = stats.get(feature)
-                for name in (*STATISTICS, *QUANTILE_NAMES):
+                for name in (*STATISTICS, *QUANTILES):
                     value = own.get(name) if isinstance(own, dict) else None
                     try:
                         flat = stored_numbers(value).reshape(-1)
@@ -102,11 +100,13 @@ def _old_stats(layout: Layout, listing: Listing, faults: Faults) -> dict[str, di
                         if name in STATISTICS:
                             broken.setdefault(feature, (int(listing.index[at]), name))
     except SourceError as error:
-        faults.add("statistics-missing", without(str(error), layout.root / STATS_LINES), file=STATS_LINES)
+        faults.add(
+            "statistics-missing", without(str(error), layout.root / EPISODE_STATS_V2), file=EPISODE_STATS_V2
+        )
     for lost in listing.index[~seen].tolist():
-        faults.add("statistics-missing", "has no line", file=STATS_LINES, episode=lost)
+        faults.add("statistics-missing", "has no line", file=EPISODE_STATS_V2, episode=lost)
     for feature, (episode, name) in broken.items():
         what = f"has no usable {name} of {feature}"
-        faults.add("statistics-missing", what, file=STATS_LINES, camera=feature, episode=episode)
+        faults.add("statistics-missing", what, file=EPISODE_STATS_V2, camera=feature, episode=episode)
     whole = {f: own for f, own in found.items() if set(STATISTICS) <= set(own) and f not in broken}
     return whole if seen.all() else {}

@@ -17,6 +17,7 @@ from ffenc.errors import FfencWarning, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.jobs.pool import run_units, share_cores
+from ffenc.lerobot.layout import CAMERA_TYPES, STATS
 
 _SHOWN = 8  # faults in an error
 
@@ -126,7 +127,7 @@ def check_source(root: Path, *, cameras: Collection[str], episodes: Collection[i
     features = tables.layout.features if tables else {}
 
     def kept(fault: Fault) -> bool:
-        left_out = features.get(fault.camera or "", {}).get("dtype") in ("image", "video")
+        left_out = features.get(fault.camera or "", {}).get("dtype") in CAMERA_TYPES
         return (not left_out or fault.camera in cameras) and (
             fault.episode is None or episodes is None or fault.episode in episodes
         )
@@ -148,8 +149,8 @@ def check_source(root: Path, *, cameras: Collection[str], episodes: Collection[i
     for note in faults.of("note"):
         if kept(note) and KINDS[note.kind].copied:
             warnings.warn(f"{root}: {note}; the result has it too", FfencWarning, stacklevel=4)
-    total = {fault.camera for fault in (*spoilt, *stale) if fault.file == "meta/stats.json"}
-    of_episodes = {fault.camera for fault in (*spoilt, *stale) if fault.file != "meta/stats.json"}
+    total = {fault.camera for fault in (*spoilt, *stale) if fault.file == STATS}
+    of_episodes = {fault.camera for fault in (*spoilt, *stale) if fault.file != STATS}
     everything = set(features) if None in of_episodes else set()
     return Stale(
         frozenset(key for key in of_episodes | everything if key), frozenset(key for key in total if key)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ffenc.dataset.checksums import CHECKSUMS, broken_lines, read_checksums
+from ffenc.dataset.checksums import broken_lines, read_checksums
 from ffenc.dataset.commit import RECORDINGS
 from ffenc.dataset.lerobot import check_not_v1
 from ffenc.dataset.staging import unfinished
@@ -27,6 +27,7 @@ from ffenc.frames.compare import Comparison
 from ffenc.frames.statistics import Stats
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.jobs.progress import FrameCount
+from ffenc.lerobot.layout import CHECKSUMS, INFO
 from ffenc.paths import regular, tree_faults
 
 Progress = Callable[[int, int], None]
@@ -94,7 +95,7 @@ def verify_dataset(
             raise ConfigError(f"{place} is a single file; --against compares a dataset with its source")
         return _verify_file(place, programs, deep=deep, on_frames=on_frames)
     check_not_v1(place)
-    if not (place / "meta/info.json").is_file():
+    if not (place / INFO).is_file():
         raise SourceError(
             f"{place}: is not a LeRobot dataset: it has no meta/info.json; name a dataset or a video file"
             if place.is_dir()

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.dataset.statistics import ACTION, STATISTICS, relative_chunk, stored_numbers
+from ffenc.dataset.statistics import ACTION, relative_chunk, stored_numbers
 from ffenc.dataset.verify.faults import Faults
-from ffenc.dataset.verify.layout import QUANTILE_NAMES, Floats, Integers, Layout, Listing, reason_of
+from ffenc.dataset.verify.layout import Floats, Integers, Layout, Listing, reason_of
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import read_json
+from ffenc.lerobot.layout import NUMBERING, QUANTILES, STATISTICS, STATS
 
-NUMBERING = ("episode_index", "frame_index", "timestamp", "index", "task_index")
 _COMPARED = ("min", "max", "mean", "std")
 # Statistics may have been computed in float32, the variance as a difference of squares.
 _CLOSE = 2e-5
@@ -81,7 +81,7 @@ def impossible(stats: Mapping[str, Floats]) -> dict[str, npt.NDArray[np.bool_]]:
     known = ~(np.isnan(low) | np.isnan(high))
     wrong = {"max": known & ~(high >= low)}
     floor = low
-    for name in ("mean", *QUANTILE_NAMES):
+    for name in ("mean", *QUANTILES):
         if (values := stats.get(name)) is not None:
             wrong[name] = known & ~((values >= low - slack) & (values <= high + slack))
             if name != "mean":
@@ -113,7 +113,7 @@ class Statistics:
     def __init__(self, layout: Layout, listing: Listing, faults: Faults) -> None:
         self._layout, self._listing, self._faults = layout, listing, faults
         self._total: dict[str, Any] = {}
-        self._place = "meta/stats.json"
+        self._place = STATS
 
     def check_presence(self, not_finite: Collection[str] = ()) -> None:
         """``stats.json`` must have every feature with numbers, and every camera. v2.1 has none.
@@ -142,7 +142,7 @@ class Statistics:
                     "statistics-missing", f"has none of {feature}", file=self._place, camera=feature
                 )
                 continue
-            there = [*names, *(name for name in QUANTILE_NAMES if name in own)]
+            there = [*names, *(name for name in QUANTILES if name in own)]
             rows = {name: row for name in there if (row := _row(own.get(name))) is not None}
             size = rows["min"].size if "min" in rows else None
             broken = [n for n in there if n not in rows or (n != "count" and rows[n].size != size)]
@@ -160,7 +160,7 @@ class Statistics:
             self._faults.add("statistics-missing", what, file=file, camera=feature)
             return
         for name, wrong in impossible(stats).items():
-            compared = feature in self._layout.numeric and name not in QUANTILE_NAMES  # with the rows
+            compared = feature in self._layout.numeric and name not in QUANTILES  # with the rows
             if compared or not wrong.any():
                 continue
             at, column = (int(n) for n in np.argwhere(wrong)[0])

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import Integers, Layout, Listing, matrix, numbers, reason_of, width_of
-from ffenc.dataset.verify.statistics import NUMBERING, Statistics, Sums
+from ffenc.dataset.verify.statistics import Statistics, Sums
+from ffenc.lerobot.layout import NUMBERING, TIME_TOLERANCE
 
-TIME_TOLERANCE = 1e-4  # seconds; LeRobot's reader raises beyond it
 _BATCH = 1 << 16  # rows
 Numbers = npt.NDArray[Any]
 

@@ -16,13 +16,12 @@ from ffenc.config.framerate import parse_fps, time_scale
 from ffenc.dataset.info_block import stream_fields
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import Floats, Layout, Listing, reason_of
-from ffenc.dataset.verify.tables import TIME_TOLERANCE
 from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.boxes import missing_bytes
 from ffenc.frames.depth import DepthQuantizer
-from ffenc.frames.info_json import says_depth
 from ffenc.frames.reader import DEPTH_FORMATS
+from ffenc.lerobot.layout import INFO, TIME_TOLERANCE, says_depth
 from ffenc.words import count
 
 _QUANTISER = ("depth_min", "depth_max", "shift", "use_log")
@@ -77,7 +76,7 @@ def video_files(layout: Layout, listing: Listing) -> list[VideoFile]:
 def check_feature(layout: Layout, key: str, faults: Faults) -> None:
     """Check what ``info.json`` says of a video camera, by itself."""
     block = layout.block(key)
-    place = "meta/info.json"
+    place = INFO
     if not block:
         faults.add("video-block", "has no info block that says what the stream is", file=place, camera=key)
     if not is_depth(layout, key):

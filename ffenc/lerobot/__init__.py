@@ -1,0 +1,1 @@
+"""The LeRobot dataset format, once: its paths, columns, defaults and limits."""

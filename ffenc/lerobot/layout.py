@@ -1,0 +1,80 @@
+"""Facts of the LeRobot dataset format (v3.0): paths, columns, defaults, limits and tolerances, each once.
+
+Source: LeRobot 0.6.1, ``lerobot/datasets/utils.py`` and ``video_utils.py``; what is ffenc's own says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+# --- files ----------------------------------------------------------------------------------------------
+
+INFO = "meta/info.json"
+STATS = "meta/stats.json"
+TASKS = "meta/tasks.parquet"
+EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+# ffenc's own: fields of cameras that LeRobot does not know, checksums of videos, and what a recording kept
+# of an episode: frames that were dropped, times of the cameras.
+OWN_INFO = "meta/ffenc.json"
+OWN_FIELDS = ("video.encoder", "video.invalid")
+CHECKSUMS = "meta/videos.sha256"
+NOTES_PATH = "meta/recording/episode_{episode_index:06d}.json"
+
+# Layouts v2.1 and v2.0, which are read.
+EPISODES_V2 = "meta/episodes.jsonl"
+EPISODE_STATS_V2 = "meta/episodes_stats.jsonl"
+TASKS_V2 = "meta/tasks.jsonl"
+DATA_PATH_V2 = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+VIDEO_PATH_V2 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+
+# What a dataset that says nothing else has: files in a chunk, and the size up to which a file grows.
+FILE_LIMITS = {"chunks_size": 1000, "data_files_size_in_mb": 100, "video_files_size_in_mb": 200}
+# LeRobot reads files in the order of their names, in which file-1000 comes before file-999.
+MOST_IN_CHUNK = 1000
+
+# --- features and columns -------------------------------------------------------------------------------
+
+CAMERA_TYPES = ("image", "video")
+TEXT_TYPES = ("string", "str", "language")
+DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
+    "timestamp": {"dtype": "float32", "shape": [1], "names": None},
+    "frame_index": {"dtype": "int64", "shape": [1], "names": None},
+    "episode_index": {"dtype": "int64", "shape": [1], "names": None},
+    "index": {"dtype": "int64", "shape": [1], "names": None},
+    "task_index": {"dtype": "int64", "shape": [1], "names": None},
+}
+NUMBERING = tuple(DEFAULT_FEATURES)
+STATISTICS = ("min", "max", "mean", "std", "count")
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}  # which a feature may have too
+
+# --- times ----------------------------------------------------------------------------------------------
+
+TIME_TOLERANCE = 1e-4  # seconds between a row's time and its frame's, beyond which LeRobot's reader raises
+
+
+def files_in_chunk(info: Mapping[str, Any]) -> int:
+    """Return how many files a chunk of a dataset takes.
+
+    Args:
+        info: contents of info.json.
+    """
+    return min(int(info.get("chunks_size") or FILE_LIMITS["chunks_size"]), MOST_IN_CHUNK)
+
+
+def file_limit(info: Mapping[str, Any], kind: Literal["data", "video"]) -> float:
+    """Return the size in bytes up to which a file grows.
+
+    Args:
+        info: contents of info.json.
+        kind: ``data`` is of rows and of the episode list.
+    """
+    name = f"{kind}_files_size_in_mb"
+    return float(info.get(name) or FILE_LIMITS[name]) * 2**20
+
+
+def says_depth(block: Mapping[str, Any]) -> bool:
+    """Return whether a feature's ``info`` block marks it as depth."""
+    return bool(block.get("is_depth_map") or block.get("video.is_depth_map"))
