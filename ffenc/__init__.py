@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from ffenc.compiler.command import compile_command
     from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
     from ffenc.config.preset import RobotPreset, load_preset
+    from ffenc.dataset.edit import edit_dataset, split_dataset
+    from ffenc.dataset.edited import Edits
     from ffenc.dataset.job import JobPlan, JobSummary, run_plan
     from ffenc.dataset.merge import merge_datasets, plan_merge
     from ffenc.dataset.reencode import plan_reencode, reencode_dataset
@@ -45,6 +47,9 @@ _HOME = {
     "JobPlan": "ffenc.dataset.job",
     "JobSummary": "ffenc.dataset.job",
     "run_plan": "ffenc.dataset.job",
+    "edit_dataset": "ffenc.dataset.edit",
+    "split_dataset": "ffenc.dataset.edit",
+    "Edits": "ffenc.dataset.edited",
     "merge_datasets": "ffenc.dataset.merge",
     "plan_merge": "ffenc.dataset.merge",
     "Fault": "ffenc.dataset.verify.faults",
@@ -99,6 +104,9 @@ __all__ = [
     "probe",
     "quantize_depth",
     "reencode_dataset",
+    "edit_dataset",
+    "Edits",
+    "split_dataset",
     "JobPlan",
     "JobSummary",
     "run_plan",

@@ -23,6 +23,8 @@ _COMMANDS = {
     "recover": "Bring back episodes whose recording was interrupted.",
     "reencode": "Turn a dataset of images or video into a LeRobot video dataset.",
     "merge": "Merge datasets into one, without re-encoding.",
+    "edit": "Keep a part of a dataset, rename cameras, correct tasks, without re-encoding.",
+    "split": "Divide a dataset into several, without re-encoding.",
     "encode": "Encode one folder of frames into one video file.",
     "decode": "Write the frames of a video or a video dataset as images or arrays.",
     "compile": "Print the FFmpeg command lines of a robot preset.",

@@ -119,6 +119,7 @@ def _job(plan: JobPlan) -> str:
             for stream in plan.streams
         ],
         list(plan.images),
+        *([plan.edits] if plan.edits else []),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

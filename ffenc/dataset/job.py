@@ -104,6 +104,7 @@ class JobPlan:
         images: cameras that stay images, in the table.
         image_stats: those of them whose statistics are computed.
         stale: features whose statistics are computed, since the source's are not those of its rows.
+        edits: what the source changes of the dataset that it reads, as plain values.
     """
 
     source: DatasetSource
@@ -115,6 +116,7 @@ class JobPlan:
     images: Sequence[str] = ()
     image_stats: Sequence[str] = ()
     stale: Stale = field(default_factory=Stale)
+    edits: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

@@ -190,7 +190,7 @@ def plan_reencode(
     count, threads = share_cores(len(chosen) * len(picked), workers, encoder_threads or robot.encoder_threads)
     candidates = toolchains(ffmpeg, ffprobe)
     asked = {key[-1] for key, _ in overrides}
-    chooser = _Chooser(opened, candidates, threads)
+    chooser = Chooser(opened, candidates, threads)
     streams: list[Stream] = []
     for camera in chosen:
         changes = _changes(overrides, camera)
@@ -252,7 +252,7 @@ def _kept(camera: Camera, changes: Mapping[str, Any]) -> VideoEncoderConfig | No
     return config.replace(**changes) if changes else config
 
 
-class _Chooser:
+class Chooser:
     """Chooses and tries encoders; cameras that are alike are tried once."""
 
     def __init__(self, source: DatasetSource, candidates: Sequence[Toolchain], threads: int | None) -> None:
@@ -300,7 +300,7 @@ class _Chooser:
 
 
 def video_stream(
-    chooser: _Chooser,
+    chooser: Chooser,
     camera: Camera,
     config: VideoEncoderConfig | None,
     episodes: Sequence[Episode],

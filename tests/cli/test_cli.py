@@ -31,6 +31,8 @@ COMMANDS = [
     "recover",
     "reencode",
     "merge",
+    "edit",
+    "split",
     "encode",
     "decode",
     "compile",

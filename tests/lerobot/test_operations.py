@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ffenc import merge_datasets, reencode_dataset, verify_dataset
+from ffenc.dataset.edit import edit_dataset, split_dataset
+from ffenc.dataset.edited import Edits
 from ffenc.recording.recorder import Recorder
 from tests.conftest import DATASET, FIXTURES
 from tests.recording.recording import record, robot
@@ -59,3 +61,11 @@ def test_ffencs_and_its_own_mixed(tmp_path: Path, lerobot: str) -> None:
     reencode_dataset(DATASET, encoded)
     said = work_on(lerobot, tmp_path / "out", own, LEROBOTS, encoded)
     assert "merged: 216 rows, 9 episodes, 0 unreadable" in said
+
+
+def test_an_edited_and_a_split_dataset(tmp_path: Path, lerobot: str) -> None:
+    edits = Edits(rename_cameras={"top": "front"}, drop_cameras=["angle"], task="lift the cube")
+    edit_dataset(LEROBOTS, tmp_path / "edited", edits=edits, exclude_episodes=[1])
+    split_dataset(tmp_path / "edited", tmp_path / "parts", {"a": "0", "b": "1"})
+    said = work_on(lerobot, tmp_path / "out", tmp_path / "parts/b", tmp_path / "edited", tmp_path / "parts/a")
+    assert "merged: 110 rows, 4 episodes, 0 unreadable" in said

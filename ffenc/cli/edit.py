@@ -1,0 +1,213 @@
+"""``ffenc edit``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffenc.cli import output
+from ffenc.cli.common import (
+    PathName,
+    SourceName,
+    force_space_option,
+    human_bytes,
+    json_option,
+    links_option,
+    program_options,
+    run_job,
+)
+from ffenc.cli.output import print_json
+from ffenc.words import camera_frames, count
+
+if TYPE_CHECKING:
+    from ffenc.dataset.job import JobPlan
+
+
+class Pair(click.ParamType[Any]):
+    """``KEY=VALUE``, both not empty."""
+
+    name = "KEY=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        key, equals, rest = str(value).partition("=")
+        if not (equals and key.strip() and rest.strip()):
+            self.fail(f"{value!r} is not of the form KEY=VALUE", param, ctx)
+        return key, rest
+
+
+class EpisodePair(Pair):
+    """``3=TEXT``."""
+
+    name = "NUMBER=TEXT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        key, rest = super().convert(value, param, ctx)
+        if not (key.strip().isdecimal() and len(key.strip()) < 10):
+            self.fail(
+                f'{key!r} is not an episode\'s number; expected such as 3="pick up the cube"', param, ctx
+            )
+        return int(key), rest
+
+
+def words_of(value: str | None) -> list[str]:
+    """Return the names of a list such as ``a,b``."""
+    return [name.strip() for name in value.split(",")] if value is not None else []
+
+
+def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
+    """Return pairs as a mapping.
+
+    Raises:
+        click.UsageError: a key is there twice.
+    """
+    found: dict[Any, str] = {}
+    for key, value in pairs:
+        if key in found:
+            raise click.UsageError(f"{what}: {key} is named twice")
+        found[key] = value
+    return found
+
+
+@click.command("edit")
+@click.argument("source", type=SourceName(), metavar="SRC")
+@click.argument("destination", type=PathName(), metavar="DST")
+@click.option("--episodes", metavar="0,2,5-9,20-", help="Keep only these episodes; 20- is to the last.")
+@click.option("--exclude-episodes", metavar="3,7", help="Leave these episodes out.")
+@click.option("--cameras", metavar="A,B", help="Keep only these cameras.")
+@click.option("--drop-cameras", metavar="A,B", help="Leave these cameras out.")
+@click.option("--drop-features", metavar="A,B", help="Leave these other features out.")
+@click.option(
+    "--rename-camera",
+    "renamed",
+    type=Pair(),
+    metavar="OLD=NEW",
+    multiple=True,
+    help="Rename a camera; repeatable.",
+)
+@click.option("--task", metavar="TEXT", help="The task of all episodes.")
+@click.option(
+    "--task-of",
+    type=EpisodePair(),
+    metavar="NUMBER=TEXT",
+    multiple=True,
+    help="The task of one episode of SRC; repeatable.",
+)
+@click.option(
+    "--replace-task",
+    type=Pair(),
+    metavar="OLD=NEW",
+    multiple=True,
+    help="Another text for a task; repeatable. A text with = in it cannot be named so.",
+)
+@click.option("--robot-type", metavar="NAME", help="What the dataset says of its robot.")
+@click.option("--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16].")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Take up what an interrupted run has left; a result that is complete stays.",
+)
+@force_space_option
+@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@links_option
+@json_option
+@program_options
+def command(
+    source: str,
+    destination: str,
+    cameras: str | None,
+    drop_cameras: str | None,
+    drop_features: str | None,
+    renamed: tuple[tuple[str, str], ...],
+    task: str | None,
+    task_of: tuple[tuple[int, str], ...],
+    replace_task: tuple[tuple[str, str], ...],
+    robot_type: str | None,
+    resume: bool,
+    force_space: bool,
+    dry_run: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Make a LeRobot v3.0 dataset of a part of SRC, or with other names and tasks. SRC is only read.
+
+    Video is copied packet for packet and images as they are, whatever their codec; an episode that does not
+    begin at a key frame is encoded with the settings that it has, and named. Episodes are numbered from 0,
+    statistics are those of what is kept. DST appears whole and verified, or not at all.
+
+    \b
+    Examples:
+      ffenc edit my_data good --exclude-episodes 3,7
+      ffenc edit my_data tail --episodes 100-
+      ffenc edit my_data named --rename-camera cam0=front --rename-camera cam1=wrist
+      ffenc edit my_data fixed --replace-task "pick cube"="pick up the cube"
+      ffenc edit my_data small --drop-cameras wrist --drop-features observation.effort --dry-run
+    """
+    from ffenc.dataset.edit import plan_edit  # noqa: PLC0415 - keeps --help quick
+    from ffenc.dataset.edited import Edits  # noqa: PLC0415
+
+    edits = Edits(
+        rename_cameras=once(renamed, "--rename-camera"),
+        drop_cameras=words_of(drop_cameras),
+        drop_features=words_of(drop_features),
+        task=task,
+        task_of=once(task_of, "--task-of"),
+        replace_tasks=once(replace_task, "--replace-task"),
+        robot_type=robot_type,
+    )
+    plan = plan_edit(
+        source,
+        destination,
+        edits=edits,
+        cameras=words_of(cameras) or None,
+        resume=resume,
+        **settings,
+    )
+    if dry_run:
+        print_plans({"": plan}, as_json)
+        return
+    run_job(plan, "editing", resume=resume, force_space=force_space, as_json=as_json)
+
+
+def print_plans(plans: Mapping[str, JobPlan], as_json: bool) -> None:
+    """Print what would be done, of one dataset or of several parts."""
+    if as_json:
+        fields = {name: plan_fields(plan) for name, plan in plans.items()}
+        print_json(fields.get("", fields))
+        return
+    for plan in plans.values():
+        frames = camera_frames(plan.frames, len(plan.streams) + len(plan.images))
+        output.result(f"{plan.destination} (not written): {count(len(plan.episodes), 'episode')}, {frames}")
+        for key in plan.images:
+            output.result(f"  {key}: images copied")
+        for stream in plan.streams:
+            encoded = len(plan.episodes) - len(stream.copied)
+            how = f", {encoded} re-encoded" if encoded else ""
+            size = human_bytes(stream.source_bytes)
+            output.result(f"  {stream.key}: {count(len(stream.copied), 'episode')} copied{how}, {size}")
+            for number, why in list(stream.uncopied.items())[:3]:
+                output.result(f"    episode {number}: {why}")
+
+
+def plan_fields(plan: JobPlan) -> dict[str, Any]:
+    """Return what would be done, for ``--json``."""
+    return {
+        "destination": str(plan.destination),
+        "episodes": [episode.index for episode in plan.episodes],
+        "frames": plan.frames,
+        "edits": dict(plan.edits),
+        "cameras": {
+            stream.key: {
+                "copied_episodes": len(stream.copied),
+                "encoded_episodes": len(plan.episodes) - len(stream.copied),
+                "why_encoded": {str(number): why for number, why in stream.uncopied.items()},
+                "source_bytes": stream.source_bytes,
+            }
+            for stream in plan.streams
+        },
+        "image_cameras": list(plan.images),
+        "commands": plan.commands(),
+    }

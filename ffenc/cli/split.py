@@ -1,0 +1,110 @@
+"""``ffenc split``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from ffenc.cli.common import (
+    PathName,
+    SourceName,
+    force_space_option,
+    json_option,
+    links_option,
+    print_summary,
+    program_options,
+    progress_bar,
+    summary_fields,
+)
+from ffenc.cli.edit import print_plans
+from ffenc.cli.output import print_json
+
+
+class Parts(click.ParamType[Any]):
+    """``train=0.9,val=0.1`` or ``a=0-9,b=10-``."""
+
+    name = "NAME=SHARE,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, float | str]:
+        parts: dict[str, float | str] = {}
+        # A comma may also stand between the episodes of a part: a part begins at the next NAME=.
+        for text in re.split(r",(?=[^,=]*=)", str(value)):
+            name, equals, what = text.partition("=")
+            name = name.strip()
+            if not (equals and name and what.strip()):
+                self.fail(f"{text!r} is not of the form NAME=SHARE or NAME=EPISODES", param, ctx)
+            if name in parts:
+                self.fail(f"part {name!r} is named twice", param, ctx)
+            share = re.fullmatch(r"\s*(\d*\.\d+|\d+\.)\s*", what)
+            parts[name] = float(share[1]) if share else what
+        return parts
+
+
+@click.command("split")
+@click.argument("source", type=SourceName(), metavar="SRC")
+@click.argument("destination", type=PathName(), metavar="DST")
+@click.option(
+    "--into",
+    type=Parts(),
+    required=True,
+    metavar="NAME=SHARE,...",
+    help="The parts: shares such as train=0.9,val=0.1, or episodes such as a=0-9,b=10-.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random order of shares."
+)
+@click.option(
+    "--by",
+    type=click.Choice(["episode", "task"]),
+    default="episode",
+    show_default=True,
+    help="task: all episodes of a task come into the same part.",
+)
+@click.option("--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16].")
+@click.option("--resume", is_flag=True, help="Leave the parts that are complete, and take up the others.")
+@force_space_option
+@click.option("--dry-run", is_flag=True, help="Say which episodes come where; write nothing.")
+@links_option
+@json_option
+@program_options
+def command(
+    source: str,
+    destination: str,
+    into: dict[str, float | str],
+    resume: bool,
+    force_space: bool,
+    dry_run: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Divide the dataset SRC into DST/NAME, one LeRobot v3.0 dataset a part. SRC is only read.
+
+    Every episode is in exactly one part. Shares are filled in a random order that --seed fixes; inside a part
+    episodes keep their order. Video and images are copied, not re-encoded.
+
+    \b
+    Examples:
+      ffenc split my_data parts --into train=0.9,val=0.1
+      ffenc split my_data parts --into train=0.8,val=0.2 --by task --seed 7
+      ffenc split my_data parts --into monday=0-49,tuesday=50-
+      ffenc split my_data parts --into train=0.9,val=0.1 --dry-run
+    """
+    from ffenc.dataset.edit import plan_split, run_split  # noqa: PLC0415 - keeps --help quick
+
+    plans = plan_split(source, destination, into, resume=resume, **settings)
+    if dry_run:
+        print_plans(plans, as_json)
+        return
+    with progress_bar("splitting", sum(plan.frames for plan in plans.values())) as on_frames:
+        summaries = run_split(
+            plans, resume=resume, force_space=force_space, on_progress=lambda done, _: on_frames(done)
+        )
+    if as_json:
+        print_json({name: summary_fields(summary) for name, summary in summaries.items()})
+        return
+    for summary in summaries.values():
+        print_summary(summary)

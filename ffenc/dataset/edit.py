@@ -1,0 +1,358 @@
+"""Edit and split datasets: what is not changed is copied, packet for packet and image for image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from ffenc.codecs.suggest import accepted
+from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.preset import chosen_cameras
+from ffenc.dataset.choice import Episodes, chosen_episodes, divided
+from ffenc.dataset.edited import EditedDataset, Edits
+from ffenc.dataset.finished import check_free
+from ffenc.dataset.info_block import recorded_settings
+from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
+from ffenc.dataset.lerobot import check_dataset
+from ffenc.dataset.reencode import Chooser, open_dataset, refuse_nesting, video_stream
+from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.verify.metadata import Stale, check_source
+from ffenc.errors import ConfigError
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.ffmpeg.toolchain import toolchains
+from ffenc.jobs.pool import share_cores
+
+_OnProgress = Callable[[int, int], None] | None
+
+
+def plan_edit(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    edits: Edits | None = None,
+    episodes: Episodes | None = None,
+    exclude_episodes: Episodes | None = None,
+    cameras: Sequence[str] | None = None,
+    follow_links: bool = False,
+    workers: int | None = None,
+    encoder_threads: int | None = None,
+    resume: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+) -> JobPlan:
+    """Check an edit before anything is written.
+
+    The arguments are those of :func:`edit_dataset`.
+    """
+    edits = edits or Edits()
+    if not edits and episodes is None and exclude_episodes is None and cameras is None:
+        raise ConfigError("nothing is to be changed; name an edit, or copy the dataset with ffenc merge")
+    target = Path(destination)
+    check_free(target, resume=resume)
+    folder = Path(source)
+    refuse_nesting(folder, target)
+    check_dataset(folder)
+    opened = open_dataset(folder, follow_links=follow_links)
+    picked = _picked(opened.episodes, episodes, exclude_episodes)
+    if cameras is not None:
+        edits = _without_others(edits, [camera.key for camera in opened.cameras], cameras)
+    edited = EditedDataset(opened, edits, picked)
+    found = check_source(
+        opened.root, cameras=edited.kept_cameras, episodes={episode.index for episode in picked}
+    )
+    stale = Stale(
+        frozenset(map(edited.new_name, found.episodes)), frozenset(map(edited.new_name, found.total))
+    )
+    candidates = toolchains(ffmpeg, ffprobe)
+    videos = [camera for camera in edited.cameras if isinstance(camera.stored, StreamInfo)]
+    images = [camera.key for camera in edited.cameras if camera not in videos]
+    count, threads = share_cores(max(len(videos) * len(picked), 1), workers, encoder_threads)
+    chooser = Chooser(edited, candidates, threads)
+    streams: list[Stream] = []
+    for camera in videos:
+        try:
+            streams.append(
+                video_stream(
+                    chooser,
+                    camera,
+                    _own_settings(camera),
+                    picked,
+                    compute_stats=camera.key in _lacking(edited, [camera.key], stale),
+                    source_bytes=edited.camera_bytes(camera.key, picked),
+                    force=False,
+                    asked=(),
+                    keep=True,
+                )
+            )
+        except ConfigError as error:
+            raise ConfigError(f"camera {camera.key}: {error}") from None
+    lacking = _lacking(edited, images, stale)
+    return JobPlan(
+        *(edited, target, picked, streams, count, candidates[0], images, lacking, stale), edits.fields()
+    )
+
+
+def edit_dataset(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    edits: Edits | None = None,
+    episodes: Episodes | None = None,
+    exclude_episodes: Episodes | None = None,
+    cameras: Sequence[str] | None = None,
+    follow_links: bool = False,
+    workers: int | None = None,
+    encoder_threads: int | None = None,
+    resume: bool = False,
+    force_space: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+    on_progress: _OnProgress = None,
+) -> JobSummary:
+    """Make a LeRobot v3.0 dataset of a part of another, or with other names and tasks.
+
+    Video is copied packet for packet, images as they are; only an episode that does not begin at a key frame
+    is encoded, with the settings that it has. Rows, frames, files and episodes are numbered from 0.
+    Statistics are those of what is kept. The source is only read; the result appears whole and verified, or
+    not at all.
+
+    Args:
+        source: a dataset of v3.0, v2.1 or v2.0.
+        destination: the folder to write; must not exist, or be empty.
+        edits: names, tasks and columns that change.
+        episodes: those that are kept: numbers, or a text such as ``0-9,12,20-``; by default all.
+        exclude_episodes: those that are not, likewise.
+        cameras: names of the cameras that are kept; by default all but ``edits.drop_cameras``.
+        follow_links: follow symbolic links that lead out of the dataset; else they are refused by name.
+        workers: encodes at once; by default one a core.
+        encoder_threads: threads an encoder may use; by default the cores' share.
+        resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
+            is done.
+        force_space: start even where the result seems to be larger than what is free on the disk.
+        ffmpeg, ffprobe: programs to use instead of those found.
+        on_progress: called with frames done and frames in all, from any thread.
+
+    Raises:
+        ConfigError: nothing would change, a name or number matches nothing, or nothing would be left.
+        SourceError: the dataset is damaged.
+        DestinationError: the destination is taken or cannot be written.
+        FfmpegError, VerificationError: copying failed, or its result is not what was asked for.
+    """
+    plan = plan_edit(
+        source,
+        destination,
+        edits=edits,
+        episodes=episodes,
+        exclude_episodes=exclude_episodes,
+        cameras=cameras,
+        follow_links=follow_links,
+        workers=workers,
+        encoder_threads=encoder_threads,
+        resume=resume,
+        ffmpeg=ffmpeg,
+        ffprobe=ffprobe,
+    )
+    return run_plan(plan, resume=resume, force_space=force_space, on_progress=on_progress)
+
+
+def _picked(known: Sequence[Episode], episodes: Episodes | None, exclude: Episodes | None) -> list[Episode]:
+    """The episodes that are kept, in order."""
+    numbers = [episode.index for episode in known]
+    kept = set(numbers if episodes is None else chosen_episodes(episodes, numbers, "--episodes"))
+    if exclude is not None:
+        out = chosen_episodes(exclude, numbers, "--exclude-episodes")
+        if lost := sorted(set(out) - kept):
+            raise ConfigError(f"--exclude-episodes: episode {lost[0]} is not among --episodes")
+        kept -= set(out)
+    if not kept:
+        raise ConfigError("no episode is left")
+    return [episode for episode in known if episode.index in kept]
+
+
+def _without_others(edits: Edits, keys: Sequence[str], names: Sequence[str]) -> Edits:
+    """The edits that keep some cameras only."""
+    if edits.drop_cameras:
+        raise ConfigError("--cameras says which are kept, --drop-cameras which are not: give one of them")
+    kept = chosen_cameras(keys, names)
+    if len(kept) == len(keys):
+        raise ConfigError("--cameras names all cameras that are there; leave it out")
+    return replace(edits, drop_cameras=[key for key in keys if key not in kept])
+
+
+def _own_settings(camera: Camera) -> VideoEncoderConfig | None:
+    """The settings that a camera's video has; None where they cannot be written."""
+    assert isinstance(camera.stored, StreamInfo)
+    try:
+        return recorded_settings(camera.stored, camera.block, camera.depth)
+    except ConfigError:
+        return None
+
+
+def _lacking(edited: EditedDataset, cameras: Sequence[str], stale: Stale) -> list[str]:
+    """Cameras whose statistics have to be computed."""
+    known = edited.stats()
+    return [
+        key
+        for key in cameras
+        if key not in known or key in stale.episodes or not edited.has_episode_stats(key)
+    ]
+
+
+# --- split ------------------------------------------------------------------------------------------------
+
+
+def plan_split(
+    source: str | Path,
+    destination: str | Path,
+    into: Mapping[str, float | Episodes],
+    *,
+    seed: int = 0,
+    by: Literal["episode", "task"] = "episode",
+    follow_links: bool = False,
+    workers: int | None = None,
+    resume: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+) -> dict[str, JobPlan]:
+    """Check a split before anything is written; returns the plan of each part.
+
+    The arguments are those of :func:`split_dataset`.
+    """
+    folder, target = Path(source), Path(destination)
+    if len(into) < 2:
+        raise ConfigError("a split is into two parts at least, such as train=0.9,val=0.1")
+    for name in into:
+        if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
+            raise ConfigError(f"{name!r} is not accepted as the name of a part; a folder's name is expected")
+    refuse_nesting(folder, target)
+    check_dataset(folder)
+    parts = _parts(folder, into, seed, by, follow_links)
+    return {
+        name: plan_edit(
+            folder,
+            target / name,
+            episodes=numbers,
+            follow_links=follow_links,
+            workers=workers,
+            resume=resume,
+            ffmpeg=ffmpeg,
+            ffprobe=ffprobe,
+        )
+        for name, numbers in parts.items()
+    }
+
+
+def split_dataset(
+    source: str | Path,
+    destination: str | Path,
+    into: Mapping[str, float | Episodes],
+    *,
+    seed: int = 0,
+    by: Literal["episode", "task"] = "episode",
+    follow_links: bool = False,
+    workers: int | None = None,
+    resume: bool = False,
+    force_space: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+    on_progress: _OnProgress = None,
+) -> dict[str, JobSummary]:
+    """Divide a dataset into several beside each other; every episode is in exactly one of them.
+
+    Args:
+        source: a dataset of v3.0, v2.1 or v2.0.
+        destination: the folder of the parts.
+        into: name of a part -> its share of the episodes, all together 1; or its episodes, as
+            :func:`edit_dataset` takes them, which all together have to be all.
+        seed: of the random order in which shares are filled; the same seed gives the same parts.
+        by: ``task`` keeps the episodes of a task together, so that no part has a task of another.
+        follow_links, workers, force_space, ffmpeg, ffprobe, on_progress: as for :func:`edit_dataset`.
+        resume: leave the parts that are complete, and take up the others.
+
+    Raises:
+        ConfigError: an episode would be in no part, or in two, or a part would be empty.
+        FfencError: as for :func:`edit_dataset`; parts that are complete stay.
+    """
+    plans = plan_split(
+        source,
+        destination,
+        into,
+        seed=seed,
+        by=by,
+        follow_links=follow_links,
+        workers=workers,
+        resume=resume,
+        ffmpeg=ffmpeg,
+        ffprobe=ffprobe,
+    )
+    return run_split(plans, resume=resume, force_space=force_space, on_progress=on_progress)
+
+
+def run_split(
+    plans: Mapping[str, JobPlan],
+    *,
+    resume: bool = False,
+    force_space: bool = False,
+    on_progress: _OnProgress = None,
+) -> dict[str, JobSummary]:
+    """Do what the plans of a split say, one after another; see :func:`split_dataset`."""
+    total = sum(plan.frames for plan in plans.values())
+    summaries: dict[str, JobSummary] = {}
+    before = 0
+    for name, plan in plans.items():
+
+        def progress(done: int, _: int, before: int = before) -> None:
+            if on_progress is not None:
+                on_progress(before + done, total)
+
+        summaries[name] = run_plan(plan, resume=resume, force_space=force_space, on_progress=progress)
+        before += plan.frames
+    return summaries
+
+
+def _parts(
+    folder: Path,
+    into: Mapping[str, float | Episodes],
+    seed: int,
+    by: Literal["episode", "task"],
+    follow_links: bool,
+) -> dict[str, list[int]]:
+    opened = open_dataset(folder, follow_links=follow_links)
+    numbers = [episode.index for episode in opened.episodes]
+    shares = {name: value for name, value in into.items() if isinstance(value, int | float)}
+    if by not in ("episode", "task"):
+        raise ConfigError(f"by={by!r} is not accepted{accepted(by, ('episode', 'task'))}")
+    if len(shares) == len(into):
+        groups = [[number] for number in numbers]
+        if by == "task":
+            of_task: dict[int, list[int]] = {}
+            for episode, _, table in opened.rows(opened.episodes):
+                found = table["task_index"].unique().to_pylist()
+                if len(found) > 1:
+                    raise ConfigError(f"by task: episode {episode.index} has rows of {len(found)} tasks")
+                of_task.setdefault(found[0], []).append(episode.index)
+            groups = [of_task[task] for task in sorted(of_task)]
+        return divided(groups, {name: float(share) for name, share in shares.items()}, seed=seed)
+    if shares:
+        raise ConfigError("parts are either shares (train=0.9) or episodes (a=0-9): not both in one split")
+    if by == "task" or seed:
+        raise ConfigError("--seed and --by are for shares; these parts name their episodes")
+    parts = {
+        name: chosen_episodes(value, numbers, name)
+        for name, value in into.items()
+        if not isinstance(value, int | float)
+    }
+    owner: dict[int, str] = {}
+    for name, own in parts.items():
+        for number in own:
+            if number in owner:
+                raise ConfigError(f"episode {number} is in {owner[number]} and in {name}")
+            owner[number] = name
+    if left := [number for number in numbers if number not in owner]:
+        raise ConfigError(
+            f"episode {left[0]} is in no part (of {len(left)} such); name it, or choose with "
+            "ffenc edit --episodes"
+        )
+    return parts

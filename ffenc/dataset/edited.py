@@ -1,0 +1,287 @@
+"""A LeRobot dataset with other names, tasks or columns, as a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ffenc.codecs.suggest import accepted
+from ffenc.config.preset import camera_key, camera_name
+from ffenc.dataset.columns import list_of, set_column, task_texts
+from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.source import Episode, EpisodeVideo, check_key
+from ffenc.errors import ConfigError, SourceError
+from ffenc.frames.sources import FrameSource
+from ffenc.lerobot.layout import CAMERA_TYPES, DEFAULT_FEATURES
+
+Dataset = LeRobotV3 | LeRobotV21
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What is changed of a dataset, beside its episodes.
+
+    Attributes:
+        rename_cameras: name -> new name, each with or without ``observation.images.``.
+        drop_cameras: names of cameras that are left out.
+        drop_features: names of other features that are left out.
+        task: the text of all episodes' task.
+        task_of: number of an episode -> the text of its task, instead of ``task``.
+        replace_tasks: text of a task -> its new text.
+        robot_type: what ``info.json`` says of the robot.
+    """
+
+    rename_cameras: Mapping[str, str] = field(default_factory=dict)
+    drop_cameras: Sequence[str] = ()
+    drop_features: Sequence[str] = ()
+    task: str | None = None
+    task_of: Mapping[int, str] = field(default_factory=dict)
+    replace_tasks: Mapping[str, str] = field(default_factory=dict)
+    robot_type: str | None = None
+
+    @property
+    def tasks_change(self) -> bool:
+        """Whether a row may have another task."""
+        return self.task is not None or bool(self.task_of or self.replace_tasks)
+
+    def __bool__(self) -> bool:
+        return bool(self.fields())
+
+    def fields(self) -> dict[str, Any]:
+        """Return them as plain values."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, {}, (), [])}
+
+
+class EditedDataset:
+    """A dataset as it is once it has been edited. Its episodes keep their numbers.
+
+    Args:
+        source: the dataset, which is only read.
+        edits: what is changed.
+        episodes: those that are kept, which tells which tasks are.
+
+    Raises:
+        ConfigError: a name matches nothing, two features would have one name, or a change changes nothing.
+        SourceError: the tasks cannot be read.
+    """
+
+    def __init__(self, source: Dataset, edits: Edits, episodes: Sequence[Episode]) -> None:
+        self.source, self.edits = source, edits
+        self.root, self.roots, self.fps = source.root, source.roots, source.fps
+        self.episodes = source.episodes
+        self._kept = list(episodes)
+        self._features = dict(source.info()["features"])
+        self._keys = [camera.key for camera in source.cameras]
+        dropped = {self._camera(name, "--drop-cameras") for name in edits.drop_cameras}
+        self._dropped = dropped | {self._column(name) for name in edits.drop_features}
+        self._new = self._renamed()
+        self._old = {new: old for old, new in self._new.items()}
+        self.cameras = [
+            replace(camera, key=self._new.get(camera.key, camera.key))
+            for camera in source.cameras
+            if camera.key not in self._dropped
+        ]
+        self._check_values()
+        if edits.tasks_change:
+            self._check_tasks()
+
+    # --- names ----------------------------------------------------------------------------------------
+
+    def _camera(self, name: str, what: str) -> str:
+        """The key of a camera that is named."""
+        found = next((key for key in self._keys if name in (key, camera_name(key))), None)
+        if found is None:
+            near = accepted(camera_name(name), map(camera_name, self._keys))
+            raise ConfigError(f"{what}: there is no camera {name!r}{near}")
+        return found
+
+    def _column(self, name: str) -> str:
+        """The name of a feature that can be left out."""
+        others = [k for k, f in self._features.items() if f["dtype"] not in CAMERA_TYPES]
+        if name in DEFAULT_FEATURES:
+            raise ConfigError(f"--drop-features: {name} is LeRobot's own numbering, which every dataset has")
+        if name in self._keys or name in map(camera_name, self._keys):
+            raise ConfigError(f"--drop-features: {name} is a camera; leave it out with --drop-cameras")
+        if name not in others:
+            free = [key for key in others if key not in DEFAULT_FEATURES]
+            raise ConfigError(f"--drop-features: there is no feature {name!r}{accepted(name, free)}")
+        return name
+
+    def _renamed(self) -> dict[str, str]:
+        """Old key -> new key."""
+        renamed: dict[str, str] = {}
+        for name, new in self.edits.rename_cameras.items():
+            old = self._camera(name, "--rename-camera")
+            key = camera_key(new)
+            try:
+                check_key(key, Path("--rename-camera"))
+            except SourceError as error:
+                raise ConfigError(str(error)) from None
+            if old in self._dropped:
+                raise ConfigError(f"--rename-camera {name}={new}: {name} is left out")
+            if key == old or old in renamed:
+                why = "it has that name already" if key == old else "it is renamed twice"
+                raise ConfigError(f"--rename-camera {name}={new}: {why}")
+            renamed[old] = key
+        names = [renamed.get(key, key) for key in self._features if key not in self._dropped]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"--rename-camera: two features would be called {twice}")
+        return renamed
+
+    @property
+    def kept_cameras(self) -> list[str]:
+        """The cameras that stay, as the source calls them."""
+        return [key for key in self._keys if key not in self._dropped]
+
+    def new_name(self, feature: str) -> str:
+        """Return what a feature of the source is called in the result."""
+        return self._new.get(feature, feature)
+
+    def _old_name(self, feature: str) -> str:
+        return self._old.get(feature, feature)
+
+    def _check_values(self) -> None:
+        edits = self.edits
+        for text in (edits.task, edits.robot_type, *edits.task_of.values(), *edits.replace_tasks.values()):
+            if text is not None and (not text.strip() or "\0" in text):
+                raise ConfigError(f"{text!r} is not accepted; a text is expected")
+        if edits.robot_type is not None and edits.robot_type == self.source.info().get("robot_type"):
+            raise ConfigError(f"--robot-type {edits.robot_type}: the dataset says so already; leave it out")
+        kept = {episode.index for episode in self._kept}
+        for number in edits.task_of:
+            if number not in kept:
+                raise ConfigError(
+                    f"--task-of {number}: there is no episode {number} among those that are kept"
+                )
+        if edits.task is not None and edits.replace_tasks:
+            raise ConfigError("--replace-task would have no effect: --task gives all episodes one text")
+
+    # --- tasks ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _texts_before(self) -> list[str]:
+        return task_texts(self.source.tasks())
+
+    def _text(self, episode: int, before: str) -> str:
+        """The task of a row of an episode whose task was another."""
+        if episode in self.edits.task_of:
+            return self.edits.task_of[episode]
+        return (
+            self.edits.task if self.edits.task is not None else self.edits.replace_tasks.get(before, before)
+        )
+
+    @cached_property
+    def _tasks_of(self) -> dict[int, list[str]]:
+        """Number of an episode -> its tasks before, in the order of the rows."""
+        found: dict[int, list[str]] = {}
+        for episode, _, table in self.source.rows(self._kept):
+            numbers = table["task_index"].unique().to_pylist()
+            found[episode.index] = [self._texts_before[number] for number in numbers]
+        return found
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """The tasks of the result, by number: those that a row has."""
+        pairs = ((number, text) for number, texts in self._tasks_of.items() for text in texts)
+        return list(dict.fromkeys(self._text(number, text) for number, text in pairs))
+
+    def _check_tasks(self) -> None:
+        there = {text for texts in self._tasks_of.values() for text in texts}
+        for text, new in self.edits.replace_tasks.items():
+            if text not in there:
+                raise ConfigError(
+                    f"--replace-task: no episode's task is {text!r}{accepted(text, sorted(there))}"
+                )
+            if text == new:
+                raise ConfigError(f"--replace-task: {text!r} would be replaced by itself")
+        same = all(
+            self._text(number, text) == text for number, texts in self._tasks_of.items() for text in texts
+        )
+        if same:
+            raise ConfigError("every episode has this task already; leave it out")
+
+    # --- the source -----------------------------------------------------------------------------------
+
+    @property
+    def renumbered(self) -> frozenset[str]:
+        return self.source.renumbered | ({"task_index"} if self.edits.tasks_change else set())
+
+    def frames(self, camera: str, episode: Episode) -> FrameSource:
+        return self.source.frames(self._old_name(camera), episode)
+
+    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+        return replace(self.source.video(self._old_name(camera), episode), camera=camera)
+
+    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+        return self.source.camera_bytes(self._old_name(camera), episodes)
+
+    def _edited(self, by_feature: Mapping[str, Any]) -> dict[str, Any]:
+        return {self.new_name(key): value for key, value in by_feature.items() if key not in self._dropped}
+
+    def info(self) -> dict[str, Any]:
+        info = self.source.info()
+        info["features"] = self._edited(info["features"])
+        if self.edits.robot_type is not None:
+            info["robot_type"] = self.edits.robot_type
+        if self.edits.tasks_change:
+            info["total_tasks"] = len(self._texts)
+        return info
+
+    def stats(self) -> dict[str, Any]:
+        return self._edited(self.source.stats())
+
+    def has_episode_stats(self, feature: str) -> bool:
+        return self.source.has_episode_stats(self._old_name(feature))
+
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
+        for episode, file, table in self.source.rows(episodes):
+            table = table.drop_columns([name for name in table.column_names if name in self._dropped])
+            if self.edits.tasks_change:
+                places = {text: number for number, text in enumerate(self._texts)}
+                before = table["task_index"].to_numpy()
+                new = np.zeros_like(before)
+                for number in np.unique(before).tolist():
+                    new[before == number] = places[self._text(episode.index, self._texts_before[number])]
+                table = set_column(table, "task_index", new)
+            yield episode, file, table
+
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
+        for file, table in self.source.episode_tables(episodes):
+            names = {name: self._episode_column(name) for name in table.column_names}
+            table = table.select([name for name, new in names.items() if new is not None])
+            table = table.rename_columns([names[name] for name in table.column_names])
+            if self.edits.tasks_change:
+                texts = [
+                    list(dict.fromkeys(self._text(number, text) for text in self._tasks_of[number]))
+                    for number in table["episode_index"].to_pylist()
+                ]
+                if "tasks" in table.column_names:
+                    table = set_column(table, "tasks", texts)
+                else:
+                    table = table.append_column("tasks", pa.array(texts, list_of(pa.string())))
+            yield file, table
+
+    def _episode_column(self, name: str) -> str | None:
+        """What a column of the episode list is called; None: it is left out."""
+        for prefix in ("stats/", "videos/"):
+            if name.startswith(prefix):
+                key, _, rest = name.removeprefix(prefix).rpartition("/")
+                return None if key in self._dropped else f"{prefix}{self.new_name(key)}/{rest}"
+        return name
+
+    def notes(self, episode: Episode) -> Path | None:
+        return self.source.notes(episode)
+
+    def extra_files(self) -> list[tuple[Path, str]]:
+        return self.source.extra_files()
+
+    def tasks(self) -> Path | Sequence[str]:
+        return self._texts if self.edits.tasks_change else self.source.tasks()
