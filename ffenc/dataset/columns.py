@@ -119,18 +119,21 @@ def image_parts(table: pa.Table, images: Mapping[str, FrameSource]) -> Iterator[
         return
     sources = {key: iter(frames) for key, frames in images.items()}
     start, held = 0, 0
-    columns: dict[str, list[dict[str, Any]]] = {key: [] for key in images}
+    data: dict[str, list[bytes]] = {key: [] for key in images}
+    names: dict[str, list[str]] = {key: [] for key in images}
     for row in range(table.num_rows):
         for key, frames in sources.items():
             frame = next(frames)
             held += len(frame.data)
-            name = f"frame-{row:06d}.{read_header(frame.data, frame.name).format}"
-            columns[key].append({"bytes": frame.data, "path": name})
+            data[key].append(frame.data)
+            names[key].append(f"frame-{row:06d}.{read_header(frame.data, frame.name).format}")
         if held > IMAGE_BYTES or row + 1 == table.num_rows:
             part = table.slice(start, row + 1 - start)
-            for key, values in columns.items():
-                part = part.append_column(key, pa.array(values, IMAGE))
-                values.clear()
+            for key in images:
+                columns = [pa.array(data[key], pa.binary()), pa.array(names[key], pa.string())]
+                part = part.append_column(key, pa.StructArray.from_arrays(columns, fields=list(IMAGE)))
+                data[key].clear()
+                names[key].clear()
             yield part
             start, held = row + 1, 0
 
@@ -278,7 +281,7 @@ def task_texts(tasks: Path | Sequence[str]) -> list[str]:
     if not isinstance(tasks, Path):
         return list(tasks)
     try:
-        table = pq.read_table(tasks)
+        table = pq.ParquetFile(tasks).read()  # read_table loads a library more, for datasets of many files
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{tasks}: cannot be read: {error}") from None
     text = _text_column(table)

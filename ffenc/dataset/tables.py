@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,8 +36,9 @@ from ffenc.dataset.columns import (
 from ffenc.dataset.source import DatasetSource, Episode
 from ffenc.dataset.staging import write_info, write_json
 from ffenc.dataset.statistics import ACTION, Aggregate, alike, column_stats, relative_chunk
-from ffenc.errors import FfencWarning, SourceError
+from ffenc.errors import Cancelled, FfencWarning, SourceError
 from ffenc.frames.statistics import Stats
+from ffenc.jobs.pool import run_units, share_cores
 from ffenc.lerobot.layout import (
     CAMERA_TYPES,
     DATA_PATH,
@@ -59,6 +62,13 @@ class _RowPlace:
     tasks: list[int]  # of its rows, in their order
 
 
+class _Rows(NamedTuple):
+    episode: Episode
+    file: int
+    start: int
+    table: pa.Table
+
+
 class TableWriter:
     """Writes all tables of the destination from a source's.
 
@@ -72,7 +82,7 @@ class TableWriter:
         images: keys of cameras that stay images, in the table.
         recompute: features whose statistics in the source are not those of its rows.
         reaggregate: features whose statistics in the source's ``stats.json`` are not those of its episodes.
-        on_images: called with the number of images written so far.
+        on_images: called with the number of images written so far, from any thread.
         camera_stats: camera -> each chosen episode's statistics, for cameras without any in the source.
     """
 
@@ -94,6 +104,7 @@ class TableWriter:
         self._source, self._root = source, root
         self._episodes, self._cameras, self._images = episodes, cameras, images
         self._on_images, self._images_done = on_images, 0
+        self._counting, self._stopped = threading.Lock(), threading.Event()
         self._videos, self._blocks, self._camera_stats = videos, blocks, camera_stats
         self._recompute, self._reaggregate = recompute, reaggregate
         self._subset = [e.index for e in episodes] != list(range(len(source.episodes)))
@@ -185,42 +196,70 @@ class TableWriter:
         return divmod(number, self._files_in_chunk)
 
     def _write_rows(self) -> tuple[list[_RowPlace], list[dict[str, Stats]]]:
-        """Write the frame rows, a row group an episode, in as many files as the source has."""
-        places: list[_RowPlace] = []
-        stats: list[dict[str, Stats]] = []
-        writer: pq.ParquetWriter | None = None
-        current, start = -1, 0
+        """Write the frame rows, a row group an episode, in as many files as the source has.
+
+        Files with images are written several at once: compressing them is most of the work.
+        """
         keys = [key for key in self._features if key in self._computed or key in DEFAULT_FEATURES]
-        try:
-            for number, (episode, file, table) in enumerate(self._source.rows(self._episodes)):
-                if file != current:
-                    if writer is not None:
-                        writer.close()
-                    chunk, index = self._place(file)
-                    path = self._root / DATA_PATH.format(chunk_index=chunk, file_index=index)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    schema = row_schema(self._with_images(table.schema))
-                    writer = pq.ParquetWriter(path, schema, **WRITTEN)
-                    current = file
-                assert writer is not None
-                table = set_column(table, "episode_index", np.full(episode.length, number))
-                table = set_column(table, "index", np.arange(start, start + episode.length))
-                images = {key: self._source.frames(key, episode) for key in self._images}
-                for part in image_parts(table, images):
-                    writer.write_table(fitted(part, schema))
-                    if images:
-                        self._images_done += part.num_rows * len(images)
-                        self._on_images(self._images_done)
-                stats.append({key: column_stats(numbers_of(table[key])) for key in keys})
-                tasks = table["task_index"].unique().to_pylist() if "task_index" in schema.names else []
-                places.append(_RowPlace(*self._place(file), start, tasks))
-                start += episode.length
-        finally:
-            if writer is not None:
-                writer.close()
+        files = groupby(self._numbered_rows(), key=lambda one: one.file)
+        done: dict[int, list[tuple[_RowPlace, dict[str, Stats]]]] = {}
+        if self._images:
+            units = ((file, list(rows)) for file, rows in files)
+            threads, _ = share_cores(len(self._episodes), None, None)
+            for (file, _), written in run_units(
+                units, lambda unit: self._write_file(*unit, keys), threads=threads, stop=self._stopped.set
+            ):
+                done[file] = written
+        else:
+            for file, rows in files:
+                done[file] = self._write_file(file, rows, keys)
+        places, stats = map(list, zip(*(one for file in sorted(done) for one in done[file]), strict=True))
         stale = self._stale_numbering(stats)
         self._computed = [key for key in keys if key in self._computed or key in stale]
         return places, stats
+
+    def _numbered_rows(self) -> Iterator[_Rows]:
+        """The rows of each episode, with its numbers in the new dataset."""
+        start = 0
+        for number, (episode, file, table) in enumerate(self._source.rows(self._episodes)):
+            table = set_column(table, "episode_index", np.full(episode.length, number))
+            table = set_column(table, "index", np.arange(start, start + episode.length))
+            yield _Rows(episode, file, start, table)
+            start += episode.length
+
+    def _write_file(
+        self, file: int, episodes: Iterable[_Rows], keys: Sequence[str]
+    ) -> list[tuple[_RowPlace, dict[str, Stats]]]:
+        """Write one file; returns each episode's place, and the statistics of some features."""
+        chunk, index = self._place(file)
+        path = self._root / DATA_PATH.format(chunk_index=chunk, file_index=index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written: list[tuple[_RowPlace, dict[str, Stats]]] = []
+        writer: pq.ParquetWriter | None = None
+        try:
+            for episode, _, start, table in episodes:
+                if writer is None:
+                    schema = row_schema(self._with_images(table.schema))
+                    writer = pq.ParquetWriter(path, schema, **WRITTEN)
+                images = {key: self._source.frames(key, episode) for key in self._images}
+                for part in image_parts(table, images):
+                    if self._stopped.is_set():
+                        raise Cancelled
+                    writer.write_table(fitted(part, schema))
+                    if images:
+                        self._count_images(part.num_rows * len(images))
+                own = {key: column_stats(numbers_of(table[key])) for key in keys}
+                tasks = table["task_index"].unique().to_pylist() if "task_index" in schema.names else []
+                written.append((_RowPlace(chunk, index, start, tasks), own))
+        finally:
+            if writer is not None:
+                writer.close()
+        return written
+
+    def _count_images(self, count: int) -> None:
+        with self._counting:
+            self._images_done += count
+            self._on_images(self._images_done)
 
     def _with_images(self, schema: pa.Schema) -> pa.Schema:
         """The columns of the table and of images that stay there, in the order of the features."""
