@@ -14,8 +14,6 @@ import click
 from ffenc.cli import output
 from ffenc.cli.output import print_json, printable
 from ffenc.cli.remote import check_hub, check_local
-from ffenc.config.overrides import split_overrides
-from ffenc.config.preset import KeyPath
 from ffenc.errors import ConfigError, DestinationError
 from ffenc.words import camera_frames, count, size_ratio
 
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from ffenc.config.preset import KeyPath
     from ffenc.dataset.job import JobPlan, JobSummary
 
 _WIDTH = 110  # where the output is not a terminal
@@ -78,6 +77,8 @@ class SettingsCommand(click.Command):
     recording = False  # whether it takes LeRobot's recording flags as well
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from ffenc.config.overrides import split_overrides  # noqa: PLC0415 - few have
+
         own = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
         own = {name for name in own if "." in name}
         try:

@@ -128,9 +128,9 @@ def command(
       ffenc decode file-000.mp4 depth.npy --unit m --frames 0:100
       ffenc decode my_dataset out --camera wrist_depth --episode 3 --colormap
     """
-    from ffenc.config.encoder import DEPTH_FIELDS  # noqa: PLC0415 - keeps --help quick
     from ffenc.dataset.decode import DepthOptions, FrameRange, plan_decode, run_decode  # noqa: PLC0415
     from ffenc.errors import ConfigError  # noqa: PLC0415
+    from ffenc.lerobot.layout import DEPTH_FIELDS  # noqa: PLC0415
 
     for key, _ in overrides:
         if len(key) != 2 or key[0] != "depth_encoder" or key[1] not in DEPTH_FIELDS:

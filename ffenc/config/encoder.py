@@ -15,9 +15,8 @@ from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS, Value, check_vcodec, codec_for
 from ffenc.config.validation import Settings
 from ffenc.errors import ConfigError
+from ffenc.lerobot.layout import DEPTH_FIELDS
 
-# What a depth camera's info block holds of its quantiser; the last is ffenc's own.
-DEPTH_FIELDS = ("depth_min", "depth_max", "shift", "use_log", "invalid")
 _MAX_CRF = 1000  # far above every codec's scale
 
 

@@ -29,7 +29,8 @@ class SettingError(ConfigError):
 class Settings(BaseModel):
     """Frozen, strictly typed settings; unknown keys are refused with the nearest accepted one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # The validators are built when first used: importing the package builds none.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -13,9 +13,9 @@ from ffenc.config.preset import chosen_cameras
 from ffenc.dataset.choice import Episodes, chosen_episodes, divided
 from ffenc.dataset.edited import EditedDataset, Edits
 from ffenc.dataset.finished import check_free
+from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.info_block import recorded_settings
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
-from ffenc.dataset.lerobot import check_dataset
 from ffenc.dataset.reencode import Chooser, open_dataset, refuse_nesting, video_stream
 from ffenc.dataset.source import Camera, Episode
 from ffenc.dataset.verify.metadata import Stale, check_source

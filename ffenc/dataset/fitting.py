@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from ffenc.codecs.table import CODECS
-from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.config.framerate import fps_number, parse_fps
 from ffenc.dataset.info_block import ENCODER_FIELDS, same_settings
 from ffenc.errors import DestinationError
 from ffenc.frames.depth import Unit
 from ffenc.frames.info_json import CORRECT, block_quantizer, feature_block
-from ffenc.lerobot.layout import CAMERA_TYPES, DATA_PATH, DEFAULT_FEATURES, VIDEO_PATH, says_depth
+from ffenc.lerobot.layout import (
+    CAMERA_TYPES,
+    DATA_PATH,
+    DEFAULT_FEATURES,
+    DEPTH_FIELDS,
+    VIDEO_PATH,
+    says_depth,
+)
 
 
 @dataclass(frozen=True)

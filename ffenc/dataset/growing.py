@@ -30,7 +30,7 @@ from ffenc.dataset.episode import (
     rehearsed,
 )
 from ffenc.dataset.fitting import GrowingCamera, check_fit, recorded_features
-from ffenc.dataset.lerobot import features_of, wrong_limits
+from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.source import check_key
 from ffenc.errors import ConfigError, DestinationError, SourceError
 from ffenc.frames.info_json import read_info, read_json

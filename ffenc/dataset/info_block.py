@@ -9,12 +9,13 @@ from typing import Any
 from ffenc.codecs.files import check_from_dataset
 from ffenc.codecs.options import merged_options, used_fields
 from ffenc.codecs.table import CODECS, Codec, check_vcodec, codec_for
-from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import fps_number
 from ffenc.errors import ConfigError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.depth import Unit
 from ffenc.frames.encoding import Encoding
+from ffenc.lerobot.layout import DEPTH_FIELDS
 from ffenc.version import VERSION
 
 

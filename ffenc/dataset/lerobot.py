@@ -15,16 +15,16 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.checksums import read_checksums
 from ffenc.dataset.columns import set_column
+from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.info_block import ENCODER_FIELDS
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo, check_key
 from ffenc.dataset.videos import videos_of
-from ffenc.errors import ConfigError, FfencWarning, SourceError
+from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.boxes import sample_description
 from ffenc.frames.depth import Unit
@@ -473,12 +473,12 @@ class LeRobotV3(LeRobotDataset):
         return all(f"stats/{feature}/{name}" in self._episode_columns for name in STATISTICS)
 
     def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
-        wanted = pa.array([episode.index for episode in episodes], pa.int64())
+        wanted = np.array([episode.index for episode in episodes], np.int64)
         for number, path in enumerate(self._episode_files):
             try:
                 for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(ROWS_A_BATCH):
                     table = pa.Table.from_batches([batch])
-                    chosen = table.filter(pc.is_in(table["episode_index"], value_set=wanted))
+                    chosen = table.filter(pa.array(np.isin(table["episode_index"].to_numpy(), wanted)))
                     if chosen.num_rows:
                         yield number, chosen
             except (pa.ArrowException, OSError) as error:
@@ -486,33 +486,6 @@ class LeRobotV3(LeRobotDataset):
 
     def tasks(self) -> Path:
         return self.root / TASKS
-
-
-def check_dataset(folder: Path) -> None:
-    """Refuse a folder that is no LeRobot dataset of a layout that is read.
-
-    Raises:
-        SourceError: not a LeRobot dataset, or of a layout before v2.0.
-    """
-    if (folder / INFO).is_file():
-        return
-    if not folder.is_dir():
-        raise SourceError(f"{folder} is not a folder")
-    check_not_v1(folder)
-    raise SourceError(f"{folder}: is not a LeRobot dataset: it has no meta/info.json")
-
-
-def check_not_v1(folder: Path) -> None:
-    """Refuse a dataset of a layout before v2.0, whose metadata are in ``meta_data``.
-
-    Raises:
-        SourceError: it is one.
-    """
-    if (folder / "meta_data").is_dir():
-        raise SourceError(
-            f"{folder}: is a LeRobot dataset of a layout before v2.0 (it has meta_data/); v3.0, v2.1 and "
-            "v2.0 are read. Convert it first with convert_dataset_v1_to_v2.py of LeRobot 0.1 to 0.3"
-        )
 
 
 def readable_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
@@ -534,41 +507,6 @@ def readable_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
 def _kind(stream: StreamInfo) -> tuple[str, str]:
     """What an encode can bring into line."""
     return stream.codec, stream.pix_fmt
-
-
-def wrong_limits(info: Mapping[str, Any]) -> Iterator[str]:
-    """Say which limits of files in an info.json are none."""
-    for key, kind in (
-        ("chunks_size", int),
-        ("data_files_size_in_mb", (int, float)),
-        ("video_files_size_in_mb", (int, float)),
-    ):
-        value = info.get(key)
-        if value is not None and not (isinstance(value, kind) and value > 0):
-            yield f"{key} is {value!r}; a number above 0 is expected"
-
-
-def features_of(info: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    """Return the features of an info.json whose frame rate and features can be read.
-
-    Args:
-        info: its contents.
-        where: its path, for an error.
-
-    Raises:
-        SourceError: they cannot.
-    """
-    try:
-        parse_fps(info.get("fps", "missing"))
-    except ConfigError as error:
-        raise SourceError(f"{where}: {error}") from None
-    features = info.get("features")
-    if not isinstance(features, dict) or not all(
-        isinstance(f, dict) and isinstance(f.get("dtype"), str) and isinstance(f.get("info") or {}, dict)
-        for f in features.values()
-    ):
-        raise SourceError(f"{where}: features is not a mapping of names to descriptions with a dtype")
-    return features
 
 
 def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, ...]]:

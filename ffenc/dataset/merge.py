@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.finished import check_free
+from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.info_block import (
     ENCODER_FIELDS,
     depth_fields,
@@ -19,7 +19,6 @@ from ffenc.dataset.info_block import (
     stream_fields,
 )
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
-from ffenc.dataset.lerobot import check_dataset
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.reencode import open_dataset, refuse_nesting, say_shift
@@ -33,7 +32,7 @@ from ffenc.frames.encoding import Encoding
 from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.transcode import depth_config, prepare_clip, trial_frames
 from ffenc.jobs.pool import share_cores
-from ffenc.lerobot.layout import INFO
+from ffenc.lerobot.layout import DEPTH_FIELDS, INFO
 
 # What has to be the same in all files of a camera; a reader is told it once.
 STREAM_FIELDS = ("video.codec", "video.pix_fmt", "video.height", "video.width", "video.fps")

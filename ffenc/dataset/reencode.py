@@ -12,15 +12,15 @@ from typing import Any
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
-from ffenc.config.encoder import DEPTH_FIELDS, VideoEncoderConfig
+from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import fps_number, parse_fps
 from ffenc.config.matching import check_overrides, check_preset
 from ffenc.config.preset import KeyPath, RobotPreset, camera_name, chosen_cameras, load_preset
-from ffenc.dataset.choice import Episodes, chosen_episodes
 from ffenc.dataset.finished import check_free
+from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
-from ffenc.dataset.lerobot import LeRobotV3, check_not_v1
+from ffenc.dataset.lerobot import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.png_tree import PngTree
@@ -37,7 +37,7 @@ from ffenc.frames.info_json import CORRECT, block_quantizer, read_json
 from ffenc.frames.prepare import Absent
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip, trial_frames
 from ffenc.jobs.pool import share_cores
-from ffenc.lerobot.layout import INFO, TIME_TOLERANCE
+from ffenc.lerobot.layout import DEPTH_FIELDS, INFO, TIME_TOLERANCE
 from ffenc.paths import check_tree
 
 DEFAULT_TASK = "unspecified"
@@ -136,7 +136,7 @@ def plan_reencode(
     preset: str | Path | RobotPreset | None = None,
     overrides: Sequence[tuple[KeyPath, Any]] = (),
     cameras: Sequence[str] | None = None,
-    episodes: Episodes | None = None,
+    episodes: Sequence[int] | None = None,
     fps: int | float | str | Fraction | None = None,
     task: str | None = None,
     start_number: int | None = None,
@@ -457,7 +457,7 @@ def reencode_dataset(
     preset: str | Path | RobotPreset | None = None,
     overrides: Sequence[tuple[KeyPath, Any]] = (),
     cameras: Sequence[str] | None = None,
-    episodes: Episodes | None = None,
+    episodes: Sequence[int] | None = None,
     fps: int | float | str | Fraction | None = None,
     task: str | None = None,
     start_number: int | None = None,
@@ -488,7 +488,7 @@ def reencode_dataset(
             own, but for what ``overrides`` say.
         overrides: see :func:`ffenc.load_preset`.
         cameras: which to keep, with or without ``observation.images.``; None: all.
-        episodes: which to keep: numbers, or a text such as ``0,2,5-9,20-``; None: all.
+        episodes: which to keep, by number; None: all.
         fps: frames a second of a PNG tree; else the preset's. A dataset's own holds.
         task: the task's text, for a PNG tree.
         start_number: number of a PNG tree's first frames; by default 0 or 1.
@@ -553,8 +553,12 @@ def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[
     return cameras
 
 
-def _choose_episodes(source: DatasetSource, numbers: Episodes | None) -> list[Episode]:
+def _choose_episodes(source: DatasetSource, numbers: Sequence[int] | None) -> list[Episode]:
     if numbers is None:
         return source.episodes
-    chosen = set(chosen_episodes(numbers, [episode.index for episode in source.episodes], "--episodes"))
-    return [episode for episode in source.episodes if episode.index in chosen]
+    known = {episode.index: episode for episode in source.episodes}
+    unknown = sorted(set(numbers) - set(known))
+    if unknown or not numbers:
+        what = f"there is no episode {unknown[0]}" if unknown else "no episode is named"
+        raise ConfigError(f"--episodes: {what}; there are {min(known)} to {max(known)}")
+    return [known[number] for number in sorted(set(numbers))]

@@ -12,17 +12,25 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.columns import task_texts
-from ffenc.dataset.lerobot import check_dataset, features_of
-from ffenc.dataset.lerobot_v21 import LeRobotV21, read_lines
+from ffenc.dataset.identify import check_dataset, features_of
 from ffenc.dataset.source import check_key
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import feature_block, read_info
 from ffenc.frames.parquet import RowRange, read_images
-from ffenc.lerobot.layout import CAMERA_TYPES, DATA_PATH, INFO, TASKS, VIDEO_PATH, says_depth
+from ffenc.lerobot.layout import (
+    CAMERA_TYPES,
+    DATA_PATH,
+    DATA_PATH_V2,
+    DEPTH_FIELDS,
+    INFO,
+    TASKS,
+    VIDEO_PATH,
+    VIDEO_PATH_V2,
+    says_depth,
+)
 from ffenc.paths import check_template, check_tree, template_pattern
 
 # Parquet files whose footers are read; the others are taken to be like these.
@@ -122,8 +130,8 @@ def report_dataset(root: str | Path, *, follow_links: bool = False) -> DatasetRe
     data_path, video_path = (
         check_template(info.get(name) or usual, f"{where}: {name}")
         for name, usual in (
-            ("data_path", LeRobotV21.data_path if old else DATA_PATH),
-            ("video_path", LeRobotV21.video_path if old else VIDEO_PATH),
+            ("data_path", DATA_PATH_V2 if old else DATA_PATH),
+            ("video_path", VIDEO_PATH_V2 if old else VIDEO_PATH),
         )
     )
     fps = parse_fps(info["fps"])
@@ -288,5 +296,7 @@ def _fields(
 
 def _tasks(root: Path, old: bool) -> list[str]:
     if old:
+        from ffenc.dataset.lerobot_v21 import read_lines  # noqa: PLC0415 - the reader takes long to load
+
         return [str(line.content.get("task")) for line in read_lines(root / "meta/tasks.jsonl")]
     return task_texts(root / TASKS)

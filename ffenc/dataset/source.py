@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from ffenc.errors import SourceError
-from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.frames.depth import Unit
-from ffenc.frames.images import ImageHeader
-from ffenc.frames.sources import FrameSource
 from ffenc.paths import plain_name
+
+if TYPE_CHECKING:
+    from ffenc.ffmpeg.probe import StreamInfo
+    from ffenc.frames.depth import Unit
+    from ffenc.frames.images import ImageHeader
+    from ffenc.frames.sources import FrameSource
 
 
 def check_key(key: str, where: Path) -> str:

@@ -23,12 +23,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from typing_extensions import Self
 
 from ffenc.codecs.suggest import accepted
-from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig
+from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.errors import ConfigError
+from ffenc.lerobot.layout import DEPTH_FIELDS
 
 Unit = Literal["mm", "m"]
 InputUnit = Literal["auto", "mm", "m"]
@@ -326,6 +326,8 @@ def _depths_of(quantizer: DepthQuantizer, unit: str) -> Any:
 
 def _looked_up(table: Any, indices: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     # numpy would widen every index to 8 bytes first: 1.6 times as long. The buffer is new and writable.
+    import pyarrow.compute as pc  # noqa: PLC0415 - 50 ms, which a start without depth need not take
+
     picked = pc.take(table, pa.array(indices), boundscheck=False)
     return np.frombuffer(picked.buffers()[1], dtype, count=indices.size)
 

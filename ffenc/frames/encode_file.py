@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, DestinationError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
@@ -27,6 +27,7 @@ from ffenc.frames.publish import claimed, published
 from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
 from ffenc.frames.transcode import Clip, clip_checksums, depth_config, prepare_clip, transcode
 from ffenc.frames.trim import frame_rate, trimmed, warn_of_rotation
+from ffenc.lerobot.layout import DEPTH_FIELDS
 from ffenc.paths import check_tree, regular
 from ffenc.words import count
 

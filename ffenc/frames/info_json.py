@@ -11,13 +11,14 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ffenc.config.encoder import DEPTH_FIELDS
 from ffenc.errors import ConfigError, FfencWarning, SourceError
-from ffenc.frames.depth import DepthQuantizer
-from ffenc.lerobot.layout import INFO, OWN_FIELDS, OWN_INFO, says_depth
+from ffenc.lerobot.layout import DEPTH_FIELDS, INFO, OWN_FIELDS, OWN_INFO, says_depth
 from ffenc.paths import check_template, read_text, template_pattern
+
+if TYPE_CHECKING:
+    from ffenc.frames.depth import DepthQuantizer
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -180,6 +181,8 @@ def block_quantizer(block: dict[str, Any], where: str, how: str = _GIVE) -> Dept
         FfencWarning: it names none.
     """
     try:
+        from ffenc.frames.depth import DepthQuantizer  # noqa: PLC0415 - not for info.json alone
+
         quantizer = DepthQuantizer.from_video_info(block)
     except (ConfigError, TypeError) as error:
         raise SourceError(f"{where}: {error}; {how}") from None

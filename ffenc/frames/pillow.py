@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ffenc.errors import SourceError
 from ffenc.frames.images import ImageHeader, checksum_fault, read_header, whole_image
@@ -27,7 +26,6 @@ _DAMAGE = (
     EOFError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 
 
@@ -42,6 +40,8 @@ def decode(data: bytes, name: str, *, rgb: bool = False) -> tuple[ImageHeader, n
     Raises:
         SourceError: it is damaged, of a kind that is not read, or not what its header promises.
     """
+    from PIL import Image  # noqa: PLC0415 - loaded only where something is decoded
+
     header = read_header(data, name)
     own = whole_image(data, header, name)
     if fault := checksum_fault(own):  # which Pillow does not look at
@@ -49,7 +49,7 @@ def decode(data: bytes, name: str, *, rgb: bool = False) -> tuple[ImageHeader, n
     try:
         with Image.open(io.BytesIO(own), formats=[header.format.upper()]) as image:
             pixels = np.asarray(image.convert("RGB") if rgb else image)
-    except _DAMAGE as error:
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise damaged(name, f"{error or type(error).__name__}") from None
     if pixels.shape[:2] != (header.height, header.width):
         raise damaged(name, f"{pixels.shape[1]}x{pixels.shape[0]} pixels were in a {header}")

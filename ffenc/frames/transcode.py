@@ -22,7 +22,7 @@ from ffenc.compiler.command import (
     rgb_conversion,
     without_stop,
 )
-from ffenc.config.encoder import DEPTH_FIELDS, DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.errors import (
     ConfigError,
     FfencWarning,
@@ -42,7 +42,7 @@ from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.reader import DEPTH_FORMATS, VideoReader
 from ffenc.frames.sources import files_fingerprint
 from ffenc.frames.statistics import RgbHistogram
-from ffenc.lerobot.layout import TIME_TOLERANCE
+from ffenc.lerobot.layout import DEPTH_FIELDS, TIME_TOLERANCE
 
 _TRIAL_FRAMES = 2
 _AROUND = 100  # frames, in which a damaged one shows

@@ -20,6 +20,8 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 # of an episode: frames that were dropped, times of the cameras.
 OWN_INFO = "meta/ffenc.json"
 OWN_FIELDS = ("video.encoder", "video.invalid")
+# What a depth camera's info block holds of its quantiser, under video.; the last is ffenc's own.
+DEPTH_FIELDS = ("depth_min", "depth_max", "shift", "use_log", "invalid")
 CHECKSUMS = "meta/videos.sha256"
 NOTES_PATH = "meta/recording/episode_{episode_index:06d}.json"
 

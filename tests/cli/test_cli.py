@@ -369,6 +369,7 @@ def test_golden_in_a_folder_that_cannot_be_made_is_refused(ffenc, robot, tmp_pat
         ("probe nowhere.mp4", 1, ["nowhere.mp4 does not exist"]),
         ("probe .", 1, ["is a folder", "regular file"]),
         ("reencode nowhere out", 1, ["nowhere"]),
+        ("reencode . out --episodes 5-2", 2, ["'5-2'", "5-9"]),
         ("reencode", 2, ["SRC"]),
         ("recompile so101", 2, ["recompile"]),
         ("--bogus", 2, ["--bogus"]),
@@ -669,3 +670,28 @@ def test_a_path_may_begin_with_the_home_folder_and_may_not_be_empty(ffenc, monke
     assert "a path is empty" in ffenc.refused("reencode", DATASET, "", status=2)
     assert "a path is empty" in ffenc.refused("info", "", status=2)
     assert "is the current folder" in ffenc.refused("reencode", DATASET, ".")
+
+
+@pytest.mark.parametrize(
+    ("program", "heavy"),
+    [
+        ("import ffenc", {"pydantic", "pyarrow", "numpy", "PIL", "rich", "yaml"}),
+        ("from ffenc.cli.app import run; run(['--help'])", {"pydantic", "pyarrow", "numpy", "PIL", "yaml"}),
+        ("from ffenc.cli.app import run; run(['compile', 'so101'])", {"pyarrow", "numpy", "PIL"}),
+        (
+            f"from ffenc.cli.app import run; run(['info', {str(FIXTURES / 'aloha_image_v30')!r}])",
+            {"pydantic", "PIL", "pyarrow.compute", "pyarrow.dataset", "pandas"},
+        ),
+    ],
+    ids=["import", "help", "compile", "info"],
+)
+def test_a_start_loads_no_library_that_it_does_not_use(program: str, heavy: set[str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{program}; import sys; print('\\0'.join(sys.modules), file=sys.stderr)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(ended.stderr.strip().split("\0"))
+    assert "ffenc" in loaded
+    assert not heavy & loaded

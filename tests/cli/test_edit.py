@@ -66,12 +66,3 @@ def test_a_split_is_planned_and_made(ffenc: CommandLine, tmp_path: Path) -> None
     assert DEPTH in said
     refused = ffenc.refused("split", VIDEO, tmp_path / "more", "--into", "a=0.5,=0.5", status=2)
     assert "not of the form NAME=SHARE" in " ".join(refused.split())
-
-
-def test_reencode_takes_the_same_ranges(ffenc: CommandLine, tmp_path: Path) -> None:
-    said = ffenc.refused("reencode", VIDEO, tmp_path / "out", "--episodes", "5-2")
-    assert "'5-2' is not an episode's number, nor a range such as 5-9" in " ".join(said.split())
-    plan = json.loads(
-        ffenc.done("reencode", VIDEO, tmp_path / "out", "--episodes", "1-", "--dry-run", "--json").out
-    )
-    assert plan["episodes"] == [1, 2]

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.columns import arrow_type, is_numeric
-from ffenc.dataset.lerobot import features_of, wrong_limits
+from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import check_key
 from ffenc.dataset.verify.faults import Faults

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ffenc.dataset.checksums import broken_lines, read_checksums
 from ffenc.dataset.commit import RECORDINGS
-from ffenc.dataset.lerobot import check_not_v1
+from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify.against import Source, compare_file, together
 from ffenc.dataset.verify.deep import compare_statistics, decode_images, decode_video

@@ -1,0 +1,76 @@
+"""Whether a folder is a LeRobot dataset that is read, and whether its info.json makes sense.
+
+Without the libraries that reading one takes: ``ffenc info`` starts with this alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ffenc.config.framerate import parse_fps
+from ffenc.errors import ConfigError, SourceError
+from ffenc.lerobot.layout import INFO
+
+
+def check_dataset(folder: Path) -> None:
+    """Refuse a folder that is no LeRobot dataset of a layout that is read.
+
+    Raises:
+        SourceError: not a LeRobot dataset, or of a layout before v2.0.
+    """
+    if (folder / INFO).is_file():
+        return
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is not a folder")
+    check_not_v1(folder)
+    raise SourceError(f"{folder}: is not a LeRobot dataset: it has no meta/info.json")
+
+
+def check_not_v1(folder: Path) -> None:
+    """Refuse a dataset of a layout before v2.0, whose metadata are in ``meta_data``.
+
+    Raises:
+        SourceError: it is one.
+    """
+    if (folder / "meta_data").is_dir():
+        raise SourceError(
+            f"{folder}: is a LeRobot dataset of a layout before v2.0 (it has meta_data/); v3.0, v2.1 and "
+            "v2.0 are read. Convert it first with convert_dataset_v1_to_v2.py of LeRobot 0.1 to 0.3"
+        )
+
+
+def wrong_limits(info: Mapping[str, Any]) -> Iterator[str]:
+    """Say which limits of files in an info.json are none."""
+    for key, kind in (
+        ("chunks_size", int),
+        ("data_files_size_in_mb", (int, float)),
+        ("video_files_size_in_mb", (int, float)),
+    ):
+        value = info.get(key)
+        if value is not None and not (isinstance(value, kind) and value > 0):
+            yield f"{key} is {value!r}; a number above 0 is expected"
+
+
+def features_of(info: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """Return the features of an info.json whose frame rate and features can be read.
+
+    Args:
+        info: its contents.
+        where: its path, for an error.
+
+    Raises:
+        SourceError: they cannot.
+    """
+    try:
+        parse_fps(info.get("fps", "missing"))
+    except ConfigError as error:
+        raise SourceError(f"{where}: {error}") from None
+    features = info.get("features")
+    if not isinstance(features, dict) or not all(
+        isinstance(f, dict) and isinstance(f.get("dtype"), str) and isinstance(f.get("info") or {}, dict)
+        for f in features.values()
+    ):
+        raise SourceError(f"{where}: features is not a mapping of names to descriptions with a dtype")
+    return features
