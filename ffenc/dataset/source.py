@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import pyarrow as pa
 
 from ffenc.errors import SourceError
+from ffenc.frames.images import ImageHeader
 from ffenc.paths import plain_name
 
 if TYPE_CHECKING:
     from ffenc.ffmpeg.probe import StreamInfo
     from ffenc.frames.depth import Unit
-    from ffenc.frames.images import ImageHeader
     from ffenc.frames.sources import FrameSource
 
 
