@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthStatistics, read_depth
-from ffenc.frames.images import ImageHeader, find_fault, read_header
+from ffenc.frames.images import ImageHeader, find_fault, is_png, read_header, unpacked_png
 from ffenc.frames.pillow import damaged, decode
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
@@ -22,8 +22,11 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[Any]:
     Raises:
         SourceError: it is damaged.
     """
-    if fault := find_fault(data):
-        raise damaged(name, fault)
+    if is_png(data):
+        unpacked = unpacked_png(data)
+        if unpacked is None and (fault := find_fault(data)):
+            raise damaged(name, fault)
+        data = unpacked or data
     if read_header(data, name).depth:
         return read_depth(EncodedFrame(name, data))
     return decode(data, name, rgb=True)[1]

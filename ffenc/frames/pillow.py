@@ -48,7 +48,7 @@ def decode(data: bytes, name: str, *, rgb: bool = False) -> tuple[ImageHeader, n
         raise damaged(name, fault)
     try:
         with Image.open(io.BytesIO(own), formats=[header.format.upper()]) as image:
-            pixels = np.asarray(image.convert("RGB") if rgb else image)
+            pixels = np.asarray(image.convert("RGB") if rgb and image.mode != "RGB" else image)
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise damaged(name, f"{error or type(error).__name__}") from None
     if pixels.shape[:2] != (header.height, header.width):

@@ -6,12 +6,14 @@ import io
 import struct
 import time
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ffenc import SourceError
+from ffenc.frames.decoded import decode_image
 from ffenc.frames.depth_images import read_depth
 from ffenc.frames.images import find_fault, has_end, read_header, whole_image
 from ffenc.frames.sources import EncodedFrame
@@ -291,3 +293,41 @@ def test_interlaced_pixels_are_counted(size: tuple[int, int]) -> None:
     assert find_fault(data) is None
     assert find_fault(made_png(rows[:-1], size=size, interlaced=1)) == "pixel rows are missing"
     assert "more pixel data" in str(find_fault(made_png(rows + b"\0", size=size, interlaced=1)))
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize(("bits", "colour"), [(1, 0), (8, 0), (2, 3), (8, 2), (16, 0), (8, 4), (8, 6)])
+def test_every_kind_of_png_is_decoded_as_pillow_decodes_it(bits: int, colour: int, interlaced: int) -> None:
+    """Pixels are decompressed by ffenc, which looks for faults; what the decoder gives stays the same."""
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    lines = [(8, 8)] if not interlaced else [(1, 1), (1, 1), (1, 2), (2, 2), (2, 4), (4, 4), (4, 8)]
+    rng = np.random.default_rng(0)
+    rows = b"".join(
+        bytes([number % 5]) + rng.bytes((width * bits * channels + 7) // 8)
+        for high, width in lines
+        for number in range(high)
+    )
+    palette = chunk(b"PLTE", rng.bytes(12)) if colour == 3 else b""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, bits, colour, 0, 0, interlaced))
+    packed = zlib.compress(rows)
+    pixels = chunk(b"IDAT", packed[:9]) + chunk(b"IDAT", packed[9:])
+    data = b"\x89PNG\r\n\x1a\n" + header + palette + pixels + chunk(b"IEND", b"")
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(image if bits == 16 else image.convert("RGB"))
+    np.testing.assert_array_equal(decode_image(data, "x"), expected)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda: encoded("RGB")[:-20], "cut short"),
+        (lambda: made_png(ROWS[: len(ROWS) // 2]), "pixel rows are missing"),
+        (lambda: made_png(ROWS + b"more"), "more pixel data"),
+        (lambda: made_png(ROWS[: 94 * 5] + b"\t" + ROWS[94 * 5 + 1 :]), "row 5 names filter 9"),
+        (lambda: made_png(ROWS).replace(zlib.compress(ROWS), zlib.compress(ROWS)[:-1] + b"\0"), "checksum"),
+    ],
+    ids=["cut", "rows", "more", "filter", "flipped"],
+)
+def test_an_image_that_is_decoded_has_its_fault_named(spoil: Callable[[], bytes], fault: str) -> None:
+    with pytest.raises(SourceError, match=f"frame 7: the image is damaged: .*{fault}"):
+        decode_image(spoil(), "frame 7")
