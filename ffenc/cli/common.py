@@ -123,6 +123,17 @@ def links_option(function: Function) -> Function:
     )(function)
 
 
+def stats_option(function: Function) -> Function:
+    """Add ``--stats``."""
+    return click.option(
+        "--stats",
+        type=click.Choice(["exact", "keep"]),
+        default="exact",
+        show_default=True,
+        help="Quantiles in stats.json: of all rows, or the mean of the episodes' as LeRobot has them.",
+    )(function)
+
+
 def retime_option(function: Function) -> Function:
     """Add ``--retime``."""
     return click.option(

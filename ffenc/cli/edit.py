@@ -17,6 +17,7 @@ from ffenc.cli.common import (
     links_option,
     program_options,
     run_job,
+    stats_option,
 )
 from ffenc.cli.output import print_json
 from ffenc.words import camera_frames, count
@@ -112,6 +113,7 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
 )
 @force_space_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@stats_option
 @links_option
 @json_option
 @program_options

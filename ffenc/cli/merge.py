@@ -17,6 +17,7 @@ from ffenc.cli.common import (
     program_options,
     retime_option,
     run_job,
+    stats_option,
 )
 from ffenc.cli.output import print_json
 from ffenc.words import camera_frames, count
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @force_space_option
 @click.option("--dry-run", is_flag=True, help="Check whether they go together; write nothing.")
 @retime_option
+@stats_option
 @links_option
 @json_option
 @program_options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from ffenc.cli.common import (
     program_options,
     retime_option,
     run_job,
+    stats_option,
     thread_setting,
 )
 from ffenc.cli.output import print_json
@@ -30,32 +30,14 @@ if TYPE_CHECKING:
     from ffenc.dataset.job import JobPlan
 
 
-_EPISODE_DIGITS = 7
-
-
-class _Episodes(click.ParamType[Any]):
-    """``0,2,5-9``."""
-
-    name = "0,2,5-9"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        numbers: list[int] = []
-        for part in str(value).split(","):
-            match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-            if match is None or (match[2] and int(match[2]) < int(match[1])):
-                self.fail(f"{part!r} is not an episode number or a range such as 5-9", param, ctx)
-            if len(match[2] or match[1]) > _EPISODE_DIGITS:
-                self.fail(f"{part!r}: there are no such episodes", param, ctx)
-            numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
-        return numbers
-
-
 @click.command("reencode", cls=SettingsCommand)
 @click.argument("source", type=SourceName(), metavar="SRC")
 @click.argument("destination", type=PathName(), metavar="DST")
 @click.option("--preset", metavar="NAME|FILE", help="A robot's settings [default: libsvtav1, crf 30, g 2].")
 @click.option("--cameras", metavar="A,B", help="Keep only these cameras.")
-@click.option("--episodes", type=_Episodes(), help="Keep only these episodes; they are numbered anew.")
+@click.option(
+    "--episodes", metavar="0,2,5-9,20-", help="Keep only these episodes, numbered from 0; 20- is to the last."
+)
 @click.option("--fps", metavar="RATE", help="Frames a second of a PNG tree [default: the preset's].")
 @click.option("--task", metavar="TEXT", help="The task's text, for a PNG tree.")
 @click.option(
@@ -80,6 +62,7 @@ class _Episodes(click.ParamType[Any]):
     "--dry-run", is_flag=True, help="Say what would be done, with size and time from a short sample."
 )
 @retime_option
+@stats_option
 @links_option
 @json_option
 @program_options

@@ -16,6 +16,7 @@ from ffenc.cli.common import (
     print_summary,
     program_options,
     progress_bar,
+    stats_option,
     summary_fields,
 )
 from ffenc.cli.edit import print_plans
@@ -68,6 +69,7 @@ class Parts(click.ParamType[Any]):
 @click.option("--resume", is_flag=True, help="Leave the parts that are complete, and take up the others.")
 @force_space_option
 @click.option("--dry-run", is_flag=True, help="Say which episodes come where; write nothing.")
+@stats_option
 @links_option
 @json_option
 @program_options

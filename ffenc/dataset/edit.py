@@ -16,6 +16,7 @@ from ffenc.dataset.finished import check_free
 from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.info_block import recorded_settings
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
+from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import Chooser, open_dataset, refuse_nesting, video_stream
 from ffenc.dataset.source import Camera, Episode
 from ffenc.dataset.verify.metadata import Stale, check_source
@@ -39,6 +40,7 @@ def plan_edit(
     workers: int | None = None,
     encoder_threads: int | None = None,
     resume: bool = False,
+    stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> JobPlan:
@@ -89,8 +91,11 @@ def plan_edit(
         except ConfigError as error:
             raise ConfigError(f"camera {camera.key}: {error}") from None
     lacking = _lacking(edited, images, stale)
+    combined = len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
     return JobPlan(
-        *(edited, target, picked, streams, count, candidates[0], images, lacking, stale), edits.fields()
+        *(edited, target, picked, streams, count, candidates[0], images, lacking, stale),
+        edits=edits.fields(),
+        exact=wants_exact(stats, combined=combined),
     )
 
 
@@ -107,6 +112,7 @@ def edit_dataset(
     encoder_threads: int | None = None,
     resume: bool = False,
     force_space: bool = False,
+    stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_progress: _OnProgress = None,
@@ -131,6 +137,8 @@ def edit_dataset(
         resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
             is done.
         force_space: start even where the result seems to be larger than what is free on the disk.
+        stats: ``exact``: q01 ... q99 of all rows are computed; ``keep``: they are the mean of the episodes',
+            weighted by length, as LeRobot has them.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
 
@@ -151,6 +159,7 @@ def edit_dataset(
         workers=workers,
         encoder_threads=encoder_threads,
         resume=resume,
+        stats=stats,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
@@ -213,6 +222,7 @@ def plan_split(
     follow_links: bool = False,
     workers: int | None = None,
     resume: bool = False,
+    stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> dict[str, JobPlan]:
@@ -237,6 +247,7 @@ def plan_split(
             follow_links=follow_links,
             workers=workers,
             resume=resume,
+            stats=stats,
             ffmpeg=ffmpeg,
             ffprobe=ffprobe,
         )
@@ -255,6 +266,7 @@ def split_dataset(
     workers: int | None = None,
     resume: bool = False,
     force_space: bool = False,
+    stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_progress: _OnProgress = None,
@@ -268,7 +280,7 @@ def split_dataset(
             :func:`edit_dataset` takes them, which all together have to be all.
         seed: of the random order in which shares are filled; the same seed gives the same parts.
         by: ``task`` keeps the episodes of a task together, so that no part has a task of another.
-        follow_links, workers, force_space, ffmpeg, ffprobe, on_progress: as for :func:`edit_dataset`.
+        follow_links, workers, force_space, stats, ffmpeg, ffprobe, on_progress: as for :func:`edit_dataset`.
         resume: leave the parts that are complete, and take up the others.
 
     Raises:
@@ -284,6 +296,7 @@ def split_dataset(
         follow_links=follow_links,
         workers=workers,
         resume=resume,
+        stats=stats,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )

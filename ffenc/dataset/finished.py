@@ -120,6 +120,7 @@ def _job(plan: JobPlan) -> str:
         ],
         list(plan.images),
         *([plan.edits] if plan.edits else []),
+        *([] if plan.exact else ["aggregated quantiles"]),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -105,6 +105,7 @@ class JobPlan:
         image_stats: those of them whose statistics are computed.
         stale: features whose statistics are computed, since the source's are not those of its rows.
         edits: what the source changes of the dataset that it reads, as plain values.
+        exact: compute the quantiles of all rows, where they would be made of the episodes'.
     """
 
     source: DatasetSource
@@ -117,6 +118,7 @@ class JobPlan:
     image_stats: Sequence[str] = ()
     stale: Stale = field(default_factory=Stale)
     edits: Mapping[str, Any] = field(default_factory=dict)
+    exact: bool = True
 
     @property
     def rows(self) -> int:
@@ -353,6 +355,7 @@ class _Job:
                 recompute=plan.stale.episodes,
                 reaggregate=plan.stale.total,
                 on_images=on_images,
+                exact=plan.exact,
             ).write()
         if joined:
             sums = {place: one for files in joined.values() for place, one in files.checksums.items()}

@@ -393,6 +393,10 @@ class LeRobotDataset(ABC):
                         table = set_column(table, "timestamp", times)
                     yield episode, number, table
 
+    def data_files(self) -> list[Path]:
+        """The files of the rows, in the order of the episodes."""
+        return list(dict.fromkeys(self._places[episode.index].path for episode in self.episodes))
+
     def row_schemas(self) -> list[pa.Schema]:
         """The columns of the data files without images, each set of types once."""
         found: list[pa.Schema] = []

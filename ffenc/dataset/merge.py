@@ -21,6 +21,7 @@ from ffenc.dataset.info_block import (
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
 from ffenc.dataset.pieces import uncopied
+from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import open_dataset, refuse_nesting, say_shift
 from ffenc.dataset.source import Camera, Episode
 from ffenc.dataset.verify.metadata import Stale, check_source
@@ -48,6 +49,7 @@ def plan_merge(
     workers: int | None = None,
     encoder_threads: int | None = None,
     resume: bool = False,
+    stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> JobPlan:
@@ -88,8 +90,10 @@ def plan_merge(
         for key in merged.images
         if key not in merged.stats() or key in stale.episodes or not merged.has_episode_stats(key)
     ]
+    exact = wants_exact(stats, combined=len(folders) > 1 or bool(stale.episodes | stale.total))
     return JobPlan(
-        *(merged, target, merged.episodes, streams, count, candidates[0], merged.images, lacking, stale)
+        *(merged, target, merged.episodes, streams, count, candidates[0], merged.images, lacking, stale),
+        exact=exact,
     )
 
 
@@ -104,6 +108,7 @@ def merge_datasets(
     encoder_threads: int | None = None,
     resume: bool = False,
     force_space: bool = False,
+    stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -111,7 +116,7 @@ def merge_datasets(
     """Merge LeRobot datasets into one of v3.0; the sources are only read.
 
     Packets and images are copied. Episodes, frames and tasks are numbered anew; equal task texts become one.
-    Statistics are aggregated by count: min, max, mean and std exactly, quantiles as LeRobot does.
+    Statistics are those of all rows, quantiles too; a camera's quantiles are aggregated, as LeRobot does.
     Encoder settings are kept in ``info.json`` where all agree. One dataset alone becomes v3.0 as it is.
 
     Args:
@@ -126,6 +131,8 @@ def merge_datasets(
         resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
             is done.
         force_space: start even where the result seems to be larger than what is free on the disk.
+        stats: ``exact``: q01 ... q99 of all rows are computed; ``keep``: they are the mean of the episodes',
+            weighted by length, as LeRobot has them.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
 
@@ -147,6 +154,7 @@ def merge_datasets(
         workers=workers,
         encoder_threads=encoder_threads,
         resume=resume,
+        stats=stats,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )

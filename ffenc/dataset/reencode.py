@@ -16,6 +16,7 @@ from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import fps_number, parse_fps
 from ffenc.config.matching import check_overrides, check_preset
 from ffenc.config.preset import KeyPath, RobotPreset, camera_name, chosen_cameras, load_preset
+from ffenc.dataset.choice import Episodes, chosen_episodes
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
@@ -24,6 +25,7 @@ from ffenc.dataset.lerobot import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.png_tree import PngTree
+from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.dataset.videos import clip_of
@@ -136,7 +138,7 @@ def plan_reencode(
     preset: str | Path | RobotPreset | None = None,
     overrides: Sequence[tuple[KeyPath, Any]] = (),
     cameras: Sequence[str] | None = None,
-    episodes: Sequence[int] | None = None,
+    episodes: Episodes | None = None,
     fps: int | float | str | Fraction | None = None,
     task: str | None = None,
     start_number: int | None = None,
@@ -146,6 +148,7 @@ def plan_reencode(
     resume: bool = False,
     follow_links: bool = False,
     retime: bool = False,
+    stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> JobPlan:
@@ -228,7 +231,9 @@ def plan_reencode(
         raise ConfigError(
             "--encoder-threads would have no effect: all cameras are copied, nothing is encoded"
         )
-    return JobPlan(opened, target, picked, streams, count, candidates[0], stale=stale)
+    combined = len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
+    exact = wants_exact(stats, combined=combined)
+    return JobPlan(opened, target, picked, streams, count, candidates[0], stale=stale, exact=exact)
 
 
 def _changes(overrides: Sequence[tuple[KeyPath, Any]], camera: Camera) -> dict[str, Any]:
@@ -457,7 +462,7 @@ def reencode_dataset(
     preset: str | Path | RobotPreset | None = None,
     overrides: Sequence[tuple[KeyPath, Any]] = (),
     cameras: Sequence[str] | None = None,
-    episodes: Sequence[int] | None = None,
+    episodes: Episodes | None = None,
     fps: int | float | str | Fraction | None = None,
     task: str | None = None,
     start_number: int | None = None,
@@ -468,6 +473,7 @@ def reencode_dataset(
     retime: bool = False,
     resume: bool = False,
     force_space: bool = False,
+    stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -488,7 +494,7 @@ def reencode_dataset(
             own, but for what ``overrides`` say.
         overrides: see :func:`ffenc.load_preset`.
         cameras: which to keep, with or without ``observation.images.``; None: all.
-        episodes: which to keep, by number; None: all.
+        episodes: which to keep: numbers, or a text such as ``0,2,5-9,20-``; None: all.
         fps: frames a second of a PNG tree; else the preset's. A dataset's own holds.
         task: the task's text, for a PNG tree.
         start_number: number of a PNG tree's first frames; by default 0 or 1.
@@ -500,6 +506,8 @@ def reencode_dataset(
         resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
             is done.
         force_space: start even where the result seems to be larger than what is free on the disk.
+        stats: ``exact``: q01 ... q99 of all rows are computed; ``keep``: they are the mean of the episodes',
+            weighted by length, as LeRobot has them.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
 
@@ -524,6 +532,7 @@ def reencode_dataset(
         encoder_threads=encoder_threads,
         force=force,
         resume=resume,
+        stats=stats,
         follow_links=follow_links,
         retime=retime,
         ffmpeg=ffmpeg,
@@ -553,12 +562,8 @@ def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[
     return cameras
 
 
-def _choose_episodes(source: DatasetSource, numbers: Sequence[int] | None) -> list[Episode]:
+def _choose_episodes(source: DatasetSource, numbers: Episodes | None) -> list[Episode]:
     if numbers is None:
         return source.episodes
-    known = {episode.index: episode for episode in source.episodes}
-    unknown = sorted(set(numbers) - set(known))
-    if unknown or not numbers:
-        what = f"there is no episode {unknown[0]}" if unknown else "no episode is named"
-        raise ConfigError(f"--episodes: {what}; there are {min(known)} to {max(known)}")
-    return [known[number] for number in sorted(set(numbers))]
+    chosen = set(chosen_episodes(numbers, [episode.index for episode in source.episodes], "--episodes"))
+    return [episode for episode in source.episodes if episode.index in chosen]

@@ -33,6 +33,7 @@ from ffenc.dataset.columns import (
     task_texts,
     video_columns,
 )
+from ffenc.dataset.quantiles import exact_quantiles
 from ffenc.dataset.source import DatasetSource, Episode
 from ffenc.dataset.staging import write_info, write_json
 from ffenc.dataset.statistics import ACTION, Aggregate, alike, column_stats, relative_chunk
@@ -45,6 +46,7 @@ from ffenc.lerobot.layout import (
     DEFAULT_FEATURES,
     EPISODES_PATH,
     NOTES_PATH,
+    QUANTILES,
     STATISTICS,
     STATS,
     TASKS,
@@ -83,6 +85,7 @@ class TableWriter:
         recompute: features whose statistics in the source are not those of its rows.
         reaggregate: features whose statistics in the source's ``stats.json`` are not those of its episodes.
         on_images: called with the number of images written so far, from any thread.
+        exact: compute the quantiles of all rows, where they would be made of the episodes'.
         camera_stats: camera -> each chosen episode's statistics, for cameras without any in the source.
     """
 
@@ -100,7 +103,9 @@ class TableWriter:
         recompute: Collection[str] = (),
         reaggregate: Collection[str] = (),
         on_images: Callable[[int], None] = lambda _: None,
+        exact: bool = True,
     ) -> None:
+        self._exact = exact
         self._source, self._root = source, root
         self._episodes, self._cameras, self._images = episodes, cameras, images
         self._on_images, self._images_done = on_images, 0
@@ -291,7 +296,9 @@ class TableWriter:
         finally:
             if writer is not None:
                 writer.close()
-        self._write_stats(aggregates)
+        places = dict.fromkeys((place.chunk, place.file) for place in rows)
+        paths = [self._root / DATA_PATH.format(chunk_index=c, file_index=f) for c, f in places]
+        self._write_stats(aggregates, paths)
 
     def _episode_columns(
         self,
@@ -374,12 +381,29 @@ class TableWriter:
     def _needs_aggregate(self, key: str) -> bool:
         return self._subset or key in (*self._computed, *self._camera_stats, *self._reaggregate)
 
-    def _write_stats(self, aggregates: Mapping[str, Aggregate]) -> None:
+    def _write_stats(self, aggregates: Mapping[str, Aggregate], files: Sequence[Path]) -> None:
         known = self._source.stats()
         stats = {key: value for key, value in known.items() if key in self._features and not self._subset}
         stats |= {key: aggregate.result() for key, aggregate in aggregates.items() if key in self._features}
+        combined = set(stats) if len(self._source.roots) > 1 else set(aggregates)
+        for key in combined if self._exact else ():
+            stats[key] = self._with_exact_quantiles(key, stats[key], files)
         order = [key for key in (*known, *self._features) if key in stats]
         write_json(self._root / STATS, {key: stats[key] for key in dict.fromkeys(order)})
+
+    def _with_exact_quantiles(self, key: str, stats: Stats, files: Sequence[Path]) -> Stats:
+        """The statistics of all rows with their quantiles, instead of a mean of the episodes'.
+
+        A camera's frames are not in the rows, and relative actions are other numbers than these.
+        """
+        rows = sum(episode.length for episode in self._episodes)
+        names = [name for name in QUANTILES if name in stats]
+        if not (names and is_numeric(self._features[key]) and stats["count"] == [rows]):
+            return stats
+        found = exact_quantiles(files, key)
+        if any(np.shape(found[name]) != np.shape(stats[name]) for name in names):
+            return stats  # v2.1 has them of each number
+        return {**stats, **{name: found[name] for name in names}}
 
     def _write_tasks(self) -> None:
         tasks = self._source.tasks()

@@ -19,6 +19,7 @@ from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import info_features, read_info
 from ffenc.frames.transcode import Clip, check_spacing, off_grid
+from ffenc.frames.trim import warn_of_hidden
 from ffenc.lerobot.layout import CHECKSUMS, INFO, TIME_TOLERANCE, VIDEO_PATH
 from ffenc.paths import check_template, template_fields
 
@@ -175,4 +176,6 @@ def _opened(path: Path, checksum: str | None, *_state: int) -> StreamInfo:
             f"{path}: is not, to the byte, what was written: it is damaged. Restore it; if it was changed on "
             f"purpose, delete its line in {CHECKSUMS}"
         )
-    return probe(path, times=True)
+    info = probe(path, times=True)
+    warn_of_hidden(path, info)
+    return info

@@ -26,10 +26,9 @@ from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.publish import claimed, published
 from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
 from ffenc.frames.transcode import Clip, clip_checksums, depth_config, prepare_clip, transcode
-from ffenc.frames.trim import frame_rate, trimmed, warn_of_rotation
+from ffenc.frames.trim import frame_rate, trimmed, warn_of_hidden, warn_of_rotation
 from ffenc.lerobot.layout import DEPTH_FIELDS
 from ffenc.paths import check_tree, regular
-from ffenc.words import count
 
 _Rate = int | float | str | Fraction
 _OnFrames = Callable[[int], None] | None
@@ -228,12 +227,7 @@ def _video(
     video = _Video(clip, frame_rate(clip) if rate is None else rate)
     if clip.info.audio is not None:
         warnings.warn(f"{path}: its sound is left out", FfencWarning, stacklevel=4)
-    if clip.info.hidden:
-        warnings.warn(
-            f"{path}: {count(clip.info.hidden, 'frame')} that its edit list hides, as players do, left out",
-            FfencWarning,
-            stacklevel=4,
-        )
+    warn_of_hidden(path, clip.info)
     warn_of_rotation(path, clip.info)
     return video
 

@@ -14,6 +14,7 @@ from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.transcode import Clip, off_grid
 from ffenc.lerobot.layout import TIME_TOLERANCE
+from ffenc.words import count
 
 _ROUNDING = Fraction(1, 1_000_000)  # seconds; a time that is so near to a frame's is meant to be it
 _TICKS_A_FRAME = 4  # fewer, and a frame that is missing would pass for one that is rounded
@@ -105,6 +106,21 @@ def warn_of_rotation(path: Path, info: StreamInfo) -> None:
         warnings.warn(
             f"{path}: a tag says to show it turned by {info.rotation} degrees; its pixels are taken as they "
             "are stored, not turned. `ffmpeg -i IN OUT` makes a file whose pixels are turned",
+            FfencWarning,
+            stacklevel=5,
+        )
+
+
+def warn_of_hidden(path: Path, info: StreamInfo) -> None:
+    """Say that a video has frames that no reader shows, and that are left out.
+
+    Args:
+        path: the file.
+        info: its fields, with times.
+    """
+    if info.hidden:
+        warnings.warn(
+            f"{path}: {count(info.hidden, 'frame')} that its edit list hides, as players do, left out",
             FfencWarning,
             stacklevel=5,
         )

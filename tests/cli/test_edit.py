@@ -1,6 +1,7 @@
 """``ffenc edit`` and ``ffenc split``: words of the command line become edits."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -66,3 +67,24 @@ def test_a_split_is_planned_and_made(ffenc: CommandLine, tmp_path: Path) -> None
     assert DEPTH in said
     refused = ffenc.refused("split", VIDEO, tmp_path / "more", "--into", "a=0.5,=0.5", status=2)
     assert "not of the form NAME=SHARE" in " ".join(refused.split())
+
+
+def test_reencode_takes_the_same_ranges(ffenc: CommandLine, tmp_path: Path) -> None:
+    said = ffenc.refused("reencode", VIDEO, tmp_path / "out", "--episodes", "5-2")
+    assert "'5-2' is not an episode's number, nor a range such as 5-9" in " ".join(said.split())
+    plan = json.loads(
+        ffenc.done("reencode", VIDEO, tmp_path / "out", "--episodes", "1-", "--dry-run", "--json").out
+    )
+    assert plan["episodes"] == [1, 2]
+
+
+def test_statistics_are_compared_and_corrected(ffenc: CommandLine, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(VIDEO, tmp_path / "root"))
+    said = ffenc.done("stats", root).out
+    assert "of all rows" in said
+    assert "--write corrects them" in said
+    found = json.loads(ffenc.done("stats", root, "--json").out)
+    assert found["written"] is False
+    assert {one["name"] for one in found["differences"]} <= {"q01", "q10", "q50", "q90", "q99"}
+    assert "corrected" in ffenc.done("stats", root, "--write").out
+    assert "all statistics are those of its rows" in ffenc.done("stats", root).out

@@ -216,10 +216,12 @@ def test_statistics_of_unlike_datasets_are_those_of_all_rows(tmp_path: Path) -> 
     np.testing.assert_allclose(stats["mean"], action.mean(axis=0), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(stats["std"], action.std(axis=0), rtol=1e-6, atol=1e-9)
     assert stats["count"] == [120]
-    # Quantiles are the count-weighted mean of the datasets'.
+    np.testing.assert_allclose(stats["q50"], np.quantile(action, 0.5, axis=0))
+    # Kept, they are the count-weighted mean of the datasets', as LeRobot has it.
+    merge_datasets([tmp_path / "b", tmp_path / "a", tmp_path / "b"], tmp_path / "kept", stats="keep")
     a, b = (json_of(tmp_path / name, "stats")["action"] for name in "ab")
     weighted = (np.array(a["q50"]) * 24 + np.array(b["q50"]) * 96) / 120
-    np.testing.assert_allclose(stats["q50"], weighted)
+    np.testing.assert_allclose(json_of(tmp_path / "kept", "stats")["action"]["q50"], weighted)
 
 
 def test_files_of_another_decoder_configuration_stay_files_of_their_own(

@@ -1,0 +1,78 @@
+"""``ffenc stats``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import numpy as np
+
+from ffenc.cli import output
+from ffenc.cli.common import SourceName, json_option, links_option
+from ffenc.cli.output import print_json
+from ffenc.words import count
+
+_SHOWN = 20
+
+
+@click.command("stats")
+@click.argument("dataset", type=SourceName(), metavar="DATASET")
+@click.option("--write", is_flag=True, help="Replace meta/stats.json; the old one is kept beside it.")
+@links_option
+@json_option
+def command(dataset: str, write: bool, as_json: bool, **settings: Any) -> None:
+    """Compare the statistics in meta/stats.json with those of all rows, and correct them.
+
+    Policies normalise by these numbers. LeRobot takes the mean of the episodes' quantiles for q01 ... q99,
+    which can be far from those of all rows; edits by hand leave others behind. Every column of numbers is
+    read; cameras' statistics stay as they are. Nothing is written without --write.
+
+    \b
+    Examples:
+      ffenc stats my_dataset
+      ffenc stats my_dataset --write
+      ffenc stats my_dataset --json
+    """
+    from ffenc.dataset.restat import OLD_STATS, restate  # noqa: PLC0415 - keeps --help quick
+
+    found = restate(dataset, write=write, **settings)
+    if as_json:
+        print_json(
+            {
+                "dataset": str(found.root),
+                "written": found.written,
+                "differences": [
+                    {
+                        "feature": one.feature,
+                        "name": one.name,
+                        "stored": one.stored,
+                        "exact": one.exact,
+                        "share_of_span": one.share,
+                    }
+                    for one in found.differences
+                ],
+                "left": dict(found.left),
+            }
+        )
+        return
+    for one in found.differences[:_SHOWN]:
+        if one.stored is None:
+            output.result(f"  {one.feature} {one.name}: is not stored")
+            continue
+        stored, exact = np.ravel(one.stored), np.ravel(one.exact)
+        which = f"[{one.at}]" if exact.size > 1 else ""
+        output.result(
+            f"  {one.feature}{which} {one.name}: {stored[one.at]:.6g} is stored, "
+            f"{exact[one.at]:.6g} of all rows ({one.share:.1%} of its span)"
+        )
+    if len(found.differences) > _SHOWN:
+        output.result(f"  ... and {len(found.differences) - _SHOWN} more")
+    for feature, why in found.left.items():
+        output.result(f"  {feature}: left as it is: {why}")
+    what = f"{count(len(found.differences), 'statistic')} not those of all rows"
+    if found.written:
+        output.result(f"{found.root}: corrected {what}; the old file is {found.root / OLD_STATS}")
+    elif found.differences:
+        output.result(f"{found.root}: {what}; --write corrects them")
+    else:
+        output.result(f"{found.root}: all statistics are those of its rows")

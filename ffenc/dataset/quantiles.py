@@ -1,0 +1,107 @@
+"""Quantiles of all rows of a dataset, exactly.
+
+LeRobot takes the mean of the episodes' quantiles, weighted by their lengths: the q99 of an action was stored
+as 0.35 where it is 0.60, and policies normalise by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ffenc.codecs.suggest import accepted
+from ffenc.dataset.columns import numbers_of
+from ffenc.errors import ConfigError, SourceError
+from ffenc.lerobot.layout import QUANTILES
+
+StatsChoice = Literal["exact", "keep"]
+
+_ROWS = 1 << 16  # read at once
+HELD_BYTES = 256 << 20  # of values in memory; a feature with more is read once for each of its numbers
+
+
+def wants_exact(choice: StatsChoice, *, combined: bool) -> bool:
+    """Return whether quantiles of all rows are computed.
+
+    Args:
+        choice: ``exact``; or ``keep``: the mean of the episodes'.
+        combined: whether the result's rows are others than those the source's statistics are of.
+
+    Raises:
+        ConfigError: neither, or it would have no effect.
+    """
+    if choice not in ("exact", "keep"):
+        raise ConfigError(f"stats={choice!r} is not accepted{accepted(choice, ('exact', 'keep'))}")
+    if choice == "keep" and not combined:
+        raise ConfigError(
+            "--stats keep would have no effect: the result has all rows of its source, and keeps their "
+            "statistics"
+        )
+    return choice == "exact"
+
+
+def exact_quantiles(files: Sequence[Path], feature: str) -> dict[str, list[float]]:
+    """Compute the quantiles of a feature over all rows of a dataset.
+
+    Args:
+        files: the data files, of which only the feature's column is read.
+        feature: its name; a column of numbers, shape ``(N,)`` or ``(N, ..., D)``.
+
+    Returns:
+        ``q01`` ... ``q99`` -> D numbers, each over all other dimensions, linear between ranks, as
+        ``numpy.quantile`` has them.
+
+    Raises:
+        SourceError: a file cannot be read, or has no rows.
+    """
+    parts: list[npt.NDArray[Any]] = []
+    held = width = 0
+    for part in feature_tables(files, feature):
+        parts.append(part)
+        held, width = held + part.nbytes, part.shape[1]
+        if held > HELD_BYTES and width > 1:
+            break
+    if not width:
+        raise SourceError(f"{files[0] if files else feature}: has no rows of {feature}")
+    wanted = list(QUANTILES.values())
+    if held > HELD_BYTES and width > 1:
+        parts.clear()
+        columns = (
+            np.concatenate([part[:, number].copy() for part in feature_tables(files, feature)])
+            for number in range(width)
+        )
+    else:
+        whole = np.concatenate(parts)
+        parts.clear()
+        columns = (whole[:, number] for number in range(width))
+    found = [np.quantile(column.astype(np.float64), wanted) for column in columns]
+    return {name: [float(own[place]) for own in found] for place, name in enumerate(QUANTILES)}
+
+
+def feature_tables(files: Sequence[Path], feature: str) -> Iterator[npt.NDArray[Any]]:
+    """Yield the values of a feature, so many rows at a time.
+
+    Args:
+        files: the data files, of which only the feature's column is read.
+        feature: its name.
+
+    Yields:
+        shape (rows, D), each over all dimensions but the last.
+
+    Raises:
+        SourceError: a file cannot be read.
+    """
+    for path in files:
+        try:
+            for batch in pq.ParquetFile(path).iter_batches(_ROWS, columns=[feature]):
+                values = numbers_of(pa.chunked_array([batch.column(0)]))
+                if values.size:
+                    yield values.reshape(-1, 1 if values.ndim == 1 else values.shape[-1])
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{path}: cannot be read: {error}") from None

@@ -1,0 +1,146 @@
+"""Statistics are those of the rows: quantiles too, however many episodes and files there are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ffenc import ConfigError, SourceError, merge_datasets, reencode_dataset, verify_dataset
+from ffenc.dataset import quantiles
+from ffenc.dataset.columns import numbers_of
+from ffenc.dataset.edit import edit_dataset
+from ffenc.dataset.edited import Edits
+from ffenc.dataset.quantiles import exact_quantiles
+from ffenc.dataset.restat import OLD_STATS, restate
+from tests.conftest import DATASET, FIXTURES, LENGTHS, TOP
+
+VIDEO = FIXTURES / "aloha_video_v30"
+SQUARE = pa.list_(pa.list_(pa.float32()))
+NAMES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
+H264 = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "preset"), "ultrafast")]
+
+
+def stats_of(root: Path) -> dict[str, Any]:
+    return json.loads((root / "meta/stats.json").read_text())
+
+
+def values_of(root: Path, name: str) -> np.ndarray:
+    tables = [pq.read_table(path, columns=[name]) for path in sorted((root / "data").rglob("*.parquet"))]
+    return np.asarray(numbers_of(pa.concat_tables(tables)[name]), np.float64)
+
+
+def assert_exact(root: Path) -> None:
+    """Every statistic of a column of numbers is NumPy's of its rows."""
+    for name in ("action", "observation.state", "timestamp", "index", "episode_index", "task_index"):
+        own, values = stats_of(root)[name], values_of(root, name)
+        for quantile, share in NAMES.items():
+            wanted = np.atleast_1d(np.quantile(values, share, axis=0))
+            np.testing.assert_allclose(own[quantile], wanted, rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(own["mean"], np.atleast_1d(values.mean(axis=0)), rtol=1e-4, atol=1e-6)
+        assert own["count"] == [len(values)]
+
+
+def test_a_merge_a_part_and_an_edit_have_the_quantiles_of_their_rows(tmp_path: Path) -> None:
+    merge_datasets([VIDEO, VIDEO], tmp_path / "merged")
+    reencode_dataset(DATASET, tmp_path / "part", cameras=["angle"], episodes="0,2", overrides=H264)
+    edit_dataset(VIDEO, tmp_path / "edited", exclude_episodes=[0])
+    for name in ("merged", "part", "edited"):
+        assert_exact(tmp_path / name)
+        assert verify_dataset(tmp_path / name).sound
+        assert restate(tmp_path / name).differences == []
+
+
+def test_kept_quantiles_are_the_mean_of_the_episodes(tmp_path: Path) -> None:
+    """As LeRobot aggregates them."""
+    edit_dataset(VIDEO, tmp_path / "kept", episodes=[0, 2], stats="keep")
+    lists = pq.read_table(next((VIDEO / "meta/episodes").rglob("*.parquet"))).take([0, 2])
+    own = np.array(lists["stats/action/q99"].to_pylist())
+    weighted = np.average(own, axis=0, weights=[LENGTHS[0], LENGTHS[2]])
+    np.testing.assert_allclose(stats_of(tmp_path / "kept")["action"]["q99"], weighted, rtol=1e-9)
+    found = restate(tmp_path / "kept")
+    assert {one.name for one in found.differences} <= set(NAMES)
+    assert found.differences[0].share > 0.1
+    assert not found.written
+    for source, options in ((VIDEO, {"edits": Edits(task="a")}), (VIDEO, {"edits": Edits(robot_type="b")})):
+        with pytest.raises(ConfigError, match="--stats keep would have no effect"):
+            edit_dataset(source, tmp_path / "out", stats="keep", **options)
+    with pytest.raises(ConfigError, match="did you mean 'keep'"):
+        merge_datasets([VIDEO], tmp_path / "out", stats="kep")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("held", [1, 1 << 30])
+def test_quantiles_are_numpys_whatever_the_type_and_wherever_they_stand(
+    held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantiles, "HELD_BYTES", held)
+    monkeypatch.setattr(quantiles, "_ROWS", 7)
+    draw = np.random.default_rng(3)
+    wide = draw.normal(size=(50, 3)).astype(np.float32)
+    columns = {
+        "wide": pa.FixedSizeListArray.from_arrays(pa.array(wide.ravel()), 3),
+        "list": pa.array(wide.tolist(), pa.list_(pa.float64())),
+        "whole": pa.array(draw.integers(-9, 9, 50), pa.int16()),
+        "flag": pa.array(draw.integers(0, 2, 50).astype(bool)),
+        "half": pa.array(wide[:, 0].astype(np.float16)),
+        "square": pa.array(
+            wide[:48].reshape(16, 3, 3).repeat(4, 0)[:50].tolist(), pa.list_(pa.list_(pa.float32()))
+        ),
+    }
+    table = pa.table(columns)
+    files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    pq.write_table(table.slice(0, 20), files[0])
+    pq.write_table(table.slice(20), files[1])
+    for name in columns:
+        values = np.asarray(numbers_of(table[name]), np.float64)
+        values = values.reshape(-1, 1 if values.ndim == 1 else values.shape[-1])
+        found = exact_quantiles(files, name)
+        for quantile, share in NAMES.items():
+            np.testing.assert_array_equal(found[quantile], np.quantile(values, share, axis=0), err_msg=name)
+    pq.write_table(table.slice(0, 0), files[0])
+    with pytest.raises(SourceError, match="has no rows of wide"):
+        exact_quantiles(files[:1], "wide")
+
+
+def test_statistics_are_corrected_in_place_and_the_old_ones_kept(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(VIDEO, tmp_path / "root"))
+    old = (root / "meta/stats.json").read_bytes()
+    spoilt = stats_of(root)
+    spoilt["action"]["max"][3] += 1
+    del spoilt["observation.state"]["std"]
+    del spoilt["index"]
+    (root / "meta/stats.json").write_text(json.dumps(spoilt))
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    found = restate(root)
+    named = {(one.feature, one.name): one for one in found.differences}
+    assert named["action", "max"].at == 3
+    assert named["observation.state", "std"].stored is None
+    assert ("index", "mean") in named
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert restate(root, write=True).written
+    assert_exact(root)
+    assert stats_of(root)[TOP] == json.loads(old)[TOP]
+    assert (root / OLD_STATS).read_bytes() == before[root / "meta/stats.json"]
+    assert [fault.kind for fault in verify_dataset(root, deep=True).faults] == []
+    assert restate(root, write=True).differences == []
+
+
+def test_statistics_of_relative_actions_are_left(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(VIDEO, tmp_path / "root"))
+    stats = stats_of(root)
+    stats["action"]["count"] = [sum(length - 9 for length in LENGTHS) * 10]
+    (root / "meta/stats.json").write_text(json.dumps(stats))
+    found = restate(root, write=True)
+    assert "over chunks of 10 rows" in found.left["action"]
+    assert stats_of(root)["action"] == stats["action"]
+
+
+def test_an_older_layout_is_told_how_to_get_statistics_of_all_rows(dataset_v21: Path) -> None:
+    with pytest.raises(SourceError, match="ffenc merge"):
+        restate(dataset_v21)
