@@ -612,3 +612,25 @@ def test_a_source_that_is_cut_short_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"other/videos/.*file-000\.mp4"):
         merge_datasets([VIDEO, other], tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["other"]
+
+
+def test_images_in_several_files_keep_their_rows_and_order(tmp_path: Path) -> None:
+    """Files are written side by side: rows and images are those of the sources, in their order."""
+    source = tmp_path / "source"
+    shutil.copytree(FIXTURES / "aloha_image_v30", source)
+    info = json.loads((source / "meta/info.json").read_text())
+    (source / "meta/info.json").write_text(json.dumps(info | {"data_files_size_in_mb": 1}))
+    out = tmp_path / "out"
+    merge_datasets([source, source], out)
+    files = sorted((out / "data").rglob("*.parquet"))
+    assert len(files) > 2
+    found = pa.concat_tables(pq.ParquetFile(file).read() for file in files)
+    given = pa.concat_tables(
+        pq.ParquetFile(file).read() for file in sorted((source / "data").rglob("*.parquet"))
+    )
+    assert found["index"].to_pylist() == list(range(2 * given.num_rows))
+    places = pq.ParquetFile(out / "meta/episodes/chunk-000/file-000.parquet").read()
+    assert places["dataset_from_index"].to_pylist()[1:] == places["dataset_to_index"].to_pylist()[:-1]
+    for key in (key for key, feature in info["features"].items() if feature["dtype"] == "image"):
+        own = [image["bytes"] for image in given[key].to_pylist()]
+        assert [image["bytes"] for image in found[key].to_pylist()] == 2 * own
