@@ -29,6 +29,7 @@ from ffenc.frames.pillow import damaged
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.frames.statistics import RgbHistogram
+from ffenc.frames.stored_png import UndecodableError, pays, stored
 from ffenc.frames.transcode import Clip, clip_checksums
 
 _DECODE_SECONDS = 30.0
@@ -47,6 +48,26 @@ def check_frames(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterato
         found = read_header(frame.data, frame.name)
         require_alike(found, header, frame.name)
         yield whole_image(frame.data, found, frame.name)
+
+
+def fed_pieces(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterator[Buffer]:
+    """Yield what FFmpeg is fed of frames: their bytes, pixels decompressed where that takes less time.
+
+    Raises:
+        SourceError: as :func:`check_frames`, or a frame's pixels are damaged; the text names it.
+    """
+    for frame in frames:
+        found = read_header(frame.data, frame.name)
+        require_alike(found, header, frame.name)
+        own = whole_image(frame.data, found, frame.name)
+        if not pays(found, own):
+            yield own
+            continue
+        try:
+            yield from stored(found, own)
+        except UndecodableError:
+            fault = find_fault(own) or "its pixel data cannot be decompressed"
+            raise damaged(frame.name, fault) from None
 
 
 def frame_format(header: ImageHeader, config: VideoEncoderConfig) -> FrameFormat:
@@ -159,7 +180,7 @@ def encode_frames(
     histogram = statistics if isinstance(statistics, RgbHistogram) else None
     counts = statistics if isinstance(statistics, DepthStatistics) else None
     pieces: Iterable[Buffer]
-    pieces = check_frames(frames, header) if depth is None else depth_pieces(frames, header, depth, counts)
+    pieces = fed_pieces(frames, header) if depth is None else depth_pieces(frames, header, depth, counts)
     try:
         return run_fed(
             encoding.command(output, histogram.tap if histogram else None),

@@ -222,7 +222,7 @@ def unpacked_png(data: bytes) -> bytes | None:
         own = whole_image(data, header, "image")
     except SourceError:
         return None
-    chunks = list(_png_chunks(own))
+    chunks = list(png_chunks(own))
     if checksum_fault(own):
         return None
     view = memoryview(own)
@@ -257,7 +257,7 @@ def checksum_fault(data: bytes) -> str | None:
     if not is_png(data):
         return None
     view = memoryview(data)
-    for kind, at, length in _png_chunks(data):
+    for kind, at, length in png_chunks(data):
         after = at + 8 + length
         if zlib.crc32(view[at + 4 : after]) != int.from_bytes(view[after : after + 4], "big"):
             return f"checksum of its {kind.decode('latin-1')} chunk does not match"
@@ -278,7 +278,7 @@ def _png_header(head: bytes) -> ImageHeader | None:
     return ImageHeader("png", width, height, bits, _PNG_CHANNELS[colour])
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield each whole chunk's kind, where it starts, and the length of its body."""
     at, size = len(_PNG_SIGNATURE), len(data)
     while at + 12 <= size:
@@ -291,7 +291,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _png_end(data: bytes, header: ImageHeader, name: str) -> int:
     compressed, room = 0, _TEXT_BYTES
-    for kind, at, length in _png_chunks(data):
+    for kind, at, length in png_chunks(data):
         if kind == b"IDAT":
             compressed += length
         elif kind == b"IEND":
@@ -362,10 +362,15 @@ def _png_passes(header: ImageHeader, data: bytes) -> list[tuple[int, int]]:
     ]
 
 
+def png_pixel_bytes(header: ImageHeader, data: bytes) -> int:
+    """How many bytes a PNG's pixels are before compression, with the filter's number of each row."""
+    return sum(rows * stride for rows, stride in _png_passes(header, data))
+
+
 def _pixel_fault(data: bytes, header: ImageHeader) -> str | None:
     """Unpack the pixels, as many as the header promises, and look at the filter of each row."""
     view = memoryview(data)
-    bodies = (view[at + 8 : at + 8 + length] for kind, at, length in _png_chunks(data) if kind == b"IDAT")
+    bodies = (view[at + 8 : at + 8 + length] for kind, at, length in png_chunks(data) if kind == b"IDAT")
     unpacked = _Inflated(bodies)
     try:
         for rows, stride in _png_passes(header, data):
