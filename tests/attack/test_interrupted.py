@@ -145,7 +145,7 @@ def test_a_kill_at_any_moment_leaves_no_half_result(
     began = time.monotonic()
     assert run(placed(job.words, prepared(job, tmp_path, 999))).returncode == 0
     lasts = time.monotonic() - began
-    for number, rng in moments(request, 2, 100):
+    for number, rng in moments(request, 1, 100):
         out = prepared(job, tmp_path, number)
         process = subprocess.Popen(
             [sys.executable, "-m", "ffenc", *placed(job.words, out)],
@@ -168,7 +168,7 @@ def test_an_error_of_the_disk_anywhere_is_reported_and_leaves_no_half_result(
     job: Job, tmp_path: Path, request: pytest.FixtureRequest, error: str
 ) -> None:
     sources = contents(job.source)
-    for number, rng in moments(request, 2, 60):
+    for number, rng in moments(request, 1, 60):
         out = prepared(job, tmp_path, number)
         ended = run([str(rng.randint(1, 60)), error, *placed(job.words, out)], script=FAILING)
         assert "Traceback" not in ended.stderr

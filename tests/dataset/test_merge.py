@@ -537,14 +537,16 @@ def command(out: Path, *sources: Path, more: tuple[str, ...] = ()) -> list[str]:
     return [sys.executable, "-m", "ffenc", "merge", *map(str, sources), "--out", str(out), *more]
 
 
-def test_a_kill_at_any_moment_leaves_nothing_that_passes_for_a_dataset(tmp_path: Path, h264: Path) -> None:
+def test_a_kill_at_any_moment_leaves_nothing_that_passes_for_a_dataset(
+    tmp_path: Path, h264: Path, request: pytest.FixtureRequest
+) -> None:
     before = contents(VIDEO)
     whole = tmp_path / "whole"
     began = time.monotonic()
     subprocess.run(command(whole, VIDEO, VIDEO, h264, more=("--reencode",)), check=True, capture_output=True)
     seconds = time.monotonic() - began
     out = tmp_path / "out"
-    for share in (0.4, 0.7, 0.9):
+    for share in (0.2, 0.4, 0.6, 0.7, 0.8, 0.9) if request.config.getoption("--long") else (0.6,):
         run = subprocess.Popen(
             command(out, VIDEO, VIDEO, h264, more=("--reencode", "--resume")),
             stdout=subprocess.DEVNULL,

@@ -258,7 +258,11 @@ with Recorder(robot(depth="mm", **fields), Path(sys.argv[1])) as recorder:
 """
 
 
-@pytest.mark.parametrize("way", ["live", "after", "images"])
+@pytest.mark.parametrize(
+    ("toolchain", "way"),
+    [("system", "live"), ("newest", "live"), ("newest", "after"), ("newest", "images")],
+    indirect=["toolchain"],
+)
 def test_after_kill_9_of_everything_each_row_has_its_frame(
     way: str, toolchain: Toolchain, tmp_path: Path
 ) -> None:
