@@ -153,7 +153,7 @@ def pixels(image: bytes) -> np.ndarray:
 
 
 def decode(path: Path) -> np.ndarray:
-    """Decode a video with the system's ffmpeg to RGB, shape (N, H, W, 3); read-only."""
+    """Decode a video with plain ffmpeg to RGB, shape (N, H, W, 3); read-only."""
     found = path.stat()
     return _decoded(path, (found.st_ino, found.st_size, found.st_mtime_ns))
 
@@ -169,7 +169,7 @@ def _decoded(path: Path, _version: tuple[int, ...]) -> np.ndarray:
     )
     width, height = map(int, probe.stdout.strip().split(","))
     raw = subprocess.run(
-        [system_program("ffmpeg"), "-v", "error", "-i", f"file:{path}", "-fps_mode", "passthrough"]
+        [newest_program("ffmpeg"), "-v", "error", "-i", f"file:{path}", "-fps_mode", "passthrough"]
         + ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"],
         check=True,
         capture_output=True,

@@ -21,7 +21,7 @@ from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.process import FfmpegProcess, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encoding import Encoding
-from tests.conftest import decode, psnr, system_program
+from tests.conftest import decode, newest_program, psnr
 from tests.ffmpeg.test_join import packets
 
 SIZE, FRAMES, SECONDS = 64, 45, 0.2
@@ -60,7 +60,7 @@ def check_pixels(path: Path, plain: Path, frames: int, *, depth: bool) -> None:
         assert np.array_equal(shown, decode(plain)[:frames])
         assert min(psnr(a, b) for a, b in zip(shown, source, strict=True)) > 18
         return
-    command = [system_program("ffmpeg"), "-v", "error", "-i", f"file:{path}", "-fps_mode", "passthrough"]
+    command = [newest_program("ffmpeg"), "-v", "error", "-i", f"file:{path}", "-fps_mode", "passthrough"]
     raw = subprocess.run([*command, "-f", "rawvideo", "-"], check=True, capture_output=True).stdout
     assert np.array_equal(np.frombuffer(raw, "<u2").reshape(-1, SIZE, SIZE), source)
 
