@@ -27,7 +27,9 @@ TOP, ANGLE, DEPTH = (f"observation.images.{name}" for name in ("top", "angle", "
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite fixtures/golden/")
-    parser.addoption("--long", action="store_true", help="record for some minutes in the endurance test")
+    parser.addoption(
+        "--long", action="store_true", help="many random moments, long recordings, a large dataset"
+    )
     parser.addoption("--lerobot", metavar="PYTHON", help="run tests/lerobot with this environment's LeRobot")
 
 
@@ -42,6 +44,21 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Golden files are written by one process: another would read them half written."""
     if config.getoption("--update-golden"):
         config.option.numprocesses = 0
+
+
+# Files whose tests take longest, the longest first: a worker that begins one last keeps the others waiting.
+LONG_FILES = (
+    *("dataset/test_video_to_video.py", "frames/test_check.py", "frames/test_encode_file.py"),
+    *("attack/test_interrupted.py", "dataset/test_merge.py", "recording/test_recorder.py"),
+    *("dataset/test_verify.py", "dataset/test_interruption.py", "cli/test_doctor.py"),
+    *("dataset/test_reencode.py", "compiler/test_published.py", "frames/test_seek.py"),
+    *("recording/test_endurance.py", "recording/test_keep_up.py", "dataset/test_large.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)

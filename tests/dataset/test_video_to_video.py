@@ -883,7 +883,11 @@ def small_dataset(tmp_path: Path, lengths: Sequence[int], size: tuple[int, int],
     return out
 
 
-@pytest.mark.parametrize("lengths", [[1], [3, 1, 1, 12]])
+@pytest.mark.parametrize(
+    ("toolchain", "lengths"),
+    [("system", [3, 1, 1, 12]), ("newest", [1]), ("newest", [3, 1, 1, 12])],
+    indirect=["toolchain"],
+)
 def test_short_episodes_at_a_rate_that_is_not_whole(
     toolchain: Toolchain, tmp_path: Path, lengths: Sequence[int]
 ) -> None:
