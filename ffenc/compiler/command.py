@@ -84,11 +84,14 @@ class Excerpt:
         spans: first and last tick of each series of frames, both included, ascending.
         frames: how many frames that is; the program ends after them.
         seek: seconds; the file is entered at the last key frame until there. None: at its start.
+        rate: frames a second of a stream without a container, whose frames have no times: they are counted,
+            and frame i is at tick i. None: the file has times.
     """
 
     spans: tuple[tuple[int, int], ...]
     frames: int
     seek: Fraction | None = None
+    rate: Fraction | None = None
 
 
 @dataclass(frozen=True)
@@ -378,7 +381,11 @@ def _excerpted(path: str, excerpt: Excerpt | None, options: Mapping[str, Any]) -
         entry["copyts"] = None  # the frames' times stay the file's own, by which they are chosen
         limit["frames:v"] = excerpt.frames
         entry |= _entry(excerpt.seek)
+        if excerpt.rate is not None:
+            entry["framerate"] = str(excerpt.rate)
     video = file_input(path, **entry)["v:0"]
+    if excerpt is not None and excerpt.rate is not None:
+        video = video.filter("settb", str(1 / excerpt.rate)).filter("setpts", "N")
     if excerpt is not None:
         video = video.filter("select", _within(excerpt.spans))
     return video, limit

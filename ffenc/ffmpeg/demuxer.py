@@ -35,6 +35,9 @@ _VIDEO: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("h264", re.compile(rb"\0{2,3}\x01(?:\x09[\x10\x30\x50\x70\x90\xb0\xd0\xf0]|[\x27\x47\x67]|\x06)")),
 )
 
+# Streams without a container: their frames have no times.
+RAW = ("obu", "hevc", "h264")
+
 # What else is met under a video's name.
 _OTHERS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("a Git LFS pointer (git lfs pull fetches the file itself)", re.compile(rb"version https://git-lfs")),

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS
 from ffenc.compiler.command import INPUT_LIMITS, file_url
 from ffenc.errors import FfmpegError, SourceError
-from ffenc.ffmpeg.demuxer import demuxer_of
+from ffenc.ffmpeg.demuxer import RAW, demuxer_of
 from ffenc.ffmpeg.process import run_asked
 from ffenc.ffmpeg.toolchain import find_ffprobe
 
@@ -59,6 +59,7 @@ class StreamInfo:
             before. A decoder that starts at that key frame skips them. None unless asked for.
         hidden: frames that are stored and never shown, because an edit list leaves them out; 0 unless asked
             for.
+        raw: it is a stream without a container, whose frames have no times; ``times`` are their numbers then.
         rotation: degrees that a player turns the pictures by, because a tag says so.
         reorder: how many frames the stream declares that a frame may be stored before it is shown.
     """
@@ -85,6 +86,7 @@ class StreamInfo:
     leading: tuple[int, ...] | None = None
     reorder: int = 0
     hidden: int = 0
+    raw: bool = False
     rotation: int = 0
 
     @property
@@ -142,12 +144,16 @@ class StreamInfo:
         return tuple(sorted(missed))
 
 
-def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) -> StreamInfo:
+def probe(
+    path: str | Path, *, times: bool = False, rate: Fraction | None = None, ffprobe: str | None = None
+) -> StreamInfo:
     """Read a file's video stream fields back with ffprobe.
 
     Args:
         path: the file.
         times: also list every frame's time and the key frames, from the packets.
+        rate: frames a second of a stream without a container, which has no times: frame i is at i / rate.
+            Other files have their own.
         ffprobe: the program; by default the one :func:`find_ffprobe` finds.
 
     Raises:
@@ -155,6 +161,12 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         ToolchainError: there is no ffprobe.
     """
     program = ffprobe or find_ffprobe()
+    raw = _demuxer(path) in RAW
+    if raw and times and rate is None:
+        raise SourceError(
+            f"{path} is a stream without a container, whose frames have no times; "
+            f"`ffenc encode {path} OUT.mp4 --fps RATE` makes a video of it"
+        )
     asked = "format=nb_programs" + (":packet=stream_index,pts,size,flags" if times else "")
     # Line by line: the JSON of a long file's packets would take hundreds of megabytes.
     answer = _ask(program, path, "-show_streams", "-show_data_hash", "sha256", "-show_entries", asked)
@@ -176,9 +188,20 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
             f"{video.get('time_base')}; expected both above 0. Remux the file, or restore it"
         )
     audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
-    stamps = keys = places = sizes = leading = None
+    stamps: tuple[int, ...] | None = None
+    keys: tuple[int, ...] | None = None
+    places: tuple[int, ...] | None = None
+    sizes: tuple[int, ...] | None = None
+    leading: tuple[int, ...] | None = None
     hidden = 0
-    if times:
+    if times and raw:
+        assert rate is not None
+        # A packet is a frame; which of them are key frames is not used, as nothing can be entered by time.
+        count = sum(line.startswith(f"packet|stream_index={video['index']}|") for line in answer)
+        fps, time_base = rate, 1 / rate
+        stamps = places = tuple(range(count))
+        keys = leading = ()
+    elif times:
         own: list[tuple[int, bool, int, int]] = []
         stored = 0
         for line in answer:
@@ -190,8 +213,8 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
                     continue  # cut off by an edit list: it is decoded, and never shown
                 if not fields["pts"].lstrip("-").isdigit():
                     raise SourceError(
-                        f"{path} has frames without a time, as a raw stream has. Decode it into a container "
-                        "without loss first: `ffmpeg -framerate RATE -i FILE -c:v ffv1 NEW.mkv`"
+                        f"{path} has frames without a time. Decode it into a container without loss first: "
+                        "`ffmpeg -i FILE -c:v ffv1 NEW.mkv`"
                     )
                 own.append((int(fields["pts"]), "K" in fields["flags"], stored - 1, int(fields["size"])))
         own.sort()
@@ -224,6 +247,7 @@ def probe(path: str | Path, *, times: bool = False, ffprobe: str | None = None) 
         sizes=sizes,
         leading=leading,
         hidden=hidden,
+        raw=raw,
         rotation=_rotation(video),
         reorder=int(video["has_b_frames"]) if video.get("has_b_frames", "").isdigit() else 0,
     )
@@ -271,14 +295,19 @@ def _is_radl(file: BinaryIO, position: str) -> bool:
     return False
 
 
-def _ask(program: str, path: str | Path, *questions: str) -> list[str]:
-    """What ffprobe answers, in lines; the file is opened with the demuxer that its first bytes ask for."""
+def _demuxer(path: str | Path) -> str:
+    """The demuxer that a file's first bytes ask for."""
     try:
-        demuxer = demuxer_of(Path(path))
+        return demuxer_of(Path(path))
     except FileNotFoundError:
         raise SourceError(f"{path} does not exist") from None
     except OSError as error:
         raise SourceError(f"{path} cannot be opened: {error.strerror}") from None
+
+
+def _ask(program: str, path: str | Path, *questions: str) -> list[str]:
+    """What ffprobe answers, in lines; the file is opened with the demuxer that its first bytes ask for."""
+    demuxer = _demuxer(path)
     limits = [word for name, value in INPUT_LIMITS.items() for word in (f"-{name}", value)]
     command = [program, "-hide_banner", "-loglevel", "error", *limits, "-f", demuxer]
     try:

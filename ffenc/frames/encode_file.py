@@ -223,7 +223,7 @@ def _video(
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise SourceError(f"{path} is one image; name a folder of frames, or a video file")
     rate = None if fps is None else parse_fps(fps)
-    clip = trimmed(path, start=start, end=end, ffprobe=ffprobe)
+    clip = trimmed(path, start=start, end=end, rate=rate, ffprobe=ffprobe)
     video = _Video(clip, frame_rate(clip) if rate is None else rate)
     if clip.info.audio is not None:
         warnings.warn(f"{path}: its sound is left out", FfencWarning, stacklevel=4)

@@ -25,7 +25,7 @@ class FrameIndex:
         self.times = info.times
         # H.264's decoder calls it a fault that frames behind an open key frame lack what they refer to.
         self._keys = info.closed if info.codec == "h264" else info.key_frames
-        self._time_base = info.time_base
+        self._time_base, self._raw = info.time_base, info.raw
         self._delay = info.delay or 0
 
     def key(self, index: int) -> int:
@@ -57,7 +57,7 @@ class FrameIndex:
             starts = [0, len(indices)]
         series = [(indices[a], indices[b - 1]) for a, b in pairwise(starts)]
         spans = tuple((self._tick(first), self._tick(last + 1) - 1) for first, last in series)
-        return Excerpt(spans, len(indices), seek)
+        return Excerpt(spans, len(indices), seek, 1 / self._time_base if self._raw else None)
 
     def _tick(self, index: int) -> int:
         """The first tick that is nearer to a frame than to the one before."""

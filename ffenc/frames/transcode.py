@@ -14,6 +14,7 @@ from typing import Any
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.compiler.command import (
     VideoInput,
+    compile_checksums,
     compile_decode,
     compile_frame_checksums,
     is_bt601,
@@ -32,7 +33,7 @@ from ffenc.errors import (
     VerificationError,
 )
 from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.ffmpeg.process import Cancellation, run_fed
+from ffenc.ffmpeg.process import Cancellation, run_asked, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics
@@ -248,6 +249,14 @@ def prepare_clip(
     Arguments and errors as for :func:`ffenc.frames.prepare.prepare` and :func:`trial_frames`.
     """
     able, frames = trial_frames(clip, candidates)
+    full_range = clip.info.color_range == "pc" or clip.info.pix_fmt.startswith("yuvj")
+    if full_range and not clip.depth and not pixel_format(config.pix_fmt).rgb:
+        warnings.warn(
+            f"{clip.path}: its full range of levels (0 to 255) becomes the limited one (16 to 235), for "
+            "which readers take a video: they show the same colours, give or take a level",
+            FfencWarning,
+            stacklevel=2,
+        )
     space = clip.info.color_space
     if not clip.depth and pixel_format(config.pix_fmt).rgb and not is_bt601(space):
         warnings.warn(
@@ -336,6 +345,15 @@ def _run(
             raise other from failed
 
 
+def _read_raw(clip: Clip, toolchain: Toolchain) -> None:
+    """Say what a decoder says of a stream without a container, whose frames a reader cannot enter."""
+    command = compile_checksums(str(clip.path), {"threads": 1}, program=toolchain.ffmpeg)
+    try:
+        run_asked(command)
+    except FfmpegError as error:
+        raise SourceError(f"{clip.path}: is damaged, or cut short: {error.cause}") from None
+
+
 def read_through(clip: Clip, toolchain: Toolchain) -> None:
     """Find out which frame of a clip is damaged: FFmpeg does not say it, the reader does.
 
@@ -343,6 +361,9 @@ def read_through(clip: Clip, toolchain: Toolchain) -> None:
         SourceError: one is; the text names it.
         ToolchainError: the program does not have the decoder.
     """
+    if clip.info.raw:
+        _read_raw(clip, toolchain)
+        return
     with VideoReader(
         clip.path,
         depth=False if clip.depth else None,

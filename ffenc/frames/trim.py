@@ -22,7 +22,12 @@ _SAY_FPS = "Say --fps RATE to put the frames one after another, whatever their t
 
 
 def trimmed(
-    path: Path, *, start: float | None = None, end: float | None = None, ffprobe: str | None = None
+    path: Path,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    rate: Fraction | None = None,
+    ffprobe: str | None = None,
 ) -> Clip:
     """Return the frames of a file whose times are in ``[start, end)``.
 
@@ -30,6 +35,7 @@ def trimmed(
         path: the file.
         start, end: seconds in the file, as its frames have them; None: from its first, to its last. What lies
             within a microsecond of a frame's time is that time.
+        rate: frames a second of a stream without a container.
         ffprobe: the program.
 
     Raises:
@@ -39,7 +45,7 @@ def trimmed(
     since, until = _seconds("start", start), _seconds("end", end)
     if since is not None and until is not None and since >= until:
         raise ConfigError(f"--start {start} is not before --end {end}")
-    info = probe(path, times=True, ffprobe=ffprobe)
+    info = probe(path, times=True, rate=rate, ffprobe=ffprobe)
     if not info.times:
         raise SourceError(f"{path} has no frames")
     if missing := _missing_bytes(path):
@@ -96,8 +102,18 @@ def _rounding(info: StreamInfo, fps: Fraction) -> float:
 
     A container that counts in milliseconds, as Matroska does, rounds each time to a tick.
     """
-    tick = info.time_base
+    tick = _tick(info)
     return max(TIME_TOLERANCE, float(tick)) if tick * _TICKS_A_FRAME <= 1 / fps else TIME_TOLERANCE
+
+
+def _tick(info: StreamInfo) -> Fraction:
+    """What a file's times are counted in: they may come from a container that counts more coarsely.
+
+    A .ts that was remuxed from Matroska counts in 1/90000 s, and all its times are whole milliseconds.
+    """
+    assert info.times is not None
+    steps = {after - before for before, after in pairwise(info.times)}
+    return max(1, math.gcd(*steps)) * info.time_base
 
 
 def warn_of_rotation(path: Path, info: StreamInfo) -> None:
@@ -134,7 +150,7 @@ def _own_rate(info: StreamInfo) -> Fraction:
     assert info.times is not None
     times = [ticks * info.time_base for ticks in info.times]
     average = parse_fps(info.fps) if info.fps else None
-    if average is not None and off_grid(times, average, times[0], float(info.time_base)) is None:
+    if average is not None and off_grid(times, average, times[0], float(_tick(info))) is None:
         return average
     step = _usual_step(info)
     if not step:

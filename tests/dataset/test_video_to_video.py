@@ -857,14 +857,22 @@ def test_a_file_with_frames_that_are_never_shown_is_cut_at_those_that_are(
     run_ffmpeg("-ss", f"{5 / 30:.6f}", "-i", whole, "-c", "copy", path)
     whole.unlink()
     info = probe(path, times=True)
-    assert (info.frames, info.key_frames) == (17, ())
+    assert (info.frames, info.key_frames, info.hidden) == (17, (), 5)
     known = {"video.g": 2, "video.crf": 18, "video.preset": None, "video.fast_decode": 0}
     edit_info(root, lambda i: i["features"][ANGLE]["info"].update({**known, "video.extra_options": {}}))
     overrides = [*H264, (("camera_encoder", "crf"), 18)]
     out = tmp_path / "out"
-    with pytest.warns(FfencWarning, match="episode 1 is re-encoded, not copied"):
+    with pytest.warns(FfencWarning) as said:
         assert reencode_dataset(root, out, cameras=["angle"], overrides=overrides).copied == 2
+    texts = " ".join(str(one.message) for one in said)
+    assert "episode 1 is re-encoded, not copied" in texts
+    assert "episode_000001.mp4: 5 frames that its edit list hides, as players do, left out" in texts
     check_frames(check_files(out, ANGLE)[1], decode(path), 36)
+    notes = verify_dataset(root).notes
+    assert [(note.kind, note.camera) for note in notes if note.kind == "hidden-frames"] == [
+        ("hidden-frames", ANGLE)
+    ]
+    assert not [note for note in verify_dataset(out).notes if note.kind == "hidden-frames"]
 
 
 def small_dataset(tmp_path: Path, lengths: Sequence[int], size: tuple[int, int], **arguments: Any) -> Path:

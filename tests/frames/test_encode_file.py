@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -62,7 +63,7 @@ SOURCES = {
 
 
 def run(*words: object, data: bytes | None = None) -> bytes:
-    command = [newest_program("ffmpeg"), "-v", "error", "-y", *map(str, words)]
+    command = [system_program("ffmpeg"), "-v", "error", "-y", *map(str, words)]
     return subprocess.run(command, input=data, check=True, stdout=subprocess.PIPE).stdout
 
 
@@ -317,7 +318,9 @@ def test_colours_stay_as_their_tags_say_and_as_a_reader_shows_them_that_ignores_
     run(*feed, *options, "-c:v", "libx264", "-crf", "1", source, data=frame.tobytes() * 5)
     for vcodec in ("h264", "hevc", "libsvtav1"):
         config = VideoEncoderConfig(vcodec=vcodec, crf=1, preset=10 if vcodec == "libsvtav1" else None)
-        info = encode(source, output, config=config, overwrite=True)
+        full = "pc" in options
+        with pytest.warns(FfencWarning, match="full range") if full else contextlib.nullcontext():
+            info = encode(source, output, config=config, overwrite=True)
         kept = (info.color_space, info.color_range, info.color_primaries, info.color_transfer)
         assert kept == tags
         with VideoReader(source) as given, VideoReader(output) as shown:  # they go by the tags
@@ -523,6 +526,88 @@ def test_times_that_a_container_rounds_to_milliseconds_are_of_a_constant_rate(
     run("-i", tmp_path / name, "-c", "copy", "-bsf:v", "noise=drop=eq(n\\,71)*0+eq(n\\,40)", dropped)
     with pytest.raises(SourceError, match="not evenly spaced"):
         encode(dropped, tmp_path / "dropped.mp4", config=QUICK)
+
+
+RAW = {
+    "a.h264": ("-c:v", "libx264", "-bf", "3", "-x264-params", "open-gop=1:b-adapt=0"),
+    "a.h265": ("-c:v", "libx265", "-x265-params", "log-level=error:bframes=3:open-gop=1"),
+    "a.obu": ("-c:v", "libsvtav1", "-preset", "12"),
+    "a.ivf": ("-c:v", "libsvtav1", "-preset", "12"),
+}
+
+
+def decoded_sums(path: Path) -> list[str]:
+    """The MD5 of every frame that ffmpeg decodes, whatever its time."""
+    command = [newest_program("ffmpeg"), "-v", "error", "-i", path, "-fps_mode", "passthrough"]
+    ended = subprocess.run([*command, "-f", "framemd5", "-"], check=True, capture_output=True, text=True)
+    lines = [line for line in ended.stdout.splitlines() if not line.startswith("#")]
+    return [line.rsplit(",", 1)[1].strip() for line in lines]
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_a_stream_without_a_container_is_encoded_at_the_rate_that_is_said(
+    toolchain: Toolchain, raw: bytes, tmp_path: Path, name: str
+) -> None:
+    source, output = tmp_path / name, tmp_path / "out.mp4"
+    feed = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "320x240", "-framerate", "30", "-i", "pipe:0")
+    made = [newest_program("ffmpeg"), "-v", "error", *feed, *RAW[name], str(source)]
+    subprocess.run(made, input=raw, check=True)
+    expected = decoded_sums(source)
+    assert len(expected) == FRAMES
+    if name == "a.ivf":  # it has times of its own
+        assert encode(source, output, config=LOSSLESS).fps == 30
+    else:
+        with pytest.raises(SourceError, match="whose frames have no times; .* --fps RATE"):
+            encode(source, output, config=LOSSLESS)
+    for rate in (Fraction(30), NTSC):
+        info = encode(source, output, fps=rate, config=LOSSLESS, overwrite=True)
+        assert (info.fps, info.frames) == (rate, FRAMES)
+        assert times(output) == grid(rate, FRAMES)
+        assert decoded_sums(output) == expected
+    if name != "a.ivf":
+        part = encode(source, output, fps=30, start=1, end=2, config=LOSSLESS, overwrite=True)
+        assert part.frames == 30
+
+
+def test_damage_in_a_stream_without_a_container_ends_in_an_error(raw: bytes, tmp_path: Path) -> None:
+    feed = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "320x240", "-framerate", "30", "-i", "pipe:0")
+    run(*feed, *RAW["a.h264"], tmp_path / "a.h264", data=raw)
+    content = bytearray((tmp_path / "a.h264").read_bytes())
+    (tmp_path / "cut.h264").write_bytes(content[: len(content) * 2 // 3])
+    content[len(content) // 2 : len(content) // 2 + 400] = bytes(range(1, 201)) * 2
+    (tmp_path / "bad.h264").write_bytes(content)
+    for name in ("cut.h264", "bad.h264"):
+        with pytest.raises(SourceError, match=f"{name}: is damaged, or cut short: "):
+            encode(tmp_path / name, tmp_path / "out.mp4", fps=30, config=QUICK)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_transport_stream_made_of_matroska_is_of_constant_rate(
+    toolchain: Toolchain, raw: bytes, tmp_path: Path
+) -> None:
+    """Its times are whole milliseconds, counted in 1/90000 s."""
+    feed = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "320x240", "-framerate", "30", "-i", "pipe:0")
+    run(*feed, *B_FRAMES, tmp_path / "a.mkv", data=raw)
+    run("-i", tmp_path / "a.mkv", "-c", "copy", tmp_path / "a.ts")
+    info = encode(tmp_path / "a.ts", tmp_path / "out.mp4", config=LOSSLESS)
+    assert (info.fps, info.frames) == (30, FRAMES)
+    assert sums(tmp_path / "out.mp4") == sums(tmp_path / "a.ts")
+    probed = probe(tmp_path / "a.ts", times=True)
+    assert (probed.frames, probed.width, probed.time_base) == (FRAMES, 320, Fraction(1, 90000))
+    # One frame less is no rounding.
+    run(
+        "-i",
+        tmp_path / "a.ts",
+        "-vf",
+        "select=not(eq(n\\,40))",
+        "-fps_mode",
+        "passthrough",
+        *B_FRAMES,
+        tmp_path / "b.mkv",
+    )
+    run("-i", tmp_path / "b.mkv", "-c", "copy", tmp_path / "b.ts")
+    with pytest.raises(SourceError, match="not evenly spaced"):
+        encode(tmp_path / "b.ts", tmp_path / "c.mp4", config=QUICK)
 
 
 def test_frames_that_the_container_hides_are_counted(raw: bytes, tmp_path: Path) -> None:
