@@ -17,6 +17,7 @@ from ffenc.lerobot.layout import TIME_TOLERANCE
 from ffenc.words import count
 
 _ROUNDING = Fraction(1, 1_000_000)  # seconds; a time that is so near to a frame's is meant to be it
+_MILLISECOND = Fraction(1, 1000)
 _TICKS_A_FRAME = 4  # fewer, and a frame that is missing would pass for one that is rounded
 _SAY_FPS = "Say --fps RATE to put the frames one after another, whatever their times are, at i / RATE"
 
@@ -107,13 +108,14 @@ def _rounding(info: StreamInfo, fps: Fraction) -> float:
 
 
 def _tick(info: StreamInfo) -> Fraction:
-    """What a file's times are counted in: they may come from a container that counts more coarsely.
+    """What a file's times are counted in.
 
     A .ts that was remuxed from Matroska counts in 1/90000 s, and all its times are whole milliseconds.
     """
     assert info.times is not None
-    steps = {after - before for before, after in pairwise(info.times)}
-    return max(1, math.gcd(*steps)) * info.time_base
+    ticks = _MILLISECOND / info.time_base
+    whole = ticks.denominator == 1 and all((b - a) % int(ticks) == 0 for a, b in pairwise(info.times))
+    return _MILLISECOND if whole else info.time_base
 
 
 def warn_of_rotation(path: Path, info: StreamInfo) -> None:

@@ -629,7 +629,7 @@ def test_a_video_that_players_turn_is_taken_as_it_is_stored_with_a_warning(
     raw: bytes, tmp_path: Path
 ) -> None:
     turned = tmp_path / "turned.mp4"
-    run("-display_rotation:v", "90", "-i", TOP_FILE, "-c", "copy", turned)
+    run("-i", TOP_FILE, "-c", "copy", "-metadata:s:v", "rotate=90", turned)
     assert abs(probe(turned).rotation) == 90
     with pytest.warns(FfencWarning, match="turned by -?90 degrees"):
         info = encode(turned, tmp_path / "out.mp4", config=QUICK)
