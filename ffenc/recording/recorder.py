@@ -402,8 +402,7 @@ class Recorder:
             if not feed.write(frame):
                 take.full.append(track.channel.name)
         except FfencError as error:
-            if take.ended:
-                raise
+            self._check_ended(take)  # by another thread, while this one went on
             take.error = gone(take) or error
             raise take.error from None
         track.timestamp = seconds
@@ -453,8 +452,7 @@ class Recorder:
                 self._check_ended(take)
                 return self._add(take, checked)
         except FfencError as error:
-            if take.ended:
-                raise
+            self._check_ended(take)  # by another thread, while this one went on
             take.error = gone(take) or error
             raise take.error from None
         except OSError as error:
