@@ -534,6 +534,17 @@ def _readable(descriptor: int, seconds: float) -> bool:
 
 
 def _has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    if process.returncode is None and sys.platform == "linux" and hasattr(os, "pidfd_open"):
+        # Popen.wait looks every 50 ms at last: longer than a short episode is encoded.
+        with contextlib.suppress(OSError):  # kernels of sandboxes, or another thread has seen its end
+            descriptor = os.pidfd_open(process.pid)
+            try:
+                end = select.poll()
+                end.register(descriptor, select.POLLIN)
+                end.poll(max(0.0, seconds) * 1000)
+            finally:
+                os.close(descriptor)
+            return process.poll() is not None
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
     return process.returncode is not None
