@@ -123,7 +123,8 @@ def warn_of_rotation(path: Path, info: StreamInfo) -> None:
     if info.rotation % 360:
         warnings.warn(
             f"{path}: a tag says to show it turned by {info.rotation} degrees; its pixels are taken as they "
-            "are stored, not turned. `ffmpeg -i IN OUT` makes a file whose pixels are turned",
+            "are stored, and readers that ignore the tag, as LeRobot's, show them so. `ffmpeg -i IN OUT` "
+            "makes a file whose pixels are turned",
             FfencWarning,
             stacklevel=5,
         )
