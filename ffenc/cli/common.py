@@ -123,15 +123,41 @@ def links_option(function: Function) -> Function:
     )(function)
 
 
-def stats_option(function: Function) -> Function:
-    """Add ``--stats``."""
-    return click.option(
-        "--stats",
-        type=click.Choice(["exact", "keep"]),
-        default="exact",
-        show_default=True,
-        help="Quantiles in stats.json: of all rows, or the mean of the episodes' as LeRobot has them.",
-    )(function)
+def job_options(dry_run: str) -> Callable[[Function], Function]:
+    """Add the options of every command that makes a dataset of others.
+
+    Args:
+        dry_run: help of ``--dry-run``.
+    """
+    options = [
+        click.option(
+            "--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16]."
+        ),
+        click.option(
+            "--resume",
+            is_flag=True,
+            help="Take up what an interrupted run has left; a result that is complete stays.",
+        ),
+        force_space_option,
+        click.option("--dry-run", is_flag=True, help=dry_run),
+        click.option(
+            "--stats",
+            type=click.Choice(["exact", "keep"]),
+            default="exact",
+            show_default=True,
+            help="Quantiles in stats.json: of all rows, or the mean of the episodes' as LeRobot has them.",
+        ),
+        links_option,
+        json_option,
+        program_options,
+    ]
+
+    def add(function: Function) -> Function:
+        for option in reversed(options):  # the last decorator is the first in --help
+            function = option(function)
+        return function
+
+    return add
 
 
 def retime_option(function: Function) -> Function:

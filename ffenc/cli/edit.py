@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
     SourceName,
-    force_space_option,
-    human_bytes,
-    json_option,
-    links_option,
-    program_options,
+    job_options,
     run_job,
-    stats_option,
 )
-from ffenc.cli.output import print_json
-from ffenc.words import camera_frames, count
-
-if TYPE_CHECKING:
-    from ffenc.dataset.job import JobPlan
+from ffenc.cli.plan import print_plans
 
 
 class Pair(click.ParamType[Any]):
@@ -105,18 +94,7 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
     help="Another text for a task; repeatable. A text with = in it cannot be named so.",
 )
 @click.option("--robot-type", metavar="NAME", help="What the dataset says of its robot.")
-@click.option("--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16].")
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Take up what an interrupted run has left; a result that is complete stays.",
-)
-@force_space_option
-@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
-@stats_option
-@links_option
-@json_option
-@program_options
+@job_options("Say what would be done; write nothing.")
 def command(
     source: str,
     destination: str,
@@ -172,44 +150,3 @@ def command(
         print_plans({"": plan}, as_json)
         return
     run_job(plan, "editing", resume=resume, force_space=force_space, as_json=as_json)
-
-
-def print_plans(plans: Mapping[str, JobPlan], as_json: bool) -> None:
-    """Print what would be done, of one dataset or of several parts."""
-    if as_json:
-        fields = {name: plan_fields(plan) for name, plan in plans.items()}
-        print_json(fields.get("", fields))
-        return
-    for plan in plans.values():
-        frames = camera_frames(plan.frames, len(plan.streams) + len(plan.images))
-        output.result(f"{plan.destination} (not written): {count(len(plan.episodes), 'episode')}, {frames}")
-        for key in plan.images:
-            output.result(f"  {key}: images copied")
-        for stream in plan.streams:
-            encoded = len(plan.episodes) - len(stream.copied)
-            how = f", {encoded} re-encoded" if encoded else ""
-            size = human_bytes(stream.source_bytes)
-            output.result(f"  {stream.key}: {count(len(stream.copied), 'episode')} copied{how}, {size}")
-            for number, why in list(stream.uncopied.items())[:3]:
-                output.result(f"    episode {number}: {why}")
-
-
-def plan_fields(plan: JobPlan) -> dict[str, Any]:
-    """Return what would be done, for ``--json``."""
-    return {
-        "destination": str(plan.destination),
-        "episodes": [episode.index for episode in plan.episodes],
-        "frames": plan.frames,
-        "edits": dict(plan.edits),
-        "cameras": {
-            stream.key: {
-                "copied_episodes": len(stream.copied),
-                "encoded_episodes": len(plan.episodes) - len(stream.copied),
-                "why_encoded": {str(number): why for number, why in stream.uncopied.items()},
-                "source_bytes": stream.source_bytes,
-            }
-            for stream in plan.streams
-        },
-        "image_cameras": list(plan.images),
-        "commands": plan.commands(),
-    }

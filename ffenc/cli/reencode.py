@@ -12,15 +12,11 @@ from ffenc.cli.common import (
     PathName,
     SettingsCommand,
     SourceName,
-    force_space_option,
     human_bytes,
     human_seconds,
-    json_option,
-    links_option,
-    program_options,
+    job_options,
     retime_option,
     run_job,
-    stats_option,
     thread_setting,
 )
 from ffenc.cli.output import print_json
@@ -43,29 +39,16 @@ if TYPE_CHECKING:
 @click.option(
     "--start-number", type=click.IntRange(0), help="Number of a PNG tree's first frames [default: 0 or 1]."
 )
-@click.option("--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16].")
 @click.option(
     "--encoder-threads",
     type=click.IntRange(1),
     help="Threads an encoder may use [default: the cores' share].",
 )
 @click.option(
-    "--force", is_flag=True, help="Encode video anew that has these settings already; else it is copied."
-)
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Take up what an interrupted run has left; a result that is complete stays.",
-)
-@force_space_option
-@click.option(
-    "--dry-run", is_flag=True, help="Say what would be done, with size and time from a short sample."
+    "--force", is_flag=True, help="Re-encode video that has these settings already; else it is copied."
 )
 @retime_option
-@stats_option
-@links_option
-@json_option
-@program_options
+@job_options("Say what would be done, with size and time from a short sample.")
 def command(
     source: str,
     destination: str,

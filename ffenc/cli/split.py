@@ -10,17 +10,13 @@ import click
 from ffenc.cli.common import (
     PathName,
     SourceName,
-    force_space_option,
-    json_option,
-    links_option,
+    job_options,
     print_summary,
-    program_options,
     progress_bar,
-    stats_option,
     summary_fields,
 )
-from ffenc.cli.edit import print_plans
 from ffenc.cli.output import print_json
+from ffenc.cli.plan import print_plans
 
 
 class Parts(click.ParamType[Any]):
@@ -65,14 +61,7 @@ class Parts(click.ParamType[Any]):
     show_default=True,
     help="task: all episodes of a task come into the same part.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16].")
-@click.option("--resume", is_flag=True, help="Leave the parts that are complete, and take up the others.")
-@force_space_option
-@click.option("--dry-run", is_flag=True, help="Say which episodes come where; write nothing.")
-@stats_option
-@links_option
-@json_option
-@program_options
+@job_options("Say which episodes come where; write nothing.")
 def command(
     source: str,
     destination: str,

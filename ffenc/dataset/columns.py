@@ -37,7 +37,7 @@ class VideoPlace:
 
 
 def arrow_type(dtype: str) -> pa.DataType | None:
-    """Return the type that a feature's ``dtype`` names, in NumPy's words or Arrow's; None: there is none."""
+    """Return the type that a feature's ``dtype`` names in NumPy or Arrow; None for any other text."""
     try:
         return pa.type_for_alias(dtype)
     except ValueError:

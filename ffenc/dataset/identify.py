@@ -42,7 +42,7 @@ def check_not_v1(folder: Path) -> None:
 
 
 def wrong_limits(info: Mapping[str, Any]) -> Iterator[str]:
-    """Say which limits of files in an info.json are none."""
+    """Yield what is wrong with the limits on files in an info.json: each has to be a number above 0."""
     for key, kind in (
         ("chunks_size", int),
         ("data_files_size_in_mb", (int, float)),

@@ -16,7 +16,7 @@ from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.quantiles import exact_quantiles, feature_tables
 from ffenc.dataset.reencode import open_dataset
 from ffenc.dataset.staging import write_json
-from ffenc.dataset.statistics import ACTION, Aggregate, column_stats, relative_chunk, stored_numbers
+from ffenc.dataset.statistics import ACTION, Aggregate, moments, relative_chunk, stored_numbers
 from ffenc.errors import DestinationError, SourceError
 from ffenc.frames.publish import sync_folder
 from ffenc.frames.statistics import Stats
@@ -130,8 +130,7 @@ def _of_rows(files: list[Path], key: str) -> Stats:
     """The statistics of a feature's rows: sums a part at a time, quantiles of all."""
     aggregate = Aggregate()
     for values in feature_tables(files, key):
-        part = column_stats(values)
-        aggregate.add({name: part[name] for name in STATISTICS})
+        aggregate.add(moments(values))
     stats = aggregate.result()
     return {**{name: stats[name] for name in STATISTICS}, **exact_quantiles(files, key)}
 

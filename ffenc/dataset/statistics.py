@@ -25,17 +25,24 @@ def column_stats(values: npt.NDArray[Any]) -> Stats:
     Returns:
         lists of D numbers, each over all other dimensions, as LeRobot has them; ``count`` is ``[N]``.
     """
-    table = np.asarray(values, np.float64).reshape(-1, 1 if values.ndim == 1 else values.shape[-1])
-    stats: Stats = {
+    quantiles = np.quantile(_columns(values), list(QUANTILES.values()), axis=0)
+    return moments(values) | {name: own.tolist() for name, own in zip(QUANTILES, quantiles, strict=True)}
+
+
+def _columns(values: npt.NDArray[Any]) -> Array:
+    return np.asarray(values, np.float64).reshape(-1, 1 if values.ndim == 1 else values.shape[-1])
+
+
+def moments(values: npt.NDArray[Any]) -> Stats:
+    """Compute what :func:`column_stats` does, without quantiles; these can be aggregated exactly."""
+    table = _columns(values)
+    return {
         "min": table.min(axis=0).tolist(),
         "max": table.max(axis=0).tolist(),
         "mean": table.mean(axis=0).tolist(),
         "std": table.std(axis=0).tolist(),
         "count": [len(values)],
     }
-    for name, quantile in QUANTILES.items():
-        stats[name] = np.quantile(table, quantile, axis=0).tolist()
-    return stats
 
 
 def relative_chunk(count: int, lengths: Sequence[int] | npt.NDArray[np.int64]) -> int | None:

@@ -203,7 +203,14 @@ def find_fault(data: bytes) -> str | None:
         whole_image(data, header, "image")
     except SourceError as error:
         return str(error).removeprefix("image: ").partition(";")[0]
-    return checksum_fault(data) or _pixel_fault(data, header)
+    if fault := checksum_fault(data):
+        return fault
+    try:
+        for _ in _pixel_blocks(data, header):
+            pass
+    except _PixelFault as error:
+        return str(error)
+    return None
 
 
 def unpacked_png(data: bytes) -> bytes | None:
@@ -222,24 +229,13 @@ def unpacked_png(data: bytes) -> bytes | None:
         own = whole_image(data, header, "image")
     except SourceError:
         return None
-    chunks = list(png_chunks(own))
     if checksum_fault(own):
         return None
-    view = memoryview(own)
-    passes = _png_passes(header, own)
-    size = sum(rows * stride for rows, stride in passes)
     try:
-        packed = b"".join(view[at + 8 : at + 8 + length] for kind, at, length in chunks if kind == b"IDAT")
-        pixels = zlib.decompressobj().decompress(packed, size + 1)
-    except zlib.error:
+        pixels = b"".join(_pixel_blocks(own, header))
+    except _PixelFault:
         return None
-    if len(pixels) != size:
-        return None
-    samples, start = np.frombuffer(pixels, np.uint8), 0
-    for rows, stride in passes:
-        if samples[start : start + rows * stride : stride].max() >= _PNG_FILTERS:
-            return None
-        start += rows * stride
+    chunks = list(png_chunks(own))
     stored = b"IDAT" + zlib.compress(pixels, 0)
     parts = [data[: len(_PNG_SIGNATURE)]]
     written = False
@@ -367,8 +363,16 @@ def png_pixel_bytes(header: ImageHeader, data: bytes) -> int:
     return sum(rows * stride for rows, stride in _png_passes(header, data))
 
 
-def _pixel_fault(data: bytes, header: ImageHeader) -> str | None:
-    """Unpack the pixels, as many as the header promises, and look at the filter of each row."""
+class _PixelFault(Exception):
+    """The pixels of a PNG are damaged, or not as many as its header promises."""
+
+
+def _pixel_blocks(data: bytes, header: ImageHeader) -> Iterator[bytes]:
+    """Yield a PNG's pixels, decompressed, so many rows at a time, each with its filter's number before it.
+
+    Raises:
+        _PixelFault: they cannot be decompressed, name a filter that does not exist, or are too few or many.
+    """
     view = memoryview(data)
     bodies = (view[at + 8 : at + 8 + length] for kind, at, length in png_chunks(data) if kind == b"IDAT")
     unpacked = _Inflated(bodies)
@@ -379,17 +383,19 @@ def _pixel_fault(data: bytes, header: ImageHeader) -> str | None:
                 some = min(left, max(1, _BLOCK_BYTES // stride))
                 block = unpacked.read(some * stride)
                 if len(block) < some * stride:
-                    return "pixel rows are missing"
+                    raise _PixelFault("pixel rows are missing")
                 filters = np.frombuffer(block, np.uint8)[::stride]
                 if filters.max() >= _PNG_FILTERS:
                     row = rows - left + int(np.argmax(filters >= _PNG_FILTERS))
-                    return f"row {row} names filter {filters.max()}, and there are 0 to {_PNG_FILTERS - 1}"
+                    raise _PixelFault(
+                        f"row {row} names filter {filters.max()}, and there are 0 to {_PNG_FILTERS - 1}"
+                    )
+                yield block
                 left -= some
         if unpacked.read(1):
-            return f"it has more pixel data than a {header} needs"
+            raise _PixelFault(f"it has more pixel data than a {header} needs")
     except zlib.error as error:
-        return f"its pixel data cannot be decompressed ({error})"
-    return None
+        raise _PixelFault(f"its pixel data cannot be decompressed ({error})") from None
 
 
 class _Inflated:

@@ -88,3 +88,12 @@ def test_statistics_are_compared_and_corrected(ffenc: CommandLine, tmp_path: Pat
     assert {one["name"] for one in found["differences"]} <= {"q01", "q10", "q50", "q90", "q99"}
     assert "corrected" in ffenc.done("stats", root, "--write").out
     assert "all statistics are those of its rows" in ffenc.done("stats", root).out
+
+
+def test_a_merge_is_planned_in_the_same_words(ffenc: CommandLine, tmp_path: Path) -> None:
+    words = ["merge", VIDEO, VIDEO, "--out", tmp_path / "out", "--dry-run"]
+    assert f"{TOP}: 6 episodes copied" in ffenc.done(*words).out
+    plan = json.loads(ffenc.done(*words, "--json").out)
+    assert plan["episodes"] == list(range(6))
+    assert plan["cameras"][TOP]["copied_episodes"] == 6
+    assert everything_in(tmp_path) == []

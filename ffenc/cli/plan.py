@@ -1,0 +1,55 @@
+"""What a dry run says of jobs that copy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ffenc.cli import output
+from ffenc.cli.common import human_bytes
+from ffenc.cli.output import print_json
+from ffenc.words import camera_frames, count
+
+if TYPE_CHECKING:
+    from ffenc.dataset.job import JobPlan
+
+
+def print_plans(plans: Mapping[str, JobPlan], as_json: bool) -> None:
+    """Print what would be done, of one dataset or of several parts."""
+    if as_json:
+        fields = {name: plan_fields(plan) for name, plan in plans.items()}
+        print_json(fields.get("", fields))
+        return
+    for plan in plans.values():
+        frames = camera_frames(plan.frames, len(plan.streams) + len(plan.images))
+        output.result(f"{plan.destination} (not written): {count(len(plan.episodes), 'episode')}, {frames}")
+        for key in plan.images:
+            output.result(f"  {key}: images copied")
+        for stream in plan.streams:
+            encoded = len(plan.episodes) - len(stream.copied)
+            how = f", {encoded} re-encoded" if encoded else ""
+            size = human_bytes(stream.source_bytes)
+            output.result(f"  {stream.key}: {count(len(stream.copied), 'episode')} copied{how}, {size}")
+            for number, why in list(stream.uncopied.items())[:3]:
+                output.result(f"    episode {number}: {why}")
+
+
+def plan_fields(plan: JobPlan) -> dict[str, Any]:
+    """Return what would be done, for ``--json``."""
+    return {
+        "destination": str(plan.destination),
+        "episodes": [episode.index for episode in plan.episodes],
+        "frames": plan.frames,
+        "edits": dict(plan.edits),
+        "cameras": {
+            stream.key: {
+                "copied_episodes": len(stream.copied),
+                "encoded_episodes": len(plan.episodes) - len(stream.copied),
+                "why_encoded": {str(number): why for number, why in stream.uncopied.items()},
+                "source_bytes": stream.source_bytes,
+            }
+            for stream in plan.streams
+        },
+        "image_cameras": list(plan.images),
+        "commands": plan.commands(),
+    }
