@@ -369,8 +369,15 @@ def test_a_number_that_is_missing_in_the_episode_list_is_named(
     assert not any("-1" in fault for fault in found)
 
 
-@pytest.mark.parametrize("what", [report_dataset, verify_dataset, lambda p: merge_datasets([p], "out"),
-                                  lambda p: reencode_dataset(p, "out", fps=10)])  # fmt: skip
+@pytest.mark.parametrize(
+    "what",
+    [
+        report_dataset,
+        verify_dataset,
+        lambda path: merge_datasets([path], path.parent / "out"),
+        lambda path: reencode_dataset(path, path.parent / "out", fps=10),
+    ],
+)
 def test_a_layout_before_v2_is_named(tmp_path: Path, what: Callable[[Path], object]) -> None:
     (tmp_path / "old/meta_data").mkdir(parents=True)
     (tmp_path / "old/meta_data/info.json").write_text('{"codebase_version": "v1.6", "fps": 30}')
