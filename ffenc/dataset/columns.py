@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
+from ffenc.frames.parquet import IMAGE
 from ffenc.frames.sources import FrameSource
 
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGE_BYTES = 64 << 20  # held while a table's images are written
 # What Arrow prints of a type, where the ``datasets`` library has another word.
 _DTYPES = {
@@ -121,12 +121,12 @@ def image_parts(table: pa.Table, images: Mapping[str, FrameSource]) -> Iterator[
     start, held = 0, 0
     data: dict[str, list[bytes]] = {key: [] for key in images}
     names: dict[str, list[str]] = {key: [] for key in images}
-    for row in range(table.num_rows):
+    for row, number in enumerate(table["frame_index"].to_pylist()):
         for key, frames in sources.items():
             frame = next(frames)
             held += len(frame.data)
             data[key].append(frame.data)
-            names[key].append(f"frame-{row:06d}.{read_header(frame.data, frame.name).format}")
+            names[key].append(f"frame-{number:06d}.{read_header(frame.data, frame.name).format}")
         if held > IMAGE_BYTES or row + 1 == table.num_rows:
             part = table.slice(start, row + 1 - start)
             for key in images:

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from ffenc.dataset.checksums import file_checksum, read_checksums, write_checksums
 from ffenc.dataset.columns import (
-    IMAGE,
     WRITTEN,
     VideoPlace,
     dtype_of,
@@ -41,6 +40,7 @@ from ffenc.dataset.verify.metadata import brief, check_episode
 from ffenc.errors import ConfigError, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.images import read_header
+from ffenc.frames.parquet import IMAGE
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
 from ffenc.frames.statistics import Stats, histogram_statistics
 from ffenc.lerobot.layout import (

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import common_type, fitted, set_column, task_texts
@@ -24,6 +25,7 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.statistics import Stats
+from ffenc.lerobot.layout import file_limit
 
 Dataset = LeRobotV3 | LeRobotV21
 
@@ -167,19 +169,26 @@ class MergedDataset:
         return all(source.has_episode_stats(feature) for source in self.sources)
 
     def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
-        files = FileNumbers(self.info())
+        files, limit = FileNumbers(self.info()), file_limit(self.info(), "data")
         number = start = 0
         for source, tasks in zip(self.sources, self._task_numbers, strict=True):
-            held = [source.camera_bytes(key, source.episodes) for key in self.images]
-            image_bytes = sum(held) / sum(episode.length for episode in source.episodes)  # a row
-            for own, _, table in source.rows(source.episodes):
+            paths = source.data_files() if self.images else []
+            sizes = [path.stat().st_size for path in paths]
+            rows = [pq.read_metadata(path).num_rows for path in paths]
+            file = last = -1
+            for own, held_in, table in source.rows(source.episodes):
                 table = set_column(table, "episode_index", np.full(own.length, number))
                 table = set_column(table, "index", np.arange(start, start + own.length))
                 if "task_index" in table.column_names:
                     table = set_column(table, "task_index", tasks[table["task_index"].to_numpy()])
                 table = _like(table, self._row_schema, f"{source.root}: the rows of episode {own.index}")
-                images = int(image_bytes * own.length)
-                yield self.episodes[number], files.of(table, images), table
+                if not self.images:
+                    file = files.of(table)
+                elif sizes[held_in] > limit:
+                    file = files.of(table, sizes[held_in] * own.length // rows[held_in])
+                elif held_in != last:  # it stays whole, so that its pages can be copied
+                    file, last = files.of(table, sizes[held_in]), held_in
+                yield self.episodes[number], file, table
                 number, start = number + 1, start + own.length
 
     @cached_property

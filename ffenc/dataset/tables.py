@@ -17,11 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.dataset.columns import (
-    IMAGE,
     WRITTEN,
     VideoPlace,
     fitted,
-    image_parts,
     is_numeric,
     list_of,
     misread_tasks,
@@ -33,11 +31,13 @@ from ffenc.dataset.columns import (
     task_texts,
     video_columns,
 )
+from ffenc.dataset.image_rows import write_image_rows
 from ffenc.dataset.quantiles import exact_quantiles
 from ffenc.dataset.source import DatasetSource, Episode
 from ffenc.dataset.staging import write_info, write_json
 from ffenc.dataset.statistics import ACTION, Aggregate, alike, column_stats, relative_chunk
 from ffenc.errors import Cancelled, FfencWarning, SourceError
+from ffenc.frames.parquet import IMAGE
 from ffenc.frames.statistics import Stats
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.lerobot.layout import (
@@ -212,7 +212,7 @@ class TableWriter:
             units = ((file, list(rows)) for file, rows in files)
             threads, _ = share_cores(len(self._episodes), None, None)
             for (file, _), written in run_units(
-                units, lambda unit: self._write_file(*unit, keys), threads=threads, stop=self._stopped.set
+                units, lambda unit: self._write_file(*unit, keys), threads=threads + 1, stop=self._stopped.set
             ):
                 done[file] = written
         else:
@@ -239,27 +239,36 @@ class TableWriter:
         chunk, index = self._place(file)
         path = self._root / DATA_PATH.format(chunk_index=chunk, file_index=index)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if self._images:
+            return self._write_images(path, list(episodes), keys, chunk, index)
         written: list[tuple[_RowPlace, dict[str, Stats]]] = []
         writer: pq.ParquetWriter | None = None
         try:
-            for episode, _, start, table in episodes:
+            for _, _, start, table in episodes:
                 if writer is None:
                     schema = row_schema(self._with_images(table.schema))
                     writer = pq.ParquetWriter(path, schema, **WRITTEN)
-                images = {key: self._source.frames(key, episode) for key in self._images}
-                for part in image_parts(table, images):
-                    if self._stopped.is_set():
-                        raise Cancelled
-                    writer.write_table(fitted(part, schema))
-                    if images:
-                        self._count_images(part.num_rows * len(images))
-                own = {key: column_stats(numbers_of(table[key])) for key in keys}
-                tasks = table["task_index"].unique().to_pylist() if "task_index" in schema.names else []
-                written.append((_RowPlace(chunk, index, start, tasks), own))
+                writer.write_table(fitted(table, schema))
+                written.append(_described(table, keys, chunk, index, start))
         finally:
             if writer is not None:
                 writer.close()
         return written
+
+    def _write_images(
+        self, path: Path, episodes: Sequence[_Rows], keys: Sequence[str], chunk: int, index: int
+    ) -> list[tuple[_RowPlace, dict[str, Stats]]]:
+        def count(rows: int) -> None:
+            if self._stopped.is_set():
+                raise Cancelled
+            self._count_images(rows * len(self._images))
+
+        parts = [
+            (one.table, {key: self._source.frames(key, one.episode) for key in self._images})
+            for one in episodes
+        ]
+        write_image_rows(path, row_schema(self._with_images(episodes[0].table.schema)), parts, count)
+        return [_described(one.table, keys, chunk, index, one.start) for one in episodes]
 
     def _count_images(self, count: int) -> None:
         with self._counting:
@@ -429,6 +438,15 @@ class TableWriter:
         write_info(self._root, info)
 
 
+def _described(
+    table: pa.Table, keys: Sequence[str], chunk: int, file: int, start: int
+) -> tuple[_RowPlace, dict[str, Stats]]:
+    """Where an episode's rows are, and the statistics of some features."""
+    own = {key: column_stats(numbers_of(table[key])) for key in keys}
+    tasks = table["task_index"].unique().to_pylist() if "task_index" in table.column_names else []
+    return _RowPlace(chunk, file, start, tasks), own
+
+
 class FileNumbers:
     """Numbers of the files that tables go to, each up to the size limit of a dataset.
 
@@ -441,9 +459,12 @@ class FileNumbers:
         self._number, self._size = 0, 0
         self._schema: pa.Schema | None = None
 
-    def of(self, table: pa.Table, images: int = 0) -> int:
-        """Return the number of the file for the next table, to which so many bytes of images come."""
-        size = table.nbytes + images  # before compression: an upper bound
+    def of(self, table: pa.Table, size: int | None = None) -> int:
+        """Return the number of the file for the next table, of so many bytes.
+
+        By default as many as before compression, which is an upper bound.
+        """
+        size = table.nbytes if size is None else size
         self._size += size
         changed = self._schema is not None and not table.schema.equals(self._schema)
         if self._schema is not None and (changed or self._size > self._limit):

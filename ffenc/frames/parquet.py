@@ -2,9 +2,10 @@
 
 LeRobot keeps up to 1,024 images of a camera in one page, most often the dictionary page: some hundred
 megabytes, of which pyarrow's reader holds three copies. So pages are found here, by the headers that the
-Apache Parquet specification describes (thrift compact protocol; PLAIN and RLE_DICTIONARY encodings), and one
-at a time is decompressed, by pyarrow's codecs. What is not covered is left to pyarrow's reader. Every size is
-compared with what the file can hold before memory is taken for it.
+Apache Parquet specification describes (PLAIN and RLE_DICTIONARY encodings), and decompressed by pyarrow's
+codecs, one after another; threads that read at the same time share a budget of memory. What is not covered
+is left to pyarrow's reader. Every size is compared with what the file can hold before memory is taken for it,
+and a page with its checksum, where it has one.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from cramjam import DecompressionError, snappy
 
 from ffenc.errors import SourceError
 from ffenc.frames.sources import EncodedFrame, files_fingerprint
+from ffenc.frames.stored_png import crc32
 from ffenc.paths import open_regular
 
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8
 _STREAMED = {"ZSTD": "zstd", "GZIP": "gzip", "BROTLI": "brotli"}
@@ -36,13 +41,40 @@ _REMEMBERED = 4
 _ARROW_RATIO = 256  # no block of LZ4, which is what is left to pyarrow, gives more
 _SNAPPY_RATIO = 22  # an element of three bytes gives at most 64
 _ROWS_A_BYTE = 8  # more rows than that, no column of distinct values (index, timestamp) can hold
-# Several pages that are decompressed at the same time would each need their compressed bytes in memory too.
-_one_at_a_time = threading.Lock()
+_KEPT = 256 << 20  # bytes of memory for pages that are kept to be used again
+_BUDGET = 512 << 20  # of pages that are decompressed at the same time, with their compressed bytes
 
 
-_UNREADABLE = (
+class _Budget:
+    """Memory that threads share: what is larger than all of it goes alone."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._held = size, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Wait until there is so much left."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + size <= self._size)
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= size
+                self._changed.notify_all()
+
+
+_decompressing = _Budget(_BUDGET)
+
+
+Value: TypeAlias = "bytes | memoryview[int]"
+
+
+UNREADABLE = (
     *(pa.ArrowException, OSError, struct.error, LookupError, TypeError, ValueError),
-    *(MemoryError, OverflowError, RecursionError),
+    *(MemoryError, OverflowError, DecompressionError),
 )
 
 
@@ -111,21 +143,14 @@ def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
                 low, high = max(start - offset, 0), min(end - offset, length)
                 if low < high:
                     name = f"{rows.path}: {column}"
-                    yield from _group_values(_Chunk(file, raw, size, group, leaf), low, high, name, offset)
+                    chunk = Chunk(file, raw, size, group, leaf)
+                    yield from map(bytes, group_values(chunk, low, high, name, offset))
                 offset += length
             if offset < end:
                 raise SourceError(
                     f"{rows.path}: has {offset} rows, {end} were expected; the file is cut short"
                 )
-    except (
-        pa.ArrowException,
-        OSError,
-        struct.error,
-        LookupError,
-        TypeError,
-        ValueError,
-        MemoryError,
-    ) as error:
+    except UNREADABLE as error:
         raise SourceError(f"{rows.path}: column {column} cannot be read: {error}") from None
 
 
@@ -138,8 +163,14 @@ def _leaf(file: pq.ParquetFile, path: Path, column: str) -> int:
 
 
 @dataclass(frozen=True)
-class _Chunk:
-    """One column of a row group: the open file twice, its size, and the numbers of group and column."""
+class Chunk:
+    """One column of a row group.
+
+    Attributes:
+        file, raw: the open file twice.
+        size: its bytes.
+        group, leaf: the numbers of the row group and of the column.
+    """
 
     file: pq.ParquetFile
     raw: BinaryIO
@@ -155,8 +186,16 @@ class _Chunk:
     def column(self) -> Any:
         return self.file.metadata.schema.column(self.leaf)
 
+    @property
+    def start(self) -> int:
+        """Where its first page is."""
+        found = self.metadata
+        if found.has_dictionary_page and found.dictionary_page_offset:
+            return int(min(found.data_page_offset, found.dictionary_page_offset))
+        return int(found.data_page_offset)
 
-def _group_values(chunk: _Chunk, low: int, high: int, name: str, offset: int) -> Iterator[bytes]:
+
+def group_values(chunk: Chunk, low: int, high: int, name: str, offset: int) -> Iterator[Value]:
     done = 0
     try:
         for value in _values(chunk, low, high):
@@ -172,7 +211,7 @@ def _group_values(chunk: _Chunk, low: int, high: int, name: str, offset: int) ->
                 yield _present(batch.column(0).field("bytes")[0].as_py(), name, offset + at)
 
 
-def _present(value: bytes | None, name: str, row: int) -> bytes:
+def _present(value: Value | None, name: str, row: int) -> Value:
     if value is None:
         raise SourceError(
             f"{name}: row {row} has no image bytes. If the images are kept as files, give that folder instead"
@@ -191,72 +230,85 @@ class _Page:
     start: int
     size: int
     uncompressed: int
+    checksum: int | None
 
-    def bytes(self, begin: int, end: int) -> pa.Buffer:
-        """A part of its compressed bytes.
-
-        Arrow's memory is used again for the next page: memory that is new costs more than decompressing.
-        """
-        self.raw.seek(self.start + begin)
-        data = pa.allocate_buffer(end - begin)
-        if cast(io.BufferedReader, self.raw).readinto(memoryview(data)) != end - begin:
+    def stored(self) -> _Buffer:
+        """Its bytes as they are in the file."""
+        self.raw.seek(self.start)
+        data = _Buffer(self.size)
+        if cast(io.BufferedReader, self.raw).readinto(data.view) != self.size:
             raise _cut_short()
+        if self.checksum is not None and crc32(data.view) != self.checksum & 0xFFFFFFFF:
+            raise ValueError("a page does not match its checksum; the file is damaged")
         return data
 
-    def body(self, codec: str, begin: int = 0) -> _Body:
+    def body(self, codec: str, begin: int = 0, stored: _Buffer | None = None) -> _Body:
         """Its values, from a byte on."""
         size = self.uncompressed - begin
-        if codec in _STREAMED:
-            return _Stream(self.bytes(begin, self.size), size, _STREAMED[codec])
-        if codec == "UNCOMPRESSED":
-            return _Buffer(self.bytes(begin, self.size))
-        if codec != "SNAPPY":
-            raise _NotCoveredError
-        if size > _SNAPPY_RATIO * self.size + 64:
+        if codec == "SNAPPY" and size > _SNAPPY_RATIO * self.size + 64:
             raise ValueError(f"{self.size:,} bytes cannot hold the {size:,} that they claim")
-        with _one_at_a_time:
-            return _Buffer(pa.Codec("snappy").decompress(self.bytes(begin, self.size), size))
+        if codec not in ("SNAPPY", "UNCOMPRESSED", *_STREAMED):
+            raise _NotCoveredError
+        if codec != "SNAPPY":
+            data = stored or self.stored()
+            data.skip(begin)
+            return data if codec == "UNCOMPRESSED" else _Stream(data, size, _STREAMED[codec])
+        with _decompressing.taken(self.size + size):
+            data, body = stored or self.stored(), _Buffer(size)
+            if size:
+                found = snappy.decompress_raw_into(data.view[begin:], body.view)
+                if found != size:
+                    raise ValueError(f"a page has {found:,} bytes, not the {size:,} that it claims")
+            data.close()
+            return body
 
 
-def _values(chunk: _Chunk, low: int, high: int) -> Iterator[bytes | None]:
+def _values(chunk: Chunk, low: int, high: int) -> Iterator[Value | None]:
+    """Yield a range of values; one that is a view is only there until the next."""
     found, column, size = chunk.metadata, chunk.column, chunk.size
     if column.max_repetition_level or found.physical_type != "BYTE_ARRAY":
         raise _NotCoveredError
-    start = found.data_page_offset
-    if found.has_dictionary_page and found.dictionary_page_offset:
-        start = min(start, found.dictionary_page_offset)
-    dictionary: _Dictionary | None = None
+    start = chunk.start
     row = 0
-    for page in _pages(chunk.raw, start, min(start + found.total_compressed_size, size)):
-        if row >= high:
-            return
-        if page.kind == _DICTIONARY_PAGE:
-            dictionary = _Dictionary(page, found.compression)
-            continue
-        count = page.header[1]
-        if not 0 <= count <= _ROWS_A_BYTE * size:
-            raise ValueError(f"a page claims {count:,} values; the file is damaged")
-        wanted = range(max(low - row, 0), min(high - row, count))
-        row += count
-        if not wanted:
-            continue
-        encoding = page.header[2 if page.kind == _DATA_PAGE else 4]
-        if encoding == _PLAIN:
-            dictionary = None  # no page behind this one refers to it: its memory can be used for this one
-        levels, body = _data_page(page, found.compression, column.max_definition_level)
-        present = _presence(levels, column.max_definition_level, wanted.stop)
-        if encoding == _PLAIN:
-            yield from _plain_values(body, present, wanted)
-        elif encoding in (_RLE_DICTIONARY, _PLAIN_DICTIONARY) and dictionary is not None:
-            yield from _dictionary_values(body, present, wanted, dictionary)
-        else:
-            raise _NotCoveredError
+    with ExitStack() as held:  # the dictionary
+        dictionary: _Dictionary | None = None
+        for page in _pages(chunk.raw, start, min(start + found.total_compressed_size, size)):
+            if row >= high:
+                return
+            if page.kind == _DICTIONARY_PAGE:
+                held.close()
+                dictionary = _Dictionary(page, found.compression)
+                held.callback(dictionary.close)
+                continue
+            count = page.header[1]
+            if not 0 <= count <= _ROWS_A_BYTE * size:
+                raise ValueError(f"a page claims {count:,} values; the file is damaged")
+            wanted = range(max(low - row, 0), min(high - row, count))
+            row += count
+            if not wanted:
+                continue
+            encoding = page.header[2 if page.kind == _DATA_PAGE else 4]
+            if encoding == _PLAIN:
+                held.close()  # no page behind this one refers to it: its memory can be used for this one
+                dictionary = None
+            levels, body = _data_page(page, found.compression, column.max_definition_level)
+            with closing(body):
+                present = _presence(levels, column.max_definition_level, wanted.stop)
+                if encoding == _PLAIN:
+                    yield from _plain_values(body, present, wanted)
+                elif encoding in (_RLE_DICTIONARY, _PLAIN_DICTIONARY) and dictionary is not None:
+                    yield from _dictionary_values(body, present, wanted, dictionary)
+                else:
+                    raise _NotCoveredError
 
 
 def _pages(raw: BinaryIO, at: int, end: int) -> Iterator[_Page]:
+    from ffenc.frames.thrift import read_struct, values  # noqa: PLC0415  # only images need it
+
     while at < end:
         raw.seek(at)
-        header, length = _thrift_struct(raw.read(_HEADER_BYTES), 0)
+        found, length = read_struct(raw.read(_HEADER_BYTES))
+        header = values(found)
         kind, uncompressed, size = header[1], header[2], header[3]
         own = {_DATA_PAGE: 5, _DICTIONARY_PAGE: 7, _DATA_PAGE_V2: 8}.get(kind)
         if own is None:
@@ -264,7 +316,7 @@ def _pages(raw: BinaryIO, at: int, end: int) -> Iterator[_Page]:
         at += length
         if not 0 <= size <= end - at or uncompressed < 0:
             raise ValueError("a page is longer than its column; the file is damaged")
-        yield _Page(kind, header[own], raw, at, size, uncompressed)
+        yield _Page(kind, header[own], raw, at, size, uncompressed, header.get(4))
         at += size
 
 
@@ -272,7 +324,7 @@ def _data_page(page: _Page, codec: str, max_level: int) -> tuple[bytes, _Body]:
     """Return a page's levels (which rows have a value), and its values."""
     if page.kind == _DATA_PAGE:
         body = page.body(codec)
-        levels = body.read(struct.unpack("<I", body.read(4))[0]) if max_level else b""
+        levels = bytes(body.read(struct.unpack("<I", body.read(4))[0])) if max_level else b""
         return levels, body
     level_size: int = page.header[5]
     if page.header[6]:
@@ -280,7 +332,8 @@ def _data_page(page: _Page, codec: str, max_level: int) -> tuple[bytes, _Body]:
     if not 0 <= level_size <= page.size:
         raise ValueError("a page is shorter than its levels; the file is damaged")
     codec = codec if page.header.get(7, True) else "UNCOMPRESSED"
-    return page.bytes(0, level_size).to_pybytes(), page.body(codec, level_size)
+    data = page.stored()
+    return bytes(data.view[:level_size]), page.body(codec, level_size, data)
 
 
 def _presence(levels: bytes, max_level: int, count: int) -> npt.NDArray[np.bool_]:
@@ -291,7 +344,7 @@ def _presence(levels: bytes, max_level: int, count: int) -> npt.NDArray[np.bool_
     return found
 
 
-def _plain_values(body: _Body, present: npt.NDArray[np.bool_], wanted: range) -> Iterator[bytes | None]:
+def _plain_values(body: _Body, present: npt.NDArray[np.bool_], wanted: range) -> Iterator[Value | None]:
     for at, there in enumerate(present):
         if at < wanted.start:
             if there:
@@ -302,7 +355,7 @@ def _plain_values(body: _Body, present: npt.NDArray[np.bool_], wanted: range) ->
 
 def _dictionary_values(
     body: _Body, present: npt.NDArray[np.bool_], wanted: range, dictionary: _Dictionary
-) -> Iterator[bytes | None]:
+) -> Iterator[Value | None]:
     width = body.read(1)[0]
     indices = _hybrid(body.rest(), width, int(present.sum()))
     before = int(present[: wanted.start].sum())
@@ -328,15 +381,22 @@ class _Dictionary:
         self._open: Callable[[], _Body] = lambda: page.body(codec)
         self._body: _Body | None = None
         self._next = 0
-        self._recent: OrderedDict[int, bytes] = OrderedDict()
+        self._recent: OrderedDict[int, Value] = OrderedDict()
 
-    def value(self, index: int) -> bytes:
+    def close(self) -> None:
+        if self._body is not None:
+            self._body.close()
+
+    def value(self, index: int) -> Value:
         if index in self._recent:
             return self._recent[index]
         if self._body is None:
             self._body = self._open()
         elif index < self._next:
-            self._body, self._next = self._body.again() or self._open(), 0
+            if not self._body.rewind():
+                self._body.close()
+                self._body = self._open()
+            self._next = 0
         while self._next < index:
             self._body.skip(_length(self._body))
             self._next += 1
@@ -351,48 +411,86 @@ class _Dictionary:
 # --- the bytes of a page ------------------------------------------------------------------------------
 
 
+class _Memory:
+    """Memory for pages, which is used again: memory that is new costs more than decompressing into it."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept, self._free = kept, list[npt.NDArray[np.uint8]]()
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> npt.NDArray[np.uint8]:
+        """Return so many bytes at least."""
+        with self._lock:
+            fits = [number for number, own in enumerate(self._free) if own.size >= size]
+            if fits:
+                return self._free.pop(min(fits, key=lambda number: self._free[number].size))
+        return np.empty(size, np.uint8)
+
+    def give(self, own: npt.NDArray[np.uint8]) -> None:
+        """Take them back."""
+        with self._lock:
+            self._free.append(own)
+            while sum(one.size for one in self._free) > self._kept:
+                self._free.pop(0)
+
+
+_memory = _Memory(_KEPT)
+
+
 class _Body(Protocol):
-    def read(self, size: int) -> bytes:
+    def read(self, size: int) -> Value:
         """The next bytes, just so many."""
 
     def skip(self, size: int) -> None:
         """Leave the next bytes out."""
 
-    def rest(self) -> bytes:
+    def rest(self) -> Value:
         """All that follows."""
 
-    def again(self) -> _Body | None:
-        """The same from its beginning; None where it has to be decompressed once more."""
+    def rewind(self) -> bool:
+        """Go back to the beginning, if that is possible; else it has to be decompressed once more."""
+
+    def close(self) -> None:
+        """Give its memory back: what was read of it is no longer there."""
 
 
 class _Buffer:
     """A page that is in memory as a whole."""
 
-    def __init__(self, data: Any) -> None:
-        self._data, self._at = memoryview(data), 0
+    def __init__(self, size: int) -> None:
+        self._own: npt.NDArray[np.uint8] | None = _memory.take(size)
+        self.view: memoryview[int] = self._own.data[:size]
+        self._at = 0
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int) -> Value:
         begin = self._at
         self.skip(size)
-        return bytes(self._data[begin : self._at])
+        return self.view[begin : self._at]
 
     def skip(self, size: int) -> None:
         self._at += size
-        if self._at > len(self._data):
+        if self._at > len(self.view):
             raise _cut_short()
 
-    def rest(self) -> bytes:
-        return bytes(self._data[self._at :])
+    def rest(self) -> Value:
+        return self.view[self._at :]
 
-    def again(self) -> _Body:
-        return _Buffer(self._data)
+    def rewind(self) -> bool:
+        self._at = 0
+        return True
+
+    def close(self) -> None:
+        if self._own is not None:
+            _memory.give(self._own)
+            self._own = None
 
 
 class _Stream:
     """A page that is decompressed as it is read, by a codec that can do so."""
 
-    def __init__(self, data: pa.Buffer, size: int, codec: str) -> None:
-        self._stream = pa.CompressedInputStream(pa.BufferReader(data), codec)
+    def __init__(self, data: _Buffer, size: int, codec: str) -> None:
+        self._data = data
+        self._stream = pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(data.rest())), codec)
         self._left = size
 
     def read(self, size: int) -> bytes:
@@ -411,15 +509,18 @@ class _Stream:
     def rest(self) -> bytes:
         return self.read(self._left)
 
-    def again(self) -> None:
-        return None
+    def rewind(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._data.close()
 
 
 def _cut_short() -> IndexError:
     return IndexError("a page ends before its values do; the file is damaged")
 
 
-def _hybrid(data: bytes, width: int, count: int) -> npt.NDArray[np.int64]:
+def _hybrid(data: Value, width: int, count: int) -> npt.NDArray[np.int64]:
     """Decode the first ``count`` values of parquet's RLE / bit-packed hybrid."""
     if not 0 <= width <= 32:
         raise ValueError(f"values of {width} bits; the file is damaged")
@@ -429,7 +530,7 @@ def _hybrid(data: bytes, width: int, count: int) -> npt.NDArray[np.int64]:
     value_bytes = (width + 7) // 8
     done = at = 0
     while done < count:
-        header, at = _thrift_varint(data, at)
+        header, at = _varint(data, at)
         if header & 1:
             size = (header >> 1) * width
             packed = np.frombuffer(data[at : at + size], np.uint8)
@@ -450,54 +551,8 @@ def _hybrid(data: bytes, width: int, count: int) -> npt.NDArray[np.int64]:
     return values
 
 
-# --- thrift's compact protocol ------------------------------------------------------------------------
-
-
-def _thrift_struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
-    """Read a struct of thrift's compact protocol; returns its fields by id, and the position behind it."""
-    fields: dict[int, Any] = {}
-    field = 0
-    while True:
-        head = data[at]
-        at += 1
-        kind = head & 0x0F
-        if head == 0:
-            return fields, at
-        if head >> 4:
-            field += head >> 4
-        else:
-            field, at = _thrift_int(data, at)
-        fields[field], at = _thrift_value(data, at, kind)
-
-
-def _thrift_value(data: bytes, at: int, kind: int) -> tuple[Any, int]:
-    if kind in (1, 2):
-        return kind == 1, at
-    if kind == 3:
-        return data[at], at + 1
-    if kind in (4, 5, 6):
-        return _thrift_int(data, at)
-    if kind == 7:
-        return struct.unpack("<d", data[at : at + 8])[0], at + 8
-    if kind == 8:
-        size, at = _thrift_varint(data, at)
-        return data[at : at + size], at + size
-    if kind in (9, 10):
-        size, element = data[at] >> 4, data[at] & 0x0F
-        at += 1
-        if size == 15:
-            size, at = _thrift_varint(data, at)
-        items = []
-        for _ in range(size):
-            item, at = _thrift_value(data, at, element)
-            items.append(item)
-        return items, at
-    if kind == 12:
-        return _thrift_struct(data, at)
-    raise _NotCoveredError
-
-
-def _thrift_varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: Value, at: int) -> tuple[int, int]:
+    """Read a number of seven bits a byte, lowest first; returns it and the place behind it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -506,8 +561,3 @@ def _thrift_varint(data: bytes, at: int) -> tuple[int, int]:
         if not byte & 0x80:
             return value, at
         shift += 7
-
-
-def _thrift_int(data: bytes, at: int) -> tuple[int, int]:
-    value, at = _thrift_varint(data, at)
-    return (value >> 1) ^ -(value & 1), at

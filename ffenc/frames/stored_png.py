@@ -8,6 +8,7 @@ they come: larger ones the allocator would take from the system and give back fo
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 
 from ffenc.frames.images import ImageHeader, png_chunks, png_pixel_bytes
@@ -15,9 +16,9 @@ from ffenc.frames.images import ImageHeader, png_chunks, png_pixel_bytes
 try:  # there are wheels for the usual systems; elsewhere images go to FFmpeg as they are
     from isal import igzip_lib, isal_zlib
 
-    AVAILABLE = True
+    AVAILABLE, crc32 = True, isal_zlib.crc32
 except ImportError:
-    AVAILABLE = False
+    AVAILABLE, crc32 = False, zlib.crc32
 
 _ZLIB = b"\x78\x01"  # a zlib stream, fastest level
 _BLOCK = 65535  # the most that a stored block holds
@@ -55,7 +56,7 @@ def stored(header: ImageHeader, data: bytes) -> Iterator[bytes | memoryview]:
         raise UndecodableError
     for at, length in pixels:
         after = at + 8 + length
-        if isal_zlib.crc32(view[at + 4 : after]) != int.from_bytes(view[after : after + 4], "big"):
+        if crc32(view[at + 4 : after]) != int.from_bytes(view[after : after + 4], "big"):
             raise UndecodableError
     first, last = pixels[0][0], pixels[-1][0]
     yield view[:first]
@@ -82,7 +83,7 @@ def _blocks(packed: list[memoryview], size: int) -> Iterator[bytes]:
             final = done == size
             head += struct.pack("<BHH", final, len(block), len(block) ^ 0xFFFF)
             end = struct.pack(">I", adler) if final else b""
-            crc = isal_zlib.crc32(end, isal_zlib.crc32(block, isal_zlib.crc32(b"IDAT" + head)))
+            crc = crc32(end, crc32(block, crc32(b"IDAT" + head)))
             yield before + struct.pack(">I4s", len(head) + len(block) + len(end), b"IDAT") + head
             yield block
             before = end + struct.pack(">I", crc)

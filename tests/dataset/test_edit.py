@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,6 +20,7 @@ from ffenc import (
     reencode_dataset,
     verify_dataset,
 )
+from ffenc.dataset import columns
 from ffenc.dataset.choice import chosen_episodes, divided
 from ffenc.dataset.edit import edit_dataset, plan_edit, split_dataset
 from ffenc.dataset.edited import Edits
@@ -111,6 +113,29 @@ def test_images_stay_as_they_are_to_the_byte(tmp_path: Path) -> None:
         assert images[0] == images[1]
     words = json.loads(pq.read_schema(next((out / "data").rglob("*.parquet"))).metadata[b"huggingface"])
     assert words["info"]["features"][FRONT] == {"_type": "Image"}
+
+
+@pytest.mark.parametrize("rows", [7, 17, 41, 1000])
+def test_images_are_the_same_whatever_row_groups_they_stand_in(
+    rows: int, tmp_path: Path, dataset_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row groups that are kept whole are copied; where an episode is cut out of one, rows are written."""
+    monkeypatch.setattr(columns, "IMAGE_BYTES", 300_000)
+    (path,) = (dataset_copy / "data").rglob("*.parquet")
+    pq.write_table(pq.read_table(path), path, row_group_size=rows)
+    before = rows_of(dataset_copy)
+    for number, episodes in enumerate(([0, 1, 2], [0, 2], [1], [1, 2])):
+        out = tmp_path / str(number)
+        edit_dataset(dataset_copy, out, edits=Edits(rename_cameras={TOP: FRONT}), episodes=episodes)
+        assert_sound(out)
+        kept = pc.is_in(before["episode_index"], pa.array(episodes))
+        for old, new in ((TOP, FRONT), (ANGLE, ANGLE), (DEPTH, DEPTH)):
+            assert rows_of(out)[new].to_pylist() == before.filter(kept)[old].to_pylist()
+        metadata = pq.read_metadata(next((out / "data").rglob("*.parquet")))
+        groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        assert sum(groups) == metadata.num_rows == int(pc.sum(kept).as_py())
+        if len(episodes) == 3:
+            assert groups == [min(rows, 72 - first) for first in range(0, 72, rows)]
 
 
 @pytest.mark.parametrize("source", ["v3.0", "v2.1"])

@@ -1,0 +1,308 @@
+"""Write a parquet file whose images come from other files as they are there, compressed pages and all.
+
+A column of images is most of a file, and encoding it again takes a hundred times as long as copying it. The
+rest of the table is written by pyarrow; the pages of images go between its row groups, and its footer is
+changed to say where they are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from typing_extensions import Self
+
+from ffenc.errors import SourceError
+from ffenc.frames.images import read_header
+from ffenc.frames.parquet import IMAGE, UNREADABLE, Chunk, group_values
+from ffenc.frames.thrift import I64, LIST, STRING, STRUCT, Field, Struct, read_struct, write_struct
+from ffenc.paths import open_regular
+
+_MAGIC = b"PAR1"
+_BLOCK = 1 << 20
+# Numbers of fields in the footer, as the parquet specification has them (parquet.thrift).
+_ROW_GROUPS = 4  # of the file
+_COLUMNS, _TOTAL_BYTES, _TOTAL_COMPRESSED = 1, 2, 6  # of a row group
+_FILE_PATH, _FILE_OFFSET, _META, _ENCRYPTED = 1, 2, 3, (8, 9)  # of a column
+_PATH, _VALUES, _UNCOMPRESSED, _COMPRESSED, _DATA, _DICTIONARY = (
+    3,
+    5,
+    6,
+    7,
+    9,
+    11,
+)  # of a column's description
+_SIZES = (_VALUES, _UNCOMPRESSED, _COMPRESSED, _DATA)
+_ELSEWHERE = (10, 14, 15)  # index page and Bloom filter, which are not copied
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """A row group of a file.
+
+    Attributes:
+        number: which.
+        first, rows: its rows in the file.
+    """
+
+    number: int
+    first: int
+    rows: int
+
+
+class CopySource:
+    """A file that image columns are copied from.
+
+    Args:
+        path: the file.
+        columns: image column of the file that is written -> its name in this one.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
+        self.path, self._columns = path, columns
+        self._leaves = {
+            f"{old}.{part}": (new.encode(), part.encode())
+            for new, old in columns.items()
+            for part in ("bytes", "path")
+        }
+        with ExitStack() as stack:
+            try:
+                self.raw = stack.enter_context(open_regular(path))
+                self._file = stack.enter_context(
+                    pq.ParquetFile(self.raw, pre_buffer=False, page_checksum_verification=True)
+                )
+                self._size = os.fstat(self.raw.fileno()).st_size
+                self._footer = _read_footer(self.raw, self._size)
+            except UNREADABLE as error:
+                raise SourceError(f"{path}: cannot be read: {error}") from None
+            self._open = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def groups(self) -> list[RowGroup]:
+        """The row groups whose images can be copied; empty where a column is not as ffenc writes it."""
+        metadata = self._file.metadata
+        schema = metadata.schema
+        leaves = {schema.column(i).path: schema.column(i) for i in range(len(schema))}
+        for name in self._leaves:
+            leaf = leaves.get(name)
+            if leaf is None or (leaf.max_definition_level, leaf.max_repetition_level) != (2, 0):
+                return []
+        types = self._file.schema_arrow
+        if any(types.field(name).type != IMAGE for name in self._columns.values()):
+            return []
+        found, first = [], 0
+        for number in range(metadata.num_row_groups):
+            rows = metadata.row_group(number).num_rows
+            if self._is_copied(number, rows):
+                found.append(RowGroup(number, first, rows))
+            first += rows
+        return found
+
+    def _is_copied(self, group: int, rows: int) -> bool:
+        columns = self._chunks(group)
+        return set(columns) == set(self._leaves) and all(
+            _FILE_PATH not in column
+            and not any(field in column for field in _ENCRYPTED)
+            and all(column[_META].value[number].kind == I64 for number in _SIZES)
+            and column[_META].value[_VALUES].value == rows
+            for column in columns.values()
+        )
+
+    def _chunks(self, group: int) -> dict[str, Struct]:
+        """The images' columns of a row group, as the footer describes them, by their paths."""
+        found = {}
+        for column in self._footer[_ROW_GROUPS].value[group][_COLUMNS].value:
+            if _META in column and (name := _path_of(column)) in self._leaves:
+                found[name] = column
+        return found
+
+    def columns(self, group: RowGroup) -> Iterator[tuple[Struct, int, int]]:
+        """Yield the columns of a row group, named as in the file that is written, and where their pages are.
+
+        Raises:
+            SourceError: they are not within the file.
+        """
+        for name, column in self._chunks(group.number).items():
+            start, size = self._place(column)
+            path = Field(LIST, list(self._leaves[name]), STRING)
+            yield {_META: Field(STRUCT, column[_META].value | {_PATH: path})}, start, size
+
+    def check(self, group: RowGroup) -> None:
+        """Look all images of a row group over: each row has one, whose header can be read.
+
+        Pages are decompressed for it, and compared with their checksums where they have some.
+
+        Raises:
+            SourceError: a page is damaged, or a row has no image.
+        """
+        schema = self._file.metadata.schema
+        number = {schema.column(i).path: i for i in range(len(schema))}
+        for key in self._columns.values():
+            chunk = Chunk(self._file, self.raw, self._size, group.number, number[f"{key}.bytes"])
+            name, rows = f"{self.path}: {key}", 0
+            try:
+                for image in group_values(chunk, 0, group.rows, name, group.first):
+                    at = f"{self.path}: row {group.first + rows}, column {key}"
+                    read_header(memoryview(image), at)
+                    rows += 1
+                names = self._file.read_row_group(group.number, columns=[f"{key}.path"])
+                if not rows == names.num_rows == group.rows:
+                    raise ValueError(f"row group {group.number} has fewer values than rows")
+            except UNREADABLE as error:
+                raise SourceError(f"{self.path}: column {key} cannot be read: {error}") from None
+
+    def _place(self, column: Struct) -> tuple[int, int]:
+        meta = column[_META].value
+        start = meta[_DATA].value
+        if (dictionary := meta.get(_DICTIONARY)) is not None and dictionary.value > 0:
+            start = min(start, dictionary.value)
+        size = meta[_COMPRESSED].value
+        if not (len(_MAGIC) <= start and 0 <= size <= self._size - start):
+            raise SourceError(f"{self.path}: its footer names pages that are not in the file; it is damaged")
+        return start, size
+
+
+class CopyingWriter:
+    """Writes a parquet file with columns of images, of which row groups are copied or written.
+
+    Args:
+        path: the file to write.
+        schema: its columns, the images' of :data:`IMAGE`.
+        columns: the image columns.
+        options: what ``pyarrow.parquet.ParquetWriter`` takes.
+    """
+
+    def __init__(
+        self, path: Path, schema: pa.Schema, columns: Sequence[str], options: Mapping[str, Any]
+    ) -> None:
+        self._path, self._schema, self._columns = path, schema, columns
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pq.ParquetWriter(self._sink, schema, **options)
+        self._groups = 0
+        self._copied: dict[tuple[int, str], Struct] = {}
+
+    def write(self, table: pa.Table) -> None:
+        """Write rows with their images as one row group."""
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+        self._groups += 1
+
+    def copy(self, table: pa.Table, source: CopySource, group: RowGroup) -> None:
+        """Write rows whose images are copied.
+
+        Args:
+            table: the rows, without images.
+            source: the file that has the images.
+            group: where they are in it; of as many rows.
+
+        Raises:
+            SourceError: the file is damaged.
+        """
+        for column, start, size in source.columns(group):
+            shift = self._sink.tell() - start
+            _copy_bytes(source.raw, start, size, self._sink)
+            self._copied[self._groups, _path_of(column)] = _moved(column, shift)
+        nothing = pa.nulls(table.num_rows, IMAGE)
+        columns = [nothing if f.name in self._columns else table[f.name] for f in self._schema]
+        self.write(pa.Table.from_arrays(columns, schema=self._schema))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._writer.close()
+        finally:
+            self._sink.close()
+        if kind is None:
+            if self._copied:
+                self._rewrite_footer()
+            # While it waits for the disk, other threads look their images over.
+            with self._path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def _rewrite_footer(self) -> None:
+        with self._path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            footer = _read_footer(file, size)
+            groups = footer[_ROW_GROUPS].value
+            for number, group in enumerate(groups):
+                columns = group[_COLUMNS].value
+                for place, column in enumerate(columns):
+                    columns[place] = self._copied.get((number, _path_of(column)), column)
+                described = [column[_META].value for column in columns]
+                group[_TOTAL_BYTES] = Field(I64, sum(one[_UNCOMPRESSED].value for one in described))
+                group[_TOTAL_COMPRESSED] = Field(I64, sum(one[_COMPRESSED].value for one in described))
+            file.seek(size - 8)
+            file.seek(size - 8 - int.from_bytes(file.read(4), "little"))
+            written = write_struct(footer)
+            file.write(written + len(written).to_bytes(4, "little") + _MAGIC)
+            file.truncate()
+
+
+def _path_of(column: Struct) -> str:
+    return b".".join(column[_META].value[_PATH].value).decode("utf-8", "replace")
+
+
+def _read_footer(file: BinaryIO, size: int) -> Struct:
+    """Read a file's footer.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    file.seek(max(0, size - 8))
+    end = file.read(8)
+    length = int.from_bytes(end[:4], "little")
+    if end[4:] != _MAGIC or length > size - 12:
+        raise ValueError("it does not end as a parquet file does")
+    file.seek(size - 8 - length)
+    footer, _ = read_struct(file.read(length))
+    groups = footer.get(_ROW_GROUPS)
+    if groups is None or (groups.kind, groups.of) != (LIST, STRUCT):
+        raise ValueError("its footer lists no row groups")
+    return footer
+
+
+def _moved(column: Struct, shift: int) -> Struct:
+    """A column's description in a file where its pages begin so many bytes later."""
+    meta = {number: field for number, field in column[_META].value.items() if number not in _ELSEWHERE}
+    for number in (_DATA, _DICTIONARY):
+        if number in meta and meta[number].value > 0:
+            meta[number] = Field(I64, meta[number].value + shift)
+    return {_FILE_OFFSET: Field(I64, 0), _META: Field(STRUCT, meta)}
+
+
+def _copy_bytes(source: BinaryIO, start: int, size: int, sink: pa.OSFile) -> None:
+    """Copy a part of a file to where another is written, within the system where it can do so."""
+    done = 0
+    while done < size:
+        try:
+            copied = os.copy_file_range(source.fileno(), sink.fileno(), size - done, offset_src=start + done)
+        except (AttributeError, OSError):  # macOS has none; between some file systems there is none
+            break
+        if not copied:
+            break
+        done += copied
+    source.seek(start + done)
+    while done < size:
+        block = source.read(min(_BLOCK, size - done))
+        if not block:
+            raise SourceError(f"{source.name}: ends before the pages that its footer names; it is damaged")
+        sink.write(block)
+        done += len(block)
