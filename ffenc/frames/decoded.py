@@ -8,12 +8,21 @@ from typing import Any
 
 import numpy.typing as npt
 
+from ffenc.errors import SourceError
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthStatistics, read_depth
-from ffenc.frames.images import ImageHeader, find_fault, is_png, read_header, unpacked_png
-from ffenc.frames.pillow import damaged, decode
+from ffenc.frames.images import (
+    ImageHeader,
+    checksum_fault,
+    find_fault,
+    has_filters,
+    read_header,
+    whole_image,
+)
+from ffenc.frames.pillow import damaged, decode_checked
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
+from ffenc.frames.stored_png import AVAILABLE, UndecodableError, inflated, stored
 
 
 def decode_image(data: bytes, name: str) -> npt.NDArray[Any]:
@@ -22,14 +31,61 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[Any]:
     Raises:
         SourceError: it is damaged.
     """
-    if is_png(data):
-        unpacked = unpacked_png(data)
-        if unpacked is None and (fault := find_fault(data)):
-            raise damaged(name, fault)
-        data = unpacked or data
-    if read_header(data, name).depth:
+    header = read_header(data, name)
+    if header.format == "tiff":
         return read_depth(EncodedFrame(name, data))
-    return decode(data, name, rgb=True)[1]
+    try:
+        own = whole_image(data, header, name)
+    except SourceError:
+        _refuse(data, name)
+        raise
+    if header.format == "jpeg":
+        return decode_checked(own, header, name, rgb=True)
+    if AVAILABLE and not checksum_fault(own):
+        try:
+            own = b"".join(stored(header, own))
+        except UndecodableError:
+            _refuse(own, name)
+    elif fault := find_fault(own):
+        raise damaged(name, fault)
+    try:
+        return decode_checked(own, header, name, rgb=not header.depth)
+    except SourceError:
+        _refuse(data, name)
+        raise
+
+
+def check_image(data: bytes, name: str) -> None:
+    """Look for damage, as :func:`decode_image` does; a PNG's pixels are only decompressed.
+
+    Raises:
+        SourceError: it is damaged.
+    """
+    header = read_header(data, name)
+    if header.format != "png":
+        decode_image(data, name)
+        return
+    try:
+        own = whole_image(data, header, name)
+    except SourceError:
+        _refuse(data, name)
+        raise
+    if not AVAILABLE or checksum_fault(own):
+        _refuse(own, name)
+        return
+    try:
+        sound = has_filters(inflated(header, own), header, own)
+    except UndecodableError:
+        sound = False
+    if not sound:
+        _refuse(own, name)
+        raise damaged(name, "its pixel data cannot be decompressed")
+
+
+def _refuse(data: bytes, name: str) -> None:
+    """Say what is wrong with an image, where that is found."""
+    if fault := find_fault(data):
+        raise damaged(name, fault)
 
 
 def image_statistics(

@@ -17,7 +17,7 @@ from ffenc.compiler.command import SampleTap
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.depth import DepthQuantizer, Unit
-from ffenc.frames.images import ImageHeader, read_header, require_alike
+from ffenc.frames.images import ImageHeader, raw_samples, read_header, require_alike
 from ffenc.frames.pillow import decode
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.statistics import Stats, histogram_statistics, thinned
@@ -25,6 +25,7 @@ from ffenc.lerobot.layout import QUANTILES
 
 Depth = npt.NDArray[Any]
 _MAX_MM = 65535
+_COUNTED_AT_ONCE = 1 << 19
 
 
 def read_depth(frame: EncodedFrame) -> Depth:
@@ -36,6 +37,9 @@ def read_depth(frame: EncodedFrame) -> Depth:
     Raises:
         SourceError: not an image of one channel, or damaged; the text names it.
     """
+    header = read_header(frame.data, frame.name)
+    if header.format == "tiff" and (raw := raw_samples(frame.data, header)) is not None:
+        return raw.astype(raw.dtype.newbyteorder("="), copy=False)
     header, depth = decode(frame.data, frame.name)
     if depth.ndim != 2 or depth.dtype.kind not in "uif":
         raise SourceError(
@@ -179,14 +183,21 @@ class DepthStatistics:
     _squares: float = 0.0
     _pixels: int = 0
     _counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_MAX_MM + 1, np.int64))
+    _waiting: list[npt.NDArray[np.uint16]] = field(default_factory=list)
 
     def add(self, depth: Depth) -> None:
         """Count one frame, if it is picked."""
-        self._seen += 1
-        if (self._seen - 1) % self.tap.step:
+        if not self.picks_next:
+            self.pass_over()
             return
+        self._seen += 1
         self._frames += 1
         pixels = thinned(depth, self.tap)
+        if pixels.dtype == np.uint16 and self.unit == "mm":
+            self._waiting.append(pixels.ravel())
+            if sum(map(len, self._waiting)) > _COUNTED_AT_ONCE:
+                self._count_waiting()
+            return
         floats = pixels.astype(np.float64)
         floats = floats[np.isfinite(floats)]
         # Quantiles are of whole millimetres; all else is exact.
@@ -199,12 +210,36 @@ class DepthStatistics:
             self._squares += float((floats**2).sum())
             self._pixels += floats.size
 
+    @property
+    def picks_next(self) -> bool:
+        """Whether the next frame is one of those that count."""
+        return self._seen % self.tap.step == 0
+
+    def pass_over(self) -> None:
+        """Leave out a frame that does not count."""
+        self._seen += 1
+
+    def _count_waiting(self) -> None:
+        """Count whole millimetres of several frames at once: a histogram of all depths is a large one."""
+        if not self._waiting:
+            return
+        counts = np.bincount(np.concatenate(self._waiting), minlength=_MAX_MM + 1)
+        self._waiting.clear()
+        self._counts += counts
+        values = np.arange(_MAX_MM + 1, dtype=np.float64)
+        there = np.flatnonzero(counts)
+        self._low, self._high = min(self._low, float(there[0])), max(self._high, float(there[-1]))
+        self._sum += float(counts @ values)
+        self._squares += float(counts @ values**2)
+        self._pixels += int(counts.sum())
+
     def statistics(self) -> Stats:
         """Return min, max, mean, std, count and quantiles, shaped ``[[[x]]]``.
 
         Raises:
             ValueError: no frame has come.
         """
+        self._count_waiting()
         values = np.arange(_MAX_MM + 1) / (1000 if self.unit == "m" else 1)
         if not self._pixels:
             self._counts[0] += 1  # nothing but NaN and infinity: all are 0

@@ -10,9 +10,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ffenc.errors import SourceError
 
@@ -213,41 +214,6 @@ def find_fault(data: bytes) -> str | None:
     return None
 
 
-def unpacked_png(data: bytes) -> bytes | None:
-    """Return a PNG without faults, its pixels stored uncompressed: a decoder need not inflate them.
-
-    All is looked at that :func:`find_fault` looks at, while pixels are decompressed once.
-
-    Args:
-        data: the PNG.
-
-    Returns:
-        None where something is wrong: :func:`find_fault` says what.
-    """
-    try:
-        header = read_header(data, "image")
-        own = whole_image(data, header, "image")
-    except SourceError:
-        return None
-    if checksum_fault(own):
-        return None
-    try:
-        pixels = b"".join(_pixel_blocks(own, header))
-    except _PixelFault:
-        return None
-    chunks = list(png_chunks(own))
-    stored = b"IDAT" + zlib.compress(pixels, 0)
-    parts = [data[: len(_PNG_SIGNATURE)]]
-    written = False
-    for kind, at, length in chunks:
-        if kind != b"IDAT":
-            parts.append(own[at : at + 12 + length])
-        elif not written:
-            parts += [(len(stored) - 4).to_bytes(4, "big"), stored, zlib.crc32(stored).to_bytes(4, "big")]
-            written = True
-    return b"".join(parts)
-
-
 def checksum_fault(data: bytes) -> str | None:
     """Return which chunk of a PNG does not match its checksum; None where all do, and for other images."""
     if not is_png(data):
@@ -341,6 +307,37 @@ def _text_length(body: bytes, kind: bytes, most: int) -> int:
         return len(zlib.decompressobj().decompress(packed, most))
     except zlib.error:
         return 0
+
+
+def has_filters(pixels: bytes, header: ImageHeader, data: bytes) -> bool:
+    """Whether every row of a PNG's inflated pixels begins with the number of a filter that there is."""
+    at = 0
+    for rows, stride in _png_passes(header, data):
+        if np.frombuffer(pixels, np.uint8, rows * stride, at)[::stride].max() >= _PNG_FILTERS:
+            return False
+        at += rows * stride
+    return True
+
+
+def raw_samples(data: bytes, header: ImageHeader) -> npt.NDArray[Any] | None:
+    """Return the samples of a TIFF that are there as they are, as a view of its bytes.
+
+    Returns:
+        shape ``(H, W)``, in the file's byte order; None where they are compressed, in several strips or
+        tiles, not all there, or to be changed when read.
+    """
+    tags = _tiff_tags(data, "image")
+    size = header.width * header.height * header.bits // 8
+    start = tags.get(273)
+    plain = (tags.get(259, 1), tags.get(262, 1), tags.get(266, 1), tags.get(317, 1)) == (1, 1, 1, 1)
+    if not plain or start is None or tags.get(278, header.height) < header.height or tags.get(279) != size:
+        return None
+    if 322 in tags or 324 in tags or start + size > len(data):
+        return None
+    order = "<" if data[:2] == b"II" else ">"
+    kind = {"unsigned": "u", "signed": "i", "float": "f"}[header.samples]
+    samples = np.frombuffer(data, f"{order}{kind}{header.bits // 8}", header.width * header.height, start)
+    return samples.reshape(header.height, header.width)
 
 
 def _png_passes(header: ImageHeader, data: bytes) -> list[tuple[int, int]]:

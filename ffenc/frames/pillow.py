@@ -40,20 +40,25 @@ def decode(data: bytes, name: str, *, rgb: bool = False) -> tuple[ImageHeader, n
     Raises:
         SourceError: it is damaged, of a kind that is not read, or not what its header promises.
     """
-    from PIL import Image  # noqa: PLC0415 - loaded only where something is decoded
-
     header = read_header(data, name)
     own = whole_image(data, header, name)
     if fault := checksum_fault(own):  # which Pillow does not look at
         raise damaged(name, fault)
+    return header, decode_checked(own, header, name, rgb=rgb)
+
+
+def decode_checked(data: bytes, header: ImageHeader, name: str, *, rgb: bool) -> npt.NDArray[Any]:
+    """Decode an image of which everything but its pixels has been looked at; see :func:`decode`."""
+    from PIL import Image  # noqa: PLC0415 - loaded only where something is decoded
+
     try:
-        with Image.open(io.BytesIO(own), formats=[header.format.upper()]) as image:
+        with Image.open(io.BytesIO(data), formats=[header.format.upper()]) as image:
             pixels = np.asarray(image.convert("RGB") if rgb and image.mode != "RGB" else image)
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise damaged(name, f"{error or type(error).__name__}") from None
     if pixels.shape[:2] != (header.height, header.width):
         raise damaged(name, f"{pixels.shape[1]}x{pixels.shape[0]} pixels were in a {header}")
-    return header, pixels
+    return pixels
 
 
 def damaged(name: str, fault: str) -> SourceError:

@@ -64,12 +64,22 @@ class RgbHistogram:
 
     def add(self, frame: npt.NDArray[np.uint8]) -> None:
         """Count a frame of shape ``(H, W, 3)``, if it is picked, thinned out to about the tap's size."""
-        self._seen += 1
-        if (self._seen - 1) % self.tap.step:
+        if not self.picks_next:
+            self.pass_over()
             return
+        self._seen += 1
         thin = thinned(frame, self.tap)
         self.counts += np.stack([np.bincount(thin[..., c].ravel(), minlength=256) for c in range(3)])
         self.frames += 1
+
+    @property
+    def picks_next(self) -> bool:
+        """Whether the next frame that is added is one of those that count."""
+        return self._seen % self.tap.step == 0
+
+    def pass_over(self) -> None:
+        """Leave out a frame that does not count."""
+        self._seen += 1
 
     def statistics(self) -> Stats:
         """Return min, max, mean, std and q01..q99, shaped ``[[[r]], [[g]], [[b]]]`` in [0, 1], and count.

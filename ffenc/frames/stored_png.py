@@ -69,6 +69,24 @@ def stored(header: ImageHeader, data: bytes) -> Iterator[bytes | memoryview]:
     yield view[last + 12 + pixels[-1][1] :]
 
 
+def inflated(header: ImageHeader, data: bytes) -> bytes:
+    """Return a PNG's pixels as they are before compression, with the number of each row's filter.
+
+    Raises:
+        UndecodableError: as :func:`stored`.
+    """
+    view = memoryview(data)
+    bodies = (view[at + 8 : at + 8 + length] for kind, at, length in png_chunks(data) if kind == b"IDAT")
+    inflate = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
+    try:
+        pixels = _next(inflate, bodies, png_pixel_bytes(header, data))
+        if _next(inflate, bodies, 1, all_of_it=False):
+            raise UndecodableError
+    except isal_zlib.error:  # type: ignore[misc]  # isal types it as an instance
+        raise UndecodableError from None
+    return pixels
+
+
 def _blocks(packed: list[memoryview], size: int) -> Iterator[bytes]:
     """Yield chunks of pixels, a stored block each."""
     inflate = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)

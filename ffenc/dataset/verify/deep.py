@@ -22,7 +22,7 @@ from ffenc.errors import ConfigError, FfmpegError, SourceError
 from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.check import check_decoding
-from ffenc.frames.decoded import decode_image
+from ffenc.frames.decoded import check_image, decode_image
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.depth_images import DepthStatistics, depth_unit
 from ffenc.frames.images import ImageHeader, read_header, require_alike
@@ -206,10 +206,15 @@ def decode_images(
         cancellation.check()
         at = int(owner[row])
         try:
-            image = decode_image(data, f"row {row}")
             header = read_header(data, f"row {row}")
             first = first or header
             require_alike(header, first, f"row {row}", "the file's first image")
+            own = counts.get(at)
+            image = None
+            if at >= 0 and (own is None or own.picks_next):
+                image = decode_image(data, f"row {row}")
+            else:
+                check_image(data, f"row {row}")
         except SourceError as error:
             where: dict[str, Any] = {"file": place, "camera": key}
             if at >= 0:
@@ -218,12 +223,14 @@ def decode_images(
             damaged.add(at)
             count.add(1)
             continue
-        if at >= 0:
-            if at not in counts:
+        if image is not None:
+            if own is None:
                 tap = sample_tap(int(listing.length[at]), image.shape[1], image.shape[0])
                 unit = layout.block(key).get("depth_unit") or depth_unit(image)
-                counts[at] = RgbHistogram(tap) if image.ndim == 3 else DepthStatistics(tap, unit)
-            counts[at].add(image)
+                own = counts[at] = RgbHistogram(tap) if image.ndim == 3 else DepthStatistics(tap, unit)
+            own.add(image)
+        elif own is not None:
+            own.pass_over()
         count.add(1)
     return {at: own.statistics() for at, own in counts.items() if at not in damaged}
 
