@@ -86,6 +86,8 @@ class SettingsCommand(click.Command):
         except ConfigError as error:
             raise click.UsageError(str(error), ctx) from None
         remaining = super().parse_args(ctx, rest)
+        changes = {name: ctx.params.pop(name, None) for name in _TRANSFORM}
+        overrides += [(("transform", name), value) for name, value in changes.items() if value]
         ctx.params["overrides"] = overrides
         return remaining
 
@@ -101,6 +103,29 @@ class RecordingCommand(SettingsCommand):
     """A command that takes LeRobot's recording flags as well: cameras, queue, when to encode."""
 
     recording = True
+
+
+_TRANSFORM = ("crop", "rotate", "flip", "resize", "pad")
+
+
+def transform_options(function: Function) -> Function:
+    """Add the options that change pictures; :class:`SettingsCommand` makes overrides of them."""
+    options = [
+        click.option("--crop", metavar="WxH+X+Y", help="Keep this part of pictures, such as 480x480+80+0."),
+        click.option(
+            "--rotate", type=click.IntRange(0, 270), metavar="90|180|270", help="Turn them clockwise."
+        ),
+        click.option("--flip", metavar="h|v|hv", help="Swap left and right, top and bottom, or both."),
+        click.option("--resize", metavar="WxH", help="Scale them to this size, such as 320x240."),
+        click.option(
+            "--pad",
+            is_flag=True,
+            help="With --resize, keep the aspect ratio and fill up with black; else make odd sizes even.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def program_options(function: Function) -> Function:

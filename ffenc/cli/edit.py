@@ -8,9 +8,11 @@ import click
 
 from ffenc.cli.common import (
     PathName,
+    SettingsCommand,
     SourceName,
     job_options,
     run_job,
+    transform_options,
 )
 from ffenc.cli.plan import print_plans
 
@@ -43,6 +45,39 @@ class EpisodePair(Pair):
         return int(key), rest
 
 
+class Replacement(Pair):
+    """``OLD=NEW``, or ``OLD=>NEW`` where the old text has an equals sign."""
+
+    name = "OLD=NEW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        old, arrow, new = str(value).partition("=>")
+        if arrow and old.strip() and new.strip():
+            return old, new
+        return super().convert(value, param, ctx)
+
+
+class EditCommand(SettingsCommand):
+    """A command that takes changes of pictures, but no settings of encoders: those stay as they are."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        remaining = super().parse_args(ctx, args)
+        for key, _ in ctx.params["overrides"]:
+            if "transform" not in (key[0], *key[2:3]):
+                raise click.UsageError(
+                    f"--{'.'.join(key)} is not for an edit, which keeps the settings of the encoder; "
+                    "ffenc reencode changes them",
+                    ctx,
+                )
+        return remaining
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write("For one camera: --cameras.NAME.resize=WxH, crop, rotate, flip or pad.\n")
+
+
 def words_of(value: str | None) -> list[str]:
     """Return the names of a list such as ``a,b``."""
     return [name.strip() for name in value.split(",")] if value is not None else []
@@ -62,7 +97,7 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
     return found
 
 
-@click.command("edit")
+@click.command("edit", cls=EditCommand)
 @click.argument("source", type=SourceName(), metavar="SRC")
 @click.argument("destination", type=PathName(), metavar="DST")
 @click.option("--episodes", metavar="0,2,5-9,20-", help="Keep only these episodes; 20- is to the last.")
@@ -88,12 +123,13 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
 )
 @click.option(
     "--replace-task",
-    type=Pair(),
+    type=Replacement(),
     metavar="OLD=NEW",
     multiple=True,
-    help="Another text for a task; repeatable. A text with = in it cannot be named so.",
+    help="Another text for a task; repeatable. OLD=>NEW where the old text has an = in it.",
 )
 @click.option("--robot-type", metavar="NAME", help="What the dataset says of its robot.")
+@transform_options
 @job_options("Say what would be done; write nothing.")
 def command(
     source: str,
@@ -110,22 +146,26 @@ def command(
     force_space: bool,
     dry_run: bool,
     as_json: bool,
+    overrides: list[tuple[tuple[str, ...], Any]],
     **settings: Any,
 ) -> None:
-    """Make a LeRobot v3.0 dataset of a part of SRC, or with other names and tasks. SRC is only read.
+    """Make a LeRobot v3.0 dataset of a part of SRC, or with other names, tasks or pictures. SRC is only read.
 
-    Video is copied packet for packet and images as they are, whatever their codec; an episode that does not
-    begin at a key frame is encoded with the settings that it has, and named. Episodes are numbered from 0,
-    statistics are those of what is kept. DST appears whole and verified, or not at all.
+    Video is copied packet for packet and images as they are, whatever their codec. An episode that does not
+    begin at a key frame, and a camera whose pictures are cropped, turned or resized, is encoded with the
+    settings that it has. Episodes are numbered from 0, statistics are those of what is kept. DST appears
+    whole and verified, or not at all.
 
     \b
     Examples:
       ffenc edit my_data good --exclude-episodes 3,7
       ffenc edit my_data tail --episodes 100-
       ffenc edit my_data named --rename-camera cam0=front --rename-camera cam1=wrist
+      ffenc edit my_data square --crop 480x480+80+0 --cameras.wrist.resize=320x240
       ffenc edit my_data fixed --replace-task "pick cube"="pick up the cube"
       ffenc edit my_data small --drop-cameras wrist --drop-features observation.effort --dry-run
     """
+    from ffenc.config.preset import load_preset  # noqa: PLC0415
     from ffenc.dataset.edit import plan_edit  # noqa: PLC0415 - keeps --help quick
     from ffenc.dataset.edited import Edits  # noqa: PLC0415
 
@@ -138,11 +178,14 @@ def command(
         replace_tasks=once(replace_task, "--replace-task"),
         robot_type=robot_type,
     )
+    robot = load_preset(None, overrides)
     plan = plan_edit(
         source,
         destination,
         edits=edits,
         cameras=words_of(cameras) or None,
+        transform=robot.transform,
+        transforms={name: camera.transform for name, camera in robot.cameras.items()},
         resume=resume,
         **settings,
     )

@@ -19,6 +19,7 @@ from ffenc.cli.common import (
     program_options,
     progress_bar,
     thread_setting,
+    transform_options,
 )
 from ffenc.cli.output import print_json
 from ffenc.words import count
@@ -42,6 +43,7 @@ from ffenc.words import count
     type=click.IntRange(0),
     help="Of a folder, the number of the first frame [default: 0 or 1].",
 )
+@transform_options
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
 @links_option
 @json_option
@@ -76,6 +78,7 @@ def command(
       ffenc encode frames/ top.mp4 --fps 30 --camera_encoder.vcodec=h264 --camera_encoder.crf=20
       ffenc encode depth/ depth.mp4 --fps 30 --depth_encoder.preset=ultrafast
       ffenc encode long.mp4 part.mp4 --start 12.5 --end 20
+      ffenc encode wide.mp4 small.mp4 --crop 480x480+80+0 --resize 240x240
     """
     from ffenc.config.matching import check_overrides, flag  # noqa: PLC0415 - keeps --help quick
     from ffenc.config.preset import camera_name, chosen_cameras, load_preset  # noqa: PLC0415
@@ -100,15 +103,16 @@ def command(
         ffprobe=ffprobe,
     )
     config = robot.depth_encoder if plan.depth else robot.camera_encoder
+    transform = robot.transform
     if camera is None and (of_one := next((key for key, _ in overrides if key[0] == "cameras"), None)):
         raise click.UsageError(f"{flag(of_one)} would have no effect: say --camera NAME to use its settings")
     check_overrides(overrides, {camera_name(camera) if camera else "the frames": plan.depth})
     if camera is not None:
         [name] = chosen_cameras(list(robot.cameras), [camera])
-        config = robot.cameras[name].encoder
+        config, transform = robot.cameras[name].encoder, robot.cameras[name].transform
     threads = thread_setting(overrides, encoder_threads) or robot.encoder_threads
     with progress_bar("encoding", plan.frames) as on_frames:
-        info = plan.run(config, encoder_threads=threads, on_frames=on_frames)
+        info = plan.run(config, encoder_threads=threads, transform=transform, on_frames=on_frames)
     seconds = time.monotonic() - began
     size = Path(target).stat().st_size
     if as_json:

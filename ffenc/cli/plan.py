@@ -29,7 +29,9 @@ def print_plans(plans: Mapping[str, JobPlan], as_json: bool) -> None:
             encoded = len(plan.episodes) - len(stream.copied)
             how = f", {encoded} re-encoded" if encoded else ""
             size = human_bytes(stream.source_bytes)
-            output.result(f"  {stream.key}: {count(len(stream.copied), 'episode')} copied{how}, {size}")
+            copied = count(len(stream.copied), "episode")
+            why = f": {stream.transform}" if stream.transform is not None else ""
+            output.result(f"  {stream.key}: {copied} copied{how}, {size}{why}")
             for number, why in list(stream.uncopied.items())[:3]:
                 output.result(f"    episode {number}: {why}")
 
@@ -47,6 +49,7 @@ def plan_fields(plan: JobPlan) -> dict[str, Any]:
                 "encoded_episodes": len(plan.episodes) - len(stream.copied),
                 "why_encoded": {str(number): why for number, why in stream.uncopied.items()},
                 "source_bytes": stream.source_bytes,
+                "transform": stream.transform.fields() if stream.transform is not None else None,
             }
             for stream in plan.streams
         },

@@ -18,6 +18,7 @@ from ffenc.cli.common import (
     retime_option,
     run_job,
     thread_setting,
+    transform_options,
 )
 from ffenc.cli.output import print_json
 from ffenc.words import camera_frames, count
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--force", is_flag=True, help="Re-encode video that has these settings already; else it is copied."
 )
+@transform_options
 @retime_option
 @job_options("Say what would be done, with size and time from a short sample.")
 def command(
@@ -72,6 +74,7 @@ def command(
       ffenc reencode my_images my_videos --preset so101
       ffenc reencode my_images my_videos --cameras front,wrist --episodes 0,2,5-9
       ffenc reencode png_tree my_videos --fps 30 --task "pick up the cube"
+      ffenc reencode my_images small --resize 320x240 --cameras.wrist.crop=480x480+80+0
       ffenc reencode my_images my_videos --dry-run
     """
     from ffenc.dataset.reencode import plan_reencode  # noqa: PLC0415 - keeps --help quick

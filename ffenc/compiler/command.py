@@ -15,6 +15,7 @@ from ffenc.codecs.suggest import accepted
 from ffenc.codecs.table import CODECS, Codec, codec_for
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import frame_ticks, parse_fps, time_scale
+from ffenc.config.transform import Geometry, Transform
 from ffenc.errors import ConfigError
 
 # How frames come through the pipe: encoded images as they are, or raw pixels; gray ones are depth.
@@ -43,6 +44,9 @@ INPUT_LIMITS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": ",
 
 _LONGEST_FRAGMENT = 60.0  # seconds
 _TERMS = 25  # of a sum in a filter's expression
+
+# Scaling of pictures, in RGB: without these swscale would halve the chroma of RGB on its way.
+_SCALING = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 # Beginnings of the names of formats that hold RGB.
 _RGB_FORMATS = ("gbr", "rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "pal")
@@ -145,8 +149,8 @@ def check_size(config: VideoEncoderConfig, width: int, height: int) -> None:
         even = f"{max(crop[0], fmt.x_step)}x{max(crop[1], fmt.y_step)}"
         raise ConfigError(
             f"{width}x{height} frames cannot be stored as {config.pix_fmt}: it halves the chroma planes, so "
-            f"the size must be even. Crop or pad the frames to {even}, or use a pix_fmt that keeps full "
-            "chroma: yuv444p (h264, hevc, libaom-av1 or ffv1; libsvtav1 has none)"
+            f"the size must be even. Crop or pad the frames (--crop {even}+0+0, --pad), or use a pix_fmt "
+            "that keeps full chroma: yuv444p (h264, hevc, libaom-av1 or ffv1; libsvtav1 has none)"
         )
 
 
@@ -176,6 +180,7 @@ def compile_command(
     output: str,
     frames: FrameFormat = "png",
     video: VideoInput | None = None,
+    transform: Transform | None = None,
     encoder: str | None = None,
     encoder_threads: int | None = None,
     tap: SampleTap | None = None,
@@ -194,6 +199,7 @@ def compile_command(
             or ``gray16le`` for raw depth, which is stored as it is.
         video: the frames come from this file instead; ``frames`` then says only whether they are depth.
             They are put on the grid of ``fps`` one after another, whatever their times were.
+        transform: how frames are changed on the way; not of depth, whose samples come changed already.
         encoder: what ``vcodec="auto"`` stands for on the machine that will run this.
         encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
         tap: also write sampled frames to standard output.
@@ -216,10 +222,12 @@ def compile_command(
     codec = codec_for(config.vcodec, encoder)
     config = config.resolve(encoder)
     rate = parse_fps(fps)
-    check_size(config, width, height)
+    geometry = transform.of(width, height) if transform is not None else None
+    stored = (geometry.width, geometry.height) if geometry is not None else (width, height)
+    check_size(config, *stored)
     options = encoder_options(codec, config, encoder_threads)
     fmt = pixel_format(config.pix_fmt)
-    options |= codec.fit(options, width, height, fmt.channels, fmt.bits)
+    options |= codec.fit(options, *stored, fmt.channels, fmt.bits)
     if codec.needs_bit_rate and not any(key.split(":")[0] in ("b", "vb") for key in options):
         raise ConfigError(
             f"{codec.name} has no quality option and would use FFmpeg's 200 kb/s: give a bit rate, "
@@ -230,7 +238,8 @@ def compile_command(
     tags: Mapping[str, str] = COLOUR_TAGS
     rate_options: dict[str, Any] = {}
     if video is None:
-        source = ffmpeg.input("pipe:0", **input_options(frames, width, height, rate, encoder_threads))
+        size = stored if is_depth(frames) else (width, height)
+        source = ffmpeg.input("pipe:0", **input_options(frames, *size, rate, encoder_threads))
     else:
         source = _video_source(video, rate, encoder_threads)
         conversion, tags = video.conversion or {}, video.tags
@@ -241,11 +250,15 @@ def compile_command(
         first = "1" if rate.denominator == 1 else "DURATION"
         if video.excerpt.frames > 1:
             rate_options["bsf:v"] = f"setts=pts=PTS:dts=DTS:duration=if(N\\,DTS-PREV_INDTS\\,{first})"
+    if geometry is not None and not is_depth(frames):
+        source = _moved(source, geometry) if video is not None else _in_rgb(source, geometry, fmt.bits)
     samples = None
     if tap is not None:
         split = source.filter_multi_output("split")
         source, samples = split[0], split[1]
     converted = _convert(source, codec, config, frames, conversion, tags)
+    if geometry is not None and video is not None and not is_depth(frames):
+        converted = _padded(converted, geometry)
     converted = converted.filter("hwupload") if codec.hwupload else converted
     result = ffmpeg.output(
         converted,
@@ -270,15 +283,48 @@ def compile_samples(
     height: int,
     fps: int | float | str | Fraction,
     frames: FrameFormat,
+    transform: Transform | None = None,
     program: str = "ffmpeg",
 ) -> list[str]:
     """Compile the argument list that writes, raw to standard output, the samples an encoder would be given.
 
     They are what a lossless stream has to decode to. Arguments as for :func:`compile_command`.
     """
+    geometry = transform.of(width, height) if transform is not None else None
+    if geometry is not None and is_depth(frames):
+        width, height = geometry.width, geometry.height
     source = ffmpeg.input("pipe:0", **input_options(frames, width, height, parse_fps(fps), None))
+    fmt = pixel_format(config.pix_fmt)
+    if geometry is not None and not is_depth(frames):
+        source = _in_rgb(source, geometry, fmt.bits)
     video = _convert(source, codec_for(config.vcodec), config, frames)
-    return arguments(_raw_output(video, pixel_format(config.pix_fmt).stored), program)
+    return arguments(_raw_output(video, fmt.stored), program)
+
+
+def _in_rgb(source: Any, geometry: Geometry, bits: int) -> Any:
+    """Frames as RGB, changed. Images of one stream may differ in their format; a scaler takes them all."""
+    frames = source.filter("scale", flags=_SCALING).filter("format", "rgb48le" if bits > 8 else "rgb24")
+    return _padded(_moved(frames, geometry), geometry)
+
+
+def _moved(frames: Any, geometry: Geometry) -> Any:
+    """The filters that crop, turn and scale, in the frames' own format."""
+    if geometry.crop is not None:
+        x, y, width, height = geometry.crop
+        frames = frames.filter("crop", width, height, x, y, exact=1)
+    if geometry.rotate in (90, 270):
+        frames = frames.filter("transpose", "clock" if geometry.rotate == 90 else "cclock")
+    elif geometry.rotate == 180:
+        frames = frames.filter("hflip").filter("vflip")
+    for way in geometry.flip:
+        frames = frames.filter(f"{way}flip")
+    if geometry.scale is not None:
+        frames = frames.filter("scale", *geometry.scale, flags=_SCALING)
+    return frames
+
+
+def _padded(frames: Any, geometry: Geometry) -> Any:
+    return frames if geometry.pad is None else frames.filter("pad", *geometry.pad, color="black")
 
 
 def rgb_conversion(pix_fmt: str, color_space: str | None, color_range: str | None) -> dict[str, str]:
@@ -333,6 +379,7 @@ def compile_decode(
     conversion: Mapping[str, str] | None = None,
     excerpt: Excerpt | None = None,
     tap: SampleTap | None = None,
+    geometry: Geometry | None = None,
     lenient: bool = False,
     program: str = "ffmpeg",
 ) -> list[str]:
@@ -344,6 +391,7 @@ def compile_decode(
         conversion: how they come into that format, see :func:`rgb_conversion`; None: they are in it.
         excerpt: the frames to take; None: all.
         tap: of those, only samples.
+        geometry: how they are changed, once they are RGB.
         lenient: go on after a damaged frame, with one thread.
         program: the ffmpeg to run.
     """
@@ -352,6 +400,8 @@ def compile_decode(
         limit["frames:v"] = -(-excerpt.frames // tap.step)
     if conversion is not None:
         video = video.filter("scale", **conversion)
+    if geometry is not None:
+        video = _in_rgb(video.filter("format", "rgb24"), geometry, 8)
     if tap is not None:
         video = _sampled(video if conversion is None else video.filter("format", "rgb24"), tap)
     if pix_fmt is None:
@@ -448,12 +498,14 @@ class Compared:
         conversion: how its samples become RGB, see :func:`rgb_conversion`.
         images: what comes down the pipe; None: a video file.
         excerpt: the frames to take of a video; None: all.
+        geometry: how they are changed before they are compared.
     """
 
     path: str
     conversion: Mapping[str, str]
     images: FrameFormat | None = None
     excerpt: Excerpt | None = None
+    geometry: Geometry | None = None
 
 
 def compile_compare(video: Compared, reference: Compared, *, program: str = "ffmpeg") -> list[str]:
@@ -484,7 +536,10 @@ def _planar_rgb(side: Compared, **options: Any) -> Any:
         # Without an end the other side's last frame would wait for the end of this file.
         source = source.filter("trim", end_pts=side.excerpt.spans[-1][1] + 1)
         source = source.filter("select", _within(side.excerpt.spans))
-    frames = source.filter("scale", **side.conversion).filter("format", "rgb24").filter("format", "gbrp")
+    frames = source.filter("scale", **side.conversion).filter("format", "rgb24")
+    if side.geometry is not None:
+        frames = _in_rgb(frames, side.geometry, 8)
+    frames = frames.filter("format", "gbrp")
     # A second each: whatever rate FFmpeg takes for the result, no two frames get the same time.
     return frames.filter("settb", "1/1").filter("setpts", "N")
 

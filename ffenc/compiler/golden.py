@@ -50,6 +50,7 @@ def preset_commands(
             frames=raw_format(camera.encoder) if camera.depth else frames,
             encoder=auto_fallback(camera.encoder.pix_fmt) if camera.depth else encoder or AUTO_FALLBACK,
             encoder_threads=preset.encoder_threads,
+            transform=camera.transform,
         )
     return commands
 

@@ -41,10 +41,11 @@ def check_overrides(
                 raise ConfigError(f"{flag(key)} would have no effect: camera {name!r} is left out")
             if name not in cameras:
                 raise ConfigError(f"{flag(key)}: there is no camera {name!r}{accepted(name, cameras)}")
-            if key[2:3] != ("encoder",):
+            if key[2:3] not in (("encoder",), ("transform",)):
                 raise ConfigError(
                     f"{flag(key)} would have no effect: {'.'.join(key[2:])} is a setting for recording, and "
-                    "these frames are there already; what can be set is --cameras.NAME.encoder.FIELD"
+                    "these frames are there already; what can be set is --cameras.NAME.encoder.FIELD, and "
+                    "crop, rotate, flip, resize and pad"
                 )
         elif key[0] in ("camera_encoder", "depth_encoder"):
             depth = key[0] == "depth_encoder"

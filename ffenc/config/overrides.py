@@ -23,6 +23,8 @@ _GROUPS = {
     "cameras": "cameras",
 }
 _SINGLE = ("fps", "encoder_threads")
+_OF_CAMERAS = ("encoder", "source", "transform")
+_CHANGES = ("crop", "rotate", "flip", "resize", "pad")  # fields of a transform
 
 # LeRobot's flags that say how a robot is recorded -> a preset's keys.
 _STREAMING = "--dataset.streaming_encoding"
@@ -145,11 +147,15 @@ def _key(flag: str, more: Sequence[str]) -> KeyPath:
     if parts[0] == "cameras" and parts[1:3] == ("observation", "images"):
         parts = (parts[0], *parts[3:])
     if parts[0] in _GROUPS and len(parts) > 1 and all(parts):
-        if parts[0] == "cameras" and len(parts) > 4 and parts[-2] in ("encoder", "source"):
-            parts = (parts[0], ".".join(parts[1:-2]), *parts[-2:])  # a camera's name may hold points
-        if parts[0] == "cameras" and len(parts) > 3 and parts[2] not in ("encoder", "source"):
+        # Short for a camera's transform; its name may hold points.
+        if parts[0] == "cameras" and len(parts) > 2 and parts[-1] in _CHANGES and parts[-2] != "transform":
+            parts = (*parts[:-1], "transform", parts[-1])
+        if parts[0] == "cameras" and len(parts) > 4 and parts[-2] in _OF_CAMERAS:
+            parts = (parts[0], ".".join(parts[1:-2]), *parts[-2:])
+        if parts[0] == "cameras" and len(parts) > 3 and parts[2] not in _OF_CAMERAS:
             raise ConfigError(
-                f"{flag} is not known; a camera's setting is --cameras.NAME.encoder.FIELD=VALUE"
+                f"{flag} is not known; a camera's setting is --cameras.NAME.encoder.FIELD=VALUE, or "
+                "--cameras.NAME.resize=WIDTHxHEIGHT, crop, rotate, flip or pad"
             )
         return (_GROUPS[parts[0]], *parts[1:])
     if len(parts) == 1 and parts[0] in _SINGLE:

@@ -18,6 +18,7 @@ from ffenc.config.framerate import parse_fps
 from ffenc.config.limits import MOST_CPUS, MOST_PIXELS
 from ffenc.config.plain_yaml import MOST_BYTES, compose
 from ffenc.config.source import CameraSource
+from ffenc.config.transform import Transform
 from ffenc.config.validation import SettingError, Settings
 from ffenc.errors import ConfigError, SourceError
 from ffenc.paths import read_text
@@ -54,6 +55,9 @@ def chosen_cameras(keys: Sequence[str], names: Sequence[str]) -> list[str]:
 Size = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
 
 
+TRANSFORM = "a mapping of crop, rotate, flip, resize and pad, or null"
+
+
 class CameraPreset(Settings):
     """One camera of a robot.
 
@@ -64,6 +68,8 @@ class CameraPreset(Settings):
             ``m`` (float32 metres).
         source: where frames come from when they are recorded; None: from a program, or not said.
         encoder: the camera's settings: the preset's, with the camera's own overrides applied.
+        transform: how its pictures are changed before they are encoded: the preset's, with the camera's own
+            values; None: not at all.
     """
 
     width: Size | None = Field(None, description=f"a number of pixels, 1 to {MOST_PIXELS}")
@@ -72,6 +78,7 @@ class CameraPreset(Settings):
     depth_unit: Literal["mm", "m"] = Field("mm", description="'mm' or 'm'")
     source: CameraSource | None = Field(None, description="a mapping with a type, such as {type: test}")
     encoder: VideoEncoderConfig = Field(description="a mapping of encoder settings")
+    transform: Transform | None = Field(None, description=TRANSFORM)
 
     @model_validator(mode="after")
     def _unit_of_depth(self) -> Self:
@@ -98,6 +105,7 @@ class RobotPreset(Settings):
         encoder_niceness: how much lower than this process's the priority of the encoders of a recording is,
             0..19.
         encoder_cpus: the processors the encoders of a recording may run on; None: all.
+        transform: how pictures of all cameras are changed before they are encoded.
         cameras: by name, without the ``observation.images.`` prefix.
     """
 
@@ -120,6 +128,7 @@ class RobotPreset(Settings):
         max_length=MOST_CPUS,
         description=f"a list of processors' numbers, from 0 to {MOST_CPUS - 1}, or null",
     )
+    transform: Transform | None = Field(None, description=TRANSFORM)
     cameras: dict[str, CameraPreset] = Field(
         default_factory=dict, description="a mapping of camera names to their settings"
     )
@@ -139,6 +148,11 @@ class RobotPreset(Settings):
         if known is not None and known.depth == depth:
             return known.encoder
         return self.depth_encoder if depth else self.camera_encoder
+
+    def transform_for(self, camera: str) -> Transform | None:
+        """Return how a camera's pictures are changed, named with or without ``observation.images.``."""
+        known = self.cameras.get(camera_name(camera))
+        return self.transform if known is None else known.transform
 
 
 def preset_folder() -> Path:
@@ -325,7 +339,7 @@ def _deep_merge(base: Mapping[str, Any], over: Mapping[str, Any], above: KeyPath
 
 
 def _override(values: dict[str, Any], key: KeyPath, value: Any) -> None:
-    """Set one value from outside; for a whole-robot encoder field, take away what a camera says of it."""
+    """Set one value from outside; for a field of all cameras, take away what one camera says of it."""
     target = values
     for part in key[:-1]:
         below = target.get(part)
@@ -344,6 +358,12 @@ def _override(values: dict[str, Any], key: KeyPath, value: Any) -> None:
                 own = camera.get("encoder")
                 if isinstance(own, dict):
                     own.pop(key[1], None)
+    if len(key) > 1 and key[0] == "transform":
+        cameras = values.get("cameras")
+        for camera in cameras.values() if isinstance(cameras, dict) else ():
+            own = camera.get("transform") if isinstance(camera, dict) else None
+            if isinstance(own, dict):
+                own.pop(key[1], None)
 
 
 def _with_encoders(cameras: Any, before: Any) -> Any:
@@ -377,6 +397,14 @@ def _built(model: type[VideoEncoderConfig], values: Mapping[str, Any], key: KeyP
         raise SettingError((*key, *error.key), error.reason) from None
 
 
+def _transform(values: Mapping[str, Any], key: KeyPath) -> Transform | None:
+    """The transform of plain values; none of them: no transform."""
+    try:
+        return Transform(**values) if values else None
+    except SettingError as error:
+        raise SettingError((*key, *error.key), error.reason) from None
+
+
 def _check_rate(camera: Any, preset: Any, place: KeyPath) -> None:
     """A camera has no frame rate of its own; where one is told, it has to be that of all."""
     try:
@@ -402,6 +430,8 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
     built = dict(values)
     built["camera_encoder"] = _built(VideoEncoderConfig, camera_values, ("camera_encoder",))
     built["depth_encoder"] = _built(DepthEncoderConfig, depth_values, ("depth_encoder",))
+    common = _settings_of(values, ("transform",))
+    built["transform"] = _transform(common, ("transform",))
     cameras = {}
     for camera, found in _settings_of(values, ("cameras",)).items():
         if found is None:  # a camera of the extended preset that this robot does not have
@@ -422,6 +452,9 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
                 own["source"] = CameraSource(**own["source"])
             except SettingError as error:
                 raise SettingError((*place, "source", *error.key), error.reason) from None
+        if "transform" not in own or own["transform"] is not None:
+            changes = common | _settings_of(own, (*place, "transform"))
+            own["transform"] = _transform(changes, (*place, "transform"))
         if "fps" in own:
             _check_rate(own.pop("fps"), values.get("fps", RobotPreset.model_fields["fps"].default), place)
         try:

@@ -10,6 +10,7 @@ from typing import Literal
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.preset import chosen_cameras
+from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes, chosen_episodes, divided
 from ffenc.dataset.edited import EditedDataset, Edits
 from ffenc.dataset.finished import check_free
@@ -17,12 +18,20 @@ from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.info_block import recorded_settings
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
-from ffenc.dataset.reencode import Chooser, open_dataset, refuse_nesting, video_stream
+from ffenc.dataset.reencode import (
+    Chooser,
+    changing,
+    check_changing,
+    open_dataset,
+    refuse_nesting,
+    video_stream,
+)
 from ffenc.dataset.source import Camera, Episode
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.errors import ConfigError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import toolchains
+from ffenc.frames.images import ImageHeader
 from ffenc.jobs.pool import share_cores
 
 _OnProgress = Callable[[int, int], None] | None
@@ -36,6 +45,8 @@ def plan_edit(
     episodes: Episodes | None = None,
     exclude_episodes: Episodes | None = None,
     cameras: Sequence[str] | None = None,
+    transform: Transform | None = None,
+    transforms: Mapping[str, Transform | None] | None = None,
     follow_links: bool = False,
     workers: int | None = None,
     encoder_threads: int | None = None,
@@ -49,7 +60,8 @@ def plan_edit(
     The arguments are those of :func:`edit_dataset`.
     """
     edits = edits or Edits()
-    if not edits and episodes is None and exclude_episodes is None and cameras is None:
+    chosen = (episodes, exclude_episodes, cameras, transform, transforms or None)
+    if not edits and all(one is None for one in chosen):
         raise ConfigError("nothing is to be changed; name an edit, or copy the dataset with ffenc merge")
     target = Path(destination)
     check_free(target, resume=resume)
@@ -73,8 +85,10 @@ def plan_edit(
     count, threads = share_cores(max(len(videos) * len(picked), 1), workers, encoder_threads)
     chooser = Chooser(edited, candidates, threads)
     streams: list[Stream] = []
+    wanted = _transforms(edited, transform, transforms or {})
     for camera in videos:
         try:
+            own = changing(wanted[camera.key], camera)
             streams.append(
                 video_stream(
                     chooser,
@@ -86,10 +100,12 @@ def plan_edit(
                     force=False,
                     asked=(),
                     keep=True,
+                    transform=own,
                 )
             )
         except ConfigError as error:
             raise ConfigError(f"camera {camera.key}: {error}") from None
+    check_changing(wanted, [stream.key for stream in streams if stream.transform is not None])
     lacking = _lacking(edited, images, stale)
     combined = len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
     return JobPlan(
@@ -107,6 +123,8 @@ def edit_dataset(
     episodes: Episodes | None = None,
     exclude_episodes: Episodes | None = None,
     cameras: Sequence[str] | None = None,
+    transform: Transform | None = None,
+    transforms: Mapping[str, Transform | None] | None = None,
     follow_links: bool = False,
     workers: int | None = None,
     encoder_threads: int | None = None,
@@ -119,10 +137,10 @@ def edit_dataset(
 ) -> JobSummary:
     """Make a LeRobot v3.0 dataset of a part of another, or with other names and tasks.
 
-    Video is copied packet for packet, images as they are; only an episode that does not begin at a key frame
-    is encoded, with the settings that it has. Rows, frames, files and episodes are numbered from 0.
-    Statistics are those of what is kept. The source is only read; the result appears whole and verified, or
-    not at all.
+    Video is copied packet for packet, images as they are; only an episode that does not begin at a key frame,
+    and a camera whose pictures are changed, is encoded, with the settings that it has. Rows, frames, files
+    and episodes are numbered from 0. Statistics are those of what is kept. The source is only read; the
+    result appears whole and verified, or not at all.
 
     Args:
         source: a dataset of v3.0, v2.1 or v2.0.
@@ -131,6 +149,8 @@ def edit_dataset(
         episodes: those that are kept: numbers, or a text such as ``0-9,12,20-``; by default all.
         exclude_episodes: those that are not, likewise.
         cameras: names of the cameras that are kept; by default all but ``edits.drop_cameras``.
+        transform: how pictures of all cameras that are video are changed.
+        transforms: name of a camera in the source -> how its pictures are changed instead; None: not.
         follow_links: follow symbolic links that lead out of the dataset; else they are refused by name.
         workers: encodes at once; by default one a core.
         encoder_threads: threads an encoder may use; by default the cores' share.
@@ -155,6 +175,8 @@ def edit_dataset(
         episodes=episodes,
         exclude_episodes=exclude_episodes,
         cameras=cameras,
+        transform=transform,
+        transforms=transforms,
         follow_links=follow_links,
         workers=workers,
         encoder_threads=encoder_threads,
@@ -188,6 +210,26 @@ def _without_others(edits: Edits, keys: Sequence[str], names: Sequence[str]) -> 
     if len(kept) == len(keys):
         raise ConfigError("--cameras names all cameras that are there; leave it out")
     return replace(edits, drop_cameras=[key for key in keys if key not in kept])
+
+
+def _transforms(
+    edited: EditedDataset, common: Transform | None, own: Mapping[str, Transform | None]
+) -> dict[str, Transform | None]:
+    """How the pictures of each camera are to be changed, by its name in the result.
+
+    Raises:
+        ConfigError: there is no such camera, or its images are copied as they are.
+    """
+    named = {key: value for name, value in own.items() for key in chosen_cameras(edited.kept_cameras, [name])}
+    wanted = {edited.new_name(key): named.get(key, common) for key in edited.kept_cameras}
+    images = [camera.key for camera in edited.cameras if isinstance(camera.stored, ImageHeader)]
+    for key in images:
+        if wanted[key] is not None:
+            raise ConfigError(
+                f"camera {key} is kept as images, which are copied as they are; ffenc reencode makes video "
+                "of them, and changes them on the way"
+            )
+    return wanted
 
 
 def _own_settings(camera: Camera) -> VideoEncoderConfig | None:

@@ -159,6 +159,7 @@ def encoding_block(encoding: Encoding, unit: Unit | None = None) -> dict[str, An
     return {
         **encoder_fields(encoding.config),
         **({"is_depth_map": False} if unit is None else depth_fields(encoding.config, unit)),
+        **({"video.transform": encoding.transform.fields()} if encoding.transform is not None else {}),
         "video.encoder": {
             "vcodec": codec.name,
             "encoder": codec.encoder,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ffenc.compiler.command import COLOUR_TAGS
+from ffenc.config.transform import Transform
 from ffenc.dataset.checksums import file_checksum, write_checksums
 from ffenc.dataset.columns import VideoPlace
 from ffenc.dataset.estimate import check_space
@@ -39,7 +40,6 @@ from ffenc.frames.publish import published
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.frames.transcode import (
     Clip,
-    clip_checksums,
     clip_statistics,
     damage_named,
     read_through,
@@ -77,6 +77,11 @@ class Stream:
     uncopied: Mapping[int, str] = field(default_factory=dict)
 
     @property
+    def transform(self) -> Transform | None:
+        """How its pictures are changed."""
+        return self.encoding.transform if self.encoding is not None else None
+
+    @property
     def key(self) -> str:
         """Its feature."""
         return self.camera.key
@@ -85,7 +90,8 @@ class Stream:
         """What counts the statistics of so many frames, where the source has none."""
         if not self.compute_stats:
             return None
-        tap = sample_tap(frames, self.camera.stored.width, self.camera.stored.height)
+        size = self.camera.stored.width, self.camera.stored.height
+        tap = sample_tap(frames, *(size if self.encoding is None else self.encoding.stored_size))
         unit = self.camera.unit
         return DepthStatistics(tap, unit) if unit is not None else RgbHistogram(tap)
 
@@ -143,7 +149,8 @@ class JobPlan:
             if stream.encoding is not None and episode is not None:
                 place = Path(VIDEO_PATH.format(video_key=stream.key, chunk_index=0, file_index=0))
                 video = None
-                if not isinstance(stream.camera.stored, ImageHeader):
+                fed = stream.camera.depth and stream.transform is not None
+                if not (isinstance(stream.camera.stored, ImageHeader) or fed):
                     video = self.clip(stream, episode).input()
                 commands[stream.key] = stream.encoding.command(place, video=video)
         return commands
@@ -409,6 +416,7 @@ class _Job:
                     statistics,
                     quantizer=stream.quantizer,
                     toolchain=stream.encoding.toolchain if stream.encoding else self._plan.toolchain,
+                    geometry=stream.encoding.geometry if stream.encoding else None,
                     cancellation=self._cancellation,
                 )
             if copied:
@@ -430,10 +438,8 @@ class _Job:
         with self._progress.part(episode.length) as on_frames, published(path) as temporary:
             if clip is not None:
                 with self._slots:
-                    transcode(encoding, clip, temporary, on_frames=on_frames, cancellation=self._cancellation)
-                if clip.depth:
-                    sent = lambda first, count: clip_checksums(  # noqa: E731
-                        clip, first, count, encoding.toolchain, self._cancellation
+                    sent = transcode(
+                        encoding, clip, temporary, on_frames=on_frames, cancellation=self._cancellation
                     )
             else:
                 header = stream.camera.header
@@ -468,12 +474,18 @@ class _Job:
         parts: list[Any] = [unit.episode.length, stream.compute_stats, stream.camera.unit, frames]
         if encoding is not None and unit.episode.index not in stream.copied:
             parts += [
-                encoding.command(Path("piece.mp4"), video=clip.input() if clip else None)[1:],
+                self._command(encoding, clip)[1:],
                 repr(encoding.config),  # a depth camera's quantiser is not in the command
                 encoding.toolchain.version,
                 encoding.encoder_version,
+                *([encoding.transform.fields()] if encoding.transform is not None else []),
             ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @staticmethod
+    def _command(encoding: Encoding, clip: Clip | None) -> list[str]:
+        fed = clip is None or (clip.depth and encoding.transform is not None)
+        return encoding.command(Path("piece.mp4"), video=None if fed or clip is None else clip.input())
 
     def _join_all(
         self,

@@ -16,6 +16,7 @@ from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import fps_number, parse_fps
 from ffenc.config.matching import check_overrides, check_preset
 from ffenc.config.preset import KeyPath, RobotPreset, camera_name, chosen_cameras, load_preset
+from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes, chosen_episodes
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.identify import check_not_v1
@@ -196,6 +197,7 @@ def plan_reencode(
     asked = {key[-1] for key, _ in overrides}
     chooser = Chooser(opened, candidates, threads)
     streams: list[Stream] = []
+    wanted = {camera.key: robot.transform_for(camera.key) for camera in chosen}
     for camera in chosen:
         changes = _changes(overrides, camera)
         config: VideoEncoderConfig | None = robot.encoder_for(camera.key, depth=camera.depth)
@@ -206,10 +208,13 @@ def plan_reencode(
         known = known and camera.key not in stale.episodes
         size = opened.camera_bytes(camera.key, picked)
         try:
+            transform = changing(wanted[camera.key], camera)
             if isinstance(camera.stored, ImageHeader):
                 assert config is not None
-                encoding = chooser.for_images(camera, config, picked[0])
-                streams.append(Stream(camera, encoding, not known, size, why="its frames are images"))
+                encoding = chooser.for_images(camera, config, picked[0], transform)
+                computed = transform is not None or not known
+                why = "its frames are images" + (f"; {transform}" if transform is not None else "")
+                streams.append(Stream(camera, encoding, computed, size, why=why))
             else:
                 streams.append(
                     video_stream(
@@ -222,10 +227,12 @@ def plan_reencode(
                         force=force,
                         asked=asked,
                         keep=preset is None and not changes,
+                        transform=transform,
                     )
                 )
         except ConfigError as error:
             raise ConfigError(f"camera {camera.key}: {error}") from None
+    check_changing(wanted, [stream.key for stream in streams if stream.transform is not None])
     told = encoder_threads is not None or any(key == ("encoder_threads",) for key, _ in overrides)
     if told and not any(stream.encoding for stream in streams):
         raise ConfigError(
@@ -267,10 +274,16 @@ class Chooser:
         self._prepared: dict[str, Encoding] = {}
         self._absent: Absent = {}
 
-    def for_images(self, camera: Camera, config: VideoEncoderConfig, episode: Episode) -> Encoding:
+    def for_images(
+        self,
+        camera: Camera,
+        config: VideoEncoderConfig,
+        episode: Episode,
+        transform: Transform | None = None,
+    ) -> Encoding:
         """The encoding of a camera of images."""
         header = camera.header
-        same = json.dumps([repr(config), header.width, header.height, header.format])
+        same = json.dumps([repr(config), str(transform), header.width, header.height, header.format])
         if same not in self._prepared:
             frames = self.source.frames(camera.key, episode)
             self._prepared[same] = prepare_images(
@@ -282,14 +295,21 @@ class Chooser:
                 encoder_threads=self._threads,
                 candidates=self._candidates,
                 absent=self._absent,
+                transform=transform,
             )
         return self._prepared[same]
 
-    def for_clip(self, clip: Clip, config: VideoEncoderConfig, others: Sequence[Clip] = ()) -> Encoding:
+    def for_clip(
+        self,
+        clip: Clip,
+        config: VideoEncoderConfig,
+        others: Sequence[Clip] = (),
+        transform: Transform | None = None,
+    ) -> Encoding:
         """The encoding of a camera that is video, by a program that decodes it and the others."""
         info = clip.info
         kinds = [(one.info.codec, one.info.pix_fmt) for one in (clip, *others)]
-        same = json.dumps([repr(config), info.width, info.height, *kinds])
+        same = json.dumps([repr(config), str(transform), info.width, info.height, *kinds])
         if same not in self._prepared:
             able = self._candidates
             for other in others:
@@ -301,8 +321,38 @@ class Chooser:
                 candidates=able,
                 encoder_threads=self._threads,
                 absent=self._absent,
+                transform=transform,
             )
         return self._prepared[same]
+
+
+def changing(transform: Transform | None, camera: Camera) -> Transform | None:
+    """Return a transform that changes a camera's pictures; None where it does not.
+
+    Raises:
+        ConfigError: it cannot be done to pictures of their size.
+    """
+    if transform is None or not transform.of(camera.stored.width, camera.stored.height).changes:
+        return None
+    return transform
+
+
+def check_changing(asked: Mapping[str, Transform | None], changed: Collection[str]) -> None:
+    """Refuse transforms of which none changes any camera.
+
+    Args:
+        asked: camera -> what is asked for.
+        changed: cameras whose pictures are changed.
+
+    Raises:
+        ConfigError: there are some, and all pictures would stay as they are.
+    """
+    named = {key: transform for key, transform in asked.items() if transform is not None}
+    if named and not changed:
+        key, transform = next(iter(named.items()))
+        raise ConfigError(
+            f"{transform}: would have no effect, {camera_name(key)} is so already; leave it out"
+        )
 
 
 def video_stream(
@@ -316,6 +366,7 @@ def video_stream(
     force: bool,
     asked: Collection[str],
     keep: bool,
+    transform: Transform | None = None,
 ) -> Stream:
     """Plan a camera that is video: copied where it is as asked for, else encoded anew.
 
@@ -328,11 +379,14 @@ def video_stream(
         force: encode in any case.
         asked: names of settings that were given one by one, and not by a preset.
         keep: no settings are asked for: it is copied, but for episodes that cannot be cut.
+        transform: how its pictures are changed, which is encoded in any case.
 
     Raises:
         ConfigError: depth would be changed, or what cannot be copied cannot be encoded as it is.
     """
     assert isinstance(chooser.source, HasVideos)
+    if transform is not None:
+        force, compute_stats = True, True
     odd = [episode for episode in episodes if episode.index in camera.odd]
     usual = next((episode for episode in episodes if episode.index not in camera.odd), episodes[0])
     clip = clip_of(chooser.source.video(camera.key, usual), chooser.source.fps)
@@ -382,17 +436,15 @@ def video_stream(
         if not reasons:
             return replace(all_copied, why="it has these settings already")
     others = [clip_of(chooser.source.video(camera.key, episode), chooser.source.fps) for episode in odd[:1]]
-    encoding = chooser.for_clip(clip, config, others)
+    encoding = chooser.for_clip(clip, config, others, transform)
     if config.vcodec == "auto" and not force and _matches(encoding.config, camera):
         same, reasons = True, _not_copied(chooser.source, camera, episodes)
         if not reasons:
             return replace(all_copied, why="it has these settings already")
     if force or not same:
-        why = (
-            "it is to be encoded in any case"
-            if force
-            else f"asked for: {_asked_for(encoding.config, camera)}"
-        )
+        why = f"asked for: {_asked_for(encoding.config, camera)}"
+        if force:
+            why = "it is to be encoded in any case" if transform is None else str(transform)
         return Stream(camera, encoding, compute_stats, source_bytes, quantizer=quantizer, why=why)
     number, reason = next(iter(reasons.items()))
     more = f", and {len(reasons) - 1} more episodes likewise" if len(reasons) > 1 else ""

@@ -140,7 +140,8 @@ class TableWriter:
                 features[key] = feature
             elif key in self._cameras:
                 kept = {name: value for name, value in feature.items() if name != "video_info"}
-                features[key] = {**kept, "dtype": "video", "info": dict(self._blocks[key])}
+                block = dict(self._blocks[key])
+                features[key] = {**sized_feature(kept, block), "dtype": "video", "info": block}
             elif key in self._images:
                 features[key] = feature
         return features
@@ -436,6 +437,21 @@ class TableWriter:
         if self._subset or not info.get("splits"):
             info["splits"] = {"train": f"0:{len(self._episodes)}"}
         write_info(self._root, info)
+
+
+def sized_feature(feature: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a camera's feature with the size that its video has.
+
+    Args:
+        feature: of ``info.json``.
+        block: the video's ``info`` block.
+    """
+    shape, names = list(feature.get("shape") or ()), list(feature.get("names") or ())
+    if len(shape) == len(names) == 3:
+        for name in ("height", "width"):
+            if name in names:
+                shape[names.index(name)] = block[f"video.{name}"]
+    return {**feature, "shape": shape} if "shape" in feature else dict(feature)
 
 
 def _described(

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ffenc.compiler.command import Compared, compile_compare, rgb_conversion
-from ffenc.errors import FfmpegError, SourceError, ToolchainError
+from ffenc.config.transform import Geometry, Transform
+from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.process import Buffer, Cancellation, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
 from ffenc.frames.depth import MAX_CODE, DepthQuantizer, Unit
-from ffenc.frames.depth_images import Depth, millimetres, read_alike, samples_in_mm
+from ffenc.frames.depth_images import Depth, changed, millimetres, read_alike, samples_in_mm
 from ffenc.frames.encode import check_frames
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.images import ImageHeader, find_fault
@@ -67,6 +68,7 @@ def compare_episode(
     header: ImageHeader | None = None,
     quantizer: DepthQuantizer | None = None,
     unit: Unit | None = None,
+    transform: Transform | None = None,
     on_frames: Callable[[int], None] | None = None,
     cancellation: Cancellation | None = None,
     candidates: Sequence[Toolchain] | None = None,
@@ -82,6 +84,7 @@ def compare_episode(
         quantizer: how depth of a ``gray12le`` video was quantised. A reference video has to be quantised in
             the same way.
         unit: of depth images, ``mm`` or ``m``; None: integers are millimetres, floats are metres.
+        transform: how the source's frames were changed before they were encoded.
         on_frames: called now and then with the number of frames compared so far.
         cancellation: who may end it.
         candidates: the programs to choose from; by default all that are found.
@@ -95,21 +98,29 @@ def compare_episode(
     cancellation = cancellation or Cancellation()
     found = toolchains() if candidates is None else candidates
     told = on_frames or (lambda _: None)
-    _check_alike(video, reference, header)
+    size = reference.info if isinstance(reference, Clip) else header
+    assert size is not None
+    try:
+        geometry = transform.of(size.width, size.height) if transform is not None else None
+    except ConfigError as error:
+        raise SourceError(f"{video.path}: {error}; compare it with the source it was made of") from None
+    _check_alike(video, reference, header, geometry)
     if video.info.pix_fmt in DEPTH_FORMATS:
         if video.info.pix_fmt == "gray12le" and quantizer is None:
             raise SourceError(f"{video.path}: holds 12-bit depth codes, and how they were made is not known")
         used = quantizer if video.info.pix_fmt == "gray12le" else None
         if isinstance(reference, Clip):
-            wanted = _stored(reference, found)
+            wanted: Iterator[Depth] = (changed(depth, geometry) for depth in _stored(reference, found))
         else:
             assert header is not None
-            wanted = _quantized(reference, header, used, unit)
+            wanted = _quantized(reference, header, used, unit, geometry)
         return _compare_depth(_stored(video, found), wanted, used, told, cancellation)
-    return _compare_colours(video, reference, header, told, cancellation, found)
+    return _compare_colours(video, reference, header, geometry, told, cancellation, found)
 
 
-def _check_alike(video: Clip, reference: FrameSource | Clip, header: ImageHeader | None) -> None:
+def _check_alike(
+    video: Clip, reference: FrameSource | Clip, header: ImageHeader | None, geometry: Geometry | None
+) -> None:
     """Compare what can be compared without decoding."""
     _check_held(video)
     depth = video.info.pix_fmt in DEPTH_FORMATS
@@ -137,6 +148,8 @@ def _check_alike(video: Clip, reference: FrameSource | Clip, header: ImageHeader
         assert header is not None
         name, other = "its source", f"{header.width}x{header.height}"
         same, kind = header.depth == depth, str(header)
+    if geometry is not None:
+        name, other = f"{name}, changed as it was,", f"{geometry.width}x{geometry.height}"
     if other != size:
         raise SourceError(
             f"{video.path}: frames are {size}, those of {name} are {other}; compare it with the source it "
@@ -166,6 +179,7 @@ def _compare_colours(
     video: Clip,
     reference: FrameSource | Clip,
     header: ImageHeader | None,
+    geometry: Geometry | None,
     on_frames: Callable[[int], None],
     cancellation: Cancellation,
     candidates: Sequence[Toolchain],
@@ -175,7 +189,8 @@ def _compare_colours(
     for toolchain in candidates:
         # A seek that lands somewhere else gives too few frames; then videos are read from their start.
         for seek in (True, False):
-            sides = [_side(video, seek=seek), _reference_side(reference, header, seek=seek)]
+            wanted = replace(_reference_side(reference, header, seek=seek), geometry=geometry)
+            sides = [_side(video, seek=seek), wanted]
             command = compile_compare(*sides, program=toolchain.ffmpeg)
             if command in tried:
                 continue
@@ -271,11 +286,15 @@ def _stored(video: Clip, candidates: Sequence[Toolchain]) -> Iterator[Depth]:
 
 
 def _quantized(
-    images: Iterable[EncodedFrame], header: ImageHeader, quantizer: DepthQuantizer | None, unit: Unit | None
+    images: Iterable[EncodedFrame],
+    header: ImageHeader,
+    quantizer: DepthQuantizer | None,
+    unit: Unit | None,
+    geometry: Geometry | None,
 ) -> Iterator[Depth]:
     """Yield the samples that depth images have to be stored as, uint16 ``(H, W)``."""
     for frame in images:
-        depth = read_alike(frame, header)
+        depth = changed(read_alike(frame, header), geometry)
         yield quantizer.quantize(depth, input_unit=unit or "auto") if quantizer else millimetres(depth, unit)
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ffenc.compiler.command import SampleTap
 from ffenc.config.encoder import DepthEncoderConfig
+from ffenc.config.transform import Geometry
 from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.images import ImageHeader, raw_samples, read_header, require_alike
@@ -59,6 +60,39 @@ def read_alike(frame: EncodedFrame, header: ImageHeader) -> Depth:
     """
     require_alike(read_header(frame.data, frame.name), header, frame.name)
     return read_depth(frame)
+
+
+def changed(depth: Depth, geometry: Geometry | None) -> Depth:
+    """Return a depth map cropped, turned, scaled and padded.
+
+    Scaling takes the nearest pixel: depth is never interpolated, and holes stay holes. What is padded has
+    no depth (0).
+
+    Args:
+        depth: shape ``(H, W)``.
+        geometry: what is done; None: nothing.
+    """
+    if geometry is None:
+        return depth
+    if geometry.crop is not None:
+        x, y, width, height = geometry.crop
+        depth = depth[y : y + height, x : x + width]
+    depth = np.rot90(depth, -geometry.rotate // 90)
+    for way in geometry.flip:
+        depth = np.flip(depth, 1 if way == "h" else 0)
+    if geometry.scale is not None:
+        width, height = geometry.scale
+        rows, columns = (
+            ((np.arange(new) + 0.5) * old / new).astype(np.intp)
+            for new, old in zip((height, width), depth.shape, strict=True)
+        )
+        depth = depth[rows[:, None], columns]
+    if geometry.pad is not None:
+        width, height, x, y = geometry.pad
+        padded = np.zeros((height, width), depth.dtype)
+        padded[y : y + depth.shape[0], x : x + depth.shape[1]] = depth
+        depth = padded
+    return depth
 
 
 def depth_unit(depth: Depth) -> Unit:
@@ -151,6 +185,7 @@ def depth_pieces(
     header: ImageHeader,
     samples: DepthSamples,
     statistics: DepthStatistics | None = None,
+    geometry: Geometry | None = None,
 ) -> Iterator[memoryview]:
     """Yield each depth map's samples for the encoder's pipe.
 
@@ -158,7 +193,7 @@ def depth_pieces(
         SourceError: an image is damaged, or of another size; the text names it.
     """
     for frame in frames:
-        depth = read_alike(frame, header)
+        depth = changed(read_alike(frame, header), geometry)
         if statistics is not None:
             statistics.add(depth)
         yield samples.of(depth).data.cast("B")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ffenc.compiler.command import COLOUR_TAGS, FrameFormat, compile_samples, raw_format
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.transform import Transform
 from ffenc.errors import (
     ConfigError,
     DestinationError,
@@ -85,7 +86,12 @@ def frame_format(header: ImageHeader, config: VideoEncoderConfig) -> FrameFormat
 
 
 def first_frames(
-    frames: FrameSource, header: ImageHeader, config: VideoEncoderConfig, count: int, unit: Unit | None = None
+    frames: FrameSource,
+    header: ImageHeader,
+    config: VideoEncoderConfig,
+    count: int,
+    unit: Unit | None = None,
+    transform: Transform | None = None,
 ) -> list[bytes]:
     """Return a source's first frames as the encoder gets them.
 
@@ -97,7 +103,9 @@ def first_frames(
     """
     found = list(islice(iter(frames), count))
     if header.depth:
-        return [bytes(piece) for piece in depth_pieces(found, header, DepthSamples(config, unit))]
+        geometry = transform.of(header.width, header.height) if transform is not None else None
+        pieces = depth_pieces(found, header, DepthSamples(config, unit), geometry=geometry)
+        return [bytes(piece) for piece in pieces]
     checked = list(check_frames(found, header))
     for frame in found:
         if fault := find_fault(frame.data):
@@ -115,12 +123,13 @@ def prepare_images(
     encoder_threads: int | None = None,
     candidates: Sequence[Toolchain] | None = None,
     absent: Absent | None = None,
+    transform: Transform | None = None,
 ) -> Encoding:
     """Choose the programs and the encoder for a source's images, by its first two.
 
     Args:
         frames, header: the images.
-        config, fps, encoder_threads, candidates, absent: as for :func:`prepare`.
+        config, fps, encoder_threads, candidates, absent, transform: as for :func:`prepare`.
         unit: of depth, ``mm`` or ``m``; None: integers are millimetres, floats metres.
 
     Raises:
@@ -131,7 +140,7 @@ def prepare_images(
     try:
         return prepare(
             config,
-            first_frames(frames, header, config, _FIRST_IMAGES, unit),
+            first_frames(frames, header, config, _FIRST_IMAGES, unit, transform),
             width=header.width,
             height=header.height,
             fps=fps,
@@ -139,6 +148,7 @@ def prepare_images(
             encoder_threads=encoder_threads,
             candidates=found,
             absent=absent,
+            transform=transform,
         )
     except ToolchainError:
         if header.depth:
@@ -180,7 +190,11 @@ def encode_frames(
     histogram = statistics if isinstance(statistics, RgbHistogram) else None
     counts = statistics if isinstance(statistics, DepthStatistics) else None
     pieces: Iterable[Buffer]
-    pieces = fed_pieces(frames, header) if depth is None else depth_pieces(frames, header, depth, counts)
+    pieces = (
+        fed_pieces(frames, header)
+        if depth is None
+        else depth_pieces(frames, header, depth, counts, encoding.geometry)
+    )
     try:
         return run_fed(
             encoding.command(output, histogram.tap if histogram else None),

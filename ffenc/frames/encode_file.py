@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
+from ffenc.config.transform import Transform
 from ffenc.errors import ConfigError, DestinationError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
@@ -25,7 +26,7 @@ from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.publish import claimed, published
 from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
-from ffenc.frames.transcode import Clip, clip_checksums, depth_config, prepare_clip, transcode
+from ffenc.frames.transcode import Clip, depth_config, prepare_clip, transcode
 from ffenc.frames.trim import frame_rate, trimmed, warn_of_hidden, warn_of_rotation
 from ffenc.lerobot.layout import DEPTH_FIELDS
 from ffenc.paths import check_tree, regular
@@ -49,8 +50,16 @@ class _Images:
     def depth(self) -> bool:
         return self.header.depth
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.header.width, self.header.height
+
     def prepare(
-        self, config: VideoEncoderConfig | None, threads: int | None, candidates: Sequence[Toolchain]
+        self,
+        config: VideoEncoderConfig | None,
+        threads: int | None,
+        candidates: Sequence[Toolchain],
+        transform: Transform | None,
     ) -> Encoding:
         settings = config or (DepthEncoderConfig() if self.depth else VideoEncoderConfig())
         return prepare_images(
@@ -60,6 +69,7 @@ class _Images:
             fps=self.fps,
             encoder_threads=threads,
             candidates=candidates,
+            transform=transform,
         )
 
     def write(self, encoding: Encoding, output: Path, on_frames: _OnFrames) -> StreamInfo:
@@ -82,8 +92,16 @@ class _Video:
     def depth(self) -> bool:
         return self.clip.depth
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.clip.info.width, self.clip.info.height
+
     def prepare(
-        self, config: VideoEncoderConfig | None, threads: int | None, candidates: Sequence[Toolchain]
+        self,
+        config: VideoEncoderConfig | None,
+        threads: int | None,
+        candidates: Sequence[Toolchain],
+        transform: Transform | None,
     ) -> Encoding:
         settings = self._depth_settings(config) if self.depth else config or VideoEncoderConfig()
         if isinstance(settings, DepthEncoderConfig) and not self.depth:
@@ -91,7 +109,14 @@ class _Video:
                 f"{self.clip.path} holds {self.clip.info.pix_fmt}, which is no depth: the settings "
                 "have to be a camera's of colours (VideoEncoderConfig)"
             )
-        return prepare_clip(self.clip, settings, self.fps, candidates=candidates, encoder_threads=threads)
+        return prepare_clip(
+            self.clip,
+            settings,
+            self.fps,
+            candidates=candidates,
+            encoder_threads=threads,
+            transform=transform,
+        )
 
     def _depth_settings(self, config: VideoEncoderConfig | None) -> DepthEncoderConfig:
         """The settings with the quantiser that the depth has; codes are kept, so it changes no sample."""
@@ -112,11 +137,8 @@ class _Video:
         return settings
 
     def write(self, encoding: Encoding, output: Path, on_frames: _OnFrames) -> StreamInfo:
-        def sent(first: int, count: int) -> Sequence[int]:
-            return clip_checksums(self.clip, first, count, encoding.toolchain)
-
-        transcode(encoding, self.clip, output, on_frames=on_frames)
-        return verify_encoded(encoding, output, len(self), sent if self.depth else None, tags=self.clip.tags)
+        sent = transcode(encoding, self.clip, output, on_frames=on_frames)
+        return verify_encoded(encoding, output, len(self), sent, tags=self.clip.tags)
 
 
 @dataclass(frozen=True)
@@ -150,10 +172,16 @@ class EncodePlan:
         config: VideoEncoderConfig | None = None,
         *,
         encoder_threads: int | None = None,
+        transform: Transform | None = None,
         on_frames: _OnFrames = None,
     ) -> StreamInfo:
         """Encode, verify, publish; see :func:`encode`."""
-        encoding = self.source.prepare(config, encoder_threads, self.candidates)
+        if transform is not None and not transform.of(*self.source.size).changes:
+            width, height = self.source.size
+            raise ConfigError(
+                f"{transform}: would have no effect on frames of {width}x{height}; leave it out"
+            )
+        encoding = self.source.prepare(config, encoder_threads, self.candidates, transform)
         with claimed(self.target):
             checked_output(self.target, overwrite=self.overwrite)  # another run may have written it since
             with published(self.target) as temporary:
@@ -239,6 +267,7 @@ def encode(
     fps: _Rate | None = None,
     config: VideoEncoderConfig | None = None,
     encoder_threads: int | None = None,
+    transform: Transform | None = None,
     start: float | None = None,
     end: float | None = None,
     start_number: int | None = None,
@@ -263,6 +292,7 @@ def encode(
         config: encoder settings; by default :class:`VideoEncoderConfig`'s, or for depth
             :class:`DepthEncoderConfig`'s.
         encoder_threads: threads the encoder may use, 1 or more; None: a sane share of the cores.
+        transform: how frames are changed before they are encoded: cropped, rotated, flipped, resized, padded.
         start, end: of a video, take the frames whose times are in ``[start, end)``, in seconds, 0 or more;
             they begin at 0 in the result. None: from its first frame, to its last.
         start_number: the number of a folder's first frame; by default 0 or 1.
@@ -296,4 +326,4 @@ def encode(
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
-    return plan.run(config, encoder_threads=encoder_threads, on_frames=on_frames)
+    return plan.run(config, encoder_threads=encoder_threads, transform=transform, on_frames=on_frames)

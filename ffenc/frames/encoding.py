@@ -19,6 +19,7 @@ from ffenc.compiler.command import (
     is_depth,
 )
 from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.transform import Geometry, Transform
 from ffenc.ffmpeg.encoders import NOT_LISTED
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain
@@ -46,7 +47,7 @@ class Encoding:
 
     Attributes:
         config: the settings, ``auto`` resolved.
-        width, height: pixels.
+        width, height: of the frames as they come, in pixels.
         fps: frames a second.
         frames: how they come.
         encoder_threads: threads the encoder may use; None leaves it to the encoder.
@@ -54,6 +55,7 @@ class Encoding:
         encoder_version: the encoder library's version, "" where it does not tell.
         auto: the settings said ``vcodec: auto``.
         passed_over: what was tried before, in that order.
+        transform: how frames of colours are changed on the way; depth comes changed already.
     """
 
     config: VideoEncoderConfig
@@ -66,6 +68,18 @@ class Encoding:
     encoder_version: str = ""
     auto: bool = False
     passed_over: tuple[PassedOver, ...] = ()
+    transform: Transform | None = None
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """What is done to frames of this size; None: nothing."""
+        return self.transform.of(self.width, self.height) if self.transform is not None else None
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height of the stored frames, in pixels."""
+        geometry = self.geometry
+        return (self.width, self.height) if geometry is None else (geometry.width, geometry.height)
 
     @property
     def codec(self) -> Codec:
@@ -103,6 +117,7 @@ class Encoding:
             output=str(output),
             frames=self.frames,
             video=video,
+            transform=self.transform,
             encoder_threads=self.encoder_threads,
             tap=tap,
             fragment_seconds=fragment_seconds,
@@ -117,11 +132,12 @@ class Encoding:
         tags: Mapping[str, str] = COLOUR_TAGS,
     ) -> StreamInfo:
         """Compare a file with this encoding; see :func:`ffenc.frames.verify.verify_video`."""
+        width, height = self.stored_size
         return verify_video(
             path,
             self.config,
-            width=self.width,
-            height=self.height,
+            width=width,
+            height=height,
             fps=self.fps,
             frames=frames,
             depth=self.depth,

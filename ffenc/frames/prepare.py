@@ -26,6 +26,7 @@ from ffenc.compiler.command import (
     is_depth,
 )
 from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.transform import Transform
 from ffenc.errors import (
     ConfigError,
     FfencError,
@@ -74,6 +75,7 @@ def prepare(
     candidates: Sequence[Toolchain] | None = None,
     absent: Absent | None = None,
     stored: tuple[int, int] | None = None,
+    transform: Transform | None = None,
 ) -> Encoding:
     """Choose the programs and the encoder, by encoding a few frames with the job's own arguments.
 
@@ -87,6 +89,7 @@ def prepare(
         encoder_threads: threads the encoder may use; None: half the cores beside a decoder that has threads
             of its own, else the encoder's choice.
         candidates: toolchains to try in order; by default those :func:`toolchains` finds.
+        transform: how frames of colours are changed on the way.
         stored: channels and bits that frames of colours had where they come from; None: as the first frame.
         absent: shared by the streams of one job, so that a missing device is asked for once; filled in here.
 
@@ -94,7 +97,9 @@ def prepare(
         ConfigError: settings that cannot be encoded whatever the machine, or that no encoder here accepts.
         ToolchainError: no toolchain can run them; the text says what each one said.
     """
-    check_size(config, width, height)
+    geometry = transform.of(width, height) if transform is not None else None
+    size = (geometry.width, geometry.height) if geometry is not None else (width, height)
+    check_size(config, *size)
     if not is_depth(frames):
         _check_samples(config, *(stored or _stored(frames, first_frames)))
     found = list(candidates) if candidates is not None else toolchains()
@@ -110,13 +115,15 @@ def prepare(
             threads = max(1, cores() // 2)
         try:
             encoding = Encoding(
-                config.resolve(name), width, height, fps, frames, threads, toolchain, auto=auto
+                *(config.resolve(name), width, height, fps, frames, threads, toolchain),
+                auto=auto,
+                transform=transform,
             )
             proven = _proven(encoding, first_frames, {} if absent is None else absent)
         except FfmpegError as error:
             if error.killed:
                 raise
-            if small := _too_small(codec_for(name), width, height, error):
+            if small := _too_small(codec_for(name), *size, error):
                 errors.append(small)
                 passed.append(PassedOver(name, toolchain, small.cause))
                 continue
@@ -133,10 +140,14 @@ def prepare(
                 _tell_passed_over(passed, toolchain)
             warn_of_loss(proven, list(islice(cycle(first_frames), TRIAL_FRAMES)))
             return proven
-    refusal = _refusal(config, names[-1], f"{width}x{height}", passed[-len(found) :], errors[-len(found) :])
+    refusal = _refusal(
+        config, names[-1], f"{size[0]}x{size[1]}", passed[-len(found) :], errors[-len(found) :]
+    )
     if isinstance(refusal, ToolchainError) and all(p.reason == NOT_LISTED for p in passed[-len(found) :]):
-        size = {"width": width, "height": height, "fps": fps, "frames": frames}
-        if other := _other_codec(config, first_frames, found, encoder_threads, **size):
+        stream = {
+            **{"width": width, "height": height, "fps": fps, "frames": frames, "transform": transform},
+        }
+        if other := _other_codec(config, first_frames, found, encoder_threads, **stream):
             raise ToolchainError(f"{refusal}\n{other} runs here: set vcodec={other}", cause=refusal.cause)
     raise refusal
 
@@ -384,6 +395,7 @@ def _samples(encoding: Encoding, sent: Sequence[bytes]) -> bytes:
         height=encoding.height,
         fps=encoding.fps,
         frames=encoding.frames,
+        transform=encoding.transform,
         program=encoding.toolchain.ffmpeg,
     )
     run_fed(command, sent, on_output=samples.extend, stall_seconds=SOFTWARE_SECONDS)

@@ -11,7 +11,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ffenc.codecs.pixel_formats import pixel_format
+import numpy as np
+
+from ffenc.codecs.pixel_formats import PIXEL_FORMATS, pixel_format
 from ffenc.compiler.command import (
     VideoInput,
     compile_checksums,
@@ -24,6 +26,7 @@ from ffenc.compiler.command import (
     without_stop,
 )
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.transform import Geometry, Transform
 from ffenc.errors import (
     ConfigError,
     FfencWarning,
@@ -36,13 +39,14 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation, run_asked, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain
 from ffenc.frames.depth import DepthQuantizer
-from ffenc.frames.depth_images import DepthStatistics
+from ffenc.frames.depth_images import DepthStatistics, changed
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.reader import DEPTH_FORMATS, VideoReader
 from ffenc.frames.sources import files_fingerprint
 from ffenc.frames.statistics import RgbHistogram
+from ffenc.frames.stored_png import crc32
 from ffenc.lerobot.layout import DEPTH_FIELDS, TIME_TOLERANCE
 
 _TRIAL_FRAMES = 2
@@ -243,12 +247,21 @@ def prepare_clip(
     candidates: Sequence[Toolchain],
     encoder_threads: int | None = None,
     absent: Absent | None = None,
+    transform: Transform | None = None,
 ) -> Encoding:
     """Choose the programs and the encoder for a clip: they have to decode it too.
 
     Arguments and errors as for :func:`ffenc.frames.prepare.prepare` and :func:`trial_frames`.
     """
     able, frames = trial_frames(clip, candidates)
+    if transform is not None:
+        geometry = transform.of(clip.info.width, clip.info.height)
+        _check_crop(clip, geometry)
+        if clip.depth:
+            shape = clip.info.height, clip.info.width
+            frames = [
+                changed(np.frombuffer(frame, "<u2").reshape(shape), geometry).tobytes() for frame in frames
+            ]
     full_range = clip.info.color_range == "pc" or clip.info.pix_fmt.startswith("yuvj")
     if full_range and not clip.depth and not pixel_format(config.pix_fmt).rgb:
         warnings.warn(
@@ -276,7 +289,26 @@ def prepare_clip(
         candidates=able,
         absent=absent,
         stored=None if clip.depth else _stored_as(clip.info.pix_fmt),
+        transform=transform,
     )
+
+
+def _check_crop(clip: Clip, geometry: Geometry) -> None:
+    """Refuse a crop that would cut through the halved planes of chroma.
+
+    Raises:
+        ConfigError: its corner or its size is odd.
+    """
+    fmt = PIXEL_FORMATS.get(clip.info.pix_fmt)
+    if geometry.crop is None or clip.depth or fmt is None:
+        return
+    x, y, width, height = geometry.crop
+    if x % fmt.x_step or width % fmt.x_step or y % fmt.y_step or height % fmt.y_step:
+        even = [number - number % 2 for number in geometry.crop]
+        raise ConfigError(
+            f"crop {width}x{height}+{x}+{y} cuts through the chroma of {clip.info.pix_fmt}, which has half "
+            f"the size: use even numbers, such as --crop {even[2]}x{even[3]}+{even[0]}+{even[1]}"
+        )
 
 
 def _stored_as(pix_fmt: str) -> tuple[int, int]:
@@ -292,7 +324,7 @@ def transcode(
     *,
     on_frames: Callable[[int], None] | None = None,
     cancellation: Cancellation | None = None,
-) -> None:
+) -> Callable[[int, int], Sequence[int]] | None:
     """Encode a clip's frames, each one once, into ``output``; the caller verifies and publishes it.
 
     Args:
@@ -302,10 +334,16 @@ def transcode(
         on_frames: called now and then with the number of frames encoded so far.
         cancellation: who may end it.
 
+    Returns:
+        of depth, what gives the CRC-32 of the samples of some frames that were encoded: the first one's
+        number, and how many.
+
     Raises:
         SourceError: a frame is damaged; the text names it.
         FfmpegError: the encode failed for another reason.
     """
+    if clip.depth and encoding.geometry is not None:
+        return _changed_depth(encoding, clip, output, on_frames, cancellation)
     _run(
         clip,
         lambda wanted: encoding.command(output, video=wanted),
@@ -313,6 +351,33 @@ def transcode(
         on_frames=on_frames,
         cancellation=cancellation,
     )
+    if not clip.depth:
+        return None
+    return lambda first, count: clip_checksums(clip, first, count, encoding.toolchain, cancellation)
+
+
+def _changed_depth(
+    encoding: Encoding,
+    clip: Clip,
+    output: Path,
+    on_frames: Callable[[int], None] | None,
+    cancellation: Cancellation | None,
+) -> Callable[[int, int], Sequence[int]]:
+    """Encode depth that is changed here, by its samples: FFmpeg's padding would be a depth."""
+    geometry = encoding.geometry
+    checksums: list[int] = []
+
+    def pieces() -> Iterator[memoryview]:
+        with VideoReader(
+            clip.path, depth=False, ffmpeg=encoding.toolchain.ffmpeg, ffprobe=encoding.toolchain.ffprobe
+        ) as reader:
+            for frame in reader.each(range(clip.first, clip.first + clip.frames)):
+                samples = np.ascontiguousarray(changed(frame, geometry), "<u2")
+                checksums.append(crc32(samples.data))
+                yield samples.data.cast("B")
+
+    run_fed(encoding.command(output), pieces(), on_frames=on_frames, cancellation=cancellation)
+    return lambda first, count: checksums[first : first + count]
 
 
 def _run(
@@ -425,6 +490,7 @@ def clip_statistics(
     *,
     quantizer: DepthQuantizer | None,
     toolchain: Toolchain,
+    geometry: Geometry | None = None,
     cancellation: Cancellation | None = None,
 ) -> None:
     """Decode a clip for its statistics.
@@ -434,6 +500,7 @@ def clip_statistics(
         statistics: filled.
         quantizer: of depth codes; None for colours and millimetres.
         toolchain: the programs.
+        geometry: how frames are changed before.
         cancellation: who may end it.
 
     Raises:
@@ -450,6 +517,7 @@ def clip_statistics(
                 conversion=wanted.conversion,
                 excerpt=wanted.excerpt,
                 tap=tap,
+                geometry=geometry,
                 program=toolchain.ffmpeg,
             ),
             toolchain,
@@ -468,4 +536,4 @@ def clip_statistics(
         for frame in reader.each(range(clip.first, clip.first + clip.frames)):
             if cancellation is not None:
                 cancellation.check()
-            statistics.add(frame)
+            statistics.add(changed(frame, geometry))

@@ -22,6 +22,7 @@ from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import load_preset, preset_names
+from ffenc.config.transform import Transform
 from tests.conftest import FIXTURES
 
 GOLDEN = FIXTURES / "golden"
@@ -47,6 +48,8 @@ WIN = {
     "refs": 2,
 }
 
+CHANGES = Transform(crop=(80, 0, 480, 480), rotate=90, flip="h", resize=(320, 240), pad=True)
+
 CLIP = VideoInput(
     "it's.mp4", Excerpt(((24, 40),), 17, Fraction(97, 120)), rgb_conversion("yuv420p", None, "tv")
 )
@@ -70,6 +73,12 @@ CORNERS = {
     "sample_tap_every_frame_vaapi": lambda: video(
         VideoEncoderConfig(vcodec="h264_vaapi"), tap=SampleTap(step=1, width=64, height=48)
     ),
+    "transform": lambda: video(H264, transform=CHANGES, tap=SampleTap(step=2, width=80, height=60)),
+    "transform_10_bit": lambda: video(
+        VideoEncoderConfig(pix_fmt="yuv420p10le"), transform=Transform(resize=(320, 240))
+    ),
+    "transform_video": lambda: video(H264, video=CLIP, transform=CHANGES, frames="rgb24"),
+    "transform_depth": lambda: video(DepthEncoderConfig(), transform=CHANGES, frames="gray12le"),
     "extra_options_win": lambda: video(H264.replace(crf=None, extra_options=WIN)),
     "output_apostrophe": lambda: video(H264, output="it's/top view.mp4"),
     "output_percent": lambda: video(H264, output="100%d.mp4"),

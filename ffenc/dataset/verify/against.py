@@ -11,6 +11,7 @@ import numpy as np
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS
+from ffenc.config.transform import Transform
 from ffenc.dataset.reencode import open_source
 from ffenc.dataset.source import HasVideos
 from ffenc.dataset.verify.faults import CameraComparison, Faults
@@ -68,6 +69,20 @@ class Source:
         assert isinstance(self._source, HasVideos)
         return clip_of(self._source.video(key, known), self._source.fps), None, None
 
+    def transform(self, key: str, block: Mapping[str, Any]) -> Transform | None:
+        """Return how the source's frames of a camera were changed.
+
+        Args:
+            key: the camera.
+            block: the ``info`` block of what is compared. A source that was changed in the same way is what
+                it was copied or encoded from.
+
+        Raises:
+            ConfigError: the block's entry cannot be read.
+        """
+        transform = Transform.from_block(block)
+        return None if Transform.from_block(self._cameras[key].block) == transform else transform
+
 
 def compare_file(
     video: VideoFile,
@@ -107,6 +122,7 @@ def compare_file(
                 header=header,
                 quantizer=quantizer,
                 unit=unit,
+                transform=source.transform(video.camera, layout.block(video.camera)),
                 on_frames=on_frames(),
                 cancellation=cancellation,
                 candidates=candidates,

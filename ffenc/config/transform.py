@@ -1,0 +1,193 @@
+"""How a camera's pictures are changed before they are encoded: cropped, turned, scaled, padded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
+
+from ffenc.config.limits import MOST_PIXELS
+from ffenc.config.validation import Settings
+from ffenc.errors import ConfigError
+
+_SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
+_CROP = re.compile(r"(\d{1,6})x(\d{1,6})\+(\d{1,6})\+(\d{1,6})")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A transform of pictures of one size, step by step; a step that is None is left out.
+
+    Attributes:
+        crop: x, y, width and height of what is kept.
+        rotate: degrees clockwise, 0, 90, 180 or 270.
+        flip: ``""``, or the directions, of ``h`` and ``v``.
+        scale: width and height to which pictures are scaled.
+        pad: width and height after padding, and x and y of the picture in it.
+        width, height: of the result.
+    """
+
+    crop: tuple[int, int, int, int] | None
+    rotate: int
+    flip: str
+    scale: tuple[int, int] | None
+    pad: tuple[int, int, int, int] | None
+    width: int
+    height: int
+
+    @property
+    def changes(self) -> bool:
+        """Whether any picture is changed."""
+        return bool(self.crop or self.rotate or self.flip or self.scale or self.pad)
+
+
+class Transform(Settings):
+    """Changes of a camera's pictures, done in this order: crop, rotate, flip, resize, pad.
+
+    Attributes:
+        crop: x and y of the upper left corner, width and height, in pixels; as a text ``480x480+80+0``
+            (width, height, x, y).
+        rotate: degrees clockwise: 0, 90, 180 or 270.
+        flip: ``h`` swaps left and right, ``v`` top and bottom, ``hv`` both.
+        resize: width and height in pixels; as a text ``320x240``. Colours are scaled by FFmpeg's bicubic
+            scaler; of depth the nearest pixel is taken.
+        pad: with ``resize``: keep the aspect ratio, and fill the rest with black (of depth, holes); without:
+            add a black column or row where the size is odd.
+
+    Raises:
+        ConfigError: a value that is not accepted, or no change at all.
+    """
+
+    crop: tuple[int, int, int, int] | None = Field(
+        None, description="[x, y, width, height] in pixels, or a text such as 480x480+80+0"
+    )
+    rotate: Literal[0, 90, 180, 270] = Field(0, description="0, 90, 180 or 270 degrees clockwise")
+    flip: Literal["h", "v", "hv"] | None = Field(None, description="'h', 'v', 'hv' or null")
+    resize: tuple[int, int] | None = Field(
+        None, description="[width, height] in pixels, or a text such as 320x240"
+    )
+    pad: bool = Field(False, description="true or false")
+
+    @field_validator("crop", mode="before")
+    @classmethod
+    def _crop_of_text(cls, value: Any) -> Any:
+        if isinstance(value, str) and (found := _CROP.fullmatch(value)):
+            width, height, x, y = map(int, found.groups())
+            return x, y, width, height
+        return _numbers(value, 4)
+
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _size_of_text(cls, value: Any) -> Any:
+        if isinstance(value, str) and (found := _SIZE.fullmatch(value)):
+            return tuple(map(int, found.groups()))
+        return _numbers(value, 2)
+
+    @field_validator("crop")
+    @classmethod
+    def _crop_in_range(cls, value: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
+        if value is not None and (min(value[:2]) < 0 or min(value[2:]) < 1):
+            raise ConfigError(f"{list(value)} is not accepted; x and y are 0 or more, the size 1 or more")
+        return value
+
+    @field_validator("resize")
+    @classmethod
+    def _size_in_range(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not (min(value) >= 1 and max(value) <= MOST_PIXELS):
+            raise ConfigError(f"{list(value)} is not accepted; expected 1 to {MOST_PIXELS} pixels a side")
+        return value
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not (self.crop or self.rotate or self.flip or self.resize or self.pad):
+            raise ConfigError("changes nothing; expected one of crop, rotate, flip, resize, pad")
+        return self
+
+    @classmethod
+    def from_block(cls, block: Mapping[str, Any]) -> Transform | None:
+        """Return what a camera's ``info`` block says its pictures were changed by; None: not at all.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        found = block.get("video.transform")
+        if found is None:
+            return None
+        if not isinstance(found, Mapping):
+            raise ConfigError(f"video.transform is {found!r}; a mapping is expected")
+        return cls(**found)
+
+    def fields(self) -> dict[str, Any]:
+        """Return what is set, as plain values."""
+        values = {
+            "crop": None if self.crop is None else list(self.crop),
+            "rotate": self.rotate,
+            "flip": self.flip,
+            "resize": None if self.resize is None else list(self.resize),
+            "pad": self.pad,
+        }
+        return {name: value for name, value in values.items() if value}
+
+    def __str__(self) -> str:
+        parts = []
+        if self.crop is not None:
+            x, y, width, height = self.crop
+            parts.append(f"crop {width}x{height}+{x}+{y}")
+        parts += [f"rotate {self.rotate}"] if self.rotate else []
+        parts += [f"flip {self.flip}"] if self.flip else []
+        parts += [f"resize {self.resize[0]}x{self.resize[1]}"] if self.resize else []
+        return ", ".join([*parts, *(["pad"] if self.pad else [])])
+
+    def of(self, width: int, height: int) -> Geometry:
+        """Return what is done to pictures of a size.
+
+        Args:
+            width, height: in pixels.
+
+        Raises:
+            ConfigError: the crop does not lie within them.
+        """
+        crop = self.crop
+        if crop is not None:
+            x, y, own_width, own_height = crop
+            if x + own_width > width or y + own_height > height:
+                raise ConfigError(
+                    f"crop {own_width}x{own_height}+{x}+{y} does not lie within frames of {width}x{height}"
+                )
+            crop = None if (own_width, own_height) == (width, height) else crop
+            width, height = own_width, own_height
+        if self.rotate in (90, 270):
+            width, height = height, width
+        scale, pad = None, None
+        if self.resize is not None:
+            wanted = self.resize
+            inner = _fitted(width, height, wanted) if self.pad else wanted
+            scale = None if inner == (width, height) else inner
+            width, height = wanted
+            if inner != wanted:
+                # Even places, so that the halved planes of chroma fit.
+                pad = (width, height, _even((width - inner[0]) // 2), _even((height - inner[1]) // 2))
+        elif self.pad and (width % 2 or height % 2):
+            width, height = width + width % 2, height + height % 2
+            pad = (width, height, 0, 0)
+        return Geometry(crop, self.rotate, self.flip or "", scale, pad, width, height)
+
+
+def _numbers(value: Any, count: int) -> Any:
+    """A list of so many numbers as pydantic wants it; anything else as it is, to be refused by it."""
+    return tuple(value) if isinstance(value, list) and len(value) == count else value
+
+
+def _even(number: int) -> int:
+    return number - number % 2
+
+
+def _fitted(width: int, height: int, wanted: tuple[int, int]) -> tuple[int, int]:
+    """The largest size of the same aspect ratio within another, even unless the other is odd."""
+    if width * wanted[1] >= height * wanted[0]:  # as wide as it may be
+        return wanted[0], min(wanted[1], max(2, _even(round(height * wanted[0] / width))))
+    return min(wanted[0], max(2, _even(round(width * wanted[1] / height)))), wanted[1]

@@ -1,0 +1,139 @@
+"""A dataset with other pictures: its features, statistics, files and rows go together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ffenc import ConfigError, DestinationError, FfencWarning, reencode_dataset, verify_dataset
+from ffenc.config.transform import Transform
+from ffenc.dataset.edit import edit_dataset, plan_edit
+from ffenc.dataset.edited import Edits
+from ffenc.dataset.reencode import plan_reencode
+from ffenc.dataset.verify.faults import CameraComparison, Verification
+from ffenc.ffmpeg.toolchain import Toolchain
+from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP, decode
+
+VIDEO = FIXTURES / "aloha_video_v30"
+H264 = (("camera_encoder", "vcodec"), "h264")
+SMALL = ("transform", "resize"), "96x64"
+TURNED = ("cameras", "top", "transform", "rotate"), 90
+
+
+def info_of(root: Path) -> dict[str, Any]:
+    return json.loads((root / "meta/info.json").read_text())["features"]
+
+
+def stats_of(root: Path) -> dict[str, Any]:
+    return json.loads((root / "meta/stats.json").read_text())
+
+
+def compared(found: Verification, key: str) -> CameraComparison:
+    result = next(camera.compared for camera in found.cameras if camera.camera == key)
+    assert result is not None
+    return result
+
+
+def test_images_are_changed_on_their_way(toolchain: Toolchain, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    reencode_dataset(DATASET, out, overrides=[H264, SMALL, TURNED])
+    features = info_of(out)
+    assert [features[key]["shape"] for key in (TOP, ANGLE, DEPTH)] == [[64, 96, 3], [64, 96, 3], [64, 96, 1]]
+    assert [features[TOP]["info"][f"video.{side}"] for side in ("width", "height")] == [96, 64]
+    own = json.loads((out / "meta/ffenc.json").read_text())["cameras"]
+    assert own[TOP]["video.transform"] == {"rotate": 90, "resize": [96, 64]}
+    assert own[DEPTH]["video.transform"] == {"resize": [96, 64]}
+    found = verify_dataset(out, deep=True, against=DATASET)
+    assert found.faults == []
+    assert compared(found, TOP).psnr_min > 25
+    assert compared(found, DEPTH).differing == 0
+
+
+def test_statistics_are_those_of_what_is_stored(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    crop = ("transform", "crop"), "80x60+0+0"
+    lossless = ("camera_encoder", "crf"), 0
+    reencode_dataset(DATASET, out, overrides=[H264, lossless, crop], cameras=["angle", "angle_depth"])
+    shown = decode(next((out / "videos" / ANGLE).rglob("*.mp4"))) / 255
+    stats = stats_of(out)[ANGLE]
+    np.testing.assert_allclose(np.ravel(stats["mean"]), shown.mean(axis=(0, 1, 2)), atol=2e-3)
+    np.testing.assert_allclose(np.ravel(stats["std"]), shown.std(axis=(0, 1, 2)), atol=2e-3)
+    assert not np.allclose(np.ravel(stats["mean"]), np.ravel(stats_of(DATASET)[ANGLE]["mean"]), atol=2e-3)
+    listed = pq.read_table(next((out / "meta/episodes").rglob("*.parquet")))
+    assert listed[f"stats/{DEPTH}/count"].to_pylist() == [[24], [17], [31]]
+
+
+def test_video_keeps_its_settings_and_its_depth(toolchain: Toolchain, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    transforms = {"top": Transform(crop=(40, 20, 240, 200)), "angle_depth": Transform(flip="h")}
+    edits = Edits(rename_cameras={"top": "front"})
+    plan = plan_edit(VIDEO, out, edits=edits, transforms=transforms)
+    assert {stream.key: len(stream.copied) for stream in plan.streams} == {
+        "observation.images.front": 0,
+        ANGLE: 3,
+        DEPTH: 0,
+    }
+    edit_dataset(VIDEO, out, edits=edits, transforms=transforms)
+    before, after = info_of(VIDEO), info_of(out)
+    front = after["observation.images.front"]
+    assert front["shape"] == [200, 240, 3]
+    for name in ("video.codec", "video.crf", "video.g", "video.preset"):
+        assert front["info"][name] == before[TOP]["info"][name]
+    assert after[ANGLE] == before[ANGLE]
+    for name in ("video.depth_min", "video.depth_max", "video.shift", "video.use_log"):
+        assert after[DEPTH]["info"][name] == before[DEPTH]["info"][name]
+    found = verify_dataset(out, deep=True, against=VIDEO)
+    assert found.faults == []
+    assert compared(found, DEPTH).differing == 0
+    assert compared(found, ANGLE).psnr_min == float("inf")
+
+
+def test_what_was_changed_before_is_compared_as_it_is(tmp_path: Path) -> None:
+    """A copy of a changed dataset is compared with it, and not with what it was before."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    reencode_dataset(DATASET, first, overrides=[H264, SMALL], cameras=["angle"])
+    reencode_dataset(first, second)
+    found = verify_dataset(second, against=first)
+    assert found.faults == []
+    assert compared(found, ANGLE).psnr_min == float("inf")
+
+
+def test_a_run_with_other_changes_takes_nothing_over(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    reencode_dataset(DATASET, out, overrides=[SMALL], cameras=["angle_depth"])
+    with pytest.raises(DestinationError, match="the result of another job"):
+        reencode_dataset(
+            DATASET, out, overrides=[(("transform", "flip"), "h")], cameras=["angle_depth"], resume=True
+        )
+
+
+def test_what_changes_nothing_or_cannot_be_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for overrides, said in (
+        ([(("transform", "resize"), "160x120")], "resize 160x120: would have no effect, angle is so already"),
+        ([(("transform", "crop"), "400x4+0+0")], "camera observation.images.angle: crop .* does not lie"),
+        ([(("transform", "resize"), "33x33")], "33x33 frames cannot be stored as yuv420p"),
+        ([(("cameras", "nose", "transform", "flip"), "h")], "there is no camera 'nose'"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            plan_reencode(DATASET, out, overrides=overrides, cameras=["angle"])
+    with pytest.raises(ConfigError, match="kept as images, which are copied as they are; ffenc reencode"):
+        plan_edit(DATASET, out, transform=Transform(flip="h"))
+    with pytest.raises(ConfigError, match="there is no camera 'nose'"):
+        plan_edit(VIDEO, out, transforms={"nose": Transform(flip="h")})
+    with pytest.raises(ConfigError, match=r"crop 3x3\+0\+0 cuts through the chroma"):
+        plan_edit(VIDEO, out, transforms={"top": Transform(crop=(0, 0, 3, 3))})
+
+
+def test_a_preset_changes_the_cameras_that_it_names(tmp_path: Path) -> None:
+    preset = tmp_path / "robot.yaml"
+    preset.write_text("camera_encoder: {vcodec: h264}\ncameras: {top: {transform: {resize: [32, 32]}}}\n")
+    with pytest.warns(FfencWarning, match="does not name angle"):
+        plan = plan_reencode(DATASET, tmp_path / "out", preset=preset)
+    sizes = {stream.key: stream.encoding.stored_size for stream in plan.streams if stream.encoding}
+    assert sizes == {TOP: (32, 32), ANGLE: (160, 120), DEPTH: (160, 120)}
