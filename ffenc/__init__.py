@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ffenc.compiler.command import compile_command
     from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
     from ffenc.config.preset import RobotPreset, load_preset
+    from ffenc.config.transform import Transform
     from ffenc.dataset.edit import edit_dataset, split_dataset
     from ffenc.dataset.edited import Edits
     from ffenc.dataset.job import JobPlan, JobSummary, run_plan
@@ -44,6 +45,7 @@ _HOME = {
     "VideoEncoderConfig": "ffenc.config.encoder",
     "RobotPreset": "ffenc.config.preset",
     "load_preset": "ffenc.config.preset",
+    "Transform": "ffenc.config.transform",
     "JobPlan": "ffenc.dataset.job",
     "JobSummary": "ffenc.dataset.job",
     "run_plan": "ffenc.dataset.job",
@@ -120,6 +122,7 @@ __all__ = [
     "SourceError",
     "StreamInfo",
     "ToolchainError",
+    "Transform",
     "Verification",
     "VerificationError",
     "verify_dataset",

@@ -19,6 +19,7 @@ from ffenc.cli.common import (
     json_option,
     program_options,
     report_console,
+    transform_options,
 )
 from ffenc.cli.keys import keys
 from ffenc.cli.output import print_json
@@ -114,6 +115,7 @@ class _Camera(click.ParamType[Any]):
     help="What becomes of the episode that Ctrl-C ends.",
 )
 @force_space_option
+@transform_options
 @click.option("--no-check", is_flag=True, help="Do not measure first whether this machine keeps up.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run; nothing is written.")
 @json_option

@@ -142,6 +142,11 @@ class Transform(Settings):
         parts += [f"resize {self.resize[0]}x{self.resize[1]}"] if self.resize else []
         return ", ".join([*parts, *(["pad"] if self.pad else [])])
 
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Return the width and height that pictures of a size have afterwards; errors as for :meth:`of`."""
+        geometry = self.of(width, height)
+        return geometry.width, geometry.height
+
     def of(self, width: int, height: int) -> Geometry:
         """Return what is done to pictures of a size.
 

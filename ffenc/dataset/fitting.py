@@ -190,6 +190,8 @@ def _video(root: Path, block: Mapping[str, Any], camera: GrowingCamera) -> Itera
         there = block.get(name)
         if there is not None and here is not None and there != here:
             yield _differs(f"{key}: {name}", there, here)
+    if block.get("video.transform") != own.get("video.transform"):
+        yield _differs(f"{key}: transform", block.get("video.transform"), own.get("video.transform"))
     there, here = _encoder(block), _encoder(own)
     codec = CODECS.get(here or "")
     for name in ENCODER_FIELDS:

@@ -78,8 +78,13 @@ class Encoding:
     @property
     def stored_size(self) -> tuple[int, int]:
         """Width and height of the stored frames, in pixels."""
-        geometry = self.geometry
-        return (self.width, self.height) if geometry is None else (geometry.width, geometry.height)
+        size = self.width, self.height
+        return size if self.transform is None else self.transform.size(*size)
+
+    @property
+    def fed_size(self) -> tuple[int, int]:
+        """Width and height of raw frames that the program is fed: depth comes changed already."""
+        return self.stored_size if self.depth else (self.width, self.height)
 
     @property
     def codec(self) -> Codec:

@@ -100,7 +100,7 @@ class _Feeder:
         self.name = name
         self.encoded = 0
         self.error: FfmpegError | None = None
-        self._frames = pattern_frames(encoding.width, encoding.height, encoding.frames)
+        self._frames = pattern_frames(*encoding.fed_size, encoding.frames)
         self._interval = 0.0 if pace is None else float(1 / (encoding.fps * pace))
         self._command = encoding.command(output)
         self._cancellation = cancellation

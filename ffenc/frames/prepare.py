@@ -97,8 +97,7 @@ def prepare(
         ConfigError: settings that cannot be encoded whatever the machine, or that no encoder here accepts.
         ToolchainError: no toolchain can run them; the text says what each one said.
     """
-    geometry = transform.of(width, height) if transform is not None else None
-    size = (geometry.width, geometry.height) if geometry is not None else (width, height)
+    size = (width, height) if transform is None else transform.size(width, height)
     check_size(config, *size)
     if not is_depth(frames):
         _check_samples(config, *(stored or _stored(frames, first_frames)))

@@ -55,7 +55,7 @@ def statistics_of(
         frames: how many there are.
         step: every how many-th is counted; None: as LeRobot's rule says for so many.
     """
-    tap = sample_tap(frames, camera.width, camera.height)
+    tap = sample_tap(frames, *camera.stored_size)
     tap = replace(tap, step=step or tap.step)
     return DepthStatistics(tap, camera.unit) if camera.unit is not None else RgbHistogram(tap)
 
@@ -80,7 +80,7 @@ def recorded_statistics(
         SourceError: a frame is damaged.
     """
     path = episode.samples(camera)
-    kept = read_samples(path, camera.width, camera.height, camera.unit, frames)
+    kept = read_samples(path, *camera.stored_size, camera.unit, frames)
     if kept is not None:
         return kept.statistics()
     statistics = statistics_of(camera, frames, step=sample_step(frames))
@@ -151,11 +151,12 @@ def verify_recovered(
     camera: RecordedCamera, episode: UnfinishedEpisode, path: Path, frames: int, toolchain: Toolchain
 ) -> StreamInfo:
     """Compare a file with its settings, where the encoding itself is gone."""
+    width, height = camera.stored_size
     return verify_video(
         path,
         camera.config,
-        width=camera.width,
-        height=camera.height,
+        width=width,
+        height=height,
         fps=episode.settings.fps,
         frames=frames,
         depth=camera.depth,

@@ -163,12 +163,15 @@ def _prepared(
     for name, camera in cameras.items():
         width, height = camera.width or DEFAULT_SIZE[0], camera.height or DEFAULT_SIZE[1]
         frames = raw_format(camera.encoder)
+        size, transform = (width, height), camera.transform
         try:
+            if transform is not None and camera.depth:
+                size = transform.size(width, height)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FfencWarning)  # which program serves is shown in a table
                 encoding = prepare(
                     camera.encoder,
-                    pattern_frames(width, height, frames)[:2],
+                    pattern_frames(*size, frames)[:2],
                     width=width,
                     height=height,
                     fps=parse_fps(preset.fps),
@@ -176,6 +179,7 @@ def _prepared(
                     encoder_threads=preset.encoder_threads,
                     candidates=toolchains,
                     absent=absent,
+                    transform=transform,
                 )
         except FfencError as error:
             verdicts.append(CameraVerdict(name, None, error.cause))

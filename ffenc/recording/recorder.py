@@ -27,6 +27,7 @@ from ffenc.compiler.images import compile_images
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import CameraPreset, RobotPreset, camera_key, camera_name, load_preset
+from ffenc.config.transform import Geometry, Transform
 from ffenc.dataset.commit import RECORDINGS, finish_commit, pending_commits
 from ffenc.dataset.episode import check_features
 from ffenc.dataset.growing import GrowingDataset
@@ -35,7 +36,7 @@ from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
 from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.depth import Unit
-from ffenc.frames.depth_images import DepthSamples
+from ffenc.frames.depth_images import Depth, DepthSamples, changed
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import image_files
 from ffenc.jobs.pool import share_cores
@@ -209,12 +210,14 @@ class Recorder:
             frames: FrameFormat = "jpeg" if name in self._jpeg else raw_format(preset.encoder)
             encoded: FrameFormat = frames if depth or way == "live" else "png"
             try:
+                transform = _transform(preset.transform, size, way)
+                stored = size if transform is None else transform.size(*size)
                 encoding = (
                     untried(preset.encoder, size, self._fps, encoded, candidates[0])
                     if way == "images"
                     else prepare(
                         preset.encoder,
-                        trial_frames(*size, encoded),
+                        trial_frames(*(stored if depth else size), encoded),
                         width=preset.width,
                         height=preset.height,
                         fps=self._fps,
@@ -222,6 +225,7 @@ class Recorder:
                         encoder_threads=self.preset.encoder_threads,
                         candidates=candidates,
                         absent=absent,
+                        transform=transform,
                     )
                 )
             except ConfigError as error:
@@ -236,6 +240,7 @@ class Recorder:
                 encoding_block(encoding, unit),
                 codec_for(config.vcodec).stream,
                 pixel_format(config.pix_fmt).stored,
+                transform,
             )
             channels[name] = Channel(name, camera, encoding, frames, self._ring(preset, frames))
         return channels
@@ -314,10 +319,11 @@ class Recorder:
         live = camera.way == "live"
         samples = DepthSamples(encoding.config, camera.unit) if camera.depth and live else None
         # Of frames that are encoded after the episode statistics are computed then.
-        size = camera.width, camera.height
+        size, geometry = camera.stored_size, encoding.geometry
         counted = None if camera.way == "after" else SampleLog(episode.samples(camera), *size, camera.unit)
-        # Frames that are arrays are counted here, which is cheaper; JPEG images where they are decoded.
-        decoded = counted if channel.frames == "jpeg" else None
+        # Arrays are counted here, which is cheaper; what the program decodes or changes is counted there.
+        there = channel.frames == "jpeg" or (geometry is not None and not camera.depth)
+        decoded = counted if there else None
         command = self._command(channel, episode, samples_tap(*size) if decoded is not None else None)
         sink: Sink
         if command is None:
@@ -338,8 +344,10 @@ class Recorder:
             channel.ring,
             sink,
             on_full=self.preset.on_full,
-            observe=counted.add if counted is not None and decoded is None else None,
-            convert=(lambda depth: samples.of(depth).data) if samples is not None else None,
+            observe=_observer(counted, geometry) if decoded is None else None,
+            convert=(lambda depth: samples.of(changed(depth, geometry)).data)
+            if samples is not None
+            else None,
             wait_seconds=self._stall_seconds * 1.5,
         )
         return Track(channel, feed, samples, counted)
@@ -775,3 +783,26 @@ def complete_commits(root: Path, *, trust: bool = False) -> int:
 
 def _copied(features: Mapping[str, Mapping[str, Any]] | None) -> Features | None:
     return {name: dict(feature) for name, feature in features.items()} if features is not None else None
+
+
+def _transform(transform: Transform | None, size: tuple[int, int], way: Way) -> Transform | None:
+    """How a camera's frames are changed; None where nothing of them is.
+
+    Raises:
+        ConfigError: it cannot be done to frames of this size, or they are kept as images.
+    """
+    if transform is None or not transform.of(*size).changes:
+        return None
+    if way == "images":
+        raise ConfigError(
+            f"{transform}: would have no effect, its frames are kept as images (video: false); change them "
+            "with ffenc reencode"
+        )
+    return transform
+
+
+def _observer(counted: SampleLog | None, geometry: Geometry | None) -> Callable[[Depth], None] | None:
+    """What counts a camera's frames as they come."""
+    if counted is None:
+        return None
+    return counted.add if geometry is None else lambda frame: counted.add(changed(frame, geometry))

@@ -261,12 +261,13 @@ class _Recovery:
         check_from_dataset(camera.config.extra_options, f"{self._episode.path}: {camera.key}: extra_options")
         encoding = prepare(
             camera.config,
-            first_frames(images, header, camera.config, 2, camera.unit),
+            first_frames(images, header, camera.config, 2, camera.unit, camera.transform),
             width=camera.width,
             height=camera.height,
             fps=self._episode.settings.fps,
             frames=raw_format(camera.config) if camera.depth else "png",
             candidates=self._candidates,
+            transform=camera.transform,
         )
         return encode_images(self._episode, camera, encoding, images)
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_key, camera_name
+from ffenc.config.transform import Transform
 from ffenc.dataset.commit import COMMIT, RECORDINGS, recording_folders
 from ffenc.dataset.episode import check_features
 from ffenc.dataset.fitting import GrowingCamera
@@ -50,6 +51,7 @@ class RecordedCamera:
         config: the encoder settings, ``auto`` resolved.
         block: the fields of its ``info`` block that are not read from the file.
         codec, pix_fmt: of the stream.
+        transform: how its frames are changed before they are encoded.
     """
 
     key: str
@@ -61,6 +63,13 @@ class RecordedCamera:
     block: Mapping[str, Any]
     codec: str
     pix_fmt: str
+    transform: Transform | None = None
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height of its frames in the dataset, in pixels."""
+        size = self.width, self.height
+        return size if self.transform is None else self.transform.size(*size)
 
     @property
     def depth(self) -> bool:
@@ -70,10 +79,11 @@ class RecordedCamera:
     def growing(self) -> GrowingCamera:
         """What it is in the dataset."""
         kept = self.way == "images"
+        width, height = self.stored_size
         return GrowingCamera(
             key=self.key,
-            width=self.width,
-            height=self.height,
+            width=width,
+            height=height,
             unit=self.unit,
             block=None if kept else self.block,
             codec=None if kept else self.codec,
@@ -165,7 +175,12 @@ class UnfinishedEpisode:
     def write_settings(self, settings: Settings) -> None:
         """Keep the settings, whole or as they were."""
         cameras = [
-            {**asdict(camera), "config": camera.config.model_dump(mode="json")} for camera in settings.cameras
+            {
+                **asdict(camera),
+                "config": camera.config.model_dump(mode="json"),
+                "transform": camera.transform.fields() if camera.transform is not None else None,
+            }
+            for camera in settings.cameras
         ]
         write_json(
             self.path / _SETTINGS,
@@ -214,7 +229,10 @@ def _camera(values: Mapping[str, Any], where: str) -> RecordedCamera:
         ValueError, TypeError, LookupError, FfencError: it is not as ffenc writes it.
     """
     model = VideoEncoderConfig if values["unit"] is None else DepthEncoderConfig
-    camera = RecordedCamera(**{**values, "config": model.in_force(values["config"])})
+    changes = values.get("transform")
+    transform = None if changes is None else Transform(**changes)
+    given = {**values, "config": model.in_force(values["config"]), "transform": transform}
+    camera = RecordedCamera(**given)
     plain_name(camera.key, f"{where}: key")
     if camera.key != camera_key(camera_name(camera.key)) or not camera_name(camera.key):
         raise ValueError(f"{camera.key!r} is not the key of a camera: {camera_key('NAME')} is expected")
