@@ -194,6 +194,15 @@ def retime_option(function: Function) -> Function:
     )(function)
 
 
+def nearest_option(function: Function) -> Function:
+    """Add ``--fps-nearest``."""
+    return click.option(
+        "--fps-nearest",
+        is_flag=True,
+        help="With --fps: take any lower rate, for each new time the frame that is nearest.",
+    )(function)
+
+
 def json_option(function: Function) -> Function:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)

@@ -11,6 +11,7 @@ from ffenc.cli.common import (
     SettingsCommand,
     SourceName,
     job_options,
+    nearest_option,
     run_job,
     transform_options,
 )
@@ -128,6 +129,8 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
     multiple=True,
     help="Another text for a task; repeatable. OLD=>NEW where the old text has an = in it.",
 )
+@click.option("--fps", metavar="RATE", help="A lower rate: keep every second, third ... row and frame.")
+@nearest_option
 @click.option("--robot-type", metavar="NAME", help="What the dataset says of its robot.")
 @transform_options
 @job_options("Say what would be done; write nothing.")
@@ -162,6 +165,7 @@ def command(
       ffenc edit my_data tail --episodes 100-
       ffenc edit my_data named --rename-camera cam0=front --rename-camera cam1=wrist
       ffenc edit my_data square --crop 480x480+80+0 --cameras.wrist.resize=320x240
+      ffenc edit my_data slow --fps 10
       ffenc edit my_data fixed --replace-task "pick cube"="pick up the cube"
       ffenc edit my_data small --drop-cameras wrist --drop-features observation.effort --dry-run
     """

@@ -30,7 +30,7 @@ def print_plans(plans: Mapping[str, JobPlan], as_json: bool) -> None:
             how = f", {encoded} re-encoded" if encoded else ""
             size = human_bytes(stream.source_bytes)
             copied = count(len(stream.copied), "episode")
-            why = f": {stream.transform}" if stream.transform is not None else ""
+            why = f": {stream.why}" if not stream.copied else ""
             output.result(f"  {stream.key}: {copied} copied{how}, {size}{why}")
             for number, why in list(stream.uncopied.items())[:3]:
                 output.result(f"    episode {number}: {why}")

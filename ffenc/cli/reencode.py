@@ -15,6 +15,7 @@ from ffenc.cli.common import (
     human_bytes,
     human_seconds,
     job_options,
+    nearest_option,
     retime_option,
     run_job,
     thread_setting,
@@ -35,7 +36,13 @@ if TYPE_CHECKING:
 @click.option(
     "--episodes", metavar="0,2,5-9,20-", help="Keep only these episodes, numbered from 0; 20- is to the last."
 )
-@click.option("--fps", metavar="RATE", help="Frames a second of a PNG tree [default: the preset's].")
+@click.option(
+    "--fps",
+    metavar="RATE",
+    help="Frames a second of a PNG tree [default: the preset's]; of a dataset a lower rate, for which every "
+    "second, third ... row and frame is kept.",
+)
+@nearest_option
 @click.option("--task", metavar="TEXT", help="The task's text, for a PNG tree.")
 @click.option(
     "--start-number", type=click.IntRange(0), help="Number of a PNG tree's first frames [default: 0 or 1]."

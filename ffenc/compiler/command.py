@@ -14,7 +14,7 @@ from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.suggest import accepted
 from ffenc.codecs.table import CODECS, Codec, codec_for
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
-from ffenc.config.framerate import frame_ticks, parse_fps, time_scale
+from ffenc.config.framerate import Pick, frame_ticks, parse_fps, time_scale
 from ffenc.config.transform import Geometry, Transform
 from ffenc.errors import ConfigError
 
@@ -90,12 +90,14 @@ class Excerpt:
         seek: seconds; the file is entered at the last key frame until there. None: at its start.
         rate: frames a second of a stream without a container, whose frames have no times: they are counted,
             and frame i is at tick i. None: the file has times.
+        pick: which frames of the series are taken; None: all.
     """
 
     spans: tuple[tuple[int, int], ...]
     frames: int
     seek: Fraction | None = None
     rate: Fraction | None = None
+    pick: Pick | None = None
 
 
 @dataclass(frozen=True)
@@ -437,8 +439,19 @@ def _excerpted(path: str, excerpt: Excerpt | None, options: Mapping[str, Any]) -
     if excerpt is not None and excerpt.rate is not None:
         video = video.filter("settb", str(1 / excerpt.rate)).filter("setpts", "N")
     if excerpt is not None:
-        video = video.filter("select", _within(excerpt.spans))
+        video = _picked(video.filter("select", _within(excerpt.spans)), excerpt.pick)
     return video, limit
+
+
+def _picked(video: Any, pick: Pick | None) -> Any:
+    """Some of the frames: those that :meth:`Pick.indices` names, in floating point, which is exact here."""
+    if pick is None:
+        return video
+    p, q = pick.ratio.numerator, pick.ratio.denominator
+    if q == 1:
+        return video.filter("select", f"not(mod(n,{p}))")
+    new = f"floor((2*n*{q}+{p})/{2 * p})"
+    return video.filter("select", f"eq(floor((2*{new}*{p}+{q})/{2 * q}),n)")
 
 
 def compile_frame_list(
@@ -535,7 +548,7 @@ def _planar_rgb(side: Compared, **options: Any) -> Any:
     if side.excerpt is not None:
         # Without an end the other side's last frame would wait for the end of this file.
         source = source.filter("trim", end_pts=side.excerpt.spans[-1][1] + 1)
-        source = source.filter("select", _within(side.excerpt.spans))
+        source = _picked(source.filter("select", _within(side.excerpt.spans)), side.excerpt.pick)
     frames = source.filter("scale", **side.conversion).filter("format", "rgb24")
     if side.geometry is not None:
         frames = _in_rgb(frames, side.geometry, 8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from ffenc.errors import ConfigError
@@ -58,3 +60,33 @@ def frame_ticks(fps: Fraction) -> int:
     ticks = time_scale(fps) / fps
     assert ticks.denominator == 1
     return ticks.numerator
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Which frames are kept of a series whose rate is lowered: for each new time the nearest, or the later.
+
+    Attributes:
+        old, new: frames a second before and after; ``new`` is lower.
+    """
+
+    old: Fraction
+    new: Fraction
+
+    @property
+    def ratio(self) -> Fraction:
+        """How many frames before are one after."""
+        return self.old / self.new
+
+    def count(self, length: int) -> int:
+        """Return how many of so many frames are kept."""
+        # The last j for which indices() is below the length: floor((2 j p + q) / (2 q)) <= length - 1.
+        p, q = self.ratio.numerator, self.ratio.denominator
+        return (2 * q * length - q - 1) // (2 * p) + 1 if length else 0
+
+    def indices(self, length: int) -> Sequence[int]:
+        """Return which of so many frames are kept, ascending."""
+        p, q = self.ratio.numerator, self.ratio.denominator
+        if q == 1:
+            return range(0, length, p)
+        return [(2 * j * p + q) // (2 * q) for j in range(self.count(length))]

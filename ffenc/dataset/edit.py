@@ -27,6 +27,7 @@ from ffenc.dataset.reencode import (
     video_stream,
 )
 from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.thinned import thinned
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.errors import ConfigError
 from ffenc.ffmpeg.probe import StreamInfo
@@ -47,6 +48,8 @@ def plan_edit(
     cameras: Sequence[str] | None = None,
     transform: Transform | None = None,
     transforms: Mapping[str, Transform | None] | None = None,
+    fps: int | float | str | None = None,
+    fps_nearest: bool = False,
     follow_links: bool = False,
     workers: int | None = None,
     encoder_threads: int | None = None,
@@ -60,7 +63,7 @@ def plan_edit(
     The arguments are those of :func:`edit_dataset`.
     """
     edits = edits or Edits()
-    chosen = (episodes, exclude_episodes, cameras, transform, transforms or None)
+    chosen = (episodes, exclude_episodes, cameras, transform, transforms or None, fps)
     if not edits and all(one is None for one in chosen):
         raise ConfigError("nothing is to be changed; name an edit, or copy the dataset with ffenc merge")
     target = Path(destination)
@@ -68,7 +71,10 @@ def plan_edit(
     folder = Path(source)
     refuse_nesting(folder, target)
     check_dataset(folder)
-    opened = open_dataset(folder, follow_links=follow_links)
+    base = open_dataset(folder, follow_links=follow_links)
+    opened = thinned(base, base.fps if fps is None else fps, nearest=fps_nearest)
+    if fps is not None and opened is base:
+        raise ConfigError(f"--fps {fps} would have no effect: it is the dataset's own; leave it out")
     picked = _picked(opened.episodes, episodes, exclude_episodes)
     if cameras is not None:
         edits = _without_others(edits, [camera.key for camera in opened.cameras], cameras)
@@ -107,11 +113,12 @@ def plan_edit(
             raise ConfigError(f"camera {camera.key}: {error}") from None
     check_changing(wanted, [stream.key for stream in streams if stream.transform is not None])
     lacking = _lacking(edited, images, stale)
-    combined = len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
+    combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
     return JobPlan(
         *(edited, target, picked, streams, count, candidates[0], images, lacking, stale),
         edits=edits.fields(),
         exact=wants_exact(stats, combined=combined),
+        source_fps=base.fps if opened is not base else None,
     )
 
 
@@ -125,6 +132,8 @@ def edit_dataset(
     cameras: Sequence[str] | None = None,
     transform: Transform | None = None,
     transforms: Mapping[str, Transform | None] | None = None,
+    fps: int | float | str | None = None,
+    fps_nearest: bool = False,
     follow_links: bool = False,
     workers: int | None = None,
     encoder_threads: int | None = None,
@@ -151,6 +160,8 @@ def edit_dataset(
         cameras: names of the cameras that are kept; by default all but ``edits.drop_cameras``.
         transform: how pictures of all cameras that are video are changed.
         transforms: name of a camera in the source -> how its pictures are changed instead; None: not.
+        fps: a lower rate, for which some of the rows and frames are kept; it has to divide the dataset's own.
+        fps_nearest: take any lower rate: for each new time the frame that is nearest.
         follow_links: follow symbolic links that lead out of the dataset; else they are refused by name.
         workers: encodes at once; by default one a core.
         encoder_threads: threads an encoder may use; by default the cores' share.
@@ -177,6 +188,8 @@ def edit_dataset(
         cameras=cameras,
         transform=transform,
         transforms=transforms,
+        fps=fps,
+        fps_nearest=fps_nearest,
         follow_links=follow_links,
         workers=workers,
         encoder_threads=encoder_threads,

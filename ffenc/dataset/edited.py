@@ -17,11 +17,12 @@ from ffenc.dataset.columns import list_of, set_column, task_texts
 from ffenc.dataset.lerobot import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Episode, EpisodeVideo, check_key
+from ffenc.dataset.thinned import ThinnedDataset
 from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.sources import FrameSource
 from ffenc.lerobot.layout import CAMERA_TYPES, DEFAULT_FEATURES
 
-Dataset = LeRobotV3 | LeRobotV21
+Dataset = LeRobotV3 | LeRobotV21 | ThinnedDataset
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ffenc.compiler.command import COLOUR_TAGS
+from ffenc.compiler.command import COLOUR_TAGS, VideoInput
+from ffenc.config.framerate import fps_number
 from ffenc.config.transform import Transform
 from ffenc.dataset.checksums import file_checksum, write_checksums
 from ffenc.dataset.columns import VideoPlace
@@ -112,6 +114,7 @@ class JobPlan:
         stale: features whose statistics are computed, since the source's are not those of its rows.
         edits: what the source changes of the dataset that it reads, as plain values.
         exact: compute the quantiles of all rows, where they would be made of the episodes'.
+        source_fps: the frame rate that is lowered; None: it stays.
     """
 
     source: DatasetSource
@@ -125,6 +128,7 @@ class JobPlan:
     stale: Stale = field(default_factory=Stale)
     edits: Mapping[str, Any] = field(default_factory=dict)
     exact: bool = True
+    source_fps: Fraction | None = None
 
     @property
     def rows(self) -> int:
@@ -149,9 +153,8 @@ class JobPlan:
             if stream.encoding is not None and episode is not None:
                 place = Path(VIDEO_PATH.format(video_key=stream.key, chunk_index=0, file_index=0))
                 video = None
-                fed = stream.camera.depth and stream.transform is not None
-                if not (isinstance(stream.camera.stored, ImageHeader) or fed):
-                    video = self.clip(stream, episode).input()
+                if not isinstance(stream.camera.stored, ImageHeader):
+                    video = _video_input(self.clip(stream, episode), stream.encoding)
                 commands[stream.key] = stream.encoding.command(place, video=video)
         return commands
 
@@ -198,6 +201,13 @@ class JobSummary:
     def ratio(self) -> float:
         """How many times smaller the video is."""
         return self.source_bytes / self.video_bytes if self.video_bytes else 0.0
+
+
+def _video_input(clip: Clip, encoding: Encoding) -> VideoInput | None:
+    """What is asked of FFmpeg for a clip; None for depth that is changed here, frame by frame."""
+    if clip.depth and (encoding.transform is not None or clip.pick is not None):
+        return None
+    return clip.input()
 
 
 def run_plan(
@@ -338,6 +348,8 @@ class _Job:
             else:
                 assert stream.encoding is not None
                 blocks[stream.key] = info_block(info, stream.encoding, stream.camera.unit)
+            if plan.source_fps is not None:
+                blocks[stream.key]["video.source_fps"] = fps_number(plan.source_fps)
             if stream.compute_stats:
                 found = [done[stream.key, episode.index].stats for episode in plan.episodes]
                 stats[stream.key] = [one for one in found if one is not None]
@@ -484,8 +496,8 @@ class _Job:
 
     @staticmethod
     def _command(encoding: Encoding, clip: Clip | None) -> list[str]:
-        fed = clip is None or (clip.depth and encoding.transform is not None)
-        return encoding.command(Path("piece.mp4"), video=None if fed or clip is None else clip.input())
+        video = _video_input(clip, encoding) if clip is not None else None
+        return encoding.command(Path("piece.mp4"), video=video)
 
     def _join_all(
         self,

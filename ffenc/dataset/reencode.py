@@ -13,7 +13,7 @@ from typing import Any
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
 from ffenc.config.encoder import VideoEncoderConfig
-from ffenc.config.framerate import fps_number, parse_fps
+from ffenc.config.framerate import parse_fps
 from ffenc.config.matching import check_overrides, check_preset
 from ffenc.config.preset import KeyPath, RobotPreset, camera_name, chosen_cameras, load_preset
 from ffenc.config.transform import Transform
@@ -28,6 +28,7 @@ from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.png_tree import PngTree
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.thinned import thinned
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, DestinationError, FfencWarning, SourceError
@@ -141,6 +142,7 @@ def plan_reencode(
     cameras: Sequence[str] | None = None,
     episodes: Episodes | None = None,
     fps: int | float | str | Fraction | None = None,
+    fps_nearest: bool = False,
     task: str | None = None,
     start_number: int | None = None,
     workers: int | None = None,
@@ -175,12 +177,13 @@ def plan_reencode(
         follow_links=follow_links,
         retime=retime,
     )
-    if retime and isinstance(opened, LeRobotV3 | LeRobotV21):
-        say_shift([opened])
-    if fps is not None and parse_fps(fps) != opened.fps:
-        raise ConfigError(
-            f"--fps {fps} is not the dataset's {fps_number(opened.fps)}; --fps is for PNG trees"
-        )
+    base = opened
+    if isinstance(opened, LeRobotV3 | LeRobotV21):
+        if retime:
+            say_shift([opened])
+        opened = thinned(opened, opened.fps if fps is None else fps, nearest=fps_nearest)
+    elif fps_nearest:
+        raise ConfigError("--fps-nearest is for datasets; a tree of images has the rate that --fps says")
     chosen = _choose_cameras(opened, cameras)
     named = {camera_name(camera.key): camera.depth for camera in chosen}
     check_overrides(overrides, named, [n for c in opened.cameras if (n := camera_name(c.key)) not in named])
@@ -188,7 +191,7 @@ def plan_reencode(
         check_preset(robot, named)
     picked = _choose_episodes(opened, episodes)
     stale = Stale()
-    if isinstance(opened, LeRobotV3 | LeRobotV21):
+    if isinstance(base, LeRobotV3 | LeRobotV21):
         stale = check_source(
             opened.root, cameras=[c.key for c in chosen], episodes={episode.index for episode in picked}
         )
@@ -238,9 +241,14 @@ def plan_reencode(
         raise ConfigError(
             "--encoder-threads would have no effect: all cameras are copied, nothing is encoded"
         )
-    combined = len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
+    combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
     exact = wants_exact(stats, combined=combined)
-    return JobPlan(opened, target, picked, streams, count, candidates[0], stale=stale, exact=exact)
+    return JobPlan(
+        *(opened, target, picked, streams, count, candidates[0]),
+        stale=stale,
+        exact=exact,
+        source_fps=base.fps if opened is not base else None,
+    )
 
 
 def _changes(overrides: Sequence[tuple[KeyPath, Any]], camera: Camera) -> dict[str, Any]:
@@ -385,11 +393,14 @@ def video_stream(
         ConfigError: depth would be changed, or what cannot be copied cannot be encoded as it is.
     """
     assert isinstance(chooser.source, HasVideos)
-    if transform is not None:
-        force, compute_stats = True, True
     odd = [episode for episode in episodes if episode.index in camera.odd]
     usual = next((episode for episode in episodes if episode.index not in camera.odd), episodes[0])
     clip = clip_of(chooser.source.video(camera.key, usual), chooser.source.fps)
+    asked_why = "it is to be encoded in any case"
+    if transform is not None or clip.pick is not None:
+        force, compute_stats = True, True
+        rate = [f"{float(clip.pick.new):g} of {float(clip.pick.old):g} fps"] if clip.pick is not None else []
+        asked_why = ", ".join([*rate, *([str(transform)] if transform is not None else [])])
     quantizer = None
     if clip.info.pix_fmt == "gray12le":
         where = f"{chooser.source.root / 'meta/info.json'}: {camera.key}"
@@ -444,7 +455,7 @@ def video_stream(
     if force or not same:
         why = f"asked for: {_asked_for(encoding.config, camera)}"
         if force:
-            why = "it is to be encoded in any case" if transform is None else str(transform)
+            why = asked_why
         return Stream(camera, encoding, compute_stats, source_bytes, quantizer=quantizer, why=why)
     number, reason = next(iter(reasons.items()))
     more = f", and {len(reasons) - 1} more episodes likewise" if len(reasons) > 1 else ""
@@ -516,6 +527,7 @@ def reencode_dataset(
     cameras: Sequence[str] | None = None,
     episodes: Episodes | None = None,
     fps: int | float | str | Fraction | None = None,
+    fps_nearest: bool = False,
     task: str | None = None,
     start_number: int | None = None,
     workers: int | None = None,
@@ -547,7 +559,9 @@ def reencode_dataset(
         overrides: see :func:`ffenc.load_preset`.
         cameras: which to keep, with or without ``observation.images.``; None: all.
         episodes: which to keep: numbers, or a text such as ``0,2,5-9,20-``; None: all.
-        fps: frames a second of a PNG tree; else the preset's. A dataset's own holds.
+        fps: frames a second of a PNG tree; else the preset's. Of a dataset: a lower rate, for which some of
+            its rows and frames are kept; it has to divide the dataset's own.
+        fps_nearest: take any lower rate: for each new time the frame that is nearest.
         task: the task's text, for a PNG tree.
         start_number: number of a PNG tree's first frames; by default 0 or 1.
         workers: encodes at once; by default one a core.
@@ -578,6 +592,7 @@ def reencode_dataset(
         cameras=cameras,
         episodes=episodes,
         fps=fps,
+        fps_nearest=fps_nearest,
         task=task,
         start_number=start_number,
         workers=workers,

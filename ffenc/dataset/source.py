@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from ffenc.config.framerate import Pick
 from ffenc.errors import SourceError
 from ffenc.frames.images import ImageHeader
 from ffenc.paths import plain_name
@@ -85,6 +86,7 @@ class EpisodeVideo:
         like: what the camera's first file holds, which all have to hold.
         needed: how many frames the file has to have for all its episodes.
         checksum: SHA-256 that the file was written with, where that is known.
+        pick: which of its frames are taken, where the rate is lowered; None: all.
     """
 
     camera: str
@@ -95,6 +97,7 @@ class EpisodeVideo:
     like: StreamInfo | None = None
     needed: int = 0
     checksum: str | None = None
+    pick: Pick | None = None
 
 
 @runtime_checkable

@@ -118,11 +118,12 @@ def clip_of(video: EpisodeVideo, fps: Fraction) -> Clip:
 
     Args:
         video: where the episode is.
-        fps: of the dataset.
+        fps: of the dataset, where the video's rate is not lowered.
 
     Raises:
         SourceError: the file holds something else, ends too early, or has no frame where one should be.
     """
+    fps = video.pick.old if video.pick is not None else fps
     info = _opened(video.path, video.checksum, *_state(video.path))
     where = f"episode {video.episode} of {video.camera}"
     for name in ("codec", "pix_fmt", "width", "height"):
@@ -151,7 +152,7 @@ def clip_of(video: EpisodeVideo, fps: Fraction) -> Clip:
             f"{video.path}: {where} has {video.frames} frames from {video.start:.3f} s on, but the video "
             f"ends after {info.frames - first}: it is cut short, or a frame is missing"
         )
-    clip = Clip(video.path, info, first, video.frames)
+    clip = Clip(video.path, info, first, video.frames, video.pick)
     check_spacing(clip, fps, where, start=video.start)
     # A gap is told with the episode it is in.
     whole = Clip(video.path, info, 0, info.frames)

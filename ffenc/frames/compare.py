@@ -127,10 +127,10 @@ def _check_alike(
     size = f"{video.info.width}x{video.info.height}"
     if isinstance(reference, Clip):
         _check_held(reference)
-        if reference.frames != video.frames:
+        if len(reference) != video.frames:
             raise SourceError(
                 f"{video.path}: the episode at frame {video.first} has {video.frames} frames, its source "
-                f"{reference.frames}; compare it with the source it was made of"
+                f"{len(reference)}; compare it with the source it was made of"
             )
         name, other = str(reference.path), f"{reference.info.width}x{reference.info.height}"
         same = (
@@ -214,7 +214,8 @@ def _side(video: Clip, *, seek: bool) -> Compared:
     info = video.info
     index = FrameIndex(info)
     entry = index.entry(video.first) if seek else None
-    excerpt = index.excerpt(range(video.first, video.first + video.frames), entry)
+    whole = index.excerpt(range(video.first, video.first + video.frames), entry)
+    excerpt = replace(whole, frames=len(video), pick=video.pick)
     conversion = rgb_conversion(info.pix_fmt, info.color_space, info.color_range)
     return Compared(str(video.path), conversion, excerpt=excerpt)
 
@@ -282,7 +283,7 @@ def _stored(video: Clip, candidates: Sequence[Toolchain]) -> Iterator[Depth]:
     """Yield a depth video's stored samples, uint16 ``(H, W)``; each array is used again."""
     stream = Stream(video.path, video.info, candidates)
     samples = stream.empty()
-    return stream.frames(range(video.first, video.first + video.frames), lambda _: samples)
+    return stream.frames(video.numbers(), lambda _: samples)
 
 
 def _quantized(

@@ -6,7 +6,7 @@ import contextlib
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ffenc.compiler.command import (
     without_stop,
 )
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.framerate import Pick
 from ffenc.config.transform import Geometry, Transform
 from ffenc.errors import (
     ConfigError,
@@ -65,16 +66,24 @@ class Clip:
         path: the file.
         info: its fields, with ``times``.
         first: the first frame's index in the file.
-        frames: how many, 1 or more.
+        frames: how many frames of the file it covers, 1 or more.
+        pick: which of those are taken; None: all.
     """
 
     path: Path
     info: StreamInfo
     first: int
     frames: int
+    pick: Pick | None = None
 
     def __len__(self) -> int:
-        return self.frames
+        return self.frames if self.pick is None else self.pick.count(self.frames)
+
+    def numbers(self) -> Sequence[int]:
+        """The frames' indices in the file."""
+        if self.pick is None:
+            return range(self.first, self.first + self.frames)
+        return [self.first + number for number in self.pick.indices(self.frames)]
 
     @property
     def depth(self) -> bool:
@@ -94,7 +103,7 @@ class Clip:
         return [ticks * self.info.time_base for ticks in times]
 
     def part(self, first: int, frames: int) -> Clip:
-        """Some of its frames, ``first`` counted from its own first."""
+        """Some of the frames that it covers, all of them, ``first`` counted from its own first."""
         return Clip(self.path, self.info, self.first + first, frames)
 
     def inputs(self) -> list[VideoInput]:
@@ -112,11 +121,13 @@ class Clip:
         if not self.depth:
             conversion = rgb_conversion(self.info.pix_fmt, self.info.color_space, self.info.color_range)
         entry = None if from_start else index.entry(self.first, early=True)
-        return VideoInput(str(self.path), index.excerpt(chosen, entry), conversion, self.tags)
+        excerpt = replace(index.excerpt(chosen, entry), frames=len(self), pick=self.pick)
+        return VideoInput(str(self.path), excerpt, conversion, self.tags)
 
     def fingerprint(self) -> str:
         """What the file is, without reading it."""
-        return f"{self.first} {self.frames} {files_fingerprint([self.path])}"
+        picked = "" if self.pick is None else f"{self.pick} "
+        return f"{self.first} {self.frames} {picked}{files_fingerprint([self.path])}"
 
 
 def check_spacing(clip: Clip, fps: Fraction, where: str, *, start: float | None = None) -> None:
@@ -342,7 +353,7 @@ def transcode(
         SourceError: a frame is damaged; the text names it.
         FfmpegError: the encode failed for another reason.
     """
-    if clip.depth and encoding.geometry is not None:
+    if clip.depth and (encoding.geometry is not None or clip.pick is not None):
         return _changed_depth(encoding, clip, output, on_frames, cancellation)
     _run(
         clip,
@@ -363,7 +374,7 @@ def _changed_depth(
     on_frames: Callable[[int], None] | None,
     cancellation: Cancellation | None,
 ) -> Callable[[int, int], Sequence[int]]:
-    """Encode depth that is changed here, by its samples: FFmpeg's padding would be a depth."""
+    """Encode depth that goes through here: FFmpeg's padding would be a depth."""
     geometry = encoding.geometry
     checksums: list[int] = []
 
@@ -371,7 +382,7 @@ def _changed_depth(
         with VideoReader(
             clip.path, depth=False, ffmpeg=encoding.toolchain.ffmpeg, ffprobe=encoding.toolchain.ffprobe
         ) as reader:
-            for frame in reader.each(range(clip.first, clip.first + clip.frames)):
+            for frame in reader.each(clip.numbers()):
                 samples = np.ascontiguousarray(changed(frame, geometry), "<u2")
                 checksums.append(crc32(samples.data))
                 yield samples.data.cast("B")
@@ -533,7 +544,7 @@ def clip_statistics(
         ffmpeg=toolchain.ffmpeg,
         ffprobe=toolchain.ffprobe,
     ) as reader:
-        for frame in reader.each(range(clip.first, clip.first + clip.frames)):
+        for frame in reader.each(clip.numbers()):
             if cancellation is not None:
                 cancellation.check()
             statistics.add(changed(frame, geometry))

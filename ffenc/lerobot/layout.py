@@ -19,7 +19,7 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 # ffenc's own: fields of cameras that LeRobot does not know, checksums of videos, and what a recording kept
 # of an episode: frames that were dropped, times of the cameras.
 OWN_INFO = "meta/ffenc.json"
-OWN_FIELDS = ("video.encoder", "video.invalid", "video.transform")
+OWN_FIELDS = ("video.encoder", "video.invalid", "video.transform", "video.source_fps")
 # What a depth camera's info block holds of its quantiser, under video.; the last is ffenc's own.
 DEPTH_FIELDS = ("depth_min", "depth_max", "shift", "use_log", "invalid")
 CHECKSUMS = "meta/videos.sha256"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffenc.config.framerate import fps_number, frame_ticks, parse_fps, time_scale
+from ffenc.config.framerate import Pick, fps_number, frame_ticks, parse_fps, time_scale
 from ffenc.errors import ConfigError
 
 
@@ -100,3 +100,22 @@ def test_the_time_scale_is_what_pyav_writes():
             stream.width, stream.height, stream.pix_fmt = 16, 16, "yuvj420p"
             container.mux(stream.encode(av.VideoFrame(16, 16, "yuvj420p")))
         assert stored_scale(file.getvalue()) == time_scale(rate), rate
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("30", "10"), ("30", "12"), ("30000/1001", "10"), ("50", "29.97"), ("30", "29"), ("7", "3")],
+)
+def test_the_nearest_frame_is_kept_for_each_new_time(old: str, new: str) -> None:
+    pick = Pick(parse_fps(old), parse_fps(new))
+    for length in (1, 2, 3, 7, 100, 1001):
+        found = list(pick.indices(length))
+        assert len(found) == pick.count(length)
+        expected = []
+        for j in range(length):
+            wanted = j / pick.new * pick.old
+            nearest = min(range(length + 2), key=lambda i: (abs(i - wanted), -i))
+            if nearest < length:
+                expected.append(nearest)
+        assert found == expected
+    assert pick.count(0) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import numpy as np
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS
+from ffenc.config.framerate import Pick, parse_fps
 from ffenc.config.transform import Transform
 from ffenc.dataset.reencode import open_source
 from ffenc.dataset.source import HasVideos
+from ffenc.dataset.thinned import PickedFrames
 from ffenc.dataset.verify.faults import CameraComparison, Faults
 from ffenc.dataset.verify.layout import Layout, Listing, reason_of
 from ffenc.dataset.verify.videos import Seen, VideoFile, frame_times, frames_at, is_depth
@@ -50,6 +53,7 @@ class Source:
     def __init__(self, root: Path, layout: Layout, *, follow_links: bool = False) -> None:
         fps = None if (root / INFO).is_file() else layout.fps
         self._source = open_source(root, fps=fps, follow_links=follow_links)
+        self._layout = layout
         self._cameras = {camera.key: camera for camera in self._source.cameras}
         self._episodes = {episode.index: episode for episode in self._source.episodes}
         self.cameras = set(self._cameras)
@@ -64,10 +68,20 @@ class Source:
         if known is None:
             raise SourceError(f"the source has no episode {episode}")
         camera = self._cameras[key]
+        pick = self._pick(key)
         if isinstance(camera.stored, ImageHeader):
-            return self._source.frames(key, known), camera.stored, camera.unit
+            frames = self._source.frames(key, known)
+            return (frames if pick is None else PickedFrames(frames, pick)), camera.stored, camera.unit
         assert isinstance(self._source, HasVideos)
-        return clip_of(self._source.video(key, known), self._source.fps), None, None
+        video = replace(self._source.video(key, known), pick=pick)
+        return clip_of(video, self._source.fps), None, None
+
+    def _pick(self, key: str) -> Pick | None:
+        """Which of the source's frames were taken, where its rate was lowered."""
+        new, before = self._layout.fps, self._layout.block(key).get("video.source_fps")
+        if new is None or before is None or parse_fps(before) != self._source.fps:
+            return None
+        return Pick(self._source.fps, parse_fps(new)) if parse_fps(new) < self._source.fps else None
 
     def transform(self, key: str, block: Mapping[str, Any]) -> Transform | None:
         """Return how the source's frames of a camera were changed.

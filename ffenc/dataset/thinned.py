@@ -1,0 +1,149 @@
+"""A LeRobot dataset at a lower frame rate, as a source: some of its rows, and their frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ffenc.config.framerate import Pick, fps_number, parse_fps
+from ffenc.dataset.columns import set_column
+from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.source import Episode, EpisodeVideo
+from ffenc.errors import ConfigError
+from ffenc.frames.sources import EncodedFrame, FrameSource
+
+_RATES_NAMED = 6
+
+
+class ThinnedDataset:
+    """A dataset of which some rows are kept, so that it has another frame rate.
+
+    Each row keeps its values; ``timestamp`` is ``frame_index / fps`` again. Statistics are those of the rows
+    that are kept, so the source's are not passed on.
+
+    Args:
+        source: the dataset, which is only read.
+        pick: which frames.
+    """
+
+    def __init__(self, source: LeRobotV3 | LeRobotV21, pick: Pick) -> None:
+        self.source, self.pick = source, pick
+        self.root, self.roots, self.fps = source.root, source.roots, pick.new
+        self.cameras = source.cameras
+        self.episodes = [Episode(one.index, pick.count(one.length)) for one in source.episodes]
+        self._whole = {one.index: one for one in source.episodes}
+        self.renumbered = source.renumbered
+
+    def frames(self, camera: str, episode: Episode) -> FrameSource:
+        whole = self._whole[episode.index]
+        return PickedFrames(self.source.frames(camera, whole), self.pick)
+
+    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+        return replace(self.source.video(camera, self._whole[episode.index]), pick=self.pick)
+
+    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+        whole = [self._whole[episode.index] for episode in episodes]
+        return self.source.camera_bytes(camera, whole) * self.pick.new // self.pick.old
+
+    def info(self) -> dict[str, Any]:
+        return self.source.info() | {"fps": fps_number(self.fps)}
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+    def has_episode_stats(self, feature: str) -> bool:
+        return False
+
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
+        whole = [self._whole[episode.index] for episode in episodes]
+        chosen = {episode.index: episode for episode in episodes}
+        for one, file, table in self.source.rows(whole):
+            episode = chosen[one.index]
+            table = table.take(pa.array(self.pick.indices(one.length), pa.int64()))
+            numbers = np.arange(episode.length)
+            table = set_column(table, "frame_index", numbers)
+            yield episode, file, set_column(table, "timestamp", numbers / float(self.fps))
+
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
+        lengths = {episode.index: episode.length for episode in episodes}
+        for file, table in self.source.episode_tables(episodes):
+            table = table.select([name for name in table.column_names if not name.startswith("stats/")])
+            numbers = table["episode_index"].to_pylist()
+            yield file, set_column(table, "length", np.array([lengths[number] for number in numbers]))
+
+    def notes(self, episode: Episode) -> Path | None:
+        return None  # they are of rows that are there no more
+
+    def extra_files(self) -> list[tuple[Path, str]]:
+        return self.source.extra_files()
+
+    def tasks(self) -> Path | Sequence[str]:
+        return self.source.tasks()
+
+
+class PickedFrames:
+    """Some of a source's frames.
+
+    Args:
+        frames: all of them.
+        pick: which.
+    """
+
+    def __init__(self, frames: FrameSource, pick: Pick) -> None:
+        self._frames, self._pick = frames, pick
+
+    def __len__(self) -> int:
+        return self._pick.count(len(self._frames))
+
+    def __iter__(self) -> Iterator[EncodedFrame]:
+        kept = np.zeros(len(self._frames), np.bool_)
+        kept[self._pick.indices(len(self._frames))] = True
+        return compress(self._frames, kept)
+
+    def fingerprint(self) -> str:
+        return f"{self._pick} {self._frames.fingerprint()}"
+
+
+def thinned(
+    source: LeRobotV3 | LeRobotV21, fps: int | float | str | Fraction, *, nearest: bool
+) -> LeRobotV3 | LeRobotV21 | ThinnedDataset:
+    """Return a dataset at another frame rate.
+
+    Args:
+        source: the dataset.
+        fps: the rate; the source itself where it is its own.
+        nearest: for each new time take the frame that is nearest, where the rate does not divide.
+
+    Raises:
+        ConfigError: the rate is higher than the dataset's, or does not divide it.
+    """
+    new, old = parse_fps(fps), source.fps
+    if new == old:
+        if nearest:
+            raise ConfigError(f"--fps-nearest would have no effect: the dataset has {fps_number(old)} fps")
+        return source
+    if new > old:
+        raise ConfigError(
+            f"--fps {fps} is more than the dataset's {fps_number(old)}: frames are never made up"
+        )
+    ratio = old / new
+    if ratio.denominator != 1 and not nearest:
+        near = sorted(range(1, 61), key=lambda step: abs(step - ratio))[:_RATES_NAMED]
+        rates = ", ".join(f"{float(old / step):g}" for step in sorted(near) if step > 1)
+        raise ConfigError(
+            f"--fps {fps} does not divide the dataset's {fps_number(old)}: say one that does ({rates}), or "
+            "--fps-nearest to take the frame that is nearest to each new time"
+        )
+    if ratio.denominator == 1 and nearest:
+        raise ConfigError(
+            f"--fps-nearest would have no effect: {fps} divides {fps_number(old)}; leave it out"
+        )
+    return ThinnedDataset(source, Pick(old, new))

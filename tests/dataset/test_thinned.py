@@ -1,0 +1,125 @@
+"""A dataset at a lower rate: every row has its own frame, values and time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ffenc import ConfigError, VideoReader, reencode_dataset, verify_dataset
+from ffenc.config.framerate import Pick, parse_fps
+from ffenc.dataset.edit import edit_dataset, plan_edit
+from ffenc.dataset.reencode import plan_reencode
+from ffenc.ffmpeg.toolchain import Toolchain
+from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, decode, pixels, psnr, starts
+
+VIDEO = FIXTURES / "aloha_video_v30"
+H264 = ("camera_encoder", "vcodec"), "h264"
+
+
+def rows_of(root: Path) -> pa.Table:
+    return pa.concat_tables(pq.read_table(path) for path in sorted((root / "data").rglob("*.parquet")))
+
+
+def json_of(root: Path, name: str) -> Any:
+    return json.loads((root / f"meta/{name}.json").read_text())
+
+
+def kept_rows(pick: Pick) -> list[int]:
+    """The source's rows that stay."""
+    return [start + i for start, n in zip(starts(), LENGTHS, strict=True) for i in pick.indices(n)]
+
+
+@pytest.mark.parametrize("fps", ["10", "12"])
+def test_rows_and_frames_of_images_stay_in_step(
+    fps: str, toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]]
+) -> None:
+    out, pick = tmp_path / "out", Pick(parse_fps(30), parse_fps(fps))
+    reencode_dataset(DATASET, out, overrides=[H264], fps=fps, fps_nearest=fps == "12")
+    kept, before, rows = kept_rows(pick), rows_of(DATASET), rows_of(out)
+    for name in ("action", "observation.state", "task_index", "episode_index"):
+        assert rows[name].to_pylist() == before.take(kept)[name].to_pylist()
+    counts = [pick.count(n) for n in LENGTHS]
+    numbers = [i for n in counts for i in range(n)]
+    assert rows["frame_index"].to_pylist() == numbers
+    np.testing.assert_allclose(rows["timestamp"].to_numpy(), np.array(numbers) / float(fps), atol=1e-6)
+    assert rows["index"].to_pylist() == list(range(len(kept)))
+    assert json_of(out, "info")["fps"] == float(fps)
+    assert json_of(out, "info")["total_frames"] == len(kept)
+    listed = pq.read_table(next((out / "meta/episodes").rglob("*.parquet")))
+    assert listed["length"].to_pylist() == counts
+    shown = decode(next((out / "videos" / TOP).rglob("*.mp4")))
+    wanted = np.stack([pixels(images[TOP][row]) for row in kept])
+    assert shown.shape == wanted.shape
+    assert all(psnr(a, b) > 30 for a, b in zip(shown, wanted, strict=True))
+    actions = np.array(rows["action"].to_pylist())
+    stats = json_of(out, "stats")
+    np.testing.assert_allclose(stats["action"]["mean"], actions.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(stats["action"]["q99"], np.quantile(actions, 0.99, axis=0), rtol=1e-5)
+    assert stats[TOP]["count"] == [len(kept)]
+    found = verify_dataset(out, deep=True, against=DATASET)
+    assert found.faults == []
+    assert next(camera.compared for camera in found.cameras if camera.camera == DEPTH).differing == 0
+
+
+@pytest.mark.parametrize("fps", ["15", "13"])
+def test_frames_of_video_are_picked_by_their_place(fps: str, toolchain: Toolchain, tmp_path: Path) -> None:
+    out, pick = tmp_path / "out", Pick(parse_fps(30), parse_fps(fps))
+    edit_dataset(VIDEO, out, fps=fps, fps_nearest=fps == "13", episodes=[1, 2])
+    kept = [row for row in kept_rows(pick) if row >= starts()[1]]
+    before, after = (decode(next((root / "videos" / ANGLE).rglob("*.mp4"))) for root in (VIDEO, out))
+    assert len(after) == len(kept)
+    for number, row in enumerate(kept):
+        likeness = [psnr(after[number], before[other]) for other in range(max(0, row - 2), min(72, row + 3))]
+        assert psnr(after[number], before[row]) == max(likeness)
+    codes = []
+    for root in (VIDEO, out):
+        with VideoReader(next((root / "videos" / DEPTH).rglob("*.mp4")), depth=False) as reader:
+            codes.append(np.stack([frame.copy() for frame in reader]))
+    np.testing.assert_array_equal(codes[1], codes[0][kept])
+    assert verify_dataset(out, deep=True).faults == []
+    block, own = (
+        json_of(out, "info")["features"][TOP]["info"],
+        json_of(VIDEO, "info")["features"][TOP]["info"],
+    )
+    assert [block[f"video.{name}"] for name in ("codec", "crf", "g")] == [
+        own[f"video.{name}"] for name in ("codec", "crf", "g")
+    ]
+
+
+def test_images_that_stay_are_picked_too(tmp_path: Path, dataset_v21: Path) -> None:
+    out, pick = tmp_path / "out", Pick(parse_fps(30), parse_fps(6))
+    edit_dataset(dataset_v21, out, fps=6)
+    before, after = rows_of(DATASET), rows_of(out)
+    kept = kept_rows(pick)
+    for key in (TOP, ANGLE):
+        found = [row["bytes"] for row in after[key].to_pylist()]
+        assert found == [row["bytes"] for row in before.take(kept)[key].to_pylist()]
+        assert [row["path"][6:12] for row in after[key].to_pylist()] == [
+            f"{number:06d}" for number in after["frame_index"].to_pylist()
+        ]
+    assert verify_dataset(out, deep=True).faults == []
+
+
+def test_a_rate_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for fps, nearest, said in (
+        ("12", False, r"does not divide the dataset's 30: say one that does \(15, 10, 7.5, 6, 5\)"),
+        ("60", False, "--fps 60 is more than the dataset's 30"),
+        ("10", True, "--fps-nearest would have no effect: 10 divides 30"),
+        (None, True, "--fps-nearest would have no effect: the dataset has 30 fps"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            plan_reencode(DATASET, out, fps=fps, fps_nearest=nearest)
+    with pytest.raises(ConfigError, match="--fps 30 would have no effect"):
+        plan_edit(VIDEO, out, fps=30)
+
+
+def test_a_tree_of_images_has_the_rate_that_is_said(png_tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--fps-nearest is for datasets"):
+        plan_reencode(png_tree, tmp_path / "out", fps=30, fps_nearest=True)
