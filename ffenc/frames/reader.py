@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import operator
+import os
 import re
+import threading
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -34,13 +36,17 @@ from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.info_json import stored_quantizer
+from ffenc.frames.pyav import EXACT_CODECS, HOW_TO_GET_PYAV, LiveDecoder, NotGivenError, installed, load
 from ffenc.lerobot.layout import TIME_TOLERANCE
 
 _log = logging.getLogger("ffenc")
 
 Array = npt.NDArray[Any]
 
+Decoder = Literal["auto", "ffmpeg", "pyav"]
+
 DEPTH_FORMATS = ("gray12le", "gray16le")
+_DECODERS = ("auto", "ffmpeg", "pyav")
 _UNITS = ("mm", "m")
 # Starting an ffmpeg takes about as long as decoding this many pixels: a gap that is smaller is decoded.
 _START_PIXELS = 15_000_000
@@ -67,10 +73,20 @@ class VideoReader:
     where it has none: equal to what LeRobot's readers show. Depth frames are ``(H, W)``: uint16 millimetres
     or float32 metres. Every array is new and the caller's own.
 
-    Only the frames that are asked for come out of FFmpeg: it enters the file at the key frame before them,
-    and picks them by their times. Frames that are read one after another come from one running FFmpeg.
-    A damaged frame is an error when it is reached; in a loop at the latest with the last frame. To be used by
-    one thread at a time.
+    A file is entered at the key frame before a frame, and frames are picked by their times, so that none is
+    taken for its neighbour. Those of a batch are decoded in ascending order, each once, whatever their order
+    and number in the batch, and a decoder stays open between reads: frames a little further on come from
+    where it is. A damaged frame is an error when it is reached; in a loop at the latest with the last frame.
+
+    Both decoders give the same arrays, to the last bit. The ffmpeg program takes some 50 to 150 ms to start,
+    uses all cores, and works ahead while a loop's body runs. PyAV (``pip install 'ffenc[reader]'``) runs in
+    this process and in one thread, and has a frame in the time that decoding from the key frame takes. It
+    reads H.264, HEVC, AV1 and FFV1; where it meets damage, or reads the file otherwise than ffprobe, ffmpeg
+    is asked. If PyAV has no log level, it becomes ``PANIC``: nothing is shown, and errors are counted.
+
+    Threads may share a reader: they wait for each other, but loops do not, as each has a decoder of its own.
+    Another thread may close it. In a process that is forked (as a data loader's are) a reader opens the file
+    again; a loop that has begun belongs to the process that began it.
 
     Args:
         path: the file: MP4, or whatever FFmpeg reads.
@@ -79,6 +95,8 @@ class VideoReader:
             millimetres already and needs none.
         depth_output_unit: ``mm`` (uint16, at most 65535) or ``m`` (float32).
         ffmpeg, ffprobe: programs to use instead of those found. The first ffmpeg that decodes it is taken.
+        decoder: ``ffmpeg``, ``pyav`` or ``auto``: PyAV for single frames and batches where it is installed,
+            reads the codec, and no ffmpeg is named; ffmpeg for all else.
 
     Attributes:
         info: the stream's fields, with ``times`` and ``key_frames``.
@@ -86,8 +104,9 @@ class VideoReader:
 
     Raises:
         SourceError: no video, no frames, or a ``gray12le`` file in no dataset, without ``depth``.
-        ConfigError: an unknown unit, or ``depth`` for a stream that is not quantised.
-        ToolchainError: there is no FFmpeg.
+        ConfigError: an unknown unit or decoder, ``depth`` for a stream that is not quantised, or
+            ``decoder="pyav"`` for a codec that is not read with it.
+        ToolchainError: there is no FFmpeg, or ``decoder="pyav"`` and no PyAV.
     """
 
     def __init__(
@@ -98,7 +117,10 @@ class VideoReader:
         depth_output_unit: Unit = "mm",
         ffmpeg: str | None = None,
         ffprobe: str | None = None,
+        decoder: Decoder = "auto",
     ) -> None:
+        if decoder not in _DECODERS:
+            raise ConfigError(f"decoder={decoder!r} is not known{accepted(decoder, _DECODERS)}")
         if depth_output_unit not in _UNITS:
             raise ConfigError(
                 f"depth_output_unit={depth_output_unit!r} is not known{accepted(depth_output_unit, _UNITS)}"
@@ -123,10 +145,23 @@ class VideoReader:
                     "(--depth_encoder.depth_min=...), or depth=False for the codes (--codes)"
                 )
         self._stream = Stream(self.path, self.info, found)
+        self._loops_by_pyav = decoder == "pyav"
+        self._lock = threading.RLock()
+        self._live: LiveDecoder | None = None  # of single frames and batches
+        if decoder == "pyav":
+            self._check_pyav()
+        if decoder == "pyav" or (
+            decoder == "auto"
+            and found[0].origin != "named"
+            and self.info.codec in EXACT_CODECS
+            and installed()
+        ):
+            self._live = self._stream.live()
         self._times = np.array([float(t * self.info.time_base) for t in self._stream.times])
-        self._ahead: Iterator[Array] | None = None  # what a loop over indices reads from
-        self._next = -1
-        self._end = weakref.finalize(self, self._stream.close)
+        self._ahead: Iterator[Array] | None = None  # of an ffmpeg that runs on after a frame
+        self._last = -1  # the frame that was read last
+        self._end = weakref.finalize(self, _close, self._stream, self._live, self._lock)
+        _open.add(self)
 
     @property
     def fps(self) -> Fraction:
@@ -229,9 +264,32 @@ class VideoReader:
         return self._each([self._checked(i) for i in indices])
 
     def close(self) -> None:
-        """End what runs. The reader gives no more frames."""
-        self._ahead = None
+        """End what runs, loops too. The reader gives no more frames, to other threads neither.
+
+        What is not closed ends with the reader.
+        """
         self._end()
+        self._ahead = None
+
+    def _forked(self) -> None:
+        """Leave what the process has that this one was forked from."""
+        self._lock = threading.RLock()  # a thread that is not here may have held the other
+        self._ahead, self._last = None, -1
+        if self._live is not None:
+            self._live.abandon()
+            self._end.detach()
+            self._end = weakref.finalize(self, _close, self._stream, self._live, self._lock)
+
+    def _check_pyav(self) -> None:
+        if self.info.codec not in EXACT_CODECS:
+            raise ConfigError(
+                f"{self.path}: decoder='pyav' reads {', '.join(EXACT_CODECS)}, whose samples are the same "
+                f"from every decoder, and this is {self.info.codec}; leave it out"
+            )
+        try:
+            load()
+        except NotGivenError as error:
+            raise ToolchainError(f"decoder='pyav': {error}; {HOW_TO_GET_PYAV}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -258,20 +316,26 @@ class VideoReader:
         return number % count
 
     def _one(self, index: int) -> Array:
-        if index == self._next and self._ahead is None:
-            # Two in a row: there will be more.
-            self._ahead = self._each(range(index, len(self)))
-        elif index != self._next:
-            self._ahead = None
-        self._next = -1
-        frames = self._ahead or self._each([index])
-        frame = next(frames)
-        if self._ahead is None or index + 1 == len(self):
-            for _ in frames:  # only now ffmpeg's end is looked at
-                pass
-            self._ahead = None
-        self._next = index + 1
-        return frame
+        with self._lock:
+            if self._live is not None:
+                return cast(Array, self._batch([index])[0])
+            last, self._last = self._last, -1
+            if last < 0 or not self._stream.near(last, index):
+                self._ahead = None
+            elif self._ahead is None:
+                # The second of a stretch: there will be more.
+                self._ahead = self._each(range(index, len(self)))
+            else:
+                for _ in range(last + 1, index):
+                    next(self._ahead)
+            frames = self._ahead or self._each([index])
+            frame = next(frames)
+            if self._ahead is None or index + 1 == len(self):
+                for _ in frames:  # only now ffmpeg's end is looked at
+                    pass
+                self._ahead = None
+            self._last = index
+            return frame
 
     def _batch(self, indices: Sequence[int]) -> Array:
         rows: dict[int, int] = {}  # frame -> where it stands first
@@ -279,12 +343,16 @@ class VideoReader:
             rows.setdefault(index, row)
         wanted = sorted(rows)
         batch = np.empty((len(indices), *self._stream.shape), self._dtype())
-        if self._converts():
-            for index, frame in zip(wanted, self._each(wanted), strict=True):
-                batch[rows[index]] = frame
-        else:
-            for _ in self._stream.frames(wanted, lambda index: batch[rows[index]]):
-                pass
+        with self._lock:
+            if self._converts():
+                codes = self._stream.empty()
+                shown = _shown(self._depth, self._unit, stored=self.info.pix_fmt)
+                frames = _frames(self._stream, self._live, wanted, lambda _: codes)
+                for index, raw in zip(wanted, frames, strict=True):
+                    batch[rows[index]] = shown(raw)
+            else:
+                for _ in _frames(self._stream, self._live, wanted, lambda index: batch[rows[index]]):
+                    pass
         for row, index in enumerate(indices):
             if rows[index] != row:
                 batch[row] = batch[rows[index]]
@@ -293,10 +361,11 @@ class VideoReader:
     def _each(self, indices: Sequence[int]) -> Iterator[Array]:
         # Generators do not hold the reader, so that a forgotten one is freed, and its ffmpeg ended, at once.
         stream, shown = self._stream, _shown(self._depth, self._unit, stored=self.info.pix_fmt)
+        live = stream.live() if self._loops_by_pyav else None
         if not self._converts():
-            return stream.frames(indices, lambda _: stream.empty())
+            return _frames(stream, live, indices, lambda _: stream.empty())
         codes = stream.empty()
-        return (shown(raw) for raw in stream.frames(indices, lambda _: codes))
+        return (shown(raw) for raw in _frames(stream, live, indices, lambda _: codes))
 
     def _converts(self) -> bool:
         """Whether a frame is something else than the samples that come from FFmpeg."""
@@ -306,6 +375,44 @@ class VideoReader:
         if not self.is_depth:
             return np.uint8
         return np.float32 if self._unit == "m" and self._depth is not False else np.uint16
+
+
+_open: weakref.WeakSet[VideoReader] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for reader in list(_open):
+        reader._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _close(stream: Stream, live: LiveDecoder | None, lock: threading.RLock) -> None:
+    stream.close()
+    with lock:  # what another thread decodes at this moment is waited for
+        if live is not None:
+            live.close()
+
+
+def _frames(
+    stream: Stream, live: LiveDecoder | None, indices: Sequence[int], room: Callable[[int], Array]
+) -> Iterator[Array]:
+    """Yield frames from PyAV, and from ffmpeg what PyAV does not give; arguments as of ``Stream.frames``."""
+    done = 0
+    if live is not None:
+        try:
+            for index in indices:
+                stream.check_open()
+                frame = room(index)
+                live.read(index, frame)
+                done += 1
+                yield frame
+            return
+        except NotGivenError as error:
+            _log.info("%s: not from PyAV: %s", stream.path, error)
+    yield from stream.frames(indices[done:], room)
 
 
 def _shown(
@@ -337,7 +444,7 @@ class Stream:
             raise SourceError(f"{path}: frames {same} and {same + 1} have the same time, {seconds:.6f} s")
         self.times = info.times
         self._index = FrameIndex(info)
-        self._path = path
+        self.path = path
         self._info = info
         self._candidates = list(candidates)
         depth = info.pix_fmt in DEPTH_FORMATS
@@ -353,6 +460,19 @@ class Stream:
     def empty(self) -> Array:
         """A new array for one frame."""
         return np.empty(self.shape, self._dtype)
+
+    def live(self) -> LiveDecoder:
+        """The same frames through PyAV."""
+        return LiveDecoder(self.path, self._info, self._conversion)
+
+    def near(self, after: int, index: int) -> bool:
+        """Whether to go on from one frame to another costs less than to start for it."""
+        return index > after and self._index.key(index) - after <= self._gap
+
+    def check_open(self) -> None:
+        """Raise ConfigError if it is closed."""
+        if self._closed:
+            raise _closed(self.path)
 
     def close(self) -> None:
         self._closed = True
@@ -394,7 +514,7 @@ class Stream:
                         attempts = [a for a in attempts if a[0] != toolchain]
                     elif attempts and attempts[0][0] == toolchain:
                         _log.info(
-                            "%s: cannot be entered before frame %d, read from its start", self._path, run[0]
+                            "%s: cannot be entered before frame %d, read from its start", self.path, run[0]
                         )
             else:
                 yield from self._before_damage(run, done, room, errors)
@@ -409,11 +529,8 @@ class Stream:
         spans = 0
         for index in indices:
             if run:
-                gap = index - run[-1]
-                # Further on, but a new start would save no more decoding than it costs.
-                near = gap > 0 and self._index.key(index) - run[-1] <= self._gap
-                spans += gap != 1
-                if not near or spans > _MOST_SPANS:
+                spans += index != run[-1] + 1
+                if not self.near(run[-1], index) or spans > _MOST_SPANS:
                     yield run
                     run, spans = [], 1
             run.append(index)
@@ -439,9 +556,9 @@ class Stream:
             FfmpegError: it failed, or gave fewer.
         """
         if self._closed:
-            raise _closed(self._path)
+            raise _closed(self.path)
         command = compile_decode(
-            str(self._path),
+            str(self.path),
             pix_fmt=self._format,
             conversion=self._conversion,
             excerpt=self._excerpt(indices, seek),
@@ -466,7 +583,7 @@ class Stream:
                     if number + 1 < len(indices):
                         yield frame
                     if self._closed:
-                        raise _closed(self._path)
+                        raise _closed(self.path)
                 if process.read_into(bytearray(1)):
                     raise _miscounted(process, len(indices) + 1, len(indices))
                 try:
@@ -501,7 +618,7 @@ class Stream:
         if not decoding:
             told = "\n".join(f"  {toolchain}: {error.cause}" for toolchain, error in errors)
             raise ToolchainError(
-                f"{self._path}: {self._info.codec} {self._info.pix_fmt} cannot be decoded here:\n"
+                f"{self.path}: {self._info.codec} {self._info.pix_fmt} cannot be decoded here:\n"
                 f"{told}\n{HOW_TO_GET}",
                 cause=errors[0][1].cause,
             )
@@ -521,7 +638,7 @@ class Stream:
     def _damage(self, damaged: int | None, first: int, error: FfmpegError) -> SourceError:
         which = f"frame {damaged}" if damaged is not None else f"frame {first} or one soon after it"
         return SourceError(
-            f"{self._path}: {which} of {len(self.times)} cannot be decoded: {error.cause}; restore the file"
+            f"{self.path}: {which} of {len(self.times)} cannot be decoded: {error.cause}; restore the file"
         )
 
     def _damaged(self, toolchain: Toolchain, index: int, end: int) -> int | None:
@@ -529,7 +646,7 @@ class Stream:
         first = self._index.key(index)
         last = min(len(self.times), end)
         command = compile_frame_list(
-            str(self._path), seek=self._index.entry(index), frames=last - first, program=toolchain.ffmpeg
+            str(self.path), seek=self._index.entry(index), frames=last - first, program=toolchain.ffmpeg
         )
         listed = bytearray()
         try:

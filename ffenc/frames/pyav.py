@@ -1,0 +1,281 @@
+"""Frames of a video file through PyAV: FFmpeg's libraries in this process, so that no program is started.
+
+They give the same samples as the ffmpeg program, to the last bit: the decoders used here are exact by their
+specification, and the same filter with the same options converts colours. Two things PyAV hides: packets that
+the file lacks, and what FFmpeg says of damage. So every packet is compared with the file's index, frames have
+to come without a gap, and FFmpeg's error messages are counted. Where something is not as expected no frame is
+given; the caller then asks the ffmpeg program, which gives the frame or says what is wrong with the file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffenc.compiler.command import INPUT_LIMITS, file_url
+from ffenc.errors import FfencError, SourceError
+from ffenc.ffmpeg.demuxer import demuxer_of
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.frames.excerpt import FrameIndex
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import av
+    from av.container import InputContainer
+    from av.filter import Graph
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+HOW_TO_GET_PYAV = "pip install 'ffenc[reader]'"
+# Every build's decoder gives the same samples of these. MPEG-4 and JPEG, say, leave rounding to the decoder.
+EXACT_CODECS = ("h264", "hevc", "av1", "ffv1")
+_OLDEST = 15
+
+
+class NotGivenError(FfencError):
+    """PyAV gave no frame that is known to be the right one."""
+
+
+def installed() -> bool:
+    """Whether there is a PyAV; it is not imported."""
+    return importlib.util.find_spec("av") is not None
+
+
+def load() -> ModuleType:
+    """Import PyAV.
+
+    Raises:
+        NotGivenError: there is none, or it cannot be used.
+    """
+    try:
+        module = importlib.import_module("av")
+        importlib.import_module("av.filter")
+    except ImportError as error:
+        raise NotGivenError(f"PyAV cannot be imported: {error}") from None
+    if int(module.__version__.partition(".")[0]) < _OLDEST:
+        raise NotGivenError(f"PyAV {module.__version__} is too old, {_OLDEST} or newer is needed")
+    return module
+
+
+class LiveDecoder:
+    """A file and its decoder, which stay open where the last frame was.
+
+    Used by one thread at a time. Opened with the first frame, not before.
+
+    Args:
+        path: the file.
+        info: its fields, with ``times``.
+        conversion: how its samples become RGB, see :func:`~ffenc.compiler.command.rgb_conversion`; None:
+            they are taken as they are.
+    """
+
+    def __init__(self, path: Path, info: StreamInfo, conversion: Mapping[str, str] | None) -> None:
+        assert info.times is not None
+        assert info.places is not None
+        assert info.sizes is not None
+        self._path, self._info, self._conversion = path, info, conversion
+        self._index = FrameIndex(info)
+        self._keys = frozenset(info.key_frames or ())
+        self._times, self._places, self._sizes = info.times, info.places, info.sizes
+        places = np.array(info.places)
+        self._stored = np.full(int(places.max()) + 1, -1)  # place in the file -> frame; -1: never shown
+        self._stored[places] = np.arange(len(places))
+        # A frame may refer to those that are stored before it, up to this one in the order they are shown in.
+        self._needs = np.maximum.accumulate(self._stored)[places]
+        self._back = 0  # so many frames before a key frame is sought, for the seek not to land behind it
+        self._file: _File | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._packets: Iterator[av.Packet] = iter(())
+        self._place = -1  # of the next packet; -1: the file is to be entered
+        self._entered = -1  # the key frame at which it was entered
+        self._given = -1  # the last frame that has come out of the decoder
+        self._ready: deque[tuple[int, VideoFrame]] = deque()  # decoded; from the one that was read last
+
+    def close(self) -> None:
+        """Close the file; the next read opens it again."""
+        file, self._file = self._file, None
+        self._forget()
+        if file is not None:
+            file.container.close()
+
+    def abandon(self) -> None:
+        """Leave the file open for good, in a process that was forked from the one that opened it.
+
+        Both would move one and the same place in the file, and freeing would wait without end for threads
+        that were not forked.
+        """
+        if self._file is not None:
+            kept = (self._file, self._packets, self._ready)
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+        self._file = None
+        self._forget()
+
+    def read(self, index: int, room: npt.NDArray[Any]) -> None:
+        """Decode a frame into an array.
+
+        Args:
+            index: which; fastest a little after the one that was read last.
+            room: ``(H, W, 3)`` uint8, for depth ``(H, W)`` uint16; contiguous.
+
+        Raises:
+            NotGivenError: PyAV cannot open the file, it is damaged, or PyAV reads it otherwise than ffprobe.
+        """
+        try:
+            if self._file is None:
+                self._file = _File(self._path)
+            self._copy(self._decoded(self._file, index), self._file, room)
+        except NotGivenError:
+            self._place = -1
+            raise
+        except (OSError, ValueError, SourceError) as error:  # PyAV's own errors are of the first two
+            self._place = -1
+            raise NotGivenError(f"frame {index}: {error}") from None
+
+    def _decoded(self, file: _File, index: int) -> VideoFrame:
+        held = self._ready and self._ready[0][0] <= index <= self._given
+        # Further on, unless a key frame lies between, from which less has to be decoded.
+        further = self._given < index and self._index.key(index) <= self._given + 1
+        if self._place < 0 or not (held or further):
+            self._enter(file, self._index.key(index))
+        while self._ready and self._ready[0][0] < index:
+            self._ready.popleft()
+        while self._given < self._needs[index]:
+            packet = next(self._packets, None)
+            if packet is None:
+                raise NotGivenError(f"frame {index}: the file ends before it")
+            self._decode(file, packet)
+            while self._ready and self._ready[0][0] < index:
+                self._ready.popleft()
+        if not self._ready or self._ready[0][0] != index:
+            raise NotGivenError(f"frame {index} was left out")
+        return self._ready[0][1]
+
+    def _enter(self, file: _File, key: int) -> None:
+        """Go to a key frame, or to one before it where the container's seek lands there."""
+        for back in dict.fromkeys((self._back, self._info.decode_delay, key)):
+            self._forget()
+            file.container.seek(self._times[max(0, key - back)], stream=file.stream)
+            self._packets = file.container.demux(file.stream)
+            packet = next(self._packets, None)
+            found = self._frame_at(packet.pts) if packet is not None else -1
+            if packet is not None and 0 <= found <= key and found in self._keys:
+                self._back = back
+                self._place, self._entered = self._places[found], found
+                self._decode(file, packet)
+                return
+        raise NotGivenError(f"PyAV does not find key frame {key}")
+
+    def _decode(self, file: _File, packet: av.Packet) -> None:
+        """Put a packet into the decoder, and what comes out of it among the frames that are ready."""
+        if packet.size:  # else the end, where the decoder gives what it has kept
+            self._compare(packet)
+        for frame in file.decode(packet):
+            number = self._frame_at(frame.pts)
+            if number < 0 or frame.is_corrupt:
+                raise NotGivenError(f"the frame at tick {frame.pts} is damaged or not in the index")
+            # What is shown before an open key frame needs what is before it in the file, and is left out.
+            if number != self._given + 1 and not self._given < number <= self._entered:
+                raise NotGivenError(f"frame {self._given + 1} was left out")
+            self._given = number
+            self._ready.append((number, frame))
+
+    def _compare(self, packet: av.Packet) -> None:
+        """Compare a packet with the one that ffprobe has seen in its place."""
+        frame = int(self._stored[self._place]) if self._place < len(self._stored) else -1
+        if frame < 0:
+            same = packet.is_discard
+        else:
+            same = (packet.pts, packet.size) == (self._times[frame], self._sizes[frame])
+        if packet.is_corrupt or not same:
+            raise NotGivenError(f"packet {self._place} is not the one that is in the index")
+        self._place += 1
+
+    def _frame_at(self, pts: int | None) -> int:
+        """The frame at a tick, -1 where there is none."""
+        if pts is None:
+            return -1
+        frame = bisect_left(self._times, pts)
+        return frame if frame < len(self._times) and self._times[frame] == pts else -1
+
+    def _copy(self, frame: VideoFrame, file: _File, room: npt.NDArray[Any]) -> None:
+        info = self._info
+        if (frame.width, frame.height) != (info.width, info.height):
+            raise NotGivenError(f"a frame of {frame.width}x{frame.height} pixels")
+        if self._conversion is not None:
+            frame = file.converted(frame, self._conversion)
+        elif frame.format.name != info.pix_fmt:
+            raise NotGivenError(f"a frame of {frame.format.name}")
+        plane = frame.planes[0]
+        lines = np.frombuffer(memoryview(plane), np.uint8).reshape(info.height, plane.line_size)
+        target = room.reshape(info.height, -1).view(np.uint8)
+        target[...] = lines[:, : target.shape[1]]
+
+
+class _File:
+    """What PyAV holds of an open file.
+
+    Raises:
+        NotGivenError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._av = load()
+        self.container: InputContainer = self._av.open(
+            file_url(str(path)),
+            format=demuxer_of(path),
+            container_options=dict(INPUT_LIMITS),
+            metadata_errors="replace",
+        )
+        if not self.container.streams.video:
+            self.container.close()
+            raise NotGivenError(f"{path}: PyAV finds no video stream")
+        self.stream: VideoStream = self.container.streams.video[0]
+        # With threads H.264's decoder does not notice, or does not say, what it had to conceal.
+        self.stream.codec_context.thread_type = "NONE"
+        self.stream.codec_context.thread_count = 1
+        self.stream.codec_context.options = {"err_detect": "explode"}
+        self._graph: Graph | None = None
+        self._format = ""  # that it takes
+
+    def decode(self, packet: av.Packet) -> list[VideoFrame]:
+        """Return what the decoder gives for a packet.
+
+        Raises:
+            NotGivenError: FFmpeg said that something is wrong.
+            OSError, ValueError: PyAV's errors.
+        """
+        log = self._av.logging
+        if log.get_level() is None:
+            # PyAV then hears nothing at all. At this level it shows nothing either, but counts errors.
+            log.set_level(log.PANIC)
+        before, _ = log.get_last_error()
+        frames = self.stream.codec_context.decode(packet)
+        after, last = log.get_last_error()
+        if after != before:  # perhaps another thread's: then ffmpeg is asked for nothing
+            raise NotGivenError(f"FFmpeg said: {last[2].strip()}")
+        return frames
+
+    def converted(self, frame: VideoFrame, conversion: Mapping[str, str]) -> VideoFrame:
+        """Return a frame as rgb24."""
+        if self._graph is None or frame.format.name != self._format:
+            graph: Graph = self._av.filter.Graph()
+            given = graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=self.stream.time_base
+            )
+            scale = graph.add("scale", ":".join(f"{name}={value}" for name, value in conversion.items()))
+            graph.link_nodes(given, scale, graph.add("format", "rgb24"), graph.add("buffersink")).configure()
+            self._graph, self._format = graph, frame.format.name
+        self._graph.vpush(frame)
+        return self._graph.vpull()
