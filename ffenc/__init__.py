@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ffenc.dataset.job import JobPlan, JobSummary, run_plan
     from ffenc.dataset.merge import merge_datasets, plan_merge
     from ffenc.dataset.reencode import plan_reencode, reencode_dataset
+    from ffenc.dataset.repair import Repair, repair_dataset
     from ffenc.dataset.verify.faults import Fault, Verification
     from ffenc.dataset.verify.run import verify_dataset
     from ffenc.errors import (
@@ -54,6 +55,8 @@ _HOME = {
     "Edits": "ffenc.dataset.edited",
     "merge_datasets": "ffenc.dataset.merge",
     "plan_merge": "ffenc.dataset.merge",
+    "Repair": "ffenc.dataset.repair",
+    "repair_dataset": "ffenc.dataset.repair",
     "Fault": "ffenc.dataset.verify.faults",
     "Verification": "ffenc.dataset.verify.faults",
     "plan_reencode": "ffenc.dataset.reencode",
@@ -117,6 +120,8 @@ __all__ = [
     "recover",
     "Recovered",
     "Recovery",
+    "Repair",
+    "repair_dataset",
     "RobotPreset",
     "SavedEpisode",
     "SourceError",

@@ -30,6 +30,7 @@ _COMMANDS = {
     "compile": "Print the FFmpeg command lines of a robot preset.",
     "info": "Say what a dataset holds: episodes, cameras, codecs, settings, bytes.",
     "verify": "Find what is wrong with a dataset or a video file.",
+    "repair": "Make a sound dataset of what is left of a damaged one.",
     "stats": "Compare a dataset's statistics with its rows, and correct them.",
     "probe": "Print the stream fields of a video file as JSON.",
     "doctor": "Say what this machine can encode, and whether it can record a preset.",

@@ -1,0 +1,110 @@
+"""``ffenc repair``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffenc.cli import output
+from ffenc.cli.common import (
+    PathName,
+    SourceName,
+    force_space_option,
+    json_option,
+    links_option,
+    print_summary,
+    program_options,
+    progress_bar,
+    summary_fields,
+)
+from ffenc.cli.output import print_json
+from ffenc.words import count
+
+if TYPE_CHECKING:
+    from ffenc.dataset.repair import Repair
+
+_SHOWN = 20
+
+
+@click.command("repair")
+@click.argument("source", type=SourceName(), metavar="SRC")
+@click.argument("destination", type=PathName(), metavar="DST")
+@click.option(
+    "--on-damage",
+    type=click.Choice(["drop-episode", "trim"]),
+    default="drop-episode",
+    show_default=True,
+    help="Of an episode with missing or damaged rows or frames: leave it out, or end it before them.",
+)
+@click.option(
+    "--without-camera",
+    "without_cameras",
+    metavar="NAME",
+    multiple=True,
+    help="Leave a camera out, such as one whose files are lost; repeatable.",
+)
+@click.option("--task", metavar="TEXT", help="The task of all rows, where nothing is left that tells it.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@force_space_option
+@links_option
+@json_option
+@program_options
+def command(source: str, destination: str, dry_run: bool, as_json: bool, **settings: Any) -> None:
+    """Make a sound dataset of what is left of a damaged one (LeRobot v3.0). SRC is only read.
+
+    Totals, numbers, places in files, templates, times, tasks and statistics are written again from the rows
+    and the videos, which are decoded frame by frame. Packets are copied. Nothing is made up, and nothing is
+    left out silently: what is done is said, episode by episode. DST passes ffenc verify --deep, or it is not
+    written.
+
+    \b
+    Examples:
+      ffenc repair broken good --dry-run
+      ffenc repair broken good --on-damage trim
+      ffenc repair broken good --without-camera wrist
+    """
+    from ffenc.dataset.repair import repair_dataset  # noqa: PLC0415 - keeps --help quick
+
+    with progress_bar("repairing", None) as on_frames:
+        done = repair_dataset(
+            source,
+            destination,
+            dry_run=dry_run,
+            on_progress=lambda _, frames, of: on_frames(frames, of),
+            **settings,
+        )
+    if as_json:
+        fields = {
+            "source": str(done.source),
+            "destination": str(done.destination),
+            "actions": [asdict(action) for action in done.actions],
+            "episodes": [asdict(episode) for episode in done.episodes],
+        }
+        print_json(fields | ({"result": summary_fields(done.summary)} if done.summary is not None else {}))
+        return
+    _show(done)
+
+
+def _show(done: Repair) -> None:
+    for action in done.actions[:_SHOWN]:
+        output.summary(f"{action}")
+    if len(done.actions) > _SHOWN:
+        output.summary(f"... and {len(done.actions) - _SHOWN} more; --json has all")
+    changed = [episode for episode in done.episodes if episode.why]
+    for episode in changed[:_SHOWN]:
+        fate = "left out"
+        if episode.result is not None:
+            fate = f"ends after {episode.kept} of {episode.rows} rows, and is episode {episode.result}"
+        output.summary(f"episode {episode.number}: {fate}: {episode.why}")
+    if len(changed) > _SHOWN:
+        output.summary(f"... and {len(changed) - _SHOWN} more episodes; --json has all")
+    kept = sum(episode.result is not None for episode in done.episodes)
+    whole = kept - sum(episode.result is not None for episode in changed)
+    said = f"{kept} of {count(len(done.episodes), 'episode')} kept, {whole} whole"
+    if done.summary is None:
+        output.summary(f"{done.destination} (not written): {said}")
+        return
+    print_summary(done.summary)
+    output.summary(f"{said}; every frame decoded")

@@ -1,0 +1,549 @@
+"""Repair a damaged LeRobot dataset: a new, sound one of all that is left, without data that were made up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ffenc.codecs.suggest import accepted
+from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.framerate import fps_number, frame_ticks
+from ffenc.dataset.columns import task_table
+from ffenc.dataset.finished import check_free
+from ffenc.dataset.info_block import recorded_settings
+from ffenc.dataset.job import JobSummary, run_plan
+from ffenc.dataset.merge import plan_merge
+from ffenc.dataset.reencode import refuse_nesting
+from ffenc.dataset.salvage import Action, Found, Salvage
+from ffenc.dataset.statistics import Aggregate
+from ffenc.dataset.verify.faults import Fault, Verification
+from ffenc.dataset.verify.run import verify_dataset
+from ffenc.errors import ConfigError, FfencError, FfencWarning, SourceError, VerificationError
+from ffenc.ffmpeg.join import Joined, cut_file, join_files
+from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.info_json import feature_block
+from ffenc.frames.reader import DEPTH_FORMATS
+from ffenc.frames.transcode import Clip, prepare_clip, transcode
+from ffenc.lerobot.layout import (
+    DATA_PATH,
+    EPISODES_PATH,
+    INFO,
+    MOST_IN_CHUNK,
+    NOTES_PATH,
+    NUMBERING,
+    STATISTICS,
+    STATS,
+    TASKS,
+    TIME_TOLERANCE,
+    VIDEO_PATH,
+)
+from ffenc.paths import check_tree
+
+OnDamage = Literal["drop-episode", "trim"]
+_ROUNDS = 4  # a frame that is damaged may hide another behind it
+# Faults that making the dataset again takes away.
+_WRITTEN = frozenset(
+    {
+        *("statistics-missing", "statistics-differ", "schema-metadata", "video-fields", "key-frame", "index"),
+        *("open-groups", "episode-columns", "shape", "tasks-table", "frame-count", "totals", "orphan"),
+        "checksum",
+        "episode-place",  # frames of an episode that is left out lie between the others'
+    }
+)
+
+
+@dataclass(frozen=True)
+class EpisodeRepair:
+    """What becomes of an episode.
+
+    Attributes:
+        number: in the source.
+        result: its number in the result; None where it is left out.
+        rows: that it had, as far as they are left.
+        kept: rows that the result has.
+        why: why it is not whole in the result; "" where it is.
+    """
+
+    number: int
+    result: int | None
+    rows: int
+    kept: int
+    why: str = ""
+
+
+@dataclass
+class Repair:
+    """What a repair does, or would do.
+
+    Attributes:
+        source, destination: the folders.
+        actions: all that is done beside leaving out and cutting episodes.
+        episodes: what becomes of each that something is left of.
+        summary: what the job did; None for a dry run.
+        result: how the result verifies; None for a dry run.
+    """
+
+    source: Path
+    destination: Path
+    actions: list[Action]
+    episodes: list[EpisodeRepair] = field(default_factory=list)
+    summary: JobSummary | None = None
+    result: Verification | None = None
+
+
+def repair_dataset(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    on_damage: OnDamage = "drop-episode",
+    without_cameras: Sequence[str] = (),
+    task: str | None = None,
+    dry_run: bool = False,
+    force_space: bool = False,
+    follow_links: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Repair:
+    """Make a sound dataset of what is left of a damaged one (v3.0). The source is only read.
+
+    Rows say how long an episode is, the videos' frames where it lies; what only describes them (totals,
+    places, numbers, templates, statistics) is written again. Every frame is decoded. Packets are copied; only
+    an episode that does not begin at a key frame, and a file whose times cannot be put on the grid of the
+    frame rate by a copy, is encoded. The result passes ``ffenc verify --deep``, or there is none.
+
+    Args:
+        source: the dataset.
+        destination: the folder to write; must not exist, or be empty.
+        on_damage: what becomes of an episode with rows or frames that are missing or damaged: it is left out,
+            or ``trim``: its rows and all its cameras end before the damage.
+        without_cameras: cameras that are left out, such as one whose files are lost.
+        task: text of all tasks, where neither the tasks table nor the episode list tells them.
+        dry_run: find out what would be done; nothing is written but temporary files beside the destination.
+        force_space: start even where the result seems to be larger than what is free on the disk.
+        follow_links: follow symbolic links that lead out of the dataset; else they are refused by name.
+        ffmpeg, ffprobe: programs to use instead of those found.
+        on_progress: called with what is being done, and how many frames are done and in all.
+
+    Raises:
+        ConfigError: no such camera, or an ``on_damage`` that is not known.
+        SourceError: there is damage that cannot be repaired without making data up; the text names it.
+        DestinationError: the destination is taken or cannot be written.
+        FfmpegError, VerificationError: copying failed, or the result is not sound.
+    """
+    root, target = Path(source), Path(destination)
+    if on_damage not in ("drop-episode", "trim"):
+        raise ConfigError(
+            f"on_damage={on_damage!r} is not accepted{accepted(on_damage, ('drop-episode', 'trim'))}"
+        )
+    check_free(target, resume=False)
+    refuse_nesting(root, target)
+    check_tree(root, follow_links=follow_links)
+    programs = toolchains(ffmpeg, ffprobe)
+    left = Salvage(root, without=without_cameras, task=task, ffprobe=programs[0].ffprobe)
+    done = Repair(root, target, left.actions)
+    with _folder_beside(target) as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FfencWarning)  # what they say of the source is among the actions
+        shadow = _Shadow(left, folder, on_damage, programs)
+        for number in range(_ROUNDS + 1):
+            shadow.write()
+            found = verify_dataset(
+                shadow.root,
+                deep=True,
+                follow_links=True,
+                ffmpeg=ffmpeg,
+                ffprobe=ffprobe,
+                on_frames=lambda done, of: on_progress("decoding", done, of),
+            )
+            if not shadow.learn(found.faults) or number == _ROUNDS:
+                break
+        done.episodes = shadow.fates()
+        if dry_run:
+            return done
+        plan = plan_merge(
+            [shadow.root], target, reencode=True, follow_links=True, ffmpeg=ffmpeg, ffprobe=ffprobe
+        )
+        done.summary = run_plan(
+            plan, force_space=force_space, on_progress=lambda frames, of: on_progress("copying", frames, of)
+        )
+        done.result = verify_dataset(
+            target,
+            deep=True,
+            ffmpeg=ffmpeg,
+            ffprobe=ffprobe,
+            on_frames=lambda done, of: on_progress("verifying", done, of),
+        )
+    if not done.result.sound:
+        shutil.rmtree(target)
+        raise VerificationError(
+            f"what could be made of {root} is not sound, and is not kept: {done.result.faults[0]}"
+        )
+    return done
+
+
+@contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    """A hidden folder beside the destination, for what is put together; it is deleted at the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name[:40]}.repair-", dir=target.parent) as folder:
+        yield Path(folder)
+
+
+class _Shadow:
+    """A dataset that is put together of what is left: tables written, videos linked."""
+
+    def __init__(
+        self, left: Salvage, folder: Path, on_damage: OnDamage, programs: Sequence[Toolchain]
+    ) -> None:
+        self.root = folder / "dataset"
+        self._left, self._folder, self._programs = left, folder, programs
+        self._on_damage = on_damage
+        self._good: dict[Path, tuple[Path, StreamInfo]] = {}
+        self._recomputed: set[str] = set()
+        self._kept: list[Found] = []
+        self._rows = {one.number: len(one.rows) for one in left.episodes}
+
+    # --- what is kept -----------------------------------------------------------------------------------
+
+    def _chosen(self) -> list[Found]:
+        kept = [
+            one
+            for one in self._left.episodes
+            if not one.damage
+            or (self._on_damage == "trim" and one.length > 0 and len(one.videos) == len(self._left.cameras))
+        ]
+        if not kept:
+            worst = self._left.episodes[0]
+            hint = ""
+            for key in self._left.cameras:
+                if not any(key in one.videos for one in self._left.episodes):
+                    name = key.removeprefix("observation.images.")
+                    hint = f". No video of {name} is left: leave it out with --without-camera {name}"
+                    break
+            raise SourceError(
+                f"{self._left.root}: no episode is whole (episode {worst.number}: {worst.damage}){hint}"
+            )
+        return kept
+
+    def fates(self) -> list[EpisodeRepair]:
+        """What becomes of each episode."""
+        places = {one.number: place for place, one in enumerate(self._kept)}
+        return [
+            EpisodeRepair(
+                one.number,
+                places.get(one.number),
+                self._rows[one.number],
+                one.length if one.number in places else 0,
+                one.damage,
+            )
+            for one in self._left.episodes
+        ]
+
+    def learn(self, faults: Sequence[Fault]) -> bool:
+        """Take damage into account that was found when all was decoded; returns whether there was new one.
+
+        Raises:
+            SourceError: something is wrong that is of no episode alone.
+        """
+        unknown = [
+            f for f in faults if f.kind not in _WRITTEN and f.episode is None and f.kind != "damaged-frame"
+        ]
+        if unknown:
+            raise SourceError(
+                f"{self._left.root}: cannot be repaired without making data up: {unknown[0].what}"
+                + (f" ({unknown[0].camera})" if unknown[0].camera else "")
+                + f"; {unknown[0].advice}"
+            )
+        learned = False
+        for fault in faults:
+            if fault.kind in _WRITTEN or fault.episode is None:
+                continue
+            if fault.kind == "other-content" and fault.camera not in self._recomputed:
+                self._left.actions.append(
+                    Action(
+                        "shows something else than its statistics say; they are computed of what it shows",
+                        self._kept[fault.episode].number,
+                        fault.camera,
+                    )
+                )
+                self._recomputed.add(fault.camera or "")
+                learned = True
+                continue
+            one = self._kept[fault.episode]
+            at = fault.frame if fault.frame is not None and fault.kind in ("damaged-frame", "image") else 0
+            if not one.damage:
+                one.damage = f"{fault.camera}: {fault.what}" if fault.camera else fault.what
+            one.length = min(one.length, at)
+            learned = True
+        return learned
+
+    # --- writing ----------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Put the dataset together."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        self._kept = self._chosen()
+        for folder in ("meta/episodes/chunk-000", "data"):
+            (self.root / folder).mkdir(parents=True)
+        tasks = self._write_rows()
+        self._write_list(tasks, self._link_videos())
+        self._write_info()
+        self._link_others()
+
+    def _write_rows(self) -> list[list[str]]:
+        """Write each episode's rows into a file; returns the texts of its tasks."""
+        texts = list(self._left.tasks)
+        found: list[list[str]] = [[] for _ in self._kept]
+        start = [0, *np.cumsum([one.length for one in self._kept]).tolist()]
+        by_file: dict[Path, list[int]] = {}
+        for place, one in enumerate(self._kept):
+            by_file.setdefault(one.path, []).append(place)
+        for path, places in by_file.items():
+            try:
+                table = pq.ParquetFile(path, page_checksum_verification=True).read()
+            except (pa.ArrowException, OSError) as error:
+                raise SourceError(f"{path}: cannot be read: {error}") from None
+            self._check_columns(table, path)
+            for place in places:
+                one = self._kept[place]
+                rows = table.take(pa.array(one.rows[: one.length], pa.int64()))
+                rows = rows.select(
+                    [name for name in self._left.info["features"] if name in table.column_names]
+                )
+                numbers = np.arange(one.length)
+                shift = self._shift(rows, numbers)
+                if shift > TIME_TOLERANCE:
+                    self._once(
+                        Action(f"its rows are put at frame_index / fps, up to {shift:.3f} s away", one.number)
+                    )
+                found[place], chosen = self._tasks_of(one, rows, texts)
+                for name, values in (
+                    ("timestamp", (numbers / float(self._left.fps)).astype(np.float32)),
+                    ("frame_index", numbers),
+                    ("episode_index", np.full(one.length, place)),
+                    ("index", numbers + start[place]),
+                    ("task_index", chosen),
+                ):
+                    if name in rows.column_names:
+                        rows = rows.drop_columns(name)
+                    rows = rows.append_column(name, pa.array(values))
+                target = self.root / _file(DATA_PATH, place)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                pq.write_table(rows.replace_schema_metadata(None), target)
+        pq.write_table(task_table(texts or ["unspecified"]), self.root / TASKS)
+        return found
+
+    def _shift(self, rows: pa.Table, numbers: Any) -> float:
+        if "timestamp" not in rows.column_names:
+            return 0.0
+        try:
+            times = np.asarray(rows["timestamp"].to_pylist(), np.float64)
+        except (TypeError, ValueError):
+            return float("inf")
+        return float(
+            np.nan_to_num(np.abs(times - numbers / float(self._left.fps)), nan=np.inf).max(initial=0.0)
+        )
+
+    def _once(self, action: Action) -> None:
+        if action not in self._left.actions:
+            self._left.actions.append(action)
+
+    def _check_columns(self, table: pa.Table, path: Path) -> None:
+        features, place = self._left.info["features"], path.relative_to(self._left.root).as_posix()
+        videos = {key for key, feature in features.items() if feature["dtype"] == "video"}
+        for name in [name for name in features if name not in table.column_names]:
+            if name in NUMBERING:
+                self._once(Action("is missing; it follows from the rows and is written", None, name, place))
+            elif name not in videos:
+                self._once(Action("has no column in the data files; the feature is left out", None, name))
+                del features[name]
+        known = {*features, *NUMBERING, *self._left.left_out}
+        for name in sorted(set(table.column_names) - known):
+            self._once(Action(f"column {name} is no feature of info.json; it is left out", file=place))
+
+    def _tasks_of(self, one: Found, rows: pa.Table, texts: list[str]) -> tuple[list[str], Any]:
+        """The texts of an episode's tasks, and the number of each row's; adds texts that are new."""
+        known = rows["task_index"].to_pylist() if "task_index" in rows.column_names else []
+        count = len(self._left.tasks)
+        if count and known and all(isinstance(number, int) and 0 <= number < count for number in known):
+            return [texts[number] for number in dict.fromkeys(known)], np.array(known, np.int64)
+        if count == 1:
+            return [texts[0]], np.zeros(one.length, np.int64)
+        if len(one.texts) != 1:
+            raise SourceError(
+                f"{self._left.root}: the task of episode {one.number} cannot be told from its rows and the "
+                'lists: say --task "TEXT" to give all rows one'
+            )
+        if one.texts[0] not in texts:
+            texts.append(one.texts[0])
+        if self._left.tasks:
+            self._once(Action("its rows name tasks that do not exist; they get the listed one", one.number))
+        return list(one.texts), np.full(one.length, texts.index(one.texts[0]), np.int64)
+
+    def _link_videos(self) -> dict[str, list[tuple[int, float]]]:
+        """Link the videos; returns for each camera each episode's file number and start in seconds."""
+        places: dict[str, list[tuple[int, float]]] = {}
+        for key in self._left.cameras:
+            numbers: dict[Path, int] = {}
+            ends: dict[Path, int] = {}
+            count = 0
+            places[key] = []
+            for one in self._kept:
+                place = one.videos[key]
+                path, info = self._sound_file(key, place.path)
+                if path not in numbers or place.first < ends[path]:
+                    numbers[path], count = count, count + 1
+                    link = self.root / _file(VIDEO_PATH, numbers[path], video_key=key)
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(path.resolve())
+                ends[path] = place.first + one.length
+                assert info.times is not None
+                places[key].append((numbers[path], float(info.times[place.first] * info.time_base)))
+        return places
+
+    def _sound_file(self, key: str, path: Path) -> tuple[Path, StreamInfo]:
+        """A file whose frames are on the grid: itself, or a copy in which they are."""
+        if path in self._good:
+            return self._good[path]
+        info, off = self._left.streams[path], self._left.off_grid(path)
+        gaps = any(
+            one.damage and key in one.videos and one.videos[key].path == path for one in self._left.episodes
+        )
+        self._good[path] = (path, info)
+        if off > TIME_TOLERANCE / 2 and not gaps:
+            place = path.relative_to(self._left.root).as_posix()
+            copy = self._folder / f"on-grid-{len(self._good):06d}.mp4"
+            how = self._regridded(key, path, info, copy)
+            self._once(
+                Action(
+                    f"its frames are up to {off * 1000:.1f} ms off the frame rate; {how}", None, key, place
+                )
+            )
+            self._good[path] = (copy, probe(copy, times=True, ffprobe=self._programs[0].ffprobe))
+        return self._good[path]
+
+    def _regridded(self, key: str, path: Path, info: StreamInfo, copy: Path) -> str:
+        """Put a file's frames at i / fps; returns how."""
+        fps, programs = self._left.fps, self._programs
+        cut = copy.with_suffix(".cut.mp4")
+        try:
+            cut_file(path, cut, first=0, frames=info.frames, fps=fps, tag=info.tag, toolchain=programs[0])
+            join_files(
+                [Joined(cut, info.frames, info.decode_delay)],
+                copy,
+                fps=fps,
+                tag=info.tag,
+                toolchain=programs[0],
+            )
+            found = probe(copy, times=True, ffprobe=programs[0].ffprobe)
+            ticks = frame_ticks(fps)
+            if found.times == tuple(number * ticks for number in range(info.frames)):
+                return "its packets are copied onto it"
+        except FfencError:
+            pass
+        finally:
+            cut.unlink(missing_ok=True)
+        depth = info.pix_fmt in DEPTH_FORMATS
+        block = feature_block(self._left.info["features"][key])
+        config: VideoEncoderConfig = recorded_settings(info, block, depth)
+        clip = Clip(path, info, 0, info.frames)
+        encoding = prepare_clip(clip, config, fps, candidates=programs)
+        transcode(encoding, clip, copy)
+        return "no copy can put them there, so it is encoded with the settings that it has"
+
+    def _write_list(self, tasks: Sequence[list[str]], videos: dict[str, list[tuple[int, float]]]) -> None:
+        lengths = np.array([one.length for one in self._kept])
+        ends = np.cumsum(lengths)
+        count = len(self._kept)
+        data = [divmod(place, MOST_IN_CHUNK) for place in range(count)]
+        columns: dict[str, Any] = {
+            "episode_index": np.arange(count),
+            "tasks": pa.array(tasks, pa.list_(pa.string())),
+            "length": lengths,
+            "data/chunk_index": [chunk for chunk, _ in data],
+            "data/file_index": [file for _, file in data],
+            "dataset_from_index": ends - lengths,
+            "dataset_to_index": ends,
+        }
+        for key, places in videos.items():
+            starts = np.array([start for _, start in places])
+            columns |= {
+                f"videos/{key}/chunk_index": [number // MOST_IN_CHUNK for number, _ in places],
+                f"videos/{key}/file_index": [number % MOST_IN_CHUNK for number, _ in places],
+                f"videos/{key}/from_timestamp": starts,
+                f"videos/{key}/to_timestamp": starts + lengths / float(self._left.fps),
+            }
+        stats = self._camera_statistics()
+        columns |= {"meta/episodes/chunk_index": [0] * count, "meta/episodes/file_index": [0] * count}
+        table = pa.table({**columns, **stats})
+        pq.write_table(table, self.root / EPISODES_PATH.format(chunk_index=0, file_index=0))
+
+    def _camera_statistics(self) -> dict[str, Any]:
+        """The statistics of cameras, of which all kept episodes are whole and listed; others are computed."""
+        listing, stats, totals = self._left.listing, dict[str, Any](), dict[str, Any]()
+        cameras = [k for k, f in self._left.info["features"].items() if f["dtype"] in ("image", "video")]
+        rows = [one.listed for one in self._kept]
+        whole = all(not one.damage for one in self._kept) and None not in rows and listing is not None
+        for key in cameras if whole else ():
+            assert listing is not None
+            names = [name for name in listing.column_names if name.startswith(f"stats/{key}/")]
+            own = listing.select(names).take(pa.array(rows, pa.int64()))
+            have = {name.rpartition("/")[2] for name in names}
+            if key in self._recomputed or not set(STATISTICS) <= have:
+                continue
+            total = Aggregate()
+            try:
+                for values in own.rename_columns([name.rpartition("/")[2] for name in names]).to_pylist():
+                    total.add(values)
+            except ValueError:
+                continue
+            stats |= {name: own[name] for name in names}
+            totals[key] = total.result()
+        (self.root / STATS).write_text(json.dumps(totals))
+        return stats
+
+    def _write_info(self) -> None:
+        info = {
+            name: value
+            for name, value in self._left.info.items()
+            if not name.startswith("total_") and name not in ("splits", "data_path", "video_path")
+        }
+        info |= {
+            "fps": fps_number(self._left.fps),
+            "total_episodes": len(self._kept),
+            "total_frames": sum(one.length for one in self._kept),
+            "total_tasks": int(pq.read_metadata(self.root / TASKS).num_rows),
+            "splits": {"train": f"0:{len(self._kept)}"},
+            "data_path": DATA_PATH,
+            "video_path": VIDEO_PATH if self._left.cameras else None,
+        }
+        (self.root / INFO).write_text(json.dumps(info, indent=4))
+
+    def _link_others(self) -> None:
+        """What else belongs to the dataset, and each episode's notes."""
+        for place, one in enumerate(self._kept):
+            notes = self._left.root / NOTES_PATH.format(episode_index=one.number)
+            if notes.is_file() and not one.damage:
+                target = self.root / NOTES_PATH.format(episode_index=place)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(notes, target)
+        for path in self._left.root.iterdir():
+            if path.is_file() and not path.name.startswith("."):
+                shutil.copyfile(path, self.root / path.name)
+
+
+def _file(template: str, number: int, **fields: str) -> str:
+    chunk, file = divmod(number, MOST_IN_CHUNK)
+    return template.format(chunk_index=chunk, file_index=file, **fields)

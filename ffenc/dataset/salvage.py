@@ -1,0 +1,444 @@
+"""What is left of a damaged LeRobot v3.0 dataset: which episodes, their rows, and where their frames are.
+
+Nothing is believed that another part of the dataset contradicts: rows say how long an episode is, the videos'
+frames where it lies. What had to be decided is noted, and what cannot be told is a damage of the episode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ffenc.config.framerate import parse_fps
+from ffenc.config.preset import camera_name, chosen_cameras
+from ffenc.dataset.columns import task_texts
+from ffenc.dataset.identify import check_dataset, features_of
+from ffenc.dataset.lerobot import readable_feature
+from ffenc.dataset.source import check_key
+from ffenc.errors import SourceError
+from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.frames.info_json import read_info
+from ffenc.lerobot.layout import DATA_PATH, INFO, TASKS, TIME_TOLERANCE, VIDEO_PATH
+from ffenc.paths import check_template, template_fields
+
+_READ = (pa.ArrowException, OSError, ValueError, LookupError, TypeError)
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that is done to a dataset.
+
+    Attributes:
+        what: what was found, and what becomes of it.
+        episode: number of the episode in the source; None: of all, or of none.
+        camera: feature.
+        file: path in the dataset.
+    """
+
+    what: str
+    episode: int | None = None
+    camera: str | None = None
+    file: str | None = None
+
+    def __str__(self) -> str:
+        where = [self.file, self.camera, None if self.episode is None else f"episode {self.episode}"]
+        named = ", ".join(part for part in where if part is not None)
+        return f"{named}: {self.what}" if named else self.what
+
+
+@dataclass
+class Place:
+    """Where an episode's frames are in a file: the first one, and how many follow without a gap."""
+
+    path: Path
+    first: int
+    whole: int
+
+
+@dataclass
+class Found:
+    """An episode of which something is left.
+
+    Attributes:
+        number: in the source.
+        path: the data file.
+        rows: its rows there, in the order of its frames.
+        tasks: of its rows, by number; empty where they cannot be used.
+        listed: its row of the episode list; None where that has none.
+        videos: camera -> where its frames are.
+        length: rows and frames that it is to have.
+        damage: why it cannot be whole; "" where it can.
+    """
+
+    number: int
+    path: Path
+    rows: npt.NDArray[np.int64]
+    listed: int | None = None
+    texts: list[str] = field(default_factory=list)
+    videos: dict[str, Place] = field(default_factory=dict)
+    length: int = 0
+    damage: str = ""
+
+
+class Salvage:
+    """Reads what is left of a dataset.
+
+    Args:
+        root: its folder.
+        without: cameras that are left out.
+        task: text of all tasks, where the tasks table cannot tell them.
+        ffprobe: the program.
+
+    Attributes:
+        episodes: in the order of their numbers, damaged ones too.
+        actions: what had to be decided.
+        info: contents of info.json, usable.
+
+    Raises:
+        SourceError: not a v3.0 dataset, or so little is left that nothing can be told.
+        ConfigError: there is no such camera.
+    """
+
+    def __init__(self, root: Path, *, without: Sequence[str], task: str | None, ffprobe: str | None) -> None:
+        self.root, self._ffprobe = root, ffprobe
+        self.actions: list[Action] = []
+        self.info = self._read_info()
+        self.fps = parse_fps(self.info["fps"])
+        self._leave_out(without)
+        features = self.info["features"]
+        self.cameras = [key for key, feature in features.items() if feature["dtype"] == "video"]
+        self.listing = self._read_listing()
+        self.tasks = self._read_tasks(task)
+        self.streams: dict[Path, StreamInfo] = {}
+        self.episodes = list(self._read_rows())
+        if not self.episodes:
+            raise SourceError(f"{root}: no rows of any episode are left under data/; nothing can be repaired")
+        for key in self.cameras:
+            self._place(key)
+
+    # --- info.json --------------------------------------------------------------------------------------
+
+    def _read_info(self) -> dict[str, Any]:
+        check_dataset(self.root)
+        info = read_info(self.root)
+        version = str(info.get("codebase_version", ""))
+        if not version.startswith("v3"):
+            raise SourceError(
+                f"{self.root}: is a dataset of layout {version or 'unknown'}; v3.0 is repaired. "
+                "`ffenc merge DATASET --out NEW` converts v2.1 and v2.0"
+            )
+        where = self.root / INFO
+        features = {}
+        for key, feature in features_of(info, where).items():
+            features[key] = readable_feature(feature)
+            if features[key] != feature:
+                self._note("its shape or names are written as LeRobot uses them", file=INFO, camera=key)
+            if feature["dtype"] in ("image", "video"):
+                check_key(key, where)
+        for name, usual in (("data_path", DATA_PATH), ("video_path", VIDEO_PATH)):
+            try:
+                check_template(info.get(name) or usual, f"{where}: {name}", template_fields(usual))
+            except SourceError:
+                self._note(f"{name} is {info.get(name)!r}; the usual template is used", file=INFO)
+                info[name] = usual
+        return {**info, "features": features}
+
+    def _leave_out(self, names: Sequence[str]) -> None:
+        features = self.info["features"]
+        keys = [key for key, feature in features.items() if feature["dtype"] in ("image", "video")]
+        gone = chosen_cameras(keys, names) if names else []
+        for key in gone:
+            self._note(f"left out, as --without-camera {camera_name(key)} says", camera=key)
+        self.info["features"] = {key: feature for key, feature in features.items() if key not in gone}
+        self.left_out = gone
+
+    def _note(
+        self, what: str, *, episode: int | None = None, camera: str | None = None, file: str | None = None
+    ) -> None:
+        self.actions.append(Action(what, episode, camera, file))
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    # --- lists ------------------------------------------------------------------------------------------
+
+    def _read_listing(self) -> pa.Table | None:
+        """The rows of the episode list, of all its files that can be read."""
+        tables = []
+        for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
+            try:
+                table = pq.ParquetFile(path).read()
+                table["episode_index"].to_pylist()
+                tables.append(table)
+            except _READ as error:
+                self._note(
+                    f"cannot be read ({_short(error)}); its episodes are found by their rows",
+                    file=self._relative(path),
+                )
+        if not tables:
+            self._note("no episode list is left; it is written again from the rows and the videos")
+            return None
+        try:
+            return pa.concat_tables(tables, promote_options="permissive")
+        except pa.ArrowException:
+            return pa.concat_tables([t for t in tables if t.schema.equals(tables[0].schema)])
+
+    def _column(self, name: str) -> list[Any]:
+        if self.listing is None or name not in self.listing.column_names:
+            return [None] * (self.listing.num_rows if self.listing is not None else 0)
+        found: list[Any] = self.listing[name].to_pylist()
+        return found
+
+    def _read_tasks(self, task: str | None) -> list[str]:
+        """The texts of the tasks by number; empty where they cannot be told."""
+        if task is not None:
+            self._note(f"all rows get the task {task!r}")
+            return [task]
+        try:
+            return task_texts(self.root / TASKS)
+        except SourceError as error:
+            self._note(
+                f"the tasks table cannot be used ({str(error).rpartition(': ')[2]}); the texts are taken "
+                "from the episode list"
+            )
+            return []
+
+    # --- rows -------------------------------------------------------------------------------------------
+
+    def _read_rows(self) -> Iterator[Found]:
+        found: dict[int, Found] = {}
+        for path in sorted((self.root / "data").rglob("*.parquet")):
+            try:
+                file = pq.ParquetFile(path)
+                names = [name for name in ("episode_index", "frame_index") if name in file.schema_arrow.names]
+                table = file.read(columns=names)
+                numbers = np.asarray(table["episode_index"].to_pylist(), np.int64)
+                frames = np.asarray(table["frame_index"].to_pylist(), np.int64) if len(names) == 2 else None
+            except _READ as error:
+                self._note(
+                    f"cannot be read ({_short(error)}); its episodes are lost", file=self._relative(path)
+                )
+                continue
+            for number in np.unique(numbers).tolist():
+                rows = np.flatnonzero(numbers == number)
+                one = Found(number, path, rows)
+                self._order(one, None if frames is None else frames[rows])
+                other = found.get(number)
+                if other is None or (other.damage and not one.damage):
+                    found[number] = one
+                if other is not None:
+                    kept = self._relative(found[number].path)
+                    self._note(f"its rows are in two files; those of {kept} are taken", episode=number)
+        index = self._column("episode_index")
+        tasks, lengths = self._column("tasks"), self._column("length")
+        for number, row in _last(index).items():
+            if number not in found:
+                self._note("is listed, but no rows of it are left; it is left out", episode=number)
+                continue
+            one = found[number]
+            one.listed = row
+            if isinstance(tasks[row], list):
+                one.texts = [str(text) for text in tasks[row] if text]
+            if lengths[row] != one.length and not one.damage:
+                self._note(
+                    f"its length is {lengths[row]} in the list, it has {one.length} rows, which count",
+                    episode=number,
+                )
+        for number in sorted(set(found) - set(_last(index))) if self.listing is not None else ():
+            self._note("is not in the episode list; it is listed again", episode=number)
+        if index != sorted(index, key=lambda value: (value is None, value)):
+            self._note("the episode list is out of order; it is sorted", file="meta/episodes")
+        order = sorted(found)
+        if order != list(range(len(order))):
+            self._note(f"episodes are numbered {_numbers(order)}; they are numbered from 0")
+        yield from (found[number] for number in order)
+
+    def _order(self, one: Found, frames: npt.NDArray[np.int64] | None) -> None:
+        """Put an episode's rows in order."""
+        count = len(one.rows)
+        if frames is not None and not (frames == np.arange(count)).all():
+            _, first = np.unique(frames, return_index=True)
+            ordered = frames[first]
+            if (ordered - ordered[0] != np.arange(len(ordered))).any():
+                one.damage = "rows are missing: frame_index has gaps"
+                first = first[: int(np.argmax(ordered != np.arange(len(ordered))))]  # up to the gap
+            else:
+                what = (
+                    "are put in order" if len(first) == count else f"lose {count - len(first)} doubled ones"
+                )
+                if len(first) == count and (np.diff(frames) == 1).all():
+                    what = f"are counted from 0 (frame_index began at {frames[0]})"
+                self._note(f"its rows {what}", episode=one.number)
+            one.rows = one.rows[first]
+        one.length = len(one.rows)
+
+    # --- videos -----------------------------------------------------------------------------------------
+
+    def _place(self, key: str) -> None:
+        """Find out where the episodes of a camera are."""
+        files = sorted({*(self.root / "videos" / key).rglob("*.mp4"), *self._listed_files(key)})
+        known: dict[Path, StreamInfo] = {}
+        for path in files:
+            try:
+                known[path] = self.streams[path] = probe(path, times=True, ffprobe=self._ffprobe)
+            except SourceError as error:
+                self._note(f"cannot be opened ({_short(error)})", camera=key, file=self._relative(path))
+        places = self._as_listed(key, known)
+        wrong = [one for one in self.episodes if one.number not in places]
+        if wrong and (in_order := self._in_order(known)) is not None:
+            moved = [number for number, place in in_order.items() if places.get(number) != place]
+            for number in moved:
+                self._note(
+                    "where its video is was wrong or missing; the frames of the files tell it: "
+                    f"{self._relative(in_order[number].path)}, frame {in_order[number].first}",
+                    episode=number,
+                    camera=key,
+                )
+            places = in_order
+        elif wrong:
+            self._into_gaps(key, wrong, known, places)
+        for one in self.episodes:
+            place = places.get(one.number)
+            if place is None:
+                self._damage(one, key, "its video is missing, or cannot be told from others'", 0)
+                continue
+            one.videos[key] = place
+            if place.whole < one.length:
+                self._damage(one, key, f"has {place.whole} of {one.length} frames", place.whole)
+
+    def _damage(self, one: Found, key: str, why: str, whole: int) -> None:
+        if not one.damage:
+            one.damage = f"{key}: {why}"
+        one.length = min(one.length, whole)
+
+    def _listed_place(self, key: str) -> dict[int, tuple[Path, float]]:
+        names = [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
+        template = self.info.get("video_path") or VIDEO_PATH
+        found = {}
+        for number, row in _last(self._column("episode_index")).items():
+            chunk, file, start = (self._column(name)[row] for name in names)
+            with contextlib.suppress(TypeError, ValueError, OverflowError):
+                place = template.format(video_key=key, chunk_index=int(chunk), file_index=int(file))
+                if np.isfinite(start):
+                    found[number] = (self.root / place, float(start))
+        return found
+
+    def _listed_files(self, key: str) -> set[Path]:
+        return {path for path, _ in self._listed_place(key).values() if path.is_file()}
+
+    def _as_listed(self, key: str, known: Mapping[Path, StreamInfo]) -> dict[int, Place]:
+        """The episodes that are where the list says."""
+        listed = self._listed_place(key)
+        by_file: dict[Path, list[tuple[int, Found]]] = {}
+        for one in self.episodes:
+            path, start = listed.get(one.number, (None, 0.0))
+            if path is None or path not in known:
+                continue
+            info = known[path]
+            assert info.times is not None
+            at = _nearest(info.times, Fraction(start) / info.time_base)
+            if abs(float(info.times[at] * info.time_base) - start) <= TIME_TOLERANCE:
+                by_file.setdefault(path, []).append((at, one))
+        places: dict[int, Place] = {}
+        for path, own in by_file.items():
+            own.sort(key=lambda pair: (pair[0], pair[1].number))
+            numbers = [one.number for _, one in own]
+            if numbers != sorted(numbers):
+                continue  # LeRobot writes episodes one after another: timestamps have been swapped
+            info = known[path]
+            for (at, one), end in zip(own, [at for at, _ in own[1:]] + [info.frames], strict=True):
+                whole = min(end - at, self._before_gap(info, at, one.length))
+                if whole >= one.length or end < info.frames or len(own) == 1 or at == own[-1][0]:
+                    places[one.number] = Place(path, at, min(whole, one.length))
+        return self._doubtful(places, known)
+
+    def _doubtful(self, places: dict[int, Place], known: Mapping[Path, StreamInfo]) -> dict[int, Place]:
+        """Leave out all of a file where some frames are of nobody while an episode is short."""
+        lengths = {one.number: one.length for one in self.episodes}
+        for path, info in known.items():
+            own = {number: place for number, place in places.items() if place.path == path}
+            short = [number for number, place in own.items() if place.whole < lengths[number]]
+            if short and sum(lengths[number] for number in own) <= info.frames:
+                for number in own:
+                    del places[number]
+        return places
+
+    def _before_gap(self, info: StreamInfo, first: int, length: int) -> int:
+        """How many frames follow each other at the frame rate, or at least in as many steps."""
+        assert info.times is not None
+        times = np.asarray(info.times[first : first + length], np.float64) * float(info.time_base)
+        steps = np.diff(times) * float(self.fps)
+        gaps = np.flatnonzero(steps > 1.5)
+        return int(gaps[0]) + 1 if gaps.size else len(times)
+
+    def _in_order(self, known: Mapping[Path, StreamInfo]) -> dict[int, Place] | None:
+        """All episodes one after another through the files; None where their frames do not fit so."""
+        waiting = [one for one in self.episodes if not one.damage or one.length]
+        places: dict[int, Place] = {}
+        at = 0
+        for path, info in known.items():
+            first = 0
+            while at < len(waiting) and first < info.frames:
+                one = waiting[at]
+                places[one.number] = Place(path, first, self._before_gap(info, first, one.length))
+                first, at = first + one.length, at + 1
+            if first != info.frames:
+                return None
+        return places if at == len(waiting) else None
+
+    def _into_gaps(
+        self, key: str, wrong: Sequence[Found], known: Mapping[Path, StreamInfo], places: dict[int, Place]
+    ) -> None:
+        """Episodes whose place is not known, where the frames that are left of one file are as many."""
+        for one in wrong:
+            fitting = []
+            for path, info in known.items():
+                taken = [place for place in places.values() if place.path == path]
+                end = max((place.first + place.whole for place in taken), default=0)
+                if info.frames - end == one.length:
+                    fitting.append(Place(path, end, one.length))
+            if len(fitting) == 1:
+                places[one.number] = fitting[0]
+                self._note(
+                    "where its video is was wrong or missing; it is the only one that fits into "
+                    f"{self._relative(fitting[0].path)}, from frame {fitting[0].first} on",
+                    episode=one.number,
+                    camera=key,
+                )
+
+    def off_grid(self, path: Path) -> float:
+        """By how many seconds a frame of a file is at most off its number / fps from the first."""
+        info = self.streams[path]
+        assert info.times is not None
+        times = np.asarray(info.times, np.float64) * float(info.time_base)
+        return float(np.abs(times - times[0] - np.arange(len(times)) / float(self.fps)).max(initial=0.0))
+
+
+def _nearest(times: Sequence[int], start: Fraction) -> int:
+    after = bisect_left(times, start)
+    near = [at for at in (after - 1, after) if 0 <= at < len(times)]
+    return min(near, key=lambda at: abs(times[at] - start))
+
+
+def _last(numbers: Sequence[Any]) -> dict[int, int]:
+    """Number of an episode -> the last row that names it."""
+    return {number: row for row, number in enumerate(numbers) if isinstance(number, int) and number >= 0}
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:6]))
+    return f"{shown}, ... {numbers[-1]}" if len(numbers) > 6 else shown
+
+
+def _short(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rpartition(": ")[2][:120] if str(error).strip() else "damaged"
