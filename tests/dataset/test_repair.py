@@ -25,6 +25,7 @@ from tests.conftest import (
     TOP,
     everything_in,
     newest_program,
+    psnr,
     starts,
 )
 
