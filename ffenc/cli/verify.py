@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,9 @@ def _show(found: Verification, seconds: float) -> None:
     _show_groups(console, grouped(found.faults), "", max(3, (_LINES - used) // 4))
     _show_groups(console, notes, "note: ", _NOTES)
     console.print(_summary(found, seconds), soft_wrap=True)
+    if found.faults and (found.layout or "").startswith("v3"):
+        source = shlex.quote(str(found.path))
+        console.print(f"`ffenc repair {source} NEW --dry-run` says what can be repaired", soft_wrap=True)
 
 
 def _show_groups(console: Console, groups: list[tuple[Fault, int]], mark: str, room: int) -> None:

@@ -36,17 +36,17 @@ from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.info_json import stored_quantizer
-from ffenc.frames.pyav import EXACT_CODECS, HOW_TO_GET_PYAV, LiveDecoder, NotGivenError, installed, load
+from ffenc.frames.pyav import EXACT_CODECS, HOW_TO_GET_PYAV, LiveDecoder, NotGivenError, load
 from ffenc.lerobot.layout import TIME_TOLERANCE
 
 _log = logging.getLogger("ffenc")
 
 Array = npt.NDArray[Any]
 
-Decoder = Literal["auto", "ffmpeg", "pyav"]
+Decoder = Literal["ffmpeg", "pyav"]
 
 DEPTH_FORMATS = ("gray12le", "gray16le")
-_DECODERS = ("auto", "ffmpeg", "pyav")
+_DECODERS = ("ffmpeg", "pyav")
 _UNITS = ("mm", "m")
 # Starting an ffmpeg takes about as long as decoding this many pixels: a gap that is smaller is decoded.
 _START_PIXELS = 15_000_000
@@ -82,7 +82,8 @@ class VideoReader:
     uses all cores, and works ahead while a loop's body runs. PyAV (``pip install 'ffenc[reader]'``) runs in
     this process and in one thread, and has a frame in the time that decoding from the key frame takes. It
     reads H.264, HEVC, AV1 and FFV1; where it meets damage, or reads the file otherwise than ffprobe, ffmpeg
-    is asked. If PyAV has no log level, it becomes ``PANIC``: nothing is shown, and errors are counted.
+    is asked. Of a damaged AV1 file it may show a wrong frame that ffmpeg refuses. If PyAV has no log level,
+    it becomes ``PANIC``: nothing is shown, and errors are counted.
 
     Threads may share a reader: they wait for each other, but loops do not, as each has a decoder of its own.
     Another thread may close it. In a process that is forked (as a data loader's are) a reader opens the file
@@ -95,8 +96,7 @@ class VideoReader:
             millimetres already and needs none.
         depth_output_unit: ``mm`` (uint16, at most 65535) or ``m`` (float32).
         ffmpeg, ffprobe: programs to use instead of those found. The first ffmpeg that decodes it is taken.
-        decoder: ``ffmpeg``, ``pyav`` or ``auto``: PyAV for single frames and batches where it is installed,
-            reads the codec, and no ffmpeg is named; ffmpeg for all else.
+        decoder: ``ffmpeg``; or ``pyav``, for scattered frames of files that are known to be sound.
 
     Attributes:
         info: the stream's fields, with ``times`` and ``key_frames``.
@@ -117,7 +117,7 @@ class VideoReader:
         depth_output_unit: Unit = "mm",
         ffmpeg: str | None = None,
         ffprobe: str | None = None,
-        decoder: Decoder = "auto",
+        decoder: Decoder = "ffmpeg",
     ) -> None:
         if decoder not in _DECODERS:
             raise ConfigError(f"decoder={decoder!r} is not known{accepted(decoder, _DECODERS)}")
@@ -150,12 +150,6 @@ class VideoReader:
         self._live: LiveDecoder | None = None  # of single frames and batches
         if decoder == "pyav":
             self._check_pyav()
-        if decoder == "pyav" or (
-            decoder == "auto"
-            and found[0].origin != "named"
-            and self.info.codec in EXACT_CODECS
-            and installed()
-        ):
             self._live = self._stream.live()
         self._times = np.array([float(t * self.info.time_base) for t in self._stream.times])
         self._ahead: Iterator[Array] | None = None  # of an ffmpeg that runs on after a frame

@@ -462,3 +462,20 @@ def test_frames_that_an_edit_list_cuts_off_are_not_shown(
         assert numbers == list(range(300 - len(reader), 300))
         assert len(reader) < 200
         assert [number_of(reader[i]) for i in (150, 149, 0)] == [numbers[i] for i in (150, 149, 0)]
+
+
+@pytest.mark.parametrize("key", ["observation.images.top", "observation.images.angle_depth"])
+def test_pyav_gives_what_ffmpeg_gives(key: str) -> None:
+    """Single frames, batches with duplicates in any order, near frames and loops, to the last bit."""
+    path = next((FIXTURES / "aloha_video_v30/videos" / key).rglob("*.mp4"))
+    with VideoReader(path, decoder="pyav") as one, VideoReader(path) as other:
+        wanted = np.stack([frame.copy() for frame in other])
+        np.testing.assert_array_equal(np.stack([frame.copy() for frame in one]), wanted)
+        for index in (50, 3, 71, 0, 40, 41, 44, 43):
+            np.testing.assert_array_equal(one[index], wanted[index])
+            np.testing.assert_array_equal(other[index], wanted[index])
+        batch = [60, 5, 5, 33, 70, 0, 34]
+        np.testing.assert_array_equal(one[batch], wanted[batch])
+        one.close()
+    with pytest.raises(ConfigError, match="decoder='opencv' is not known"):
+        VideoReader(path, decoder="opencv")
