@@ -21,13 +21,14 @@ from ffenc.dataset.columns import VideoPlace
 from ffenc.dataset.estimate import check_space
 from ffenc.dataset.finished import finished_cameras, record_job
 from ffenc.dataset.info_block import info_block, kept_block
-from ffenc.dataset.pieces import Piece, copied_piece, groups
+from ffenc.dataset.pieces import Piece, asked_of, copied_piece, groups
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.staging import Staging, write_json
 from ffenc.dataset.tables import TableWriter
 from ffenc.dataset.verify.metadata import Stale, brief, check_result
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import DestinationError, FfmpegError, SourceError, VerificationError
+from ffenc.ffmpeg.index import PieceReader
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.process import Cancellation
@@ -268,7 +269,10 @@ class _Unit:
 
 @dataclass(frozen=True)
 class _Done:
-    """A finished unit; of one that is only copied, its statistics."""
+    """A finished unit; of one that is only copied, its statistics.
+
+    What its file must be (``asked``) follows from the job, and is in no record.
+    """
 
     frames: int
     path: Path | None
@@ -279,6 +283,7 @@ class _Done:
     stats: Stats | None
     resumed: bool
     outdated: bool = False
+    asked: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -312,6 +317,7 @@ class _Job:
         # An encode holds a slot while its process runs; the thread goes on to verify without one, so that
         # the next encode starts meanwhile.
         self._slots = threading.Semaphore(plan.workers)
+        self._readers = {s: PieceReader(s.encoding.toolchain.ffprobe) for s in plan.streams if s.encoding}
 
     def run(self) -> JobSummary:
         plan = self._plan
@@ -413,10 +419,11 @@ class _Job:
         frames = clip or self._plan.source.frames(stream.key, episode)
         fingerprint = self._fingerprint(unit, clip, frames.fingerprint())
         copied = episode.index in stream.copied
+        asked = stream.encoding.asked(_tags(clip)) if stream.encoding and not copied else {}
         known = _read_record(path, record, fingerprint)
         if known is not None:
             with self._progress.part(0 if copied else known.frames):
-                return known
+                return replace(known, asked=asked)
         outdated = record.exists()
         record.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -435,7 +442,8 @@ class _Job:
                 done = _Done(episode.length, None, 0, 0, None, 0, None, resumed=False)
             else:
                 done = self._encode(unit, clip, path, None if clip is not None else statistics)
-        done = replace(done, stats=statistics.statistics() if statistics else None, outdated=outdated)
+        stats = statistics.statistics() if statistics else None
+        done = replace(done, stats=stats, outdated=outdated, asked=asked)
         names = ("frames", "bytes", "packet_bytes", "configuration", "delay", "stats")
         content = {"fingerprint": fingerprint} | {name: getattr(done, name) for name in names}
         write_json(record, content | {"sha256": file_checksum(done.path) if done.path else None})
@@ -476,7 +484,8 @@ class _Job:
                     episode.length,
                     sent,
                     self._cancellation,
-                    COLOUR_TAGS if clip is None else clip.tags,
+                    _tags(clip),
+                    self._readers[stream].read,
                 )
         size, packet_bytes, delay = path.stat().st_size, sum(info.sizes or ()), info.decode_delay
         return _Done(episode.length, path, size, packet_bytes, info.configuration, delay, None, resumed=False)
@@ -561,12 +570,15 @@ class _Job:
                             cancellation=self._cancellation,
                         )
                 parts.append(Joined(path, piece.frames, piece.delay))
-            like = probe(parts[0].path, ffprobe=toolchain.ffprobe)
+            tag, asked = group[0].tag, group[0].asked
+            if not group[0].whole:  # cut out of what may be another container
+                like = probe(parts[0].path, ffprobe=toolchain.ffprobe)
+                tag, asked = like.tag, asked_of(like)
             join_files(
                 parts,
                 output,
                 fps=fps,
-                tag=like.tag,
+                tag=tag,
                 toolchain=toolchain,
                 cancellation=self._cancellation,
             )
@@ -581,7 +593,7 @@ class _Job:
         try:
             info = verify_joined(
                 output,
-                like,
+                asked,
                 fps=fps,
                 frames=offset,
                 packet_bytes=sum(piece.packet_bytes for piece in group),
@@ -615,13 +627,18 @@ class _Job:
             one = done[stream.key, episode.index]
             assert one.path is not None
             assert stream.encoding is not None
-            codec = stream.encoding.codec
+            asked = {**one.asked, "configuration": one.configuration}
             yield Piece(
                 *(one.path, 0, one.frames, (0,), (0,), one.bytes),
-                *(one.packet_bytes, one.configuration, one.delay, True, codec.stream, codec.tag),
+                *(one.packet_bytes, one.delay, True, stream.encoding.codec.tag, asked),
             )
         if run:
             yield copied_piece(run, self._plan.source.fps)
+
+
+def _tags(clip: Clip | None) -> Mapping[str, str]:
+    """The colour tags of what is encoded of images, or of a clip."""
+    return COLOUR_TAGS if clip is None else clip.tags
 
 
 @contextmanager

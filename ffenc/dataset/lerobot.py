@@ -25,8 +25,8 @@ from ffenc.dataset.info_block import ENCODER_FIELDS
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo, check_key
 from ffenc.dataset.videos import videos_of
 from ffenc.errors import FfencWarning, SourceError
+from ffenc.ffmpeg.boxes import sample_description
 from ffenc.ffmpeg.probe import StreamInfo, probe
-from ffenc.frames.boxes import sample_description
 from ffenc.frames.depth import Unit
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import feature_block, read_info, read_json

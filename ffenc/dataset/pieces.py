@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +16,7 @@ from ffenc.frames.transcode import Clip
 from ffenc.jobs.pool import run_units, share_cores
 
 FILES_LOOKED_AT = 32
+_ALIKE = ("codec", "configuration")  # what pieces of one file have in common
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class Piece:
         starts: each episode's first frame, counted from ``first``.
         keys: those of ``starts`` that are key frames.
         bytes, packet_bytes: how many the file takes, about; how many its packets have, exactly.
-        configuration: what the decoder is configured with, and colour tags.
         delay: its ``StreamInfo.decode_delay``.
         whole: the file holds nothing else, no sound either, and has ffenc's time base; else it is cut first.
-        codec, tag: name of the stream's codec, and its tag in MP4.
+        tag: the stream's tag in MP4.
+        asked: fields of ``StreamInfo`` that a file which begins with it must have, ``codec`` and
+            ``configuration`` among them.
         info: the file's fields, of one that is copied.
     """
 
@@ -42,11 +44,10 @@ class Piece:
     keys: tuple[int, ...]
     bytes: int
     packet_bytes: int
-    configuration: str | None
     delay: int
     whole: bool
-    codec: str
     tag: str | None
+    asked: Mapping[str, object]
     info: StreamInfo | None = None
 
 
@@ -135,14 +136,18 @@ def copied_piece(run: Sequence[Clip], fps: Fraction) -> Piece:
         keys=tuple(start for start in starts if first + start in keys),
         bytes=packet_bytes,
         packet_bytes=packet_bytes,
-        configuration=info.configuration,
         delay=info.decode_delay,
         # Of a file with sound the pictures may be any stream: joining goes by their number.
         whole=exact and (first, end) == (0, info.frames) and info.audio is None,
-        codec=info.codec,
         tag=info.tag,
+        asked=asked_of(info),
         info=info,
     )
+
+
+def asked_of(info: StreamInfo) -> dict[str, object]:
+    """Return the fields that a file must have which packets of another are copied into."""
+    return {name: getattr(info, name) for name in ("codec", "pix_fmt", "width", "height", "configuration")}
 
 
 def groups(pieces: Iterator[Piece], limit: float) -> Iterator[list[Piece]]:
@@ -151,7 +156,7 @@ def groups(pieces: Iterator[Piece], limit: float) -> Iterator[list[Piece]]:
     size = 0
     for piece in pieces:
         full = size + piece.bytes > limit
-        other = group and (piece.codec, piece.configuration) != (group[0].codec, group[0].configuration)
+        other = group and any(piece.asked[name] != group[0].asked[name] for name in _ALIKE)
         if group and (full or other):
             yield group
             group, size = [], 0

@@ -222,9 +222,16 @@ def probe(
         keys = tuple(i for i, (_, key, _, _) in enumerate(own) if key)
         sizes = tuple(size for _, _, _, size in own)
         places = tuple(place for _, _, place, _ in own)
-        leading = _leading(keys, places)
+        leading = leading_frames(keys, places)
         if leading and video.get("codec_name") == "hevc":
-            leading = _without_radl(path, program, leading, places)
+            query = ("-select_streams", "v:0", "-show_entries", "packet=pos")
+            at = [
+                _fields(line).get("pos", "")
+                for line in _ask(program, path, *query)
+                if line.startswith("packet|")
+            ]
+            found = (at[places[frame]] for frame in leading)
+            leading = without_radl(path, leading, [int(one) if one.isdigit() else None for one in found])
     return StreamInfo(
         codec=video.get("codec_name", "unknown"),
         pix_fmt=video.get("pix_fmt", "unknown"),
@@ -253,8 +260,13 @@ def probe(
     )
 
 
-def _leading(keys: Sequence[int], places: Sequence[int]) -> tuple[int, ...]:
-    """The frames that are stored behind a key frame and shown before it."""
+def leading_frames(keys: Sequence[int], places: Sequence[int]) -> tuple[int, ...]:
+    """Return the frames that are stored behind a key frame and shown before it.
+
+    Args:
+        keys: the key frames.
+        places: each frame's place among the packets.
+    """
     if all(places[key] == key for key in keys):
         return ()
     leading = []
@@ -267,22 +279,21 @@ def _leading(keys: Sequence[int], places: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(leading))
 
 
-def _without_radl(
-    path: str | Path, program: str, leading: Sequence[int], places: Sequence[int]
-) -> tuple[int, ...]:
-    """Leave out those of HEVC's leading pictures that need nothing before their key frame."""
-    query = ("-select_streams", "v:0", "-show_entries", "packet=pos")
-    answer = [line for line in _ask(program, path, *query) if line.startswith("packet|")]
-    at = [_fields(line).get("pos", "") for line in answer]
+def without_radl(path: str | Path, leading: Sequence[int], starts: Sequence[int | None]) -> tuple[int, ...]:
+    """Leave out those of HEVC's leading pictures that need nothing before their key frame.
+
+    Args:
+        path: an MP4 file.
+        leading: the frames.
+        starts: the byte at which each one's packet begins; None: not known.
+    """
     with Path(path).open("rb") as file:
-        return tuple(frame for frame in leading if not _is_radl(file, at[places[frame]]))
+        found = zip(leading, starts, strict=True)
+        return tuple(frame for frame, start in found if start is None or not _is_radl(file, start))
 
 
-def _is_radl(file: BinaryIO, position: str) -> bool:
-    """Whether a packet in an MP4 file is a random access decodable leading picture; elsewhere not known."""
-    if not position.isdigit():
-        return False
-    place = int(position)
+def _is_radl(file: BinaryIO, place: int) -> bool:
+    """Whether a packet in an MP4 file is a random access decodable leading picture."""
     for _ in range(_MOST_UNITS):
         file.seek(place)
         head = file.read(_UNIT_HEAD)

@@ -217,6 +217,7 @@ def verify_encoded(
     sent: Callable[[int, int], Sequence[int]] | None = None,
     cancellation: Cancellation | None = None,
     tags: Mapping[str, str] = COLOUR_TAGS,
+    read: Callable[[Path], StreamInfo] | None = None,
 ) -> StreamInfo:
     """Compare a file with its encoding, and some frames of a lossless depth stream sample by sample.
 
@@ -231,26 +232,33 @@ def verify_encoded(
             number and how many; None for colours.
         cancellation: who may end it.
         tags: the colour tags that it must have.
-        cancellation: who may end it.
+        read: reads its fields, with ``times``; None: ffprobe does.
 
     Raises:
         VerificationError: something differs; the text names it.
     """
-    info = encoding.verify(path, frames, tags=tags)
+    info = encoding.verify(path, frames, tags=tags, read=read)
     if sent is None or not encoding.lossless:
         return info
-    assert info.key_frames is not None
-    keys = info.key_frames
     whole = Clip(path, info, 0, frames)
-    for first in sorted({keys[0], keys[len(keys) // 2], keys[-1]}):
-        expected = sent(first, _COMPARED)
-        found = clip_checksums(whole, first, _COMPARED, encoding.toolchain, cancellation)
-        for number, (given, shown) in enumerate(zip_longest(expected, found), first):
+    for looked in _looked_at(info.key_frames or (0,), frames):
+        expected = sent(looked.start, len(looked))
+        found = clip_checksums(whole, looked.start, len(looked), encoding.toolchain, cancellation)
+        for number, (given, shown) in enumerate(zip_longest(expected, found), looked.start):
             if given != shown:
                 raise VerificationError(
                     f"frame {number} does not come back as it was sent, though the settings are lossless"
                 )
     return info
+
+
+def _looked_at(keys: Sequence[int], frames: int) -> list[range]:
+    """Some frames from the first, the middle and the last key frame on; those that meet are one stretch."""
+    found: list[range] = []
+    for first in sorted({keys[0], keys[len(keys) // 2], keys[-1]}):
+        start = found.pop().start if found and first <= found[-1].stop else first
+        found.append(range(start, min(first + _COMPARED, frames)))
+    return found
 
 
 def _named_fault(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +23,7 @@ from ffenc.config.transform import Geometry, Transform
 from ffenc.ffmpeg.encoders import NOT_LISTED
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.frames.verify import verify_video
+from ffenc.frames.verify import asked_fields, verify_video
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,17 @@ class Encoding:
             program=self.toolchain.ffmpeg,
         )
 
+    def asked(self, tags: Mapping[str, str] = COLOUR_TAGS) -> dict[str, object]:
+        """The fields that its files must have; see :func:`ffenc.frames.verify.asked_fields`."""
+        return asked_fields(self.config, width=self.width, height=self.height, depth=self.depth, tags=tags)
+
     def verify(
         self,
         path: Path,
         frames: int,
         starts: Sequence[int] = (0,),
         tags: Mapping[str, str] = COLOUR_TAGS,
+        read: Callable[[Path], StreamInfo] | None = None,
     ) -> StreamInfo:
         """Compare a file with this encoding; see :func:`ffenc.frames.verify.verify_video`."""
         width, height = self.stored_size
@@ -148,6 +153,7 @@ class Encoding:
             depth=self.depth,
             tags=tags,
             starts=starts,
+            read=read,
             ffprobe=self.toolchain.ffprobe,
         )
 

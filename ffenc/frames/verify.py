@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,6 +25,7 @@ def verify_video(
     depth: bool = False,
     tags: Mapping[str, str] = COLOUR_TAGS,
     starts: Iterable[int] = (0,),
+    read: Callable[[Path], StreamInfo] | None = None,
     ffprobe: str | None = None,
 ) -> StreamInfo:
     """Read a finished file back and compare it with what was asked for.
@@ -36,6 +37,7 @@ def verify_video(
         depth: it holds depth, which has no colours.
         tags: its colour tags.
         starts: frame indices that must be key frames: where an episode starts.
+        read: reads its fields, with ``times``; None: ffprobe does.
         ffprobe: the program.
 
     Returns:
@@ -44,26 +46,36 @@ def verify_video(
     Raises:
         VerificationError: a field differs; the text names each with both values.
     """
-    info = probe(path, times=True, ffprobe=ffprobe)
-    fmt = pixel_format(config.pix_fmt)
-    asked: dict[str, tuple[object, object]] = {
-        "codec": (codec_for(config.vcodec).stream, info.codec),
-        "pix_fmt": (fmt.stored, info.pix_fmt),
-        "width": (width, info.width),
-        "height": (height, info.height),
-    }
-    if not fmt.rgb and not depth:
-        asked["color_space"] = (tags["colorspace"], info.color_space)
-        asked["color_range"] = (tags["range"], info.color_range)
+    info = read(path) if read else probe(path, times=True, ffprobe=ffprobe)
+    asked = asked_fields(config, width=width, height=height, depth=depth, tags=tags)
     faults = _differences(asked, info, fps, frames, starts)
     if faults:
         raise VerificationError("what was encoded is not what was asked for: " + "; ".join(faults))
     return info
 
 
+def asked_fields(
+    config: VideoEncoderConfig, *, width: int, height: int, depth: bool, tags: Mapping[str, str]
+) -> dict[str, object]:
+    """Return the fields of ``StreamInfo`` that an encoding asks for.
+
+    Arguments as for :func:`verify_video`.
+    """
+    fmt = pixel_format(config.pix_fmt)
+    asked: dict[str, object] = {
+        "codec": codec_for(config.vcodec).stream,
+        "pix_fmt": fmt.stored,
+        "width": width,
+        "height": height,
+    }
+    if not fmt.rgb and not depth:
+        asked |= {"color_space": tags["colorspace"], "color_range": tags["range"]}
+    return asked
+
+
 def verify_joined(
     path: Path,
-    like: StreamInfo,
+    asked: Mapping[str, object],
     *,
     fps: Fraction,
     frames: int,
@@ -75,7 +87,7 @@ def verify_joined(
 
     Args:
         path: the file.
-        like: the first of the files that were joined.
+        asked: fields of ``StreamInfo``, and what they must be.
         fps, frames: what it must hold; frame i must sit at exactly i / fps.
         packet_bytes: what all packets together must have.
         key_frames: frame indices that must be key frames.
@@ -88,22 +100,17 @@ def verify_joined(
         VerificationError: something differs; the text names each with both values.
     """
     info = probe(path, times=True, ffprobe=ffprobe)
-    same = (
-        *("codec", "pix_fmt", "width", "height", "color_space", "color_range"),
-        *("color_primaries", "color_transfer", "extradata_hash"),
-    )
-    asked: dict[str, tuple[object, object]] = {
-        name: (getattr(like, name), getattr(info, name)) for name in same
-    }
-    asked["bytes of all packets"] = (packet_bytes, sum(info.sizes or ()))
     faults = _differences(asked, info, fps, frames, key_frames)
+    found = sum(info.sizes or ())
+    if found != packet_bytes:
+        faults.append(f"its packets have {found} bytes, not {packet_bytes}")
     if faults:
         raise VerificationError("what was joined is not what its parts were: " + "; ".join(faults))
     return info
 
 
 def _differences(
-    asked: Mapping[str, tuple[object, object]],
+    asked: Mapping[str, object],
     info: StreamInfo,
     fps: Fraction,
     frames: int,
@@ -112,8 +119,12 @@ def _differences(
     """What is not as asked for: fields, number and times of the frames, key frames."""
     assert info.times is not None
     assert info.key_frames is not None
-    compared = {**asked, "frames": (frames, info.frames), "fps": (fps, info.fps)}
-    faults = [f"{name} is {got}, asked for {want}" for name, (want, got) in compared.items() if want != got]
+    compared = {**asked, "frames": frames, "fps": fps}
+    faults = [
+        f"{name} is {found}, asked for {want}"
+        for name, want in compared.items()
+        if (found := getattr(info, name)) != want
+    ]
     ticks = 1 / fps / info.time_base
     off = next((i for i, time in enumerate(info.times) if time != i * ticks), None)
     if off is not None:

@@ -17,8 +17,8 @@ from ffenc.dataset.info_block import stream_fields
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import Floats, Layout, Listing, reason_of
 from ffenc.errors import ConfigError, SourceError
+from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.probe import StreamInfo, probe
-from ffenc.frames.boxes import missing_bytes
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.reader import DEPTH_FORMATS
 from ffenc.lerobot.layout import INFO, TIME_TOLERANCE, says_depth
