@@ -1,0 +1,177 @@
+"""A piece costs one process, and nothing that is wrong with one gets past."""
+
+from __future__ import annotations
+
+import json
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ffenc import FfmpegError, VerificationError, plan_reencode, probe
+from ffenc.dataset.job import JobPlan, run_plan
+from ffenc.dataset.pieces import asked_of
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.verify import verify_joined
+from tests.conftest import newest_program
+
+LENGTHS = (4, 1, 3, 5)
+CAMERAS = ("left", "right")
+B_FRAMES = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "extra_options"), {"bf": 2})]
+
+# Logs its arguments, changes some of them where a file beside it says so, and becomes the real program.
+_SHIM = """#!{python}
+import json, os, sys
+from pathlib import Path
+
+me, arguments = Path(__file__), sys.argv[1:]
+with me.with_suffix(".log").open("a") as log:
+    log.write(json.dumps(arguments) + "\\n")
+if me.with_suffix(".change").exists():
+    change = json.loads(me.with_suffix(".change").read_text())
+    if any(change["where"] in argument for argument in arguments):
+        arguments = [argument.replace(change["old"], change["new"]) for argument in arguments]
+os.execv({real!r}, [{real!r}, *arguments])
+"""
+
+
+class Shim:
+    """A program that can be counted and changed."""
+
+    def __init__(self, folder: Path, name: str, real: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self.path = folder / name
+        self.path.write_text(_SHIM.format(python=sys.executable, real=real))
+        self.path.chmod(0o755)
+
+    def change(self, where: str, old: str, new: str) -> None:
+        """From now on replace a text in the arguments of runs that have another in theirs."""
+        said = {"where": where, "old": old, "new": new}
+        self.path.with_suffix(".change").write_text(json.dumps(said))
+
+    def runs(self) -> list[list[str]]:
+        """The arguments of every run since this was asked last."""
+        log = self.path.with_suffix(".log")
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("short") / "tree"
+    rng = np.random.default_rng(0)
+    for episode, length in enumerate(LENGTHS):
+        for camera in CAMERAS:
+            folder = root / f"episode_{episode}" / camera
+            folder.mkdir(parents=True)
+            for i in range(length):
+                frame = np.kron(rng.integers(0, 255, (8, 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+                Image.fromarray(frame).save(folder / f"{i}.png")
+    return root
+
+
+def plan(tree: Path, out: Path, ffmpeg: Shim, ffprobe: Shim, *cameras: str) -> JobPlan:
+    found = plan_reencode(
+        *(tree, out),
+        **{"fps": 30, "task": "x", "overrides": B_FRAMES, "cameras": cameras or None},
+        ffmpeg=str(ffmpeg.path),
+        ffprobe=str(ffprobe.path),
+    )
+    ffmpeg.runs(), ffprobe.runs()  # those that have tried the settings
+    return found
+
+
+def test_a_piece_is_one_process_and_ffprobe_runs_once_a_camera_and_file(
+    toolchain: Toolchain, tree: Path, tmp_path: Path
+) -> None:
+    ffmpeg = Shim(tmp_path / "bin", "ffmpeg", toolchain.ffmpeg)
+    ffprobe = Shim(tmp_path / "bin", "ffprobe", toolchain.ffprobe)
+    run_plan(plan(tree, tmp_path / "whole", ffmpeg, ffprobe))
+    assert len(ffmpeg.runs()) == len(CAMERAS) * (len(LENGTHS) + 1)
+    assert len(ffprobe.runs()) == 2 * len(CAMERAS)
+
+    # A run that ends before its files are joined leaves pieces, which another takes as they are.
+    out = tmp_path / "resumed"
+    prepared = plan(tree, out, ffmpeg, ffprobe)
+    ffmpeg.change("concat", "concat", "no-such-demuxer")
+    with pytest.raises(FfmpegError, match="no-such-demuxer"):
+        run_plan(prepared)
+    ffmpeg.path.with_suffix(".change").unlink()
+    ffmpeg.runs(), ffprobe.runs()
+    summary = run_plan(prepared, resume=True)
+    assert summary.resumed == len(CAMERAS) * len(LENGTHS)
+    assert len(ffmpeg.runs()) == len(ffprobe.runs()) == len(CAMERAS)
+    for camera in CAMERAS:
+        place = f"videos/observation.images.{camera}/chunk-000/file-000.mp4"
+        assert (out / place).read_bytes() == (tmp_path / "whole" / place).read_bytes()
+        info = probe(out / place, times=True)
+        assert info.times is not None
+        assert [time * info.time_base for time in info.times] == [
+            Fraction(i, 30) for i in range(sum(LENGTHS))
+        ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("format=yuv420p", "format=yuv444p", r"pix_fmt is yuv444p, asked for yuv420p"),
+        ("range=tv[", "range=pc[", r"color_range is pc, asked for tv"),
+        ("colorspace=smpte170m", "colorspace=bt709", r"color_space is bt709, asked for smpte170m"),
+        ("scale=flags", "scale=32:16:flags", r"width is 32, asked for 64; height is 16, asked for 64"),
+        ("format=yuv420p", "format=yuv420p,select=lt(n\\,2)", r"frames is 2, asked for 3"),
+        (
+            "format=yuv420p",
+            "format=yuv420p,setpts=PTS+gt(N\\,1)/TB/30",
+            r"frame 2 is at 0.100000 s, not at 2/30",
+        ),
+        ("libx264", "libx265", r"codec is hevc, asked for h264"),
+    ],
+)
+def test_what_is_wrong_with_one_piece_is_found_before_the_next_hour(
+    tree: Path, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    """Not in the first, which ffprobe has read."""
+    ffmpeg = Shim(tmp_path / "bin", "ffmpeg", newest_program("ffmpeg"))
+    ffprobe = Shim(tmp_path / "bin", "ffprobe", newest_program("ffprobe"))
+    out = tmp_path / "out"
+    prepared = plan(tree, out, ffmpeg, ffprobe, "left")
+    ffmpeg.change("episode-000002", old, new)
+    with pytest.raises(VerificationError, match=rf"observation.images.left, episode 2: .*{said}"):
+        run_plan(prepared)
+    assert not out.exists()
+    assert len(ffprobe.runs()) == 1 + ("frame" not in said)
+
+
+def test_a_joined_file_must_be_what_was_asked_for(tree: Path, tmp_path: Path) -> None:
+    """Whatever its pieces were."""
+    ffmpeg = Shim(tmp_path / "bin", "ffmpeg", newest_program("ffmpeg"))
+    ffprobe = Shim(tmp_path / "bin", "ffprobe", newest_program("ffprobe"))
+    prepared = plan(tree, tmp_path / "out", ffmpeg, ffprobe, "left")
+    run_plan(prepared)
+    path = tmp_path / "out/videos/observation.images.left/chunk-000/file-000.mp4"
+    info = probe(path, times=True)
+    encoding = prepared.streams[0].encoding
+    assert encoding is not None
+    frames, packet_bytes = sum(LENGTHS), sum(info.sizes or ())
+    right = {**asked_of(info), **encoding.asked()}
+    keys = [sum(LENGTHS[:i]) for i in range(len(LENGTHS))]
+
+    def verify(asked: dict[str, object], *, keys: list[int] = keys, packet_bytes: int = packet_bytes) -> None:
+        verify_joined(
+            *(path, asked),
+            **{"fps": Fraction(30), "frames": frames, "packet_bytes": packet_bytes, "key_frames": keys},
+        )
+
+    verify(right)
+    wrong = {"codec": "av1", "pix_fmt": "yuv444p", "width": 66, "color_range": "pc", "configuration": "x"}
+    for name, value in wrong.items():
+        with pytest.raises(VerificationError, match=rf"{name} is .*, asked for {value}"):
+            verify({**right, name: value})
+    with pytest.raises(VerificationError, match=rf"its packets have {packet_bytes} bytes, not 5"):
+        verify(right, packet_bytes=5)
+    with pytest.raises(VerificationError, match=r"frame 1 must be a key frame and is not"):
+        verify(right, keys=[0, 1])
