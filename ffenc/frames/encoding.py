@@ -131,7 +131,8 @@ class Encoding:
 
     def asked(self, tags: Mapping[str, str] = COLOUR_TAGS) -> dict[str, object]:
         """The fields that its files must have; see :func:`ffenc.frames.verify.asked_fields`."""
-        return asked_fields(self.config, width=self.width, height=self.height, depth=self.depth, tags=tags)
+        width, height = self.stored_size
+        return asked_fields(self.config, width=width, height=height, depth=self.depth, tags=tags)
 
     def verify(
         self,
