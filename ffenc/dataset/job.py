@@ -23,7 +23,7 @@ from ffenc.dataset.finished import finished_cameras, record_job
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.pieces import Piece, asked_of, copied_piece, groups
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
-from ffenc.dataset.staging import Staging, write_json
+from ffenc.dataset.staging import Staging, unfinished, write_json
 from ffenc.dataset.tables import TableWriter
 from ffenc.dataset.verify.metadata import Stale, brief, check_result
 from ffenc.dataset.videos import clip_of
@@ -251,9 +251,11 @@ def run_plan(
                 check_space(plan, staging.kept_bytes())
             summary = _Job(plan, staging, on_progress).run()
     except OSError as error:
+        kept = ""
+        if unfinished(plan.destination) is not None:
+            kept = ". Finished episodes are kept: once there is room, go on with --resume"
         raise DestinationError(
-            f"{plan.destination} cannot be written: {error.strerror or error}. Finished episodes are kept: "
-            "once there is room, go on with --resume"
+            f"{plan.destination} cannot be written: {error.strerror or error}{kept}"
         ) from error
     summary.seconds = time.monotonic() - began
     return summary

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,20 +21,30 @@ from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import fps_number, frame_ticks
 from ffenc.dataset.columns import task_table
+from ffenc.dataset.estimate import check_space
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.info_block import recorded_settings
 from ffenc.dataset.job import JobSummary, run_plan
 from ffenc.dataset.merge import plan_merge
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.salvage import Action, Found, Salvage
+from ffenc.dataset.staging import check_destination
 from ffenc.dataset.statistics import Aggregate
 from ffenc.dataset.verify.faults import Fault, Verification
 from ffenc.dataset.verify.run import verify_dataset
-from ffenc.errors import ConfigError, FfencError, FfencWarning, SourceError, VerificationError
+from ffenc.errors import (
+    ConfigError,
+    DestinationError,
+    FfencError,
+    FfencWarning,
+    SourceError,
+    VerificationError,
+)
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.info_json import feature_block
+from ffenc.frames.publish import claimed, hidden_path, sync_folder
 from ffenc.frames.reader import DEPTH_FORMATS
 from ffenc.frames.transcode import Clip, prepare_clip, transcode
 from ffenc.lerobot.layout import (
@@ -52,7 +63,8 @@ from ffenc.lerobot.layout import (
 from ffenc.paths import check_tree
 
 OnDamage = Literal["drop-episode", "trim"]
-_ROUNDS = 4  # a frame that is damaged may hide another behind it
+# Nothing in the dataset tells which side is right.
+_UNDECIDED = ("swapped",)
 # Faults that making the dataset again takes away.
 _WRITTEN = frozenset(
     {
@@ -122,7 +134,7 @@ def repair_dataset(
     Rows say how long an episode is, the videos' frames where it lies; what only describes them (totals,
     places, numbers, templates, statistics) is written again. Every frame is decoded. Packets are copied; only
     an episode that does not begin at a key frame, and a file whose times cannot be put on the grid of the
-    frame rate by a copy, is encoded. The result passes ``ffenc verify --deep``, or there is none.
+    frame rate by a copy, is encoded. A result that does not pass ``ffenc verify --deep`` is not published.
 
     Args:
         source: the dataset.
@@ -157,7 +169,7 @@ def repair_dataset(
     with _folder_beside(target) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FfencWarning)  # what they say of the source is among the actions
         shadow = _Shadow(left, folder, on_damage, programs)
-        for number in range(_ROUNDS + 1):
+        while True:  # a frame that is damaged may hide another behind it
             shadow.write()
             found = verify_dataset(
                 shadow.root,
@@ -167,38 +179,66 @@ def repair_dataset(
                 ffprobe=ffprobe,
                 on_frames=lambda done, of: on_progress("decoding", done, of),
             )
-            if not shadow.learn(found.faults) or number == _ROUNDS:
+            if not shadow.learn(found.faults):
                 break
-        done.episodes = shadow.fates()
+        done.actions, done.episodes = left.actions, shadow.fates()
         if dry_run:
             return done
+        result = folder / "result"
         plan = plan_merge(
-            [shadow.root], target, reencode=True, follow_links=True, ffmpeg=ffmpeg, ffprobe=ffprobe
+            [shadow.root], result, reencode=True, follow_links=True, ffmpeg=ffmpeg, ffprobe=ffprobe
         )
-        done.summary = run_plan(
-            plan, force_space=force_space, on_progress=lambda frames, of: on_progress("copying", frames, of)
-        )
-        done.result = verify_dataset(
-            target,
+        if not force_space:
+            check_space(replace(plan, destination=target), 0)
+        try:
+            summary = run_plan(
+                plan, force_space=True, on_progress=lambda frames, of: on_progress("copying", frames, of)
+            )
+        except DestinationError as error:
+            if isinstance(error.__cause__, OSError):  # which names the hidden folder
+                raise error.__cause__ from None
+            raise
+        checked = verify_dataset(
+            result,
             deep=True,
             ffmpeg=ffmpeg,
             ffprobe=ffprobe,
             on_frames=lambda done, of: on_progress("verifying", done, of),
         )
-    if not done.result.sound:
-        shutil.rmtree(target)
-        raise VerificationError(
-            f"what could be made of {root} is not sound, and is not kept: {done.result.faults[0]}"
-        )
+        if not checked.sound:
+            raise VerificationError(f"what could be made of {root} is not sound: {checked.faults[0]}")
+        check_destination(target)
+        result.replace(target)
+        sync_folder(target.parent)
+        done.summary = replace(summary, destination=target)
+        done.result = replace(checked, path=target)
     return done
 
 
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
-    """A hidden folder beside the destination, for what is put together; it is deleted at the end."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name[:40]}.repair-", dir=target.parent) as folder:
-        yield Path(folder)
+    """A hidden folder beside the destination, for what is put together; it is deleted at the end.
+
+    One that a killed run has left is deleted too.
+    """
+    made = [parent for parent in target.absolute().parents if not parent.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with claimed(target):
+            folder = hidden_path(target, "partial")
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise DestinationError(
+            f"{target} cannot be written: {error.strerror or error}; nothing is kept of it"
+        ) from error
+    finally:
+        for parent in made:
+            with contextlib.suppress(OSError):  # it holds something
+                parent.rmdir()
 
 
 class _Shadow:
@@ -213,6 +253,7 @@ class _Shadow:
         self._good: dict[Path, tuple[Path, StreamInfo]] = {}
         self._recomputed: set[str] = set()
         self._kept: list[Found] = []
+        self._data: list[int] = []  # number of each kept episode's data file
         self._rows = {one.number: len(one.rows) for one in left.episodes}
 
     # --- what is kept -----------------------------------------------------------------------------------
@@ -255,39 +296,38 @@ class _Shadow:
         """Take damage into account that was found when all was decoded; returns whether there was new one.
 
         Raises:
-            SourceError: something is wrong that is of no episode alone.
+            SourceError: something is wrong that is not of single episodes, or stays where they are cut.
         """
-        unknown = [
-            f for f in faults if f.kind not in _WRITTEN and f.episode is None and f.kind != "damaged-frame"
-        ]
-        if unknown:
-            raise SourceError(
-                f"{self._left.root}: cannot be repaired without making data up: {unknown[0].what}"
-                + (f" ({unknown[0].camera})" if unknown[0].camera else "")
-                + f"; {unknown[0].advice}"
-            )
-        learned = False
+        before = self._state()
         for fault in faults:
-            if fault.kind in _WRITTEN or fault.episode is None:
-                continue
-            if fault.kind == "other-content" and fault.camera not in self._recomputed:
-                self._left.actions.append(
-                    Action(
-                        "shows something else than its statistics say; they are computed of what it shows",
-                        self._kept[fault.episode].number,
-                        fault.camera,
-                    )
-                )
-                self._recomputed.add(fault.camera or "")
-                learned = True
-                continue
+            if fault.kind in _WRITTEN or (fault.kind == "damaged-frame" and fault.episode is None):
+                continue  # it is written again, or of frames that nothing shows
+            if fault.episode is None or fault.kind in _UNDECIDED:
+                raise self._unrepairable(fault)
             one = self._kept[fault.episode]
-            at = fault.frame if fault.frame is not None and fault.kind in ("damaged-frame", "image") else 0
-            if not one.damage:
-                one.damage = f"{fault.camera}: {fault.what}" if fault.camera else fault.what
-            one.length = min(one.length, at)
-            learned = True
-        return learned
+            if fault.kind == "other-content" and fault.camera not in self._recomputed:
+                what = "shows something else than its statistics say; they are computed of what it shows"
+                self._left.say(Action(what, one.number, fault.camera))
+                self._recomputed.add(fault.camera or "")
+                continue
+            one.damage = one.damage or (f"{fault.camera}: {fault.what}" if fault.camera else fault.what)
+            framed = fault.frame is not None and fault.kind in ("damaged-frame", "image")
+            one.length = min(one.length, fault.frame or 0 if framed else 0)
+        left = [f for f in faults if f.episode is not None and f.kind not in _WRITTEN]
+        if left and self._state() == before:
+            raise self._unrepairable(left[0])
+        return bool(left)
+
+    def _state(self) -> tuple[object, ...]:
+        """What cutting and leaving out has come to so far."""
+        return (*((bool(one.damage), one.length) for one in self._left.episodes), len(self._recomputed))
+
+    def _unrepairable(self, fault: Fault) -> SourceError:
+        where = f" ({fault.camera})" if fault.camera else ""
+        return SourceError(
+            f"{self._left.root}: cannot be repaired without making data up: {fault.what}{where}; "
+            f"{fault.advice}"
+        )
 
     # --- writing ----------------------------------------------------------------------------------------
 
@@ -305,82 +345,96 @@ class _Shadow:
     def _write_rows(self) -> list[list[str]]:
         """Write each episode's rows into a file; returns the texts of its tasks."""
         texts = list(self._left.tasks)
-        found: list[list[str]] = [[] for _ in self._kept]
-        start = [0, *np.cumsum([one.length for one in self._kept]).tolist()]
-        by_file: dict[Path, list[int]] = {}
-        for place, one in enumerate(self._kept):
-            by_file.setdefault(one.path, []).append(place)
-        for path, places in by_file.items():
+        found: list[list[str]] = []
+        self._data, start = [], 0
+        for number, (path, own) in enumerate(groupby(self._kept, key=lambda one: one.path)):
+            episodes = list(own)
             try:
                 table = pq.ParquetFile(path, page_checksum_verification=True).read()
             except (pa.ArrowException, OSError) as error:
                 raise SourceError(f"{path}: cannot be read: {error}") from None
             self._check_columns(table, path)
-            for place in places:
-                one = self._kept[place]
-                rows = table.take(pa.array(one.rows[: one.length], pa.int64()))
-                rows = rows.select(
-                    [name for name in self._left.info["features"] if name in table.column_names]
-                )
-                numbers = np.arange(one.length)
-                shift = self._shift(rows, numbers)
-                if shift > TIME_TOLERANCE:
-                    self._once(
-                        Action(f"its rows are put at frame_index / fps, up to {shift:.3f} s away", one.number)
-                    )
-                found[place], chosen = self._tasks_of(one, rows, texts)
-                for name, values in (
-                    ("timestamp", (numbers / float(self._left.fps)).astype(np.float32)),
-                    ("frame_index", numbers),
-                    ("episode_index", np.full(one.length, place)),
-                    ("index", numbers + start[place]),
-                    ("task_index", chosen),
-                ):
-                    if name in rows.column_names:
-                        rows = rows.drop_columns(name)
-                    rows = rows.append_column(name, pa.array(values))
-                target = self.root / _file(DATA_PATH, place)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                pq.write_table(rows.replace_schema_metadata(None), target)
+            features = [name for name in self._left.info["features"] if name in table.column_names]
+            wanted = np.concatenate([one.rows[: one.length] for one in episodes])
+            rows = table.select(features).take(pa.array(wanted, pa.int64()))
+            lengths = np.array([one.length for one in episodes])
+            first = np.cumsum(lengths) - lengths
+            frames = np.arange(len(wanted)) - np.repeat(first, lengths)
+            self._say_shifts(rows, frames, episodes, first)
+            tasks = self._tasks_of(episodes, rows, first, texts)
+            found += [own_texts for own_texts, _ in tasks]
+            numbers = np.arange(len(self._data), len(self._data) + len(episodes))
+            for name, values in (
+                ("timestamp", (frames / float(self._left.fps)).astype(np.float32)),
+                ("frame_index", frames),
+                (
+                    "episode_index",
+                    np.repeat(numbers, lengths),
+                ),
+                ("index", np.arange(start, start + len(wanted))),
+                ("task_index", np.concatenate([chosen for _, chosen in tasks])),
+            ):
+                kept = rows.drop_columns(name) if name in rows.column_names else rows
+                rows = kept.append_column(name, pa.array(values))
+            target = self.root / _file(DATA_PATH, number)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(rows.replace_schema_metadata(None), target)
+            self._data += [number] * len(episodes)
+            start += len(wanted)
         pq.write_table(task_table(texts or ["unspecified"]), self.root / TASKS)
         return found
 
-    def _shift(self, rows: pa.Table, numbers: Any) -> float:
+    def _say_shifts(self, rows: pa.Table, frames: Any, episodes: Sequence[Found], first: Any) -> None:
+        """Note which episodes' rows are not at the times of their frames."""
         if "timestamp" not in rows.column_names:
-            return 0.0
+            return
         try:
-            times = np.asarray(rows["timestamp"].to_pylist(), np.float64)
-        except (TypeError, ValueError):
-            return float("inf")
-        return float(
-            np.nan_to_num(np.abs(times - numbers / float(self._left.fps)), nan=np.inf).max(initial=0.0)
-        )
-
-    def _once(self, action: Action) -> None:
-        if action not in self._left.actions:
-            self._left.actions.append(action)
+            times = rows["timestamp"].cast(pa.float64()).to_numpy()
+            off = np.nan_to_num(np.abs(times - frames / float(self._left.fps)), nan=np.inf)
+        except pa.ArrowException:
+            off = np.full(len(frames), np.inf)
+        shifts = np.maximum.reduceat(off, first)
+        for one, shift in zip(episodes, shifts.tolist(), strict=True):
+            if shift > TIME_TOLERANCE:
+                what = f"its rows are put at frame_index / fps, up to {shift:.3f} s away"
+                self._left.say(Action(what, one.number))
 
     def _check_columns(self, table: pa.Table, path: Path) -> None:
         features, place = self._left.info["features"], path.relative_to(self._left.root).as_posix()
         videos = {key for key, feature in features.items() if feature["dtype"] == "video"}
         for name in [name for name in features if name not in table.column_names]:
             if name in NUMBERING:
-                self._once(Action("is missing; it follows from the rows and is written", None, name, place))
+                self._left.say(
+                    Action("is missing; it follows from the rows and is written", None, name, place)
+                )
             elif name not in videos:
-                self._once(Action("has no column in the data files; the feature is left out", None, name))
+                self._left.say(Action("has no column in the data files; the feature is left out", None, name))
                 del features[name]
         known = {*features, *NUMBERING, *self._left.left_out}
         for name in sorted(set(table.column_names) - known):
-            self._once(Action(f"column {name} is no feature of info.json; it is left out", file=place))
+            self._left.say(Action(f"column {name} is no feature of info.json; it is left out", file=place))
 
-    def _tasks_of(self, one: Found, rows: pa.Table, texts: list[str]) -> tuple[list[str], Any]:
-        """The texts of an episode's tasks, and the number of each row's; adds texts that are new."""
-        known = rows["task_index"].to_pylist() if "task_index" in rows.column_names else []
+    def _tasks_of(
+        self, episodes: Sequence[Found], rows: pa.Table, first: Any, texts: list[str]
+    ) -> list[tuple[list[str], Any]]:
+        """Each episode's task texts, and the number of each row's; adds texts that are new."""
+        known = np.full(rows.num_rows, -1)
+        with contextlib.suppress(pa.ArrowException, LookupError, ValueError):
+            known = rows["task_index"].cast(pa.int64()).fill_null(-1).to_numpy()
         count = len(self._left.tasks)
-        if count and known and all(isinstance(number, int) and 0 <= number < count for number in known):
-            return [texts[number] for number in dict.fromkeys(known)], np.array(known, np.int64)
-        if count == 1:
-            return [texts[0]], np.zeros(one.length, np.int64)
+        found: list[tuple[list[str], Any]] = []
+        for one, start in zip(episodes, first.tolist(), strict=True):
+            own = known[start : start + one.length]
+            if count and ((own >= 0) & (own < count)).all():
+                _, places = np.unique(own, return_index=True)
+                found.append(([texts[own[place]] for place in sorted(places)], own))
+            elif count == 1:
+                found.append(([texts[0]], np.zeros(one.length, np.int64)))
+            else:
+                found.append(self._listed_task(one, texts))
+        return found
+
+    def _listed_task(self, one: Found, texts: list[str]) -> tuple[list[str], Any]:
         if len(one.texts) != 1:
             raise SourceError(
                 f"{self._left.root}: the task of episode {one.number} cannot be told from its rows and the "
@@ -389,7 +443,9 @@ class _Shadow:
         if one.texts[0] not in texts:
             texts.append(one.texts[0])
         if self._left.tasks:
-            self._once(Action("its rows name tasks that do not exist; they get the listed one", one.number))
+            self._left.say(
+                Action("its rows name tasks that do not exist; they get the listed one", one.number)
+            )
         return list(one.texts), np.full(one.length, texts.index(one.texts[0]), np.int64)
 
     def _link_videos(self) -> dict[str, list[tuple[int, float]]]:
@@ -400,9 +456,10 @@ class _Shadow:
             ends: dict[Path, int] = {}
             count = 0
             places[key] = []
+            cut = {one.videos[key].path for one in self._left.episodes if one.damage and key in one.videos}
             for one in self._kept:
                 place = one.videos[key]
-                path, info = self._sound_file(key, place.path)
+                path, info = self._sound_file(key, place.path, cut)
                 if path not in numbers or place.first < ends[path]:
                     numbers[path], count = count, count + 1
                     link = self.root / _file(VIDEO_PATH, numbers[path], video_key=key)
@@ -413,20 +470,20 @@ class _Shadow:
                 places[key].append((numbers[path], float(info.times[place.first] * info.time_base)))
         return places
 
-    def _sound_file(self, key: str, path: Path) -> tuple[Path, StreamInfo]:
-        """A file whose frames are on the grid: itself, or a copy in which they are."""
+    def _sound_file(self, key: str, path: Path, cut: Collection[Path]) -> tuple[Path, StreamInfo]:
+        """A file whose frames are on the grid: itself, or a copy in which they are.
+
+        One with a damaged episode keeps its times: they say where frames are missing.
+        """
         if path in self._good:
             return self._good[path]
         info, off = self._left.streams[path], self._left.off_grid(path)
-        gaps = any(
-            one.damage and key in one.videos and one.videos[key].path == path for one in self._left.episodes
-        )
         self._good[path] = (path, info)
-        if off > TIME_TOLERANCE / 2 and not gaps:
+        if off > TIME_TOLERANCE / 2 and path not in cut:
             place = path.relative_to(self._left.root).as_posix()
             copy = self._folder / f"on-grid-{len(self._good):06d}.mp4"
             how = self._regridded(key, path, info, copy)
-            self._once(
+            self._left.say(
                 Action(
                     f"its frames are up to {off * 1000:.1f} ms off the frame rate; {how}", None, key, place
                 )
@@ -467,7 +524,7 @@ class _Shadow:
         lengths = np.array([one.length for one in self._kept])
         ends = np.cumsum(lengths)
         count = len(self._kept)
-        data = [divmod(place, MOST_IN_CHUNK) for place in range(count)]
+        data = [divmod(number, MOST_IN_CHUNK) for number in self._data]
         columns: dict[str, Any] = {
             "episode_index": np.arange(count),
             "tasks": pa.array(tasks, pa.list_(pa.string())),

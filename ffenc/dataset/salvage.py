@@ -28,6 +28,7 @@ from ffenc.dataset.source import check_key
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import read_info
+from ffenc.jobs.pool import run_units, share_cores
 from ffenc.lerobot.layout import DATA_PATH, INFO, TASKS, TIME_TOLERANCE, VIDEO_PATH
 from ffenc.paths import check_template, template_fields
 
@@ -73,8 +74,8 @@ class Found:
         number: in the source.
         path: the data file.
         rows: its rows there, in the order of its frames.
-        tasks: of its rows, by number; empty where they cannot be used.
-        listed: its row of the episode list; None where that has none.
+        listed: its row of the episode list; None: it is not listed.
+        texts: of its tasks, as they are listed.
         videos: camera -> where its frames are.
         length: rows and frames that it is to have.
         damage: why it cannot be whole; "" where it can.
@@ -101,7 +102,6 @@ class Salvage:
 
     Attributes:
         episodes: in the order of their numbers, damaged ones too.
-        actions: what had to be decided.
         info: contents of info.json, usable.
 
     Raises:
@@ -111,7 +111,7 @@ class Salvage:
 
     def __init__(self, root: Path, *, without: Sequence[str], task: str | None, ffprobe: str | None) -> None:
         self.root, self._ffprobe = root, ffprobe
-        self.actions: list[Action] = []
+        self._said: dict[Action, None] = {}
         self.info = self._read_info()
         self.fps = parse_fps(self.info["fps"])
         self._leave_out(without)
@@ -162,10 +162,19 @@ class Salvage:
         self.info["features"] = {key: feature for key, feature in features.items() if key not in gone}
         self.left_out = gone
 
+    @property
+    def actions(self) -> list[Action]:
+        """What had to be decided, each once."""
+        return list(self._said)
+
+    def say(self, action: Action) -> None:
+        """Note something that is done, once."""
+        self._said.setdefault(action)
+
     def _note(
         self, what: str, *, episode: int | None = None, camera: str | None = None, file: str | None = None
     ) -> None:
-        self.actions.append(Action(what, episode, camera, file))
+        self.say(Action(what, episode, camera, file))
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -178,7 +187,7 @@ class Salvage:
         for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
             try:
                 table = pq.ParquetFile(path).read()
-                table["episode_index"].to_pylist()
+                _whole(table, "episode_index")
                 tables.append(table)
             except _READ as error:
                 self._note(
@@ -222,26 +231,30 @@ class Salvage:
                 file = pq.ParquetFile(path)
                 names = [name for name in ("episode_index", "frame_index") if name in file.schema_arrow.names]
                 table = file.read(columns=names)
-                numbers = np.asarray(table["episode_index"].to_pylist(), np.int64)
-                frames = np.asarray(table["frame_index"].to_pylist(), np.int64) if len(names) == 2 else None
+                numbers = _whole(table, "episode_index")
             except _READ as error:
                 self._note(
                     f"cannot be read ({_short(error)}); its episodes are lost", file=self._relative(path)
                 )
                 continue
-            for number in np.unique(numbers).tolist():
-                rows = np.flatnonzero(numbers == number)
-                one = Found(number, path, rows)
+            frames: npt.NDArray[np.int64] | None = None
+            with contextlib.suppress(*_READ):  # else rows are in the order in which they stand
+                frames = _whole(table, "frame_index")
+            by_episode = np.argsort(numbers, kind="stable")
+            cuts = np.flatnonzero(np.diff(numbers[by_episode])) + 1
+            for rows in np.split(by_episode, cuts) if len(by_episode) else ():
+                one = Found(int(numbers[rows[0]]), path, rows)
                 self._order(one, None if frames is None else frames[rows])
-                other = found.get(number)
+                other = found.get(one.number)
                 if other is None or (other.damage and not one.damage):
-                    found[number] = one
+                    found[one.number] = one
                 if other is not None:
-                    kept = self._relative(found[number].path)
-                    self._note(f"its rows are in two files; those of {kept} are taken", episode=number)
+                    kept = self._relative(found[one.number].path)
+                    self._note(f"its rows are in two files; those of {kept} are taken", episode=one.number)
         index = self._column("episode_index")
         tasks, lengths = self._column("tasks"), self._column("length")
-        for number, row in _last(index).items():
+        last = _last(index)
+        for number, row in last.items():
             if number not in found:
                 self._note("is listed, but no rows of it are left; it is left out", episode=number)
                 continue
@@ -254,7 +267,7 @@ class Salvage:
                     f"its length is {lengths[row]} in the list, it has {one.length} rows, which count",
                     episode=number,
                 )
-        for number in sorted(set(found) - set(_last(index))) if self.listing is not None else ():
+        for number in sorted(set(found) - set(last)) if self.listing is not None else ():
             self._note("is not in the episode list; it is listed again", episode=number)
         if index != sorted(index, key=lambda value: (value is None, value)):
             self._note("the episode list is out of order; it is sorted", file="meta/episodes")
@@ -286,14 +299,11 @@ class Salvage:
 
     def _place(self, key: str) -> None:
         """Find out where the episodes of a camera are."""
-        files = sorted({*(self.root / "videos" / key).rglob("*.mp4"), *self._listed_files(key)})
-        known: dict[Path, StreamInfo] = {}
-        for path in files:
-            try:
-                known[path] = self.streams[path] = probe(path, times=True, ffprobe=self._ffprobe)
-            except SourceError as error:
-                self._note(f"cannot be opened ({_short(error)})", camera=key, file=self._relative(path))
-        places = self._as_listed(key, known)
+        listed = self._listed_places(key)
+        named = {path for path, _ in listed.values() if path.is_file()}
+        files = sorted({*(self.root / "videos" / key).rglob("*.mp4"), *named})
+        known = self._opened(key, files)
+        places = self._as_listed(listed, known)
         wrong = [one for one in self.episodes if one.number not in places]
         if wrong and (in_order := self._in_order(known)) is not None:
             moved = [number for number, place in in_order.items() if places.get(number) != place]
@@ -321,24 +331,43 @@ class Salvage:
             one.damage = f"{key}: {why}"
         one.length = min(one.length, whole)
 
-    def _listed_place(self, key: str) -> dict[int, tuple[Path, float]]:
+    def _opened(self, key: str, files: Sequence[Path]) -> dict[Path, StreamInfo]:
+        """What the files of a camera hold, those that can be opened."""
+
+        def look(path: Path) -> StreamInfo | SourceError:
+            try:
+                return probe(path, times=True, ffprobe=self._ffprobe)
+            except SourceError as error:
+                return error
+
+        threads, _ = share_cores(max(len(files), 1), None, None)
+        found = dict(run_units(files, look, threads=threads, stop=lambda: None))
+        for path in files:
+            answer = found[path]
+            if isinstance(answer, SourceError):
+                self._note(f"cannot be opened ({_short(answer)})", camera=key, file=self._relative(path))
+            else:
+                self.streams[path] = answer
+        return {path: self.streams[path] for path in files if path in self.streams}
+
+    def _listed_places(self, key: str) -> dict[int, tuple[Path, float]]:
+        """Number of an episode -> the file that the list names, and the second at which it starts."""
         names = [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
+        columns = [self._column(name) for name in names]
         template = self.info.get("video_path") or VIDEO_PATH
         found = {}
         for number, row in _last(self._column("episode_index")).items():
-            chunk, file, start = (self._column(name)[row] for name in names)
+            chunk, file, start = (column[row] for column in columns)
             with contextlib.suppress(TypeError, ValueError, OverflowError):
                 place = template.format(video_key=key, chunk_index=int(chunk), file_index=int(file))
                 if np.isfinite(start):
                     found[number] = (self.root / place, float(start))
         return found
 
-    def _listed_files(self, key: str) -> set[Path]:
-        return {path for path, _ in self._listed_place(key).values() if path.is_file()}
-
-    def _as_listed(self, key: str, known: Mapping[Path, StreamInfo]) -> dict[int, Place]:
+    def _as_listed(
+        self, listed: Mapping[int, tuple[Path, float]], known: Mapping[Path, StreamInfo]
+    ) -> dict[int, Place]:
         """The episodes that are where the list says."""
-        listed = self._listed_place(key)
         by_file: dict[Path, list[tuple[int, Found]]] = {}
         for one in self.episodes:
             path, start = listed.get(one.number, (None, 0.0))
@@ -356,21 +385,15 @@ class Salvage:
             if numbers != sorted(numbers):
                 continue  # LeRobot writes episodes one after another: timestamps have been swapped
             info = known[path]
+            held: dict[int, Place] = {}
             for (at, one), end in zip(own, [at for at, _ in own[1:]] + [info.frames], strict=True):
                 whole = min(end - at, self._before_gap(info, at, one.length))
-                if whole >= one.length or end < info.frames or len(own) == 1 or at == own[-1][0]:
-                    places[one.number] = Place(path, at, min(whole, one.length))
-        return self._doubtful(places, known)
-
-    def _doubtful(self, places: dict[int, Place], known: Mapping[Path, StreamInfo]) -> dict[int, Place]:
-        """Leave out all of a file where some frames are of nobody while an episode is short."""
-        lengths = {one.number: one.length for one in self.episodes}
-        for path, info in known.items():
-            own = {number: place for number, place in places.items() if place.path == path}
-            short = [number for number, place in own.items() if place.whole < lengths[number]]
-            if short and sum(lengths[number] for number in own) <= info.frames:
-                for number in own:
-                    del places[number]
+                if whole >= one.length or end < info.frames or at == own[-1][0]:
+                    held[one.number] = Place(path, at, min(whole, one.length))
+            # Where an episode is short while frames of the file are left over, no place can be believed.
+            short = any(held[one.number].whole < one.length for _, one in own if one.number in held)
+            if not short or sum(one.length for _, one in own) > info.frames:
+                places |= held
         return places
 
     def _before_gap(self, info: StreamInfo, first: int, length: int) -> int:
@@ -400,15 +423,18 @@ class Salvage:
         self, key: str, wrong: Sequence[Found], known: Mapping[Path, StreamInfo], places: dict[int, Place]
     ) -> None:
         """Episodes whose place is not known, where the frames that are left of one file are as many."""
+        ends = dict.fromkeys(known, 0)
+        for place in places.values():
+            ends[place.path] = max(ends[place.path], place.first + place.whole)
         for one in wrong:
-            fitting = []
-            for path, info in known.items():
-                taken = [place for place in places.values() if place.path == path]
-                end = max((place.first + place.whole for place in taken), default=0)
-                if info.frames - end == one.length:
-                    fitting.append(Place(path, end, one.length))
+            fitting = [
+                Place(path, ends[path], one.length)
+                for path, info in known.items()
+                if info.frames - ends[path] == one.length
+            ]
             if len(fitting) == 1:
                 places[one.number] = fitting[0]
+                ends[fitting[0].path] += one.length
                 self._note(
                     "where its video is was wrong or missing; it is the only one that fits into "
                     f"{self._relative(fitting[0].path)}, from frame {fitting[0].first} on",
@@ -422,6 +448,18 @@ class Salvage:
         assert info.times is not None
         times = np.asarray(info.times, np.float64) * float(info.time_base)
         return float(np.abs(times - times[0] - np.arange(len(times)) / float(self.fps)).max(initial=0.0))
+
+
+def _whole(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
+    """A column of whole numbers.
+
+    Raises:
+        pyarrow.ArrowException, ValueError, LookupError: it is missing, or a row has no whole number.
+    """
+    if table[name].null_count:
+        raise ValueError(f"{name} has rows without a value")
+    numbers: npt.NDArray[np.int64] = table[name].cast(pa.int64()).to_numpy()
+    return numbers
 
 
 def _nearest(times: Sequence[int], start: Fraction) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tests.conftest import (
     psnr,
     starts,
 )
+from tests.recording.recording import wait_for
 
 VIDEO = FIXTURES / "aloha_video_v30"
 DATA, LIST = "data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet"
@@ -267,7 +269,7 @@ LOST: dict[str, tuple[Damage, list[tuple[int, int]], list[tuple[int, int]]]] = {
         [ALL[0], ALL[1]],
         [ALL[0], ALL[1], (2, 19)],
     ),
-    "a number is none": (column(DATA, "action", nan_action), [ALL[0], ALL[2]], [ALL[0], ALL[2]]),
+    "a number is NaN": (column(DATA, "action", nan_action), [ALL[0], ALL[2]], [ALL[0], ALL[2]]),
 }
 
 
@@ -289,6 +291,45 @@ def test_what_is_lost_is_dropped_or_cut(
     cut = repair_dataset(video, tmp_path / "b", on_damage="trim")
     assert [(one.number, one.kept) for one in cut.episodes if one.result is not None] == trimmed
     check(tmp_path / "b", undamaged, trimmed, [DEPTH])
+
+
+def test_damage_that_spans_two_episodes_is_of_both(
+    video: Path, tmp_path: Path, undamaged: dict[str, list[np.ndarray]]
+) -> None:
+    all_of(flip(TOP, 40), flip(TOP, 41))(video)
+    done = repair_dataset(video, tmp_path / "out")
+    assert [one.result for one in done.episodes] == [0, None, None]
+    check(tmp_path / "out", undamaged, [ALL[0]], [TOP])
+
+
+def test_which_side_of_a_swap_is_right_is_not_guessed(video: Path, tmp_path: Path) -> None:
+    def swapped(table: pa.Table) -> pa.Table:
+        names = [name for name in table.column_names if name.startswith(f"stats/{TOP}/")]
+        other = table.take([0, 2, 1])
+        for name in names:
+            table = table.set_column(table.column_names.index(name), name, other[name])
+        return table
+
+    change_table(video, LIST, swapped)
+    with pytest.raises(SourceError, match="without making data up: episodes 1 and 2 seem swapped"):
+        repair_dataset(video, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_kill_leaves_nothing_that_the_next_run_does_not_clear(video: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "ffenc", "-q", "repair", str(video), str(tmp_path / "new/out")]
+    for marks in ("dataset/meta/info.json", "result"):
+        with subprocess.Popen(words) as child:
+            wait_for(lambda marks=marks: list((tmp_path / "new").glob(f".*.partial/{marks}")))
+            child.kill()
+        assert not (tmp_path / "new/out").exists()
+    subprocess.run(words, check=True)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
+
+
+def test_a_dry_run_leaves_no_folder(video: Path, tmp_path: Path) -> None:
+    repair_dataset(video, tmp_path / "a/b/out", dry_run=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def test_a_lost_camera_is_left_out_if_that_is_said(

@@ -73,14 +73,19 @@ def decode_video(
     spans = _spans(video, times, listing)
     for one in damage:
         stretch = f"frame {one.first}" if one.first == one.last else f"frames {one.first} to {one.last}"
-        where: dict[str, Any] = {"file": video.place, "camera": video.camera, "frame": one.first}
-        of = ""
-        for at, (first, end) in spans.items():
-            if listing is not None and first <= one.first < end:
-                where |= {"episode": int(listing.index[at]), "frame": one.first - first}
-                of = f"{stretch} of the file "
-        verb = "cannot be decoded" if one.first == one.last or of else f"to {one.last} cannot be decoded"
-        faults.add("damaged-frame", f"{of}{verb}: {one.reason}", **where)
+        alone = one.first == one.last
+        where: dict[str, Any] = {"file": video.place, "camera": video.camera}
+        owners = [
+            (int(listing.index[at]), max(one.first, first) - first)
+            for at, (first, end) in spans.items()
+            if listing is not None and one.first < end and first <= one.last
+        ]
+        for episode, frame in owners:
+            what = f"{stretch} of the file cannot be decoded: {one.reason}"
+            faults.add("damaged-frame", what, episode=episode, frame=frame, **where)
+        if not owners:
+            verb = "cannot be decoded" if alone else f"to {one.last} cannot be decoded"
+            faults.add("damaged-frame", f"{verb}: {one.reason}", frame=one.first, **where)
     if damage or not seen.whole or layout is None or listing is None or video.camera not in listing.stats:
         return {}
     try:
