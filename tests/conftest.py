@@ -46,6 +46,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.numprocesses = 0
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell has what it starts in the background ignore SIGINT, and all that is started from there."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 # Files whose tests take longest, the longest first: a worker that begins one last keeps the others waiting.
 LONG_FILES = (
     *("dataset/test_video_to_video.py", "frames/test_check.py", "frames/test_encode_file.py"),

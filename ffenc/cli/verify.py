@@ -113,7 +113,8 @@ def _show(found: Verification, seconds: float) -> None:
 
     console = report_console()
     notes = grouped(found.notes)
-    used = 1 + 2 * min(len(notes), _NOTES)
+    repairable = bool(found.faults) and (found.layout or "").startswith("v3")
+    used = 1 + repairable + 2 * min(len(notes), _NOTES)
     if found.cameras:
         table = report_table(
             "camera", "stream", "files", "episodes", "frames", "state",
@@ -132,10 +133,10 @@ def _show(found: Verification, seconds: float) -> None:
         used += 2 + len(found.cameras)
     _show_groups(console, grouped(found.faults), "", max(3, (_LINES - used) // 4))
     _show_groups(console, notes, "note: ", _NOTES)
-    console.print(_summary(found, seconds), soft_wrap=True)
-    if found.faults and (found.layout or "").startswith("v3"):
+    if repairable:
         source = shlex.quote(str(found.path))
         console.print(f"`ffenc repair {source} NEW --dry-run` says what can be repaired", soft_wrap=True)
+    console.print(_summary(found, seconds), soft_wrap=True)
 
 
 def _show_groups(console: Console, groups: list[tuple[Fault, int]], mark: str, room: int) -> None:

@@ -151,8 +151,9 @@ def check_size(config: VideoEncoderConfig, width: int, height: int) -> None:
         even = f"{max(crop[0], fmt.x_step)}x{max(crop[1], fmt.y_step)}"
         raise ConfigError(
             f"{width}x{height} frames cannot be stored as {config.pix_fmt}: it halves the chroma planes, so "
-            f"the size must be even. Crop or pad the frames (--crop {even}+0+0, --pad), or use a pix_fmt "
-            "that keeps full chroma: yuv444p (h264, hevc, libaom-av1 or ffv1; libsvtav1 has none)"
+            f"the size must be even. Crop, resize or pad the frames (--crop {even}+0+0, --resize {even}, or "
+            "--pad without --resize), or use a pix_fmt that keeps full chroma: yuv444p (h264, hevc, "
+            "libaom-av1 or ffv1; libsvtav1 has none)"
         )
 
 

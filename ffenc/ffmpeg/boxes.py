@@ -44,7 +44,7 @@ def top_boxes(file: BinaryIO, end: int) -> Iterator[TopBox]:
         end: how many bytes it has.
 
     Raises:
-        BoxError: what stands where a box should begin is none.
+        BoxError: there is something else where a box should begin.
     """
 
     def read(at: int, count: int) -> bytes:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.images import ImageHeader, raw_samples, read_header, require_alike
 from ffenc.frames.pillow import decode
 from ffenc.frames.sources import EncodedFrame
-from ffenc.frames.statistics import Stats, histogram_statistics, thinned
+from ffenc.frames.statistics import Picking, Stats, histogram_statistics, thinned
 from ffenc.lerobot.layout import QUANTILES
 
 Depth = npt.NDArray[Any]
@@ -199,26 +198,22 @@ def depth_pieces(
         yield samples.of(depth).data.cast("B")
 
 
-@dataclass
-class DepthStatistics:
+class DepthStatistics(Picking):
     """Statistics of depth maps in their own unit, over the pixels LeRobot's rule picks.
 
-    Attributes:
+    Args:
         tap: which frames, and how many of their pixels.
         unit: what the maps are in.
     """
 
-    tap: SampleTap
-    unit: Unit
-    _seen: int = 0
-    _frames: int = 0
-    _low: float = np.inf
-    _high: float = -np.inf
-    _sum: float = 0.0
-    _squares: float = 0.0
-    _pixels: int = 0
-    _counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_MAX_MM + 1, np.int64))
-    _waiting: list[npt.NDArray[np.uint16]] = field(default_factory=list)
+    def __init__(self, tap: SampleTap, unit: Unit) -> None:
+        super().__init__(tap)
+        self.unit: Unit = unit
+        self._frames = self._pixels = 0
+        self._low, self._high = np.inf, -np.inf
+        self._sum = self._squares = 0.0
+        self._counts = np.zeros(_MAX_MM + 1, np.int64)
+        self._waiting: list[npt.NDArray[np.uint16]] = []
 
     def add(self, depth: Depth) -> None:
         """Count one frame, if it is picked."""
@@ -244,15 +239,6 @@ class DepthStatistics:
             self._sum += float(floats.sum())
             self._squares += float((floats**2).sum())
             self._pixels += floats.size
-
-    @property
-    def picks_next(self) -> bool:
-        """Whether the next frame is one of those that count."""
-        return self._seen % self.tap.step == 0
-
-    def pass_over(self) -> None:
-        """Leave out a frame that does not count."""
-        self._seen += 1
 
     def _count_waiting(self) -> None:
         """Count whole millimetres of several frames at once: a histogram of all depths is a large one."""

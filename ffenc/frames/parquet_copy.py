@@ -264,7 +264,7 @@ def _read_footer(file: BinaryIO, size: int) -> Struct:
     """Read a file's footer.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: the footer is missing or damaged.
     """
     file.seek(max(0, size - 8))
     end = file.read(8)
@@ -294,7 +294,7 @@ def _copy_bytes(source: BinaryIO, start: int, size: int, sink: pa.OSFile) -> Non
     while done < size:
         try:
             copied = os.copy_file_range(source.fileno(), sink.fileno(), size - done, offset_src=start + done)
-        except (AttributeError, OSError):  # macOS has none; between some file systems there is none
+        except (AttributeError, OSError):  # not on macOS, and not between all file systems
             break
         if not copied:
             break

@@ -46,16 +46,11 @@ class NotGivenError(FfencError):
     """PyAV gave no frame that is known to be the right one."""
 
 
-def installed() -> bool:
-    """Whether there is a PyAV; it is not imported."""
-    return importlib.util.find_spec("av") is not None
-
-
 def load() -> ModuleType:
     """Import PyAV.
 
     Raises:
-        NotGivenError: there is none, or it cannot be used.
+        NotGivenError: PyAV is not installed, or cannot be used.
     """
     try:
         module = importlib.import_module("av")
@@ -203,7 +198,7 @@ class LiveDecoder:
         self._place += 1
 
     def _frame_at(self, pts: int | None) -> int:
-        """The frame at a tick, -1 where there is none."""
+        """The frame at a tick; -1: no frame is at it."""
         if pts is None:
             return -1
         frame = bisect_left(self._times, pts)

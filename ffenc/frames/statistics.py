@@ -32,8 +32,8 @@ def thinned(frame: npt.NDArray[Any], tap: SampleTap) -> npt.NDArray[Any]:
     return frame[:: frame.shape[0] // tap.height, :: frame.shape[1] // tap.width]
 
 
-class RgbHistogram:
-    """Counts every value of every channel; all statistics follow from that exactly.
+class Picking:
+    """Which frames of an episode count.
 
     Args:
         tap: what the frames that will come are.
@@ -41,6 +41,27 @@ class RgbHistogram:
 
     def __init__(self, tap: SampleTap) -> None:
         self.tap = tap
+        self._seen = 0
+
+    @property
+    def picks_next(self) -> bool:
+        """Whether the next frame is one of those that count."""
+        return self._seen % self.tap.step == 0
+
+    def pass_over(self) -> None:
+        """Leave out a frame that does not count."""
+        self._seen += 1
+
+
+class RgbHistogram(Picking):
+    """Counts every value of every channel; all statistics follow from that exactly.
+
+    Args:
+        tap: what the frames that will come are.
+    """
+
+    def __init__(self, tap: SampleTap) -> None:
+        super().__init__(tap)
         self._frame_bytes = tap.width * tap.height * 3
         self.clear()
 
@@ -71,15 +92,6 @@ class RgbHistogram:
         thin = thinned(frame, self.tap)
         self.counts += np.stack([np.bincount(thin[..., c].ravel(), minlength=256) for c in range(3)])
         self.frames += 1
-
-    @property
-    def picks_next(self) -> bool:
-        """Whether the next frame that is added is one of those that count."""
-        return self._seen % self.tap.step == 0
-
-    def pass_over(self) -> None:
-        """Leave out a frame that does not count."""
-        self._seen += 1
 
     def statistics(self) -> Stats:
         """Return min, max, mean, std and q01..q99, shaped ``[[[r]], [[g]], [[b]]]`` in [0, 1], and count.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, FfencWarning, SourceError
+from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.transcode import Clip, off_grid
 from ffenc.lerobot.layout import TIME_TOLERANCE
@@ -49,7 +50,7 @@ def trimmed(
     info = probe(path, times=True, rate=rate, ffprobe=ffprobe)
     if not info.times:
         raise SourceError(f"{path} has no frames")
-    if missing := _missing_bytes(path):
+    if missing := missing_bytes(path):
         # The frames behind the cut are not in FFmpeg's list, so nothing else would tell.
         raise SourceError(f"{path} is cut short: its last {missing} bytes are missing; restore the file")
     return _between(Clip(path, info, 0, info.frames), since, until)
@@ -175,21 +176,3 @@ def _usual_step(info: StreamInfo) -> Fraction:
     if steps:
         return steps[len(steps) // 2] * info.time_base
     return 1 / info.fps if info.fps else Fraction(0)
-
-
-def _missing_bytes(path: Path) -> int:
-    """How many bytes an MP4 file lacks of what its boxes say it has; 0 for other files."""
-    size, at = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while at < size:
-            file.seek(at)
-            header = file.read(16)
-            length = int.from_bytes(header[:4], "big")
-            if at == 0 and header[4:8] != b"ftyp":
-                return 0
-            if length == 1:  # the length follows, in 64 bits
-                length = int.from_bytes(header[8:16], "big")
-            if length < 8:  # 0: until the file's end; else not a box
-                return 0
-            at += length
-    return at - size

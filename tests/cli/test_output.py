@@ -243,5 +243,5 @@ def test_a_shell_completes_commands_and_options() -> None:
         )
         return ran.stdout.splitlines()
 
-    assert completed("re") == ["plain,record", "plain,recover", "plain,reencode"]
+    assert completed("re") == ["plain,record", "plain,recover", "plain,reencode", "plain,repair"]
     assert completed("reencode", "--dry") == ["plain,--dry-run"]

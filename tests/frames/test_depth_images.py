@@ -222,8 +222,8 @@ def test_samples_that_do_not_come_back_are_an_error(
     for wrong in (0, 6, 7, 11):
         original = encoding_module.depth_pieces
 
-        def changed(*arguments: Any, wrong: int = wrong, original: Any = original) -> Any:
-            for i, piece in enumerate(original(*arguments)):
+        def changed(*arguments: Any, wrong: int = wrong, original: Any = original, **named: Any) -> Any:
+            for i, piece in enumerate(original(*arguments, **named)):
                 data = bytearray(piece)
                 data[1000] ^= i == wrong
                 yield data

@@ -7,8 +7,10 @@ import importlib
 import logging
 import random
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -464,18 +466,69 @@ def test_frames_that_an_edit_list_cuts_off_are_not_shown(
         assert [number_of(reader[i]) for i in (150, 149, 0)] == [numbers[i] for i in (150, 149, 0)]
 
 
-@pytest.mark.parametrize("key", ["observation.images.top", "observation.images.angle_depth"])
-def test_pyav_gives_what_ffmpeg_gives(key: str) -> None:
-    """Single frames, batches with duplicates in any order, near frames and loops, to the last bit."""
-    path = next((FIXTURES / "aloha_video_v30/videos" / key).rglob("*.mp4"))
-    with VideoReader(path, decoder="pyav") as one, VideoReader(path) as other:
-        wanted = np.stack([frame.copy() for frame in other])
-        np.testing.assert_array_equal(np.stack([frame.copy() for frame in one]), wanted)
-        for index in (50, 3, 71, 0, 40, 41, 44, 43):
+# ---- PyAV ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_pyav_gives_what_ffmpeg_gives(made: dict[str, Path], name: str) -> None:
+    """Loops, single frames near and far, and batches in any order with duplicates, to the last bit."""
+    settings = {"depth": CODES if name == "depth" else None}
+    count = MADE[name][0]
+    rng = random.Random(0)
+    with (
+        VideoReader(made[name], decoder="pyav", **settings) as one,
+        VideoReader(made[name], **settings) as other,
+    ):
+        wanted = other[:]
+        np.testing.assert_array_equal(np.stack(list(one)), wanted)
+        for index in (*rng.sample(range(count), 12), 3, 4, 7, 6, count - 1, 0):
             np.testing.assert_array_equal(one[index], wanted[index])
-            np.testing.assert_array_equal(other[index], wanted[index])
-        batch = [60, 5, 5, 33, 70, 0, 34]
+        batch = rng.choices(range(count), k=32)
         np.testing.assert_array_equal(one[batch], wanted[batch])
-        one.close()
+        np.testing.assert_array_equal(other[batch], wanted[batch])
+
+
+def test_a_live_ffmpeg_gives_near_frames(made: dict[str, Path]) -> None:
+    with VideoReader(made["h264"]) as reader:
+        for index in (10, 11, 14, 13, 60, 61, 200, 5):
+            assert number_of(reader[index]) == index
+
+
+@pytest.mark.parametrize("decoder", ["ffmpeg", "pyav"])
+def test_threads_share_a_reader_and_another_may_close_it(made: dict[str, Path], decoder: Any) -> None:
+    with VideoReader(made["av1"], decoder=decoder) as reader, ThreadPoolExecutor(4) as pool:
+        order = random.Random(0).choices(range(41), k=60)
+        assert list(pool.map(lambda index: number_of(reader[index]), order)) == order
+        pool.submit(reader.close).result()
+        with pytest.raises(ConfigError, match="closed"):
+            reader[0]
+
+
+def test_pyav_asks_ffmpeg_where_a_file_is_damaged(made: dict[str, Path], tmp_path: Path) -> None:
+    """What ffmpeg refuses is refused; what is sound is given."""
+    path = tmp_path / "damaged.mp4"
+    data = bytearray(made["h264_open"].read_bytes())
+    start = data.index(b"mdat")
+    at = start + int.from_bytes(data[start - 4 : start], "big") // 2
+    data[at : at + 20] = bytes(20)
+    path.write_bytes(data)
+    shown: list[list[int | None]] = []
+    for decoder in ("ffmpeg", "pyav"):
+        shown.append([])
+        for index in range(48):
+            with VideoReader(path, decoder=decoder) as reader:
+                try:
+                    shown[-1].append(number_of(reader[index]))
+                except SourceError:
+                    shown[-1].append(None)
+    assert None in shown[0]
+    for index, (by_ffmpeg, by_pyav) in enumerate(zip(*shown, strict=True)):
+        assert by_pyav in (by_ffmpeg, index)
+
+
+def test_a_decoder_that_is_not_known_or_does_not_read_the_codec_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="decoder='opencv' is not known"):
-        VideoReader(path, decoder="opencv")
+        VideoReader(TOP_FILE, decoder="opencv")
+    path = video(tmp_path / "a.mkv", 3, "30", "yuv420p", "-c:v", "mpeg4")
+    with pytest.raises(ConfigError, match="decoder='pyav' reads h264, hevc, av1, ffv1"):
+        VideoReader(path, decoder="pyav")

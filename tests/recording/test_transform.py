@@ -89,9 +89,10 @@ def test_an_interrupted_episode_comes_back_changed(way: str, tmp_path: Path) -> 
     root = tmp_path / "data"
     script = textwrap.dedent(
         f"""
-        import time
+        import signal
         from pathlib import Path
         from ffenc.recording.recorder import Recorder
+        from tests.recording.recording import wait_for
         from tests.recording.test_transform import halves, preset
         with Recorder(preset(encode={way!r}), Path({str(root)!r}), task="a") as recorder:
             recorder.start_episode()
@@ -100,10 +101,9 @@ def test_an_interrupted_episode_comes_back_changed(way: str, tmp_path: Path) -> 
                     recorder.write(name, frame)
                 recorder.add_row(state=[0.0])
             videos = list(Path({str(root)!r}).glob(".recording/*/*.mp4"))
-            while not all(b"moof" in video.read_bytes() for video in videos):
-                time.sleep(0.01)
+            wait_for(lambda: all(b"moof" in video.read_bytes() for video in videos))
             print("written", flush=True)
-            time.sleep(60)
+            signal.pause()
         """
     )
     folder = Path(__file__).parents[2]
