@@ -130,7 +130,7 @@ def command(
     """
     from ffenc.dataset.decode import DepthOptions, FrameRange, plan_decode, run_decode  # noqa: PLC0415
     from ffenc.errors import ConfigError  # noqa: PLC0415
-    from ffenc.lerobot.layout import DEPTH_FIELDS  # noqa: PLC0415
+    from ffenc.layout import DEPTH_FIELDS  # noqa: PLC0415
 
     for key, _ in overrides:
         if len(key) != 2 or key[0] != "depth_encoder" or key[1] not in DEPTH_FIELDS:

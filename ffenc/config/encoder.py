@@ -15,7 +15,7 @@ from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS, Value, check_vcodec, codec_for
 from ffenc.config.validation import Settings
 from ffenc.errors import ConfigError
-from ffenc.lerobot.layout import DEPTH_FIELDS
+from ffenc.layout import DEPTH_FIELDS
 
 _MAX_CRF = 1000  # far above every codec's scale
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ffenc.errors import SourceError
-from ffenc.lerobot.layout import CHECKSUMS
+from ffenc.layout import CHECKSUMS
 from ffenc.paths import open_regular, read_text
 
 _BLOCK = 1 << 20

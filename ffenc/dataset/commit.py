@@ -23,7 +23,7 @@ from ffenc.dataset.staging import write_json
 from ffenc.errors import DestinationError, SourceError
 from ffenc.frames.info_json import read_json
 from ffenc.frames.publish import sync_folder
-from ffenc.lerobot.layout import (
+from ffenc.layout import (
     CHECKSUMS,
     DATA_PATH,
     EPISODES_PATH,

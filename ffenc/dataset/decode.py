@@ -29,7 +29,7 @@ from ffenc.frames.pictures import DepthHistogram, DepthPicture, save_png
 from ffenc.frames.publish import claimed, hidden_path, published
 from ffenc.frames.reader import VideoReader
 from ffenc.frames.trim import warn_of_rotation
-from ffenc.lerobot.layout import INFO
+from ffenc.layout import INFO
 from ffenc.paths import check_tree
 
 Format = Literal["png", "npy"]

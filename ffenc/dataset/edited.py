@@ -20,7 +20,7 @@ from ffenc.dataset.source import Episode, EpisodeVideo, check_key
 from ffenc.dataset.thinned import ThinnedDataset
 from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.sources import FrameSource
-from ffenc.lerobot.layout import CAMERA_TYPES, DEFAULT_FEATURES
+from ffenc.layout import CAMERA_TYPES, DEFAULT_FEATURES
 
 Dataset = LeRobotV3 | LeRobotV21 | ThinnedDataset
 

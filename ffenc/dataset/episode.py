@@ -43,7 +43,7 @@ from ffenc.frames.images import read_header
 from ffenc.frames.parquet import IMAGE
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
 from ffenc.frames.statistics import Stats, histogram_statistics
-from ffenc.lerobot.layout import (
+from ffenc.layout import (
     CHECKSUMS,
     DATA_PATH,
     DEFAULT_FEATURES,

@@ -18,7 +18,7 @@ from ffenc.dataset.checksums import read_checksums
 from ffenc.dataset.staging import check_destination, settle, write_json
 from ffenc.errors import DestinationError, SourceError
 from ffenc.frames.info_json import read_info, read_json
-from ffenc.lerobot.layout import INFO, OWN_INFO
+from ffenc.layout import INFO, OWN_INFO
 
 if TYPE_CHECKING:
     from ffenc.dataset.job import JobPlan

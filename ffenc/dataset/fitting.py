@@ -14,7 +14,7 @@ from ffenc.dataset.info_block import ENCODER_FIELDS, same_settings
 from ffenc.errors import DestinationError
 from ffenc.frames.depth import Unit
 from ffenc.frames.info_json import CORRECT, block_quantizer, feature_block
-from ffenc.lerobot.layout import (
+from ffenc.layout import (
     CAMERA_TYPES,
     DATA_PATH,
     DEFAULT_FEATURES,

@@ -34,7 +34,7 @@ from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.source import check_key
 from ffenc.errors import ConfigError, DestinationError, SourceError
 from ffenc.frames.info_json import read_info, read_json
-from ffenc.lerobot.layout import (
+from ffenc.layout import (
     CAMERA_TYPES,
     DATA_PATH,
     FILE_LIMITS,

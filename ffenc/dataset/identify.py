@@ -11,7 +11,7 @@ from typing import Any
 
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, SourceError
-from ffenc.lerobot.layout import INFO
+from ffenc.layout import INFO
 
 
 def check_dataset(folder: Path) -> None:

@@ -15,7 +15,7 @@ from ffenc.errors import ConfigError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.depth import Unit
 from ffenc.frames.encoding import Encoding
-from ffenc.lerobot.layout import DEPTH_FIELDS
+from ffenc.layout import DEPTH_FIELDS
 from ffenc.version import VERSION
 
 

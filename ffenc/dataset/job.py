@@ -50,7 +50,7 @@ from ffenc.frames.transcode import (
 )
 from ffenc.frames.verify import verify_joined
 from ffenc.jobs.pool import run_units
-from ffenc.lerobot.layout import VIDEO_PATH, file_limit, files_in_chunk
+from ffenc.layout import VIDEO_PATH, file_limit, files_in_chunk
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,7 @@ from ffenc.frames.info_json import feature_block, read_info, read_json
 from ffenc.frames.parquet import ParquetImages, RowRange
 from ffenc.frames.reader import DEPTH_FORMATS
 from ffenc.frames.trim import warn_of_rotation
-from ffenc.lerobot.layout import (
+from ffenc.layout import (
     CAMERA_TYPES,
     CHECKSUMS,
     DATA_PATH,

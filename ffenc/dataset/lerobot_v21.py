@@ -18,7 +18,7 @@ from ffenc.dataset.tables import FileNumbers
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import json_object
 from ffenc.frames.statistics import Stats
-from ffenc.lerobot.layout import (
+from ffenc.layout import (
     DATA_PATH,
     DATA_PATH_V2,
     EPISODE_STATS_V2,

@@ -33,7 +33,7 @@ from ffenc.frames.encoding import Encoding
 from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.transcode import depth_config, prepare_clip, trial_frames
 from ffenc.jobs.pool import share_cores
-from ffenc.lerobot.layout import DEPTH_FIELDS, INFO
+from ffenc.layout import DEPTH_FIELDS, INFO
 
 # What has to be the same in all files of a camera; a reader is told it once.
 STREAM_FIELDS = ("video.codec", "video.pix_fmt", "video.height", "video.width", "video.fps")

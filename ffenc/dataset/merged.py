@@ -25,7 +25,7 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.statistics import Stats
-from ffenc.lerobot.layout import file_limit
+from ffenc.layout import file_limit
 
 Dataset = LeRobotV3 | LeRobotV21
 

@@ -17,7 +17,7 @@ from ffenc.config.preset import camera_key, chosen_cameras
 from ffenc.dataset.source import Camera, Episode, check_key
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.sources import IMAGE_SUFFIXES, OTHER_SUFFIXES, ImageFiles, image_files
-from ffenc.lerobot.layout import DATA_PATH, DEFAULT_FEATURES, FILE_LIMITS
+from ffenc.layout import DATA_PATH, DEFAULT_FEATURES, FILE_LIMITS
 
 LAYOUTS = (
     "episode_*/CAMERA/*.png, images/CAMERA/episode_*/frame_*.png (LeRobot's), "

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from ffenc.codecs.suggest import accepted
 from ffenc.dataset.columns import numbers_of
 from ffenc.errors import ConfigError, SourceError
-from ffenc.lerobot.layout import QUANTILES
+from ffenc.layout import QUANTILES
 
 StatsChoice = Literal["exact", "keep"]
 

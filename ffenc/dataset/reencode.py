@@ -41,7 +41,7 @@ from ffenc.frames.info_json import CORRECT, block_quantizer, read_json
 from ffenc.frames.prepare import Absent
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip, trial_frames
 from ffenc.jobs.pool import share_cores
-from ffenc.lerobot.layout import DEPTH_FIELDS, INFO, TIME_TOLERANCE
+from ffenc.layout import DEPTH_FIELDS, INFO, TIME_TOLERANCE
 from ffenc.paths import check_tree
 
 DEFAULT_TASK = "unspecified"

@@ -47,7 +47,7 @@ from ffenc.frames.info_json import feature_block
 from ffenc.frames.publish import claimed, hidden_path, sync_folder
 from ffenc.frames.reader import DEPTH_FORMATS
 from ffenc.frames.transcode import Clip, prepare_clip, transcode
-from ffenc.lerobot.layout import (
+from ffenc.layout import (
     DATA_PATH,
     EPISODES_PATH,
     INFO,

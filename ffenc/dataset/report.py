@@ -20,7 +20,7 @@ from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import feature_block, read_info
 from ffenc.frames.parquet import RowRange, read_images
-from ffenc.lerobot.layout import (
+from ffenc.layout import (
     CAMERA_TYPES,
     DATA_PATH,
     DATA_PATH_V2,

@@ -20,7 +20,7 @@ from ffenc.dataset.statistics import ACTION, Aggregate, moments, relative_chunk,
 from ffenc.errors import DestinationError, SourceError
 from ffenc.frames.publish import sync_folder
 from ffenc.frames.statistics import Stats
-from ffenc.lerobot.layout import QUANTILES, STATISTICS, STATS
+from ffenc.layout import QUANTILES, STATISTICS, STATS
 
 OLD_STATS = "meta/.stats.json.old"
 _CLOSE = 2e-5  # of the span from min to max: what float32 and its sums make

@@ -29,7 +29,7 @@ from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import read_info
 from ffenc.jobs.pool import run_units, share_cores
-from ffenc.lerobot.layout import DATA_PATH, INFO, TASKS, TIME_TOLERANCE, VIDEO_PATH
+from ffenc.layout import DATA_PATH, INFO, TASKS, TIME_TOLERANCE, VIDEO_PATH
 from ffenc.paths import check_template, template_fields
 
 _READ = (pa.ArrowException, OSError, ValueError, LookupError, TypeError)

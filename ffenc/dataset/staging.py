@@ -17,7 +17,7 @@ from typing_extensions import Self
 from ffenc.errors import DestinationError
 from ffenc.frames.info_json import split_info
 from ffenc.frames.publish import is_at, locked, published, sync_folder
-from ffenc.lerobot.layout import INFO, OWN_INFO
+from ffenc.layout import INFO, OWN_INFO
 
 _PUBLISHING = "publishing"
 _CONTENT = frozenset({"lock", "pieces", "cuts", "dataset", _PUBLISHING})

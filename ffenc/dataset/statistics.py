@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.frames.statistics import Stats
-from ffenc.lerobot.layout import QUANTILES, STATISTICS
+from ffenc.layout import QUANTILES, STATISTICS
 
 Array = npt.NDArray[np.float64]
 ACTION = "action"

@@ -40,7 +40,7 @@ from ffenc.errors import Cancelled, FfencWarning, SourceError
 from ffenc.frames.parquet import IMAGE
 from ffenc.frames.statistics import Stats
 from ffenc.jobs.pool import run_units, share_cores
-from ffenc.lerobot.layout import (
+from ffenc.layout import (
     CAMERA_TYPES,
     DATA_PATH,
     DEFAULT_FEATURES,

@@ -20,7 +20,7 @@ from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import info_features, read_info
 from ffenc.frames.transcode import Clip, check_spacing, off_grid
 from ffenc.frames.trim import warn_of_hidden
-from ffenc.lerobot.layout import CHECKSUMS, INFO, TIME_TOLERANCE, VIDEO_PATH
+from ffenc.layout import CHECKSUMS, INFO, TIME_TOLERANCE, VIDEO_PATH
 from ffenc.paths import check_template, template_fields
 
 

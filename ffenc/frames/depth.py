@@ -28,7 +28,7 @@ from typing_extensions import Self
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.errors import ConfigError
-from ffenc.lerobot.layout import DEPTH_FIELDS
+from ffenc.layout import DEPTH_FIELDS
 
 Unit = Literal["mm", "m"]
 InputUnit = Literal["auto", "mm", "m"]

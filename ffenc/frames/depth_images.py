@@ -21,7 +21,7 @@ from ffenc.frames.images import ImageHeader, raw_samples, read_header, require_a
 from ffenc.frames.pillow import decode
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.statistics import Picking, Stats, histogram_statistics, thinned
-from ffenc.lerobot.layout import QUANTILES
+from ffenc.layout import QUANTILES
 
 Depth = npt.NDArray[Any]
 _MAX_MM = 65535

@@ -28,7 +28,7 @@ from ffenc.frames.publish import claimed, published
 from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip, transcode
 from ffenc.frames.trim import frame_rate, trimmed, warn_of_hidden, warn_of_rotation
-from ffenc.lerobot.layout import DEPTH_FIELDS
+from ffenc.layout import DEPTH_FIELDS
 from ffenc.paths import check_tree, regular
 
 _Rate = int | float | str | Fraction

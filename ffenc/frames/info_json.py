@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffenc.errors import ConfigError, FfencWarning, SourceError
-from ffenc.lerobot.layout import DEPTH_FIELDS, INFO, OWN_FIELDS, OWN_INFO, says_depth
+from ffenc.layout import DEPTH_FIELDS, INFO, OWN_FIELDS, OWN_INFO, says_depth
 from ffenc.paths import check_template, read_text, template_pattern
 
 if TYPE_CHECKING:

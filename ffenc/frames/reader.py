@@ -37,7 +37,7 @@ from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.pyav import EXACT_CODECS, HOW_TO_GET_PYAV, LiveDecoder, NotGivenError, load
-from ffenc.lerobot.layout import TIME_TOLERANCE
+from ffenc.layout import TIME_TOLERANCE
 
 _log = logging.getLogger("ffenc")
 

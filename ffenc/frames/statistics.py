@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.compiler.command import SampleTap
-from ffenc.lerobot.layout import QUANTILES
+from ffenc.layout import QUANTILES
 
 Stats = dict[str, Any]
 

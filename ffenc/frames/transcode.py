@@ -48,7 +48,7 @@ from ffenc.frames.reader import DEPTH_FORMATS, VideoReader
 from ffenc.frames.sources import files_fingerprint
 from ffenc.frames.statistics import RgbHistogram
 from ffenc.frames.stored_png import crc32
-from ffenc.lerobot.layout import DEPTH_FIELDS, TIME_TOLERANCE
+from ffenc.layout import DEPTH_FIELDS, TIME_TOLERANCE
 
 _TRIAL_FRAMES = 2
 _AROUND = 100  # frames, in which a damaged one shows

@@ -14,7 +14,7 @@ from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.transcode import Clip, off_grid
-from ffenc.lerobot.layout import TIME_TOLERANCE
+from ffenc.layout import TIME_TOLERANCE
 from ffenc.words import count
 
 _ROUNDING = Fraction(1, 1_000_000)  # seconds; a time that is so near to a frame's is meant to be it

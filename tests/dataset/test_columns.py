@@ -14,7 +14,7 @@ from ffenc import merge_datasets, reencode_dataset, verify_dataset
 from ffenc.dataset.columns import dtype_of, is_numeric
 from ffenc.ffmpeg.probe import probe
 from ffenc.frames.transcode import Clip
-from ffenc.lerobot.layout import files_in_chunk
+from ffenc.layout import files_in_chunk
 from tests.conftest import FIXTURES, TOP
 
 ROWS = "data/chunk-000/file-000.parquet"
@@ -84,7 +84,7 @@ def test_no_chunk_has_more_files_than_are_read_in_order() -> None:
 def test_chunks_of_a_dataset_that_names_more_end_at_a_thousand(
     dataset_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ffenc.lerobot.layout.MOST_IN_CHUNK", 2)
+    monkeypatch.setattr("ffenc.layout.MOST_IN_CHUNK", 2)
     info = json.loads((dataset_copy / "meta/info.json").read_text())
     info |= {"chunks_size": 5000, "video_files_size_in_mb": 1e-6}
     (dataset_copy / "meta/info.json").write_text(json.dumps(info))

@@ -37,7 +37,7 @@ from ffenc.ffmpeg.join import cut_file
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.sources import ImageFiles
 from ffenc.frames.statistics import RgbHistogram, sample_tap
-from ffenc.lerobot.layout import DATA_PATH, VIDEO_PATH
+from ffenc.layout import DATA_PATH, VIDEO_PATH
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP, everything_in, starts
 
 VIDEO = FIXTURES / "aloha_video_v30"

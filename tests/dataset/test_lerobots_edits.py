@@ -29,7 +29,7 @@ from ffenc.dataset.reencode import open_dataset
 from ffenc.dataset.report import report_dataset
 from ffenc.dataset.statistics import Aggregate, column_stats, relative_chunk
 from ffenc.ffmpeg.boxes import sample_description
-from ffenc.lerobot.layout import DATA_PATH, DEFAULT_FEATURES, VIDEO_PATH
+from ffenc.layout import DATA_PATH, DEFAULT_FEATURES, VIDEO_PATH
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP, decode, psnr, system_program
 
 VIDEO = FIXTURES / "aloha_video_v30"

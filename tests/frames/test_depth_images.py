@@ -30,7 +30,7 @@ from ffenc.frames import encode as encoding_module
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics, millimetres, read_depth
 from ffenc.frames.sources import EncodedFrame
-from ffenc.lerobot.layout import QUANTILES
+from ffenc.layout import QUANTILES
 from tests.conftest import DEPTH, everything_in, find_toolchain
 
 FFV1 = {"vcodec": "ffv1", "extra_options": {}}

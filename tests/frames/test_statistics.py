@@ -7,7 +7,7 @@ import pytest
 
 from ffenc.compiler.command import SampleTap
 from ffenc.frames.statistics import RgbHistogram, sample_tap
-from ffenc.lerobot.layout import QUANTILES
+from ffenc.layout import QUANTILES
 
 
 def test_all_statistics_are_those_of_the_pixels() -> None:

@@ -31,7 +31,7 @@ from ffenc.frames.images import ImageHeader
 from ffenc.frames.reader import DEPTH_FORMATS
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.transcode import Clip
-from ffenc.lerobot.layout import INFO
+from ffenc.layout import INFO
 
 _ANOTHER_PICTURE = 15.0  # dB; the coarsest settings stay above 20, two pictures of one scene are about 12
 _ROUNDING = 0.01  # mm; depth of codes is float32

@@ -29,7 +29,7 @@ from ffenc.frames.images import ImageHeader, read_header, require_alike
 from ffenc.frames.parquet import RowRange, read_images
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.jobs.progress import FrameCount
-from ffenc.lerobot.layout import QUANTILES
+from ffenc.layout import QUANTILES
 
 # Measured on the sample at crf 30, the largest difference of an episode's mean or std to what is stored, of
 # 1: 0.0015, and all episodes of a camera have nearly the same (within 0.0003). Episodes of one scene differ

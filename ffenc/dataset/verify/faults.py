@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ffenc.lerobot.layout import CHECKSUMS
+from ffenc.layout import CHECKSUMS
 
 Severity = Literal["fault", "note"]
 

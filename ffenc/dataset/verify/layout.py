@@ -22,7 +22,7 @@ from ffenc.dataset.source import check_key
 from ffenc.dataset.verify.faults import Faults
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import feature_block, read_info
-from ffenc.lerobot.layout import CAMERA_TYPES, DATA_PATH, EPISODES_V2, INFO, OWN_INFO, TEXT_TYPES, VIDEO_PATH
+from ffenc.layout import CAMERA_TYPES, DATA_PATH, EPISODES_V2, INFO, OWN_INFO, TEXT_TYPES, VIDEO_PATH
 from ffenc.paths import check_template, template_fields
 
 Floats = npt.NDArray[np.float64]

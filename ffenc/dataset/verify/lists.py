@@ -29,7 +29,7 @@ from ffenc.dataset.verify.layout import (
 )
 from ffenc.dataset.verify.lists_v21 import old_listing
 from ffenc.errors import SourceError
-from ffenc.lerobot.layout import INFO, QUANTILES, STATISTICS, TASKS, TASKS_V2
+from ffenc.layout import INFO, QUANTILES, STATISTICS, TASKS, TASKS_V2
 
 # Columns of the episode list that follow from others, so that ffenc writes them without a source.
 _DERIVED = ("dataset_from_index", "dataset_to_index", "tasks")

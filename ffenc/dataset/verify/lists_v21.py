@@ -18,7 +18,7 @@ from ffenc.dataset.verify.layout import (
     without,
 )
 from ffenc.errors import SourceError
-from ffenc.lerobot.layout import EPISODE_STATS_V2, EPISODES_V2, INFO, QUANTILES, STATISTICS
+from ffenc.layout import EPISODE_STATS_V2, EPISODES_V2, INFO, QUANTILES, STATISTICS
 
 _INT_MAX = np.iinfo(np.int64).max
 

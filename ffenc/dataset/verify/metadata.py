@@ -17,7 +17,7 @@ from ffenc.errors import FfencWarning, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.jobs.pool import run_units, share_cores
-from ffenc.lerobot.layout import CAMERA_TYPES, STATS
+from ffenc.layout import CAMERA_TYPES, STATS
 
 _SHOWN = 8  # faults in an error
 

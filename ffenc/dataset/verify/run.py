@@ -27,7 +27,7 @@ from ffenc.frames.compare import Comparison
 from ffenc.frames.statistics import Stats
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.jobs.progress import FrameCount
-from ffenc.lerobot.layout import CHECKSUMS, INFO
+from ffenc.layout import CHECKSUMS, INFO
 from ffenc.paths import regular, tree_faults
 
 Progress = Callable[[int, int], None]

@@ -13,7 +13,7 @@ from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import Floats, Integers, Layout, Listing, reason_of
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import read_json
-from ffenc.lerobot.layout import NUMBERING, QUANTILES, STATISTICS, STATS
+from ffenc.layout import NUMBERING, QUANTILES, STATISTICS, STATS
 
 _COMPARED = ("min", "max", "mean", "std")
 # Statistics may have been computed in float32, the variance as a difference of squares.

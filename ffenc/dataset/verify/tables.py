@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import Integers, Layout, Listing, matrix, numbers, reason_of, width_of
 from ffenc.dataset.verify.statistics import Statistics, Sums
-from ffenc.lerobot.layout import NUMBERING, TIME_TOLERANCE
+from ffenc.layout import NUMBERING, TIME_TOLERANCE
 
 _BATCH = 1 << 16  # rows
 Numbers = npt.NDArray[Any]

@@ -21,7 +21,7 @@ from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.reader import DEPTH_FORMATS
-from ffenc.lerobot.layout import INFO, TIME_TOLERANCE, says_depth
+from ffenc.layout import INFO, TIME_TOLERANCE, says_depth
 from ffenc.words import count
 
 _QUANTISER = ("depth_min", "depth_max", "shift", "use_log")

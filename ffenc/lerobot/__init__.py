@@ -1,1 +1,0 @@
-"""The LeRobot dataset format, once: its paths, columns, defaults and limits."""
