@@ -88,6 +88,14 @@ def is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
+def feature_type(feature: Mapping[str, Any]) -> pa.DataType:
+    """Return the type of a feature's column, as LeRobot writes it: several numbers in a fixed-size list."""
+    if feature["dtype"] == "image":
+        return IMAGE
+    kind, shape = pa.type_for_alias(feature["dtype"]), feature["shape"]
+    return kind if list(shape) in ([], [1]) else list_of(kind, shape[0])
+
+
 def list_of(kind: pa.DataType, width: int = -1) -> pa.DataType:
     """A list of so many values, or of any number; they are called as parquet calls them: ``element``."""
     return pa.list_(pa.field("element", kind), width)

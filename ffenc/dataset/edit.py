@@ -22,11 +22,11 @@ from ffenc.dataset.reencode import (
     Chooser,
     changing,
     check_changing,
-    open_dataset,
     refuse_nesting,
     video_stream,
 )
 from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.thinned import thinned
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.errors import ConfigError

@@ -21,6 +21,7 @@ from ffenc.dataset.columns import (
     WRITTEN,
     VideoPlace,
     dtype_of,
+    feature_type,
     fitted,
     image_parts,
     is_numeric,
@@ -40,7 +41,6 @@ from ffenc.dataset.verify.metadata import brief, check_episode
 from ffenc.errors import ConfigError, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.images import read_header
-from ffenc.frames.parquet import IMAGE
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
 from ffenc.frames.statistics import Stats, histogram_statistics
 from ffenc.layout import (
@@ -297,7 +297,7 @@ class EpisodeWriter:
         """The columns of the rows: those of the files that are there, or as LeRobot writes them."""
         if self._state.rows is not None:
             return self._state.rows
-        kinds = {key: _feature_type(f) for key, f in self._features.items() if f["dtype"] != "video"}
+        kinds = {key: feature_type(f) for key, f in self._features.items() if f["dtype"] != "video"}
         return row_schema(pa.schema(kinds, {"huggingface": '{"info": {}}'}))
 
     def _add(self, target: str, *, replaces: bool = False) -> None:
@@ -660,14 +660,6 @@ def all_features(
         for key, f in features.items()
     }
     return {key: camera.feature for key, camera in cameras.items()} | described | DEFAULT_FEATURES
-
-
-def _feature_type(feature: Mapping[str, Any]) -> pa.DataType:
-    """The type of a feature's column, as LeRobot writes it: several numbers in a fixed-size list."""
-    if feature["dtype"] == "image":
-        return IMAGE
-    kind, shape = pa.type_for_alias(feature["dtype"]), feature["shape"]
-    return kind if list(shape) in ([], [1]) else list_of(kind, shape[0])
 
 
 def _features_of_table(table: pa.Table) -> dict[str, dict[str, Any]]:

@@ -22,8 +22,9 @@ from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
-from ffenc.dataset.reencode import open_dataset, refuse_nesting, say_shift
+from ffenc.dataset.reencode import refuse_nesting, say_shift
 from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfencWarning

@@ -13,21 +13,20 @@ from typing import Any
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
 from ffenc.config.encoder import VideoEncoderConfig
-from ffenc.config.framerate import parse_fps
 from ffenc.config.matching import check_overrides, check_preset
 from ffenc.config.preset import KeyPath, RobotPreset, camera_name, chosen_cameras, load_preset
 from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes, chosen_episodes
 from ffenc.dataset.finished import check_free
-from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
 from ffenc.dataset.lerobot import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.pieces import uncopied
-from ffenc.dataset.png_tree import PngTree
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.sources.kind import Opening
+from ffenc.dataset.sources.registry import open_source
 from ffenc.dataset.thinned import thinned
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.dataset.videos import clip_of
@@ -37,80 +36,11 @@ from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.encode import prepare_images
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
-from ffenc.frames.info_json import CORRECT, block_quantizer, read_json
+from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.prepare import Absent
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip, trial_frames
 from ffenc.jobs.pool import share_cores
-from ffenc.layout import DEPTH_FIELDS, INFO, TIME_TOLERANCE
-from ffenc.paths import check_tree
-
-DEFAULT_TASK = "unspecified"
-
-
-def open_source(
-    root: str | Path,
-    *,
-    fps: int | float | str | Fraction | None,
-    task: str | None = None,
-    robot_type: str | None = None,
-    cameras: Sequence[str] | None = None,
-    start_number: int | None = None,
-    follow_links: bool = False,
-    retime: bool = False,
-) -> DatasetSource:
-    """Open a LeRobot dataset or a PNG tree.
-
-    Args:
-        root: its folder.
-        fps: frames a second of a PNG tree; a dataset has its own.
-        task, robot_type, cameras, start_number: see :class:`PngTree`.
-        follow_links: see :func:`~ffenc.paths.check_tree`.
-        retime: see :func:`open_dataset`.
-
-    Raises:
-        SourceError: neither, or damaged.
-        ConfigError: a PNG tree without a frame rate, or a frame rate that is not the dataset's.
-    """
-    folder = Path(root)
-    if not folder.is_dir():
-        raise SourceError(f"{folder} is not a folder")
-    if (folder / INFO).is_file():
-        for name, value in (("--task", task), ("--start-number", start_number)):
-            if value is not None:
-                raise ConfigError(f"{name} is for PNG trees; this is a dataset, which has its own")
-        return open_dataset(folder, follow_links=follow_links, retime=retime)
-    if retime:
-        raise ConfigError("--retime is for datasets; a tree of images has no times")
-    check_tree(folder, follow_links=follow_links)
-    check_not_v1(folder)
-    if fps is None:
-        raise ConfigError(
-            f"{folder} is a tree of images, which has no frame rate: say --fps, or use a --preset"
-        )
-    return PngTree(
-        folder,
-        fps=parse_fps(fps),
-        task=DEFAULT_TASK if task is None else task,
-        robot_type=robot_type,
-        cameras=cameras,
-        start_number=start_number,
-    )
-
-
-def open_dataset(folder: Path, *, follow_links: bool = False, retime: bool = False) -> LeRobotV3 | LeRobotV21:
-    """Open a LeRobot dataset of v3.0, v2.1 or v2.0.
-
-    Args:
-        folder: its folder.
-        follow_links: see :func:`~ffenc.paths.check_tree`.
-        retime: put the rows of frame i at i / fps, whatever times they have.
-
-    Raises:
-        SourceError: not one, or damaged.
-    """
-    check_tree(folder, follow_links=follow_links)
-    version = str(read_json(folder / INFO).get("codebase_version"))
-    return (LeRobotV21 if version.startswith("v2") else LeRobotV3)(folder, retime=retime)
+from ffenc.layout import DEPTH_FIELDS, TIME_TOLERANCE
 
 
 def say_shift(sources: Sequence[LeRobotV3 | LeRobotV21]) -> None:
@@ -169,13 +99,15 @@ def plan_reencode(
     fps = said if fps is None else fps
     opened = open_source(
         source,
-        fps=robot.fps if fps is None and preset is not None else fps,
-        task=task,
-        robot_type=robot.robot_type,
-        cameras=cameras,
-        start_number=start_number,
-        follow_links=follow_links,
-        retime=retime,
+        Opening(
+            fps=robot.fps if fps is None and preset is not None else fps,
+            task=task,
+            robot_type=robot.robot_type,
+            cameras=None if cameras is None else tuple(cameras),
+            start_number=start_number,
+            follow_links=follow_links,
+            retime=retime,
+        ),
     )
     base = opened
     if isinstance(opened, LeRobotV3 | LeRobotV21):

@@ -14,7 +14,7 @@ from ffenc.dataset.columns import is_numeric
 from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.quantiles import exact_quantiles, feature_tables
-from ffenc.dataset.reencode import open_dataset
+from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import ACTION, Aggregate, moments, relative_chunk, stored_numbers
 from ffenc.errors import DestinationError, SourceError

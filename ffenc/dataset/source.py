@@ -102,7 +102,7 @@ class EpisodeVideo:
 
 @runtime_checkable
 class HasVideos(Protocol):
-    """A source of which cameras may be video; a tree of images is none."""
+    """A source of which cameras may be video; a tree of images has no such camera."""
 
     @property
     def fps(self) -> Fraction:
@@ -113,7 +113,7 @@ class HasVideos(Protocol):
 
 
 class DatasetSource(Protocol):
-    """A LeRobot dataset, several of them, or a PNG tree.
+    """Whatever episodes are read from: a LeRobot dataset, several of them, a tree of images, a file.
 
     Attributes:
         roots: the folders that it is read from.
@@ -152,8 +152,8 @@ class DatasetSource(Protocol):
     def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
         """The episode table's rows in order, a few at a time, and the number of the file they stand in."""
 
-    def notes(self, episode: Episode) -> Path | None:
-        """What was noted when the episode was recorded; None where there is nothing."""
+    def notes(self, episode: Episode) -> Path | Mapping[str, Any] | None:
+        """What was noted of the episode: a file of JSON, or its contents; None where there is nothing."""
 
     def extra_files(self) -> list[tuple[Path, str]]:
         """Other files that belong to the dataset: where they are, and their place in it."""

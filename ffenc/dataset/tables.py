@@ -126,8 +126,12 @@ class TableWriter:
         self._write_info()
         others = self._source.extra_files()
         for number, episode in enumerate(self._episodes):
-            if (notes := self._source.notes(episode)) is not None:
-                others.append((notes, NOTES_PATH.format(episode_index=number)))
+            notes, place = self._source.notes(episode), NOTES_PATH.format(episode_index=number)
+            if isinstance(notes, Path):
+                others.append((notes, place))
+            elif notes is not None:
+                (self._root / place).parent.mkdir(parents=True, exist_ok=True)
+                write_json(self._root / place, notes)
         for path, place in others:
             target = self._root / place
             target.parent.mkdir(parents=True, exist_ok=True)

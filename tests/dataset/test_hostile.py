@@ -12,8 +12,8 @@ import pytest
 
 from ffenc import Recorder, VideoEncoderConfig, encode, merge_datasets, reencode_dataset, verify_dataset
 from ffenc.dataset.decode import plan_decode
-from ffenc.dataset.reencode import open_dataset
 from ffenc.dataset.report import report_dataset
+from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.errors import FfencError, SourceError
 from tests.conftest import FIXTURES, TOP, everything_in
 

@@ -25,8 +25,8 @@ from ffenc import (
     verify_dataset,
 )
 from ffenc.dataset.columns import set_column, task_table
-from ffenc.dataset.reencode import open_dataset
 from ffenc.dataset.report import report_dataset
+from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.statistics import Aggregate, column_stats, relative_chunk
 from ffenc.ffmpeg.boxes import sample_description
 from ffenc.layout import DATA_PATH, DEFAULT_FEATURES, VIDEO_PATH

@@ -14,8 +14,9 @@ from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS
 from ffenc.config.framerate import Pick, parse_fps
 from ffenc.config.transform import Transform
-from ffenc.dataset.reencode import open_source
 from ffenc.dataset.source import HasVideos
+from ffenc.dataset.sources.kind import Opening
+from ffenc.dataset.sources.registry import open_source
 from ffenc.dataset.thinned import PickedFrames
 from ffenc.dataset.verify.faults import CameraComparison, Faults
 from ffenc.dataset.verify.layout import Layout, Listing, reason_of
@@ -52,7 +53,7 @@ class Source:
 
     def __init__(self, root: Path, layout: Layout, *, follow_links: bool = False) -> None:
         fps = None if (root / INFO).is_file() else layout.fps
-        self._source = open_source(root, fps=fps, follow_links=follow_links)
+        self._source = open_source(root, Opening(fps=fps, follow_links=follow_links))
         self._layout = layout
         self._cameras = {camera.key: camera for camera in self._source.cameras}
         self._episodes = {episode.index: episode for episode in self._source.episodes}

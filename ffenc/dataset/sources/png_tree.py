@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_key, chosen_cameras
 from ffenc.dataset.source import Camera, Episode, check_key
+from ffenc.dataset.sources.kind import Opening, SourceKind
+from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.sources import IMAGE_SUFFIXES, OTHER_SUFFIXES, ImageFiles, image_files
-from ffenc.layout import DATA_PATH, DEFAULT_FEATURES, FILE_LIMITS
+from ffenc.paths import check_tree
 
 LAYOUTS = (
     "episode_*/CAMERA/*.png, images/CAMERA/episode_*/frame_*.png (LeRobot's), "
@@ -25,7 +22,7 @@ LAYOUTS = (
 )
 
 
-class PngTree:
+class PngTree(PlainSource):
     """Frames in folders, which become a dataset with LeRobot's default columns.
 
     Args:
@@ -51,11 +48,6 @@ class PngTree:
         cameras: Sequence[str] | None = None,
         start_number: int | None = None,
     ) -> None:
-        self.root = root
-        self.roots = (root,)
-        self.fps = fps
-        self._task = task
-        self._robot_type = robot_type
         folders = find_folders(root)
         keys = {key: None for episode in folders for key in episode}
         if cameras is not None:
@@ -68,21 +60,30 @@ class PngTree:
                     f"{root}: episode {number} has no frames of {missing[0]}, other episodes have"
                 )
             self._images.append({key: image_files(episode[key], start_number=start_number) for key in keys})
-        self.renumbered: frozenset[str] = frozenset()
-        self.cameras = [self._camera(key) for key in keys]
-        self._tell_what_is_left(folders)
-        self.episodes = [Episode(number, self._length(number)) for number in range(len(folders))]
+        cameras_found = [self._camera(key) for key in keys]
+        self._tell_what_is_left(root, cameras_found, folders)
+        super().__init__(
+            root,
+            fps=fps,
+            cameras=cameras_found,
+            lengths=[self._length(root, number) for number in range(len(folders))],
+            tasks=[task],
+            robot_type=robot_type,
+        )
 
-    def _tell_what_is_left(self, folders: Sequence[Mapping[str, Path]]) -> None:
+    @staticmethod
+    def _tell_what_is_left(
+        root: Path, cameras: Sequence[Camera], folders: Sequence[Mapping[str, Path]]
+    ) -> None:
         """Warn of files beside the frames, which no part of a dataset is made of, and of alpha channels."""
         beside = {camera.parent for episode in folders for camera in episode.values()}
         files = [f for folder in sorted(beside) for f in folder.iterdir() if f.is_file() and f.name[0] != "."]
-        if files and folders[0] != {self.cameras[0].key: self.root}:
+        if files and folders[0] != {cameras[0].key: root}:
             more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
             warnings.warn(f"{files[0]}{more}: not frames, and not carried over", FfencWarning, stacklevel=3)
-        for camera in self.cameras:
-            if camera.header.has_alpha and not camera.depth:
-                warnings.warn(f"{camera.key}: the alpha channel is not kept", FfencWarning, stacklevel=3)
+        for one in cameras:
+            if one.header.has_alpha and not one.depth:
+                warnings.warn(f"{one.key}: the alpha channel is not kept", FfencWarning, stacklevel=3)
 
     def _camera(self, key: str) -> Camera:
         header = ImageFiles([path for episode in self._images for path in episode[key].paths]).check()
@@ -90,12 +91,12 @@ class PngTree:
             return Camera(key, False, header)
         return Camera(key, True, header, header.unit)
 
-    def _length(self, number: int) -> int:
+    def _length(self, root: Path, number: int) -> int:
         lengths = {key: len(images) for key, images in self._images[number].items()}
         if len(set(lengths.values())) > 1:
             counts = ", ".join(f"{key} {count}" for key, count in lengths.items())
             raise SourceError(
-                f"{self.root}: the cameras of episode {number} have different numbers of frames ({counts})"
+                f"{root}: the cameras of episode {number} have different numbers of frames ({counts})"
             )
         return next(iter(lengths.values()))
 
@@ -104,78 +105,6 @@ class PngTree:
 
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         return sum(p.stat().st_size for e in episodes for p in self._images[e.index][camera].paths)
-
-    def info(self) -> dict[str, Any]:
-        features: dict[str, Any] = {}
-        for camera in self.cameras:
-            features[camera.key] = {
-                "dtype": "image",
-                "shape": [camera.header.height, camera.header.width, 1 if camera.depth else 3],
-                "names": ["height", "width", "channels"],
-            }
-            if camera.depth:
-                features[camera.key]["info"] = {"is_depth_map": True, "depth_unit": camera.unit}
-        return {
-            "codebase_version": "v3.0",
-            "fps": fps_number(self.fps),
-            "features": features | DEFAULT_FEATURES,
-            "total_episodes": len(self.episodes),
-            "total_frames": sum(episode.length for episode in self.episodes),
-            "total_tasks": 1,
-            **FILE_LIMITS,
-            "data_path": DATA_PATH,
-            "video_path": None,
-            "robot_type": self._robot_type,
-            "splits": {"train": f"0:{len(self.episodes)}"},
-        }
-
-    def stats(self) -> dict[str, Any]:
-        return {}
-
-    def has_episode_stats(self, feature: str) -> bool:
-        return False
-
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
-        start = 0
-        for episode in episodes:
-            numbers = np.arange(episode.length)
-            zeros = np.zeros(episode.length, np.int64)
-            yield (
-                episode,
-                0,
-                pa.table(
-                    {
-                        "timestamp": (numbers / float(self.fps)).astype(np.float32),
-                        "frame_index": numbers,
-                        "episode_index": zeros + episode.index,
-                        "index": numbers + start,
-                        "task_index": zeros,
-                    },
-                    metadata={"huggingface": '{"info": {}}'},
-                ),
-            )
-            start += episode.length
-
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
-        yield (
-            0,
-            pa.table(
-                {
-                    "episode_index": pa.array([e.index for e in episodes], pa.int64()),
-                    "tasks": pa.array([[self._task]] * len(episodes), pa.list_(pa.string())),
-                    "length": pa.array([e.length for e in episodes], pa.int64()),
-                }
-            ),
-        )
-
-    def notes(self, episode: Episode) -> None:
-        return None
-
-    def extra_files(self) -> list[tuple[Path, str]]:
-        return []
-
-    def tasks(self) -> Sequence[str]:
-        return [self._task]
 
 
 def find_folders(root: Path) -> list[dict[str, Path]]:
@@ -251,3 +180,24 @@ def _subfolders(root: Path) -> list[Path]:
 
 def _has_images(folder: Path) -> bool:
     return any(f.suffix.lower() in (*IMAGE_SUFFIXES, *OTHER_SUFFIXES) for f in folder.iterdir())
+
+
+def _open(folder: Path, opening: Opening) -> PngTree:
+    check_tree(folder, follow_links=opening.follow_links)
+    return PngTree(
+        folder,
+        fps=opening.rate(folder, KIND.what),
+        task=DEFAULT_TASK if opening.task is None else opening.task,
+        robot_type=opening.robot_type,
+        cameras=opening.cameras,
+        start_number=opening.start_number,
+    )
+
+
+KIND = SourceKind(
+    "a tree of images",
+    "PNG trees",
+    recognises=lambda path: path.is_dir(),
+    open=_open,
+    takes=frozenset(["task", "start_number"]),
+)

@@ -1,0 +1,41 @@
+"""LeRobot datasets of v3.0, v2.1 and v2.0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.sources.kind import Opening, SourceKind
+from ffenc.frames.info_json import read_json
+from ffenc.layout import INFO
+from ffenc.paths import check_tree
+
+
+def open_dataset(folder: Path, *, follow_links: bool = False, retime: bool = False) -> LeRobotV3 | LeRobotV21:
+    """Open a LeRobot dataset of v3.0, v2.1 or v2.0.
+
+    Args:
+        folder: its folder.
+        follow_links: see :func:`~ffenc.paths.check_tree`.
+        retime: put the rows of frame i at i / fps, whatever times they have.
+
+    Raises:
+        SourceError: not one, or damaged.
+    """
+    check_tree(folder, follow_links=follow_links)
+    version = str(read_json(folder / INFO).get("codebase_version"))
+    return (LeRobotV21 if version.startswith("v2") else LeRobotV3)(folder, retime=retime)
+
+
+def _open(folder: Path, opening: Opening) -> LeRobotV3 | LeRobotV21:
+    return open_dataset(folder, follow_links=opening.follow_links, retime=opening.retime)
+
+
+KIND = SourceKind(
+    "a LeRobot dataset",
+    "datasets",
+    recognises=lambda path: (path / INFO).is_file(),
+    open=_open,
+    takes=frozenset(["retime"]),
+)

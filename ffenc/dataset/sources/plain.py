@@ -1,0 +1,154 @@
+"""The base of sources that have no metadata of LeRobot's: what they do not have is made here, once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ffenc.config.framerate import fps_number
+from ffenc.dataset.columns import feature_type, list_of
+from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.tables import FileNumbers
+from ffenc.frames.sources import FrameSource
+from ffenc.layout import DATA_PATH, DEFAULT_FEATURES, FILE_LIMITS
+
+DEFAULT_TASK = "unspecified"
+_EPISODES_A_BATCH = 1000
+
+
+class PlainSource(ABC):
+    """Episodes of rows and frames, which become a dataset with LeRobot's numbering and default columns.
+
+    A kind of source says what it has: its cameras, the lengths of its episodes, its features and tasks; and
+    for an episode its rows (:meth:`columns`), its task (:meth:`task_numbers`) and a camera's frames
+    (:meth:`frames`).
+
+    Args:
+        root: the file or folder.
+        fps: frames a second.
+        cameras: at least one.
+        lengths: of each episode, in frames.
+        features: descriptions of the columns of :meth:`columns`, with ``dtype``, ``shape`` and ``names``.
+        tasks: texts, by number.
+        robot_type: LeRobot's name of the robot, or None.
+    """
+
+    renumbered: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        fps: Fraction,
+        cameras: Sequence[Camera],
+        lengths: Sequence[int],
+        features: Mapping[str, Mapping[str, Any]] | None = None,
+        tasks: Sequence[str] = (DEFAULT_TASK,),
+        robot_type: str | None = None,
+    ) -> None:
+        self.root, self.roots = root, (root,)
+        self.fps = fps
+        self.cameras = list(cameras)
+        self.episodes = [Episode(number, length) for number, length in enumerate(lengths)]
+        self._features = {key: dict(feature) for key, feature in (features or {}).items()}
+        self._tasks = list(tasks)
+        self._robot_type = robot_type
+
+    @abstractmethod
+    def frames(self, camera: str, episode: Episode) -> FrameSource:
+        """The images of one camera in one episode."""
+
+    @abstractmethod
+    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+        """How many bytes a camera's images take."""
+
+    def columns(self, episode: Episode) -> Mapping[str, Any]:
+        """An episode's rows: feature -> an Arrow array of one value a row, which is cast to its type."""
+        return {}
+
+    def task_numbers(self, episode: Episode) -> npt.NDArray[np.int64]:
+        """The number of the task of each row."""
+        return np.zeros(episode.length, np.int64)
+
+    def notes(self, episode: Episode) -> Mapping[str, Any] | None:
+        """What is kept beside the episode; None: nothing."""
+        return None
+
+    def extra_files(self) -> list[tuple[Path, str]]:
+        return []
+
+    def tasks(self) -> Sequence[str]:
+        return self._tasks
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+    def has_episode_stats(self, feature: str) -> bool:
+        return False
+
+    def info(self) -> dict[str, Any]:
+        features: dict[str, Any] = {}
+        for camera in self.cameras:
+            features[camera.key] = {
+                "dtype": "image",
+                "shape": [camera.stored.height, camera.stored.width, 1 if camera.depth else 3],
+                "names": ["height", "width", "channels"],
+            }
+            if camera.depth:
+                features[camera.key]["info"] = {"is_depth_map": True, "depth_unit": camera.unit}
+        return {
+            "codebase_version": "v3.0",
+            "fps": fps_number(self.fps),
+            "features": features | self._features | DEFAULT_FEATURES,
+            "total_episodes": len(self.episodes),
+            "total_frames": sum(episode.length for episode in self.episodes),
+            "total_tasks": len(self._tasks),
+            **FILE_LIMITS,
+            "data_path": DATA_PATH,
+            "video_path": None,
+            "robot_type": self._robot_type,
+            "splits": {"train": f"0:{len(self.episodes)}"},
+        }
+
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
+        files = FileNumbers(FILE_LIMITS)
+        types = {key: feature_type(feature) for key, feature in (self._features | DEFAULT_FEATURES).items()}
+        schema = pa.schema(types, {"huggingface": '{"info": {}}'})
+        start = 0
+        for episode in episodes:
+            numbers = np.arange(episode.length)
+            values = {
+                **self.columns(episode),
+                "timestamp": pa.array((numbers / float(self.fps)).astype(np.float32)),
+                "frame_index": pa.array(numbers),
+                "episode_index": pa.array(np.full(episode.length, episode.index)),
+                "index": pa.array(numbers + start),
+                "task_index": pa.array(self.task_numbers(episode)),
+            }
+            table = pa.Table.from_arrays(
+                [values[field.name].cast(field.type) for field in schema], schema=schema
+            )
+            yield episode, files.of(table), table
+            start += episode.length
+
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
+        for first in range(0, len(episodes), _EPISODES_A_BATCH):
+            some = episodes[first : first + _EPISODES_A_BATCH]
+            texts = [[self._tasks[n] for n in dict.fromkeys(self.task_numbers(e).tolist())] for e in some]
+            yield (
+                0,
+                pa.table(
+                    {
+                        "episode_index": pa.array([e.index for e in some], pa.int64()),
+                        "tasks": pa.array(texts, list_of(pa.string())),
+                        "length": pa.array([e.length for e in some], pa.int64()),
+                    }
+                ),
+            )

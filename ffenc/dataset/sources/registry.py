@@ -1,0 +1,63 @@
+"""Which kinds of sources there are: a new one is a file of this package, and a line here."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from ffenc.dataset.identify import check_not_v1
+from ffenc.dataset.source import DatasetSource
+from ffenc.dataset.sources import lerobot, png_tree
+from ffenc.dataset.sources.kind import Opening, SourceKind
+from ffenc.errors import ConfigError, SourceError
+
+# In this order: a path is of the first kind that recognises it.
+KINDS: tuple[SourceKind, ...] = (
+    lerobot.KIND,
+    png_tree.KIND,
+)
+
+# Which every kind takes, or which come from a preset too, where they may be for other sources.
+_OF_ALL = ("fps", "robot_type", "cameras", "follow_links")
+
+
+def kind_of(path: Path) -> SourceKind:
+    """Return the kind of source that a path is.
+
+    Raises:
+        SourceError: it does not exist, or is of no kind that is read.
+    """
+    if path.is_dir():
+        check_not_v1(path)
+    for kind in KINDS if path.exists() else ():
+        if kind.recognises(path):
+            return kind
+    raise SourceError(f"{path} is not a folder")
+
+
+def open_source(root: str | Path, opening: Opening) -> DatasetSource:
+    """Open a source of whatever kind it is.
+
+    Args:
+        root: its folder, or its file.
+        opening: how it is read.
+
+    Raises:
+        SourceError: it is damaged, or of no kind that is read.
+        ConfigError: what its kind does not take, or needs and is not given.
+    """
+    path = Path(root)
+    kind = kind_of(path)
+    for field in fields(opening):
+        if field.name in _OF_ALL or field.name in kind.takes:
+            continue
+        if getattr(opening, field.name) != field.default:
+            takers = [one.several for one in KINDS if field.name in one.takes]
+            raise ConfigError(
+                f"--{field.name.replace('_', '-')} is for {_listed(takers)}; {path} is {kind.what}"
+            )
+    return kind.open(path, opening)
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
