@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ffenc.config.preset import KeyPath
+    from ffenc.config.plain_yaml import KeyPath
     from ffenc.dataset.job import JobPlan, JobSummary
 
 _WIDTH = 110  # where the output is not a terminal

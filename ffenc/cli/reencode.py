@@ -39,11 +39,17 @@ if TYPE_CHECKING:
 @click.option(
     "--fps",
     metavar="RATE",
-    help="Frames a second of a PNG tree [default: the preset's]; of a dataset a lower rate, for which every "
-    "second, third ... row and frame is kept.",
+    help="Frames a second of what says none itself [default: the preset's]; of a dataset a lower rate, for "
+    "which every second, third ... row and frame is kept.",
 )
 @nearest_option
-@click.option("--task", metavar="TEXT", help="The task's text, for a PNG tree.")
+@click.option("--task", metavar="TEXT", help="The task's text, for what is not a dataset.")
+@click.option(
+    "--mapping",
+    type=SourceName(dir_okay=False),
+    metavar="FILE",
+    help="What the arrays of a file are [default: the preset's, or that of a known layout].",
+)
 @click.option(
     "--start-number", type=click.IntRange(0), help="Number of a PNG tree's first frames [default: 0 or 1]."
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import ffmpeg
 
@@ -18,10 +18,29 @@ from ffenc.config.framerate import Pick, frame_ticks, parse_fps, time_scale
 from ffenc.config.transform import Geometry, Transform
 from ffenc.errors import ConfigError
 
-# How frames come through the pipe: encoded images as they are, or raw pixels; gray ones are depth.
-FrameFormat = Literal["png", "jpeg", "rgb24", "gray12le", "gray16le"]
-FRAME_FORMATS: tuple[FrameFormat, ...] = ("png", "jpeg", "rgb24", "gray12le", "gray16le")
-RAW_FORMATS = ("rgb24", "gray12le", "gray16le")
+# How frames come through the pipe: encoded images as they are, or raw pixels. gray12le and gray16le are
+# depth. In images that end in -bgr red and blue were swapped when they were encoded, as by OpenCV from RGB.
+FrameFormat = Literal[
+    "png",
+    "jpeg",
+    "png-bgr",
+    "jpeg-bgr",
+    "rgb24",
+    "bgr24",
+    "rgba",
+    "bgra",
+    "gray",
+    "yuyv422",
+    "uyvy422",
+    "bayer_rggb8",
+    "bayer_bggr8",
+    "bayer_gbrg8",
+    "bayer_grbg8",
+    "gray12le",
+    "gray16le",
+]
+FRAME_FORMATS: tuple[FrameFormat, ...] = get_args(FrameFormat)
+_DEPTH = ("gray12le", "gray16le")
 
 # level+ makes an error line recognisable: a damaged image is reported at error level with exit status 0.
 PROGRAM_OPTIONS = ("-nostdin", "-hide_banner", "-loglevel", "level+warning", "-xerror")
@@ -49,7 +68,7 @@ _TERMS = 25  # of a sum in a filter's expression
 _SCALING = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 # Beginnings of the names of formats that hold RGB.
-_RGB_FORMATS = ("gbr", "rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "pal")
+_RGB_FORMATS = ("gbr", "rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "pal", "bayer")
 
 # A stream's colour tag -> the scale filter's name of the matrix; all others are BT.601.
 _MATRICES = {
@@ -63,7 +82,12 @@ _MATRICES = {
 
 def is_depth(frames: FrameFormat) -> bool:
     """Whether frames of a format are depth: codes or millimetres, to be stored as they are."""
-    return frames.startswith("gray")
+    return frames in _DEPTH
+
+
+def is_encoded(frames: FrameFormat) -> bool:
+    """Whether frames of a format are encoded images, not raw pixels."""
+    return frames.startswith(("png", "jpeg"))
 
 
 @dataclass(frozen=True)
@@ -198,8 +222,9 @@ def compile_command(
         fps: frames a second; the file's time base (:func:`~ffenc.config.framerate.time_scale`) makes every
             frame's time an exact integer.
         output: path of the result.
-        frames: ``png`` or ``jpeg`` for encoded images back to back, ``rgb24`` for raw pixels, ``gray12le``
-            or ``gray16le`` for raw depth, which is stored as it is.
+        frames: how they come, one of :data:`FRAME_FORMATS`: ``png`` or ``jpeg`` for encoded images back to
+            back, ``rgb24`` and others for raw pixels, ``gray12le`` or ``gray16le`` for raw depth, which is
+            stored as it is.
         video: the frames come from this file instead; ``frames`` then says only whether they are depth.
             They are put on the grid of ``fps`` one after another, whatever their times were.
         transform: how frames are changed on the way; not of depth, whose samples come changed already.
@@ -242,7 +267,7 @@ def compile_command(
     rate_options: dict[str, Any] = {}
     if video is None:
         size = stored if is_depth(frames) else (width, height)
-        source = ffmpeg.input("pipe:0", **input_options(frames, *size, rate, encoder_threads))
+        source = fed_frames(frames, *size, rate, encoder_threads)
     else:
         source = _video_source(video, rate, encoder_threads)
         conversion, tags = video.conversion or {}, video.tags
@@ -296,7 +321,7 @@ def compile_samples(
     geometry = transform.of(width, height) if transform is not None else None
     if geometry is not None and is_depth(frames):
         width, height = geometry.width, geometry.height
-    source = ffmpeg.input("pipe:0", **input_options(frames, width, height, parse_fps(fps), None))
+    source = fed_frames(frames, width, height, parse_fps(fps), None)
     fmt = pixel_format(config.pix_fmt)
     if geometry is not None and not is_depth(frames):
         source = _in_rgb(source, geometry, fmt.bits)
@@ -518,6 +543,7 @@ class Compared:
     path: str
     conversion: Mapping[str, str]
     images: FrameFormat | None = None
+    size: tuple[int, int] = (0, 0)
     excerpt: Excerpt | None = None
     geometry: Geometry | None = None
 
@@ -540,8 +566,7 @@ def compile_compare(video: Compared, reference: Compared, *, program: str = "ffm
 def _planar_rgb(side: Compared, **options: Any) -> Any:
     """Frames that are numbered from 0, as rgb24 first, which is what readers convert to."""
     if side.images is not None:
-        options |= input_options(side.images, 0, 0, Fraction(1), None)
-        source = ffmpeg.input(side.path, **options)["v:0"]
+        source = fed_frames(side.images, *side.size, Fraction(1), None, **options)
     else:
         seek = side.excerpt.seek if side.excerpt is not None else None
         options |= {"noautorotate": None, "copyts": None, **_entry(seek)}
@@ -588,13 +613,35 @@ def arguments(result: Any, program: str, *program_options: str) -> list[str]:
     return [str(part) for part in ffmpeg.compile(result, cmd=command, overwrite_output=True)]
 
 
-def input_options(
+def fed_frames(
+    frames: FrameFormat, width: int, height: int, rate: Fraction, threads: int | None, **options: Any
+) -> Any:
+    """Return frames that are fed to standard input, their colours in order.
+
+    Args:
+        frames, width, height: what they are; the size is that of raw pixels.
+        rate: frames a second.
+        threads: threads of the decoder of images; None: its own choice.
+        options: further options of the input.
+    """
+    source = ffmpeg.input("pipe:0", **options, **_input_options(frames, width, height, rate, threads))
+    if options:
+        source = source["v:0"]
+    if frames.startswith("bayer"):  # straight to YUV, FFmpeg makes other colours of a mosaic
+        return source.filter("format", "rgb24")
+    if not frames.endswith("-bgr"):
+        return source
+    # A scaler takes images that differ in their format. The planes of gbrp are green, blue, red.
+    return source.filter("scale", flags=_SCALING).filter("format", "gbrp").filter("shuffleplanes", 0, 2, 1)
+
+
+def _input_options(
     frames: FrameFormat, width: int, height: int, rate: Fraction, threads: int | None
 ) -> dict[str, Any]:
-    """Return how frames are read from standard input."""
+    """How frames are read from standard input."""
     # Frames are shown as they are stored, as LeRobot's reader has them, whatever an EXIF tag says.
     options: dict[str, Any] = {"framerate": str(rate), "noautorotate": None}
-    if frames in RAW_FORMATS:
+    if not is_encoded(frames):
         options |= {"f": "rawvideo", "pix_fmt": frames, "video_size": (width, height)}
     else:
         # A damaged image must stop the run; by default FFmpeg shows what it could decode and goes on.
@@ -602,7 +649,7 @@ def input_options(
         # would begin to count frames again, and drop those of the other input that wait.
         options |= {
             "f": "image2pipe",
-            "c:v": "mjpeg" if frames == "jpeg" else "png",
+            "c:v": "mjpeg" if frames.startswith("jpeg") else "png",
             "err_detect": "crccheck+explode",
             "reinit_filter": 0,
         }

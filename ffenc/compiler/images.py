@@ -8,7 +8,7 @@ from typing import Any
 import ffmpeg
 
 from ffenc.codecs.suggest import accepted
-from ffenc.compiler.command import FrameFormat, SampleTap, arguments, file_url, input_options, tap_output
+from ffenc.compiler.command import FrameFormat, SampleTap, arguments, fed_frames, file_url, tap_output
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError
 
@@ -58,7 +58,7 @@ def compile_images(
         raise ConfigError(f"frames={frames!r} cannot be written as images{accepted(frames, _STORED)}")
     if width < 1 or height < 1:
         raise ConfigError(f"{width}x{height} is not a frame size")
-    source = ffmpeg.input("pipe:0", **input_options(frames, width, height, parse_fps(fps), encoder_threads))
+    source = fed_frames(frames, width, height, parse_fps(fps), encoder_threads)
     samples = None
     if tap is not None:
         split = source.filter_multi_output("split")

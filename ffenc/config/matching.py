@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ffenc.codecs.suggest import accepted
-from ffenc.config.preset import KeyPath, RobotPreset
+from ffenc.config.plain_yaml import KeyPath
+from ffenc.config.preset import RobotPreset
 from ffenc.errors import ConfigError, FfencWarning
 
 _NEAR = 0.75  # how alike two names are of which one is taken for a slip of the other

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from ffenc.codecs.suggest import accepted
-from ffenc.config.plain_yaml import compose, construct
-from ffenc.config.preset import KeyPath, camera_name
+from ffenc.config.plain_yaml import KeyPath, compose, construct
+from ffenc.config.preset import camera_name
 from ffenc.config.source import lerobot_camera
 from ffenc.errors import ConfigError, FfencWarning
 

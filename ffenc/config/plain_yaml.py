@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import yaml
 
-from ffenc.errors import ConfigError
+from ffenc.errors import ConfigError, SourceError
+from ffenc.paths import read_text
+
+KeyPath = tuple[str, ...]
 
 MOST_BYTES = 1 << 20
 """Largest YAML file that is read, in bytes: a preset has some kilobytes."""
@@ -36,6 +43,93 @@ def compose(text: str) -> yaml.Node | None:
                 f"stands for {shown} values, once its aliases are replaced; expected at most {_MOST_VALUES:,}"
             )
     return node
+
+
+def read_keys(
+    path: Path, what: str, named: Callable[[KeyPath, str], str] = lambda _, name: name
+) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """Read a YAML file that is a mapping of keys, with safe YAML only.
+
+    Args:
+        path: the file.
+        what: what it is, with its article, for errors: ``a preset``.
+        named: gives a key its name, from the keys above it and what is written.
+
+    Returns:
+        its values, and for each key the file and line at which it stands.
+
+    Raises:
+        ConfigError: it cannot be read, is no mapping, or a key stands twice; the text says file, line, key.
+    """
+    places: dict[KeyPath, str] = {}
+    try:
+        node = _composed(path)
+        if node is None:
+            return {}, places
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{path}:1: {what} is a mapping of keys, found a {node.tag.rsplit(':')[-1]}")
+        return _mapping(path, node, (), places, named), places
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply, or a YAML alias that holds itself") from None
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+
+
+def _composed(path: Path) -> yaml.Node | None:
+    """Read a file's nodes.
+
+    Raises:
+        ConfigError: it cannot be read, or its aliases stand for too much.
+    """
+    try:
+        return compose(read_text(path, MOST_BYTES))
+    except SourceError as error:
+        raise ConfigError(str(error)) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _mapping(
+    path: Path,
+    node: yaml.MappingNode,
+    above: KeyPath,
+    places: dict[KeyPath, str],
+    named: Callable[[KeyPath, str], str],
+) -> dict[str, Any]:
+    """Construct a mapping with safe YAML only, note each key's line, and refuse a key that stands twice."""
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        name = named(above, str(key_node.value))
+        key = (*above, name)
+        place = f"{path}:{key_node.start_mark.line + 1}"
+        if name in values:
+            raise ConfigError(f"{place}: {'.'.join(key)}: stands twice, first at {places[key]}")
+        places[key] = place
+        if isinstance(value_node, yaml.MappingNode):
+            if value_node.tag != "tag:yaml.org,2002:map":
+                raise ConfigError(f"{place}: {'.'.join(key)}: tag {value_node.tag!r} is not accepted")
+            values[name] = _mapping(path, value_node, key, places, named)
+        else:
+            loader = yaml.SafeLoader("")
+            try:
+                values[name] = loader.construct_object(value_node, deep=True)
+            except yaml.constructor.ConstructorError as error:
+                raise ConfigError(f"{place}: {'.'.join(key)}: {error.problem}") from None
+            except (
+                ValueError,
+                LookupError,
+                AttributeError,
+                TypeError,
+            ) as error:  # !!int of a word, a bad date
+                raise ConfigError(f"{place}: {'.'.join(key)}: {error}") from None
+            finally:
+                loader.dispose()
+    return values
 
 
 def construct(node: yaml.Node) -> object:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
@@ -16,16 +15,12 @@ from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.limits import MOST_CPUS, MOST_PIXELS
-from ffenc.config.plain_yaml import MOST_BYTES, compose
+from ffenc.config.mapping import IMAGE_PREFIX, SourceMapping, build_mapping
+from ffenc.config.plain_yaml import KeyPath, read_keys
 from ffenc.config.source import CameraSource
 from ffenc.config.transform import Transform
 from ffenc.config.validation import SettingError, Settings
-from ffenc.errors import ConfigError, SourceError
-from ffenc.paths import read_text
-
-IMAGE_PREFIX = "observation.images."
-
-KeyPath = tuple[str, ...]
+from ffenc.errors import ConfigError
 
 
 def camera_name(key: str) -> str:
@@ -106,6 +101,7 @@ class RobotPreset(Settings):
             0..19.
         encoder_cpus: the processors the encoders of a recording may run on; None: all.
         transform: how pictures of all cameras are changed before they are encoded.
+        mapping: what the arrays or topics of a file of this robot are, where that is not a dataset.
         cameras: by name, without the ``observation.images.`` prefix.
     """
 
@@ -129,6 +125,7 @@ class RobotPreset(Settings):
         description=f"a list of processors' numbers, from 0 to {MOST_CPUS - 1}, or null",
     )
     transform: Transform | None = Field(None, description=TRANSFORM)
+    mapping: SourceMapping | None = Field(None, description="a mapping of cameras and features, or null")
     cameras: dict[str, CameraPreset] = Field(
         default_factory=dict, description="a mapping of camera names to their settings"
     )
@@ -239,20 +236,7 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
     """Read a file and, below it, the one it extends."""
     if path.resolve() in extended_by:
         raise ConfigError(f"{path}: extends itself, through " + " -> ".join(p.name for p in extended_by))
-    try:
-        node = _composed(path)
-        if node is not None and not isinstance(node, yaml.MappingNode):
-            raise ConfigError(f"{path}:1: a preset is a mapping of keys, found a {node.tag.rsplit(':')[-1]}")
-        places: dict[KeyPath, str] = {}
-        own = _mapping(path, node, (), places) if node is not None else {}
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply, or a YAML alias that holds itself") from None
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{line}: not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
-
+    own, places = read_keys(path, "a preset", _named)
     parent = own.pop("extends", None)
     if parent is not None and not isinstance(parent, str):
         raise ConfigError(f"{places[('extends',)]}: extends: expected the name or path of a preset")
@@ -269,56 +253,9 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
     return merged
 
 
-def _composed(path: Path) -> yaml.Node | None:
-    """Read a file's nodes.
-
-    Raises:
-        ConfigError: it cannot be read, or its aliases stand for too much.
-    """
-    try:
-        return compose(read_text(path, MOST_BYTES))
-    except SourceError as error:
-        raise ConfigError(str(error)) from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def _mapping(
-    path: Path, node: yaml.MappingNode, above: KeyPath, places: dict[KeyPath, str]
-) -> dict[str, Any]:
-    """Construct a mapping with safe YAML only, note each key's line, and refuse a key that stands twice."""
-    values: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        name = str(key_node.value)
-        if above == ("cameras",):
-            name = camera_name(name)
-        key = (*above, name)
-        place = f"{path}:{key_node.start_mark.line + 1}"
-        if name in values:
-            raise ConfigError(f"{place}: {'.'.join(key)}: stands twice, first at {places[key]}")
-        places[key] = place
-        if isinstance(value_node, yaml.MappingNode):
-            if value_node.tag != "tag:yaml.org,2002:map":
-                raise ConfigError(f"{place}: {'.'.join(key)}: tag {value_node.tag!r} is not accepted")
-            values[name] = _mapping(path, value_node, key, places)
-        else:
-            loader = yaml.SafeLoader("")
-            try:
-                values[name] = loader.construct_object(value_node, deep=True)
-            except yaml.constructor.ConstructorError as error:
-                raise ConfigError(f"{place}: {'.'.join(key)}: {error.problem}") from None
-            except (
-                ValueError,
-                LookupError,
-                AttributeError,
-                TypeError,
-            ) as error:  # !!int of a word, a bad date
-                raise ConfigError(f"{place}: {'.'.join(key)}: {error}") from None
-            finally:
-                loader.dispose()
-    return values
+def _named(above: KeyPath, name: str) -> str:
+    """A camera's name is its short one."""
+    return camera_name(name) if above == ("cameras",) else name
 
 
 def _plain(value: Any) -> Any:
@@ -432,6 +369,8 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
     built["depth_encoder"] = _built(DepthEncoderConfig, depth_values, ("depth_encoder",))
     common = _settings_of(values, ("transform",))
     built["transform"] = _transform(common, ("transform",))
+    if values.get("mapping") is not None:
+        built["mapping"] = build_mapping(_settings_of(values, ("mapping",)), ("mapping",))
     cameras = {}
     for camera, found in _settings_of(values, ("cameras",)).items():
         if found is None:  # a camera of the extended preset that this robot does not have

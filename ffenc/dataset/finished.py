@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffenc.config.mapping import SourceMapping, build_mapping
 from ffenc.dataset.checksums import read_checksums
 from ffenc.dataset.staging import check_destination, settle, write_json
 from ffenc.errors import DestinationError, SourceError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ffenc.dataset.job import JobPlan
 
 _JOB = "job"
+MAPPING = "mapping"
+_KEPT = (MAPPING,)  # of what a source was read by
 
 
 def check_free(destination: Path, *, resume: bool) -> None:
@@ -40,7 +43,21 @@ def check_free(destination: Path, *, resume: bool) -> None:
 def record_job(root: Path, plan: JobPlan) -> None:
     """Write into a dataset's ``meta/ffenc.json`` which job it is the result of."""
     path = root / OWN_INFO
-    write_json(path, {**(read_json(path) if path.exists() else {}), _JOB: _job(plan)})
+    known = read_json(path) if path.exists() else {}
+    write_json(
+        path, {**known, **{name: plan.edits[name] for name in _KEPT if name in plan.edits}, _JOB: _job(plan)}
+    )
+
+
+def source_mapping(root: Path) -> SourceMapping | None:
+    """Return what a dataset's source was read by; None where that is not known.
+
+    Raises:
+        SourceError, ConfigError: what is there of it cannot be read.
+    """
+    path = root / OWN_INFO
+    found = read_json(path).get(MAPPING) if path.is_file() else None
+    return None if found is None else build_mapping(found)
 
 
 def finished_cameras(plan: JobPlan) -> dict[str, dict[str, Any]] | None:
@@ -127,7 +144,9 @@ def _job(plan: JobPlan) -> str:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """A source's files in a fixed order, without hidden ones."""
+    """A source's files in a fixed order, without hidden ones; or it, where it is a file."""
+    if root.is_file():
+        yield root
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(folder, name) for name in sorted(names) if not name.startswith("."))

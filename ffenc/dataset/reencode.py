@@ -13,8 +13,10 @@ from typing import Any
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
 from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.mapping import SourceMapping, load_mapping
 from ffenc.config.matching import check_overrides, check_preset
-from ffenc.config.preset import KeyPath, RobotPreset, camera_name, chosen_cameras, load_preset
+from ffenc.config.plain_yaml import KeyPath
+from ffenc.config.preset import RobotPreset, camera_name, chosen_cameras, load_preset
 from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes, chosen_episodes
 from ffenc.dataset.finished import check_free
@@ -26,6 +28,7 @@ from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.sources.kind import Opening
+from ffenc.dataset.sources.plain import PlainSource
 from ffenc.dataset.sources.registry import open_source
 from ffenc.dataset.thinned import thinned
 from ffenc.dataset.verify.metadata import Stale, check_source
@@ -75,6 +78,7 @@ def plan_reencode(
     fps_nearest: bool = False,
     task: str | None = None,
     start_number: int | None = None,
+    mapping: str | Path | SourceMapping | None = None,
     workers: int | None = None,
     encoder_threads: int | None = None,
     force: bool = False,
@@ -100,13 +104,16 @@ def plan_reencode(
     opened = open_source(
         source,
         Opening(
-            fps=robot.fps if fps is None and preset is not None else fps,
+            fps=fps,
+            usual_fps=robot.fps if preset is not None else None,
             task=task,
             robot_type=robot.robot_type,
             cameras=None if cameras is None else tuple(cameras),
             start_number=start_number,
             follow_links=follow_links,
             retime=retime,
+            mapping=load_mapping(mapping) if isinstance(mapping, (str, Path)) else mapping,
+            usual_mapping=robot.mapping,
         ),
     )
     base = opened
@@ -115,7 +122,7 @@ def plan_reencode(
             say_shift([opened])
         opened = thinned(opened, opened.fps if fps is None else fps, nearest=fps_nearest)
     elif fps_nearest:
-        raise ConfigError("--fps-nearest is for datasets; a tree of images has the rate that --fps says")
+        raise ConfigError("--fps-nearest is for datasets; other sources have the rate that --fps says")
     chosen = _choose_cameras(opened, cameras)
     named = {camera_name(camera.key): camera.depth for camera in chosen}
     check_overrides(overrides, named, [n for c in opened.cameras if (n := camera_name(c.key)) not in named])
@@ -178,6 +185,7 @@ def plan_reencode(
     return JobPlan(
         *(opened, target, picked, streams, count, candidates[0]),
         stale=stale,
+        edits=opened.reading if isinstance(opened, PlainSource) else {},
         exact=exact,
         source_fps=base.fps if opened is not base else None,
     )
@@ -223,7 +231,7 @@ class Chooser:
     ) -> Encoding:
         """The encoding of a camera of images."""
         header = camera.header
-        same = json.dumps([repr(config), str(transform), header.width, header.height, header.format])
+        same = json.dumps([repr(config), str(transform), str(header), header.order])
         if same not in self._prepared:
             frames = self.source.frames(camera.key, episode)
             self._prepared[same] = prepare_images(
@@ -462,6 +470,7 @@ def reencode_dataset(
     fps_nearest: bool = False,
     task: str | None = None,
     start_number: int | None = None,
+    mapping: str | Path | SourceMapping | None = None,
     workers: int | None = None,
     encoder_threads: int | None = None,
     force: bool = False,
@@ -484,18 +493,20 @@ def reencode_dataset(
     of a run that was ended are kept in a hidden folder beside the destination for ``resume``.
 
     Args:
-        source: a LeRobot v3.0, v2.1 or v2.0 dataset, or a PNG or JPEG tree.
+        source: a LeRobot v3.0, v2.1 or v2.0 dataset, a PNG or JPEG tree, or an HDF5 file or folder of them.
         destination: the folder to write; must not exist, or be empty.
         preset: a robot's preset, its name or path; None: images get the default settings, video keeps its
             own, but for what ``overrides`` say.
         overrides: see :func:`ffenc.load_preset`.
         cameras: which to keep, with or without ``observation.images.``; None: all.
         episodes: which to keep: numbers, or a text such as ``0,2,5-9,20-``; None: all.
-        fps: frames a second of a PNG tree; else the preset's. Of a dataset: a lower rate, for which some of
-            its rows and frames are kept; it has to divide the dataset's own.
+        fps: frames a second of what says none itself; else the preset's. Of a dataset: a lower rate, for
+            which some of its rows and frames are kept; it has to divide the dataset's own.
         fps_nearest: take any lower rate: for each new time the frame that is nearest.
-        task: the task's text, for a PNG tree.
+        task: the task's text, for what is not a dataset.
         start_number: number of a PNG tree's first frames; by default 0 or 1.
+        mapping: what the arrays or topics of a file are, or a YAML file of it; by default the preset's, or
+            that of a layout that is known.
         workers: encodes at once; by default one a core.
         encoder_threads: threads an encoder may use; by default the preset's, else the cores' share.
         force: encode a camera anew that is video with these settings already; else its packets are copied.
@@ -527,6 +538,7 @@ def reencode_dataset(
         fps_nearest=fps_nearest,
         task=task,
         start_number=start_number,
+        mapping=mapping,
         workers=workers,
         encoder_threads=encoder_threads,
         force=force,

@@ -16,7 +16,7 @@ from ffenc.ffmpeg.process import Buffer, Cancellation, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
 from ffenc.frames.depth import MAX_CODE, DepthQuantizer, Unit
 from ffenc.frames.depth_images import Depth, changed, millimetres, read_alike, samples_in_mm
-from ffenc.frames.encode import check_frames
+from ffenc.frames.encode import check_frames, fed_format
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.images import ImageHeader, find_fault
 from ffenc.frames.reader import DEPTH_FORMATS, NO_DECODER, Stream
@@ -224,9 +224,10 @@ def _reference_side(reference: FrameSource | Clip, header: ImageHeader | None, *
     if isinstance(reference, Clip):
         return _side(reference, seek=seek)
     assert header is not None
-    if header.format == "jpeg":
-        return Compared("pipe:0", rgb_conversion("yuvj420p", None, "pc"), images="jpeg")
-    return Compared("pipe:0", rgb_conversion("rgb24", None, None), images="png")
+    fed = fed_format(header)
+    stored = fed if fed in ("yuyv422", "uyvy422") else "yuvj420p" if fed == "jpeg" else "rgb24"
+    conversion = rgb_conversion(stored, None, "pc" if fed == "jpeg" else None)
+    return Compared("pipe:0", conversion, images=fed, size=(header.width, header.height))
 
 
 def _values(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import islice, zip_longest
 from pathlib import Path
+from typing import cast
 
 from ffenc.compiler.command import COLOUR_TAGS, FrameFormat, compile_samples, raw_format
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
@@ -25,7 +26,7 @@ from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics, depth_pieces
 from ffenc.frames.encoding import Encoding
-from ffenc.frames.images import ImageHeader, find_fault, read_header, require_alike, whole_image
+from ffenc.frames.images import ImageHeader, find_fault, require_alike, whole_image
 from ffenc.frames.pillow import damaged
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import EncodedFrame, FrameSource
@@ -46,7 +47,7 @@ def check_frames(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterato
         SourceError: not an image, cut short, or of another size or kind; the text names the frame.
     """
     for frame in frames:
-        found = read_header(frame.data, frame.name)
+        found = frame.header()
         require_alike(found, header, frame.name)
         yield whole_image(frame.data, found, frame.name)
 
@@ -58,7 +59,7 @@ def fed_pieces(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterator[
         SourceError: as :func:`check_frames`, or a frame's pixels are damaged; the text names it.
     """
     for frame in frames:
-        found = read_header(frame.data, frame.name)
+        found = frame.header()
         require_alike(found, header, frame.name)
         own = whole_image(frame.data, found, frame.name)
         if not pays(found, own):
@@ -82,7 +83,14 @@ def frame_format(header: ImageHeader, config: VideoEncoderConfig) -> FrameFormat
         if not header.depth:
             found, needed = ("no ", "a camera's of colours (VideoEncoderConfig)")
         raise ConfigError(f"{header} images are {found}depth maps: the settings have to be {needed}")
-    return raw_format(config) if header.format == "tiff" or header.depth else header.format
+    return raw_format(config) if header.depth else fed_format(header)
+
+
+def fed_format(header: ImageHeader) -> FrameFormat:
+    """Return how images of colours go down the pipe: as they are."""
+    if header.format == "raw":
+        return cast(FrameFormat, header.order)
+    return cast(FrameFormat, f"{header.format}-{header.order}" if header.order else header.format)
 
 
 def first_frames(
@@ -286,13 +294,14 @@ def decode_fault(images: Sequence[bytes], header: ImageHeader, program: str) -> 
         header: what they are.
         program: the ffmpeg.
     """
-    assert header.format != "tiff"
+    if header.format == "raw":
+        return None
     command = compile_samples(
         VideoEncoderConfig(),
         width=header.width,
         height=header.height,
         fps=1,
-        frames=header.format,
+        frames=fed_format(header),
         program=program,
     )
     try:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ffenc.errors import SourceError
 
-ImageFormat = Literal["png", "jpeg", "tiff"]
+ImageFormat = Literal["png", "jpeg", "tiff", "raw"]
 SampleKind = Literal["unsigned", "signed", "float"]
 
 HEADER_BYTES = 33  # a PNG's signature and first chunk
@@ -57,14 +57,16 @@ _TIFF_ENTRIES = 512  # of a directory; cameras write about twenty
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """The shape of an encoded image.
+    """The shape of an image, encoded or raw.
 
     Attributes:
-        format: ``png`` or ``jpeg``, or ``tiff``, which only depth maps are kept as.
+        format: ``png`` or ``jpeg``; ``tiff``, which only depth maps are kept as; ``raw``: not encoded.
         width, height: pixels.
         bits: of one sample.
         channels: samples a pixel has; 2 and 4 include alpha.
         samples: what numbers they are: only those of a TIFF can be signed or floats.
+        order: of raw pixels, FFmpeg's name of their format; of an encoded image, ``bgr`` where red and blue
+            were swapped when it was encoded.
     """
 
     format: ImageFormat
@@ -73,6 +75,7 @@ class ImageHeader:
     bits: int
     channels: int
     samples: SampleKind = "unsigned"
+    order: str = ""
 
     @property
     def depth(self) -> bool:
@@ -85,11 +88,18 @@ class ImageHeader:
         return "m" if self.samples == "float" else "mm"
 
     @property
+    def raw_bytes(self) -> int:
+        """How many bytes its pixels take; rows follow each other without padding."""
+        return self.width * self.height * self.channels * self.bits // 8
+
+    @property
     def has_alpha(self) -> bool:
         return self.channels in (2, 4) and self.format == "png"
 
     def __str__(self) -> str:
         kind = "" if self.samples == "unsigned" else f" {self.samples}"
+        if self.format == "raw":
+            return f"{self.width}x{self.height} raw {self.order}"
         return f"{self.width}x{self.height} {self.bits}-bit{kind} {self.format.upper()}"
 
 
@@ -152,7 +162,7 @@ def require_alike(
     Raises:
         SourceError: it has another size, or is of another kind.
     """
-    fields = ("width", "height", "depth", "unit" if found.depth else "format")
+    fields = ("width", "height", "depth", "unit" if found.depth else "format", "order")
     if any(getattr(found, field) != getattr(expected, field) for field in fields):
         units = {"mm": "integers, millimetres", "m": "floats, metres"}
         how = "the frames of one video must be alike"
@@ -186,6 +196,11 @@ def whole_image(data: bytes, header: ImageHeader, name: str) -> bytes:
         return data[: _png_end(data, header, name)]
     if header.format == "jpeg":
         return data[: _jpeg_end(data, name)]
+    if header.format == "raw" and len(data) != header.raw_bytes:
+        raise SourceError(
+            f"{name}: has {len(data):,} bytes, a {header} image has {header.raw_bytes:,}; restore or "
+            "re-record it"
+        )
     return data
 
 
@@ -338,6 +353,25 @@ def raw_samples(data: bytes, header: ImageHeader) -> npt.NDArray[Any] | None:
     kind = {"unsigned": "u", "signed": "i", "float": "f"}[header.samples]
     samples = np.frombuffer(data, f"{order}{kind}{header.bits // 8}", header.width * header.height, start)
     return samples.reshape(header.height, header.width)
+
+
+def tiff_of(samples: npt.NDArray[Any]) -> bytes:
+    """Return a depth map as an uncompressed TIFF, which :func:`raw_samples` gives back without a copy.
+
+    Args:
+        samples: shape ``(H, W)``; uint16, int16, uint32, int32 or float32.
+    """
+    height, width = samples.shape
+    own = np.ascontiguousarray(samples, samples.dtype.newbyteorder("<"))
+    bits = own.itemsize * 8
+    kind = {"u": 1, "i": 2, "f": 3}[own.dtype.kind]
+    tags = (
+        *((256, width), (257, height), (258, bits), (259, 1), (262, 1)),
+        *((273, 8 + 2 + 10 * 12 + 4), (277, 1), (278, height), (279, own.nbytes), (339, kind)),
+    )
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + directory + bytes(4)
+    return head + own.tobytes()
 
 
 def _png_passes(header: ImageHeader, data: bytes) -> list[tuple[int, int]]:

@@ -24,6 +24,7 @@ from ffenc.compiler.command import (
     compile_samples,
     encoder_format,
     is_depth,
+    is_encoded,
 )
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.transform import Transform
@@ -109,7 +110,7 @@ def prepare(
     errors: list[FfencError] = []
     for name, toolchain in product(names, found):
         threads = encoder_threads
-        if threads is None and toolchain.threaded and frames in ("png", "jpeg"):
+        if threads is None and toolchain.threaded and is_encoded(frames):
             # Decoding takes about as long as encoding; an encoder left with all cores fights it for them.
             threads = max(1, cores() // 2)
         try:
@@ -178,10 +179,10 @@ def _other_codec(
 
 def _stored(frames: FrameFormat, first_frames: Sequence[bytes]) -> tuple[int, int]:
     """Channels and bits of frames of colours."""
-    if frames in ("png", "jpeg") and first_frames:
+    if is_encoded(frames) and first_frames:
         header = read_header(first_frames[0], "the first frame")
         return (1 if header.channels < 3 else 3), header.bits
-    return 3, 8
+    return (1 if frames == "gray" else 3), 8
 
 
 def _check_samples(config: VideoEncoderConfig, channels: int, bits: int) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -36,11 +36,26 @@ class EncodedFrame:
 
     Attributes:
         name: what to call it in an error: a path, or dataset, row and column.
-        data: PNG, JPEG or TIFF bytes.
+        data: PNG, JPEG or TIFF bytes, or raw pixels.
+        raw: what raw pixels are; None for encoded images, which say it.
+        order: see :class:`~ffenc.frames.images.ImageHeader`.
     """
 
     name: str
     data: bytes
+    raw: ImageHeader | None = None
+    order: str = ""
+
+    def header(self) -> ImageHeader:
+        """What the image says of itself, or is known of it.
+
+        Raises:
+            SourceError: as :func:`~ffenc.frames.images.read_header`.
+        """
+        if self.raw is not None:
+            return self.raw
+        found = read_header(self.data, self.name)
+        return replace(found, order=self.order) if self.order else found
 
 
 class FrameSource(Protocol):

@@ -11,7 +11,8 @@ from typing import Any
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.matching import check_added, check_named
-from ffenc.config.preset import CameraPreset, KeyPath, RobotPreset, camera_name, load_preset
+from ffenc.config.plain_yaml import KeyPath
+from ffenc.config.preset import CameraPreset, RobotPreset, camera_name, load_preset
 from ffenc.config.source import CameraSource
 from ffenc.errors import ConfigError
 from ffenc.recording.cameras import Camera, open_camera

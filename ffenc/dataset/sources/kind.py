@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ffenc.config.framerate import parse_fps
+from ffenc.config.mapping import SourceMapping
 from ffenc.dataset.source import DatasetSource
 from ffenc.errors import ConfigError
 
@@ -18,35 +19,43 @@ class Opening:
 
     Attributes:
         fps: frames a second; None: not said.
+        usual_fps: what a source that says none has, by a preset; None: not said.
         task: the text of all episodes' task.
         robot_type: LeRobot's name of the robot.
         cameras: those to read, with or without ``observation.images.``; None: all.
         start_number: number of each folder's first frame.
         follow_links: see :func:`~ffenc.paths.check_tree`.
         retime: put the rows of frame i at i / fps.
+        mapping: what its arrays or topics are.
+        usual_mapping: what they are by a preset.
     """
 
     fps: int | float | str | Fraction | None = None
+    usual_fps: int | float | str | None = None
     task: str | None = None
     robot_type: str | None = None
     cameras: tuple[str, ...] | None = None
     start_number: int | None = None
     follow_links: bool = False
     retime: bool = False
+    mapping: SourceMapping | None = None
+    usual_mapping: SourceMapping | None = None
 
-    def rate(self, path: Path, what: str) -> Fraction:
-        """The frame rate, which a source has to be given.
+    def rate(self, path: Path, what: str, own: int | float | str | None = None) -> Fraction:
+        """The frame rate: as asked for, else the source's own, else a preset's.
 
         Args:
             path: the source.
             what: what it is, for the error.
+            own: what is said of the source itself.
 
         Raises:
             ConfigError: it is not given, or is none.
         """
-        if self.fps is None:
-            raise ConfigError(f"{path} is {what}, which has no frame rate: say --fps, or use a --preset")
-        return parse_fps(self.fps)
+        for rate in (self.fps, own, self.usual_fps):
+            if rate is not None:
+                return parse_fps(rate)
+        raise ConfigError(f"{path} is {what}, which has no frame rate: say --fps, or use a --preset")
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class PlainSource(ABC):
     """
 
     renumbered: frozenset[str] = frozenset()
+    reading: Mapping[str, Any] = {}  # how it is read, as plain values, where the files do not say it
 
     def __init__(
         self,

@@ -7,18 +7,19 @@ from pathlib import Path
 
 from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.source import DatasetSource
-from ffenc.dataset.sources import lerobot, png_tree
+from ffenc.dataset.sources import hdf5, lerobot, png_tree
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.errors import ConfigError, SourceError
 
 # In this order: a path is of the first kind that recognises it.
 KINDS: tuple[SourceKind, ...] = (
     lerobot.KIND,
+    hdf5.KIND,
     png_tree.KIND,
 )
 
 # Which every kind takes, or which come from a preset too, where they may be for other sources.
-_OF_ALL = ("fps", "robot_type", "cameras", "follow_links")
+_OF_ALL = ("fps", "usual_fps", "robot_type", "cameras", "follow_links", "usual_mapping")
 
 
 def kind_of(path: Path) -> SourceKind:
@@ -32,7 +33,8 @@ def kind_of(path: Path) -> SourceKind:
     for kind in KINDS if path.exists() else ():
         if kind.recognises(path):
             return kind
-    raise SourceError(f"{path} is not a folder")
+    kinds = _listed([kind.several for kind in KINDS])
+    raise SourceError(f"{path} is not a folder, and no file of a kind that is read; {kinds} are")
 
 
 def open_source(root: str | Path, opening: Opening) -> DatasetSource:

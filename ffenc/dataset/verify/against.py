@@ -14,6 +14,7 @@ from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS
 from ffenc.config.framerate import Pick, parse_fps
 from ffenc.config.transform import Transform
+from ffenc.dataset.finished import source_mapping
 from ffenc.dataset.source import HasVideos
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import open_source
@@ -40,11 +41,12 @@ _ITS_SOURCE = "name the source it was made from, with the same episodes, and res
 
 
 class Source:
-    """What a dataset is compared with: a dataset of images or video, or a tree of images.
+    """What a dataset is compared with: a dataset of images or video, a tree of images, or the file it is of.
 
     Args:
-        root: its folder.
-        layout: of the dataset that is compared, whose frame rate a tree is taken to have.
+        root: its folder, or the file.
+        layout: of the dataset that is compared: its frame rate is taken for what has none, and the mapping
+            that it was made by for arrays and topics.
         follow_links: see :func:`~ffenc.paths.check_tree`.
 
     Raises:
@@ -53,7 +55,8 @@ class Source:
 
     def __init__(self, root: Path, layout: Layout, *, follow_links: bool = False) -> None:
         fps = None if (root / INFO).is_file() else layout.fps
-        self._source = open_source(root, Opening(fps=fps, follow_links=follow_links))
+        opening = Opening(fps=fps, follow_links=follow_links, usual_mapping=source_mapping(layout.root))
+        self._source = open_source(root, opening)
         self._layout = layout
         self._cameras = {camera.key: camera for camera in self._source.cameras}
         self._episodes = {episode.index: episode for episode in self._source.episodes}

@@ -1,0 +1,301 @@
+"""How a kind of source whose files are arrays is opened, and what its arrays may be where nobody says it."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ffenc.config.framerate import parse_fps
+from ffenc.config.mapping import SourceMapping, build_mapping
+from ffenc.dataset.sources.arrays import ArrayFile, ArrayInfo, ArrayReader, ArraySource, parts_of
+from ffenc.dataset.sources.kind import Opening, SourceKind
+from ffenc.errors import ConfigError, FfencError, FfencWarning, SourceError
+from ffenc.frames.images import ImageHeader, read_header
+from ffenc.paths import check_tree
+
+_MASKS = ("episode_ends", "episode_lengths")
+_TASKS = ("task", "language_instruction", "instruction", "language")
+_IMAGE_ENDINGS = re.compile(r"_(image|images|rgb|img|depth)$")
+# LeRobot's names of what is in ALOHA's observations.
+_STATES = {"qpos": "observation.state", "qvel": "observation.velocity", "effort": "observation.effort"}
+_ACTIONS = ("action", "actions")
+_NEXT = {"rewards": "next.reward", "reward": "next.reward", "dones": "next.done", "done": "next.done"}
+
+
+@dataclass
+class Suggestion:
+    """A mapping to start from.
+
+    Attributes:
+        layout: whose layout the file has, where it is known; None: the mapping is a guess.
+        values: the mapping, as plain values.
+        remarks: what is to be looked at, or could not be told.
+        cameras: what the first image of each camera is.
+    """
+
+    layout: str | None
+    values: dict[str, Any]
+    remarks: list[str] = field(default_factory=list)
+    cameras: dict[str, str] = field(default_factory=dict)
+
+
+def array_kind(
+    what: str,
+    several: str,
+    *,
+    recognises: Callable[[Path], bool],
+    files: Callable[[Path], Sequence[ArrayFile]],
+) -> SourceKind:
+    """Return a kind of source whose files hold arrays.
+
+    Args:
+        what, several, recognises: see :class:`SourceKind`.
+        files: the files of a path that is one, or a folder of them.
+    """
+
+    def open_it(path: Path, opening: Opening) -> ArraySource:
+        if path.is_dir():
+            check_tree(path, follow_links=opening.follow_links)
+        found = files(path)
+        mapping = opening.mapping or opening.usual_mapping or _known(path, found[0], what)
+        _say_what_is_left(path, found)
+        return ArraySource(
+            path,
+            parts_of(found, mapping),
+            mapping,
+            what=several,
+            fps=opening.rate(path, what, mapping.fps),
+            task=opening.task,
+            robot_type=opening.robot_type,
+            cameras=opening.cameras,
+        )
+
+    return SourceKind(what, several, recognises, open_it, frozenset(["task", "mapping"]))
+
+
+def _known(path: Path, file: ArrayFile, what: str) -> SourceMapping:
+    """The mapping of a layout that is known.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    with file.open() as reader:
+        found = suggest(reader)
+    if found.layout is None:
+        raise ConfigError(
+            f"{path} is {what} of no layout that is known (ALOHA, robomimic, Diffusion Policy): say what its "
+            f"arrays are with --mapping FILE. ffenc inspect {path} --write-mapping FILE writes one to start "
+            "from"
+        )
+    return build_mapping(found.values)
+
+
+def _say_what_is_left(path: Path, files: Sequence[ArrayFile]) -> None:
+    if not path.is_dir() or files[0].path == path:
+        return
+    known = {file.path for file in files}
+    others = sorted(one for one in path.iterdir() if one not in known and one.name[0] != ".")
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        warnings.warn(f"{others[0]}{more}: not carried over", FfencWarning, stacklevel=3)
+
+
+def suggest(reader: ArrayReader) -> Suggestion:
+    """Return a mapping to start from, by the names, types and first values of a file's arrays.
+
+    Raises:
+        SourceError: the file is damaged.
+    """
+    arrays = reader.arrays()
+    paths = {info.path for info in arrays}
+    values: dict[str, Any] = {}
+    layout, group = None, ""
+    demos = reader.groups("data/demo_*")
+    ends = next((p for p in ("meta/episode_ends", "episode_ends") if p in paths), None)
+    if demos:
+        layout, group = "robomimic", demos[0]
+        values["episodes"] = {"groups": "data/demo_*"}
+    elif ends is not None:
+        layout = "Diffusion Policy"
+        values["episodes"] = {"ends": ends}
+    elif any(p.startswith("observations/images/") for p in paths) and "action" in paths:
+        layout = "ALOHA"
+    own = [_within(info, group) for info in arrays if _is_within(info.path, group)]
+    found = Suggestion(layout, values)
+    if (rate := _rate(reader)) is not None:
+        values["fps"] = rate
+    for name in _TASKS:
+        if any(name in reader.attributes(place) for place in dict.fromkeys((group, ""))):
+            values["task"] = {"attribute": name}
+            break
+        text = next((i for i in own if i.path.rpartition("/")[2] == name and i.text), None)
+        if text is not None:
+            values["task"] = {"path": text.path}
+            break
+    cameras, rest = _cameras(reader, own, group, found)
+    values["cameras"] = cameras
+    values["features"] = _features(rest, layout, found)
+    if not cameras:
+        found.layout = None
+        found.remarks.append("no array looks like images: name the cameras")
+    return found
+
+
+def _is_within(path: str, group: str) -> bool:
+    return not group or path.startswith(f"{group}/")
+
+
+def _within(info: ArrayInfo, group: str) -> ArrayInfo:
+    path = info.path[len(group) + 1 :] if group else info.path
+    return ArrayInfo(path, info.shape, info.dtype, info.bytes, info.chunk)
+
+
+def _rate(reader: ArrayReader) -> int | float | None:
+    """The frame rate that a file says; robomimic keeps it among the arguments of its simulator."""
+    for place in ("", "data", "meta"):
+        attributes = reader.attributes(place)
+        for name in ("fps", "frequency", "control_freq"):
+            if (rate := _number(attributes.get(name))) is not None:
+                return rate
+        try:
+            arguments = json.loads(str(attributes.get("env_args", "")))
+            rate = _number(arguments.get("env_kwargs", {}).get("control_freq"))
+        except (ValueError, AttributeError):
+            continue
+        if rate is not None:
+            return rate
+    return None
+
+
+def _number(value: Any) -> int | float | None:
+    try:
+        rate = parse_fps(float(value))
+    except (TypeError, ValueError, ConfigError):
+        return None
+    return int(rate) if rate.denominator == 1 else float(rate)
+
+
+def _cameras(
+    reader: ArrayReader, arrays: Sequence[ArrayInfo], group: str, found: Suggestion
+) -> tuple[dict[str, Any], list[ArrayInfo]]:
+    """The cameras among some arrays, and the other arrays."""
+    cameras: dict[str, Any] = {}
+    rest: list[ArrayInfo] = []
+    for info in arrays:
+        if info.path.startswith("next_obs/"):
+            continue
+        camera = None if info.rows < 1 else _camera(reader, info, f"{group}/{info.path}".strip("/"), found)
+        if camera is None:
+            rest.append(info)
+            continue
+        name = info.path.rpartition("/")[2]
+        short = _IMAGE_ENDINGS.sub("", name)
+        if camera.get("depth"):
+            short += "_depth"
+        if short in cameras:
+            short = name
+        cameras[short] = camera
+        found.cameras[short] = str(info)
+    return cameras, rest
+
+
+def _camera(reader: ArrayReader, info: ArrayInfo, place: str, found: Suggestion) -> dict[str, Any] | None:
+    """What an array is where it holds images; None where it does not."""
+    shape, kind = info.shape[1:], info.dtype.name
+    path = f"/{info.path}"
+    if info.encoded and len(info.shape) <= 2:
+        header = _first_header(reader, place)
+        if header is None:
+            return None
+        return {"path": path, "depth": True} if header.depth else {"path": path}
+    square = len(shape) >= 2 and sorted(n for n in shape if n > 4)[:2] and min(sorted(shape)[-2:]) >= 16
+    if not square or len(shape) > 3:
+        return None
+    colours = len(shape) == 3 and (shape[2] in (3, 4) or shape[0] in (3, 4))
+    if colours and (kind == "uint8" or kind.startswith("float")):
+        camera: dict[str, Any] = {"path": path, "channels": "rgb" if 3 in (shape[0], shape[2]) else "rgba"}
+        found.remarks.append(
+            f"{path}: nothing in the file says the order of its colours; look whether they are right "
+            "(--sheet), "
+            "else write channels: bgr"
+        )
+        if kind != "uint8":
+            first = reader.read(place, 0, 1)
+            camera["white"] = 255 if float(first.max()) > 1.5 else 1
+        if shape[0] in (1, 3, 4) and shape[2] in (1, 3, 4):
+            camera["axes"] = "hwc"
+        return camera
+    flat = len(shape) == 2 or 1 in (shape[0], shape[2])
+    if flat and kind == "uint8":
+        return {"path": path, "channels": "gray"}
+    if flat and kind in ("uint16", "float32", "uint32"):
+        found.remarks.append(
+            f"{path}: taken for depth in {'m' if kind == 'float32' else 'mm'}; else say unit"
+        )
+        return {"path": path, "depth": True, "unit": "m" if kind == "float32" else "mm"}
+    return None
+
+
+def _first_header(reader: ArrayReader, place: str) -> ImageHeader | None:
+    try:
+        value = reader.read(place, 0, 1)[0]
+        data = value if isinstance(value, bytes) else getattr(value, "tobytes", lambda: b"")()
+        return read_header(data, place) if isinstance(data, bytes) else None
+    except SourceError:
+        return None
+
+
+def _features(arrays: Sequence[ArrayInfo], layout: str | None, found: Suggestion) -> dict[str, Any]:
+    """The features among arrays that are not images."""
+    rows = _usual_rows(arrays)
+    features: dict[str, Any] = {}
+    state: list[str] = []
+    for info in arrays:
+        name = info.path.rpartition("/")[2]
+        plain = info.dtype.kind in "biuf" and len(info.shape) in (1, 2) and info.rows == rows
+        if not plain or name in _MASKS or 0 in info.shape:
+            continue
+        one: dict[str, Any] = {"path": f"/{info.path}"}
+        if info.dtype.name in ("float64", "float16"):
+            one["dtype"] = "float32"
+        if name in _ACTIONS and "action" not in features:
+            features["action"] = one
+        elif name in _NEXT and layout == "robomimic":
+            features[_NEXT[name]] = {**one, "dtype": "bool"} if "done" in _NEXT[name] else one
+        elif name in _STATES or name == "state":
+            features[_STATES.get(name, "observation.state")] = one
+        elif name.startswith("robot") and info.dtype.kind == "f":
+            state.append(one["path"])
+        elif layout == "robomimic" and not info.path.startswith("obs/"):
+            key = re.sub(r"\W+", "_", info.path)
+            found.remarks.append(f"/{info.path} is left out; to keep it, name it under features, as {key}")
+        else:
+            features[f"observation.{re.sub(r'[^A-Za-z0-9_.]+', '_', name)}"] = one
+    if state and "observation.state" not in features:
+        features["observation.state"] = {"path": state, "dtype": "float32"}
+    if "action" not in features:
+        found.remarks.append("no array is called action: name the one that is")
+    first = [key for key in ("observation.state", "action") if key in features]
+    return {key: features[key] for key in (*first, *(key for key in features if key not in first))}
+
+
+def _usual_rows(arrays: Sequence[ArrayInfo]) -> int:
+    """How many rows most of some arrays have."""
+    counts: dict[int, int] = {}
+    for info in arrays:
+        counts[info.rows] = counts.get(info.rows, 0) + 1
+    return max(counts, key=lambda rows: (counts[rows], rows)) if counts else 0
+
+
+def first_error(mapping: Mapping[str, Any]) -> str | None:
+    """Why a suggested mapping cannot be used as it is; None where it can."""
+    try:
+        build_mapping(mapping)
+    except FfencError as error:
+        return str(error)
+    return None

@@ -1,0 +1,209 @@
+"""HDF5 files: ALOHA's, robomimic's, and others by a mapping."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ffenc.dataset.sources.array_kind import array_kind
+from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReader
+from ffenc.errors import ConfigError, SourceError
+from ffenc.paths import regular
+
+if TYPE_CHECKING:
+    import h5py
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SUFFIXES = (".hdf5", ".h5", ".hdf")
+_MOST_OBJECTS = 100_000
+_FAULTS = (OSError, RuntimeError, ValueError, KeyError, TypeError, NotImplementedError)
+
+
+class _Hdf5Reader(ArrayReader):
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        super().__init__(path)
+        self._file = file
+
+    def arrays(self) -> list[ArrayInfo]:
+        import h5py  # noqa: PLC0415 - an extra
+
+        found: list[ArrayInfo] = []
+        seen: set[tuple[int, int]] = set()
+        waiting = [""]
+        while waiting:
+            place = waiting.pop()
+            thing = self._get(place)
+            if thing is None:
+                continue
+            if isinstance(thing, h5py.Dataset):
+                found.append(self._described(place, thing))
+                continue
+            if not isinstance(thing, h5py.Group):
+                continue
+            about = h5py.h5o.get_info(thing.id)
+            if (mark := (about.fileno, about.addr)) in seen:
+                continue  # a group that is linked to from within itself
+            seen.add(mark)
+            waiting += [f"{place}/{name}".strip("/") for name in sorted(thing, key=_by_number, reverse=True)]
+            if len(waiting) + len(found) > _MOST_OBJECTS:
+                raise SourceError(f"{self.path}: has more than {_MOST_OBJECTS:,} groups and arrays")
+        return found
+
+    def find(self, path: str) -> ArrayInfo | None:
+        import h5py  # noqa: PLC0415 - an extra
+
+        thing = self._get(path)
+        return self._described(path, thing) if isinstance(thing, h5py.Dataset) else None
+
+    def read(self, path: str, first: int, stop: int) -> Array:
+        dataset = self._get(path)
+        with self._named(path):
+            if dataset.shape == ():
+                return np.asarray([dataset[()]])
+            if dataset.shape is None:
+                raise SourceError(f"{self.path}: {path} holds nothing; leave it out, or restore it")
+            return np.asarray(dataset[first:stop])
+
+    def attributes(self, path: str) -> Mapping[str, Any]:
+        thing = self._get(path)
+        if thing is None:
+            return {}
+        with self._named(path):
+            return {str(name): thing.attrs[name] for name in thing.attrs}
+
+    def groups(self, pattern: str) -> list[str]:
+        import h5py  # noqa: PLC0415 - an extra
+
+        found = [""]
+        for part in pattern.strip("/").split("/"):
+            below: list[str] = []
+            for place in found:
+                group = self._get(place)
+                names = list(group) if isinstance(group, h5py.Group) else []
+                below += [f"{place}/{name}".strip("/") for name in fnmatch.filter(names, part)]
+            found = sorted(below, key=_by_number)
+        return [place for place in found if isinstance(self._get(place), h5py.Group)]
+
+    def _get(self, path: str) -> Any:
+        """What is at a path; None where there is nothing. No link is followed that leads to another file."""
+        import h5py  # noqa: PLC0415 - an extra
+
+        thing: Any = self._file
+        for name in filter(None, path.split("/")):
+            with self._named(path):
+                if not isinstance(thing, h5py.Group) or name not in thing.keys():  # noqa: SIM118 - `in` follows links
+                    return None
+                link = thing.get(name, getlink=True)
+                if isinstance(link, h5py.ExternalLink):
+                    raise SourceError(
+                        f"{self.path}: {path} is a link to another file, {link.filename!r}, which is not "
+                        "followed; copy what it leads to into this file"
+                    )
+                if isinstance(link, h5py.SoftLink):
+                    target = link.path if link.path.startswith("/") else f"{thing.name}/{link.path}"
+                    thing = self._get_linked(path, target)
+                else:
+                    thing = thing.get(name)
+        return thing
+
+    def _get_linked(self, path: str, target: str, depth: int = 0) -> Any:
+        self._links = getattr(self, "_links", 0) + 1
+        try:
+            if self._links > 16:
+                raise SourceError(f"{self.path}: {path} is a link that leads back to itself")
+            return self._get(target)
+        finally:
+            self._links -= 1
+
+    def _described(self, path: str, dataset: h5py.Dataset) -> ArrayInfo:
+        with self._named(path):
+            if dataset.external or dataset.is_virtual:
+                raise SourceError(
+                    f"{self.path}: {path} has its values in another file, which is not followed; copy them "
+                    "into "
+                    "this file"
+                )
+            stored = int(dataset.id.get_storage_size())
+            shape = tuple(dataset.shape or ())
+            if not stored and shape and 0 not in shape and dataset.dtype.kind != "V":
+                raise SourceError(
+                    f"{self.path}: {path} has {'x'.join(map(str, shape))} values, of which none has been "
+                    "written; "
+                    "restore the file"
+                )
+            chunk = dataset.chunks[0] if dataset.chunks else 0
+            return ArrayInfo(path, shape, dataset.dtype, stored, chunk)
+
+    @contextmanager
+    def _named(self, path: str) -> Iterator[None]:
+        """Say in an error which array it is about."""
+        try:
+            yield
+        except _FAULTS as error:
+            raise SourceError(f"{self.path}: {path or '/'}: {_told(error)}") from None
+
+
+class Hdf5File(ArrayFile):
+    """An HDF5 file."""
+
+    @contextmanager
+    def open(self) -> Iterator[_Hdf5Reader]:
+        try:
+            import h5py  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise ConfigError(
+                f"{self.path} is an HDF5 file, and reading one needs h5py: pip install 'ffenc[hdf5]'"
+            ) from None
+        try:
+            file = h5py.File(regular(self.path), "r", locking=False)
+        except _FAULTS as error:
+            raise SourceError(
+                f"{self.path}: cannot be read as HDF5: {_told(error)}; it is damaged, or cut short"
+            ) from None
+        with file:
+            yield _Hdf5Reader(self.path, file)
+
+
+def _told(error: Exception) -> str:
+    """A fault in the library's words, without those that say nothing to a user."""
+    text = str(error.args[0] if error.args else error)
+    if "filter" in text and ("not registered" in text or "not available" in text or "plugin" in text):
+        return (
+            "it is compressed by a filter that h5py does not have (pip install hdf5plugin has the most used)"
+        )
+    found = re.search(r"\((.*)\)$", text)
+    return found[1] if found else text
+
+
+def _by_number(path: str) -> list[tuple[int, str]]:
+    """A key for the order in which ``demo_2`` is before ``demo_10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
+
+
+def _is_hdf5(path: Path) -> bool:
+    if path.is_dir():
+        return bool(files_of(path)) and not any(path.glob("episode[-_]*/")) and not (path / "images").is_dir()
+    with path.open("rb") as file:
+        return file.read(len(_SIGNATURE)) == _SIGNATURE or path.suffix.lower() in _SUFFIXES
+
+
+def files_of(path: Path) -> list[Path]:
+    """The HDF5 files of a folder, in the order of their numbers; or the file."""
+    if not path.is_dir():
+        return [path]
+    found = [one for one in path.iterdir() if one.suffix.lower() in _SUFFIXES and one.name[0] != "."]
+    return sorted(found, key=lambda one: _by_number(one.name))
+
+
+KIND = array_kind(
+    "an HDF5 file",
+    "HDF5 files",
+    recognises=_is_hdf5,
+    files=lambda path: [Hdf5File(one) for one in files_of(path)],
+)

@@ -1,0 +1,127 @@
+"""The sample dataset's frames and rows in the formats that robots record in, written by their own libraries.
+
+``python -m tests.support.recorded FOLDER`` writes all of them; those in ``fixtures/`` were made so.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from tests.conftest import ANGLE, DATASET, DEPTH, LENGTHS, TOP, starts
+
+FRAMES = 8  # of each episode
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some frames of one episode of the sample.
+
+    Attributes:
+        top, angle: RGB pixels, ``(N, H, W, 3)`` uint8.
+        depth: millimetres, ``(N, H, W)`` uint16.
+        state, action: ``(N, 14)`` float32.
+    """
+
+    top: np.ndarray
+    angle: np.ndarray
+    depth: np.ndarray
+    state: np.ndarray
+    action: np.ndarray
+
+
+def samples(frames: int = FRAMES) -> list[Sample]:
+    """The first frames of the sample's first two episodes, the second one shorter by one."""
+    table = pq.read_table(DATASET / "data/chunk-000/file-000.parquet")
+    found = []
+    for number, (start, _) in enumerate(list(zip(starts(), LENGTHS, strict=True))[:2]):
+        rows = table.slice(start, frames - number)
+
+        def pixels(key: str, rows: Any = rows) -> np.ndarray:
+            images = (Image.open(io.BytesIO(one["bytes"])) for one in rows[key].to_pylist())
+            return np.stack([np.asarray(image) for image in images])
+
+        state, action = (
+            np.array(rows[key].to_pylist(), np.float32) for key in ("observation.state", "action")
+        )
+        found.append(Sample(pixels(TOP), pixels(ANGLE), pixels(DEPTH).astype(np.uint16), state, action))
+    return found
+
+
+def jpeg(pixels: np.ndarray, quality: int = 92) -> bytes:
+    """A JPEG, with halved chroma as cameras make it."""
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "jpeg", quality=quality)
+    return data.getvalue()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "png")
+    return data.getvalue()
+
+
+def write_aloha(folder: Path, recorded: list[Sample], *, compressed: bool = True) -> Path:
+    """ALOHA's own layout, as its ``record_episodes.py`` writes it: one file an episode."""
+    import h5py
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, one in enumerate(recorded):
+        cameras = {"cam_high": one.top, "cam_left_wrist": one.angle}
+        with h5py.File(folder / f"episode_{number}.hdf5", "w", rdcc_nbytes=1024**2 * 2) as root:
+            root.attrs["sim"] = False
+            root.attrs["compress"] = compressed
+            obs = root.create_group("observations")
+            images = obs.create_group("images")
+            lengths = []
+            for name, pixels in cameras.items():
+                if not compressed:
+                    images.create_dataset(name, data=pixels, chunks=(1, *pixels.shape[1:]))
+                    continue
+                encoded = [jpeg(frame) for frame in pixels]
+                lengths.append([len(data) for data in encoded])
+                # as there: padded to the longest
+                padded = np.zeros((len(encoded), max(map(len, encoded))), np.uint8)
+                for row, data in zip(padded, encoded, strict=True):
+                    row[: len(data)] = np.frombuffer(data, np.uint8)
+                images.create_dataset(name, data=padded, chunks=(1, padded.shape[1]))
+            for name in ("qpos", "qvel", "effort"):
+                obs.create_dataset(name, data=one.state.astype(np.float64) * (name == "qpos"))
+            root.create_dataset("action", data=one.action.astype(np.float64))
+            if compressed:
+                root.create_dataset("compress_len", data=np.array(lengths))
+    return folder
+
+
+def write_robomimic(path: Path, recorded: list[Sample]) -> Path:
+    """The layout of robomimic: all episodes in one file, compressed raw images."""
+    import h5py
+
+    with h5py.File(path, "w") as root:
+        data = root.create_group("data")
+        data.attrs["env_args"] = json.dumps({"env_name": "Lift", "env_kwargs": {"control_freq": 20}})
+        data.attrs["total"] = sum(len(one.state) for one in recorded)
+        for number, one in enumerate(recorded):
+            demo = data.create_group(f"demo_{number}")
+            demo.attrs["num_samples"] = len(one.state)
+            for group in ("obs", "next_obs"):
+                obs = demo.create_group(group)
+                chunks = (4, *one.top.shape[1:])
+                obs.create_dataset("agentview_image", data=one.top, compression="gzip", chunks=chunks)
+                obs.create_dataset("agentview_depth", data=one.depth[..., None].astype(np.float32) / 1000)
+                obs.create_dataset("robot0_eef_pos", data=one.state[:, :3].astype(np.float64))
+                obs.create_dataset("robot0_eef_quat", data=one.state[:, 3:7].astype(np.float64))
+                obs.create_dataset("robot0_gripper_qpos", data=one.state[:, 7:9].astype(np.float64))
+                obs.create_dataset("object", data=one.state[:, 9:].astype(np.float64))
+            demo.create_dataset("actions", data=one.action[:, :7].astype(np.float64))
+            demo.create_dataset("rewards", data=np.arange(len(one.state)) / 10)
+            demo.create_dataset("dones", data=np.eye(1, len(one.state), len(one.state) - 1, np.int64)[0])
+            demo.create_dataset("states", data=one.state.astype(np.float64))
+    return path
