@@ -100,6 +100,29 @@ def write_aloha(folder: Path, recorded: list[Sample], *, compressed: bool = True
     return folder
 
 
+def write_replay_buffer(
+    path: Path, recorded: list[Sample], version: int = 2, *, packed: bool = False
+) -> Path:
+    """The layout of Diffusion Policy and UMI: episodes one after another, and the rows at which they end."""
+    import zarr
+
+    store = zarr.storage.ZipStore(path, mode="w") if packed else str(path)
+    root = zarr.create_group(store, zarr_format=version)
+    data, meta = root.create_group("data"), root.create_group("meta")
+    arrays = {
+        "img": np.concatenate([one.top for one in recorded]).astype(np.float32),
+        "camera0_rgb": np.concatenate([one.angle for one in recorded]),
+        "state": np.concatenate([one.state for one in recorded]),
+        "action": np.concatenate([one.action for one in recorded]),
+    }
+    for name, values in arrays.items():
+        data.create_array(name, data=values, chunks=(3, *values.shape[1:]))
+    meta.create_array("episode_ends", data=np.cumsum([len(one.state) for one in recorded]))
+    if packed:
+        store.close()
+    return path
+
+
 def write_robomimic(path: Path, recorded: list[Sample]) -> Path:
     """The layout of robomimic: all episodes in one file, compressed raw images."""
     import h5py

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,8 +118,24 @@ class ArrayReader(ABC):
         """The attributes of a group or array, as plain values; none where it is not there."""
 
     @abstractmethod
+    def missing_chunks(self, path: str) -> int:
+        """How many of an array's chunks are not in the file: their values are those of an empty one."""
+
+    @abstractmethod
+    def subgroups(self, path: str) -> list[str]:
+        """The names of the groups in a group; none where it is not there."""
+
     def groups(self, pattern: str) -> list[str]:
         """The groups that match a pattern such as ``data/demo_*``, in the order of their numbers."""
+        found = [""]
+        for part in pattern.strip("/").split("/"):
+            below = [
+                f"{place}/{name}".strip("/")
+                for place in found
+                for name in fnmatch.filter(self.subgroups(place), part)
+            ]
+            found = sorted(below, key=by_number)
+        return found
 
     def array(self, path: str) -> ArrayInfo:
         """One array.
@@ -306,6 +324,7 @@ class ArraySource(PlainSource):
         self._pixels: dict[str, Pixels] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._first: dict[str, ArrayInfo] = {}
+        self._whole: set[tuple[str, ArrayFile]] = set()
         self._stored: dict[str, list[float]] = {key: [] for key in keys}
         for file, some in groupby(parts, key=lambda part: part.file):
             with file.open() as reader:
@@ -331,9 +350,19 @@ class ArraySource(PlainSource):
         """Look at an episode's arrays, and return it with its length."""
         length = part.length
         first: str | None = None
+        whole = self._whole
         for key, camera in self._keys.items():
             info = reader.array(part.place(camera.path))
             self._look_at_camera(key, camera, part, info, reader)
+            if (info.path, part.file) not in whole and (missing := reader.missing_chunks(info.path)):
+                warnings.warn(
+                    f"{part.file.path}: {info.path}: {missing:,} chunks are not in the file; their frames "
+                    "are "
+                    "empty (black, where nothing else is said)",
+                    FfencWarning,
+                    stacklevel=4,
+                )
+            whole.add((info.path, part.file))
             self._stored[key].append(info.bytes / max(1, info.rows))
             length, first = _same_length(part, length, first, info)
         for name, feature in self._mapping.features.items():
@@ -727,6 +756,11 @@ def _by_ends(file: ArrayFile, reader: ArrayReader, mapping: SourceMapping) -> li
             stacklevel=3,
         )
     return [Part(file, "", int(a), int(b - a)) for a, b in zip(starts, ends, strict=True)]
+
+
+def by_number(path: str) -> list[tuple[int, str]]:
+    """A key for the order in which ``demo_2`` is before ``demo_10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffenc.dataset.sources.array_kind import array_kind
-from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReader
+from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReader, by_number
 from ffenc.errors import ConfigError, SourceError
 from ffenc.paths import regular
 
@@ -50,7 +50,7 @@ class _Hdf5Reader(ArrayReader):
             if (mark := (about.fileno, about.addr)) in seen:
                 continue  # a group that is linked to from within itself
             seen.add(mark)
-            waiting += [f"{place}/{name}".strip("/") for name in sorted(thing, key=_by_number, reverse=True)]
+            waiting += [f"{place}/{name}".strip("/") for name in sorted(thing, key=by_number, reverse=True)]
             if len(waiting) + len(found) > _MOST_OBJECTS:
                 raise SourceError(f"{self.path}: has more than {_MOST_OBJECTS:,} groups and arrays")
         return found
@@ -77,18 +77,20 @@ class _Hdf5Reader(ArrayReader):
         with self._named(path):
             return {str(name): thing.attrs[name] for name in thing.attrs}
 
-    def groups(self, pattern: str) -> list[str]:
+    def missing_chunks(self, path: str) -> int:
+        dataset = self._get(path)
+        with self._named(path):
+            if not dataset.chunks:
+                return 0
+            wanted: int = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+            return max(0, wanted - int(dataset.id.get_num_chunks()))
+
+    def subgroups(self, path: str) -> list[str]:
         import h5py  # noqa: PLC0415 - an extra
 
-        found = [""]
-        for part in pattern.strip("/").split("/"):
-            below: list[str] = []
-            for place in found:
-                group = self._get(place)
-                names = list(group) if isinstance(group, h5py.Group) else []
-                below += [f"{place}/{name}".strip("/") for name in fnmatch.filter(names, part)]
-            found = sorted(below, key=_by_number)
-        return [place for place in found if isinstance(self._get(place), h5py.Group)]
+        group = self._get(path)
+        names = list(group) if isinstance(group, h5py.Group) else []
+        return [name for name in names if isinstance(self._get(f"{path}/{name}"), h5py.Group)]
 
     def _get(self, path: str) -> Any:
         """What is at a path; None where there is nothing. No link is followed that leads to another file."""
@@ -181,11 +183,6 @@ def _told(error: Exception) -> str:
     return found[1] if found else text
 
 
-def _by_number(path: str) -> list[tuple[int, str]]:
-    """A key for the order in which ``demo_2`` is before ``demo_10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
-
-
 def _is_hdf5(path: Path) -> bool:
     if path.is_dir():
         return bool(files_of(path)) and not any(path.glob("episode[-_]*/")) and not (path / "images").is_dir()
@@ -198,7 +195,7 @@ def files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     found = [one for one in path.iterdir() if one.suffix.lower() in _SUFFIXES and one.name[0] != "."]
-    return sorted(found, key=lambda one: _by_number(one.name))
+    return sorted(found, key=lambda one: by_number(one.name))
 
 
 KIND = array_kind(

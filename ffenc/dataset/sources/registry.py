@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.source import DatasetSource
-from ffenc.dataset.sources import hdf5, lerobot, png_tree
+from ffenc.dataset.sources import hdf5, lerobot, png_tree, zarr_store
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.errors import ConfigError, SourceError
 
@@ -15,6 +15,7 @@ from ffenc.errors import ConfigError, SourceError
 KINDS: tuple[SourceKind, ...] = (
     lerobot.KIND,
     hdf5.KIND,
+    zarr_store.KIND,
     png_tree.KIND,
 )
 

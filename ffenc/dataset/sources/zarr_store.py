@@ -1,0 +1,170 @@
+"""Zarr stores, v2 and v3: the replay buffers of Diffusion Policy and UMI, and others by a mapping."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ffenc.dataset.sources.array_kind import array_kind
+from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReader, by_number
+from ffenc.errors import ConfigError, SourceError
+from ffenc.paths import regular
+
+_MARKS = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
+_MOST_OBJECTS = 100_000
+
+
+class _ZarrReader(ArrayReader):
+    def __init__(self, file: ZarrFile, group: Any) -> None:
+        super().__init__(file.path)
+        self._zarr, self._group = file, group
+        self._known: dict[str, Any] = {}
+
+    def arrays(self) -> list[ArrayInfo]:
+        found: list[ArrayInfo] = []
+        waiting = [""]
+        while waiting:
+            place = waiting.pop()
+            with self._named(place):
+                group = self._at(place)
+                names = sorted((name for name, _ in group.arrays()), key=by_number)
+                found += [self._described(f"{place}/{name}".strip("/")) for name in names]
+            waiting += [f"{place}/{name}".strip("/") for name in reversed(self.subgroups(place))]
+            if len(waiting) + len(found) > _MOST_OBJECTS:
+                raise SourceError(f"{self.path}: has more than {_MOST_OBJECTS:,} groups and arrays")
+        return found
+
+    def find(self, path: str) -> ArrayInfo | None:
+        with self._named(path):
+            there = self._at(path)
+            return None if there is None or not hasattr(there, "shape") else self._described(path)
+
+    def read(self, path: str, first: int, stop: int) -> Array:
+        with self._named(path):
+            array = self._at(path)
+            return np.asarray(array[first:stop] if array.shape else [array[()]])
+
+    def attributes(self, path: str) -> Mapping[str, Any]:
+        with self._named(path):
+            there = self._at(path)
+            return {} if there is None else dict(there.attrs)
+
+    def missing_chunks(self, path: str) -> int:
+        with self._named(path):
+            array = self._at(path)
+            return max(0, int(array.nchunks) - int(array.nchunks_initialized))
+
+    def subgroups(self, path: str) -> list[str]:
+        with self._named(path):
+            there = self._at(path)
+            if there is None or hasattr(there, "shape"):
+                return []
+            return sorted((name for name, _ in there.groups()), key=by_number)
+
+    def _at(self, path: str) -> Any:
+        """What is at a path; None where there is nothing."""
+        if path not in self._known:
+            try:
+                self._known[path] = self._group[path] if path else self._group
+            except KeyError:
+                return None
+        return self._known[path]
+
+    def _described(self, path: str) -> ArrayInfo:
+        array = self._at(path)
+        # Of all codecs only this one runs what a file says.
+        if "pickle" in f"{getattr(array, 'metadata', '')} {getattr(array, 'filters', '')}".lower():
+            raise SourceError(
+                f"{self.path}: {path} is stored as Python pickles, which can run any program; it is not read"
+            )
+        kind = np.dtype(array.dtype)
+        chunk = array.chunks[0] if array.shape and array.chunks else 0
+        return ArrayInfo(path, tuple(array.shape), kind, self._zarr.stored(path), int(chunk))
+
+    @contextmanager
+    def _named(self, path: str) -> Iterator[None]:
+        """Say in an error which array it is about. Codecs raise whatever their libraries do."""
+        try:
+            yield
+        except (SourceError, ConfigError, MemoryError):
+            raise
+        except Exception as error:
+            raise SourceError(f"{self.path}: {path or '/'}: {_told(error)}") from None
+
+
+@dataclass(frozen=True)
+class ZarrFile(ArrayFile):
+    """A zarr store: a folder, or a zip file of one."""
+
+    @contextmanager
+    def open(self) -> Iterator[_ZarrReader]:
+        try:
+            import zarr  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise ConfigError(
+                f"{self.path} is a zarr store, and reading one needs zarr: pip install 'ffenc[zarr]'"
+            ) from None
+        with contextlib.suppress(ImportError):  # UMI's images are JPEG XL, by these codecs
+            from imagecodecs.numcodecs import register_codecs  # noqa: PLC0415
+
+            register_codecs(verbose=False)
+        store: Any = str(self.path)
+        if not self.path.is_dir():
+            kinds: Any = getattr(zarr, "storage", zarr)
+            store = kinds.ZipStore(str(regular(self.path)), mode="r")
+        try:
+            group = zarr.open_group(store, mode="r")
+        except Exception as error:
+            raise SourceError(f"{self.path}: cannot be read as zarr: {_told(error)}; it is damaged") from None
+        try:
+            yield _ZarrReader(self, group)
+        finally:
+            if not isinstance(store, str):
+                store.close()
+
+    def files(self, array: str) -> list[Path]:
+        if not self.path.is_dir():
+            return [self.path]
+        folder = self.path / array
+        found = [Path(where, name) for where, _, names in os.walk(folder) for name in names]
+        return sorted(found)
+
+    def stored(self, array: str) -> int:
+        """Bytes that an array takes."""
+        if self.path.is_dir():
+            return sum(path.stat().st_size for path in self.files(array))
+        return sum(size for name, size in self._zipped.items() if name.startswith(f"{array}/"))
+
+    @cached_property
+    def _zipped(self) -> dict[str, int]:
+        with zipfile.ZipFile(self.path) as packed:
+            return {one.filename: one.compress_size for one in packed.infolist()}
+
+
+def _told(error: Exception) -> str:
+    text = str(error.args[0] if error.args else error) or type(error).__name__
+    if "codec not available" in text or "unknown codec" in text.lower():
+        hint = " (pip install imagecodecs)" if "imagecodecs" in text else ""
+        return f"{text}: it is compressed in a way that is not read here{hint}"
+    return text
+
+
+def _is_zarr(path: Path) -> bool:
+    if path.is_dir():
+        return any((path / mark).is_file() for mark in _MARKS)
+    if path.suffix.lower() != ".zip" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as packed:
+        return any(name in _MARKS for name in packed.namelist())
+
+
+KIND = array_kind("a zarr store", "zarr stores", recognises=_is_zarr, files=lambda path: [ZarrFile(path)])

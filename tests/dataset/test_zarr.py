@@ -1,0 +1,115 @@
+"""Zarr stores of v2 and v3, in folders and zip files, become datasets; damaged and hostile ones do not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from ffenc import ConfigError, FfencWarning, SourceError, plan_reencode, reencode_dataset, verify_dataset
+from ffenc.config.mapping import build_mapping
+from tests.conftest import psnr
+from tests.support.read import column, frames_of, notes_of
+from tests.support.recorded import Sample, jpeg, samples, write_replay_buffer
+
+FINE = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), 8)]
+IMG = build_mapping(
+    {
+        "episodes": {"ends": "meta/episode_ends"},
+        "cameras": {"img": {"path": "data/camera0_rgb", "channels": "rgb"}},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def recorded() -> list[Sample]:
+    return samples(5)
+
+
+def refused(source: Path, tmp_path: Path, said: str, mapping: Any = None) -> None:
+    with pytest.raises((SourceError, ConfigError), match=said):
+        plan_reencode(source, tmp_path / "out", mapping=mapping, fps=30)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("version", "packed"), [(2, False), (3, False), (2, True)])
+def test_a_replay_buffer_is_cut_at_its_ends(
+    recorded: list[Sample], tmp_path: Path, version: int, packed: bool
+) -> None:
+    name = "replay.zarr.zip" if packed else "replay.zarr"
+    source, out = write_replay_buffer(tmp_path / name, recorded, version, packed=packed), tmp_path / "out"
+    reencode_dataset(source, out, fps=10, task="push", overrides=FINE)
+    for camera, wanted in (("img", "top"), ("camera0", "angle")):
+        shown = frames_of(out, camera)
+        given = np.concatenate([getattr(one, wanted) for one in recorded])
+        assert len(shown) == len(given) == 9
+        assert min(psnr(a, b) for a, b in zip(shown, given, strict=True)) > 36
+    for name, wanted in (("observation.state", "state"), ("action", "action")):
+        assert np.array_equal(column(out, name), np.concatenate([getattr(one, wanted) for one in recorded]))
+    assert column(out, "episode_index").tolist() == [0] * 5 + [1] * 4
+    assert notes_of(out, 1)["source"] == {"file": source.name, "group": "", "first_row": 5}
+    checked = verify_dataset(out, against=source)
+    assert checked.sound, checked.faults
+
+
+def test_encoded_images_and_a_part_of_the_episodes(recorded: list[Sample], tmp_path: Path) -> None:
+    source, out = tmp_path / "a.zarr", tmp_path / "out"
+    root = zarr.create_group(str(source), zarr_format=2)
+    images = [jpeg(frame) for one in recorded for frame in one.angle]
+    padded = np.zeros((9, max(map(len, images))), np.uint8)
+    for row, data in zip(padded, images, strict=True):
+        row[: len(data)] = np.frombuffer(data, np.uint8)
+    root.create_array("jpeg", data=padded, chunks=(4, padded.shape[1]))
+    root.create_array("ends", data=np.array([2, 4, 9]))
+    mapping = build_mapping({"episodes": {"ends": "ends"}, "cameras": {"wrist": {"path": "jpeg"}}})
+    reencode_dataset(source, out, mapping=mapping, fps=10, episodes=[0, 2], overrides=FINE)
+    shown, given = (
+        frames_of(out, "wrist"),
+        np.concatenate([one.angle for one in recorded])[[0, 1, 4, 5, 6, 7, 8]],
+    )
+    assert len(shown) == 7
+    assert min(psnr(a, b) for a, b in zip(shown, given, strict=True)) > 30
+
+
+def test_damaged_and_hostile_stores_are_refused_by_name(recorded: list[Sample], tmp_path: Path) -> None:
+    source = write_replay_buffer(tmp_path / "a.zarr", recorded, 2)
+    first = source / "data/camera0_rgb/0.0.0.0"
+    whole = first.read_bytes()
+    first.write_bytes(whole[: len(whole) // 2])
+    refused(source, tmp_path, r"a.zarr: data/camera0_rgb: ", IMG)
+    first.unlink()
+    with pytest.warns(
+        FfencWarning, match="data/camera0_rgb: 1 chunks are not in the file; their frames are empty"
+    ):
+        plan_reencode(source, tmp_path / "out", mapping=IMG, fps=30)
+    first.write_bytes(whole)
+
+    described = source / "data/camera0_rgb/.zarray"
+    known = json.loads(described.read_text())
+    described.write_text(json.dumps({**known, "filters": [{"id": "pickle"}], "dtype": "|O"}))
+    refused(source, tmp_path, "a.zarr: data/camera0_rgb", IMG)
+    described.write_text(json.dumps({**known, "compressor": {"id": "imagecodecs_jpegxl_unknown"}}))
+    refused(source, tmp_path, "a.zarr: data/camera0_rgb: .*compressed in a way that is not read here", IMG)
+    described.write_text("{")
+    refused(source, tmp_path, "a.zarr: data/camera0_rgb: ", IMG)
+    described.write_text(json.dumps(known))
+
+    root = zarr.open_group(str(source), mode="a")
+    root["meta/episode_ends"][:] = [5, 5]
+    refused(source, tmp_path, "episode 1 ends at row 5, and begins at row 5", IMG)
+    root["meta/episode_ends"][:] = [5, 12]
+    refused(source, tmp_path, "data/camera0_rgb has 9 rows, the episodes end at row 12", IMG)
+    root["meta/episode_ends"][:] = [5, 8]
+    with pytest.warns(FfencWarning, match="1 rows behind the last episode's end are in no episode"):
+        plan_reencode(source, tmp_path / "out", mapping=IMG, fps=30)
+    (tmp_path / "secret").mkdir()
+    shutil.move(source / "data/camera0_rgb", tmp_path / "secret/rgb")
+    (source / "data/camera0_rgb").symlink_to(tmp_path / "secret/rgb")
+    refused(source, tmp_path, "camera0_rgb is a link, .* leads out of", IMG)
+    (tmp_path / "cut.zip").write_bytes(b"PK\3\4" + bytes(99))
+    refused(tmp_path / "cut.zip", tmp_path, "is not a folder, and no file of a kind that is read")
