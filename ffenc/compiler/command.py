@@ -538,6 +538,7 @@ class Compared:
         images: what comes down the pipe; None: a video file.
         excerpt: the frames to take of a video; None: all.
         geometry: how they are changed before they are compared.
+        size: width and height of raw frames.
     """
 
     path: str
@@ -555,16 +556,18 @@ def compile_compare(video: Compared, reference: Compared, *, program: str = "ffm
     with the shorter side.
     """
     # A queue of its own also tells the two inputs apart where both are the same frames of one file.
-    copies = _planar_rgb(reference, thread_queue_size=64).filter_multi_output("split")
-    compared = ffmpeg.filter([_planar_rgb(video), copies[0]], "psnr", shortest=1)
+    copies = rgb_frames(reference, thread_queue_size=64).filter("format", "gbrp")
+    copies = copies.filter_multi_output("split")
+    shown = rgb_frames(video).filter("format", "gbrp")
+    compared = ffmpeg.filter([shown, copies[0]], "psnr", shortest=1)
     # psnr and ssim pass their first input on, with what the filters before have noted of it.
     compared = ffmpeg.filter([compared, copies[1]], "ssim", shortest=1)
     printed = compared.filter("metadata", "print", file="pipe:1")
     return arguments(ffmpeg.output(printed, "-", f="null", fps_mode="passthrough"), program)
 
 
-def _planar_rgb(side: Compared, **options: Any) -> Any:
-    """Frames that are numbered from 0, as rgb24 first, which is what readers convert to."""
+def rgb_frames(side: Compared, **options: Any) -> Any:
+    """One side's frames as rgb24, which is what readers convert to, numbered from 0."""
     if side.images is not None:
         source = fed_frames(side.images, *side.size, Fraction(1), None, **options)
     else:
@@ -578,7 +581,6 @@ def _planar_rgb(side: Compared, **options: Any) -> Any:
     frames = source.filter("scale", **side.conversion).filter("format", "rgb24")
     if side.geometry is not None:
         frames = _in_rgb(frames, side.geometry, 8)
-    frames = frames.filter("format", "gbrp")
     # A second each: whatever rate FFmpeg takes for the result, no two frames get the same time.
     return frames.filter("settb", "1/1").filter("setpts", "N")
 

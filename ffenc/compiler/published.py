@@ -108,6 +108,7 @@ _PROGRAM_OPTION = re.compile(r"^-([A-Za-z][^\s\[<]*)", re.M)
 _ENCODER = re.compile(r"^Encoder (\S+) \[", re.M)
 _NO_ENCODER = re.compile(r"is not recognized by FFmpeg|no encoders for it are available")
 _PIXEL_FORMATS = re.compile(r"^ +Supported pixel formats:(.*)$", re.M)
+_FILTER = re.compile(r"^ [T.][S.][C.]? (\w+) +\S+->\S+ ", re.MULTILINE)
 _VIDEO_ENCODER = re.compile(r"^ V[A-Z.]{5} ([^\s=]\S*)", re.M)
 
 _LIMITS = {
@@ -183,6 +184,11 @@ def parse_full(text: str) -> PublishedOptions:
 def parse_encoder_names(text: str) -> frozenset[str]:
     """Read the names of the video encoders from ``ffmpeg -hide_banner -encoders``."""
     return frozenset(_VIDEO_ENCODER.findall(text))
+
+
+def parse_filter_names(text: str) -> frozenset[str]:
+    """Read the names of the filters from ``ffmpeg -hide_banner -filters``."""
+    return frozenset(_FILTER.findall(text))
 
 
 _WHOLE = frozenset(("int", "int64", "uint64", "unsigned"))

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from ffenc.frames.images import ImageHeader, find_fault
 from ffenc.frames.reader import DEPTH_FORMATS, NO_DECODER, Stream
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.frames.transcode import Clip
+
+Value = TypeVar("Value")
 
 _PEAK = 255  # of an RGB sample
 _VALUE = re.compile(rb"lavfi\.(psnr\.psnr_avg|ssim\.All)=(\S+)")
@@ -104,7 +107,7 @@ def compare_episode(
         geometry = transform.of(size.width, size.height) if transform is not None else None
     except ConfigError as error:
         raise SourceError(f"{video.path}: {error}; compare it with the source it was made of") from None
-    _check_alike(video, reference, header, geometry)
+    check_alike(video, reference, header, geometry)
     if video.info.pix_fmt in DEPTH_FORMATS:
         if video.info.pix_fmt == "gray12le" and quantizer is None:
             raise SourceError(f"{video.path}: holds 12-bit depth codes, and how they were made is not known")
@@ -118,10 +121,14 @@ def compare_episode(
     return _compare_colours(video, reference, header, geometry, told, cancellation, found)
 
 
-def _check_alike(
+def check_alike(
     video: Clip, reference: FrameSource | Clip, header: ImageHeader | None, geometry: Geometry | None
 ) -> None:
-    """Compare what can be compared without decoding."""
+    """Compare what can be compared without decoding; arguments as for :func:`compare_episode`.
+
+    Raises:
+        SourceError: sizes, kinds or numbers of frames differ.
+    """
     _check_held(video)
     depth = video.info.pix_fmt in DEPTH_FORMATS
     size = f"{video.info.width}x{video.info.height}"
@@ -184,19 +191,79 @@ def _compare_colours(
     cancellation: Cancellation,
     candidates: Sequence[Toolchain],
 ) -> Comparison:
+    def run(toolchain: Toolchain, sides: Sides) -> list[tuple[float, float]]:
+        command = compile_compare(sides.video, sides.reference, program=toolchain.ffmpeg)
+        printed = bytearray()
+        run_fed(
+            command, sides.pieces(), on_frames=on_frames, on_output=printed.extend, cancellation=cancellation
+        )
+        found: dict[bytes, list[float]] = {b"psnr.psnr_avg": [], b"ssim.All": []}
+        for name, value in _VALUE.findall(bytes(printed)):
+            found[name].append(float(value))
+        # From the PSNR: the error itself is printed with six digits behind the point, where small ones are 0.
+        errors = [_PEAK**2 / 10 ** (psnr / 10) for psnr in found[b"psnr.psnr_avg"]]
+        return list(zip(errors, found[b"ssim.All"], strict=False))
+
+    values = compared(video, reference, run, header=header, geometry=geometry, candidates=candidates)
+    return _summary([error for error, _ in values], [ssim for _, ssim in values], _PEAK)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a comparison of colours.
+
+    Attributes:
+        video, reference: as FFmpeg is given them.
+        pieces: what is fed of the reference; nothing where it is a video.
+    """
+
+    video: Compared
+    reference: Compared
+    pieces: Callable[[], Iterable[Buffer]]
+
+
+def compared(
+    video: Clip,
+    reference: FrameSource | Clip,
+    run: Callable[[Toolchain, Sides], list[Value]],
+    *,
+    header: ImageHeader | None = None,
+    geometry: Geometry | None = None,
+    candidates: Sequence[Toolchain],
+) -> list[Value]:
+    """Return a value for each pair of frames, from the first program that can decode both sides.
+
+    Args:
+        video: the frames.
+        reference: those that they were made of.
+        run: compares the sides with a program; its values are those of all pairs, or fewer.
+        header, geometry: of the reference, as for :func:`compare_episode`.
+        candidates: the programs to choose from.
+
+    Raises:
+        SourceError: one side is damaged; the text names it.
+        ToolchainError: no program can decode both.
+        FfmpegError: a program was killed from outside.
+    """
+
+    def pieces() -> Iterable[Buffer]:
+        if isinstance(reference, Clip):
+            return ()
+        assert header is not None
+        return check_frames(reference, header)
+
     errors: list[tuple[Toolchain, FfmpegError | None]] = []
-    tried: list[list[str]] = []
     for toolchain in candidates:
+        tried: list[Sides] = []
         # A seek that lands somewhere else gives too few frames; then videos are read from their start.
         for seek in (True, False):
             wanted = replace(_reference_side(reference, header, seek=seek), geometry=geometry)
-            sides = [_side(video, seek=seek), wanted]
-            command = compile_compare(*sides, program=toolchain.ffmpeg)
-            if command in tried:
+            sides = Sides(_side(video, seek=seek), wanted, pieces)
+            if sides in tried:
                 continue
-            tried.append(command)
+            tried.append(sides)
             try:
-                values = _values(command, reference, header, on_frames, cancellation)
+                values = run(toolchain, sides)
             except FfmpegError as error:
                 if error.killed:
                     raise
@@ -205,7 +272,7 @@ def _compare_colours(
                     break
                 continue
             if len(values) == video.frames:
-                return _summary([error for error, _ in values], [ssim for _, ssim in values], _PEAK)
+                return values
             errors.append((toolchain, None))
     raise _failed(video, reference, errors)
 
@@ -228,28 +295,6 @@ def _reference_side(reference: FrameSource | Clip, header: ImageHeader | None, *
     stored = fed if fed in ("yuyv422", "uyvy422") else "yuvj420p" if fed == "jpeg" else "rgb24"
     conversion = rgb_conversion(stored, None, "pc" if fed == "jpeg" else None)
     return Compared("pipe:0", conversion, images=fed, size=(header.width, header.height))
-
-
-def _values(
-    command: Sequence[str],
-    reference: FrameSource | Clip,
-    header: ImageHeader | None,
-    on_frames: Callable[[int], None],
-    cancellation: Cancellation,
-) -> list[tuple[float, float]]:
-    """Run a comparison, and return mean squared error and SSIM of each pair of frames."""
-    pieces: Iterable[Buffer] = ()
-    if not isinstance(reference, Clip):
-        assert header is not None
-        pieces = check_frames(reference, header)
-    printed = bytearray()
-    run_fed(command, pieces, on_frames=on_frames, on_output=printed.extend, cancellation=cancellation)
-    found: dict[bytes, list[float]] = {b"psnr.psnr_avg": [], b"ssim.All": []}
-    for name, value in _VALUE.findall(bytes(printed)):
-        found[name].append(float(value))
-    # From the PSNR: the error itself is printed with six digits behind the point, where small ones are 0.
-    errors = [_PEAK**2 / 10 ** (psnr / 10) for psnr in found[b"psnr.psnr_avg"]]
-    return list(zip(errors, found[b"ssim.All"], strict=False))
 
 
 def _failed(

@@ -1,0 +1,63 @@
+"""Quality of an episode's video against the images, or the video, that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ffenc.config.transform import Transform
+from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.compare import Sides, check_alike, compared
+from ffenc.frames.images import ImageHeader
+from ffenc.frames.sources import FrameSource
+from ffenc.frames.transcode import Clip
+from ffenc.quality.measure import Gauge, Quality, measure
+
+
+def quality_of(
+    video: Clip,
+    reference: FrameSource | Clip,
+    chosen: Sequence[Gauge],
+    *,
+    header: ImageHeader | None = None,
+    transform: Transform | None = None,
+    on_frames: Callable[[int], None] | None = None,
+    cancellation: Cancellation | None = None,
+) -> Quality:
+    """Measure frames of a video of colours against those that they were made of.
+
+    Args:
+        video: the frames.
+        reference: the source's.
+        chosen: the programs to try in order, and what they measure, see :func:`~ffenc.quality.measure.gauges`.
+        header: of the images; needed where ``reference`` is images.
+        transform: how the source's frames were changed before they were encoded.
+        on_frames: called now and then with the number of frames measured so far.
+        cancellation: who may end it.
+
+    Raises:
+        SourceError: sizes or numbers of frames differ, or one side is damaged; the text names it.
+        ToolchainError: no ffmpeg here can decode both.
+        FfmpegError: a program was killed from outside.
+    """
+    size = reference.info if isinstance(reference, Clip) else header
+    assert size is not None
+    geometry = transform.of(size.width, size.height) if transform is not None else None
+    check_alike(video, reference, header, geometry)
+    by_program = {gauge.toolchain: gauge for gauge in chosen}
+    found: list[Quality] = []
+
+    def run(toolchain: Toolchain, sides: Sides) -> list[int]:
+        quality = measure(
+            by_program[toolchain],
+            sides.video,
+            sides.reference,
+            sides.pieces(),
+            on_frames=on_frames,
+            cancellation=cancellation,
+        )
+        found.append(quality)
+        return list(range(len(quality)))
+
+    compared(video, reference, run, header=header, geometry=geometry, candidates=list(by_program))
+    return found[-1]
