@@ -27,6 +27,7 @@ _COMMANDS = {
     "split": "Divide a dataset into several, without re-encoding.",
     "encode": "Encode one folder of frames into one video file.",
     "decode": "Write the frames of a video or a video dataset as images or arrays.",
+    "tune": "Choose encoder settings by trying them on your own pictures.",
     "compile": "Print the FFmpeg command lines of a robot preset.",
     "info": "Say what a dataset holds: episodes, cameras, codecs, settings, bytes.",
     "verify": "Find what is wrong with a dataset or a video file.",
@@ -139,6 +140,7 @@ def cli() -> None:
       ffenc merge monday tuesday --out week
       ffenc encode frames/ top.mp4 --fps 30
       ffenc decode top.mp4 frames
+      ffenc tune my_image_dataset
       ffenc doctor so101
       ffenc compile aloha
       ffenc info my_video_dataset

@@ -110,6 +110,9 @@ def command(
         cameras = findings.verdict.cameras if findings.verdict is not None else []
         if not any(row.runs for row in findings.encoders) and not any(camera.encoding for camera in cameras):
             findings.missing = f"nothing can be encoded: no encoder runs; {HOW_TO_GET}"
+    if findings.verdict is not None:
+        for text in lossy_depth(findings.verdict):
+            output.warning(text)
     if as_json:
         print_json(_fields(findings))
     else:
@@ -141,6 +144,17 @@ def _check_cameras(
     check_named(overrides, load_preset(preset).cameras, str(preset))
     if not robot.cameras:
         raise ConfigError(f"{preset} has no cameras")
+
+
+def lossy_depth(verdict: PresetVerdict) -> list[str]:
+    """Return a sentence for each depth camera whose settings do not give depth back as it was given."""
+    return [
+        f"{camera.camera}: depth would be encoded with loss ({camera.encoding.codec.encoder}), which puts it "
+        "off by up to some hundred mm at edges and fills holes; the default settings (hevc, extra_options "
+        "{x265-params: lossless=1}) lose nothing, and `ffenc tune` measures it on your own pictures"
+        for camera in verdict.cameras
+        if camera.encoding is not None and camera.encoding.depth and not camera.encoding.lossless
+    ]
 
 
 def _is_advised(vcodec: str) -> bool:

@@ -159,6 +159,8 @@ class Codec:
         lossless: whether compiled options, with a pixel format of so many bits, give every sample back.
         lossless_extras: the ``extra_options`` that make it lossless; None where it cannot be.
         crf_range: least and greatest ``crf`` that changes anything; None: FFmpeg decides.
+        usual_crf: from fine to coarse, what is worth trying of cameras; empty: not to be tried unasked.
+        usual_presets: likewise, the one to begin with first; empty: the encoder's default.
         generic: the options of every FFmpeg encoder that this one reads; None: not known.
         ranges: sub-key of ``params`` -> least and greatest value that the library uses as it is.
         reported: pattern of the ``key=value`` list the library writes into its stream; its keys are those
@@ -194,6 +196,8 @@ class Codec:
     lossless: Callable[[Mapping[str, Value], int], bool] = _lossy
     lossless_extras: Mapping[str, Value] | None = None
     crf_range: tuple[float, float] | None = None
+    usual_crf: tuple[int, ...] = ()
+    usual_presets: tuple[int | str, ...] = ()
     generic: frozenset[str] | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     reported: str | None = None
@@ -396,6 +400,11 @@ _SVTAV1_RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+# Quantisers of cameras; AV1's scale has 255 steps where the others have 51.
+_HARDWARE_CRF = (20, 26, 32)
+_HARDWARE_AV1_CRF = (80, 120, 160)
+
+
 def _svtav1_quality(crf: Number) -> Options:
     # FFmpeg takes 0 in its own crf option for "not set", which is 35; the library takes it for 0.
     return {"crf": crf} if crf else {"crf": crf, "svtav1-params": {"crf": crf}}
@@ -410,6 +419,7 @@ def _vaapi(name: str, stream: str, quality: Callable[[Number], Options], tag: st
         quality=quality,
         integer_quality=True,
         crf_range=(0, 255) if stream == "av1" else (0, 52),
+        usual_crf=_HARDWARE_AV1_CRF if stream == "av1" else _HARDWARE_CRF,
         program_options=("-vaapi_device", RENDER_DEVICE),
         upload=_NV12 if stream == "h264" else _NV12 | _P010,
         hwupload=True,
@@ -427,6 +437,7 @@ def _qsv(name: str, stream: str, tag: str | None = None) -> Codec:
         quality=_option("global_quality"),
         integer_quality=True,
         crf_range=None if stream == "av1" else (1, 51),
+        usual_crf=_HARDWARE_AV1_CRF if stream == "av1" else _HARDWARE_CRF,
         preset_option="preset",
         # Every I-frame is an IDR frame of H.264 at 0, the default, and of HEVC at 1.
         fixed={"idr_interval": 1} if stream == "hevc" else {},
@@ -449,6 +460,7 @@ def _nvenc(name: str, stream: str, tag: str | None = None) -> Codec:
         quality=_qp_constant,
         integer_quality=True,
         crf_range=(0, 255) if stream == "av1" else (0, 51),
+        usual_crf=_HARDWARE_AV1_CRF if stream == "av1" else _HARDWARE_CRF,
         preset_option="preset",
         open_groups={"intra-refresh": _OFF, "single-slice-intra-refresh": _OFF},
         tag=tag,
@@ -463,6 +475,7 @@ def _videotoolbox(name: str, stream: str, tag: str | None = None) -> Codec:
         hardware=True,
         quality=_videotoolbox_quality,
         crf_range=(0, 49.5),
+        usual_crf=_HARDWARE_CRF,
         tag=tag,
     )
 
@@ -482,6 +495,8 @@ _ROWS = (
         params="svtav1-params",
         lossless=_lossless_key("svtav1-params"),
         crf_range=(0, 63),
+        usual_crf=(22, 30, 38),
+        usual_presets=(10, 12, 8),
         generic=_SVTAV1_GENERIC,
         ranges=_SVTAV1_RANGES,
         max_size=(16384, 8704),
@@ -503,6 +518,8 @@ _ROWS = (
         params="x264-params",
         lossless=_x264_lossless,
         crf_range=(0, 51),
+        usual_crf=(18, 23, 28),
+        usual_presets=("veryfast", "medium"),
         generic=_X264_GENERIC,
         ranges=_X264_RANGES,
         reported=r"x264 - core .*? options: ([\x20-\x7e]*)",
@@ -528,6 +545,8 @@ _ROWS = (
         lossless=_lossless_key("x265-params"),
         lossless_extras={"x265-params": "lossless=1"},
         crf_range=(0, 51),
+        usual_crf=(20, 25, 30),
+        usual_presets=("veryfast",),
         generic=_X265_GENERIC,
         ranges=_X265_RANGES,
         reported=r"x265 \(build .*? options: ([\x20-\x7e]*)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -42,15 +42,20 @@ class Load:
 
 
 def measure_load(
-    encodings: Mapping[str, Encoding], *, pace: float | None = None, seconds: float = 3.0
+    encodings: Mapping[str, Encoding],
+    *,
+    pace: float | None = None,
+    seconds: float = 3.0,
+    pictures: Mapping[str, Sequence[bytes]] | None = None,
 ) -> dict[str, Load]:
-    """Encode made-up camera frames with all encodings at once, and measure each.
+    """Encode camera frames with all encodings at once, and measure each.
 
     Args:
         encodings: by any name; their ``frames`` are raw.
         pace: feed each at this many times its own fps, as a camera would; None: as fast as it takes them.
         seconds: how long to measure, after every encoder has given its first frame; longer where that
             would be less than a few frames of the slowest.
+        pictures: for each name the raw frames that it is fed over and over; None: made-up ones.
 
     Returns:
         for each name its load.
@@ -64,7 +69,14 @@ def measure_load(
     cancellation = Cancellation()
     with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
         feeders = [
-            _Feeder(name, encoding, Path(folder) / f"{i}.mp4", pace, cancellation)
+            _Feeder(
+                name,
+                encoding,
+                Path(folder) / f"{i}.mp4",
+                pace,
+                cancellation,
+                pattern_frames(*encoding.fed_size, encoding.frames) if pictures is None else pictures[name],
+            )
             for i, (name, encoding) in enumerate(encodings.items())
         ]
         try:
@@ -95,12 +107,18 @@ class _Feeder:
     """One encode and the thread that gives it frames."""
 
     def __init__(
-        self, name: str, encoding: Encoding, output: Path, pace: float | None, cancellation: Cancellation
+        self,
+        name: str,
+        encoding: Encoding,
+        output: Path,
+        pace: float | None,
+        cancellation: Cancellation,
+        frames: Sequence[bytes],
     ) -> None:
         self.name = name
         self.encoded = 0
         self.error: FfmpegError | None = None
-        self._frames = pattern_frames(*encoding.fed_size, encoding.frames)
+        self._frames = frames
         self._interval = 0.0 if pace is None else float(1 / (encoding.fps * pace))
         self._command = encoding.command(output)
         self._cancellation = cancellation

@@ -29,7 +29,7 @@ def quality_of(
     Args:
         video: the frames.
         reference: the source's.
-        chosen: the programs to try in order, and what they measure, see :func:`~ffenc.quality.measure.gauges`.
+        chosen: the programs to try in order, see :func:`~ffenc.quality.measure.gauges`.
         header: of the images; needed where ``reference`` is images.
         transform: how the source's frames were changed before they were encoded.
         on_frames: called now and then with the number of frames measured so far.

@@ -24,7 +24,9 @@ from ffenc.quality.vmaf import VMAF
 from ffenc.quality.xpsnr import XPSNR
 
 METRICS: dict[str, Metric] = {one.name: one for one in (VMAF, SSIM, PSNR, XPSNR)}
-NO_VMAF = "no ffmpeg here has libvmaf, so there is no VMAF and SSIM is used; pip install 'ffenc[ffmpeg]' brings one"
+NO_VMAF = (
+    "no ffmpeg here has libvmaf, so there is no VMAF and SSIM is used; pip install 'ffenc[ffmpeg]' brings one"
+)
 
 
 @dataclass(frozen=True)

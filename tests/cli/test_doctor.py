@@ -346,3 +346,13 @@ def test_two_whole_doctors_at_once_with_ascii_only_and_no_reader(tmp_path, monke
     for name in ("libsvtav1", "h264", "hevc gray12le"):
         assert any(line.startswith(f"{name} ") for line in out.splitlines()), out
     assert everything_in(tmp_path / "a") == everything_in(tmp_path / "b") == []
+
+
+def test_lossy_depth_is_warned_of(ffenc: CommandLine, few: None, tmp_path: Path) -> None:
+    preset = tmp_path / "lossy.yaml"
+    camera = "{width: 64, height: 48, depth: true"
+    lossy = f"a: {camera}, encoder: {{crf: 30, preset: ultrafast, extra_options: {{}}}}}}"
+    preset.write_text(f"cameras: {{{lossy}, b: {camera}}}}}\n")
+    told = ffenc.run("doctor", preset, "--seconds", "0.5", "--json").err
+    assert "a: depth would be encoded with loss (libx265)" in told
+    assert "b: depth" not in told

@@ -1,0 +1,357 @@
+"""``ffenc tune``."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ffenc.cli import output
+from ffenc.cli.common import (
+    PathName,
+    SettingsCommand,
+    SourceName,
+    human_bytes,
+    human_seconds,
+    json_option,
+    links_option,
+    program_options,
+    report_console,
+    report_table,
+)
+from ffenc.cli.output import print_json
+from ffenc.cli.verdict import steps
+from ffenc.errors import ConfigError, DestinationError
+from ffenc.words import count
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ffenc.tune.candidates import Lists
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
+_UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_DEFAULT_BUDGET = "5m"
+
+
+class _Duration(click.ParamType[Any]):
+    """``90``, ``30s``, ``5m``, ``1h``: seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = _DURATION.fullmatch(str(value).strip())
+        if match is None or not float(match[1]) > 0:
+            self.fail(f"{value!r} is not a time such as 90s, 5m or 1h", param, ctx)
+        return float(match[1]) * _UNITS[match[2]]
+
+
+@click.command("tune", cls=SettingsCommand)
+@click.argument("source", metavar="DATASET|FRAMES|VIDEO", type=SourceName())
+@click.option("--preset", metavar="NAME|FILE", help="Also try what this robot preset has, and vary it.")
+@click.option(
+    "--target",
+    metavar="WHAT=VALUE",
+    help="Search the crf that reaches it: vmaf=95, ssim=0.98, psnr=40, size=4kB (a frame) or size=5% (of the "
+    "source) [default: try what is usual, and choose for vmaf=95].",
+)
+@click.option(
+    "--budget",
+    type=_Duration(),
+    default=_DEFAULT_BUDGET,
+    show_default=True,
+    help="Try no more after this time.",
+)
+@click.option("--cameras", metavar="A,B", help="Only these cameras.")
+@click.option("--episodes", metavar="0,2,5-9", help="Only pictures of these episodes.")
+@click.option("--fps", metavar="RATE", help="Frames a second of a tree of frames.")
+@click.option("--vcodec", metavar="A,B", help="Codecs to try [default: the usual ones that run here].")
+@click.option("--encoder-preset", metavar="A,B", help="Values of the encoder's preset, 12,10 or veryfast.")
+@click.option("--crf", metavar="A,B|FIRST:LAST:STEP", help="Values of crf, such as 18:36:4.")
+@click.option("--g", "groups", metavar="A,B", help="Values of g, such as 1,2,10,30.")
+@click.option("--pix-fmt", metavar="A,B", help="Pixel formats.")
+@click.option("--fast-decode", metavar="A,B", help="Values of fast_decode: 0,1,2.")
+@click.option(
+    "--stretches", type=click.IntRange(1, 64), default=4, show_default=True, help="Of the sample, a camera."
+)
+@click.option(
+    "--length",
+    type=click.IntRange(2, 3000),
+    help="Frames of each [default: 60, or twice the longest g].",
+)
+@click.option("--write", type=PathName(), metavar="FILE.yaml", help="Write the recommendation as a preset.")
+@click.option("--overwrite", is_flag=True, help="Replace files of --write that exist.")
+@links_option
+@json_option
+@program_options
+def command(
+    source: str,
+    preset: str | None,
+    target: str | None,
+    budget: float,
+    cameras: str | None,
+    episodes: str | None,
+    fps: str | None,
+    vcodec: str | None,
+    encoder_preset: str | None,
+    crf: str | None,
+    groups: str | None,
+    pix_fmt: str | None,
+    fast_decode: str | None,
+    stretches: int,
+    length: int | None,
+    write: str | None,
+    overwrite: bool,
+    follow_links: bool,
+    as_json: bool,
+    ffmpeg: str | None,
+    ffprobe: str | None,
+    overrides: list[tuple[tuple[str, ...], Any]],
+) -> None:
+    """Choose encoder settings by trying them on your own pictures.
+
+    Some short stretches of each camera are encoded with each candidate, read back, and measured: bytes,
+    quality against the source's pixels, and the time that encoding and reading take. The source is only
+    read. What was measured is kept, so that the next run measures only what is new. Ctrl-C shows what there
+    is.
+
+    \b
+    Examples:
+      ffenc tune my_dataset
+      ffenc tune my_dataset --preset so101 --target vmaf=95 --write my_robot.yaml
+      ffenc tune my_dataset --vcodec h264,libsvtav1 --crf 18:36:4 --g 1,2,10,30 --budget 20m
+      ffenc tune top.mp4 --target size=3kB --json
+    """
+    from ffenc.quality.measure import NO_VMAF  # noqa: PLC0415 - keeps --help quick
+    from ffenc.tune.preset import preset_text  # noqa: PLC0415
+    from ffenc.tune.run import fields_of, tune  # noqa: PLC0415
+    from ffenc.tune.search import read_target  # noqa: PLC0415
+
+    lists = _lists(vcodec, encoder_preset, crf, groups, pix_fmt, fast_decode)
+    goal = read_target(target) if target is not None else None
+    if goal is not None and lists.crf is not None:
+        raise ConfigError("--target searches the crf, and --crf says which: give one of them")
+    written = _writable(write, overwrite=overwrite)
+    with ExitStack() as closing:
+        folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="ffenc-")))
+        with _progress() as on_step:
+            found = tune(
+                source,
+                folder,
+                closing,
+                preset=preset,
+                overrides=overrides,
+                target=goal,
+                budget=budget,
+                lists=lists,
+                cameras=_names(cameras),
+                episodes=episodes,
+                fps=fps,
+                stretches=stretches,
+                length=length,
+                follow_links=follow_links,
+                ffmpeg=ffmpeg,
+                ffprobe=ffprobe,
+                on_step=on_step,
+            )
+        if found.gauge.main.name != "vmaf":
+            output.warning(NO_VMAF)
+        fields = fields_of(found)
+        if as_json:
+            print_json(fields)
+        else:
+            _show(fields)
+        if found.stopped == "interrupted":
+            output.note("ended by a signal; what was measured is kept, and the next run goes on from there")
+            raise KeyboardInterrupt
+        if written is not None:
+            written.write_text(preset_text(found), encoding="utf-8")
+            say = output.note if as_json else output.summary
+            say(f"{written}: the recommended settings; --preset {written} takes them")
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _lists(
+    vcodec: str | None,
+    encoder_preset: str | None,
+    crf: str | None,
+    groups: str | None,
+    pix_fmt: str | None,
+    fast_decode: str | None,
+) -> Lists:
+    from ffenc.tune.candidates import Lists, read_list, read_numbers  # noqa: PLC0415
+
+    def numbers(text: str | None, name: str, least: int) -> list[int] | None:
+        if text is None:
+            return None
+        found = [int(value) for value in read_numbers(text, name, whole=True)]
+        if min(found) < least:
+            raise ConfigError(f"{name}: {min(found)} is not accepted; expected {least} or more")
+        return found
+
+    presets = None if encoder_preset is None else read_list(encoder_preset, "--encoder-preset")
+    return Lists(
+        vcodec=None if vcodec is None else read_list(vcodec, "--vcodec"),
+        preset=presets and [int(word) if re.fullmatch(r"-?\d+", word) else word for word in presets],
+        crf=None if crf is None else read_numbers(crf, "--crf"),
+        g=numbers(groups, "--g", 1),
+        pix_fmt=None if pix_fmt is None else read_list(pix_fmt, "--pix-fmt"),
+        fast_decode=numbers(fast_decode, "--fast-decode", 0),
+    )
+
+
+def _writable(write: str | None, *, overwrite: bool) -> Path | None:
+    if write is None:
+        return None
+    path = Path(write)
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"--write {path}: a preset is a YAML file; give a name that ends in .yaml")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise DestinationError(f"{path} exists; choose another name, or say --overwrite")
+    if not path.parent.is_dir():
+        raise DestinationError(f"{path.parent} is not a folder; create it first")
+    return path
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show what is being tried, how much of it is done, and about how long it will take."""
+    began = time.monotonic()
+    with steps() as say:
+
+        def on_step(text: str, done: int, total: int) -> None:
+            if total:
+                spent = time.monotonic() - began
+                left = f", about {human_seconds(spent / done * (total - done))} left" if done else ""
+                text = f"{done} of {total}{left}; {text}"
+            say(text)
+
+        yield on_step
+
+
+def _show(fields: dict[str, Any]) -> None:
+    console = report_console()
+    for camera in fields["cameras"]:
+        stretches = camera["sample"]
+        episodes = len({stretch["episode"] for stretch in stretches})
+        console.print(
+            f"{camera['camera']}: {camera['width']}x{camera['height']}, {camera['stored']}, "
+            f"{human_bytes(camera['source_bytes_per_frame'])} a frame; tried on {camera['frames']} frames in "
+            f"{count(len(stretches), 'stretch').replace('stretchs', 'stretches')} of "
+            f"{count(episodes, 'episode')}",
+            soft_wrap=True,
+        )
+        if camera["candidates"]:
+            console.print((_depth_table if camera["depth"] else _table)(fields, camera))
+        _recommendation(console, camera)
+    console.print(_ending(fields), soft_wrap=True)
+
+
+def _mark(camera: dict[str, Any], number: int) -> str:
+    choice = camera["recommendation"]
+    if choice is not None and choice["candidate"] == number:
+        return "=>"
+    return "now" if camera["candidates"][number]["present"] else ""
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "same" if value is None else f"{value:.{digits}f}"
+
+
+def _milliseconds(row: dict[str, Any], window: str) -> str:
+    times = next(iter(row["decode"].values()), None)
+    return "" if times is None else f"{times[window] * 1000:.1f}"
+
+
+def _settings(row: dict[str, Any]) -> str:
+    """Settings that fit into a table: ``libsvtav1 p10 crf30 g2``."""
+    short = {"preset ": "p", "crf ": "crf", "g ": "g", "fast_decode ": "fd"}
+    text = str(row["label"])
+    for word, brief in short.items():
+        text = text.replace(f" {word}", f" {brief}")
+    return text
+
+
+def _grid(*columns: str) -> Table:
+    table = report_table("", "settings", *columns, numbers=columns)
+    table.columns[1].no_wrap = True
+    return table
+
+
+def _table(fields: dict[str, Any], camera: dict[str, Any]) -> Table:
+    metric = fields["metrics"][fields["metric"]]
+    label = f"{metric['label']} mean/5%/worst"
+    columns = ["B/frame", "smaller", label, "enc/s", "at once", "ms for 1/2/6"]
+    table = _grid(*columns)
+    for number in camera["shown"]:
+        row = camera["candidates"][number]
+        quality, together = row["quality"][fields["metric"]], row["encode_fps_together"]
+        table.add_row(
+            _mark(camera, number),
+            _settings(row),
+            f"{row['bytes_per_frame']:.0f}",
+            f"{row['ratio']:.1f}x",
+            " ".join(_figure(quality[name], metric["digits"]) for name in ("mean", "p5", "worst")),
+            f"{row['encode_fps']:.0f}",
+            "" if together is None else f"{together:.0f}",
+            " ".join(_milliseconds(row, window) for window in ("random_1", "window_2", "window_6")),
+        )
+    return table
+
+
+def _depth_table(_: dict[str, Any], camera: dict[str, Any]) -> Table:
+    table = _grid("B/frame", "mm off 50%/99%/max", "edges 99%", "outside", "holes")
+    for number in camera["shown"]:
+        row = camera["candidates"][number]
+        depth = row["depth"]
+        filled, made = depth["holes_filled"], depth["holes_made"]
+        table.add_row(
+            _mark(camera, number),
+            _settings(row),
+            f"{row['bytes_per_frame']:.0f}",
+            " ".join(f"{depth['all'][name]:.1f}" for name in ("p50", "p99", "max")),
+            f"{depth['edges']['p99']:.1f}",
+            f"{depth['saturated'] * 100:.1f} %",
+            f"{filled * 100:.0f}% filled" if filled else f"{made * 100:.0f}% more" if made else "kept",
+        )
+    return table
+
+
+def _recommendation(console: Console, camera: dict[str, Any]) -> None:
+    choice = camera["recommendation"]
+    if choice is None:
+        console.print("  nothing was measured", soft_wrap=True)
+        return
+    row = camera["candidates"][choice["candidate"]]
+    console.print(f"=> {row['label']} {choice['reason']}", soft_wrap=True)
+    suggested, present = camera["range"], camera["present_range"]
+    if suggested is not None and present is not None:
+        console.print(
+            f"   depth is {suggested['depth_min']:g} to {suggested['depth_max']:g} m "
+            f"({suggested['saturated'] * 100:.2f} % of it outside); in the range now in force, "
+            f"{present['depth_min']:g} to {present['depth_max']:g} m, {present['saturated'] * 100:.2f} % "
+            f"would saturate; {suggested['no_reading'] * 100:.1f} % of the pixels are at the sensor's limit",
+            soft_wrap=True,
+        )
+    console.print()
+
+
+def _ending(fields: dict[str, Any]) -> str:
+    tried = sum(len(camera["candidates"]) for camera in fields["cameras"])
+    known = sum(row["cached"] for camera in fields["cameras"] for row in camera["candidates"])
+    readers = fields["machine"]["readers"]
+    text = f"{count(tried, 'candidate')} in {human_seconds(fields['seconds'])}"
+    text += f", {known} of them measured before" if known else ""
+    if fields["stopped"] == "budget":
+        text += f"; the time was over before {count(fields['not_tried'], 'other')}: --budget gives more"
+    return f"{text}; quality by {fields['machine']['ffmpeg']}, frames read by {readers[0]}"

@@ -1,0 +1,1 @@
+"""Choose encoder settings by trying them on a dataset's own pictures."""

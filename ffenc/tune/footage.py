@@ -1,0 +1,189 @@
+"""The pictures that settings are tried on: of a dataset, a tree of frames, or a video, camera by camera."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffenc.config.framerate import parse_fps
+from ffenc.config.preset import camera_name, chosen_cameras
+from ffenc.dataset.choice import Episodes, chosen_episodes
+from ffenc.dataset.reencode import open_source
+from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.videos import clip_of
+from ffenc.errors import ConfigError, SourceError
+from ffenc.frames.depth_images import millimetres, read_alike
+from ffenc.frames.images import ImageHeader
+from ffenc.frames.pillow import decode
+from ffenc.frames.reader import VideoReader
+from ffenc.frames.sources import FrameSource
+from ffenc.frames.transcode import Clip
+from ffenc.frames.trim import frame_rate, trimmed
+from ffenc.paths import regular
+
+Picture = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Footage:
+    """The pictures of one camera.
+
+    Attributes:
+        name: the camera, short.
+        key: its feature, as in a dataset; of a file its name.
+        depth: it holds depth; pictures are then uint16 millimetres ``(H, W)``, 0 where there is none. Else
+            they are RGB as readers give it, uint8 ``(H, W, 3)``.
+        width, height: in pixels.
+        fps: frames a second.
+        bytes_per_frame: of the source.
+        stored: what the source is, in words: ``png`` or ``av1 yuv420p``.
+        episodes: number -> length of each.
+        read: yields ``count`` pictures of an episode from ``first`` on.
+    """
+
+    name: str
+    key: str
+    depth: bool
+    width: int
+    height: int
+    fps: Fraction
+    bytes_per_frame: float
+    stored: str
+    episodes: dict[int, int]
+    read: Callable[[int, int, int], Iterator[Picture]]
+
+
+def open_footage(
+    source: Path,
+    closing: ExitStack,
+    *,
+    fps: int | float | str | Fraction | None = None,
+    cameras: Sequence[str] | None = None,
+    episodes: Episodes | None = None,
+    follow_links: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+) -> list[Footage]:
+    """Open a dataset, a tree of frames or a video file.
+
+    Args:
+        source: where it is.
+        closing: closes what is opened.
+        fps: frames a second of a tree; of the others it has to be their own.
+        cameras, episodes: which, of a dataset or tree; None: all.
+        follow_links: see :func:`~ffenc.paths.check_tree`.
+        ffmpeg, ffprobe: programs to use instead of those found.
+
+    Raises:
+        SourceError: there is nothing that can be read.
+        ConfigError: a camera, an episode or a frame rate that is not there.
+    """
+    readers = _Readers(closing, ffmpeg, ffprobe)
+    if source.exists() and not source.is_dir():
+        if cameras is not None or episodes is not None:
+            raise ConfigError(f"{source} is one file; cameras and episodes are chosen of a dataset")
+        path = regular(source)
+        rate = None if fps is None else parse_fps(fps)
+        clip = trimmed(path, start=None, end=None, rate=rate, ffprobe=ffprobe)
+        return [_of_clips(path.stem, path.stem, {0: clip}, rate or frame_rate(clip), readers, path)]
+    opened = open_source(source, fps=fps, cameras=cameras, follow_links=follow_links)
+    if fps is not None and parse_fps(fps) != opened.fps:
+        raise ConfigError(f"{source} has {float(opened.fps):g} frames a second; leave --fps out")
+    keys = [camera.key for camera in opened.cameras]
+    wanted = chosen_cameras(keys, cameras) if cameras is not None else keys
+    if not wanted:
+        raise SourceError(f"{source}: has no cameras")
+    known = [episode.index for episode in opened.episodes]
+    numbers = set(known if episodes is None else chosen_episodes(episodes, known))
+    chosen = [episode for episode in opened.episodes if episode.index in numbers]
+    found = []
+    for camera in opened.cameras:
+        if camera.key not in wanted:
+            continue
+        if isinstance(camera.stored, ImageHeader):
+            found.append(_of_images(opened, camera, chosen))
+        else:
+            assert isinstance(opened, HasVideos)
+            clips = {one.index: clip_of(opened.video(camera.key, one), opened.fps) for one in chosen}
+            found.append(_of_clips(camera_name(camera.key), camera.key, clips, opened.fps, readers, None))
+    return found
+
+
+class _Readers:
+    """Opens each video file once: to list the times of a long one takes a while."""
+
+    def __init__(self, closing: ExitStack, ffmpeg: str | None, ffprobe: str | None) -> None:
+        self._closing, self._programs = closing, (ffmpeg, ffprobe)
+        self._open: dict[Path, VideoReader] = {}
+
+    def of(self, path: Path) -> VideoReader:
+        if path not in self._open:
+            reader = VideoReader(path, ffmpeg=self._programs[0], ffprobe=self._programs[1])
+            self._open[path] = self._closing.enter_context(reader)
+        return self._open[path]
+
+
+def _of_clips(
+    name: str, key: str, clips: dict[int, Clip], fps: Fraction, readers: _Readers, file: Path | None
+) -> Footage:
+    info = next(iter(clips.values())).info
+
+    def read(episode: int, first: int, count: int) -> Iterator[Picture]:
+        clip = clips[episode]
+        return readers.of(clip.path).each(range(clip.first + first, clip.first + first + count))
+
+    paths = {clip.path: clip.info.frames for clip in clips.values()}
+    size = sum(path.stat().st_size for path in paths)
+    return Footage(
+        name,
+        key,
+        next(iter(clips.values())).depth,
+        info.width,
+        info.height,
+        fps,
+        size / max(1, sum(paths.values())),
+        f"{info.codec} {info.pix_fmt}",
+        {number: len(clip) for number, clip in clips.items()},
+        read,
+    )
+
+
+def _of_images(source: DatasetSource, camera: Camera, episodes: Sequence[Episode]) -> Footage:
+    header = camera.header
+    by_number = {episode.index: episode for episode in episodes}
+
+    def read(number: int, first: int, count: int) -> Iterator[Picture]:
+        frames: FrameSource = source.frames(camera.key, by_number[number])
+        for frame in islice(iter(frames), first, first + count):
+            if camera.depth:
+                yield millimetres(read_alike(frame, header), camera.unit)
+            else:
+                yield decode(frame.data, frame.name, rgb=True)[1]
+
+    total = sum(episode.length for episode in episodes)
+    return Footage(
+        camera_name(camera.key),
+        camera.key,
+        camera.depth,
+        header.width,
+        header.height,
+        source.fps,
+        source.camera_bytes(camera.key, episodes) / max(1, total),
+        header.format,
+        {episode.index: episode.length for episode in episodes},
+        read,
+    )
+
+
+def contiguous(pictures: Iterator[Picture], depth: bool) -> Iterator[Picture]:
+    """Yield pictures as they are stored in memory: RGB bytes, or millimetres of 16 bits."""
+    for picture in pictures:
+        yield np.ascontiguousarray(picture, "<u2" if depth else np.uint8)

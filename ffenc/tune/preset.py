@@ -1,0 +1,49 @@
+"""Write what was recommended as a robot preset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from ffenc.config.encoder import DepthEncoderConfig
+from ffenc.tune.candidates import settings_of
+from ffenc.tune.run import CameraTuning, Tuning, depth_settings
+
+
+def recommended(camera: CameraTuning) -> dict[str, Any] | None:
+    """Return the ``encoder`` settings recommended for a camera; None where nothing was measured."""
+    if camera.recommendation is None:
+        return None
+    config = camera.rows[camera.recommendation.number].config
+    return depth_settings(config) if isinstance(config, DepthEncoderConfig) else settings_of(config)
+
+
+def preset_text(found: Tuning) -> str:
+    """Return the preset: it extends the one that was given, and has each camera's recommended settings."""
+    cameras: dict[str, Any] = {}
+    for camera in found.cameras:
+        encoder = recommended(camera)
+        if encoder is not None:
+            footage = camera.sample.footage
+            own: dict[str, Any] = {"width": footage.width, "height": footage.height}
+            if footage.depth:
+                own["depth"] = True
+            cameras[footage.name] = own | {"encoder": encoder}
+    values: dict[str, Any] = {}
+    if found.preset is not None:
+        values["extends"] = found.preset
+    fps = found.cameras[0].sample.footage.fps
+    values["fps"] = int(fps) if fps.denominator == 1 else str(fps)
+    values["cameras"] = cameras
+    head = [
+        f"# Chosen by ffenc tune for {found.target} on {found.source}.",
+        *(
+            f"# {camera.sample.footage.name}: {camera.recommendation.reason}."
+            for camera in found.cameras
+            if camera.recommendation is not None
+        ),
+    ]
+    plain = [" ".join(line.split()) for line in head]
+    body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    return "\n".join(plain) + "\n" + body

@@ -1,0 +1,581 @@
+"""Try candidates on all cameras of a source, within a time, and say which to take."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ffenc.codecs.table import CODECS, Codec
+from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.preset import RobotPreset, load_preset
+from ffenc.dataset.choice import Episodes
+from ffenc.errors import ConfigError, FfencError, ToolchainError
+from ffenc.ffmpeg.machine import cores
+from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
+from ffenc.frames.encoding import Encoding
+from ffenc.frames.prepare import Absent
+from ffenc.layout import INFO
+from ffenc.quality.depth import DepthRange
+from ffenc.quality.measure import Gauge, gauges, plain
+from ffenc.tune.candidates import (
+    Lists,
+    candidates,
+    distinct,
+    label,
+    middle_crf,
+    settings_of,
+    tried_codecs,
+)
+from ffenc.tune.choice import Point, Recommendation, front, recommend, shown
+from ffenc.tune.decoding import Decoder, decoders
+from ffenc.tune.depth import (
+    depth_candidates,
+    depth_label,
+    depth_range,
+    prepared_depth,
+    recommend_depth,
+    try_depth,
+)
+from ffenc.tune.footage import Footage, open_footage
+from ffenc.tune.measure import Trial, prepared, speed_together, try_candidate
+from ffenc.tune.sample import Sample, take_sample
+from ffenc.tune.search import CrfSearch, Target
+
+_TARGETS = {"vmaf": 95.0, "ssim": 0.98}  # where none is asked for
+_TOGETHER_SECONDS = 1.0
+_FINE_STEP = 0.5  # of a crf that takes fractions
+
+
+@dataclass
+class Row:
+    """One candidate of one camera.
+
+    Attributes:
+        config: its settings.
+        encoding: as they run here.
+        trial: what it came to.
+        present: it is what the preset, or ffenc's defaults, have now.
+        together: frames a second of each encoder where all cameras are encoded at once; None: not measured.
+        seconds: that it took to measure.
+    """
+
+    config: VideoEncoderConfig
+    encoding: Encoding
+    trial: Trial
+    present: bool = False
+    together: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass
+class CameraTuning:
+    """What was found for one camera.
+
+    Attributes:
+        sample: the pictures.
+        rows: what was tried, in that order.
+        recommendation: the row to take; None where nothing was measured.
+        pareto: rows that no other beats, from the smallest to the largest file.
+        shown: those of a table on one screen.
+        not_here: codec -> why it does not run here.
+        range: of depth, the range suggested.
+    """
+
+    sample: Sample
+    rows: list[Row] = field(default_factory=list)
+    recommendation: Recommendation | None = None
+    pareto: list[int] = field(default_factory=list)
+    shown: list[int] = field(default_factory=list)
+    not_here: dict[str, str] = field(default_factory=dict)
+    range: DepthRange | None = None
+    present_range: DepthRange | None = None
+
+    @property
+    def depth(self) -> bool:
+        return self.sample.footage.depth
+
+
+@dataclass
+class Tuning:
+    """What was found.
+
+    Attributes:
+        source: where the pictures are from.
+        target: what was to be reached.
+        asked: the target was asked for.
+        metric: the name of the metric that settings are chosen by.
+        cameras: each camera's.
+        decoders: that reading was measured with; the first one's times count.
+        gauge: measured quality.
+        seconds: that it all took.
+        stopped: why it ended early: "budget", "interrupted"; None: it did not.
+        left: candidates that were not tried.
+    """
+
+    source: Path
+    target: Target
+    asked: bool
+    metric: str
+    gauge: Gauge
+    decoders: Sequence[Decoder]
+    preset: str | None = None
+    cameras: list[CameraTuning] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: str | None = None
+    left: int = 0
+
+
+def tune(
+    source: str | Path,
+    folder: Path,
+    closing: ExitStack,
+    *,
+    preset: str | Path | None = None,
+    overrides: Sequence[tuple[tuple[str, ...], Any]] = (),
+    target: Target | None = None,
+    budget: float | None = None,
+    lists: Lists | None = None,
+    cameras: Sequence[str] | None = None,
+    episodes: Episodes | None = None,
+    fps: int | float | str | Fraction | None = None,
+    stretches: int = 4,
+    length: int | None = None,
+    follow_links: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+    on_step: Callable[[str, int, int], None] = lambda *_: None,
+) -> Tuning:
+    """Try encoder settings on a source's own pictures.
+
+    A KeyboardInterrupt while candidates are tried ends that, and what there is is returned.
+
+    Args:
+        source: a LeRobot dataset, a tree of frames, or a video file.
+        folder: an empty one, for the sample's pictures.
+        closing: closes what is opened.
+        preset: name or path of a robot preset, whose settings are tried too, and varied.
+        overrides: settings that win over the preset, as for :func:`ffenc.load_preset`.
+        target: what is to be reached: crf is then searched. None: what is usual is tried, and the choice
+            made for VMAF 95, or SSIM 0.98 where no ffmpeg has libvmaf.
+        budget: seconds, after which no more is tried; one candidate a camera always is. None: no limit.
+        lists: settings to try instead of what is usual.
+        cameras, episodes: which; None: all.
+        fps: frames a second of a tree of frames.
+        stretches, length: of the sample, see :func:`~ffenc.tune.sample.take_sample`; None: 60 frames, or
+            twice the longest ``g`` that is tried where that is more.
+        follow_links: see :func:`~ffenc.paths.check_tree`.
+        ffmpeg, ffprobe: programs to use instead of those found.
+        on_step: called with what is done next, how many candidates are done, and how many there are.
+
+    Raises:
+        ConfigError: settings that none takes, or a target that cannot be measured here.
+        SourceError: the source cannot be read.
+        ToolchainError: no FFmpeg here serves.
+    """
+    return _Run(
+        Path(source),
+        folder,
+        load_preset(preset, overrides),
+        None if preset is None else str(preset),
+        target,
+        lists or Lists(),
+        budget,
+        toolchains(ffmpeg, ffprobe),
+        on_step,
+    ).run(
+        closing,
+        fps=fps,
+        cameras=cameras,
+        episodes=episodes,
+        stretches=stretches,
+        length=length,
+        follow_links=follow_links,
+        ffmpeg=ffmpeg,
+        ffprobe=ffprobe,
+    )
+
+
+class _Run:
+    def __init__(
+        self,
+        source: Path,
+        folder: Path,
+        robot: RobotPreset,
+        preset: str | None,
+        target: Target | None,
+        lists: Lists,
+        budget: float | None,
+        programs: Sequence[Toolchain],
+        on_step: Callable[[str, int, int], None],
+    ) -> None:
+        self._began = time.monotonic()
+        self._folder, self._robot, self._lists, self._budget = folder, robot, lists, budget
+        self._programs, self._on_step = programs, on_step
+        found = gauges(programs)
+        if not found:
+            raise ToolchainError(f"no ffmpeg here has the filters ssim and psnr; {HOW_TO_GET}")
+        gauge = found[0]
+        names = [metric.name for metric in gauge.metrics]
+        if target is not None and target.kind not in (*names, "size"):
+            raise ConfigError(
+                f"--target {target}: no ffmpeg here has it; those that are here measure {', '.join(names)}: "
+                "take one of them as the target, or pip install 'ffenc[ffmpeg]'"
+            )
+        metric = gauge.main.name if target is None or target.kind == "size" else target.kind
+        self._searches = target is not None
+        self.result = Tuning(
+            source,
+            target or Target(gauge.main.name, _TARGETS[gauge.main.name]),  # type: ignore[arg-type]
+            target is not None,
+            metric,
+            gauge,
+            decoders(programs[0]),
+            preset,
+        )
+        self._cancellation = Cancellation()
+        self._absent: Absent = {}
+        self._spent: dict[str, list[float]] = {}
+        self._done = self._total = 0
+
+    def run(self, closing: ExitStack, *, stretches: int, length: int | None, **source: Any) -> Tuning:
+        self._on_step("looking at the source", 0, 0)
+        tree = self.result.source.is_dir() and not (self.result.source / INFO).is_file()
+        if source["fps"] is None and self.result.preset is not None and tree:
+            source["fps"] = self._robot.fps
+        footage = open_footage(self.result.source, closing, **source)
+        wanted = length or max(60, 2 * max(self._lists.g or (30,)))
+        for camera in footage:
+            sample = take_sample(
+                camera,
+                self._folder,
+                stretches=stretches,
+                length=wanted,
+                on_step=lambda text: self._on_step(text, 0, 0),
+            )
+            self.result.cameras.append(CameraTuning(sample))
+        try:
+            self._try_all()
+        except KeyboardInterrupt:
+            self.result.stopped = "interrupted"
+        self._choose()
+        if self.result.stopped != "interrupted":
+            try:
+                self._measure_together()
+            except KeyboardInterrupt:
+                self.result.stopped = "interrupted"
+        self.result.seconds = time.monotonic() - self._began
+        return self.result
+
+    # ---- what is tried ---------------------------------------------------------------------------------
+
+    def _try_all(self) -> None:
+        plans = [(camera, self._plan(camera)) for camera in self.result.cameras]
+        self._total = sum(len(configs) for _, configs in plans)
+        # Each candidate on all cameras before the next: where the time is over, each camera has as many.
+        for number in range(max((len(configs) for _, configs in plans), default=0)):
+            for camera, configs in plans:
+                if number >= len(configs):
+                    continue
+                if not self._fits(camera, configs[number]):
+                    self.result.stopped = "budget"
+                    self.result.left += 1
+                    continue
+                if camera.depth:
+                    self._try(camera, configs[number])
+                elif self._searches and self._lists.crf is None and CODECS[configs[number].vcodec].has_crf:
+                    self._search(camera, configs[number])
+                else:
+                    self._try(camera, configs[number])
+                self._done += 1
+
+    def _plan(self, camera: CameraTuning) -> list[VideoEncoderConfig]:
+        footage = camera.sample.footage
+        base = self._robot.encoder_for(footage.key, depth=footage.depth)
+        if isinstance(base, DepthEncoderConfig):
+            history, camera.range = depth_range(camera.sample)
+            camera.present_range = history.within(base.depth_min, base.depth_max)
+            return list(depth_candidates(base, camera.range))
+        self._on_step(f"{footage.name}: looking for the encoders that run here", self._done, self._total)
+        codecs, camera.not_here = self._runs_here(camera)
+        made = candidates(codecs, self._lists, base, search=self._searches)
+        # What is in force is tried first: everything is compared with it.
+        own = [base] if not self._lists.any and base.vcodec in {row.name for row in codecs} else []
+        return distinct([*own, *made])
+
+    def _runs_here(self, camera: CameraTuning) -> tuple[list[Codec], dict[str, str]]:
+        asked = self._lists.vcodec is not None
+        found, reasons = [], {}
+        for row in tried_codecs(self._lists):
+            extra = {"b:v": "4M"} if row.needs_bit_rate else {}
+            config = VideoEncoderConfig(vcodec=row.name, crf=middle_crf(row), extra_options=extra)
+            try:
+                prepared(camera.sample, config, self._programs, self._absent)
+            except (ConfigError, ToolchainError) as error:
+                if asked:
+                    raise
+                reasons[row.name] = error.cause
+                continue
+            found.append(row)
+        if not found:
+            raise ToolchainError(
+                f"no encoder runs here for {camera.sample.footage.key}: "
+                + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+            )
+        return found, reasons
+
+    def _fits(self, camera: CameraTuning, config: VideoEncoderConfig) -> bool:
+        """Whether there is time for another; what its codec has taken so far says how much it needs."""
+        if self._budget is None or not camera.rows:
+            return True
+        times = self._spent.get(config.vcodec) or [one for spent in self._spent.values() for one in spent]
+        needed = sum(times) / len(times) if times else 0.0
+        return time.monotonic() - self._began + needed <= self._budget
+
+    def _try(self, camera: CameraTuning, config: VideoEncoderConfig) -> Row | None:
+        footage = camera.sample.footage
+        began = time.monotonic()
+        present = repr(config) == repr(self._robot.encoder_for(footage.key, depth=footage.depth))
+        said = label(config)
+        try:
+            if isinstance(config, DepthEncoderConfig):
+                encoding = prepared_depth(camera.sample, config, self._programs)
+                said = depth_label(config, lossless=encoding.lossless)
+                self._on_step(f"{footage.name}: {said}", self._done, self._total)
+                trial = try_depth(
+                    camera.sample, encoding, self.result.decoders, cancellation=self._cancellation
+                )
+            else:
+                self._on_step(f"{footage.name}: {said}", self._done, self._total)
+                encoding = prepared(camera.sample, config, self._programs, self._absent)
+                trial = try_candidate(
+                    *(camera.sample, encoding, self.result.gauge, self.result.decoders),
+                    cancellation=self._cancellation,
+                )
+        except FfencError as error:
+            if self._lists.any and not footage.depth:
+                raise
+            camera.not_here[said] = error.cause
+            return None
+        row = Row(config, encoding, trial, present, seconds=time.monotonic() - began)
+        if not trial.cached:
+            self._spent.setdefault(config.vcodec, []).append(row.seconds)
+        camera.rows.append(row)
+        return row
+
+    def _search(self, camera: CameraTuning, config: VideoEncoderConfig) -> None:
+        row = CODECS[config.vcodec]
+        low, high = row.crf_range or (0, 51)
+        source = camera.sample.footage.bytes_per_frame
+        search = CrfSearch(
+            *(self.result.target, self.result.target.limit(source), low, high, float(config.crf or 30)),
+            step=1 if row.integer_quality else _FINE_STEP,
+        )
+        while (crf := search.next()) is not None:
+            wanted = config.replace(crf=crf)
+            if search.found and not self._fits(camera, wanted):
+                self.result.stopped = "budget"
+                return
+            found = self._try(camera, wanted)
+            if found is None:
+                return
+            size = self.result.target.kind == "size"
+            value = found.trial.bytes_per_frame if size else self._quality(found)
+            search.add(crf, value)
+
+    # ---- what is made of it ----------------------------------------------------------------------------
+
+    def _quality(self, row: Row) -> float:
+        return row.trial.quality.summary(self.result.metric).mean
+
+    def _read(self, row: Row) -> float:
+        """Seconds for a random frame, by the reader that training prefers."""
+        return float(next(iter(row.trial.decode.values()))["random_1"])
+
+    def _choose(self) -> None:
+        cameras = len(self.result.cameras)
+        for camera in self.result.cameras:
+            if not camera.rows:
+                continue
+            if camera.depth:
+                pairs = [(row.config, row.trial) for row in camera.rows]
+                number, reason = recommend_depth(pairs, camera.range)  # type: ignore[arg-type]
+                camera.recommendation = Recommendation(number, True, reason)
+                camera.shown = list(range(len(camera.rows)))
+                continue
+            points = {
+                n: Point(row.trial.bytes_per_frame, self._quality(row), self._read(row), row.trial.encode_fps)
+                for n, row in enumerate(camera.rows)
+            }
+            footage = camera.sample.footage
+            camera.recommendation = recommend(
+                points,
+                self.result.target,
+                metric=self.result.metric,
+                source_bytes=footage.bytes_per_frame,
+                needed_fps=float(footage.fps) * cameras,
+                cameras=cameras,
+            )
+            camera.pareto = front(points)
+            present = [n for n, row in enumerate(camera.rows) if row.present]
+            camera.shown = shown(camera.pareto, [camera.recommendation.number, *present], points)
+
+    def _measure_together(self) -> None:
+        """Measure what is shown once more, with as many encoders at once as there are cameras."""
+        cameras = len(self.result.cameras)
+        for camera in self.result.cameras:
+            if camera.depth or camera.recommendation is None:
+                continue
+            first = camera.recommendation.number
+            for number in [first, *(n for n in camera.shown if n != first)]:
+                row = camera.rows[number]
+                if cameras == 1:
+                    row.together = row.trial.encode_fps
+                    continue
+                over = self._budget is not None and time.monotonic() - self._began > self._budget
+                if over and number != first:
+                    break
+                self._on_step(
+                    f"{camera.sample.footage.name}: {cameras} cameras at once, {label(row.config)}",
+                    self._done,
+                    self._total,
+                )
+                speed = speed_together(camera.sample, row.encoding, cameras, _TOGETHER_SECONDS)
+                row.together = round(speed, 2)
+                if number == first and speed < camera.sample.footage.fps:
+                    choice = camera.recommendation
+                    camera.recommendation = replace(
+                        choice,
+                        reason=f"{choice.reason}; but {cameras} at once take in {speed:.0f} frames/s each, "
+                        "too few to record live here",
+                    )
+
+
+# ---- for JSON ------------------------------------------------------------------------------------------
+
+
+def machine_of(found: Tuning) -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": cores(),
+        "ffmpeg": str(found.gauge.toolchain.version),
+        "readers": [f"{one.name} {one.version}" for one in found.decoders],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def fields_of(found: Tuning) -> dict[str, Any]:
+    """Return everything that was found as plain values; infinity, of identical pictures in dB, is None."""
+    return {
+        "source": str(found.source),
+        "preset": found.preset,
+        "target": str(found.target),
+        "target_asked": found.asked,
+        "metric": found.metric,
+        "metrics": {
+            one.name: {"label": one.label, "unit": one.unit, "digits": one.digits}
+            for one in found.gauge.metrics
+        },
+        "machine": machine_of(found),
+        "seconds": round(found.seconds, 2),
+        "stopped": found.stopped,
+        "not_tried": found.left,
+        "cameras": [_camera_fields(found, camera) for camera in found.cameras],
+    }
+
+
+def _camera_fields(found: Tuning, camera: CameraTuning) -> dict[str, Any]:
+    footage: Footage = camera.sample.footage
+    choice = camera.recommendation
+    return {
+        "camera": footage.name,
+        "key": footage.key,
+        "depth": footage.depth,
+        "width": footage.width,
+        "height": footage.height,
+        "fps": float(footage.fps),
+        "stored": footage.stored,
+        "source_bytes_per_frame": round(footage.bytes_per_frame, 1),
+        "sample": [asdict(stretch) for stretch in camera.sample.stretches],
+        "frames": len(camera.sample),
+        "candidates": [_row_fields(found, camera, number) for number in range(len(camera.rows))],
+        "shown": camera.shown,
+        "not_here": camera.not_here,
+        "range": None if camera.range is None else asdict(camera.range),
+        "present_range": None if camera.present_range is None else asdict(camera.present_range),
+        "recommendation": None
+        if choice is None
+        else {"candidate": choice.number, "meets_target": choice.meets, "reason": choice.reason},
+    }
+
+
+def _row_fields(found: Tuning, camera: CameraTuning, number: int) -> dict[str, Any]:
+    row = camera.rows[number]
+    trial = row.trial
+    config = row.config
+    if isinstance(config, DepthEncoderConfig):
+        lossless = bool((trial.depth or {})["lossless"])
+        said, settings = depth_label(config, lossless=lossless), depth_settings(config)
+    else:
+        said, settings = label(config), settings_of(config)
+    quality = {}
+    for name in trial.quality.values:
+        one = trial.quality.summary(name)
+        stretch, episode, frame = camera.sample.place(one.frame)
+        quality[name] = {
+            "mean": plain(one.mean),
+            "p5": plain(one.p5),
+            "worst": plain(one.worst),
+            "worst_frame": {"sample": one.frame, "stretch": stretch, "episode": episode, "frame": frame},
+        }
+    reads = {
+        name: dict(times)
+        | {
+            "samples_per_second": {
+                window: round(1 / times[window], 1) for window in ("random_1", "window_2", "window_6")
+            }
+        }
+        for name, times in trial.decode.items()
+    }
+    return {
+        "label": said,
+        "settings": settings,
+        "encoder": trial.encoder,
+        "present": row.present,
+        "pareto": number in camera.pareto,
+        "bytes": trial.bytes,
+        "bytes_per_frame": round(trial.bytes_per_frame, 1),
+        "ratio": round(camera.sample.footage.bytes_per_frame / trial.bytes_per_frame, 2),
+        "quality": quality,
+        "values": {name: [plain(v) for v in values] for name, values in trial.quality.values.items()},
+        "encode_fps": trial.encode_fps,
+        "encode_fps_together": row.together,
+        "decode": reads,
+        "depth": trial.depth,
+        "cached": trial.cached,
+        "seconds": round(row.seconds, 3),
+    }
+
+
+def depth_settings(config: DepthEncoderConfig) -> dict[str, Any]:
+    """Return the fields of a preset's ``encoder`` of a depth camera."""
+    fields = settings_of(config)
+    if config.pix_fmt == "gray12le":
+        names = ("depth_min", "depth_max", "shift", "use_log", "invalid")
+        fields |= {name: getattr(config, name) for name in names}
+    return fields
