@@ -16,8 +16,9 @@ import numpy.typing as npt
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_name, chosen_cameras
 from ffenc.dataset.choice import Episodes, chosen_episodes
-from ffenc.dataset.reencode import open_source
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.sources.kind import Opening
+from ffenc.dataset.sources.registry import KINDS, open_source
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.depth_images import millimetres, read_alike
@@ -87,14 +88,15 @@ def open_footage(
         ConfigError: a camera, an episode or a frame rate that is not there.
     """
     readers = _Readers(closing, ffmpeg, ffprobe)
-    if source.exists() and not source.is_dir():
+    if source.exists() and not source.is_dir() and not any(kind.recognises(source) for kind in KINDS):
         if cameras is not None or episodes is not None:
             raise ConfigError(f"{source} is one file; cameras and episodes are chosen of a dataset")
         path = regular(source)
         rate = None if fps is None else parse_fps(fps)
         clip = trimmed(path, start=None, end=None, rate=rate, ffprobe=ffprobe)
         return [_of_clips(path.stem, path.stem, {0: clip}, rate or frame_rate(clip), readers, path)]
-    opened = open_source(source, fps=fps, cameras=cameras, follow_links=follow_links)
+    names = None if cameras is None else tuple(cameras)
+    opened = open_source(source, Opening(fps=fps, cameras=names, follow_links=follow_links))
     if fps is not None and parse_fps(fps) != opened.fps:
         raise ConfigError(f"{source} has {float(opened.fps):g} frames a second; leave --fps out")
     keys = [camera.key for camera in opened.cameras]
