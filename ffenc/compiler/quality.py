@@ -51,6 +51,17 @@ def compile_quality(
     return arguments(ffmpeg.output(printed, "-", f="null", fps_mode="passthrough"), program)
 
 
+def compile_rgb(side: Compared, *, program: str = "ffmpeg") -> list[str]:
+    """Compile the argument list that writes a side's frames to standard output as readers give them: rgb24.
+
+    Args:
+        side: the frames.
+        program: the ffmpeg to run.
+    """
+    options = {"f": "rawvideo", "pix_fmt": "rgb24", "fps_mode": "passthrough"}
+    return arguments(ffmpeg.output(rgb_frames(side), "pipe:1", **options), program)
+
+
 def _luma(side: Compared, **options: int) -> ffmpeg.nodes.FilterableStream:
     # With chroma of full size: libvmaf takes no gray, and reads luma alone.
     return rgb_frames(side, **options).filter("scale", **_LUMA).filter("format", "yuv444p")

@@ -257,7 +257,7 @@ def compared(
         tried: list[Sides] = []
         # A seek that lands somewhere else gives too few frames; then videos are read from their start.
         for seek in (True, False):
-            wanted = replace(_reference_side(reference, header, seek=seek), geometry=geometry)
+            wanted = replace(reference_side(reference, header, seek=seek), geometry=geometry)
             sides = Sides(_side(video, seek=seek), wanted, pieces)
             if sides in tried:
                 continue
@@ -287,7 +287,10 @@ def _side(video: Clip, *, seek: bool) -> Compared:
     return Compared(str(video.path), conversion, excerpt=excerpt)
 
 
-def _reference_side(reference: FrameSource | Clip, header: ImageHeader | None, *, seek: bool) -> Compared:
+def reference_side(
+    reference: FrameSource | Clip, header: ImageHeader | None, *, seek: bool = True
+) -> Compared:
+    """Return a side of a comparison as FFmpeg is given it; images are fed to it."""
     if isinstance(reference, Clip):
         return _side(reference, seek=seek)
     assert header is not None

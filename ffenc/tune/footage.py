@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ffenc.compiler.quality import compile_rgb
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_name, chosen_cameras
 from ffenc.dataset.choice import Episodes, chosen_episodes
@@ -20,12 +21,15 @@ from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import KINDS, open_source
 from ffenc.dataset.videos import clip_of
-from ffenc.errors import ConfigError, SourceError
+from ffenc.errors import ConfigError, FfmpegError, SourceError
+from ffenc.ffmpeg.process import run_fed
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.compare import reference_side
 from ffenc.frames.depth_images import millimetres, read_alike
+from ffenc.frames.encode import check_frames
 from ffenc.frames.images import ImageHeader
-from ffenc.frames.pillow import decode
 from ffenc.frames.reader import VideoReader
-from ffenc.frames.sources import FrameSource
+from ffenc.frames.sources import EncodedFrame, ImageFiles
 from ffenc.frames.transcode import Clip
 from ffenc.frames.trim import frame_rate, trimmed
 from ffenc.paths import regular
@@ -111,7 +115,7 @@ def open_footage(
         if camera.key not in wanted:
             continue
         if isinstance(camera.stored, ImageHeader):
-            found.append(_of_images(opened, camera, chosen))
+            found.append(_of_images(opened, camera, chosen, toolchains(ffmpeg, ffprobe)))
         else:
             assert isinstance(opened, HasVideos)
             clips = {one.index: clip_of(opened.video(camera.key, one), opened.fps) for one in chosen}
@@ -158,17 +162,17 @@ def _of_clips(
     )
 
 
-def _of_images(source: DatasetSource, camera: Camera, episodes: Sequence[Episode]) -> Footage:
+def _of_images(
+    source: DatasetSource, camera: Camera, episodes: Sequence[Episode], programs: Sequence[Toolchain]
+) -> Footage:
     header = camera.header
     by_number = {episode.index: episode for episode in episodes}
 
     def read(number: int, first: int, count: int) -> Iterator[Picture]:
-        frames: FrameSource = source.frames(camera.key, by_number[number])
-        for frame in islice(iter(frames), first, first + count):
-            if camera.depth:
-                yield millimetres(read_alike(frame, header), camera.unit)
-            else:
-                yield decode(frame.data, frame.name, rgb=True)[1]
+        frames = islice(iter(source.frames(camera.key, by_number[number])), first, first + count)
+        if camera.depth:
+            return (millimetres(read_alike(frame, header), camera.unit) for frame in frames)
+        return _rgb(list(frames), header, programs)
 
     total = sum(episode.length for episode in episodes)
     return Footage(
@@ -183,6 +187,28 @@ def _of_images(source: DatasetSource, camera: Camera, episodes: Sequence[Episode
         {episode.index: episode.length for episode in episodes},
         read,
     )
+
+
+def _rgb(
+    frames: Sequence[EncodedFrame], header: ImageHeader, programs: Sequence[Toolchain]
+) -> Iterator[Picture]:
+    """Decode images as they are decoded to be encoded."""
+    side = reference_side(ImageFiles([]), header)
+    errors: list[FfmpegError] = []
+    for toolchain in programs:
+        shown = bytearray()
+        try:
+            command = compile_rgb(side, program=toolchain.ffmpeg)
+            run_fed(command, check_frames(frames, header), on_output=shown.extend)
+        except FfmpegError as error:
+            if error.killed:
+                raise
+            errors.append(error)
+            continue
+        pictures = np.frombuffer(bytes(shown), np.uint8)
+        return iter(pictures.reshape(-1, header.height, header.width, 3))
+    names = f"{frames[0].name} to {frames[-1].name}"
+    raise SourceError(f"{names}: one of these images cannot be decoded: {errors[-1].cause}; restore it")
 
 
 def contiguous(pictures: Iterator[Picture], depth: bool) -> Iterator[Picture]:
