@@ -71,11 +71,13 @@ def plan_edit(
     folder = Path(source)
     refuse_nesting(folder, target)
     check_dataset(folder)
-    base = open_dataset(folder, follow_links=follow_links)
+    partial = episodes is not None or exclude_episodes is not None
+    base = open_dataset(folder, follow_links=follow_links, partial=partial)
     opened = thinned(base, base.fps if fps is None else fps, nearest=fps_nearest)
     if fps is not None and opened is base:
         raise ConfigError(f"--fps {fps} would have no effect: it is the dataset's own; leave it out")
     picked = _picked(opened.episodes, episodes, exclude_episodes)
+    base.choose(picked)
     if cameras is not None:
         edits = _without_others(edits, [camera.key for camera in opened.cameras], cameras)
     edited = EditedDataset(opened, edits, picked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -52,6 +52,7 @@ from ffenc.paths import check_template, template_fields, template_pattern
 
 ROWS_A_BATCH = 1000
 _ROWS_CHECKED = 1 << 18
+_OFF_FRAME = 0.1  # of a frame's duration: what begins so far from every frame's time does not begin there
 _TASK = "task_index"
 _ROW_COLUMNS = ("episode_index", "frame_index", "timestamp", "index")
 _EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
@@ -63,6 +64,14 @@ _WRITTEN_ANEW = frozenset(
         *("meta/episodes.jsonl", "meta/episodes_stats.jsonl", "meta/tasks.jsonl"),
     }
 )
+
+
+@dataclass(frozen=True)
+class _Damage:
+    """Something that is wrong, and the episodes that it concerns; none: the lists as a whole."""
+
+    what: str
+    episodes: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,8 @@ class LeRobotDataset(ABC):
     Args:
         root: its folder.
         retime: put the rows of frame i at i / fps, whatever times they have.
+        partial: only some episodes will be read: what is wrong with single ones is raised by
+            :meth:`check`.
 
     Attributes:
         layout: what its ``codebase_version`` begins with.
@@ -116,9 +127,11 @@ class LeRobotDataset(ABC):
     video_path: ClassVar[str]
     renumbered: frozenset[str] = frozenset()
 
-    def __init__(self, root: Path, *, retime: bool = False) -> None:
+    def __init__(self, root: Path, *, retime: bool = False, partial: bool = False) -> None:
         self.root = root
         self._retime = retime
+        self._damage: list[_Damage] = []
+        self._chosen: frozenset[int] | None = None
         self.largest_shift = 0.0
         self.roots = (root,)
         self._info = read_info(root)
@@ -129,6 +142,8 @@ class LeRobotDataset(ABC):
         self._places: dict[int, _Place] = {}
         self.episodes = self._read_episodes(self._count_tasks())
         self._check_totals()
+        if not partial or all(map(self._damaged, self.episodes)):
+            self.check(self.episodes)
         self._needed: dict[Path, int] = {}
         self._videos = {key: self._find_videos(key) for key in self._video_keys}
         self._streams: dict[Path, StreamInfo] = {}
@@ -138,6 +153,38 @@ class LeRobotDataset(ABC):
             for key in self._features
             if key in self._image_keys or key in self._video_keys
         ]
+        if not partial:
+            self.check(self.episodes)
+
+    def check(self, episodes: Sequence[Episode]) -> None:
+        """Refuse damage of some episodes; where these are all, also lists that do not fit.
+
+        Raises:
+            SourceError: the first damage that was found.
+        """
+        numbers = frozenset(episode.index for episode in episodes)
+        for one in self._damage:
+            if one.episodes & numbers or len(numbers) == len(self.episodes):
+                raise SourceError(one.what)
+
+    def choose(self, episodes: Sequence[Episode]) -> None:
+        """Say which episodes will be read; checksums of files with others too are not insisted on.
+
+        Raises:
+            SourceError: see :meth:`check`.
+        """
+        self.check(episodes)
+        self._chosen = frozenset(episode.index for episode in episodes)
+
+    def _damaged(self, episode: Episode) -> bool:
+        return any(episode.index in one.episodes for one in self._damage)
+
+    def _sound(self) -> list[Episode]:
+        """Episodes of which no damage is known so far; all where there is none such."""
+        return [episode for episode in self.episodes if not self._damaged(episode)] or self.episodes
+
+    def _note_damage(self, what: str, *episodes: int) -> None:
+        self._damage.append(_Damage(what, frozenset(episodes)))
 
     @abstractmethod
     def _listed(self) -> Iterator[Listed]:
@@ -196,29 +243,43 @@ class LeRobotDataset(ABC):
             raise SourceError(f"{self.root / self.episode_list}: holds no episodes")
         columns = [key for key, feature in self._features.items() if feature["dtype"] != "video"]
         for path, indices in files.items():
-            found, shift = _episode_rows(path, float(self.fps), columns, tasks)
-            if shift > TIME_TOLERANCE and not self._retime:
-                _refuse_times(path, float(self.fps), shift)
-            self.largest_shift = max(self.largest_shift, shift)
-            placed = set(indices)
-            for index in found:
-                if index not in placed:
-                    raise SourceError(
-                        f"{path}: has rows of episode {index}, which {self.episode_list} does not place there"
-                    )
-            for index in indices:
-                if index not in found:
-                    raise SourceError(f"{path}: has no rows of episode {index}")
-                first, length = found[index]
-                if length != listed[index]:
-                    raise SourceError(
-                        f"{path}: episode {index} has {length} rows, "
-                        f"its length in {self.episode_list} is {listed[index]}"
-                    )
-                self._places[index] = _Place(path, first)
-            if list(found) != indices:
-                raise SourceError(f"{path}: its episodes are in another order than in {self.episode_list}")
+            self._read_file(path, {index: listed[index] for index in indices}, columns, tasks)
         return [Episode(index, length) for index, length in listed.items()]
+
+    def _read_file(self, path: Path, listed: Mapping[int, int], columns: Sequence[str], tasks: int) -> None:
+        """Find the rows of a data file's episodes, and check them."""
+        try:
+            found = _episode_rows(path, float(self.fps), columns, tasks)
+        except SourceError as error:
+            self._note_damage(str(error), *listed)
+            return
+        for index, rows in found.items():
+            if index not in listed:
+                self._note_damage(
+                    f"{path}: has rows of episode {index}, which {self.episode_list} does not place there"
+                )
+            elif rows.wrong is not None:
+                self._note_damage(rows.wrong, index)
+            elif rows.shift > TIME_TOLERANCE and not self._retime:
+                self._note_damage(_wrong_time(path, index, float(self.fps), rows), index)
+            else:
+                self.largest_shift = max(self.largest_shift, rows.shift)
+        for index, length in listed.items():
+            if index not in found:
+                self._note_damage(f"{path}: has no rows of episode {index}", index)
+                continue
+            rows = found[index]
+            if rows.length != length and rows.wrong is None:
+                self._note_damage(
+                    f"{path}: episode {index} has {rows.length} rows, its length in {self.episode_list} is "
+                    f"{length}",
+                    index,
+                )
+            self._places[index] = _Place(path, rows.first)
+        if [index for index in found if index in listed] != [index for index in listed if index in found]:
+            self._note_damage(
+                f"{path}: its episodes are in another order than in {self.episode_list}", *listed
+            )
 
     def _check_totals(self) -> None:
         for key, found in (
@@ -227,7 +288,7 @@ class LeRobotDataset(ABC):
         ):
             said = self._info.get(key)
             if said is not None and said != found:
-                raise SourceError(
+                self._note_damage(
                     f"{self.root}: meta/info.json says {key} {said}, {self.episode_list} has {found}; "
                     "a file of the dataset is missing, or info.json is wrong"
                 )
@@ -240,20 +301,33 @@ class LeRobotDataset(ABC):
         for episode in self.episodes:
             video = videos.get(episode.index)
             if video is None:
-                raise SourceError(f"{self.root}: does not say where episode {episode.index} of {key} is")
+                self._note_damage(
+                    f"{self.root}: does not say where episode {episode.index} of {key} is", episode.index
+                )
+                continue
             end = ends.get(video.path)
             if end is None and not video.path.is_file():
-                raise SourceError(f"{video.path} is missing; the dataset is not whole")
+                self._note_damage(f"{video.path} is missing; the dataset is not whole", episode.index)
+                continue
             if end is not None and video.start < end - TIME_TOLERANCE:
-                raise SourceError(
+                self._note_damage(
                     f"{self.root}: episode {episode.index} of {key} starts at {video.start:.6f} s of "
                     f"{video.path.name}, within episode {before}, which ends at {end:.6f} s; one of their "
-                    "from_timestamp is wrong"
+                    "from_timestamp is wrong",
+                    *self._overlapping(videos[before], video),
                 )
             ends[video.path] = video.start + float(episode.length / self.fps)
             before = episode.index
         self._needed |= {path: round(end * self.fps) for path, end in ends.items()}
         return videos
+
+    def _overlapping(self, *videos: EpisodeVideo) -> list[int]:
+        """Which of two episodes that share frames is wrong: both, where only their places contradict."""
+        wrong = [v for v in videos if any(v.episode in one.episodes for one in self._damage)]
+        if not wrong:
+            frames = [v.start * float(self.fps) for v in videos]
+            wrong = [v for v, at in zip(videos, frames, strict=True) if abs(at - round(at)) > _OFF_FRAME]
+        return [v.episode for v in (wrong if len(wrong) == 1 else videos)]
 
     def _video_camera(self, key: str) -> Camera:
         feature = self._features[key]
@@ -288,28 +362,40 @@ class LeRobotDataset(ABC):
             format.
 
         Raises:
-            SourceError: frames are of another size.
+            SourceError: no file can be opened.
         """
         known: dict[bytes | Path, StreamInfo] = {}
         frames: dict[tuple[str, str], int] = {}
         videos = self._videos[key]
-        for path in dict.fromkeys(videos[episode.index].path for episode in self.episodes):
-            mark = sample_description(path) or path
-            if mark not in known:
-                known[mark] = probe(path)
-            self._streams[path] = known[mark]
-        kinds = {e.index: _kind(self._streams[videos[e.index].path]) for e in self.episodes}
-        for episode in self.episodes:
-            frames[kinds[episode.index]] = frames.get(kinds[episode.index], 0) + episode.length
+        of_file: dict[Path, list[int]] = {}
+        for episode in self._sound():
+            video = videos.get(episode.index)
+            if video is not None and video.path.is_file():
+                of_file.setdefault(video.path, []).append(episode.index)
+        for path, indices in of_file.items():
+            try:
+                mark = sample_description(path) or path
+                if mark not in known:
+                    known[mark] = probe(path)
+                self._streams[path] = known[mark]
+            except SourceError as error:
+                self._note_damage(str(error), *indices)
+        opened = [index for path, own in of_file.items() if path in self._streams for index in own]
+        if not opened:
+            self.check(self.episodes)
+        kinds = {index: _kind(self._streams[videos[index].path]) for index in sorted(opened)}
+        for index, kind in kinds.items():
+            frames[kind] = frames.get(kind, 0) + videos[index].frames
         usual = max(frames, key=lambda kind: frames[kind])  # the first of several
         first = next(videos[index].path for index, kind in kinds.items() if kind == usual)
-        for path in dict.fromkeys(video.path for video in videos.values()):
-            for name in ("width", "height"):
+        for path, indices in of_file.items():
+            for name in ("width", "height") if path in self._streams else ():
                 found, wanted = (getattr(self._streams[p], name) for p in (path, first))
                 if found != wanted:
-                    raise SourceError(
+                    self._note_damage(
                         f"{path}: {name} is {found}, but {wanted} in {first}: the videos of one camera must "
-                        "be alike"
+                        "be alike",
+                        *indices,
                     )
         return first, frozenset(index for index, kind in kinds.items() if kind != usual)
 
@@ -322,9 +408,10 @@ class LeRobotDataset(ABC):
 
     def _image_camera(self, key: str) -> Camera:
         info = feature_block(self._features[key])
-        frame = next(iter(self.frames(key, self.episodes[0])), None)
+        first = self._sound()[0]
+        frame = next(iter(self.frames(key, first)), None)
         if frame is None:
-            raise SourceError(f"{self.root}: episode {self.episodes[0].index} has no frames")
+            raise SourceError(f"{self.root}: episode {first.index} has no frames")
         header = read_header(frame.data, frame.name)
         if not (says_depth(info) or header.depth):
             return Camera(key, False, header, None, info)
@@ -343,8 +430,15 @@ class LeRobotDataset(ABC):
     def video(self, camera: str, episode: Episode) -> EpisodeVideo:
         video = self._videos[camera][episode.index]
         checksum = self._checksums.get(video.path.relative_to(self.root).as_posix())
-        needed = self._needed[video.path]
-        return replace(video, like=self._streams[video.path], needed=needed, checksum=checksum)
+        needed, like = self._needed[video.path], self._streams[video.path]
+        part = checksum is not None and not self._all_chosen(camera, video.path)
+        return replace(video, like=like, needed=needed, checksum=checksum, part=part)
+
+    def _all_chosen(self, camera: str, path: Path) -> bool:
+        """Whether all episodes of a video file are read."""
+        if self._chosen is None or len(self._chosen) == len(self.episodes):
+            return True
+        return all(v.episode in self._chosen for v in self._videos[camera].values() if v.path == path)
 
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         return (
@@ -383,15 +477,18 @@ class LeRobotDataset(ABC):
 
     def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
         wanted = {episode.index: episode for episode in episodes}
-        files = dict.fromkeys(self._places[episode.index].path for episode in episodes)
-        for number, path in enumerate(files):
-            for table in _runs(path, self._image_keys):
-                episode = wanted.get(int(table["episode_index"][0].as_py()))
-                if episode is not None:
+        files: dict[Path, list[tuple[int, int]]] = {}
+        for episode in episodes:
+            place = self._places[episode.index]
+            files.setdefault(place.path, []).append((place.first_row, episode.length))
+        for number, (path, places) in enumerate(files.items()):
+            for table in _runs(path, self._image_keys, places):
+                one = wanted.get(int(table["episode_index"][0].as_py()))
+                if one is not None:
                     if self._retime:
-                        times = np.arange(episode.length) / float(self.fps)
+                        times = np.arange(one.length) / float(self.fps)
                         table = set_column(table, "timestamp", times)
-                    yield episode, number, table
+                    yield one, number, table
 
     def data_files(self) -> list[Path]:
         """The files of the rows, in the order of the episodes."""
@@ -435,9 +532,9 @@ class LeRobotV3(LeRobotDataset):
     data_path = DATA_PATH
     video_path = VIDEO_PATH
 
-    def __init__(self, root: Path, *, retime: bool = False) -> None:
+    def __init__(self, root: Path, *, retime: bool = False, partial: bool = False) -> None:
         self._episode_files = sorted((root / "meta/episodes").glob("*/*.parquet"))
-        super().__init__(root, retime=retime)
+        super().__init__(root, retime=retime, partial=partial)
         self._episode_columns = set(pq.read_schema(self._episode_files[0]).names)
 
     def _data_file(self, first: int, second: int) -> Path:
@@ -533,10 +630,28 @@ def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, ...]]:
     yield from (tuple(map(int, row)) for row in zip(*lists, strict=True))
 
 
-def _episode_rows(
-    path: Path, fps: float, features: Collection[str], tasks: int
-) -> tuple[dict[int, tuple[int, int]], float]:
-    """Check a data file's rows but for their times.
+@dataclass
+class _Rows:
+    """The rows of an episode in a data file.
+
+    Attributes:
+        first: the first one's number in the file.
+        length: how many there are.
+        shift: the most seconds that one is off the time at which LeRobot could find its frame; infinity where
+            a time is no number.
+        late: the first row that is too far off, and its time.
+        wrong: why they cannot be used.
+    """
+
+    first: int
+    length: int = 0
+    shift: float = 0.0
+    late: tuple[int, float] | None = None
+    wrong: str | None = None
+
+
+def _episode_rows(path: Path, fps: float, features: Collection[str], tasks: int) -> dict[int, _Rows]:
+    """Find the rows of each episode in a data file, and check them.
 
     Args:
         path: the file.
@@ -544,18 +659,22 @@ def _episode_rows(
         features: columns that must be there.
         tasks: how many tasks there are.
 
-    Returns:
-        each episode's first row in it and number of rows; and the most seconds that a row is off the time
-        at which LeRobot could find its frame, infinity where a time is no number.
-
     Raises:
-        SourceError: a row is missing or doubled.
+        SourceError: the file cannot be read, or its columns are no numbers.
     """
-    found: dict[int, tuple[int, int]] = {}
-    shift = 0.0
+    found: dict[int, _Rows] = {}
     row = 0
     last: int | None = None
-    for table in _tables(path, (), only=(*_ROW_COLUMNS, _TASK), features=features, rows=_ROWS_CHECKED):
+
+    def unreadable(group: pq.RowGroupMetaData, error: SourceError) -> None:
+        nonlocal row
+        for index in _episodes_of(group, error):
+            what = f"{path}: rows of episode {index} {str(error).removeprefix(f'{path}: ')}"
+            found.setdefault(index, _Rows(row)).wrong = what
+        row += group.num_rows
+
+    only = (*_ROW_COLUMNS, _TASK)
+    for table in _tables(path, (), only=only, features=features, rows=_ROWS_CHECKED, unreadable=unreadable):
         episodes = table["episode_index"].to_numpy()
         starts = np.flatnonzero(np.diff(episodes, prepend=episodes[0] - 1))
         lengths = np.diff(starts, append=len(episodes))
@@ -564,64 +683,91 @@ def _episode_rows(
         for number, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
             index = int(episodes[start])
             if number == 0 and index == last:
-                first, before = found[index]
-                found[index] = (first, before + length)
-                frames[:length] += before
-                continue
-            if index in found:
-                raise SourceError(
-                    f"{path}: episode {index} stands in two places, at row {found[index][0]} and at row "
+                frames[:length] += found[index].length
+            elif index in found:
+                found[index].wrong = found[index].wrong or (
+                    f"{path}: episode {index} stands in two places, at row {found[index].first} and at row "
                     f"{row + start}"
                 )
-            found[index] = (row + start, length)
+            found.setdefault(index, _Rows(row + start)).length += length
         last = int(episodes[-1])
         row += len(episodes)
-        _check_rows(path, table, frames, tasks)
-        off = np.abs(table["timestamp"].to_numpy() - frames / fps)
-        shift = max(shift, float(np.nan_to_num(off, nan=np.inf).max()))
-    return found, shift
+        for index, what in _wrong_rows(path, table, frames, tasks):
+            found[index].wrong = found[index].wrong or what
+        times = table["timestamp"].to_numpy()
+        off = np.nan_to_num(np.abs(times - frames / fps), nan=np.inf)
+        for start, shift in zip(starts.tolist(), np.maximum.reduceat(off, starts).tolist(), strict=True):
+            own = found[int(episodes[start])]
+            if shift > TIME_TOLERANCE and own.late is None:
+                at = start + int(np.argmax(off[start:] > TIME_TOLERANCE))
+                own.late = int(frames[at]), float(times[at])
+            own.shift = max(own.shift, shift)
+    return found
 
 
-def _refuse_times(path: Path, fps: float, shift: float) -> None:
-    """Name the first row that is not at its frame's time."""
-    for table in _tables(path, (), only=_ROW_COLUMNS, rows=_ROWS_CHECKED):
-        times, frames = table["timestamp"].to_numpy(), table["frame_index"].to_numpy()
-        late = np.flatnonzero(~(np.abs(times - frames / fps) <= TIME_TOLERANCE))
-        if late.size:
-            at = int(late[0])
-            raise SourceError(
-                f"{path}: episode {table['episode_index'][at].as_py()}: row {frames[at]} has timestamp "
-                f"{times[at]:.6f}, frame {frames[at]} at {fps:g} fps is {frames[at] / fps:.6f}; LeRobot "
-                "could not find it in a video. Where the rows are whole and only their times are others, as "
-                f"of a clock, say --retime: frame i is put at i / fps, here up to {shift:.3f} s away"
-            )
+def _episodes_of(group: pq.RowGroupMetaData, error: SourceError) -> range:
+    """The episodes of rows that cannot be read, by what is noted of them.
+
+    Raises:
+        SourceError: nothing is noted.
+    """
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if column.path_in_schema == "episode_index" and (kept := column.statistics) and kept.has_min_max:
+            return range(int(kept.min), int(kept.max) + 1)
+    raise error
 
 
-def _check_rows(path: Path, table: pa.Table, frames: npt.NDArray[np.int64], tasks: int) -> None:
-    """Compare rows with the frames they have to be."""
+def _wrong_time(path: Path, index: int, fps: float, rows: _Rows) -> str:
+    assert rows.late is not None
+    frame, time = rows.late
+    return (
+        f"{path}: episode {index}: row {frame} has timestamp {time:.6f}, frame {frame} at {fps:g} fps is "
+        f"{frame / fps:.6f}; LeRobot could not find it in a video. Where the rows are whole and only their "
+        f"times are others, as of a clock, say --retime: frame i is put at i / fps, here up to "
+        f"{rows.shift:.3f} s away"
+    )
 
-    def where(at: int) -> str:
-        return f"{path}: episode {table['episode_index'][at].as_py()}: row {frames[at]}"
 
+def _wrong_rows(
+    path: Path, table: pa.Table, frames: npt.NDArray[np.int64], tasks: int
+) -> Iterator[tuple[int, str]]:
+    """Compare rows with the frames they have to be; yields an episode and what is wrong, each's first."""
+    episodes = table["episode_index"].to_numpy()
     numbers = table["frame_index"].to_numpy()
-    wrong = np.flatnonzero(numbers != frames)
-    if wrong.size:
-        at = int(wrong[0])
-        raise SourceError(f"{where(at)} has frame_index {numbers[at]}; a frame is missing or doubled")
+    for at in _first_of_each(numbers != frames, episodes):
+        yield (
+            int(episodes[at]),
+            f"{path}: episode {episodes[at]}: row {frames[at]} has frame_index {numbers[at]}; a frame is "
+            "missing or doubled",
+        )
     if _TASK in table.column_names:
         chosen = table[_TASK].to_numpy()
-        unknown = np.flatnonzero(~((chosen >= 0) & (chosen < tasks)))
-        if unknown.size:
-            at = int(unknown[0])
-            raise SourceError(
-                f"{where(at)} has task_index {chosen[at]:g}; there are {tasks} tasks, from 0 on"
+        for at in _first_of_each(~((chosen >= 0) & (chosen < tasks)), episodes):
+            yield (
+                int(episodes[at]),
+                f"{path}: episode {episodes[at]}: row {frames[at]} has task_index {chosen[at]:g}; there are "
+                f"{tasks} tasks, from 0 on",
             )
 
 
-def _runs(path: Path, without: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the rows of each episode in a data file, whatever row groups they are in."""
+def _first_of_each(wrong: npt.NDArray[np.bool_], episodes: npt.NDArray[np.int64]) -> list[int]:
+    """The first wrong row of each episode that has one."""
+    at = np.flatnonzero(wrong)
+    _, first = np.unique(episodes[at], return_index=True)
+    return [int(row) for row in np.sort(at[first])]
+
+
+def _runs(path: Path, without: Sequence[str], places: Sequence[tuple[int, int]]) -> Iterator[pa.Table]:
+    """Yield the rows of episodes in a data file, whatever row groups they are in.
+
+    Args:
+        path: the file.
+        without: columns to leave out.
+        places: each wanted episode's first row and how many it has; others may be yielded in part.
+    """
     pending: pa.Table | None = None
-    for table in _tables(path, without):
+    for table in _tables(path, without, places=places):
         if pending is not None:
             table = pa.concat_tables([pending, table])
         numbers = table["episode_index"].to_numpy()
@@ -639,6 +785,8 @@ def _tables(
     only: Sequence[str] | None = None,
     features: Collection[str] = (),
     rows: int = 1,
+    places: Sequence[tuple[int, int]] | None = None,
+    unreadable: Callable[[pq.RowGroupMetaData, SourceError], None] | None = None,
 ) -> Iterator[pa.Table]:
     """Yield the rows of a data file, some row groups at a time; no table is empty.
 
@@ -648,6 +796,9 @@ def _tables(
         only: the columns to read; None: all others.
         features: columns that must be there, read or not.
         rows: how many at least at a time, as long as there are more.
+        places: first row and number of the rows that are wanted; None: all.
+        unreadable: called, in the order of the rows, with a row group that cannot be read; None: it is
+            raised.
     """
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
@@ -664,24 +815,49 @@ def _tables(
             ):
                 raise SourceError(f"{path}: its column {name} is {kind or 'missing'}; numbers are expected")
         _check_metadata(path, schema)
-        for groups in _gathered(file.metadata, rows):
-            table = file.read_row_groups(groups, columns=columns)
-            for name in _ROW_COLUMNS:
-                if table[name].null_count:
-                    raise SourceError(f"{path}: its column {name} has rows without a value")
-            if table.num_rows:
-                yield table
+        for groups in _gathered(file.metadata, rows, places):
+            left = [groups]
+            while left:
+                read = left.pop(0)
+                try:
+                    table = _read(file, read, columns, path)
+                except SourceError as error:
+                    if unreadable is None:
+                        raise
+                    if len(read) > 1:
+                        left = [[one] for one in read]
+                    else:
+                        unreadable(file.metadata.row_group(read[0]), error)
+                    continue
+                if table.num_rows:
+                    yield table
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
 
 
-def _gathered(metadata: pq.FileMetaData, rows: int) -> Iterator[list[int]]:
+def _read(file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str], path: Path) -> pa.Table:
+    try:
+        table = file.read_row_groups(groups, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from None
+    for name in _ROW_COLUMNS:
+        if table[name].null_count:
+            raise SourceError(f"{path}: its column {name} has rows without a value")
+    return table
+
+
+def _gathered(
+    metadata: pq.FileMetaData, rows: int, places: Sequence[tuple[int, int]] | None
+) -> Iterator[list[int]]:
     """Row groups, as many at a time as have so many rows: each read costs as much as thousands of rows."""
     groups: list[int] = []
-    held = 0
+    held = first = 0
     for number in range(metadata.num_row_groups):
-        groups.append(number)
-        held += metadata.row_group(number).num_rows
+        own = metadata.row_group(number).num_rows
+        if places is None or any(start < first + own and start + count > first for start, count in places):
+            groups.append(number)
+            held += own
+        first += own
         if held >= rows:
             yield groups
             groups, held = [], 0

@@ -47,11 +47,12 @@ class LeRobotV21(LeRobotDataset):
     data_path = DATA_PATH_V2
     video_path = VIDEO_PATH_V2
 
-    def __init__(self, root: Path, *, retime: bool = False) -> None:
+    def __init__(self, root: Path, *, retime: bool = False, partial: bool = False) -> None:
         self._tasks: list[str] = []
         self._lines: list[dict[str, Any]] = []
-        super().__init__(root, retime=retime)
-        self._check_no_other_files()
+        super().__init__(root, retime=retime, partial=partial)
+        if not partial:
+            self._check_no_other_files()
         self._table = _episode_table(self._lines, root / EPISODES_V2)
         del self._lines
         self._stats = _EpisodeStats(root / EPISODE_STATS_V2, len(self.episodes))

@@ -112,6 +112,7 @@ def plan_reencode(
             start_number=start_number,
             follow_links=follow_links,
             retime=retime,
+            partial=episodes is not None,
             mapping=load_mapping(mapping) if isinstance(mapping, (str, Path)) else mapping,
             usual_mapping=robot.mapping,
         ),
@@ -131,6 +132,7 @@ def plan_reencode(
     picked = _choose_episodes(opened, episodes)
     stale = Stale()
     if isinstance(base, LeRobotV3 | LeRobotV21):
+        base.choose(picked)
         stale = check_source(
             opened.root, cameras=[c.key for c in chosen], episodes={episode.index for episode in picked}
         )

@@ -86,6 +86,7 @@ class EpisodeVideo:
         like: what the camera's first file holds, which all have to hold.
         needed: how many frames the file has to have for all its episodes.
         checksum: SHA-256 that the file was written with, where that is known.
+        part: not all of the file's episodes are read, so that damage of others does not matter.
         pick: which of its frames are taken, where the rate is lowered; None: all.
     """
 
@@ -97,6 +98,7 @@ class EpisodeVideo:
     like: StreamInfo | None = None
     needed: int = 0
     checksum: str | None = None
+    part: bool = False
     pick: Pick | None = None
 
 

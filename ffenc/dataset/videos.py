@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from bisect import bisect_left
 from collections.abc import Sequence
 from fractions import Fraction
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from ffenc.config.preset import chosen_cameras
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.source import EpisodeVideo, check_key
-from ffenc.errors import SourceError
+from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import info_features, read_info
 from ffenc.frames.transcode import Clip, check_spacing, off_grid
@@ -124,7 +125,7 @@ def clip_of(video: EpisodeVideo, fps: Fraction) -> Clip:
         SourceError: the file holds something else, ends too early, or has no frame where one should be.
     """
     fps = video.pick.old if video.pick is not None else fps
-    info = _opened(video.path, video.checksum, *_state(video.path))
+    info = _opened(video.path, video.checksum, video.part, *_state(video.path))
     where = f"episode {video.episode} of {video.camera}"
     for name in ("codec", "pix_fmt", "width", "height"):
         found, expected = getattr(info, name), getattr(video.like, name, None)
@@ -170,12 +171,20 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=16)  # a few cameras' files, each with the times of perhaps 100,000 frames
-def _opened(path: Path, checksum: str | None, *_state: int) -> StreamInfo:
+def _opened(path: Path, checksum: str | None, part: bool, *_state: int) -> StreamInfo:
     # Damage that no decoder notices would be copied, and be sound from then on by its new checksum.
     if checksum is not None and file_checksum(path) != checksum:
-        raise SourceError(
-            f"{path}: is not, to the byte, what was written: it is damaged. Restore it; if it was changed on "
-            f"purpose, delete its line in {CHECKSUMS}"
+        if not part:
+            raise SourceError(
+                f"{path}: is not, to the byte, what was written: it is damaged. Restore it; if it was "
+                f"changed on purpose, delete its line in {CHECKSUMS}"
+            )
+        warnings.warn(
+            f"{path}: is not, to the byte, what was written: an episode in it is damaged, and its checksum "
+            "does not say which. Frames that are copied from it are not checked; `ffenc verify --deep` of "
+            "the result decodes them",
+            FfencWarning,
+            stacklevel=4,
         )
     info = probe(path, times=True)
     warn_of_hidden(path, info)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ffenc import SourceError, VideoReader, repair_dataset, verify_dataset
+from ffenc import SourceError, VideoReader, edit_dataset, repair_dataset, verify_dataset
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import (
     ANGLE,
@@ -393,3 +393,58 @@ def test_a_file_of_another_rate_is_encoded_onto_the_grid(video: Path, tmp_path: 
     assert any("encoded with the settings that it has" in action.what for action in done.actions)
     for found, wanted in zip(frames_of(tmp_path / "out", ANGLE), frames_of(VIDEO, ANGLE), strict=True):
         assert psnr(found, wanted) > 30
+
+
+def flip_rows(name: str) -> Damage:
+    """Write a row group for each episode, and damage a column in the one of episode 1."""
+
+    def damage(root: Path) -> None:
+        table = pq.read_table(root / DATA)
+        with pq.ParquetWriter(root / DATA, table.schema, write_page_checksum=True) as writer:
+            for start, length in zip(starts(), LENGTHS, strict=True):
+                writer.write_table(table.slice(start, length))
+        data = bytearray((root / DATA).read_bytes())
+        group = pq.read_metadata(root / DATA).row_group(1)
+        columns = [group.column(number) for number in range(group.num_columns)]
+        own = next(one for one in columns if one.path_in_schema.partition(".")[0] == name)
+        first = own.dictionary_page_offset or own.data_page_offset
+        data[first + own.total_compressed_size - 1] ^= 0xFF
+        (root / DATA).write_bytes(data)
+
+    return damage
+
+
+def set_at(place: str, name: str, at: int, value: Any) -> Damage:
+    return column(place, name, lambda v: [*v[:at], value, *v[at + 1 :]])
+
+
+# Damage of episode 1 alone.
+OF_ONE: dict[str, Damage] = {
+    "a row is missing": order(DATA, [*range(30), *range(31, 72)]),
+    "a row is doubled": set_at(DATA, "frame_index", 30, 5),
+    "a time is another": set_at(DATA, "timestamp", 30, 77.0),
+    "a task that is not there": set_at(DATA, "task_index", 30, 9),
+    "a number is NaN": column(DATA, "action", nan_action),
+    "actions that cannot be read": flip_rows("action"),
+    "numbers that cannot be read": flip_rows("frame_index"),
+    "another length in the list": set_at(LIST, "length", 1, 18),
+    "a start that no frame has": set_at(LIST, f"videos/{TOP}/from_timestamp", 1, 24 / 30 + 0.011),
+    "a file that is not there": set_at(LIST, f"videos/{TOP}/file_index", 1, 7),
+    "a frame that cannot be decoded": flip(TOP, 30),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE)
+def test_other_episodes_can_be_taken_from_a_damaged_dataset(
+    name: str, video: Path, tmp_path: Path, undamaged: dict[str, list[np.ndarray]]
+) -> None:
+    OF_ONE[name](video)
+    edit_dataset(video, tmp_path / "out", episodes="0,2")
+    check(tmp_path / "out", undamaged, [ALL[0], ALL[2]], [TOP, ANGLE, DEPTH])
+    compared = verify_dataset(VIDEO, against=video)
+    assert {fault.episode for fault in compared.faults} <= {1}
+    assert all(camera.compared is not None for camera in compared.cameras)
+    if name != "a frame that cannot be decoded":  # which a copy of packets takes along
+        with pytest.raises(SourceError, match="episode 1|file-007|cannot be read"):
+            edit_dataset(video, tmp_path / "all", episodes="0-2")
+    assert not (tmp_path / "all").exists()

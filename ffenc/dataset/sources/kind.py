@@ -26,6 +26,7 @@ class Opening:
         start_number: number of each folder's first frame.
         follow_links: see :func:`~ffenc.paths.check_tree`.
         retime: put the rows of frame i at i / fps.
+        partial: see :func:`~ffenc.dataset.sources.lerobot.open_dataset`.
         mapping: what its arrays or topics are.
         usual_mapping: what they are by a preset.
     """
@@ -38,6 +39,7 @@ class Opening:
     start_number: int | None = None
     follow_links: bool = False
     retime: bool = False
+    partial: bool = False
     mapping: SourceMapping | None = None
     usual_mapping: SourceMapping | None = None
 

@@ -12,24 +12,30 @@ from ffenc.layout import INFO
 from ffenc.paths import check_tree
 
 
-def open_dataset(folder: Path, *, follow_links: bool = False, retime: bool = False) -> LeRobotV3 | LeRobotV21:
+def open_dataset(
+    folder: Path, *, follow_links: bool = False, retime: bool = False, partial: bool = False
+) -> LeRobotV3 | LeRobotV21:
     """Open a LeRobot dataset of v3.0, v2.1 or v2.0.
 
     Args:
         folder: its folder.
         follow_links: see :func:`~ffenc.paths.check_tree`.
         retime: put the rows of frame i at i / fps, whatever times they have.
+        partial: only some episodes will be read: what is wrong with single ones is raised by ``check`` and
+            ``choose``.
 
     Raises:
         SourceError: not one, or damaged.
     """
     check_tree(folder, follow_links=follow_links)
     version = str(read_json(folder / INFO).get("codebase_version"))
-    return (LeRobotV21 if version.startswith("v2") else LeRobotV3)(folder, retime=retime)
+    return (LeRobotV21 if version.startswith("v2") else LeRobotV3)(folder, retime=retime, partial=partial)
 
 
 def _open(folder: Path, opening: Opening) -> LeRobotV3 | LeRobotV21:
-    return open_dataset(folder, follow_links=opening.follow_links, retime=opening.retime)
+    return open_dataset(
+        folder, follow_links=opening.follow_links, retime=opening.retime, partial=opening.partial
+    )
 
 
 KIND = SourceKind(

@@ -20,7 +20,7 @@ KINDS: tuple[SourceKind, ...] = (
 )
 
 # Which every kind takes, or which come from a preset too, where they may be for other sources.
-_OF_ALL = ("fps", "usual_fps", "robot_type", "cameras", "follow_links", "usual_mapping")
+_OF_ALL = ("fps", "usual_fps", "robot_type", "cameras", "follow_links", "partial", "usual_mapping")
 
 
 def kind_of(path: Path) -> SourceKind:

@@ -15,6 +15,8 @@ from ffenc.codecs.table import CODECS
 from ffenc.config.framerate import Pick, parse_fps
 from ffenc.config.transform import Transform
 from ffenc.dataset.finished import source_mapping
+from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import HasVideos
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import open_source
@@ -55,7 +57,8 @@ class Source:
 
     def __init__(self, root: Path, layout: Layout, *, follow_links: bool = False) -> None:
         fps = None if (root / INFO).is_file() else layout.fps
-        opening = Opening(fps=fps, follow_links=follow_links, usual_mapping=source_mapping(layout.root))
+        mapping = source_mapping(layout.root)
+        opening = Opening(fps=fps, follow_links=follow_links, partial=True, usual_mapping=mapping)
         self._source = open_source(root, opening)
         self._layout = layout
         self._cameras = {camera.key: camera for camera in self._source.cameras}
@@ -71,6 +74,8 @@ class Source:
         known = self._episodes.get(episode)
         if known is None:
             raise SourceError(f"the source has no episode {episode}")
+        if isinstance(self._source, LeRobotV3 | LeRobotV21):
+            self._source.check([known])
         camera = self._cameras[key]
         pick = self._pick(key)
         if isinstance(camera.stored, ImageHeader):

@@ -125,12 +125,18 @@ def check_source(root: Path, *, cameras: Collection[str], episodes: Collection[i
     faults = Faults()
     tables = check_tables(root, faults)
     features = tables.layout.features if tables else {}
+    others: set[str] = set()  # data files without any of the episodes
+    if tables is not None and episodes is not None:
+        of = dict(zip(tables.listing.index.tolist(), tables.listing.data, strict=True))
+        others = set(of.values()) - {of[number] for number in episodes if number in of}
 
     def kept(fault: Fault) -> bool:
         left_out = features.get(fault.camera or "", {}).get("dtype") in CAMERA_TYPES
-        return (not left_out or fault.camera in cameras) and (
-            fault.episode is None or episodes is None or fault.episode in episodes
-        )
+        if episodes is None or (left_out and fault.camera not in cameras):
+            return not left_out or fault.camera in cameras
+        if fault.episode is None:
+            return fault.file not in others
+        return fault.episode in episodes
 
     found = [fault for fault in faults.of("fault") if kept(fault)]
     copied = [fault for fault in found if KINDS[fault.kind].copied]
