@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import click
 import numpy as np
 
 from ffenc.cli import output
-from ffenc.cli.common import SourceName, json_option, links_option
+from ffenc.cli.common import SourceName, json_option, links_option, program_options, progress_bar
 from ffenc.cli.output import print_json
+from ffenc.errors import ConfigError
 from ffenc.words import count
 
 _SHOWN = 20
@@ -18,24 +20,29 @@ _SHOWN = 20
 @click.command("stats")
 @click.argument("dataset", type=SourceName(), metavar="DATASET")
 @click.option("--write", is_flag=True, help="Replace meta/stats.json; the old one is kept beside it.")
+@click.option("--cameras", is_flag=True, help="Cameras too, whose frames are decoded.")
 @links_option
 @json_option
-def command(dataset: str, write: bool, as_json: bool, **settings: Any) -> None:
+@program_options
+def command(dataset: str, write: bool, cameras: bool, as_json: bool, **settings: Any) -> None:
     """Compare the statistics in meta/stats.json with those of all rows, and correct them.
 
     Policies normalise by these numbers. LeRobot takes the mean of the episodes' quantiles for q01 ... q99,
     which can be far from those of all rows; edits by hand leave others behind. Every column of numbers is
-    read; cameras' statistics stay as they are. Nothing is written without --write.
+    read; of cameras the quantiles, with --cameras. Nothing is written without --write.
 
     \b
     Examples:
       ffenc stats my_dataset
-      ffenc stats my_dataset --write
+      ffenc stats my_dataset --cameras --write
       ffenc stats my_dataset --json
     """
     from ffenc.dataset.restat import OLD_STATS, restate  # noqa: PLC0415 - keeps --help quick
 
-    found = restate(dataset, write=write, **settings)
+    if not cameras and any(settings[name] is not None for name in ("ffmpeg", "ffprobe")):
+        raise ConfigError("--ffmpeg and --ffprobe would have no effect: only --cameras decodes frames")
+    with progress_bar("decoding", None) if cameras else nullcontext(lambda *_: None) as on_frames:
+        found = restate(dataset, write=write, cameras=cameras, on_progress=on_frames, **settings)
     if as_json:
         print_json(
             {

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ from ffenc.frames.encode import encode_frames, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.publish import published
-from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
+from ffenc.frames.statistics import RgbHistogram, Stats, ValueCounts, sample_tap
 from ffenc.frames.transcode import (
     Clip,
     clip_statistics,
@@ -283,6 +285,7 @@ class _Done:
     configuration: str | None
     delay: int
     stats: Stats | None
+    values: str | None
     resumed: bool
     outdated: bool = False
     asked: Mapping[str, object] = field(default_factory=dict)
@@ -347,6 +350,7 @@ class _Job:
             copied=sum(len(stream.copied) for stream in plan.streams),
         )
         videos, blocks, stats = {}, {}, {}
+        values: dict[str, ValueCounts] = {}
         self._join_all([stream for stream in plan.streams if stream not in joined], done, joined)
         for stream in plan.streams:
             info, size = joined[stream].info, joined[stream].bytes
@@ -359,8 +363,9 @@ class _Job:
             if plan.source_fps is not None:
                 blocks[stream.key]["video.source_fps"] = fps_number(plan.source_fps)
             if stream.compute_stats:
-                found = [done[stream.key, episode.index].stats for episode in plan.episodes]
-                stats[stream.key] = [one for one in found if one is not None]
+                found = [done[stream.key, episode.index] for episode in plan.episodes]
+                stats[stream.key] = [one.stats for one in found if one.stats is not None]
+                values[stream.key] = _added_up(stream.camera, [one.values for one in found])
             summary.video_bytes += size
             summary.cameras[stream.key] = {
                 **{name: blocks[stream.key].get(f"video.{name}") for name in ("codec", "pix_fmt", "encoder")},
@@ -368,7 +373,10 @@ class _Job:
                 "source_bytes": stream.source_bytes,
                 "video_bytes": size,
             }
-        stats |= self._image_stats()
+        cameras = {camera.key: camera for camera in plan.source.cameras}
+        for key, counted in self._image_stats().items():
+            stats[key] = [own for own, _ in counted]
+            values[key] = _added_up(cameras[key], [packed for _, packed in counted])
         with self._progress.part(plan.rows * len(plan.images)) as on_images:
             TableWriter(
                 plan.source,
@@ -378,6 +386,7 @@ class _Job:
                 videos=videos,
                 blocks=blocks,
                 camera_stats=stats,
+                camera_values=values,
                 images=plan.images,
                 recompute=plan.stale.episodes,
                 reaggregate=plan.stale.total,
@@ -393,16 +402,17 @@ class _Job:
         self._staging.publish()
         return summary
 
-    def _image_stats(self) -> dict[str, list[Stats]]:
+    def _image_stats(self) -> dict[str, list[tuple[Stats, str]]]:
         """Compute the statistics of cameras that stay images; each camera's, episode by episode."""
         plan = self._plan
         cameras = {camera.key: camera for camera in plan.source.cameras}
         units = [(cameras[key], episode) for key in plan.image_stats for episode in plan.episodes]
 
-        def work(unit: tuple[Camera, Episode]) -> Stats:
+        def work(unit: tuple[Camera, Episode]) -> tuple[Stats, str]:
             camera, episode = unit
             frames = plan.source.frames(camera.key, episode)
-            return image_statistics(frames, camera.header, camera.unit, check=self._cancellation.check)
+            own = image_statistics(frames, camera.header, camera.unit, check=self._cancellation.check)
+            return own.statistics(), own.values().packed()
 
         found = {
             (camera.key, episode.index): own
@@ -441,12 +451,13 @@ class _Job:
                     cancellation=self._cancellation,
                 )
             if copied:
-                done = _Done(episode.length, None, 0, 0, None, 0, None, resumed=False)
+                done = _Done(episode.length, None, 0, 0, None, 0, None, None, resumed=False)
             else:
                 done = self._encode(unit, clip, path, None if clip is not None else statistics)
         stats = statistics.statistics() if statistics else None
-        done = replace(done, stats=stats, outdated=outdated, asked=asked)
-        names = ("frames", "bytes", "packet_bytes", "configuration", "delay", "stats")
+        values = statistics.values().packed() if statistics else None
+        done = replace(done, stats=stats, values=values, outdated=outdated, asked=asked)
+        names = ("frames", "bytes", "packet_bytes", "configuration", "delay", "stats", "values")
         content = {"fingerprint": fingerprint} | {name: getattr(done, name) for name in names}
         write_json(record, content | {"sha256": file_checksum(done.path) if done.path else None})
         return done
@@ -490,7 +501,9 @@ class _Job:
                     self._readers[stream].read,
                 )
         size, packet_bytes, delay = path.stat().st_size, sum(info.sizes or ()), info.decode_delay
-        return _Done(episode.length, path, size, packet_bytes, info.configuration, delay, None, resumed=False)
+        return _Done(
+            *(episode.length, path, size, packet_bytes, info.configuration, delay, None, None), resumed=False
+        )
 
     def _fingerprint(self, unit: _Unit, clip: Clip | None, frames: str) -> str:
         stream, encoding = unit.stream, unit.stream.encoding
@@ -638,6 +651,13 @@ class _Job:
             yield copied_piece(run, self._plan.source.fps)
 
 
+def _added_up(camera: Camera, packed: Sequence[str | None]) -> ValueCounts:
+    """All episodes' counts of a camera's values."""
+    per = {None: 255, "mm": 1, "m": 1000}[camera.unit]
+    own = (ValueCounts.unpacked(one, channels=1 if camera.unit else 3, per=per) for one in packed if one)
+    return reduce(add, own)
+
+
 def _tags(clip: Clip | None) -> Mapping[str, str]:
     """The colour tags of what is encoded of images, or of a clip."""
     return COLOUR_TAGS if clip is None else clip.tags
@@ -687,6 +707,7 @@ def _read_record(path: Path, record: Path, fingerprint: str) -> _Done | None:
             content["configuration"],
             content["delay"],
             content["stats"],
+            content["values"],
             resumed=True,
         )
     except (OSError, ValueError, LookupError, TypeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,32 @@ import numpy as np
 
 from ffenc.dataset.columns import is_numeric
 from ffenc.dataset.identify import check_dataset
+from ffenc.dataset.lerobot import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.quantiles import exact_quantiles, feature_tables
+from ffenc.dataset.source import Camera, Episode
 from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import ACTION, Aggregate, moments, relative_chunk, stored_numbers
+from ffenc.dataset.videos import clip_of
 from ffenc.errors import DestinationError, SourceError
+from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.decoded import image_statistics
+from ffenc.frames.depth import DepthQuantizer
+from ffenc.frames.depth_images import DepthStatistics
+from ffenc.frames.images import ImageHeader
+from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.publish import sync_folder
-from ffenc.frames.statistics import Stats
-from ffenc.layout import QUANTILES, STATISTICS, STATS
+from ffenc.frames.statistics import RgbHistogram, Stats, ValueCounts, sample_tap
+from ffenc.frames.transcode import clip_statistics
+from ffenc.jobs.pool import run_units, share_cores
+from ffenc.jobs.progress import FrameCount
+from ffenc.layout import INFO, QUANTILES, STATISTICS, STATS
 
 OLD_STATS = "meta/.stats.json.old"
 _CLOSE = 2e-5  # of the span from min to max: what float32 and its sums make
+_CAMERA_CLOSE = 0.01  # encoding takes noise away, and with it some of what is beyond q01 and q99
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,8 @@ class Restated:
     Attributes:
         root: the dataset.
         differences: what is stored otherwise, the largest difference first.
-        stats: all of ``stats.json`` as it should be; cameras are as they were.
+        stats: all of ``stats.json`` as it should be; cameras are as they were, but for quantiles that were
+            asked for.
         left: features whose statistics are left as they are, and why.
         written: whether ``stats.json`` was replaced.
     """
@@ -66,16 +81,30 @@ class Restated:
     written: bool = False
 
 
-def restate(root: str | Path, *, write: bool = False, follow_links: bool = False) -> Restated:
+def restate(
+    root: str | Path,
+    *,
+    write: bool = False,
+    cameras: bool = False,
+    follow_links: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> Restated:
     """Compute the statistics of every column of numbers over all rows, and compare them with ``stats.json``.
 
     Args:
         root: a LeRobot v3.0 dataset.
         write: replace ``stats.json``; the old one is kept as :data:`OLD_STATS`. Nothing else is written.
+        cameras: compute the quantiles of cameras too, over the frames that LeRobot's rule picks of each
+            episode, which are decoded. All else of a camera stays as it is: it may be of what came before
+            the encoding.
         follow_links: follow symbolic links that lead out of the dataset; else they are refused by name.
+        ffmpeg, ffprobe: programs to use instead of those found, with ``cameras``.
+        on_progress: called with the frames decoded so far and of all, with ``cameras``.
 
     Returns:
-        what differs by more than float32 explains.
+        what differs by more than float32 explains; of cameras, by more than encoding does.
 
     Raises:
         SourceError: not such a dataset, or one that is damaged.
@@ -112,6 +141,20 @@ def restate(root: str | Path, *, write: bool = False, follow_links: bool = False
         found = {name: exact[name] for name in names}
         differences += _differing(key, own, found)
         stats[key] = {**own, **found}
+    if cameras:
+        cameras_of = {camera.key: camera for camera in opened.cameras}
+        for key, found in _of_cameras(opened, toolchains(ffmpeg, ffprobe)[0], on_progress).items():
+            own = stored.get(key)
+            if not isinstance(own, dict) or np.shape(own.get("min", ())) != np.shape(found["q01"]):
+                left[key] = "has no usable min and max; `ffenc merge` computes them"
+                continue
+            if _before_quantising(cameras_of[key], own):
+                left[key] = "are of depth before it was quantised; a re-encode with --force computes them"
+                continue
+            found = {n: np.clip(v, own["min"], own["max"]).tolist() for n, v in found.items() if n in own}
+            span = {name: own[name] for name in ("min", "max")}
+            differences += _differing(key, own, found, span=span, close=_CAMERA_CLOSE)
+            stats[key] = {**own, **found}
     differences.sort(key=lambda one: -one.share)
     if write and differences:
         _replace(folder, stats)
@@ -135,10 +178,58 @@ def _of_rows(files: list[Path], key: str) -> Stats:
     return {**{name: stats[name] for name in STATISTICS}, **exact_quantiles(files, key)}
 
 
-def _differing(key: str, stored: Mapping[str, Any], exact: Mapping[str, Any]) -> list[Difference]:
-    low, high = (stored_numbers(exact[name]) for name in ("min", "max"))
-    span = np.maximum(high - low, np.maximum(np.abs(low), np.abs(high)) * 1e-3)
-    span[span == 0] = 1.0
+def _of_cameras(
+    opened: LeRobotV3, toolchain: Toolchain, on_progress: Callable[[int, int], None]
+) -> dict[str, Stats]:
+    """The quantiles of each camera's values, over all episodes."""
+    units = [(camera, episode) for camera in opened.cameras for episode in opened.episodes]
+    progress = FrameCount(sum(episode.length for _, episode in units), on_progress)
+    totals: dict[str, ValueCounts] = {}
+    cancellation = Cancellation()
+
+    def work(unit: tuple[Camera, Episode]) -> ValueCounts:
+        camera, episode = unit
+        if isinstance(camera.stored, ImageHeader):
+            frames = opened.frames(camera.key, episode)
+            counted = image_statistics(frames, camera.stored, camera.unit, check=cancellation.check)
+        else:
+            clip = clip_of(opened.video(camera.key, episode), opened.fps)
+            tap = sample_tap(clip.frames, clip.info.width, clip.info.height)
+            counted = RgbHistogram(tap) if camera.unit is None else DepthStatistics(tap, camera.unit)
+            where = f"{opened.root / INFO}: {camera.key}"
+            codes = clip.info.pix_fmt == "gray12le"
+            quantizer = block_quantizer(dict(camera.block), where, CORRECT) if codes else None
+            clip_statistics(
+                clip, counted, quantizer=quantizer, toolchain=toolchain, cancellation=cancellation
+            )
+        progress.add(episode.length)
+        return counted.values()
+
+    threads, _ = share_cores(max(len(units), 1), None, None)
+    for (camera, _), own in run_units(units, work, threads=threads, stop=cancellation.cancel):
+        totals[camera.key] = totals[camera.key] + own if camera.key in totals else own
+    return {key: own.quantiles(-np.inf, np.inf) for key, own in totals.items()}
+
+
+def _before_quantising(camera: Camera, stored: Mapping[str, Any]) -> bool:
+    """Whether statistics are of depths that the camera's codes cannot have."""
+    if camera.unit is None or isinstance(camera.stored, ImageHeader) or camera.stored.pix_fmt != "gray12le":
+        return False
+    most = DepthQuantizer.from_video_info(camera.block).depth_max * (1 if camera.unit == "m" else 1000)
+    return bool(stored_numbers(stored["max"]).max() > most)
+
+
+def _differing(
+    key: str,
+    stored: Mapping[str, Any],
+    exact: Mapping[str, Any],
+    span: Mapping[str, Any] | None = None,
+    close: float = _CLOSE,
+) -> list[Difference]:
+    """What is stored otherwise; ``span`` has min and max where ``exact`` has not."""
+    low, high = (stored_numbers((span or exact)[name]) for name in ("min", "max"))
+    width = np.maximum(high - low, np.maximum(np.abs(low), np.abs(high)) * 1e-3)
+    width[width == 0] = 1.0
     differences = []
     for name, wanted in exact.items():
         try:
@@ -147,9 +238,9 @@ def _differing(key: str, stored: Mapping[str, Any], exact: Mapping[str, Any]) ->
         except (LookupError, ValueError):
             differences.append(Difference(key, name, stored.get(name), wanted, 1.0))
             continue
-        shares = (off > 0).astype(float) if name == "count" else np.nan_to_num(off / span, nan=1.0)
+        shares = (off > 0).astype(float) if name == "count" else np.nan_to_num(off / width, nan=1.0)
         at = int(np.argmax(shares))
-        if (share := float(shares.ravel()[at])) > _CLOSE:
+        if (share := float(shares.ravel()[at])) > close:
             differences.append(Difference(key, name, stored[name], wanted, share, at))
     return differences
 

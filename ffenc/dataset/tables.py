@@ -38,7 +38,7 @@ from ffenc.dataset.staging import write_info, write_json
 from ffenc.dataset.statistics import ACTION, Aggregate, alike, column_stats, relative_chunk
 from ffenc.errors import Cancelled, FfencWarning, SourceError
 from ffenc.frames.parquet import IMAGE
-from ffenc.frames.statistics import Stats
+from ffenc.frames.statistics import Stats, ValueCounts
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.layout import (
     CAMERA_TYPES,
@@ -87,6 +87,7 @@ class TableWriter:
         on_images: called with the number of images written so far, from any thread.
         exact: compute the quantiles of all rows, where they would be made of the episodes'.
         camera_stats: camera -> each chosen episode's statistics, for cameras without any in the source.
+        camera_values: camera -> of all chosen episodes of those, how often each value was seen.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class TableWriter:
         videos: Mapping[str, Sequence[VideoPlace]],
         blocks: Mapping[str, Mapping[str, Any]],
         camera_stats: Mapping[str, Sequence[Stats]],
+        camera_values: Mapping[str, ValueCounts],
         images: Sequence[str] = (),
         recompute: Collection[str] = (),
         reaggregate: Collection[str] = (),
@@ -111,6 +113,7 @@ class TableWriter:
         self._on_images, self._images_done = on_images, 0
         self._counting, self._stopped = threading.Lock(), threading.Event()
         self._videos, self._blocks, self._camera_stats = videos, blocks, camera_stats
+        self._camera_values = camera_values
         self._recompute, self._reaggregate = recompute, reaggregate
         self._subset = [e.index for e in episodes] != list(range(len(source.episodes)))
         self._files_in_chunk = files_in_chunk(source.info())
@@ -408,8 +411,11 @@ class TableWriter:
     def _with_exact_quantiles(self, key: str, stats: Stats, files: Sequence[Path]) -> Stats:
         """The statistics of all rows with their quantiles, instead of a mean of the episodes'.
 
-        A camera's frames are not in the rows, and relative actions are other numbers than these.
+        Frames of a camera are only known where its statistics were computed, and relative actions are other
+        numbers than these.
         """
+        if key in self._camera_values:
+            return {**stats, **self._camera_values[key].quantiles(stats["min"], stats["max"])}
         rows = sum(episode.length for episode in self._episodes)
         names = [name for name in QUANTILES if name in stats]
         if not (names and is_numeric(self._features[key]) and stats["count"] == [rows]):

@@ -21,7 +21,7 @@ from ffenc.frames.images import (
 )
 from ffenc.frames.pillow import damaged, decode_checked
 from ffenc.frames.sources import EncodedFrame, FrameSource
-from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
+from ffenc.frames.statistics import RgbHistogram, sample_tap
 from ffenc.frames.stored_png import AVAILABLE, UndecodableError, inflated, stored
 
 
@@ -90,8 +90,8 @@ def _refuse(data: bytes, name: str) -> None:
 
 def image_statistics(
     frames: FrameSource, header: ImageHeader, unit: Unit | None, *, check: Callable[[], None] = lambda: None
-) -> Stats:
-    """Return the statistics of an episode's images, over the frames and pixels that LeRobot's rule picks.
+) -> RgbHistogram | DepthStatistics:
+    """Count the values of an episode's images, over the frames and pixels that LeRobot's rule picks.
 
     Args:
         frames: the images, one or more.
@@ -109,4 +109,4 @@ def image_statistics(
         if number % tap.step == 0:
             check()
             counts.add(decode_image(frame.data, frame.name))
-    return counts.statistics()
+    return counts

@@ -20,7 +20,7 @@ from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.images import ImageHeader, raw_samples, read_header, require_alike
 from ffenc.frames.pillow import decode
 from ffenc.frames.sources import EncodedFrame
-from ffenc.frames.statistics import Picking, Stats, histogram_statistics, thinned
+from ffenc.frames.statistics import Picking, Stats, ValueCounts, histogram_statistics, thinned
 from ffenc.layout import QUANTILES
 
 Depth = npt.NDArray[Any]
@@ -277,3 +277,8 @@ class DepthStatistics(Picking):
             }
             stats |= {name: [[[value]]] for name, value in exact.items()}
         return stats
+
+    def values(self) -> ValueCounts:
+        """Return what was counted, in whole millimetres."""
+        self._count_waiting()
+        return ValueCounts(self._counts[None], 1000 if self.unit == "m" else 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,44 @@ def sample_tap(frames: int, width: int, height: int) -> SampleTap:
 def thinned(frame: npt.NDArray[Any], tap: SampleTap) -> npt.NDArray[Any]:
     """Return some of a frame's pixels, ``(H, W, ...)``: about as many as the tap's size, never fewer."""
     return frame[:: frame.shape[0] // tap.height, :: frame.shape[1] // tap.width]
+
+
+@dataclass(frozen=True)
+class ValueCounts:
+    """How often each value of a camera's samples was seen, which can be added up over episodes.
+
+    Attributes:
+        counts: shape ``(C, V)``: for each channel and value, how often.
+        per: value number v is v / per, as statistics have it.
+    """
+
+    counts: npt.NDArray[np.int64]
+    per: int
+
+    def __add__(self, other: ValueCounts) -> ValueCounts:
+        return ValueCounts(self.counts + other.counts, self.per)
+
+    def quantiles(self, low: Any, high: Any) -> Stats:
+        """Return q01..q99, shaped ``(C, 1, 1)``, none below ``low`` or above ``high``, shaped alike."""
+        found = _quantiles(self.counts, np.arange(self.counts.shape[1]) / self.per)
+        return {name: np.clip(values, low, high).tolist() for name, values in found.items()}
+
+    def packed(self) -> str:
+        """Return them as a short text."""
+        return base64.b64encode(zlib.compress(self.counts.astype("<i8").tobytes())).decode()
+
+    @classmethod
+    def unpacked(cls, text: str, *, channels: int, per: int) -> ValueCounts:
+        """Return what :meth:`packed` has packed.
+
+        Raises:
+            ValueError: it is not that.
+        """
+        try:
+            counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i8")
+        except zlib.error as error:
+            raise ValueError(str(error)) from None
+        return cls(counts.reshape(channels, -1).astype(np.int64), per)
 
 
 class Picking:
@@ -101,6 +142,10 @@ class RgbHistogram(Picking):
         """
         return histogram_statistics(self.counts, np.arange(256) / 255, self.frames)
 
+    def values(self) -> ValueCounts:
+        """Return what was counted."""
+        return ValueCounts(self.counts, 255)
+
 
 def histogram_statistics(
     counts: npt.NDArray[np.int64], values: npt.NDArray[np.float64], frames: int
@@ -134,7 +179,12 @@ def histogram_statistics(
     stats: Stats = {}
     for name, column in columns.items():
         stats[name] = [frames] if column is None else _image_shape(column)
-    cumulative = counts.cumsum(axis=1)
+    return stats | _quantiles(counts, values)
+
+
+def _quantiles(counts: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Stats:
+    total, cumulative = counts.sum(axis=1), counts.cumsum(axis=1)
+    stats: Stats = {}
     for name, quantile in QUANTILES.items():
         # numpy's default definition: linear between the neighbours of rank q (n - 1).
         rank = quantile * (total - 1)

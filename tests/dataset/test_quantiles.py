@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ffenc import ConfigError, SourceError, merge_datasets, reencode_dataset, verify_dataset
+from ffenc import ConfigError, SourceError, VideoReader, merge_datasets, reencode_dataset, verify_dataset
 from ffenc.dataset import quantiles
 from ffenc.dataset.columns import numbers_of
 from ffenc.dataset.edit import edit_dataset
 from ffenc.dataset.edited import Edits
 from ffenc.dataset.quantiles import exact_quantiles
 from ffenc.dataset.restat import OLD_STATS, restate
-from tests.conftest import DATASET, FIXTURES, LENGTHS, TOP
+from tests.conftest import DATASET, DEPTH, FIXTURES, LENGTHS, TOP
 
 VIDEO = FIXTURES / "aloha_video_v30"
 SQUARE = pa.list_(pa.list_(pa.float32()))
@@ -144,3 +144,70 @@ def test_statistics_of_relative_actions_are_left(tmp_path: Path) -> None:
 def test_an_older_layout_is_told_how_to_get_statistics_of_all_rows(dataset_v21: Path) -> None:
     with pytest.raises(SourceError, match="ffenc merge"):
         restate(dataset_v21)
+
+
+def frames_of_all(root: Path, key: str) -> np.ndarray:
+    """All frames of a camera, (N, H, W, 3) uint8, or of depth (N, H, W) uint16 in mm."""
+    with VideoReader(next((root / "videos" / key).rglob("*.mp4"))) as reader:
+        return np.stack([frame.copy() for frame in reader])
+
+
+def test_quantiles_of_cameras_that_are_encoded_are_those_of_all_their_frames(tmp_path: Path) -> None:
+    overrides = [*H264, (("camera_encoder", "crf"), 0), (("camera_encoder", "pix_fmt"), "yuv444p")]
+    source = Path(shutil.copytree(DATASET, tmp_path / "source"))
+    (source / "meta/stats.json").unlink()
+    out = tmp_path / "out"
+    reencode_dataset(source, out, cameras=["top", "angle_depth"], overrides=overrides)
+    for key, scale in ((TOP, 255), (DEPTH, 1)):
+        frames = frames_of_all(out, key).astype(np.float64) / scale
+        own = stats_of(out)[key]
+        for name, share in NAMES.items():
+            wanted = np.quantile(frames.reshape(-1, 3 if key == TOP else 1), share, axis=0)
+            # They are of the images: depth before it was quantised. The rest is x264's, and steps of codes.
+            found = np.minimum(np.ravel(own[name]), frames.max())
+            np.testing.assert_allclose(found, wanted, rtol=0.004, atol=2.1 / 255, err_msg=name)
+    assert not [note for note in verify_dataset(out, deep=True).notes if note.kind == "quantiles"]
+
+
+def test_quantiles_of_a_camera_are_corrected_from_its_frames(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(VIDEO, tmp_path / "root"))
+    notes = [note for note in verify_dataset(root).notes if note.kind == "quantiles"]
+    assert len(notes) == 1
+    assert "--deep says how far" in notes[0].what
+    deep = [note for note in verify_dataset(root, deep=True).notes if note.kind == "quantiles"]
+    assert [note.camera for note in deep] == ["action"]
+    assert "q50 of action[12] is -0.177073, and -0.0179991 of all rows" in deep[0].what
+    before = stats_of(root)
+    plain = restate(root)
+    assert not any(one.feature == TOP for one in plain.differences)
+    found = restate(root, cameras=True, write=True)
+    assert {one.feature for one in found.differences} >= {TOP, "action"}
+    after = stats_of(root)
+    frames = frames_of_all(root, TOP).reshape(-1, 3) / 255
+    for name, share in NAMES.items():
+        wanted = np.quantile(frames, share, axis=0)
+        np.testing.assert_allclose(np.ravel(after[TOP][name]), wanted, atol=1 / 255)
+        assert after[DEPTH][name] == before[DEPTH][name]
+    assert {name: after[TOP][name] for name in ("min", "max", "mean", "std", "count")} == {
+        name: before[TOP][name] for name in ("min", "max", "mean", "std", "count")
+    }
+    assert "before it was quantised" in found.left[DEPTH]
+    assert restate(root, cameras=True).differences == []
+    assert not [note for note in verify_dataset(root, deep=True).notes if note.kind == "quantiles"]
+
+
+def test_resumed_work_gives_the_same_quantiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path(shutil.copytree(DATASET, tmp_path / "source"))
+    (source / "meta/stats.json").unlink()
+    options: dict[str, Any] = {"cameras": ["top"], "overrides": H264, "episodes": [0, 1]}
+    reencode_dataset(source, tmp_path / "a", **options)
+
+    def fail(*_: object, **__: object) -> None:
+        raise SourceError("the end of the first run")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ffenc.dataset.job.check_result", fail)
+        with pytest.raises(SourceError, match="the first run"):
+            reencode_dataset(source, tmp_path / "b", **options)
+    assert reencode_dataset(source, tmp_path / "b", resume=True, **options).resumed == 2
+    assert stats_of(tmp_path / "a") == stats_of(tmp_path / "b")

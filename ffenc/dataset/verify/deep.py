@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.depth_images import DepthStatistics, depth_unit
 from ffenc.frames.images import ImageHeader, read_header, require_alike
 from ffenc.frames.parquet import RowRange, read_images
-from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
+from ffenc.frames.statistics import RgbHistogram, Stats, ValueCounts, sample_tap
 from ffenc.jobs.progress import FrameCount
 from ffenc.layout import QUANTILES
 
@@ -41,6 +41,25 @@ _CLEARER = 0.4  # of the difference to its own statistics that may remain to the
 _NULL = "has no image bytes"
 
 
+@dataclass
+class Shown:
+    """What was decoded of a camera.
+
+    Attributes:
+        stats: position of an episode in the list -> its statistics.
+        values: how often these episodes together have each value; None where there is no episode.
+    """
+
+    stats: dict[int, Stats] = field(default_factory=dict)
+    values: ValueCounts | None = None
+
+    def add(self, other: Shown) -> None:
+        """Take in what another file has of the camera."""
+        self.stats |= other.stats
+        if other.values is not None:
+            self.values = other.values if self.values is None else self.values + other.values
+
+
 def decode_video(
     video: VideoFile,
     seen: Seen,
@@ -52,8 +71,8 @@ def decode_video(
     count: FrameCount,
     cancellation: Cancellation,
     checksum: str | None = None,
-) -> dict[int, Stats]:
-    """Decode a file; returns the statistics of its episodes, where it is whole.
+) -> Shown:
+    """Decode a file; returns what its episodes show, where it is whole.
 
     Where its ``checksum`` is known, it is compared too: no decoder notices all damage.
 
@@ -87,13 +106,13 @@ def decode_video(
             verb = "cannot be decoded" if alone else f"to {one.last} cannot be decoded"
             faults.add("damaged-frame", f"{verb}: {one.reason}", frame=one.first, **where)
     if damage or not seen.whole or layout is None or listing is None or video.camera not in listing.stats:
-        return {}
+        return Shown()
     try:
         return _video_statistics(video, seen, layout, spans, candidates[0], count, cancellation)
     except FfmpegError as error:
         if error.killed:
             raise
-        return {}
+        return Shown()
 
 
 def _spans(video: VideoFile, times: Floats, listing: Listing | None) -> dict[int, tuple[int, int]]:
@@ -117,13 +136,13 @@ def _video_statistics(
     toolchain: Toolchain,
     count: FrameCount,
     cancellation: Cancellation,
-) -> dict[int, Stats]:
+) -> Shown:
     assert video.camera is not None
     info = seen.info
     depth = is_depth(layout, video.camera)
     taps = {at: sample_tap(end - first, info.width, info.height) for at, (first, end) in spans.items()}
     if not taps:
-        return {}
+        return Shown()
     size = next(iter(taps.values()))
     counts: dict[int, RgbHistogram | DepthStatistics]
     if depth:
@@ -132,7 +151,7 @@ def _video_statistics(
         try:
             quantizer = DepthQuantizer.from_video_info(block) if info.pix_fmt == "gray12le" else None
         except (ConfigError, TypeError):
-            return {}  # told of info.json
+            return Shown()  # told of info.json
         counts = {at: DepthStatistics(tap, unit) for at, tap in taps.items()}
         command = compile_decode(str(video.path), pix_fmt=info.pix_fmt, program=toolchain.ffmpeg)
         frame = np.empty((info.height, info.width), "<u2")
@@ -165,15 +184,18 @@ def _video_statistics(
             elif (number - owners[place][0]) % own.tap.step == 0:
                 own.feed(frame.tobytes())
         process.finish()
-    return {at: own.statistics() for at, own in counts.items() if _counted(own)}
+    return _shown(counts)
 
 
-def _counted(own: RgbHistogram | DepthStatistics) -> bool:
-    try:
-        own.statistics()
-    except ValueError:
-        return False
-    return True
+def _shown(counts: Mapping[int, RgbHistogram | DepthStatistics]) -> Shown:
+    shown = Shown()
+    for at, own in counts.items():
+        try:
+            shown.stats[at] = own.statistics()
+        except ValueError:
+            continue  # no frame of it was counted
+        shown.values = own.values() if shown.values is None else shown.values + own.values()
+    return shown
 
 
 def _depth(samples: npt.NDArray[Any], quantizer: DepthQuantizer | None, unit: Unit) -> npt.NDArray[Any]:
@@ -194,13 +216,13 @@ def decode_images(
     faults: Faults,
     count: FrameCount,
     cancellation: Cancellation,
-) -> dict[int, Stats]:
-    """Decode every image of a column of one file; returns the statistics of its episodes."""
+) -> Shown:
+    """Decode every image of a column of one file; returns what its episodes show."""
     path = layout.root / place
     try:
         rows = int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError):
-        return {}  # told when its rows were read
+        return Shown()  # told when its rows were read
     aligned = rows == int(listing.length[list(episodes)].sum())
     owner = np.repeat(np.array(episodes), listing.length[list(episodes)]) if aligned else np.full(rows, -1)
     start = dict(zip(episodes, np.cumsum([0, *listing.length[list(episodes)][:-1]]).tolist(), strict=True))
@@ -237,7 +259,7 @@ def decode_images(
         elif own is not None:
             own.pass_over()
         count.add(1)
-    return {at: own.statistics() for at, own in counts.items() if at not in damaged}
+    return _shown({at: own for at, own in counts.items() if at not in damaged})
 
 
 def _each_image(path: Path, key: str, rows: int, place: str, faults: Faults) -> Iterator[tuple[int, bytes]]:
@@ -276,7 +298,7 @@ def compare_statistics(
     if found.shape != known.shape or not np.isfinite(known).all():
         return
     if depth:
-        low, high = _range(layout, key)
+        low, high = depth_range(layout, key)
         found, known = (np.log(np.clip(values, low, high)) for values in (found, known))
     # Lossy coding shifts all episodes of a camera alike.
     shift = np.median(found - known, axis=0)
@@ -327,8 +349,8 @@ def compare_statistics(
             )
 
 
-def _range(layout: Layout, key: str) -> tuple[float, float]:
-    """The depths that a camera's video can hold, in its unit."""
+def depth_range(layout: Layout, key: str) -> tuple[float, float]:
+    """Return the least and the largest depth that a camera's video can hold, in its unit."""
     block = layout.block(key)
     scale = 1 if block.get("depth_unit") == "m" else 1000
     try:

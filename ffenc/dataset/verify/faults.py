@@ -70,6 +70,7 @@ KINDS = {
     "statistics-stale": Kind(
         "`ffenc merge DATASET --out NEW` computes them; training does not use them", severity="note"
     ),
+    "quantiles": Kind("`ffenc stats DATASET --write` computes them of all rows", severity="note"),
     "swapped": Kind("restore the two episodes from a copy", copied=True),
     "image": Kind(
         "restore the data file, or leave the episode out with `ffenc reencode --episodes`", copied=True

@@ -24,10 +24,15 @@ _SHOWN = 8  # faults in an error
 
 @dataclass(frozen=True)
 class Tables:
-    """A dataset's lists, once they, its rows and its statistics have been checked."""
+    """A dataset's lists, once they, its rows and its statistics have been checked.
+
+    Attributes:
+        aggregated: features whose quantiles in ``stats.json`` are made of the episodes' quantiles.
+    """
 
     layout: Layout
     listing: Listing
+    aggregated: Sequence[str] = ()
 
 
 def check_tables(root: Path, faults: Faults) -> Tables | None:
@@ -40,10 +45,10 @@ def check_tables(root: Path, faults: Faults) -> Tables | None:
     if layout is None:
         return None
     listing = read_listing(layout, faults)
-    RowChecks(layout, listing, faults).run()
+    aggregated = RowChecks(layout, listing, faults).run()
     for key in layout.videos:
         check_feature(layout, key, faults)
-    return Tables(layout, listing)
+    return Tables(layout, listing, aggregated)
 
 
 def check_videos(

@@ -15,16 +15,16 @@ from ffenc.dataset.commit import RECORDINGS
 from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify.against import Source, compare_file, together
-from ffenc.dataset.verify.deep import compare_statistics, decode_images, decode_video
+from ffenc.dataset.verify.deep import Shown, compare_statistics, decode_images, decode_video
 from ffenc.dataset.verify.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
 from ffenc.dataset.verify.layout import Layout, Listing, without
 from ffenc.dataset.verify.metadata import check_tables, check_videos
+from ffenc.dataset.verify.quantiles import note_quantiles
 from ffenc.dataset.verify.videos import Seen, VideoFile, check_video, is_depth
 from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, find_ffprobe, toolchains
 from ffenc.frames.compare import Comparison
-from ffenc.frames.statistics import Stats
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.jobs.progress import FrameCount
 from ffenc.layout import CHECKSUMS, INFO
@@ -112,8 +112,10 @@ def verify_dataset(
     layout, listing = tables.layout, tables.listing
     looked = check_videos(tables, faults, ffprobe=programs.ffprobe)
     seen = {video: one for video, one in looked.items() if one is not None}
+    shown: dict[str, Shown] | None = None
     if deep:
-        _decode(layout, listing, seen, faults, programs, on_frames)
+        shown = _decode(layout, listing, seen, faults, programs, on_frames)
+    note_quantiles(tables, shown, faults)
     compared: dict[str, CameraComparison | None] = {}
     if against is not None:
         if not layout.videos:
@@ -188,8 +190,8 @@ def _decode(
     faults: Faults,
     programs: _Programs,
     on_frames: Progress | None,
-) -> None:
-    """Decode every frame, several files at once, and compare with the statistics."""
+) -> dict[str, Shown]:
+    """Decode every frame, several files at once, and compare with the statistics; returns what was shown."""
     data: dict[str, list[int]] = {}
     for at, place in enumerate(listing.data):
         if place and (layout.root / place).is_file():
@@ -198,7 +200,7 @@ def _decode(
     for video, one in seen.items():
         total += one.info.frames * (2 if one.whole and video.camera in listing.stats else 1)
     count, cancellation = FrameCount(total, on_frames), Cancellation()
-    units: list[tuple[str, Callable[[], dict[int, Stats]]]] = []
+    units: list[tuple[str, Callable[[], Shown]]] = []
     candidates = programs.candidates() if seen else []
     checksums = read_checksums(layout.root)
     broken = broken_lines(layout.root)
@@ -218,14 +220,15 @@ def _decode(
             units.append((key, partial(
                 decode_images, layout, listing, key, place, own, faults, count, cancellation
             )))  # fmt: skip
-    shown: dict[str, dict[int, Stats]] = {}
+    shown: dict[str, Shown] = {}
     threads, _ = share_cores(len(units), None, None)
-    for (key, _), stats in run_units(
+    for (key, _), own_shown in run_units(
         units, lambda unit: unit[1](), threads=threads, stop=cancellation.cancel
     ):
-        shown.setdefault(key, {}).update(stats)
-    for key, stats in shown.items():
-        compare_statistics(layout, listing, key, stats, faults)
+        shown.setdefault(key, Shown()).add(own_shown)
+    for key, of_camera in shown.items():
+        compare_statistics(layout, listing, key, of_camera.stats, faults)
+    return shown
 
 
 def _compare(

@@ -19,6 +19,7 @@ _COMPARED = ("min", "max", "mean", "std")
 # Statistics may have been computed in float32, the variance as a difference of squares.
 _CLOSE = 2e-5
 _CAMERA_CLOSE = 0.1  # of the largest value
+_APART = 1e-3  # of the largest value: where the quantiles of episodes are closer, any of them will do
 _SWAPS = 2000  # episodes among which swapped ones are looked for
 
 
@@ -270,6 +271,33 @@ class Statistics:
             "mean": mean,
             "std": np.sqrt(square.mean(axis=1)),
         }
+
+    def aggregated(self) -> list[str]:
+        """Return the features whose quantiles in ``stats.json`` are made of the episodes' quantiles.
+
+        LeRobot 0.6 takes their mean, weighted by length; before, the least or the largest was taken.
+        """
+        features = [*self._layout.numeric, *self._layout.images, *self._layout.videos]
+        return [feature for feature in features if self._is_aggregated(feature)]
+
+    def _is_aggregated(self, feature: str) -> bool:
+        own, kept = self._total.get(feature), self._listing.stats.get(feature)
+        if not isinstance(own, dict) or kept is None or len(self._listing) < 2:
+            return False
+        count = np.maximum(kept["count"].reshape(len(self._listing), -1)[:, :1], 1)
+        apart = 0.0
+        for name in QUANTILES:
+            row, each = _row(own.get(name)), kept.get(name)
+            if row is None or each is None:
+                continue
+            if each.shape[1] != row.shape[1] or not np.isfinite(each).all():
+                return False
+            made = [(each * count).sum(axis=0) / count.sum(), each.min(axis=0), each.max(axis=0)]
+            scale = np.abs(each).max(axis=0) + 1e-12
+            if all((np.abs(row[0] - one) > _CLOSE * scale).any() for one in made):
+                return False
+            apart = max(apart, float((np.ptp(each, axis=0) / scale).max()))
+        return apart > _APART
 
     def check_total(self, sums: Mapping[str, Sums]) -> None:
         """Compare ``stats.json`` with all rows."""

@@ -44,10 +44,13 @@ class RowChecks:
         self._not_finite: set[str] = set()
         self._tasks_of: dict[int, set[int]] = {}  # position of an episode -> numbers of its rows' tasks
 
-    def run(self, *, whole: bool = True) -> None:
+    def run(self, *, whole: bool = True) -> list[str]:
         """Check every file, then what was counted on the way.
 
         Where the list is not of the ``whole`` dataset, ``stats.json`` is not looked at.
+
+        Returns:
+            what :meth:`Statistics.aggregated` does, of a dataset of which nothing is missing.
         """
         files: dict[str, list[int]] = {}
         for at, place in enumerate(self._listing.data):
@@ -61,6 +64,7 @@ class RowChecks:
         whole = whole and all(readable) and not self._faulty.any() and len(files) > 0
         stats.check_episodes(self._sums, ~self._faulty[:-1] & (self._rows[:-1] > 0))
         stats.check_total(self._sums if whole else {})
+        return stats.aggregated() if whole else []
 
     def _file(self, place: str, episodes: Sequence[int], number: int) -> bool:
         """Check one file; returns whether it could be read."""

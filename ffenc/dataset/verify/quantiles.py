@@ -1,0 +1,92 @@
+"""Whether quantiles in stats.json are those of all rows, and how far off they are where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ffenc.dataset.quantiles import exact_quantiles
+from ffenc.dataset.statistics import stored_numbers
+from ffenc.dataset.verify.deep import Shown, depth_range
+from ffenc.dataset.verify.faults import Faults
+from ffenc.dataset.verify.metadata import Tables
+from ffenc.dataset.verify.videos import is_depth
+from ffenc.frames.info_json import read_json
+from ffenc.frames.statistics import Stats
+from ffenc.layout import NUMBERING, STATS
+
+_OFF = 0.01  # of the span from min to max: what is less far off is of no consequence to a policy
+_SHOWN = 3
+
+
+def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Faults) -> None:
+    """Note which features' quantiles are made of the episodes'.
+
+    Args:
+        tables: lists and statistics that were checked.
+        shown: what every frame of each camera shows, where all were decoded. Then the quantiles of all rows
+            and frames are computed, and it is said how far off the stored ones are, where that is much.
+        faults: where the note goes.
+    """
+    names = [feature for feature in tables.aggregated if feature not in NUMBERING]
+    if shown is None:
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            what = (
+                f"quantiles of {', '.join(names[:_SHOWN])}{more} are made of the episodes', and may be "
+                "far from those of all rows; --deep says how far"
+            )
+            faults.add("quantiles", what, file=STATS)
+        return
+    layout, listing = tables.layout, tables.listing
+    stored = read_json(layout.root / STATS) if names else {}
+    files = [layout.root / place for place in dict.fromkeys(listing.data)]
+    distances: dict[str, tuple[float, str]] = {}
+    for feature in names:
+        if feature in layout.numeric:
+            exact: Stats = exact_quantiles(files, feature)
+        else:
+            seen = shown.get(feature)
+            if seen is None or seen.values is None or len(seen.stats) < len(listing):
+                continue  # of a part of its frames nothing can be said
+            exact = seen.values.quantiles(-np.inf, np.inf)
+            if feature in layout.videos and is_depth(layout, feature):
+                _, high = depth_range(layout, feature)
+                if stored_numbers(stored[feature]["max"]).max() > high:
+                    continue  # they are of depth before it was quantised
+        share, what = _distance(feature, stored[feature], exact)
+        if share > _OFF:
+            distances[feature] = share, what
+    if distances:
+        worst = max(distances, key=lambda feature: distances[feature])
+        others = len(distances) - 1
+        more = f"; {others} other feature{'s are' if others > 1 else ' is'} off too" if others else ""
+        cameras = " --cameras" if any(feature not in layout.numeric for feature in distances) else ""
+        faults.add(
+            "quantiles",
+            f"{distances[worst][1]}, since it is made of the episodes' quantiles{more}",
+            file=STATS,
+            camera=worst,
+            advice=f"`ffenc stats DATASET{cameras} --write` computes them of all rows",
+        )
+
+
+def _distance(feature: str, stored: Stats, exact: Stats) -> tuple[float, str]:
+    """How far off the worst quantile is, as a share of the span from min to max, and what it is."""
+    low, high = (stored_numbers(stored[name]).ravel() for name in ("min", "max"))
+    span = np.where(high > low, high - low, 1.0)
+    worst = (0.0, "")
+    for name in exact.keys() & stored.keys():
+        have, said = stored_numbers(exact[name]).ravel(), stored_numbers(stored[name]).ravel()
+        if have.shape != span.shape or said.shape != span.shape:
+            return 0.0, ""
+        off = np.abs(have - said) / span
+        at = int(np.argmax(off))
+        which = f"[{at}]" if span.size > 1 else ""
+        what = (
+            f"{name} of {feature}{which} is {said[at]:.6g}, and {have[at]:.6g} of all rows, {off[at]:.0%} of "
+            "the span from min to max away"
+        )
+        worst = max(worst, (float(off[at]), what))
+    return worst
