@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ffenc.compiler.command import compile_command
     from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+    from ffenc.config.mapping import SourceMapping, load_mapping
     from ffenc.config.preset import RobotPreset, load_preset
     from ffenc.config.transform import Transform
     from ffenc.dataset.edit import edit_dataset, split_dataset
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ffenc.dataset.merge import merge_datasets, plan_merge
     from ffenc.dataset.reencode import plan_reencode, reencode_dataset
     from ffenc.dataset.repair import Repair, repair_dataset
+    from ffenc.dataset.sources.contents import contact_sheet, inspect_source
     from ffenc.dataset.verify.faults import Fault, Verification
     from ffenc.dataset.verify.run import verify_dataset
     from ffenc.errors import (
@@ -44,6 +46,10 @@ _HOME = {
     "compile_command": "ffenc.compiler.command",
     "DepthEncoderConfig": "ffenc.config.encoder",
     "VideoEncoderConfig": "ffenc.config.encoder",
+    "SourceMapping": "ffenc.config.mapping",
+    "load_mapping": "ffenc.config.mapping",
+    "contact_sheet": "ffenc.dataset.sources.contents",
+    "inspect_source": "ffenc.dataset.sources.contents",
     "RobotPreset": "ffenc.config.preset",
     "load_preset": "ffenc.config.preset",
     "Transform": "ffenc.config.transform",
@@ -102,6 +108,10 @@ __all__ = [
     "FfencWarning",
     "FfmpegError",
     "FrameIndexError",
+    "contact_sheet",
+    "inspect_source",
+    "load_mapping",
+    "SourceMapping",
     "load_preset",
     "merge_datasets",
     "plan_merge",

@@ -29,6 +29,7 @@ _COMMANDS = {
     "decode": "Write the frames of a video or a video dataset as images or arrays.",
     "tune": "Choose encoder settings by trying them on your own pictures.",
     "compile": "Print the FFmpeg command lines of a robot preset.",
+    "inspect": "Say what a file that is no dataset holds, and write a mapping for it.",
     "info": "Say what a dataset holds: episodes, cameras, codecs, settings, bytes.",
     "verify": "Find what is wrong with a dataset or a video file.",
     "repair": "Make a sound dataset of what is left of a damaged one.",
@@ -144,6 +145,7 @@ def cli() -> None:
       ffenc doctor so101
       ffenc compile aloha
       ffenc info my_video_dataset
+      ffenc inspect demo.hdf5 --write-mapping demo.yaml
       ffenc verify my_video_dataset
       ffenc probe top.mp4
     """

@@ -23,9 +23,9 @@ from ffenc.errors import ConfigError
 FrameFormat = Literal[
     "png",
     "jpeg",
+    "rgb24",
     "png-bgr",
     "jpeg-bgr",
-    "rgb24",
     "bgr24",
     "rgba",
     "bgra",
@@ -327,6 +327,19 @@ def compile_samples(
         source = _in_rgb(source, geometry, fmt.bits)
     video = _convert(source, codec_for(config.vcodec), config, frames)
     return arguments(_raw_output(video, fmt.stored), program)
+
+
+def compile_pictures(frames: FrameFormat, width: int, height: int, *, program: str = "ffmpeg") -> list[str]:
+    """Compile the argument list that shows frames from standard input as raw rgb24 on standard output.
+
+    Args:
+        frames, width, height: what they are; the size is that of raw pixels.
+        program: the ffmpeg to run.
+    """
+    source = fed_frames(frames, width, height, Fraction(1), None)
+    stored = frames if frames in ("yuyv422", "uyvy422") else "yuvj420p" if frames == "jpeg" else "rgb24"
+    conversion = rgb_conversion(stored, None, "pc" if frames == "jpeg" else None)
+    return arguments(_raw_output(source.filter("scale", **conversion), "rgb24"), program)
 
 
 def _in_rgb(source: Any, geometry: Geometry, bits: int) -> Any:

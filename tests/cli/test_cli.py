@@ -37,6 +37,7 @@ COMMANDS = [
     "decode",
     "compile",
     "info",
+    "inspect",
     "verify",
     "stats",
     "probe",

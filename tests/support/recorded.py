@@ -136,7 +136,7 @@ def write_robomimic(path: Path, recorded: list[Sample]) -> Path:
             demo.attrs["num_samples"] = len(one.state)
             for group in ("obs", "next_obs"):
                 obs = demo.create_group(group)
-                chunks = (4, *one.top.shape[1:])
+                chunks = (2, *one.top.shape[1:])
                 obs.create_dataset("agentview_image", data=one.top, compression="gzip", chunks=chunks)
                 obs.create_dataset("agentview_depth", data=one.depth[..., None].astype(np.float32) / 1000)
                 obs.create_dataset("robot0_eef_pos", data=one.state[:, :3].astype(np.float64))

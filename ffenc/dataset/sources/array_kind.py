@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ffenc.config.framerate import parse_fps
 from ffenc.config.mapping import SourceMapping, build_mapping
 from ffenc.dataset.sources.arrays import ArrayFile, ArrayInfo, ArrayReader, ArraySource, parts_of
+from ffenc.dataset.sources.contents import Contents, Held, rate_of
 from ffenc.dataset.sources.kind import Opening, SourceKind
-from ffenc.errors import ConfigError, FfencError, FfencWarning, SourceError
+from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.frames.images import ImageHeader, read_header
 from ffenc.paths import check_tree
 
@@ -25,23 +24,6 @@ _IMAGE_ENDINGS = re.compile(r"_(image|images|rgb|img|depth)$")
 _STATES = {"qpos": "observation.state", "qvel": "observation.velocity", "effort": "observation.effort"}
 _ACTIONS = ("action", "actions")
 _NEXT = {"rewards": "next.reward", "reward": "next.reward", "dones": "next.done", "done": "next.done"}
-
-
-@dataclass
-class Suggestion:
-    """A mapping to start from.
-
-    Attributes:
-        layout: whose layout the file has, where it is known; None: the mapping is a guess.
-        values: the mapping, as plain values.
-        remarks: what is to be looked at, or could not be told.
-        cameras: what the first image of each camera is.
-    """
-
-    layout: str | None
-    values: dict[str, Any]
-    remarks: list[str] = field(default_factory=list)
-    cameras: dict[str, str] = field(default_factory=dict)
 
 
 def array_kind(
@@ -75,7 +57,14 @@ def array_kind(
             cameras=opening.cameras,
         )
 
-    return SourceKind(what, several, recognises, open_it, frozenset(["task", "mapping"]))
+    def look(path: Path) -> Contents:
+        found = files(path)
+        with found[0].open() as reader:
+            contents = suggest(reader, what)
+        contents.files = len(found)
+        return contents
+
+    return SourceKind(what, several, recognises, open_it, frozenset(["task", "mapping"]), look)
 
 
 def _known(path: Path, file: ArrayFile, what: str) -> SourceMapping:
@@ -85,14 +74,14 @@ def _known(path: Path, file: ArrayFile, what: str) -> SourceMapping:
         ConfigError: it is not.
     """
     with file.open() as reader:
-        found = suggest(reader)
+        found = suggest(reader, what)
     if found.layout is None:
         raise ConfigError(
             f"{path} is {what} of no layout that is known (ALOHA, robomimic, Diffusion Policy): say what its "
             f"arrays are with --mapping FILE. ffenc inspect {path} --write-mapping FILE writes one to start "
             "from"
         )
-    return build_mapping(found.values)
+    return build_mapping(found.mapping)
 
 
 def _say_what_is_left(path: Path, files: Sequence[ArrayFile]) -> None:
@@ -105,8 +94,12 @@ def _say_what_is_left(path: Path, files: Sequence[ArrayFile]) -> None:
         warnings.warn(f"{others[0]}{more}: not carried over", FfencWarning, stacklevel=3)
 
 
-def suggest(reader: ArrayReader) -> Suggestion:
-    """Return a mapping to start from, by the names, types and first values of a file's arrays.
+def suggest(reader: ArrayReader, what: str) -> Contents:
+    """Return what a file holds, and a mapping by the names, types and first values of its arrays.
+
+    Args:
+        reader: the file.
+        what: its kind.
 
     Raises:
         SourceError: the file is damaged.
@@ -126,7 +119,14 @@ def suggest(reader: ArrayReader) -> Suggestion:
     elif any(p.startswith("observations/images/") for p in paths) and "action" in paths:
         layout = "ALOHA"
     own = [_within(info, group) for info in arrays if _is_within(info.path, group)]
-    found = Suggestion(layout, values)
+    held = [
+        Held(f"/{one.path}", str(one), one.rows, one.bytes)
+        for one in arrays
+        if not any(_is_within(one.path, other) for other in demos[1:])
+    ]
+    found = Contents(reader.path, what, layout, held, values)
+    if len(demos) > 1:
+        found.remarks.append(f"of {len(demos)} groups data/demo_*, the first is shown")
     if (rate := _rate(reader)) is not None:
         values["fps"] = rate
     for name in _TASKS:
@@ -160,11 +160,11 @@ def _rate(reader: ArrayReader) -> int | float | None:
     for place in ("", "data", "meta"):
         attributes = reader.attributes(place)
         for name in ("fps", "frequency", "control_freq"):
-            if (rate := _number(attributes.get(name))) is not None:
+            if (rate := rate_of(attributes.get(name))) is not None:
                 return rate
         try:
             arguments = json.loads(str(attributes.get("env_args", "")))
-            rate = _number(arguments.get("env_kwargs", {}).get("control_freq"))
+            rate = rate_of(arguments.get("env_kwargs", {}).get("control_freq"))
         except (ValueError, AttributeError):
             continue
         if rate is not None:
@@ -172,16 +172,8 @@ def _rate(reader: ArrayReader) -> int | float | None:
     return None
 
 
-def _number(value: Any) -> int | float | None:
-    try:
-        rate = parse_fps(float(value))
-    except (TypeError, ValueError, ConfigError):
-        return None
-    return int(rate) if rate.denominator == 1 else float(rate)
-
-
 def _cameras(
-    reader: ArrayReader, arrays: Sequence[ArrayInfo], group: str, found: Suggestion
+    reader: ArrayReader, arrays: Sequence[ArrayInfo], group: str, found: Contents
 ) -> tuple[dict[str, Any], list[ArrayInfo]]:
     """The cameras among some arrays, and the other arrays."""
     cameras: dict[str, Any] = {}
@@ -200,11 +192,10 @@ def _cameras(
         if short in cameras:
             short = name
         cameras[short] = camera
-        found.cameras[short] = str(info)
     return cameras, rest
 
 
-def _camera(reader: ArrayReader, info: ArrayInfo, place: str, found: Suggestion) -> dict[str, Any] | None:
+def _camera(reader: ArrayReader, info: ArrayInfo, place: str, found: Contents) -> dict[str, Any] | None:
     """What an array is where it holds images; None where it does not."""
     shape, kind = info.shape[1:], info.dtype.name
     path = f"/{info.path}"
@@ -250,7 +241,7 @@ def _first_header(reader: ArrayReader, place: str) -> ImageHeader | None:
         return None
 
 
-def _features(arrays: Sequence[ArrayInfo], layout: str | None, found: Suggestion) -> dict[str, Any]:
+def _features(arrays: Sequence[ArrayInfo], layout: str | None, found: Contents) -> dict[str, Any]:
     """The features among arrays that are not images."""
     rows = _usual_rows(arrays)
     features: dict[str, Any] = {}
@@ -290,12 +281,3 @@ def _usual_rows(arrays: Sequence[ArrayInfo]) -> int:
     for info in arrays:
         counts[info.rows] = counts.get(info.rows, 0) + 1
     return max(counts, key=lambda rows: (counts[rows], rows)) if counts else 0
-
-
-def first_error(mapping: Mapping[str, Any]) -> str | None:
-    """Why a suggested mapping cannot be used as it is; None where it can."""
-    try:
-        build_mapping(mapping)
-    except FfencError as error:
-        return str(error)
-    return None

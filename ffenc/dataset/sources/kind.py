@@ -10,6 +10,7 @@ from pathlib import Path
 from ffenc.config.framerate import parse_fps
 from ffenc.config.mapping import SourceMapping
 from ffenc.dataset.source import DatasetSource
+from ffenc.dataset.sources.contents import Contents
 from ffenc.errors import ConfigError
 
 
@@ -71,6 +72,7 @@ class SourceKind:
             first bytes, or a folder's names.
         open: reads it.
         takes: names of those fields of :class:`Opening` that not all kinds take, and this one does.
+        look: says what is inside, and suggests a mapping; None: it says itself what it is.
     """
 
     what: str
@@ -78,3 +80,4 @@ class SourceKind:
     recognises: Callable[[Path], bool]
     open: Callable[[Path, Opening], DatasetSource]
     takes: frozenset[str] = frozenset()
+    look: Callable[[Path], Contents] | None = None

@@ -1,0 +1,255 @@
+"""What is inside a source that is no dataset: arrays or topics, a mapping to start from, first frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from ffenc.compiler.command import compile_pictures
+from ffenc.config.framerate import parse_fps
+from ffenc.config.mapping import SourceMapping, build_mapping, load_mapping
+from ffenc.dataset.source import Camera
+from ffenc.errors import ConfigError, DestinationError, FfencError
+from ffenc.ffmpeg.process import run_fed
+from ffenc.ffmpeg.toolchain import toolchains
+from ffenc.frames.depth_images import millimetres, read_depth
+from ffenc.frames.encode import fed_format
+from ffenc.frames.images import whole_image
+from ffenc.frames.publish import published
+from ffenc.frames.sources import EncodedFrame
+
+if TYPE_CHECKING:
+    from ffenc.dataset.sources.kind import SourceKind
+
+_TILE = 320  # widest picture of a contact sheet, in pixels
+_MARGIN, _LINE = 8, 18
+_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Held:
+    """An array, or the messages of a topic.
+
+    Attributes:
+        name: its path, or the topic's name.
+        kind: type and shape of its values, or the type of its messages.
+        count: rows or messages.
+        bytes: that they take in the file.
+        rate: messages a second, on average; None: rows have no times.
+        notes: what is to be known of it, such as gaps.
+    """
+
+    name: str
+    kind: str
+    count: int
+    bytes: int
+    rate: float | None = None
+    notes: str = ""
+
+
+@dataclass
+class Contents:
+    """What is inside a source.
+
+    Attributes:
+        path: of the file that was looked at.
+        what: the kind of source.
+        layout: whose layout it has, where that is known.
+        held: its arrays or topics.
+        mapping: a mapping to start from, as plain values.
+        remarks: what is to be looked at before the mapping is used.
+        files: how many files of the kind there are in a folder.
+    """
+
+    path: Path
+    what: str
+    layout: str | None
+    held: list[Held]
+    mapping: dict[str, Any]
+    remarks: list[str] = field(default_factory=list)
+    files: int = 1
+
+    @property
+    def fault(self) -> str | None:
+        """Why the mapping cannot be used as it is; None where it can."""
+        try:
+            build_mapping(self.mapping)
+        except FfencError as error:
+            return str(error)
+        return None
+
+    def yaml(self) -> str:
+        """The mapping as YAML, with the remarks as comments."""
+        head = [f"# {self.path.name}: {self.what}" + (f", layout of {self.layout}" if self.layout else "")]
+        head += [f"# {remark}" for remark in self.remarks]
+        if "fps" not in self.mapping:
+            head.append("# fps: 30    the file does not say its frame rate: write it here, or say --fps")
+        if "task" not in self.mapping:
+            head.append("# task: ...  the file does not say its task: write it here, or say --task")
+        text = yaml.safe_dump(self.mapping, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        return "\n".join(head) + "\n" + text
+
+
+def inspect_source(path: str | Path) -> Contents:
+    """Look into a source that is no dataset.
+
+    Args:
+        path: a file, or a folder of files, of which the first is looked into.
+
+    Raises:
+        SourceError: it is damaged, or of no kind that is read.
+        ConfigError: it is a dataset, or a tree of images; or the library that reads it is not installed.
+    """
+    from ffenc.dataset.sources.registry import KINDS, kind_of  # noqa: PLC0415 - it knows the kinds, which know this
+
+    place = Path(path)
+    kind = kind_of(place)
+    if kind.look is None:
+        kinds = ", ".join(one.several for one in KINDS if one.look is not None)
+        raise ConfigError(f"{place} is {kind.what}; ffenc inspect is for {kinds}, ffenc info for datasets")
+    return kind.look(place)
+
+
+def write_mapping(contents: Contents, path: str | Path) -> None:
+    """Write the mapping to start from into a YAML file.
+
+    Raises:
+        DestinationError: the file exists, or cannot be written.
+    """
+    target = Path(path)
+    if target.exists():
+        raise DestinationError(f"{target} exists; choose another name, or delete it")
+    if not target.parent.is_dir():
+        raise DestinationError(f"{target.parent} is not a folder; create it first")
+    with published(target) as temporary:
+        temporary.write_text(contents.yaml(), encoding="utf-8")
+
+
+def contact_sheet(
+    path: str | Path,
+    output: str | Path,
+    *,
+    mapping: str | Path | SourceMapping | None = None,
+    contents: Contents | None = None,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+) -> list[str]:
+    """Write a PNG with the first frame of each camera, in the colours that a mapping gives it.
+
+    Args:
+        path: the source.
+        output: the file to write.
+        mapping: what its cameras are; None: as suggested.
+        contents: what :func:`inspect_source` has found; None: it is looked into here.
+        ffmpeg, ffprobe: programs to use instead of those found.
+
+    Returns:
+        cameras that cannot be shown, each with why.
+
+    Raises:
+        SourceError, ConfigError: as :func:`inspect_source`, or no camera can be shown.
+        DestinationError: the file exists, or cannot be written.
+    """
+    from ffenc.dataset.sources.registry import kind_of  # noqa: PLC0415 - it knows the kinds, which know this
+
+    place, target = Path(path), Path(output)
+    if target.suffix.lower() != ".png":
+        raise ConfigError(f"{target}: a contact sheet is a PNG file; give a name that ends in .png")
+    if target.exists() or not target.parent.is_dir():
+        why = (
+            "exists; choose another name" if target.exists() else "cannot be written: its folder is not there"
+        )
+        raise DestinationError(f"{target} {why}")
+    if isinstance(mapping, (str, Path)):
+        mapping = load_mapping(mapping)
+    if mapping is None:
+        mapping = build_mapping((contents or inspect_source(place)).mapping)
+    program = toolchains(ffmpeg, ffprobe)[0].ffmpeg
+    kind, shown, faults = kind_of(place), [], []
+    for name, camera in mapping.cameras.items():
+        alone = mapping.model_copy(update={"cameras": {name: camera}, "features": {}, "task": None})
+        try:
+            shown.append((name, *_first_picture(place, kind, alone, program)))
+        except FfencError as error:
+            faults.append(f"{name}: {error.cause}")
+    if not shown:
+        raise ConfigError("no camera can be shown: " + "; ".join(faults))
+    from PIL import Image  # noqa: PLC0415 - only where one is drawn
+
+    with published(target) as temporary:
+        Image.fromarray(_sheet(shown)).save(temporary, "PNG")
+    return faults
+
+
+def _first_picture(
+    path: Path, kind: SourceKind, mapping: SourceMapping, program: str
+) -> tuple[str, npt.NDArray[np.uint8]]:
+    """What the first frame of the mapping's one camera is, and the frame as RGB."""
+    from ffenc.dataset.sources.kind import Opening  # noqa: PLC0415 - which knows this
+
+    source = kind.open(path, Opening(usual_fps=30, mapping=mapping))
+    camera = source.cameras[0]
+    frame = next(iter(source.frames(camera.key, source.episodes[0])))
+    return str(camera.stored) + (" depth" if camera.depth else ""), as_picture(frame, camera, program)
+
+
+def as_picture(frame: EncodedFrame, camera: Camera, program: str) -> npt.NDArray[np.uint8]:
+    """Return an image as it will be shown: RGB, ``(H, W, 3)``; depth from near, light, to far, dark.
+
+    Args:
+        frame: the image.
+        camera: which it is of.
+        program: the ffmpeg.
+
+    Raises:
+        SourceError, FfmpegError: it is damaged.
+    """
+    header = frame.header()
+    if header.depth:
+        depth = millimetres(read_depth(frame), camera.unit).astype(np.float64)
+        there = depth[depth > 0]
+        low, high = np.percentile(there, (1, 99)) if there.size else (0.0, 1.0)
+        light = 255 - np.clip((depth - low) / max(high - low, 1), 0, 1) * 200
+        gray = np.where(depth > 0, light, 0).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, -1)
+    shown = bytearray()
+    command = compile_pictures(fed_format(header), header.width, header.height, program=program)
+    run_fed(command, [whole_image(frame.data, header, frame.name)], on_output=shown.extend)
+    return np.frombuffer(bytes(shown), np.uint8).reshape(header.height, header.width, 3)
+
+
+def _sheet(shown: Sequence[tuple[str, str, npt.NDArray[np.uint8]]]) -> npt.NDArray[np.uint8]:
+    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only where one is drawn
+
+    tiles = []
+    for name, what, picture in shown:
+        image = Image.fromarray(picture)
+        image.thumbnail((_TILE, _TILE))
+        tiles.append((f"{name}: {what}", image))
+    columns = min(_COLUMNS, len(tiles))
+    rows = [tiles[at : at + columns] for at in range(0, len(tiles), columns)]
+    heights = [max(image.height for _, image in row) + _LINE + _MARGIN for row in rows]
+    sheet = Image.new("RGB", (columns * (_TILE + _MARGIN) + _MARGIN, sum(heights) + _MARGIN), (32, 32, 32))
+    draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(12), _MARGIN
+    for row, height in zip(rows, heights, strict=True):
+        for column, (text, image) in enumerate(row):
+            left = _MARGIN + column * (_TILE + _MARGIN)
+            draw.text((left, top), text[:52], fill=(230, 230, 230), font=font)
+            sheet.paste(image, (left, top + _LINE))
+        top += height
+    return np.asarray(sheet)
+
+
+def rate_of(value: Any) -> int | float | None:
+    """A frame rate that a file says, as a mapping has it; None where it is none."""
+    try:
+        rate = parse_fps(float(value))
+    except (TypeError, ValueError, ConfigError):
+        return None
+    return int(rate) if rate.denominator == 1 else float(rate)
