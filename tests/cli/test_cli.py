@@ -40,6 +40,7 @@ COMMANDS = [
     "inspect",
     "verify",
     "stats",
+    "tune",
     "probe",
     "doctor",
 ]
