@@ -114,7 +114,8 @@ def test_the_nearest_frame_is_kept_for_each_new_time(old: str, new: str) -> None
         expected = []
         for j in range(length):
             wanted = j / pick.new * pick.old
-            nearest = min(range(length + 2), key=lambda i: (abs(i - wanted), -i))
+            around = range(max(0, int(wanted) - 1), int(wanted) + 3)
+            nearest = min(around, key=lambda i: (abs(i - wanted), -i))
             if nearest < length:
                 expected.append(nearest)
         assert found == expected

@@ -12,6 +12,7 @@ import pytest
 
 from ffenc import DepthEncoderConfig, VideoEncoderConfig, probe
 from ffenc.compiler.command import compile_command, raw_format
+from ffenc.ffmpeg.index import PieceReader
 from ffenc.ffmpeg.join import Joined, join_files
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import find_toolchain
@@ -65,37 +66,45 @@ def episodes(
         command += ["-map", "0:v", "-frames:v", str(length), "-pix_fmt", config.pix_fmt, *encoded]
         parts.append(Joined(path, length, 0))
     subprocess.run(command, check=True, stderr=subprocess.PIPE)
-    parts = [Joined(part.path, part.frames, probe(part.path, times=True).delay or 0) for part in parts]
+    pieces = PieceReader(toolchain.ffprobe)
+    parts = [Joined(part.path, part.frames, pieces.read(part.path).delay or 0) for part in parts]
     output = folder / "joined.mp4"
     tag = "hvc1" if config.vcodec == "hevc" else None
     join_files(parts, output, fps=FPS, tag=tag, toolchain=toolchain)
     return output
 
 
-def pictures(container: av.container.InputContainer, stop: float = float("inf")) -> dict[float, np.ndarray]:
-    """Time -> planes, as far as a reader decodes that wants the frame at some time."""
+def frames_until(
+    container: av.container.InputContainer, stop: float = float("inf")
+) -> dict[float, av.VideoFrame]:
+    """Time -> frame, as far as a reader decodes that wants the frame at some time."""
     stream = container.streams.video[0]
     found = {}
     for frame in container.decode(stream):
         time = float(frame.pts * stream.time_base)
-        found[time] = frame.to_ndarray(format="gray12le" if "gray" in frame.format.name else "yuv420p")
+        found[time] = frame
         if time >= stop:
             break
     return found
+
+
+def picture(frame: av.VideoFrame) -> np.ndarray:
+    """Its planes."""
+    return frame.to_ndarray(format="gray12le" if "gray" in frame.format.name else "yuv420p")
 
 
 def missed(path: Path, lengths: range = LENGTHS) -> list[int]:
     """The frames that LeRobot's way of seeking does not find, or finds with another picture."""
     found = []
     with av.open(str(path)) as container:
-        shown = pictures(container)
+        shown = {time: picture(frame) for time, frame in frames_until(container).items()}
         assert list(shown) == [float(i / FPS) for i in range(sum(lengths))]
         stream = container.streams.video[0]
-        for number, (time, picture) in enumerate(shown.items()):
+        for number, (time, wanted) in enumerate(shown.items()):
             container.seek(round(time / stream.time_base) - 1, backward=True, any_frame=False, stream=stream)
-            after = pictures(container, time)
+            after = frames_until(container, time)
             near = min(after, key=lambda other: abs(other - time), default=float("inf"))
-            if abs(near - time) > 1e-4 or not np.array_equal(after[near], picture):
+            if abs(near - time) > 1e-4 or not np.array_equal(picture(after[near]), wanted):
                 found.append(number)
     return found
 
