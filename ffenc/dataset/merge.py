@@ -32,7 +32,7 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.info_json import CORRECT, block_quantizer
-from ffenc.frames.transcode import depth_config, prepare_clip, trial_frames
+from ffenc.frames.transcode import depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 from ffenc.layout import DEPTH_FIELDS, INFO
 
@@ -308,20 +308,19 @@ def _encoding(
     threads: int | None,
 ) -> Encoding:
     """How episodes are encoded: with the settings of the usual ones, as far as their block tells."""
-    able = list(candidates)
     # One of each kind that a dataset has.
     chosen = [episode for episode in reversed(merged.episodes) if episode.index in encoded]
     tried = {(merged.origin(e)[0].root, _kind(merged.stream(pattern.key, e))): e for e in chosen}
-    for episode in tried.values():
-        clip = clip_of(merged.video(pattern.key, episode), merged.fps)
-        able, _ = trial_frames(clip, able)
+    *others, clip = (clip_of(merged.video(pattern.key, episode), merged.fps) for episode in tried.values())
     config = recorded_settings(_stored(pattern), pattern.block, pattern.depth)
     if pattern.depth:
         quantizer = None
         if clip.info.pix_fmt == "gray12le":
             quantizer = block_quantizer(dict(pattern.block), pattern.key, CORRECT)
         config = depth_config(config, clip, quantizer)
-    return prepare_clip(clip, config, merged.fps, candidates=able, encoder_threads=threads)
+    return prepare_clip(
+        clip, config, merged.fps, candidates=candidates, others=others, encoder_threads=threads
+    )
 
 
 def merge_blocks(key: str, blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

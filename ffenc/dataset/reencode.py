@@ -41,7 +41,7 @@ from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.prepare import Absent
-from ffenc.frames.transcode import Clip, depth_config, prepare_clip, trial_frames
+from ffenc.frames.transcode import Clip, depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 from ffenc.layout import DEPTH_FIELDS, TIME_TOLERANCE
 
@@ -261,14 +261,12 @@ class Chooser:
         kinds = [(one.info.codec, one.info.pix_fmt) for one in (clip, *others)]
         same = json.dumps([repr(config), str(transform), info.width, info.height, *kinds])
         if same not in self._prepared:
-            able = self._candidates
-            for other in others:
-                able, _ = trial_frames(other, able)
             self._prepared[same] = prepare_clip(
                 clip,
                 config,
                 self.source.fps,
-                candidates=able,
+                candidates=self._candidates,
+                others=others,
                 encoder_threads=self._threads,
                 absent=self._absent,
                 transform=transform,

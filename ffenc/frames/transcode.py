@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ffenc.config.framerate import Pick
 from ffenc.config.transform import Geometry, Transform
 from ffenc.errors import (
     ConfigError,
+    FfencError,
     FfencWarning,
     FfmpegError,
     SourceError,
@@ -195,7 +197,7 @@ def depth_config(
     return config.replace(**{name: getattr(quantizer, name) for name in DEPTH_FIELDS})
 
 
-def trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Toolchain], list[bytes]]:
+def _trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Toolchain], list[bytes]]:
     """Decode the first frames with every program, to know which ones can.
 
     Returns:
@@ -256,15 +258,58 @@ def prepare_clip(
     fps: Fraction,
     *,
     candidates: Sequence[Toolchain],
+    others: Sequence[Clip] = (),
     encoder_threads: int | None = None,
     absent: Absent | None = None,
     transform: Transform | None = None,
 ) -> Encoding:
     """Choose the programs and the encoder for a clip: they have to decode it too.
 
-    Arguments and errors as for :func:`ffenc.frames.prepare.prepare` and :func:`trial_frames`.
+    Args:
+        others: clips that are encoded in the same way, which the program has to decode as well.
+
+    The other arguments, and errors, as for :func:`ffenc.frames.prepare.prepare`; a ToolchainError or a
+    SourceError also where no program decodes the first frames.
     """
-    able, frames = trial_frames(clip, candidates)
+    prepared = partial(
+        _prepared,
+        *(clip, others, config, fps),
+        encoder_threads=encoder_threads,
+        absent=absent,
+        transform=transform,
+    )
+    # The first program can nearly always do it, and each that is asked takes its time to start. With `auto`,
+    # hardware that runs with a later one comes before the first one's software.
+    if config.vcodec != "auto" and len(candidates) > 1:
+        try:
+            encoding = prepared(candidates[:1])
+        except FfmpegError as error:
+            if error.killed:
+                raise
+        except FfencError:
+            pass
+        else:
+            _warn_of_colours(clip, config)
+            return encoding
+    _warn_of_colours(clip, config)
+    return prepared(candidates)
+
+
+def _prepared(
+    clip: Clip,
+    others: Sequence[Clip],
+    config: VideoEncoderConfig,
+    fps: Fraction,
+    candidates: Sequence[Toolchain],
+    *,
+    encoder_threads: int | None,
+    absent: Absent | None,
+    transform: Transform | None,
+) -> Encoding:
+    able = candidates
+    for other in others:
+        able, _ = _trial_frames(other, able)
+    able, frames = _trial_frames(clip, able)
     if transform is not None:
         geometry = transform.of(clip.info.width, clip.info.height)
         _check_crop(clip, geometry)
@@ -273,22 +318,6 @@ def prepare_clip(
             frames = [
                 changed(np.frombuffer(frame, "<u2").reshape(shape), geometry).tobytes() for frame in frames
             ]
-    full_range = clip.info.color_range == "pc" or clip.info.pix_fmt.startswith("yuvj")
-    if full_range and not clip.depth and not pixel_format(config.pix_fmt).rgb:
-        warnings.warn(
-            f"{clip.path}: its full range of levels (0 to 255) becomes the limited one (16 to 235), for "
-            "which readers take a video: they show the same colours, give or take a level",
-            FfencWarning,
-            stacklevel=2,
-        )
-    space = clip.info.color_space
-    if not clip.depth and pixel_format(config.pix_fmt).rgb and not is_bt601(space):
-        warnings.warn(
-            f"{clip.path}: its colours, {space}, become RGB in {config.pix_fmt}. A reader that ignores "
-            "colour tags, as LeRobot's does, will show other colours than it has shown of this file",
-            FfencWarning,
-            stacklevel=2,
-        )
     return prepare(
         config,
         frames,
@@ -302,6 +331,26 @@ def prepare_clip(
         stored=None if clip.depth else _stored_as(clip.info.pix_fmt),
         transform=transform,
     )
+
+
+def _warn_of_colours(clip: Clip, config: VideoEncoderConfig) -> None:
+    """Say what becomes of colours that a reader which ignores tags has shown otherwise."""
+    full_range = clip.info.color_range == "pc" or clip.info.pix_fmt.startswith("yuvj")
+    if full_range and not clip.depth and not pixel_format(config.pix_fmt).rgb:
+        warnings.warn(
+            f"{clip.path}: its full range of levels (0 to 255) becomes the limited one (16 to 235), for "
+            "which readers take a video: they show the same colours, give or take a level",
+            FfencWarning,
+            stacklevel=3,
+        )
+    space = clip.info.color_space
+    if not clip.depth and pixel_format(config.pix_fmt).rgb and not is_bt601(space):
+        warnings.warn(
+            f"{clip.path}: its colours, {space}, become RGB in {config.pix_fmt}. A reader that ignores "
+            "colour tags, as LeRobot's does, will show other colours than it has shown of this file",
+            FfencWarning,
+            stacklevel=3,
+        )
 
 
 def _check_crop(clip: Clip, geometry: Geometry) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+
+from tests.support.command_line import CommandLine
 
 SETTINGS = ["--camera_encoder.vcodec=h264", "--camera_encoder.preset=ultrafast"]
 
@@ -48,13 +51,23 @@ main()
 
 @dataclass(frozen=True)
 class Job:
-    """A command, its result when nothing disturbs it, and what has to be so before it."""
+    """A command, its result when nothing disturbs it, and what has to be so before it.
+
+    Attributes:
+        lasts: the seconds it takes.
+        earlier: a result of other frames that it replaces; None: there is none.
+    """
 
     words: list[str]
     result: dict[str, str]
+    lasts: float
     source: Path
     again: list[str]
-    before: dict[str, str]
+    earlier: Path | None
+
+    @property
+    def before(self) -> dict[str, str]:
+        return contents(self.earlier) if self.earlier else {}
 
 
 def contents(root: Path) -> dict[str, str]:
@@ -101,12 +114,13 @@ def job(
         source, words = dataset, ["decode", str(dataset), "OUT", "--overwrite"]
     again = [*words, "--resume"] if request.param != "decode" else words
     out = tmp_path_factory.mktemp("whole") / "out"
-    before: dict[str, str] = {}
-    if request.param == "decode":  # there is a result of other frames, which is replaced
+    earlier = None
+    if request.param == "decode":
         assert run([*placed(words, out), "--frames", "0:2"]).returncode == 0
-        before = contents(out)
+        earlier = Path(shutil.copytree(out, out.with_name("earlier")))
+    began = time.monotonic()
     assert run(placed(words, out)).returncode == 0
-    return Job(words, contents(out), source, again, before)
+    return Job(words, contents(out), time.monotonic() - began, source, again, earlier)
 
 
 def placed(words: list[str], out: Path) -> list[str]:
@@ -116,8 +130,8 @@ def placed(words: list[str], out: Path) -> list[str]:
 def prepared(job: Job, tmp_path: Path, number: int) -> Path:
     out = tmp_path / f"{number}" / "out"
     out.parent.mkdir()
-    if job.before:
-        assert run([*placed(job.words, out), "--frames", "0:2"]).returncode == 0
+    if job.earlier:
+        shutil.copytree(job.earlier, out)
     return out
 
 
@@ -127,24 +141,20 @@ def moments(request: pytest.FixtureRequest, short: int, long: int) -> Iterator[t
         yield number, random.Random(number)
 
 
-def check(job: Job, out: Path, sources: dict[str, str]) -> None:
+def check(job: Job, out: Path, sources: dict[str, str], ffenc: CommandLine) -> None:
     """What is there is the result, or what was before; the next run completes it and leaves nothing else."""
     assert contents(job.source) == sources
     if out.exists():
         assert contents(out) in (job.result, job.before)
-    done = run(placed(job.again, out))
-    assert done.returncode == 0, done.stderr
+    ffenc.done(*placed(job.again, out))
     assert contents(out) == job.result
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
 def test_a_kill_at_any_moment_leaves_no_half_result(
-    job: Job, tmp_path: Path, request: pytest.FixtureRequest
+    job: Job, tmp_path: Path, request: pytest.FixtureRequest, ffenc: CommandLine
 ) -> None:
     sources = contents(job.source)
-    began = time.monotonic()
-    assert run(placed(job.words, prepared(job, tmp_path, 999))).returncode == 0
-    lasts = time.monotonic() - began
     for number, rng in moments(request, 1, 100):
         out = prepared(job, tmp_path, number)
         process = subprocess.Popen(
@@ -154,18 +164,18 @@ def test_a_kill_at_any_moment_leaves_no_half_result(
             start_new_session=True,
         )
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0, lasts))
+            process.wait(rng.uniform(0, job.lasts))
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.send_signal(signal.SIGKILL)
         process.wait()
         _, alive = psutil.wait_procs(children, timeout=5)
         assert alive == []
-        check(job, out, sources)
+        check(job, out, sources, ffenc)
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_an_error_of_the_disk_anywhere_is_reported_and_leaves_no_half_result(
-    job: Job, tmp_path: Path, request: pytest.FixtureRequest, error: str
+    job: Job, tmp_path: Path, request: pytest.FixtureRequest, error: str, ffenc: CommandLine
 ) -> None:
     sources = contents(job.source)
     for number, rng in moments(request, 1, 60):
@@ -175,4 +185,4 @@ def test_an_error_of_the_disk_anywhere_is_reported_and_leaves_no_half_result(
         if ended.returncode != 0:
             assert ended.stderr.startswith("ffenc: "), ended.stderr
             assert ended.returncode == 1
-        check(job, out, sources)
+        check(job, out, sources, ffenc)

@@ -1,16 +1,10 @@
-import json
-import os
-import re
 import shlex
-import signal
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
 
-from ffenc.cli.main import main
 from ffenc.compiler.golden import golden_text, preset_commands
 from ffenc.config.preset import load_preset, preset_names
 from ffenc.version import VERSION
@@ -25,6 +19,9 @@ from tests.conftest import (
     pixels,
     psnr,
 )
+from tests.support.command_line import process
+
+pytestmark = pytest.mark.newest_ffprobe
 
 COMMANDS = [
     "record",
@@ -44,79 +41,6 @@ COMMANDS = [
     "probe",
     "doctor",
 ]
-SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-
-
-# What nobody has thought of: the last resort's words, which no test takes for an answer.
-NOT_OURS = re.compile(r"Traceback|was not expected|a table cannot be read or written|an image cannot be read")
-
-
-class Outcome:
-    """What a run of the command line left behind."""
-
-    def __init__(self, status, out, err):
-        self.status, self.out, self.err = status, out, err
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
-def process(*words, cwd=None, env=None):
-    """Run ffenc in a process of its own, as a user would."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "ffenc", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | (env or {}),
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    assert not NOT_OURS.search(ran.stderr + ran.stdout), ran.stderr
-    return Outcome(ran.returncode, ran.stdout, ran.stderr)
-
-
-class CommandLine:
-    """The entry point, called in this process."""
-
-    def __init__(self, capsys, monkeypatch):
-        self._capsys = capsys
-        self._monkeypatch = monkeypatch
-
-    def run(self, *words):
-        self._monkeypatch.setattr(sys, "argv", ["ffenc", *map(str, words)])
-        handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        self._monkeypatch.delenv("COLUMNS", raising=False)
-        self._capsys.readouterr()
-        try:
-            with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
-                main()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        outcome = Outcome(ended.value.code, *self._capsys.readouterr())
-        assert not NOT_OURS.search(outcome.err + outcome.out), outcome.err
-        return outcome
-
-    def done(self, *words):
-        """Run what has to succeed."""
-        outcome = self.run(*words)
-        assert outcome.status == 0, outcome.err
-        return outcome
-
-    def refused(self, *words, status=1):
-        """Run what has to be refused; the message."""
-        outcome = self.run(*words)
-        assert outcome.status == status
-        assert outcome.out == ""
-        assert len(outcome.err.splitlines()) <= 24, "a message fits on a screen"
-        return outcome.err
-
-
-@pytest.fixture
-def ffenc(capsys, monkeypatch):
-    return CommandLine(capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -19,17 +19,14 @@ from PIL import Image
 from ffenc import DepthQuantizer
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.pictures import DepthHistogram, DepthPicture, turbo
-from tests.cli.test_cli import CommandLine
 from tests.conftest import DEPTH, FIXTURES, LENGTHS, TOP, decode, everything_in, newest_program, starts
+from tests.support.command_line import CommandLine
+
+pytestmark = pytest.mark.newest_ffprobe
 
 VIDEOS = FIXTURES / "aloha_video_v30"
 TOP_FILE, DEPTH_FILE = (VIDEOS / f"videos/{key}/chunk-000/file-000.mp4" for key in (TOP, DEPTH))
 CODE_NONE = 0
-
-
-@pytest.fixture
-def ffenc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="session")

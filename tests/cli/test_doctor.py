@@ -19,18 +19,13 @@ from ffenc.codecs.table import CODECS
 from ffenc.config.overrides import split_overrides
 from ffenc.frames import load as loading
 from ffenc.frames import survey as surveying
-from tests.cli.test_cli import CommandLine, Outcome
 from tests.conftest import DATASET, everything_in, find_toolchain, system_program
 from tests.stand_in import stand_in_ffmpeg
+from tests.support.command_line import CommandLine, Outcome
 
 pytestmark = pytest.mark.usefixtures("no_ffmpeg_left")
 SCREEN = 45
 LIGHT = "camera_encoder: {vcodec: h264}\ncameras: {a: {width: 64, height: 48}, b: {width: 64, height: 48}}\n"
-
-
-@pytest.fixture
-def ffenc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(capsys, monkeypatch)
 
 
 @pytest.fixture
@@ -72,7 +67,9 @@ def test_doctor_lists_programs_encoders_and_verdicts(ffenc, tmp_path, monkeypatc
 
 
 @pytest.mark.usefixtures("few")
-def test_the_json_says_the_same(ffenc, tmp_path, toolchain):
+def test_the_json_says_the_same(ffenc, tmp_path, monkeypatch):
+    program = find_toolchain("newest").ffmpeg
+    monkeypatch.setenv("FFENC_FFMPEG", program)
     path = robot_file(tmp_path, LIGHT.replace("height: 48}, b", "height: 47}, b"))
     outcome = doctor(ffenc, path, "--json")
     assert outcome.status == 1
@@ -82,9 +79,9 @@ def test_the_json_says_the_same(ffenc, tmp_path, toolchain):
     assert [program["used"] for program in fields["ffmpeg"]] == [True]
     assert (fields["size"], fields["error"]) == ([64, 64], None)
     rows = {(row["vcodec"], row["pix_fmt"]): row for row in fields["encoders"]}
-    assert rows["hevc", "gray12le"]["runs_with"] == toolchain.ffmpeg
+    assert rows["hevc", "gray12le"]["runs_with"] == program
     assert rows["hevc", "yuv420p"]["fps"] > 0
-    assert rows["h264_nvenc", "yuv420p"]["listed_by"] == [toolchain.ffmpeg]
+    assert rows["h264_nvenc", "yuv420p"]["listed_by"] == [program]
     assert rows["h264_nvenc", "yuv420p"]["runs"] is False
 
 
@@ -332,11 +329,11 @@ def test_a_doctor_that_is_ended_leaves_no_file_and_no_ffmpeg(tmp_path, number):
 def test_two_whole_doctors_at_once_with_ascii_only_and_no_reader(tmp_path, monkeypatch):
     """Both share a cache that is new; one prints where only ASCII is, the other nowhere at all."""
     monkeypatch.setenv("FFENC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FFENC_FFMPEG", system_program("ffmpeg"))
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    words = ["--size", "64x64", "--seconds", "0.5"]
-    shown = start(tmp_path / "a", *words, stdout=subprocess.PIPE)
-    closed = start(tmp_path / "b", *words, preexec_fn=lambda: os.close(1))
+    words = ["--size", "64x64", "--seconds", "0.5", "--ffmpeg"]
+    shown = start(tmp_path / "a", *words, system_program("ffmpeg"), stdout=subprocess.PIPE)
+    newest = find_toolchain("newest").ffmpeg
+    closed = start(tmp_path / "b", *words, newest, preexec_fn=lambda: os.close(1))
     out, said = shown.communicate(timeout=120)
     _, said_by_other = closed.communicate(timeout=120)
     assert (shown.returncode, closed.returncode) == (0, 0)

@@ -8,15 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ffenc import verify_dataset
-from tests.cli.test_cli import CommandLine
 from tests.conftest import DEPTH, FIXTURES, TOP, everything_in
+from tests.support.command_line import CommandLine
 
 VIDEO = FIXTURES / "aloha_video_v30"
-
-
-@pytest.fixture
-def ffenc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(capsys, monkeypatch)
 
 
 def test_an_edit_is_planned_and_made(ffenc: CommandLine, tmp_path: Path) -> None:

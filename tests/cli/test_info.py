@@ -11,16 +11,10 @@ import pytest
 
 from ffenc import SourceError, reencode_dataset
 from ffenc.dataset.report import SAMPLED_FILES, report_dataset
-from tests.cli.test_cli import CommandLine
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP
 
 LEROBOTS_VIDEO = FIXTURES / "aloha_video_v30"
 TASKS = ["transfer the red cube", "hold the cube"]
-
-
-@pytest.fixture
-def ffenc(capsys, monkeypatch):
-    return CommandLine(capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-# ruff: noqa: F811 - pytest finds a fixture by its name
 """What a person reads: how much of it, where it goes, and that it only shows what it is."""
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ import pytest
 from ffenc.cli import app
 from ffenc.cli.failure import report
 from ffenc.cli.output import json_text, printable
-from tests.cli.test_cli import COMMANDS, CommandLine, ffenc, process  # noqa: F401 - a fixture
+from tests.cli.test_cli import COMMANDS
 from tests.conftest import ANGLE, FIXTURES
+from tests.support.command_line import CommandLine, process
 
 VIDEO = FIXTURES / f"aloha_video_v30/videos/{ANGLE}/chunk-000/file-000.mp4"
 H264 = "--camera_encoder.vcodec=h264"

@@ -20,7 +20,6 @@ import pytest
 from ffenc import load_preset
 from ffenc.cli.keys import parse_keys
 from ffenc.recording.cameras import read_number
-from tests.cli.test_cli import CommandLine
 from tests.conftest import FIXTURES, decode, find_toolchain
 from tests.recording.recording import assert_sound, encoders_of, episodes, wait_for
 from tests.recording.test_cameras import _STAND_IN as STAND_IN
@@ -30,11 +29,6 @@ pytestmark = pytest.mark.usefixtures("no_ffmpeg_left")
 
 KEY = "observation.images.front"
 RIGHT, LEFT, ESCAPE, CTRL_C = b"\x1b[C", b"\x1b[D", b"\x1b", b"\x03"
-
-
-@pytest.fixture
-def ffenc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    return CommandLine(capsys, monkeypatch)
 
 
 @pytest.fixture

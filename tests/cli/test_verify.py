@@ -8,16 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ffenc.dataset.verify.faults import KINDS
-from tests.cli.test_cli import CommandLine
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, ROOT, TOP
 
 LEROBOTS_VIDEO = FIXTURES / "aloha_video_v30"
 DATA = "data/chunk-000/file-000.parquet"
-
-
-@pytest.fixture
-def ffenc(capsys, monkeypatch):
-    return CommandLine(capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from ffenc.frames.depth import DepthQuantizer
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, everything_in, starts
 from tests.frames.test_depth_images import depth_maps, samples
 
+pytestmark = pytest.mark.newest_ffprobe
+
 LEROBOTS = FIXTURES / "aloha_video_v30"
 VIDEO = "videos/{}/chunk-000/file-000.mp4"
 FFV1 = [(("depth_encoder", "vcodec"), "ffv1"), (("depth_encoder", "extra_options"), {})]

@@ -23,6 +23,7 @@ from PIL import Image
 from ffenc import DestinationError, reencode_dataset
 from ffenc.dataset.staging import Staging
 from tests.conftest import DATASET, everything_in
+from tests.support.command_line import CommandLine
 
 H264 = [(("camera_encoder", "vcodec"), "h264")]
 OPTIONS = ["--fps", "30", "--workers", "2", "--camera_encoder.vcodec=h264"]
@@ -36,7 +37,7 @@ def long_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for episode in range(12):
         folder = root / f"episode_{episode:02d}/cam"
         folder.mkdir(parents=True)
-        for i in range(20):
+        for i in range(8):
             frame = np.kron(rng.integers(0, 255, (30, 40, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
             Image.fromarray(frame).save(folder / f"{i}.png", compress_level=1)
     return root
@@ -53,12 +54,16 @@ def contents(root: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def unbroken(long_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     out = tmp_path_factory.mktemp("unbroken") / "out"
-    subprocess.run([*command(long_tree, out)], check=True, capture_output=True)
+    reencode_dataset(long_tree, out, fps=30, workers=2, overrides=H264)
     return contents(out)
 
 
+def words(source: Path, out: Path, *more: str) -> list[str]:
+    return ["reencode", str(source), str(out), *OPTIONS, *more]
+
+
 def command(source: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "ffenc", "reencode", str(source), str(out), *OPTIONS, *more]
+    return [sys.executable, "-m", "ffenc", *words(source, out, *more)]
 
 
 def ffmpegs_for(folder: Path) -> list[int]:
@@ -83,7 +88,7 @@ def wait_for_pieces(folder: Path, count: int, process: subprocess.Popen[bytes]) 
 
 @pytest.mark.parametrize("pieces", [0, 1, 5, 11])
 def test_a_killed_run_is_taken_up_and_ends_as_an_unbroken_one(
-    long_tree: Path, unbroken: dict[str, str], tmp_path: Path, pieces: int
+    long_tree: Path, unbroken: dict[str, str], tmp_path: Path, pieces: int, ffenc: CommandLine
 ) -> None:
     out = tmp_path / "it's 50% out"
     sources = contents(long_tree)
@@ -95,21 +100,18 @@ def test_a_killed_run_is_taken_up_and_ends_as_an_unbroken_one(
     run.wait()
     wait_until_gone(tmp_path)
     assert not out.exists()
-    resumed = subprocess.run(
-        command(long_tree, out, "--resume", "--json"), check=False, capture_output=True, text=True
-    )
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = ffenc.done(*words(long_tree, out, "--resume", "--json"))
     assert contents(out) == unbroken
     assert everything_in(tmp_path)[0] == out.name
     assert not list(tmp_path.glob(".*"))
     assert contents(long_tree) == sources
     if pieces:
-        assert json.loads(resumed.stdout)["resumed_encodes"] >= pieces
+        assert resumed.json["resumed_encodes"] >= pieces
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_in_order_and_keeps_what_is_finished(
-    long_tree: Path, unbroken: dict[str, str], tmp_path: Path, number: signal.Signals
+    long_tree: Path, unbroken: dict[str, str], tmp_path: Path, number: signal.Signals, ffenc: CommandLine
 ) -> None:
     out = tmp_path / "out"
     run = subprocess.Popen(
@@ -125,15 +127,14 @@ def test_a_signal_ends_in_order_and_keeps_what_is_finished(
     assert "of 12 encodes finished and kept" in said
     assert "--resume" in said
     assert "Traceback" not in said
-    again = subprocess.run(command(long_tree, out), check=False, capture_output=True, text=True)
-    assert again.returncode == 1
-    assert "Go on with --resume, or delete that folder" in again.stderr
-    subprocess.run(command(long_tree, out, "--resume"), check=True, capture_output=True)
+    again = ffenc.refused(*words(long_tree, out))
+    assert "Go on with --resume, or delete that folder" in again
+    ffenc.done(*words(long_tree, out, "--resume"))
     assert contents(out) == unbroken
 
 
 def test_a_piece_that_changed_or_whose_frames_changed_is_encoded_anew(
-    long_tree: Path, tmp_path: Path, unbroken: dict[str, str]
+    long_tree: Path, tmp_path: Path, unbroken: dict[str, str], ffenc: CommandLine
 ) -> None:
     source = Path(shutil.copytree(long_tree, tmp_path / "tree"))
     out = tmp_path / "out"
@@ -153,12 +154,11 @@ def test_a_piece_that_changed_or_whose_frames_changed_is_encoded_anew(
     damaged.write_bytes(content)
     frames = source / f"episode_{other.stem[-2:]}/cam"
     shutil.copy(frames / "3.png", frames / "4.png")
-    changed = subprocess.run(command(source, out, "--resume"), check=False, capture_output=True, text=True)
-    assert changed.returncode == 0, changed.stderr
+    changed = ffenc.done(*words(source, out, "--resume"))
     whole = tmp_path / "whole"
-    subprocess.run(command(source, whole), check=True, capture_output=True)
+    reencode_dataset(source, whole, fps=30, workers=2, overrides=H264)
     assert contents(out) == contents(whole) != unbroken
-    assert "3 kept encodes did not fit" in changed.stdout
+    assert "3 kept encodes did not fit" in changed.out
 
 
 def test_a_second_run_on_one_destination_is_refused(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_full_disk_is_told_and_the_run_can_go_on(long_tree: Path, tmp_path: Pa
     small.mkdir()
     script = f"""
 set -eu
-mount -t tmpfs -o size=400k tmpfs {small}
+mount -t tmpfs -o size=180k tmpfs {small}
 if {shlex.join(command(long_tree, small / "out"))} 2> {tmp_path}/refused; then exit 7; fi
 test "$(ls -A {small})" = ""
 if {shlex.join(command(long_tree, small / "out", "--force-space"))} 2> {tmp_path}/said; then exit 7; fi
@@ -218,5 +218,5 @@ mount -o remount,size=100m {small}
     assert "--resume" in said
     assert "Traceback" not in said
     summary = json.loads((tmp_path / "summary").read_text())
-    assert summary["frames"] == 240
+    assert summary["frames"] == 96
     assert summary["resumed_encodes"] > 0

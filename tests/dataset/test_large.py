@@ -1,4 +1,4 @@
-"""5,000 episodes of 100 rows are planned in bounded memory; with ``--long``, 50,000 of 400."""
+"""5,000 episodes of 20 rows are planned in bounded memory; with ``--long``, 50,000 of 400."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from tests.large import make_large
 
 # Episodes, rows in each, and MB at most: some 140 are the interpreter with its libraries.
-SHORT, LONG = (5_000, 100, 240), (50_000, 400, 1000)
+SHORT, LONG = (5_000, 20, 220), (50_000, 400, 1000)
 
 SCRIPT = """
 import json, sys, time

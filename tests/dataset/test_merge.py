@@ -36,8 +36,19 @@ from ffenc.dataset import columns
 from ffenc.dataset.staging import Staging
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.ffmpeg.toolchain import Toolchain
-from tests.conftest import ANGLE, DEPTH, FIXTURES, LENGTHS, TOP, decode, everything_in, starts
+from tests.conftest import (
+    ANGLE,
+    DEPTH,
+    FIXTURES,
+    LENGTHS,
+    TOP,
+    decode,
+    everything_in,
+    newest_programs,
+    starts,
+)
 from tests.ffmpeg.test_join import packets
+from tests.support.command_line import CommandLine
 
 VIDEO = FIXTURES / "aloha_video_v30"
 CAMERAS = (TOP, ANGLE, DEPTH)
@@ -94,7 +105,8 @@ def h264(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample with its colour cameras as h264, with B-frames."""
     root = tmp_path_factory.mktemp("h264") / "dataset"
     extra = (("camera_encoder", "extra_options"), {"bf": 3})
-    reencode_dataset(VIDEO, root, overrides=[*H264, extra, (("camera_encoder", "g"), 30)])
+    overrides = [*H264, extra, (("camera_encoder", "g"), 30)]
+    reencode_dataset(VIDEO, root, overrides=overrides, **newest_programs())
     return root
 
 
@@ -103,7 +115,8 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of another profile: its decoder configuration is another."""
     root = tmp_path_factory.mktemp("baseline") / "dataset"
     extra = (("camera_encoder", "extra_options"), {"profile:v": "baseline"})
-    reencode_dataset(VIDEO, root, overrides=[*H264, extra, (("camera_encoder", "g"), 30)])
+    overrides = [*H264, extra, (("camera_encoder", "g"), 30)]
+    reencode_dataset(VIDEO, root, overrides=overrides, **newest_programs())
     return root
 
 
@@ -538,7 +551,7 @@ def command(out: Path, *sources: Path, more: tuple[str, ...] = ()) -> list[str]:
 
 
 def test_a_kill_at_any_moment_leaves_nothing_that_passes_for_a_dataset(
-    tmp_path: Path, h264: Path, request: pytest.FixtureRequest
+    tmp_path: Path, h264: Path, request: pytest.FixtureRequest, ffenc: CommandLine
 ) -> None:
     before = contents(VIDEO)
     whole = tmp_path / "whole"
@@ -558,8 +571,7 @@ def test_a_kill_at_any_moment_leaves_nothing_that_passes_for_a_dataset(
         if out.exists():  # it was done before
             break
     if not out.exists():
-        again = command(out, VIDEO, VIDEO, h264, more=("--reencode", "--resume"))
-        subprocess.run(again, check=True, capture_output=True)
+        ffenc.done("merge", VIDEO, VIDEO, h264, "--out", out, "--reencode", "--resume")
     assert contents(out) == contents(whole)
     assert contents(VIDEO) == before
     assert not list(tmp_path.glob(".*"))

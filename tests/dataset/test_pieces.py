@@ -14,7 +14,6 @@ from PIL import Image
 from ffenc import FfmpegError, VerificationError, plan_reencode, probe
 from ffenc.dataset.job import JobPlan, run_plan
 from ffenc.dataset.pieces import asked_of
-from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.verify import verify_joined
 from tests.conftest import newest_program
 
@@ -85,11 +84,9 @@ def plan(tree: Path, out: Path, ffmpeg: Shim, ffprobe: Shim, *cameras: str) -> J
     return found
 
 
-def test_a_piece_is_one_process_and_ffprobe_runs_once_a_camera_and_file(
-    toolchain: Toolchain, tree: Path, tmp_path: Path
-) -> None:
-    ffmpeg = Shim(tmp_path / "bin", "ffmpeg", toolchain.ffmpeg)
-    ffprobe = Shim(tmp_path / "bin", "ffprobe", toolchain.ffprobe)
+def test_a_piece_is_one_process_and_ffprobe_runs_once_a_camera_and_file(tree: Path, tmp_path: Path) -> None:
+    ffmpeg = Shim(tmp_path / "bin", "ffmpeg", newest_program("ffmpeg"))
+    ffprobe = Shim(tmp_path / "bin", "ffprobe", newest_program("ffprobe"))
     run_plan(plan(tree, tmp_path / "whole", ffmpeg, ffprobe))
     assert len(ffmpeg.runs()) == len(CAMERAS) * (len(LENGTHS) + 1)
     assert len(ffprobe.runs()) == 2 * len(CAMERAS)

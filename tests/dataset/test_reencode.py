@@ -29,6 +29,8 @@ from ffenc.dataset.estimate import estimate
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import ANGLE, DATASET, DEPTH, LENGTHS, TOP, decode, everything_in, pixels, psnr, starts
 
+pytestmark = pytest.mark.newest_ffprobe
+
 RGB = ["top", "angle"]
 H264 = [(("camera_encoder", "vcodec"), "h264")]
 
@@ -259,7 +261,11 @@ def test_files_end_before_the_size_limit_and_episodes_never_span_two(
         assert psnr(shown[-1], pixels(images[TOP][start + length - 1])) > 30
 
 
-@pytest.mark.parametrize("fps", [10, 25, 29.97, "30000/1001"])
+@pytest.mark.parametrize(
+    ("toolchain", "fps"),
+    [*(("newest", fps) for fps in (10, 25, 29.97, "30000/1001")), ("system", "30000/1001")],
+    indirect=["toolchain"],
+)
 def test_joined_episodes_stay_on_the_grid_however_many(
     toolchain: Toolchain, tmp_path: Path, fps: object, images: dict[str, list[bytes]]
 ) -> None:

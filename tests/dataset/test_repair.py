@@ -31,14 +31,16 @@ from tests.conftest import (
 )
 from tests.recording.recording import wait_for
 
+pytestmark = pytest.mark.newest_ffprobe
+
 VIDEO = FIXTURES / "aloha_video_v30"
 DATA, LIST = "data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet"
 Damage = Callable[[Path], None]
 
 
 @pytest.fixture
-def video(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(VIDEO, tmp_path / "source"))
+def video(tmp_path: Path, two_cameras: Path) -> Path:
+    return Path(shutil.copytree(two_cameras, tmp_path / "source"))
 
 
 def file_of(root: Path, key: str) -> Path:
@@ -112,19 +114,19 @@ WHOLE: dict[str, Damage] = {
         )
     ),
     "shape and names": info(
-        lambda i: (i["features"]["timestamp"].update(shape=[]), i["features"][TOP].update(names=None))
+        lambda i: (i["features"]["timestamp"].update(shape=[]), i["features"][ANGLE].update(names=None))
     ),
     "splits": info(lambda i: i.update(splits={"train": "0:99"})),
     "stream fields": info(
-        lambda i: i["features"][TOP]["info"].update({"video.codec": "h264", "video.height": 9})
+        lambda i: i["features"][ANGLE]["info"].update({"video.codec": "h264", "video.height": 9})
     ),
-    "drifted times": start_of(TOP, lambda v: [t + 0.013 * i for i, t in enumerate(v)]),
+    "drifted times": start_of(ANGLE, lambda v: [t + 0.013 * i for i, t in enumerate(v)]),
     "swapped times": start_of(ANGLE, lambda v: [v[0], v[2], v[1]]),
     "constant offset": start_of(DEPTH, lambda v: [t + 5 / 30 for t in v]),
-    "no times": start_of(TOP, lambda v: [None] * len(v)),
-    "file that is not there": column(LIST, f"videos/{TOP}/file_index", lambda v: [7] * len(v)),
+    "no times": start_of(ANGLE, lambda v: [None] * len(v)),
+    "file that is not there": column(LIST, f"videos/{ANGLE}/file_index", lambda v: [7] * len(v)),
     "data file that is not there": column(LIST, "data/file_index", lambda v: [3] * len(v)),
-    "no column of places": without(LIST, f"videos/{TOP}/chunk_index", "length", "dataset_from_index"),
+    "no column of places": without(LIST, f"videos/{ANGLE}/chunk_index", "length", "dataset_from_index"),
     "wrong lengths": column(LIST, "length", lambda v: [n + 1 for n in v]),
     "list out of order": order(LIST, [2, 0, 1]),
     "list with a hole": order(LIST, [0, 2]),
@@ -149,7 +151,7 @@ WHOLE: dict[str, Damage] = {
     "rows of a task that is not there": column(DATA, "task_index", lambda v: [n + 9 for n in v]),
     "no statistics": all_of(
         lambda root: (root / "meta/stats.json").unlink(),
-        without(LIST, f"stats/{TOP}/mean", "stats/action/max"),
+        without(LIST, f"stats/{ANGLE}/mean", "stats/action/max"),
     ),
     "orphans": lambda root: shutil.copy(root / DATA, root / "videos/chunk.parquet"),
     "off the grid": lambda root: ffmpeg(
@@ -171,19 +173,24 @@ def rows_of(root: Path) -> pa.Table:
 
 def frames_of(root: Path, key: str) -> list[np.ndarray]:
     """All frames of a camera in the order of the rows; of depth its codes."""
-    listed = pq.read_table(next((root / "meta/episodes").rglob("*.parquet"))).to_pylist()
-    frames = []
-    for row in listed:
-        place = f"videos/{key}/chunk-000/file-{row[f'videos/{key}/file_index']:03d}.mp4"
-        with VideoReader(root / place, depth=False if key == DEPTH else None) as reader:
-            first = round(row[f"videos/{key}/from_timestamp"] * 30)
-            frames += [reader[first + number].copy() for number in range(row["length"])]
+    names = "length", f"videos/{key}/file_index", f"videos/{key}/from_timestamp"
+    listed = pq.read_table(next((root / "meta/episodes").rglob("*.parquet")), columns=list(names))
+    files: dict[int, np.ndarray] = {}
+    frames: list[np.ndarray] = []
+    for length, number, start in zip(*(listed[name].to_pylist() for name in names), strict=True):
+        if number not in files:
+            path = root / f"videos/{key}/chunk-000/file-{number:03d}.mp4"
+            with VideoReader(path, depth=False if key == DEPTH else None) as reader:
+                files[number] = reader[:]
+        first = round(start * 30)
+        frames += list(files[number][first : first + length])
+        assert len(files[number]) >= first + length
     return frames
 
 
 @pytest.fixture(scope="module")
 def undamaged() -> dict[str, list[np.ndarray]]:
-    return {key: frames_of(VIDEO, key) for key in (TOP, ANGLE, DEPTH)}
+    return {key: frames_of(VIDEO, key) for key in (ANGLE, DEPTH)}
 
 
 def check(
@@ -230,7 +237,7 @@ def test_what_is_only_described_wrongly_comes_back_whole(
     ]
     assert done.result is not None
     assert done.result.faults == []
-    check(tmp_path / "out", undamaged, ALL, [TOP, ANGLE, DEPTH])
+    check(tmp_path / "out", undamaged, ALL, [ANGLE, DEPTH])
     assert everything_in(video) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
 
@@ -258,7 +265,7 @@ def nan_action(values: list[Any]) -> list[Any]:
 
 # What is lost: the damage, what is kept of episodes that are dropped, and where they are trimmed.
 LOST: dict[str, tuple[Damage, list[tuple[int, int]], list[tuple[int, int]]]] = {
-    "a frame cannot be decoded": (flip(TOP, 30), [ALL[0], ALL[2]], [ALL[0], (1, 6), ALL[2]]),
+    "a frame cannot be decoded": (flip(ANGLE, 30), [ALL[0], ALL[2]], [ALL[0], (1, 6), ALL[2]]),
     "rows are missing": (
         order(DATA, [*range(50), *range(53, 72)]),
         [ALL[0], ALL[1]],
@@ -287,7 +294,7 @@ def test_what_is_lost_is_dropped_or_cut(
         number for number in range(3) if number not in dict(dropped)
     ]
     assert all(one.why for one in done.episodes if one.result is None)
-    check(tmp_path / "a", undamaged, dropped, [TOP, ANGLE, DEPTH])
+    check(tmp_path / "a", undamaged, dropped, [ANGLE, DEPTH])
     cut = repair_dataset(video, tmp_path / "b", on_damage="trim")
     assert [(one.number, one.kept) for one in cut.episodes if one.result is not None] == trimmed
     check(tmp_path / "b", undamaged, trimmed, [DEPTH])
@@ -296,15 +303,15 @@ def test_what_is_lost_is_dropped_or_cut(
 def test_damage_that_spans_two_episodes_is_of_both(
     video: Path, tmp_path: Path, undamaged: dict[str, list[np.ndarray]]
 ) -> None:
-    all_of(flip(TOP, 40), flip(TOP, 41))(video)
+    all_of(flip(ANGLE, 40), flip(ANGLE, 41))(video)
     done = repair_dataset(video, tmp_path / "out")
     assert [one.result for one in done.episodes] == [0, None, None]
-    check(tmp_path / "out", undamaged, [ALL[0]], [TOP])
+    check(tmp_path / "out", undamaged, [ALL[0]], [ANGLE])
 
 
 def test_which_side_of_a_swap_is_right_is_not_guessed(video: Path, tmp_path: Path) -> None:
     def swapped(table: pa.Table) -> pa.Table:
-        names = [name for name in table.column_names if name.startswith(f"stats/{TOP}/")]
+        names = [name for name in table.column_names if name.startswith(f"stats/{ANGLE}/")]
         other = table.take([0, 2, 1])
         for name in names:
             table = table.set_column(table.column_names.index(name), name, other[name])
@@ -335,13 +342,13 @@ def test_a_dry_run_leaves_no_folder(video: Path, tmp_path: Path) -> None:
 def test_a_lost_camera_is_left_out_if_that_is_said(
     video: Path, tmp_path: Path, undamaged: dict[str, list[np.ndarray]]
 ) -> None:
-    file_of(video, TOP).write_bytes(b"no video")
-    with pytest.raises(SourceError, match=r"no episode is whole .*leave it out with --without-camera top"):
+    file_of(video, ANGLE).write_bytes(b"no video")
+    with pytest.raises(SourceError, match=r"no episode is whole .*leave it out with --without-camera angle"):
         repair_dataset(video, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
-    repair_dataset(video, tmp_path / "out", without_cameras=["top"])
-    check(tmp_path / "out", undamaged, ALL, [ANGLE, DEPTH])
-    assert TOP not in json.loads((tmp_path / "out/meta/info.json").read_text())["features"]
+    repair_dataset(video, tmp_path / "out", without_cameras=["angle"])
+    check(tmp_path / "out", undamaged, ALL, [DEPTH])
+    assert ANGLE not in json.loads((tmp_path / "out/meta/info.json").read_text())["features"]
 
 
 def test_images_that_are_damaged_cost_their_episode_alone(dataset_copy: Path, tmp_path: Path) -> None:
@@ -366,10 +373,10 @@ def test_both_programs_repair(toolchain: Toolchain, video: Path, tmp_path: Path,
     WHOLE["drifted times"](video)
     WHOLE["off the grid"](video)
     repair_dataset(video, tmp_path / "out")
-    check(tmp_path / "out", undamaged, ALL, [TOP, ANGLE, DEPTH])
+    check(tmp_path / "out", undamaged, ALL, [ANGLE, DEPTH])
 
 
-def test_what_cannot_be_told_is_asked_for(video: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_told_is_asked_for(video: Path, two_cameras: Path, tmp_path: Path) -> None:
     (video / "meta/tasks.parquet").unlink()
     shutil.rmtree(video / "meta/episodes")
     with pytest.raises(SourceError, match='the task of episode 0 cannot be told .*--task "TEXT"'):
@@ -381,7 +388,7 @@ def test_what_cannot_be_told_is_asked_for(video: Path, tmp_path: Path) -> None:
         (info(lambda i: i.update(codebase_version="v2.1")), "v3.0 is repaired"),
         (lambda root: shutil.rmtree(root / "data"), "no rows of any episode are left"),
     ):
-        broken = Path(shutil.copytree(VIDEO, tmp_path / said[:4].strip()))
+        broken = Path(shutil.copytree(two_cameras, tmp_path / said[:4].strip()))
         damage(broken)
         with pytest.raises(SourceError, match=said):
             repair_dataset(broken, tmp_path / "none")

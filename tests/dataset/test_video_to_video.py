@@ -49,6 +49,7 @@ from tests.conftest import (
     everything_in,
     find_toolchain,
     newest_program,
+    newest_programs,
     pixels,
     psnr,
     starts,
@@ -57,6 +58,7 @@ from tests.dataset.test_interruption import contents, wait_for_pieces, wait_unti
 from tests.dataset.test_reencode import H264, RGB, episodes_of, read_json, rows_of, video_of
 from tests.ffmpeg.test_join import packets
 from tests.frames.test_depth_images import depth_maps, samples
+from tests.support.command_line import CommandLine
 
 LEROBOTS = FIXTURES / "aloha_video_v30"
 AV1 = [(("camera_encoder", "vcodec"), "libsvtav1")]
@@ -76,7 +78,7 @@ B_FRAMES = [
 def b_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample's colours as H.264 with B-frames, a key frame every eight."""
     out = tmp_path_factory.mktemp("b_frames") / "video"
-    reencode_dataset(DATASET, out, cameras=RGB, overrides=B_FRAMES)
+    reencode_dataset(DATASET, out, cameras=RGB, overrides=B_FRAMES, **newest_programs())
     return out
 
 
@@ -109,7 +111,8 @@ def video_v21(
         for episode, (start, length) in enumerate(zip(starts(), LENGTHS, strict=True)):
             path = root / f"videos/chunk-000/{key}/episode_{episode:06d}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
-            with VideoWriter(path, fps=30, config=VideoEncoderConfig(vcodec="h264", crf=18)) as video:
+            config = VideoEncoderConfig(vcodec="h264", crf=18)
+            with VideoWriter(path, fps=30, config=config, **newest_programs()) as video:
                 for image in images[key][start : start + length]:
                     video.write(pixels(image))
     info["total_videos"] = 6
@@ -586,7 +589,11 @@ def without_statistics(root: Path, keys: Sequence[str]) -> None:
     write_json(root / "meta/stats.json", {k: v for k, v in stats.items() if k not in keys})
 
 
-@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize(
+    ("toolchain", "copied"),
+    [("newest", True), ("newest", False), ("system", False)],
+    indirect=["toolchain"],
+)
 def test_statistics_that_are_not_there_are_computed(
     toolchain: Toolchain, lerobots: Path, tmp_path: Path, copied: bool
 ) -> None:
@@ -720,7 +727,11 @@ def test_a_damaged_frame_is_named_with_camera_and_episode(
     refused(lerobots, tmp_path / "copy", *told, cameras=[key])
 
 
-@pytest.mark.parametrize("computed", [True, False])
+@pytest.mark.parametrize(
+    ("toolchain", "computed"),
+    [("newest", True), ("newest", False), ("system", False)],
+    indirect=["toolchain"],
+)
 def test_damage_in_an_episode_is_no_fault_of_the_one_before(
     toolchain: Toolchain, lerobots: Path, tmp_path: Path, computed: bool
 ) -> None:
@@ -967,46 +978,39 @@ def test_cameras_of_images_and_of_video_in_one_dataset(tmp_path: Path, dataset_c
 # Interruptions
 
 
+def words(out: Path, *more: str) -> list[str]:
+    """Encodes three units and copies three."""
+    asked = ["--camera_encoder.vcodec=h264", "--workers", "1", "--encoder-threads", "1"]
+    return ["reencode", str(LEROBOTS), str(out), "--cameras", "angle,angle_depth", *asked, *more]
+
+
 def command(out: Path, *more: str) -> list[str]:
-    """Encodes six units and copies three."""
-    words = [
-        "reencode",
-        LEROBOTS,
-        out,
-        "--camera_encoder.vcodec=h264",
-        "--workers",
-        "1",
-        "--encoder-threads",
-        "1",
-    ]
-    return [sys.executable, "-m", "ffenc", *map(str, words), *more]
+    return [sys.executable, "-m", "ffenc", *words(out, *more)]
 
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     out = tmp_path_factory.mktemp("unbroken") / "out"
-    subprocess.run(command(out), check=True, capture_output=True)
+    cameras = ["angle", "angle_depth"]
+    reencode_dataset(LEROBOTS, out, cameras=cameras, overrides=H264, workers=1, encoder_threads=1)
     return contents(out)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_an_ended_run_is_taken_up_and_ends_as_an_unbroken_one(
-    unbroken: dict[str, str], tmp_path: Path, number: signal.Signals
+    unbroken: dict[str, str], tmp_path: Path, number: signal.Signals, ffenc: CommandLine
 ) -> None:
     out, sources = tmp_path / "out", contents(LEROBOTS)
     run = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for_pieces(tmp_path, 2, run)
     run.send_signal(signal.SIGSTOP)
-    second = subprocess.run(command(out, "--resume"), check=False, capture_output=True, text=True)
-    assert "is being written by another run of ffenc" in second.stderr
+    assert "is being written by another run of ffenc" in ffenc.refused(*words(out, "--resume"))
     run.send_signal(number)
     run.send_signal(signal.SIGCONT)
     run.wait(timeout=20)
     wait_until_gone(tmp_path)
     assert not out.exists()
-    resumed = subprocess.run(command(out, "--resume", "--json"), check=False, capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["resumed_encodes"] >= 2
+    assert ffenc.done(*words(out, "--resume", "--json")).json["resumed_encodes"] >= 2
     assert contents(out) == unbroken
     assert everything_in(tmp_path)[0] == out.name
     assert not list(tmp_path.glob(".*"))
@@ -1038,8 +1042,8 @@ cp -r {out} {tmp_path}/kept
     assert contents(tmp_path / "kept") == unbroken
 
 
-def test_a_dry_run_shows_the_commands_and_writes_nothing(tmp_path: Path) -> None:
-    shown = subprocess.run(command(tmp_path / "out", "--dry-run"), check=True, capture_output=True, text=True)
-    assert "libx264" in shown.stdout
-    assert "file-000.mp4" in shown.stdout
+def test_a_dry_run_shows_the_commands_and_writes_nothing(tmp_path: Path, ffenc: CommandLine) -> None:
+    shown = ffenc.done(*words(tmp_path / "out", "--dry-run")).out
+    assert "libx264" in shown
+    assert "file-000.mp4" in shown
     assert everything_in(tmp_path) == []

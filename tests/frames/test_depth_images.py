@@ -33,6 +33,8 @@ from ffenc.frames.sources import EncodedFrame
 from ffenc.layout import QUANTILES
 from tests.conftest import DEPTH, everything_in, find_toolchain
 
+pytestmark = pytest.mark.newest_ffprobe
+
 FFV1 = {"vcodec": "ffv1", "extra_options": {}}
 EXACT = DepthEncoderConfig(pix_fmt="gray16le", **FFV1)
 

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +64,8 @@ SOURCES = {
 }
 
 
-def run(*words: object, data: bytes | None = None) -> bytes:
-    command = [system_program("ffmpeg"), "-v", "error", "-y", *map(str, words)]
+def run(*words: object, data: bytes | None = None, find: Callable[[str], str] = newest_program) -> bytes:
+    command = [find("ffmpeg"), "-v", "error", "-y", *map(str, words)]
     return subprocess.run(command, input=data, check=True, stdout=subprocess.PIPE).stdout
 
 
@@ -84,10 +86,15 @@ def made(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> Path:
 
 
 def sums(path: Path) -> list[str]:
-    """MD5 of the samples of every frame, in order."""
+    """MD5 of the samples of every frame, in order, whatever its time."""
+    found = path.stat()
+    return _sums(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@lru_cache(maxsize=32)
+def _sums(path: Path, _version: tuple[int, ...]) -> list[str]:
     listed = run("-i", path, "-fps_mode", "passthrough", "-f", "framemd5", "pipe:1").decode()
-    found = [line.rpartition(",")[2].strip() for line in listed.splitlines() if not line.startswith("#")]
-    return found
+    return [line.rpartition(",")[2].strip() for line in listed.splitlines() if not line.startswith("#")]
 
 
 def grid(fps: Fraction, count: int) -> list[Fraction]:
@@ -315,7 +322,9 @@ def test_colours_stay_as_their_tags_say_and_as_a_reader_shows_them_that_ignores_
     colours = np.array([[200, 30, 40], [20, 180, 60], [30, 50, 210], [240, 240, 235], [5, 8, 3]], np.uint8)
     frame = np.kron(colours[None], np.ones((64, 64, 1), np.uint8))
     feed = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "320x64", "-framerate", "30", "-i", "pipe:0")
-    run(*feed, *options, "-c:v", "libx264", "-crf", "1", source, data=frame.tobytes() * 5)
+    # The newest FFmpeg would take the tags for a wish to convert.
+    encoded = (*feed, *options, "-c:v", "libx264", "-crf", "1", source)
+    run(*encoded, data=frame.tobytes() * 5, find=system_program)
     for vcodec in ("h264", "hevc", "libsvtav1"):
         config = VideoEncoderConfig(vcodec=vcodec, crf=1, preset=10 if vcodec == "libsvtav1" else None)
         full = "pc" in options
@@ -536,23 +545,22 @@ RAW = {
 }
 
 
-def decoded_sums(path: Path) -> list[str]:
-    """The MD5 of every frame that ffmpeg decodes, whatever its time."""
-    command = [newest_program("ffmpeg"), "-v", "error", "-i", path, "-fps_mode", "passthrough"]
-    ended = subprocess.run([*command, "-f", "framemd5", "-"], check=True, capture_output=True, text=True)
-    lines = [line for line in ended.stdout.splitlines() if not line.startswith("#")]
-    return [line.rsplit(",", 1)[1].strip() for line in lines]
+@pytest.fixture(scope="session")
+def streams(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> Path:
+    """The sample's camera as streams without a container."""
+    folder = tmp_path_factory.mktemp("streams")
+    feed = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "320x240", "-framerate", "30", "-i", "pipe:0")
+    for name, options in RAW.items():
+        run(*feed, *options, folder / name, data=raw)
+    return folder
 
 
 @pytest.mark.parametrize("name", RAW)
 def test_a_stream_without_a_container_is_encoded_at_the_rate_that_is_said(
-    toolchain: Toolchain, raw: bytes, tmp_path: Path, name: str
+    toolchain: Toolchain, streams: Path, tmp_path: Path, name: str
 ) -> None:
-    source, output = tmp_path / name, tmp_path / "out.mp4"
-    feed = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "320x240", "-framerate", "30", "-i", "pipe:0")
-    made = [newest_program("ffmpeg"), "-v", "error", *feed, *RAW[name], str(source)]
-    subprocess.run(made, input=raw, check=True)
-    expected = decoded_sums(source)
+    source, output = streams / name, tmp_path / "out.mp4"
+    expected = sums(source)
     assert len(expected) == FRAMES
     if name == "a.ivf":  # it has times of its own
         assert encode(source, output, config=LOSSLESS).fps == 30
@@ -563,16 +571,14 @@ def test_a_stream_without_a_container_is_encoded_at_the_rate_that_is_said(
         info = encode(source, output, fps=rate, config=LOSSLESS, overwrite=True)
         assert (info.fps, info.frames) == (rate, FRAMES)
         assert times(output) == grid(rate, FRAMES)
-        assert decoded_sums(output) == expected
+        assert sums(output) == expected
     if name != "a.ivf":
         part = encode(source, output, fps=30, start=1, end=2, config=LOSSLESS, overwrite=True)
         assert part.frames == 30
 
 
-def test_damage_in_a_stream_without_a_container_ends_in_an_error(raw: bytes, tmp_path: Path) -> None:
-    feed = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "320x240", "-framerate", "30", "-i", "pipe:0")
-    run(*feed, *RAW["a.h264"], tmp_path / "a.h264", data=raw)
-    content = bytearray((tmp_path / "a.h264").read_bytes())
+def test_damage_in_a_stream_without_a_container_ends_in_an_error(streams: Path, tmp_path: Path) -> None:
+    content = bytearray((streams / "a.h264").read_bytes())
     (tmp_path / "cut.h264").write_bytes(content[: len(content) * 2 // 3])
     content[len(content) // 2 : len(content) // 2 + 400] = bytes(range(1, 201)) * 2
     (tmp_path / "bad.h264").write_bytes(content)
@@ -615,8 +621,7 @@ def test_frames_that_the_container_hides_are_counted(raw: bytes, tmp_path: Path)
     run(*feed, "-c:v", "libx264", "-bf", "2", tmp_path / "raw.h264", data=raw)
     hiding = tmp_path / "hiding.mp4"
     # Made by the system's FFmpeg: the newest writes other times for packets that have none.
-    copy = [system_program("ffmpeg"), "-v", "error", "-r", "30", "-i", tmp_path / "raw.h264", "-c", "copy"]
-    subprocess.run([*copy, hiding], check=True)
+    run("-r", "30", "-i", tmp_path / "raw.h264", "-c", "copy", hiding, find=system_program)
     hidden = probe(hiding, times=True).hidden
     assert hidden == 2
     with pytest.warns(FfencWarning, match="2 frames that its edit list hides"):
@@ -629,7 +634,7 @@ def test_a_video_that_players_turn_is_taken_as_it_is_stored_with_a_warning(
     raw: bytes, tmp_path: Path
 ) -> None:
     turned = tmp_path / "turned.mp4"
-    run("-i", TOP_FILE, "-c", "copy", "-metadata:s:v", "rotate=90", turned)
+    run("-i", TOP_FILE, "-c", "copy", "-metadata:s:v", "rotate=90", turned, find=system_program)
     assert abs(probe(turned).rotation) == 90
     with pytest.warns(FfencWarning, match="turned by -?90 degrees"):
         info = encode(turned, tmp_path / "out.mp4", config=QUICK)

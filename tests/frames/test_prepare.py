@@ -33,6 +33,8 @@ from ffenc.frames.prepare import prepare
 from tests.conftest import find_toolchain, system_program
 from tests.stand_in import stand_in_ffmpeg
 
+pytestmark = pytest.mark.newest_ffprobe
+
 WIDTH, HEIGHT = 320, 240
 
 

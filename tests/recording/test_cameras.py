@@ -24,6 +24,8 @@ from ffenc.recording.cameras.number import draw_number
 from ffenc.recording.cameras.test_pattern import TestPattern
 from ffenc.recording.cameras.v4l2 import V4l2
 
+pytestmark = pytest.mark.newest_ffprobe
+
 FPS = Fraction(30)
 WAIT = 20.0
 

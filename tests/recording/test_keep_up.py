@@ -18,7 +18,7 @@ from ffenc.recording.keep_up import check_preset, faster_settings
 from tests.conftest import find_toolchain
 from tests.stand_in import stand_in_ffmpeg
 
-pytestmark = pytest.mark.usefixtures("no_ffmpeg_left")
+pytestmark = [pytest.mark.usefixtures("no_ffmpeg_left"), pytest.mark.newest_ffprobe]
 FRAME = 64 * 64 * 3
 SMALL = "{width: 64, height: 64}"
 
@@ -95,13 +95,11 @@ def test_small_cameras_keep_up_whatever_their_rate(tmp_path: Path, toolchain: To
             assert 0 <= camera.cpu < 1
 
 
-def test_depth_that_is_too_much_falls_behind(
-    tmp_path: Path, toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_depth_that_is_too_much_falls_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keep_up, "MAX_ROUNDS", 1)
     cameras = ", ".join(f"d{i}: {{width: 640, height: 480, depth: true}}" for i in range(3))
     robot = preset(tmp_path, f"fps: 240\ndepth_encoder: {{preset: medium}}\ncameras: {{{cameras}}}\n")
-    verdict = check_preset(robot, toolchains=[toolchain], seconds=0.5)
+    verdict = check_preset(robot, toolchains=[find_toolchain("newest")], seconds=0.5)
     assert not verdict.keeps_up
     assert [camera.camera for camera in verdict.cameras if camera.keeps_up] == []
     assert max(camera.factor for camera in verdict.cameras) < 0.9

@@ -52,6 +52,8 @@ from tests.recording.recording import (
     wait_for,
 )
 
+pytestmark = pytest.mark.newest_ffprobe
+
 
 def everything(root: Path) -> dict[str, str]:
     """What lies in a dataset: path -> checksum."""
@@ -184,9 +186,7 @@ def ended(process: psutil.Process) -> bool:
         return True
 
 
-def test_a_killed_encoder_is_told_at_the_next_write_and_the_rest_is_kept(
-    toolchain: Toolchain, tmp_path: Path
-) -> None:
+def test_a_killed_encoder_is_told_at_the_next_write_and_the_rest_is_kept(tmp_path: Path) -> None:
     root = tmp_path / "data"
     with Recorder(robot(cameras=("top", "left"), depth="mm"), root) as recorder:
         recorder.start_episode()
@@ -296,9 +296,7 @@ def test_after_kill_9_of_everything_each_row_has_its_frame(
             assert shown(root, episode, camera) == list(range(length))
 
 
-def test_an_episode_is_brought_back_up_to_what_a_power_cut_has_left_empty(
-    toolchain: Toolchain, tmp_path: Path
-) -> None:
+def test_an_episode_is_brought_back_up_to_what_a_power_cut_has_left_empty(tmp_path: Path) -> None:
     root = tmp_path / "data"
     noise = np.random.default_rng(0).integers(0, 40, (HEIGHT, WIDTH, 3), np.uint8)
     with pytest.warns(FfencWarning, match="was not saved"), Recorder(robot(), root) as recorder:
