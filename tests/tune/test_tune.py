@@ -31,16 +31,10 @@ from ffenc.tune.preset import preset_text
 from ffenc.tune.run import Tuning, fields_of, tune
 from ffenc.tune.sample import Stretch, choose, places, take_sample
 from ffenc.tune.search import read_target
-from tests.cli.test_cli import CommandLine
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, find_toolchain, pixels, starts
 from tests.quality.test_quality import images as image_files
 
 VIDEO = FIXTURES / "aloha_video_v30"
-
-
-@pytest.fixture
-def ffenc(capsys, monkeypatch):
-    return CommandLine(capsys, monkeypatch)
 
 
 def tuned(folder: Path, source: Path = DATASET, **options) -> Tuning:
