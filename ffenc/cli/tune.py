@@ -87,7 +87,8 @@ class _Duration(click.ParamType[Any]):
     help="Frames of each [default: 60, or twice the longest g].",
 )
 @click.option("--write", type=PathName(), metavar="FILE.yaml", help="Write the recommendation as a preset.")
-@click.option("--overwrite", is_flag=True, help="Replace files of --write that exist.")
+@click.option("--report", type=PathName(), metavar="FILE.html", help="Write a page with pictures.")
+@click.option("--overwrite", is_flag=True, help="Replace files of --write and --report that exist.")
 @links_option
 @json_option
 @program_options
@@ -108,6 +109,7 @@ def command(
     stretches: int,
     length: int | None,
     write: str | None,
+    report: str | None,
     overwrite: bool,
     follow_links: bool,
     as_json: bool,
@@ -125,11 +127,13 @@ def command(
     \b
     Examples:
       ffenc tune my_dataset
-      ffenc tune my_dataset --preset so101 --target vmaf=95 --write my_robot.yaml
+      ffenc tune my_dataset --preset so101 --target vmaf=95 --write my_robot.yaml --report tune.html
       ffenc tune my_dataset --vcodec h264,libsvtav1 --crf 18:36:4 --g 1,2,10,30 --budget 20m
       ffenc tune top.mp4 --target size=3kB --json
     """
     from ffenc.quality.measure import NO_VMAF  # noqa: PLC0415 - keeps --help quick
+    from ffenc.report.page import checked_page  # noqa: PLC0415
+    from ffenc.report.tune_page import write_tune_page  # noqa: PLC0415
     from ffenc.tune.preset import preset_text  # noqa: PLC0415
     from ffenc.tune.run import fields_of, tune  # noqa: PLC0415
     from ffenc.tune.search import read_target  # noqa: PLC0415
@@ -139,6 +143,7 @@ def command(
     if goal is not None and lists.crf is not None:
         raise ConfigError("--target searches the crf, and --crf says which: give one of them")
     written = _writable(write, overwrite=overwrite)
+    page = checked_page(report, overwrite=overwrite) if report is not None else None
     with ExitStack() as closing:
         folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="ffenc-")))
         with _progress() as on_step:
@@ -175,6 +180,10 @@ def command(
             written.write_text(preset_text(found), encoding="utf-8")
             say = output.note if as_json else output.summary
             say(f"{written}: the recommended settings; --preset {written} takes them")
+        if page is not None:
+            with steps() as on_page:
+                write_tune_page(page, found, fields, on_step=on_page)
+            (output.note if as_json else output.summary)(f"{page}: open it in a browser")
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -302,7 +311,7 @@ def _table(fields: dict[str, Any], camera: dict[str, Any]) -> Table:
             f"{row['bytes_per_frame']:.0f}",
             f"{row['ratio']:.1f}x",
             " ".join(_figure(quality[name], metric["digits"]) for name in ("mean", "p5", "worst")),
-            f"{row['encode_fps']:.0f}",
+            f"{row['encode_fps_alone'] or row['encode_fps']:.0f}",
             "" if together is None else f"{together:.0f}",
             " ".join(_milliseconds(row, window) for window in ("random_1", "window_2", "window_6")),
         )
@@ -340,7 +349,8 @@ def _recommendation(console: Console, camera: dict[str, Any]) -> None:
             f"   depth is {suggested['depth_min']:g} to {suggested['depth_max']:g} m "
             f"({suggested['saturated'] * 100:.2f} % of it outside); in the range now in force, "
             f"{present['depth_min']:g} to {present['depth_max']:g} m, {present['saturated'] * 100:.2f} % "
-            f"would saturate; {suggested['no_reading'] * 100:.1f} % of the pixels are at the sensor's limit",
+            f"would saturate; {suggested['no_reading'] * 100:.1f} % of the pixels are at the sensor's limit, "
+            "and come back as the range's end",
             soft_wrap=True,
         )
     console.print()

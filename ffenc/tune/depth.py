@@ -32,6 +32,7 @@ from ffenc.tune.sample import Sample
 _KEPT = "tune depth 2"
 _LOSSY_CRF = (10, 20, 30)
 _LEFT_OUT = 0.002  # share of the depths that a suggested range may leave out beside the base's
+_WALL = 0.01  # share of the pixels that may come back as the end of a range that was not asked for
 _WORTH = 0.9  # a range whose widest step is so much of another's is worth a change
 
 
@@ -79,7 +80,7 @@ def prepared_depth(sample: Sample, config: DepthEncoderConfig, candidates: Seque
         warnings.simplefilter("ignore", FfencWarning)  # what is lost is in the result
         return prepare(
             config,
-            [samples.tobytes() for samples in _stored(sample.pictures[:2], config)],
+            [samples.tobytes() for samples in stored_depth(sample.pictures[:2], config)],
             width=sample.footage.width,
             height=sample.footage.height,
             fps=sample.footage.fps,
@@ -92,12 +93,26 @@ def _quantizer(config: DepthEncoderConfig) -> DepthQuantizer | None:
     return DepthQuantizer.from_config(config) if config.pix_fmt == "gray12le" else None
 
 
-def _stored(pictures: npt.NDArray[np.uint16], config: DepthEncoderConfig) -> npt.NDArray[np.uint16]:
-    """The samples that are encoded of millimetres."""
+def stored_depth(pictures: npt.NDArray[np.uint16], config: DepthEncoderConfig) -> npt.NDArray[np.uint16]:
+    """Return the samples that are encoded of millimetres, ``(N, H, W)`` uint16."""
     quantizer = _quantizer(config)
     if quantizer is None:
         return np.ascontiguousarray(pictures)
     return quantizer.quantize(np.asarray(pictures), input_unit="mm")
+
+
+def decoded_depth(path: Path, encoding: Encoding, frames: Sequence[int]) -> list[npt.NDArray[np.float64]]:
+    """Return frames of an encoded file in millimetres."""
+    assert isinstance(encoding.config, DepthEncoderConfig)
+    quantizer = _quantizer(encoding.config)
+    programs = encoding.toolchain
+    with VideoReader(path, depth=False, ffmpeg=programs.ffmpeg, ffprobe=programs.ffprobe) as reader:
+        return [_in_mm(samples, quantizer) for samples in reader.each(frames)]
+
+
+def _in_mm(samples: npt.NDArray[np.uint16], quantizer: DepthQuantizer | None) -> npt.NDArray[np.float64]:
+    codes = samples if quantizer is None else samples.clip(0, MAX_CODE)
+    return samples_in_mm(codes.ravel(), quantizer).reshape(codes.shape)
 
 
 def try_depth(
@@ -146,16 +161,13 @@ def _measured(
     size, seconds, longest = 0, 0.0, (0, folder)
     for number, (stretch, pictures) in enumerate(sample.parts()):
         output = folder / f"{number}.mp4"
-        speed = encode_part(encoding.command(output), _stored(pictures, config), cancellation)
+        speed = encode_part(encoding.command(output), stored_depth(pictures, config), cancellation)
         seconds += stretch.frames / speed
         encoding.verify(output, stretch.frames)
         size += output.stat().st_size
-        with VideoReader(
-            output, depth=False, ffmpeg=encoding.toolchain.ffmpeg, ffprobe=encoding.toolchain.ffprobe
-        ) as reader:
-            for given, shown in zip(pictures, reader, strict=True):
-                codes = shown if quantizer is None else shown.clip(0, MAX_CODE)
-                errors.add(np.asarray(given), samples_in_mm(codes.ravel(), quantizer).reshape(codes.shape))
+        shown = decoded_depth(output, encoding, range(stretch.frames))
+        for given, depth in zip(pictures, shown, strict=True):
+            errors.add(np.asarray(given), depth)
         longest = max(longest, (stretch.frames, output))
     frames, path = longest
     return {
@@ -202,11 +214,13 @@ def recommend_depth(
         return float((rows[number][1].depth or {})["steps_mm"][1])
 
     base = rows[first][1].depth or {}
-    # A finer range that leaves out more of the depth is for the user to decide on.
+    # What is outside comes back as the range's end, as a wall: where there is a background, or a finer range
+    # would leave out more, it is for the user to decide on.
     own = [
         n
         for n in kept
         if suggested is not None
+        and suggested.no_reading + suggested.saturated <= _WALL
         and suggested.saturated <= base["saturated"] + _LEFT_OUT
         and (rows[n][0].depth_min, rows[n][0].depth_max) == (suggested.depth_min, suggested.depth_max)
     ]

@@ -23,6 +23,7 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.load import measure_load
 from ffenc.frames.prepare import Absent, prepare
+from ffenc.frames.reader import VideoReader
 from ffenc.quality.measure import Gauge, Quality, measure
 from ffenc.tune.decoding import Decoder, read_times
 from ffenc.tune.sample import Sample
@@ -190,6 +191,12 @@ def encode_part(
                 began = time.monotonic()
         process.finish()
     return max(1, len(pictures) - 1) / max(time.monotonic() - began, 1e-6)
+
+
+def decoded_part(path: Path, encoding: Encoding, frames: Sequence[int]) -> list[npt.NDArray[np.uint8]]:
+    """Return frames of an encoded file as RGB."""
+    with VideoReader(path, ffmpeg=encoding.toolchain.ffmpeg, ffprobe=encoding.toolchain.ffprobe) as reader:
+        return list(reader.each(frames))
 
 
 def speed_together(sample: Sample, encoding: Encoding, cameras: int, seconds: float = 1.0) -> float:

@@ -49,7 +49,7 @@ from ffenc.tune.sample import Sample, take_sample
 from ffenc.tune.search import CrfSearch, Target
 
 _TARGETS = {"vmaf": 95.0, "ssim": 0.98}  # where none is asked for
-_TOGETHER_SECONDS = 1.0
+_LOAD_SECONDS = 0.7  # for which a speed is measured
 _FINE_STEP = 0.5  # of a crf that takes fractions
 
 
@@ -62,7 +62,8 @@ class Row:
         encoding: as they run here.
         trial: what it came to.
         present: it is what the preset, or ffenc's defaults, have now.
-        together: frames a second of each encoder where all cameras are encoded at once; None: not measured.
+        alone, together: frames a second that an encoder takes for a while, by itself, and where as many run
+            at once as there are cameras; None: not measured.
         seconds: that it took to measure.
     """
 
@@ -70,6 +71,7 @@ class Row:
     encoding: Encoding
     trial: Trial
     present: bool = False
+    alone: float | None = None
     together: float | None = None
     seconds: float = 0.0
 
@@ -427,7 +429,7 @@ class _Run:
             camera.shown = shown(camera.pareto, [camera.recommendation.number, *present], points)
 
     def _measure_together(self) -> None:
-        """Measure what is shown once more, with as many encoders at once as there are cameras."""
+        """Measure the speed of what is shown for a while, alone and with as many as there are cameras."""
         cameras = len(self.result.cameras)
         for camera in self.result.cameras:
             if camera.depth or camera.recommendation is None:
@@ -435,25 +437,21 @@ class _Run:
             first = camera.recommendation.number
             for number in [first, *(n for n in camera.shown if n != first)]:
                 row = camera.rows[number]
-                if cameras == 1:
-                    row.together = row.trial.encode_fps
-                    continue
                 over = self._budget is not None and time.monotonic() - self._began > self._budget
                 if over and number != first:
                     break
-                self._on_step(
-                    f"{camera.sample.footage.name}: {cameras} cameras at once, {label(row.config)}",
-                    self._done,
-                    self._total,
-                )
-                speed = speed_together(camera.sample, row.encoding, cameras, _TOGETHER_SECONDS)
-                row.together = round(speed, 2)
-                if number == first and speed < camera.sample.footage.fps:
+                said = f"{camera.sample.footage.name}: speed of {label(row.config)}"
+                self._on_step(said, self._done, self._total)
+                row.alone = round(speed_together(camera.sample, row.encoding, 1, _LOAD_SECONDS), 2)
+                if cameras == 1:
+                    continue
+                row.together = round(speed_together(camera.sample, row.encoding, cameras, _LOAD_SECONDS), 2)
+                if number == first and row.together < camera.sample.footage.fps:
                     choice = camera.recommendation
                     camera.recommendation = replace(
                         choice,
-                        reason=f"{choice.reason}; but {cameras} at once take in {speed:.0f} frames/s each, "
-                        "too few to record live here",
+                        reason=f"{choice.reason}; but {cameras} at once take in {row.together:.0f} "
+                        "frames/s each, too few to record live here",
                     )
 
 
@@ -564,6 +562,7 @@ def _row_fields(found: Tuning, camera: CameraTuning, number: int) -> dict[str, A
         "quality": quality,
         "values": {name: [plain(v) for v in values] for name, values in trial.quality.values.items()},
         "encode_fps": trial.encode_fps,
+        "encode_fps_alone": row.alone,
         "encode_fps_together": row.together,
         "decode": reads,
         "depth": trial.depth,

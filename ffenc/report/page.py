@@ -1,0 +1,133 @@
+"""The frame of every page: one file with its style, its scripts, its data and its pictures."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ffenc.errors import ConfigError, DestinationError
+from ffenc.frames.publish import published
+from ffenc.version import VERSION
+
+# Chart.js 4: the most used plotting library, in one file, MIT, kept; it has scatter, line and bar charts with
+# tooltips. uPlot is a quarter of its size, but leaves points that are hovered and bars to its users.
+CHARTS = "vendor/chart.umd.min.js"
+_HERE = Path(__file__).parent
+_JPEG = 82  # quality of small pictures
+
+# Nothing is loaded: not even what a text of the data might ask for.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+@lru_cache
+def _file(name: str) -> str:
+    text = (_HERE / name).read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("//# sourceMappingURL")]
+    return "\n".join(lines).replace("</script", "<\\/script")
+
+
+def checked_page(path: str | Path, *, overwrite: bool = False) -> Path:
+    """Return the path of a page that may be written.
+
+    Raises:
+        ConfigError: its name does not end in .html.
+        DestinationError: it exists, or its folder does not.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--report {target}: a page is an HTML file; give a name that ends in .html")
+    if target.is_dir() or (target.exists() and not overwrite):
+        raise DestinationError(f"{target} exists; choose another name, or say --overwrite")
+    if not target.parent.is_dir():
+        raise DestinationError(f"{target.parent} is not a folder; create it first")
+    return target
+
+
+def write_page(
+    path: Path,
+    *,
+    title: str,
+    intro: Sequence[str],
+    data: Mapping[str, Any],
+    scripts: Sequence[str] = (),
+    body: str = "",
+    foot: Sequence[str] = (),
+) -> None:
+    """Write a page; it appears whole or not at all.
+
+    Args:
+        path: the file.
+        title: of the page.
+        intro: lines of text under it.
+        data: what the scripts read, as ``DATA``; plain values.
+        scripts: files of this package, in order; they come after the page's own.
+        body: HTML of the page's middle, escaped already.
+        foot: lines of text at the end.
+    """
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # Inside a script element only this would end it.
+    text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    code = "".join(f"<script>{_file(name)}</script>\n" for name in scripts)
+    said = "".join(f'<p class="faint">{html.escape(line)}</p>\n' for line in intro)
+    ends = "".join(f'<p class="faint">{html.escape(line)}</p>\n' for line in foot)
+    when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    page = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<link rel="icon" href="data:,">
+<title>{html.escape(title)}</title>
+<style>
+{_file("page.css")}
+</style>
+</head>
+<body>
+<header>
+<h1>{html.escape(title)}</h1>
+{said}</header>
+<main>
+<noscript><p class="bad">Scripts are switched off here, and they draw this page's charts.</p></noscript>
+{body}</main>
+<footer>
+{ends}<p class="faint">Made by ffenc {html.escape(VERSION)}, {html.escape(when)}.</p>
+</footer>
+<script type="application/json" id="data">{text}</script>
+{code}</body>
+</html>
+"""
+    with published(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def exact_picture(pixels: npt.NDArray[np.uint8]) -> str:
+    """Return a picture as an address that holds it, to the last bit: lossless WebP."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "WEBP", lossless=True, method=3)
+    return _address("webp", file)
+
+
+def small_picture(pixels: npt.NDArray[np.uint8], width: int) -> str:
+    """Return a picture as an address that holds it, at most so many pixels wide, as a JPEG."""
+    image = Image.fromarray(pixels)
+    if image.width > width:
+        image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.BOX)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=_JPEG)
+    return _address("jpeg", file)
+
+
+def _address(kind: str, file: io.BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -1,0 +1,176 @@
+"""The page of ``ffenc tune``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffenc.config.encoder import DepthEncoderConfig
+from ffenc.frames.pictures import DepthPicture
+from ffenc.report.page import CHARTS, exact_picture, write_page
+from ffenc.tune.depth import decoded_depth, stored_depth
+from ffenc.tune.measure import decoded_part, encode_part
+from ffenc.tune.preset import preset_text
+from ffenc.tune.run import CameraTuning, Tuning
+from ffenc.words import count
+
+_CROP = 192, 144  # pixels of a picture that is compared
+_CELL = 16  # pixels, in which the worst region is looked for
+
+
+def write_tune_page(
+    path: Path,
+    found: Tuning,
+    fields: Mapping[str, Any],
+    *,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Write the page of what was found.
+
+    Args:
+        path: the file.
+        found: what was found, whose sample is still there.
+        fields: the same as plain values, see :func:`ffenc.tune.run.fields_of`; every figure of the page is
+            one of them.
+        on_step: called with what is done next.
+
+    Raises:
+        FfmpegError: a candidate cannot be encoded once more.
+    """
+    pictures = {}
+    for camera in found.cameras:
+        if camera.recommendation is not None:
+            on_step(f"{camera.sample.footage.name}: pictures of {count(len(camera.shown), 'candidate')}")
+            pictures[camera.sample.footage.key] = _pictures(camera, found.metric)
+    machine = fields["machine"]
+    early = {"budget": "The time was over before all was tried.", "interrupted": "It was interrupted."}
+    write_page(
+        path,
+        title=f"Encoder settings for {found.source.name}",
+        intro=[
+            f"{found.source}, chosen for {fields['target']}"
+            + (f", with the preset {found.preset}" if found.preset else ""),
+            *([early[found.stopped]] if found.stopped else []),
+        ],
+        data={"report": fields, "pictures": pictures, "yaml": preset_text(found)},
+        scripts=(CHARTS, "page.js", "slider.js", "tune.js"),
+        foot=[
+            f"Measured on {machine['processor'] or machine['system']}, {machine['cores']} cores, "
+            f"{machine['system']}; quality by FFmpeg {machine['ffmpeg']}, frames read by "
+            f"{', '.join(machine['readers'])}.",
+            "Quality is of luma, against the source's pixels as readers give them. Speeds are those of this "
+            "machine, with whatever else it did.",
+        ],
+    )
+
+
+def _pictures(camera: CameraTuning, metric: str) -> dict[str, Any]:
+    """The source's crops, and each shown candidate's at the same places."""
+    assert camera.recommendation is not None
+    sample, choice = camera.sample, camera.recommendation.number
+    trial = camera.rows[choice].trial
+    rng = np.random.default_rng(int(sample.digest[:8], 16))
+    worst = int(rng.integers(len(sample))) if camera.depth else trial.quality.summary(metric).frame
+    frames = {"worst": worst, "random": int(rng.integers(len(sample)))}
+    shown = {number: _decoded(camera, number, sorted(set(frames.values()))) for number in camera.shown}
+    draw: Callable[[npt.NDArray[Any]], npt.NDArray[np.uint8]] = np.asarray
+    if camera.depth:
+        draw = _colours(camera)
+    places: list[dict[str, Any]] = []
+    for name, frame in frames.items():
+        source = np.asarray(sample.pictures[frame])
+        x, y, width, height = _region(source, shown[choice][frame], rng if name == "random" else None)
+        _, episode, number = sample.place(frame)
+        titles = {
+            "worst": "Depth of a frame" if camera.depth else "Worst region of its worst frame",
+            "random": "Depth of another frame" if camera.depth else "A region of a frame, at random",
+        }
+        places.append(
+            {
+                "name": titles[name],
+                "episode": episode,
+                "frame": number,
+                "sample": frame,
+                **{"x": x, "y": y, "width": width, "height": height},
+                "source": exact_picture(draw(source)[y : y + height, x : x + width]),
+            }
+        )
+    return {
+        "places": places,
+        "candidates": {
+            str(number): [
+                exact_picture(
+                    draw(own[place["sample"]])[
+                        place["y"] : place["y"] + place["height"], place["x"] : place["x"] + place["width"]
+                    ]
+                )
+                for place in places
+            ]
+            for number, own in shown.items()
+        },
+    }
+
+
+def _decoded(camera: CameraTuning, number: int, frames: list[int]) -> dict[int, npt.NDArray[Any]]:
+    """Some of the sample's frames as a candidate gives them back; it is encoded once more for them."""
+    row, at = camera.rows[number], 0
+    found: dict[int, npt.NDArray[Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
+        output = Path(folder) / "part.mp4"
+        for stretch, pictures in camera.sample.parts():
+            wanted = [frame - at for frame in frames if at <= frame < at + stretch.frames]
+            if wanted:
+                config = row.config
+                shown: Sequence[npt.NDArray[Any]]
+                if isinstance(config, DepthEncoderConfig):
+                    encode_part(row.encoding.command(output), stored_depth(pictures, config))
+                    shown = decoded_depth(output, row.encoding, wanted)
+                else:
+                    encode_part(row.encoding.command(output), pictures)
+                    shown = decoded_part(output, row.encoding, wanted)
+                found.update(zip([at + frame for frame in wanted], shown, strict=True))
+            at += stretch.frames
+    return found
+
+
+def _region(
+    source: npt.NDArray[Any], shown: npt.NDArray[Any], rng: np.random.Generator | None
+) -> tuple[int, int, int, int]:
+    """Place and size of a crop: the one with the largest error, or one at random."""
+    height, width = source.shape[:2]
+    across, down = min(_CROP[0], width), min(_CROP[1], height)
+    if rng is not None:
+        x, y = int(rng.integers(width - across + 1)), int(rng.integers(height - down + 1))
+        return x, y, across, down
+    error = np.abs(source.astype(np.float64) - shown)
+    error = (error if error.ndim == 2 else error.mean(axis=2)) ** 2
+    sums = np.zeros((height + 1, width + 1))
+    sums[1:, 1:] = error.cumsum(axis=0).cumsum(axis=1)
+    ys = np.unique([*range(0, height - down + 1, _CELL), height - down])
+    xs = np.unique([*range(0, width - across + 1, _CELL), width - across])
+    inside = (
+        sums[np.ix_(ys + down, xs + across)]
+        - sums[np.ix_(ys, xs + across)]
+        - sums[np.ix_(ys + down, xs)]
+        + sums[np.ix_(ys, xs)]
+    )
+    row, column = np.unravel_index(int(inside.argmax()), inside.shape)
+    return int(xs[column]), int(ys[row]), across, down
+
+
+def _colours(camera: CameraTuning) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.uint8]]:
+    """What draws depth in colours, without a scale."""
+    width, height = camera.sample.footage.width, camera.sample.footage.height
+    near, far = (camera.range.depth_min, camera.range.depth_max) if camera.range else (0.0, 10.0)
+    picture = DepthPicture(near, far, height)
+
+    def draw(depth: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        coloured: npt.NDArray[np.uint8] = picture.draw(np.rint(depth).astype(np.uint16))[:, :width]
+        return coloured
+
+    return draw

@@ -1,0 +1,145 @@
+"""Pages are drawn in a real browser, with nothing from elsewhere, and show what --json has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.test_cli import CommandLine
+from tests.conftest import ANGLE, DATASET, DEPTH, pixels, starts
+from tests.support.browser import Browser, opened_browser, picture_of
+
+WORDS = ["--cameras", "angle,angle_depth", "--episodes", "1", "--vcodec", "h264", "--crf", "23,35"]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory):
+    with opened_browser(tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+@pytest.fixture
+def ffenc(capsys, monkeypatch):
+    return CommandLine(capsys, monkeypatch)
+
+
+def embedded(page: Path) -> dict:
+    text = page.read_text(encoding="utf-8")
+    return json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+
+
+def test_the_page_of_tune(ffenc, browser: Browser, tmp_path: Path, images) -> None:
+    page = tmp_path / "tune.html"
+    fields = ffenc.done("tune", DATASET, *WORDS, "--json", "--report", page).json
+    data = embedded(page)
+    assert data["report"] == fields
+    assert page.stat().st_size < 3_000_000
+    browser.open(page)
+    browser.check_alone(page)
+
+    # It draws: every chart has more than one colour.
+    blank = browser.run(
+        "const pixels = one => one.getContext('2d').getImageData(0, 0, one.width, one.height).data.buffer;"
+        "return [...document.querySelectorAll('canvas')]"
+        ".filter(one => new Set(new Uint32Array(pixels(one))).size < 8).length"
+    )
+    assert blank == 0
+    assert browser.run("return document.querySelectorAll('canvas').length") == 5
+
+    # Figures of the table are those of --json.
+    colour, depth = fields["cameras"]
+    rows = browser.run(
+        "return [...document.querySelectorAll('#camera-0 tbody tr')].map(row => [row.dataset.number, "
+        "...[...row.children].map(cell => cell.textContent)])"
+    )
+    assert len(rows) == 2
+    for number, settings, size, smaller, mean, low, worst, *_ in rows:
+        row = colour["candidates"][int(number)]
+        assert settings.startswith(row["label"])
+        assert size == f"{row['bytes_per_frame']:.0f}"
+        assert smaller == f"{row['ratio']:.1f}x"
+        quality = row["quality"]["vmaf"]
+        assert [mean, low, worst] == [f"{quality[name]:.1f}" for name in ("mean", "p5", "worst")]
+    shown = browser.run("return document.querySelector('#camera-1 tbody').textContent")
+    for row in depth["candidates"]:
+        assert row["label"] in shown
+        assert f"{row['depth']['all']['max']:.1f}" in shown
+
+    # Hovering says what a point is, clicking chooses it.
+    other = next(n for n in (0, 1) if n != colour["recommendation"]["candidate"])
+    browser.run("document.querySelector('canvas').scrollIntoView({block: 'center'})")
+    x, y = browser.run(
+        "const chart = charts[0].chart, place = charts[0].canvas.getBoundingClientRect();"
+        "for (const [i, set] of chart.data.datasets.entries()) for (const [j, one] of set.data.entries())"
+        " if (one.number === arguments[0]) { const at = chart.getDatasetMeta(i).data[j];"
+        " return [place.left + at.x, place.top + at.y]; }",
+        other,
+    )
+    browser.move(x, y)
+    title, lines = browser.run("const tip = charts[0].chart.tooltip; return [tip.title, tip.body[0].lines]")
+    assert title == [colour["candidates"][other]["label"]]
+    assert any(f"VMAF {colour['candidates'][other]['quality']['vmaf']['mean']:.1f}" in line for line in lines)
+    browser.click(x, y)
+    chosen = browser.run("return document.querySelector('#camera-0 tr.chosen').dataset.number")
+    assert int(chosen) == other
+    yaml = browser.run("return document.querySelector('#camera-0 pre').textContent")
+    assert f"crf: {colour['candidates'][other]['settings']['crf']}" in yaml
+    assert browser.run("return document.getElementById('preset').textContent").startswith("# Chosen by")
+
+    # The slider moves the bar, zooms, and shows the source's very pixels.
+    clip = browser.run(
+        "const range = document.querySelector('#camera-0 input[type=range]'); range.value = 250;"
+        "range.dispatchEvent(new Event('input'));"
+        "return document.querySelector('#camera-0 img.over').style.clipPath"
+    )
+    assert "25%" in clip
+    browser.run(
+        "[...document.querySelectorAll('#camera-0 button')].find(one => one.textContent === '4x').click()"
+    )
+    place = data["pictures"][ANGLE]["places"][0]
+    width = browser.run("return document.querySelector('#camera-0 img.over').getBoundingClientRect().width")
+    assert width == 4 * place["width"]
+    source = pixels(images[ANGLE][starts()[1] + place["frame"]])
+    across = slice(place["x"], place["x"] + place["width"])
+    down = slice(place["y"], place["y"] + place["height"])
+    assert np.array_equal(picture_of(place["source"]), source[down, across])
+    pair = data["pictures"][ANGLE]["candidates"]
+    fine, coarse = (picture_of(pair[name][0]).astype(int) for name in ("0", "1"))
+    assert np.abs(fine - source[down, across]).mean() < np.abs(coarse - source[down, across]).mean()
+    assert set(data["pictures"]) == {ANGLE, DEPTH}
+    assert browser.driver.get_log("browser") == []
+
+
+def test_a_page_is_for_dark_rooms_phones_and_paper(ffenc, browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "tune.html"
+    ffenc.done("tune", DATASET, *WORDS, "--report", page)
+    browser.open(page, dark=True)
+    assert browser.screenshot()[450:, :20].mean() < 60
+    browser.open(page, width=390)
+    assert browser.screenshot()[450:, :10].mean() > 240
+    wide = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
+    assert wide == [390, 390]
+    browser.open(page, dark=True)
+    assert browser.pdf().startswith(b"%PDF")
+    # Paper is white: the charts are drawn again for it, and back.
+    assert not browser.run("return document.documentElement.classList.contains('print')")
+    browser.check_alone(page)
+    refused = ffenc.run("tune", DATASET, *WORDS, "--report", page)
+    assert "exists; choose another name, or say --overwrite" in refused.err
+    wrong = ffenc.run("tune", DATASET, *WORDS, "--report", tmp_path / "tune.txt")
+    assert "ends in .html" in wrong.err
+
+
+def test_texts_of_a_dataset_cannot_act_in_a_page(browser: Browser, tmp_path: Path) -> None:
+    from ffenc.report.page import write_page
+
+    page = tmp_path / "strange.html"
+    text = "</script><script>document.title = 'taken'</script><img src=http://127.0.0.1:9/x onerror=alert(1)>"
+    write_page(page, title=text, intro=[text], data={"text": text}, scripts=("page.js",), foot=[text])
+    browser.open(page)
+    assert browser.run("return DATA.text") == text
+    assert browser.run("return document.title") == text
+    browser.check_alone(page)
