@@ -48,7 +48,12 @@ if TYPE_CHECKING:
     "--mapping",
     type=SourceName(dir_okay=False),
     metavar="FILE",
-    help="What the arrays of a file are [default: the preset's, or that of a known layout].",
+    help="What the arrays or topics of a file are [default: the preset's, or that of a known layout].",
+)
+@click.option(
+    "--on-gap",
+    type=click.Choice(["error", "repeat", "split", "drop-episode"]),
+    help="Of a bag: what is done where a frame has no message near enough [default: error].",
 )
 @click.option(
     "--start-number", type=click.IntRange(0), help="Number of a PNG tree's first frames [default: 0 or 1]."

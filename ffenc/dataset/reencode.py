@@ -13,7 +13,7 @@ from typing import Any
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
 from ffenc.config.encoder import VideoEncoderConfig
-from ffenc.config.mapping import SourceMapping, load_mapping
+from ffenc.config.mapping import OnGap, SourceMapping, load_mapping
 from ffenc.config.matching import check_overrides, check_preset
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset, camera_name, chosen_cameras, load_preset
@@ -79,6 +79,7 @@ def plan_reencode(
     task: str | None = None,
     start_number: int | None = None,
     mapping: str | Path | SourceMapping | None = None,
+    on_gap: OnGap | None = None,
     workers: int | None = None,
     encoder_threads: int | None = None,
     force: bool = False,
@@ -115,6 +116,7 @@ def plan_reencode(
             partial=episodes is not None,
             mapping=load_mapping(mapping) if isinstance(mapping, (str, Path)) else mapping,
             usual_mapping=robot.mapping,
+            on_gap=on_gap,
         ),
     )
     base = opened
@@ -471,6 +473,7 @@ def reencode_dataset(
     task: str | None = None,
     start_number: int | None = None,
     mapping: str | Path | SourceMapping | None = None,
+    on_gap: OnGap | None = None,
     workers: int | None = None,
     encoder_threads: int | None = None,
     force: bool = False,
@@ -493,7 +496,8 @@ def reencode_dataset(
     of a run that was ended are kept in a hidden folder beside the destination for ``resume``.
 
     Args:
-        source: a LeRobot v3.0, v2.1 or v2.0 dataset, a PNG or JPEG tree, or an HDF5 file or folder of them.
+        source: a LeRobot v3.0, v2.1 or v2.0 dataset, a PNG or JPEG tree, an HDF5 file, a zarr
+            store, or a ROS 2 bag or MCAP file, or a folder of such.
         destination: the folder to write; must not exist, or be empty.
         preset: a robot's preset, its name or path; None: images get the default settings, video keeps its
             own, but for what ``overrides`` say.
@@ -507,6 +511,8 @@ def reencode_dataset(
         start_number: number of a PNG tree's first frames; by default 0 or 1.
         mapping: what the arrays or topics of a file are, or a YAML file of it; by default the preset's, or
             that of a layout that is known.
+        on_gap: of a bag, what is done where a frame has no message that is near enough: ``error``, ``repeat``
+            the one before, ``split`` the episode there, or ``drop-episode``; by default as the mapping says.
         workers: encodes at once; by default one a core.
         encoder_threads: threads an encoder may use; by default the preset's, else the cores' share.
         force: encode a camera anew that is video with these settings already; else its packets are copied.
@@ -539,6 +545,7 @@ def reencode_dataset(
         task=task,
         start_number=start_number,
         mapping=mapping,
+        on_gap=on_gap,
         workers=workers,
         encoder_threads=encoder_threads,
         force=force,

@@ -123,6 +123,136 @@ def write_replay_buffer(
     return path
 
 
+class _Messages:
+    """Messages of ROS 2, as they are recorded."""
+
+    def __init__(self) -> None:
+        from rosbags.typesys import Stores, get_typestore
+
+        self.store = get_typestore(Stores.ROS2_HUMBLE)
+        self.types = self.store.types
+
+    def header(self, stamp: int) -> Any:
+        time = self.types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
+        return self.types["std_msgs/msg/Header"](stamp=time, frame_id="")
+
+    def image(self, stamp: int, pixels: np.ndarray, encoding: str, padding: int = 0) -> Any:
+        """An ``Image``, each row followed by so many bytes."""
+        height, width = pixels.shape[:2]
+        rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(height, -1)
+        rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=99)
+        return self.types["sensor_msgs/msg/Image"](
+            header=self.header(stamp),
+            height=height,
+            width=width,
+            encoding=encoding,
+            is_bigendian=0,
+            step=rows.shape[1],
+            data=rows.reshape(-1),
+        )
+
+    def compressed(self, stamp: int, data: bytes, kind: str) -> Any:
+        values = np.frombuffer(data, np.uint8)
+        return self.types["sensor_msgs/msg/CompressedImage"](
+            header=self.header(stamp), format=kind, data=values
+        )
+
+    def joints(self, stamp: int, names: list[str], position: np.ndarray) -> Any:
+        empty = np.zeros(0)
+        return self.types["sensor_msgs/msg/JointState"](
+            header=self.header(stamp),
+            name=names,
+            position=np.ascontiguousarray(position),
+            velocity=empty,
+            effort=empty,
+        )
+
+    def array(self, values: np.ndarray) -> Any:
+        layout = self.types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
+        return self.types["std_msgs/msg/Float64MultiArray"](layout=layout, data=values)
+
+    def text(self, value: str) -> Any:
+        return self.types["std_msgs/msg/String"](data=value)
+
+    def flag(self, value: bool) -> Any:
+        return self.types["std_msgs/msg/Bool"](data=value)
+
+
+Recorded = list[tuple[str, int, Any]]
+"""Topic, time at which it was received in nanoseconds, and message."""
+
+
+def bag_messages(one: Sample, *, rate: int = 10, begin: int = 1_700_000_000_000_000_000) -> Recorded:
+    """An episode as topics at their own rates: cameras at ``rate``, joints five times as often, a text once.
+
+    Everything is received 4 ms after its header's time.
+    """
+    make, found = _Messages(), []
+    step, late = 10**9 // rate, 4_000_000
+    names = [f"joint_{i}" for i in range(14)]
+    for i in range(len(one.top)):
+        at = begin + i * step
+        depth = bytes(12) + png(one.depth[i])
+        for topic, message in (
+            ("/top/image_raw", make.image(at, one.angle[i][..., ::-1], "bgr8", padding=5)),
+            (
+                "/wrist/image_raw/compressed",
+                make.compressed(at, jpeg(one.angle[i]), "rgb8; jpeg compressed bgr8"),
+            ),
+            ("/depth/image_raw", make.image(at, one.depth[i], "16UC1")),
+            ("/depth/image_raw/compressedDepth", make.compressed(at, depth, "16UC1; compressedDepth png")),
+            ("/command", make.array(one.action[i].astype(np.float64))),
+        ):
+            found.append((topic, at + late, message))
+    for i in range(5 * (len(one.top) - 1) + 1):  # positions between those of the frames are on a line
+        share = i / 5 - i // 5
+        before, after = one.state[i // 5], one.state[min(i // 5 + 1, len(one.state) - 1)]
+        position = (before + (after - before) * share).astype(np.float64)
+        order = names if i % 2 else names[::-1]  # the names say which is which
+        at = begin + i * step // 5
+        found.append(
+            ("/joint_states", at + late, make.joints(at, order, position if i % 2 else position[::-1]))
+        )
+    found.append(("/task", begin + late, make.text("lift the cube")))
+    return sorted(found, key=lambda each: each[1])
+
+
+def write_mcap(path: Path, recorded: Recorded, **options: Any) -> Path:
+    """An MCAP file, by Foxglove's library."""
+    from mcap.writer import Writer
+
+    make = _Messages()
+    with path.open("wb") as file:
+        writer = Writer(file, **options)
+        writer.start("ros2", "ffenc tests")
+        channels: dict[str, int] = {}
+        for sequence, (topic, received, message) in enumerate(recorded):
+            kind = message.__msgtype__
+            if topic not in channels:
+                text, _ = make.store.generate_msgdef(kind, ros_version=2)
+                schema = writer.register_schema(kind, "ros2msg", text.encode())
+                channels[topic] = writer.register_channel(topic, "cdr", schema)
+            data = bytes(make.store.serialize_cdr(message, kind))
+            writer.add_message(channels[topic], received, data, received, sequence)
+        writer.finish()
+    return path
+
+
+def write_bag(path: Path, recorded: Recorded) -> Path:
+    """A ROS 2 bag: a folder with metadata.yaml and a ``.db3``, by rosbags."""
+    from rosbags.rosbag2 import Writer
+
+    make = _Messages()
+    with Writer(path, version=8) as writer:
+        known: dict[str, Any] = {}
+        for topic, received, message in recorded:
+            kind = message.__msgtype__
+            if topic not in known:
+                known[topic] = writer.add_connection(topic, kind, typestore=make.store)
+            writer.write(known[topic], received, make.store.serialize_cdr(message, kind))
+    return path
+
+
 def write_robomimic(path: Path, recorded: list[Sample]) -> Path:
     """The layout of robomimic: all episodes in one file, compressed raw images."""
     import h5py

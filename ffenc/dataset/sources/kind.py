@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ffenc.config.framerate import parse_fps
-from ffenc.config.mapping import SourceMapping
+from ffenc.config.mapping import OnGap, SourceMapping
 from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.contents import Contents
 from ffenc.errors import ConfigError
@@ -29,6 +29,7 @@ class Opening:
         retime: put the rows of frame i at i / fps.
         partial: see :func:`~ffenc.dataset.sources.lerobot.open_dataset`.
         mapping: what its arrays or topics are.
+        on_gap: what is done where a frame has no message; None: as the mapping says.
         usual_mapping: what they are by a preset.
     """
 
@@ -42,6 +43,7 @@ class Opening:
     retime: bool = False
     partial: bool = False
     mapping: SourceMapping | None = None
+    on_gap: OnGap | None = None
     usual_mapping: SourceMapping | None = None
 
     def rate(self, path: Path, what: str, own: int | float | str | None = None) -> Fraction:

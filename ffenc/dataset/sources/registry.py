@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.source import DatasetSource
-from ffenc.dataset.sources import hdf5, lerobot, png_tree, zarr_store
+from ffenc.dataset.sources import hdf5, lerobot, png_tree, ros, zarr_store
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.errors import ConfigError, SourceError
 
@@ -16,6 +16,7 @@ KINDS: tuple[SourceKind, ...] = (
     lerobot.KIND,
     hdf5.KIND,
     zarr_store.KIND,
+    ros.KIND,
     png_tree.KIND,
 )
 

@@ -1,0 +1,650 @@
+"""ROS 2 bags and MCAP files as episodes."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ffenc.config.framerate import parse_fps
+from ffenc.config.mapping import CameraMapping, FeatureMapping, SourceMapping, TimeMapping, refuse_fields
+from ffenc.config.preset import camera_key, camera_name, chosen_cameras
+from ffenc.dataset.columns import dtype_of, feature_type
+from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.sources.arrays import mapped_values
+from ffenc.dataset.sources.contents import Contents, Held
+from ffenc.dataset.sources.kind import Opening, SourceKind
+from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
+from ffenc.dataset.sources.ros_bag import Bag, bags_of
+from ffenc.dataset.sources.ros_messages import CAMERAS, VIDEO, Numbers, frame_of, stamp_of
+from ffenc.dataset.sources.ros_time import Piece, Stream, nearest, on_grid
+from ffenc.errors import ConfigError, FfencError, FfencWarning, SourceError
+from ffenc.frames.sources import EncodedFrame, files_fingerprint
+from ffenc.paths import check_tree
+
+_SECOND = 1_000_000_000
+_HELD = 64  # messages that wait for those recorded before them, by their stamps
+_STAMPS = "observation.stamps."
+
+
+@dataclass(frozen=True)
+class _Take:
+    """One episode: the messages of its frames.
+
+    Attributes:
+        bag: where they are.
+        streams: topic -> the times of its messages.
+        piece: which message each frame has of each stream.
+    """
+
+    bag: Bag
+    streams: Mapping[str, Stream]
+    piece: Piece
+
+    @property
+    def length(self) -> int:
+        return len(self.piece.times)
+
+
+class MessageFrames:
+    """A topic's messages as a frame source, one a frame.
+
+    Args:
+        bag, topic: where they are.
+        picks: the number of each frame's message.
+        received: when each message of the topic was recorded.
+        camera: what the mapping says of it.
+    """
+
+    def __init__(
+        self,
+        bag: Bag,
+        topic: str,
+        picks: npt.NDArray[np.int64],
+        received: npt.NDArray[np.int64],
+        camera: CameraMapping,
+    ) -> None:
+        self._bag, self._topic, self._picks = bag, topic, picks
+        self._received, self._camera = received, camera
+
+    def __len__(self) -> int:
+        return len(self._picks)
+
+    def __iter__(self) -> Iterator[EncodedFrame]:
+        wanted = np.unique(self._picks)
+        waiting: dict[int, EncodedFrame] = {}
+        place = 0
+        for number, message in numbered(self._bag, self._topic, wanted, self._received):
+            name = f"{self._bag.path}: {self._topic}, message {number}"
+            waiting[number] = frame_of(message, self._camera, name)
+            while place < len(self) and (pick := int(self._picks[place])) in waiting:
+                yield waiting[pick]
+                place += 1
+            later = set(self._picks[place : place + 2 * _HELD].tolist())
+            waiting = {one: frame for one, frame in waiting.items() if one in later}
+            if len(waiting) > _HELD:
+                raise SourceError(
+                    f"{self._bag.path}: {self._topic}: more than {_HELD} messages stand behind those that "
+                    "follow "
+                    "them by their stamps; say stamps: received in the mapping's time"
+                )
+        if place < len(self):
+            raise SourceError(f"{self._bag.path}: {self._topic}: has fewer messages than when it was opened")
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self._picks.tobytes() + self._camera.model_dump_json().encode()).hexdigest()
+        return f"{files_fingerprint(self._bag.files)} {self._topic} {digest}"
+
+
+def numbered(
+    bag: Bag, topic: str, wanted: npt.NDArray[np.int64], received: npt.NDArray[np.int64]
+) -> Iterator[tuple[int, Any]]:
+    """Yield messages of a topic, decoded, with their numbers.
+
+    Args:
+        bag, topic: where they are.
+        wanted: numbers of the messages, ascending.
+        received: when each message of the topic was recorded.
+    """
+    begin, number = None, 0
+    if bag.ordered and len(wanted):
+        begin = int(received[wanted[0]])
+        number = int(np.searchsorted(received, begin, side="left"))
+    take, last = set(wanted.tolist()), int(wanted[-1]) if len(wanted) else -1
+    for raw in bag.messages([topic], begin):
+        if number in take:
+            yield number, bag.decoded(raw)
+        if number >= last:
+            return
+        number += 1
+
+
+class RosSource(PlainSource):
+    """ROS 2 bags or MCAP files, each an episode or cut by a topic.
+
+    Args:
+        root: the file or folder.
+        bags: the recordings.
+        mapping: what the topics are.
+        fps: frames a second.
+        on_gap: what is done where a frame has no message that is near enough; None: as the mapping says.
+        task: the text of the task, which wins over the mapping's; None: not said.
+        robot_type: LeRobot's name of the robot, or None.
+        cameras: keys to read, with or without ``observation.images.``; None: all.
+
+    Raises:
+        SourceError: a bag is damaged, a topic is missing, or a frame has no message.
+        ConfigError: a topic cannot be what the mapping says.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        bags: Sequence[Bag],
+        mapping: SourceMapping,
+        *,
+        fps: Fraction,
+        on_gap: str | None = None,
+        task: str | None = None,
+        robot_type: str | None = None,
+        cameras: Sequence[str] | None = None,
+    ) -> None:
+        _check_mapping(mapping)
+        keys = {camera_key(name): one for name, one in mapping.cameras.items()}
+        if cameras is not None:
+            keys = {key: keys[key] for key in chosen_cameras(list(keys), cameras)}
+        self._mapping, self._keys = mapping, keys
+        self._time = mapping.time or TimeMapping()
+        self._on_gap = on_gap or self._time.on_gap
+        self._half = int(_SECOND / (2 * fps)) + 1
+        self.reading = {
+            "mapping": {**mapping.plain(), "time": {**self._time.model_dump(), "on_gap": self._on_gap}}
+        }
+        self._first: dict[str, EncodedFrame] = {}
+        self._takes: list[_Take] = []
+        self._task_takes: list[npt.NDArray[np.int64]] = []
+        texts: dict[str, int] = {}
+        for bag in bags:
+            self._read(bag, fps, texts, task)
+        if not self._takes:
+            raise SourceError(f"{root}: no episode is left of {len(bags)} recordings")
+        super().__init__(
+            root,
+            fps=fps,
+            cameras=[self._camera(key) for key in keys],
+            lengths=[take.length for take in self._takes],
+            features=self._describe(),
+            tasks=list(texts) or [task or DEFAULT_TASK],
+            robot_type=robot_type,
+        )
+
+    # ---- looking at what is there ----------------------------------------------------------------------
+
+    def _read(self, bag: Bag, fps: Fraction, texts: dict[str, int], task: str | None) -> None:
+        """Take the episodes of a recording."""
+        streams = self._index(bag)
+        if bag.remark:
+            warnings.warn(bag.remark, FfencWarning, stacklevel=4)
+        spans = self._spans(bag, streams)
+        used = {name: streams[topic] for name, topic in self._topics().items()}
+        for span in spans:
+            pieces = on_grid(
+                self._tolerant(used),
+                fps,
+                which=self._time.stamps,
+                on_gap=self._on_gap,
+                where=str(bag.path),
+                span=span,
+            )
+            if not pieces and self._on_gap == "drop-episode":
+                text = f"{bag.path}: left out, as frames of it have no message that is near enough"
+                warnings.warn(text, FfencWarning, stacklevel=4)
+            if len(pieces) > 1:
+                text = (
+                    f"{bag.path}: split into {len(pieces)} episodes, where frames have no message near enough"
+                )
+                warnings.warn(text, FfencWarning, stacklevel=4)
+            for piece in pieces:
+                for name, rows in piece.repeated.items():
+                    if rows:
+                        text = f"{bag.path}: {used[name].topic}: {len(rows)} frames repeat the message before"
+                        warnings.warn(text, FfencWarning, stacklevel=4)
+                self._takes.append(_Take(bag, streams, piece))
+                self._task_takes.append(self._task_rows(bag, streams, piece, texts, task))
+
+    def _topics(self) -> dict[str, str]:
+        """Stream -> topic: of cameras by their keys, of features one for each topic."""
+        found = {key: camera.path for key, camera in self._keys.items()}
+        for name, feature in self._mapping.features.items():
+            found |= {f"{name}\0{path}": path for path in feature.paths}
+        return found
+
+    def _tolerant(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
+        """The streams with the tolerance that the mapping has for each."""
+        usual = self._time.tolerance
+        found = {}
+        for name, stream in streams.items():
+            own = (self._keys.get(name) or self._mapping.features[name.partition("\0")[0]]).tolerance
+            seconds = own if own is not None else usual
+            found[name] = replace(
+                stream, tolerance=self._half if seconds is None else round(seconds * _SECOND)
+            )
+        return found
+
+    def _index(self, bag: Bag) -> dict[str, Stream]:
+        """The times of all messages that are needed, by topic."""
+        wanted = set(self._topics().values())
+        for section in (self._mapping.task, self._mapping.episodes):
+            wanted |= {
+                path for path in (getattr(section, "path", None), getattr(section, "topic", None)) if path
+            }
+        for topic in wanted:
+            if topic not in bag.topics:
+                names = ", ".join(list(bag.topics)[:20])
+                raise SourceError(f"{bag.path}: there is no topic {topic}; it has {names}")
+        cameras = {camera.path: (key, camera) for key, camera in self._keys.items()}
+        for topic, (key, _) in cameras.items():
+            _check_camera(bag, topic, key)
+        received: dict[str, list[int]] = {topic: [] for topic in wanted}
+        header: dict[str, list[int | None]] = {topic: [] for topic in wanted}
+        size = dict.fromkeys(wanted, 0)
+        for raw in bag.messages(wanted):
+            message = bag.decoded(raw)
+            received[raw.topic].append(raw.received)
+            header[raw.topic].append(stamp_of(message))
+            size[raw.topic] += len(raw.data)
+            for key, camera in self._keys.items():
+                if camera.path == raw.topic and key not in self._first:
+                    self._first[key] = frame_of(message, camera, f"{bag.path}: {raw.topic}, message 0")
+        streams = {}
+        for topic in wanted:
+            own = header[topic]
+            stamps = np.array(own, np.int64) if own and None not in own else None
+            streams[topic] = Stream(
+                topic, np.array(received[topic], np.int64), stamps, size[topic], self._half
+            )
+        return streams
+
+    def _spans(self, bag: Bag, streams: Mapping[str, Stream]) -> list[tuple[int, int] | None]:
+        """The times between which each episode is; None: all."""
+        episodes = self._mapping.episodes
+        if episodes is None or episodes.topic is None:
+            return [None]
+        stream = streams[episodes.topic]
+        stamps = stream.stamps(self._time.stamps)
+        numbers = Numbers(bag.topics[episodes.topic].type, None, None)
+        every = np.arange(len(stamps))
+        values = [
+            numbers.of(message, f"{bag.path}: {episodes.topic}")
+            for _, message in numbered(bag, episodes.topic, every, stream.received)
+        ]
+        told = [value if isinstance(value, str) else value.tolist() for value in values]
+        spans: list[tuple[int, int] | None] = []
+        begin = 0
+        for place in range(1, len(told) + 1):
+            if place < len(told) and told[place] == told[begin]:
+                continue
+            end = int(stamps[place]) - 1 if place < len(told) else np.iinfo(np.int64).max
+            if any(told[begin]):
+                spans.append((int(stamps[begin]), int(end)))
+            begin = place
+        if not spans:
+            raise SourceError(
+                f"{bag.path}: {episodes.topic} begins no episode: all its values are false or empty"
+            )
+        return spans
+
+    def _task_rows(
+        self, bag: Bag, streams: Mapping[str, Stream], piece: Piece, texts: dict[str, int], task: str | None
+    ) -> npt.NDArray[np.int64]:
+        """The number of the task of each frame; ``texts`` gets those that are new."""
+        mapping = self._mapping.task
+        count = len(piece.times)
+        if task is not None or mapping is None or mapping.path is None:
+            text = task or (
+                mapping.text if mapping is not None and mapping.text is not None else DEFAULT_TASK
+            )
+            return np.full(count, texts.setdefault(text, len(texts)))
+        stream = streams[mapping.path]
+        numbers = Numbers(bag.topics[mapping.path].type, None, None)
+        stamps = stream.stamps(self._time.stamps)
+        if not len(stamps):
+            raise SourceError(f"{bag.path}: {mapping.path} has no messages, and task.path names it")
+        said = []
+        for _, message in numbered(bag, mapping.path, np.arange(len(stamps)), stream.received):
+            spoken = str(numbers.of(message, f"{bag.path}: {mapping.path}"))
+            said.append(texts.setdefault(spoken, len(texts)))
+        order = np.argsort(stamps, kind="stable")
+        before = np.searchsorted(stamps[order], piece.times, side="right") - 1
+        return np.array(said, np.int64)[order[np.maximum(before, 0)]]
+
+    def _camera(self, key: str) -> Camera:
+        header = self._first[key].header()
+        if not header.depth:
+            return Camera(key, False, header)
+        return Camera(key, True, header, self._keys[key].unit or header.unit)
+
+    def _describe(self) -> dict[str, dict[str, Any]]:
+        take = self._takes[0]
+        first = replace(
+            take.piece, times=take.piece.times[:1], picks={k: v[:1] for k, v in take.piece.picks.items()}
+        )
+        described: dict[str, dict[str, Any]] = {}
+        for name, values in self._values(replace(take, piece=first)).items():
+            width = values.shape[1] if values.ndim == 2 else 1
+            names = self._mapping.features[name].names if name in self._mapping.features else None
+            if names is not None and len(names) != width:
+                raise ConfigError(
+                    f"features.{name}.names: has {len(names)} names, and there are {width} numbers"
+                )
+            dtype = "string" if values.dtype.kind == "O" else dtype_of(pa.from_numpy_dtype(values.dtype))
+            described[name] = {"dtype": dtype, "shape": [width], "names": names}
+        return described
+
+    # ---- what a source gives ---------------------------------------------------------------------------
+
+    def frames(self, camera: str, episode: Episode) -> MessageFrames:
+        take, mapped = self._takes[episode.index], self._keys[camera]
+        received = take.streams[mapped.path].received
+        return MessageFrames(take.bag, mapped.path, take.piece.picks[camera], received, mapped)
+
+    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+        total = 0
+        for episode in episodes:
+            stream = self._takes[episode.index].streams[self._keys[camera].path]
+            total += stream.bytes * episode.length // max(1, len(stream.received))
+        return total
+
+    def columns(self, episode: Episode) -> Mapping[str, Any]:
+        columns = {}
+        for name, values in self._values(self._takes[episode.index]).items():
+            kind = feature_type(self._features[name])
+            if values.ndim == 2:
+                flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
+                columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+            else:
+                columns[name] = pa.array(values, kind)
+        return columns
+
+    def task_numbers(self, episode: Episode) -> npt.NDArray[np.int64]:
+        return self._task_takes[episode.index]
+
+    def notes(self, episode: Episode) -> Mapping[str, Any]:
+        take = self._takes[episode.index]
+        units = {name: one.unit for name, one in self._mapping.features.items() if one.unit is not None}
+        which = self._time.stamps
+        stamps = {
+            _stream_name(name): take.streams[topic].stamps(which)[take.piece.picks[name]].tolist()
+            for name, topic in self._topics().items()
+        }
+        return {
+            "source": {
+                "file": take.bag.path.name,
+                "begin_ns": take.piece.begin,
+                "cut_seconds": list(take.piece.cut),
+            },
+            "stamps": which,
+            "on_gap": self._on_gap,
+            "repeated": {_stream_name(name): rows for name, rows in take.piece.repeated.items() if rows},
+            "streams": [stream.report(which) for _, stream in sorted(take.streams.items())],
+            "stamps_ns": stamps,
+            **({"recovered": take.bag.remark} if take.bag.remark else {}),
+            **({"units": units} if units else {}),
+        }
+
+    def _values(self, take: _Take) -> dict[str, npt.NDArray[Any]]:
+        """The features' values of an episode."""
+        found: dict[str, npt.NDArray[Any]] = {}
+        for name, feature in self._mapping.features.items():
+            arrays = [self._topic_values(take, name, path, feature) for path in feature.paths]
+            found[name] = mapped_values(name, feature, arrays, str(take.bag.path))
+        if self._time.keep:
+            for name, topic in self._topics().items():
+                stamps = take.streams[topic].stamps(self._time.stamps)[take.piece.picks[name]]
+                found[_STAMPS + _stream_name(name)] = (stamps - take.piece.begin) / _SECOND
+        return found
+
+    def _topic_values(self, take: _Take, name: str, topic: str, feature: FeatureMapping) -> npt.NDArray[Any]:
+        """A topic's values of each frame."""
+        stream, picks = take.streams[topic], take.piece.picks[f"{name}\0{topic}"]
+        where = f"{take.bag.path}: {topic}"
+        numbers = Numbers(take.bag.topics[topic].type, feature.field, feature.names)
+        others = picks
+        if feature.interpolate:
+            others = _other_side(stream.stamps(self._time.stamps), take.piece.times)
+        wanted = np.unique(np.concatenate([picks, others]))
+        values: dict[int, Any] = {}
+        for number, message in numbered(take.bag, topic, wanted, stream.received):
+            values[number] = numbers.of(message, f"{where}, message {number}")
+        if len({np.shape(value) for value in values.values()}) > 1:
+            raise SourceError(f"{where}: its messages have different numbers of values")
+        if any(isinstance(value, str) for value in values.values()):
+            return np.array([values[number] for number in picks.tolist()], object)
+        near = np.stack([values[number] for number in picks.tolist()])
+        if feature.interpolate:
+            stamps = stream.stamps(self._time.stamps)
+            far = np.stack([values[number] for number in others.tolist()]).astype(np.float64)
+            span = stamps[others] - stamps[picks]
+            share = np.where(
+                span != 0, (take.piece.times - stamps[picks]) / np.where(span == 0, 1, span), 0.0
+            )
+            near = near.astype(np.float64) + (far - near) * share[:, None]
+        return near[:, 0] if near.shape[1] == 1 else near
+
+
+def _other_side(stamps: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """For each time the message on the other side of it than the nearest one; itself at an end."""
+    order = np.argsort(stamps, kind="stable")
+    near, _ = nearest(stamps[order], times)
+    towards = np.sign(times - stamps[order][near]).astype(np.int64)
+    other: npt.NDArray[np.int64] = order[np.clip(near + towards, 0, len(stamps) - 1)]
+    return other
+
+
+def _stream_name(name: str) -> str:
+    """What a stream is called in notes: a camera's short name, or the feature and its topic."""
+    feature, _, topic = name.partition("\0")
+    return f"{feature}{topic.replace('/', '.')}" if topic else camera_name(feature)
+
+
+def _check_camera(bag: Bag, topic: str, key: str) -> None:
+    kind = bag.topics[topic].type
+    if kind in VIDEO:
+        raise SourceError(f"{bag.path}: {topic}: packets of video ({kind}) are not read yet")
+    if kind not in CAMERAS:
+        raise SourceError(
+            f"{bag.path}: {topic}: its messages are {kind or 'of no type that is known'}, and the mapping "
+            "says that "
+            f"they are the camera {camera_name(key)}; {' and '.join(CAMERAS)} are images"
+        )
+
+
+def _check_mapping(mapping: SourceMapping) -> None:
+    what = "ROS 2 bags"
+    for name, camera in mapping.cameras.items():
+        refuse_fields(camera, ("cameras", name), ("path", "channels", "depth", "unit", "tolerance"), what)
+    for name, feature in mapping.features.items():
+        refuse_fields(
+            feature, ("features", name), tuple(f for f in type(feature).model_fields if f != "flatten"), what
+        )
+    if mapping.episodes is not None:
+        refuse_fields(mapping.episodes, ("episodes",), ("topic",), what)
+    if mapping.task is not None:
+        refuse_fields(mapping.task, ("task",), ("text", "path"), what)
+
+
+# ---- the kind ------------------------------------------------------------------------------------------
+
+
+def _suggest(path: Path) -> Contents:
+    """What a recording holds, and a mapping by the types of its topics."""
+    bags = bags_of(path)
+    bag = bags[0]
+    topics = bag.topics
+    received: dict[str, list[int]] = {name: [] for name in topics}
+    header: dict[str, list[int | None]] = {name: [] for name in topics}
+    size = dict.fromkeys(topics, 0)
+    first: dict[str, Any] = {}
+    for raw in bag.messages(list(topics)):
+        received[raw.topic].append(raw.received)
+        size[raw.topic] += len(raw.data)
+        try:
+            message = bag.decoded(raw)
+        except SourceError as error:
+            first.setdefault(raw.topic, error)
+            continue
+        header[raw.topic].append(stamp_of(message))
+        first.setdefault(raw.topic, message)
+    found = Contents(bag.path, "an MCAP file" if bag.path.suffix == ".mcap" else "a ROS 2 bag", None, [], {})
+    found.files = len(bags)
+    rates: dict[str, float] = {}
+    zero = False
+    for name, topic in topics.items():
+        own = header[name]
+        stamps = np.array(own, np.int64) if own and None not in own else None
+        stream = Stream(name, np.array(received[name], np.int64), stamps, size[name], 0)
+        zero |= stamps is not None and not stamps.any()
+        report = stream.report("received" if zero else "header")
+        rates[name] = report.get("rate", 0.0)
+        notes = [
+            f"{key} {report[key]}" for key in ("duplicates", "out_of_order", "clock_jumps") if key in report
+        ]
+        if report.get("longest_gap", 0) > 2 / max(rates[name], 1e-9):
+            notes.append(f"gap {report['longest_gap']:.3f} s")
+        if isinstance(first.get(name), SourceError):
+            notes.append(str(first[name]).rpartition(": ")[2])
+        found.held.append(
+            Held(name, topic.type, len(received[name]), size[name], rates[name] or None, "; ".join(notes))
+        )
+    if bag.remark:
+        found.remarks.append(bag.remark)
+    _suggest_mapping(found, bag, first, rates)
+    if zero:
+        found.mapping["time"] = {"stamps": "received"}
+        found.remarks.append("headers have no times: the times at which messages were recorded are used")
+    return found
+
+
+def _suggest_mapping(found: Contents, bag: Bag, first: Mapping[str, Any], rates: Mapping[str, float]) -> None:
+    cameras: dict[str, Any] = {}
+    features: dict[str, Any] = {}
+    shown = [name for name, topic in bag.topics.items() if topic.type in CAMERAS and name in first]
+    rate = min((rates[name] for name in shown if rates[name]), default=0.0)
+    if rate:
+        found.mapping["fps"] = round(rate) if abs(rate - round(rate)) < 0.05 * rate else round(rate, 2)
+    slow = 1 / (2 * float(parse_fps(found.mapping["fps"]))) if rate else 0.0
+    for name in shown:
+        camera: dict[str, Any] = {"path": name}
+        for depth in (False, True):
+            try:
+                frame_of(first[name], CameraMapping(path=name, depth=depth), name)
+            except FfencError as error:
+                fault = error.cause
+                continue
+            camera |= {"depth": True} if depth else {}
+            break
+        else:
+            if "channels:" in fault:
+                camera["channels"] = "rgb"
+            else:
+                found.remarks.append(fault)
+                continue
+        cameras[_short(name, cameras)] = camera
+    for name, topic in bag.topics.items():
+        if topic.type in VIDEO:
+            found.remarks.append(f"{name}: packets of video are not read yet")
+        if name in shown or name not in first or isinstance(first[name], SourceError):
+            continue
+        try:
+            value = Numbers(topic.type, None, None).of(first[name], name)
+        except SourceError:
+            continue
+        one: dict[str, Any] = {"path": name}
+        if isinstance(value, str):
+            if "task" not in found.mapping and any(
+                word in name for word in ("task", "instruction", "language")
+            ):
+                found.mapping["task"] = {"path": name}
+            else:
+                found.remarks.append(f"{name}: texts; if it says the task, write task: {{path: {name}}}")
+            continue
+        if not 0 < len(value) <= 1000 or value.dtype.kind not in "fiub":
+            continue
+        if rates[name] and 1 / (2 * rates[name]) > slow:
+            one["tolerance"] = round(0.6 / rates[name], 4)
+        joints = list(getattr(first[name], "name", []) or [])
+        if len(joints) == len(value) and all(isinstance(joint, str) for joint in joints):
+            one["names"] = joints
+        if value.dtype == np.float64:
+            one["dtype"] = "float32"
+        features[_feature_name(name, topic.type, features)] = one
+    found.mapping |= {"cameras": cameras, "features": features}
+    if "action" not in features:
+        found.remarks.append("no topic is called action, command or target: name the one that is")
+    if not cameras:
+        found.remarks.append("no topic has images that are read: name the cameras")
+
+
+def _short(topic: str, taken: Mapping[str, Any]) -> str:
+    parts = [
+        p
+        for p in topic.strip("/").split("/")
+        if p not in ("image_raw", "image", "compressed", "compressedDepth")
+    ]
+    parts = [p for p in parts if p not in ("image_rect_raw", "image_rect", "color")] or topic.strip(
+        "/"
+    ).split("/")
+    name = parts[-1] if parts[-1] not in taken and len(parts) < 2 else "_".join(parts)
+    while name in taken:
+        name += "_2"
+    return name
+
+
+def _feature_name(topic: str, kind: str, taken: Mapping[str, Any]) -> str:
+    last = topic.strip("/").replace("/", "_")
+    if any(word in last for word in ("action", "command", "target")) and "action" not in taken:
+        return "action"
+    if kind == "sensor_msgs/msg/JointState" and "observation.state" not in taken:
+        return "observation.state"
+    return f"observation.{last}"
+
+
+def _open(path: Path, opening: Opening) -> RosSource:
+    if path.is_dir():
+        check_tree(path, follow_links=opening.follow_links)
+    mapping = opening.mapping or opening.usual_mapping
+    if mapping is None:
+        found = _suggest(path)
+        raise ConfigError(
+            f"{path} is a ROS 2 bag: say what its {len(found.held)} topics are with --mapping FILE. ffenc "
+            "inspect "
+            f"{path} --write-mapping FILE writes one to start from"
+        )
+    return RosSource(
+        path,
+        bags_of(path),
+        mapping,
+        fps=opening.rate(path, KIND.what, mapping.fps),
+        on_gap=opening.on_gap,
+        task=opening.task,
+        robot_type=opening.robot_type,
+        cameras=opening.cameras,
+    )
+
+
+KIND = SourceKind(
+    "a ROS 2 bag or MCAP file",
+    "ROS 2 bags",
+    recognises=lambda path: bool(bags_of(path)),
+    open=_open,
+    takes=frozenset(["task", "mapping", "on_gap"]),
+    look=_suggest,
+)

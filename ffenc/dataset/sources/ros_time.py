@@ -1,0 +1,224 @@
+"""Messages that come at their own rates, put on the grid of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffenc.errors import SourceError
+
+Stamps = npt.NDArray[np.int64]
+
+_SECOND = 1_000_000_000
+_JUMP = 1.0  # seconds by which a clock is set, and no message is late
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The times of a topic's messages, in the order they were recorded.
+
+    Attributes:
+        topic: its name.
+        received: when each was recorded, in nanoseconds.
+        header: what each says of itself, in nanoseconds; None: it says nothing.
+        bytes: of all messages.
+        tolerance: how far a message may be from its frame's time, in nanoseconds.
+    """
+
+    topic: str
+    received: Stamps
+    header: Stamps | None
+    bytes: int
+    tolerance: int
+
+    def stamps(self, which: str) -> Stamps:
+        """The times that are used: ``header`` where messages have them, or ``received``."""
+        return self.received if which == "received" or self.header is None else self.header
+
+    def report(self, which: str) -> dict[str, Any]:
+        """What is to be known of its times, as plain values; seconds but for counts."""
+        stamps = self.stamps(which)
+        found: dict[str, Any] = {"topic": self.topic, "messages": len(stamps)}
+        if len(stamps) < 2:
+            return found
+        steps = np.diff(stamps) / _SECOND
+        ordered = np.sort(stamps)
+        gaps = np.diff(ordered)[np.diff(ordered) > 0] / _SECOND
+        if gaps.size:
+            found |= {
+                "rate": round(float(1 / np.median(gaps)), 3),
+                "jitter": round(float(np.percentile(np.abs(gaps - np.median(gaps)), 95)), 6),
+                "longest_gap": round(float(gaps.max()), 6),
+            }
+        for name, count in (
+            ("duplicates", int((np.diff(ordered) == 0).sum())),
+            ("out_of_order", int((steps < 0).sum())),
+            ("clock_jumps", int((np.abs(steps) > max(_JUMP, 20 * float(np.median(np.abs(steps))))).sum())),
+        ):
+            if count:
+                found[name] = count
+        if self.header is not None:
+            late = (self.received - self.header) / _SECOND
+            found["received_after_header"] = [round(float(v), 6) for v in (np.median(late), late.max())]
+        return found
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Frames that become an episode.
+
+    Attributes:
+        begin: the time of its first frame, in nanoseconds.
+        times: of each frame, in nanoseconds.
+        picks: stream -> the number of the message of each frame.
+        repeated: stream -> the frames that show the message before again, as none was near enough.
+        cut: seconds of the recording before and after it that are in no frame of any episode.
+    """
+
+    begin: int
+    times: Stamps
+    picks: Mapping[str, npt.NDArray[np.int64]]
+    repeated: Mapping[str, list[int]]
+    cut: tuple[float, float]
+
+
+def on_grid(
+    streams: Mapping[str, Stream],
+    fps: Fraction,
+    *,
+    which: str,
+    on_gap: str,
+    where: str,
+    span: tuple[int, int] | None = None,
+) -> list[Piece]:
+    """Choose for each frame the message of each stream that is nearest to its time.
+
+    The grid begins at the first message of the first stream at which all streams have begun, and ends where
+    the first of them does.
+
+    Args:
+        streams: by name; the first is the one that the grid begins with.
+        fps: frames a second.
+        which: the times that are used, ``header`` or ``received``.
+        on_gap: ``error``, ``repeat``, ``split`` or ``drop-episode``.
+        where: the recording, for errors.
+        span: take only what is from the first to the second time, in nanoseconds; None: all.
+
+    Returns:
+        the episodes: one; several of ``split``; none of ``drop-episode``, or where no frame is left.
+
+    Raises:
+        SourceError: a frame has no message that is near enough.
+    """
+    ordered: dict[str, tuple[Stamps, npt.NDArray[np.int64]]] = {}
+    for name, stream in streams.items():
+        stamps = stream.stamps(which)
+        if not len(stamps):
+            raise SourceError(f"{where}: {stream.topic} has no messages; leave it out of the mapping")
+        if which == "header" and stream.header is not None and not stream.header.any():
+            raise SourceError(
+                f"{where}: the headers of {stream.topic} have no times (all are 0); say stamps: received in "
+                "the "
+                "mapping's time"
+            )
+        order = np.argsort(stamps, kind="stable")
+        ordered[name] = stamps[order], order
+    begin = max(int(stamps[0]) - streams[name].tolerance for name, (stamps, _) in ordered.items())
+    end = min(int(stamps[-1]) + streams[name].tolerance for name, (stamps, _) in ordered.items())
+    if span is not None:
+        begin, end = max(begin, span[0]), min(end, span[1])
+    first, _ = next(iter(ordered.values()))
+    at = int(np.searchsorted(first, begin))
+    if at >= len(first) or int(first[at]) > end:
+        return _none(streams, ordered, where, span)
+    start = int(first[at])
+    count = int((end - start) * fps // _SECOND) + 1
+    # i / fps, rounded down to a nanosecond
+    times = start + (np.arange(count) * fps.denominator * _SECOND) // fps.numerator
+    picks: dict[str, npt.NDArray[np.int64]] = {}
+    repeated: dict[str, list[int]] = {}
+    missing = np.zeros(count, bool)
+    for name, (stamps, order) in ordered.items():
+        near, far = nearest(stamps, times)
+        lacking = far > streams[name].tolerance
+        if lacking.any() and on_gap == "error":
+            raise SourceError(_gap(where, streams[name], stamps, times, lacking, fps))
+        if on_gap == "repeat" and lacking.any():
+            before = np.maximum(np.searchsorted(stamps, times, side="right") - 1, 0)
+            near = np.where(lacking, before, near)
+            repeated[name] = np.flatnonzero(lacking).tolist()
+        else:
+            missing |= lacking
+        picks[name] = order[near]
+    whole = min(int(s[0]) for s, _ in ordered.values()), max(int(s[-1]) for s, _ in ordered.values())
+    lo, hi = span if span is not None else whole
+    cut = (max(0.0, (start - lo) / _SECOND), max(0.0, (hi - int(times[-1])) / _SECOND))
+    if on_gap == "drop-episode" and missing.any():
+        return []
+    return [
+        Piece(
+            int(times[run.start]),
+            times[run],
+            {name: chosen[run] for name, chosen in picks.items()},
+            {
+                name: [i - run.start for i in rows if run.start <= i < run.stop]
+                for name, rows in repeated.items()
+            },
+            cut,
+        )
+        for run in _runs(~missing)
+    ]
+
+
+def nearest(stamps: Stamps, times: Stamps) -> tuple[npt.NDArray[np.int64], Stamps]:
+    """The place of the stamp nearest to each time, and how far it is; stamps ascend."""
+    right = np.clip(np.searchsorted(stamps, times), 1, max(1, len(stamps) - 1))
+    left = right - 1
+    right = np.minimum(right, len(stamps) - 1)
+    near = np.where(np.abs(stamps[right] - times) < np.abs(times - stamps[left]), right, left)
+    return near.astype(np.int64), np.abs(stamps[near] - times)
+
+
+def _none(
+    streams: Mapping[str, Stream],
+    ordered: Mapping[str, tuple[Stamps, npt.NDArray[np.int64]]],
+    where: str,
+    span: tuple[int, int] | None,
+) -> list[Piece]:
+    """Nothing: an error where a whole recording has no time at which there are messages of all streams."""
+    if span is not None:
+        return []
+    spans = ", ".join(
+        f"{streams[name].topic} {stamps[0] / _SECOND:.3f} to {stamps[-1] / _SECOND:.3f} s"
+        for name, (stamps, _) in ordered.items()
+    )
+    raise SourceError(
+        f"{where}: its topics have no time in common: {spans}. Are some stamps of another clock? Try stamps: "
+        "received in the mapping's time"
+    )
+
+
+def _gap(
+    where: str, stream: Stream, stamps: Stamps, times: Stamps, lacking: npt.NDArray[np.bool_], fps: Fraction
+) -> str:
+    frame = int(np.argmax(lacking))
+    _, far = nearest(stamps, times[frame : frame + 1])
+    more = int(lacking.sum()) - 1
+    return (
+        f"{where}: {stream.topic} has no message within {stream.tolerance / _SECOND:.4g} s of frame {frame} "
+        "(at "
+        f"{(times[frame] - times[0]) / _SECOND:.3f} s; the nearest is {far[0] / _SECOND:.4g} s away)"
+        + (f", and of {more:,} frames more" if more else "")
+        + f", at {float(fps):g} fps. Repeat the message before, split the episode, or leave it out: --on-gap "
+        "repeat, split or drop-episode; or set a tolerance in the mapping"
+    )
+
+
+def _runs(good: npt.NDArray[np.bool_]) -> list[slice]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(np.int8)))
+    return [slice(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
