@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -205,9 +206,12 @@ def two_cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@lru_cache(maxsize=160)
 def pixels(image: bytes) -> np.ndarray:
-    """Decode an image with Pillow, which shares no code with FFmpeg."""
-    return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+    """Decode an image with Pillow, which shares no code with FFmpeg; read-only."""
+    found = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+    found.setflags(write=False)
+    return found
 
 
 def decode(path: Path) -> np.ndarray:
@@ -218,21 +222,19 @@ def decode(path: Path) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _decoded(path: Path, _version: tuple[int, ...]) -> np.ndarray:
-    probe = subprocess.run(
-        [newest_program("ffprobe"), "-v", "error", "-select_streams", "v:0"]
-        + ["-show_entries", "stream=width,height", "-of", "csv=p=0", str(path)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    width, height = map(int, probe.stdout.strip().split(","))
     raw = subprocess.run(
         [newest_program("ffmpeg"), "-v", "error", "-i", f"file:{path}", "-fps_mode", "passthrough"]
-        + ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"],
+        + ["-f", "image2pipe", "-pix_fmt", "rgb24", "-c:v", "ppm", "pipe:1"],
         check=True,
         capture_output=True,
     ).stdout
-    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+    head = re.match(rb"P6\n(\d+) (\d+)\n255\n", raw)  # the same before each frame
+    assert head, f"{path} has no frames"
+    width, height = int(head[1]), int(head[2])
+    frames = np.frombuffer(raw, np.uint8).reshape(-1, len(head[0]) + width * height * 3)
+    shown = frames[:, len(head[0]) :].reshape(-1, height, width, 3)
+    shown.setflags(write=False)
+    return shown
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

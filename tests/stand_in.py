@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.conftest import system_program
+from tests.conftest import newest_program
 
 # What each behaviour does when the encoder is asked for.
-_SCRIPT = """#!{python}
-import os, subprocess, sys
+_SCRIPT = """#!{python} -IS
+import os, sys
 
 real, encoders, state = {real!r}, {encoders!r}, {state!r}
 arguments = sys.argv[1:]
 if "-encoders" in arguments:
+    import subprocess
     sys.stdout.write(subprocess.run([real, *arguments], capture_output=True, text=True).stdout)
     for name in encoders:
         print(f" V....D {{name:<20}} stand-in (codec h264)")
@@ -41,6 +42,7 @@ for name, behaviour in encoders.items():
             at = arguments.index(option)
             del arguments[at : at + 2]
     if last:
+        import subprocess
         child = subprocess.Popen([real, *arguments], stdin=subprocess.PIPE)
         left = int(last)
         while left and (data := sys.stdin.buffer.read(min(left, 65536))):
@@ -71,7 +73,7 @@ def stand_in_ffmpeg(folder: Path, **encoders: str) -> str:
     """
     folder.mkdir(exist_ok=True)
     path = folder / "ffmpeg"
-    real, state = system_program("ffmpeg"), str(folder / "driver")
+    real, state = newest_program("ffmpeg"), str(folder / "driver")
     path.write_text(_SCRIPT.format(python=sys.executable, real=real, encoders=encoders, state=state))
     path.chmod(0o755)
     return str(path)

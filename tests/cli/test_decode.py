@@ -340,7 +340,7 @@ def test_a_damaged_video_is_named_with_its_frame_and_leaves_nothing(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_decode_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     subprocess.run(
-        [newest_program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=640x480:r=30:d=40"]
+        [newest_program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=640x480:r=30:d=10"]
         + ["-c:v", "libx264", "-preset", "ultrafast", tmp_path / "long.mp4"],
         check=True,
     )

@@ -89,7 +89,7 @@ def test_the_json_says_the_same(ffenc, tmp_path, monkeypatch):
 def test_a_preset_that_is_too_much_has_status_1_and_advice_that_can_be_used(ffenc, tmp_path, monkeypatch):
     monkeypatch.setattr("ffenc.recording.keep_up.MAX_ROUNDS", 2)
     monkeypatch.setenv("FFENC_FFMPEG", find_toolchain("newest").ffmpeg)
-    slow = "{width: 320, height: 240, encoder: {vcodec: libaom-av1, preset: 0, extra_options: {tune: ssim}}}"
+    slow = "{width: 160, height: 120, encoder: {vcodec: libaom-av1, preset: 0, extra_options: {tune: ssim}}}"
     path = robot_file(
         tmp_path,
         f"camera_encoder: {{vcodec: h264}}\ncameras: {{'a b.c': {slow}, d: {{width: 64, height: 64}}}}\n",

@@ -22,15 +22,15 @@ CAMERAS = ("left", "right")
 B_FRAMES = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "extra_options"), {"bf": 2})]
 
 # Logs its arguments, changes some of them where a file beside it says so, and becomes the real program.
-_SHIM = """#!{python}
+_SHIM = """#!{python} -IS
 import json, os, sys
-from pathlib import Path
 
-me, arguments = Path(__file__), sys.argv[1:]
-with me.with_suffix(".log").open("a") as log:
+me, arguments = os.path.splitext(__file__)[0], sys.argv[1:]
+with open(me + ".log", "a") as log:
     log.write(json.dumps(arguments) + "\\n")
-if me.with_suffix(".change").exists():
-    change = json.loads(me.with_suffix(".change").read_text())
+if os.path.exists(me + ".change"):
+    with open(me + ".change") as file:
+        change = json.load(file)
     if any(change["where"] in argument for argument in arguments):
         arguments = [argument.replace(change["old"], change["new"]) for argument in arguments]
 os.execv({real!r}, [{real!r}, *arguments])

@@ -276,10 +276,10 @@ def test_a_part_is_renumbered_and_its_frames_are_its_own(
     assert packets(video_of(out, TOP)) == stored[: begins[1]] + stored[begins[2] :]
 
 
-def test_a_second_encode_has_the_same_bytes(tmp_path: Path) -> None:
+def test_a_second_encode_has_the_same_bytes(two_cameras: Path, tmp_path: Path) -> None:
     for name, workers in (("one", 1), ("two", 2)):
         reencode_dataset(
-            LEROBOTS, tmp_path / name, overrides=H264, workers=workers, encoder_threads=1, force=True
+            two_cameras, tmp_path / name, overrides=H264, workers=workers, encoder_threads=1, force=True
         )
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 

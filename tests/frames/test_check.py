@@ -130,7 +130,7 @@ def test_nothing_is_taken_for_damage_that_is_not(toolchain: Toolchain, made: dic
 
 
 # How many of 6 flips are found at least. HEVC's last row of blocks in a frame shows nothing: of two here.
-# The system's FFmpeg, which is slow to start, is given the first two of them.
+# The system's FFmpeg, which is slow to start, is given the first two of them; one where all are found.
 FOUND = {TOP: 6, DEPTH: 2, "h264": 5, "hevc": 4, "libaom-av1": 6}
 
 
@@ -141,7 +141,7 @@ def test_a_flipped_byte_is_found_and_its_frame_named(
     source = SAMPLES.get(name) or made[name]
     found = 0
     many = toolchain == find_toolchain("newest")
-    for place in places_in(source, 6 if many else 2):
+    for place in places_in(source, 6)[: None if many else 1 if FOUND[name] == 6 else 2]:
         damages = check(flipped(source, tmp_path / "bad.mp4", place))
         found += bool(damages)
         if damages:

@@ -202,7 +202,7 @@ def test_torn_images_are_left_out_and_the_next_is_found() -> None:
 
 # ---- V4L2 ----------------------------------------------------------------------------------------------
 
-_STAND_IN = """#!{python}
+_STAND_IN = """#!{python} -IS
 import os, sys
 real, swap = {real!r}, {swap!r}
 arguments = sys.argv[1:]

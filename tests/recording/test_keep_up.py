@@ -113,7 +113,7 @@ def test_what_a_camera_costs_too_much_is_found_a_remedy_that_was_measured(
         tmp_path,
         "camera_encoder: {vcodec: h264}\ncameras:\n"
         "  a: {width: 64, height: 64}\n"
-        "  b: {width: 320, height: 240, encoder: {vcodec: libaom-av1, preset: 0}}\n",
+        "  b: {width: 160, height: 120, encoder: {vcodec: libaom-av1, preset: 0}}\n",
     )
     # The driver of this hardware is missing: it is passed over for what can be encoded here.
     verdict = check_preset(robot, toolchains=[find_toolchain("newest")], hardware=["h264_nvenc"], seconds=0.5)
