@@ -28,6 +28,7 @@ _COMMANDS = {
     "encode": "Encode one folder of frames into one video file.",
     "decode": "Write the frames of a video or a video dataset as images or arrays.",
     "tune": "Choose encoder settings by trying them on your own pictures.",
+    "compare": "Measure every frame of videos against the frames they were made of.",
     "compile": "Print the FFmpeg command lines of a robot preset.",
     "inspect": "Say what a file that is no dataset holds, and write a mapping for it.",
     "info": "Say what a dataset holds: episodes, cameras, codecs, settings, bytes.",
@@ -142,6 +143,7 @@ def cli() -> None:
       ffenc encode frames/ top.mp4 --fps 30
       ffenc decode top.mp4 frames
       ffenc tune my_image_dataset
+      ffenc compare my_image_dataset my_video_dataset
       ffenc doctor so101
       ffenc compile aloha
       ffenc info my_video_dataset

@@ -68,18 +68,21 @@ class DepthErrors:
 
     Args:
         quantizer: how depth was quantised; None: all of 16 bits is stored.
+
+    Attributes:
+        range: the millimetres that are stored.
     """
 
     def __init__(self, quantizer: DepthQuantizer | None) -> None:
         low, high = (quantizer.depth_min, quantizer.depth_max) if quantizer else (0.0, np.inf)
-        self._range = low * 1000, high * 1000
+        self.range = low * 1000, high * 1000
         bands = len(BANDS_M) - 1
         self._counts = np.zeros((bands + 1, _BINS), np.int64)  # the last: at edges
         self._largest = np.zeros(bands + 1)
         self._pixels = self._holes = self._filled = self._made = self._saturated = self._depths = 0
 
-    def add(self, given: npt.NDArray[np.uint16], shown: npt.NDArray[Any]) -> None:
-        """Compare a depth map with the one that came back.
+    def add(self, given: npt.NDArray[np.uint16], shown: npt.NDArray[Any]) -> float:
+        """Compare a depth map with the one that came back; returns the largest error.
 
         Args:
             given: millimetres, ``(H, W)``; 0 is a hole, and 64880 and more no reading: it is not compared.
@@ -87,7 +90,7 @@ class DepthErrors:
         """
         hole, back = given == 0, shown > 0
         real = ~hole & (given < NO_READING)
-        inside = real & (given >= self._range[0]) & (given <= self._range[1])
+        inside = real & (given >= self.range[0]) & (given <= self.range[1])
         self._pixels += given.size
         self._holes += int(hole.sum())
         self._filled += int((hole & back).sum())
@@ -105,6 +108,7 @@ class DepthErrors:
         beside = edges(given)[compared]
         self._counts[-1] += np.bincount(bins[beside], minlength=_BINS)
         self._largest[-1] = max(self._largest[-1], errors[beside].max(initial=0))
+        return float(errors.max(initial=0))
 
     def result(self) -> DepthError:
         """All that were added, together."""

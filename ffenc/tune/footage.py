@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,7 @@ from ffenc.frames.depth_images import millimetres, read_alike
 from ffenc.frames.encode import check_frames
 from ffenc.frames.images import ImageHeader
 from ffenc.frames.reader import VideoReader
-from ffenc.frames.sources import EncodedFrame, ImageFiles
+from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
 from ffenc.frames.transcode import Clip
 from ffenc.frames.trim import frame_rate, trimmed
 from ffenc.paths import regular
@@ -52,6 +52,9 @@ class Footage:
         stored: what the source is, in words: ``png`` or ``av1 yuv420p``.
         episodes: number -> length of each.
         read: yields ``count`` pictures of an episode from ``first`` on.
+        frames: gives an episode's frames as they are stored.
+        header: of the images; None where it is video.
+        block: the feature's ``info`` in ``info.json``.
     """
 
     name: str
@@ -64,6 +67,9 @@ class Footage:
     stored: str
     episodes: dict[int, int]
     read: Callable[[int, int, int], Iterator[Picture]]
+    frames: Callable[[int], Clip | FrameSource]
+    header: ImageHeader | None = None
+    block: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_footage(
@@ -98,7 +104,7 @@ def open_footage(
         path = regular(source)
         rate = None if fps is None else parse_fps(fps)
         clip = trimmed(path, start=None, end=None, rate=rate, ffprobe=ffprobe)
-        return [_of_clips(path.stem, path.stem, {0: clip}, rate or frame_rate(clip), readers, path)]
+        return [_of_clips(path.stem, path.stem, {0: clip}, rate or frame_rate(clip), readers)]
     names = None if cameras is None else tuple(cameras)
     opened = open_source(source, Opening(fps=fps, cameras=names, follow_links=follow_links))
     if fps is not None and parse_fps(fps) != opened.fps:
@@ -119,7 +125,8 @@ def open_footage(
         else:
             assert isinstance(opened, HasVideos)
             clips = {one.index: clip_of(opened.video(camera.key, one), opened.fps) for one in chosen}
-            found.append(_of_clips(camera_name(camera.key), camera.key, clips, opened.fps, readers, None))
+            name = camera_name(camera.key)
+            found.append(_of_clips(name, camera.key, clips, opened.fps, readers, camera.block))
     return found
 
 
@@ -138,7 +145,12 @@ class _Readers:
 
 
 def _of_clips(
-    name: str, key: str, clips: dict[int, Clip], fps: Fraction, readers: _Readers, file: Path | None
+    name: str,
+    key: str,
+    clips: dict[int, Clip],
+    fps: Fraction,
+    readers: _Readers,
+    block: Mapping[str, Any] | None = None,
 ) -> Footage:
     info = next(iter(clips.values())).info
 
@@ -159,6 +171,8 @@ def _of_clips(
         f"{info.codec} {info.pix_fmt}",
         {number: len(clip) for number, clip in clips.items()},
         read,
+        clips.__getitem__,
+        block=block or {},
     )
 
 
@@ -186,6 +200,9 @@ def _of_images(
         header.format,
         {episode.index: episode.length for episode in episodes},
         read,
+        lambda number: source.frames(camera.key, by_number[number]),
+        header,
+        camera.block,
     )
 
 

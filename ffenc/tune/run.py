@@ -244,6 +244,7 @@ class _Run:
         self._cancellation = Cancellation()
         self._absent: Absent = {}
         self._spent: dict[str, list[float]] = {}
+        self._found: dict[tuple[str, str], float] = {}
         self._done = self._total = 0
 
     def run(self, closing: ExitStack, *, stretches: int, length: int | None, **source: Any) -> Tuning:
@@ -375,8 +376,10 @@ class _Run:
         row = CODECS[config.vcodec]
         low, high = row.crf_range or (0, 51)
         source = camera.sample.footage.bytes_per_frame
+        # What another search with this codec has come to is near what this one will.
+        start = self._found.get((camera.sample.digest, config.vcodec), float(config.crf or 30))
         search = CrfSearch(
-            *(self.result.target, self.result.target.limit(source), low, high, float(config.crf or 30)),
+            *(self.result.target, self.result.target.limit(source), low, high, start),
             step=1 if row.integer_quality else _FINE_STEP,
         )
         while (crf := search.next()) is not None:
@@ -390,6 +393,8 @@ class _Run:
             size = self.result.target.kind == "size"
             value = found.trial.bytes_per_frame if size else self._quality(found)
             search.add(crf, value)
+            if self.result.target.met(value, source):
+                self._found[camera.sample.digest, config.vcodec] = crf
 
     # ---- what is made of it ----------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.test_cli import CommandLine
 from tests.conftest import ANGLE, DATASET, DEPTH, pixels, starts
 from tests.support.browser import Browser, opened_browser, picture_of
 
@@ -19,11 +18,6 @@ WORDS = ["--cameras", "angle,angle_depth", "--episodes", "1", "--vcodec", "h264"
 def browser(tmp_path_factory: pytest.TempPathFactory):
     with opened_browser(tmp_path_factory.mktemp("profile")) as found:
         yield found
-
-
-@pytest.fixture
-def ffenc(capsys, monkeypatch):
-    return CommandLine(capsys, monkeypatch)
 
 
 def embedded(page: Path) -> dict:
@@ -79,12 +73,15 @@ def test_the_page_of_tune(ffenc, browser: Browser, tmp_path: Path, images) -> No
         other,
     )
     browser.move(x, y)
-    title, lines = browser.run("const tip = charts[0].chart.tooltip; return [tip.title, tip.body[0].lines]")
+    title, lines = browser.wait(
+        "const tip = charts[0].chart.tooltip; return tip && tip.opacity && [tip.title, tip.body[0].lines]"
+    )
     assert title == [colour["candidates"][other]["label"]]
     assert any(f"VMAF {colour['candidates'][other]['quality']['vmaf']['mean']:.1f}" in line for line in lines)
     browser.click(x, y)
-    chosen = browser.run("return document.querySelector('#camera-0 tr.chosen').dataset.number")
-    assert int(chosen) == other
+    browser.wait(
+        "return document.querySelector('#camera-0 tr.chosen').dataset.number === arguments[0]", f"{other}"
+    )
     yaml = browser.run("return document.querySelector('#camera-0 pre').textContent")
     assert f"crf: {colour['candidates'][other]['settings']['crf']}" in yaml
     assert browser.run("return document.getElementById('preset').textContent").startswith("# Chosen by")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.support.wait import WebDriverWait
 
 # Without the background's switches it looks up its maker's hosts.
 _SWITCHES = (
@@ -44,6 +45,10 @@ class Browser:
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
+
+    def wait(self, script: str, *arguments: Any) -> Any:
+        """What a script gives, as soon as that is something: charts follow the mouse with the next picture."""
+        return WebDriverWait(self.driver, 20, 0.05).until(lambda _: self.run(script, *arguments))
 
     def check_alone(self, page: Path) -> None:
         """Nothing went wrong, and nothing was asked for but the page."""

@@ -1,0 +1,352 @@
+"""Compare the pictures of videos with those that they were made of, frame by frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffenc.compiler.command import Compared, rgb_conversion
+from ffenc.compiler.quality import compile_rgb
+from ffenc.config.transform import Transform
+from ffenc.dataset.choice import Episodes
+from ffenc.errors import SourceError, ToolchainError
+from ffenc.ffmpeg.process import Cancellation, run_fed
+from ffenc.ffmpeg.toolchain import HOW_TO_GET, toolchains
+from ffenc.frames.depth import DepthQuantizer
+from ffenc.frames.depth_images import changed
+from ffenc.frames.transcode import Clip
+from ffenc.jobs.pool import run_units, share_cores
+from ffenc.jobs.progress import FrameCount
+from ffenc.quality.compare import quality_of
+from ffenc.quality.depth import DepthError, DepthErrors
+from ffenc.quality.measure import METRICS, Gauge, Quality, gauges, plain
+from ffenc.tune.footage import Footage, open_footage
+
+_NAMED = 5  # worst frames
+
+
+@dataclass
+class Against:
+    """One video, or one camera of a dataset, against its reference.
+
+    Attributes:
+        path: the dataset or file.
+        reference, video: the pictures of both.
+        transform: how the reference's are changed before.
+        quality: episode -> values of its frames; of depth empty.
+        depth: of depth, the errors of all frames.
+        off: of depth, episode -> the largest error of each frame in millimetres.
+        range: of depth, the millimetres that are stored; what is outside is not compared.
+    """
+
+    path: Path
+    reference: Footage
+    video: Footage
+    transform: Transform | None = None
+    quality: dict[int, Quality] = field(default_factory=dict)
+    depth: DepthError | None = None
+    off: dict[int, list[float]] = field(default_factory=dict)
+    range: tuple[float, float] = (0.0, math.inf)
+
+    def together(self) -> Quality:
+        """The values of all frames, episode after episode."""
+        episodes = [self.quality[number] for number in sorted(self.quality)]
+        total = episodes[0]
+        for one in episodes[1:]:
+            total = total + one
+        return total
+
+    def places(self) -> list[tuple[int, int]]:
+        """Episode and frame of each value of :meth:`together`, or of all of ``off``."""
+        held: dict[int, Any] = self.quality or self.off
+        return [(number, frame) for number in sorted(held) for frame in range(len(held[number]))]
+
+    def badness(self, metric: str) -> list[float]:
+        """How bad each frame is, in that order; more is worse."""
+        if self.off:
+            return [value for number in sorted(self.off) for value in self.off[number]]
+        return [-value for value in self.together().values[metric]]
+
+    def ranked(self, metric: str) -> list[int]:
+        """The frames' places in :meth:`places`, the worst first."""
+        bad = self.badness(metric)
+        return sorted(range(len(bad)), key=lambda at: -bad[at])
+
+
+@dataclass
+class CompareResult:
+    """What was found.
+
+    Attributes:
+        reference: the dataset or file that the others were made of.
+        others: those.
+        metric: the one that frames are ranked by.
+        cameras: camera -> each of the others that has it, in their order.
+        left_out: cameras that only some have.
+    """
+
+    reference: Path
+    others: list[Path]
+    gauge: Gauge
+    cameras: dict[str, list[Against]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def metric(self) -> str:
+        return self.gauge.main.name
+
+
+def compare_sources(
+    reference: str | Path,
+    others: Sequence[str | Path],
+    closing: ExitStack,
+    *,
+    cameras: Sequence[str] | None = None,
+    episodes: Episodes | None = None,
+    fps: int | float | str | Fraction | None = None,
+    follow_links: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+    on_frames: Callable[[int, int], None] | None = None,
+) -> CompareResult:
+    """Measure every frame of videos against the frames that they were made of.
+
+    Args:
+        reference: a dataset, a tree of frames, or a video file.
+        others: datasets of video, or video files, with the same frames: cameras are paired by name, episodes
+            by number; sources that have one camera each are paired whatever their names.
+        closing: closes what is opened.
+        cameras, episodes: which, of datasets; None: all.
+        fps: frames a second of a tree of frames.
+        follow_links: see :func:`~ffenc.paths.check_tree`.
+        ffmpeg, ffprobe: programs to use instead of those found.
+        on_frames: called with the number of frames measured so far, and of all.
+
+    Raises:
+        SourceError: the frames are not the same ones, or one side is damaged; the text names it.
+        ConfigError: a camera or an episode that is not there.
+        ToolchainError: no FFmpeg here serves.
+    """
+    chosen = gauges(toolchains(ffmpeg, ffprobe))
+    if not chosen:
+        raise ToolchainError(f"no ffmpeg here has the filters ssim and psnr; {HOW_TO_GET}")
+    options: dict[str, Any] = {"follow_links": follow_links, "ffmpeg": ffmpeg, "ffprobe": ffprobe}
+    source = Path(reference)
+    first = _opened(source, closing, fps=fps, cameras=cameras, episodes=episodes, **options)
+    result = CompareResult(source, [Path(other) for other in others], chosen[0])
+    missing: dict[str, None] = {}
+    for path in result.others:
+        second = _opened(path, closing, fps=None, cameras=cameras, episodes=episodes, **options)
+        pairs = _paired(source, first, path, second, missing)
+        for one, other in pairs:
+            result.cameras.setdefault(one.name, []).append(_against(path, one, other))
+    result.left_out = list(missing)
+    _measure(result, chosen, on_frames)
+    return result
+
+
+def _opened(path: Path, closing: ExitStack, **options: Any) -> list[Footage]:
+    if path.exists() and not path.is_dir():
+        options |= {"cameras": None, "episodes": None}  # of a dataset that is compared with it
+    return open_footage(path, closing, **options)
+
+
+def _paired(
+    source: Path, first: list[Footage], path: Path, second: list[Footage], missing: dict[str, None]
+) -> list[tuple[Footage, Footage]]:
+    if len(first) == len(second) == 1:
+        return [(first[0], second[0])]
+    by_name = {one.name: one for one in second}
+    pairs = [(one, by_name[one.name]) for one in first if one.name in by_name]
+    if not pairs:
+        names = [", ".join(one.name for one in side) for side in (first, second)]
+        raise SourceError(
+            f"{path} has the cameras {names[1]}, {source} has {names[0]}: none is in both; name one with "
+            "--cameras, or a video file of each"
+        )
+    both = {one.name for one, _ in pairs}
+    missing |= dict.fromkeys(one.name for one in (*first, *second) if one.name not in both)
+    return pairs
+
+
+def _against(path: Path, reference: Footage, video: Footage) -> Against:
+    where = f"{path}: {video.name}"
+    if video.header is not None:
+        raise SourceError(f"{where} is images; name the images first, and then the videos made of them")
+    if reference.depth != video.depth:
+        kinds = ["depth" if one.depth else "colours" for one in (video, reference)]
+        raise SourceError(f"{where} holds {kinds[0]}, {reference.key} of the first source {kinds[1]}")
+    lacking = sorted(set(reference.episodes) ^ set(video.episodes))
+    if lacking:
+        who = path if lacking[0] not in video.episodes else "the first source"
+        raise SourceError(
+            f"{where}: {who} has no episode {lacking[0]} of it, and the same frames are compared; choose "
+            "those that both have with --episodes"
+        )
+    transform = Transform.from_block(video.block)
+    same = Transform.from_block(reference.block) == transform
+    return Against(path, reference, video, None if same else transform)
+
+
+def _measure(
+    result: CompareResult, chosen: Sequence[Gauge], on_frames: Callable[[int, int], None] | None
+) -> None:
+    sides = [side for camera in result.cameras.values() for side in camera]
+    units = [
+        (side, number) for side in sides if not side.reference.depth for number in side.reference.episodes
+    ]
+    frames = FrameCount(sum(sum(side.reference.episodes.values()) for side in sides), on_frames)
+    cancellation = Cancellation()
+
+    def work(unit: tuple[Against, int]) -> Quality:
+        side, number = unit
+        clip = side.video.frames(number)
+        assert isinstance(clip, Clip)
+        return quality_of(
+            clip,
+            side.reference.frames(number),
+            chosen,
+            header=side.reference.header,
+            transform=side.transform,
+            on_frames=frames.counter(),
+            cancellation=cancellation,
+        )
+
+    threads, _ = share_cores(len(units), None, None)
+    for (side, number), quality in run_units(units, work, threads=threads, stop=cancellation.cancel):
+        side.quality[number] = quality
+    for side in sides:
+        if side.reference.depth:
+            _measure_depth(side, frames)
+
+
+def _measure_depth(side: Against, frames: FrameCount) -> None:
+    clip = next(iter(side.video.episodes))
+    stored = side.video.frames(clip)
+    quantizer = None
+    if isinstance(stored, Clip) and stored.info.pix_fmt == "gray12le":
+        quantizer = DepthQuantizer.from_video_info(side.video.block)
+    errors = DepthErrors(quantizer)
+    side.range = errors.range
+    geometry = None
+    if side.transform is not None:
+        geometry = side.transform.of(side.reference.width, side.reference.height)
+    for number, length in side.reference.episodes.items():
+        shown = side.video.read(number, 0, side.video.episodes[number])
+        given = side.reference.read(number, 0, length)
+        off = []
+        try:
+            for one, other in zip(given, shown, strict=True):
+                wanted = changed(one, geometry)
+                if wanted.shape != other.shape:
+                    raise SourceError(
+                        f"{side.path}: {side.video.key} is {other.shape[1]}x{other.shape[0]}, the first "
+                        f"source {wanted.shape[1]}x{wanted.shape[0]}"
+                    )
+                off.append(errors.add(wanted, other))
+                frames.add(1)
+        except ValueError:
+            raise SourceError(
+                f"{side.path}: episode {number} of {side.video.key} has "
+                f"{side.video.episodes[number]} frames, the first source {length}"
+            ) from None
+        side.off[number] = off
+    side.depth = errors.result()
+
+
+def pictures(side: Against, episode: int, frame: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return a frame of the reference, changed as it was, and of the video: RGB, or millimetres."""
+    wanted, shown = (
+        np.asarray(next(iter(footage.read(episode, frame, 1)))) for footage in (side.reference, side.video)
+    )
+    if side.transform is None:
+        return wanted, shown
+    geometry = side.transform.of(side.reference.width, side.reference.height)
+    if side.reference.depth:
+        return changed(wanted, geometry), shown
+    size = (side.reference.width, side.reference.height)
+    raw = Compared(
+        "pipe:0", rgb_conversion("rgb24", None, None), images="rgb24", size=size, geometry=geometry
+    )
+    samples = bytearray()
+    run_fed(
+        compile_rgb(raw, program=toolchains()[0].ffmpeg),
+        [np.ascontiguousarray(wanted).data.cast("B")],
+        on_output=samples.extend,
+    )
+    return np.frombuffer(bytes(samples), np.uint8).reshape(geometry.height, geometry.width, 3), shown
+
+
+# ---- for JSON ------------------------------------------------------------------------------------------
+
+
+def comparison_fields(result: CompareResult) -> dict[str, Any]:
+    """Return everything that was found as plain values; infinity, of identical pictures in dB, is None."""
+    return {
+        "reference": str(result.reference),
+        "others": [str(path) for path in result.others],
+        "metric": result.metric,
+        "metrics": {
+            one.name: {"label": one.label, "unit": one.unit, "digits": one.digits}
+            for one in result.gauge.metrics
+        },
+        "left_out": result.left_out,
+        "cameras": [
+            {
+                "camera": name,
+                "depth": sides[0].reference.depth,
+                "bytes_per_frame": round(sides[0].reference.bytes_per_frame, 1),
+                "stored": sides[0].reference.stored,
+                "frames": sum(sides[0].reference.episodes.values()),
+                "results": [_side_fields(side, result.metric) for side in sides],
+            }
+            for name, sides in result.cameras.items()
+        ],
+    }
+
+
+def _side_fields(side: Against, metric: str) -> dict[str, Any]:
+    places, bad = side.places(), side.badness(metric)
+    worst = [
+        {"episode": places[at][0], "frame": places[at][1], "value": plain(bad[at] if side.off else -bad[at])}
+        for at in side.ranked(metric)[:_NAMED]
+    ]
+    fields: dict[str, Any] = {
+        "path": str(side.path),
+        "stored": side.video.stored,
+        "bytes_per_frame": round(side.video.bytes_per_frame, 1),
+        "transform": None if side.transform is None else str(side.transform),
+        "worst": worst,
+        "episodes": {str(number): length for number, length in side.reference.episodes.items()},
+    }
+    if side.off:
+        assert side.depth is not None
+        bands = [{"from": low, "to": high} | asdict(errors) for low, high, errors in side.depth.bands]
+        off = {str(number): [round(value, 2) for value in values] for number, values in side.off.items()}
+        return fields | {"error_mm": asdict(side.depth) | {"bands": bands}, "largest_mm": off}
+    together = side.together()
+    quality = {}
+    for name in METRICS:
+        if name in together.values:
+            one = together.summary(name)
+            episode, frame = places[one.frame]
+            quality[name] = {
+                **{"mean": plain(one.mean), "p5": plain(one.p5), "worst": plain(one.worst)},
+                "worst_frame": {"episode": episode, "frame": frame},
+            }
+    values = {
+        name: {
+            str(number): [plain(v) for v in side.quality[number].values[name]]
+            for number in sorted(side.quality)
+        }
+        for name in quality
+    }
+    return fields | {"quality": quality, "values": values}
