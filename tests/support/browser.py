@@ -47,7 +47,7 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def wait(self, script: str, *arguments: Any) -> Any:
-        """What a script gives, as soon as that is something: charts follow the mouse with the next picture."""
+        """What a script gives, as soon as that is something: charts follow the mouse a frame later."""
         return WebDriverWait(self.driver, 20, 0.05).until(lambda _: self.run(script, *arguments))
 
     def check_alone(self, page: Path) -> None:
