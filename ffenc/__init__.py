@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ffenc.ffmpeg.probe import StreamInfo, probe
     from ffenc.frames.depth import DepthQuantizer, dequantize_depth, quantize_depth
     from ffenc.frames.encode_file import encode
+    from ffenc.frames.joining import join_videos
     from ffenc.frames.reader import VideoReader
     from ffenc.frames.writer import VideoWriter
     from ffenc.recording.recorder import Recorder
@@ -82,6 +83,7 @@ _HOME = {
     "dequantize_depth": "ffenc.frames.depth",
     "quantize_depth": "ffenc.frames.depth",
     "encode": "ffenc.frames.encode_file",
+    "join_videos": "ffenc.frames.joining",
     "DepthQuantizer": "ffenc.frames.depth",
     "VideoReader": "ffenc.frames.reader",
     "VideoWriter": "ffenc.frames.writer",
@@ -112,6 +114,7 @@ __all__ = [
     "inspect_source",
     "load_mapping",
     "SourceMapping",
+    "join_videos",
     "load_preset",
     "merge_datasets",
     "plan_merge",

@@ -20,6 +20,7 @@ from ffenc.version import VERSION
 
 _COMMANDS = {
     "record": "Record cameras into a LeRobot dataset, episode by episode.",
+    "lerobot": "Run a command of LeRobot's, with ffenc as its video encoder.",
     "recover": "Bring back episodes whose recording was interrupted.",
     "reencode": "Turn a dataset of images or video into a LeRobot video dataset.",
     "merge": "Merge datasets into one, without re-encoding.",

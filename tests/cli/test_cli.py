@@ -25,6 +25,7 @@ pytestmark = pytest.mark.newest_ffprobe
 
 COMMANDS = [
     "record",
+    "lerobot",
     "recover",
     "reencode",
     "merge",

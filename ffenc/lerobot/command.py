@@ -1,0 +1,127 @@
+"""LeRobot's own commands, with ffenc as their video encoder."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ffenc.codecs.suggest import accepted
+from ffenc.config.overrides import split_overrides
+from ffenc.config.plain_yaml import KeyPath
+from ffenc.errors import ConfigError
+from ffenc.lerobot.options import OnFull
+
+_OWN = "--ffenc."
+# LeRobot's groups of encoder settings: with a preset they win over it, as everywhere in ffenc.
+_ENCODERS = re.compile(r"--dataset\.(rgb|camera|depth)_encoder\..+")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command of LeRobot's as it was called.
+
+    Attributes:
+        command: its name without ``lerobot-``.
+        words: LeRobot's own arguments.
+        preset, on_full, overrides: for :func:`ffenc.lerobot.use`.
+    """
+
+    command: str
+    words: list[str]
+    preset: str | None
+    on_full: str | None
+    overrides: list[tuple[KeyPath, Any]]
+
+
+def run(words: Sequence[str]) -> None:
+    """Run a command of the LeRobot that is installed in this environment, with all its flags.
+
+    Args:
+        words: its name without ``lerobot-``, and its arguments, those of ``--ffenc.`` among them.
+
+    Raises:
+        ConfigError: LeRobot is not installed or not known, has no such command, or a flag of ffenc's is not
+            accepted.
+    """
+    from ffenc.lerobot.seams import use  # noqa: PLC0415 - not for the list of commands
+
+    call = read_call(words)
+    use(on_full=cast("OnFull | None", call.on_full), preset=call.preset, overrides=call.overrides)
+    sys.argv = [f"lerobot-{call.command}", *call.words]
+    importlib.import_module(_module(call.command)).main()
+
+
+def read_call(words: Sequence[str]) -> Call:
+    """Part a command line into LeRobot's words and ffenc's.
+
+    Raises:
+        ConfigError: there is no such command, or a flag of ffenc's is not accepted.
+    """
+    known = commands()
+    if not words or words[0] not in known:
+        name = words[0] if words else ""
+        raise ConfigError(f"LeRobot has no command {name!r}{accepted(name, known)}")
+    given = _taken(words[1:], re.compile(re.escape(_OWN) + ".+"))
+    own = {flag.removeprefix(_OWN): value for flag, value in given.taken}
+    preset, on_full = own.pop("preset", None), own.pop("on_full", None)
+    rest, settings = given.rest, [f"--{name}={value}" for name, value in own.items()]
+    if preset is not None:
+        encoders = _taken(rest, _ENCODERS)
+        rest, settings = encoders.rest, [*settings, *(f"{flag}={value}" for flag, value in encoders.taken)]
+    elif settings:
+        raise ConfigError(
+            f"{_OWN}{next(iter(own))} wins over a preset: name one, {_OWN}preset=NAME, or say it in "
+            "LeRobot's words, --dataset.rgb_encoder.crf=23"
+        )
+    return Call(words[0], rest, preset, on_full, split_overrides(settings)[0])
+
+
+@dataclass(frozen=True)
+class _Taken:
+    taken: list[tuple[str, str]]
+    rest: list[str]
+
+
+def _taken(words: Sequence[str], wanted: re.Pattern[str]) -> _Taken:
+    """Take flags out of a command line, as ``--flag=value`` and ``--flag value``."""
+    taken, rest = [], []
+    left = iter(words)
+    for word in left:
+        flag, equals, value = word.partition("=")
+        if not wanted.fullmatch(flag):
+            rest.append(word)
+            continue
+        if not equals:
+            following = next(left, None)
+            if following is None or following.startswith("--"):
+                raise ConfigError(f"{flag} needs a value: {flag}=VALUE")
+            value = following
+        taken.append((flag, value))
+    return _Taken(taken, rest)
+
+
+def commands() -> list[str]:
+    """Return the names of LeRobot's commands, without ``lerobot-``.
+
+    Raises:
+        ConfigError: LeRobot is not installed in this environment.
+    """
+    found = importlib.util.find_spec("lerobot")
+    places = [Path(place) / "scripts" for place in found.submodule_search_locations or ()] if found else []
+    files = [file for place in places for file in place.glob("lerobot_*.py")]
+    if not files:
+        raise ConfigError(
+            f"LeRobot is not installed in this environment ({sys.prefix}): install ffenc into the one that "
+            "has it, with the pip of that environment"
+        )
+    return sorted(file.stem.removeprefix("lerobot_").replace("_", "-") for file in files)
+
+
+def _module(command: str) -> str:
+    return f"lerobot.scripts.lerobot_{command.replace('-', '_')}"

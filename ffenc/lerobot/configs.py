@@ -1,0 +1,134 @@
+"""LeRobot's checks of encoder settings, for what runs in the FFmpeg programs that ffenc finds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from fractions import Fraction
+from functools import cache
+from typing import Any
+
+from ffenc.codecs.options import encoder_options
+from ffenc.codecs.table import CODECS
+from ffenc.compiler.command import encoder_format, raw_format
+from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.errors import ConfigError, FfencError
+from ffenc.ffmpeg.encoders import check_encoder, encoder_names
+from ffenc.ffmpeg.toolchain import toolchains
+from ffenc.frames.prepare import prepare
+from ffenc.lerobot.options import settings_of
+from ffenc.recording.trial import trial_frames
+
+_log = logging.getLogger("ffenc.lerobot")
+
+_SIZE = (640, 480)  # of a trial whose frames' size is not known yet
+_RATE = Fraction(30)
+
+Method = Callable[..., Any]
+
+
+def with_own_codecs(names: frozenset[str]) -> frozenset[str]:
+    """Return LeRobot's names of codecs, and those that ffenc has beside them."""
+    return names | frozenset(CODECS)
+
+
+def detect_available_encoders(original: Method) -> Method:
+    """Return LeRobot's method of that name: of a list, which encoders run here; of one name, if it is there.
+
+    A hardware encoder of a list is tried: that a program lists it says nothing of the device.
+    """
+
+    def replaced(self: Any, encoders: list[str] | str) -> list[str]:
+        if isinstance(encoders, str):
+            return [encoders] if _listed(encoders) else list(original(self, encoders))
+        return [
+            name
+            for name in encoders
+            if name in CODECS and (_runs(name) if CODECS[name].hardware else _listed(name))
+        ]
+
+    return replaced
+
+
+def resolve_vcodec(original: Method) -> Method:
+    """Return LeRobot's method of that name, whose ``auto`` is the first encoder that has just run here."""
+
+    def replaced(self: Any) -> None:
+        if self.vcodec == "auto":
+            self.vcodec = _chosen(settings_of(self))
+            _log.info("vcodec=auto: %s", self.vcodec)
+            return
+        original(self)
+
+    return replaced
+
+
+def validate(original: Method, known: Callable[[str], object]) -> Method:
+    """Return LeRobot's method of that name, which leaves encoders that PyAV does not have to ffenc.
+
+    Args:
+        original: LeRobot's.
+        known: returns None for those.
+    """
+
+    def replaced(self: Any) -> None:
+        if known(self.vcodec) is not None:
+            original(self)
+            return
+        _check(settings_of(self))
+
+    return replaced
+
+
+def _listed(name: str) -> bool:
+    return name in CODECS and any(CODECS[name].encoder in _names(one.ffmpeg) for one in toolchains())
+
+
+def _names(program: str) -> frozenset[str]:
+    try:
+        return encoder_names(program)
+    except FfencError:
+        return frozenset()
+
+
+@cache
+def _runs(name: str) -> bool:
+    try:
+        _chosen(VideoEncoderConfig(vcodec=name))
+    except FfencError as error:
+        _log.debug("%s: %s", name, error)
+        return False
+    return True
+
+
+def _chosen(config: VideoEncoderConfig) -> str:
+    """The encoder that has just encoded test frames with some settings.
+
+    Raises:
+        FfencError: none does.
+    """
+    frames = raw_format(config)
+    encoding = prepare(
+        config, trial_frames(*_SIZE, frames), width=_SIZE[0], height=_SIZE[1], fps=_RATE, frames=frames
+    )
+    return encoding.config.vcodec
+
+
+def _check(config: VideoEncoderConfig) -> None:
+    """Compare settings with what the programs here publish of the encoder.
+
+    Raises:
+        ConfigError: no program takes them; the text says why.
+    """
+    codec = CODECS[config.vcodec]
+    errors: list[str] = []
+    for toolchain in toolchains():
+        try:
+            check_encoder(
+                toolchain.ffmpeg, codec, encoder_options(codec, config, None), encoder_format(codec, config)
+            )
+        except FfencError as error:
+            errors.append(f"{toolchain.ffmpeg}: {error}")
+        else:
+            return
+    raise ConfigError(f"vcodec={config.vcodec}: " + "; ".join(errors))

@@ -1,0 +1,263 @@
+"""Put ffenc into LeRobot, and take it out again."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+from ffenc.config.plain_yaml import KeyPath
+from ffenc.config.preset import RobotPreset
+from ffenc.errors import ConfigError
+from ffenc.lerobot import configs
+from ffenc.lerobot.files import Files
+from ffenc.lerobot.options import OnFull, Options, read_options
+from ffenc.lerobot.streaming import StreamingVideoEncoder
+from ffenc.lerobot.workers import Worker
+from ffenc.lerobot.writing import writer_methods
+
+KNOWN_VERSIONS = ("0.6.0", "0.6.1", "0.6.2")
+
+_VIDEO, _TOOLS, _WRITER, _CONFIGS = (
+    "lerobot.datasets.video_utils",
+    "lerobot.datasets.dataset_tools",
+    "lerobot.datasets.dataset_writer",
+    "lerobot.configs.video",
+)
+
+
+@dataclass(frozen=True)
+class Seam:
+    """A function, class or method of LeRobot's that is replaced.
+
+    Attributes:
+        module: where it is defined.
+        name: its name there; of a method ``Class.method``.
+        parameters: those it has to have, in order, without ``self``; another version has others.
+    """
+
+    module: str
+    name: str
+    parameters: str
+
+    def find(self) -> Any:
+        """LeRobot's own, as it is now.
+
+        Raises:
+            ConfigError: it is not there, or not what is known of it.
+        """
+        found: Any = importlib.import_module(self.module)
+        for part in self.name.split("."):
+            found = getattr(found, part, None)
+        names = " ".join(inspect.signature(found).parameters) if callable(found) else None
+        if names is None or names.removeprefix("self ").removeprefix("self") != self.parameters:
+            has = "it is not there" if names is None else f"it takes ({names})"
+            raise ConfigError(
+                f"{self.module}.{self.name} is not the one that is known, with ({self.parameters}): {has}. "
+                f"Nothing was changed. LeRobot {' or '.join(KNOWN_VERSIONS)} is known"
+            )
+        return found
+
+
+_SEAMS = (
+    Seam(_VIDEO, "StreamingVideoEncoder", "fps rgb_encoder depth_encoder queue_maxsize encoder_threads"),
+    Seam(
+        *(_VIDEO, "encode_video_frames"),
+        "imgs_dir video_path fps video_encoder encoder_threads log_level overwrite",
+    ),
+    Seam(
+        *(_VIDEO, "reencode_video"),
+        "input_video_path output_video_path video_encoder encoder_threads log_level overwrite start_time_s "
+        "end_time_s",
+    ),
+    Seam(
+        _VIDEO, "concatenate_video_files", "input_video_paths output_video_path overwrite compatibility_check"
+    ),
+    Seam(_VIDEO, "get_video_info", "video_path video_encoder"),
+    Seam(
+        *(_TOOLS, "convert_image_to_video_dataset"),
+        "dataset output_dir repo_id rgb_encoder depth_encoder episode_indices num_workers "
+        "max_episodes_per_batch max_frames_per_batch",
+    ),
+    Seam(_TOOLS, "_reencode_video_worker", "args"),
+    Seam(_WRITER, "_encode_video_worker", "video_key episode_index root fps video_encoder encoder_threads"),
+    Seam(_WRITER, "DatasetWriter.add_frame", "frame"),
+    Seam(_WRITER, "DatasetWriter.save_episode", "episode_data parallel_encoding"),
+    Seam(_WRITER, "DatasetWriter.cancel_pending_videos", ""),
+    Seam(_CONFIGS, "VideoEncoderConfig.detect_available_encoders", "encoders"),
+    Seam(_CONFIGS, "VideoEncoderConfig.resolve_vcodec", ""),
+    Seam(_CONFIGS, "VideoEncoderConfig.validate", ""),
+)
+
+_lock = threading.Lock()
+_active: Use | None = None
+
+
+def use(
+    *,
+    on_full: OnFull | None = None,
+    preset: str | Path | RobotPreset | None = None,
+    overrides: Sequence[tuple[KeyPath, Any]] = (),
+) -> Use:
+    """Have LeRobot encode with ffenc, from now on or in a ``with`` block.
+
+    ::
+
+        import ffenc.lerobot
+
+        ffenc.lerobot.use()                # until the program ends, or undo()
+        with ffenc.lerobot.use():          # in the block only
+            ...
+
+    Names that other modules have imported from LeRobot before are replaced too.
+
+    Args:
+        on_full: what is done with a frame whose encoder is behind by ``encoder_queue_maxsize`` frames:
+            ``repeat`` stores the frame before again and says so in the log, ``block`` waits. None: what the
+            environment's ``FFENC_ON_FULL`` says, else the preset, else ``repeat``.
+        preset: a robot's preset, its name or path: encoder settings for each of its cameras, and those of the
+            preset itself for the others. None: LeRobot's own settings hold.
+        overrides: settings that win over the preset, as for :func:`ffenc.load_preset`.
+
+    Returns:
+        what takes ffenc out again: its ``undo()``, or the end of the ``with`` block.
+
+    Raises:
+        ConfigError: LeRobot is not installed or of a version that is not known, a value is not accepted, or
+            ffenc is in use already.
+    """
+    global _active  # noqa: PLW0603 - LeRobot is there once a process
+    options = read_options(on_full, preset, overrides)
+    with _lock:
+        if _active is not None:
+            raise ConfigError("ffenc is in use in LeRobot already: undo() that first")
+        check_version()
+        _active = Use(options)
+        return _active
+
+
+def in_use() -> bool:
+    """Whether LeRobot encodes with ffenc in this process."""
+    return _active is not None
+
+
+def check_version() -> None:
+    """Refuse a LeRobot that is not known.
+
+    Raises:
+        ConfigError: there is none, or it is another version; the text says which are known.
+    """
+    try:
+        version = str(importlib.import_module("lerobot").__version__)
+    except ImportError as error:
+        raise ConfigError(
+            f"LeRobot cannot be imported ({error}): install ffenc into LeRobot's environment"
+        ) from None
+    if version not in KNOWN_VERSIONS:
+        raise ConfigError(
+            f"LeRobot {version} is not known, {' or '.join(KNOWN_VERSIONS)} is: nothing of it was changed. "
+            "Install one of these, or a newer ffenc"
+        )
+
+
+class Use:
+    """ffenc in LeRobot, until :meth:`undo`.
+
+    Args:
+        options: how it encodes.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._changed: list[tuple[Any, str, Any]] = []  # whose, attribute, what it was
+        self._swapped: list[tuple[Any, Any, str]] = []  # LeRobot's, ours, name
+        found = {seam.name: seam.find() for seam in _SEAMS}
+        files = Files(options, found)
+        ours: dict[str, Any] = {
+            "StreamingVideoEncoder": type(
+                "StreamingVideoEncoder", (StreamingVideoEncoder,), {"options": options}
+            ),
+            **{name: _function(getattr(files, name), found[name]) for name in _OF_FILES},
+            **{name: Worker(name, options) for name in _WORKERS},
+        }
+        Worker.originals.update({name: found[name] for name in _WORKERS})
+        known = importlib.import_module("lerobot.datasets.pyav_utils").get_codec
+        methods = {
+            **writer_methods(found),
+            **{
+                f"VideoEncoderConfig.{name}": make(found[f"VideoEncoderConfig.{name}"])
+                for name, make in (
+                    ("detect_available_encoders", configs.detect_available_encoders),
+                    ("resolve_vcodec", configs.resolve_vcodec),
+                    ("validate", lambda original: configs.validate(original, known)),
+                )
+            },
+        }
+        video = importlib.import_module(_CONFIGS)
+        ours["VALID_VIDEO_CODECS"] = configs.with_own_codecs(video.VALID_VIDEO_CODECS)
+        found["VALID_VIDEO_CODECS"] = video.VALID_VIDEO_CODECS
+        for seam in _SEAMS:
+            if seam.name in methods:
+                owner, _, method = seam.name.partition(".")
+                self._set(getattr(importlib.import_module(seam.module), owner), method, methods[seam.name])
+        for name, mine in ours.items():
+            self._swapped.append((found[name], mine, name))
+            _swap(found[name], mine, name)
+
+    def _set(self, owner: Any, name: str, value: Any) -> None:
+        self._changed.append((owner, name, vars(owner)[name]))
+        setattr(owner, name, value)
+
+    def undo(self) -> None:
+        """Give LeRobot its own functions back; what ffenc has begun to encode is finished by it."""
+        global _active  # noqa: PLW0603 - as above
+        with _lock:
+            if _active is not self:
+                return
+            for owner, name, value in reversed(self._changed):
+                setattr(owner, name, value)
+            for theirs, mine, name in self._swapped:
+                _swap(mine, theirs, name)
+            _active = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.undo()
+
+
+_OF_FILES = (
+    *("encode_video_frames", "reencode_video", "concatenate_video_files", "get_video_info"),
+    "convert_image_to_video_dataset",
+)
+_WORKERS = ("_reencode_video_worker", "_encode_video_worker")
+
+
+def _function(method: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """A method as a function of LeRobot's module, which may be pickled by its name there."""
+
+    def replaced(*args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    replaced.__name__, replaced.__qualname__ = original.__name__, original.__qualname__
+    replaced.__module__, replaced.__doc__ = original.__module__, method.__doc__
+    replaced.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
+    return replaced
+
+
+def _swap(old: Any, new: Any, name: str) -> None:
+    """Replace an object in all modules that have it under its name."""
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType) and vars(module).get(name) is old:
+            setattr(module, name, new)

@@ -1,0 +1,31 @@
+"""LeRobot's functions that run in processes of their own, where ffenc may not be in use yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ffenc.lerobot.options import Options
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of LeRobot's workers: it puts ffenc into a process that was not forked from this one.
+
+    Attributes:
+        name: LeRobot's name of it.
+        options: how ffenc encodes.
+        originals: LeRobot's own workers, once ffenc is in use.
+    """
+
+    name: str
+    options: Options
+    originals: ClassVar[dict[str, Callable[..., Any]]] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from ffenc.lerobot.seams import in_use, use  # noqa: PLC0415 - which imports this
+
+        if not in_use():
+            use(on_full=self.options.on_full, preset=self.options.preset)
+        return self.originals[self.name](*args, **kwargs)

@@ -1,0 +1,143 @@
+"""LeRobot's ``DatasetWriter``: rows are kept beside frames, and a saved episode is whole on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ffenc.frames.publish import published
+from ffenc.layout import CAMERA_TYPES, EPISODES_PATH, NUMBERING
+from ffenc.lerobot.streaming import StreamingVideoEncoder
+
+_log = logging.getLogger("ffenc.lerobot")
+
+Method = Callable[..., Any]
+
+_PLACE = "meta/episodes"  # begins the columns that say in which file of the list an episode is
+
+
+def writer_methods(originals: Mapping[str, Any]) -> dict[str, Method]:
+    """Return what takes the place of three of its methods, by name.
+
+    Args:
+        originals: LeRobot's own.
+    """
+    return {
+        name: make(originals[name])
+        for name, make in (
+            ("DatasetWriter.add_frame", _add_frame),
+            ("DatasetWriter.save_episode", _save_episode),
+            ("DatasetWriter.cancel_pending_videos", _cancel_pending_videos),
+        )
+    }
+
+
+def _encoder(writer: Any) -> StreamingVideoEncoder | None:
+    """Ffenc's encoder of a writer; None where it has none, or LeRobot's."""
+    encoder = writer._streaming_encoder
+    return encoder if isinstance(encoder, StreamingVideoEncoder) else None
+
+
+def _add_frame(original: Method) -> Method:
+    def add_frame(self: Any, frame: dict[str, Any]) -> None:
+        encoder = _encoder(self)
+        if encoder is None:
+            original(self, frame)
+            return
+        first = self.episode_buffer is None or self.episode_buffer["size"] == 0
+        task = frame.get("task")
+        original(self, frame)
+        features = row_features(self._meta.features)
+        if first:
+            encoder.begin_rows(features, self._meta.robot_type, str(task))
+        encoder.add_row({name: self.episode_buffer[name][-1] for name in features})
+
+    return add_frame
+
+
+def row_features(features: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a row holds beside frames and LeRobot's own numbers."""
+    return {
+        name: {"dtype": one["dtype"], "shape": list(one["shape"]), "names": one.get("names")}
+        for name, one in features.items()
+        if one["dtype"] not in CAMERA_TYPES and name not in NUMBERING
+    }
+
+
+def _save_episode(original: Method) -> Method:
+    def save_episode(
+        self: Any, episode_data: dict[str, Any] | None = None, parallel_encoding: bool = True
+    ) -> None:
+        original(self, episode_data, parallel_encoding)
+        encoder = _encoder(self)
+        if encoder is not None and self._meta.video_keys:
+            make_whole(self)
+            encoder.episode_saved()
+
+    return save_episode
+
+
+def make_whole(writer: Any) -> None:
+    """Close the files of the episode that was saved, as LeRobot does when it resumes a dataset.
+
+    LeRobot leaves its tables open, without the end that makes them readable, until the last episode: a crash
+    would take all of them. The next episode begins files of its own, so no video is copied for it either.
+    """
+    from lerobot.datasets.io_utils import load_episodes  # noqa: PLC0415
+
+    meta = writer._meta
+    writer.close_writer()
+    _list_episodes(meta)
+    meta.episodes = load_episodes(writer._root)
+    writer._latest_episode = meta.latest_episode = None
+
+
+def _list_episodes(meta: Any) -> None:
+    """Add the episodes that LeRobot has not written yet to the last file of the list, whole or not at all.
+
+    One file, as LeRobot's own: its merge numbers the rows of several as if they were one.
+    """
+    new: list[dict[str, Any]] = [
+        {key: _plain(value) for key, value in episode.items()} for episode in meta._metadata_buffer
+    ]
+    if not new:
+        return
+    files = sorted((meta.root / "meta/episodes").glob("*/*.parquet"))
+    path = meta.root / EPISODES_PATH.format(
+        chunk_index=new[0][f"{_PLACE}/chunk_index"], file_index=new[0][f"{_PLACE}/file_index"]
+    )
+    table = pa.Table.from_pylist(new)
+    if files and files[-1].stat().st_size < meta.data_files_size_in_mb << 20:
+        path, before = files[-1], pq.read_table(files[-1])
+        for name in ("chunk_index", "file_index"):
+            of_file = pa.array([before[f"{_PLACE}/{name}"][-1].as_py()] * len(new), pa.int64())
+            table = table.set_column(
+                table.column_names.index(f"{_PLACE}/{name}"), f"{_PLACE}/{name}", of_file
+            )
+        table = pa.concat_tables([before, table.select(before.column_names).cast(before.schema)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with published(path) as temporary:
+        pq.write_table(table, temporary, compression="snappy")
+    meta._metadata_buffer.clear()
+
+
+def _plain(value: Any) -> Any:
+    """LeRobot keeps each value of an episode in a list of one; arrays become lists."""
+    first = value[0] if isinstance(value, list) else value
+    return first.tolist() if isinstance(first, np.ndarray) else first
+
+
+def _cancel_pending_videos(original: Method) -> Method:
+    def cancel_pending_videos(self: Any) -> None:
+        encoder = _encoder(self)
+        if encoder is None:
+            original(self)
+        else:  # an error or Ctrl-C has ended the recording
+            encoder.leave_episode()
+
+    return cancel_pending_videos

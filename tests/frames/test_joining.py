@@ -1,0 +1,78 @@
+"""Joining video files by copying packets."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ffenc import (
+    ConfigError,
+    DestinationError,
+    SourceError,
+    VideoEncoderConfig,
+    VideoWriter,
+    join_videos,
+    probe,
+)
+from tests.conftest import decode
+
+H264 = VideoEncoderConfig(vcodec="h264", crf=10, preset="ultrafast")
+
+
+def clip(
+    path: Path, first: int, frames: int, fps: int | Fraction = 30, config: VideoEncoderConfig = H264
+) -> Path:
+    with VideoWriter(path, fps, config) as video:
+        for number in range(first, first + frames):
+            video.write(np.full((32, 48, 3), 20 * number, np.uint8))
+    return path
+
+
+def test_frames_sit_at_their_exact_times(tmp_path: Path) -> None:
+    """At 10 fps a tick of FFmpeg's concat demuxer is about what LeRobot tolerates; these are off by none."""
+    parts = [clip(tmp_path / f"{n}.mp4", 3 * n, 3, 10) for n in range(4)]
+    info = join_videos(parts, tmp_path / "all.mp4")
+    assert info.frames == 12
+    assert [time * info.time_base for time in info.times or ()] == [Fraction(n, 10) for n in range(12)]
+    shown = decode(tmp_path / "all.mp4")
+    assert np.abs(shown.mean((1, 2, 3)) - 20 * np.arange(12)).max() < 3
+    # In the place of one of them, as LeRobot appends an episode.
+    info = join_videos([tmp_path / "all.mp4", parts[0]], tmp_path / "all.mp4", overwrite=True)
+    assert info.frames == 15
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "all.mp4"]
+
+
+def test_other_time_bases_are_brought_to_the_grid(tmp_path: Path) -> None:
+    import av
+
+    other = tmp_path / "other.mkv"  # its times are whole milliseconds
+    with av.open(str(clip(tmp_path / "a.mp4", 0, 5))) as source, av.open(str(other), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    info = join_videos([other, other], tmp_path / "both.mp4")
+    assert [time * info.time_base for time in info.times or ()] == [Fraction(n, 30) for n in range(10)]
+    assert probe(tmp_path / "both.mp4").fps == 30
+
+
+def test_what_is_unlike_is_refused_by_name(tmp_path: Path) -> None:
+    one, slow = clip(tmp_path / "a.mp4", 0, 3), clip(tmp_path / "b.mp4", 0, 3, 15)
+    gray = clip(tmp_path / "c.mp4", 0, 3, config=H264.replace(pix_fmt="yuv444p"))
+    with pytest.raises(
+        SourceError, match=r"b.mp4 cannot be joined to .*a.mp4: their frame rate differs: 15, and 30"
+    ):
+        join_videos([one, slow], tmp_path / "out.mp4")
+    with pytest.raises(SourceError, match=r"pixel format differs: yuv444p, and yuv420p"):
+        join_videos([one, gray], tmp_path / "out.mp4")
+    with pytest.raises(SourceError, match=r"nothing to join"):
+        join_videos([], tmp_path / "out.mp4")
+    with pytest.raises(DestinationError, match=r"b.mp4 exists"):
+        join_videos([one], slow)
+    with pytest.raises(ConfigError, match=r"ends in .mp4"):
+        join_videos([one], tmp_path / "out.mkv")
+    assert not (tmp_path / "out.mp4").exists()
