@@ -33,10 +33,11 @@ _SHOWN = 20
 @click.argument("destination", type=PathName(), metavar="DST")
 @click.option(
     "--on-damage",
-    type=click.Choice(["drop-episode", "trim"]),
+    type=click.Choice(["drop-episode", "trim", "repeat"]),
     default="drop-episode",
     show_default=True,
-    help="Of an episode with missing or damaged rows or frames: leave it out, or end it before them.",
+    help="Of an episode with missing or damaged rows or frames: leave it out, end it before them, or show "
+    "the frame before instead of a video's damaged ones.",
 )
 @click.option(
     "--without-camera",
@@ -63,6 +64,7 @@ def command(source: str, destination: str, dry_run: bool, as_json: bool, **setti
     Examples:
       ffenc repair broken good --dry-run
       ffenc repair broken good --on-damage trim
+      ffenc repair broken good --on-damage repeat
       ffenc repair broken good --without-camera wrist
     """
     from ffenc.dataset.repair import repair_dataset  # noqa: PLC0415 - keeps --help quick
@@ -96,7 +98,9 @@ def _show(done: Repair) -> None:
     for episode in changed[:_SHOWN]:
         fate = "left out"
         if episode.result is not None:
-            fate = f"ends after {episode.kept} of {episode.rows} rows, and is episode {episode.result}"
+            fate = f"is episode {episode.result}"
+            if episode.kept < episode.rows:
+                fate = f"ends after {episode.kept} of {episode.rows} rows, and is episode {episode.result}"
         output.summary(f"episode {episode.number}: {fate}: {episode.why}")
     if len(changed) > _SHOWN:
         output.summary(f"... and {len(changed) - _SHOWN} more episodes; --json has all")

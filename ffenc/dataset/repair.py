@@ -27,8 +27,9 @@ from ffenc.dataset.info_block import recorded_settings
 from ffenc.dataset.job import JobSummary, run_plan
 from ffenc.dataset.merge import plan_merge
 from ffenc.dataset.reencode import refuse_nesting
-from ffenc.dataset.salvage import Action, Found, Salvage
-from ffenc.dataset.staging import check_destination
+from ffenc.dataset.repeated import repeated_rows, shown_frames, write_shown
+from ffenc.dataset.salvage import Action, Found, Place, Salvage
+from ffenc.dataset.staging import check_destination, write_json
 from ffenc.dataset.statistics import Aggregate
 from ffenc.dataset.verify.faults import Fault, Verification
 from ffenc.dataset.verify.run import verify_dataset
@@ -43,7 +44,7 @@ from ffenc.errors import (
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
-from ffenc.frames.info_json import feature_block
+from ffenc.frames.info_json import feature_block, read_json
 from ffenc.frames.publish import claimed, hidden_path, sync_folder
 from ffenc.frames.reader import DEPTH_FORMATS
 from ffenc.frames.transcode import Clip, prepare_clip, transcode
@@ -62,9 +63,8 @@ from ffenc.layout import (
 )
 from ffenc.paths import check_tree
 
-OnDamage = Literal["drop-episode", "trim"]
-# Nothing in the dataset tells which side is right.
-_UNDECIDED = ("swapped",)
+OnDamage = Literal["drop-episode", "trim", "repeat"]
+_ON_DAMAGE = ("drop-episode", "trim", "repeat")
 # Faults that making the dataset again takes away.
 _WRITTEN = frozenset(
     {
@@ -139,8 +139,10 @@ def repair_dataset(
     Args:
         source: the dataset.
         destination: the folder to write; must not exist, or be empty.
-        on_damage: what becomes of an episode with rows or frames that are missing or damaged: it is left out,
-            or ``trim``: its rows and all its cameras end before the damage.
+        on_damage: what becomes of an episode with rows or frames that are missing or damaged: it is left out;
+            or ``trim``: its rows and all its cameras end before the damage; or ``repeat``: frames of video
+            that are missing or damaged show the frame before them, which the episode's notes say, and an
+            episode with other damage is left out.
         without_cameras: cameras that are left out, such as one whose files are lost.
         task: text of all tasks, where neither the tasks table nor the episode list tells them.
         dry_run: find out what would be done; nothing is written but temporary files beside the destination.
@@ -156,17 +158,22 @@ def repair_dataset(
         FfmpegError, VerificationError: copying failed, or the result is not sound.
     """
     root, target = Path(source), Path(destination)
-    if on_damage not in ("drop-episode", "trim"):
-        raise ConfigError(
-            f"on_damage={on_damage!r} is not accepted{accepted(on_damage, ('drop-episode', 'trim'))}"
-        )
+    if on_damage not in _ON_DAMAGE:
+        raise ConfigError(f"on_damage={on_damage!r} is not accepted{accepted(on_damage, _ON_DAMAGE)}")
     check_free(target, resume=False)
     refuse_nesting(root, target)
     check_tree(root, follow_links=follow_links)
     programs = toolchains(ffmpeg, ffprobe)
-    left = Salvage(root, without=without_cameras, task=task, ffprobe=programs[0].ffprobe)
-    done = Repair(root, target, left.actions)
     with _folder_beside(target) as folder, warnings.catch_warnings():
+        left = Salvage(
+            root,
+            without=without_cameras,
+            task=task,
+            ffprobe=programs[0].ffprobe,
+            scratch=folder,
+            repeat=on_damage == "repeat",
+        )
+        done = Repair(root, target, left.actions)
         warnings.simplefilter("ignore", FfencWarning)  # what they say of the source is among the actions
         shadow = _Shadow(left, folder, on_damage, programs)
         while True:  # a frame that is damaged may hide another behind it
@@ -241,6 +248,14 @@ def _folder_beside(target: Path) -> Iterator[Path]:
                 parent.rmdir()
 
 
+@dataclass(frozen=True)
+class _Repeated:
+    """An episode's video in which frames are repeated: where it is, and which rows show the frame before."""
+
+    place: Place
+    rows: list[tuple[int, int]]
+
+
 class _Shadow:
     """A dataset that is put together of what is left: tables written, videos linked."""
 
@@ -252,6 +267,10 @@ class _Shadow:
         self._on_damage = on_damage
         self._good: dict[Path, tuple[Path, StreamInfo]] = {}
         self._recomputed: set[str] = set()
+        self._bad: dict[tuple[int, str], set[int]] = {
+            (one.number, key): set() for one in left.episodes for key in one.short if not one.damage
+        }  # episode and camera -> rows whose frames are damaged; other frames may be missing
+        self._repeated: dict[tuple[int, str], tuple[frozenset[int], _Repeated]] = {}
         self._kept: list[Found] = []
         self._data: list[int] = []  # number of each kept episode's data file
         self._rows = {one.number: len(one.rows) for one in left.episodes}
@@ -287,10 +306,18 @@ class _Shadow:
                 places.get(one.number),
                 self._rows[one.number],
                 one.length if one.number in places else 0,
-                one.damage,
+                one.damage or self._said_repeated(one.number),
             )
             for one in self._left.episodes
         ]
+
+    def _said_repeated(self, number: int) -> str:
+        said = [
+            f"{key}: the frame before is shown in {_ranges(repeated.rows)}"
+            for (episode, key), (_, repeated) in self._repeated.items()
+            if episode == number
+        ]
+        return "; ".join(said)
 
     def learn(self, faults: Sequence[Fault]) -> bool:
         """Take damage into account that was found when all was decoded; returns whether there was new one.
@@ -302,13 +329,27 @@ class _Shadow:
         for fault in faults:
             if fault.kind in _WRITTEN or (fault.kind == "damaged-frame" and fault.episode is None):
                 continue  # it is written again, or of frames that nothing shows
-            if fault.episode is None or fault.kind in _UNDECIDED:
+            if fault.episode is None:
                 raise self._unrepairable(fault)
             one = self._kept[fault.episode]
+            if fault.other is not None:  # nothing tells which side is right
+                for own, other in ((one, self._kept[fault.other]), (self._kept[fault.other], one)):
+                    where = f"{fault.camera}: " if fault.camera else ""
+                    own.damage = own.damage or (
+                        f"{where}it and episode {other.number} have each other's statistics, and nothing "
+                        "tells which of the two is right"
+                    )
+                    own.length = 0
+                continue
             if fault.kind == "other-content" and fault.camera not in self._recomputed:
                 what = "shows something else than its statistics say; they are computed of what it shows"
                 self._left.say(Action(what, one.number, fault.camera))
                 self._recomputed.add(fault.camera or "")
+                continue
+            repeated = self._on_damage == "repeat" and fault.kind == "damaged-frame"
+            if repeated and fault.frame and fault.camera in one.videos:  # the first has none before it
+                bad = self._bad.setdefault((one.number, fault.camera), set())
+                bad |= set(range(fault.frame, fault.frame + fault.frames))
                 continue
             one.damage = one.damage or (f"{fault.camera}: {fault.what}" if fault.camera else fault.what)
             framed = fault.frame is not None and fault.kind in ("damaged-frame", "image")
@@ -320,7 +361,10 @@ class _Shadow:
 
     def _state(self) -> tuple[object, ...]:
         """What cutting and leaving out has come to so far."""
-        return (*((bool(one.damage), one.length) for one in self._left.episodes), len(self._recomputed))
+        return (
+            *((bool(one.damage), one.length) for one in self._left.episodes),
+            *(len(self._recomputed), sum(map(len, self._bad.values()))),
+        )
 
     def _unrepairable(self, fault: Fault) -> SourceError:
         where = f" ({fault.camera})" if fault.camera else ""
@@ -350,7 +394,7 @@ class _Shadow:
         for number, (path, own) in enumerate(groupby(self._kept, key=lambda one: one.path)):
             episodes = list(own)
             try:
-                table = pq.ParquetFile(path, page_checksum_verification=True).read()
+                table = pq.ParquetFile(self._left.readable(path), page_checksum_verification=True).read()
             except (pa.ArrowException, OSError) as error:
                 raise SourceError(f"{path}: cannot be read: {error}") from None
             self._check_columns(table, path)
@@ -456,9 +500,15 @@ class _Shadow:
             ends: dict[Path, int] = {}
             count = 0
             places[key] = []
-            cut = {one.videos[key].path for one in self._left.episodes if one.damage and key in one.videos}
+            cut = {
+                one.videos[key].path
+                for one in self._left.episodes
+                if key in one.videos and (one.damage or (one.number, key) in self._bad)
+            }
             for one in self._kept:
                 place = one.videos[key]
+                if (one.number, key) in self._bad:
+                    place = self._with_repeats(one, key).place
                 path, info = self._sound_file(key, place.path, cut)
                 if path not in numbers or place.first < ends[path]:
                     numbers[path], count = count, count + 1
@@ -469,6 +519,29 @@ class _Shadow:
                 assert info.times is not None
                 places[key].append((numbers[path], float(info.times[place.first] * info.time_base)))
         return places
+
+    def _with_repeats(self, one: Found, key: str) -> _Repeated:
+        """A file of an episode in which frames that cannot be shown are repeated."""
+        bad = frozenset(self._bad[one.number, key])
+        known = self._repeated.get((one.number, key))
+        if known is not None and known[0] == bad:
+            return known[1]
+        place, fps = one.videos[key], self._left.fps
+        info = self._left.streams[place.path]
+        places = [other.videos[key] for other in self._left.episodes if key in other.videos]
+        others = [other.first for other in places if other.path == place.path]
+        end = min((first for first in others if first > place.first), default=info.frames)
+        clip = Clip(place.path, info, place.first, min(end - place.first, one.length))
+        shown = shown_frames(clip, one.length, fps, bad)
+        block = feature_block(self._left.info["features"][key])
+        config = recorded_settings(info, block, info.pix_fmt in DEPTH_FORMATS)
+        output = self._folder / f"repeated-{len(self._repeated):06d}-{len(bad):06d}.mp4"
+        write_shown(clip, shown, config, fps, output, self._programs)
+        found = probe(output, times=True, ffprobe=self._programs[0].ffprobe)
+        self._good[output] = (output, found)
+        repeated = _Repeated(Place(output, 0, one.length), repeated_rows(shown))
+        self._repeated[one.number, key] = (bad, repeated)
+        return repeated
 
     def _sound_file(self, key: str, path: Path, cut: Collection[Path]) -> tuple[Path, StreamInfo]:
         """A file whose frames are on the grid: itself, or a copy in which they are.
@@ -552,7 +625,8 @@ class _Shadow:
         listing, stats, totals = self._left.listing, dict[str, Any](), dict[str, Any]()
         cameras = [k for k, f in self._left.info["features"].items() if f["dtype"] in ("image", "video")]
         rows = [one.listed for one in self._kept]
-        whole = all(not one.damage for one in self._kept) and None not in rows and listing is not None
+        whole = not self._bad and all(not one.damage for one in self._kept)
+        whole = whole and None not in rows and listing is not None
         for key in cameras if whole else ():
             assert listing is not None
             names = [name for name in listing.column_names if name.startswith(f"stats/{key}/")]
@@ -592,13 +666,26 @@ class _Shadow:
         """What else belongs to the dataset, and each episode's notes."""
         for place, one in enumerate(self._kept):
             notes = self._left.root / NOTES_PATH.format(episode_index=one.number)
+            target = self.root / NOTES_PATH.format(episode_index=place)
+            target.parent.mkdir(parents=True, exist_ok=True)
             if notes.is_file() and not one.damage:
-                target = self.root / NOTES_PATH.format(episode_index=place)
-                target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(notes, target)
+            own = {
+                key: repeated.rows
+                for (number, key), (_, repeated) in self._repeated.items()
+                if number == one.number
+            }
+            if own:
+                with contextlib.suppress(SourceError):
+                    content = read_json(notes) if notes.is_file() else {}
+                write_json(target, {**content, "repeated_rows": own})
         for path in self._left.root.iterdir():
             if path.is_file() and not path.name.startswith("."):
                 shutil.copyfile(path, self.root / path.name)
+
+
+def _ranges(rows: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"row {a}" if a == b else f"rows {a} to {b}" for a, b in rows)
 
 
 def _file(template: str, number: int, **fields: str) -> str:

@@ -21,18 +21,19 @@ import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_name, chosen_cameras
-from ffenc.dataset.columns import task_texts
+from ffenc.dataset.columns import feature_type, task_texts
 from ffenc.dataset.identify import check_dataset, features_of
 from ffenc.dataset.lerobot import readable_feature
 from ffenc.dataset.source import check_key
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import read_info
+from ffenc.frames.parquet_footer import has_footer, with_footer
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.layout import DATA_PATH, INFO, TASKS, TIME_TOLERANCE, VIDEO_PATH
 from ffenc.paths import check_template, template_fields
 
-_READ = (pa.ArrowException, OSError, ValueError, LookupError, TypeError)
+_READ = (SourceError, pa.ArrowException, OSError, ValueError, LookupError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Found:
         texts: of its tasks, as they are listed.
         videos: camera -> where its frames are.
         length: rows and frames that it is to have.
+        short: camera -> how many of its frames follow each other from the first on, where that is fewer.
         damage: why it cannot be whole; "" where it can.
     """
 
@@ -88,6 +90,7 @@ class Found:
     texts: list[str] = field(default_factory=list)
     videos: dict[str, Place] = field(default_factory=dict)
     length: int = 0
+    short: dict[str, int] = field(default_factory=dict)
     damage: str = ""
 
 
@@ -99,6 +102,8 @@ class Salvage:
         without: cameras that are left out.
         task: text of all tasks, where the tasks table cannot tell them.
         ffprobe: the program.
+        repeat: an episode of which a camera has fewer frames than rows is not damaged.
+        scratch: a folder for files that have to be written before they can be read.
 
     Attributes:
         episodes: in the order of their numbers, damaged ones too.
@@ -109,8 +114,19 @@ class Salvage:
         ConfigError: there is no such camera.
     """
 
-    def __init__(self, root: Path, *, without: Sequence[str], task: str | None, ffprobe: str | None) -> None:
-        self.root, self._ffprobe = root, ffprobe
+    def __init__(
+        self,
+        root: Path,
+        *,
+        without: Sequence[str],
+        task: str | None,
+        ffprobe: str | None,
+        scratch: Path,
+        repeat: bool = False,
+    ) -> None:
+        self._repeat = repeat
+        self.root, self._ffprobe, self._scratch = root, ffprobe, scratch
+        self._readable: dict[Path, Path] = {}
         self._said: dict[Action, None] = {}
         self.info = self._read_info()
         self.fps = parse_fps(self.info["fps"])
@@ -125,6 +141,7 @@ class Salvage:
             raise SourceError(f"{root}: no rows of any episode are left under data/; nothing can be repaired")
         for key in self.cameras:
             self._place(key)
+        self._say_unfinished()
 
     # --- info.json --------------------------------------------------------------------------------------
 
@@ -226,9 +243,11 @@ class Salvage:
 
     def _read_rows(self) -> Iterator[Found]:
         found: dict[int, Found] = {}
-        for path in sorted((self.root / "data").rglob("*.parquet")):
+        files = sorted((self.root / "data").rglob("*.parquet"))
+        for path in files:
             try:
-                file = pq.ParquetFile(path)
+                self._give_footer(path, files)
+                file = pq.ParquetFile(self.readable(path))
                 names = [name for name in ("episode_index", "frame_index") if name in file.schema_arrow.names]
                 table = file.read(columns=names)
                 numbers = _whole(table, "episode_index")
@@ -275,6 +294,42 @@ class Salvage:
         if order != list(range(len(order))):
             self._note(f"episodes are numbered {_numbers(order)}; they are numbered from 0")
         yield from (found[number] for number in order)
+
+    def readable(self, path: Path) -> Path:
+        """The file in which a data file of the dataset can be read: itself, or a copy with a footer."""
+        return self._readable.get(path, path)
+
+    def _give_footer(self, path: Path, files: Sequence[Path]) -> None:
+        """Make a data file readable whose footer was never written.
+
+        Raises:
+            SourceError: nothing in it can be read.
+        """
+        if has_footer(path):
+            return
+        features = self.info["features"]
+        schema = next((pq.read_schema(other) for other in files if other != path and has_footer(other)), None)
+        if schema is None:
+            rows = {key: feature for key, feature in features.items() if feature["dtype"] != "video"}
+            schema = pa.schema([pa.field(key, feature_type(feature)) for key, feature in rows.items()])
+        copy = self._scratch / f"with-footer-{len(self._readable):06d}.parquet"
+        count = with_footer(path, schema, copy)
+        self._readable[path] = copy
+        self._note(
+            f"its end is missing, as of a recording that was broken off; its {count} rows are read from its "
+            "pages",
+            file=self._relative(path),
+        )
+
+    def _say_unfinished(self) -> None:
+        """Images of an episode that LeRobot was recording: its rows were in memory only."""
+        for folder in sorted((self.root / "images").glob("*/episode-*")):
+            if count := sum(1 for _ in folder.glob("frame-*")):
+                self._note(
+                    f"{count} images of an episode that was being recorded; its rows were never written, so "
+                    "that it is left out",
+                    file=self._relative(folder),
+                )
 
     def _order(self, one: Found, frames: npt.NDArray[np.int64] | None) -> None:
         """Put an episode's rows in order."""
@@ -324,6 +379,8 @@ class Salvage:
                 continue
             one.videos[key] = place
             if place.whole < one.length:
+                one.short[key] = place.whole
+            if place.whole < one.length and not (self._repeat and place.whole):
                 self._damage(one, key, f"has {place.whole} of {one.length} frames", place.whole)
 
     def _damage(self, one: Found, key: str, why: str, whole: int) -> None:
@@ -405,7 +462,10 @@ class Salvage:
         return int(gaps[0]) + 1 if gaps.size else len(times)
 
     def _in_order(self, known: Mapping[Path, StreamInfo]) -> dict[int, Place] | None:
-        """All episodes one after another through the files; None where their frames do not fit so."""
+        """All episodes one after another through the files; None where their frames do not fit so.
+
+        Frames may be left over at the end where rows of later episodes were never written whole.
+        """
         waiting = [one for one in self.episodes if not one.damage or one.length]
         places: dict[int, Place] = {}
         at = 0
@@ -415,9 +475,14 @@ class Salvage:
                 one = waiting[at]
                 places[one.number] = Place(path, first, self._before_gap(info, first, one.length))
                 first, at = first + one.length, at + 1
-            if first != info.frames:
+            if first > info.frames or (first < info.frames and not (at == len(waiting) and self._cut_off())):
                 return None
         return places if at == len(waiting) else None
+
+    def _cut_off(self) -> bool:
+        """Whether the recording was broken off, and all episodes before that are there."""
+        numbers = [one.number for one in self.episodes]
+        return bool(self._readable) and self.listing is None and numbers == list(range(len(numbers)))
 
     def _into_gaps(
         self, key: str, wrong: Sequence[Found], known: Mapping[Path, StreamInfo], places: dict[int, Place]

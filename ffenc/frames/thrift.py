@@ -32,7 +32,7 @@ class Field(NamedTuple):
 Struct: TypeAlias = dict[int, Field]
 """Number of a field -> the field."""
 
-I64, LIST, STRING, STRUCT = TType.I64, TType.LIST, TType.STRING, TType.STRUCT
+I32, I64, LIST, STRING, STRUCT = TType.I32, TType.I64, TType.LIST, TType.STRING, TType.STRUCT
 
 
 def read_struct(data: bytes) -> tuple[Struct, int]:

@@ -105,6 +105,24 @@ def text_as_column(root: Path) -> None:
     pq.write_table(table.replace_schema_metadata(None), path)
 
 
+def without_footer(cut: int = 0) -> Damage:
+    """As a recording of LeRobot that was killed: a row group for each episode, no footer, no episode list."""
+
+    def damage(root: Path) -> None:
+        table = pq.read_table(root / DATA)
+        with pq.ParquetWriter(root / DATA, table.schema) as writer:
+            for start, length in zip(starts(), LENGTHS, strict=True):
+                writer.write_table(table.slice(start, length))
+        data = (root / DATA).read_bytes()
+        (root / DATA).write_bytes(data[: -8 - int.from_bytes(data[-8:-4], "little") - cut])
+        shutil.rmtree(root / "meta/episodes")
+        folder = root / "images" / TOP / "episode-000003"
+        folder.mkdir(parents=True)
+        (folder / "frame-000000.png").write_bytes(b"")
+
+    return damage
+
+
 # Damage that takes nothing away: everything comes back.
 WHOLE: dict[str, Damage] = {
     "totals": info(lambda i: i.update(total_frames=7, total_episodes=9)),
@@ -153,6 +171,7 @@ WHOLE: dict[str, Damage] = {
         lambda root: (root / "meta/stats.json").unlink(),
         without(LIST, f"stats/{ANGLE}/mean", "stats/action/max"),
     ),
+    "a recording that was killed": without_footer(),
     "orphans": lambda root: shutil.copy(root / DATA, root / "videos/chunk.parquet"),
     "off the grid": lambda root: ffmpeg(
         root,
@@ -276,6 +295,11 @@ LOST: dict[str, tuple[Damage, list[tuple[int, int]], list[tuple[int, int]]]] = {
         [ALL[0], ALL[1]],
         [ALL[0], ALL[1], (2, 19)],
     ),
+    "a recording that was killed in a row group": (
+        without_footer(cut=100),
+        [ALL[0], ALL[1]],
+        [ALL[0], ALL[1]],
+    ),
     "a number is NaN": (column(DATA, "action", nan_action), [ALL[0], ALL[2]], [ALL[0], ALL[2]]),
 }
 
@@ -291,13 +315,70 @@ def test_what_is_lost_is_dropped_or_cut(
     done = repair_dataset(video, tmp_path / "a")
     assert (plan.episodes, plan.actions) == (done.episodes, done.actions)
     assert [one.number for one in done.episodes if one.result is None] == [
-        number for number in range(3) if number not in dict(dropped)
+        one.number for one in done.episodes if one.number not in dict(dropped)
     ]
+    assert [one.number for one in done.episodes if one.result is not None] == [n for n, _ in dropped]
     assert all(one.why for one in done.episodes if one.result is None)
     check(tmp_path / "a", undamaged, dropped, [ANGLE, DEPTH])
     cut = repair_dataset(video, tmp_path / "b", on_damage="trim")
     assert [(one.number, one.kept) for one in cut.episodes if one.result is not None] == trimmed
     check(tmp_path / "b", undamaged, trimmed, [DEPTH])
+
+
+@pytest.mark.parametrize(
+    ("damage", "camera", "episode", "rows", "said"),
+    [
+        (flip(TOP, 30), TOP, 1, range(6, 8), "rows 6 to 7"),
+        (all_of(flip(DEPTH, 33), flip(DEPTH, 36)), DEPTH, 1, None, "row"),
+        (
+            lambda root: ffmpeg(root, ANGLE, "-c", "copy", "-frames:v", "60"),
+            *(ANGLE, 2, range(19, 31), "rows 19 to 30"),
+        ),
+    ],
+    ids=["a damaged frame", "damaged depth", "missing frames"],
+)
+def test_damaged_frames_can_show_the_frame_before(
+    damage: Damage,
+    camera: str,
+    episode: int,
+    rows: range | None,
+    said: str,
+    video: Path,
+    tmp_path: Path,
+    undamaged: dict[str, list[np.ndarray]],
+) -> None:
+    damage(video)
+    done = repair_dataset(video, tmp_path / "out", on_damage="repeat")
+    assert [one.result for one in done.episodes] == [0, 1, 2]
+    assert [one.why != "" for one in done.episodes] == [one == episode for one in range(3)]
+    why = done.episodes[episode].why
+    assert f"{camera}: the frame before is shown in {said}" in why
+    notes = json.loads((tmp_path / f"out/meta/recording/episode_{episode:06d}.json").read_text())
+    listed = notes["repeated_rows"][camera]
+    repeated = [row for first, last in listed for row in range(first, last + 1)]
+    if rows is not None:
+        assert repeated == list(rows)
+    check(tmp_path / "out", undamaged, ALL, [key for key in (TOP, ANGLE, DEPTH) if key != camera])
+    frames = frames_of(tmp_path / "out", camera)
+    assert len(frames) == sum(LENGTHS)
+    first = starts()[episode]
+    last = first
+    for row in range(sum(LENGTHS)):
+        if not first <= row < first + LENGTHS[episode]:
+            assert (frames[row] == undamaged[camera][row]).all()
+            continue
+        if row - first not in repeated:
+            last = row
+        if camera == DEPTH:
+            assert (frames[row] == undamaged[camera][last]).all()
+        else:
+            assert psnr(frames[row], undamaged[camera][last]) > 33
+
+
+def test_a_first_frame_that_is_damaged_has_none_before_it(video: Path, tmp_path: Path) -> None:
+    flip(TOP, 24)(video)
+    done = repair_dataset(video, tmp_path / "out", on_damage="repeat")
+    assert [one.result for one in done.episodes] == [0, None, 1]
 
 
 def test_damage_that_spans_two_episodes_is_of_both(
@@ -309,7 +390,9 @@ def test_damage_that_spans_two_episodes_is_of_both(
     check(tmp_path / "out", undamaged, [ALL[0]], [ANGLE])
 
 
-def test_which_side_of_a_swap_is_right_is_not_guessed(video: Path, tmp_path: Path) -> None:
+def test_which_side_of_a_swap_is_right_is_not_guessed(
+    video: Path, tmp_path: Path, undamaged: dict[str, list[np.ndarray]]
+) -> None:
     def swapped(table: pa.Table) -> pa.Table:
         names = [name for name in table.column_names if name.startswith(f"stats/{ANGLE}/")]
         other = table.take([0, 2, 1])
@@ -318,9 +401,11 @@ def test_which_side_of_a_swap_is_right_is_not_guessed(video: Path, tmp_path: Pat
         return table
 
     change_table(video, LIST, swapped)
-    with pytest.raises(SourceError, match="without making data up: episodes 1 and 2 seem swapped"):
-        repair_dataset(video, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    done = repair_dataset(video, tmp_path / "out", on_damage="trim")
+    assert [one.result for one in done.episodes] == [0, None, None]
+    assert "it and episode 2 have each other's statistics" in done.episodes[1].why
+    assert "it and episode 1 have each other's statistics" in done.episodes[2].why
+    check(tmp_path / "out", undamaged, [ALL[0]], [TOP, ANGLE, DEPTH])
 
 
 def test_a_kill_leaves_nothing_that_the_next_run_does_not_clear(video: Path, tmp_path: Path) -> None:

@@ -94,14 +94,14 @@ def decode_video(
         stretch = f"frame {one.first}" if one.first == one.last else f"frames {one.first} to {one.last}"
         alone = one.first == one.last
         where: dict[str, Any] = {"file": video.place, "camera": video.camera}
-        owners = [
-            (int(listing.index[at]), max(one.first, first) - first)
-            for at, (first, end) in spans.items()
-            if listing is not None and one.first < end and first <= one.last
-        ]
-        for episode, frame in owners:
+        owners = []
+        for at, (first, end) in spans.items():
+            begin, stop = max(one.first, first), min(one.last + 1, end)
+            if listing is not None and begin < stop:
+                owners.append((int(listing.index[at]), begin - first, stop - begin))
+        for episode, frame, frames in owners:
             what = f"{stretch} of the file cannot be decoded: {one.reason}"
-            faults.add("damaged-frame", what, episode=episode, frame=frame, **where)
+            faults.add("damaged-frame", what, episode=episode, frame=frame, frames=frames, **where)
         if not owners:
             verb = "cannot be decoded" if alone else f"to {one.last} cannot be decoded"
             faults.add("damaged-frame", f"{verb}: {one.reason}", frame=one.first, **where)
@@ -333,6 +333,7 @@ def compare_statistics(
                 file=places[at[a]],
                 camera=key,
                 episode=first,
+                other=second,
             )
     for a in np.flatnonzero(away.max(axis=1) > other).tolist():
         if a not in pairs:

@@ -129,6 +129,8 @@ class Fault:
         camera: feature.
         episode: number.
         frame: in the episode where ``episode`` is given, else in the file.
+        frames: how many, from ``frame`` on.
+        other: number of the other episode, of two that are swapped.
     """
 
     kind: str
@@ -139,6 +141,8 @@ class Fault:
     camera: str | None = None
     episode: int | None = None
     frame: int | None = None
+    frames: int = 1
+    other: int | None = None
 
     def __str__(self) -> str:
         where = [
@@ -166,11 +170,14 @@ class Faults:
         camera: str | None = None,
         episode: int | None = None,
         frame: int | None = None,
+        frames: int = 1,
+        other: int | None = None,
         advice: str | None = None,
     ) -> None:
         """Add one; ``advice`` where that of its kind does not fit."""
         known = KINDS[kind]
-        fault = Fault(kind, known.severity, what, advice or known.advice, file, camera, episode, frame)
+        where = (file, camera, episode, frame, frames, other)
+        fault = Fault(kind, known.severity, what, advice or known.advice, *where)
         with self._lock:
             self._found.append(fault)
 

@@ -245,6 +245,7 @@ class Statistics:
                 f"({', '.join(dict.fromkeys(features))})",
                 file=self._listing.data[a],
                 episode=first,
+                other=second,
             )
         for at, feature, what in differing:
             self._faults.add(

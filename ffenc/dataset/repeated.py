@@ -1,0 +1,115 @@
+"""An episode's video in which frames that are missing or damaged show the frame before them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.errors import SourceError
+from ffenc.ffmpeg.process import run_fed
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.reader import VideoReader
+from ffenc.frames.transcode import Clip, prepare_clip
+
+_NEAR = Fraction(1, 2)  # of a frame's duration: a frame that is closer to a row's time is the row's
+
+
+def shown_frames(clip: Clip, rows: int, fps: Fraction, damaged: Collection[int]) -> list[int]:
+    """Return which frame of a file each row of an episode shows, where some cannot be shown.
+
+    After a frame that cannot be decoded, none can until the next key frame. Rows whose own frame is missing
+    show the one before.
+
+    Args:
+        clip: the episode's frames, as far as they are there.
+        rows: of the episode.
+        fps: frames a second.
+        damaged: rows whose frames cannot be decoded.
+
+    Raises:
+        SourceError: the first row has no frame.
+    """
+    info = clip.info
+    assert info.times is not None
+    assert info.key_frames is not None
+    base, keys = info.times[clip.first] * info.time_base, info.key_frames
+    end = clip.first + clip.frames
+    shown: list[int] = []
+    blocked = -1  # frames before this one cannot be decoded
+    for row in range(rows):
+        due = (base + row / fps) / info.time_base
+        after = bisect_left(info.times, due, clip.first, end)
+        near = [at for at in (after - 1, after) if clip.first <= at < end]
+        own = min(near, key=lambda at: abs(info.times[at] - due), default=None)  # type: ignore[index]
+        there = own is not None and abs(info.times[own] - due) * info.time_base <= _NEAR / fps
+        if row in damaged and own is not None and there:
+            following = bisect_left(keys, own + 1)
+            blocked = keys[following] if following < len(keys) else info.frames
+        if own is not None and there and own >= blocked and row not in damaged:
+            shown.append(own)
+        elif shown:
+            shown.append(shown[-1])
+        else:
+            raise SourceError(f"{clip.path}: frame {clip.first} cannot be shown, and there is none before it")
+    return shown
+
+
+def repeated_rows(shown: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the first and the last row of each stretch that shows the frame before it."""
+    stretches: list[tuple[int, int]] = []
+    for row in range(1, len(shown)):
+        if shown[row] == shown[row - 1]:
+            if stretches and stretches[-1][1] == row - 1:
+                stretches[-1] = (stretches[-1][0], row)
+            else:
+                stretches.append((row, row))
+    return stretches
+
+
+def write_shown(
+    clip: Clip,
+    shown: Sequence[int],
+    config: VideoEncoderConfig,
+    fps: Fraction,
+    output: Path,
+    programs: Sequence[Toolchain],
+) -> None:
+    """Encode frames of a file, some of them several times.
+
+    Args:
+        clip: the frames that are there.
+        shown: index in the file for each frame of the result, ascending.
+        config: how to encode.
+        fps: frames a second of the result.
+        output: the file to write.
+        programs: those to choose from.
+
+    Raises:
+        SourceError: a frame is damaged.
+        ToolchainError, FfmpegError: it cannot be encoded.
+    """
+    encoding = prepare_clip(clip, config, fps, candidates=programs)
+    toolchain = encoding.toolchain
+    numbers, counts = np.unique(np.asarray(shown), return_counts=True)
+    runs = np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1)
+
+    def pieces() -> Iterator[memoryview]:
+        # A reader for each run: one that reads on would meet the damage between them.
+        for run in runs:
+            with VideoReader(
+                clip.path,
+                depth=False if clip.depth else None,
+                ffmpeg=toolchain.ffmpeg,
+                ffprobe=toolchain.ffprobe,
+            ) as reader:
+                for place, frame in zip(run.tolist(), reader.each(numbers[run].tolist()), strict=True):
+                    data = np.ascontiguousarray(frame).data.cast("B")
+                    for _ in range(int(counts[place])):
+                        yield data
+
+    run_fed(encoding.command(output), pieces())
