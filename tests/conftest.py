@@ -60,11 +60,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Files whose tests take longest, the longest first: a worker that begins one last keeps the others waiting.
 LONG_FILES = (
-    *("dataset/test_video_to_video.py", "frames/test_check.py", "frames/test_encode_file.py"),
-    *("attack/test_interrupted.py", "dataset/test_merge.py", "recording/test_recorder.py"),
-    *("dataset/test_verify.py", "dataset/test_interruption.py", "cli/test_doctor.py"),
-    *("dataset/test_reencode.py", "compiler/test_published.py", "frames/test_seek.py"),
-    *("recording/test_endurance.py", "recording/test_keep_up.py", "dataset/test_large.py"),
+    *("dataset/test_video_to_video.py", "dataset/test_verify.py", "frames/test_encode_file.py"),
+    *("dataset/test_repair.py", "dataset/test_merge.py", "frames/test_reader.py", "frames/test_check.py"),
+    *("frames/test_encode.py", "recording/test_recorder.py", "frames/test_prepare.py"),
+    *("dataset/test_reencode.py", "cli/test_doctor.py", "dataset/test_interruption.py"),
+    *("compiler/test_published.py", "tune/test_tune.py", "frames/test_seek.py", "cli/test_signals.py"),
+    *("recording/test_endurance.py", "recording/test_keep_up.py", "cli/test_record.py"),
+    *("attack/test_interrupted.py", "dataset/test_edit.py", "frames/test_transform.py"),
 )
 
 
@@ -132,6 +134,10 @@ def toolchain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("FFENC_FFMPEG", found.ffmpeg)
     monkeypatch.setenv("FFENC_FFPROBE", found.ffprobe)
     return found
+
+
+# For a test that takes `toolchain` and looks at what ffenc does with any.
+newest_only = pytest.mark.parametrize("toolchain", ["newest"], indirect=True)
 
 
 @pytest.fixture(scope="session")

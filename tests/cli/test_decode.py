@@ -19,7 +19,17 @@ from PIL import Image
 from ffenc import DepthQuantizer
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.pictures import DepthHistogram, DepthPicture, turbo
-from tests.conftest import DEPTH, FIXTURES, LENGTHS, TOP, decode, everything_in, newest_program, starts
+from tests.conftest import (
+    DEPTH,
+    FIXTURES,
+    LENGTHS,
+    TOP,
+    decode,
+    everything_in,
+    newest_only,
+    newest_program,
+    starts,
+)
 from tests.support.command_line import CommandLine
 
 pytestmark = pytest.mark.newest_ffprobe
@@ -49,6 +59,7 @@ def read(path: Path) -> np.ndarray:
 # ---- what is written -----------------------------------------------------------------------------------
 
 
+@newest_only
 def test_a_dataset_comes_into_a_folder_for_each_camera_and_episode(
     ffenc: CommandLine, tmp_path: Path, toolchain: Toolchain, codes: np.ndarray, shown: np.ndarray
 ) -> None:

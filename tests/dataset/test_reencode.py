@@ -27,7 +27,19 @@ from ffenc import (
 )
 from ffenc.dataset.estimate import estimate
 from ffenc.ffmpeg.toolchain import Toolchain
-from tests.conftest import ANGLE, DATASET, DEPTH, LENGTHS, TOP, decode, everything_in, pixels, psnr, starts
+from tests.conftest import (
+    ANGLE,
+    DATASET,
+    DEPTH,
+    LENGTHS,
+    TOP,
+    decode,
+    everything_in,
+    find_toolchain,
+    pixels,
+    psnr,
+    starts,
+)
 
 pytestmark = pytest.mark.newest_ffprobe
 
@@ -56,9 +68,10 @@ def test_every_frame_is_its_source_frame(
     toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]], vcodec: str
 ) -> None:
     overrides = [(("camera_encoder", "vcodec"), vcodec)]
-    summary = reencode_dataset(DATASET, tmp_path / "out", cameras=RGB, overrides=overrides)
-    assert (summary.episodes, summary.frames) == (3, 144)
-    for key, floor in ((TOP, 30), (ANGLE, 26)):
+    floors = {TOP: 30, ANGLE: 26} if toolchain == find_toolchain("newest") else {ANGLE: 26}
+    summary = reencode_dataset(DATASET, tmp_path / "out", cameras=list(floors), overrides=overrides)
+    assert (summary.episodes, summary.frames) == (3, 72 * len(floors))
+    for key, floor in floors.items():
         path = video_of(tmp_path / "out", key)
         info = probe(path, times=True)
         assert info.times is not None

@@ -35,6 +35,9 @@ LIST = "meta/episodes/chunk-000/file-000.parquet"
 KEYS = (TOP, ANGLE, DEPTH)
 
 
+VCODEC_H264 = (("camera_encoder", "vcodec"), "h264")
+
+
 def video_of(key):
     return f"videos/{key}/chunk-000/file-000.mp4"
 
@@ -150,7 +153,12 @@ def test_the_samples_are_sound(toolchain, deep, dataset_v21):
     }
 
 
-@pytest.mark.parametrize("overrides", [(), [(("camera_encoder", "vcodec"), "h264")]], ids=["av1", "h264"])
+@pytest.mark.parametrize(
+    ("toolchain", "overrides"),
+    [("newest", ()), ("newest", [VCODEC_H264]), ("system", [VCODEC_H264])],
+    indirect=["toolchain"],
+    ids=["newest-av1", "newest-h264", "system-h264"],
+)
 def test_what_reencode_has_just_made_is_sound(toolchain, tmp_path, overrides):
     reencode_dataset(DATASET, tmp_path / "out", overrides=overrides, episodes=[1])
     found = verify_dataset(tmp_path / "out", deep=True)

@@ -36,7 +36,16 @@ from ffenc import (
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encode_file import plan_encode
 from ffenc.frames.publish import claimed
-from tests.conftest import DEPTH, FIXTURES, TOP, everything_in, find_toolchain, newest_program, system_program
+from tests.conftest import (
+    DEPTH,
+    FIXTURES,
+    TOP,
+    everything_in,
+    find_toolchain,
+    newest_only,
+    newest_program,
+    system_program,
+)
 
 VIDEOS = FIXTURES / "aloha_video_v30/videos"
 TOP_FILE = VIDEOS / f"{TOP}/chunk-000/file-000.mp4"
@@ -107,7 +116,15 @@ def times(path: Path) -> list[Fraction]:
     return [ticks * info.time_base for ticks in info.times]
 
 
-@pytest.mark.parametrize("name", SOURCES)
+# Rates and starts are ffenc's own arithmetic: the system's FFmpeg gets each demuxer and order of frames.
+@pytest.mark.parametrize(
+    ("toolchain", "name"),
+    [
+        *(("newest", name) for name in SOURCES),
+        *(("system", name) for name in ("b-frames.mp4", "open-gop.mp4", "film.ts", "hevc.mkv")),
+    ],
+    indirect=["toolchain"],
+)
 def test_every_frame_comes_once_and_at_its_time(
     toolchain: Toolchain, made: Path, tmp_path: Path, name: str, no_ffmpeg_left: None
 ) -> None:
@@ -220,17 +237,22 @@ def uneven(raw: bytes, path: Path, expression: str) -> Path:
     return path
 
 
+UNEVEN = {
+    "dropped": ("select='not(eq(n,20))'", 20, "0.700000"),
+    "a jump of 0.111 ms": ("setpts='if(gte(N,40),N*3000+10,N*3000)'", 40, "1.333444"),
+    "variable": ("setpts='N*3000+1500*mod(N,2)*gte(N,30)'", 31, "1.050000"),
+}
+
+
 @pytest.mark.parametrize(
-    ("expression", "frame", "at"),
-    [
-        ("select='not(eq(n,20))'", 20, "0.700000"),  # dropped
-        ("setpts='if(gte(N,40),N*3000+10,N*3000)'", 40, "1.333444"),  # a jump of 0.111 ms
-        ("setpts='N*3000+1500*mod(N,2)*gte(N,30)'", 31, "1.050000"),  # variable
-    ],
+    ("toolchain", "how"),
+    [*(("newest", how) for how in UNEVEN), ("system", "dropped")],
+    indirect=["toolchain"],
 )
 def test_frames_that_are_not_evenly_spaced_need_a_rate_to_be_put_at(
-    toolchain: Toolchain, tmp_path: Path, raw: bytes, expression: str, frame: int, at: str
+    toolchain: Toolchain, tmp_path: Path, raw: bytes, how: str
 ) -> None:
+    expression, frame, at = UNEVEN[how]
     source, output = uneven(raw, tmp_path / "uneven.mp4", expression), tmp_path / "out.mp4"
     with pytest.raises(SourceError, match=rf"frame {frame} is at {at} s, expected .* --fps RATE"):
         encode(source, output, config=LOSSLESS)
@@ -425,6 +447,7 @@ def test_a_damaged_frame_is_named_and_nothing_is_left(
 
 
 @pytest.mark.parametrize("where", ["in a frame", "between frames"])
+@newest_only
 def test_a_file_that_is_cut_short_is_never_a_shorter_video(
     toolchain: Toolchain, made: Path, tmp_path: Path, where: str
 ) -> None:

@@ -30,7 +30,7 @@ from ffenc.frames import prepare as preparing
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.pattern import pattern_frames
 from ffenc.frames.prepare import prepare
-from tests.conftest import find_toolchain, system_program
+from tests.conftest import find_toolchain, newest_only, system_program
 from tests.stand_in import stand_in_ffmpeg
 
 pytestmark = pytest.mark.newest_ffprobe
@@ -253,6 +253,7 @@ def test_a_program_that_is_replaced_is_tried_again(
     assert len(trials) == 2
 
 
+@newest_only
 def test_a_driver_or_library_that_changes_is_tried_again(
     toolchain: Toolchain,
     fresh_cache: Path,
@@ -288,6 +289,7 @@ def damaged(folder: Path) -> Iterator[str]:
     yield "folders"
 
 
+@newest_only
 def test_a_damaged_cache_is_as_none(toolchain: Toolchain, fresh_cache: Path, trials: list[str]) -> None:
     from ffenc.ffmpeg import toolchain as finding
 
@@ -314,6 +316,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert len(trials) == (1 if place.endswith("a/b/c") else 2)
 
 
+@newest_only
 def test_old_entries_are_neither_believed_nor_kept(
     toolchain: Toolchain, fresh_cache: Path, trials: list[str]
 ) -> None:

@@ -18,7 +18,7 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import find_toolchain
 
 LENGTHS = range(1, 31)
-FEW = range(1, 31, 3)  # for the slowest encoder
+FEW = range(1, 31, 6)  # for the slowest encoder
 SIZE, FPS = 64, Fraction(30)
 DEPTH = "depth"
 FAST = {"h264": "ultrafast", "libsvtav1": 12, "libaom-av1": 8}

@@ -14,7 +14,7 @@ from ffenc import ConfigError, DepthQuantizer, VideoEncoderConfig, VideoReader, 
 from ffenc.config.transform import Transform
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.depth_images import changed
-from tests.conftest import DEPTH, TOP, decode, psnr
+from tests.conftest import DEPTH, TOP, decode, find_toolchain, psnr
 
 pytestmark = pytest.mark.newest_ffprobe
 
@@ -29,6 +29,12 @@ RGB = VideoEncoderConfig(vcodec="hevc", pix_fmt="gbrp", crf=None, extra_options=
 YUV = VideoEncoderConfig(vcodec="h264", crf=0)  # without loss
 TURNS = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
 FLIPS = {"h": Image.Transpose.FLIP_LEFT_RIGHT, "v": Image.Transpose.FLIP_TOP_BOTTOM}
+
+
+def changes_for(toolchain: Toolchain) -> dict[str, dict[str, Any]]:
+    """All changes; on the system's FFmpeg, which is slow to start, those that hold each of its filters."""
+    newest = toolchain == find_toolchain("newest")
+    return CHANGES if newest else {name: CHANGES[name] for name in ("turn, flip", "half turn", "all")}
 
 
 def expected(image: Image.Image, transform: Transform, scaler: Image.Resampling) -> np.ndarray:
@@ -65,7 +71,7 @@ def folder(tmp_path: Path, images: dict[str, list[bytes]]) -> Path:
 
 def test_colours_of_images(toolchain: Toolchain, folder: Path, tmp_path: Path) -> None:
     pictures = [Image.open(path).convert("RGB") for path in sorted(folder.iterdir())]
-    for name, changes in CHANGES.items():
+    for name, changes in changes_for(toolchain).items():
         transform = Transform(**changes)
         out = tmp_path / f"{name}.mp4"
         info = encode(folder, out, fps=30, config=RGB, transform=transform)
@@ -85,7 +91,7 @@ def test_colours_of_a_video_keep_their_own_samples(
     video = tmp_path / "video.mp4"
     encode(folder, video, fps=30, config=YUV)
     before = [Image.fromarray(frame) for frame in decode(video)]
-    for name, changes in CHANGES.items():
+    for name, changes in changes_for(toolchain).items():
         transform = Transform(**changes)
         out = tmp_path / f"{name}.mp4"
         encode(video, out, config=YUV, transform=transform)
