@@ -811,6 +811,25 @@ def compile_cut(
     return arguments(_copied(source, f"noise=drop={outside},{moved}", fps, output, tag), program)
 
 
+def compile_fed_packets(
+    codec: Literal["h264", "hevc"], *, fps: Fraction, output: str, tag: str | None, program: str = "ffmpeg"
+) -> list[str]:
+    """Compile the argument list that copies packets from standard input into a file, frame i at i / fps.
+
+    Args:
+        codec: of the packets, one frame each, in the order they are shown, with start codes (Annex B).
+        fps: frames a second.
+        output: path of the result.
+        tag: the stream tag it gets.
+        program: the ffmpeg to run.
+    """
+    source = ffmpeg.input("pipe:0", f=codec, framerate=str(fps))
+    # In ticks of a stream without a container, far finer than the file's: rounding leaves no trace.
+    stamp = f"round(N*{fps.denominator}/{fps.numerator}/TB)"
+    stamps = f"setts=pts={stamp}:dts={stamp}:duration=round({fps.denominator}/{fps.numerator}/TB)"
+    return arguments(_copied(source, stamps, fps, output, tag), program)
+
+
 def _copied(source: Any, bitstream_filters: str, fps: Fraction, output: str, tag: str | None) -> Any:
     container = {k: v for k, v in CONTAINER_OPTIONS.items() if k not in ("flags:v", "fps_mode")}
     return ffmpeg.output(

@@ -14,6 +14,7 @@ from ffenc.config.mapping import build_mapping, load_mapping
 from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import open_source
+from ffenc.dataset.sources.ros import RosSource
 from tests.conftest import pixels, psnr
 from tests.support.read import column, frames_of, info_of, notes_of
 from tests.support.recorded import (
@@ -23,6 +24,7 @@ from tests.support.recorded import (
     bag_messages,
     jpeg,
     samples,
+    video_packets,
     write_bag,
     write_mcap,
 )
@@ -146,6 +148,45 @@ def test_states_are_interpolated_where_asked_for_and_a_camera_that_is_too_slow_i
         assert np.allclose(values[::2], state, atol=1e-6)
         assert np.abs(values[1::2] - middle).max() <= near
     assert shown(source)[0] == shown(source)[1] != shown(source)[2]  # the nearest, of two as near the earlier
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_packets_of_video_are_copied_onto_the_grid_or_decoded_where_they_do_not_fit(
+    recorded: list[Sample], tmp_path: Path, codec: str
+) -> None:
+    make, pictures = _Messages(), recorded[0].angle
+    packets = video_packets(pictures, codec)
+    stamps = [BEGIN + i * STEP for i in range(6)]
+    messages = [("/cam", t + LATE, make.video(t, p, codec)) for t, p in zip(stamps, packets, strict=True)]
+    path, out = write_mcap(tmp_path / "a.mcap", messages), tmp_path / "out"
+    mapping = build_mapping({"fps": 10, "cameras": {"cam": {"path": "/cam"}}})
+    assert reencode_dataset(path, out, mapping=mapping, task="x").copied == 1
+    video = out / "videos/observation.images.cam/chunk-000/file-000.mp4"
+    kept = video.read_bytes()
+    assert all(packet[-200:] in kept for packet in packets)  # nothing was encoded
+    assert min(psnr(a, b) for a, b in zip(frames_of(out, "cam"), pictures, strict=True)) > 36
+    assert verify_dataset(out, against=path).sound
+    if codec == "h265":
+        return
+    write_mcap(path, messages[1:3])
+    with pytest.raises(SourceError, match="/cam: has no key frame: nothing of it can be decoded"):
+        opened(path, {"fps": 10, "cameras": {"cam": {"path": "/cam"}}})
+    write_mcap(path, messages[1:])  # begins between key frames, as a recording does
+    with pytest.warns(FfencWarning, match="/cam: 2 packets before the first key frame cannot be decoded"):
+        late = opened(path, {"fps": 10, "cameras": {"cam": {"path": "/cam"}}})
+    notes = late.notes(late.episodes[0])
+    assert isinstance(notes, dict)
+    assert notes["stamps_ns"]["cam"] == stamps[3:]
+    assert isinstance(late, RosSource)
+    assert late.video("observation.images.cam", late.episodes[0]).start == 0
+    write_mcap(path, messages)
+    source = opened(path, {"fps": 20, "cameras": {"cam": {"path": "/cam", "tolerance": 0.06}}})
+    frames = [np.frombuffer(data, np.uint8).reshape(pictures[0].shape) for data in shown(source, "cam")]
+    wanted = pictures[[0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5]]
+    assert min(psnr(a, b) for a, b in zip(frames, wanted, strict=True)) > 36
+    write_mcap(path, [("/cam", BEGIN, make.video(BEGIN, b"x", "vp9"))])
+    with pytest.raises(SourceError, match="/cam: holds packets of vp9; H.264 and H.265 are read"):
+        opened(path, {"fps": 20, "cameras": {"cam": {"path": "/cam"}}})
 
 
 def without(messages: Recorded, topic: str, numbers: range) -> Recorded:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from tests.conftest import ANGLE, DATASET, DEPTH, LENGTHS, TOP, starts
+from tests.conftest import ANGLE, DATASET, DEPTH, LENGTHS, TOP, newest_program, starts
 
 FRAMES = 8  # of each episode
 
@@ -171,6 +172,17 @@ class _Messages:
         layout = self.types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
         return self.types["std_msgs/msg/Float64MultiArray"](layout=layout, data=values)
 
+    def video(self, stamp: int, packet: bytes, codec: str = "h264") -> Any:
+        """A ``foxglove_msgs/msg/CompressedVideo``."""
+        from rosbags.typesys import get_types_from_msg
+
+        name = "foxglove_msgs/msg/CompressedVideo"
+        if name not in self.types:
+            text = "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
+            self.store.register(get_types_from_msg(text, name))
+        data = np.frombuffer(packet, np.uint8)
+        return self.types[name](timestamp=self.header(stamp).stamp, frame_id="", data=data, format=codec)
+
     def text(self, value: str) -> Any:
         return self.types["std_msgs/msg/String"](data=value)
 
@@ -180,6 +192,27 @@ class _Messages:
 
 Recorded = list[tuple[str, int, Any]]
 """Topic, time at which it was received in nanoseconds, and message."""
+
+
+def video_packets(pixels: np.ndarray, codec: str = "h264", group: int = 3) -> list[bytes]:
+    """Frames as packets of video, one each, a key frame every ``group``; by FFmpeg, without B-frames."""
+    height, width = pixels.shape[1:3]
+    encoder = {"h264": "libx264", "h265": "libx265"}[codec]
+    params = {"h264": "aud=1:bframes=0", "h265": "aud=1:bframes=0:repeat-headers=1:log-level=none"}[codec]
+    command = [newest_program("ffmpeg"), "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    command += ["-s", f"{width}x{height}", "-i", "-", "-c:v", encoder, "-crf", "8", "-g", str(group)]
+    command += [
+        "-pix_fmt",
+        "yuv420p",
+        f"-{encoder[3:]}-params",
+        params,
+        "-f",
+        {"h265": "hevc"}.get(codec, codec),
+        "-",
+    ]
+    data = subprocess.run(command, input=pixels.tobytes(), check=True, capture_output=True).stdout
+    mark = {"h264": b"\0\0\0\1\x09", "h265": b"\0\0\0\1\x46"}[codec]  # each begins with a delimiter
+    return [mark + part for part in data.split(mark)[1:]]
 
 
 def bag_messages(one: Sample, *, rate: int = 10, begin: int = 1_700_000_000_000_000_000) -> Recorded:
@@ -222,6 +255,7 @@ def write_mcap(path: Path, recorded: Recorded, **options: Any) -> Path:
     from mcap.writer import Writer
 
     make = _Messages()
+    make.video(0, b"")  # makes the type known
     with path.open("wb") as file:
         writer = Writer(file, **options)
         writer.start("ros2", "ffenc tests")

@@ -20,7 +20,7 @@ from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.depth_images import millimetres, read_depth
 from ffenc.frames.encode import fed_format
-from ffenc.frames.images import whole_image
+from ffenc.frames.images import ImageHeader, whole_image
 from ffenc.frames.publish import published
 from ffenc.frames.sources import EncodedFrame
 
@@ -196,7 +196,8 @@ def _first_picture(
     source = kind.open(path, Opening(usual_fps=30, mapping=mapping))
     camera = source.cameras[0]
     frame = next(iter(source.frames(camera.key, source.episodes[0])))
-    return str(camera.stored) + (" depth" if camera.depth else ""), as_picture(frame, camera, program)
+    what = str(camera.stored) if isinstance(camera.stored, ImageHeader) else f"{camera.stored.codec} video"
+    return what + (" depth" if camera.depth else ""), as_picture(frame, camera, program)
 
 
 def as_picture(frame: EncodedFrame, camera: Camera, program: str) -> npt.NDArray[np.uint8]:

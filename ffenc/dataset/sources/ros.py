@@ -18,7 +18,7 @@ from ffenc.config.framerate import parse_fps
 from ffenc.config.mapping import CameraMapping, FeatureMapping, SourceMapping, TimeMapping, refuse_fields
 from ffenc.config.preset import camera_key, camera_name, chosen_cameras
 from ffenc.dataset.columns import dtype_of, feature_type
-from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.source import Camera, Episode, EpisodeVideo
 from ffenc.dataset.sources.arrays import mapped_values
 from ffenc.dataset.sources.contents import Contents, Held
 from ffenc.dataset.sources.kind import Opening, SourceKind
@@ -26,8 +26,10 @@ from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.dataset.sources.ros_bag import Bag, bags_of
 from ffenc.dataset.sources.ros_messages import CAMERAS, VIDEO, Numbers, frame_of, stamp_of
 from ffenc.dataset.sources.ros_time import Piece, Stream, nearest, on_grid
+from ffenc.dataset.sources.ros_video import DecodedFrames, Packets
 from ffenc.errors import ConfigError, FfencError, FfencWarning, SourceError
-from ffenc.frames.sources import EncodedFrame, files_fingerprint
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.frames.sources import EncodedFrame, FrameSource, files_fingerprint
 from ffenc.paths import check_tree
 
 _SECOND = 1_000_000_000
@@ -165,10 +167,12 @@ class RosSource(PlainSource):
         self._time = mapping.time or TimeMapping()
         self._on_gap = on_gap or self._time.on_gap
         self._half = int(_SECOND / (2 * fps)) + 1
+        self._rate = fps
         self.reading = {
             "mapping": {**mapping.plain(), "time": {**self._time.model_dump(), "on_gap": self._on_gap}}
         }
         self._first: dict[str, EncodedFrame] = {}
+        self._packets: dict[tuple[Path, str], Packets] = {}
         self._takes: list[_Take] = []
         self._task_takes: list[npt.NDArray[np.int64]] = []
         texts: dict[str, int] = {}
@@ -262,14 +266,24 @@ class RosSource(PlainSource):
             header[raw.topic].append(stamp_of(message))
             size[raw.topic] += len(raw.data)
             for key, camera in self._keys.items():
+                if bag.topics[raw.topic].type in VIDEO:
+                    continue
                 if camera.path == raw.topic and key not in self._first:
                     self._first[key] = frame_of(message, camera, f"{bag.path}: {raw.topic}, message 0")
         streams = {}
         for topic in wanted:
             own = header[topic]
             stamps = np.array(own, np.int64) if own and None not in own else None
+            usable = 0
+            if topic in cameras and bag.topics[topic].type in VIDEO:
+                self._packets[bag.path, topic] = packets = Packets(bag, topic, self._rate)
+                if usable := packets.usable:
+                    text = (
+                        f"{bag.path}: {topic}: {usable} packets before the first key frame cannot be decoded"
+                    )
+                    warnings.warn(text, FfencWarning, stacklevel=5)
             streams[topic] = Stream(
-                topic, np.array(received[topic], np.int64), stamps, size[topic], self._half
+                topic, np.array(received[topic], np.int64), stamps, size[topic], self._half, usable
             )
         return streams
 
@@ -327,7 +341,11 @@ class RosSource(PlainSource):
         return np.array(said, np.int64)[order[np.maximum(before, 0)]]
 
     def _camera(self, key: str) -> Camera:
-        header = self._first[key].header()
+        if (whole := self._as_video(key)) is not None:
+            return Camera(key, False, whole)
+        path = self._keys[key].path
+        packets = self._packets.get((self._takes[0].bag.path, path))
+        header = self._first[key].header() if packets is None else packets.header
         if not header.depth:
             return Camera(key, False, header)
         return Camera(key, True, header, self._keys[key].unit or header.unit)
@@ -351,8 +369,28 @@ class RosSource(PlainSource):
 
     # ---- what a source gives ---------------------------------------------------------------------------
 
-    def frames(self, camera: str, episode: Episode) -> MessageFrames:
+    def _as_video(self, key: str) -> StreamInfo | None:
+        """What a camera's packets are, where all episodes take them one after another; else None."""
+        path, found = self._keys[key].path, None
+        for take in self._takes:
+            packets = self._packets.get((take.bag.path, path))
+            if packets is None or (np.diff(take.piece.picks[key]) != 1).any():
+                return None
+            found = found or packets.info
+        return found
+
+    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+        take = self._takes[episode.index]
+        packets = self._packets[take.bag.path, self._keys[camera].path]
+        start = float(int(take.piece.picks[camera][0] - packets.usable) / self.fps)
+        like = next(one.stored for one in self.cameras if one.key == camera)
+        assert isinstance(like, StreamInfo)
+        return EpisodeVideo(camera, episode.index, packets.path, start, episode.length, like)
+
+    def frames(self, camera: str, episode: Episode) -> FrameSource:
         take, mapped = self._takes[episode.index], self._keys[camera]
+        if (packets := self._packets.get((take.bag.path, mapped.path))) is not None:
+            return DecodedFrames(packets, take.piece.picks[camera])
         received = take.streams[mapped.path].received
         return MessageFrames(take.bag, mapped.path, take.piece.picks[camera], received, mapped)
 
@@ -457,13 +495,11 @@ def _stream_name(name: str) -> str:
 
 def _check_camera(bag: Bag, topic: str, key: str) -> None:
     kind = bag.topics[topic].type
-    if kind in VIDEO:
-        raise SourceError(f"{bag.path}: {topic}: packets of video ({kind}) are not read yet")
-    if kind not in CAMERAS:
+    if kind not in (*CAMERAS, *VIDEO):
         raise SourceError(
             f"{bag.path}: {topic}: its messages are {kind or 'of no type that is known'}, and the mapping "
             "says that "
-            f"they are the camera {camera_name(key)}; {' and '.join(CAMERAS)} are images"
+            f"they are the camera {camera_name(key)}; {', '.join((*CAMERAS, *VIDEO))} are images"
         )
 
 
@@ -536,14 +572,14 @@ def _suggest(path: Path) -> Contents:
 def _suggest_mapping(found: Contents, bag: Bag, first: Mapping[str, Any], rates: Mapping[str, float]) -> None:
     cameras: dict[str, Any] = {}
     features: dict[str, Any] = {}
-    shown = [name for name, topic in bag.topics.items() if topic.type in CAMERAS and name in first]
+    shown = [name for name, topic in bag.topics.items() if topic.type in (*CAMERAS, *VIDEO) and name in first]
     rate = min((rates[name] for name in shown if rates[name]), default=0.0)
     if rate:
         found.mapping["fps"] = round(rate) if abs(rate - round(rate)) < 0.05 * rate else round(rate, 2)
     slow = 1 / (2 * float(parse_fps(found.mapping["fps"]))) if rate else 0.0
     for name in shown:
         camera: dict[str, Any] = {"path": name}
-        for depth in (False, True):
+        for depth in (False, True) if bag.topics[name].type in CAMERAS else ():
             try:
                 frame_of(first[name], CameraMapping(path=name, depth=depth), name)
             except FfencError as error:
@@ -552,15 +588,15 @@ def _suggest_mapping(found: Contents, bag: Bag, first: Mapping[str, Any], rates:
             camera |= {"depth": True} if depth else {}
             break
         else:
-            if "channels:" in fault:
+            if bag.topics[name].type in VIDEO:
+                pass
+            elif "channels:" in fault:
                 camera["channels"] = "rgb"
             else:
                 found.remarks.append(fault)
                 continue
         cameras[_short(name, cameras)] = camera
     for name, topic in bag.topics.items():
-        if topic.type in VIDEO:
-            found.remarks.append(f"{name}: packets of video are not read yet")
         if name in shown or name not in first or isinstance(first[name], SourceError):
             continue
         try:

@@ -28,6 +28,7 @@ class Stream:
         header: what each says of itself, in nanoseconds; None: it says nothing.
         bytes: of all messages.
         tolerance: how far a message may be from its frame's time, in nanoseconds.
+        usable: messages before this one are not taken: video before its first key frame.
     """
 
     topic: str
@@ -35,6 +36,7 @@ class Stream:
     header: Stamps | None
     bytes: int
     tolerance: int
+    usable: int = 0
 
     def stamps(self, which: str) -> Stamps:
         """The times that are used: ``header`` where messages have them, or ``received``."""
@@ -117,7 +119,7 @@ def on_grid(
     """
     ordered: dict[str, tuple[Stamps, npt.NDArray[np.int64]]] = {}
     for name, stream in streams.items():
-        stamps = stream.stamps(which)
+        stamps = stream.stamps(which)[stream.usable :]
         if not len(stamps):
             raise SourceError(f"{where}: {stream.topic} has no messages; leave it out of the mapping")
         if which == "header" and stream.header is not None and not stream.header.any():
@@ -127,12 +129,13 @@ def on_grid(
                 "mapping's time"
             )
         order = np.argsort(stamps, kind="stable")
-        ordered[name] = stamps[order], order
+        ordered[name] = stamps[order], order + stream.usable
     begin = max(int(stamps[0]) - streams[name].tolerance for name, (stamps, _) in ordered.items())
     end = min(int(stamps[-1]) + streams[name].tolerance for name, (stamps, _) in ordered.items())
+    first, _ = next(iter(ordered.values()))
+    end = min(end, int(first[-1] + _SECOND / (2 * fps)))  # the grid's own stream is not shown beyond its end
     if span is not None:
         begin, end = max(begin, span[0]), min(end, span[1])
-    first, _ = next(iter(ordered.values()))
     at = int(np.searchsorted(first, begin))
     if at >= len(first) or int(first[at]) > end:
         return _none(streams, ordered, where, span)
