@@ -18,6 +18,7 @@ from ffenc.cli.common import (
     report_table,
 )
 from ffenc.cli.output import print_json
+from ffenc.cli.pages import asked_page, page_options, write_contact
 from ffenc.words import count
 
 if TYPE_CHECKING:
@@ -26,27 +27,49 @@ if TYPE_CHECKING:
 _TASKS = 3
 _TASK_LENGTH = 60
 _PREFIX = "observation.images."
+_NUMBERS = ("bytes", "a frame", "a second")
 
 
 @click.command("info")
 @click.argument("dataset", type=SourceName())
+@page_options
 @links_option
 @json_option
-def command(dataset: str, follow_links: bool, as_json: bool) -> None:
+def command(
+    dataset: str,
+    report: str | None,
+    episodes: str | None,
+    overwrite: bool,
+    follow_links: bool,
+    as_json: bool,
+) -> None:
     """Say what a LeRobot dataset of images or video holds, v3.0 or v2.1, without reading its rows.
 
     \b
     Examples:
       ffenc info my_video_dataset
       ffenc info my_image_dataset --json
+      ffenc info my_video_dataset --report my_dataset.html --episodes 0-99
     """
     from ffenc.dataset.report import report_dataset  # noqa: PLC0415 - keeps --help quick
 
-    report = report_dataset(dataset, follow_links=follow_links)
+    page = asked_page(report, episodes=episodes, overwrite=overwrite)
+    found = report_dataset(dataset, follow_links=follow_links)
     if as_json:
-        print_json(_json_fields(report))
+        print_json(_json_fields(found))
     else:
-        _show(report)
+        _show(found)
+    if page is not None:
+        write_contact(
+            page,
+            found.root,
+            title=f"The dataset {found.root.name}",
+            intro=_told(found),
+            tables=[("Cameras", *_camera_rows(found))],
+            episodes=episodes,
+            follow_links=follow_links,
+            as_json=as_json,
+        )
 
 
 def _json_fields(report: DatasetReport) -> dict[str, Any]:
@@ -64,25 +87,36 @@ def _json_fields(report: DatasetReport) -> dict[str, Any]:
 
 def _show(report: DatasetReport) -> None:
     console = report_console()
-    robot = report.robot_type or "unknown"
-    console.print(
-        f"{report.root}: LeRobot {report.layout}, robot {robot}, {float(report.fps):g} fps", soft_wrap=True
-    )
-    length = "unknown length" if report.seconds is None else human_seconds(report.seconds)
-    console.print(
-        f"{_count(report.episodes, 'episode')}, {_count(report.frames, 'frame')}, {length}, "
-        f"{human_bytes(report.bytes)} in {_count(report.files, 'file')}"
-    )
-    console.print(f"{_count(len(report.tasks), 'task')}{_tasks(report.tasks)}", soft_wrap=True)
+    for line in _told(report):
+        console.print(line, soft_wrap=True)
     if not report.cameras:
-        console.print("no cameras")
         return
+    columns, rows = _camera_rows(report)
+    table = report_table(*columns, numbers=("size", *_NUMBERS))
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _told(report: DatasetReport) -> list[str]:
+    """What is said of the whole dataset, in lines."""
+    robot = report.robot_type or "unknown"
+    length = "unknown length" if report.seconds is None else human_seconds(report.seconds)
+    return [
+        f"{report.root}: LeRobot {report.layout}, robot {robot}, {float(report.fps):g} fps",
+        f"{_count(report.episodes, 'episode')}, {_count(report.frames, 'frame')}, {length}, "
+        f"{human_bytes(report.bytes)} in {_count(report.files, 'file')}",
+        f"{_count(len(report.tasks), 'task')}{_tasks(report.tasks)}",
+        *([] if report.cameras else ["no cameras"]),
+    ]
+
+
+def _camera_rows(report: DatasetReport) -> tuple[list[str], list[list[str]]]:
+    """The columns of a table of the cameras, and its rows."""
     video = any(camera.kind == "video" for camera in report.cameras)
-    columns = ("camera", "kind", "size", "codec", *(["settings", "encoder"] if video else []))
-    numbers = ("bytes", "a frame", "a second")
-    table = report_table(*columns, *numbers, numbers=("size", *numbers))
-    for camera in report.cameras:
-        table.add_row(
+    columns = ["camera", "kind", "size", "codec", *(["settings", "encoder"] if video else []), *_NUMBERS]
+    rows = [
+        [
             camera.key.removeprefix(_PREFIX),
             f"{camera.kind}, depth" if camera.depth else camera.kind,
             f"{camera.width or '?'}x{camera.height or '?'}",
@@ -91,8 +125,10 @@ def _show(report: DatasetReport) -> None:
             ("about " if camera.estimated else "") + human_bytes(camera.bytes),
             "" if camera.bytes_per_frame is None else human_bytes(camera.bytes_per_frame),
             "" if camera.bytes_per_second is None else human_bytes(camera.bytes_per_second),
-        )
-    console.print(table)
+        ]
+        for camera in report.cameras
+    ]
+    return columns, rows
 
 
 def _count(number: int | None, what: str) -> str:

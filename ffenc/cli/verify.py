@@ -21,12 +21,14 @@ from ffenc.cli.common import (
     report_table,
 )
 from ffenc.cli.output import print_json
+from ffenc.cli.pages import asked_page, page_options, write_contact
 from ffenc.words import count
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ffenc.dataset.verify.faults import CameraCheck, Fault, Verification
+    from ffenc.report.contact import Finding
 
 _PREFIX = "observation.images."
 _LINES, _NOTES = 24, 4  # of a screen; kinds of notes
@@ -48,6 +50,7 @@ _LINES, _NOTES = 24, 4  # of a screen; kinds of notes
     help="With --against: the error of depth that is accepted, in millimetres [default: the widest step of "
     "the camera's quantiser].",
 )
+@page_options
 @links_option
 @json_option
 @program_options
@@ -58,6 +61,9 @@ def command(
     deep: bool,
     against: str | None,
     max_depth_error: float | None,
+    report: str | None,
+    episodes: str | None,
+    overwrite: bool,
     follow_links: bool,
     as_json: bool,
     ffmpeg: str | None,
@@ -71,11 +77,13 @@ def command(
     Examples:
       ffenc verify my_dataset
       ffenc verify my_dataset --deep --json
+      ffenc verify my_dataset --report found.html
       ffenc verify my_dataset --against my_image_dataset
       ffenc verify lossy_depth --against my_image_dataset --max-depth-error 20
     """
     from ffenc.dataset.verify.run import verify_dataset  # noqa: PLC0415 - keeps --help quick
 
+    page = asked_page(report, episodes=episodes, overwrite=overwrite)
     began = time.monotonic()
     with progress_bar("verifying", None) as on_frames:
         found = verify_dataset(
@@ -93,8 +101,49 @@ def command(
         print_json(_json_fields(found, seconds))
     else:
         _show(found, seconds)
+    if page is not None:
+        write_contact(
+            page,
+            found.path,
+            title=f"What was found in {found.path.name}",
+            intro=[_summary(found, seconds)],
+            tables=[("Cameras", *_rows(found))] if found.cameras else [],
+            findings=_findings(found),
+            episodes=episodes,
+            follow_links=follow_links,
+            as_json=as_json,
+            ffmpeg=ffmpeg,
+            ffprobe=ffprobe,
+        )
     if not found.sound:
         context.exit(1)
+
+
+def _findings(found: Verification) -> list[Finding]:
+    """Faults and notes, as the page has them."""
+    from ffenc.report.contact import Finding  # noqa: PLC0415
+
+    return [
+        Finding(str(one), one.advice, one.severity == "fault", one.camera, one.episode, one.frame)
+        for one in (*found.faults, *found.notes)
+    ]
+
+
+def _rows(found: Verification) -> tuple[list[str], list[list[str]]]:
+    """The columns of a table of the cameras, and its rows."""
+    columns = ["camera", "stream", "files", "episodes", "frames", "state"]
+    rows = [
+        [
+            (camera.camera or str(found.path)).removeprefix(_PREFIX),
+            f"{camera.codec} {camera.pix_fmt}" if camera.codec else camera.kind,
+            f"{camera.files}",
+            f"{camera.episodes}" if found.layout else "",
+            f"{camera.frames}",
+            _state(camera),
+        ]
+        for camera in found.cameras
+    ]
+    return columns, rows
 
 
 def _json_fields(found: Verification, seconds: float) -> dict[str, Any]:
@@ -116,19 +165,10 @@ def _show(found: Verification, seconds: float) -> None:
     repairable = bool(found.faults) and (found.layout or "").startswith("v3")
     used = 1 + repairable + 2 * min(len(notes), _NOTES)
     if found.cameras:
-        table = report_table(
-            "camera", "stream", "files", "episodes", "frames", "state",
-            numbers=("files", "episodes", "frames"),
-        )  # fmt: skip
-        for camera in found.cameras:
-            table.add_row(
-                (camera.camera or str(found.path)).removeprefix(_PREFIX),
-                f"{camera.codec} {camera.pix_fmt}" if camera.codec else camera.kind,
-                f"{camera.files}",
-                f"{camera.episodes}" if found.layout else "",
-                f"{camera.frames}",
-                _state(camera),
-            )
+        columns, rows = _rows(found)
+        table = report_table(*columns, numbers=("files", "episodes", "frames"))
+        for row in rows:
+            table.add_row(*row)
         console.print(table)
         used += 2 + len(found.cameras)
     _show_groups(console, grouped(found.faults), "", max(3, (_LINES - used) // 4))

@@ -94,9 +94,14 @@ class DepthPicture:
         self._colours[0] = 0
         self._scale = _scale(near, far, height)
 
+    def colours(self, millimetres: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+        """Return a picture ``(H, W, 3)`` of depth ``(H, W)``, without the scale."""
+        coloured: npt.NDArray[np.uint8] = self._colours[millimetres]
+        return coloured
+
     def draw(self, millimetres: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
         """Return a picture ``(H, W + scale, 3)`` of depth ``(H, W)``."""
-        return np.concatenate([self._colours[millimetres], self._scale], axis=1)
+        return np.concatenate([self.colours(millimetres), self._scale], axis=1)
 
 
 def _scale(near: float, far: float, height: int) -> npt.NDArray[np.uint8]:

@@ -98,9 +98,8 @@ def _drawn(
     history.add(wanted)
     known = history.suggested()
     near, far = (known.depth_min, known.depth_max) if known is not None else (0.0, 10.0)
-    draw = DepthPicture(near, far, wanted.shape[0]).draw
-    width = wanted.shape[1]
-    return draw(wanted)[:, :width], draw(shown.astype(np.uint16))[:, :width]
+    picture = DepthPicture(near, far, wanted.shape[0])
+    return picture.colours(wanted), picture.colours(shown.astype(np.uint16))
 
 
 def _difference(side: Against, wanted: npt.NDArray[Any], shown: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

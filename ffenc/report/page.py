@@ -112,6 +112,25 @@ def write_page(
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
+def table_html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as HTML; texts are escaped, except those that are :class:`Html`."""
+
+    def cell(text: str) -> str:
+        return text if isinstance(text, Html) else html.escape(text)
+
+    first = "".join(f"<th>{cell(text)}</th>" for text in head)
+    lines = ["".join(f'<td class="text">{cell(text)}</td>' for text in row) for row in rows]
+    body = "".join(f"<tr>{line}</tr>\n" for line in lines)
+    table = f'<table class="texts"><thead><tr>{first}</tr></thead>\n<tbody>{body}</tbody></table>'
+    return f'<div class="card scroll">{table}</div>\n'
+
+
+class Html(str):
+    """A text that is HTML already."""
+
+    __slots__ = ()
+
+
 def exact_picture(pixels: npt.NDArray[np.uint8]) -> str:
     """Return a picture as an address that holds it, to the last bit: lossless WebP."""
     file = io.BytesIO()

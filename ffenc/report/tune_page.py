@@ -165,12 +165,6 @@ def _region(
 
 def _colours(camera: CameraTuning) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.uint8]]:
     """What draws depth in colours, without a scale."""
-    width, height = camera.sample.footage.width, camera.sample.footage.height
     near, far = (camera.range.depth_min, camera.range.depth_max) if camera.range else (0.0, 10.0)
-    picture = DepthPicture(near, far, height)
-
-    def draw(depth: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        coloured: npt.NDArray[np.uint8] = picture.draw(np.rint(depth).astype(np.uint16))[:, :width]
-        return coloured
-
-    return draw
+    picture = DepthPicture(near, far, camera.sample.footage.height)
+    return lambda depth: picture.colours(np.rint(depth).astype(np.uint16))

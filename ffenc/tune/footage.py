@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,15 @@ from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import KINDS, open_source
 from ffenc.dataset.videos import clip_of
-from ffenc.errors import ConfigError, FfmpegError, SourceError
+from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
+from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.compare import reference_side
 from ffenc.frames.depth_images import millimetres, read_alike
 from ffenc.frames.encode import check_frames
 from ffenc.frames.images import ImageHeader
-from ffenc.frames.reader import VideoReader
+from ffenc.frames.reader import DEPTH_FORMATS, VideoReader
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
 from ffenc.frames.transcode import Clip
 from ffenc.frames.trim import frame_rate, trimmed
@@ -52,6 +54,7 @@ class Footage:
         stored: what the source is, in words: ``png`` or ``av1 yuv420p``.
         episodes: number -> length of each.
         read: yields ``count`` pictures of an episode from ``first`` on.
+        pick: yields an episode's pictures at ascending numbers.
         frames: gives an episode's frames as they are stored.
         header: of the images; None where it is video.
         block: the feature's ``info`` in ``info.json``.
@@ -67,6 +70,7 @@ class Footage:
     stored: str
     episodes: dict[int, int]
     read: Callable[[int, int, int], Iterator[Picture]]
+    pick: Callable[[int, Sequence[int]], Iterator[Picture]]
     frames: Callable[[int], Clip | FrameSource]
     header: ImageHeader | None = None
     block: Mapping[str, Any] = field(default_factory=dict)
@@ -80,6 +84,7 @@ def open_footage(
     cameras: Sequence[str] | None = None,
     episodes: Episodes | None = None,
     follow_links: bool = False,
+    scattered: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> list[Footage]:
@@ -91,20 +96,21 @@ def open_footage(
         fps: frames a second of a tree; of the others it has to be their own.
         cameras, episodes: which, of a dataset or tree; None: all.
         follow_links: see :func:`~ffenc.paths.check_tree`.
+        scattered: single frames are to be read: by PyAV, where it is installed.
         ffmpeg, ffprobe: programs to use instead of those found.
 
     Raises:
         SourceError: there is nothing that can be read.
         ConfigError: a camera, an episode or a frame rate that is not there.
     """
-    readers = _Readers(closing, ffmpeg, ffprobe)
+    readers = _Readers(closing, ffmpeg, ffprobe, scattered=scattered)
     if source.exists() and not source.is_dir() and not any(kind.recognises(source) for kind in KINDS):
         if cameras is not None or episodes is not None:
             raise ConfigError(f"{source} is one file; cameras and episodes are chosen of a dataset")
         path = regular(source)
         rate = None if fps is None else parse_fps(fps)
         clip = trimmed(path, start=None, end=None, rate=rate, ffprobe=ffprobe)
-        return [_of_clips(path.stem, path.stem, {0: clip}, rate or frame_rate(clip), readers)]
+        return [_of_file(path, clip, rate or frame_rate(clip), readers)]
     names = None if cameras is None else tuple(cameras)
     opened = open_source(source, Opening(fps=fps, cameras=names, follow_links=follow_links))
     if fps is not None and parse_fps(fps) != opened.fps:
@@ -124,55 +130,75 @@ def open_footage(
             found.append(_of_images(opened, camera, chosen, toolchains(ffmpeg, ffprobe)))
         else:
             assert isinstance(opened, HasVideos)
-            clips = {one.index: clip_of(opened.video(camera.key, one), opened.fps) for one in chosen}
-            name = camera_name(camera.key)
-            found.append(_of_clips(name, camera.key, clips, opened.fps, readers, camera.block))
+            found.append(_of_video(opened, camera, chosen, readers))
     return found
 
 
 class _Readers:
     """Opens each video file once: to list the times of a long one takes a while."""
 
-    def __init__(self, closing: ExitStack, ffmpeg: str | None, ffprobe: str | None) -> None:
-        self._closing, self._programs = closing, (ffmpeg, ffprobe)
+    def __init__(
+        self, closing: ExitStack, ffmpeg: str | None, ffprobe: str | None, *, scattered: bool
+    ) -> None:
+        self._closing, self._programs, self._scattered = closing, (ffmpeg, ffprobe), scattered
         self._open: dict[Path, VideoReader] = {}
 
     def of(self, path: Path) -> VideoReader:
         if path not in self._open:
-            reader = VideoReader(path, ffmpeg=self._programs[0], ffprobe=self._programs[1])
+            ffmpeg, ffprobe = self._programs
+            reader: VideoReader | None = None
+            if self._scattered:
+                with suppress(ConfigError, ToolchainError):  # not installed, or a codec that is not read so
+                    reader = VideoReader(path, ffmpeg=ffmpeg, ffprobe=ffprobe, decoder="pyav")
+            reader = reader or VideoReader(path, ffmpeg=ffmpeg, ffprobe=ffprobe)
             self._open[path] = self._closing.enter_context(reader)
         return self._open[path]
+
+
+def _of_file(path: Path, clip: Clip, fps: Fraction, readers: _Readers) -> Footage:
+    return _of_clips(path.stem, path.stem, clip.info, fps, {0: len(clip)}, lambda _: clip, readers)
+
+
+def _of_video(
+    source: DatasetSource, camera: Camera, episodes: Sequence[Episode], readers: _Readers
+) -> Footage:
+    assert isinstance(source, HasVideos)
+    assert isinstance(camera.stored, StreamInfo)
+    by_number = {episode.index: episode for episode in episodes}
+
+    @cache
+    def clip(number: int) -> Clip:
+        return clip_of(source.video(camera.key, by_number[number]), source.fps)
+
+    lengths = {episode.index: episode.length for episode in episodes}
+    name = camera_name(camera.key)
+    found = _of_clips(name, camera.key, camera.stored, source.fps, lengths, clip, readers)
+    size = source.camera_bytes(camera.key, episodes) / max(1, sum(lengths.values()))
+    return replace(found, block=camera.block, bytes_per_frame=size)
 
 
 def _of_clips(
     name: str,
     key: str,
-    clips: dict[int, Clip],
+    info: StreamInfo,
     fps: Fraction,
+    lengths: dict[int, int],
+    clip: Callable[[int], Clip],
     readers: _Readers,
-    block: Mapping[str, Any] | None = None,
 ) -> Footage:
-    info = next(iter(clips.values())).info
+    def pick(episode: int, frames: Sequence[int]) -> Iterator[Picture]:
+        found = clip(episode)
+        return readers.of(found.path).each([found.first + frame for frame in frames])
 
     def read(episode: int, first: int, count: int) -> Iterator[Picture]:
-        clip = clips[episode]
-        return readers.of(clip.path).each(range(clip.first + first, clip.first + first + count))
+        found = clip(episode)
+        return readers.of(found.path).each(range(found.first + first, found.first + first + count))
 
-    paths = {clip.path: clip.info.frames for clip in clips.values()}
-    size = sum(path.stat().st_size for path in paths)
+    first = clip(next(iter(lengths))) if len(lengths) == 1 else None
+    size = first.path.stat().st_size / max(1, first.info.frames) if first is not None else 0.0
     return Footage(
-        name,
-        key,
-        next(iter(clips.values())).depth,
-        info.width,
-        info.height,
-        fps,
-        size / max(1, sum(paths.values())),
-        f"{info.codec} {info.pix_fmt}",
-        {number: len(clip) for number, clip in clips.items()},
-        read,
-        clips.__getitem__,
-        block=block or {},
+        *(name, key, info.pix_fmt in DEPTH_FORMATS, info.width, info.height, fps, size),
+        *(f"{info.codec} {info.pix_fmt}", lengths, read, pick, clip),
     )
 
 
@@ -182,11 +208,17 @@ def _of_images(
     header = camera.header
     by_number = {episode.index: episode for episode in episodes}
 
-    def read(number: int, first: int, count: int) -> Iterator[Picture]:
-        frames = islice(iter(source.frames(camera.key, by_number[number])), first, first + count)
+    def decoded(frames: Iterator[EncodedFrame]) -> Iterator[Picture]:
         if camera.depth:
             return (millimetres(read_alike(frame, header), camera.unit) for frame in frames)
         return _rgb(list(frames), header, programs)
+
+    def read(number: int, first: int, count: int) -> Iterator[Picture]:
+        return decoded(islice(iter(source.frames(camera.key, by_number[number])), first, first + count))
+
+    def pick(number: int, wanted: Sequence[int]) -> Iterator[Picture]:
+        frames = islice(iter(source.frames(camera.key, by_number[number])), max(wanted) + 1)
+        return decoded(frame for at, frame in enumerate(frames) if at in wanted)
 
     total = sum(episode.length for episode in episodes)
     return Footage(
@@ -200,6 +232,7 @@ def _of_images(
         header.format,
         {episode.index: episode.length for episode in episodes},
         read,
+        pick,
         lambda number: source.frames(camera.key, by_number[number]),
         header,
         camera.block,

@@ -1,0 +1,86 @@
+"""What commands share that write a page of a dataset's pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ffenc.cli import output
+from ffenc.cli.common import PathName, progress_bar
+from ffenc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ffenc.report.contact import Finding
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def page_options(function: Function) -> Function:
+    """Add ``--report``, ``--episodes`` and ``--overwrite``."""
+    options = [
+        click.option(
+            "--report",
+            type=PathName(),
+            metavar="FILE.html",
+            help="Write a page: the first, middle and last frame of each episode and camera.",
+        ),
+        click.option("--episodes", metavar="0,2,5-9", help="With --report: only pictures of these episodes."),
+        click.option("--overwrite", is_flag=True, help="With --report: replace FILE if it exists."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def asked_page(report: str | None, *, episodes: str | None, overwrite: bool) -> Path | None:
+    """Return the page that is asked for, if it may be written; None: none is.
+
+    Raises:
+        ConfigError: not the name of a page, or an option without effect.
+        DestinationError: it exists, or its folder does not.
+    """
+    from ffenc.report.page import checked_page  # noqa: PLC0415 - keeps --help quick
+
+    if report is None:
+        for name, given in (("--episodes", episodes is not None), ("--overwrite", overwrite)):
+            if given:
+                raise ConfigError(f"{name} would have no effect: it is for the page of --report FILE.html")
+        return None
+    return checked_page(report, overwrite=overwrite)
+
+
+def write_contact(
+    page: Path,
+    source: Path,
+    *,
+    title: str,
+    intro: Sequence[str],
+    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]],
+    findings: Sequence[Finding] = (),
+    episodes: str | None,
+    follow_links: bool,
+    as_json: bool,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+) -> None:
+    """Write the page of :func:`ffenc.report.contact.write_contact_page`, and say where it is."""
+    from ffenc.report.contact import write_contact_page  # noqa: PLC0415
+
+    with progress_bar("reading pictures", None) as on_frames:
+        write_contact_page(
+            page,
+            source,
+            title=title,
+            intro=intro,
+            tables=tables,
+            findings=findings,
+            episodes=episodes,
+            follow_links=follow_links,
+            ffmpeg=ffmpeg,
+            ffprobe=ffprobe,
+            on_frames=on_frames,
+        )
+    (output.note if as_json else output.summary)(f"{page}: open it in a browser")
