@@ -24,6 +24,7 @@ from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_name
 from ffenc.dataset.info_block import encoding_block
 from ffenc.errors import ConfigError, FfencError
+from ffenc.ffmpeg.index import PieceReader
 from ffenc.ffmpeg.process import Buffer, Cancellation, FfmpegProcess
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics, depth_unit
@@ -293,6 +294,7 @@ class _Encodings:
         self._fps, self._threads = fps, threads
         self._known: dict[tuple[str, int, int], Encoding] = {}
         self._absent: Absent = {}
+        self._readers: dict[str, PieceReader] = {}
         self._lock = threading.Lock()
 
     def of(self, config: VideoEncoderConfig, width: int, height: int) -> Encoding:
@@ -311,6 +313,11 @@ class _Encodings:
                     absent=self._absent,
                 )
             return self._known[key]
+
+    def reader(self, ffprobe: str) -> PieceReader:
+        """What reads the finished files of all episodes: a process each is for the first only."""
+        with self._lock:
+            return self._readers.setdefault(ffprobe, PieceReader(ffprobe))
 
 
 class _Camera:
@@ -442,6 +449,11 @@ class _Sink:
         self.encoding: Encoding | None = None
         self._process: FfmpegProcess | None = None
         self._samples: SampleLog | None = None
+
+    @property
+    def reader(self) -> PieceReader:
+        assert self.encoding is not None
+        return self._owner._encodings.reader(self.encoding.toolchain.ffprobe)
 
     @property
     def ended(self) -> bool:
@@ -588,7 +600,9 @@ class _Take:
         assert sink is not None
         assert sink.recorded is not None
         assert sink.encoding is not None
-        made, _ = finish_video(self.episode, sink.recorded, camera.frames, sink.encoding, sink.depth)
+        made, _ = finish_video(
+            self.episode, sink.recorded, camera.frames, sink.encoding, sink.depth, sink.reader.read
+        )
         folder = Path(tempfile.mkdtemp(dir=self.root))
         path = folder / f"{camera.key.replace('/', '_')}_streaming.mp4"
         shutil.move(made, path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,12 +90,10 @@ def make_whole(writer: Any) -> None:
     LeRobot leaves its tables open, without the end that makes them readable, until the last episode: a crash
     would take all of them. The next episode begins files of its own, so no video is copied for it either.
     """
-    from lerobot.datasets.io_utils import load_episodes  # noqa: PLC0415
-
     meta = writer._meta
     writer.close_writer()
     _list_episodes(meta)
-    meta.episodes = load_episodes(writer._root)
+    meta.episodes = EpisodeList(meta.root)
     writer._latest_episode = meta.latest_episode = None
 
 
@@ -107,7 +107,7 @@ def _list_episodes(meta: Any) -> None:
     ]
     if not new:
         return
-    files = sorted((meta.root / "meta/episodes").glob("*/*.parquet"))
+    files = _list_files(meta.root)
     path = meta.root / EPISODES_PATH.format(
         chunk_index=new[0][f"{_PLACE}/chunk_index"], file_index=new[0][f"{_PLACE}/file_index"]
     )
@@ -124,6 +124,46 @@ def _list_episodes(meta: Any) -> None:
     with published(path) as temporary:
         pq.write_table(table, temporary, compression="snappy")
     meta._metadata_buffer.clear()
+
+
+def _list_files(root: Path) -> list[Path]:
+    return sorted((root / _PLACE).glob("*/*.parquet"))
+
+
+class EpisodeList:
+    """The episodes of a dataset that is being recorded, as LeRobot's writer asks for them.
+
+    LeRobot's own list is a copy in the cache of Hugging Face's library, whose making takes longer than the
+    encoders' end. It is made when somebody reads the dataset.
+
+    Args:
+        root: the dataset.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        files = _list_files(root)
+        names = [name for name in pq.read_schema(files[0]).names if not name.startswith("stats/")]
+        self._table = pa.concat_tables([pq.read_table(file, columns=names) for file in files])
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, int):
+            return {name: self._table[name][key].as_py() for name in self._table.column_names}
+        return self._whole[key]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # of a copy that is being made
+            raise AttributeError(name)
+        return getattr(self._whole, name)
+
+    @cached_property
+    def _whole(self) -> Any:
+        from lerobot.datasets.io_utils import load_episodes  # noqa: PLC0415
+
+        return load_episodes(self._root)
 
 
 def _plain(value: Any) -> Any:

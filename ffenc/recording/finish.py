@@ -130,8 +130,13 @@ def finish_video(
     rows: int,
     encoding: Encoding,
     samples: DepthSamples | None,
+    read: Callable[[Path], StreamInfo] | None = None,
 ) -> tuple[Path, StreamInfo]:
     """Finish a video that was encoded while it was recorded.
+
+    Args:
+        episode, camera, rows, encoding, samples: whose, and how it was made.
+        read: reads the finished file's fields, with ``times``; None: ffprobe does.
 
     Raises:
         FfmpegError, VerificationError: it has other frames than were sent, or is not what was asked for.
@@ -143,7 +148,7 @@ def finish_video(
     sent = samples.sent if samples is not None else None
     return remux(
         *(episode, camera, source, info, encoding.toolchain),
-        lambda path: verify_encoded(encoding, path, rows, sent),
+        lambda path: verify_encoded(encoding, path, rows, sent, read=read),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import signal
 import subprocess
 import sys
@@ -144,6 +145,22 @@ def test_an_episode_that_is_recorded_again_leaves_nothing(tmp_path: Path, used: 
     dataset.finalize()
     assert sound(root, deep=False) == (1, 4)
     assert not (root / ".recording").exists()
+
+
+def test_what_was_just_recorded_can_be_read(tmp_path: Path, used: Use) -> None:
+    """By the same object, while it goes on recording."""
+    dataset = create(tmp_path / "read")
+    for count in (4, 3):
+        for number in range(count):
+            dataset.add_frame(row(number))
+        dataset.save_episode()
+        assert len(dataset.meta.episodes) == dataset.num_episodes
+        assert dataset.meta.episodes[-1]["length"] == count
+    dataset.finalize()
+    assert list(dataset.meta.episodes["length"]) == [4, 3]
+    assert dataset.meta.episodes.filter(lambda one: one["length"] == 3)["episode_index"] == [1]
+    assert pickle.loads(pickle.dumps(dataset.meta.episodes))[0]["length"] == 4
+    assert dataset[5]["action"].tolist() == [1, -1]
 
 
 @pytest.mark.parametrize("image", [np.zeros((48, 64), np.uint8), np.zeros((24, 32, 3), np.uint8)])
