@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -302,7 +303,8 @@ def write_robomimic(path: Path, recorded: list[Sample]) -> Path:
                 obs = demo.create_group(group)
                 chunks = (2, *one.top.shape[1:])
                 obs.create_dataset("agentview_image", data=one.top, compression="gzip", chunks=chunks)
-                obs.create_dataset("agentview_depth", data=one.depth[..., None].astype(np.float32) / 1000)
+                depth = one.depth[..., None].astype(np.float32) / 1000
+                obs.create_dataset("agentview_depth", data=depth, compression="gzip")
                 obs.create_dataset("robot0_eef_pos", data=one.state[:, :3].astype(np.float64))
                 obs.create_dataset("robot0_eef_quat", data=one.state[:, 3:7].astype(np.float64))
                 obs.create_dataset("robot0_gripper_qpos", data=one.state[:, 7:9].astype(np.float64))
@@ -312,3 +314,31 @@ def write_robomimic(path: Path, recorded: list[Sample]) -> Path:
             demo.create_dataset("dones", data=np.eye(1, len(one.state), len(one.state) - 1, np.int64)[0])
             demo.create_dataset("states", data=one.state.astype(np.float64))
     return path
+
+
+def small() -> list[Sample]:
+    """What the files in ``fixtures/recorded`` were made of: three and two frames, all of 160x120."""
+    return [Sample(one.top[:, ::2, ::2], one.angle, one.depth, one.state, one.action) for one in samples(3)]
+
+
+# The files in fixtures/recorded: name -> what writes it.
+FILES: dict[str, Any] = {
+    "aloha": lambda path: write_aloha(path, small()),
+    "robomimic.hdf5": lambda path: write_robomimic(path, small()),
+    "replay_v2.zarr.zip": lambda path: write_replay_buffer(path, small(), 2, packed=True),
+    "replay_v3.zarr.zip": lambda path: write_replay_buffer(path, small(), 3, packed=True),
+    "topics.mcap": lambda path: write_mcap(path, bag_messages(small()[0])),
+    "bag": lambda path: write_bag(path, bag_messages(small()[0])),
+}
+
+
+def main(folder: str) -> None:
+    """Write all files into a folder that is not there yet."""
+    root = Path(folder)
+    root.mkdir(parents=True)
+    for name, write in FILES.items():
+        write(root / name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
