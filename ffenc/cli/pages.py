@@ -42,13 +42,13 @@ def asked_page(report: str | None, *, episodes: str | None, overwrite: bool) -> 
         ConfigError: not the name of a page, or an option without effect.
         DestinationError: it exists, or its folder does not.
     """
-    from ffenc.report.page import checked_page  # noqa: PLC0415 - keeps --help quick
-
     if report is None:
         for name, given in (("--episodes", episodes is not None), ("--overwrite", overwrite)):
             if given:
                 raise ConfigError(f"{name} would have no effect: it is for the page of --report FILE.html")
         return None
+    from ffenc.report.page import checked_page  # noqa: PLC0415 - loads Pillow
+
     return checked_page(report, overwrite=overwrite)
 
 

@@ -37,6 +37,7 @@ COMMANDS = [
     "info",
     "inspect",
     "verify",
+    "compare",
     "stats",
     "tune",
     "probe",
