@@ -262,6 +262,9 @@ def _show(fields: dict[str, Any]) -> None:
         )
         if camera["candidates"]:
             console.print((_depth_table if camera["depth"] else _table)(fields, camera))
+        for name, reason in camera["not_here"].items():
+            if " " in name:  # settings; codecs that this machine lacks are many
+                console.print(f"   not tried: {name}: {reason}", soft_wrap=True)
         _recommendation(console, camera)
     console.print(_ending(fields), soft_wrap=True)
 

@@ -29,7 +29,7 @@ from ffenc.tune.decoding import Decoder, read_times
 from ffenc.tune.measure import Trial, encode_part
 from ffenc.tune.sample import Sample
 
-_KEPT = "tune depth 2"
+_KEPT = "tune depth 3"
 _LOSSY_CRF = (10, 20, 30)
 _LEFT_OUT = 0.002  # share of the depths that a suggested range may leave out beside the base's
 _WALL = 0.01  # share of the pixels that may come back as the end of a range that was not asked for
@@ -50,7 +50,9 @@ def depth_candidates(base: DepthEncoderConfig, suggested: DepthRange | None) -> 
     Without loss in the base's range, in the suggested one, and there in even steps; exact millimetres; and
     with loss, to show what it does.
     """
-    fields = ("depth_min", "depth_max", "shift", "use_log")
+    fields = ["depth_min", "depth_max", "shift", "use_log"]
+    if base.vcodec == "hevc" and "preset" in base.model_fields_set:
+        fields.append("preset")  # speed against size is the user's choice for all of them
     shared = {name: getattr(base, name) for name in fields}
     found = [base, DepthEncoderConfig(**shared)]
     if suggested is not None:

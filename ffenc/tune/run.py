@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -13,9 +14,10 @@ from typing import Any
 
 from ffenc.codecs.table import CODECS, Codec
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
+from ffenc.config.matching import check_overrides, check_preset, flag
 from ffenc.config.preset import RobotPreset, load_preset
 from ffenc.dataset.choice import Episodes
-from ffenc.errors import ConfigError, FfencError, ToolchainError
+from ffenc.errors import ConfigError, FfencError, FfencWarning, FfmpegError, ToolchainError
 from ffenc.ffmpeg.machine import cores
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
@@ -86,7 +88,7 @@ class CameraTuning:
         recommendation: the row to take; None where nothing was measured.
         pareto: rows that no other beats, from the smallest to the largest file.
         shown: those of a table on one screen.
-        not_here: codec -> why it does not run here.
+        not_here: codec, or settings -> why they do not run here.
         range: of depth, the range suggested.
     """
 
@@ -181,10 +183,18 @@ def tune(
         SourceError: the source cannot be read.
         ToolchainError: no FFmpeg here serves.
     """
+    for key, _ in overrides:
+        group = key[0] in ("camera_encoder", "depth_encoder")
+        if not group and not (key[0] == "cameras" and key[2:3] == ("encoder",)):
+            raise ConfigError(
+                f"{flag(key)} would have no effect: encoder settings are tried, on pictures as the source "
+                "has them"
+            )
     return _Run(
         Path(source),
         folder,
         load_preset(preset, overrides),
+        overrides,
         None if preset is None else str(preset),
         target,
         lists or Lists(),
@@ -210,6 +220,7 @@ class _Run:
         source: Path,
         folder: Path,
         robot: RobotPreset,
+        overrides: Sequence[tuple[tuple[str, ...], Any]],
         preset: str | None,
         target: Target | None,
         lists: Lists,
@@ -219,6 +230,7 @@ class _Run:
     ) -> None:
         self._began = time.monotonic()
         self._folder, self._robot, self._lists, self._budget = folder, robot, lists, budget
+        self._overrides = overrides
         self._programs, self._on_step = programs, on_step
         found = gauges(programs)
         if not found:
@@ -253,6 +265,7 @@ class _Run:
         if source["fps"] is None and self.result.preset is not None and tree:
             source["fps"] = self._robot.fps
         footage = open_footage(self.result.source, closing, **source)
+        self._check(footage)
         wanted = length or max(60, 2 * max(self._lists.g or (30,)))
         for camera in footage:
             sample = take_sample(
@@ -276,6 +289,26 @@ class _Run:
         self.result.seconds = time.monotonic() - self._began
         return self.result
 
+    def _check(self, footage: Sequence[Footage]) -> None:
+        """Refuse what is said of cameras that are not there, and what would have no effect."""
+        cameras = {camera.name: camera.depth for camera in footage}
+        check_overrides(self._overrides, cameras)
+        if self.result.preset is not None and self.result.source.is_dir():
+            check_preset(self._robot, cameras)
+        if all(cameras.values()) and (self._lists.any or self._searches):
+            raise ConfigError(
+                f"lists and targets are for cameras of colours, and {', '.join(cameras)} holds depth; leave "
+                "them out"
+            )
+        for name in cameras:
+            if self._robot.transform_for(name) is not None:
+                warnings.warn(
+                    f"{self.result.preset} changes the pictures of {name}: settings are tried on pictures as "
+                    "they are",
+                    FfencWarning,
+                    stacklevel=5,
+                )
+
     # ---- what is tried ---------------------------------------------------------------------------------
 
     def _try_all(self) -> None:
@@ -297,6 +330,12 @@ class _Run:
                 else:
                     self._try(camera, configs[number])
                 self._done += 1
+        for camera, _ in plans:
+            if not camera.rows and camera.not_here:
+                told = "; ".join(f"{name}: {reason}" for name, reason in camera.not_here.items())
+                raise ToolchainError(
+                    f"nothing of it can be encoded here for {camera.sample.footage.key}: {told}"
+                )
 
     def _plan(self, camera: CameraTuning) -> list[VideoEncoderConfig]:
         footage = camera.sample.footage
@@ -362,7 +401,7 @@ class _Run:
                     cancellation=self._cancellation,
                 )
         except FfencError as error:
-            if self._lists.any and not footage.depth:
+            if isinstance(error, FfmpegError) and error.killed:
                 raise
             camera.not_here[said] = error.cause
             return None

@@ -8,10 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ffenc.report.page import write_page
+from ffenc.report.tune_page import write_tune_page
+from ffenc.tune.candidates import Lists
+from ffenc.tune.run import fields_of
 from tests.conftest import ANGLE, DATASET, DEPTH, pixels, starts
 from tests.support.browser import Browser, opened_browser, picture_of
+from tests.tune.test_tune import tuned
 
 WORDS = ["--cameras", "angle,angle_depth", "--episodes", "1", "--vcodec", "h264", "--crf", "23,35"]
+WORDS.append("--depth_encoder.preset=ultrafast")
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +26,29 @@ def browser(tmp_path_factory: pytest.TempPathFactory):
         yield found
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A page of tune, and what --json has beside it."""
+    folder = tmp_path_factory.mktemp("page")
+    found = tuned(
+        folder / "sample",
+        cameras=["angle", "angle_depth"],
+        episodes="1",
+        overrides=[(("depth_encoder", "preset"), "ultrafast")],
+        lists=Lists(vcodec=["h264"], crf=[23, 35]),
+    )
+    page, fields = folder / "tune.html", fields_of(found)
+    write_tune_page(page, found, fields)
+    return page, fields
+
+
 def embedded(page: Path) -> dict:
     text = page.read_text(encoding="utf-8")
     return json.loads(text.partition('id="data">')[2].partition("</script>")[0])
 
 
-def test_the_page_of_tune(ffenc, browser: Browser, tmp_path: Path, images) -> None:
-    page = tmp_path / "tune.html"
-    fields = ffenc.done("tune", DATASET, *WORDS, "--json", "--report", page).json
+def test_the_page_of_tune(browser: Browser, made: tuple[Path, dict], images) -> None:
+    page, fields = made
     data = embedded(page)
     assert data["report"] == fields
     assert page.stat().st_size < 3_000_000
@@ -110,9 +131,10 @@ def test_the_page_of_tune(ffenc, browser: Browser, tmp_path: Path, images) -> No
     assert browser.driver.get_log("browser") == []
 
 
-def test_a_page_is_for_dark_rooms_phones_and_paper(ffenc, browser: Browser, tmp_path: Path) -> None:
-    page = tmp_path / "tune.html"
-    ffenc.done("tune", DATASET, *WORDS, "--report", page)
+def test_a_page_is_for_dark_rooms_phones_and_paper(
+    ffenc, browser: Browser, made: tuple[Path, dict], tmp_path: Path
+) -> None:
+    page, _ = made
     browser.open(page, dark=True)
     assert browser.screenshot()[450:, :20].mean() < 60
     browser.open(page, width=390)
@@ -131,8 +153,6 @@ def test_a_page_is_for_dark_rooms_phones_and_paper(ffenc, browser: Browser, tmp_
 
 
 def test_texts_of_a_dataset_cannot_act_in_a_page(browser: Browser, tmp_path: Path) -> None:
-    from ffenc.report.page import write_page
-
     page = tmp_path / "strange.html"
     text = "</script><script>document.title = 'taken'</script><img src=http://127.0.0.1:9/x onerror=alert(1)>"
     write_page(page, title=text, intro=[text], data={"text": text}, scripts=("page.js",), foot=[text])

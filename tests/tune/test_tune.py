@@ -24,6 +24,7 @@ from ffenc.frames.transcode import Clip
 from ffenc.quality.compare import quality_of
 from ffenc.quality.depth import DepthErrors, DepthHistory, DepthRange, edges
 from ffenc.quality.measure import gauges
+from ffenc.tune import run as running
 from ffenc.tune.candidates import Lists
 from ffenc.tune.decoding import decoders, read_times
 from ffenc.tune.depth import recommend_depth
@@ -38,9 +39,16 @@ from tests.quality.test_quality import images as image_files
 VIDEO = FIXTURES / "aloha_video_v30"
 
 
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speeds are measured for a moment: what they are is not tested."""
+    monkeypatch.setattr(running, "_LOAD_SECONDS", 0.05)
+
+
 def tuned(folder: Path, source: Path = DATASET, **options) -> Tuning:
     folder.mkdir()
-    with ExitStack() as closing:
+    with ExitStack() as closing, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "_LOAD_SECONDS", 0.05)
         return tune(source, folder, closing, **options)
 
 
@@ -51,6 +59,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Tuning:
         tmp_path_factory.mktemp("tuned") / "one",
         cameras=["angle", "angle_depth"],
         episodes="1",
+        overrides=[(("depth_encoder", "preset"), "ultrafast")],
         lists=Lists(vcodec=["h264"], crf=[23, 35]),
     )
 
@@ -150,6 +159,7 @@ def as_png(frame: np.ndarray) -> bytes:
 
 def test_the_table_fits_a_screen_and_marks_what_to_take(ffenc, found: Tuning) -> None:
     words = ["--cameras", "angle,angle_depth", "--episodes", "1", "--vcodec", "h264", "--crf", "23,35"]
+    words.append("--depth_encoder.preset=ultrafast")
     out = ffenc.done("tune", DATASET, *words).out
     lines = out.splitlines()
     sentences = ("=> h", "   depth", "5 cand", "9 cand")
@@ -167,6 +177,7 @@ def test_a_time_that_is_over_leaves_one_candidate_a_camera(tmp_path: Path) -> No
         cameras=["angle", "angle_depth"],
         episodes="1",
         budget=0.001,
+        overrides=[(("depth_encoder", "preset"), "ultrafast")],
         lists=Lists(vcodec=["h264"], crf=[23, 35]),
     )
     assert few.stopped == "budget"
@@ -175,25 +186,26 @@ def test_a_time_that_is_over_leaves_one_candidate_a_camera(tmp_path: Path) -> No
     assert all(camera.recommendation is not None for camera in few.cameras)
 
 
-def test_ctrl_c_gives_what_there_is(tmp_path: Path) -> None:
+def test_ctrl_c_gives_what_there_is() -> None:
     words = [
         "tune",
         str(DATASET),
         "--cameras",
         "angle",
-        "--crf",
-        "1:50",
+        "--episodes",
+        "1",
         "--vcodec",
         "h264",
-        "--json",
-        "--verbose",
+        "--crf",
+        "1:50",
     ]
+    words += ["--json", "--verbose"]
     command = [sys.executable, "-m", "ffenc", *words, "--budget", "1h"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         measured = 0
         for line in process.stderr:
             measured += "libvmaf" in line
-            if measured == 4:  # of three stretches each, so one candidate is done
+            if measured == 2:  # of one stretch each, so one candidate is done
                 process.send_signal(signal.SIGINT)
                 break
         out, err = process.communicate(timeout=60)
@@ -203,6 +215,13 @@ def test_ctrl_c_gives_what_there_is(tmp_path: Path) -> None:
     assert fields["cameras"][0]["candidates"]
     assert fields["cameras"][0]["recommendation"]
     assert "the next run goes on from there" in err
+
+
+def test_settings_that_an_encoder_does_not_take_are_left_out_and_said(ffenc) -> None:
+    words = ["--cameras", "angle", "--episodes", "1", "--vcodec", "h264,libsvtav1", "--crf", "23"]
+    out = ffenc.done("tune", DATASET, *words, "--pix-fmt", "yuv444p").out
+    assert "not tried: libsvtav1 preset 10 crf 23 g 2 yuv444p:" in out
+    assert re.search("^=> +h264 pveryfast crf23 g2 yuv444p ", out, re.MULTILINE)
 
 
 def test_without_libvmaf_it_says_so_and_ssim_decides(ffenc, monkeypatch, tmp_path: Path) -> None:
@@ -228,6 +247,9 @@ def test_without_libvmaf_it_says_so_and_ssim_decides(ffenc, monkeypatch, tmp_pat
         (["--cameras", "tip"], "there is no camera 'tip'; did you mean 'top'"),
         (["--fps", "10"], "has 30 frames a second; leave --fps out"),
         (["--vcodec", "h264_nvenc"], "h264_nvenc"),
+        (["--cameras.tip.encoder.crf=20"], "there is no camera 'tip'"),
+        (["--cameras.top.resize=80x60"], "would have no effect"),
+        (["--cameras", "angle_depth", "--crf", "20"], "holds depth; leave them out"),
     ],
 )
 def test_what_cannot_be_is_refused(ffenc, words: list[str], told: str) -> None:
