@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -284,10 +284,9 @@ def _unwritten(root: h5py.File, _: Path) -> None:
 
 
 def _huge_chunk(root: h5py.File, _: Path) -> None:
-    made = root.create_dataset(
-        "images/top", (2, 8000, 8000, 3), np.uint8, chunks=(2, 8000, 8000, 3), compression="gzip"
-    )
-    made[0, :9, :9] = 1
+    shape = (2, 8000, 8000, 3)
+    made = root.create_dataset("images/top", shape, np.uint8, chunks=shape, compression="gzip")
+    made.id.write_direct_chunk((0, 0, 0, 0), b"a bomb")
 
 
 def _huge_frames(root: h5py.File, _: Path) -> None:
@@ -387,12 +386,14 @@ def test_memory_stays_while_a_file_of_many_frames_is_read(tmp_path: Path) -> Non
     assert peak < 40 << 20
 
 
-def test_without_h5py_the_extra_is_named(recorded: list[Sample], tmp_path: Path) -> None:
+def test_a_named_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.h5")
+    refused(tmp_path / "a.h5", tmp_path, "is a named pipe; expected a regular file")
+
+
+def test_without_h5py_the_extra_is_named(
+    recorded: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write_aloha(tmp_path / "aloha", recorded[:1])
-    code = (
-        "import sys; sys.modules['h5py'] = None; from ffenc.cli.main import main; "
-        f"sys.argv = ['ffenc', 'reencode', {str(source)!r}, {str(tmp_path / 'out')!r}, '--fps', '9']; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "needs h5py: pip install 'ffenc[hdf5]'" in done.stderr
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    refused(source, tmp_path, r"needs h5py: pip install 'ffenc\[hdf5\]'")

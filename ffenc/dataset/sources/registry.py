@@ -10,6 +10,7 @@ from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources import hdf5, lerobot, png_tree, ros, zarr_store
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.errors import ConfigError, SourceError
+from ffenc.paths import regular
 
 # In this order: a path is of the first kind that recognises it.
 KINDS: tuple[SourceKind, ...] = (
@@ -32,6 +33,8 @@ def kind_of(path: Path) -> SourceKind:
     """
     if path.is_dir():
         check_not_v1(path)
+    elif path.exists():
+        regular(path)  # opening a named pipe would wait for somebody to write into it
     for kind in KINDS if path.exists() else ():
         if kind.recognises(path):
             return kind
