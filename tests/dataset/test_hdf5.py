@@ -340,7 +340,7 @@ def test_hostile_and_broken_files_are_refused_by_file_and_array(
     refused(folder, tmp_path, said, of(features=features))
 
 
-def test_damaged_files_and_images_are_named_and_a_mended_source_is_taken_up(
+def test_damaged_files_and_images_are_named_and_a_restored_source_is_taken_up(
     recorded: list[Sample], tmp_path: Path
 ) -> None:
     source = write_aloha(tmp_path / "aloha", recorded)
@@ -388,7 +388,7 @@ def test_memory_stays_while_a_file_of_many_frames_is_read(tmp_path: Path) -> Non
 
 def test_a_named_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.h5")
-    refused(tmp_path / "a.h5", tmp_path, "is a named pipe; expected a regular file")
+    refused(tmp_path / "a.h5", tmp_path, r"is a named pipe \(FIFO\); expected a regular file")
 
 
 def test_without_h5py_the_extra_is_named(

@@ -14,20 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ffenc.config.framerate import parse_fps
 from ffenc.config.mapping import CameraMapping, FeatureMapping, SourceMapping, TimeMapping, refuse_fields
 from ffenc.config.preset import camera_key, camera_name, chosen_cameras
 from ffenc.dataset.columns import dtype_of, feature_type
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo
 from ffenc.dataset.sources.arrays import mapped_values
-from ffenc.dataset.sources.contents import Contents, Held
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.dataset.sources.ros_bag import Bag, bags_of
 from ffenc.dataset.sources.ros_messages import CAMERAS, VIDEO, Numbers, frame_of, stamp_of
+from ffenc.dataset.sources.ros_suggest import suggest
 from ffenc.dataset.sources.ros_time import Piece, Stream, nearest, on_grid
 from ffenc.dataset.sources.ros_video import DecodedFrames, Packets
-from ffenc.errors import ConfigError, FfencError, FfencWarning, SourceError
+from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.sources import EncodedFrame, FrameSource, files_fingerprint
 from ffenc.paths import check_tree
@@ -300,14 +299,14 @@ class RosSource(PlainSource):
             numbers.of(message, f"{bag.path}: {episodes.topic}")
             for _, message in numbered(bag, episodes.topic, every, stream.received)
         ]
-        told = [value if isinstance(value, str) else value.tolist() for value in values]
+        seen = [value if isinstance(value, str) else value.tolist() for value in values]
         spans: list[tuple[int, int] | None] = []
         begin = 0
-        for place in range(1, len(told) + 1):
-            if place < len(told) and told[place] == told[begin]:
+        for place in range(1, len(seen) + 1):
+            if place < len(seen) and seen[place] == seen[begin]:
                 continue
-            end = int(stamps[place]) - 1 if place < len(told) else np.iinfo(np.int64).max
-            if any(told[begin]):
+            end = int(stamps[place]) - 1 if place < len(seen) else np.iinfo(np.int64).max
+            if any(seen[begin]):
                 spans.append((int(stamps[begin]), int(end)))
             begin = place
         if not spans:
@@ -520,147 +519,14 @@ def _check_mapping(mapping: SourceMapping) -> None:
 # ---- the kind ------------------------------------------------------------------------------------------
 
 
-def _suggest(path: Path) -> Contents:
-    """What a recording holds, and a mapping by the types of its topics."""
-    bags = bags_of(path)
-    bag = bags[0]
-    topics = bag.topics
-    received: dict[str, list[int]] = {name: [] for name in topics}
-    header: dict[str, list[int | None]] = {name: [] for name in topics}
-    size = dict.fromkeys(topics, 0)
-    first: dict[str, Any] = {}
-    for raw in bag.messages(list(topics)):
-        received[raw.topic].append(raw.received)
-        size[raw.topic] += len(raw.data)
-        try:
-            message = bag.decoded(raw)
-        except SourceError as error:
-            first.setdefault(raw.topic, error)
-            continue
-        header[raw.topic].append(stamp_of(message))
-        first.setdefault(raw.topic, message)
-    found = Contents(bag.path, "an MCAP file" if bag.path.suffix == ".mcap" else "a ROS 2 bag", None, [], {})
-    found.files = len(bags)
-    rates: dict[str, float] = {}
-    zero = False
-    for name, topic in topics.items():
-        own = header[name]
-        stamps = np.array(own, np.int64) if own and None not in own else None
-        stream = Stream(name, np.array(received[name], np.int64), stamps, size[name], 0)
-        zero |= stamps is not None and not stamps.any()
-        report = stream.report("received" if zero else "header")
-        rates[name] = report.get("rate", 0.0)
-        notes = [
-            f"{key} {report[key]}" for key in ("duplicates", "out_of_order", "clock_jumps") if key in report
-        ]
-        if report.get("longest_gap", 0) > 2 / max(rates[name], 1e-9):
-            notes.append(f"gap {report['longest_gap']:.3f} s")
-        if isinstance(first.get(name), SourceError):
-            notes.append(str(first[name]).rpartition(": ")[2])
-        found.held.append(
-            Held(name, topic.type, len(received[name]), size[name], rates[name] or None, "; ".join(notes))
-        )
-    if bag.remark:
-        found.remarks.append(bag.remark)
-    _suggest_mapping(found, bag, first, rates)
-    if zero:
-        found.mapping["time"] = {"stamps": "received"}
-        found.remarks.append("headers have no times: the times at which messages were recorded are used")
-    return found
-
-
-def _suggest_mapping(found: Contents, bag: Bag, first: Mapping[str, Any], rates: Mapping[str, float]) -> None:
-    cameras: dict[str, Any] = {}
-    features: dict[str, Any] = {}
-    shown = [name for name, topic in bag.topics.items() if topic.type in (*CAMERAS, *VIDEO) and name in first]
-    rate = min((rates[name] for name in shown if rates[name]), default=0.0)
-    if rate:
-        found.mapping["fps"] = round(rate) if abs(rate - round(rate)) < 0.05 * rate else round(rate, 2)
-    slow = 1 / (2 * float(parse_fps(found.mapping["fps"]))) if rate else 0.0
-    for name in shown:
-        camera: dict[str, Any] = {"path": name}
-        for depth in (False, True) if bag.topics[name].type in CAMERAS else ():
-            try:
-                frame_of(first[name], CameraMapping(path=name, depth=depth), name)
-            except FfencError as error:
-                fault = error.cause
-                continue
-            camera |= {"depth": True} if depth else {}
-            break
-        else:
-            if bag.topics[name].type in VIDEO:
-                pass
-            elif "channels:" in fault:
-                camera["channels"] = "rgb"
-            else:
-                found.remarks.append(fault)
-                continue
-        cameras[_short(name, cameras)] = camera
-    for name, topic in bag.topics.items():
-        if name in shown or name not in first or isinstance(first[name], SourceError):
-            continue
-        try:
-            value = Numbers(topic.type, None, None).of(first[name], name)
-        except SourceError:
-            continue
-        one: dict[str, Any] = {"path": name}
-        if isinstance(value, str):
-            if "task" not in found.mapping and any(
-                word in name for word in ("task", "instruction", "language")
-            ):
-                found.mapping["task"] = {"path": name}
-            else:
-                found.remarks.append(f"{name}: texts; if it says the task, write task: {{path: {name}}}")
-            continue
-        if not 0 < len(value) <= 1000 or value.dtype.kind not in "fiub":
-            continue
-        if rates[name] and 1 / (2 * rates[name]) > slow:
-            one["tolerance"] = round(0.6 / rates[name], 4)
-        joints = list(getattr(first[name], "name", []) or [])
-        if len(joints) == len(value) and all(isinstance(joint, str) for joint in joints):
-            one["names"] = joints
-        if value.dtype == np.float64:
-            one["dtype"] = "float32"
-        features[_feature_name(name, topic.type, features)] = one
-    found.mapping |= {"cameras": cameras, "features": features}
-    if "action" not in features:
-        found.remarks.append("no topic is called action, command or target: name the one that is")
-    if not cameras:
-        found.remarks.append("no topic has images that are read: name the cameras")
-
-
-def _short(topic: str, taken: Mapping[str, Any]) -> str:
-    parts = [
-        p
-        for p in topic.strip("/").split("/")
-        if p not in ("image_raw", "image", "compressed", "compressedDepth")
-    ]
-    parts = [p for p in parts if p not in ("image_rect_raw", "image_rect", "color")] or topic.strip(
-        "/"
-    ).split("/")
-    name = parts[-1] if parts[-1] not in taken and len(parts) < 2 else "_".join(parts)
-    while name in taken:
-        name += "_2"
-    return name
-
-
-def _feature_name(topic: str, kind: str, taken: Mapping[str, Any]) -> str:
-    last = topic.strip("/").replace("/", "_")
-    if any(word in last for word in ("action", "command", "target")) and "action" not in taken:
-        return "action"
-    if kind == "sensor_msgs/msg/JointState" and "observation.state" not in taken:
-        return "observation.state"
-    return f"observation.{last}"
-
-
 def _open(path: Path, opening: Opening) -> RosSource:
     if path.is_dir():
         check_tree(path, follow_links=opening.follow_links)
     mapping = opening.mapping or opening.usual_mapping
     if mapping is None:
-        found = _suggest(path)
+        count = len(bags_of(path)[0].topics)
         raise ConfigError(
-            f"{path} is a ROS 2 bag: say what its {len(found.held)} topics are with --mapping FILE. ffenc "
+            f"{path} is a ROS 2 bag: say what its {count} topics are with --mapping FILE. ffenc "
             "inspect "
             f"{path} --write-mapping FILE writes one to start from"
         )
@@ -682,5 +548,5 @@ KIND = SourceKind(
     recognises=lambda path: bool(bags_of(path)),
     open=_open,
     takes=frozenset(["task", "mapping", "on_gap"]),
-    look=_suggest,
+    look=suggest,
 )

@@ -121,7 +121,7 @@ class Bag(ABC):
             try:
                 found = get_types_from_msg(text, name)
                 store.register({key: value for key, value in found.items() if key not in store.fielddefs})
-            except Exception:  # noqa: S112 - a type that is not understood is told of when it is needed
+            except Exception:  # noqa: S112 - a type that is not understood is an error when it is needed
                 continue
         return store
 
@@ -245,7 +245,7 @@ class McapBag(Bag):
 
 
 def _cut_short() -> type[Exception]:
-    """What the library raises at a file's end that is none: anything, from struct to its codecs."""
+    """What the library raises where a file is cut short: anything, from struct to its codecs."""
     return Exception
 
 
@@ -324,7 +324,7 @@ def _words(error: Exception) -> str:
 
 
 def bags_of(path: Path) -> list[Bag]:
-    """The recordings of a path: a file, a bag's folder, or a folder of either. Empty: it is none."""
+    """The recordings of a path: a file, a bag's folder, or a folder of either. Empty: neither."""
     if not path.is_dir():
         with path.open("rb") as file:
             head = file.read(16)
