@@ -104,8 +104,8 @@ def recommend(
         return Recommendation(
             best,
             False,
-            f"nothing that was tried reaches {target}: this "
-            + ("is the smallest" if target.kind == "size" else f"has the highest {metric.upper()}"),
+            ("is the smallest" if target.kind == "size" else f"has the highest {metric.upper()}")
+            + f" of what was tried, which does not reach {target}",
         )
     name = str(target) if target.kind == "size" else f"{target.kind.upper()} {target.value:g}"
     live = [n for n in meeting if points[n].encode_fps >= needed_fps]

@@ -209,7 +209,7 @@ def recommend_depth(
     ]
     if not kept:
         number = min(range(len(rows)), key=lambda n: (rows[n][1].depth or {})["all"]["p99"])
-        return number, "nothing without loss runs here: this has the smallest error"
+        return number, "has the smallest error; nothing without loss runs here"
     first = kept[0]
 
     def widest(number: int) -> float:

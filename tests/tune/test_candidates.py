@@ -204,6 +204,7 @@ def test_the_smallest_that_meets_all_is_recommended_and_the_reason_says_why() ->
     assert "none encodes 60 frames/s" in slow.reason
     missed = recommend(points, Target("vmaf", 99), **common)
     assert (missed.number, missed.meets) == (4, False)
+    assert missed.reason == "has the highest VMAF of what was tried, which does not reach vmaf=99"
     small = recommend(points, Target("size", 0.04, share=True), **common)  # 360 bytes
     assert small.number == 3
     assert recommend(points, Target("size", 10.0), **common).number == 0
