@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ffenc.config.transform import Transform
     from ffenc.dataset.edit import edit_dataset, split_dataset
     from ffenc.dataset.edited import Edits
+    from ffenc.dataset.executors.ray import RayExecutor
     from ffenc.dataset.job import JobPlan, JobSummary, run_plan
     from ffenc.dataset.merge import merge_datasets, plan_merge
     from ffenc.dataset.reencode import plan_reencode, reencode_dataset
@@ -58,6 +59,7 @@ _HOME = {
     "JobSummary": "ffenc.dataset.job",
     "run_plan": "ffenc.dataset.job",
     "edit_dataset": "ffenc.dataset.edit",
+    "RayExecutor": "ffenc.dataset.executors.ray",
     "split_dataset": "ffenc.dataset.edit",
     "Edits": "ffenc.dataset.edited",
     "merge_datasets": "ffenc.dataset.merge",
@@ -120,6 +122,7 @@ __all__ = [
     "plan_merge",
     "plan_reencode",
     "probe",
+    "RayExecutor",
     "quantize_depth",
     "reencode_dataset",
     "edit_dataset",

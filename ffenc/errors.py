@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 
 class FfencError(Exception):
@@ -14,6 +15,17 @@ class FfencError(Exception):
     def cause(self) -> str:
         """Why, in one line."""
         return str(self).partition("\n")[0]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes, whatever they are constructed with."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[FfencError], args: tuple[Any, ...], fields: dict[str, Any]) -> FfencError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
 
 
 class ConfigError(FfencError, ValueError):

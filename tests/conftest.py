@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from ffenc.dataset.verify.faults import Fault, Verification
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from tests.support.command_line import CommandLine
 
@@ -275,6 +276,11 @@ def no_ffmpeg_left() -> Iterator[None]:
     yield
     children = psutil.Process().children(recursive=True)
     assert [c.name() for c in children if "ffmpeg" in c.name()] == []
+
+
+def notes_of(found: Verification) -> list[Fault]:
+    """The notes of a verification, but for the one that the sample's quantiles are made of its episodes'."""
+    return [note for note in found.notes if note.kind != "quantiles"]
 
 
 def everything_in(folder: Path) -> list[str]:

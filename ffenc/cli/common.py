@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ffenc.config.plain_yaml import KeyPath
+    from ffenc.dataset.executors.local import Executor
     from ffenc.dataset.job import JobPlan, JobSummary
 
 _WIDTH = 110  # where the output is not a terminal
@@ -165,6 +166,16 @@ def job_options(dry_run: str) -> Callable[[Function], Function]:
         ),
         force_space_option,
         click.option("--dry-run", is_flag=True, help=dry_run),
+        click.option(
+            "--on",
+            metavar="ray|auto|ADDRESS",
+            help="Encode with Ray: ray, one of its own here; auto, the cluster of RAY_ADDRESS; ray://HOST:10001.",
+        ),
+        click.option(
+            "--same-program",
+            type=click.Choice(["prefer", "require"]),
+            help="Of machines with another FFmpeg, with --on: give them no work, or end [default: prefer].",
+        ),
         click.option(
             "--stats",
             type=click.Choice(["exact", "keep"]),
@@ -322,7 +333,31 @@ def human_seconds(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def run_job(plan: JobPlan, label: str, *, resume: bool, force_space: bool, as_json: bool) -> None:
+def executor_of(settings: dict[str, Any]) -> Executor | None:
+    """Take the options that say where a job runs out of a command's settings; None: on this machine.
+
+    Raises:
+        ConfigError: one would have no effect, or Ray is not installed.
+    """
+    address, same = settings.pop("on"), settings.pop("same_program")
+    if address is None:
+        if same is not None:
+            raise ConfigError("--same-program would have no effect without --on")
+        return None
+    from ffenc.dataset.executors.ray import RayExecutor  # noqa: PLC0415 - an extra
+
+    return RayExecutor(address, same_program=same or "prefer")
+
+
+def run_job(
+    plan: JobPlan,
+    label: str,
+    *,
+    resume: bool,
+    force_space: bool,
+    as_json: bool,
+    executor: Executor | None = None,
+) -> None:
     """Do a job with a progress bar, and say what was done; or what is kept of it, where it was ended."""
     from ffenc.dataset.job import run_plan  # noqa: PLC0415 - keeps --help quick
     from ffenc.dataset.staging import unfinished  # noqa: PLC0415
@@ -334,6 +369,7 @@ def run_job(plan: JobPlan, label: str, *, resume: bool, force_space: bool, as_js
                 resume=resume,
                 force_space=force_space,
                 on_progress=lambda done, _: on_frames(done),
+                executor=executor,
             )
     except BaseException as error:
         # A DestinationError speaks for itself; the folder may be another run's.

@@ -10,6 +10,7 @@ from ffenc.cli.common import (
     PathName,
     SettingsCommand,
     SourceName,
+    executor_of,
     job_options,
     nearest_option,
     run_job,
@@ -183,6 +184,7 @@ def command(
         robot_type=robot_type,
     )
     robot = load_preset(None, overrides)
+    executor = executor_of(settings)
     plan = plan_edit(
         source,
         destination,
@@ -196,4 +198,4 @@ def command(
     if dry_run:
         print_plans({"": plan}, as_json)
         return
-    run_job(plan, "editing", resume=resume, force_space=force_space, as_json=as_json)
+    run_job(plan, "editing", resume=resume, force_space=force_space, as_json=as_json, executor=executor)

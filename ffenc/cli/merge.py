@@ -9,6 +9,7 @@ import click
 from ffenc.cli.common import (
     PathName,
     SourceName,
+    executor_of,
     job_options,
     retime_option,
     run_job,
@@ -50,8 +51,9 @@ def command(
     """
     from ffenc.dataset.merge import plan_merge  # noqa: PLC0415 - keeps --help quick
 
+    executor = executor_of(settings)
     plan = plan_merge(list(sources), destination, resume=resume, **settings)
     if dry_run:
         print_plans({"": plan}, as_json)
         return
-    run_job(plan, "merging", resume=resume, force_space=force_space, as_json=as_json)
+    run_job(plan, "merging", resume=resume, force_space=force_space, as_json=as_json, executor=executor)

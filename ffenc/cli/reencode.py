@@ -12,6 +12,7 @@ from ffenc.cli.common import (
     PathName,
     SettingsCommand,
     SourceName,
+    executor_of,
     human_bytes,
     human_seconds,
     job_options,
@@ -97,6 +98,7 @@ def command(
     """
     from ffenc.dataset.reencode import plan_reencode  # noqa: PLC0415 - keeps --help quick
 
+    executor = executor_of(settings)
     plan = plan_reencode(
         source,
         destination,
@@ -109,7 +111,7 @@ def command(
     if dry_run:
         _print_plan(plan, as_json)
         return
-    run_job(plan, "re-encoding", resume=resume, force_space=force_space, as_json=as_json)
+    run_job(plan, "re-encoding", resume=resume, force_space=force_space, as_json=as_json, executor=executor)
 
 
 def _print_plan(plan: JobPlan, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import click
 from ffenc.cli.common import (
     PathName,
     SourceName,
+    executor_of,
     job_options,
     print_summary,
     progress_bar,
@@ -86,13 +87,18 @@ def command(
     """
     from ffenc.dataset.edit import plan_split, run_split  # noqa: PLC0415 - keeps --help quick
 
+    executor = executor_of(settings)
     plans = plan_split(source, destination, into, resume=resume, **settings)
     if dry_run:
         print_plans(plans, as_json)
         return
     with progress_bar("splitting", sum(plan.frames for plan in plans.values())) as on_frames:
         summaries = run_split(
-            plans, resume=resume, force_space=force_space, on_progress=lambda done, _: on_frames(done)
+            plans,
+            resume=resume,
+            force_space=force_space,
+            on_progress=lambda done, _: on_frames(done),
+            executor=executor,
         )
     if as_json:
         print_json({name: summary_fields(summary) for name, summary in summaries.items()})

@@ -13,6 +13,7 @@ from ffenc.config.preset import chosen_cameras
 from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes, chosen_episodes, divided
 from ffenc.dataset.edited import EditedDataset, Edits
+from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.info_block import recorded_settings
@@ -145,6 +146,7 @@ def edit_dataset(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_progress: _OnProgress = None,
+    executor: Executor | None = None,
 ) -> JobSummary:
     """Make a LeRobot v3.0 dataset of a part of another, or with other names and tasks.
 
@@ -174,6 +176,7 @@ def edit_dataset(
             weighted by length, as LeRobot has them.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
+        executor: where the encoders run, such as a :class:`~ffenc.RayExecutor`; None: on this machine.
 
     Raises:
         ConfigError: nothing would change, a name or number matches nothing, or nothing would be left.
@@ -200,7 +203,7 @@ def edit_dataset(
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
-    return run_plan(plan, resume=resume, force_space=force_space, on_progress=on_progress)
+    return run_plan(plan, resume=resume, force_space=force_space, on_progress=on_progress, executor=executor)
 
 
 def _picked(known: Sequence[Episode], episodes: Episodes | None, exclude: Episodes | None) -> list[Episode]:
@@ -327,6 +330,7 @@ def split_dataset(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_progress: _OnProgress = None,
+    executor: Executor | None = None,
 ) -> dict[str, JobSummary]:
     """Divide a dataset into several beside each other; every episode is in exactly one of them.
 
@@ -337,7 +341,8 @@ def split_dataset(
             :func:`edit_dataset` takes them, which all together have to be all.
         seed: of the random order in which shares are filled; the same seed gives the same parts.
         by: ``task`` keeps the episodes of a task together, so that no part has a task of another.
-        follow_links, workers, force_space, stats, ffmpeg, ffprobe, on_progress: as for :func:`edit_dataset`.
+        follow_links, workers, force_space, stats, ffmpeg, ffprobe, on_progress, executor: as for
+            :func:`edit_dataset`.
         resume: leave the parts that are complete, and take up the others.
 
     Raises:
@@ -357,7 +362,9 @@ def split_dataset(
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
-    return run_split(plans, resume=resume, force_space=force_space, on_progress=on_progress)
+    return run_split(
+        plans, resume=resume, force_space=force_space, on_progress=on_progress, executor=executor
+    )
 
 
 def run_split(
@@ -366,6 +373,7 @@ def run_split(
     resume: bool = False,
     force_space: bool = False,
     on_progress: _OnProgress = None,
+    executor: Executor | None = None,
 ) -> dict[str, JobSummary]:
     """Do what the plans of a split say, one after another; see :func:`split_dataset`."""
     total = sum(plan.frames for plan in plans.values())
@@ -377,7 +385,9 @@ def run_split(
             if on_progress is not None:
                 on_progress(before + done, total)
 
-        summaries[name] = run_plan(plan, resume=resume, force_space=force_space, on_progress=progress)
+        summaries[name] = run_plan(
+            plan, resume=resume, force_space=force_space, on_progress=progress, executor=executor
+        )
         before += plan.frames
     return summaries
 

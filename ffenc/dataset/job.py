@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
-from ffenc.compiler.command import COLOUR_TAGS, VideoInput
 from ffenc.config.framerate import fps_number
 from ffenc.config.transform import Transform
 from ffenc.dataset.checksums import file_checksum, write_checksums
 from ffenc.dataset.columns import VideoPlace
 from ffenc.dataset.estimate import check_space
+from ffenc.dataset.executors.local import Executor, LocalExecutor
 from ffenc.dataset.finished import finished_cameras, record_job
 from ffenc.dataset.info_block import info_block, kept_block
+from ffenc.dataset.piece import PieceRecord, PieceTask, video_input
 from ffenc.dataset.pieces import Piece, asked_of, copied_piece, groups
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
-from ffenc.dataset.staging import Staging, unfinished, write_json
+from ffenc.dataset.staging import Staging, unfinished
 from ffenc.dataset.tables import TableWriter
 from ffenc.dataset.verify.metadata import Stale, brief, check_result
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import DestinationError, FfmpegError, SourceError, VerificationError
-from ffenc.ffmpeg.index import PieceReader
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.decoded import image_statistics
 from ffenc.frames.depth import DepthQuantizer
-from ffenc.frames.depth_images import DepthSamples, DepthStatistics
-from ffenc.frames.encode import encode_frames, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import ImageHeader
-from ffenc.frames.publish import published
-from ffenc.frames.statistics import RgbHistogram, Stats, ValueCounts, sample_tap
+from ffenc.frames.statistics import Stats, ValueCounts
 from ffenc.frames.transcode import (
     Clip,
-    clip_statistics,
-    damage_named,
     read_through,
-    transcode,
 )
 from ffenc.frames.verify import verify_joined
 from ffenc.jobs.pool import run_units
@@ -91,14 +83,29 @@ class Stream:
         """Its feature."""
         return self.camera.key
 
-    def statistics(self, frames: int) -> RgbHistogram | DepthStatistics | None:
-        """What counts the statistics of so many frames, where the source has none."""
-        if not self.compute_stats:
-            return None
-        size = self.camera.stored.width, self.camera.stored.height
-        tap = sample_tap(frames, *(size if self.encoding is None else self.encoding.stored_size))
-        unit = self.camera.unit
-        return DepthStatistics(tap, unit) if unit is not None else RgbHistogram(tap)
+    def task(self, plan: JobPlan, episode: Episode, folder: Path) -> PieceTask:
+        """What is to be done of an episode."""
+        camera, source = self.camera, plan.source
+        images = isinstance(camera.stored, ImageHeader)
+        if not images:
+            assert isinstance(source, HasVideos)
+        size = (camera.stored.width, camera.stored.height)
+        if self.encoding is not None:
+            size = self.encoding.stored_size
+        return PieceTask(
+            key=self.key,
+            episode=episode,
+            frames=source.frames(self.key, episode) if images else source.video(self.key, episode),  # type: ignore[attr-defined]
+            fps=source.fps,
+            header=camera.header if images else None,
+            unit=camera.unit,
+            encoding=self.encoding,
+            copied=episode.index in self.copied,
+            size=size if self.compute_stats else None,
+            quantizer=self.quantizer,
+            toolchain=plan.toolchain,
+            folder=folder / self.key,
+        )
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ class JobPlan:
                 place = Path(VIDEO_PATH.format(video_key=stream.key, chunk_index=0, file_index=0))
                 video = None
                 if not isinstance(stream.camera.stored, ImageHeader):
-                    video = _video_input(self.clip(stream, episode), stream.encoding)
+                    video = video_input(self.clip(stream, episode), stream.encoding)
                 commands[stream.key] = stream.encoding.command(place, video=video)
         return commands
 
@@ -206,19 +213,13 @@ class JobSummary:
         return self.source_bytes / self.video_bytes if self.video_bytes else 0.0
 
 
-def _video_input(clip: Clip, encoding: Encoding) -> VideoInput | None:
-    """What is asked of FFmpeg for a clip; None for depth that is changed here, frame by frame."""
-    if clip.depth and (encoding.transform is not None or clip.pick is not None):
-        return None
-    return clip.input()
-
-
 def run_plan(
     plan: JobPlan,
     *,
     resume: bool = False,
     force_space: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    executor: Executor | None = None,
 ) -> JobSummary:
     """Do what a plan says. The destination appears whole and verified, or not at all.
 
@@ -228,6 +229,7 @@ def run_plan(
             is done.
         force_space: start even where the result seems to be larger than what is free on the disk.
         on_progress: called with frames done and frames in all, from any thread.
+        executor: where the pieces are made; None: on this machine.
 
     Raises:
         SourceError: frames missing or damaged.
@@ -251,7 +253,7 @@ def run_plan(
         with Staging(plan.destination, resume=resume) as staging:
             if not force_space:
                 check_space(plan, staging.kept_bytes())
-            summary = _Job(plan, staging, on_progress).run()
+            summary = _Job(plan, staging, on_progress, executor or LocalExecutor()).run()
     except OSError as error:
         kept = ""
         if unfinished(plan.destination) is not None:
@@ -261,34 +263,6 @@ def run_plan(
         ) from error
     summary.seconds = time.monotonic() - began
     return summary
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """One episode of one camera: the piece of work that is done, or not."""
-
-    stream: Stream
-    episode: Episode
-
-
-@dataclass(frozen=True)
-class _Done:
-    """A finished unit; of one that is only copied, its statistics.
-
-    What its file must be (``asked``) follows from the job, and is in no record.
-    """
-
-    frames: int
-    path: Path | None
-    bytes: int
-    packet_bytes: int
-    configuration: str | None
-    delay: int
-    stats: Stats | None
-    values: str | None
-    resumed: bool
-    outdated: bool = False
-    asked: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -314,32 +288,34 @@ class _Job:
     """One run of a plan."""
 
     def __init__(
-        self, plan: JobPlan, staging: Staging, on_progress: Callable[[int, int], None] | None
+        self,
+        plan: JobPlan,
+        staging: Staging,
+        on_progress: Callable[[int, int], None] | None,
+        executor: Executor,
     ) -> None:
         self._plan, self._staging = plan, staging
         self._progress = _Progress(plan.frames, on_progress)
         self._cancellation = Cancellation()
-        # An encode holds a slot while its process runs; the thread goes on to verify without one, so that
-        # the next encode starts meanwhile.
-        self._slots = threading.Semaphore(plan.workers)
-        self._readers = {s: PieceReader(s.encoding.toolchain.ffprobe) for s in plan.streams if s.encoding}
+        self._executor = executor
 
     def run(self) -> JobSummary:
         plan = self._plan
-        done: dict[tuple[str, int], _Done] = {}
-        units = (
-            _Unit(stream, episode)
+        done: dict[tuple[str, int], PieceRecord] = {}
+        tasks = (
+            stream.task(plan, episode, self._staging.pieces)
             for episode in plan.episodes
             for stream in plan.streams
             if stream.compute_stats or episode.index not in stream.copied
         )
-        stop = self._cancellation.cancel
         # What is only copied first: a file that cannot be cut is told before hours of encoding.
         joined: dict[Stream, _Joined] = {}
         early = [s for s in plan.streams if s.encoding is None and not s.compute_stats]
         self._join_all(early, done, joined)
-        for unit, result in run_units(units, self._work, threads=plan.workers + 1, stop=stop):
-            done[unit.stream.key, unit.episode.index] = result
+        for task, record in self._executor.run(
+            tasks, workers=plan.workers, progress=self._progress, cancellation=self._cancellation
+        ):
+            done[task.key, task.episode.index] = record
         summary = JobSummary(
             plan.destination,
             len(plan.episodes),
@@ -422,111 +398,10 @@ class _Job:
         }
         return {key: [found[key, episode.index] for episode in plan.episodes] for key in plan.image_stats}
 
-    def _work(self, unit: _Unit) -> _Done:
-        """Encode one episode of one camera, unless an earlier run has done so."""
-        stream, episode = unit.stream, unit.episode
-        path = self._staging.pieces / stream.key / f"episode-{episode.index:06d}.mp4"
-        record = path.with_suffix(".json")
-        clip = None if isinstance(stream.camera.stored, ImageHeader) else self._plan.clip(stream, episode)
-        frames = clip or self._plan.source.frames(stream.key, episode)
-        fingerprint = self._fingerprint(unit, clip, frames.fingerprint())
-        copied = episode.index in stream.copied
-        asked = stream.encoding.asked(_tags(clip)) if stream.encoding and not copied else {}
-        known = _read_record(path, record, fingerprint)
-        if known is not None:
-            with self._progress.part(0 if copied else known.frames):
-                return replace(known, asked=asked)
-        outdated = record.exists()
-        record.unlink(missing_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        statistics = stream.statistics(len(frames))
-        with _named(unit):
-            if clip is not None and statistics is not None:
-                clip_statistics(
-                    clip,
-                    statistics,
-                    quantizer=stream.quantizer,
-                    toolchain=stream.encoding.toolchain if stream.encoding else self._plan.toolchain,
-                    geometry=stream.encoding.geometry if stream.encoding else None,
-                    cancellation=self._cancellation,
-                )
-            if copied:
-                done = _Done(episode.length, None, 0, 0, None, 0, None, None, resumed=False)
-            else:
-                done = self._encode(unit, clip, path, None if clip is not None else statistics)
-        stats = statistics.statistics() if statistics else None
-        values = statistics.values().packed() if statistics else None
-        done = replace(done, stats=stats, values=values, outdated=outdated, asked=asked)
-        names = ("frames", "bytes", "packet_bytes", "configuration", "delay", "stats", "values")
-        content = {"fingerprint": fingerprint} | {name: getattr(done, name) for name in names}
-        write_json(record, content | {"sha256": file_checksum(done.path) if done.path else None})
-        return done
-
-    def _encode(
-        self, unit: _Unit, clip: Clip | None, path: Path, statistics: RgbHistogram | DepthStatistics | None
-    ) -> _Done:
-        stream, episode, encoding = unit.stream, unit.episode, unit.stream.encoding
-        assert encoding is not None
-        sent: Callable[[int, int], Sequence[int]] | None = None
-        with self._progress.part(episode.length) as on_frames, published(path) as temporary:
-            if clip is not None:
-                with self._slots:
-                    sent = transcode(
-                        encoding, clip, temporary, on_frames=on_frames, cancellation=self._cancellation
-                    )
-            else:
-                header = stream.camera.header
-                unit_of = stream.camera.unit
-                depth = DepthSamples(encoding.config, unit_of) if unit_of is not None else None
-                with self._slots:
-                    encode_frames(
-                        encoding,
-                        self._plan.source.frames(stream.key, episode),
-                        header,
-                        temporary,
-                        depth=depth,
-                        statistics=statistics,
-                        on_frames=on_frames,
-                        cancellation=self._cancellation,
-                    )
-                sent = depth.sent if depth else None
-            with damage_named(clip, encoding.toolchain) if clip is not None else nullcontext():
-                info = verify_encoded(
-                    encoding,
-                    temporary,
-                    episode.length,
-                    sent,
-                    self._cancellation,
-                    _tags(clip),
-                    self._readers[stream].read,
-                )
-        size, packet_bytes, delay = path.stat().st_size, sum(info.sizes or ()), info.decode_delay
-        return _Done(
-            *(episode.length, path, size, packet_bytes, info.configuration, delay, None, None), resumed=False
-        )
-
-    def _fingerprint(self, unit: _Unit, clip: Clip | None, frames: str) -> str:
-        stream, encoding = unit.stream, unit.stream.encoding
-        parts: list[Any] = [unit.episode.length, stream.compute_stats, stream.camera.unit, frames]
-        if encoding is not None and unit.episode.index not in stream.copied:
-            parts += [
-                self._command(encoding, clip)[1:],
-                repr(encoding.config),  # a depth camera's quantiser is not in the command
-                encoding.toolchain.version,
-                encoding.encoder_version,
-                *([encoding.transform.fields()] if encoding.transform is not None else []),
-            ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-    @staticmethod
-    def _command(encoding: Encoding, clip: Clip | None) -> list[str]:
-        video = _video_input(clip, encoding) if clip is not None else None
-        return encoding.command(Path("piece.mp4"), video=video)
-
     def _join_all(
         self,
         streams: Sequence[Stream],
-        done: Mapping[tuple[str, int], _Done],
+        done: Mapping[tuple[str, int], PieceRecord],
         joined: dict[Stream, _Joined],
     ) -> None:
         """Make the files of several cameras at the same time."""
@@ -534,7 +409,7 @@ class _Job:
         for stream, files in run_units(streams, lambda s: self._join(s, done), threads=threads, stop=stop):
             joined[stream] = files
 
-    def _join(self, stream: Stream, done: Mapping[tuple[str, int], _Done]) -> _Joined:
+    def _join(self, stream: Stream, done: Mapping[tuple[str, int], PieceRecord]) -> _Joined:
         """Put a camera's pieces into files up to the size limit."""
         source_info = self._plan.source.info()
         limit = file_limit(source_info, "video")
@@ -624,7 +499,7 @@ class _Job:
     def _piece_folder(self, stream: Stream) -> Path:
         return self._staging.pieces / stream.key
 
-    def _pieces(self, stream: Stream, done: Mapping[tuple[str, int], _Done]) -> Iterator[Piece]:
+    def _pieces(self, stream: Stream, done: Mapping[tuple[str, int], PieceRecord]) -> Iterator[Piece]:
         """A camera's pieces in the order of the episodes; those that stand together are copied together."""
         run: list[Clip] = []
         for episode in self._plan.episodes:
@@ -658,11 +533,6 @@ def _added_up(camera: Camera, packed: Sequence[str | None]) -> ValueCounts:
     return reduce(add, own)
 
 
-def _tags(clip: Clip | None) -> Mapping[str, str]:
-    """The colour tags of what is encoded of images, or of a clip."""
-    return COLOUR_TAGS if clip is None else clip.tags
-
-
 @contextmanager
 def _damage_named(stream: Stream, piece: Piece, toolchain: Toolchain) -> Iterator[None]:
     """Say in an error which frame of a camera was damaged: ffmpeg decodes some even where it only copies."""
@@ -676,42 +546,6 @@ def _damage_named(stream: Stream, piece: Piece, toolchain: Toolchain) -> Iterato
             raise SourceError(f"{stream.key}: {damage}") from None
         error.args = (f"{stream.key}: {error}",)
         raise
-
-
-@contextmanager
-def _named(unit: _Unit) -> Iterator[None]:
-    """Say in an error which episode of which camera it is about."""
-    try:
-        yield
-    except (FfmpegError, VerificationError, SourceError) as error:
-        if isinstance(error, SourceError) and isinstance(unit.stream.camera.stored, ImageHeader):
-            raise  # an image's name says it
-        error.args = (f"{unit.stream.key}, episode {unit.episode.index}: {error}",)
-        raise
-
-
-def _read_record(path: Path, record: Path, fingerprint: str) -> _Done | None:
-    """Return the unit of an earlier run, if whole and made from the same frames in the same way."""
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        size = path.stat().st_size if content["bytes"] else 0
-        if content["fingerprint"] != fingerprint or content["bytes"] != size:
-            return None
-        if size and content["sha256"] != file_checksum(path):  # damaged since, in a way that keeps its size
-            return None
-        return _Done(
-            content["frames"],
-            path if size else None,
-            size,
-            content["packet_bytes"],
-            content["configuration"],
-            content["delay"],
-            content["stats"],
-            content["values"],
-            resumed=True,
-        )
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
 
 
 class _Progress:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ffenc.config.framerate import fps_number
+from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.info_block import (
@@ -113,6 +114,7 @@ def merge_datasets(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    executor: Executor | None = None,
 ) -> JobSummary:
     """Merge LeRobot datasets into one of v3.0; the sources are only read.
 
@@ -136,6 +138,7 @@ def merge_datasets(
             weighted by length, as LeRobot has them.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
+        executor: where the encoders run, such as a :class:`~ffenc.RayExecutor`; None: on this machine.
 
     Raises:
         SourceError: a dataset is damaged, or they do not go together.
@@ -159,7 +162,7 @@ def merge_datasets(
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
-    return run_plan(plan, resume=resume, force_space=force_space, on_progress=on_progress)
+    return run_plan(plan, resume=resume, force_space=force_space, on_progress=on_progress, executor=executor)
 
 
 def _stored(camera: Camera) -> StreamInfo:

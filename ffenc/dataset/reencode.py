@@ -19,6 +19,7 @@ from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset, camera_name, chosen_cameras, load_preset
 from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes, chosen_episodes
+from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
@@ -485,6 +486,7 @@ def reencode_dataset(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    executor: Executor | None = None,
 ) -> JobSummary:
     """Re-encode a dataset of images or video into a LeRobot v3.0 video dataset.
 
@@ -525,6 +527,7 @@ def reencode_dataset(
             weighted by length, as LeRobot has them.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
+        executor: where the encoders run, such as a :class:`~ffenc.RayExecutor`; None: on this machine.
 
     Raises:
         SourceError: frames missing, damaged or unlike each other.
@@ -556,7 +559,7 @@ def reencode_dataset(
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
-    return run_plan(plan, resume=resume, force_space=force_space, on_progress=on_progress)
+    return run_plan(plan, resume=resume, force_space=force_space, on_progress=on_progress, executor=executor)
 
 
 def refuse_nesting(source: Path, destination: Path) -> None:

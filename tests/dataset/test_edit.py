@@ -25,7 +25,18 @@ from ffenc.dataset.choice import chosen_episodes, divided
 from ffenc.dataset.edit import edit_dataset, plan_edit, split_dataset
 from ffenc.dataset.edited import Edits
 from ffenc.ffmpeg.toolchain import Toolchain
-from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, decode, everything_in, starts
+from tests.conftest import (
+    ANGLE,
+    DATASET,
+    DEPTH,
+    FIXTURES,
+    LENGTHS,
+    TOP,
+    decode,
+    everything_in,
+    notes_of,
+    starts,
+)
 from tests.ffmpeg.test_join import packets
 
 pytestmark = pytest.mark.newest_ffprobe
@@ -59,7 +70,7 @@ def tasks_of(root: Path) -> list[str]:
 
 def assert_sound(root: Path) -> None:
     found = verify_dataset(root, deep=True)
-    assert [str(fault) for fault in (*found.faults, *found.notes)] == []
+    assert [str(fault) for fault in (*found.faults, *notes_of(found))] == []
 
 
 def test_video_is_copied_and_names_rows_and_statistics_follow(toolchain: Toolchain, tmp_path: Path) -> None:

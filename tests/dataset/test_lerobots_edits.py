@@ -30,7 +30,7 @@ from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.statistics import Aggregate, column_stats, relative_chunk
 from ffenc.ffmpeg.boxes import sample_description
 from ffenc.layout import DATA_PATH, DEFAULT_FEATURES, VIDEO_PATH
-from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP, decode, psnr, system_program
+from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP, decode, notes_of, psnr, system_program
 
 VIDEO = FIXTURES / "aloha_video_v30"
 LENGTHS = (4, 3)
@@ -56,7 +56,7 @@ def edit_table(root: Path, place: str, change: Callable[[pa.Table], pa.Table]) -
 
 def faults_of(root: Path, severity: str = "fault") -> list[str]:
     found = verify_dataset(root)
-    return [fault.what for fault in (found.faults if severity == "fault" else found.notes)]
+    return [fault.what for fault in (found.faults if severity == "fault" else notes_of(found))]
 
 
 def of_the_rows(values: np.ndarray) -> list[dict[str, Any]]:

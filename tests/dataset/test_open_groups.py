@@ -12,7 +12,7 @@ import pytest
 
 from ffenc import FfencWarning, SourceError, merge_datasets, probe, reencode_dataset, verify_dataset
 from ffenc.ffmpeg.join import Joined, join_files
-from tests.conftest import DEPTH, FIXTURES, LENGTHS, find_toolchain, starts
+from tests.conftest import DEPTH, FIXTURES, LENGTHS, find_toolchain, notes_of, starts
 
 LEROBOTS = FIXTURES / "aloha_video_v30"
 PLACE = f"videos/{DEPTH}/chunk-000/file-000.mp4"
@@ -109,7 +109,7 @@ def test_a_time_scale_that_lerobot_cannot_join_is_a_note(tmp_path: Path) -> None
     (tmp_path / "made.mp4").replace(root / PLACE)
     found = verify_dataset(root)
     assert found.sound
-    [note] = found.notes
+    [note] = notes_of(found)
     assert (note.kind, note.file) == ("time-scale", PLACE)
     assert "1/30" in note.what
     assert "1/15360" in note.what

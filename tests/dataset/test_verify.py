@@ -27,7 +27,7 @@ from ffenc.dataset import tables
 from ffenc.dataset.columns import task_table
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.verify.metadata import check_source
-from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, newest_program, starts
+from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, newest_program, notes_of, starts
 
 LEROBOTS_VIDEO = FIXTURES / "aloha_video_v30"
 DATA = "data/chunk-000/file-000.parquet"
@@ -306,7 +306,7 @@ def test_depth_whose_quantiser_or_reader_is_wrong_is_found(video):
     change_info(video, lambda info: info["features"][DEPTH]["info"].pop("video.shift"))
     found = verify_dataset(video)
     assert found.sound  # every reader takes the same default
-    (note,) = found.notes
+    (note,) = notes_of(found)
     assert note.kind == "depth-defaults"
     assert "has no video.shift: readers take LeRobot's defaults" in note.what
     change_info(video, lambda info: info["features"][DEPTH]["info"].update({"video.shift": "far"}))
@@ -508,7 +508,7 @@ def test_a_video_is_compared_with_a_video_and_with_a_tree(png_tree):
     found = verify_dataset(LEROBOTS_VIDEO, against=png_tree)
     assert found.sound
     assert [camera.compared is None for camera in found.cameras] == [False, False, True]
-    assert [(note.kind, note.camera) for note in found.notes] == [("not-compared", DEPTH)]
+    assert [(note.kind, note.camera) for note in notes_of(found)] == [("not-compared", DEPTH)]
 
 
 def test_another_picture_than_the_sources_is_found(dataset_copy):
@@ -905,7 +905,7 @@ def test_nothing_is_changed_and_what_an_interrupted_run_left_is_a_note(video):
     (pieces / "one.json").write_text("{}")
     found = verify_dataset(video, deep=True)
     assert found.sound
-    assert "interrupted re-encode" in found.notes[0].what
+    assert "interrupted re-encode" in notes_of(found)[0].what
     assert state() == before
     assert probe(video / video_of(TOP)).frames == 72
 
@@ -1027,12 +1027,12 @@ def test_stale_statistics_of_numbering_are_a_note_and_a_merge_computes_them(vide
     stats["index"] |= {"mean": [99.0], "max": [143]}
     path.write_text(json.dumps(stats))
     found = verify_dataset(video)
-    assert (found.sound, [(n.kind, n.severity, n.camera) for n in found.notes]) == (
+    assert (found.sound, [(n.kind, n.severity, n.camera) for n in notes_of(found)]) == (
         True, [("statistics-stale", "note", "index")],
     )  # fmt: skip
     merge_datasets([video], tmp_path / "out")
     result = verify_dataset(tmp_path / "out")
-    assert [str(one) for one in (*result.faults, *result.notes)] == []
+    assert [str(one) for one in (*result.faults, *notes_of(result))] == []
 
 
 @pytest.mark.parametrize("name", ["data_path", "video_path"])
@@ -1074,5 +1074,5 @@ def test_what_a_merge_is_advised_for_it_corrects(video, tmp_path, kind):
 def test_a_time_that_a_float32_cannot_say_is_a_note(tmp_path):
     root = made(tmp_path / "made", [130_000], state_width=1)
     found = verify_dataset(root)
-    assert [note.kind for note in found.notes] == ["timestamps-rounded"]
+    assert [note.kind for note in notes_of(found)] == ["timestamps-rounded"]
     assert found.sound

@@ -1,0 +1,1 @@
+"""Where the pieces of a job are made, and how many at once."""

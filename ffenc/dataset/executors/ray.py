@@ -1,0 +1,250 @@
+"""Pieces are made by Ray, on this machine or on a cluster whose machines share a file system."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ffenc.dataset.executors.local import Progress
+from ffenc.dataset.piece import PieceRecord, PieceTask, Surroundings, run_piece
+from ffenc.errors import ConfigError, FfencError, SourceError, ToolchainError
+from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+
+SameProgram = Literal["prefer", "require"]
+
+_LOCAL = "ray"  # a Ray of its own on this machine
+_AHEAD = 2  # tasks that wait for each core, so that none is idle
+_RETRIES = 3  # of a task whose worker or machine was lost; errors in the data are not tried again
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A machine of the cluster.
+
+    Attributes:
+        name: of the machine.
+        cores: that Ray has there.
+        programs: its programs of the version that is wanted; None: it has none.
+        found: the versions that it has.
+    """
+
+    id: str
+    name: str
+    cores: int
+    programs: Toolchain | None
+    found: tuple[str, ...]
+
+
+class RayExecutor:
+    """Makes each piece in a Ray task with as many CPUs as its encoder has threads.
+
+    All machines have to see the folders of the source and of the destination under the same paths, as on a
+    file system that they share. Before the first piece, every machine says which FFmpeg it has: one whose
+    version is another would give other bytes.
+
+    Args:
+        address: ``ray``: a Ray of its own on this machine, which ends with the job; ``auto``: the cluster
+            that ``RAY_ADDRESS`` names, or that runs here; else its address, such as ``ray://head:10001``.
+        same_program: ``prefer``: machines with another FFmpeg get no pieces; ``require``: they end the job.
+
+    Raises:
+        ConfigError: Ray is not installed, or an argument that is not known.
+    """
+
+    def __init__(self, address: str = _LOCAL, *, same_program: SameProgram = "prefer") -> None:
+        if same_program not in ("prefer", "require"):
+            raise ConfigError(f"same_program={same_program!r} is not accepted: 'prefer' or 'require'")
+        self._address, self._same = address, same_program
+        self._ray = _import_ray()
+
+    def run(
+        self,
+        tasks: Iterable[PieceTask],
+        *,
+        workers: int,
+        progress: Progress,
+        cancellation: Cancellation,
+    ) -> Iterator[tuple[PieceTask, PieceRecord]]:
+        """See :class:`~ffenc.dataset.executors.local.Executor`."""
+        ray = self._ray
+        began = self._connect(workers)
+        running: dict[Any, PieceTask] = {}
+        try:
+            waiting = iter(tasks)
+            first = next(waiting, None)
+            if first is None:
+                return
+            nodes = self._nodes(first.programs)
+            room = _AHEAD * sum(node.cores for node in nodes)
+            place = _Places(nodes, ray)
+            remote = ray.remote(_run)
+            task: PieceTask | None = first
+            while True:
+                while task is not None and len(running) < room:
+                    running[place.start(remote, task)] = task
+                    task = next(waiting, None)
+                if not running:
+                    return
+                done, _ = ray.wait(list(running), num_returns=1, timeout=0.5)
+                cancellation.check()
+                for reference in done:
+                    own = running.pop(reference)
+                    place.ended(reference)
+                    record: PieceRecord = _result(ray, reference, own)
+                    with progress.part(own.encoded_frames):
+                        yield own, record
+        except BaseException:
+            cancellation.cancel()
+            for reference in running:
+                ray.cancel(reference, force=False, recursive=True)
+            raise
+        finally:
+            if began:
+                ray.shutdown()
+
+    def _connect(self, workers: int) -> bool:
+        """Connect to Ray; returns whether it has to be shut down again."""
+        ray = self._ray
+        if ray.is_initialized():
+            return False
+        options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        try:
+            if self._address == _LOCAL:
+                ray.init(num_cpus=workers, include_dashboard=False, **options)
+            else:
+                ray.init(address=self._address, **options)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise ConfigError(
+                f"--on {self._address}: no Ray cluster can be reached there: {_first_line(error)}"
+            ) from None
+        return True
+
+    def _nodes(self, wanted: Toolchain) -> list[_Node]:
+        """Ask every machine which programs it has; returns those that have what is wanted.
+
+        Raises:
+            ToolchainError: none has, or not all and all have to.
+        """
+        ray = self._ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
+
+        alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+        ask = ray.remote(_programs)
+        answers = [
+            ask.options(
+                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(wanted)
+            for node in alive
+        ]
+        nodes = []
+        for node, answer in zip(alive, answers, strict=True):
+            programs, found = ray.get(answer)
+            cores = int(node["Resources"]["CPU"])
+            nodes.append(_Node(node["NodeID"], node["NodeManagerHostname"], cores, programs, tuple(found)))
+        good = [node for node in nodes if node.programs is not None]
+        others = [node for node in nodes if node.programs is None]
+        told = "\n".join(f"  {node.name}: {', '.join(node.found) or 'no FFmpeg'}" for node in others)
+        if not good:
+            raise ToolchainError(f"no machine of the cluster has FFmpeg {wanted.version}:\n{told}")
+        if others and self._same == "require":
+            raise ToolchainError(
+                f"these machines do not have FFmpeg {wanted.version}, and would give other bytes:\n{told}\n"
+                "Install it there, or leave --same-program require out: then they get no work"
+            )
+        return good
+
+
+class _Places:
+    """Which machine makes the next piece: any, or where not all have the program, the one with most room."""
+
+    def __init__(self, nodes: list[_Node], ray: Any) -> None:
+        self._nodes = nodes
+        self._all = len(nodes) == sum(1 for node in ray.nodes() if node["Alive"])
+        self._held: dict[Any, str] = {}
+        self._load = {node.id: 0 for node in nodes}
+
+    def start(self, remote: Any, task: PieceTask) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
+
+        threads = task.encoding.encoder_threads if task.encoding is not None else 1
+        options: dict[str, Any] = {"max_retries": _RETRIES, "name": f"{task.key} {task.episode.index}"}
+        options["num_cpus"] = min(threads or 1, max(node.cores for node in self._nodes))
+        chosen = None
+        if not self._all:
+            chosen = min(self._nodes, key=lambda node: self._load[node.id] / node.cores)
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(chosen.id, soft=False)
+            self._load[chosen.id] += 1
+        reference = remote.options(**options).remote(task)
+        if chosen is not None:
+            self._held[reference] = chosen.id
+        return reference
+
+    def ended(self, reference: Any) -> None:
+        if (node := self._held.pop(reference, None)) is not None:
+            self._load[node] -= 1
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError:
+        raise ConfigError("--on needs Ray: pip install 'ffenc[ray]'") from None
+    return ray
+
+
+def _programs(wanted: Toolchain) -> tuple[Toolchain | None, list[str]]:
+    """The programs of this machine that are of the version that is wanted, and the versions there are."""
+    found: list[Toolchain] = []
+    for named in ((wanted.ffmpeg, wanted.ffprobe), (None, None)):
+        try:
+            found += toolchains(*named)
+        except FfencError:
+            continue  # it is not in that place here
+    same = next((one for one in found if one.version == wanted.version), None)
+    return same, list(dict.fromkeys(one.version for one in found))
+
+
+def _run(task: PieceTask) -> PieceRecord | FfencError:
+    """Make a piece on the machine that this runs on; an error is returned, so that Ray does not try again."""
+    try:
+        programs, found = _programs(task.programs)
+        if programs is None:
+            raise ToolchainError(
+                f"{socket.gethostname()} has FFmpeg {', '.join(found) or 'not at all'}, and "
+                f"{task.programs.version} is wanted"
+            )
+        return run_piece(task.using(programs), Surroundings())
+    except FfencError as error:
+        return error
+    except OSError as error:
+        return SourceError(f"{task.key}, episode {task.episode.index}: on {socket.gethostname()}: {error}")
+
+
+def _result(ray: Any, reference: Any, task: PieceTask) -> PieceRecord:
+    """The record of a task that has ended.
+
+    Raises:
+        FfencError: what the task raised, or why it could not be run.
+    """
+    try:
+        answer = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        raise ToolchainError(
+            f"{task.key}, episode {task.episode.index}: Ray could not run it: "
+            f"{_first_line(error)}. What is finished is kept: go on with --resume"
+        ) from None
+    if isinstance(answer, FfencError):
+        raise answer
+    record: PieceRecord = answer
+    return record

@@ -1,0 +1,303 @@
+"""The unit of a job's work: one episode of one camera.
+
+A task is plain data, and whoever does it gives the same bytes. Where tasks are done, and how many at once,
+is the business of an executor (``dataset/executors``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ffenc.compiler.command import COLOUR_TAGS, VideoInput
+from ffenc.dataset.checksums import file_checksum
+from ffenc.dataset.source import Episode, EpisodeVideo
+from ffenc.dataset.staging import write_json
+from ffenc.dataset.videos import clip_of
+from ffenc.errors import FfmpegError, SourceError, VerificationError
+from ffenc.ffmpeg.index import PieceReader
+from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.depth import DepthQuantizer, Unit
+from ffenc.frames.depth_images import DepthSamples, DepthStatistics
+from ffenc.frames.encode import encode_frames, verify_encoded
+from ffenc.frames.encoding import Encoding
+from ffenc.frames.images import ImageHeader
+from ffenc.frames.publish import published
+from ffenc.frames.sources import FrameSource
+from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
+from ffenc.frames.transcode import Clip, clip_statistics, damage_named, transcode
+
+
+@dataclass(frozen=True)
+class PieceTask:
+    """What is to be done of one episode of one camera. It can be pickled.
+
+    Attributes:
+        key: the camera's feature.
+        episode: which, and how many frames it has.
+        frames: its images, or where it is in a video file.
+        fps: frames a second of the source.
+        header: of images, what they are.
+        unit: what depth is in; None for colours.
+        encoding: how its frames are encoded; None: they are not.
+        copied: its packets are copied when files are joined; only its statistics are computed here.
+        size: width and height of the pictures that statistics are of; None: no statistics.
+        quantizer: of depth that is video already.
+        toolchain: the programs that decode it, where it is not encoded.
+        folder: where the piece and its record go.
+    """
+
+    key: str
+    episode: Episode
+    frames: FrameSource | EpisodeVideo
+    fps: Fraction
+    header: ImageHeader | None
+    unit: Unit | None
+    encoding: Encoding | None
+    copied: bool
+    size: tuple[int, int] | None
+    quantizer: DepthQuantizer | None
+    toolchain: Toolchain
+    folder: Path
+
+    @property
+    def encoded_frames(self) -> int:
+        """How many frames it encodes."""
+        return 0 if self.copied else self.episode.length
+
+    @property
+    def programs(self) -> Toolchain:
+        """The programs that do it."""
+        return self.encoding.toolchain if self.encoding is not None else self.toolchain
+
+    def using(self, programs: Toolchain) -> PieceTask:
+        """Return the task for a machine where the same programs are elsewhere."""
+        encoding = replace(self.encoding, toolchain=programs) if self.encoding is not None else None
+        return replace(self, toolchain=programs, encoding=encoding)
+
+    def clip(self) -> Clip | None:
+        """The frames in their video file, once they are found there; None for images.
+
+        Raises:
+            SourceError: the file does not hold them.
+        """
+        return clip_of(self.frames, self.fps) if isinstance(self.frames, EpisodeVideo) else None
+
+    def statistics(self, frames: int) -> RgbHistogram | DepthStatistics | None:
+        """What counts the statistics of so many frames; None: they are not computed."""
+        if self.size is None:
+            return None
+        tap = sample_tap(frames, *self.size)
+        return DepthStatistics(tap, self.unit) if self.unit is not None else RgbHistogram(tap)
+
+    def fingerprint(self, clip: Clip | None) -> str:
+        """What decides the piece's bytes: frames, command, versions."""
+        frames = clip.fingerprint() if clip is not None else self._source().fingerprint()
+        encoding = self.encoding
+        parts: list[Any] = [self.episode.length, self.size is not None, self.unit, frames]
+        if encoding is not None and not self.copied:
+            video = video_input(clip, encoding) if clip is not None else None
+            parts += [
+                encoding.command(Path("piece.mp4"), video=video)[1:],
+                repr(encoding.config),  # a depth camera's quantiser is not in the command
+                encoding.toolchain.version,
+                encoding.encoder_version,
+                *([encoding.transform.fields()] if encoding.transform is not None else []),
+            ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _source(self) -> FrameSource:
+        assert not isinstance(self.frames, EpisodeVideo)
+        return self.frames
+
+
+@dataclass(frozen=True)
+class PieceRecord:
+    """What came of a task; of a piece that is only copied, its statistics.
+
+    Attributes:
+        frames: how many it has.
+        path: the file; None where it is only copied.
+        bytes, packet_bytes: the file's, and its packets'.
+        configuration, delay: see ``StreamInfo``.
+        stats: of the episode, where they are computed.
+        values: its counts, packed.
+        resumed: an earlier run had done it.
+        outdated: an earlier run had done it otherwise.
+        asked: what the file must be; it follows from the job, and is in no record.
+    """
+
+    frames: int
+    path: Path | None
+    bytes: int
+    packet_bytes: int
+    configuration: str | None
+    delay: int
+    stats: Stats | None
+    values: str | None
+    resumed: bool
+    outdated: bool = False
+    asked: Mapping[str, object] = field(default_factory=dict)
+
+
+_KEPT = ("frames", "bytes", "packet_bytes", "configuration", "delay", "stats", "values")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the place where tasks are done adds: limits, a report of progress, an end from outside.
+
+    Attributes:
+        progress: given the frames of a piece, gives what takes the number done.
+        slot: held while the encoder runs; the check of its result goes on without.
+        cancellation: who may end it.
+    """
+
+    progress: Callable[[int], AbstractContextManager[Callable[[int], None]]] = lambda _: nullcontext(
+        lambda _: None
+    )
+    slot: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    cancellation: Cancellation = field(default_factory=Cancellation)
+
+
+@lru_cache(maxsize=16)
+def _reader(ffprobe: str, _ffmpeg: str, _encoder: str) -> PieceReader:
+    """What reads back the pieces of an encoder: the first of each kind by ffprobe, others by their index."""
+    return PieceReader(ffprobe)
+
+
+def video_input(clip: Clip, encoding: Encoding) -> VideoInput | None:
+    """What is asked of FFmpeg for a clip; None for depth that is changed here, frame by frame."""
+    if clip.depth and (encoding.transform is not None or clip.pick is not None):
+        return None
+    return clip.input()
+
+
+def run_piece(task: PieceTask, around: Surroundings) -> PieceRecord:
+    """Encode an episode of a camera, unless an earlier run has done so.
+
+    Raises:
+        SourceError: frames are missing or damaged.
+        FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
+    """
+    path = task.folder / f"episode-{task.episode.index:06d}.mp4"
+    record = path.with_suffix(".json")
+    clip = task.clip()
+    frames = clip if clip is not None else task._source()
+    fingerprint = task.fingerprint(clip)
+    asked = task.encoding.asked(_tags(clip)) if task.encoding and not task.copied else {}
+    known = _read_record(path, record, fingerprint)
+    if known is not None:
+        with around.progress(0 if task.copied else known.frames):
+            return replace(known, asked=asked)
+    outdated = record.exists()
+    record.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    statistics = task.statistics(len(frames))
+    with _named(task):
+        if clip is not None and statistics is not None:
+            clip_statistics(
+                clip,
+                statistics,
+                quantizer=task.quantizer,
+                toolchain=task.programs,
+                geometry=task.encoding.geometry if task.encoding else None,
+                cancellation=around.cancellation,
+            )
+        if task.copied:
+            done = PieceRecord(task.episode.length, None, 0, 0, None, 0, None, None, resumed=False)
+        else:
+            done = _encode(task, clip, path, None if clip is not None else statistics, around)
+    stats = statistics.statistics() if statistics else None
+    values = statistics.values().packed() if statistics else None
+    done = replace(done, stats=stats, values=values, outdated=outdated, asked=asked)
+    content = {"fingerprint": fingerprint} | {name: getattr(done, name) for name in _KEPT}
+    write_json(record, content | {"sha256": file_checksum(done.path) if done.path else None})
+    return done
+
+
+def _encode(
+    task: PieceTask,
+    clip: Clip | None,
+    path: Path,
+    statistics: RgbHistogram | DepthStatistics | None,
+    around: Surroundings,
+) -> PieceRecord:
+    encoding = task.encoding
+    assert encoding is not None
+    sent: Callable[[int, int], Sequence[int]] | None = None
+    with around.progress(task.episode.length) as on_frames, published(path) as temporary:
+        if clip is not None:
+            with around.slot:
+                sent = transcode(
+                    encoding, clip, temporary, on_frames=on_frames, cancellation=around.cancellation
+                )
+        else:
+            assert task.header is not None
+            depth = DepthSamples(encoding.config, task.unit) if task.unit is not None else None
+            with around.slot:
+                encode_frames(
+                    encoding,
+                    task._source(),
+                    task.header,
+                    temporary,
+                    depth=depth,
+                    statistics=statistics,
+                    on_frames=on_frames,
+                    cancellation=around.cancellation,
+                )
+            sent = depth.sent if depth else None
+        with damage_named(clip, encoding.toolchain) if clip is not None else nullcontext():
+            info = verify_encoded(
+                encoding,
+                temporary,
+                task.episode.length,
+                sent,
+                around.cancellation,
+                _tags(clip),
+                _reader(encoding.toolchain.ffprobe, encoding.toolchain.version, encoding.codec.encoder).read,
+            )
+    size, packet_bytes, delay = path.stat().st_size, sum(info.sizes or ()), info.decode_delay
+    return PieceRecord(
+        *(task.episode.length, path, size, packet_bytes, info.configuration, delay, None, None), resumed=False
+    )
+
+
+def _tags(clip: Clip | None) -> Mapping[str, str]:
+    """The colour tags of what is encoded of images, or of a clip."""
+    return COLOUR_TAGS if clip is None else clip.tags
+
+
+@contextmanager
+def _named(task: PieceTask) -> Iterator[None]:
+    """Say in an error which episode of which camera it is about."""
+    try:
+        yield
+    except (FfmpegError, VerificationError, SourceError) as error:
+        if isinstance(error, SourceError) and task.header is not None:
+            raise  # an image's name says it
+        error.args = (f"{task.key}, episode {task.episode.index}: {error}",)
+        raise
+
+
+def _read_record(path: Path, record: Path, fingerprint: str) -> PieceRecord | None:
+    """Return the piece of an earlier run, if whole and made from the same frames in the same way."""
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        size = path.stat().st_size if content["bytes"] else 0
+        if content["fingerprint"] != fingerprint or content["bytes"] != size:
+            return None
+        if size and content["sha256"] != file_checksum(path):  # damaged since, in a way that keeps its size
+            return None
+        own = {name: content[name] for name in _KEPT}
+        return PieceRecord(**own, path=path if size else None, resumed=True)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None

@@ -1,0 +1,174 @@
+"""Pieces that Ray makes are those that this machine makes, to the byte; lost workers cost nothing."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ffenc import (
+    ConfigError,
+    RayExecutor,
+    SourceError,
+    ToolchainError,
+    plan_reencode,
+    reencode_dataset,
+    run_plan,
+)
+from tests.conftest import ANGLE, DATASET, FIXTURES, find_toolchain
+from tests.recording.recording import wait_for
+
+VIDEO = FIXTURES / "aloha_video_v30"
+H264 = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "preset"), "ultrafast")]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A Ray of two CPUs, with the newest programs."""
+    import ray
+
+    newest = find_toolchain("newest")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FFENC_FFMPEG", newest.ffmpeg)
+        patch.setenv("FFENC_FFPROBE", newest.ffprobe)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
+        yield ray
+        ray.shutdown()
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        (DATASET, {"overrides": H264, "cameras": ["top", "angle_depth"]}),
+        (VIDEO, {"overrides": H264, "cameras": ["angle"], "force": True, "episodes": [0, 2]}),
+    ],
+    ids=["images and depth", "video"],
+)
+def test_the_bytes_are_those_of_one_machine(
+    cluster: Any, source: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    reencode_dataset(source, tmp_path / "here", **options)
+    done: list[int] = []
+    summary = reencode_dataset(
+        source,
+        tmp_path / "ray",
+        executor=RayExecutor(),
+        on_progress=lambda frames, _: done.append(frames),
+        **options,
+    )
+    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+    assert done[-1] == summary.frames
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "ray"]
+
+
+def test_an_error_names_its_episode_and_the_rest_is_taken_up(cluster: Any, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(DATASET, tmp_path / "source"))
+    path = source / "data/chunk-000/file-000.parquet"
+    good = path.read_bytes()
+    table = pq.read_table(path)
+    images = table[ANGLE].to_pylist()
+    images[60]["bytes"] = images[60]["bytes"][:500]
+    at = table.column_names.index(ANGLE)
+    pq.write_table(table.set_column(at, ANGLE, pa.array(images, table.schema.field(at).type)), path)
+    with pytest.raises(SourceError, match=r"row 60.*cut short"):
+        reencode_dataset(source, tmp_path / "out", overrides=H264, cameras=["angle"], executor=RayExecutor())
+    assert not (tmp_path / "out").exists()
+    path.write_bytes(good)
+    reencode_dataset(source, tmp_path / "out", overrides=H264, cameras=["angle"], resume=True)
+    reencode_dataset(DATASET, tmp_path / "whole", overrides=H264, cameras=["angle"])
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_killed_worker_is_replaced(cluster: Any, tmp_path: Path) -> None:
+    slow = [*H264, (("camera_encoder", "preset"), "veryslow")]
+    options: dict[str, Any] = {"cameras": ["top"], "overrides": slow}
+    reencode_dataset(DATASET, tmp_path / "here", **options)
+    result: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: result.append(
+            reencode_dataset(DATASET, tmp_path / "ray", executor=RayExecutor(), **options)
+        )
+    )
+    thread.start()
+
+    def working() -> list[psutil.Process]:
+        listed = [(process, process.info["cmdline"]) for process in psutil.process_iter(["cmdline"])]
+        return [one for one, words in listed if words and words[0].startswith("ray::observation.images.top")]
+
+    wait_for(lambda: bool(working()), limit=60)
+    working()[0].kill()
+    thread.join()
+    assert result
+    assert result[0].frames == 72
+    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+
+
+def test_a_machine_without_the_program_gets_no_work(cluster: Any, tmp_path: Path) -> None:
+    plan = plan_reencode(DATASET, tmp_path / "out", overrides=H264, cameras=["top"])
+    [stream] = plan.streams
+    assert stream.encoding is not None
+    other = replace(stream.encoding.toolchain, version="0.0-none")
+    plan = replace(plan, streams=[replace(stream, encoding=replace(stream.encoding, toolchain=other))])
+    with pytest.raises(ToolchainError, match=r"no machine of the cluster has FFmpeg 0\.0-none"):
+        run_plan(plan, executor=RayExecutor())
+    assert not (tmp_path / "out").exists()
+
+
+def test_tasks_of_every_kind_can_be_pickled(png_tree: Path, dataset_v21: Path, tmp_path: Path) -> None:
+    for number, (source, options) in enumerate(
+        [(DATASET, {}), (VIDEO, {"force": True}), (dataset_v21, {}), (png_tree, {"fps": 30})]
+    ):
+        plan = plan_reencode(source, tmp_path / f"out-{number}", overrides=H264, **options)
+        for stream in plan.streams:
+            task = stream.task(plan, plan.episodes[0], tmp_path)
+            again = pickle.loads(pickle.dumps(task))
+            assert again.fingerprint(again.clip()) == task.fingerprint(task.clip())
+
+
+def test_what_cannot_be_reached_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="'prefer' or 'require'"):
+        RayExecutor(same_program="always")  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'ffenc\[ray\]'"):
+        RayExecutor()
+
+
+def test_the_command_line_runs_on_a_ray_of_its_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ffenc", "reencode", str(DATASET)]
+    settings = ["--cameras", "top", "--episodes", "0", "--camera_encoder.vcodec=h264", "--workers", "2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "out"), *settings, "--on", "ray"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/meta/info.json").is_file()
+    refused = subprocess.run(
+        [*command, str(tmp_path / "b"), *settings, "--same-program", "require"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 1
+    assert "--same-program would have no effect without --on" in refused.stderr
