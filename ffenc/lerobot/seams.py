@@ -91,6 +91,7 @@ _SEAMS = (
     Seam(_WRITER, "_encode_video_worker", "video_key episode_index root fps video_encoder encoder_threads"),
     Seam(_WRITER, "DatasetWriter.add_frame", "frame"),
     Seam(_WRITER, "DatasetWriter.save_episode", "episode_data parallel_encoding"),
+    Seam(_WRITER, "DatasetWriter._save_episode_data", "episode_buffer"),
     Seam(_WRITER, "DatasetWriter.cancel_pending_videos", ""),
     Seam(_CONFIGS, "VideoEncoderConfig.detect_available_encoders", "encoders"),
     Seam(_CONFIGS, "VideoEncoderConfig.resolve_vcodec", ""),

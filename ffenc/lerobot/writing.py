@@ -20,11 +20,12 @@ _log = logging.getLogger("ffenc.lerobot")
 
 Method = Callable[..., Any]
 
+_HIDDEN = ".unsaved"  # ends the name of rows whose episode is not listed yet
 _PLACE = "meta/episodes"  # begins the columns that say in which file of the list an episode is
 
 
 def writer_methods(originals: Mapping[str, Any]) -> dict[str, Method]:
-    """Return what takes the place of three of its methods, by name.
+    """Return what takes the place of some of its methods, by name.
 
     Args:
         originals: LeRobot's own.
@@ -34,6 +35,7 @@ def writer_methods(originals: Mapping[str, Any]) -> dict[str, Method]:
         for name, make in (
             ("DatasetWriter.add_frame", _add_frame),
             ("DatasetWriter.save_episode", _save_episode),
+            ("DatasetWriter._save_episode_data", _save_episode_data),
             ("DatasetWriter.cancel_pending_videos", _cancel_pending_videos),
         )
     }
@@ -75,13 +77,50 @@ def _save_episode(original: Method) -> Method:
     def save_episode(
         self: Any, episode_data: dict[str, Any] | None = None, parallel_encoding: bool = True
     ) -> None:
-        original(self, episode_data, parallel_encoding)
         encoder = _encoder(self)
-        if encoder is not None and self._meta.video_keys:
-            make_whole(self)
-            encoder.episode_saved()
+        if encoder is None or not self._meta.video_keys:
+            original(self, episode_data, parallel_encoding)
+            return
+        _delete_hidden(self._root)  # of a run that was killed: ffenc recover has those rows
+        try:
+            original(self, episode_data, parallel_encoding)
+        except BaseException:
+            _delete_hidden(self._root)
+            self._latest_episode = None
+            raise
+        make_whole(self)
+        encoder.episode_saved()
 
     return save_episode
+
+
+def _save_episode_data(original: Method) -> Method:
+    """LeRobot writes rows first, and then waits for the encoders: until those are done, they are hidden.
+
+    A file of rows that are of no episode, or have no end, keeps LeRobot from opening the dataset.
+    """
+
+    def save_episode_data(self: Any, episode_buffer: dict[str, Any]) -> Any:
+        metadata = original(self, episode_buffer)
+        if _encoder(self) is not None and self._meta.video_keys:
+            self.close_writer()
+            place = self._meta.data_path.format(
+                chunk_index=metadata["data/chunk_index"], file_index=metadata["data/file_index"]
+            )
+            path = self._root / place
+            path.rename(path.with_name(f".{path.name}{_HIDDEN}"))
+        return metadata
+
+    return save_episode_data
+
+
+def _hidden_rows(root: Path) -> list[Path]:
+    return list((root / "data").glob(f"*/.*{_HIDDEN}"))
+
+
+def _delete_hidden(root: Path) -> None:
+    for path in _hidden_rows(root):
+        path.unlink()
 
 
 def make_whole(writer: Any) -> None:
@@ -91,7 +130,8 @@ def make_whole(writer: Any) -> None:
     would take all of them. The next episode begins files of its own, so no video is copied for it either.
     """
     meta = writer._meta
-    writer.close_writer()
+    for path in _hidden_rows(writer._root):
+        path.rename(path.with_name(path.name[1:].removesuffix(_HIDDEN)))
     _list_episodes(meta)
     meta.episodes = EpisodeList(meta.root)
     writer._latest_episode = meta.latest_episode = None

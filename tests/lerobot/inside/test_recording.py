@@ -18,6 +18,7 @@ import pytest
 from conftest import DEPTH, FEATURES, FPS, RGB, create, depth, info_of, opened, picture, row, sound
 from lerobot.datasets import VideoEncodingManager
 from lerobot.datasets.depth_utils import quantize_depth
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 import ffenc.lerobot
 from ffenc import VideoReader, probe, recover
@@ -89,8 +90,6 @@ def test_files(both: tuple[Path, Path]) -> None:
 
 
 def test_a_recording_is_resumed(both: tuple[Path, Path], used: Use) -> None:
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
     root = both[1].with_name("resumed")
     subprocess.run(["cp", "-r", str(both[1]), str(root)], check=True)
     dataset = LeRobotDataset.resume("local/resumed", root=root, streaming_encoding=True)
@@ -236,6 +235,23 @@ for number in range(1000):
 """
 
 
+SAVING = """
+import os, sys
+sys.path.insert(0, {folder!r})
+import ffenc.lerobot
+ffenc.lerobot.use()
+from pathlib import Path
+from conftest import create, row
+dataset = create(Path(sys.argv[1]))
+for count in (6, 7):
+    for number in range(count):
+        dataset.add_frame(row(number))
+    if count == 7:
+        dataset.meta.save_episode = lambda *a, **k: os._exit(9)
+    dataset.save_episode()
+"""
+
+
 def test_a_killed_recording_comes_back(tmp_path: Path) -> None:
     root = tmp_path / "killed"
     script = RECORDING.format(folder=str(Path(__file__).parent))
@@ -261,6 +277,41 @@ def test_a_killed_recording_comes_back(tmp_path: Path) -> None:
         assert item["action"].tolist() == [number, -number]
         assert np.abs((item[RGB][0].numpy() * 255) - picture(number)[..., 0]).mean() < 2
     assert item["task"] == "lift"
+
+
+def test_a_kill_while_lerobot_saves(tmp_path: Path) -> None:
+    """Rows are written, videos are in place, and the episode is not in the list."""
+    root = tmp_path / "saving"
+    script = SAVING.format(folder=str(Path(__file__).parent))
+    assert subprocess.run([sys.executable, "-c", script, str(root)], check=False).returncode == 9
+    assert len(opened(root)) == 6
+    assert [(one.index, one.rows, one.lost) for one in recover(root).episodes] == [(1, 7, 0)]
+    with ffenc.lerobot.use():  # what the kill has left is in nobody's way
+        dataset = LeRobotDataset.resume("local/saving", root=root, streaming_encoding=True)
+        for number in range(3):
+            dataset.add_frame(row(number))
+        dataset.save_episode()
+        dataset.finalize()
+    dataset = opened(root)
+    assert [dataset[n]["action"].tolist()[0] for n in range(16)] == [*range(6), *range(7), *range(3)]
+    assert not list((root / "data").rglob(".*"))
+
+
+def test_an_error_while_saving_leaves_the_dataset_as_it_was(tmp_path: Path, used: Use) -> None:
+    root = tmp_path / "failed"
+    dataset = create(root)
+    for number in range(5):
+        dataset.add_frame(row(number))
+    dataset.save_episode()
+    for number in range(4):
+        dataset.add_frame(row(number))
+    encoder = dataset.writer._streaming_encoder
+    encoder._take.cancellation.cancel()  # the encoders are killed
+    with pytest.raises(RuntimeError, match="Encoder failed"):
+        dataset.save_episode()
+    dataset.finalize()
+    assert sound(root) == (1, 5)
+    assert not list((root / "data").rglob(".*"))
 
 
 def test_an_error_in_the_loop_keeps_the_episode(tmp_path: Path, used: Use) -> None:
