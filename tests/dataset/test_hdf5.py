@@ -259,8 +259,11 @@ def test_a_number_that_does_not_fit_names_its_row(recorded: list[Sample], tmp_pa
             "features": {"x": {"path": "grip", "scale": 0.3, "dtype": "int8"}},
         }
     )
-    with pytest.raises(SourceError, match=r"own.h5: grip, row 1: 0.3 is not a number of dtype int8"):
-        reencode_dataset(source, tmp_path / "out", mapping=mapping, fps=30, overrides=FINE)
+    refused(source, tmp_path, r"own.h5: grip, row 1: 0.3 is not a number of dtype int8", mapping)
+    with h5py.File(source, "a") as root:
+        root["joints"][2, 5] = np.nan
+    mapping = build_mapping({"cameras": {"top": {"path": "gray"}}, "features": {"x": {"path": "joints"}}})
+    refused(source, tmp_path, r"own.h5: joints, row 2: number 5 of x is nan, where finite numbers", mapping)
 
 
 def _external(root: h5py.File, path: Path) -> None:

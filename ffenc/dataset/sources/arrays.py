@@ -460,6 +460,28 @@ class ArraySource(PlainSource):
         stored = self._stored[camera]
         return round(sum(stored[episode.index] * episode.length for episode in episodes))
 
+    def check(self, episodes: Sequence[Episode]) -> None:
+        """Look at the numbers of some episodes, so that one that cannot be stored is found before encoding.
+
+        Raises:
+            SourceError: one is not finite, or does not fit its feature's dtype; the text names the row.
+        """
+        for episode in episodes:
+            part = self._parts[episode.index]
+            with part.file.open() as reader:
+                for name, feature in self._mapping.features.items():
+                    values = self._values(name, feature, part, reader)
+                    if values.dtype.kind != "f" or np.isfinite(values).all():
+                        continue
+                    wide = values.reshape(len(values), -1)
+                    row, place = (int(n[0]) for n in np.nonzero(~np.isfinite(wide)))
+                    raise SourceError(
+                        f"{part}: {', '.join(feature.paths)}, row {row}: number {place} of {name} is "
+                        f"{wide[row, place]}, where "
+                        "finite "
+                        "numbers are expected; restore the file, or leave the episode out with --episodes"
+                    )
+
     def columns(self, episode: Episode) -> Mapping[str, Any]:
         part, columns = self._parts[episode.index], {}
         with part.file.open() as reader:
