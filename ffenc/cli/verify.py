@@ -124,7 +124,7 @@ def _findings(found: Verification) -> list[Finding]:
     from ffenc.report.contact import Finding  # noqa: PLC0415
 
     return [
-        Finding(str(one), one.advice, one.severity == "fault", one.camera, one.episode, one.frame)
+        Finding(str(one), one.fix, one.severity == "fault", one.camera, one.episode, one.frame)
         for one in (*found.faults, *found.notes)
     ]
 
@@ -183,7 +183,7 @@ def _show_groups(console: Console, groups: list[tuple[Fault, int]], mark: str, r
     for fault, times in groups[:room]:
         like = f" ... and {times - 1:,} more like this" if times > 1 else ""
         console.print(f"{mark}{fault}{like}", soft_wrap=False)
-        console.print(f"    {fault.advice}")
+        console.print(f"    {fault.fix}")
     if len(groups) > room:
         rest = sum(times for _, times in groups[room:])
         console.print(f"{mark}... and {rest} more of {len(groups) - room} other kinds; --json has all")

@@ -369,8 +369,7 @@ class _Shadow:
     def _unrepairable(self, fault: Fault) -> SourceError:
         where = f" ({fault.camera})" if fault.camera else ""
         return SourceError(
-            f"{self._left.root}: cannot be repaired without making data up: {fault.what}{where}; "
-            f"{fault.advice}"
+            f"{self._left.root}: cannot be repaired without making data up: {fault.what}{where}; {fault.fix}"
         )
 
     # --- writing ----------------------------------------------------------------------------------------

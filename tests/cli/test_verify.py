@@ -36,7 +36,7 @@ def test_faults_are_told_with_place_and_mending_and_status_1(ffenc, video):
     assert outcome.err == ""
     words = " ".join(outcome.out.split())
     assert f"videos/{TOP}/chunk-000/file-000.mp4: is missing; episodes 0 to 2 should be in it" in words
-    assert KINDS["video-missing"].advice in words
+    assert KINDS["video-missing"].fix in words
     assert "1 fault;" in outcome.out.splitlines()[-1]
     assert any(line.startswith("top") and "1 fault" in line for line in outcome.out.splitlines())
 
@@ -69,7 +69,7 @@ def test_many_faults_fit_on_a_screen_and_json_has_all(ffenc, video):
     assert sum(fault["kind"] == "timestamps" for fault in faults) == 3
     assert f"{len(faults)} faults;" in lines[-1]
     names = {
-        *("kind", "severity", "what", "advice"),
+        *("kind", "severity", "what", "fix"),
         *("file", "camera", "episode", "frame", "frames", "other"),
     }
     assert all(set(fault) == names for fault in faults)

@@ -65,7 +65,7 @@ def test_verify_names_the_frames_that_are_missed(opened: Path) -> None:
     assert missed
     assert (fault.camera, fault.frame) == (DEPTH, missed[0])
     assert f"({len(missed)} frames are)" in fault.what
-    assert "merge DATASET --out NEW --reencode" in fault.advice
+    assert "merge DATASET --out NEW --reencode" in fault.fix
 
 
 def test_a_merge_refuses_them_or_encodes_them_without_loss(opened: Path, tmp_path: Path) -> None:

@@ -728,7 +728,7 @@ def test_missing_statistics_are_named_with_what_computes_them(video):
     assert {(fault.camera, fault.file) for fault in faults} == {
         (TOP, "meta/stats.json"), ("action", "meta/stats.json"), (ANGLE, LIST),
     }  # fmt: skip
-    assert all("ffenc merge" in fault.advice for fault in faults)
+    assert all("ffenc merge" in fault.fix for fault in faults)
     path.unlink()
     assert any(f.file == "meta/stats.json" for f in only(verify_dataset(video), "statistics-missing"))
 
@@ -869,7 +869,7 @@ def test_no_broken_file_is_a_crash(small_video, dataset_v21, content):
             found = verify_dataset(root, deep=root == small_video)
             place = path.relative_to(root).as_posix()
             assert any(fault.file == place for fault in found.faults), place
-            assert all(fault.advice for fault in found.faults)
+            assert all(fault.fix for fault in found.faults)
             path.write_bytes(whole)
 
 
@@ -1003,7 +1003,7 @@ def test_an_episode_with_a_fault_can_be_left_out(video, tmp_path):
     change_table(video, DATA, set_column("action", nan_action))
     (fault,) = only(verify_dataset(video), "values")
     assert (fault.episode, fault.frame) == (1, 6)
-    assert "`ffenc reencode --episodes`" in fault.advice
+    assert "`ffenc reencode --episodes`" in fault.fix
     assert check_source(video, cameras=KEYS, episodes={0, 2}).episodes == frozenset()
 
 
@@ -1041,7 +1041,7 @@ def test_a_template_of_another_layout_does_not_make_good_files_orphans(video, na
     usual = json.loads((video / "meta/info.json").read_text())[name]
     change_info(video, lambda info: info.update({name: old}))
     (fault,) = only(verify_dataset(video), "path-template")
-    assert fault.advice == f"write {usual!r} there; no file has to be moved for it"
+    assert fault.fix == f"write {usual!r} there; no file has to be moved for it"
     change_info(video, lambda info: info.update({name: usual}))
     assert verify_dataset(video).sound
 
@@ -1050,7 +1050,7 @@ def test_no_file_is_to_be_moved_away_where_the_list_that_named_it_is_gone(video)
     (video / LIST).unlink()
     orphans = [fault for fault in verify_dataset(video).faults if fault.kind == "orphan"]
     assert len(orphans) == 4
-    assert all(fault.advice.startswith("keep it") for fault in orphans)
+    assert all(fault.fix.startswith("keep it") for fault in orphans)
 
 
 @pytest.mark.parametrize("kind", ["schema-metadata", "episode-columns", "statistics-missing", "index"])
@@ -1066,7 +1066,7 @@ def test_what_a_merge_is_advised_for_it_corrects(video, tmp_path, kind):
         change_table(video, LIST, lambda t: t.drop_columns(["stats/action/std"]))
     found = [fault for fault in verify_dataset(video).faults if fault.kind == kind]
     assert found
-    assert all("`ffenc merge DATASET --out NEW`" in fault.advice for fault in found)
+    assert all("`ffenc merge DATASET --out NEW`" in fault.fix for fault in found)
     merge_datasets([video], tmp_path / "out")
     assert [str(fault) for fault in verify_dataset(tmp_path / "out").faults] == []
 

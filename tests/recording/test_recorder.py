@@ -279,7 +279,7 @@ def test_after_kill_9_of_everything_each_row_has_its_frame(
     for process in encoders_of(root):
         process.wait(10)
     before = everything(root)
-    assert any("ffenc recover" in note.advice for note in verify_dataset(root).notes)
+    assert any("ffenc recover" in note.fix for note in verify_dataset(root).notes)
     [back] = recover(root).episodes
     assert (back.index, back.recorded) == (1, 50)
     assert back.rows >= 5

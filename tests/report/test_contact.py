@@ -71,7 +71,7 @@ def test_the_page_of_verify_leads_from_a_fault_to_its_frames(ffenc, damaged: Pat
         assert place.startswith("episode 1: 17 frames")
         assert "1 wrong" in place
         row = browser.run("return document.querySelectorAll('table')[1].rows[1].textContent")
-        assert fault["advice"] in row
+        assert fault["fix"] in row
         bars = browser.run("return charts[0].chart.data.datasets[0].data")
         assert bars == [24, 17, 31]
         loaded = "return [...document.images].filter(one => !one.complete || !one.naturalWidth).length"

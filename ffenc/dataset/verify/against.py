@@ -151,12 +151,12 @@ def compare_file(
                 candidates=candidates,
             )
         except (SourceError, ConfigError, TypeError) as error:
-            faults.add("differs", f"cannot be compared: {reason_of(error)}", advice=_ITS_SOURCE, **where)
+            faults.add("differs", f"cannot be compared: {reason_of(error)}", fix=_ITS_SOURCE, **where)
             continue
         except FfmpegError as error:
             if error.killed:
                 raise
-            faults.add("differs", f"cannot be compared: {error.cause}", advice=_ITS_SOURCE, **where)
+            faults.add("differs", f"cannot be compared: {error.cause}", fix=_ITS_SOURCE, **where)
             continue
         found.append((episode, compared))
         if compared.psnr_min < _ANOTHER_PICTURE and compared.differing is None:

@@ -19,17 +19,17 @@ class Kind:
     """A kind of finding; docs/verify.md says more of each.
 
     Attributes:
-        advice: what to do about it, where its finder knows nothing better.
+        fix: what to do about it, where its finder knows nothing better.
         severity: a ``fault`` makes a dataset unsound; a ``note`` does not.
         copied: what is re-encoded or merged of a dataset would have it too.
     """
 
-    advice: str
+    fix: str
     severity: Severity = "fault"
     copied: bool = False
 
 
-# Advice must be something that can be done, and must never lose what is still good.
+# A fix must be something that can be done, and must never lose what is still good.
 _RESTORE = "restore the file from a copy, or make the dataset again from its source"
 _LISTS = "restore it from a copy; data and videos are not touched by this, so keep them as they are"
 KINDS = {
@@ -124,7 +124,7 @@ class Fault:
         kind: one of :data:`KINDS`.
         severity: ``fault``, or ``note`` for what leaves a dataset sound.
         what: what was found, and what was expected.
-        advice: what to do about it.
+        fix: what to do about it.
         file: path in the dataset.
         camera: feature.
         episode: number.
@@ -136,7 +136,7 @@ class Fault:
     kind: str
     severity: Severity
     what: str
-    advice: str
+    fix: str
     file: str | None = None
     camera: str | None = None
     episode: int | None = None
@@ -172,12 +172,12 @@ class Faults:
         frame: int | None = None,
         frames: int = 1,
         other: int | None = None,
-        advice: str | None = None,
+        fix: str | None = None,
     ) -> None:
-        """Add one; ``advice`` where that of its kind does not fit."""
+        """Add one; ``fix`` where that of its kind does not fit."""
         known = KINDS[kind]
         where = (file, camera, episode, frame, frames, other)
-        fault = Fault(kind, known.severity, what, advice or known.advice, *where)
+        fault = Fault(kind, known.severity, what, fix or known.fix, *where)
         with self._lock:
             self._found.append(fault)
 

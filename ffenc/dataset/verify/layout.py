@@ -158,11 +158,11 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
     for name, usual in paths.items():
         if (said := info.get(name)) is None:
             continue
-        advice = f"write {usual!r} there; no file has to be moved for it"
+        fix = f"write {usual!r} there; no file has to be moved for it"
         try:
             paths[name] = check_template(said, name, template_fields(usual))
         except SourceError as error:
-            faults.add("path-template", str(error), file=place, advice=advice)
+            faults.add("path-template", str(error), file=place, fix=fix)
     return Layout(
         root=root,
         version=version,

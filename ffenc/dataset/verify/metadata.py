@@ -223,14 +223,14 @@ def _refuse(found: Sequence[Fault]) -> None:
 
 
 def listed(faults: Sequence[Fault]) -> str:
-    """Return lines that say the first of some faults, each with the advice of the first of its kind."""
+    """Return lines that say the first of some faults, each with the fix of the first of its kind."""
     lines: list[str] = []
-    advised: set[str] = set()
+    fixes: set[str] = set()
     for fault in faults[:_SHOWN]:
         lines.append(f"  {fault}")
-        if fault.advice not in advised:
-            advised.add(fault.advice)
-            lines.append(f"    {fault.advice}")
+        if fault.fix not in fixes:
+            fixes.add(fault.fix)
+            lines.append(f"    {fault.fix}")
     if len(faults) > _SHOWN:
         lines.append(f"  ... and {len(faults) - _SHOWN} more")
     return "\n".join(lines)
@@ -243,15 +243,15 @@ def _find_orphans(layout: Layout, listing: Listing, faults: Faults) -> None:
     """A file that nothing refers to is of an episode that was lost, or of no use."""
     known = {*listing.own, *listing.data}
     known |= {place for places in listing.videos.values() for place in places.files}
-    advice = None
+    fix = None
     if faults.has("info", "path-template", "totals", "episodes"):
-        advice = "keep it: the episode list is not whole, and may have named it; see to that first"
+        fix = "keep it: the episode list is not whole, and may have named it; see to that first"
     folders = ["data", "videos", *([] if layout.old else [EPISODES])]
     for folder in folders:
         for place in _walk(layout.root, folder):
             if place not in known:
                 what = f"is of no episode in {layout.list_place}"
-                faults.add("orphan", what, file=place, advice=advice)
+                faults.add("orphan", what, file=place, fix=fix)
 
 
 def _walk(root: Path, folder: str) -> Iterator[str]:

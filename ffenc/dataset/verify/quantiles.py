@@ -68,7 +68,7 @@ def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Fa
             f"{distances[worst][1]}, since it is made of the episodes' quantiles{more}",
             file=STATS,
             camera=worst,
-            advice=f"`ffenc stats DATASET{cameras} --write` computes them of all rows",
+            fix=f"`ffenc stats DATASET{cameras} --write` computes them of all rows",
         )
 
 

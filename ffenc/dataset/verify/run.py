@@ -179,7 +179,7 @@ def _find_unfinished(root: Path, faults: Faults) -> None:
             "recording",
             f"{len(kept)} episodes are being recorded, or were interrupted",
             file=RECORDINGS,
-            advice=f"`ffenc recover {shlex.quote(str(root))}` brings interrupted episodes back",
+            fix=f"`ffenc recover {shlex.quote(str(root))}` brings interrupted episodes back",
         )
 
 

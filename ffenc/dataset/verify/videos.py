@@ -84,7 +84,7 @@ def check_feature(layout: Layout, key: str, faults: Faults) -> None:
     backend = block.get("video.video_backend")
     if backend not in (None, "pyav"):
         what = f"video.video_backend is {backend!r}; LeRobot opens a depth dataset only where it is 'pyav'"
-        faults.add("depth", what, file=place, camera=key, advice="write 'pyav' there: it changes no video")
+        faults.add("depth", what, file=place, camera=key, fix="write 'pyav' there: it changes no video")
     codec = block.get("video.codec")
     if isinstance(codec, str) and codec not in _LEROBOTS_DEPTH and "_" not in codec:
         what = f"is {codec}, which ffenc reads and LeRobot does not: it knows other depth codecs"
@@ -92,14 +92,14 @@ def check_feature(layout: Layout, key: str, faults: Faults) -> None:
     if block.get("video.pix_fmt") == "gray16le":
         return
     missing = [f"video.{name}" for name in _QUANTISER if block.get(f"video.{name}") is None]
-    advice = "say how depth was quantised; without it the codes cannot become depth again"
+    fix = "say how depth was quantised; without it the codes cannot become depth again"
     if missing:
         what = f"has no {', '.join(missing)}: readers take LeRobot's defaults"
         faults.add("depth-defaults", what, file=place, camera=key)
     try:
         DepthQuantizer.from_video_info(block)
     except (ConfigError, TypeError) as error:
-        faults.add("depth", reason_of(error), file=place, camera=key, advice=advice)
+        faults.add("depth", reason_of(error), file=place, camera=key, fix=fix)
 
 
 def is_depth(layout: Layout, key: str) -> bool:
@@ -160,8 +160,8 @@ def check_video(
             "is missed by a reader that seeks to it, as LeRobot's does: it enters the file at a key frame "
             f"that needs the group before (an open group){many}"
         )
-        advice = None if layout is not None else "`ffenc encode FILE NEW` encodes it with closed groups"
-        faults.add("open-groups", what, frame=missed[0], advice=advice, **where)
+        fix = None if layout is not None else "`ffenc encode FILE NEW` encodes it with closed groups"
+        faults.add("open-groups", what, frame=missed[0], fix=fix, **where)
     if layout is not None and info.time_base != (scale := Fraction(1, time_scale(parse_fps(fps)))):
         what = (
             f"has the time base {info.time_base}: LeRobot cannot join it with other files, which have {scale}"
@@ -230,7 +230,7 @@ def _check_fields(
         faults.add("video-fields", what, **where)
     if info.pix_fmt in DEPTH_FORMATS and not is_depth(layout, key):
         what = f"is {info.pix_fmt}, but meta/info.json does not mark {key} as depth: LeRobot shows it as RGB"
-        faults.add("depth", what, advice='write "is_depth_map": true in its info block there', **where)
+        faults.add("depth", what, fix='write "is_depth_map": true in its info block there', **where)
     if lost_depth:
         became = "" if re.search(r"\d(le|be)$", info.pix_fmt) else ": 12-bit depth quietly became 8-bit"
         what = f"is {info.pix_fmt}{became}"
