@@ -613,10 +613,11 @@ def _kind(stream: StreamInfo) -> tuple[str, str]:
 def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, ...]]:
     """Yield rows of whole numbers."""
     try:
-        missing = [name for name in columns if name not in pq.read_schema(path).names]
+        file = pq.ParquetFile(path)
+        missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
             raise SourceError(f"{path}: has no column {', '.join(missing)}")
-        table = pq.read_table(path, columns=list(columns))
+        table = file.read(columns=list(columns))
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
     lists = [table[name].to_pylist() for name in columns]

@@ -90,10 +90,11 @@ def videos_of(root: Path, key: str, template: str) -> list[EpisodeVideo]:
     videos = []
     for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
         try:
-            missing = [name for name in columns if name not in pq.read_schema(path).names]
+            parquet = pq.ParquetFile(path)
+            missing = sorted(set(columns) - set(parquet.schema_arrow.names), key=columns.index)
             if missing:
                 raise SourceError(f"{path}: has no column {', '.join(missing)}")
-            table = pq.read_table(path, columns=columns)
+            table = parquet.read(columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{path}: cannot be read: {error}") from None
         for row, (number, length, chunk, file, start) in enumerate(
