@@ -47,7 +47,7 @@ def kept_block(info: StreamInfo, block: Mapping[str, Any], depth: bool) -> dict[
 
     Args:
         info: the finished stream's fields.
-        block: what is known of it: its block before. What is read from the file is read anew.
+        block: what is known of it: its block before. What is read from the file is read again.
         depth: it holds depth.
     """
     read = stream_fields(info)

@@ -191,7 +191,7 @@ def _numbered(path: Path, key: str, what: str) -> list[Line]:
         if line.number > expected:
             raise SourceError(
                 f"{path}: {what} {expected} is missing, {what} {line.number} is there; "
-                "restore it, or number the others anew from 0"
+                "restore it, or number the others from 0"
             )
     return lines
 

@@ -1,4 +1,4 @@
-"""Merge LeRobot datasets into one: packets and images copied, everything else numbered anew."""
+"""Merge LeRobot datasets into one: packets and images copied, everything else numbered from 0."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def merge_datasets(
 ) -> JobSummary:
     """Merge LeRobot datasets into one of v3.0; the sources are only read.
 
-    Packets and images are copied. Episodes, frames and tasks are numbered anew; equal task texts become one.
+    Packets and images are copied. Episodes, frames and tasks are numbered from 0; equal task texts become one.
     Statistics are those of all rows, quantiles too; a camera's quantiles are aggregated, as LeRobot does.
     Encoder settings are kept in ``info.json`` where all agree. One dataset alone becomes v3.0 as it is.
 

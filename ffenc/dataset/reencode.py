@@ -322,7 +322,7 @@ def video_stream(
     keep: bool,
     transform: Transform | None = None,
 ) -> Stream:
-    """Plan a camera that is video: copied where it is as asked for, else encoded anew.
+    """Plan a camera that is video: copied where it is as asked for, else re-encoded.
 
     Args:
         chooser: finds the encoder.
@@ -520,7 +520,7 @@ def reencode_dataset(
             the one before, ``split`` the episode there, or ``drop-episode``; by default as the mapping says.
         workers: encodes at once; by default one a core.
         encoder_threads: threads an encoder may use; by default the preset's, else the cores' share.
-        force: encode a camera anew that is video with these settings already; else its packets are copied.
+        force: re-encode a camera that is video with these settings already; else its packets are copied.
         follow_links: follow symbolic links that lead out of the source; else they are refused by name.
         retime: put the rows of frame i at i / fps, for a dataset whose timestamps are of a clock.
         resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing

@@ -81,7 +81,7 @@ def prepare(
     """Choose the programs and the encoder, by encoding a few frames with the job's own arguments.
 
     What a software encoder has proven is kept on disk for the same program, machine and arguments. A
-    hardware encoder is tried anew every time: a device can be taken, and a driver lost, without a trace.
+    hardware encoder is tried every time: a device can be taken, and a driver lost, without a trace.
 
     Args:
         config: the settings; ``auto`` is resolved to the first encoder that has just run.

@@ -1,4 +1,4 @@
-"""Encode frames of a video file anew: decoded and encoded inside one ffmpeg."""
+"""Re-encode frames of a video file: decoded and encoded inside one ffmpeg."""
 
 from __future__ import annotations
 
