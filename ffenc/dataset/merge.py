@@ -118,9 +118,9 @@ def merge_datasets(
 ) -> JobSummary:
     """Merge LeRobot datasets into one of v3.0; the sources are only read.
 
-    Packets and images are copied. Episodes, frames and tasks are numbered from 0; equal task texts become one.
-    Statistics are those of all rows, quantiles too; a camera's quantiles are aggregated, as LeRobot does.
-    Encoder settings are kept in ``info.json`` where all agree. One dataset alone becomes v3.0 as it is.
+    Packets and images are copied. Episodes, frames and tasks are numbered from 0; equal task texts become
+    one. Statistics are those of all rows, quantiles too; a camera's quantiles are aggregated, as LeRobot
+    does. Encoder settings are kept in ``info.json`` where all agree. One dataset alone becomes v3.0 as it is.
 
     Args:
         sources: datasets of v3.0, v2.1 or v2.0; one may be there more than once.
