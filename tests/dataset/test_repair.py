@@ -116,7 +116,7 @@ def without_footer(cut: int = 0) -> Damage:
         data = (root / DATA).read_bytes()
         (root / DATA).write_bytes(data[: -8 - int.from_bytes(data[-8:-4], "little") - cut])
         shutil.rmtree(root / "meta/episodes")
-        folder = root / "images" / TOP / "episode-000003"
+        folder = root / "images" / ANGLE / "episode-000003"
         folder.mkdir(parents=True)
         (folder / "frame-000000.png").write_bytes(b"")
 
@@ -328,7 +328,7 @@ def test_what_is_lost_is_dropped_or_cut(
 @pytest.mark.parametrize(
     ("damage", "camera", "episode", "rows", "said"),
     [
-        (flip(TOP, 30), TOP, 1, range(6, 8), "rows 6 to 7"),
+        (flip(ANGLE, 30), ANGLE, 1, range(6, 8), "rows 6 to 7"),
         (all_of(flip(DEPTH, 33), flip(DEPTH, 36)), DEPTH, 1, None, "row"),
         (
             lambda root: ffmpeg(root, ANGLE, "-c", "copy", "-frames:v", "60"),
@@ -358,7 +358,7 @@ def test_damaged_frames_can_show_the_frame_before(
     repeated = [row for first, last in listed for row in range(first, last + 1)]
     if rows is not None:
         assert repeated == list(rows)
-    check(tmp_path / "out", undamaged, ALL, [key for key in (TOP, ANGLE, DEPTH) if key != camera])
+    check(tmp_path / "out", undamaged, ALL, [key for key in (ANGLE, DEPTH) if key != camera])
     frames = frames_of(tmp_path / "out", camera)
     assert len(frames) == sum(LENGTHS)
     first = starts()[episode]
@@ -376,7 +376,7 @@ def test_damaged_frames_can_show_the_frame_before(
 
 
 def test_a_first_frame_that_is_damaged_has_none_before_it(video: Path, tmp_path: Path) -> None:
-    flip(TOP, 24)(video)
+    flip(ANGLE, 24)(video)
     done = repair_dataset(video, tmp_path / "out", on_damage="repeat")
     assert [one.result for one in done.episodes] == [0, None, 1]
 
@@ -405,7 +405,7 @@ def test_which_side_of_a_swap_is_right_is_not_guessed(
     assert [one.result for one in done.episodes] == [0, None, None]
     assert "it and episode 2 have each other's statistics" in done.episodes[1].why
     assert "it and episode 1 have each other's statistics" in done.episodes[2].why
-    check(tmp_path / "out", undamaged, [ALL[0]], [TOP, ANGLE, DEPTH])
+    check(tmp_path / "out", undamaged, [ALL[0]], [ANGLE, DEPTH])
 
 
 def test_a_kill_leaves_nothing_that_the_next_run_does_not_clear(video: Path, tmp_path: Path) -> None:
@@ -520,20 +520,20 @@ OF_ONE: dict[str, Damage] = {
     "actions that cannot be read": flip_rows("action"),
     "numbers that cannot be read": flip_rows("frame_index"),
     "another length in the list": set_at(LIST, "length", 1, 18),
-    "a start that no frame has": set_at(LIST, f"videos/{TOP}/from_timestamp", 1, 24 / 30 + 0.011),
-    "a file that is not there": set_at(LIST, f"videos/{TOP}/file_index", 1, 7),
-    "a frame that cannot be decoded": flip(TOP, 30),
+    "a start that no frame has": set_at(LIST, f"videos/{ANGLE}/from_timestamp", 1, 24 / 30 + 0.011),
+    "a file that is not there": set_at(LIST, f"videos/{ANGLE}/file_index", 1, 7),
+    "a frame that cannot be decoded": flip(ANGLE, 30),
 }
 
 
 @pytest.mark.parametrize("name", OF_ONE)
 def test_other_episodes_can_be_taken_from_a_damaged_dataset(
-    name: str, video: Path, tmp_path: Path, undamaged: dict[str, list[np.ndarray]]
+    name: str, video: Path, two_cameras: Path, tmp_path: Path, undamaged: dict[str, list[np.ndarray]]
 ) -> None:
     OF_ONE[name](video)
     edit_dataset(video, tmp_path / "out", episodes="0,2")
-    check(tmp_path / "out", undamaged, [ALL[0], ALL[2]], [TOP, ANGLE, DEPTH])
-    compared = verify_dataset(VIDEO, against=video)
+    check(tmp_path / "out", undamaged, [ALL[0], ALL[2]], [ANGLE, DEPTH])
+    compared = verify_dataset(two_cameras, against=video)
     assert {fault.episode for fault in compared.faults} <= {1}
     assert all(camera.compared is not None for camera in compared.cameras)
     if name != "a frame that cannot be decoded":  # which a copy of packets takes along
