@@ -90,7 +90,7 @@ def command(
         if as_json:
             print_json(fields)
         else:
-            _show(fields)
+            show_comparison(fields)
         say = output.note if as_json else output.summary
         with steps() as on_step:
             if page is not None:
@@ -103,7 +103,8 @@ def command(
                 say(f"{picture}: the worst and the median frame of each camera")
 
 
-def _show(fields: dict[str, Any]) -> None:
+def show_comparison(fields: dict[str, Any]) -> None:
+    """Print a table for each camera, and its worst frames."""
     console = report_console()
     metrics = fields["metrics"]
     main = metrics[fields["metric"]]

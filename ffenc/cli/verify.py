@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import shlex
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,8 +22,11 @@ from ffenc.cli.common import (
     report_console,
     report_table,
 )
+from ffenc.cli.compare import show_comparison
 from ffenc.cli.output import print_json
 from ffenc.cli.pages import asked_page, page_options, write_contact
+from ffenc.errors import ConfigError
+from ffenc.layout import INFO
 from ffenc.words import count
 
 if TYPE_CHECKING:
@@ -50,6 +55,11 @@ _LINES, _NOTES = 24, 4  # of a screen; kinds of notes
     help="With --against: the error of depth that is accepted, in millimetres [default: the widest step of "
     "the camera's quantiser].",
 )
+@click.option(
+    "--metrics",
+    is_flag=True,
+    help="With --against: also measure every frame as `ffenc compare` does (VMAF, SSIM, PSNR; depth in mm).",
+)
 @page_options
 @links_option
 @json_option
@@ -61,6 +71,7 @@ def command(
     deep: bool,
     against: str | None,
     max_depth_error: float | None,
+    metrics: bool,
     report: str | None,
     episodes: str | None,
     overwrite: bool,
@@ -78,11 +89,13 @@ def command(
       ffenc verify my_dataset
       ffenc verify my_dataset --deep --json
       ffenc verify my_dataset --report found.html
-      ffenc verify my_dataset --against my_image_dataset
+      ffenc verify my_dataset --against my_image_dataset --metrics
       ffenc verify lossy_depth --against my_image_dataset --max-depth-error 20
     """
     from ffenc.dataset.verify.run import verify_dataset  # noqa: PLC0415 - keeps --help quick
 
+    if metrics and against is None:
+        raise ConfigError("--metrics measures a comparison: say --against SRC too")
     page = asked_page(report, episodes=episodes, overwrite=overwrite)
     began = time.monotonic()
     with progress_bar("verifying", None) as on_frames:
@@ -97,9 +110,14 @@ def command(
             on_frames=on_frames,
         )
     seconds = time.monotonic() - began
+    measured = None
+    if metrics and against is not None and found.sound:  # frames that are not the same cannot be measured
+        measured = _measured(against, path, follow_links=follow_links, ffmpeg=ffmpeg, ffprobe=ffprobe)
     if as_json:
-        print_json(_json_fields(found, seconds))
+        print_json(_json_fields(found, seconds) | ({"metrics": measured} if metrics else {}))
     else:
+        if measured is not None:
+            show_comparison(measured)
         _show(found, seconds)
     if page is not None:
         write_contact(
@@ -117,6 +135,19 @@ def command(
         )
     if not found.sound:
         context.exit(1)
+
+
+def _measured(against: str, path: str, **settings: Any) -> dict[str, Any]:
+    """How good each camera is, and its worst frames, as ``ffenc compare`` has them."""
+    from ffenc.frames.info_json import read_info  # noqa: PLC0415
+    from ffenc.tune.compare import compare_sources, comparison_fields  # noqa: PLC0415
+
+    with ExitStack() as closing, progress_bar("measuring", None) as on_frames:
+        fps = None
+        if not (Path(against) / INFO).is_file():
+            fps = str(read_info(Path(path))["fps"])  # a tree of images has the dataset's
+        found = compare_sources(against, [path], closing, fps=fps, on_frames=on_frames, **settings)
+        return comparison_fields(found)
 
 
 def _findings(found: Verification) -> list[Finding]:

@@ -156,3 +156,15 @@ def test_episodes_that_one_side_lacks_are_named(ffenc, tmp_path: Path, coarse: P
     with ExitStack() as closing:
         found = comparison_fields(compare_sources(DATASET, [part], closing, cameras=["angle"], episodes="1"))
     assert json.dumps(found, allow_nan=False)
+
+
+def test_verify_against_a_source_gives_the_same_figures(ffenc, coarse: Path) -> None:
+    compared = ffenc.done("compare", DATASET, coarse, "--cameras", "angle", "--json").json
+    verified = ffenc.done("verify", coarse, "--against", DATASET, "--metrics", "--json").json
+    assert verified["sound"]
+    assert verified["metrics"]["cameras"] == compared["cameras"]
+    shown = ffenc.done("verify", coarse, "--against", DATASET, "--metrics").out
+    assert "worst frames by VMAF" in shown
+    assert shown.rstrip().splitlines()[-1].startswith(f"{coarse}: sound")
+    refused = ffenc.run("verify", coarse, "--metrics")
+    assert "say --against SRC too" in refused.err
