@@ -9,6 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -94,6 +96,20 @@ def feature_type(feature: Mapping[str, Any]) -> pa.DataType:
         return IMAGE
     kind, shape = pa.type_for_alias(feature["dtype"]), feature["shape"]
     return kind if list(shape) in ([], [1]) else list_of(kind, shape[0])
+
+
+def column_of(values: npt.NDArray[Any], feature: Mapping[str, Any]) -> pa.Array:
+    """Return a feature's column, as LeRobot writes it.
+
+    Args:
+        values: shape ``(N,)`` or ``(N, D)``.
+        feature: of ``info.json``.
+    """
+    kind = feature_type(feature)
+    if values.ndim == 1:
+        return pa.array(values, kind)
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
 def list_of(kind: pa.DataType, width: int = -1) -> pa.DataType:

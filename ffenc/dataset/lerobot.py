@@ -180,7 +180,7 @@ class LeRobotDataset(ABC):
         return any(episode.index in one.episodes for one in self._damage)
 
     def _sound(self) -> list[Episode]:
-        """Episodes of which no damage is known so far; all where there is none such."""
+        """Episodes without known damage; where all have some, all of them."""
         return [episode for episode in self.episodes if not self._damaged(episode)] or self.episodes
 
     def _note_damage(self, what: str, *episodes: int) -> None:

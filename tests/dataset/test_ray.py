@@ -146,7 +146,7 @@ def test_tasks_of_every_kind_can_be_pickled(png_tree: Path, dataset_v21: Path, t
 
 
 def test_what_cannot_be_reached_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="'prefer' or 'require'"):
+    with pytest.raises(ConfigError, match="accepted: prefer, require"):
         RayExecutor(same_program="always")  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'ffenc\[ray\]'"):
@@ -172,3 +172,31 @@ def test_the_command_line_runs_on_a_ray_of_its_own(tmp_path: Path) -> None:
     )
     assert refused.returncode == 1
     assert "--same-program would have no effect without --on" in refused.stderr
+
+
+def test_a_signal_ends_it_with_ffencs_own_words_and_leaves_no_process(tmp_path: Path) -> None:
+    settings = ["--cameras", "top", "--camera_encoder.vcodec=libsvtav1", "--camera_encoder.preset=0"]
+    command = [sys.executable, "-m", "ffenc", "reencode", str(DATASET), str(tmp_path / "out")]
+    with subprocess.Popen(
+        [*command, *settings, "--workers", "2", "--on", "ray"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        started: list[psutil.Process] = []
+
+        def command_of(one: psutil.Process) -> str:
+            try:
+                return " ".join(one.cmdline())
+            except psutil.Error:  # it has ended meanwhile
+                return ""
+
+        def working() -> bool:
+            started[:] = psutil.Process(process.pid).children(recursive=True)
+            return any(command_of(one).startswith("ray::observation.images.top") for one in started)
+
+        wait_for(working, limit=60)
+        process.terminate()
+        _, said = process.communicate(timeout=30)
+    assert "SIGTERM received" not in said
+    assert process.returncode == 143, said
+    assert not (tmp_path / "out").exists()
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert [one.name() for one in alive] == []

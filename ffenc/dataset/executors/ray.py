@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import psutil
+
+from ffenc.codecs.suggest import accepted
 from ffenc.dataset.executors.local import Progress
 from ffenc.dataset.piece import PieceRecord, PieceTask, Surroundings, run_piece
 from ffenc.errors import ConfigError, FfencError, SourceError, ToolchainError
@@ -18,6 +24,7 @@ from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 SameProgram = Literal["prefer", "require"]
 
 _LOCAL = "ray"  # a Ray of its own on this machine
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _AHEAD = 2  # tasks that wait for each core, so that none is idle
 _RETRIES = 3  # of a task whose worker or machine was lost; errors in the data are not tried again
 
@@ -57,8 +64,10 @@ class RayExecutor:
     """
 
     def __init__(self, address: str = _LOCAL, *, same_program: SameProgram = "prefer") -> None:
-        if same_program not in ("prefer", "require"):
-            raise ConfigError(f"same_program={same_program!r} is not accepted: 'prefer' or 'require'")
+        if same_program not in (choices := get_args(SameProgram)):
+            raise ConfigError(
+                f"same_program={same_program!r} is not accepted{accepted(same_program, choices)}"
+            )
         self._address, self._same = address, same_program
         self._ray = _import_ray()
 
@@ -102,6 +111,8 @@ class RayExecutor:
             cancellation.cancel()
             for reference in running:
                 ray.cancel(reference, force=False, recursive=True)
+            if began and self._address == _LOCAL:
+                _end_processes()
             raise
         finally:
             if began:
@@ -114,10 +125,11 @@ class RayExecutor:
             return False
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
-            if self._address == _LOCAL:
-                ray.init(num_cpus=workers, include_dashboard=False, **options)
-            else:
-                ray.init(address=self._address, **options)
+            with _own_signals():
+                if self._address == _LOCAL:
+                    ray.init(num_cpus=workers, include_dashboard=False, **options)
+                else:
+                    ray.init(address=self._address, **options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise ConfigError(
                 f"--on {self._address}: no Ray cluster can be reached there: {_first_line(error)}"
@@ -187,6 +199,26 @@ class _Places:
     def ended(self, reference: Any) -> None:
         if (node := self._held.pop(reference, None)) is not None:
             self._load[node] -= 1
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what this process does at a signal: Ray puts handlers of its own there, which print a stack."""
+    kept = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in kept.items():
+                if handler is not None:
+                    signal.signal(number, handler)
+
+
+def _end_processes() -> None:
+    """End the Ray that this process has started: by itself it takes longer than a signal leaves time for."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            process.kill()
 
 
 def _first_line(error: Exception) -> str:

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from ffenc.config.mapping import CameraMapping, FeatureMapping, SourceMapping, TaskMapping, refuse_fields
 from ffenc.config.preset import camera_key, chosen_cameras
-from ffenc.dataset.columns import dtype_of, feature_type
+from ffenc.dataset.columns import column_of, dtype_of
 from ffenc.dataset.source import Camera, Episode
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.errors import ConfigError, FfencWarning, SourceError
@@ -486,13 +486,8 @@ class ArraySource(PlainSource):
         part, columns = self._parts[episode.index], {}
         with part.file.open() as reader:
             for name, feature in self._mapping.features.items():
-                kind = feature_type(self._described[name])
                 values = self._values(name, feature, part, reader)
-                if values.ndim == 2:
-                    flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
-                    columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-                else:
-                    columns[name] = pa.array(values, kind)
+                columns[name] = column_of(values, self._described[name])
         return columns
 
     def task_numbers(self, episode: Episode) -> npt.NDArray[np.int64]:

@@ -248,7 +248,7 @@ def _sheet(shown: Sequence[tuple[str, str, npt.NDArray[np.uint8]]]) -> npt.NDArr
 
 
 def rate_of(value: Any) -> int | float | None:
-    """A frame rate that a file says, as a mapping has it; None where it is none."""
+    """Return a frame rate that stands in a file, as a mapping has it; None where it is not a rate."""
     try:
         rate = parse_fps(float(value))
     except (TypeError, ValueError, ConfigError):

@@ -55,7 +55,7 @@ class Opening:
             own: what is said of the source itself.
 
         Raises:
-            ConfigError: it is not given, or is none.
+            ConfigError: none is given, or what is given is not a frame rate.
         """
         for rate in (self.fps, own, self.usual_fps):
             if rate is not None:

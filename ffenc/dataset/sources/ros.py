@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ffenc.config.mapping import CameraMapping, FeatureMapping, SourceMapping, TimeMapping, refuse_fields
 from ffenc.config.preset import camera_key, camera_name, chosen_cameras
-from ffenc.dataset.columns import dtype_of, feature_type
+from ffenc.dataset.columns import column_of, dtype_of
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo
 from ffenc.dataset.sources.arrays import mapped_values
 from ffenc.dataset.sources.kind import Opening, SourceKind
@@ -401,15 +401,8 @@ class RosSource(PlainSource):
         return total
 
     def columns(self, episode: Episode) -> Mapping[str, Any]:
-        columns = {}
-        for name, values in self._values(self._takes[episode.index]).items():
-            kind = feature_type(self._features[name])
-            if values.ndim == 2:
-                flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
-                columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-            else:
-                columns[name] = pa.array(values, kind)
-        return columns
+        values = self._values(self._takes[episode.index])
+        return {name: column_of(own, self._features[name]) for name, own in values.items()}
 
     def task_numbers(self, episode: Episode) -> npt.NDArray[np.int64]:
         return self._task_takes[episode.index]
