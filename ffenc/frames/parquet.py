@@ -33,10 +33,11 @@ from ffenc.frames.stored_png import crc32
 from ffenc.paths import open_regular
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
-_PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8
+MAGIC = b"PAR1"  # at the start and at the end of a file
+DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
+PLAIN, _PLAIN_DICTIONARY, RLE_DICTIONARY = 0, 2, 8
 _STREAMED = {"ZSTD": "zstd", "GZIP": "gzip", "BROTLI": "brotli"}
-_HEADER_BYTES = 1 << 16
+HEADER_BYTES = 1 << 16
 _REMEMBERED = 4
 _ARROW_RATIO = 256  # no block of LZ4, which is what is left to pyarrow, gives more
 _SNAPPY_RATIO = 22  # an element of three bytes gives at most 64
@@ -275,7 +276,7 @@ def _values(chunk: Chunk, low: int, high: int) -> Iterator[Value | None]:
         for page in _pages(chunk.raw, start, min(start + found.total_compressed_size, size)):
             if row >= high:
                 return
-            if page.kind == _DICTIONARY_PAGE:
+            if page.kind == DICTIONARY_PAGE:
                 held.close()
                 dictionary = _Dictionary(page, found.compression)
                 held.callback(dictionary.close)
@@ -287,16 +288,16 @@ def _values(chunk: Chunk, low: int, high: int) -> Iterator[Value | None]:
             row += count
             if not wanted:
                 continue
-            encoding = page.header[2 if page.kind == _DATA_PAGE else 4]
-            if encoding == _PLAIN:
+            encoding = page.header[2 if page.kind == DATA_PAGE else 4]
+            if encoding == PLAIN:
                 held.close()  # no page behind this one refers to it: its memory can be used for this one
                 dictionary = None
             levels, body = _data_page(page, found.compression, column.max_definition_level)
             with closing(body):
                 present = _presence(levels, column.max_definition_level, wanted.stop)
-                if encoding == _PLAIN:
+                if encoding == PLAIN:
                     yield from _plain_values(body, present, wanted)
-                elif encoding in (_RLE_DICTIONARY, _PLAIN_DICTIONARY) and dictionary is not None:
+                elif encoding in (RLE_DICTIONARY, _PLAIN_DICTIONARY) and dictionary is not None:
                     yield from _dictionary_values(body, present, wanted, dictionary)
                 else:
                     raise _NotCoveredError
@@ -307,10 +308,10 @@ def _pages(raw: BinaryIO, at: int, end: int) -> Iterator[_Page]:
 
     while at < end:
         raw.seek(at)
-        found, length = read_struct(raw.read(_HEADER_BYTES))
+        found, length = read_struct(raw.read(HEADER_BYTES))
         header = values(found)
         kind, uncompressed, size = header[1], header[2], header[3]
-        own = {_DATA_PAGE: 5, _DICTIONARY_PAGE: 7, _DATA_PAGE_V2: 8}.get(kind)
+        own = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind)
         if own is None:
             raise _NotCoveredError
         at += length
@@ -322,7 +323,7 @@ def _pages(raw: BinaryIO, at: int, end: int) -> Iterator[_Page]:
 
 def _data_page(page: _Page, codec: str, max_level: int) -> tuple[bytes, _Body]:
     """Return a page's levels (which rows have a value), and its values."""
-    if page.kind == _DATA_PAGE:
+    if page.kind == DATA_PAGE:
         body = page.body(codec)
         levels = bytes(body.read(struct.unpack("<I", body.read(4))[0])) if max_level else b""
         return levels, body
@@ -376,7 +377,7 @@ class _Dictionary:
     """
 
     def __init__(self, page: _Page, codec: str) -> None:
-        if page.header[2] not in (_PLAIN, _PLAIN_DICTIONARY):
+        if page.header[2] not in (PLAIN, _PLAIN_DICTIONARY):
             raise _NotCoveredError
         self._open: Callable[[], _Body] = lambda: page.body(codec)
         self._body: _Body | None = None
@@ -504,7 +505,7 @@ class _Stream:
 
     def skip(self, size: int) -> None:
         while size > 0:
-            size -= len(self.read(min(size, _HEADER_BYTES)))
+            size -= len(self.read(min(size, HEADER_BYTES)))
 
     def rest(self) -> bytes:
         return self.read(self._left)

@@ -21,11 +21,10 @@ from typing_extensions import Self
 
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
-from ffenc.frames.parquet import IMAGE, UNREADABLE, Chunk, group_values
+from ffenc.frames.parquet import IMAGE, MAGIC, UNREADABLE, Chunk, group_values
 from ffenc.frames.thrift import I64, LIST, STRING, STRUCT, Field, Struct, read_struct, write_struct
 from ffenc.paths import open_regular
 
-_MAGIC = b"PAR1"
 _BLOCK = 1 << 20
 # Numbers of fields in the footer, as the parquet specification has them (parquet.thrift).
 _ROW_GROUPS = 4  # of the file
@@ -172,7 +171,7 @@ class CopySource:
         if (dictionary := meta.get(_DICTIONARY)) is not None and dictionary.value > 0:
             start = min(start, dictionary.value)
         size = meta[_COMPRESSED].value
-        if not (len(_MAGIC) <= start and 0 <= size <= self._size - start):
+        if not (len(MAGIC) <= start and 0 <= size <= self._size - start):
             raise SourceError(f"{self.path}: its footer names pages that are not in the file; it is damaged")
         return start, size
 
@@ -252,7 +251,7 @@ class CopyingWriter:
             file.seek(size - 8)
             file.seek(size - 8 - int.from_bytes(file.read(4), "little"))
             written = write_struct(footer)
-            file.write(written + len(written).to_bytes(4, "little") + _MAGIC)
+            file.write(written + len(written).to_bytes(4, "little") + MAGIC)
             file.truncate()
 
 
@@ -269,7 +268,7 @@ def _read_footer(file: BinaryIO, size: int) -> Struct:
     file.seek(max(0, size - 8))
     end = file.read(8)
     length = int.from_bytes(end[:4], "little")
-    if end[4:] != _MAGIC or length > size - 12:
+    if end[4:] != MAGIC or length > size - 12:
         raise ValueError("it does not end as a parquet file does")
     file.seek(size - 8 - length)
     footer, _ = read_struct(file.read(length))

@@ -17,18 +17,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.errors import SourceError
+from ffenc.frames.parquet import (
+    DATA_PAGE,
+    DATA_PAGE_V2,
+    DICTIONARY_PAGE,
+    HEADER_BYTES,
+    MAGIC,
+    PLAIN,
+    RLE_DICTIONARY,
+)
 from ffenc.frames.thrift import I32, I64, LIST, STRING, STRUCT, Field, Struct, read_struct, write_struct
 from ffenc.paths import open_regular
 
-_MAGIC = b"PAR1"
-_HEADER_BYTES = 1 << 16
 _BLOCK = 1 << 20
 # Numbers in the parquet specification (parquet.thrift): of kinds of pages, and of fields.
-_DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _KIND, _UNCOMPRESSED, _COMPRESSED = 1, 2, 3
-_OF_KIND = {_DATA_PAGE: 5, _DICTIONARY_PAGE: 7, _DATA_PAGE_V2: 8}
+_OF_KIND = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}
 _NUMBER_OF_VALUES = 1
-_PLAIN, _RLE, _RLE_DICTIONARY = 0, 3, 8
+_RLE = 3
 _TYPES = {"BOOLEAN": 0, "INT32": 1, "INT64": 2, "FLOAT": 4, "DOUBLE": 5, "BYTE_ARRAY": 6}
 _WIDTHS = {"INT32": 4, "INT64": 8, "FLOAT": 4, "DOUBLE": 8}
 _CODECS = {"snappy": 1, None: 0, "zstd": 6, "gzip": 2, "lz4_raw": 7, "brotli": 4}
@@ -62,8 +68,8 @@ def has_footer(path: Path) -> bool:
     """Whether a parquet file ends as one does."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        file.seek(max(0, size - len(_MAGIC)))
-        return file.read() == _MAGIC and size > 2 * len(_MAGIC)
+        file.seek(max(0, size - len(MAGIC)))
+        return file.read() == MAGIC and size > 2 * len(MAGIC)
 
 
 def with_footer(path: Path, schema: pa.Schema, target: Path) -> int:
@@ -84,7 +90,7 @@ def with_footer(path: Path, schema: pa.Schema, target: Path) -> int:
     leaves = [parquet.column(number) for number in range(len(parquet.names))]
     try:
         with open_regular(path) as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
+            if file.read(len(MAGIC)) != MAGIC:
                 raise SourceError(f"{path}: is no parquet file")
             whole = list(_groups(_pages(file), leaves))
             if not whole:
@@ -103,7 +109,7 @@ def with_footer(path: Path, schema: pa.Schema, target: Path) -> int:
                 while block := file.read(min(_BLOCK, left)):
                     sink.write(block)
                     left -= len(block)
-                sink.write(written + len(written).to_bytes(4, "little") + _MAGIC)
+                sink.write(written + len(written).to_bytes(4, "little") + MAGIC)
     except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise SourceError(f"{path}: its pages cannot be read: {error}") from None
     return sum(rows for _, rows in whole)
@@ -117,11 +123,11 @@ def _footer_of(data: bytes) -> bytes:
 def _pages(file: BinaryIO) -> Iterator[_Page]:
     """Yield the pages from the file's start on, as far as they are whole."""
     size = os.fstat(file.fileno()).st_size
-    at = len(_MAGIC)
+    at = len(MAGIC)
     while at < size:
         file.seek(at)
         try:
-            header, length = read_struct(file.read(_HEADER_BYTES))
+            header, length = read_struct(file.read(HEADER_BYTES))
         except ValueError:
             return
         if not {_KIND, _UNCOMPRESSED, _COMPRESSED} <= header.keys():
@@ -135,7 +141,7 @@ def _pages(file: BinaryIO) -> Iterator[_Page]:
             return
         values = own.value[_NUMBER_OF_VALUES].value
         yield _Page(
-            kind == _DICTIONARY_PAGE, at, length + compressed, length, header[_UNCOMPRESSED].value, values
+            kind == DICTIONARY_PAGE, at, length + compressed, length, header[_UNCOMPRESSED].value, values
         )
         at += length + compressed
 
@@ -234,7 +240,7 @@ def _row_group(group: Sequence[_Column], rows: int, leaves: Sequence[Any], codec
         first_data = next(page.start for page in own.pages if not page.dictionary)
         meta = {
             1: Field(I32, _TYPES[leaf.physical_type]),
-            2: Field(LIST, [_PLAIN, _RLE, _RLE_DICTIONARY], I32),
+            2: Field(LIST, [PLAIN, _RLE, RLE_DICTIONARY], I32),
             3: Field(LIST, [part.encode() for part in leaf.path.split(".")], STRING),
             4: Field(I32, _CODECS[codec]),
             5: Field(I64, own.values),
