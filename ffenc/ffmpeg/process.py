@@ -18,7 +18,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -700,13 +700,17 @@ def run_fed(
     Raises:
         FfmpegError: it failed. An error that ``pieces`` raises ends the program and is passed on.
     """
-    with FfmpegProcess(
-        command,
-        on_frames=on_frames,
-        on_output=on_output,
-        cancellation=cancellation,
-        stall_seconds=stall_seconds,
-    ) as process:
+    with (
+        # What a generator has opened is closed now, and not when an error's traceback is forgotten.
+        contextlib.closing(pieces) if isinstance(pieces, Generator) else contextlib.nullcontext(),
+        FfmpegProcess(
+            command,
+            on_frames=on_frames,
+            on_output=on_output,
+            cancellation=cancellation,
+            stall_seconds=stall_seconds,
+        ) as process,
+    ):
         for piece in pieces:
             if not process.write(piece):
                 break

@@ -54,7 +54,7 @@ def measure_load(
         encodings: by any name; their ``frames`` are raw.
         pace: feed each at this many times its own fps, as a camera would; None: as fast as it takes them.
         seconds: how long to measure, after every encoder has given its first frame; longer where that
-            would be less than a few frames of the slowest.
+            would be less than a few frames of the slowest, or where one has taken none yet.
         pictures: for each name the raw frames that it is fed over and over; None: made-up ones.
 
     Returns:
@@ -86,7 +86,11 @@ def measure_load(
             began = time.monotonic()
             for feeder in feeders:
                 feeder.mark(began)
-            while time.monotonic() < began + seconds and not all(feeder.error for feeder in feeders):
+            while not all(feeder.error for feeder in feeders):
+                spent = time.monotonic() - began
+                # One that took nothing has not been measured: the machine may be busy with something else.
+                if spent >= seconds and (all(feeder.measured for feeder in feeders) or spent >= MAX_SECONDS):
+                    break
                 time.sleep(0.02)
             return {feeder.name: feeder.load() for feeder in feeders}
         finally:
@@ -143,6 +147,10 @@ class _Feeder:
         """Begin to measure."""
         self._mark, self._marked = (now, self._written, self._cpu()), True
         self._next = now  # frames that waited until now are not made up for
+
+    @property
+    def measured(self) -> bool:
+        return self.error is not None or self._written > self._mark[1]
 
     def load(self) -> Load:
         began, frames, cpu = self._mark

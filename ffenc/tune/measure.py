@@ -30,7 +30,6 @@ from ffenc.tune.sample import Sample
 
 _KEPT = "tune 1"  # changes when what is kept means something else
 _RAW = rgb_conversion("rgb24", None, None)
-_LONGER = (1, 4, 16)  # times a measurement is tried, each for longer, until every encoder took a frame
 _FED = 24  # pictures that the load is measured with
 
 
@@ -219,10 +218,8 @@ def speed_together(sample: Sample, encoding: Encoding, cameras: int, seconds: fl
     some = [picture.tobytes() for picture in sample.pictures[:_FED]]
     # There and back, so that the picture does not jump.
     series = {f"{number}": [*some, *some[-2:0:-1]] for number in range(cameras)}
-    for times in _LONGER:
-        loads = measure_load(dict.fromkeys(series, encoding), seconds=times * seconds, pictures=series)
-        speed = min(load.fps for load in loads.values())
-        if speed > 0:  # one that took nothing has not been measured: the machine was busy with something else
-            remember(key, speed)
-            break
+    loads = measure_load(dict.fromkeys(series, encoding), seconds=seconds, pictures=series)
+    speed = min(load.fps for load in loads.values())
+    if speed > 0:
+        remember(key, speed)
     return speed

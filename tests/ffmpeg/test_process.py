@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +293,20 @@ print(run_asked(slow, timeout=3))
             process.resume()
     answer, said = run.communicate(timeout=30)
     assert (run.returncode, answer.strip()) == (0, "answer"), said
+
+
+def test_what_feeds_a_program_is_closed_when_it_fails(toolchain: Toolchain) -> None:
+    """Not when the error's traceback is forgotten: what it has opened may be a file of the user's."""
+    ended: list[bool] = []
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            while True:
+                yield bytes(1 << 20)
+        finally:
+            ended.append(True)
+
+    with pytest.raises(FfmpegError) as caught:
+        run_fed([toolchain.ffmpeg, "-v", "error", "-f", "no_such_format", "-i", "pipe:0"], pieces())
+    assert ended == [True]
+    assert caught.value.returncode

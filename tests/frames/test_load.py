@@ -68,6 +68,7 @@ def test_one_that_stops_without_a_word_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temporary: Path
 ) -> None:
     monkeypatch.setattr(loading, "WARM_UP_LIMIT", 1.0)
+    monkeypatch.setattr(loading, "MAX_SECONDS", 1.0)
     program = toolchains(stand_in_ffmpeg(tmp_path / "bin", h264_nvenc=f"libx264 sticks {20 * FRAME}"))[0]
     # 0, or on a busy machine a part of the frames that it takes before it sticks.
     assert measure_load({"a": encoding(program, "h264_nvenc")}, seconds=1.0)["a"].fps <= 30
@@ -82,6 +83,7 @@ def test_the_survey_says_of_every_encoder_whether_it_runs(
     few = {name: CODECS[name] for name in ("hevc", "ffv1", "h264_nvenc", "hevc_nvenc", "h264_videotoolbox")}
     monkeypatch.setattr("ffenc.frames.survey.CODECS", few)
     monkeypatch.setattr(loading, "WARM_UP_LIMIT", 4.0)
+    monkeypatch.setattr(loading, "MAX_SECONDS", 4.0)
     stand_in = toolchains(stand_in_ffmpeg(tmp_path / "bin", hevc_nvenc=f"libx265 sticks {20 * FRAME}"))[0]
     rows = {
         (row.vcodec, row.pix_fmt): row
