@@ -7,23 +7,21 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ffenc.dataset.piece import PieceTask, Surroundings, run_piece
+from ffenc.dataset.source import EpisodeVideo
 from ffenc.errors import DestinationError, FfencWarning
-from ffenc.frames.depth_images import DepthSamples
-from ffenc.frames.encode import encode_frames
-from ffenc.frames.encoding import Encoding
-from ffenc.frames.images import ImageHeader
-from ffenc.frames.sources import EncodedFrame
-from ffenc.frames.transcode import transcode
+from ffenc.frames.sources import EncodedFrame, FrameSource
 
 if TYPE_CHECKING:
-    from ffenc.dataset.job import JobPlan, Stream
+    from ffenc.dataset.job import JobPlan
 
 SAMPLE_FRAMES = 60
+_FEW = 4  # of a second sample, which shows what an episode takes beside its frames
 _ROOMY = 8  # times the source's size: with so much free, no result is too large
 _TIGHT = 0.8  # of what is free: a sample of some frames is not more exact than that
 
@@ -47,22 +45,22 @@ class Estimate:
 
 
 def estimate(plan: JobPlan) -> Estimate:
-    """Encode the first frames of every camera to learn how large and how long the whole job will be."""
+    """Do pieces of two lengths of every camera to learn how large and how long the whole job will be."""
     video_bytes, seconds, sampled, kept = 0.0, 0.0, 0, 0.0
     with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
         for stream in plan.streams:
-            if stream.encoding is None:
-                video_bytes += stream.source_bytes
+            todo = [one for one in plan.episodes if one.index not in stream.copied]
+            frames = sum(one.length for one in todo)
+            video_bytes += stream.source_bytes * (1 - frames / plan.rows)
+            if stream.encoding is None or not todo:
+                video_bytes += stream.source_bytes * frames / plan.rows
                 continue
-            output = Path(folder) / "sample.mp4"
-            began = time.monotonic()
-            count = _encode_sample(plan, stream, stream.encoding, output)
-            frames = sum(one.length for one in plan.episodes if one.index not in stream.copied)
-            seconds += (time.monotonic() - began) / count * frames
-            encoded = output.stat().st_size / count * frames
-            video_bytes += encoded + stream.source_bytes * (1 - frames / plan.rows)
+            sample = _Sample(stream.task(plan, todo[0], Path(folder)))
+            seconds += sample.start * len(todo) + sample.frame * frames
+            encoded = sample.bytes / sample.frames * frames
+            video_bytes += encoded
             kept += encoded
-            sampled += count
+            sampled += sample.frames
     images = sum(plan.source.camera_bytes(key, plan.episodes) for key in plan.images)
     return Estimate(round(video_bytes), seconds / plan.workers, sampled, round(video_bytes + kept) + images)
 
@@ -120,24 +118,43 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
-def _encode_sample(plan: JobPlan, stream: Stream, encoding: Encoding, output: Path) -> int:
-    """Encode the first frames of the first episode; returns how many."""
-    camera, episode = stream.camera, plan.episodes[0]
-    if not isinstance(camera.stored, ImageHeader):
-        clip = plan.clip(stream, episode)
-        clip = clip.part(0, min(clip.frames, SAMPLE_FRAMES))
-        transcode(encoding, clip, output)
-        return clip.frames
-    frames = _First(plan.source.frames(camera.key, episode), SAMPLE_FRAMES)
-    depth = DepthSamples(encoding.config, camera.unit) if camera.unit is not None else None
-    encode_frames(encoding, frames, camera.header, output, depth=depth)
-    return len(frames)
+class _Sample:
+    """What the first frames of an episode take.
+
+    Attributes:
+        frames: how many there are.
+        bytes: of the file.
+        start: seconds of an episode, however short.
+        frame: seconds of each frame.
+    """
+
+    def __init__(self, task: PieceTask) -> None:
+        self.frames = min(task.episode.length, SAMPLE_FRAMES)
+        few = min(self.frames, _FEW)
+        self._run(task, few)  # the programs are loaded, and the first file of a kind takes another check
+        short, _ = self._run(task, few)
+        long, self.bytes = self._run(task, self.frames)
+        self.frame = max(long - short, 0.0) / (self.frames - few) if self.frames > few else 0.0
+        self.start = max(short - few * self.frame, 0.0)
+
+    @staticmethod
+    def _run(task: PieceTask, count: int) -> tuple[float, int]:
+        """Seconds and bytes of so many frames."""
+        frames = task.frames
+        some = frames.beginning(count) if isinstance(frames, EpisodeVideo) else _First(frames, count)
+        with tempfile.TemporaryDirectory(dir=task.folder.parent) as folder:
+            part = replace(
+                task, episode=replace(task.episode, length=count), frames=some, folder=Path(folder)
+            )
+            began = time.monotonic()
+            done = run_piece(part, Surroundings())
+            return time.monotonic() - began, done.bytes
 
 
 class _First:
     """The first frames of a source."""
 
-    def __init__(self, frames: Any, count: int) -> None:
+    def __init__(self, frames: FrameSource, count: int) -> None:
         self._frames, self._count = frames, min(count, len(frames))
 
     def __len__(self) -> int:
@@ -147,4 +164,4 @@ class _First:
         return islice(iter(self._frames), self._count)
 
     def fingerprint(self) -> str:
-        return str(self._frames.fingerprint())
+        return f"the first {self._count} of {self._frames.fingerprint()}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -100,6 +100,11 @@ class EpisodeVideo:
     checksum: str | None = None
     part: bool = False
     pick: Pick | None = None
+
+    def beginning(self, count: int) -> EpisodeVideo:
+        """Return it up to the frame that is taken as the last of ``count``."""
+        last = count - 1 if self.pick is None else self.pick.indices(self.frames)[count - 1]
+        return replace(self, frames=last + 1)
 
 
 @runtime_checkable

@@ -318,6 +318,14 @@ def test_a_plan_writes_nothing_and_its_estimate_is_near(tmp_path: Path) -> None:
     assert 0.5 < guess.video_bytes / summary.video_bytes < 2
 
 
+def test_the_estimate_of_video_is_of_the_frames_that_stay(two_cameras: Path, tmp_path: Path) -> None:
+    wanted = {"cameras": [ANGLE], "overrides": H264, "fps": 10}
+    guess = estimate(plan_reencode(two_cameras, tmp_path / "out", **wanted))
+    summary = reencode_dataset(two_cameras, tmp_path / "out", **wanted)
+    assert guess.sampled_frames == 8  # every third of 24
+    assert 0.5 < guess.video_bytes / summary.video_bytes < 2
+
+
 def test_memory_is_that_of_one_page_with_long_episodes(tmp_path: Path) -> None:
     """250 frames of 640x480, 700 kB each: one page of 175 MB, as LeRobot's writer makes it."""
     rng = np.random.default_rng(0)
