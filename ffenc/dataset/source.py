@@ -88,6 +88,7 @@ class EpisodeVideo:
         checksum: SHA-256 that the file was written with, where that is known.
         part: not all of the file's episodes are read, so that damage of others does not matter.
         pick: which of its frames are taken, where the rate is lowered; None: all.
+        origin: what the file was made of, where it was made for one run; None: it is a source itself.
     """
 
     camera: str
@@ -100,6 +101,7 @@ class EpisodeVideo:
     checksum: str | None = None
     part: bool = False
     pick: Pick | None = None
+    origin: str | None = None
 
     def beginning(self, count: int) -> EpisodeVideo:
         """Return it up to the frame that is taken as the last of ``count``."""

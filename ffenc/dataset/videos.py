@@ -154,7 +154,7 @@ def clip_of(video: EpisodeVideo, fps: Fraction) -> Clip:
             f"{video.path}: {where} has {video.frames} frames from {video.start:.3f} s on, but the video "
             f"ends after {info.frames - first}: it is cut short, or a frame is missing"
         )
-    clip = Clip(video.path, info, first, video.frames, video.pick)
+    clip = Clip(video.path, info, first, video.frames, video.pick, video.origin)
     check_spacing(clip, fps, where, start=video.start)
     # A gap is told with the episode it is in.
     whole = Clip(video.path, info, 0, info.frames)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +15,18 @@ from ffenc.codecs.pixel_formats import PIXEL_FORMATS
 from ffenc.compiler.command import INPUT_LIMITS, file_url
 from ffenc.errors import FfmpegError, SourceError
 from ffenc.ffmpeg.demuxer import RAW, demuxer_of
-from ffenc.ffmpeg.process import run_asked
+from ffenc.ffmpeg.process import STALL_SECONDS, run_asked
 from ffenc.ffmpeg.toolchain import find_ffprobe
 
 # HEVC's units in MP4: a length of four bytes, and the unit's type in its first byte.
 _UNIT_HEAD, _LAST_SLICE, _RADL = 5, 31, (6, 7)
 _MOST_UNITS = 8  # before a picture's first slice
+
+_DECODE_SECONDS = 86400.0  # a whole file is decoded before there is an answer
+_LACKING = re.compile(
+    r"Frame num gap|Could not find ref|reference picture missing|Missing reference|concealing|"
+    r"error while decoding|Error constructing|mmco: unref short failure"
+)
 
 
 @dataclass(frozen=True)
@@ -316,13 +322,52 @@ def _demuxer(path: str | Path) -> str:
         raise SourceError(f"{path} cannot be opened: {error.strerror}") from None
 
 
-def _ask(program: str, path: str | Path, *questions: str) -> list[str]:
+@dataclass(frozen=True)
+class DecodedFrame:
+    """A frame as a decoder gives it.
+
+    Attributes:
+        place: of its packet among those of the file.
+        broken: the decoder lacked a frame that it refers to, and made one up.
+    """
+
+    place: int
+    broken: bool
+
+
+def decoded_frames(path: Path, info: StreamInfo, *, ffprobe: str) -> list[DecodedFrame]:
+    """Decode a file, and return its frames in the order in which they are shown.
+
+    Args:
+        path: a file whose packets have ascending times, whatever order their frames are shown in.
+        info: its fields, with ``times``.
+        ffprobe: the program.
+
+    Raises:
+        SourceError: it cannot be decoded.
+    """
+    assert info.times is not None
+    places = {tick: place for place, tick in enumerate(info.times)}
+    # FFmpeg conceals a missing reference of H.264, and says so to nobody who does not ask for all it says.
+    asked = ("-threads", "1", "-select_streams", "v:0", "-show_frames", "-show_log", "48")
+    answer = _ask(ffprobe, path, *asked, "-show_entries", "frame=pts:log=message", timeout=_DECODE_SECONDS)
+    found: list[DecodedFrame] = []
+    for line in answer:
+        if line.startswith("frame|"):
+            found.append(DecodedFrame(places[int(_fields(line)["pts"])], False))
+        if found and _LACKING.search(line):
+            found[-1] = replace(found[-1], broken=True)
+    return found
+
+
+def _ask(program: str, path: str | Path, *questions: str, timeout: float = STALL_SECONDS) -> list[str]:
     """What ffprobe answers, in lines; the file is opened with the demuxer that its first bytes ask for."""
     demuxer = _demuxer(path)
     limits = [word for name, value in INPUT_LIMITS.items() for word in (f"-{name}", value)]
     command = [program, "-hide_banner", "-loglevel", "error", *limits, "-f", demuxer]
     try:
-        return run_asked([*command, *questions, "-of", "compact", file_url(str(path))]).splitlines()
+        asked = [*command, *questions, "-of", "compact", file_url(str(path))]
+        return run_asked(asked, timeout=timeout).splitlines()
     except FfmpegError as error:
         reason = error.stderr[-1] if error.stderr else "ffprobe gave no reason"
         raise SourceError(f"{path} cannot be read as a video: {reason}") from None

@@ -97,6 +97,7 @@ class VideoReader:
         depth_output_unit: ``mm`` (uint16, at most 65535) or ``m`` (float32).
         ffmpeg, ffprobe: programs to use instead of those found. The first ffmpeg that decodes it is taken.
         decoder: ``ffmpeg``; or ``pyav``, for scattered frames of files that are known to be sound.
+        rate: frames a second of a stream without a container, which has no times, and is read from its start.
 
     Attributes:
         info: the stream's fields, with ``times`` and ``key_frames``.
@@ -118,6 +119,7 @@ class VideoReader:
         ffmpeg: str | None = None,
         ffprobe: str | None = None,
         decoder: Decoder = "ffmpeg",
+        rate: Fraction | None = None,
     ) -> None:
         if decoder not in _DECODERS:
             raise ConfigError(f"decoder={decoder!r} is not known{accepted(decoder, _DECODERS)}")
@@ -129,7 +131,7 @@ class VideoReader:
             raise ConfigError(f"depth must be a DepthQuantizer, False or None, got {depth!r}")
         self.path = Path(path)
         found = toolchains(ffmpeg, ffprobe)
-        self.info = probe(self.path, times=True, ffprobe=found[0].ffprobe)
+        self.info = probe(self.path, times=True, rate=rate, ffprobe=found[0].ffprobe)
         self.is_depth = self.info.pix_fmt in DEPTH_FORMATS
         self._depth = depth
         self._unit = depth_output_unit

@@ -70,6 +70,7 @@ class Clip:
         first: the first frame's index in the file.
         frames: how many frames of the file it covers, 1 or more.
         pick: which of those are taken; None: all.
+        origin: what the file was made of, where it was made for one run; None: it is a source itself.
     """
 
     path: Path
@@ -77,6 +78,7 @@ class Clip:
     first: int
     frames: int
     pick: Pick | None = None
+    origin: str | None = None
 
     def __len__(self) -> int:
         return self.frames if self.pick is None else self.pick.count(self.frames)
@@ -129,7 +131,7 @@ class Clip:
     def fingerprint(self) -> str:
         """What the file is, without reading it."""
         picked = "" if self.pick is None else f"{self.pick} "
-        return f"{self.first} {self.frames} {picked}{files_fingerprint([self.path])}"
+        return f"{self.first} {self.frames} {picked}{self.origin or files_fingerprint([self.path])}"
 
 
 def check_spacing(clip: Clip, fps: Fraction, where: str, *, start: float | None = None) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,25 +13,27 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ffenc.config.mapping import CameraMapping, FeatureMapping, SourceMapping, TimeMapping, refuse_fields
+from ffenc.config.mapping import SourceMapping, TimeMapping, refuse_fields
 from ffenc.config.preset import camera_key, camera_name, chosen_cameras
 from ffenc.dataset.columns import column_of, dtype_of
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo
 from ffenc.dataset.sources.arrays import mapped_values
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
-from ffenc.dataset.sources.ros_bag import Bag, bags_of
-from ffenc.dataset.sources.ros_messages import CAMERAS, VIDEO, Numbers, frame_of, stamp_of
+from ffenc.dataset.sources.ros_bag import Bag
+from ffenc.dataset.sources.ros_frames import MessageFrames, numbered
+from ffenc.dataset.sources.ros_messages import IMAGES, Numbers, frame_of, kind_of, stamp_of
+from ffenc.dataset.sources.ros_rosbag2 import bags_of
 from ffenc.dataset.sources.ros_suggest import suggest
-from ffenc.dataset.sources.ros_time import Piece, Stream, nearest, on_grid
+from ffenc.dataset.sources.ros_time import Piece, Stream, on_grid
+from ffenc.dataset.sources.ros_values import values_at
 from ffenc.dataset.sources.ros_video import DecodedFrames, Packets
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.frames.sources import EncodedFrame, FrameSource, files_fingerprint
+from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.paths import check_tree
 
 _SECOND = 1_000_000_000
-_HELD = 64  # messages that wait for those recorded before them, by their stamps
 _STAMPS = "observation.stamps."
 
 
@@ -53,79 +54,6 @@ class _Take:
     @property
     def length(self) -> int:
         return len(self.piece.times)
-
-
-class MessageFrames:
-    """A topic's messages as a frame source, one a frame.
-
-    Args:
-        bag, topic: where they are.
-        picks: the number of each frame's message.
-        received: when each message of the topic was recorded.
-        camera: what the mapping says of it.
-    """
-
-    def __init__(
-        self,
-        bag: Bag,
-        topic: str,
-        picks: npt.NDArray[np.int64],
-        received: npt.NDArray[np.int64],
-        camera: CameraMapping,
-    ) -> None:
-        self._bag, self._topic, self._picks = bag, topic, picks
-        self._received, self._camera = received, camera
-
-    def __len__(self) -> int:
-        return len(self._picks)
-
-    def __iter__(self) -> Iterator[EncodedFrame]:
-        wanted = np.unique(self._picks)
-        waiting: dict[int, EncodedFrame] = {}
-        place = 0
-        for number, message in numbered(self._bag, self._topic, wanted, self._received):
-            name = f"{self._bag.path}: {self._topic}, message {number}"
-            waiting[number] = frame_of(message, self._camera, name)
-            while place < len(self) and (pick := int(self._picks[place])) in waiting:
-                yield waiting[pick]
-                place += 1
-            later = set(self._picks[place : place + 2 * _HELD].tolist())
-            waiting = {one: frame for one, frame in waiting.items() if one in later}
-            if len(waiting) > _HELD:
-                raise SourceError(
-                    f"{self._bag.path}: {self._topic}: more than {_HELD} messages stand behind those that "
-                    "follow "
-                    "them by their stamps; say stamps: received in the mapping's time"
-                )
-        if place < len(self):
-            raise SourceError(f"{self._bag.path}: {self._topic}: has fewer messages than when it was opened")
-
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256(self._picks.tobytes() + self._camera.model_dump_json().encode()).hexdigest()
-        return f"{files_fingerprint(self._bag.files)} {self._topic} {digest}"
-
-
-def numbered(
-    bag: Bag, topic: str, wanted: npt.NDArray[np.int64], received: npt.NDArray[np.int64]
-) -> Iterator[tuple[int, Any]]:
-    """Yield messages of a topic, decoded, with their numbers.
-
-    Args:
-        bag, topic: where they are.
-        wanted: numbers of the messages, ascending.
-        received: when each message of the topic was recorded.
-    """
-    begin, number = None, 0
-    if bag.ordered and len(wanted):
-        begin = int(received[wanted[0]])
-        number = int(np.searchsorted(received, begin, side="left"))
-    take, last = set(wanted.tolist()), int(wanted[-1]) if len(wanted) else -1
-    for raw in bag.messages([topic], begin):
-        if number in take:
-            yield number, bag.decoded(raw)
-        if number >= last:
-            return
-        number += 1
 
 
 class RosSource(PlainSource):
@@ -265,26 +193,45 @@ class RosSource(PlainSource):
             header[raw.topic].append(stamp_of(message))
             size[raw.topic] += len(raw.data)
             for key, camera in self._keys.items():
-                if bag.topics[raw.topic].type in VIDEO:
+                if kind_of(bag.topics[raw.topic].type) == "video":
                     continue
                 if camera.path == raw.topic and key not in self._first:
                     self._first[key] = frame_of(message, camera, f"{bag.path}: {raw.topic}, message 0")
-        streams = {}
-        for topic in wanted:
-            own = header[topic]
-            stamps = np.array(own, np.int64) if own and None not in own else None
-            usable = 0
-            if topic in cameras and bag.topics[topic].type in VIDEO:
-                self._packets[bag.path, topic] = packets = Packets(bag, topic, self._rate)
-                if usable := packets.usable:
-                    text = (
-                        f"{bag.path}: {topic}: {usable} packets before the first key frame cannot be decoded"
-                    )
-                    warnings.warn(text, FfencWarning, stacklevel=5)
-            streams[topic] = Stream(
-                topic, np.array(received[topic], np.int64), stamps, size[topic], self._half, usable
-            )
-        return streams
+        return {
+            topic: self._stream(bag, topic, received[topic], header[topic], size[topic]) for topic in wanted
+        }
+
+    def _stream(
+        self, bag: Bag, topic: str, received: list[int], header: list[int | None], size: int
+    ) -> Stream:
+        """What is to be known of a topic's times; of video, once it is known what can be decoded."""
+        own = np.array(header, np.int64) if header and None not in header else None
+        stream = Stream(topic, np.array(received, np.int64), own, size, self._half)
+        if kind_of(bag.topics[topic].type) != "video" or topic not in {c.path for c in self._keys.values()}:
+            return stream
+        packets = Packets(bag, topic, self._rate, stream.stamps(self._time.stamps))
+        self._packets[bag.path, topic] = packets
+        notes = {
+            "packets before the first key frame": packets.first,
+            "packets that refer to a lost one": packets.lost,
+        }
+        for what, count in notes.items():
+            if count:
+                text = f"{bag.path}: {topic}: {count} {what} cannot be decoded"
+                warnings.warn(text, FfencWarning, stacklevel=6)
+        if packets.reordered:
+            given = stream.stamps(self._time.stamps)
+            stamps = packets.in_order_of_showing(given)
+            if stamps is not given:
+                text = (
+                    f"{bag.path}: {topic}: has B-frames, and stamps in the order in which it was recorded; "
+                    "frames have the same stamps in the order in which they are shown"
+                )
+                warnings.warn(text, FfencWarning, stacklevel=6)
+            by_header = self._time.stamps == "header" and own is not None
+            stream = replace(stream, header=stamps) if by_header else replace(stream, received=stamps)
+        found = {what: count for what, count in notes.items() if count}
+        return replace(stream, taken=np.sort(packets.shown), notes=found)
 
     def _spans(self, bag: Bag, streams: Mapping[str, Stream]) -> list[tuple[int, int] | None]:
         """The times between which each episode is; None: all."""
@@ -373,7 +320,10 @@ class RosSource(PlainSource):
         path, found = self._keys[key].path, None
         for take in self._takes:
             packets = self._packets.get((take.bag.path, path))
-            if packets is None or (np.diff(take.piece.picks[key]) != 1).any():
+            if packets is None or packets.reordered:
+                return None
+            places = [packets.places[number] for number in take.piece.picks[key].tolist()]
+            if (np.diff(places) != 1).any():
                 return None
             found = found or packets.info
         return found
@@ -381,10 +331,12 @@ class RosSource(PlainSource):
     def video(self, camera: str, episode: Episode) -> EpisodeVideo:
         take = self._takes[episode.index]
         packets = self._packets[take.bag.path, self._keys[camera].path]
-        start = float(int(take.piece.picks[camera][0] - packets.usable) / self.fps)
+        start = float(packets.places[int(take.piece.picks[camera][0])] / self.fps)
         like = next(one.stored for one in self.cameras if one.key == camera)
         assert isinstance(like, StreamInfo)
-        return EpisodeVideo(camera, episode.index, packets.path, start, episode.length, like)
+        return EpisodeVideo(
+            camera, episode.index, packets.path, start, episode.length, like, origin=packets.origin
+        )
 
     def frames(self, camera: str, episode: Episode) -> FrameSource:
         take, mapped = self._takes[episode.index], self._keys[camera]
@@ -434,49 +386,23 @@ class RosSource(PlainSource):
         """The features' values of an episode."""
         found: dict[str, npt.NDArray[Any]] = {}
         for name, feature in self._mapping.features.items():
-            arrays = [self._topic_values(take, name, path, feature) for path in feature.paths]
+            arrays = [
+                values_at(
+                    take.bag,
+                    take.streams[path],
+                    feature,
+                    picks=take.piece.picks[f"{name}\0{path}"],
+                    times=take.piece.times,
+                    which=self._time.stamps,
+                )
+                for path in feature.paths
+            ]
             found[name] = mapped_values(name, feature, arrays, str(take.bag.path))
         if self._time.keep:
             for name, topic in self._topics().items():
                 stamps = take.streams[topic].stamps(self._time.stamps)[take.piece.picks[name]]
                 found[_STAMPS + _stream_name(name)] = (stamps - take.piece.begin) / _SECOND
         return found
-
-    def _topic_values(self, take: _Take, name: str, topic: str, feature: FeatureMapping) -> npt.NDArray[Any]:
-        """A topic's values of each frame."""
-        stream, picks = take.streams[topic], take.piece.picks[f"{name}\0{topic}"]
-        where = f"{take.bag.path}: {topic}"
-        numbers = Numbers(take.bag.topics[topic].type, feature.field, feature.names)
-        others = picks
-        if feature.interpolate:
-            others = _other_side(stream.stamps(self._time.stamps), take.piece.times)
-        wanted = np.unique(np.concatenate([picks, others]))
-        values: dict[int, Any] = {}
-        for number, message in numbered(take.bag, topic, wanted, stream.received):
-            values[number] = numbers.of(message, f"{where}, message {number}")
-        if len({np.shape(value) for value in values.values()}) > 1:
-            raise SourceError(f"{where}: its messages have different numbers of values")
-        if any(isinstance(value, str) for value in values.values()):
-            return np.array([values[number] for number in picks.tolist()], object)
-        near = np.stack([values[number] for number in picks.tolist()])
-        if feature.interpolate:
-            stamps = stream.stamps(self._time.stamps)
-            far = np.stack([values[number] for number in others.tolist()]).astype(np.float64)
-            span = stamps[others] - stamps[picks]
-            share = np.where(
-                span != 0, (take.piece.times - stamps[picks]) / np.where(span == 0, 1, span), 0.0
-            )
-            near = near.astype(np.float64) + (far - near) * share[:, None]
-        return near[:, 0] if near.shape[1] == 1 else near
-
-
-def _other_side(stamps: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """For each time the message on the other side of it than the nearest one; itself at an end."""
-    order = np.argsort(stamps, kind="stable")
-    near, _ = nearest(stamps[order], times)
-    towards = np.sign(times - stamps[order][near]).astype(np.int64)
-    other: npt.NDArray[np.int64] = order[np.clip(near + towards, 0, len(stamps) - 1)]
-    return other
 
 
 def _stream_name(name: str) -> str:
@@ -487,11 +413,11 @@ def _stream_name(name: str) -> str:
 
 def _check_camera(bag: Bag, topic: str, key: str) -> None:
     kind = bag.topics[topic].type
-    if kind not in (*CAMERAS, *VIDEO):
+    if not kind_of(kind):
         raise SourceError(
             f"{bag.path}: {topic}: its messages are {kind or 'of no type that is known'}, and the mapping "
             "says that "
-            f"they are the camera {camera_name(key)}; {', '.join((*CAMERAS, *VIDEO))} are images"
+            f"they are the camera {camera_name(key)}; {IMAGES} are images"
         )
 
 

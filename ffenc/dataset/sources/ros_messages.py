@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ffenc.config.mapping import CameraMapping
+from ffenc.dataset.sources.ros_depth import compressed_depth
 from ffenc.errors import SourceError
-from ffenc.frames.images import MAX_PIXELS, MAX_SIDE, ImageHeader, is_png, read_header, tiff_of
-from ffenc.frames.pillow import decode
+from ffenc.frames.images import MAX_PIXELS, MAX_SIDE, ImageHeader, read_header, tiff_of
 from ffenc.frames.sources import EncodedFrame
 
 # sensor_msgs/image_encodings.hpp -> FFmpeg's name of the format, and samples a pixel.
@@ -32,41 +33,62 @@ _RAW = {
 _DEPTH = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 _OPEN = {"8UC3": {"rgb": "rgb24", "bgr": "bgr24"}, "8UC4": {"rgba": "rgba", "bgra": "bgra"}}
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED = "sensor_msgs/msg/CompressedImage"
-VIDEO = ("foxglove_msgs/msg/CompressedVideo", "ffmpeg_image_transport_msgs/msg/FFMPEGPacket")
-CAMERAS = (IMAGE, COMPRESSED)
-_JOINTS = "sensor_msgs/msg/JointState"
+Kind = Literal["image", "compressed", "video", ""]
+
+# Package and name of a type, whichever way its encoding writes them -> what its messages hold.
+_KINDS: dict[tuple[str, str], Kind] = {
+    ("sensor_msgs", "Image"): "image",
+    ("sensor_msgs", "CompressedImage"): "compressed",
+    ("ffmpeg_image_transport_msgs", "FFMPEGPacket"): "video",
+}
+for _package in ("foxglove", "foxglove_msgs"):
+    _KINDS[_package, "RawImage"] = "image"
+    _KINDS[_package, "CompressedImage"] = "compressed"
+    _KINDS[_package, "CompressedVideo"] = "video"
+IMAGES = ", ".join(".".join(one) for one in _KINDS)
+
+
+def kind_of(type_name: str) -> Kind:
+    """What messages of a type hold: an image, raw or compressed, or a packet of video; "": something else."""
+    parts = [part for part in re.split(r"[./]", type_name) if part != "msg"]
+    return _KINDS.get((parts[-2], parts[-1]), "") if len(parts) > 1 else ""
+
+
+def is_joints(type_name: str) -> bool:
+    """Whether messages of a type are states of joints, which they name."""
+    return re.split(r"[./]", type_name)[-1] in ("JointState", "JointStates")
 
 
 def stamp_of(message: Any) -> int | None:
     """The time that a message says of itself, in nanoseconds; None: it says none."""
     header = getattr(message, "header", None)
-    stamp = getattr(header, "stamp", None) or getattr(message, "timestamp", None)
-    if stamp is None or not hasattr(stamp, "nanosec"):
-        return None
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+    for stamp in (getattr(header, "stamp", None), getattr(message, "timestamp", None)):
+        if stamp is not None and hasattr(stamp, "nanosec"):
+            return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+    return None
 
 
 def frame_of(message: Any, camera: CameraMapping, name: str) -> EncodedFrame:
     """Return a message's image: JPEG and PNG as they are, raw pixels without padding, depth as TIFF.
 
     Args:
-        message: an ``Image`` or a ``CompressedImage``.
+        message: of a type whose kind is ``image`` or ``compressed``.
         camera: what the mapping says of it.
         name: what to call it in an error.
 
     Raises:
         SourceError: it is damaged, or of an encoding that is not read.
     """
+    required(message, ("data",), name)
     if hasattr(message, "encoding"):
+        required(message, ("width", "height", "step"), name)
         return _raw_frame(message, camera, name)
-    data = bytes(message.data)
-    kind = str(message.format)
+    data = bytes_of(message.data, name)
+    kind = str(getattr(message, "format", ""))
     if "compressedDepth" in kind:
         if not camera.depth:
             raise SourceError(f"{name}: its format is {kind!r}, and the mapping does not say depth: true")
-        return _compressed_depth(data, kind, name)
+        return compressed_depth(data, kind, name)
     header = read_header(data, name)
     if header.depth != camera.depth:
         raise SourceError(
@@ -76,17 +98,53 @@ def frame_of(message: Any, camera: CameraMapping, name: str) -> EncodedFrame:
     return EncodedFrame(name, data, order="bgr" if camera.channels == "bgr" else "")
 
 
+def required(message: Any, fields: Sequence[str], name: str) -> None:
+    """Refuse a message without fields that its kind has.
+
+    Raises:
+        SourceError: one is missing; the text names it.
+    """
+    for field in fields:
+        if getattr(message, field, None) is None:
+            has = ", ".join(_fields(message)) or "none"
+            raise SourceError(f"{name}: has no field {field!r}, which such messages have; it has {has}")
+
+
+def _fields(message: Any) -> list[str]:
+    return [key for key in getattr(message, "__dict__", {}) if not key.startswith("_")]
+
+
+def bytes_of(data: Any, name: str) -> bytes:
+    """The bytes of a field, whatever library has read it.
+
+    Raises:
+        SourceError: it holds something else.
+    """
+    if isinstance(data, np.ndarray) and data.dtype.kind in "uif" and data.ndim == 1:
+        return data.astype(np.uint8, copy=False).tobytes()  # JSON has bytes as numbers, too
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    hint = " that its schema does not call base64" if isinstance(data, str) else ""
+    raise SourceError(f"{name}: its data is {type(data).__name__}{hint}; expected bytes")
+
+
 def _raw_frame(message: Any, camera: CameraMapping, name: str) -> EncodedFrame:
-    encoding, width, height, step = message.encoding, message.width, message.height, message.step
+    encoding, sizes = str(message.encoding), [getattr(message, one) for one in ("width", "height", "step")]
+    if not all(isinstance(one, (int, float, np.number)) and one == int(one) for one in sizes):
+        raise SourceError(f"{name}: its width, height and step are {sizes}; expected whole numbers")
+    width, height, step = (int(one) for one in sizes)
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
         raise SourceError(f"{name}: is {width}x{height}; at most {MAX_SIDE} pixels a side are read")
+    data = message.data
+    if not (isinstance(data, np.ndarray) and data.dtype == np.uint8):
+        data = bytes_of(data, name)
     depth = _DEPTH.get(encoding)
     if (depth is not None) != camera.depth:
         said = "says depth: true" if camera.depth else "does not say depth: true"
         raise SourceError(f"{name}: its encoding is {encoding}, and the mapping {said}")
     if depth is not None:
-        item = np.dtype(f"{'>' if message.is_bigendian else '<'}{depth}")
-        rows = _rows(message.data, height, step, width * item.itemsize, name)
+        item = np.dtype(f"{'>' if getattr(message, 'is_bigendian', False) else '<'}{depth}")
+        rows = _rows(data, height, step, width * item.itemsize, name)
         return EncodedFrame(name, tiff_of(np.ascontiguousarray(rows).view(item)))
     order, channels = _RAW.get(encoding, ("", 0))
     if encoding in _OPEN and camera.channels in _OPEN[encoding]:
@@ -96,7 +154,7 @@ def _raw_frame(message: Any, camera: CameraMapping, name: str) -> EncodedFrame:
         raise SourceError(
             f"{name}: its encoding is {encoding!r}{hint or '; read are ' + ', '.join((*_RAW, *_DEPTH))}"
         )
-    rows = _rows(message.data, height, step, width * channels, name)
+    rows = _rows(data, height, step, width * channels, name)
     header = ImageHeader("raw", width, height, 8, channels, order=order)
     return EncodedFrame(name, rows.tobytes(), raw=header)
 
@@ -110,20 +168,6 @@ def _rows(data: Any, height: int, step: int, wanted: int, name: str) -> npt.NDAr
             f"{wanted:,}"
         )
     return pixels[: step * height].reshape(height, step)[:, :wanted]
-
-
-def _compressed_depth(data: bytes, kind: str, name: str) -> EncodedFrame:
-    """The image of compressed_depth_image_transport: a header of 12 bytes, and a PNG of 16 bits."""
-    image = data[12:]
-    if not is_png(image):
-        raise SourceError(f"{name}: its format is {kind!r}; compressedDepth with PNG is read, RVL is not")
-    if not kind.startswith("32FC1"):
-        return EncodedFrame(name, image)
-    _, a, b = struct.unpack_from("<iff", data)
-    _, codes = decode(image, name)
-    with np.errstate(divide="ignore"):
-        metres = np.where(codes > 0, a / (codes.astype(np.float32) - b), 0).astype(np.float32)
-    return EncodedFrame(name, tiff_of(metres))
 
 
 @dataclass
@@ -150,19 +194,22 @@ class Numbers:
         Raises:
             SourceError: the field is not there, or a joint is not.
         """
-        value = message
-        path = self.field or (
-            "position" if self.type == _JOINTS else "data" if hasattr(message, "data") else ""
-        )
+        value, joints = message, getattr(message, "name", None)
+        path = self.field or self._usual(message)
         for part in filter(None, path.split(".")):
-            if not hasattr(value, part):
-                has = ", ".join(name for name in vars(value) if not name.startswith("_"))
+            if isinstance(value, list) and value and all(hasattr(one, part) for one in value):
+                names = [getattr(one, "name", None) for one in value]
+                joints = names if all(isinstance(name, str) for name in names) else joints
+                value = [getattr(one, part) for one in value]
+                continue
+            if part not in _fields(value):
+                has = ", ".join(_fields(value)) or "none"
                 raise SourceError(f"{where}: has no field {part!r} of {path}; it has {has}")
             value = getattr(value, part)
         if isinstance(value, str):
             return value
         numbers = flat(value)
-        if self.names is None or not (joints := list(getattr(message, "name", None) or [])):
+        if self.names is None or not isinstance(joints, (list, tuple)) or not joints:
             return numbers
         if len(joints) != len(numbers):
             raise SourceError(
@@ -172,24 +219,34 @@ class Numbers:
             missing = [name for name in self.names if name not in joints]
             if missing:
                 raise SourceError(f"{where}: has no joint {missing[0]!r}; it has {', '.join(joints)}")
-            self._seen, self._places = joints, [joints.index(name) for name in self.names]
+            self._seen, self._places = list(joints), [joints.index(name) for name in self.names]
         return numbers[self._places]
+
+    def _usual(self, message: Any) -> str:
+        """Where such a message has its numbers."""
+        if is_joints(self.type):
+            return "joints.position" if hasattr(message, "joints") else "position"
+        return "data" if hasattr(message, "data") else ""
+
+
+def joint_names(message: Any) -> list[str]:
+    """The names that a message has for the numbers in it; none where it has none."""
+    inner = getattr(message, "joints", None)
+    names = [getattr(one, "name", None) for one in inner] if isinstance(inner, list) else None
+    names = names or getattr(message, "name", None)
+    return list(names) if isinstance(names, list) and all(isinstance(one, str) for one in names) else []
 
 
 def flat(value: Any) -> npt.NDArray[Any]:
-    """All numbers of a message, or a part of one, in the order of its fields; no header, no text."""
+    """All numbers of a message, or a part of one, in the order of its fields; no header, time or text."""
     if isinstance(value, np.ndarray):
         return value.reshape(-1)
     if isinstance(value, (bool, int, float, np.generic)):
         return np.array([value])
     if isinstance(value, (list, tuple)):
         parts = [flat(one) for one in value]
-    elif is_dataclass(value):
-        parts = [
-            flat(getattr(value, one.name))
-            for one in fields(value)
-            if one.name not in ("header", "__msgtype__")
-        ]
-    else:
+    elif hasattr(value, "nanosec"):
         parts = []
+    else:
+        parts = [flat(getattr(value, name)) for name in _fields(value) if name != "header"]
     return np.concatenate(parts) if parts else np.zeros(0)

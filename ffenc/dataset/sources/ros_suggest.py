@@ -11,8 +11,9 @@ import numpy as np
 from ffenc.config.framerate import parse_fps
 from ffenc.config.mapping import CameraMapping
 from ffenc.dataset.sources.contents import Contents, Held
-from ffenc.dataset.sources.ros_bag import Bag, bags_of
-from ffenc.dataset.sources.ros_messages import CAMERAS, VIDEO, Numbers, frame_of, stamp_of
+from ffenc.dataset.sources.ros_bag import Bag
+from ffenc.dataset.sources.ros_messages import Numbers, frame_of, is_joints, joint_names, kind_of, stamp_of
+from ffenc.dataset.sources.ros_rosbag2 import bags_of
 from ffenc.dataset.sources.ros_time import Stream
 from ffenc.errors import FfencError, SourceError
 
@@ -69,14 +70,18 @@ def suggest(path: Path) -> Contents:
 def _suggest_mapping(found: Contents, bag: Bag, first: Mapping[str, Any], rates: Mapping[str, float]) -> None:
     cameras: dict[str, Any] = {}
     features: dict[str, Any] = {}
-    shown = [name for name, topic in bag.topics.items() if topic.type in (*CAMERAS, *VIDEO) and name in first]
+    shown = [
+        name
+        for name, topic in bag.topics.items()
+        if kind_of(topic.type) and name in first and not isinstance(first[name], SourceError)
+    ]
     rate = min((rates[name] for name in shown if rates[name]), default=0.0)
     if rate:
         found.mapping["fps"] = round(rate) if abs(rate - round(rate)) < 0.05 * rate else round(rate, 2)
     slow = 1 / (2 * float(parse_fps(found.mapping["fps"]))) if rate else 0.0
     for name in shown:
         camera: dict[str, Any] = {"path": name}
-        for depth in (False, True) if bag.topics[name].type in CAMERAS else ():
+        for depth in (False, True) if kind_of(bag.topics[name].type) != "video" else ():
             try:
                 frame_of(first[name], CameraMapping(path=name, depth=depth), name)
             except FfencError as error:
@@ -85,7 +90,7 @@ def _suggest_mapping(found: Contents, bag: Bag, first: Mapping[str, Any], rates:
             camera |= {"depth": True} if depth else {}
             break
         else:
-            if bag.topics[name].type in VIDEO:
+            if kind_of(bag.topics[name].type) == "video":
                 pass
             elif "channels:" in fault:
                 camera["channels"] = "rgb"
@@ -113,8 +118,8 @@ def _suggest_mapping(found: Contents, bag: Bag, first: Mapping[str, Any], rates:
             continue
         if rates[name] and 1 / (2 * rates[name]) > slow:
             one["tolerance"] = round(0.6 / rates[name], 4)
-        joints = list(getattr(first[name], "name", []) or [])
-        if len(joints) == len(value) and all(isinstance(joint, str) for joint in joints):
+        joints = joint_names(first[name])
+        if len(joints) == len(value):
             one["names"] = joints
         if value.dtype == np.float64:
             one["dtype"] = "float32"
@@ -145,6 +150,6 @@ def _feature_name(topic: str, kind: str, taken: Mapping[str, Any]) -> str:
     last = topic.strip("/").replace("/", "_")
     if any(word in last for word in ("action", "command", "target")) and "action" not in taken:
         return "action"
-    if kind == "sensor_msgs/msg/JointState" and "observation.state" not in taken:
+    if is_joints(kind) and "observation.state" not in taken:
         return "observation.state"
     return f"observation.{last}"

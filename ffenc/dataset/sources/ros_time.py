@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -28,7 +28,8 @@ class Stream:
         header: what each says of itself, in nanoseconds; None: it says nothing.
         bytes: of all messages.
         tolerance: how far a message may be from its frame's time, in nanoseconds.
-        usable: messages before this one are not taken: video before its first key frame.
+        taken: the numbers of the messages that can be taken; None: all. Of video some cannot be decoded.
+        notes: what else is to be known of it.
     """
 
     topic: str
@@ -36,7 +37,8 @@ class Stream:
     header: Stamps | None
     bytes: int
     tolerance: int
-    usable: int = 0
+    taken: npt.NDArray[np.int64] | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def stamps(self, which: str) -> Stamps:
         """The times that are used: ``header`` where messages have them, or ``received``."""
@@ -45,7 +47,7 @@ class Stream:
     def report(self, which: str) -> dict[str, Any]:
         """What is to be known of its times, as plain values; seconds but for counts."""
         stamps = self.stamps(which)
-        found: dict[str, Any] = {"topic": self.topic, "messages": len(stamps)}
+        found: dict[str, Any] = {"topic": self.topic, "messages": len(stamps), **self.notes}
         if len(stamps) < 2:
             return found
         steps = np.diff(stamps) / _SECOND
@@ -119,7 +121,8 @@ def on_grid(
     """
     ordered: dict[str, tuple[Stamps, npt.NDArray[np.int64]]] = {}
     for name, stream in streams.items():
-        stamps = stream.stamps(which)[stream.usable :]
+        taken = np.arange(len(stream.received)) if stream.taken is None else stream.taken
+        stamps = stream.stamps(which)[taken]
         if not len(stamps):
             raise SourceError(f"{where}: {stream.topic} has no messages; leave it out of the mapping")
         if which == "header" and stream.header is not None and not stream.header.any():
@@ -129,7 +132,7 @@ def on_grid(
                 "mapping's time"
             )
         order = np.argsort(stamps, kind="stable")
-        ordered[name] = stamps[order], order + stream.usable
+        ordered[name] = stamps[order], taken[order]
     begin = max(int(stamps[0]) - streams[name].tolerance for name, (stamps, _) in ordered.items())
     end = min(int(stamps[-1]) + streams[name].tolerance for name, (stamps, _) in ordered.items())
     first, _ = next(iter(ordered.values()))

@@ -1,11 +1,12 @@
-"""Packets of video in a bag: remuxed into a file whose frame i is message i, without decoding them."""
+"""Packets of video in a bag: in a file whose frames are put to the messages that they came in."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import cached_property
 from itertools import groupby, repeat
@@ -18,8 +19,9 @@ import numpy.typing as npt
 from ffenc.codecs.table import CODECS
 from ffenc.compiler.command import compile_fed_packets
 from ffenc.dataset.sources.ros_bag import Bag
+from ffenc.dataset.sources.ros_messages import bytes_of, required
 from ffenc.errors import FfmpegError, SourceError
-from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.probe import StreamInfo, decoded_frames, probe
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.images import ImageHeader
@@ -27,6 +29,7 @@ from ffenc.frames.reader import VideoReader
 from ffenc.frames.sources import EncodedFrame, files_fingerprint
 
 Codec = Literal["h264", "hevc"]
+Numbers = npt.NDArray[np.int64]
 
 # What messages call their codec; ffmpeg_image_transport names the encoder, and formats behind a semicolon.
 _CODECS: dict[str, Codec] = {
@@ -36,6 +39,7 @@ _CODECS: dict[str, Codec] = {
     "libx264": "h264",
     "libx265": "hevc",
 }
+_GAP = 1.5  # of the usual step between two messages: one between them may be lost
 
 
 def codec_of(message: Any, where: str) -> Codec:
@@ -66,14 +70,21 @@ def begins(packet: bytes, codec: Codec) -> bool:
 
 
 class Packets:
-    """The packets of a topic from its first key frame on, in a file that is there as long as this is.
+    """The packets of a topic that can be decoded, in a file that is there as long as this is.
+
+    A message is a packet, and they are recorded in the order in which they are decoded. Where frames are
+    shown in another one (B-frames), they can only be decoded; else the file can be copied from, too.
 
     Args:
         bag, topic: where they are.
-        fps: frames a second of the file: frame i, which is message ``usable`` + i, is at i / fps.
+        fps: frames a second of the file: frame i is at i / fps.
+        stamps: of each message of the topic, in nanoseconds, by which a lost one is looked for.
 
     Attributes:
-        usable: the first message that can be decoded: a key frame.
+        shown: the number of the message of each frame of the file, in the order in which they are shown.
+        first: the first message that can be decoded: a key frame.
+        lost: how many of those behind it cannot be, as one that they refer to is not in the bag.
+        reordered: frames are shown in another order than they are recorded in.
         path: the file.
         info: its fields.
 
@@ -81,54 +92,159 @@ class Packets:
         SourceError: they are of a codec that is not read, or are damaged.
     """
 
-    def __init__(self, bag: Bag, topic: str, fps: Fraction) -> None:
-        self.bag, self.topic = bag, topic
-        folder = tempfile.mkdtemp(prefix="ffenc-bag-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.path = Path(folder) / "packets.mp4"
-        self.usable, self.count = 0, 0
-        where = f"{bag.path}: {topic}"
-        messages = self._messages()
-        first = next(messages, None)
-        if first is None:
-            raise SourceError(f"{where}: has no messages; leave it out of the mapping")
-        codec = codec_of(first, where)
-        while first is not None and not begins(bytes(first.data), codec):
-            self.usable += 1
-            first = next(messages, None)
-        if first is None:
-            raise SourceError(f"{where}: has no key frame: nothing of it can be decoded")
-        toolchain = toolchains()[0]
-        tag = next(row.tag for row in CODECS.values() if row.stream == codec)
+    def __init__(self, bag: Bag, topic: str, fps: Fraction, stamps: Numbers) -> None:
+        self.bag, self.topic, self.fps = bag, topic, fps
+        self._folder = Path(tempfile.mkdtemp(prefix="ffenc-bag-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._where = f"{bag.path}: {topic}"
+        self._find_first()
+        self.path = self._folder / "packets.mp4"
+        every = np.arange(self.first, len(stamps))
+        self.info = self._copied(every)
+        gaps = _gaps(stamps[self.first :])
+        self.reordered, self.lost = self.info.reorder > 0, 0
+        self.shown: Numbers = every
+        if not (self.reordered or gaps):
+            return
+        decoded = decoded_frames(self.path, self.info, ffprobe=self._programs.ffprobe)
+        order = np.array([frame.place for frame in decoded], np.int64)
+        self.reordered = bool((np.diff(order) < 0).any())
+        whole = np.zeros(len(every), bool)
+        whole[order] = True
+        for frame in decoded:
+            if frame.broken:
+                whole[frame.place : self._next_entry(frame.place, order)] = False
+        order = order[whole[order]]
+        self.lost = len(every) - len(order)
+        self.shown = every[order]
+        if self.reordered:
+            self._write_stream(set(self.shown.tolist()))
+        elif self.lost:
+            self.info = self._copied(self.shown)
 
-        def packets() -> Iterator[bytes]:
-            yield bytes(first.data)
-            for message in messages:
-                yield bytes(message.data)
+    @property
+    def _programs(self) -> Any:
+        return toolchains()[0]
 
-        command = compile_fed_packets(
-            codec, fps=fps, output=str(self.path), tag=tag, program=toolchain.ffmpeg
+    def _find_first(self) -> None:
+        self.first = 0
+        codec: Codec | None = None
+        for message in self._messages():
+            codec = codec or codec_of(message, self._where)
+            if begins(_packet(message, self._where), codec):
+                self.codec: Codec = codec
+                return
+            self.first += 1
+        what = (
+            "no key frame: nothing of it can be decoded"
+            if self.first
+            else "no messages; leave it out of the mapping"
         )
-        try:
-            run_fed(command, packets())
-            self.info: StreamInfo = probe(self.path, times=True, ffprobe=toolchain.ffprobe)
-        except FfmpegError as error:
-            raise SourceError(f"{where}: its packets cannot be put into a file: {error.cause}") from None
-        if self.info.frames != self.count - self.usable:
-            raise SourceError(
-                f"{where}: {self.count - self.usable:,} messages hold {self.info.frames:,} frames; one frame "
-                "in each is expected, without B-frames"
-            )
+        raise SourceError(f"{self._where}: has {what}")
 
     def _messages(self) -> Iterator[Any]:
         for raw in self.bag.messages([self.topic]):
-            self.count += 1
             yield self.bag.decoded(raw)
+
+    def _chosen(self, numbers: Iterable[int]) -> Iterator[bytes]:
+        """The packets of some messages, in the order of the bag."""
+        chosen = set(numbers)
+        for number, message in enumerate(self._messages()):
+            if number in chosen:
+                yield _packet(message, self._where)
+
+    def _copied(self, numbers: Numbers) -> StreamInfo:
+        """Write some messages' packets into the file; its packet i is at i / fps."""
+        command = compile_fed_packets(
+            self.codec,
+            fps=self.fps,
+            output=str(self.path),
+            tag=next(row.tag for row in CODECS.values() if row.stream == self.codec),
+            program=self._programs.ffmpeg,
+        )
+        try:
+            run_fed(command, self._chosen(numbers.tolist()))
+            info = probe(self.path, times=True, ffprobe=self._programs.ffprobe)
+        except FfmpegError as error:
+            raise SourceError(
+                f"{self._where}: its packets cannot be put into a file: {error.cause}"
+            ) from None
+        if info.frames != len(numbers):
+            raise SourceError(
+                f"{self._where}: {len(numbers):,} messages hold {info.frames:,} frames; one frame in each is "
+                "expected"
+            )
+        return info
+
+    def _next_entry(self, place: int, order: Numbers) -> int:
+        """The next key frame behind a packet that nothing shown before it is stored behind."""
+        assert self.info.key_frames is not None
+        rank = np.full(self.info.frames, np.iinfo(np.int64).max)
+        rank[order] = np.arange(len(order))
+        least = np.minimum.accumulate(rank[::-1])[::-1]
+        return next(
+            (key for key in self.info.key_frames if key > place and rank[key] == least[key]), self.info.frames
+        )
+
+    def _write_stream(self, numbers: set[int]) -> None:
+        """Write some packets as a stream without a container, whose frames come as they are shown."""
+        self.path = self._folder / f"packets.{self.codec}"
+        with self.path.open("wb") as file:
+            for packet in self._chosen(numbers):
+                file.write(packet)
+        self.info = probe(self.path, times=True, rate=self.fps, ffprobe=self._programs.ffprobe)
+
+    @cached_property
+    def places(self) -> dict[int, int]:
+        """The frame of the file of each message that can be decoded."""
+        return {number: place for place, number in enumerate(self.shown.tolist())}
+
+    def in_order_of_showing(self, stamps: Numbers) -> Numbers:
+        """The times of frames that are shown in another order than their messages were recorded in.
+
+        Args:
+            stamps: of each message.
+
+        Returns:
+            the stamps, where they ascend with the frames as shown, as those of a camera do; where they ascend
+            with the messages, the same times in the order of the frames.
+
+        Raises:
+            SourceError: they ascend with neither: what frame was taken when cannot be known.
+        """
+        if (np.diff(stamps[self.shown]) > 0).all():
+            return stamps
+        if (np.diff(stamps[np.sort(self.shown)]) < 0).any():
+            raise SourceError(
+                f"{self._where}: has B-frames, and its stamps ascend neither in the order in which they are "
+                "shown nor in that in which they were recorded; say stamps: received in the mapping's time"
+            )
+        found = stamps.copy()
+        found[self.shown] = np.sort(stamps[self.shown])
+        return found
 
     @cached_property
     def header(self) -> ImageHeader:
         """What its frames are once they are decoded."""
         return ImageHeader("raw", self.info.width, self.info.height, 8, 3, order="rgb24")
+
+    @cached_property
+    def origin(self) -> str:
+        """What the file was made of."""
+        digest = hashlib.sha256(self.shown.tobytes()).hexdigest()
+        return f"{files_fingerprint(self.bag.files)} {self.topic} {self.fps} {digest}"
+
+
+def _packet(message: Any, where: str) -> bytes:
+    required(message, ("data",), where)
+    return bytes_of(message.data, where)
+
+
+def _gaps(stamps: Numbers) -> bool:
+    """Whether a message may be missing between two."""
+    steps = np.diff(np.sort(stamps))
+    steps = steps[steps > 0]
+    return bool(len(steps)) and float(steps.max()) > _GAP * float(np.median(steps))
 
 
 class DecodedFrames:
@@ -139,21 +255,22 @@ class DecodedFrames:
         picks: the number of each frame's message.
     """
 
-    def __init__(self, packets: Packets, picks: npt.NDArray[np.int64]) -> None:
+    def __init__(self, packets: Packets, picks: Numbers) -> None:
         self._packets, self._picks = packets, picks
 
     def __len__(self) -> int:
         return len(self._picks)
 
     def __iter__(self) -> Iterator[EncodedFrame]:
-        where = f"{self._packets.bag.path}: {self._packets.topic}"
-        with VideoReader(self._packets.path) as reader:
+        packets = self._packets
+        where = f"{packets.bag.path}: {packets.topic}"
+        rate = packets.fps if packets.info.raw else None
+        with VideoReader(packets.path, rate=rate) as reader:
             runs = [(number, len(list(same))) for number, same in groupby(self._picks.tolist())]
-            places = [number - self._packets.usable for number, _ in runs]
+            places = [packets.places[number] for number, _ in runs]
             for (number, times), frame in zip(runs, reader.each(places), strict=True):
                 name = f"{where}, message {number}"
-                yield from repeat(EncodedFrame(name, frame.tobytes(), raw=self._packets.header), times)
+                yield from repeat(EncodedFrame(name, frame.tobytes(), raw=packets.header), times)
 
     def fingerprint(self) -> str:
-        files = files_fingerprint(self._packets.bag.files)
-        return f"{files} {self._packets.topic} {self._picks.tolist()}"
+        return f"{self._packets.origin} {self._picks.tolist()}"

@@ -1,0 +1,264 @@
+"""Messages of a bag as objects with fields, whatever they are encoded as: ROS 2 (CDR), protobuf, JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ffenc.errors import ConfigError, SourceError
+
+Decode = Callable[[Any], Any]
+
+READ = "cdr (ROS 2), protobuf and json"
+_CDR = ("cdr", "ros2")
+# rosbags makes Python code of a type's name and runs it: a name that is only a name cannot be more.
+_TYPE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/(msg|action|srv))?/[A-Za-z][A-Za-z0-9_]*")
+_MOST_DEPTH = 64  # of messages within messages
+
+# Of packages that bags without definitions cannot be read without: video as packets.
+_MORE_TYPES = {
+    "foxglove_msgs/msg/CompressedVideo": (
+        "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
+    ),
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": (
+        "std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\nuint8 flags\n"
+        "bool is_bigendian\nuint8[] data\n"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of a bag.
+
+    Attributes:
+        name: such as ``/camera/image_raw``.
+        type: of its messages, such as ``sensor_msgs/msg/Image`` or ``foxglove.RawImage``.
+        count: how many messages it has.
+        schema: the type's definition; empty: the bag does not have it.
+        schema_encoding: what the definition is: ``ros2msg``, ``ros2idl``, ``protobuf``, ``jsonschema``.
+        encoding: how messages are kept: ``cdr``, ``protobuf``, ``json``.
+        other: what other messages of the topic are, where they are not all of one type and encoding.
+    """
+
+    name: str
+    type: str
+    count: int
+    schema: bytes
+    schema_encoding: str
+    encoding: str
+    other: str = ""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A time in a message.
+
+    Attributes:
+        sec: whole seconds.
+        nanosec: what is more, in nanoseconds.
+    """
+
+    sec: int
+    nanosec: int
+
+
+def missing(path: Path) -> ConfigError:
+    """The error of a machine without the libraries that read bags."""
+    return ConfigError(
+        f"{path} is a ROS 2 bag or an MCAP file, and reading one needs rosbags, mcap and "
+        "mcap-protobuf-support: pip install 'ffenc[ros]'"
+    )
+
+
+class Decoders:
+    """What makes objects of a bag's messages: fields are attributes, times have ``sec`` and ``nanosec``.
+
+    Args:
+        path: the bag, for errors.
+        topics: all that it has; a message of one may be of a type that another defines.
+    """
+
+    def __init__(self, path: Path, topics: Iterable[Topic]) -> None:
+        self._path, self._topics = path, list(topics)
+        self._known: dict[str, Decode] = {}
+
+    def decoded(self, topic: Topic, data: Any, received: int) -> Any:
+        """A message as an object.
+
+        Args:
+            topic: which it is of.
+            data: its bytes.
+            received: when it was recorded in nanoseconds, for errors.
+
+        Raises:
+            SourceError: it is damaged, or of a type or an encoding that is not known.
+            ConfigError: a library is missing.
+        """
+        if topic.name not in self._known:
+            self._known[topic.name] = self._decoder(topic)
+        try:
+            return self._known[topic.name](data)
+        except Exception as error:
+            words = " ".join(str(error).split()) or type(error).__name__
+            raise SourceError(
+                f"{self._path}: {topic.name}: the message recorded at {received} ns is damaged: {words}"
+            ) from None
+
+    def _decoder(self, topic: Topic) -> Decode:
+        where = f"{self._path}: {topic.name}"
+        if topic.other:
+            raise SourceError(
+                f"{where}: has messages of {topic.type or 'no type'} ({topic.encoding}) and of "
+                f"{topic.other}; the messages of a topic have to be of one type"
+            )
+        if topic.encoding == "protobuf":
+            return self._protobuf(topic, where)
+        if topic.encoding == "json":
+            return _json_decoder(topic, where)
+        if topic.encoding not in _CDR:
+            raise SourceError(
+                f"{where}: its messages are encoded as {topic.encoding or 'nothing known'}; read are {READ}"
+            )
+        if topic.type not in self._ros.fielddefs:
+            raise SourceError(
+                f"{where}: its type {topic.type!r} is not known, and the bag does not define it"
+            )
+        return lambda data: self._ros.deserialize_cdr(data, topic.type)
+
+    @cached_property
+    def _ros(self) -> Any:
+        """ROS 2 Humble's types, and those that the bag defines."""
+        try:
+            from rosbags.typesys import (  # noqa: PLC0415 - an extra
+                Stores,
+                get_types_from_idl,
+                get_types_from_msg,
+                get_typestore,
+            )
+        except ImportError:
+            raise missing(self._path) from None
+        store = get_typestore(Stores.ROS2_HUMBLE)
+        texts = {
+            topic.type: (topic.schema_encoding, topic.schema.decode("utf-8", "replace"))
+            for topic in self._topics
+            if topic.schema and topic.schema_encoding in ("ros2msg", "ros2idl")
+        }
+        more = {name: ("ros2msg", text) for name, text in _MORE_TYPES.items() if name not in texts}
+        for name, (kind, text) in (texts | more).items():
+            if not _TYPE_NAME.fullmatch(name):
+                continue
+            try:
+                found = get_types_from_idl(text) if kind == "ros2idl" else get_types_from_msg(text, name)
+                store.register({key: value for key, value in found.items() if key not in store.fielddefs})
+            except Exception:  # noqa: S112 - a type that is not understood is an error when it is needed
+                continue
+        return store
+
+    def _protobuf(self, topic: Topic, where: str) -> Decode:
+        try:
+            from mcap.records import Schema  # noqa: PLC0415 - an extra
+            from mcap_protobuf.decoder import DecoderFactory  # noqa: PLC0415
+        except ImportError:
+            raise missing(self._path) from None
+        if topic.schema_encoding != "protobuf":
+            raise SourceError(f"{where}: its messages are protobuf, and the file does not define their type")
+        schema = Schema(id=1, name=topic.type, encoding="protobuf", data=topic.schema)
+        try:
+            decode = DecoderFactory().decoder_for("protobuf", schema)
+        except Exception as error:
+            words = " ".join(str(error).split()) or type(error).__name__
+            raise SourceError(
+                f"{where}: the definition of its type {topic.type!r} is damaged: {words}"
+            ) from None
+        assert decode is not None
+        return lambda data: _fields_of(decode(bytes(data)))
+
+
+def _fields_of(message: Any, depth: int = 0) -> Any:
+    """A message of protobuf as a plain object; one within it that is not there is None."""
+    if depth > _MOST_DEPTH:
+        raise ValueError(f"has messages within messages, more than {_MOST_DEPTH} deep")
+    described = message.DESCRIPTOR
+    if described.full_name in ("google.protobuf.Timestamp", "google.protobuf.Duration"):
+        return Stamp(message.seconds, message.nanos)
+    found: dict[str, Any] = {}
+    for field in described.fields:
+        value = getattr(message, field.name)
+        inner = field.message_type
+        if inner is not None and inner.GetOptions().map_entry:
+            items = sorted(value.items())
+            whole = inner.fields_by_name["value"].message_type is not None
+            value = SimpleNamespace(
+                **{str(key): _fields_of(one, depth + 1) if whole else one for key, one in items}
+            )
+        elif _repeated(field):
+            parts = [_fields_of(one, depth + 1) for one in value] if inner is not None else list(value)
+            value = _array(parts)
+        elif inner is not None:
+            value = _fields_of(value, depth + 1) if message.HasField(field.name) else None
+        found[field.name] = value
+    return SimpleNamespace(**found)
+
+
+def _repeated(field: Any) -> bool:
+    """Whether a field holds a list; protobuf's newer versions say so otherwise than its older ones."""
+    told = getattr(field, "is_repeated", None)
+    return bool(told) if told is not None else field.label == field.LABEL_REPEATED
+
+
+def _array(parts: list[Any]) -> Any:
+    """Numbers as an array, anything else as it is."""
+    if not parts or isinstance(parts[0], (str, bytes, SimpleNamespace, Stamp)) or None in parts:
+        return parts
+    values = np.array(parts)
+    return values if values.dtype.kind in "biuf" else parts
+
+
+def _json_decoder(topic: Topic, where: str) -> Decode:
+    schema: Any = {}
+    if topic.schema and topic.schema_encoding == "jsonschema":
+        try:
+            schema = json.loads(topic.schema)
+        except (ValueError, RecursionError) as error:
+            raise SourceError(
+                f"{where}: the definition of its type {topic.type!r} is damaged: {error}"
+            ) from None
+    return lambda data: _json_fields(json.loads(bytes(data)), schema)
+
+
+def _json_fields(value: Any, schema: Any, depth: int = 0) -> Any:
+    """A value of JSON as a plain object: numbers are floats but where the schema says integer."""
+    if depth > _MOST_DEPTH:
+        raise ValueError(f"has values within values, more than {_MOST_DEPTH} deep")
+    schema = schema if isinstance(schema, Mapping) else {}
+    if isinstance(value, dict):
+        names = set(value)
+        for seconds, rest in (("sec", "nsec"), ("sec", "nanosec"), ("secs", "nsecs")):
+            if names == {seconds, rest}:
+                return Stamp(int(value[seconds]), int(value[rest]))
+        inner = schema.get("properties")
+        inner = inner if isinstance(inner, Mapping) else {}
+        return SimpleNamespace(
+            **{name: _json_fields(one, inner.get(name), depth + 1) for name, one in value.items()}
+        )
+    if isinstance(value, list):
+        parts = [_json_fields(one, schema.get("items"), depth + 1) for one in value]
+        if parts and all(isinstance(part, np.ndarray) for part in parts):
+            return np.stack(parts) if len({part.shape for part in parts}) == 1 else parts
+        return _array(parts)
+    if isinstance(value, str):
+        encoded = schema.get("contentEncoding") == "base64"
+        return base64.b64decode(value, validate=True) if encoded else value
+    if isinstance(value, int) and not isinstance(value, bool) and schema.get("type") != "integer":
+        return float(value)
+    return value

@@ -1,0 +1,126 @@
+"""Depth maps as ROS's compressed_depth_image_transport packs them: PNG or RVL, of depth or disparities.
+
+RVL is A. Wilson's "Fast Lossless Depth Image Compression" (2017): runs of empty pixels and of others, whose
+differences are numbers of three bits a nibble.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import numpy.typing as npt
+
+from ffenc.errors import SourceError
+from ffenc.frames.images import MAX_PIXELS, MAX_SIDE, is_png, tiff_of
+from ffenc.frames.pillow import decode
+from ffenc.frames.sources import EncodedFrame
+
+_HEADER = struct.Struct("<iff")  # what it is, and the two numbers that disparities were made with
+_SIZE = struct.Struct("<II")
+_MOST_NIBBLES = 10  # of a number of 30 bits
+
+
+def compressed_depth(data: bytes, kind: str, name: str) -> EncodedFrame:
+    """Return the depth map of a message: millimetres as PNG or TIFF, metres as TIFF.
+
+    Args:
+        data: the message's: a header of 12 bytes, and PNG or RVL.
+        kind: its format, such as ``16UC1; compressedDepth rvl``.
+        name: what to call it in an error.
+
+    Raises:
+        SourceError: it is damaged, or packed otherwise.
+    """
+    image = data[_HEADER.size :]
+    png = is_png(image)
+    if not png and "rvl" not in kind.partition(";")[2]:
+        raise SourceError(
+            f"{name}: its format is {kind!r}, and it holds no PNG; compressedDepth with PNG and RVL is read"
+        )
+    if not kind.startswith("32FC1"):
+        return EncodedFrame(name, image if png else tiff_of(rvl(image, name)))
+    _, a, b = _HEADER.unpack_from(data)
+    codes = decode(image, name)[1] if png else rvl(image, name)
+    there = codes > 0
+    with np.errstate(all="ignore"):
+        metres = np.where(there, np.float32(a) / (codes.astype(np.float32) - np.float32(b)), 0)
+    if not (np.isfinite(metres).all() and (metres[there] > 0).all()):
+        raise SourceError(f"{name}: is damaged: its header's {a:g} and {b:g} make no distances of its codes")
+    return EncodedFrame(name, tiff_of(metres.astype(np.float32)))
+
+
+def rvl(data: bytes, name: str) -> npt.NDArray[np.uint16]:
+    """Decode RVL.
+
+    Args:
+        data: width and height, 4 bytes each, and words of 4 bytes, each of 8 nibbles.
+        name: what to call it in an error.
+
+    Returns:
+        shape ``(H, W)``, 0 where there is no depth.
+
+    Raises:
+        SourceError: it is cut short, or has another number of pixels than it says.
+    """
+    if len(data) < _SIZE.size:
+        raise SourceError(
+            f"{name}: is cut short: RVL begins with {_SIZE.size} bytes, and this has {len(data)}"
+        )
+    width, height = _SIZE.unpack_from(data)
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise SourceError(f"{name}: is {width}x{height}; at most {MAX_SIDE} pixels a side are read")
+    values = _numbers(data[_SIZE.size : _SIZE.size + (len(data) - _SIZE.size) // 4 * 4])
+    heads = _heads(values)
+    runs = np.stack([values[heads], values[heads + 1]], 1)  # of pixels without depth, and with
+    ends = runs.sum(1).cumsum()
+    last = int(np.searchsorted(ends, width * height))
+    if last >= len(ends) or int(ends[last]) != width * height:
+        found = int(ends[-1]) if len(ends) and last >= len(ends) else "more"
+        raise SourceError(f"{name}: is damaged: holds {found} pixels, expected {width}x{height}")
+    heads, runs = heads[: last + 1], runs[: last + 1]
+    count = int(runs[:, 1].sum())
+    coded = np.ones(len(values), bool)
+    coded[heads] = coded[heads + 1] = False
+    steps = values[coded][:count]
+    if len(steps) < count:
+        raise SourceError(f"{name}: is cut short: has depth of {len(steps)} pixels, expected {count}")
+    there = np.repeat(np.tile([False, True], len(runs)), runs.reshape(-1))
+    pixels = np.zeros(width * height, np.uint16)
+    pixels[there] = np.cumsum((steps >> 1) ^ -(steps & 1)).astype(np.uint16)
+    return pixels.reshape(height, width)
+
+
+def _numbers(words: bytes) -> npt.NDArray[np.int64]:
+    """The numbers of a stream of words: three bits a nibble, the lowest first; a fourth bit: more follow."""
+    packed = np.frombuffer(words, "<u4").astype(">u4").view(np.uint8)
+    nibbles = np.stack([packed >> 4, packed & 15], 1).reshape(-1)
+    ends = np.flatnonzero(nibbles < 8)
+    if not len(ends):
+        return np.zeros(0, np.int64)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends + 1 - starts
+    place = np.arange(int(ends[-1]) + 1) - np.repeat(starts, lengths)
+    bits = (nibbles[: len(place)] & 7).astype(np.int64) << 3 * np.minimum(place, _MOST_NIBBLES)
+    found: npt.NDArray[np.int64] = np.add.reduceat(bits, starts)
+    return found
+
+
+def _heads(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The places at which runs begin: two numbers each, the second of which says how many follow.
+
+    Each place knows the next one. In steps of 1, 2, 4 and so on, all of them are reached from the first.
+    """
+    end = len(values) - 1  # of the last place that has one behind it
+    if end < 1:
+        return np.zeros(0, np.int64)
+    after = np.arange(2, end + 2) + values[1:]
+    jump = np.append(np.minimum(after, end), end)
+    heads = np.zeros(1, np.int64)
+    while True:
+        more = jump[heads]
+        more = more[more < end]
+        if not len(more):
+            return heads
+        heads = np.concatenate([heads, more])  # ascending: a jump of 2^k from the first 2^k
+        jump = jump[jump]

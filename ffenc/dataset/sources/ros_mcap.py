@@ -1,0 +1,257 @@
+"""MCAP files: their topics, and their messages, read a chunk at a time and in bounded memory."""
+
+from __future__ import annotations
+
+import heapq
+import io
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from typing import IO, Any, cast
+
+from ffenc.dataset.sources.ros_bag import Bag, Raw, words
+from ffenc.dataset.sources.ros_decode import Topic, missing
+from ffenc.errors import SourceError
+from ffenc.paths import regular
+
+MAGIC = b"\x89MCAP0\r\n"
+_MOST_CHUNK = 256 << 20  # bytes of a chunk, which is decompressed as a whole
+_MOST_WAITING = 1 << 30  # bytes of messages of chunks whose times overlap
+_MOST_RECORD = 1 << 30
+_NO_COMPRESSION = ""
+
+
+class _Limited:
+    """A file of which nobody reads more at once than a record may have, whatever lengths stand in it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if size > _MOST_RECORD:
+            raise ValueError(f"a record says that it has {size:,} bytes; at most {_MOST_RECORD:,} are read")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+class McapBag(Bag):
+    """An MCAP file. One without its index, as a crash leaves it, is read as far as it is whole."""
+
+    @cached_property
+    def topics(self) -> dict[str, Topic]:
+        with self._open() as file:
+            try:
+                summary = self._summary(file)
+            except Exception:
+                summary = None
+            if summary is None or not (summary.chunk_indexes or summary.statistics):
+                return self._recovered_topics()
+            # Without chunks there is nothing to begin at, and the library would sort all messages in memory.
+            self.ordered = bool(summary.chunk_indexes)
+            counts = summary.statistics.channel_message_counts if summary.statistics else {}
+            return _topics(summary.channels, summary.schemas, counts)
+
+    def _recovered_topics(self) -> dict[str, Topic]:
+        """The topics of a file without an index: all of it is read."""
+        self.ordered = False
+        channels: dict[int, Any] = {}
+        schemas: dict[int, Any] = {}
+        counts: dict[int, int] = {}
+        whole = True
+        try:
+            for schema, channel, _ in self._stream():
+                channels[channel.id], schemas[channel.schema_id] = channel, schema
+                counts[channel.id] = counts.get(channel.id, 0) + 1
+        except SourceError:
+            whole = False
+        if not counts:
+            what = "has no messages" if whole else "is cut short, and no whole message is left in it"
+            raise SourceError(f"{self.path}: {what}")
+        if not whole:
+            self.remark = (
+                f"{self.path}: has no index, as a crash leaves it: {sum(counts.values()):,} messages up to "
+                "where it is cut short are read; what came after is lost"
+            )
+        return _topics(channels, {key: value for key, value in schemas.items() if value}, counts)
+
+    def messages(self, topics: Collection[str], begin: int | None = None) -> Iterator[Raw]:
+        self.topics  # noqa: B018 - decides how it is read
+        if self.ordered:
+            yield from self._in_order(set(topics), begin or 0)
+            return
+        try:
+            for _, channel, message in self._stream():
+                if channel.topic in topics:
+                    yield Raw(channel.topic, message.log_time, message.data)
+        except SourceError:
+            if not self.remark:
+                raise
+
+    def _in_order(self, topics: set[str], begin: int) -> Iterator[Raw]:
+        """The messages in the order of their times, chunk by chunk.
+
+        Where the times of chunks overlap, messages wait for those of the chunks that begin before them.
+        """
+        with self._open() as file:
+            summary = self._summary(file)
+            wanted = {key: one.topic for key, one in summary.channels.items() if one.topic in topics}
+            chunks = sorted(
+                (one for one in summary.chunk_indexes if one.message_end_time >= begin and _has(one, wanted)),
+                key=lambda one: (one.message_start_time, one.chunk_start_offset),
+            )
+            waiting: list[tuple[int, int, int, Raw]] = []
+            size = 0
+            for chunk in chunks:
+                while waiting and waiting[0][0] < chunk.message_start_time:
+                    raw = heapq.heappop(waiting)[-1]
+                    size -= len(raw.data)
+                    yield raw
+                for place, message in enumerate(self._chunk(file, chunk)):
+                    if message.channel_id in wanted and message.log_time >= begin:
+                        raw = Raw(wanted[message.channel_id], message.log_time, message.data)
+                        heapq.heappush(waiting, (raw.received, chunk.chunk_start_offset, place, raw))
+                        size += len(raw.data)
+                if size > _MOST_WAITING:
+                    raise SourceError(
+                        f"{self.path}: the times of its chunks overlap so that more than "
+                        f"{_MOST_WAITING >> 30} GB of messages would wait for earlier ones; put it in order "
+                        "with: mcap sort"
+                    )
+            while waiting:
+                yield heapq.heappop(waiting)[-1]
+
+    def _chunk(self, file: IO[bytes], index: Any) -> list[Any]:
+        """The messages of a chunk."""
+        from mcap.data_stream import ReadDataStream  # noqa: PLC0415 - an extra
+        from mcap.records import Chunk, Message  # noqa: PLC0415
+        from mcap.stream_reader import breakup_chunk  # noqa: PLC0415
+
+        if index.chunk_length > _MOST_RECORD:
+            raise SourceError(f"{self.path}: has a chunk of {index.chunk_length:,} bytes")
+        file.seek(index.chunk_start_offset + 9)  # behind the record's kind and length
+        with self._named():
+            packed = Chunk.read(ReadDataStream(io.BytesIO(file.read(index.chunk_length - 9))))
+            records = breakup_chunk(_decompressed(packed), validate_crc=True)
+            return [one for one in records if isinstance(one, Message)]
+
+    def _stream(self) -> Iterator[tuple[Any, Any, Any]]:
+        """Schema, channel and message of each message, in the order of the file.
+
+        Raises:
+            SourceError: it is damaged, or cut short.
+        """
+        from mcap.records import Channel, Chunk, Message, Schema  # noqa: PLC0415 - an extra
+        from mcap.stream_reader import StreamReader, breakup_chunk  # noqa: PLC0415
+
+        channels: dict[int, Any] = {}
+        schemas: dict[int, Any] = {}
+        with self._open() as file, self._named():
+            file.seek(0)
+            reader = StreamReader(file, emit_chunks=True, record_size_limit=_MOST_RECORD)
+            for record in reader.records:
+                inner = [record]
+                if isinstance(record, Chunk):
+                    inner = breakup_chunk(_decompressed(record), validate_crc=True)
+                for one in inner:
+                    if isinstance(one, Schema):
+                        schemas[one.id] = one
+                    elif isinstance(one, Channel):
+                        channels[one.id] = one
+                    elif isinstance(one, Message):
+                        channel = channels[one.channel_id]
+                        yield schemas.get(channel.schema_id), channel, one
+
+    def _summary(self, file: IO[bytes]) -> Any:
+        from mcap.reader import SeekingReader  # noqa: PLC0415 - an extra
+
+        file.seek(0)
+        return SeekingReader(file, validate_crcs=True, record_size_limit=_MOST_RECORD).get_summary()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say in an error which file it is about. The library and its codecs raise whatever they do."""
+        try:
+            yield
+        except (SourceError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise SourceError(f"{self.path}: is damaged: {words(error)}; restore it") from None
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        try:
+            from mcap.reader import SeekingReader  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise missing(self.path) from None
+        with regular(self.path).open("rb") as opened:
+            file = cast(IO[bytes], _Limited(opened))
+            try:
+                SeekingReader(file)  # looks at the first bytes
+            except Exception as error:
+                raise SourceError(f"{self.path}: cannot be read as MCAP: {words(error)}") from None
+            yield file
+
+
+def _decompressed(chunk: Any) -> Any:
+    """A chunk as one that is not compressed, of a size that is looked at before memory is taken.
+
+    Raises:
+        ValueError: it is larger than is read, or than it says.
+    """
+    size, data = chunk.uncompressed_size, chunk.data
+    if max(size, len(data)) > _MOST_CHUNK:
+        raise ValueError(
+            f"a chunk has {max(size, len(data)):,} bytes; at most {_MOST_CHUNK >> 20} MB are read at once"
+        )
+    if chunk.compression == "zstd":
+        import zstandard  # noqa: PLC0415 - comes with mcap
+
+        # The library would take what the frame itself says, whatever the chunk does.
+        data = zstandard.ZstdDecompressor().decompressobj(write_size=1 << 20)
+        parts, found = [], 0
+        for start in range(0, len(chunk.data), 1 << 16):
+            parts.append(data.decompress(chunk.data[start : start + (1 << 16)]))
+            found += len(parts[-1])
+            if found > size:
+                break
+        data = b"".join(parts)
+    elif chunk.compression == "lz4":
+        import lz4.frame  # noqa: PLC0415 - comes with mcap
+
+        data = lz4.frame.LZ4FrameDecompressor().decompress(chunk.data, max_length=size + 1)
+    elif chunk.compression != _NO_COMPRESSION:
+        raise ValueError(f"a chunk is compressed or encrypted as {chunk.compression!r}; read are zstd, lz4")
+    if len(data) != size:
+        raise ValueError(f"a chunk says that it has {size:,} bytes, and has {len(data):,} or more")
+    return replace(chunk, compression=_NO_COMPRESSION, data=data)
+
+
+def _has(chunk: Any, channels: Collection[int]) -> bool:
+    """Whether a chunk may have messages of some channels; an index without their places does not say it."""
+    places = chunk.message_index_offsets
+    return not places or any(channel in places for channel in channels)
+
+
+def _topics(
+    channels: Mapping[int, Any], schemas: Mapping[int, Any], counts: Mapping[int, int]
+) -> dict[str, Topic]:
+    topics: dict[str, Topic] = {}
+    for number, channel in channels.items():
+        schema = schemas.get(channel.schema_id)
+        name, text, kind = (
+            (schema.name, schema.data, schema.encoding) if schema is not None else ("", b"", "")
+        )
+        found = Topic(channel.topic, name, counts.get(number, 0), text, kind, channel.message_encoding)
+        known = topics.get(channel.topic)
+        if known is not None:  # several channels of a topic, as several writers have made them
+            same = replace(known, count=0, other="") == replace(found, count=0)
+            other = known.other if same else f"{name or 'no type'} ({channel.message_encoding})"
+            found = replace(known, count=known.count + found.count, other=other)
+        topics[channel.topic] = found
+    return dict(sorted(topics.items()))

@@ -1,0 +1,75 @@
+"""The numbers and texts of topics at the times of frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffenc.config.mapping import FeatureMapping
+from ffenc.dataset.sources.ros_bag import Bag
+from ffenc.dataset.sources.ros_frames import numbered
+from ffenc.dataset.sources.ros_messages import Numbers
+from ffenc.dataset.sources.ros_time import Stamps, Stream, nearest
+from ffenc.errors import SourceError
+
+
+def values_at(
+    bag: Bag,
+    stream: Stream,
+    feature: FeatureMapping,
+    *,
+    picks: npt.NDArray[np.int64],
+    times: Stamps,
+    which: str,
+) -> npt.NDArray[Any]:
+    """Return a topic's values of each frame.
+
+    Args:
+        bag: where they are.
+        stream: the topic.
+        feature: what the mapping says of them.
+        picks: the number of the message that is nearest to each frame.
+        times: of the frames, in nanoseconds.
+        which: the times that are used, ``header`` or ``received``.
+
+    Returns:
+        shape ``(N,)`` for one value a message, else ``(N, D)``; texts as objects.
+
+    Raises:
+        SourceError: a message is damaged, has not the field or the joint, or another number of values.
+    """
+    where = f"{bag.path}: {stream.topic}"
+    numbers = Numbers(bag.topics[stream.topic].type, feature.field, feature.names)
+    stamps = stream.stamps(which)
+    others = picks
+    if feature.interpolate:
+        others = _other_side(stamps, times)
+    wanted = np.unique(np.concatenate([picks, others]))
+    values: dict[int, Any] = {}
+    for number, message in numbered(bag, stream.topic, wanted, stream.received):
+        values[number] = numbers.of(message, f"{where}, message {number}")
+    if len({np.shape(value) for value in values.values()}) > 1:
+        raise SourceError(f"{where}: its messages have different numbers of values")
+    if any(isinstance(value, str) for value in values.values()):
+        return np.array([values[number] for number in picks.tolist()], object)
+    near = np.stack([values[number] for number in picks.tolist()])
+    if not near.shape[1] or near.dtype.kind not in "biuf":
+        place = f"field {feature.field!r}" if feature.field else "its messages"
+        raise SourceError(f"{where}: {place} of type {bag.topics[stream.topic].type} holds no numbers")
+    if feature.interpolate:
+        far = np.stack([values[number] for number in others.tolist()]).astype(np.float64)
+        span = stamps[others] - stamps[picks]
+        share = np.where(span != 0, (times - stamps[picks]) / np.where(span == 0, 1, span), 0.0)
+        near = near.astype(np.float64) + (far - near) * share[:, None]
+    return near[:, 0] if near.shape[1] == 1 else near
+
+
+def _other_side(stamps: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """For each time the message on the other side of it than the nearest one; itself at an end."""
+    order = np.argsort(stamps, kind="stable")
+    near, _ = nearest(stamps[order], times)
+    towards = np.sign(times - stamps[order][near]).astype(np.int64)
+    other: npt.NDArray[np.int64] = order[np.clip(near + towards, 0, len(stamps) - 1)]
+    return other
