@@ -105,6 +105,8 @@ class PieceTask:
         parts: list[Any] = [self.episode.length, self.size is not None, self.unit, frames]
         if encoding is not None and not self.copied:
             video = video_input(clip, encoding) if clip is not None else None
+            if clip is not None and clip.origin is not None and video is not None:
+                video = replace(video, path="")  # it is elsewhere in every run
             parts += [
                 encoding.command(Path("piece.mp4"), video=video)[1:],
                 repr(encoding.config),  # a depth camera's quantiser is not in the command

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -68,6 +69,44 @@ def png(pixels: np.ndarray) -> bytes:
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "png")
     return data.getvalue()
+
+
+def rvl_bytes(depth: np.ndarray) -> bytes:
+    """Depth as compressed_depth_image_transport's ``RvlCodec::CompressRVL`` writes it, number by number."""
+    nibbles: list[int] = []
+
+    def put(value: int) -> None:
+        while True:
+            value, low = value >> 3, value & 7
+            nibbles.append(low | (8 if value else 0))
+            if not value:
+                return
+
+    pixels, place, previous = depth.reshape(-1).tolist(), 0, 0
+    while place < len(pixels):
+        start = place
+        while place < len(pixels) and not pixels[place]:
+            place += 1
+        put(place - start)
+        start = place
+        while place < len(pixels) and pixels[place]:
+            place += 1
+        put(place - start)
+        for value in pixels[start:place]:
+            put((value - previous) << 1 if value >= previous else ((previous - value) << 1) - 1)
+            previous = value
+    nibbles += [0] * (-len(nibbles) % 8)
+    words = [int("".join(f"{one:x}" for one in nibbles[at : at + 8]), 16) for at in range(0, len(nibbles), 8)]
+    return np.array([depth.shape[1], depth.shape[0], *words], "<u4").tobytes()
+
+
+def inverse_depth(metres: np.ndarray, *, depth_max: float, quantization: float) -> tuple[bytes, np.ndarray]:
+    """Metres as compressed_depth_image_transport makes codes of them: its header, and the codes."""
+    a = np.float32(quantization * (quantization + 1))
+    b = np.float32(1 - a / np.float32(depth_max))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        codes = np.where((metres > 0) & (metres < depth_max), a / metres + b, 0)
+    return struct.pack("<iff", 0, a, b), np.minimum(codes, 65535).astype(np.uint16)
 
 
 def write_aloha(folder: Path, recorded: list[Sample], *, compressed: bool = True) -> Path:
@@ -195,11 +234,14 @@ Recorded = list[tuple[str, int, Any]]
 """Topic, time at which it was received in nanoseconds, and message."""
 
 
-def video_packets(pixels: np.ndarray, codec: str = "h264", group: int = 3) -> list[bytes]:
-    """Frames as packets of video, one each, a key frame every ``group``; by FFmpeg, without B-frames."""
+def video_packets(
+    pixels: np.ndarray, codec: str = "h264", group: int = 3, *, bframes: int = 0, opened: bool = False
+) -> list[bytes]:
+    """Frames as packets of video in the order of decoding, a key frame every ``group``; by FFmpeg."""
     height, width = pixels.shape[1:3]
     encoder = {"h264": "libx264", "h265": "libx265"}[codec]
-    params = {"h264": "aud=1:bframes=0", "h265": "aud=1:bframes=0:repeat-headers=1:log-level=none"}[codec]
+    params = f"aud=1:bframes={bframes}:b-adapt=0:open-gop={int(opened)}"
+    params += "" if codec == "h264" else ":repeat-headers=1:log-level=none"
     command = [newest_program("ffmpeg"), "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
     command += ["-s", f"{width}x{height}", "-i", "-", "-c:v", encoder, "-crf", "8", "-g", str(group)]
     command += [

@@ -76,7 +76,7 @@ def rvl(data: bytes, name: str) -> npt.NDArray[np.uint16]:
     ends = runs.sum(1).cumsum()
     last = int(np.searchsorted(ends, width * height))
     if last >= len(ends) or int(ends[last]) != width * height:
-        found = int(ends[-1]) if len(ends) and last >= len(ends) else "more"
+        found = "more" if last < len(ends) else int(ends[-1]) if len(ends) else 0
         raise SourceError(f"{name}: is damaged: holds {found} pixels, expected {width}x{height}")
     heads, runs = heads[: last + 1], runs[: last + 1]
     count = int(runs[:, 1].sum())

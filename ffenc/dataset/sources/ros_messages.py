@@ -124,8 +124,8 @@ def bytes_of(data: Any, name: str) -> bytes:
         return data.astype(np.uint8, copy=False).tobytes()  # JSON has bytes as numbers, too
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
-    hint = " that its schema does not call base64" if isinstance(data, str) else ""
-    raise SourceError(f"{name}: its data is {type(data).__name__}{hint}; expected bytes")
+    what = "a text that its schema does not call base64" if isinstance(data, str) else type(data).__name__
+    raise SourceError(f"{name}: its data is {what}; expected bytes")
 
 
 def _raw_frame(message: Any, camera: CameraMapping, name: str) -> EncodedFrame:

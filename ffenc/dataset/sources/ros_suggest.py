@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ffenc.config.framerate import parse_fps
 from ffenc.config.mapping import CameraMapping
-from ffenc.dataset.sources.contents import Contents, Held
+from ffenc.dataset.sources.contents import Contents, Held, rate_of
 from ffenc.dataset.sources.ros_bag import Bag
 from ffenc.dataset.sources.ros_messages import Numbers, frame_of, is_joints, joint_names, kind_of, stamp_of
 from ffenc.dataset.sources.ros_rosbag2 import bags_of
@@ -76,9 +75,11 @@ def _suggest_mapping(found: Contents, bag: Bag, first: Mapping[str, Any], rates:
         if kind_of(topic.type) and name in first and not isinstance(first[name], SourceError)
     ]
     rate = min((rates[name] for name in shown if rates[name]), default=0.0)
-    if rate:
-        found.mapping["fps"] = round(rate) if abs(rate - round(rate)) < 0.05 * rate else round(rate, 2)
-    slow = 1 / (2 * float(parse_fps(found.mapping["fps"]))) if rate else 0.0
+    near = round(rate) if abs(rate - round(rate)) < 0.05 * rate else round(rate, 2)
+    fps = rate_of(near)
+    if fps is not None:
+        found.mapping["fps"] = fps
+    slow = 0.0 if fps is None else 1 / (2 * fps)
     for name in shown:
         camera: dict[str, Any] = {"path": name}
         for depth in (False, True) if kind_of(bag.topics[name].type) != "video" else ():

@@ -135,11 +135,9 @@ class Packets:
                 self.codec: Codec = codec
                 return
             self.first += 1
-        what = (
-            "no key frame: nothing of it can be decoded"
-            if self.first
-            else "no messages; leave it out of the mapping"
-        )
+        what = "no messages; leave it out of the mapping"
+        if self.first:
+            what = "no key frame in packets with start codes (Annex B): nothing of it can be decoded"
         raise SourceError(f"{self._where}: has {what}")
 
     def _messages(self) -> Iterator[Any]:
