@@ -76,7 +76,7 @@ def output_of(name: str, *outputs: list[str]) -> str | None:
     """The checksums of outputs of three small frames each, None where FFmpeg refuses one of them."""
     done = subprocess.run(
         [program(name), "-nostdin", "-hide_banner", "-loglevel", "level+warning", "-xerror"]
-        + ["-f", "lavfi", "-i", "testsrc=s=320x240:r=10", *(word for words in outputs for word in words)],
+        + ["-f", "lavfi", "-i", "testsrc=s=96x64:r=10", *(word for words in outputs for word in words)],
         capture_output=True,
         text=True,
         check=False,

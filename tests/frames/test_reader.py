@@ -515,16 +515,17 @@ def test_pyav_asks_ffmpeg_where_a_file_is_damaged(made: dict[str, Path], tmp_pat
     data[at : at + 20] = bytes(20)
     path.write_bytes(data)
     shown: list[list[int | None]] = []
+    asked = range(0, 48, 5)
     for decoder in ("ffmpeg", "pyav"):
         shown.append([])
-        for index in range(48):
+        for index in asked:
             with VideoReader(path, decoder=decoder) as reader:
                 try:
                     shown[-1].append(number_of(reader[index]))
                 except SourceError:
                     shown[-1].append(None)
     assert None in shown[0]
-    for index, (by_ffmpeg, by_pyav) in enumerate(zip(*shown, strict=True)):
+    for index, by_ffmpeg, by_pyav in zip(asked, *shown, strict=True):
         assert by_pyav in (by_ffmpeg, index)
 
 
