@@ -15,7 +15,14 @@ from ffenc.config.mapping import load_mapping
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import open_source
 from tests.conftest import DATASET
-from tests.support.recorded import Sample, samples, write_aloha, write_replay_buffer, write_robomimic
+from tests.support.recorded import (
+    Sample,
+    samples,
+    write_aloha,
+    write_replay_buffer,
+    write_robomimic,
+    write_umi,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +37,7 @@ def test_the_mapping_that_is_written_reads_the_file(
         (write_aloha(tmp_path / "aloha", recorded), "ALOHA", ["cam_high", "cam_left_wrist"], 14),
         (write_robomimic(tmp_path / "lift.hdf5", recorded), "robomimic", ["agentview", "agentview_depth"], 9),
         (write_replay_buffer(tmp_path / "a.zarr", recorded), "Diffusion Policy", ["camera0", "img"], 14),
+        (write_umi(tmp_path / "umi.zarr.zip", recorded), "UMI", ["camera0"], 7),
     ]
     for path, layout, cameras, width in files:
         written = tmp_path / f"{layout}.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ffenc import ConfigError, FfencWarning, SourceError, plan_reencode, reencod
 from ffenc.config.mapping import build_mapping
 from tests.conftest import psnr
 from tests.support.read import column, frames_of, notes_of
-from tests.support.recorded import Sample, jpeg, samples, write_replay_buffer
+from tests.support.recorded import Sample, jpeg, samples, write_pusht, write_replay_buffer, write_umi
 
 FINE = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), 8)]
 IMG = build_mapping(
@@ -71,6 +72,36 @@ def test_encoded_images_and_a_part_of_the_episodes(recorded: list[Sample], tmp_p
     )
     assert len(shown) == 7
     assert min(psnr(a, b) for a, b in zip(shown, given, strict=True)) > 30
+
+
+def test_umis_store_comes_with_its_poses_and_without_imagecodecs_the_extra_is_named(
+    recorded: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = write_umi(tmp_path / "umi.zarr.zip", recorded), tmp_path / "out"
+    reencode_dataset(source, out, fps=60, task="fold", overrides=FINE)
+    given = np.concatenate([one.angle[:, :120, :120] for one in recorded])
+    assert min(psnr(a, b) for a, b in zip(frames_of(out, "camera0"), given, strict=True)) > 34
+    state = np.concatenate([one.state for one in recorded])
+    assert np.array_equal(column(out, "observation.state"), state[:, :7])
+    starts = np.repeat([one.state[0, :6] for one in recorded], [5, 4], axis=0)
+    assert np.array_equal(column(out, "observation.robot0_demo_start_pose"), starts)
+    from numcodecs.registry import codec_registry
+
+    monkeypatch.delitem(codec_registry, "imagecodecs_jpegxl")
+    monkeypatch.setitem(sys.modules, "imagecodecs.numcodecs", None)
+    said = r"umi.zarr.zip: data.*imagecodecs_jpegxl.*pip install 'ffenc\[umi\]'"
+    with pytest.raises((SourceError, ConfigError), match=said):
+        reencode_dataset(source, tmp_path / "other", fps=60, task="fold", overrides=FINE)
+    assert not (tmp_path / "other").exists()
+
+
+def test_pusht_has_floats_up_to_255_and_key_points(recorded: list[Sample], tmp_path: Path) -> None:
+    source, out = write_pusht(tmp_path / "pusht.zarr", recorded), tmp_path / "out"
+    reencode_dataset(source, out, fps=10, task="push", overrides=FINE)
+    given = np.concatenate([one.top[:, ::2, ::2][:, :96, :96] for one in recorded])
+    assert min(psnr(a, b) for a, b in zip(frames_of(out, "img"), given, strict=True)) > 34
+    state = np.concatenate([one.state for one in recorded])
+    assert np.array_equal(column(out, "observation.keypoint"), state[:, :4])
 
 
 def test_damaged_and_hostile_stores_are_refused_by_name(recorded: list[Sample], tmp_path: Path) -> None:

@@ -164,6 +164,60 @@ def write_replay_buffer(
     return path
 
 
+def write_umi(path: Path, recorded: list[Sample]) -> Path:
+    """UMI's ``dataset.zarr.zip``, as its ``07_generate_replay_buffer.py`` writes it: JPEG XL, a frame a chunk."""
+    import zarr
+    from imagecodecs.numcodecs import Jpegxl
+    from numcodecs import Blosc
+
+    store = zarr.storage.ZipStore(path, mode="w")
+    root = zarr.create_group(store, zarr_format=2)
+    data, meta = root.create_group("data"), root.create_group("meta")
+    poses = np.concatenate([one.state for one in recorded])
+    starts = np.concatenate([np.repeat(one.state[:1, :6], len(one.state), 0) for one in recorded])
+    images = np.concatenate([one.angle[:, :120, :120] for one in recorded])
+    arrays = {
+        "robot0_eef_pos": poses[:, :3],
+        "robot0_eef_rot_axis_angle": poses[:, 3:6],
+        "robot0_gripper_width": poses[:, 6:7],
+        "robot0_demo_start_pose": starts.astype(np.float64),
+        "robot0_demo_end_pose": starts.astype(np.float64) + 1,
+    }
+    for name, values in arrays.items():
+        blosc = Blosc(cname="lz4", clevel=5, shuffle=Blosc.NOSHUFFLE)
+        data.create_array(name, data=values, chunks=values.shape, compressors=blosc)
+    chunk = (1, *images.shape[1:])
+    jpegxl = Jpegxl(level=99, lossless=False, numthreads=1)
+    data.create_array("camera0_rgb", data=images, chunks=chunk, compressors=jpegxl)
+    ends = np.cumsum([len(one.state) for one in recorded])
+    meta.create_array("episode_ends", data=ends, compressors=None)
+    store.close()
+    return path
+
+
+def write_pusht(path: Path, recorded: list[Sample]) -> Path:
+    """Diffusion Policy's ``pusht_cchi_v7_replay.zarr``: images as floats from 0 to 255, and key points."""
+    import zarr
+    from numcodecs import Blosc
+
+    root = zarr.create_group(str(path), zarr_format=2)
+    data, meta = root.create_group("data"), root.create_group("meta")
+    state, action = (np.concatenate([getattr(one, name) for one in recorded]) for name in ("state", "action"))
+    arrays = {
+        "action": action[:, :2],
+        "img": np.concatenate([one.top[:, ::2, ::2][:, :96, :96] for one in recorded]).astype(np.float32),
+        "keypoint": state[:, :4].reshape(-1, 2, 2),
+        "n_contacts": state[:, :1],
+        "state": state[:, :5],
+    }
+    for name, values in arrays.items():
+        blosc = Blosc(cname="zstd", clevel=5, shuffle=Blosc.BITSHUFFLE)
+        data.create_array(name, data=values, chunks=(161, *values.shape[1:]), compressors=blosc)
+    ends = np.cumsum([len(one.state) for one in recorded])
+    meta.create_array("episode_ends", data=ends, compressors=None)
+    return path
+
+
 class _Messages:
     """Messages of ROS 2, as they are recorded."""
 
@@ -363,13 +417,24 @@ def small() -> list[Sample]:
     return [Sample(one.top[:, ::2, ::2], one.angle, one.depth, one.state, one.action) for one in samples(3)]
 
 
+def _foxglove() -> Any:
+    from tests.support import foxglove  # which imports this
+
+    return foxglove
+
+
 # The files in fixtures/recorded: name -> what writes it.
 FILES: dict[str, Any] = {
     "aloha": lambda path: write_aloha(path, small()),
     "robomimic.hdf5": lambda path: write_robomimic(path, small()),
     "replay_v2.zarr.zip": lambda path: write_replay_buffer(path, small(), 2, packed=True),
     "replay_v3.zarr.zip": lambda path: write_replay_buffer(path, small(), 3, packed=True),
+    "umi.zarr.zip": lambda path: write_umi(path, small()),
     "topics.mcap": lambda path: write_mcap(path, bag_messages(small()[0])),
+    "protobuf.mcap": lambda path: _foxglove().write_protobuf(
+        path, small()[0], video_packets(small()[0].angle)
+    ),
+    "json.mcap": lambda path: _foxglove().write_json(path, small()[0], video_packets(small()[0].angle)),
     "bag": lambda path: write_bag(path, bag_messages(small()[0])),
 }
 

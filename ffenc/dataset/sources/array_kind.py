@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,12 +18,15 @@ from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.frames.images import ImageHeader, read_header
 from ffenc.paths import check_tree
 
-_MASKS = ("episode_ends", "episode_lengths")
+_ABOUT = ("episode_ends", "episode_lengths", "compress_len")  # arrays about others
+_MOST_NUMBERS = 1000  # of a row that is suggested as a feature
 _TASKS = ("task", "language_instruction", "instruction", "language")
 _IMAGE_ENDINGS = re.compile(r"_(image|images|rgb|img|depth)$")
 # LeRobot's names of what is in ALOHA's observations.
 _STATES = {"qpos": "observation.state", "qvel": "observation.velocity", "effort": "observation.effort"}
 _ACTIONS = ("action", "actions")
+# Of robomimic and UMI; the poses that UMI's episodes begin and end with are no state.
+_STATE = re.compile(r"robot(?!.*_demo_(start|end)_pose).*")
 _NEXT = {"rewards": "next.reward", "reward": "next.reward", "dones": "next.done", "done": "next.done"}
 
 
@@ -77,8 +81,8 @@ def _known(path: Path, file: ArrayFile, what: str) -> SourceMapping:
         found = suggest(reader, what)
     if found.layout is None:
         raise ConfigError(
-            f"{path} is {what} of no layout that is known (ALOHA, robomimic, Diffusion Policy): say what its "
-            f"arrays are with --mapping FILE. ffenc inspect {path} --write-mapping FILE writes one to start "
+            f"{path} is {what} of no layout that is known (ALOHA, robomimic, Diffusion Policy, UMI): say what "
+            f"its arrays are with --mapping FILE. ffenc inspect {path} --write-mapping FILE writes one to start "
             "from"
         )
     return build_mapping(found.mapping)
@@ -114,7 +118,7 @@ def suggest(reader: ArrayReader, what: str) -> Contents:
         layout, group = "robomimic", demos[0]
         values["episodes"] = {"groups": "data/demo_*"}
     elif ends is not None:
-        layout = "Diffusion Policy"
+        layout = "UMI" if "data/robot0_demo_start_pose" in paths else "Diffusion Policy"
         values["episodes"] = {"ends": ends}
     elif any(p.startswith("observations/images/") for p in paths) and "action" in paths:
         layout = "ALOHA"
@@ -140,6 +144,11 @@ def suggest(reader: ArrayReader, what: str) -> Contents:
     cameras, rest = _cameras(reader, own, group, found)
     values["cameras"] = cameras
     values["features"] = _features(rest, layout, found)
+    if layout == "ALOHA" and any("channels" not in camera for camera in cameras.values()):
+        found.remarks.append(
+            "ALOHA's recorder gives RGB to OpenCV, which takes it for BGR: look whether red and blue of the "
+            "JPEG are right (--sheet), else write channels: bgr"
+        )
     if not cameras:
         found.layout = None
         found.remarks.append("no array looks like images: name the cameras")
@@ -218,6 +227,7 @@ def _camera(reader: ArrayReader, info: ArrayInfo, place: str, found: Contents) -
         if kind != "uint8":
             first = reader.read(place, 0, 1)
             camera["white"] = 255 if float(first.max()) > 1.5 else 1
+            found.remarks.append(f"{path}: white is taken to be {camera['white']}, by the first frame")
         if shape[0] in (1, 3, 4) and shape[2] in (1, 3, 4):
             camera["axes"] = "hwc"
         return camera
@@ -248,10 +258,15 @@ def _features(arrays: Sequence[ArrayInfo], layout: str | None, found: Contents) 
     state: list[str] = []
     for info in arrays:
         name = info.path.rpartition("/")[2]
-        plain = info.dtype.kind in "biuf" and len(info.shape) in (1, 2) and info.rows == rows
-        if not plain or name in _MASKS or 0 in info.shape:
+        if name in _ABOUT or info.path.startswith("next_obs/"):
+            continue
+        numbers = info.dtype.kind in "biuf" and info.rows == rows and 0 not in info.shape
+        if not numbers or math.prod(info.shape[1:]) > _MOST_NUMBERS:
+            found.remarks.append(f"/{info.path} is left out: {info}")
             continue
         one: dict[str, Any] = {"path": f"/{info.path}"}
+        if len(info.shape) > 2:
+            one["flatten"] = True
         if info.dtype.name in ("float64", "float16"):
             one["dtype"] = "float32"
         if name in _ACTIONS and "action" not in features:
@@ -260,7 +275,7 @@ def _features(arrays: Sequence[ArrayInfo], layout: str | None, found: Contents) 
             features[_NEXT[name]] = {**one, "dtype": "bool"} if "done" in _NEXT[name] else one
         elif name in _STATES or name == "state":
             features[_STATES.get(name, "observation.state")] = one
-        elif name.startswith("robot") and info.dtype.kind == "f":
+        elif _STATE.fullmatch(name) and info.dtype.kind == "f":
             state.append(one["path"])
         elif layout == "robomimic" and not info.path.startswith("obs/"):
             key = re.sub(r"\W+", "_", info.path)
@@ -270,7 +285,8 @@ def _features(arrays: Sequence[ArrayInfo], layout: str | None, found: Contents) 
     if state and "observation.state" not in features:
         features["observation.state"] = {"path": state, "dtype": "float32"}
     if "action" not in features:
-        found.remarks.append("no array is called action: name the one that is")
+        what = "UMI keeps no actions; its training takes the poses that follow. Else name the array that is"
+        found.remarks.append(what if layout == "UMI" else "no array is called action: name the one that is")
     first = [key for key in ("observation.state", "action") if key in features]
     return {key: features[key] for key in (*first, *(key for key in features if key not in first))}
 
