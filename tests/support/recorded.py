@@ -165,7 +165,7 @@ def write_replay_buffer(
 
 
 def write_umi(path: Path, recorded: list[Sample]) -> Path:
-    """UMI's ``dataset.zarr.zip``, as its ``07_generate_replay_buffer.py`` writes it: JPEG XL, a frame a chunk."""
+    """UMI's ``dataset.zarr.zip``, as its ``07_generate_replay_buffer.py`` does: JPEG XL, a frame a chunk."""
     import zarr
     from imagecodecs.numcodecs import Jpegxl
     from numcodecs import Blosc
@@ -417,6 +417,10 @@ def small() -> list[Sample]:
     return [Sample(one.top[:, ::2, ::2], one.angle, one.depth, one.state, one.action) for one in samples(3)]
 
 
+def _packets() -> list[bytes]:
+    return video_packets(small()[0].angle)
+
+
 def _foxglove() -> Any:
     from tests.support import foxglove  # which imports this
 
@@ -431,10 +435,8 @@ FILES: dict[str, Any] = {
     "replay_v3.zarr.zip": lambda path: write_replay_buffer(path, small(), 3, packed=True),
     "umi.zarr.zip": lambda path: write_umi(path, small()),
     "topics.mcap": lambda path: write_mcap(path, bag_messages(small()[0])),
-    "protobuf.mcap": lambda path: _foxglove().write_protobuf(
-        path, small()[0], video_packets(small()[0].angle)
-    ),
-    "json.mcap": lambda path: _foxglove().write_json(path, small()[0], video_packets(small()[0].angle)),
+    "protobuf.mcap": lambda path: _foxglove().write_protobuf(path, small()[0], _packets()),
+    "json.mcap": lambda path: _foxglove().write_json(path, small()[0], _packets()),
     "bag": lambda path: write_bag(path, bag_messages(small()[0])),
 }
 

@@ -81,9 +81,9 @@ def _known(path: Path, file: ArrayFile, what: str) -> SourceMapping:
         found = suggest(reader, what)
     if found.layout is None:
         raise ConfigError(
-            f"{path} is {what} of no layout that is known (ALOHA, robomimic, Diffusion Policy, UMI): say what "
-            f"its arrays are with --mapping FILE. ffenc inspect {path} --write-mapping FILE writes one to start "
-            "from"
+            f"{path} is {what} of no layout that is known (ALOHA, robomimic, Diffusion Policy, UMI): say "
+            f"what its arrays are with --mapping FILE. ffenc inspect {path} --write-mapping FILE writes one "
+            "to start from"
         )
     return build_mapping(found.mapping)
 
