@@ -28,7 +28,7 @@ from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
-from ffenc.dataset.sources.arrays import ArraySource
+from ffenc.dataset.sources.array_source import ArraySource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.plain import PlainSource
 from ffenc.dataset.sources.registry import open_source

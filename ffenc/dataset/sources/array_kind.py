@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ffenc.config.mapping import SourceMapping, build_mapping
-from ffenc.dataset.sources.arrays import ArrayFile, ArrayInfo, ArrayReader, ArraySource, parts_of
+from ffenc.dataset.sources.array_parts import parts_of
+from ffenc.dataset.sources.array_source import ArraySource
+from ffenc.dataset.sources.arrays import ArrayFile, ArrayInfo, ArrayReader
 from ffenc.dataset.sources.contents import Contents, Held, rate_of
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.errors import ConfigError, FfencWarning, SourceError

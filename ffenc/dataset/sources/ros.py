@@ -17,8 +17,8 @@ from ffenc.config.mapping import SourceMapping, TimeMapping, refuse_fields
 from ffenc.config.preset import camera_key, camera_name, chosen_cameras
 from ffenc.dataset.columns import column_of, dtype_of
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo
-from ffenc.dataset.sources.arrays import mapped_values
 from ffenc.dataset.sources.kind import Opening, SourceKind
+from ffenc.dataset.sources.mapped import mapped_values
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.dataset.sources.ros_bag import Bag
 from ffenc.dataset.sources.ros_frames import MessageFrames, numbered
@@ -27,7 +27,7 @@ from ffenc.dataset.sources.ros_rosbag2 import bags_of
 from ffenc.dataset.sources.ros_suggest import suggest
 from ffenc.dataset.sources.ros_time import Piece, Stream, on_grid
 from ffenc.dataset.sources.ros_values import values_at
-from ffenc.dataset.sources.ros_video import DecodedFrames, Packets
+from ffenc.dataset.sources.ros_video import DecodedFrames, Packets, decodable
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.sources import EncodedFrame, FrameSource
@@ -209,29 +209,8 @@ class RosSource(PlainSource):
         stream = Stream(topic, np.array(received, np.int64), own, size, self._half)
         if kind_of(bag.topics[topic].type) != "video" or topic not in {c.path for c in self._keys.values()}:
             return stream
-        packets = Packets(bag, topic, self._rate, stream.stamps(self._time.stamps))
-        self._packets[bag.path, topic] = packets
-        notes = {
-            "packets before the first key frame": packets.first,
-            "packets that refer to a lost one": packets.lost,
-        }
-        for what, count in notes.items():
-            if count:
-                text = f"{bag.path}: {topic}: {count} {what} cannot be decoded"
-                warnings.warn(text, FfencWarning, stacklevel=6)
-        if packets.reordered:
-            given = stream.stamps(self._time.stamps)
-            stamps = packets.in_order_of_showing(given)
-            if stamps is not given:
-                text = (
-                    f"{bag.path}: {topic}: has B-frames, and stamps in the order in which it was recorded; "
-                    "frames have the same stamps in the order in which they are shown"
-                )
-                warnings.warn(text, FfencWarning, stacklevel=6)
-            by_header = self._time.stamps == "header" and own is not None
-            stream = replace(stream, header=stamps) if by_header else replace(stream, received=stamps)
-        found = {what: count for what, count in notes.items() if count}
-        return replace(stream, taken=np.sort(packets.shown), notes=found)
+        stream, self._packets[bag.path, topic] = decodable(bag, stream, self._rate, self._time.stamps)
+        return stream
 
     def _spans(self, bag: Bag, streams: Mapping[str, Stream]) -> list[tuple[int, int] | None]:
         """The times between which each episode is; None: all."""

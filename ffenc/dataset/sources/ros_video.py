@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import groupby, repeat
@@ -20,7 +22,8 @@ from ffenc.codecs.table import CODECS
 from ffenc.compiler.command import compile_fed_packets
 from ffenc.dataset.sources.ros_bag import Bag
 from ffenc.dataset.sources.ros_messages import bytes_of, required
-from ffenc.errors import FfmpegError, SourceError
+from ffenc.dataset.sources.ros_time import Stream
+from ffenc.errors import FfencWarning, FfmpegError, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, decoded_frames, probe
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import toolchains
@@ -243,6 +246,43 @@ def _gaps(stamps: Numbers) -> bool:
     steps = np.diff(np.sort(stamps))
     steps = steps[steps > 0]
     return bool(len(steps)) and float(steps.max()) > _GAP * float(np.median(steps))
+
+
+def decodable(bag: Bag, stream: Stream, fps: Fraction, which: str) -> tuple[Stream, Packets]:
+    """Return a topic's times with what of its video can be decoded, and its packets.
+
+    Args:
+        bag: where it is.
+        stream: the topic.
+        fps: frames a second.
+        which: the times that are used, ``header`` or ``received``.
+
+    Raises:
+        SourceError: as :class:`Packets`, or its stamps are in no order.
+
+    Warns:
+        FfencWarning: packets cannot be decoded, or frames get other messages' stamps.
+    """
+    given = stream.stamps(which)
+    packets = Packets(bag, stream.topic, fps, given)
+    where = f"{bag.path}: {stream.topic}"
+    counts = {
+        "packets before the first key frame": packets.first,
+        "packets that refer to a lost one": packets.lost,
+    }
+    notes = {what: count for what, count in counts.items() if count}
+    for what, count in notes.items():
+        warnings.warn(f"{where}: {count} {what} cannot be decoded", FfencWarning, stacklevel=6)
+    stamps = packets.in_order_of_showing(given) if packets.reordered else given
+    if stamps is not given:
+        text = (
+            f"{where}: has B-frames, and stamps in the order in which it was recorded; frames have the same "
+            "stamps in the order in which they are shown"
+        )
+        warnings.warn(text, FfencWarning, stacklevel=6)
+        by_header = which == "header" and stream.header is not None
+        stream = replace(stream, header=stamps) if by_header else replace(stream, received=stamps)
+    return replace(stream, taken=np.sort(packets.shown), notes=notes), packets
 
 
 class DecodedFrames:

@@ -1,0 +1,309 @@
+"""Arrays as episodes: what HDF5 files and zarr stores have in common."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ffenc.config.mapping import CameraMapping, FeatureMapping, SourceMapping, TaskMapping, refuse_fields
+from ffenc.config.preset import camera_key, chosen_cameras
+from ffenc.dataset.columns import column_of, dtype_of
+from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.sources.array_parts import Part
+from ffenc.dataset.sources.array_pixels import ArrayFrames, Pixels, pixels_of
+from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReader, times
+from ffenc.dataset.sources.mapped import mapped_values, text_of
+from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
+from ffenc.errors import ConfigError, FfencWarning, SourceError
+
+_MOST_NUMBERS = 1 << 30  # bytes of one feature of one episode
+
+
+class ArraySource(PlainSource):
+    """Arrays of numbers and images, a part of them an episode.
+
+    Args:
+        root: the file or folder.
+        parts: the episodes.
+        mapping: what the arrays are.
+        what: the kind of source, for errors.
+        fps: frames a second.
+        task: the text of the task, which wins over the mapping's; None: not said.
+        robot_type: LeRobot's name of the robot, or None.
+        cameras: keys to read, with or without ``observation.images.``; None: all.
+
+    Raises:
+        SourceError: an array is missing or of another shape than in the first episode.
+        ConfigError: an array cannot be what the mapping says.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        parts: Sequence[Part],
+        mapping: SourceMapping,
+        *,
+        what: str,
+        fps: Fraction,
+        task: str | None = None,
+        robot_type: str | None = None,
+        cameras: Sequence[str] | None = None,
+    ) -> None:
+        _check_mapping(mapping, what)
+        keys = {camera_key(name): one for name, one in mapping.cameras.items()}
+        if cameras is not None:
+            keys = {key: keys[key] for key in chosen_cameras(list(keys), cameras)}
+        self._mapping, self._keys = mapping, keys
+        self.reading = {"mapping": mapping.plain()}
+        self._parts, texts = [], []
+        self._pixels: dict[str, Pixels] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._first: dict[str, ArrayInfo] = {}
+        self._whole: set[tuple[str, ArrayFile]] = set()
+        self._stored: dict[str, list[float]] = {key: [] for key in keys}
+        for file, some in groupby(parts, key=lambda part: part.file):
+            with file.open() as reader:
+                for part in some:
+                    whole = self._checked(part, reader)
+                    self._parts.append(whole)
+                    texts.append(_task_texts(whole, reader, mapping.task if task is None else None))
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(t for own in texts for t in own))}
+        self._tasks_of = [np.array([numbers[text] for text in own], np.int64) for own in texts]
+        super().__init__(
+            root,
+            fps=fps,
+            cameras=[self._camera(key) for key in keys],
+            lengths=[part.length for part in self._parts],
+            features=self._described,
+            tasks=list(numbers) if mapping.task is not None and task is None else [task or DEFAULT_TASK],
+            robot_type=robot_type,
+        )
+
+    # ---- looking at what is there ----------------------------------------------------------------------
+
+    def _checked(self, part: Part, reader: ArrayReader) -> Part:
+        """Look at an episode's arrays, and return it with its length."""
+        length = part.length
+        first: str | None = None
+        whole = self._whole
+        for key, camera in self._keys.items():
+            info = reader.array(part.place(camera.path))
+            self._look_at_camera(key, camera, part, info, reader)
+            if (info.path, part.file) not in whole and (missing := reader.missing_chunks(info.path)):
+                warnings.warn(
+                    f"{part.file.path}: {info.path}: {missing:,} chunks are not in the file; their frames "
+                    "are "
+                    "empty (black, where nothing else is said)",
+                    FfencWarning,
+                    stacklevel=4,
+                )
+            whole.add((info.path, part.file))
+            self._stored[key].append(info.bytes / max(1, info.rows))
+            length, first = _same_length(part, length, first, info)
+        for name, feature in self._mapping.features.items():
+            for path in feature.paths:
+                info = reader.array(part.place(path))
+                self._look_at_feature(name, path, feature, part, info)
+                length, first = _same_length(part, length, first, info)
+        if length < 1:
+            raise SourceError(f"{part}: has no rows; leave it out, or restore it")
+        return Part(part.file, part.group, part.first, length)
+
+    def _look_at_camera(
+        self, key: str, camera: CameraMapping, part: Part, info: ArrayInfo, reader: ArrayReader
+    ) -> None:
+        if key in self._pixels:
+            other = self._first[key]
+            if (info.encoded, info.encoded or (info.dtype, info.shape[1:])) != (
+                other.encoded,
+                other.encoded or (other.dtype, other.shape[1:]),
+            ):
+                raise SourceError(
+                    f"{part}: {info.path} has rows of {times(info.shape[1:])} {info.dtype}, those of other "
+                    f"episodes are {times(other.shape[1:])} {other.dtype}: the frames of one camera must "
+                    "be alike"
+                )
+            return
+        where = f"cameras.{key.removeprefix('observation.images.')}"
+        self._first[key] = info
+        if not info.rows:
+            raise SourceError(f"{part}: {info.path} has no rows; leave it out, or restore it")
+        self._pixels[key] = pixels_of(camera, part, info, reader, where)
+
+    def _look_at_feature(
+        self, name: str, path: str, feature: FeatureMapping, part: Part, info: ArrayInfo
+    ) -> None:
+        key = f"{name}\0{path}"
+        shape = self._shapes.setdefault(key, info.shape[1:])
+        if info.shape[1:] != shape:
+            raise SourceError(
+                f"{part}: {info.path} has rows of {times(info.shape[1:])}, those of other episodes are "
+                f"{times(shape)}"
+            )
+        if len(shape) > 1 and not feature.flatten:
+            raise ConfigError(
+                f"features.{name}: {info.path} has rows of {times(shape)} numbers; a feature has numbers "
+                "in one "
+                "dimension. Say flatten: true to take them one after another"
+            )
+        texts = feature.dtype == "string"
+        if info.dtype.kind not in ("OSUT" if texts else "biuf"):
+            wanted = "texts (dtype: string)" if texts else "numbers"
+            raise ConfigError(f"features.{name}: {info.path} is {info}; expected {wanted}")
+        if info.row_bytes * max(part.length, 1) > _MOST_NUMBERS or (
+            not part.length and info.row_bytes * info.rows > _MOST_NUMBERS
+        ):
+            raise SourceError(
+                f"{part}: {info.path} is {info}, more than {_MOST_NUMBERS >> 30} GB an episode; is it a "
+                "camera?"
+            )
+
+    @cached_property
+    def _described(self) -> dict[str, dict[str, Any]]:
+        """The features of the columns."""
+        part, described = self._parts[0], {}
+        first = Part(part.file, part.group, part.first, 1)
+        with part.file.open() as reader:
+            for name, feature in self._mapping.features.items():
+                values = self._values(name, feature, first, reader)
+                width = values.shape[1] if values.ndim == 2 else 1
+                if feature.names is not None and len(feature.names) != width:
+                    raise ConfigError(
+                        f"features.{name}.names: has {len(feature.names)} names, and there are {width} "
+                        "numbers"
+                    )
+                texts = feature.dtype == "string"
+                dtype = "string" if texts else dtype_of(pa.from_numpy_dtype(values.dtype))
+                described[name] = {"dtype": dtype, "shape": [width], "names": feature.names}
+        return described
+
+    def _camera(self, key: str) -> Camera:
+        header = self._pixels[key].header
+        if not header.depth:
+            return Camera(key, False, header)
+        return Camera(key, True, header, self._keys[key].unit or header.unit)
+
+    # ---- what a source gives ---------------------------------------------------------------------------
+
+    def frames(self, camera: str, episode: Episode) -> ArrayFrames:
+        return ArrayFrames(self._parts[episode.index], self._keys[camera].path, self._pixels[camera])
+
+    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+        stored = self._stored[camera]
+        return round(sum(stored[episode.index] * episode.length for episode in episodes))
+
+    def check(self, episodes: Sequence[Episode]) -> None:
+        """Look at the numbers of some episodes, so that one that cannot be stored is found before encoding.
+
+        Raises:
+            SourceError: one is not finite, or does not fit its feature's dtype; the text names the row.
+        """
+        for episode in episodes:
+            part = self._parts[episode.index]
+            with part.file.open() as reader:
+                for name, feature in self._mapping.features.items():
+                    values = self._values(name, feature, part, reader)
+                    if values.dtype.kind != "f" or np.isfinite(values).all():
+                        continue
+                    wide = values.reshape(len(values), -1)
+                    row, place = (int(n[0]) for n in np.nonzero(~np.isfinite(wide)))
+                    raise SourceError(
+                        f"{part}: {', '.join(feature.paths)}, row {row}: number {place} of {name} is "
+                        f"{wide[row, place]}, where "
+                        "finite "
+                        "numbers are expected; restore the file, or leave the episode out with --episodes"
+                    )
+
+    def columns(self, episode: Episode) -> Mapping[str, Any]:
+        part, columns = self._parts[episode.index], {}
+        with part.file.open() as reader:
+            for name, feature in self._mapping.features.items():
+                values = self._values(name, feature, part, reader)
+                columns[name] = column_of(values, self._described[name])
+        return columns
+
+    def task_numbers(self, episode: Episode) -> npt.NDArray[np.int64]:
+        numbers = self._tasks_of[episode.index]
+        if len(numbers) == episode.length:
+            return numbers
+        return np.full(episode.length, numbers[0] if len(numbers) else 0, np.int64)
+
+    def notes(self, episode: Episode) -> Mapping[str, Any]:
+        part = self._parts[episode.index]
+        units = {name: one.unit for name, one in self._mapping.features.items() if one.unit is not None}
+        return {
+            "source": {"file": part.file.path.name, "group": part.group, "first_row": part.first},
+            **({"units": units} if units else {}),
+        }
+
+    def _values(self, name: str, feature: FeatureMapping, part: Part, reader: ArrayReader) -> Array:
+        """A feature's values of an episode, ``(N,)`` or ``(N, D)``."""
+        arrays = []
+        for path in feature.paths:
+            block = reader.read(part.place(path), part.first, part.first + part.length)
+            arrays.append(block.reshape(len(block), -1) if block.ndim > 2 else block)
+        return mapped_values(name, feature, arrays, str(part))
+
+
+def _check_mapping(mapping: SourceMapping, what: str) -> None:
+    refuse_fields(mapping, (), ("fps", "episodes", "task", "cameras", "features"), what)
+    for name, camera in mapping.cameras.items():
+        taken = ("path", "channels", "axes", "depth", "unit", "white")
+        refuse_fields(camera, ("cameras", name), taken, what)
+    for name, feature in mapping.features.items():
+        fields = ("path", "names", "columns", "dtype", "scale", "unit", "flatten")
+        refuse_fields(feature, ("features", name), fields, what)
+    if mapping.episodes is not None:
+        refuse_fields(mapping.episodes, ("episodes",), ("groups", "ends"), what)
+
+
+def _same_length(part: Part, length: int, first: str | None, info: ArrayInfo) -> tuple[int, str | None]:
+    """The length that an episode's arrays have; where it is known before, they have to be as long."""
+    if not length:
+        return info.rows, info.path
+    if first is None:  # rows of a longer array
+        if info.rows < part.first + length:
+            raise SourceError(
+                f"{part}: {info.path} has {info.rows:,} rows, the episodes end at row "
+                f"{part.first + length:,}; "
+                "restore it"
+            )
+        return length, None
+    if info.rows != length:
+        raise SourceError(
+            f"{part}: {info.path} has {info.rows:,} rows, {first} has {length:,}: all arrays of an episode "
+            "have one row a frame"
+        )
+    return length, first
+
+
+def _task_texts(part: Part, reader: ArrayReader, task: TaskMapping | None) -> list[str]:
+    """The text of an episode's task, or of each row's."""
+    if task is None:
+        return []
+    if task.text is not None:
+        return [task.text]
+    if task.attribute is not None:
+        for place in dict.fromkeys((part.group, "")):
+            found = reader.attributes(place).get(task.attribute)
+            if found is not None:
+                return [text_of(found)]
+        raise SourceError(f"{part}: has no attribute {task.attribute!r}, which task.attribute names")
+    assert task.path is not None
+    info = reader.array(part.place(task.path))
+    if not info.text and info.dtype != np.uint8:
+        raise ConfigError(f"task.path: {info.path} is {info}; expected texts")
+    if info.rows <= 1:
+        return [text_of(value) for value in reader.read(info.path, 0, 1)[:1]]
+    if info.rows < part.first + part.length:
+        raise SourceError(f"{part}: {info.path} has {info.rows} texts, the episode {part.length} rows")
+    return [text_of(v) for v in reader.read(info.path, part.first, part.first + part.length)]

@@ -1,0 +1,69 @@
+"""Numbers and texts of a source, put together as a mapping says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ffenc.config.mapping import FeatureMapping
+from ffenc.errors import ConfigError, SourceError
+
+Array = npt.NDArray[Any]
+
+
+def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], where: str) -> Array:
+    """Put numbers together as a mapping says.
+
+    Args:
+        name: the feature's.
+        feature: what is said of it.
+        arrays: of its paths, ``(N,)`` or ``(N, D)``.
+        where: what they are of, for errors.
+
+    Returns:
+        shape ``(N,)`` for one value a row, else ``(N, D)``.
+
+    Raises:
+        SourceError: a number does not fit the feature's dtype; the text names the row.
+        ConfigError: there are not the columns that are taken.
+    """
+    if feature.dtype == "string":
+        if len(arrays) > 1 or arrays[0].ndim > 1:
+            raise ConfigError(f"features.{name}: a text a row is expected of dtype string")
+        return np.array([text_of(value) for value in arrays[0]], object)
+    several = [array[:, None] if array.ndim == 1 else array for array in arrays]
+    values = arrays[0] if len(arrays) == 1 else np.concatenate(several, 1)
+    if feature.columns is not None:
+        wide = values[:, None] if values.ndim == 1 else values
+        values = wide[:, feature.chosen(wide.shape[1])]
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if feature.scale is not None:
+        values = values * feature.scale
+    wanted = np.dtype(feature.dtype or values.dtype.newbyteorder("="))
+    if wanted == values.dtype:
+        return values.astype(wanted, copy=False)
+    with np.errstate(invalid="ignore", over="ignore"):
+        changed = values.astype(wanted)
+    # A float of fewer bits rounds; all else has to be the same number.
+    lost = np.isinf(changed) & ~np.isinf(values) if wanted.kind == "f" else changed != values
+    if lost.any():
+        row = int(np.argmax(lost.reshape(len(lost), -1).any(1)))
+        raise SourceError(
+            f"{where}: {', '.join(feature.paths)}, row {row}: {values[row]} is not a number of dtype "
+            f"{wanted}; "
+            f"choose another dtype for features.{name}"
+        )
+    return changed
+
+
+def text_of(value: Any) -> str:
+    """A text of a file, whatever it is kept as."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "ui":
+        value = value.tobytes()
+    if isinstance(value, bytes):
+        return value.rstrip(b"\0").decode("utf-8", "replace")
+    return str(value)
