@@ -183,18 +183,23 @@ class EpisodeMapping(Settings):
     Attributes:
         groups: a pattern of the groups that hold one each, such as ``data/demo_*``; paths are in them.
         ends: an array of the rows behind each episode's last, such as ``meta/episode_ends``.
+        values: an array of one value a row, which is constant within an episode, such as its number. Of truth
+            values, rows that are false are in no episode.
+        last: an array that is true, or not 0, in the last row of each episode.
         topic: a topic whose value is constant within an episode: a number, a truth value or a text. A value
             that is false or empty is between episodes.
     """
 
     groups: str | None = Field(None, description="a pattern such as data/demo_*, or null")
     ends: str | None = Field(None, description="the path of an array such as meta/episode_ends, or null")
+    values: str | None = Field(None, description="the path of an array of one value a row, or null")
+    last: str | None = Field(None, description="the path of an array of one truth value a row, or null")
     topic: str | None = Field(None, description="a topic, or null")
 
     @model_validator(mode="after")
     def _says_one(self) -> Self:
-        if sum(value is not None for value in (self.groups, self.ends, self.topic)) != 1:
-            raise ConfigError("says what an episode is by one of: groups, ends, topic")
+        if sum(getattr(self, name) is not None for name in type(self).model_fields) != 1:
+            raise ConfigError(f"says what an episode is by one of: {', '.join(type(self).model_fields)}")
         return self
 
 
@@ -232,7 +237,9 @@ class SourceMapping(Settings):
     """
 
     fps: int | float | str | None = Field(None, description="a number, a text such as '30000/1001', or null")
-    episodes: EpisodeMapping | None = Field(None, description="a mapping with groups, ends or topic, or null")
+    episodes: EpisodeMapping | None = Field(
+        None, description="a mapping with groups, ends or the like, or null"
+    )
     task: TaskMapping | None = Field(None, description="a text, a mapping with attribute or path, or null")
     cameras: dict[str, CameraMapping] = Field(description="a mapping of camera names to what they are")
     features: dict[str, FeatureMapping] = Field(

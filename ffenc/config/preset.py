@@ -101,7 +101,7 @@ class RobotPreset(Settings):
             0..19.
         encoder_cpus: the processors the encoders of a recording may run on; None: all.
         transform: how pictures of all cameras are changed before they are encoded.
-        mapping: what the arrays or topics of a file of this robot are, where that is not a dataset.
+        source: what the arrays or topics of a file of this robot are, where that is not a dataset.
         cameras: by name, without the ``observation.images.`` prefix.
     """
 
@@ -125,7 +125,7 @@ class RobotPreset(Settings):
         description=f"a list of processors' numbers, from 0 to {MOST_CPUS - 1}, or null",
     )
     transform: Transform | None = Field(None, description=TRANSFORM)
-    mapping: SourceMapping | None = Field(None, description="a mapping of cameras and features, or null")
+    source: SourceMapping | None = Field(None, description="a mapping of cameras and features, or null")
     cameras: dict[str, CameraPreset] = Field(
         default_factory=dict, description="a mapping of camera names to their settings"
     )
@@ -369,8 +369,8 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
     built["depth_encoder"] = _built(DepthEncoderConfig, depth_values, ("depth_encoder",))
     common = _settings_of(values, ("transform",))
     built["transform"] = _transform(common, ("transform",))
-    if values.get("mapping") is not None:
-        built["mapping"] = build_mapping(_settings_of(values, ("mapping",)), ("mapping",))
+    if values.get("source") is not None:
+        built["source"] = build_mapping(_settings_of(values, ("source",)), ("source",))
     cameras = {}
     for camera, found in _settings_of(values, ("cameras",)).items():
         if found is None:  # a camera of the extended preset that this robot does not have

@@ -117,7 +117,7 @@ def plan_reencode(
             retime=retime,
             partial=episodes is not None,
             mapping=load_mapping(mapping) if isinstance(mapping, (str, Path)) else mapping,
-            usual_mapping=robot.mapping,
+            usual_mapping=robot.source,
             on_gap=on_gap,
         ),
     )

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tracemalloc
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,20 +180,56 @@ features:
     assert kept["features"]["observation.state"]["scale"] == 0.001
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "spans"),
+    [
+        ("values", [7, 7, 0, 0, 0, 7], [(0, 2), (2, 5), (5, 6)]),
+        ("values", ["a", "a", "a", "b", "b", "b"], [(0, 3), (3, 6)]),
+        ("values", [False, True, True, False, True, False], [(1, 3), (4, 5)]),
+        ("last", [0, 0, 1, 0, 1, 0], [(0, 3), (3, 5)]),
+    ],
+)
+def test_episodes_are_cut_by_an_array(
+    recorded: list[Sample], tmp_path: Path, name: str, values: list[Any], spans: list[tuple[int, int]]
+) -> None:
+    source = write_own(tmp_path / "own.h5", recorded[0])
+    with h5py.File(source, "a") as root:
+        root["cut"] = values
+    mapping = build_mapping(
+        {
+            "episodes": {name: "/cut"},
+            "cameras": {"top": {"path": "gray"}},
+            "features": {"grip": {"path": "grip"}},
+        }
+    )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        opened = open_source(source, Opening(fps=30, mapping=mapping))
+    assert bool(said) == (spans[-1][1] < 6)  # rows behind the last episode
+    rows = [table["grip"].to_pylist() for _, _, table in opened.rows(opened.episodes)]
+    assert rows == [list(range(*span)) for span in spans]
+    frames = [frame.data for frame in opened.frames("observation.images.top", opened.episodes[1])]
+    assert frames == [frame.tobytes() for frame in recorded[0].top[slice(*spans[1]), ..., 0]]
+    with h5py.File(source, "a") as root:
+        del root["cut"]
+        root["cut"] = np.zeros(6, bool)
+    refused(source, tmp_path, "own.h5: cut: is false in all 6 rows: there is no episode", mapping)
+
+
 def test_a_preset_has_a_mapping_and_arguments_win_over_it(recorded: list[Sample], tmp_path: Path) -> None:
     source = write_own(tmp_path / "own.h5", recorded[0])
     preset = tmp_path / "arm.yaml"
     preset.write_text(
-        "fps: 10\nmapping: {fps: 25, task: {attribute: what}, cameras: {front: {path: gray}}}\n"
+        "fps: 10\nsource: {fps: 25, task: {attribute: what}, cameras: {front: {path: gray}}}\n"
         "camera_encoder: {vcodec: h264}\n"
     )
     plan = plan_reencode(source, tmp_path / "out", preset=preset)
     assert (plan.source.fps, plan.source.tasks()) == (25, ["stack the cups"])
     plan = plan_reencode(source, tmp_path / "out", preset=preset, fps=5, task="other")
     assert (plan.source.fps, plan.source.tasks()) == (5, ["other"])
-    preset.write_text("mapping: {cameras: {front: {path: gray, chanels: rgb}}}")
+    preset.write_text("source: {cameras: {front: {path: gray, chanels: rgb}}}")
     with pytest.raises(
-        ConfigError, match=r"arm.yaml:1: mapping.cameras.front.chanels: unknown key.*'channels'"
+        ConfigError, match=r"arm.yaml:1: source.cameras.front.chanels: unknown key.*'channels'"
     ):
         plan_reencode(source, tmp_path / "out", preset=preset)
 
@@ -303,6 +340,16 @@ def _loop(root: h5py.File, _: Path) -> None:
     root["other"] = h5py.SoftLink("/images")
 
 
+def _unknown_filter(root: h5py.File, _: Path) -> None:
+    created = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    created.set_chunk((3, 32, 32, 3))
+    created.set_filter(32099, h5py.h5z.FLAG_OPTIONAL, (1,))  # none that anybody has registered
+    space, kind = h5py.h5s.create_simple((3, 32, 32, 3)), h5py.h5t.NATIVE_UINT8
+    made = h5py.h5d.create(root.create_group("images").id, b"top", kind, space, created)
+    made.write_direct_chunk((0, 0, 0, 0), b"encrypted")
+    root["x"] = np.zeros(3)
+
+
 def _unequal(root: h5py.File, _: Path) -> None:
     root["images/top"] = np.zeros((3, 32, 32, 3), np.uint8)
     root["x"] = np.zeros(4)
@@ -323,6 +370,7 @@ def _unlike(root: h5py.File, _: Path) -> None:
         (_huge_chunk, "2 rows of 192,000,000 bytes are compressed together; at most 256 MB"),
         (_huge_frames, "frames of 1048576x1048576"),
         (_loop, "is a link that leads back to itself"),
+        (_unknown_filter, "a.h5: images/top: it is compressed by a filter that h5py does not have .pip inst"),
         (_unequal, "a.h5: x has 4 rows, images/top has 3"),
         (_unlike, r"b.h5: images/top has rows of 32x32x3 uint8, those of other episodes are 32x48x3"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import open_source
 from ffenc.dataset.sources.ros import RosSource
+from ffenc.frames.depth_images import read_depth
 from tests.conftest import pixels, psnr
 from tests.support.read import column, frames_of, info_of, notes_of
 from tests.support.recorded import (
@@ -125,6 +127,79 @@ def test_the_mapping_that_inspect_writes_reads_the_file(
     assert source.tasks() == ["lift the cube"]
     with pytest.raises(ConfigError, match="is a ROS 2 bag: say what its 7 topics are with --mapping FILE"):
         plan_reencode(mcap, tmp_path / "out")
+
+
+def raw_images() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Encoding -> pixels as they are in a message, and the RGB that they show: red at the left, else blue."""
+    height, width = 64, 96
+    rgb = np.zeros((height, width, 3), np.uint8)
+    rgb[:, : width // 2], rgb[:, width // 2 :] = (220, 40, 30), (20, 60, 200)
+    alpha = np.dstack([rgb, np.full((height, width), 255, np.uint8)])
+    gray = np.tile(np.arange(width, dtype=np.uint8) * 2, (height, 1))
+    found = {
+        "rgb8": (rgb, rgb),
+        "bgr8": (rgb[..., ::-1], rgb),
+        "rgba8": (alpha, rgb),
+        "bgra8": (alpha[..., [2, 1, 0, 3]], rgb),
+        "mono8": (gray, np.repeat(gray[..., None], 3, -1)),
+    }
+    r, g, b = (rgb[..., i].astype(float) for i in range(3))
+    luma = 16 + (65.738 * r + 129.057 * g + 25.064 * b) / 256  # BT.601, limited range
+    blue = 128 + (-37.945 * r - 74.494 * g + 112.439 * b) / 256
+    red = 128 + (112.439 * r - 94.154 * g - 18.285 * b) / 256
+    packed = np.empty((height, width // 2, 4), np.uint8)
+    packed[..., 0], packed[..., 1], packed[..., 2] = blue[:, ::2], luma[:, ::2], red[:, ::2]
+    packed[..., 3] = luma[:, 1::2]
+    for name, order in {"yuv422": [0, 1, 2, 3], "uyvy": [0, 1, 2, 3], "yuv422_yuy2": [1, 0, 3, 2]}.items():
+        found[name] = (packed[..., order].reshape(height, width, 2), rgb)
+    for pattern in ("rggb", "bggr", "gbrg", "grbg"):
+        mosaic = np.empty((height, width), np.uint8)
+        for place, colour in enumerate(pattern):
+            row, column = divmod(place, 2)
+            mosaic[row::2, column::2] = rgb[row::2, column::2, "rgb".index(colour)]
+        found[f"bayer_{pattern}8"] = (mosaic, rgb)
+    return found
+
+
+def test_raw_images_have_the_colours_that_their_encoding_says(tmp_path: Path) -> None:
+    make, images = _Messages(), raw_images()
+    messages = [
+        (f"/{name}", BEGIN + i * STEP, make.image(BEGIN + i * STEP, pixels, name, padding=4))
+        for i in range(2)
+        for name, (pixels, _) in images.items()
+    ]
+    path, out = write_mcap(tmp_path / "a.mcap", messages), tmp_path / "out"
+    mapping = build_mapping({"fps": 10, "cameras": {name: {"path": f"/{name}"} for name in images}})
+    fine = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), 4)]
+    reencode_dataset(path, out, mapping=mapping, task="x", overrides=fine)
+    for name, (_, wanted) in images.items():
+        inner = [(slice(4, 60), slice(6, 40)), (slice(4, 60), slice(56, 90))]  # away from the edges
+        for shown in frames_of(out, name):
+            for place in inner:
+                assert np.abs(shown[place].astype(int) - wanted[place]).max() <= 12, name
+
+
+def test_depth_in_metres_and_of_the_other_byte_order(recorded: list[Sample], tmp_path: Path) -> None:
+    make, depth = _Messages(), recorded[0].depth[0]
+    big = make.image(BEGIN, depth.astype(">u2"), "16UC1")
+    big.is_bigendian = 1
+    metres = (depth / 1000).astype(np.float32)
+    messages = [("/big", BEGIN, big), ("/metres", BEGIN, make.image(BEGIN, metres, "32FC1"))]
+    cameras = {name: {"path": f"/{name}", "depth": True} for name in ("big", "metres")}
+    source = opened(write_mcap(tmp_path / "a.mcap", messages), {"fps": 10, "cameras": cameras})
+    for name, wanted, unit in (("big", depth, "mm"), ("metres", metres, "m")):
+        (frame,) = source.frames(f"observation.images.{name}", source.episodes[0])
+        assert np.array_equal(read_depth(frame), wanted)
+        assert next(one.unit for one in source.cameras if one.key.endswith(name)) == unit
+
+
+def test_frames_can_be_sent_to_another_process(mcap: Path) -> None:
+    source = opened(mcap, MAPPING)
+    for camera in MAPPING["cameras"]:
+        frames = source.frames(f"observation.images.{camera}", source.episodes[0])
+        sent = pickle.loads(pickle.dumps(frames))
+        assert [frame.data for frame in sent] == [frame.data for frame in frames]
+        assert sent.fingerprint() == frames.fingerprint()
 
 
 def test_states_are_interpolated_where_asked_for_and_a_camera_that_is_too_slow_is_an_error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ def test_b_frames_are_shown_in_their_order_whichever_order_their_stamps_have(
     notes = source.notes(source.episodes[0])
     assert isinstance(notes, dict)
     assert notes["stamps_ns"]["cam"] == sorted(stamps)
+    sent = pickle.loads(pickle.dumps(source.frames("observation.images.cam", source.episodes[0])))
+    assert [frame.name for frame in sent] == [f"{path}: /cam, message {n}" for n in np.argsort(order)]
     fast = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), 8)]
     reencode_dataset(path, out, mapping=build_mapping(CAM), task="x", overrides=fast)
     alike(frames_of(out, "cam"), pictures)

@@ -12,6 +12,8 @@ from ffenc.config.mapping import SourceMapping
 from ffenc.dataset.sources.arrays import ArrayFile, ArrayReader
 from ffenc.errors import FfencWarning, SourceError
 
+_MOST_ROWS = 10_000_000  # of an array that says what an episode is
+
 
 @dataclass(frozen=True)
 class Part:
@@ -54,31 +56,53 @@ def parts_of(files: Sequence[ArrayFile], mapping: SourceMapping) -> list[Part]:
                 if not groups:
                     raise SourceError(f"{file.path}: no group matches episodes.groups, {pattern!r}")
                 parts += [Part(file, group, 0, 0) for group in groups]
-            elif mapping.episodes.ends is not None:
-                parts += _by_ends(file, reader, mapping)
+            else:
+                parts += _by_rows(file, reader, mapping)
     return parts
 
 
-def _by_ends(file: ArrayFile, reader: ArrayReader, mapping: SourceMapping) -> list[Part]:
-    assert mapping.episodes is not None
-    assert mapping.episodes.ends is not None
-    info = reader.array(mapping.episodes.ends.strip("/"))
-    if len(info.shape) != 1 or info.dtype.kind not in "iu" or not 0 < info.rows <= 10_000_000:
-        raise SourceError(f"{file.path}: {info.path} is {info}; expected the row behind each episode's last")
-    ends = reader.read(info.path, 0, info.rows).astype(np.int64)
-    starts = np.concatenate([[0], ends[:-1]])
-    if (wrong := np.flatnonzero(ends <= starts)).size:
+def _by_rows(file: ArrayFile, reader: ArrayReader, mapping: SourceMapping) -> list[Part]:
+    """The episodes that are stretches of rows."""
+    episodes = mapping.episodes
+    assert episodes is not None
+    name = next(name for name in ("ends", "values", "last") if getattr(episodes, name) is not None)
+    info = reader.array(getattr(episodes, name).strip("/"))
+    where = f"{file.path}: {info.path}"
+    wanted = {
+        "ends": ("the row behind each episode's last", "iu"),
+        "values": ("one value a row", "biuSUOT"),
+        "last": ("one truth value a row", "biuf"),
+    }
+    what, kinds = wanted[name]
+    if len(info.shape) != 1 or info.dtype.kind not in kinds or not 0 < info.rows <= _MOST_ROWS:
+        raise SourceError(f"{where} is {info}; expected {what}")
+    values = reader.read(info.path, 0, info.rows)
+    if name == "ends":
+        stops = values.astype(np.int64)
+        starts = np.concatenate([[0], stops[:-1]])
+    elif name == "last":
+        stops = np.flatnonzero(values) + 1
+        starts = np.concatenate([[0], stops[:-1]])
+    else:
+        changes = np.flatnonzero(values[1:] != values[:-1]) + 1
+        starts, stops = np.concatenate([[0], changes]), np.concatenate([changes, [info.rows]])
+        if values.dtype == np.bool_:
+            starts, stops = starts[values[starts]], stops[values[starts]]
+    if not len(stops):
+        raise SourceError(f"{where}: is false in all {info.rows:,} rows: there is no episode")
+    if (wrong := np.flatnonzero(stops <= starts)).size:
         number = int(wrong[0])
         raise SourceError(
-            f"{file.path}: {info.path}: episode {number} ends at row {ends[number]}, and begins at row "
+            f"{where}: episode {number} ends at row {stops[number]}, and begins at row "
             f"{starts[number]}; the ends have to ascend"
         )
     first = next(iter(mapping.cameras.values()))
-    beyond = reader.array(first.path.strip("/")).rows - int(ends[-1])
+    rows = reader.array(first.path.strip("/")).rows
+    beyond = rows - int(stops[-1])
     if beyond > 0:
         warnings.warn(
             f"{file.path}: {beyond:,} rows behind the last episode's end are in no episode, and left out",
             FfencWarning,
             stacklevel=3,
         )
-    return [Part(file, "", int(a), int(b - a)) for a, b in zip(starts, ends, strict=True)]
+    return [Part(file, "", int(a), int(b - a)) for a, b in zip(starts, stops, strict=True)]

@@ -263,7 +263,7 @@ def _check_mapping(mapping: SourceMapping, what: str) -> None:
         fields = ("path", "names", "columns", "dtype", "scale", "unit", "flatten")
         refuse_fields(feature, ("features", name), fields, what)
     if mapping.episodes is not None:
-        refuse_fields(mapping.episodes, ("episodes",), ("groups", "ends"), what)
+        refuse_fields(mapping.episodes, ("episodes",), ("groups", "ends", "values", "last"), what)
 
 
 def _same_length(part: Part, length: int, first: str | None, info: ArrayInfo) -> tuple[int, str | None]:

@@ -175,7 +175,8 @@ class Hdf5File(ArrayFile):
 def _told(error: Exception) -> str:
     """A fault in the library's words, without those that say nothing to a user."""
     text = str(error.args[0] if error.args else error)
-    if "filter" in text and ("not registered" in text or "not available" in text or "plugin" in text):
+    lacking = "not registered" in text or "not available" in text
+    if "plugin" in text or ("filter" in text and lacking):
         return (
             "it is compressed by a filter that h5py does not have (pip install hdf5plugin has the most used)"
         )
