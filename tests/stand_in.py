@@ -77,3 +77,15 @@ def stand_in_ffmpeg(folder: Path, **encoders: str) -> str:
     path.write_text(_SCRIPT.format(python=sys.executable, real=real, encoders=encoders, state=state))
     path.chmod(0o755)
     return str(path)
+
+
+V4L2_STAND_IN = """#!{python} -IS
+import os, sys
+real, swap = {real!r}, {swap!r}
+arguments = sys.argv[1:]
+if "v4l2" in arguments:
+    first, last = arguments.index("-f"), arguments.index("-i") + 2
+    print({said!r}, file=sys.stderr, flush=True)
+    arguments[first:last] = swap
+os.execv(real, [real, *arguments])
+"""

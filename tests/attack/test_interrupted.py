@@ -6,7 +6,6 @@ A short form runs by default; ``--long`` tries some hundred moments.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import random
 import shutil
 import signal
@@ -23,6 +22,7 @@ import pytest
 from PIL import Image
 
 from tests.support.command_line import CommandLine
+from tests.support.read import contents
 
 SETTINGS = ["--camera_encoder.vcodec=h264", "--camera_encoder.preset=ultrafast"]
 
@@ -68,14 +68,6 @@ class Job:
     @property
     def before(self) -> dict[str, str]:
         return contents(self.earlier) if self.earlier else {}
-
-
-def contents(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
 
 
 def run(words: list[str], *, script: str | None = None) -> subprocess.CompletedProcess[str]:

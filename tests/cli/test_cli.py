@@ -19,30 +19,9 @@ from tests.conftest import (
     pixels,
     psnr,
 )
-from tests.support.command_line import process
+from tests.support.command_line import COMMANDS, process
 
 pytestmark = pytest.mark.newest_ffprobe
-
-COMMANDS = [
-    "record",
-    "lerobot",
-    "recover",
-    "reencode",
-    "merge",
-    "edit",
-    "split",
-    "encode",
-    "decode",
-    "compile",
-    "info",
-    "inspect",
-    "verify",
-    "compare",
-    "stats",
-    "tune",
-    "probe",
-    "doctor",
-]
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ import pytest
 from ffenc.cli import app
 from ffenc.cli.failure import report
 from ffenc.cli.output import json_text, printable
-from tests.cli.test_cli import COMMANDS
 from tests.conftest import ANGLE, FIXTURES
-from tests.support.command_line import CommandLine, process
+from tests.support.command_line import COMMANDS, CommandLine, process
 
 VIDEO = FIXTURES / f"aloha_video_v30/videos/{ANGLE}/chunk-000/file-000.mp4"
 H264 = "--camera_encoder.vcodec=h264"

@@ -22,8 +22,8 @@ from ffenc.cli.keys import parse_keys
 from ffenc.recording.cameras import read_number
 from tests.conftest import FIXTURES, decode, find_toolchain
 from tests.recording.recording import assert_sound, encoders_of, episodes, wait_for
-from tests.recording.test_cameras import _STAND_IN as STAND_IN
-from tests.recording.test_cameras import numbered_images
+from tests.stand_in import V4L2_STAND_IN
+from tests.support.make import numbered_images
 
 pytestmark = pytest.mark.usefixtures("no_ffmpeg_left")
 
@@ -155,7 +155,7 @@ def test_a_live_camera_is_recorded_at_its_own_pace(ffenc, tmp_path):
     device.touch()
     swap = ["-re", "-f", "mjpeg", "-framerate", "30", "-i", str(tmp_path / "stream")]
     real = find_toolchain("system").ffmpeg
-    program.write_text(STAND_IN.format(python=sys.executable, real=real, swap=swap, said=""))
+    program.write_text(V4L2_STAND_IN.format(python=sys.executable, real=real, swap=swap, said=""))
     program.chmod(0o755)
     robot = tmp_path / "robot.yaml"
     robot.write_text(

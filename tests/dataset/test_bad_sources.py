@@ -14,20 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ffenc import ConfigError, DestinationError, SourceError, reencode_dataset
+from ffenc import DestinationError, SourceError, reencode_dataset
 from tests.conftest import ANGLE, DATASET, TOP, everything_in
-from tests.frames.test_encode import png_with
-
-H264 = [(("camera_encoder", "vcodec"), "h264")]
-
-
-def refused(source: Path, folder: Path, said: str, **arguments: object) -> None:
-    before = everything_in(source)
-    with pytest.raises((SourceError, ConfigError), match=said):
-        reencode_dataset(source, folder / "out", overrides=H264, workers=1, **arguments)
-    assert not (folder / "out").exists()
-    assert not list(folder.rglob("*partial*"))
-    assert everything_in(source) == before
+from tests.support.make import H264, png_with
+from tests.support.runs import refused
 
 
 def change_rows(source: Path, change: object) -> None:

@@ -16,7 +16,7 @@ from ffenc import ConfigError, DepthEncoderConfig, SourceError, reencode_dataset
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.depth import DepthQuantizer
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, everything_in, starts
-from tests.frames.test_depth_images import depth_maps, samples
+from tests.support.read import depth_maps, depth_samples, read_json
 
 pytestmark = pytest.mark.newest_ffprobe
 
@@ -25,19 +25,14 @@ VIDEO = "videos/{}/chunk-000/file-000.mp4"
 FFV1 = [(("depth_encoder", "vcodec"), "ffv1"), (("depth_encoder", "extra_options"), {})]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
 def test_the_sample_comes_out_whole_and_equal_to_lerobots_own_depth_stream(
     toolchain: Toolchain, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     summary = reencode_dataset(DATASET, out)
     assert summary.frames == 3 * 72
-    ours = samples(out / VIDEO.format(DEPTH), "gray12le", 160, 120)
-    np.testing.assert_array_equal(ours, samples(LEROBOTS / VIDEO.format(DEPTH), "gray12le", 160, 120))
+    ours = depth_samples(out / VIDEO.format(DEPTH), "gray12le", 160, 120)
+    np.testing.assert_array_equal(ours, depth_samples(LEROBOTS / VIDEO.format(DEPTH), "gray12le", 160, 120))
     info, theirs = read_json(out / "meta/info.json"), read_json(LEROBOTS / "meta/info.json")
     assert info["features"] == theirs["features"]  # LeRobot merges nothing else
     feature = info["features"][DEPTH]
@@ -64,7 +59,7 @@ def test_a_tree_with_16_bit_images_has_a_depth_camera(
     out = tmp_path / "out"
     summary = reencode_dataset(png_tree, out, fps=30)
     assert set(summary.cameras) == {ANGLE, DEPTH}
-    codes = samples(out / VIDEO.format(DEPTH), "gray12le", 160, 120)
+    codes = depth_samples(out / VIDEO.format(DEPTH), "gray12le", 160, 120)
     np.testing.assert_array_equal(codes, DepthQuantizer(invalid="keep").quantize(maps))
     feature = read_json(out / "meta/info.json")["features"][DEPTH]
     assert (feature["shape"], feature["info"]["is_depth_map"], feature["info"]["depth_unit"]) == (
@@ -93,7 +88,7 @@ def test_metres_of_a_simulator_are_depth_too(tmp_path: Path) -> None:
     reencode_dataset(float_tree(tmp_path / "tree", maps), out, fps=10)
     key = "observation.images.depth"
     quantizer = DepthQuantizer(invalid="keep")
-    codes = samples(out / VIDEO.format(key), "gray12le", 64, 48)
+    codes = depth_samples(out / VIDEO.format(key), "gray12le", 64, 48)
     np.testing.assert_array_equal(codes, quantizer.quantize(maps))
     assert (codes[:, 0] == 0).all()
     assert (codes[:, 1] == 4095).all()
@@ -107,7 +102,7 @@ def test_exact_16_bit_depth_has_no_quantiser(tmp_path: Path, images: dict[str, l
     out = tmp_path / "out"
     exact = [*FFV1, (("depth_encoder", "pix_fmt"), "gray16le")]
     reencode_dataset(DATASET, out, cameras=["angle_depth"], overrides=exact)
-    found = samples(out / VIDEO.format(DEPTH), "gray16le", 160, 120)
+    found = depth_samples(out / VIDEO.format(DEPTH), "gray16le", 160, 120)
     np.testing.assert_array_equal(found, depth_maps(images, 72))
     block = read_json(out / "meta/info.json")["features"][DEPTH]["info"]
     assert (block["video.codec"], block["video.pix_fmt"], block["is_depth_map"]) == ("ffv1", "gray16le", True)
@@ -118,8 +113,8 @@ def test_codes_in_ffv1_are_those_in_hevc(tmp_path: Path) -> None:
     out = tmp_path / "out"
     reencode_dataset(DATASET, out, cameras=["angle_depth"], overrides=FFV1)
     np.testing.assert_array_equal(
-        samples(out / VIDEO.format(DEPTH), "gray12le", 160, 120),
-        samples(LEROBOTS / VIDEO.format(DEPTH), "gray12le", 160, 120),
+        depth_samples(out / VIDEO.format(DEPTH), "gray12le", 160, 120),
+        depth_samples(LEROBOTS / VIDEO.format(DEPTH), "gray12le", 160, 120),
     )
 
 
@@ -133,7 +128,7 @@ def test_a_cameras_own_range_is_used_and_kept(tmp_path: Path, images: dict[str, 
     out = tmp_path / "out"
     reencode_dataset(DATASET, out, preset=preset, cameras=["angle_depth"])
     quantizer = DepthQuantizer(0.3, 3, use_log=False)
-    codes = samples(out / VIDEO.format(DEPTH), "gray12le", 160, 120)
+    codes = depth_samples(out / VIDEO.format(DEPTH), "gray12le", 160, 120)
     np.testing.assert_array_equal(codes, quantizer.quantize(depth_maps(images, 72)))
     block = read_json(out / "meta/info.json")["features"][DEPTH]["info"]
     assert DepthQuantizer.from_video_info(block) == quantizer

@@ -37,7 +37,7 @@ from tests.conftest import (
     notes_of,
     starts,
 )
-from tests.ffmpeg.test_join import packets
+from tests.support.read import packets
 
 pytestmark = pytest.mark.newest_ffprobe
 

@@ -10,7 +10,7 @@ import pytest
 
 from ffenc import DestinationError, JobSummary, merge_datasets, reencode_dataset
 from tests.conftest import DATASET, FIXTURES, TOP
-from tests.dataset.test_interruption import contents
+from tests.support.read import contents
 
 
 def reencode(source: Path, out: Path, crf: int = 40, episodes: tuple[int, ...] = (1,)) -> JobSummary:

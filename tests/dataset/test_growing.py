@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -39,6 +38,7 @@ from ffenc.frames.sources import ImageFiles
 from ffenc.frames.statistics import RgbHistogram, sample_tap
 from ffenc.layout import DATA_PATH, VIDEO_PATH
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP, everything_in, starts
+from tests.support.read import contents, rows_of
 
 VIDEO = FIXTURES / "aloha_video_v30"
 LIST = "meta/episodes/chunk-000/file-000.parquet"
@@ -112,23 +112,10 @@ def grow(root: Path, film: Film, episodes: range, dataset: GrowingDataset | None
     return dataset
 
 
-def contents(root: Path, *folders: str) -> dict[str, str]:
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for folder in folders or (".",)
-        for path in (root / folder).rglob("*")
-        if path.is_file()
-    }
-
-
 def listed_in(root: Path) -> list[dict[str, Any]]:
     """The rows of the episode list, which is one file."""
     assert [path.relative_to(root).as_posix() for path in root.glob("meta/episodes/*/*")] == [LIST]
     return pq.read_table(root / LIST).to_pylist()
-
-
-def rows_of(root: Path) -> pa.Table:
-    return pa.concat_tables([pq.read_table(path) for path in sorted((root / "data").glob("*/*.parquet"))])
 
 
 def faults_of(root: Path, **arguments: Any) -> list[str]:

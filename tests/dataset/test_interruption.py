@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -24,8 +23,10 @@ from ffenc import DestinationError, reencode_dataset
 from ffenc.dataset.staging import Staging
 from tests.conftest import DATASET, everything_in
 from tests.support.command_line import CommandLine
+from tests.support.make import H264
+from tests.support.read import contents
+from tests.support.runs import ffmpegs_for, wait_for_pieces, wait_until_gone
 
-H264 = [(("camera_encoder", "vcodec"), "h264")]
 OPTIONS = ["--fps", "30", "--workers", "2", "--camera_encoder.vcodec=h264"]
 
 
@@ -43,14 +44,6 @@ def long_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def contents(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
-
-
 @pytest.fixture(scope="module")
 def unbroken(long_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     out = tmp_path_factory.mktemp("unbroken") / "out"
@@ -64,26 +57,6 @@ def words(source: Path, out: Path, *more: str) -> list[str]:
 
 def command(source: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "ffenc", *words(source, out, *more)]
-
-
-def ffmpegs_for(folder: Path) -> list[int]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(str(folder) in part for part in process.info["cmdline"] or []):
-            found.append(process.pid)
-    return found
-
-
-def wait_until_gone(folder: Path) -> None:
-    deadline = time.monotonic() + 5
-    while ffmpegs_for(folder) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert ffmpegs_for(folder) == []
-
-
-def wait_for_pieces(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None and len(list(folder.rglob("pieces/*/episode-*.json"))) < count:
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 5, 11])

@@ -27,11 +27,9 @@ from tests.conftest import (
     psnr,
     starts,
 )
-from tests.dataset.test_bad_sources import refused
-from tests.dataset.test_interruption import contents
-from tests.dataset.test_reencode import H264, episodes_of, read_json, rows_of, video_of
-from tests.frames.test_depth_images import samples
-from tests.frames.test_encode import png_with
+from tests.support.make import H264, png_with
+from tests.support.read import contents, depth_samples, episodes_of, read_json, rows_of, video_of
+from tests.support.runs import refused
 
 STATISTICS = {"min", "max", "mean", "std", "count"}
 EPISODE = "data/chunk-000/episode_{:06d}.parquet"
@@ -204,8 +202,8 @@ def test_a_depth_camera_comes_along(
         change_rows(dataset_v21, episode, lambda table, m=maps: table.append_column(DEPTH, pa.array(m, kind)))
     out = tmp_path / "out"
     reencode_dataset(dataset_v21, out, cameras=["angle_depth"], episodes=[1])
-    lerobots = samples(video_of(FIXTURES / "aloha_video_v30", DEPTH), "gray12le", 160, 120)
-    np.testing.assert_array_equal(samples(video_of(out, DEPTH), "gray12le", 160, 120), lerobots[24:41])
+    lerobots = depth_samples(video_of(FIXTURES / "aloha_video_v30", DEPTH), "gray12le", 160, 120)
+    np.testing.assert_array_equal(depth_samples(video_of(out, DEPTH), "gray12le", 160, 120), lerobots[24:41])
     # The source has no statistics of it: they are computed.
     known = episodes_of(DATASET)[f"stats/{DEPTH}/mean"][1].as_py()
     found = read_json(out / "meta/stats.json")[DEPTH]["mean"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
@@ -47,40 +46,16 @@ from tests.conftest import (
     newest_programs,
     starts,
 )
-from tests.ffmpeg.test_join import packets
 from tests.support.command_line import CommandLine
+from tests.support.read import contents, episodes_of, json_of, packets, rows_of, video_of
 
 VIDEO = FIXTURES / "aloha_video_v30"
 CAMERAS = (TOP, ANGLE, DEPTH)
 H264 = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "crf"), 23)]
 
 
-def file_of(root: Path, key: str, number: int = 0) -> Path:
-    return root / f"videos/{key}/chunk-000/file-{number:03d}.mp4"
-
-
-def rows_of(root: Path) -> pa.Table:
-    return pq.read_table(root / "data/chunk-000/file-000.parquet")
-
-
-def episodes_of(root: Path) -> pa.Table:
-    return pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet")
-
-
-def json_of(root: Path, name: str) -> dict[str, Any]:
-    return json.loads((root / "meta" / f"{name}.json").read_text())
-
-
 def block_of(root: Path, key: str) -> dict[str, Any]:
     return json_of(root, "info")["features"][key]["info"]
-
-
-def contents(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
 
 
 def copy_of(source: Path, root: Path, change: Callable[[dict[str, Any]], None] | None = None) -> Path:
@@ -129,14 +104,14 @@ def test_a_dataset_merges_with_itself(toolchain: Toolchain, tmp_path: Path) -> N
     assert sorted(p.name for p in tmp_path.iterdir()) == [out.name]
 
     for key in CAMERAS:
-        info, source = probe(file_of(out, key), times=True), probe(file_of(VIDEO, key), times=True)
+        info, source = probe(video_of(out, key), times=True), probe(video_of(VIDEO, key), times=True)
         assert info.times == tuple(range(0, 144 * 512, 512))
         assert (info.time_base, info.fps) == (Fraction(1, 15360), source.fps)
         assert info.sizes == source.sizes * 2
         assert {*starts(), *(72 + s for s in starts())} <= set(info.key_frames)
-    shown = decode(file_of(out, TOP))
+    shown = decode(video_of(out, TOP))
     assert np.array_equal(shown[:72], shown[72:])
-    assert np.array_equal(shown[:72], decode(file_of(VIDEO, TOP)))
+    assert np.array_equal(shown[:72], decode(video_of(VIDEO, TOP)))
 
     rows, own = rows_of(out), rows_of(VIDEO)
     assert rows["index"].to_pylist() == list(range(144))
@@ -172,7 +147,7 @@ def test_videos_of_an_older_versions_time_base_get_todays(toolchain: Toolchain, 
     """Which had one tick a frame."""
     old = copy_of(VIDEO, tmp_path / "old")
     for key in CAMERAS:
-        path, made = file_of(old, key), tmp_path / "made.mp4"
+        path, made = video_of(old, key), tmp_path / "made.mp4"
         scale = ["-video_track_timescale", "30", "-movie_timescale", "30"]
         subprocess.run([toolchain.ffmpeg, "-v", "error", "-i", path, "-c", "copy", *scale, made], check=True)
         made.replace(path)
@@ -181,12 +156,12 @@ def test_videos_of_an_older_versions_time_base_get_todays(toolchain: Toolchain, 
     merge_datasets([VIDEO, old], out)
     merge_datasets([old], alone)
     for key in CAMERAS:
-        source = packets(file_of(VIDEO, key))
+        source = packets(video_of(VIDEO, key))
         for root, times in ((alone, 1), (out, 2)):
-            info = probe(file_of(root, key), times=True)
+            info = probe(video_of(root, key), times=True)
             assert info.time_base == Fraction(1, 15360)
             assert info.times == tuple(range(0, times * 72 * 512, 512))
-            assert packets(file_of(root, key)) == source * times
+            assert packets(video_of(root, key)) == source * times
 
 
 def test_tasks_are_numbered_anew_and_equal_texts_become_one(tmp_path: Path) -> None:
@@ -241,22 +216,22 @@ def test_files_of_another_decoder_configuration_stay_files_of_their_own(
     toolchain: Toolchain, tmp_path: Path, h264: Path, baseline: Path
 ) -> None:
     """Merged into one file, the second's frames would be decoded with the first's parameters."""
-    first, second = (probe(file_of(root, TOP)).extradata_hash for root in (h264, baseline))
+    first, second = (probe(video_of(root, TOP)).extradata_hash for root in (h264, baseline))
     assert first != second
     with pytest.warns(FfencWarning, match=r"video\.extra_options is"):
         merge_datasets([h264, baseline, h264], tmp_path / "out")
     for number, root in enumerate((h264, baseline, h264)):
-        assert np.array_equal(decode(file_of(tmp_path / "out", TOP, number)), decode(file_of(root, TOP)))
-    assert probe(file_of(tmp_path / "out", DEPTH), times=True).frames == 216
+        assert np.array_equal(decode(video_of(tmp_path / "out", TOP, number)), decode(video_of(root, TOP)))
+    assert probe(video_of(tmp_path / "out", DEPTH), times=True).frames == 216
     assert block_of(tmp_path / "out", TOP)["video.extra_options"] == {}
     assert block_of(tmp_path / "out", TOP)["video.crf"] == 23
 
 
 def test_many_pieces_with_b_frames_stay_on_the_grid(tmp_path: Path, h264: Path) -> None:
-    assert probe(file_of(h264, TOP), times=True).delay
+    assert probe(video_of(h264, TOP), times=True).delay
     merge_datasets([h264] * 8, tmp_path / "out")
     for key in CAMERAS:
-        info = probe(file_of(tmp_path / "out", key), times=True)
+        info = probe(video_of(tmp_path / "out", key), times=True)
         assert info.times == tuple(range(0, 576 * 512, 512))
         assert info.fps == 30
 
@@ -291,12 +266,12 @@ def test_another_codec_is_refused_and_brought_into_line_when_asked(tmp_path: Pat
     assert sum(info.frames for info in times) == 216
     table = episodes_of(tmp_path / "out")
     shown = {p: decode(p) for p in sorted((tmp_path / "out/videos" / TOP).rglob("*.mp4"))}
-    source = decode(file_of(h264, TOP))
+    source = decode(video_of(h264, TOP))
     for episode in (3, 4, 5):
         number = table[f"videos/{TOP}/file_index"][episode].as_py()
         first = round(table[f"videos/{TOP}/from_timestamp"][episode].as_py() * 30)
         length = LENGTHS[episode - 3]
-        frames = shown[file_of(tmp_path / "out", TOP, number)][first : first + length].astype(float)
+        frames = shown[video_of(tmp_path / "out", TOP, number)][first : first + length].astype(float)
         expected = source[starts()[episode - 3] :][:length].astype(float)
         assert abs(frames - expected).mean() < 3
     assert block_of(tmp_path / "out", TOP)["video.crf"] == 30
@@ -426,7 +401,7 @@ def test_a_missing_column_of_statistics_is_computed(tmp_path: Path) -> None:
     found, expected = json_of(tmp_path / "out", "stats"), json_of(VIDEO, "stats")
     np.testing.assert_allclose(found["action"]["mean"], expected["action"]["mean"], rtol=1e-6)
     np.testing.assert_allclose(found[TOP]["mean"], expected[TOP]["mean"], atol=0.01)
-    with VideoReader(file_of(VIDEO, DEPTH)) as depth:  # which has no more than the codes' 10 m
+    with VideoReader(video_of(VIDEO, DEPTH)) as depth:  # which has no more than the codes' 10 m
         np.testing.assert_allclose(found[DEPTH]["mean"], [[[depth[:].mean()]]], rtol=1e-6)
     assert all(name in episodes_of(tmp_path / "out").column_names for name in gone)
 
@@ -534,7 +509,7 @@ def test_a_damaged_episode_list_is_named(tmp_path: Path) -> None:
 def test_damage_is_not_copied_where_the_source_has_checksums(tmp_path: Path) -> None:
     """The result's own checksums would say that it is sound."""
     merge_datasets([VIDEO], tmp_path / "own")
-    path = file_of(tmp_path / "own", DEPTH)
+    path = video_of(tmp_path / "own", DEPTH)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -621,7 +596,7 @@ mount -o remount,size=100m {small}
 
 def test_a_source_that_is_cut_short_is_named(tmp_path: Path) -> None:
     other = copy_of(VIDEO, tmp_path / "other")
-    path = file_of(other, TOP)
+    path = video_of(other, TOP)
     path.write_bytes(path.read_bytes()[:100_000])
     with pytest.raises(SourceError, match=r"other/videos/.*file-000\.mp4"):
         merge_datasets([VIDEO, other], tmp_path / "out")

@@ -20,15 +20,12 @@ from ffenc.dataset.edited import Edits
 from ffenc.dataset.quantiles import exact_quantiles
 from ffenc.dataset.restat import OLD_STATS, restate
 from tests.conftest import DATASET, DEPTH, FIXTURES, LENGTHS, TOP
+from tests.support.read import stats_of
 
 VIDEO = FIXTURES / "aloha_video_v30"
 SQUARE = pa.list_(pa.list_(pa.float32()))
 NAMES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 H264 = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "preset"), "ultrafast")]
-
-
-def stats_of(root: Path) -> dict[str, Any]:
-    return json.loads((root / "meta/stats.json").read_text())
 
 
 def values_of(root: Path, name: str) -> np.ndarray:

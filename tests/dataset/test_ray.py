@@ -28,6 +28,7 @@ from ffenc import (
 )
 from tests.conftest import ANGLE, DATASET, FIXTURES, find_toolchain
 from tests.recording.recording import wait_for
+from tests.support.read import contents
 
 VIDEO = FIXTURES / "aloha_video_v30"
 H264 = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "preset"), "ultrafast")]
@@ -50,10 +51,6 @@ def cluster() -> Iterator[Any]:
         )
         yield ray
         ray.shutdown()
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

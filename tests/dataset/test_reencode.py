@@ -40,27 +40,10 @@ from tests.conftest import (
     psnr,
     starts,
 )
+from tests.support.make import H264, RGB
+from tests.support.read import episodes_of, read_json, rows_of, video_of
 
 pytestmark = pytest.mark.newest_ffprobe
-
-RGB = ["top", "angle"]
-H264 = [(("camera_encoder", "vcodec"), "h264")]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
-
-
-def episodes_of(root: Path) -> pa.Table:
-    return pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet")
-
-
-def video_of(root: Path, key: str, file: int = 0) -> Path:
-    return root / f"videos/{key}/chunk-000/file-{file:03d}.mp4"
-
-
-def rows_of(root: Path) -> pa.Table:
-    return pq.read_table(root / "data/chunk-000/file-000.parquet")
 
 
 @pytest.mark.parametrize("vcodec", ["libsvtav1", "h264", "hevc"])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,19 +14,12 @@ from ffenc.dataset.edit import edit_dataset, plan_edit
 from ffenc.dataset.reencode import plan_reencode
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, decode, pixels, psnr, starts
+from tests.support.read import json_of, rows_of
 
 pytestmark = pytest.mark.newest_ffprobe
 
 VIDEO = FIXTURES / "aloha_video_v30"
 H264 = ("camera_encoder", "vcodec"), "h264"
-
-
-def rows_of(root: Path) -> pa.Table:
-    return pa.concat_tables(pq.read_table(path) for path in sorted((root / "data").rglob("*.parquet")))
-
-
-def json_of(root: Path, name: str) -> Any:
-    return json.loads((root / f"meta/{name}.json").read_text())
 
 
 def kept_rows(pick: Pick) -> list[int]:

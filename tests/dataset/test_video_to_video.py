@@ -54,11 +54,19 @@ from tests.conftest import (
     psnr,
     starts,
 )
-from tests.dataset.test_interruption import contents, wait_for_pieces, wait_until_gone
-from tests.dataset.test_reencode import H264, RGB, episodes_of, read_json, rows_of, video_of
-from tests.ffmpeg.test_join import packets
-from tests.frames.test_depth_images import depth_maps, samples
 from tests.support.command_line import CommandLine
+from tests.support.make import H264, RGB
+from tests.support.read import (
+    contents,
+    depth_maps,
+    depth_samples,
+    episodes_of,
+    packets,
+    read_json,
+    rows_of,
+    video_of,
+)
+from tests.support.runs import wait_for_pieces, wait_until_gone
 
 LEROBOTS = FIXTURES / "aloha_video_v30"
 AV1 = [(("camera_encoder", "vcodec"), "libsvtav1")]
@@ -373,8 +381,8 @@ def test_depth_keeps_its_codes_and_its_quantiser(toolchain: Toolchain, tmp_path:
     overrides = [(("depth_encoder", "preset"), "ultrafast")]
     summary = reencode_dataset(LEROBOTS, out, cameras=["angle_depth"], overrides=overrides)
     assert summary.copied == 0
-    codes = samples(video_of(LEROBOTS, DEPTH), "gray12le", 160, 120)
-    np.testing.assert_array_equal(samples(video_of(out, DEPTH), "gray12le", 160, 120), codes)
+    codes = depth_samples(video_of(LEROBOTS, DEPTH), "gray12le", 160, 120)
+    np.testing.assert_array_equal(depth_samples(video_of(out, DEPTH), "gray12le", 160, 120), codes)
     before = read_json(LEROBOTS / "meta/info.json")["features"][DEPTH]["info"]
     block = read_json(out / "meta/info.json")["features"][DEPTH]["info"]
     own = read_json(out / "meta/ffenc.json")["cameras"][DEPTH]
@@ -384,13 +392,13 @@ def test_depth_keeps_its_codes_and_its_quantiser(toolchain: Toolchain, tmp_path:
 
 
 def test_depth_goes_from_one_lossless_codec_to_another_and_back(tmp_path: Path) -> None:
-    codes = samples(video_of(LEROBOTS, DEPTH), "gray12le", 160, 120)
+    codes = depth_samples(video_of(LEROBOTS, DEPTH), "gray12le", 160, 120)
     reencode_dataset(LEROBOTS, tmp_path / "ffv1", cameras=["angle_depth"], overrides=FFV1, episodes=[1, 2])
     reencode_dataset(tmp_path / "ffv1", tmp_path / "back", overrides=HEVC_DEPTH)
     for name, codec in (("ffv1", "ffv1"), ("back", "hevc")):
         path = video_of(tmp_path / name, DEPTH)
         assert probe(path).codec == codec
-        np.testing.assert_array_equal(samples(path, "gray12le", 160, 120), codes[24:])
+        np.testing.assert_array_equal(depth_samples(path, "gray12le", 160, 120), codes[24:])
     block = read_json(tmp_path / "back/meta/info.json")["features"][DEPTH]["info"]
     assert DepthQuantizer.from_video_info(block) == DepthQuantizer(invalid="clip")
 
@@ -399,7 +407,7 @@ def test_millimetres_stay_millimetres(tmp_path: Path, images: dict[str, list[byt
     exact, again = tmp_path / "exact", tmp_path / "again"
     reencode_dataset(DATASET, exact, cameras=["angle_depth"], overrides=MILLIMETRES)
     assert reencode_dataset(exact, again, overrides=MILLIMETRES, force=True, episodes=[1]).copied == 0
-    found = samples(video_of(again, DEPTH), "gray16le", 160, 120)
+    found = depth_samples(video_of(again, DEPTH), "gray16le", 160, 120)
     np.testing.assert_array_equal(found, depth_maps(images, 72)[24:41])
     block = read_json(again / "meta/info.json")["features"][DEPTH]["info"]
     assert not [key for key in block if "depth_min" in key]
@@ -415,8 +423,8 @@ def test_a_presets_quantiser_is_for_depth_that_has_none(tmp_path: Path) -> None:
     )
     out = tmp_path / "out"
     reencode_dataset(LEROBOTS, out, preset=preset, cameras=["angle_depth"], episodes=[1])
-    codes = samples(video_of(LEROBOTS, DEPTH), "gray12le", 160, 120)
-    np.testing.assert_array_equal(samples(video_of(out, DEPTH), "gray12le", 160, 120), codes[24:41])
+    codes = depth_samples(video_of(LEROBOTS, DEPTH), "gray12le", 160, 120)
+    np.testing.assert_array_equal(depth_samples(video_of(out, DEPTH), "gray12le", 160, 120), codes[24:41])
     block = read_json(out / "meta/info.json")["features"][DEPTH]["info"]
     assert DepthQuantizer.from_video_info(block) == DepthQuantizer(invalid="clip")
 
@@ -602,7 +610,7 @@ def test_statistics_that_are_not_there_are_computed(
     check_camera_statistics(out, [ANGLE])
     # Depth's are of what the codes stand for: beyond the range there is only its end.
     quantizer = DepthQuantizer(invalid="clip")
-    depth = quantizer.dequantize(samples(video_of(LEROBOTS, DEPTH), "gray12le", 160, 120))
+    depth = quantizer.dequantize(depth_samples(video_of(LEROBOTS, DEPTH), "gray12le", 160, 120))
     stats = read_json(out / "meta/stats.json")[DEPTH]
     for name in ("min", "max", "mean", "std"):
         np.testing.assert_allclose(np.ravel(stats[name])[0], getattr(depth, name)(), rtol=1e-5)
@@ -975,8 +983,8 @@ def test_cameras_of_images_and_of_video_in_one_dataset(tmp_path: Path, dataset_c
     assert (summary.frames, summary.copied) == (216, 3)
     assert packets(video_of(out, TOP)) == packets(video_of(LEROBOTS, TOP))
     assert len(np.concatenate(check_files(out, ANGLE))) == 72
-    codes = samples(video_of(LEROBOTS, DEPTH), "gray12le", 160, 120)
-    np.testing.assert_array_equal(samples(video_of(out, DEPTH), "gray12le", 160, 120), codes)
+    codes = depth_samples(video_of(LEROBOTS, DEPTH), "gray12le", 160, 120)
+    np.testing.assert_array_equal(depth_samples(video_of(out, DEPTH), "gray12le", 160, 120), codes)
     assert read_json(out / "meta/stats.json") == read_json(DATASET / "meta/stats.json")
 
 

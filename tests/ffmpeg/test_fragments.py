@@ -22,7 +22,7 @@ from ffenc.ffmpeg.process import FfmpegProcess, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encoding import Encoding
 from tests.conftest import decode, newest_program, psnr
-from tests.ffmpeg.test_join import packets
+from tests.support.read import packets
 
 SIZE, FRAMES, SECONDS = 64, 45, 0.2
 MOST_B_FRAMES = 4  # in a row, by default: x265's

@@ -13,23 +13,11 @@ from ffenc.config.framerate import frame_ticks, time_scale
 from ffenc.errors import FfmpegError
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.toolchain import Toolchain
-from tests.conftest import newest_program
+from tests.support.read import packets
 
 NTSC = Fraction(30000, 1001)
 GROUP, FRAMES = 7, 35
 PIECES = FRAMES // GROUP
-
-
-def packets(path: Path) -> list[str]:
-    """A checksum of every packet of a video stream, in the order they are stored in."""
-    listed = subprocess.run(
-        [newest_program("ffmpeg"), "-v", "error", "-i", f"file:{path}", "-map", "0:v:0", "-c", "copy"]
-        + ["-f", "framehash", "-hash", "md5", "-"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    return [line.rpartition(",")[2].strip() for line in listed.splitlines() if not line.startswith("#")]
 
 
 def film(toolchain: Toolchain, path: Path, fps: Fraction, *options: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,30 +23,20 @@ from ffenc import (
     VideoWriter,
     encode,
 )
-from ffenc.compiler.command import SampleTap, compile_decode
+from ffenc.compiler.command import SampleTap
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames import encode as encoding_module
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics, millimetres, read_depth
 from ffenc.frames.sources import EncodedFrame
 from ffenc.layout import QUANTILES
-from tests.conftest import DEPTH, everything_in, find_toolchain
+from tests.conftest import everything_in, find_toolchain
+from tests.support.read import depth_maps, depth_samples
 
 pytestmark = pytest.mark.newest_ffprobe
 
 FFV1 = {"vcodec": "ffv1", "extra_options": {}}
 EXACT = DepthEncoderConfig(pix_fmt="gray16le", **FFV1)
-
-
-def samples(path: Path, pix_fmt: str, width: int, height: int) -> np.ndarray:
-    """Decode a depth stream with the newest ffmpeg, which reads all of them."""
-    command = compile_decode(str(path), pix_fmt=pix_fmt, program=find_toolchain("newest").ffmpeg)
-    raw = subprocess.run(command, check=True, capture_output=True).stdout
-    return np.frombuffer(raw, "<u2").reshape(-1, height, width)
-
-
-def depth_maps(images: dict[str, list[bytes]], count: int) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in images[DEPTH][:count]])
 
 
 def folder_of(root: Path, maps: np.ndarray, suffix: str) -> Path:
@@ -67,7 +56,7 @@ def test_a_folder_of_depth_maps_is_stored_as_their_codes(
     config = DepthEncoderConfig(preset=preset)
     info = encode(folder, tmp_path / "out.mp4", fps=30, config=config)
     assert (info.codec, info.pix_fmt, info.frames, info.channels) == ("hevc", "gray12le", 12, 1)
-    codes = samples(tmp_path / "out.mp4", "gray12le", 160, 120)
+    codes = depth_samples(tmp_path / "out.mp4", "gray12le", 160, 120)
     np.testing.assert_array_equal(codes, DepthQuantizer(invalid="keep").quantize(maps))
 
 
@@ -93,7 +82,7 @@ def test_16_bit_millimetres_come_back_to_the_last_bit(tmp_path: Path, images: di
     maps[0, 0, :8] = [0, 1, 255, 256, 4095, 4096, 65534, 65535]
     folder = folder_of(tmp_path / "depth", maps, ".png")
     encode(folder, tmp_path / "out.mp4", fps=30, config=EXACT)
-    np.testing.assert_array_equal(samples(tmp_path / "out.mp4", "gray16le", 160, 120), maps)
+    np.testing.assert_array_equal(depth_samples(tmp_path / "out.mp4", "gray16le", 160, 120), maps)
 
 
 def test_ffv1_in_an_mp4_that_an_older_ffmpeg_cannot_write_is_refused_with_what_to_do(
@@ -118,7 +107,7 @@ def test_arrays_are_written_as_depth(tmp_path: Path, dtype: Any, config: DepthEn
             video.write(depth if i % 2 else depth[:, :, None])
     assert video.info is not None
     assert (video.info.pix_fmt, video.info.frames) == (config.pix_fmt, 10)
-    found = samples(tmp_path / "out.mp4", config.pix_fmt, 64, 48)
+    found = depth_samples(tmp_path / "out.mp4", config.pix_fmt, 64, 48)
     wanted = maps if config is EXACT else DepthQuantizer.from_config(config).quantize(given)
     np.testing.assert_array_equal(found, wanted)
 
@@ -194,7 +183,7 @@ def test_depth_written_in_two_units_is_refused(tmp_path: Path) -> None:
     with VideoWriter(video, 30, DepthEncoderConfig(), depth_unit="mm") as writer:
         writer.write(near)
         writer.write(near.astype(np.float32))
-    codes = samples(video, "gray12le", 32, 32)
+    codes = depth_samples(video, "gray12le", 32, 32)
     np.testing.assert_array_equal(codes[0], codes[1])
 
 
@@ -256,7 +245,7 @@ def test_a_lossy_depth_stream_is_taken_as_it_is(
     assert 1 <= mean < largest < 10_000
     assert lossless.frames == lossy.frames
     assert (tmp_path / "lossy.mp4").stat().st_size < (tmp_path / "lossless.mp4").stat().st_size * 0.7
-    codes = samples(tmp_path / "lossy.mp4", "gray12le", 160, 120).astype(int)
+    codes = depth_samples(tmp_path / "lossy.mp4", "gray12le", 160, 120).astype(int)
     quantizer = DepthQuantizer(invalid="keep")
     wanted = quantizer.quantize(maps).astype(int)
     off = quantizer.dequantize(codes, output_unit="m") - quantizer.dequantize(wanted, output_unit="m")

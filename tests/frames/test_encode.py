@@ -27,6 +27,7 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.prepare import prepare
 from ffenc.frames.verify import verify_video
 from tests.conftest import TOP, decibels, decode, distances, everything_in, pixels, psnr, system_program
+from tests.support.make import png_with
 
 pytestmark = pytest.mark.newest_ffprobe
 
@@ -197,31 +198,6 @@ def test_a_path_is_only_a_name(toolchain: Toolchain, frames: Path, tmp_path: Pat
     info = encode(renamed, odd / "-o'ut %03d.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264"))
     assert info.frames == 24
     assert sorted(p.name for p in odd.iterdir()) == ["-frames [é]", "-o'ut %03d.mp4"]
-
-
-def png_with(image: bytes, fault: str) -> bytes:
-    import struct
-    import zlib
-
-    at = image.index(b"IDAT")
-    length = struct.unpack(">I", image[at - 4 : at])[0]
-    body = bytearray(image[at + 4 : at + 4 + length])
-    if fault == "flipped bit":
-        body[length // 2] ^= 4
-        return image[: at + 4] + bytes(body) + image[at + 4 + length :]
-    if fault == "short data, right checksum":
-        del body[length // 2 :]
-    if fault == "flipped bit, right checksum":
-        body[length // 2] ^= 4
-    crc = struct.pack(">I", zlib.crc32(b"IDAT" + body))
-    return (
-        image[: at - 4]
-        + struct.pack(">I", len(body))
-        + b"IDAT"
-        + bytes(body)
-        + crc
-        + image[at + 8 + length :]
-    )
 
 
 @pytest.mark.parametrize(

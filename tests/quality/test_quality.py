@@ -17,23 +17,15 @@ from ffenc.compiler.quality import compile_quality
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.images import read_header
-from ffenc.frames.sources import ImageFiles
 from ffenc.frames.transcode import Clip
 from ffenc.quality.compare import quality_of
 from ffenc.quality.measure import METRICS, Quality, gauges
 from tests.conftest import FIXTURES, LENGTHS, TOP, find_toolchain, pixels, starts
+from tests.support.make import image_files
 
 TOP_FILE = FIXTURES / "aloha_video_v30/videos" / TOP / "chunk-000/file-000.mp4"
 EPISODE = 1
 FIRST, FRAMES = starts()[EPISODE], LENGTHS[EPISODE]
-
-
-def images(folder: Path, data: list[bytes]) -> ImageFiles:
-    folder.mkdir()
-    paths = [folder / f"frame-{i:06d}.png" for i in range(len(data))]
-    for path, image in zip(paths, data, strict=True):
-        path.write_bytes(image)
-    return ImageFiles(paths)
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
@@ -71,7 +63,7 @@ def test_values_are_those_of_ffmpeg_and_of_scikit_image(
     source = images_of_top[FIRST : FIRST + FRAMES]
     header = read_header(source[0], "first")
     found = gauges([toolchain])
-    quality = quality_of(video, images(tmp_path / "source", source), found, header=header)
+    quality = quality_of(video, image_files(tmp_path / "source", source), found, header=header)
     assert len(quality) == FRAMES
     assert ("vmaf" in quality.values) == (found[0].main.name == "vmaf")
     with VideoReader(TOP_FILE) as reader:

@@ -23,6 +23,8 @@ from ffenc.recording.cameras.jpeg import JpegSplitter
 from ffenc.recording.cameras.number import draw_number
 from ffenc.recording.cameras.test_pattern import TestPattern
 from ffenc.recording.cameras.v4l2 import V4l2
+from tests.stand_in import V4L2_STAND_IN
+from tests.support.make import numbered_images
 
 pytestmark = pytest.mark.newest_ffprobe
 
@@ -112,14 +114,6 @@ def test_pictures_too_small_for_a_number_are_refused() -> None:
 # ---- folders -------------------------------------------------------------------------------------------
 
 
-def numbered_images(folder: Path, suffix: str, count: int = 3, **save) -> list[bytes]:
-    folder.mkdir()
-    camera = TestPattern("a", width=64, height=48)
-    for i in range(count):
-        Image.fromarray(camera.read(0)["a"].data).save(folder / f"frame-{i:06d}{suffix}", **save)
-    return [path.read_bytes() for path in sorted(folder.iterdir())]
-
-
 def test_a_folder_of_png_is_decoded_and_of_jpeg_passed_on(tmp_path: Path) -> None:
     numbered_images(tmp_path / "png", ".png")
     camera = opened(type="folder", path=str(tmp_path / "png"), width=64, height=48)
@@ -202,17 +196,6 @@ def test_torn_images_are_left_out_and_the_next_is_found() -> None:
 
 # ---- V4L2 ----------------------------------------------------------------------------------------------
 
-_STAND_IN = """#!{python} -IS
-import os, sys
-real, swap = {real!r}, {swap!r}
-arguments = sys.argv[1:]
-if "v4l2" in arguments:
-    first, last = arguments.index("-f"), arguments.index("-i") + 2
-    print({said!r}, file=sys.stderr, flush=True)
-    arguments[first:last] = swap
-os.execv(real, [real, *arguments])
-"""
-
 
 @pytest.fixture
 def v4l2(tmp_path: Path, toolchain: Toolchain):
@@ -224,7 +207,7 @@ def v4l2(tmp_path: Path, toolchain: Toolchain):
     def make(swap: list[str], *, said: str = "", width=64, height=48, **settings) -> V4l2:
         program = tmp_path / "ffmpeg"
         program.write_text(
-            _STAND_IN.format(python=sys.executable, real=toolchain.ffmpeg, swap=swap, said=said)
+            V4L2_STAND_IN.format(python=sys.executable, real=toolchain.ffmpeg, swap=swap, said=said)
         )
         program.chmod(0o755)
         camera = V4l2(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ from ffenc.report.tune_page import write_tune_page
 from ffenc.tune.candidates import Lists
 from ffenc.tune.run import fields_of
 from tests.conftest import ANGLE, DATASET, DEPTH, pixels, starts
-from tests.support.browser import Browser, opened_browser, picture_of
-from tests.tune.test_tune import tuned
+from tests.support.browser import Browser, embedded, opened_browser, picture_of
+from tests.support.runs import tuned
 
 WORDS = ["--cameras", "angle,angle_depth", "--episodes", "1", "--vcodec", "h264", "--crf", "23,35"]
 WORDS.append("--depth_encoder.preset=ultrafast")
@@ -40,11 +39,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     page, fields = folder / "tune.html", fields_of(found)
     write_tune_page(page, found, fields)
     return page, fields
-
-
-def embedded(page: Path) -> dict:
-    text = page.read_text(encoding="utf-8")
-    return json.loads(text.partition('id="data">')[2].partition("</script>")[0])
 
 
 def test_the_page_of_tune(browser: Browser, made: tuple[Path, dict], images) -> None:

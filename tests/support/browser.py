@@ -101,3 +101,9 @@ def opened_browser(profile: Path) -> Iterator[Browser]:
 def picture_of(address: str) -> np.ndarray:
     """The pixels of a picture that is held by its address."""
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"))
+
+
+def embedded(page: Path) -> dict:
+    """The data that a page draws."""
+    text = page.read_text(encoding="utf-8")
+    return json.loads(text.partition('id="data">')[2].partition("</script>")[0])

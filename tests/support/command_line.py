@@ -16,6 +16,27 @@ import pytest
 
 from ffenc.cli.main import main
 
+# Every command, in the order of --help.
+COMMANDS = [
+    "record",
+    "lerobot",
+    "recover",
+    "reencode",
+    "merge",
+    "edit",
+    "split",
+    "encode",
+    "decode",
+    "compile",
+    "info",
+    "inspect",
+    "verify",
+    "compare",
+    "stats",
+    "tune",
+    "probe",
+    "doctor",
+]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 # What nobody has thought of: the last resort's words, which no test takes for an answer.

@@ -2,18 +2,90 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
-from tests.conftest import decode
+from ffenc.compiler.command import compile_decode
+from tests.conftest import DEPTH, decode, newest_program
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def json_of(root: Path, name: str) -> dict[str, Any]:
+    """A file of a dataset's metadata: ``info``, ``stats``."""
+    return read_json(root / f"meta/{name}.json")
 
 
 def info_of(root: Path) -> dict[str, Any]:
-    return json.loads((root / "meta/info.json").read_text())
+    return json_of(root, "info")
+
+
+def stats_of(root: Path) -> dict[str, Any]:
+    return json_of(root, "stats")
+
+
+def _tables(folder: Path) -> pa.Table:
+    return pa.concat_tables(pq.read_table(path) for path in sorted(folder.rglob("*.parquet")))
+
+
+def rows_of(root: Path) -> pa.Table:
+    """All rows of a dataset."""
+    return _tables(root / "data")
+
+
+def episodes_of(root: Path) -> pa.Table:
+    """The whole list of episodes."""
+    return _tables(root / "meta/episodes")
+
+
+def video_of(root: Path, key: str, file: int = 0) -> Path:
+    return root / f"videos/{key}/chunk-000/file-{file:03d}.mp4"
+
+
+def contents(root: Path, *folders: str) -> dict[str, str]:
+    """SHA-256 of every file, of some folders or of all."""
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in folders or (".",)
+        for path in sorted((root / folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def packets(path: Path) -> list[str]:
+    """A checksum of every packet of a video stream, in the order they are stored in."""
+    listed = subprocess.run(
+        [newest_program("ffmpeg"), "-v", "error", "-i", f"file:{path}", "-map", "0:v:0", "-c", "copy"]
+        + ["-f", "framehash", "-hash", "md5", "-"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return [line.rpartition(",")[2].strip() for line in listed.splitlines() if not line.startswith("#")]
+
+
+def depth_samples(path: Path, pix_fmt: str, width: int, height: int) -> np.ndarray:
+    """Decode a depth stream with the newest ffmpeg, which reads all of them."""
+    command = compile_decode(str(path), pix_fmt=pix_fmt, program=newest_program("ffmpeg"))
+    raw = subprocess.run(command, check=True, capture_output=True).stdout
+    return np.frombuffer(raw, "<u2").reshape(-1, height, width)
+
+
+def depth_maps(images: dict[str, list[bytes]], count: int) -> np.ndarray:
+    """The sample's first depth maps."""
+    return np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in images[DEPTH][:count]])
 
 
 def column(root: Path, name: str) -> np.ndarray:

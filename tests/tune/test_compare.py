@@ -18,9 +18,8 @@ from ffenc.quality.compare import quality_of
 from ffenc.quality.measure import gauges
 from ffenc.tune.compare import compare_sources, comparison_fields
 from tests.conftest import ANGLE, DATASET, FIXTURES, LENGTHS, find_toolchain, pixels, starts
-from tests.quality.test_quality import images as image_files
-from tests.report.test_pages import embedded
-from tests.support.browser import opened_browser, picture_of
+from tests.support.browser import embedded, opened_browser, picture_of
+from tests.support.make import image_files
 
 VIDEO = FIXTURES / "aloha_video_v30"
 FILE = VIDEO / "videos" / ANGLE / "chunk-000/file-000.mp4"

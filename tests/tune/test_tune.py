@@ -30,11 +30,12 @@ from ffenc.tune.decoding import decoders, read_times
 from ffenc.tune.depth import recommend_depth
 from ffenc.tune.footage import open_footage
 from ffenc.tune.preset import preset_text
-from ffenc.tune.run import Tuning, fields_of, tune
+from ffenc.tune.run import Tuning, fields_of
 from ffenc.tune.sample import Stretch, choose, places, take_sample
 from ffenc.tune.search import read_target
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, find_toolchain, pixels, starts
-from tests.quality.test_quality import images as image_files
+from tests.support.make import image_files
+from tests.support.runs import tuned
 
 VIDEO = FIXTURES / "aloha_video_v30"
 
@@ -43,13 +44,6 @@ VIDEO = FIXTURES / "aloha_video_v30"
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Speeds are measured for a moment: what they are is not tested."""
     monkeypatch.setattr(running, "_LOAD_SECONDS", 0.05)
-
-
-def tuned(folder: Path, source: Path = DATASET, **options) -> Tuning:
-    folder.mkdir()
-    with ExitStack() as closing, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "_LOAD_SECONDS", 0.05)
-        return tune(source, folder, closing, **options)
 
 
 @pytest.fixture(scope="module")

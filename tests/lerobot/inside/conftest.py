@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +89,3 @@ def sound(root: Path, *, deep: bool = True) -> tuple[int, int]:
     found = verify_dataset(root, deep=deep)
     assert found.sound, found.faults
     return found.episodes, found.frames
-
-
-def info_of(root: Path) -> dict[str, Any]:
-    return dict(json.loads((root / "meta/info.json").read_text()))
