@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -340,6 +341,26 @@ def _loop(root: h5py.File, _: Path) -> None:
     root["other"] = h5py.SoftLink("/images")
 
 
+def _web_of_links(root: h5py.File, _: Path) -> None:
+    """Each link is eight times the next one: 8**20 steps."""
+    root["images"] = root["/"]  # a hard link
+    for i in range(20):
+        root[f"l{i}"] = h5py.SoftLink("/" + "/".join([f"l{i + 1}"] * 8))
+    root["l20"] = h5py.SoftLink("/images")
+    root["top"] = h5py.SoftLink("/l0")
+
+
+def _deep(root: h5py.File, _: Path) -> None:
+    group = root
+    for _ in range(200):
+        group = group.create_group("g")
+
+
+def _long(root: h5py.File, _: Path) -> None:
+    made = root.create_dataset("images/top", (1 << 40, 64, 64, 3), np.uint8, chunks=(1, 64, 64, 3))
+    made[0] = 1
+
+
 def _unknown_filter(root: h5py.File, _: Path) -> None:
     created = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     created.set_chunk((3, 32, 32, 3))
@@ -370,6 +391,9 @@ def _unlike(root: h5py.File, _: Path) -> None:
         (_huge_chunk, "2 rows of 192,000,000 bytes are compressed together; at most 256 MB"),
         (_huge_frames, "frames of 1048576x1048576"),
         (_loop, "is a link that leads back to itself"),
+        (_web_of_links, "images/top is a link that leads back to itself, or to too many"),
+        (_deep, "a.h5: has groups within groups, more than 64 deep"),
+        (_long, "a.h5: has 1,099,511,627,776 rows; an episode of at most 10,000,000 is read"),
         (_unknown_filter, "a.h5: images/top: it is compressed by a filter that h5py does not have .pip inst"),
         (_unequal, "a.h5: x has 4 rows, images/top has 3"),
         (_unlike, r"b.h5: images/top has rows of 32x32x3 uint8, those of other episodes are 32x48x3"),
@@ -388,7 +412,10 @@ def test_hostile_and_broken_files_are_refused_by_file_and_array(
         with h5py.File(folder / "b.h5", "w") as root:
             root["images/top"], root["x"] = np.zeros((3, 32, 32, 3), np.uint8), np.zeros(3)
     features = {"x": {"path": "x"}} if made in (_unequal, _unlike) else {}
-    refused(folder, tmp_path, said, of(features=features))
+    began = time.monotonic()
+    with warnings.catch_warnings(record=made is _long):
+        refused(folder, tmp_path, said, of(features=features))
+    assert time.monotonic() - began < 10
 
 
 def test_damaged_files_and_images_are_named_and_a_restored_source_is_taken_up(

@@ -86,6 +86,20 @@ def test_times_are_reported() -> None:
     assert stream([0]).report("header") == {"topic": "/t", "messages": 1}
 
 
+def test_a_clock_that_was_set_is_an_error() -> None:
+    back = np.concatenate([np.arange(40) / 10, np.arange(40) / 10 + 1.5])
+    with pytest.raises(
+        SourceError, match=r"/t: its clock was set back by 2.400 s before message 40; say stamps"
+    ):
+        grid(camera=stream(back))
+    assert len(grid(which="received", camera=stream(np.arange(80) / 10, header=back))[0].times) == 80
+    years = np.concatenate([np.arange(20) / 10 - 1.6e9, np.arange(20) / 10])
+    with pytest.raises(
+        SourceError, match=r"1,600,000,0\d\d s apart .*, 16,000,000,0\d\d frames; at most 10,000,000"
+    ):
+        grid(camera=stream(years))
+
+
 def test_one_message_is_near_every_time() -> None:
     near, far = nearest(np.array([5], np.int64), np.array([1, 5, 9], np.int64))
     assert near.tolist() == [0, 0, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,16 @@ def test_damaged_and_hostile_stores_are_refused_by_name(recorded: list[Sample], 
     refused(source, tmp_path, "a.zarr: data/camera0_rgb: ", IMG)
     described.write_text(json.dumps(known))
 
+    described.write_text(
+        json.dumps({**known, "shape": [1 << 40, *known["shape"][1:]], "chunks": [1, 1, 1, 1]})
+    )
+    alone = IMG.model_copy(update={"episodes": None})
+    with pytest.warns(FfencWarning, match="chunks are not in the file"):
+        refused(
+            source, tmp_path, "has 1,099,511,627,776 rows; an episode of at most 10,000,000 is read", alone
+        )
+    described.write_text(json.dumps(known))
+
     root = zarr.open_group(str(source), mode="a")
     root["meta/episode_ends"][:] = [5, 5]
     refused(source, tmp_path, "episode 1 ends at row 5, and begins at row 5", IMG)
@@ -139,5 +150,14 @@ def test_damaged_and_hostile_stores_are_refused_by_name(recorded: list[Sample], 
     shutil.move(source / "data/camera0_rgb", tmp_path / "secret/rgb")
     (source / "data/camera0_rgb").symlink_to(tmp_path / "secret/rgb")
     refused(source, tmp_path, "camera0_rgb is a link, .* leads out of", IMG)
+    with zipfile.ZipFile(tmp_path / "bomb.zarr.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr(".zgroup", '{"zarr_format": 2}')
+        packed.writestr("img/.zarray", json.dumps({**known, "shape": [3, 8, 8, 3]}))
+        with packed.open("img/0.0.0.0", "w", force_zip64=True) as chunk:
+            for _ in range(600):
+                chunk.write(bytes(1 << 20))
+    refused(
+        tmp_path / "bomb.zarr.zip", tmp_path, "img/0.0.0.0 has 629,145,600 bytes decompressed; at most 512 MB"
+    )
     (tmp_path / "cut.zip").write_bytes(b"PK\3\4" + bytes(99))
     refused(tmp_path / "cut.zip", tmp_path, "is not a folder, and no file of a kind that is read")

@@ -12,7 +12,7 @@ from ffenc.config.mapping import SourceMapping
 from ffenc.dataset.sources.arrays import ArrayFile, ArrayReader
 from ffenc.errors import FfencWarning, SourceError
 
-_MOST_ROWS = 10_000_000  # of an array that says what an episode is
+MOST_ROWS = 10_000_000  # of an episode, and of an array that says what one is
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _by_rows(file: ArrayFile, reader: ArrayReader, mapping: SourceMapping) -> li
         "last": ("one truth value a row", "biuf"),
     }
     what, kinds = wanted[name]
-    if len(info.shape) != 1 or info.dtype.kind not in kinds or not 0 < info.rows <= _MOST_ROWS:
+    if len(info.shape) != 1 or info.dtype.kind not in kinds or not 0 < info.rows <= MOST_ROWS:
         raise SourceError(f"{where} is {info}; expected {what}")
     values = reader.read(info.path, 0, info.rows)
     if name == "ends":

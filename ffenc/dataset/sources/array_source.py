@@ -18,7 +18,7 @@ from ffenc.config.mapping import CameraMapping, FeatureMapping, SourceMapping, T
 from ffenc.config.preset import camera_key, chosen_cameras
 from ffenc.dataset.columns import column_of, dtype_of
 from ffenc.dataset.source import Camera, Episode
-from ffenc.dataset.sources.array_parts import Part
+from ffenc.dataset.sources.array_parts import MOST_ROWS, Part
 from ffenc.dataset.sources.array_pixels import ArrayFrames, Pixels, pixels_of
 from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReader, times
 from ffenc.dataset.sources.mapped import mapped_values, text_of
@@ -116,6 +116,8 @@ class ArraySource(PlainSource):
                 length, first = _same_length(part, length, first, info)
         if length < 1:
             raise SourceError(f"{part}: has no rows; leave it out, or restore it")
+        if length > MOST_ROWS:
+            raise SourceError(f"{part}: has {length:,} rows; an episode of at most {MOST_ROWS:,} is read")
         return Part(part.file, part.group, part.first, length)
 
     def _look_at_camera(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SUFFIXES = (".hdf5", ".h5", ".hdf")
 _MOST_OBJECTS = 100_000
+_MOST_LEVELS = 64  # of groups within groups
+_MOST_DEPTH, _MOST_LINKS = 16, 64  # of links that lead to links
 _FAULTS = (OSError, RuntimeError, ValueError, KeyError, TypeError, NotImplementedError)
 
 
@@ -29,6 +31,7 @@ class _Hdf5Reader(ArrayReader):
     def __init__(self, path: Path, file: h5py.File) -> None:
         super().__init__(path)
         self._file = file
+        self._depth = self._followed = 0  # of links that lead to links, for one path
 
     def arrays(self) -> list[ArrayInfo]:
         import h5py  # noqa: PLC0415 - an extra
@@ -51,6 +54,8 @@ class _Hdf5Reader(ArrayReader):
                 continue  # a group that is linked to from within itself
             seen.add(mark)
             waiting += [f"{place}/{name}".strip("/") for name in sorted(thing, key=by_number, reverse=True)]
+            if place.count("/") > _MOST_LEVELS:
+                raise SourceError(f"{self.path}: has groups within groups, more than {_MOST_LEVELS} deep")
             if len(waiting) + len(found) > _MOST_OBJECTS:
                 raise SourceError(f"{self.path}: has more than {_MOST_OBJECTS:,} groups and arrays")
         return found
@@ -114,14 +119,15 @@ class _Hdf5Reader(ArrayReader):
                     thing = thing.get(name)
         return thing
 
-    def _get_linked(self, path: str, target: str, depth: int = 0) -> Any:
-        self._links = getattr(self, "_links", 0) + 1
+    def _get_linked(self, path: str, target: str) -> Any:
+        self._followed = self._followed + 1 if self._depth else 1
+        self._depth += 1
         try:
-            if self._links > 16:
-                raise SourceError(f"{self.path}: {path} is a link that leads back to itself")
+            if self._depth > _MOST_DEPTH or self._followed > _MOST_LINKS:
+                raise SourceError(f"{self.path}: {path} is a link that leads back to itself, or to too many")
             return self._get(target)
         finally:
-            self._links -= 1
+            self._depth -= 1
 
     def _described(self, path: str, dataset: h5py.Dataset) -> ArrayInfo:
         with self._named(path):

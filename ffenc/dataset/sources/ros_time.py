@@ -16,6 +16,7 @@ Stamps = npt.NDArray[np.int64]
 
 _SECOND = 1_000_000_000
 _JUMP = 1.0  # seconds by which a clock is set, and no message is late
+_MOST_FRAMES = 10_000_000  # of a recording: more than three days at 30 frames a second
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def on_grid(
                 "the "
                 "mapping's time"
             )
+        _refuse_set_back(stamps, taken, stream, where)
         order = np.argsort(stamps, kind="stable")
         ordered[name] = stamps[order], taken[order]
     begin = max(int(stamps[0]) - streams[name].tolerance for name, (stamps, _) in ordered.items())
@@ -144,6 +146,12 @@ def on_grid(
         return _none(streams, ordered, where, span)
     start = int(first[at])
     count = int((end - start) * fps // _SECOND) + 1
+    if count > _MOST_FRAMES:
+        raise SourceError(
+            f"{where}: its stamps are {(end - start) / _SECOND:,.0f} s apart from first to last, {count:,} "
+            f"frames; at most {_MOST_FRAMES:,} are read. Was a clock set meanwhile? Try stamps: received in "
+            "the mapping's time"
+        )
     # i / fps, rounded down to a nanosecond
     times = start + (np.arange(count) * fps.denominator * _SECOND) // fps.numerator
     picks: dict[str, npt.NDArray[np.int64]] = {}
@@ -179,6 +187,18 @@ def on_grid(
         )
         for run in _runs(~missing)
     ]
+
+
+def _refuse_set_back(stamps: Stamps, numbers: Stamps, stream: Stream, where: str) -> None:
+    """Refuse times of a clock that was set back: messages of two times would be taken for those of one."""
+    steps = np.diff(stamps)
+    if not len(steps) or steps.min() >= -max(_JUMP * _SECOND, 20 * float(np.median(np.abs(steps)))):
+        return
+    place = int(steps.argmin())
+    raise SourceError(
+        f"{where}: {stream.topic}: its clock was set back by {-steps[place] / _SECOND:.3f} s before message "
+        f"{numbers[place + 1]}; say stamps: received in the mapping's time"
+    )
 
 
 def nearest(stamps: Stamps, times: Stamps) -> tuple[npt.NDArray[np.int64], Stamps]:

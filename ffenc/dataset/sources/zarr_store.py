@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,9 @@ from ffenc.errors import ConfigError, SourceError
 from ffenc.paths import regular
 
 _MARKS = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
+_METADATA = (*_MARKS, ".zattrs")
 _MOST_OBJECTS = 100_000
+_MOST_METADATA, _MOST_CHUNK = 16 << 20, 512 << 20  # bytes of a file in a zip file, decompressed
 
 
 class _ZarrReader(ArrayReader):
@@ -61,7 +64,10 @@ class _ZarrReader(ArrayReader):
     def missing_chunks(self, path: str) -> int:
         with self._named(path):
             array = self._at(path)
-            return max(0, int(array.nchunks) - int(array.nchunks_initialized))
+            # Of a v3 array whose chunks are in shards, the shards are what is stored.
+            chunk = getattr(array, "shards", None) or array.chunks
+            wanted: int = math.prod(-(-n // c) for n, c in zip(array.shape, chunk, strict=True))
+            return max(0, wanted - self._zarr.chunks(path))
 
     def subgroups(self, path: str) -> list[str]:
         with self._named(path):
@@ -119,6 +125,7 @@ class ZarrFile(ArrayFile):
             register_codecs(verbose=False)
         store: Any = str(self.path)
         if not self.path.is_dir():
+            self._check_sizes()
             kinds: Any = getattr(zarr, "storage", zarr)
             store = kinds.ZipStore(str(regular(self.path)), mode="r")
         try:
@@ -138,11 +145,30 @@ class ZarrFile(ArrayFile):
         found = [Path(where, name) for where, _, names in os.walk(folder) for name in names]
         return sorted(found)
 
+    def chunks(self, array: str) -> int:
+        """How many chunks of an array are stored."""
+        if self.path.is_dir():
+            names = [path.name for path in self.files(array)]
+        else:
+            names = [name.rpartition("/")[2] for name in self._zipped if name.startswith(f"{array}/")]
+        return sum(name not in _METADATA for name in names)
+
     def stored(self, array: str) -> int:
         """Bytes that an array takes."""
         if self.path.is_dir():
             return sum(path.stat().st_size for path in self.files(array))
         return sum(size for name, size in self._zipped.items() if name.startswith(f"{array}/"))
+
+    def _check_sizes(self) -> None:
+        """Refuse files that would take more memory than any metadata or chunk that is read."""
+        with zipfile.ZipFile(regular(self.path)) as packed:
+            for one in packed.infolist():
+                most = _MOST_METADATA if one.filename.rpartition("/")[2] in _METADATA else _MOST_CHUNK
+                if one.file_size > most:
+                    raise SourceError(
+                        f"{self.path}: {one.filename} has {one.file_size:,} bytes decompressed; at most "
+                        f"{most >> 20} MB are read at once"
+                    )
 
     @cached_property
     def _zipped(self) -> dict[str, int]:
