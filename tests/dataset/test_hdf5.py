@@ -391,7 +391,7 @@ def _unlike(root: h5py.File, _: Path) -> None:
         (_huge_chunk, "2 rows of 192,000,000 bytes are compressed together; at most 256 MB"),
         (_huge_frames, "frames of 1048576x1048576"),
         (_loop, "is a link that leads back to itself"),
-        (_web_of_links, "images/top is a link that leads back to itself, or to too many"),
+        (_web_of_links, "is a link that leads back to itself, or to too many"),
         (_deep, "a.h5: has groups within groups, more than 64 deep"),
         (_long, "a.h5: has 1,099,511,627,776 rows; an episode of at most 10,000,000 is read"),
         (_unknown_filter, "a.h5: images/top: it is compressed by a filter that h5py does not have .pip inst"),
@@ -413,7 +413,9 @@ def test_hostile_and_broken_files_are_refused_by_file_and_array(
             root["images/top"], root["x"] = np.zeros((3, 32, 32, 3), np.uint8), np.zeros(3)
     features = {"x": {"path": "x"}} if made in (_unequal, _unlike) else {}
     began = time.monotonic()
-    with warnings.catch_warnings(record=made is _long):
+    with warnings.catch_warnings():
+        if made is _long:  # says how many of its chunks are not there
+            warnings.simplefilter("ignore", FfencWarning)
         refused(folder, tmp_path, said, of(features=features))
     assert time.monotonic() - began < 10
 
