@@ -14,7 +14,7 @@ from ffenc.cli import output
 from ffenc.cli.common import PathName, SettingsCommand, json_option
 from ffenc.cli.output import print_json
 from ffenc.codecs.table import AUTO_FALLBACK
-from ffenc.compiler.command import FRAME_FORMATS, FrameFormat, is_depth
+from ffenc.compiler.frames import FRAME_FORMATS, FrameFormat, is_depth
 from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_commands
 from ffenc.config.matching import check_named
 from ffenc.config.preset import chosen_cameras, load_preset, preset_names

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import ffmpeg
 
-from ffenc.compiler.command import arguments, without_stop
+from ffenc.compiler.inputs import arguments, without_stop
 
 
 def compile_capture(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Any
 
 import ffmpeg
 
@@ -13,115 +13,17 @@ from ffenc.codecs.options import CONTAINER_OPTIONS, encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.suggest import accepted
 from ffenc.codecs.table import CODECS, Codec, codec_for
-from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
-from ffenc.config.framerate import Pick, frame_ticks, parse_fps, time_scale
+from ffenc.compiler.colour import COLOUR_TAGS, RGB_TO_YUV, rgb_conversion
+from ffenc.compiler.frames import FRAME_FORMATS, Excerpt, FrameFormat, SampleTap, is_depth, is_encoded
+from ffenc.compiler.inputs import arguments, excerpted, file_url, raw_output, time_base
+from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.framerate import parse_fps
 from ffenc.config.transform import Geometry, Transform
 from ffenc.errors import ConfigError
 
-# How frames come through the pipe: encoded images as they are, or raw pixels. gray12le and gray16le are
-# depth. In images that end in -bgr red and blue were swapped when they were encoded, as by OpenCV from RGB.
-FrameFormat = Literal[
-    "png",
-    "jpeg",
-    "rgb24",
-    "png-bgr",
-    "jpeg-bgr",
-    "bgr24",
-    "rgba",
-    "bgra",
-    "gray",
-    "yuyv422",
-    "uyvy422",
-    "bayer_rggb8",
-    "bayer_bggr8",
-    "bayer_gbrg8",
-    "bayer_grbg8",
-    "gray12le",
-    "gray16le",
-]
-FRAME_FORMATS: tuple[FrameFormat, ...] = get_args(FrameFormat)
-_DEPTH = ("gray12le", "gray16le")
-
-# level+ makes an error line recognisable: a damaged image is reported at error level with exit status 0.
-PROGRAM_OPTIONS = ("-nostdin", "-hide_banner", "-loglevel", "level+warning", "-xerror")
-
-# RGB is converted with BT.601 at every size: it is what LeRobot's readers undo, and the tags say so to
-# players, which would otherwise guess BT.709 for HD. Cameras deliver BT.709/sRGB primaries and transfer.
-_RGB_TO_YUV = {"out_color_matrix": "bt601", "out_range": "tv", "flags": "bicubic"}
-COLOUR_TAGS = {
-    "range": "tv",
-    "colorspace": "smpte170m",
-    "color_primaries": "bt709",
-    "color_trc": "bt709",
-}
-
-# What a file may be opened as. FFmpeg chooses by content: a text that is a playlist (concat, HLS, DASH,
-# SDP) would make it open the files and addresses named there. None of these demuxers opens another file.
-DEMUXERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "ogg", "nut", "ivf", "obu", "hevc", "h264")
-PROTOCOLS = ("file", "pipe", "fd")
-INPUT_LIMITS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": ",".join(PROTOCOLS)}
-
 _LONGEST_FRAGMENT = 60.0  # seconds
-_TERMS = 25  # of a sum in a filter's expression
-
 # Scaling of pictures, in RGB: without these swscale would halve the chroma of RGB on its way.
 _SCALING = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
-
-# Beginnings of the names of formats that hold RGB.
-_RGB_FORMATS = ("gbr", "rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "pal", "bayer")
-
-# A stream's colour tag -> the scale filter's name of the matrix; all others are BT.601.
-_MATRICES = {
-    "bt709": "bt709",
-    "fcc": "fcc",
-    "smpte240m": "smpte240m",
-    "bt2020nc": "bt2020",
-    "bt2020c": "bt2020",
-}
-
-
-def is_depth(frames: FrameFormat) -> bool:
-    """Whether frames of a format are depth: codes or millimetres, to be stored as they are."""
-    return frames in _DEPTH
-
-
-def is_encoded(frames: FrameFormat) -> bool:
-    """Whether frames of a format are encoded images, not raw pixels."""
-    return frames.startswith(("png", "jpeg"))
-
-
-@dataclass(frozen=True)
-class SampleTap:
-    """A second, small output of the same process: every ``step``-th frame, shrunk, as raw rgb24 on stdout.
-
-    Attributes:
-        step: 1 or more.
-        width, height: size of a sample in pixels.
-    """
-
-    step: int
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Excerpt:
-    """Some of a stream's frames, told by their times, so that no seek can give others.
-
-    Attributes:
-        spans: first and last tick of each series of frames, both included, ascending.
-        frames: how many frames that is; the program ends after them.
-        seek: seconds; the file is entered at the last key frame until there. None: at its start.
-        rate: frames a second of a stream without a container, whose frames have no times: they are counted,
-            and frame i is at tick i. None: the file has times.
-        pick: which frames of the series are taken; None: all.
-    """
-
-    spans: tuple[tuple[int, int], ...]
-    frames: int
-    seek: Fraction | None = None
-    rate: Fraction | None = None
-    pick: Pick | None = None
 
 
 @dataclass(frozen=True)
@@ -139,23 +41,6 @@ class VideoInput:
     excerpt: Excerpt
     conversion: Mapping[str, str] | None
     tags: Mapping[str, str] = field(default_factory=lambda: COLOUR_TAGS)
-
-
-def raw_format(config: VideoEncoderConfig) -> FrameFormat:
-    """Return how a camera's raw frames go to its encoder: colours, or depth as codes or millimetres."""
-    if not isinstance(config, DepthEncoderConfig):
-        return "rgb24"
-    return "gray16le" if config.pix_fmt == "gray16le" else "gray12le"
-
-
-def file_url(path: str) -> str:
-    """Return a path as a ``file:`` URL, in which ``-``, ``%d`` and ``:`` are only characters of a name."""
-    return path if path.startswith("pipe:") else f"file:{path}"
-
-
-def file_input(path: str, **options: Any) -> Any:
-    """Return a video file, or ``pipe:0``, as an input; it is opened as nothing but a video."""
-    return ffmpeg.input(file_url(path), **INPUT_LIMITS, **options)
 
 
 def check_size(config: VideoEncoderConfig, width: int, height: int) -> None:
@@ -279,7 +164,7 @@ def compile_command(
         if video.excerpt.frames > 1:
             rate_options["bsf:v"] = f"setts=pts=PTS:dts=DTS:duration=if(N\\,DTS-PREV_INDTS\\,{first})"
     if geometry is not None and not is_depth(frames):
-        source = _moved(source, geometry) if video is not None else _in_rgb(source, geometry, fmt.bits)
+        source = _moved(source, geometry) if video is not None else in_rgb(source, geometry, fmt.bits)
     samples = None
     if tap is not None:
         split = source.filter_multi_output("split")
@@ -292,7 +177,7 @@ def compile_command(
         converted,
         file_url(output),
         **CONTAINER_OPTIONS | ({} if fragment_seconds is None else _fragments(fragment_seconds)),
-        **_time_base(rate),
+        **time_base(rate),
         **rate_options,
         **{"c:v": codec.encoder},
         **({"tag:v": codec.tag} if codec.tag else {}),
@@ -324,9 +209,9 @@ def compile_samples(
     source = fed_frames(frames, width, height, parse_fps(fps), None)
     fmt = pixel_format(config.pix_fmt)
     if geometry is not None and not is_depth(frames):
-        source = _in_rgb(source, geometry, fmt.bits)
+        source = in_rgb(source, geometry, fmt.bits)
     video = _convert(source, codec_for(config.vcodec), config, frames)
-    return arguments(_raw_output(video, fmt.stored), program)
+    return arguments(raw_output(video, fmt.stored), program)
 
 
 def compile_pictures(frames: FrameFormat, width: int, height: int, *, program: str = "ffmpeg") -> list[str]:
@@ -339,10 +224,10 @@ def compile_pictures(frames: FrameFormat, width: int, height: int, *, program: s
     source = fed_frames(frames, width, height, Fraction(1), None)
     stored = frames if frames in ("yuyv422", "uyvy422") else "yuvj420p" if frames == "jpeg" else "rgb24"
     conversion = rgb_conversion(stored, None, "pc" if frames == "jpeg" else None)
-    return arguments(_raw_output(source.filter("scale", **conversion), "rgb24"), program)
+    return arguments(raw_output(source.filter("scale", **conversion), "rgb24"), program)
 
 
-def _in_rgb(source: Any, geometry: Geometry, bits: int) -> Any:
+def in_rgb(source: Any, geometry: Geometry, bits: int) -> Any:
     """Frames as RGB, changed. Images of one stream may differ in their format; a scaler takes them all."""
     frames = source.filter("scale", flags=_SCALING).filter("format", "rgb48le" if bits > 8 else "rgb24")
     return _padded(_moved(frames, geometry), geometry)
@@ -366,266 +251,6 @@ def _moved(frames: Any, geometry: Geometry) -> Any:
 
 def _padded(frames: Any, geometry: Geometry) -> Any:
     return frames if geometry.pad is None else frames.filter("pad", *geometry.pad, color="black")
-
-
-def rgb_conversion(pix_fmt: str, color_space: str | None, color_range: str | None) -> dict[str, str]:
-    """Return how a stream's samples become RGB: options of FFmpeg's scale filter.
-
-    Without ``accurate_rnd`` and ``full_chroma_int``, because LeRobot's readers convert without them: with
-    them colours beside an edge would differ from what a policy was trained on by up to 50 levels.
-
-    Args:
-        pix_fmt, color_space, color_range: as probed. What is not tagged is BT.601 of limited range, as in
-            every file of LeRobot's; a range is only assumed where the pixel format leaves it open.
-    """
-    options = {"in_color_matrix": _MATRICES.get(color_space or "", "bt601"), "flags": "bicubic"}
-    if not pix_fmt.startswith(("yuvj", *_RGB_FORMATS)):
-        options["in_range"] = "pc" if color_range == "pc" else "tv"
-    return options
-
-
-def is_bt601(color_space: str | None) -> bool:
-    """Whether samples are read by the matrix of BT.601: by their tag, or because they have none."""
-    return (color_space or "") not in _MATRICES
-
-
-def kept_tags(
-    pix_fmt: str,
-    color_space: str | None,
-    color_primaries: str | None,
-    color_transfer: str | None,
-) -> dict[str, str]:
-    """Return what a video that is re-encoded is tagged with: what it was, so that its matrix stays.
-
-    A reader that ignores tags then shows the colours that it has shown of the source.
-
-    Args:
-        pix_fmt, color_space, color_primaries, color_transfer: as probed. What is not tagged, and all of RGB,
-            is as in :data:`COLOUR_TAGS`.
-    """
-    if pix_fmt.startswith(_RGB_FORMATS):
-        return dict(COLOUR_TAGS)
-    return {
-        "range": COLOUR_TAGS["range"],
-        "colorspace": color_space or COLOUR_TAGS["colorspace"],
-        "color_primaries": color_primaries or COLOUR_TAGS["color_primaries"],
-        "color_trc": color_transfer or COLOUR_TAGS["color_trc"],
-    }
-
-
-def compile_decode(
-    path: str,
-    *,
-    pix_fmt: str | None = None,
-    conversion: Mapping[str, str] | None = None,
-    excerpt: Excerpt | None = None,
-    tap: SampleTap | None = None,
-    geometry: Geometry | None = None,
-    lenient: bool = False,
-    program: str = "ffmpeg",
-) -> list[str]:
-    """Compile the argument list that decodes a file's frames, as they are stored, unrotated.
-
-    Args:
-        path: the file.
-        pix_fmt: write the samples raw to standard output in this format; None: only decode.
-        conversion: how they come into that format, see :func:`rgb_conversion`; None: they are in it.
-        excerpt: the frames to take; None: all.
-        tap: of those, only samples.
-        geometry: how they are changed, once they are RGB.
-        lenient: go on after a damaged frame, with one thread.
-        program: the ffmpeg to run.
-    """
-    video, limit = _excerpted(path, excerpt, {"threads": 1} if lenient else {})
-    if tap is not None and excerpt is not None:
-        limit["frames:v"] = -(-excerpt.frames // tap.step)
-    if conversion is not None:
-        video = video.filter("scale", **conversion)
-    if geometry is not None:
-        video = _in_rgb(video.filter("format", "rgb24"), geometry, 8)
-    if tap is not None:
-        video = _sampled(video if conversion is None else video.filter("format", "rgb24"), tap)
-    if pix_fmt is None:
-        result = ffmpeg.output(video, "-", f="null", fps_mode="passthrough", **limit)
-    else:
-        result = _raw_output(video, pix_fmt, **limit)
-    return without_stop(arguments(result, program)) if lenient else arguments(result, program)
-
-
-def compile_frame_checksums(
-    path: str, *, pix_fmt: str, excerpt: Excerpt | None = None, program: str = "ffmpeg"
-) -> list[str]:
-    """Compile the argument list that writes the CRC-32 of every frame's samples to standard output.
-
-    Arguments as for :func:`compile_decode`.
-    """
-    video, limit = _excerpted(path, excerpt, {})
-    limit |= {"f": "framehash", "hash": "CRC32", "c:v": "rawvideo", "pix_fmt": pix_fmt}
-    return arguments(ffmpeg.output(video, "pipe:1", fps_mode="passthrough", **limit), program)
-
-
-def _excerpted(path: str, excerpt: Excerpt | None, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """A file's frames, or some of them, and the output options that end the program after them."""
-    entry: dict[str, Any] = {"noautorotate": None, **options}
-    limit: dict[str, Any] = {}
-    if excerpt is not None:
-        entry["copyts"] = None  # the frames' times stay the file's own, by which they are chosen
-        limit["frames:v"] = excerpt.frames
-        entry |= _entry(excerpt.seek)
-        if excerpt.rate is not None:
-            entry["framerate"] = str(excerpt.rate)
-    video = file_input(path, **entry)["v:0"]
-    if excerpt is not None and excerpt.rate is not None:
-        video = video.filter("settb", str(1 / excerpt.rate)).filter("setpts", "N")
-    if excerpt is not None:
-        video = _picked(video.filter("select", _within(excerpt.spans)), excerpt.pick)
-    return video, limit
-
-
-def _picked(video: Any, pick: Pick | None) -> Any:
-    """Some of the frames: those that :meth:`Pick.indices` names, in floating point, which is exact here."""
-    if pick is None:
-        return video
-    p, q = pick.ratio.numerator, pick.ratio.denominator
-    if q == 1:
-        return video.filter("select", f"not(mod(n,{p}))")
-    new = f"floor((2*n*{q}+{p})/{2 * p})"
-    return video.filter("select", f"eq(floor((2*{new}*{p}+{q})/{2 * q}),n)")
-
-
-def compile_frame_list(
-    path: str, *, seek: Fraction | None, frames: int, program: str = "ffmpeg"
-) -> list[str]:
-    """Compile the argument list that lists the times of all frames that can be decoded without a fault.
-
-    It goes on after a damaged frame; with one thread, so that frames and faults come in order. Arguments as
-    for :func:`compile_decode` and :class:`Excerpt`; ``frames``: how many to list at most.
-    """
-    options: dict[str, Any] = {"copyts": None, "threads": 1, "err_detect": "explode", **_entry(seek)}
-    source = file_input(path, **options)
-    limit = {"fps_mode": "passthrough", "frames:v": frames}
-    listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", **limit)
-    return without_stop(arguments(listed, program))
-
-
-def compile_checksums(
-    path: str, decoder: Mapping[str, Any], *, lenient: bool = False, program: str = "ffmpeg"
-) -> list[str]:
-    """Compile the argument list that decodes a file and lists time and checksum of every frame.
-
-    Args:
-        path: the file, or ``pipe:0``.
-        decoder: its options.
-        lenient: go on after a damaged frame.
-        program: the ffmpeg to run.
-    """
-    options = {"copyts": None, "err_detect": "crccheck+bitstream+buffer+explode", **decoder}
-    source = file_input(path, **options)
-    listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", fps_mode="passthrough")
-    return without_stop(arguments(listed, program)) if lenient else arguments(listed, program)
-
-
-def compile_packets(path: str, first: int, last: int, *, program: str = "ffmpeg") -> list[str]:
-    """Compile the argument list that writes some of a file's packets to standard output, undecoded.
-
-    Args:
-        path: the file.
-        first, last: places of the packets in the file, both included. They are counted from the file's
-            start, so that no seek can give others.
-        program: the ffmpeg to run.
-    """
-    source = file_input(path, copyts=None)
-    dropped = f"noise=drop=not(between(n\\,{first}\\,{last}))"
-    options = {"f": "nut", "c": "copy", "bsf:v": dropped, "avoid_negative_ts": "disabled"}
-    cut = ffmpeg.output(source["v:0"], "pipe:1", **options)
-    return arguments(cut, program)
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One side of a comparison.
-
-    Attributes:
-        path: a video file, or ``pipe:0`` for images.
-        conversion: how its samples become RGB, see :func:`rgb_conversion`.
-        images: what comes down the pipe; None: a video file.
-        excerpt: the frames to take of a video; None: all.
-        geometry: how they are changed before they are compared.
-        size: width and height of raw frames.
-    """
-
-    path: str
-    conversion: Mapping[str, str]
-    images: FrameFormat | None = None
-    size: tuple[int, int] = (0, 0)
-    excerpt: Excerpt | None = None
-    geometry: Geometry | None = None
-
-
-def compile_compare(video: Compared, reference: Compared, *, program: str = "ffmpeg") -> list[str]:
-    """Compile the argument list that compares frames in RGB, the n-th with the n-th.
-
-    PSNR and SSIM of each pair are written to standard output as the metadata filter prints them. It ends
-    with the shorter side.
-    """
-    # A queue of its own also tells the two inputs apart where both are the same frames of one file.
-    copies = rgb_frames(reference, thread_queue_size=64).filter("format", "gbrp")
-    copies = copies.filter_multi_output("split")
-    shown = rgb_frames(video).filter("format", "gbrp")
-    compared = ffmpeg.filter([shown, copies[0]], "psnr", shortest=1)
-    # psnr and ssim pass their first input on, with what the filters before have noted of it.
-    compared = ffmpeg.filter([compared, copies[1]], "ssim", shortest=1)
-    printed = compared.filter("metadata", "print", file="pipe:1")
-    return arguments(ffmpeg.output(printed, "-", f="null", fps_mode="passthrough"), program)
-
-
-def rgb_frames(side: Compared, **options: Any) -> Any:
-    """One side's frames as rgb24, which is what readers convert to, numbered from 0."""
-    if side.images is not None:
-        source = fed_frames(side.images, *side.size, Fraction(1), None, **options)
-    else:
-        seek = side.excerpt.seek if side.excerpt is not None else None
-        options |= {"noautorotate": None, "copyts": None, **_entry(seek)}
-        source = file_input(side.path, **options)["v:0"]
-    if side.excerpt is not None:
-        # Without an end the other side's last frame would wait for the end of this file.
-        source = source.filter("trim", end_pts=side.excerpt.spans[-1][1] + 1)
-        source = _picked(source.filter("select", _within(side.excerpt.spans)), side.excerpt.pick)
-    frames = source.filter("scale", **side.conversion).filter("format", "rgb24")
-    if side.geometry is not None:
-        frames = _in_rgb(frames, side.geometry, 8)
-    # A second each: whatever rate FFmpeg takes for the result, no two frames get the same time.
-    return frames.filter("settb", "1/1").filter("setpts", "N")
-
-
-def without_stop(command: list[str]) -> list[str]:
-    """Return a command that goes on after an error."""
-    return [word for word in command if word != "-xerror"]
-
-
-def _entry(seek: Fraction | None) -> dict[str, Any]:
-    """Where a file is entered. What comes is picked later, so nothing is dropped for the time sought."""
-    if seek is None:
-        return {}
-    return {"noaccurate_seek": None, "seek_timestamp": 1, "ss": f"{float(seek):.6f}"}
-
-
-def _within(spans: Sequence[tuple[int, int]]) -> str:
-    """The expression that a frame's time is within one of the spans."""
-    terms = [f"between(pts,{first},{last})" for first, last in spans]
-    # FFmpeg refuses sums of more than about 100 terms, but not sums of sums.
-    groups = ["+".join(terms[i : i + _TERMS]) for i in range(0, len(terms), _TERMS)]
-    return groups[0] if len(groups) == 1 else "+".join(f"({group})" for group in groups)
-
-
-def _raw_output(video: Any, pix_fmt: str, **limit: Any) -> Any:
-    return ffmpeg.output(video, "pipe:1", f="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough", **limit)
-
-
-def arguments(result: Any, program: str, *program_options: str) -> list[str]:
-    """Return the argument list of what ffmpeg-python has built."""
-    command = [program, *PROGRAM_OPTIONS, *program_options]
-    return [str(part) for part in ffmpeg.compile(result, cmd=command, overwrite_output=True)]
 
 
 def fed_frames(
@@ -703,7 +328,7 @@ def _convert(
     fmt = pixel_format(config.pix_fmt)
     if not is_depth(frames):
         # Where matrix, range and format are the source's own, this changes nothing.
-        scaled = {**(conversion or {}), **({} if fmt.rgb else _RGB_TO_YUV)}
+        scaled = {**(conversion or {}), **({} if fmt.rgb else RGB_TO_YUV)}
         if conversion and not fmt.rgb:
             scaled |= {"out_color_matrix": conversion["in_color_matrix"], "out_range": tags["range"]}
             # From RGB, FFmpeg would make all darker by up to three levels.
@@ -731,15 +356,9 @@ def _fragments(seconds: float) -> dict[str, Any]:
     }
 
 
-def _time_base(rate: Fraction) -> dict[str, Any]:
-    # The movie header has the track's scale: edit lists are written in it, and with the default of 1/1000
-    # they would cut a frame off.
-    return {"video_track_timescale": time_scale(rate), "movie_timescale": time_scale(rate)}
-
-
 def _video_source(video: VideoInput, rate: Fraction, threads: int | None) -> Any:
     """A file's frames, picked by their times and put on the grid."""
-    source, _ = _excerpted(video.path, video.excerpt, {} if threads is None else {"threads": threads})
+    source, _ = excerpted(video.path, video.excerpt, {} if threads is None else {"threads": threads})
     source = source.filter("settb", f"1/{rate.numerator}").filter("setpts", f"N*{rate.denominator}")
     if video.excerpt.frames == 1:  # there is no packet before it, so the filter gives it its duration
         source = source.filter("fps", f"{rate.numerator}/{rate.denominator}", start_time=0)
@@ -750,93 +369,9 @@ def _video_source(video: VideoInput, rate: Fraction, threads: int | None) -> Any
 
 def tap_output(samples: Any, tap: SampleTap) -> Any:
     """Return the second output of a program: samples of its frames."""
-    return ffmpeg.output(_sampled(samples, tap), "pipe:1", f="rawvideo", fps_mode="passthrough")
+    return ffmpeg.output(sampled(samples, tap), "pipe:1", f="rawvideo", fps_mode="passthrough")
 
 
-def _sampled(video: Any, tap: SampleTap) -> Any:
+def sampled(video: Any, tap: SampleTap) -> Any:
     picked = video.filter("select", f"not(mod(n,{tap.step}))") if tap.step > 1 else video
     return picked.filter("scale", tap.width, tap.height, flags="neighbor").filter("format", "rgb24")
-
-
-def compile_join(
-    fps: Fraction, *, output: str, delay: int = 0, tag: str | None = None, program: str = "ffmpeg"
-) -> list[str]:
-    """Compile the argument list that joins encoded files back to back without re-encoding.
-
-    The list of files is read from standard input in the concat demuxer's format. That demuxer rounds each
-    file's start to a microsecond, so every packet is put back on its exact place on the frame grid.
-
-    Args:
-        fps: frame rate of all the files; their time base is the one :func:`compile_command` gives.
-        output: path of the result.
-        delay: how many frames the decode times begin before the first frame, the most of any of the files
-            (``StreamInfo.decode_delay``).
-        tag: stream tag of the codec, if it needs one.
-        program: the ffmpeg to run.
-    """
-    ticks = frame_ticks(fps)
-    # Files are joined only where their decoder configuration is the same, so no packet has to be converted.
-    limits = INPUT_LIMITS | {"format_whitelist": ",".join(("concat", *DEMUXERS))}
-    source = ffmpeg.input("pipe:0", f="concat", safe=0, auto_convert=0, **limits)
-    stamps = f"setts=pts=round(PTS/{ticks})*{ticks}:dts=(N-{delay})*{ticks}:duration={ticks}"
-    return arguments(_copied(source, stamps, fps, output, tag), program)
-
-
-def compile_cut(
-    path: str,
-    *,
-    first: int,
-    packets: int,
-    fps: Fraction,
-    output: str,
-    tag: str | None = None,
-    program: str = "ffmpeg",
-) -> list[str]:
-    """Compile the argument list that copies packets of a file, in the time base of :func:`compile_command`.
-
-    The file is read from its start: seeking in a file with B-frames may land behind what is sought.
-
-    Args:
-        path: the file.
-        first: the first packet, in the order they are stored in; the frame has to be a key frame.
-        packets: how many.
-        fps: its frame rate.
-        output: path of the result.
-        tag: the stream tag it has.
-        program: the ffmpeg to run.
-    """
-    outside = f"lt(n\\,{first})+gte(n\\,{first + packets})"
-    moved = "setts=pts=PTS-STARTPTS:dts=DTS-STARTPTS"
-    source = file_input(path, copyts=None)
-    return arguments(_copied(source, f"noise=drop={outside},{moved}", fps, output, tag), program)
-
-
-def compile_fed_packets(
-    codec: Literal["h264", "hevc"], *, fps: Fraction, output: str, tag: str | None, program: str = "ffmpeg"
-) -> list[str]:
-    """Compile the argument list that copies packets from standard input into a file, frame i at i / fps.
-
-    Args:
-        codec: of the packets, one frame each, in the order they are shown, with start codes (Annex B).
-        fps: frames a second.
-        output: path of the result.
-        tag: the stream tag it gets.
-        program: the ffmpeg to run.
-    """
-    source = ffmpeg.input("pipe:0", f=codec, framerate=str(fps))
-    # In ticks of a stream without a container, far finer than the file's: rounding leaves no trace.
-    stamp = f"round(N*{fps.denominator}/{fps.numerator}/TB)"
-    stamps = f"setts=pts={stamp}:dts={stamp}:duration=round({fps.denominator}/{fps.numerator}/TB)"
-    return arguments(_copied(source, stamps, fps, output, tag), program)
-
-
-def _copied(source: Any, bitstream_filters: str, fps: Fraction, output: str, tag: str | None) -> Any:
-    container = {k: v for k, v in CONTAINER_OPTIONS.items() if k not in ("flags:v", "fps_mode")}
-    return ffmpeg.output(
-        source["v:0"],
-        file_url(output),
-        **container,
-        **_time_base(fps),
-        **{"c": "copy", "bsf:v": bitstream_filters},
-        **({"tag:v": tag} if tag else {}),
-    )

@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from ffenc.codecs.table import AUTO_FALLBACK, auto_fallback
-from ffenc.compiler.command import FrameFormat, compile_command, raw_format
+from ffenc.compiler.command import compile_command
+from ffenc.compiler.frames import FrameFormat, raw_format
 from ffenc.config.preset import RobotPreset
 from ffenc.errors import ConfigError
 

@@ -8,7 +8,9 @@ from typing import Any
 import ffmpeg
 
 from ffenc.codecs.suggest import accepted
-from ffenc.compiler.command import FrameFormat, SampleTap, arguments, fed_frames, file_url, tap_output
+from ffenc.compiler.command import fed_frames, tap_output
+from ffenc.compiler.frames import FrameFormat, SampleTap
+from ffenc.compiler.inputs import arguments, file_url
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 import ffmpeg
 
-from ffenc.compiler.command import Compared, arguments, rgb_frames
+from ffenc.compiler.decode import Compared, rgb_frames
+from ffenc.compiler.inputs import arguments
 
 QualityFilter = Literal["psnr", "ssim", "xpsnr", "libvmaf"]
 

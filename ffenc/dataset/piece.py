@@ -16,7 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ffenc.compiler.command import COLOUR_TAGS, VideoInput
+from ffenc.compiler.colour import COLOUR_TAGS
+from ffenc.compiler.command import VideoInput
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.source import Episode, EpisodeVideo
 from ffenc.dataset.staging import write_json

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from ffenc.compiler.command import compile_cut, compile_join, file_url
+from ffenc.compiler.inputs import file_url
+from ffenc.compiler.packets import compile_cut, compile_join
 from ffenc.ffmpeg.process import Cancellation, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 

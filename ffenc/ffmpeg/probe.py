@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS
-from ffenc.compiler.command import INPUT_LIMITS, file_url
+from ffenc.compiler.inputs import INPUT_LIMITS, file_url
 from ffenc.errors import FfmpegError, SourceError
 from ffenc.ffmpeg.demuxer import RAW, demuxer_of
 from ffenc.ffmpeg.process import STALL_SECONDS, run_asked

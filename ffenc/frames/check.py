@@ -24,7 +24,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ffenc.compiler.command import compile_checksums, compile_packets
+from ffenc.compiler.decode import compile_checksums, compile_packets
 from ffenc.errors import FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Cancellation, FfmpegProcess, run_fed

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from ffenc.compiler.command import Compared, compile_compare, rgb_conversion
+from ffenc.compiler.colour import rgb_conversion
+from ffenc.compiler.decode import Compared, compile_compare
 from ffenc.config.transform import Geometry, Transform
 from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.process import Buffer, Cancellation, run_fed

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.compiler.command import SampleTap
+from ffenc.compiler.frames import SampleTap
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.config.transform import Geometry
 from ffenc.errors import ConfigError, SourceError

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ffenc.codecs.pixel_formats import pixel_format
-from ffenc.compiler.command import compile_decode
+from ffenc.compiler.decode import compile_decode
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.errors import FfencWarning, FfmpegError
 from ffenc.ffmpeg.process import run_fed

@@ -9,7 +9,9 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import cast
 
-from ffenc.compiler.command import COLOUR_TAGS, FrameFormat, compile_samples, raw_format
+from ffenc.compiler.colour import COLOUR_TAGS
+from ffenc.compiler.command import compile_samples
+from ffenc.compiler.frames import FrameFormat, raw_format
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.transform import Transform
 from ffenc.errors import (

@@ -10,14 +10,9 @@ from pathlib import Path
 from ffenc.codecs.options import encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import Codec, codec_for
-from ffenc.compiler.command import (
-    COLOUR_TAGS,
-    FrameFormat,
-    SampleTap,
-    VideoInput,
-    compile_command,
-    is_depth,
-)
+from ffenc.compiler.colour import COLOUR_TAGS
+from ffenc.compiler.command import VideoInput, compile_command
+from ffenc.compiler.frames import FrameFormat, SampleTap, is_depth
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.transform import Geometry, Transform
 from ffenc.ffmpeg.encoders import NOT_LISTED

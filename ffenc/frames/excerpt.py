@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 
-from ffenc.compiler.command import Excerpt
+from ffenc.compiler.frames import Excerpt
 from ffenc.ffmpeg.probe import StreamInfo
 
 

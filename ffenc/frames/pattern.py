@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.compiler.command import FrameFormat
+from ffenc.compiler.frames import FrameFormat
 from ffenc.errors import ConfigError
 
 FRAMES = 16

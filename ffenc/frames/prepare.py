@@ -17,15 +17,9 @@ from typing import Any
 from ffenc.codecs.options import encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import AUTO_ORDER, CODECS, Codec, auto_fallback, codec_for
-from ffenc.compiler.command import (
-    FrameFormat,
-    check_size,
-    compile_decode,
-    compile_samples,
-    encoder_format,
-    is_depth,
-    is_encoded,
-)
+from ffenc.compiler.command import check_size, compile_samples, encoder_format
+from ffenc.compiler.decode import compile_decode
+from ffenc.compiler.frames import FrameFormat, is_depth, is_encoded
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.transform import Transform
 from ffenc.errors import (

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.compiler.command import INPUT_LIMITS, file_url
+from ffenc.compiler.inputs import INPUT_LIMITS, file_url
 from ffenc.errors import FfencError, SourceError
 from ffenc.ffmpeg.demuxer import demuxer_of
 from ffenc.ffmpeg.probe import StreamInfo
@@ -70,7 +70,7 @@ class LiveDecoder:
     Args:
         path: the file.
         info: its fields, with ``times``.
-        conversion: how its samples become RGB, see :func:`~ffenc.compiler.command.rgb_conversion`; None:
+        conversion: how its samples become RGB, see :func:`~ffenc.compiler.colour.rgb_conversion`; None:
             they are taken as they are.
     """
 

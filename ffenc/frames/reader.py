@@ -22,7 +22,9 @@ import numpy.typing as npt
 from typing_extensions import Self
 
 from ffenc.codecs.suggest import accepted
-from ffenc.compiler.command import Excerpt, compile_decode, compile_frame_list, rgb_conversion
+from ffenc.compiler.colour import rgb_conversion
+from ffenc.compiler.decode import compile_decode, compile_frame_list
+from ffenc.compiler.frames import Excerpt
 from ffenc.errors import (
     ConfigError,
     FfmpegError,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.compiler.command import SampleTap
+from ffenc.compiler.frames import SampleTap
 from ffenc.layout import QUANTILES
 
 Stats = dict[str, Any]

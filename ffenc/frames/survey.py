@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ffenc.codecs.table import CODECS, Codec
-from ffenc.compiler.command import FrameFormat
+from ffenc.compiler.frames import FrameFormat
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.errors import FfencError, FfencWarning
 from ffenc.ffmpeg.encoders import NOT_LISTED, encoder_names

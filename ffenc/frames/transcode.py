@@ -15,17 +15,11 @@ from typing import Any
 import numpy as np
 
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS, pixel_format
-from ffenc.compiler.command import (
-    VideoInput,
-    compile_checksums,
-    compile_decode,
-    compile_frame_checksums,
-    is_bt601,
-    kept_tags,
-    raw_format,
-    rgb_conversion,
-    without_stop,
-)
+from ffenc.compiler.colour import is_bt601, kept_tags, rgb_conversion
+from ffenc.compiler.command import VideoInput
+from ffenc.compiler.decode import compile_checksums, compile_decode, compile_frame_checksums
+from ffenc.compiler.frames import raw_format
+from ffenc.compiler.inputs import without_stop
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import Pick
 from ffenc.config.transform import Geometry, Transform

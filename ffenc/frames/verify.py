@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
-from ffenc.compiler.command import COLOUR_TAGS
+from ffenc.compiler.colour import COLOUR_TAGS
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.errors import VerificationError
 from ffenc.ffmpeg.probe import StreamInfo, probe

@@ -10,7 +10,8 @@ from typing import Any
 
 from ffenc.codecs.options import encoder_options
 from ffenc.codecs.table import CODECS
-from ffenc.compiler.command import encoder_format, raw_format
+from ffenc.compiler.command import encoder_format
+from ffenc.compiler.frames import raw_format
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.errors import ConfigError, FfencError
 from ffenc.ffmpeg.encoders import check_encoder, encoder_names

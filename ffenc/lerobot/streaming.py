@@ -18,7 +18,7 @@ import psutil
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
-from ffenc.compiler.command import SampleTap, raw_format
+from ffenc.compiler.frames import SampleTap, raw_format
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_name

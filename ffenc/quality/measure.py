@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ffenc.compiler.command import Compared
+from ffenc.compiler.decode import Compared
 from ffenc.compiler.published import parse_filter_names
 from ffenc.compiler.quality import compile_quality
 from ffenc.errors import FfencError, FfmpegError

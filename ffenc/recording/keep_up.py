@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ffenc.codecs.table import X264_PRESETS, codec_for
-from ffenc.compiler.command import is_depth, raw_format
+from ffenc.compiler.frames import is_depth, raw_format
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import CameraPreset, RobotPreset

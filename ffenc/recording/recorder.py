@@ -22,7 +22,7 @@ from typing_extensions import Self
 
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
-from ffenc.compiler.command import FrameFormat, SampleTap, raw_format
+from ffenc.compiler.frames import FrameFormat, SampleTap, raw_format
 from ffenc.compiler.images import compile_images
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.config.framerate import parse_fps

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ffenc.codecs.files import check_from_dataset
-from ffenc.compiler.command import raw_format
+from ffenc.compiler.frames import raw_format
 from ffenc.config.framerate import time_scale
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.errors import FfencError, SourceError

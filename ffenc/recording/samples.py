@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ffenc.compiler.command import SampleTap
+from ffenc.compiler.frames import SampleTap
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import Depth, DepthStatistics
 from ffenc.frames.statistics import RgbHistogram, sample_tap, thinned

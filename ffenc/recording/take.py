@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ffenc.compiler.command import FrameFormat
+from ffenc.compiler.frames import FrameFormat
 from ffenc.errors import ConfigError, DestinationError, FfencError, SourceError
 from ffenc.ffmpeg.process import Cancellation
 from ffenc.frames.depth_images import DepthSamples

@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import islice
 
 from ffenc.codecs.table import auto_fallback
-from ffenc.compiler.command import FrameFormat
+from ffenc.compiler.frames import FrameFormat
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encoding import Encoding

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.compiler.command import Compared, rgb_conversion
+from ffenc.compiler.colour import rgb_conversion
+from ffenc.compiler.decode import Compared
 from ffenc.compiler.quality import compile_rgb
 from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffenc.compiler.command import Compared, rgb_conversion
+from ffenc.compiler.colour import rgb_conversion
+from ffenc.compiler.decode import Compared
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.errors import FfencWarning
 from ffenc.ffmpeg.cache import recall, remember

@@ -3,8 +3,10 @@ from fractions import Fraction
 import pytest
 
 from ffenc.codecs.table import CODECS
-from ffenc.compiler.command import SampleTap, compile_command, compile_join
+from ffenc.compiler.command import compile_command
+from ffenc.compiler.frames import SampleTap
 from ffenc.compiler.golden import preset_commands
+from ffenc.compiler.packets import compile_join
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.preset import load_preset
 from ffenc.errors import ConfigError

@@ -7,18 +7,12 @@ import pytest
 
 from ffenc.codecs.table import CODECS
 from ffenc.compiler.capture import compile_capture
-from ffenc.compiler.command import (
-    Excerpt,
-    SampleTap,
-    VideoInput,
-    compile_command,
-    compile_cut,
-    compile_decode,
-    compile_frame_list,
-    compile_join,
-    rgb_conversion,
-)
+from ffenc.compiler.colour import rgb_conversion
+from ffenc.compiler.command import VideoInput, compile_command
+from ffenc.compiler.decode import compile_decode, compile_frame_list
+from ffenc.compiler.frames import Excerpt, SampleTap
 from ffenc.compiler.golden import golden_diff, golden_name, golden_text, preset_commands
+from ffenc.compiler.packets import compile_cut, compile_join
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import load_preset, preset_names

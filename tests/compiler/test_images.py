@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffenc.compiler.command import FrameFormat, SampleTap
+from ffenc.compiler.frames import FrameFormat, SampleTap
 from ffenc.compiler.images import compile_images
 from ffenc.errors import ConfigError
 from ffenc.ffmpeg.process import run_fed

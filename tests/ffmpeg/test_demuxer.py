@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ffenc import SourceError, VideoReader, probe
-from ffenc.compiler.command import DEMUXERS, compile_decode
+from ffenc.compiler.decode import compile_decode
+from ffenc.compiler.inputs import DEMUXERS
 from ffenc.errors import FfmpegError
 from ffenc.ffmpeg.demuxer import demuxer_of
 from ffenc.ffmpeg.process import run_asked

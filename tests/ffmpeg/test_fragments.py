@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ffenc import DepthEncoderConfig, VideoEncoderConfig, probe
-from ffenc.compiler.command import raw_format
+from ffenc.compiler.frames import raw_format
 from ffenc.errors import FfmpegError
 from ffenc.ffmpeg.fragments import drop_torn_end, whole_bytes, whole_frames
 from ffenc.ffmpeg.join import Joined, cut_file, join_files

@@ -23,7 +23,7 @@ from ffenc import (
     VideoWriter,
     encode,
 )
-from ffenc.compiler.command import SampleTap
+from ffenc.compiler.frames import SampleTap
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames import encode as encoding_module
 from ffenc.frames.depth import DepthQuantizer

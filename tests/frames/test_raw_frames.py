@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ffenc import SourceError, VideoEncoderConfig, probe
-from ffenc.compiler.command import FRAME_FORMATS, is_depth, is_encoded
+from ffenc.compiler.frames import FRAME_FORMATS, is_depth, is_encoded
 from ffenc.frames.compare import compare_episode
 from ffenc.frames.encode import encode_frames, prepare_images, verify_encoded
 from ffenc.frames.images import ImageHeader, raw_samples, read_header, tiff_of

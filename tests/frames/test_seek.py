@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ffenc import DepthEncoderConfig, VideoEncoderConfig, probe
-from ffenc.compiler.command import compile_command, raw_format
+from ffenc.compiler.command import compile_command
+from ffenc.compiler.frames import raw_format
 from ffenc.ffmpeg.index import PieceReader
 from ffenc.ffmpeg.join import Joined, join_files
 from ffenc.ffmpeg.toolchain import Toolchain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ffenc.compiler.command import SampleTap
+from ffenc.compiler.frames import SampleTap
 from ffenc.frames.statistics import RgbHistogram, sample_tap
 from ffenc.layout import QUANTILES
 

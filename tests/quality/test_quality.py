@@ -12,7 +12,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ffenc import SourceError, VideoReader
-from ffenc.compiler.command import Compared
+from ffenc.compiler.decode import Compared
 from ffenc.compiler.quality import compile_quality
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ffenc.compiler.command import compile_decode
+from ffenc.compiler.decode import compile_decode
 from tests.conftest import DEPTH, decode, newest_program
 
 

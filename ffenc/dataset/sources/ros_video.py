@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.codecs.table import CODECS
-from ffenc.compiler.command import compile_fed_packets
+from ffenc.compiler.packets import compile_fed_packets
 from ffenc.dataset.sources.ros_bag import Bag
 from ffenc.dataset.sources.ros_messages import bytes_of, required
 from ffenc.dataset.sources.ros_time import Stream

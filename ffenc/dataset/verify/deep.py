@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ffenc.compiler.command import compile_decode, rgb_conversion
+from ffenc.compiler.colour import rgb_conversion
+from ffenc.compiler.decode import compile_decode
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import Floats, Layout, Listing

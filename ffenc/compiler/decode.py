@@ -1,0 +1,180 @@
+"""Commands that decode video: to frames, to checksums, to what is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import ffmpeg
+
+from ffenc.compiler.command import fed_frames, in_rgb, sampled
+from ffenc.compiler.frames import Excerpt, FrameFormat, SampleTap
+from ffenc.compiler.inputs import (
+    arguments,
+    entered_at,
+    excerpted,
+    file_input,
+    picked,
+    raw_output,
+    within,
+    without_stop,
+)
+from ffenc.config.transform import Geometry
+
+
+def compile_decode(
+    path: str,
+    *,
+    pix_fmt: str | None = None,
+    conversion: Mapping[str, str] | None = None,
+    excerpt: Excerpt | None = None,
+    tap: SampleTap | None = None,
+    geometry: Geometry | None = None,
+    lenient: bool = False,
+    program: str = "ffmpeg",
+) -> list[str]:
+    """Compile the argument list that decodes a file's frames, as they are stored, unrotated.
+
+    Args:
+        path: the file.
+        pix_fmt: write the samples raw to standard output in this format; None: only decode.
+        conversion: how they come into that format, see :func:`rgb_conversion`; None: they are in it.
+        excerpt: the frames to take; None: all.
+        tap: of those, only samples.
+        geometry: how they are changed, once they are RGB.
+        lenient: go on after a damaged frame, with one thread.
+        program: the ffmpeg to run.
+    """
+    video, limit = excerpted(path, excerpt, {"threads": 1} if lenient else {})
+    if tap is not None and excerpt is not None:
+        limit["frames:v"] = -(-excerpt.frames // tap.step)
+    if conversion is not None:
+        video = video.filter("scale", **conversion)
+    if geometry is not None:
+        video = in_rgb(video.filter("format", "rgb24"), geometry, 8)
+    if tap is not None:
+        video = sampled(video if conversion is None else video.filter("format", "rgb24"), tap)
+    if pix_fmt is None:
+        result = ffmpeg.output(video, "-", f="null", fps_mode="passthrough", **limit)
+    else:
+        result = raw_output(video, pix_fmt, **limit)
+    return without_stop(arguments(result, program)) if lenient else arguments(result, program)
+
+
+def compile_frame_checksums(
+    path: str, *, pix_fmt: str, excerpt: Excerpt | None = None, program: str = "ffmpeg"
+) -> list[str]:
+    """Compile the argument list that writes the CRC-32 of every frame's samples to standard output.
+
+    Arguments as for :func:`compile_decode`.
+    """
+    video, limit = excerpted(path, excerpt, {})
+    limit |= {"f": "framehash", "hash": "CRC32", "c:v": "rawvideo", "pix_fmt": pix_fmt}
+    return arguments(ffmpeg.output(video, "pipe:1", fps_mode="passthrough", **limit), program)
+
+
+def compile_frame_list(
+    path: str, *, seek: Fraction | None, frames: int, program: str = "ffmpeg"
+) -> list[str]:
+    """Compile the argument list that lists the times of all frames that can be decoded without a fault.
+
+    It goes on after a damaged frame; with one thread, so that frames and faults come in order. Arguments as
+    for :func:`compile_decode` and :class:`Excerpt`; ``frames``: how many to list at most.
+    """
+    options: dict[str, Any] = {"copyts": None, "threads": 1, "err_detect": "explode", **entered_at(seek)}
+    source = file_input(path, **options)
+    limit = {"fps_mode": "passthrough", "frames:v": frames}
+    listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", **limit)
+    return without_stop(arguments(listed, program))
+
+
+def compile_checksums(
+    path: str, decoder: Mapping[str, Any], *, lenient: bool = False, program: str = "ffmpeg"
+) -> list[str]:
+    """Compile the argument list that decodes a file and lists time and checksum of every frame.
+
+    Args:
+        path: the file, or ``pipe:0``.
+        decoder: its options.
+        lenient: go on after a damaged frame.
+        program: the ffmpeg to run.
+    """
+    options = {"copyts": None, "err_detect": "crccheck+bitstream+buffer+explode", **decoder}
+    source = file_input(path, **options)
+    listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", fps_mode="passthrough")
+    return without_stop(arguments(listed, program)) if lenient else arguments(listed, program)
+
+
+def compile_packets(path: str, first: int, last: int, *, program: str = "ffmpeg") -> list[str]:
+    """Compile the argument list that writes some of a file's packets to standard output, undecoded.
+
+    Args:
+        path: the file.
+        first, last: places of the packets in the file, both included. They are counted from the file's
+            start, so that no seek can give others.
+        program: the ffmpeg to run.
+    """
+    source = file_input(path, copyts=None)
+    dropped = f"noise=drop=not(between(n\\,{first}\\,{last}))"
+    options = {"f": "nut", "c": "copy", "bsf:v": dropped, "avoid_negative_ts": "disabled"}
+    cut = ffmpeg.output(source["v:0"], "pipe:1", **options)
+    return arguments(cut, program)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One side of a comparison.
+
+    Attributes:
+        path: a video file, or ``pipe:0`` for images.
+        conversion: how its samples become RGB, see :func:`rgb_conversion`.
+        images: what comes down the pipe; None: a video file.
+        excerpt: the frames to take of a video; None: all.
+        geometry: how they are changed before they are compared.
+        size: width and height of raw frames.
+    """
+
+    path: str
+    conversion: Mapping[str, str]
+    images: FrameFormat | None = None
+    size: tuple[int, int] = (0, 0)
+    excerpt: Excerpt | None = None
+    geometry: Geometry | None = None
+
+
+def compile_compare(video: Compared, reference: Compared, *, program: str = "ffmpeg") -> list[str]:
+    """Compile the argument list that compares frames in RGB, the n-th with the n-th.
+
+    PSNR and SSIM of each pair are written to standard output as the metadata filter prints them. It ends
+    with the shorter side.
+    """
+    # A queue of its own also tells the two inputs apart where both are the same frames of one file.
+    copies = rgb_frames(reference, thread_queue_size=64).filter("format", "gbrp")
+    copies = copies.filter_multi_output("split")
+    shown = rgb_frames(video).filter("format", "gbrp")
+    compared = ffmpeg.filter([shown, copies[0]], "psnr", shortest=1)
+    # psnr and ssim pass their first input on, with what the filters before have noted of it.
+    compared = ffmpeg.filter([compared, copies[1]], "ssim", shortest=1)
+    printed = compared.filter("metadata", "print", file="pipe:1")
+    return arguments(ffmpeg.output(printed, "-", f="null", fps_mode="passthrough"), program)
+
+
+def rgb_frames(side: Compared, **options: Any) -> Any:
+    """One side's frames as rgb24, which is what readers convert to, numbered from 0."""
+    if side.images is not None:
+        source = fed_frames(side.images, *side.size, Fraction(1), None, **options)
+    else:
+        seek = side.excerpt.seek if side.excerpt is not None else None
+        options |= {"noautorotate": None, "copyts": None, **entered_at(seek)}
+        source = file_input(side.path, **options)["v:0"]
+    if side.excerpt is not None:
+        # Without an end the other side's last frame would wait for the end of this file.
+        source = source.filter("trim", end_pts=side.excerpt.spans[-1][1] + 1)
+        source = picked(source.filter("select", within(side.excerpt.spans)), side.excerpt.pick)
+    frames = source.filter("scale", **side.conversion).filter("format", "rgb24")
+    if side.geometry is not None:
+        frames = in_rgb(frames, side.geometry, 8)
+    # A second each: whatever rate FFmpeg takes for the result, no two frames get the same time.
+    return frames.filter("settb", "1/1").filter("setpts", "N")

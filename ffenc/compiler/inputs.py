@@ -1,0 +1,96 @@
+"""What all commands share: how files are opened, which frames of them are read, the program's own options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import ffmpeg
+
+from ffenc.compiler.frames import Excerpt
+from ffenc.config.framerate import Pick, time_scale
+
+# level+ makes an error line recognisable: a damaged image is reported at error level with exit status 0.
+PROGRAM_OPTIONS = ("-nostdin", "-hide_banner", "-loglevel", "level+warning", "-xerror")
+# What a file may be opened as. FFmpeg chooses by content: a text that is a playlist (concat, HLS, DASH,
+# SDP) would make it open the files and addresses named there. None of these demuxers opens another file.
+DEMUXERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "ogg", "nut", "ivf", "obu", "hevc", "h264")
+PROTOCOLS = ("file", "pipe", "fd")
+INPUT_LIMITS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": ",".join(PROTOCOLS)}
+_TERMS = 25  # of a sum in a filter's expression
+
+
+def file_url(path: str) -> str:
+    """Return a path as a ``file:`` URL, in which ``-``, ``%d`` and ``:`` are only characters of a name."""
+    return path if path.startswith("pipe:") else f"file:{path}"
+
+
+def file_input(path: str, **options: Any) -> Any:
+    """Return a video file, or ``pipe:0``, as an input; it is opened as nothing but a video."""
+    return ffmpeg.input(file_url(path), **INPUT_LIMITS, **options)
+
+
+def excerpted(path: str, excerpt: Excerpt | None, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A file's frames, or some of them, and the output options that end the program after them."""
+    opened: dict[str, Any] = {"noautorotate": None, **options}
+    limit: dict[str, Any] = {}
+    if excerpt is not None:
+        opened["copyts"] = None  # the frames' times stay the file's own, by which they are chosen
+        limit["frames:v"] = excerpt.frames
+        opened |= entered_at(excerpt.seek)
+        if excerpt.rate is not None:
+            opened["framerate"] = str(excerpt.rate)
+    video = file_input(path, **opened)["v:0"]
+    if excerpt is not None and excerpt.rate is not None:
+        video = video.filter("settb", str(1 / excerpt.rate)).filter("setpts", "N")
+    if excerpt is not None:
+        video = picked(video.filter("select", within(excerpt.spans)), excerpt.pick)
+    return video, limit
+
+
+def picked(video: Any, pick: Pick | None) -> Any:
+    """Some of the frames: those that :meth:`Pick.indices` names, in floating point, which is exact here."""
+    if pick is None:
+        return video
+    p, q = pick.ratio.numerator, pick.ratio.denominator
+    if q == 1:
+        return video.filter("select", f"not(mod(n,{p}))")
+    new = f"floor((2*n*{q}+{p})/{2 * p})"
+    return video.filter("select", f"eq(floor((2*{new}*{p}+{q})/{2 * q}),n)")
+
+
+def without_stop(command: list[str]) -> list[str]:
+    """Return a command that goes on after an error."""
+    return [word for word in command if word != "-xerror"]
+
+
+def entered_at(seek: Fraction | None) -> dict[str, Any]:
+    """Where a file is entered. What comes is picked later, so nothing is dropped for the time sought."""
+    if seek is None:
+        return {}
+    return {"noaccurate_seek": None, "seek_timestamp": 1, "ss": f"{float(seek):.6f}"}
+
+
+def within(spans: Sequence[tuple[int, int]]) -> str:
+    """The expression that a frame's time is within one of the spans."""
+    terms = [f"between(pts,{first},{last})" for first, last in spans]
+    # FFmpeg refuses sums of more than about 100 terms, but not sums of sums.
+    groups = ["+".join(terms[i : i + _TERMS]) for i in range(0, len(terms), _TERMS)]
+    return groups[0] if len(groups) == 1 else "+".join(f"({group})" for group in groups)
+
+
+def raw_output(video: Any, pix_fmt: str, **limit: Any) -> Any:
+    return ffmpeg.output(video, "pipe:1", f="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough", **limit)
+
+
+def arguments(result: Any, program: str, *program_options: str) -> list[str]:
+    """Return the argument list of what ffmpeg-python has built."""
+    command = [program, *PROGRAM_OPTIONS, *program_options]
+    return [str(part) for part in ffmpeg.compile(result, cmd=command, overwrite_output=True)]
+
+
+def time_base(rate: Fraction) -> dict[str, Any]:
+    # The movie header has the track's scale: edit lists are written in it, and with the default of 1/1000
+    # they would cut a frame off.
+    return {"video_track_timescale": time_scale(rate), "movie_timescale": time_scale(rate)}
