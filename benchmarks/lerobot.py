@@ -26,7 +26,7 @@ FPS, WIDTH, HEIGHT = 30, 640, 480
 COLOURS = [f"observation.images.cam{number}" for number in range(3)]
 DEPTH = "observation.images.depth"
 _DIFFERENT = 30  # frames that are made beforehand
-_IMAGES = 150  # of each of two cameras that are converted
+_IMAGES = 1000  # of each camera that are converted
 
 
 def pictures(seed: int) -> list[np.ndarray]:
@@ -125,25 +125,60 @@ def convert(root: Path) -> dict[str, Any]:
 
     source = LeRobotDataset("local/images", root=root.with_name("images"))
     began, cpu = time.perf_counter(), cpu_seconds()
-    dataset_tools.convert_image_to_video_dataset(source, root, "local/converted", num_workers=2)
+    dataset_tools.convert_image_to_video_dataset(source, root, "local/converted")
+    return conversion(began, cpu)
+
+
+def conversion(began: float, cpu: float) -> dict[str, Any]:
     taken = time.perf_counter() - began
-    return {"s": taken, "frames_per_s": 2 * _IMAGES / taken, "cpu_s": cpu_seconds() - cpu}
+    return {"s": taken, "frames_per_s": len(COLOURS) * _IMAGES / taken, "cpu_s": cpu_seconds() - cpu}
+
+
+def encode_alone(root: Path) -> dict[str, Any]:
+    """The bound of a conversion: plain ffmpeg, the one that ffenc uses, with LeRobot's default settings."""
+    import pyarrow.parquet as pq
+
+    from ffenc.ffmpeg.toolchain import toolchains
+
+    root.mkdir()
+    files = sorted(root.with_name("images").glob("data/*/*.parquet"))
+    for key in COLOURS:
+        with (root / f"{key}.pngs").open("wb") as together:
+            for file in files:
+                together.writelines(row["bytes"] for row in pq.read_table(file, columns=[key])[0].to_pylist())
+    began, cpu = time.perf_counter(), cpu_seconds()
+    running = [
+        subprocess.Popen(
+            [
+                *(toolchains()[0].ffmpeg, "-v", "error", "-f", "image2pipe", "-c:v", "png"),
+                *("-framerate", str(FPS), "-i", root / f"{key}.pngs", "-pix_fmt", "yuv420p"),
+                *("-c:v", "libsvtav1", "-preset", "12", "-crf", "30", "-g", "2", root / f"{key}.mp4"),
+            ],
+            stdin=subprocess.DEVNULL,
+        )
+        for key in COLOURS
+    ]
+    assert not any(process.wait() for process in running)
+    return conversion(began, cpu)
 
 
 def write_images(root: Path) -> None:
+    """An episode that LeRobot writes, ten times."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    cameras = COLOURS[:2]
+    from ffenc import merge_datasets
+
+    one = root.with_name("episode")
     dataset = LeRobotDataset.create(
-        "local/images", FPS, features(cameras, "image"), root=root, use_videos=False, image_writer_threads=4
+        "local/images", FPS, features(COLOURS, "image"), root=one, use_videos=False, image_writer_threads=4
     )
-    frames = {key: pictures(number) for number, key in enumerate(cameras)}
-    for _ in range(3):
-        for number in range(_IMAGES // 3):
-            row = {key: one[number % _DIFFERENT] for key, one in frames.items()}
-            dataset.add_frame({**row, "action": np.zeros(6, np.float32), "task": "measure"})
-        dataset.save_episode()
+    frames = {key: pictures(number) for number, key in enumerate(COLOURS)}
+    for number in range(_IMAGES // 10):
+        row = {key: pictures_[number % _DIFFERENT] for key, pictures_ in frames.items()}
+        dataset.add_frame({**row, "action": np.zeros(6, np.float32), "task": "measure"})
+    dataset.save_episode()
     dataset.finalize()
+    merge_datasets([one] * 10, root)
 
 
 def measure(what: str, seconds: float, root: Path) -> dict[str, Any]:
@@ -152,6 +187,8 @@ def measure(what: str, seconds: float, root: Path) -> dict[str, Any]:
         return {}
     if what == "convert":
         return convert(root)
+    if what == "encode":
+        return encode_alone(root)
     encoder = {"vcodec": "h264", "preset": "veryfast"} if "h264" in what else {}
     depth = {"preset": "ultrafast"} if "fast" in what else {}
     return loop([*COLOURS, DEPTH] if "depth" in what else COLOURS, seconds, encoder, depth, root)
@@ -162,7 +199,7 @@ WHAT = {
     "loop": "3 cameras, libsvtav1 (LeRobot's default)",
     "depth-h264": "3 cameras, h264 veryfast, and depth (LeRobot's default)",
     "depth-h264-fast": "3 cameras, h264 veryfast, and depth with preset ultrafast",
-    "convert": "images to video, libsvtav1",
+    "convert": f"{_IMAGES} images of each of 3 cameras to video, libsvtav1 (LeRobot's default)",
 }
 
 
@@ -185,6 +222,11 @@ def child(what: str, seconds: float, root: Path, ffenc: bool) -> dict[str, Any]:
     if ran.returncode:
         sys.exit(f"{what}: {ran.stderr[-2000:]}")
     return dict(json.loads(ran.stdout.splitlines()[-1]))
+
+
+def show(who: str, result: dict[str, Any]) -> None:
+    shown = ", ".join(f"{key} {np.round(value, 2).tolist()}" for key, value in result.items())
+    print(f"  {who:10}  {shown}", flush=True)
 
 
 def main() -> None:
@@ -212,10 +254,10 @@ def main() -> None:
             )
             if what == "convert":
                 child("images", 0, folder / "images", False)
+                show("FFmpeg", child("encode", 0, folder / "encode", False))
             for ffenc in (False, True):
                 result = child(what, given.seconds, folder / f"{what}-{ffenc}", ffenc)
-                shown = ", ".join(f"{key} {np.round(value, 2).tolist()}" for key, value in result.items())
-                print(f"  {'with ffenc' if ffenc else 'alone':10}  {shown}", flush=True)
+                show("with ffenc" if ffenc else "alone", result)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from ffenc.dataset.source import Episode, HasVideos
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.frames.joining import why_not_copied
 from ffenc.frames.transcode import Clip
 from ffenc.jobs.pool import run_units, share_cores
 
@@ -80,26 +81,6 @@ def uncopied(source: HasVideos, key: str, episodes: Sequence[Episode]) -> dict[i
     threads, _ = share_cores(max(len(chosen), 1), None, None)
     found = {e.index: reason for e, reason in run_units(chosen, look, threads=threads, stop=lambda: None)}
     return {e.index: reason for e in chosen if (reason := found[e.index]) is not None}
-
-
-def why_not_copied(clip: Clip) -> str | None:
-    """Return why an episode's packets cannot be copied into a file with others; None: they can be.
-
-    Args:
-        clip: the episode.
-    """
-    info, first, end = clip.info, clip.first, clip.first + clip.frames
-    assert info.closed is not None
-    assert info.places is not None
-    assert info.missed is not None
-    if first not in info.closed:
-        return f"its first frame, {first}, is not a key frame, or frames before it need it"
-    if max(info.places[first:end]) >= end:
-        return f"its last frame, {end - 1}, needs frames of the episode behind it"
-    missed = next((frame for frame in info.missed if first < frame <= end), None)
-    if missed is not None:
-        return f"it has open groups: frame {missed} is missed by readers that seek to it, as LeRobot's does"
-    return None
 
 
 def copied_piece(run: Sequence[Clip], fps: Fraction) -> Piece:

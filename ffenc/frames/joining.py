@@ -1,4 +1,4 @@
-"""Join video files by copying their packets, every frame at its exact time."""
+"""Join video files, and stretches of one, by copying their packets, every frame at its exact time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
+from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import frame_ticks, time_scale
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.index import PieceReader
@@ -15,6 +16,7 @@ from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.encode import checked_output
+from ffenc.frames.encode_file import encode
 from ffenc.frames.publish import claimed, published
 from ffenc.frames.transcode import Clip
 from ffenc.frames.trim import frame_rate
@@ -63,61 +65,192 @@ def join_videos(
     if not sources:
         raise SourceError("there is nothing to join: give one file or more")
     toolchain = toolchains(ffmpeg, ffprobe)[0]
-    paths = [regular(Path(source)).resolve() for source in sources]
-    infos = [_reader(toolchain.ffprobe).read(path) for path in paths]
-    fps = _common_rate(paths, infos)
+    clips = [_whole(regular(Path(source)).resolve(), toolchain) for source in sources]
+    fps = _common_rate(clips)
     with claimed(target), published(target) as temporary:
-        return _joined(paths, infos, temporary, fps, toolchain)
+        return _joined(clips, temporary, fps, toolchain)
 
 
-def _common_rate(paths: Sequence[Path], infos: Sequence[StreamInfo]) -> Fraction:
+def keep_parts(
+    source: str | Path,
+    output: str | Path,
+    parts: Sequence[tuple[int, int]],
+    *,
+    fps: Fraction | None = None,
+    config: VideoEncoderConfig | None = None,
+    encoder_threads: int | None = None,
+    overwrite: bool = False,
+    ffmpeg: str | None = None,
+    ffprobe: str | None = None,
+) -> StreamInfo:
+    """Keep stretches of a video file, one after another. The result appears verified, or not at all.
+
+    Packets are copied. Only a stretch that does not begin at a key frame, or that shares frames with what is
+    left out, is re-encoded; all of them are where the encoder's decoder configuration is another than the
+    file's. Frame i of the result is at exactly i / fps. Sound is left out.
+
+    Args:
+        source: the file, with evenly spaced frames.
+        output: the file to write, ending in ``.mp4``.
+        parts: the stretches in order, each the number of its first frame and of the one behind its last.
+        fps: the frame rate that the file has to have; None: any.
+        config: settings of what is re-encoded; by default as for :func:`~ffenc.encode`.
+        encoder_threads: threads the encoder may use; None: a sane share of the cores.
+        overwrite: replace ``output`` if it exists.
+        ffmpeg, ffprobe: programs to use instead of those found.
+
+    Returns:
+        the result's fields, read back from the file.
+
+    Raises:
+        SourceError: the file is missing or damaged, has uneven times, or has no such frames.
+        ConfigError: settings that cannot be encoded.
+        DestinationError: ``output`` exists, or cannot be written.
+        FfmpegError, VerificationError: copying or encoding failed, or the result is not what was asked for.
+    """
+    target = checked_output(output, overwrite=overwrite)
+    toolchain = toolchains(ffmpeg, ffprobe)[0]
+    whole = _whole(regular(Path(source)).resolve(), toolchain)
+    rate = frame_rate(whole)
+    if fps is not None and rate != fps:
+        raise SourceError(f"{whole.path} has {float(rate):g} frames a second, not {float(fps):g}")
+    clips = [whole.part(first, end - first) for first, end in _stretches(whole, parts)]
+    with (
+        claimed(target),
+        published(target) as temporary,
+        tempfile.TemporaryDirectory(dir=target.parent, prefix=".ffenc-parts-") as name,
+    ):
+
+        def encoded(clip: Clip) -> Clip:
+            path, times = Path(name) / f"{clip.first}.mp4", whole.seconds()
+            end = clip.first + clip.frames
+            encode(
+                clip.path,
+                path,
+                fps=rate,
+                config=config,
+                encoder_threads=encoder_threads,
+                start=float(times[clip.first]),
+                end=float(times[end]) if end < len(times) else None,
+                overwrite=True,
+                ffmpeg=ffmpeg,
+                ffprobe=ffprobe,
+            )
+            return _whole(path, toolchain)
+
+        made = [clip if why_not_copied(clip) is None else encoded(clip) for clip in clips]
+        if len({tuple(getattr(clip.info, name) for name in _ALIKE) for clip in made}) > 1:
+            made = [encoded(clip) if one is clip else one for clip, one in zip(clips, made, strict=True)]
+        return _joined(made, temporary, rate, toolchain)
+
+
+def _stretches(whole: Clip, parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Stretches of a file, those that follow each other there as one.
+
+    Raises:
+        SourceError: there are none, or the file does not have their frames.
+    """
+    stretches: list[tuple[int, int]] = []
+    for first, end in parts:
+        if not 0 <= first < end <= whole.frames:
+            raise SourceError(
+                f"{whole.path} has {whole.frames} frames, and frames {first} to {end - 1} are to be kept"
+            )
+        if stretches and stretches[-1][1] == first:
+            first = stretches.pop()[0]
+        stretches.append((first, end))
+    if not stretches:
+        raise SourceError(f"no frames of {whole.path} are to be kept: give one stretch or more")
+    return stretches
+
+
+def why_not_copied(clip: Clip) -> str | None:
+    """Return why a stretch of a file cannot be copied into a file with others; None: it can be.
+
+    Args:
+        clip: the stretch, an episode.
+    """
+    info, first, end = clip.info, clip.first, clip.first + clip.frames
+    assert info.closed is not None
+    assert info.places is not None
+    assert info.missed is not None
+    if first not in info.closed:
+        return f"its first frame, {first}, is not a key frame, or frames before it need it"
+    if max(info.places[first:end]) >= end:
+        return f"its last frame, {end - 1}, needs frames of the episode behind it"
+    missed = next((frame for frame in info.missed if first < frame <= end), None)
+    if missed is not None:
+        return f"it has open groups: frame {missed} is missed by readers that seek to it, as LeRobot's does"
+    return None
+
+
+def _whole(path: Path, toolchain: Toolchain) -> Clip:
+    """All frames of a file.
+
+    Raises:
+        SourceError: there are none.
+    """
+    info = _reader(toolchain.ffprobe).read(path)
+    if not info.frames:
+        raise SourceError(f"{path} has no frames")
+    return Clip(path, info, 0, info.frames)
+
+
+def _common_rate(clips: Sequence[Clip]) -> Fraction:
     """The frame rate of files that can be joined.
 
     Raises:
         SourceError: they are not alike; the text names the first that is unlike.
     """
     rates = []
-    for path, info in zip(paths, infos, strict=True):
-        if not info.frames:
-            raise SourceError(f"{path} has no frames")
-        rates.append(frame_rate(Clip(path, info, 0, info.frames)))
-        found = [rates[-1], *(getattr(info, name) for name in _ALIKE)]
-        expected = [rates[0], *(getattr(infos[0], name) for name in _ALIKE)]
+    for clip in clips:
+        rates.append(frame_rate(clip))
+        found = [rates[-1], *(getattr(clip.info, name) for name in _ALIKE)]
+        expected = [rates[0], *(getattr(clips[0].info, name) for name in _ALIKE)]
         for what, here, there in zip(["frame rate", *_ALIKE.values()], found, expected, strict=True):
             if here != there:
                 values = "" if what == "decoder configuration" else f": {here}, and {there}"
                 raise SourceError(
-                    f"{path} cannot be joined to {paths[0]}: their {what} differs{values}. Re-encode "
-                    "one like the other, or keep them apart"
+                    f"{clip.path} cannot be joined to {clips[0].path}: their {what} differs{values}. "
+                    "Re-encode one like the other, or keep them apart"
                 )
     return rates[0]
 
 
-def _joined(
-    paths: Sequence[Path], infos: Sequence[StreamInfo], output: Path, fps: Fraction, toolchain: Toolchain
-) -> StreamInfo:
-    """Join files that are alike into a new one, and compare it with them."""
+def _joined(clips: Sequence[Clip], output: Path, fps: Fraction, toolchain: Toolchain) -> StreamInfo:
+    """Join stretches of files that are alike into a new one, and compare it with them."""
+    like = clips[0].info
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".ffenc-join-") as folder:
-        parts, tag = [], infos[0].tag
-        for number, (path, info) in enumerate(zip(paths, infos, strict=True)):
-            if not _whole(info, fps):
-                source, path = path, Path(folder) / f"{number}.mp4"
+        parts, tag = [], like.tag
+        for number, clip in enumerate(clips):
+            path, info = clip.path, clip.info
+            if not _ready(clip, fps):
+                path = Path(folder) / f"{number}.mp4"
                 cut_file(
-                    source, path, first=0, frames=info.frames, fps=fps, tag=info.tag, toolchain=toolchain
+                    *(clip.path, path),
+                    first=clip.first,
+                    frames=clip.frames,
+                    fps=fps,
+                    tag=info.tag,
+                    toolchain=toolchain,
                 )
                 tag = probe(path, ffprobe=toolchain.ffprobe).tag if number == 0 else tag
-            parts.append(Joined(path, info.frames, info.decode_delay))
+            parts.append(Joined(path, clip.frames, info.decode_delay))
         join_files(parts, output, fps=fps, tag=tag, toolchain=toolchain)
-    offsets = [sum(info.frames for info in infos[:number]) for number in range(len(infos))]
+    frames = packet_bytes = 0
+    keys: list[int] = []
+    for clip in clips:
+        end = clip.first + clip.frames
+        keys += [frames + key - clip.first for key in clip.info.key_frames or () if clip.first <= key < end]
+        packet_bytes += sum((clip.info.sizes or ())[clip.first : end])
+        frames += clip.frames
     return verify_joined(
         output,
-        {name: getattr(infos[0], name) for name in _ALIKE},
+        {name: getattr(like, name) for name in _ALIKE},
         fps=fps,
-        frames=sum(info.frames for info in infos),
-        packet_bytes=sum(sum(info.sizes or ()) for info in infos),
-        key_frames=[
-            offset + key for offset, info in zip(offsets, infos, strict=True) for key in info.key_frames or ()
-        ],
+        frames=frames,
+        packet_bytes=packet_bytes,
+        key_frames=keys,
         open_groups=True,
         read=_reader(toolchain.ffprobe).read,
     )
@@ -129,11 +262,12 @@ def _reader(ffprobe: str) -> PieceReader:
     return PieceReader(ffprobe)
 
 
-def _whole(info: StreamInfo, fps: Fraction) -> bool:
-    """Whether a file can be joined as it is: nothing but its frames, each at its place, in ffenc's ticks."""
-    ticks = frame_ticks(fps)
+def _ready(clip: Clip, fps: Fraction) -> bool:
+    """Whether a file can be joined as it is: nothing but the frames, each at its place, in ffenc's ticks."""
+    ticks, info = frame_ticks(fps), clip.info
     return (
-        info.time_base == Fraction(1, time_scale(fps))
+        clip.frames == info.frames
+        and info.time_base == Fraction(1, time_scale(fps))
         and info.audio is None
         and all(time == number * ticks for number, time in enumerate(info.times or ()))
     )

@@ -19,11 +19,11 @@ from ffenc.dataset.reencode import reencode_dataset
 from ffenc.errors import FfencError, SourceError
 from ffenc.ffmpeg.probe import probe
 from ffenc.frames.encode_file import encode
-from ffenc.frames.joining import join_videos
+from ffenc.frames.joining import join_videos, keep_parts
 from ffenc.frames.prepare import prepare
 from ffenc.frames.reader import DEPTH_FORMATS
 from ffenc.lerobot.notes import note_encoder, remember_encoder
-from ffenc.lerobot.options import Options, is_depth
+from ffenc.lerobot.options import Options, is_depth, settings_of
 from ffenc.recording.trial import trial_frames
 
 _log = logging.getLogger("ffenc.lerobot")
@@ -147,6 +147,32 @@ class Files:
             join_videos(list(input_video_paths), target, overwrite=True)
         except SourceError as error:
             raise ValueError(str(error)) from error
+
+    def _keep_episodes_from_video_with_av(
+        self,
+        input_path: Path,
+        output_path: Path,
+        episodes_to_keep: list[tuple[int, int]],
+        fps: float,
+        video_encoder: Any,
+    ) -> None:
+        """Keep some episodes of a file, by copying packets; what cannot be copied has the dataset's settings.
+
+        Raises:
+            ValueError: there are no episodes to keep.
+            FfencError: the file is damaged, is not what the dataset says of it, or cannot be encoded.
+        """
+        if not episodes_to_keep:
+            raise ValueError("No episodes to keep")
+        keep_parts(
+            input_path,
+            output_path,
+            sorted(episodes_to_keep),
+            fps=parse_fps(fps),
+            config=_for_file(settings_of(video_encoder), input_path),
+            encoder_threads=self._threads(None),
+            overwrite=True,
+        )
 
     def get_video_info(self, video_path: Path | str, video_encoder: Any = None) -> Any:
         """LeRobot's own fields; who encoded the file goes into ``meta/ffenc.json``.

@@ -87,6 +87,10 @@ _SEAMS = (
         "dataset output_dir repo_id rgb_encoder depth_encoder episode_indices num_workers "
         "max_episodes_per_batch max_frames_per_batch",
     ),
+    Seam(
+        *(_TOOLS, "_keep_episodes_from_video_with_av"),
+        "input_path output_path episodes_to_keep fps video_encoder",
+    ),
     Seam(_TOOLS, "_reencode_video_worker", "args"),
     Seam(_WRITER, "_encode_video_worker", "video_key episode_index root fps video_encoder encoder_threads"),
     Seam(_WRITER, "DatasetWriter.add_frame", "frame"),
@@ -240,7 +244,7 @@ class Use:
 
 _OF_FILES = (
     *("encode_video_frames", "reencode_video", "concatenate_video_files", "get_video_info"),
-    "convert_image_to_video_dataset",
+    *("convert_image_to_video_dataset", "_keep_episodes_from_video_with_av"),
 )
 _WORKERS = ("_reencode_video_worker", "_encode_video_worker")
 

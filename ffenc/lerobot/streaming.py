@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
@@ -58,6 +60,7 @@ _HELP_DEPTH = (
     "--dataset.depth_encoder.preset=ultrafast is three times as fast, lossless too, a third larger; or use a "
     "larger encoder_queue_maxsize"
 )
+_Row = tuple[Mapping[str, Any], list[str]]  # values, and the cameras that show the frame before
 _SOME = 12  # rows that are named in a line of the log
 
 
@@ -263,7 +266,7 @@ class StreamingVideoEncoder:
         take.leave()
         self._take = None
         self._threads = {}
-        if take.path.exists():
+        if take.path is not None and take.path.exists():
             _log.warning(
                 "the episode was not saved; %d rows are kept in %s: `ffenc recover %s` brings them back",
                 *(take.rows, take.path, take.root),
@@ -272,7 +275,7 @@ class StreamingVideoEncoder:
     def _delete_take(self) -> None:
         take, self._take = self._take, None
         self._threads = {}
-        if take is not None:
+        if take is not None and take.path is not None:
             with contextlib.suppress(OSError):
                 delete_episode(take.path)
 
@@ -402,7 +405,10 @@ class _Camera:
                     f"encoder_queue_maxsize={owner.queue_maxsize} takes {size >> 20} MiB of memory a camera; "
                     f"there are {there >> 20}"
                 )
-            owner._rings[self.key] = ring = FrameRing(frame.shape, frame.dtype, owner.queue_maxsize)
+            # Megabytes for a second of frames: LeRobot's loop, which waits here, is not held up for them.
+            owner._rings[self.key] = ring = FrameRing(
+                frame.shape, frame.dtype, owner.queue_maxsize, at_once=False
+            )
         ring.reset()
         self.sink = _Sink(self, owner, take, frame, ring.pipe_bytes)
         self._feed = Feed(
@@ -519,6 +525,9 @@ class _Sink:
 class _Take:
     """One episode while it is recorded: its folder, and what is known of it.
 
+    A disk may take long to answer. So all that is written is written by threads, and LeRobot's loop, which
+    calls this, does not wait: the folder and the rows by one of its own, frames by the cameras'.
+
     Args:
         root: the dataset's folder.
         fps: frames a second.
@@ -527,7 +536,7 @@ class _Take:
     Attributes:
         finished: it takes no more frames.
         logged: its rows are kept, so that it can be brought back.
-        rows: how many of them.
+        rows: how many of them are on disk.
     """
 
     def __init__(self, root: Path, fps: Fraction, cameras: Mapping[str, _Camera]) -> None:
@@ -535,53 +544,84 @@ class _Take:
         self.cancellation = Cancellation()
         self._cameras = cameras
         self._settings = Settings("unspecified", fps, None, None, [])
-        self.episode = UnfinishedEpisode.create(root, self._settings)
-        self._log: RowLog | None = None
+        self._made: Future[UnfinishedEpisode] = Future()
         self._flusher: Flusher | None = None
         self._lock = threading.Lock()
+        self._rows: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="ffenc-rows", daemon=True)
+        self._thread.start()
 
     @property
-    def path(self) -> Path:
-        return self.episode.path
+    def episode(self) -> UnfinishedEpisode:
+        """Its folder, once that is there.
+
+        Raises:
+            DestinationError: it cannot be made.
+        """
+        return self._made.result()
+
+    @property
+    def path(self) -> Path | None:
+        """Where its folder is; None where it cannot be made."""
+        return self.episode.path if self._made.exception() is None else None
 
     def begin_rows(self, features: Features, robot_type: str | None, task: str) -> None:
         self._settings = Settings(task, self._settings.fps, robot_type, features, [])
-        self._log = RowLog(self.episode.rows)
         self.logged = True
 
     def add_row(self, values: Mapping[str, Any]) -> None:
-        if self._log is None:
-            return
-        repeated = [
-            camera_name(key)
-            for key, one in self._cameras.items()
-            if one.repeated and one.repeated[-1] == one.frames - 1
-        ]
+        if self.logged and self._thread.is_alive():
+            repeated = [
+                camera_name(key)
+                for key, one in self._cameras.items()
+                if one.repeated and one.repeated[-1] == one.frames - 1
+            ]
+            self._rows.put((values, repeated))
+
+    def _write(self) -> None:
         try:
-            assert self._settings.features is not None
-            self._log.row(checked_row(values, self._settings.features), {}, repeated)
-            self.rows += 1
-        except (FfencError, OSError) as error:
+            self._made.set_result(UnfinishedEpisode.create(self.root, self._settings))
+        except Exception as error:
+            self._made.set_exception(error)  # for the cameras, whose next frame raises it
+            return
+        log: RowLog | None = None
+        try:
+            while (row := self._rows.get()) is not None:
+                if self.rows == 0:
+                    log = RowLog(self.episode.rows)
+                    self._keep_settings()
+                if log is not None:
+                    assert self._settings.features is not None
+                    log.row(checked_row(row[0], self._settings.features), {}, row[1])
+                    self.rows += 1
+        except Exception as error:
             # LeRobot's own copy of the rows is the one that counts: the recording goes on.
             _log.warning(
-                "row %d cannot be kept for ffenc recover, nor those after it: %s",
-                *(self.rows, error),
+                "row %d cannot be kept for ffenc recover, nor those after it: %s", *(self.rows, error)
             )
-            with contextlib.suppress(OSError):
-                self._log.close()
-            self._log = None
+        finally:
+            if log is not None:
+                with contextlib.suppress(OSError):
+                    log.close()
 
     def started(self) -> None:
-        """An encoder runs; once all do, the settings that bring the episode back are on disk."""
+        """An encoder runs; once all do, what is on disk is flushed there."""
+        if self._keep_settings():
+            with self._lock:
+                self._flusher = self._flusher or Flusher(self.episode)
+
+    def _keep_settings(self) -> bool:
+        """Keep what brings the episode back, if all encoders run; returns whether they do."""
         with self._lock:
             cameras = [one.sink.recorded for one in self._cameras.values() if one.sink is not None]
             known = [camera for camera in cameras if camera is not None]
-            if len(known) == len(self._cameras):
-                settings = self._settings
-                self.episode.write_settings(
-                    Settings(settings.task, settings.fps, settings.robot_type, settings.features, known)
-                )
-                self._flusher = Flusher(self.episode)
+            if len(known) < len(self._cameras):
+                return False
+            settings = self._settings
+            self.episode.write_settings(
+                Settings(settings.task, settings.fps, settings.robot_type, settings.features, known)
+            )
+            return True
 
     def finish(self) -> dict[str, tuple[Path, dict[str, Any] | None]]:
         """End the encoders, read their files back, and give each a folder of its own.
@@ -630,12 +670,10 @@ class _Take:
     def _end(self) -> None:
         for camera in self._cameras.values():
             camera.close()
+        self._rows.put(None)
+        self._thread.join()
         if self._flusher is not None:
             self._flusher.stop()
-        if self._log is not None:
-            with contextlib.suppress(OSError):
-                self._log.close()
-            self._log = None
 
 
 def running_statistics(stats: Stats, count: int, scale: int) -> dict[str, Any]:

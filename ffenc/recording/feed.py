@@ -79,10 +79,18 @@ class FrameRing:
         shape, dtype: of a frame; of encoded images their greatest number of bytes, uint8.
         waiting: how many frames may wait.
         encoded: they are encoded images, each of its own length.
+        at_once: have the system give the memory now, which takes a while; else it does so with the first
+            frames, bit by bit, for a caller that is in its loop already.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: npt.DTypeLike, waiting: int, *, encoded: bool = False
+        self,
+        shape: tuple[int, ...],
+        dtype: npt.DTypeLike,
+        waiting: int,
+        *,
+        encoded: bool = False,
+        at_once: bool = True,
     ) -> None:
         self.waiting = waiting
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -92,7 +100,8 @@ class FrameRing:
         # One is kept after it was sent, to be sent again, and of those that are lent the pipe holds some.
         kept = 1 + (-(-PIPE_BYTES // size) if self.lent else 0)
         self.slots = np.empty((waiting + kept, *shape), dtype)
-        self.slots.fill(0)  # the system gives memory when it is first touched, which takes a while
+        if at_once:
+            self.slots.fill(0)  # the system gives memory when it is first touched
         self.lengths = [0] * len(self.slots)
         self.reset()
 

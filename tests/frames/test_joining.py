@@ -17,6 +17,7 @@ from ffenc import (
     join_videos,
     probe,
 )
+from ffenc.frames.joining import keep_parts
 from tests.conftest import decode
 
 H264 = VideoEncoderConfig(vcodec="h264", crf=10, preset="ultrafast")
@@ -76,3 +77,54 @@ def test_what_is_unlike_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ends in .mp4"):
         join_videos([one], tmp_path / "out.mkv")
     assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten frames of levels 0, 20, ..., 180; with a key frame at 0, 4 and 8."""
+    folder = tmp_path_factory.mktemp("ten")
+    return clip(folder / "ten.mp4", 0, 10, config=H264.replace(g=4, extra_options={"bf": 2}))
+
+
+def levels(path: Path) -> list[int]:
+    return [round(float(frame.mean()) / 20) for frame in decode(path)]
+
+
+def test_stretches_are_copied(tmp_path: Path, ten: Path) -> None:
+    out = tmp_path / "kept.mp4"
+    info = keep_parts(ten, out, [(0, 4), (8, 10)], fps=Fraction(30), config=H264.replace(crf=40))
+    assert [time * info.time_base for time in info.times or ()] == [Fraction(n, 30) for n in range(6)]
+    before, after = decode(ten), decode(out)
+    assert np.array_equal(after, before[[0, 1, 2, 3, 8, 9]])
+    sizes = probe(ten, times=True).sizes or ()
+    assert list(info.sizes or ()) == [*sizes[:4], *sizes[8:]]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.mp4"]
+
+
+def test_what_cannot_be_copied_is_encoded(tmp_path: Path, ten: Path) -> None:
+    """The settings that the file has give the same decoder configuration: what can be copied still is."""
+    own = H264.replace(g=4, extra_options={"bf": 2})
+    info = keep_parts(ten, tmp_path / "own.mp4", [(0, 4), (6, 10)], config=own)
+    assert levels(tmp_path / "own.mp4") == [0, 1, 2, 3, 6, 7, 8, 9]
+    assert list(info.sizes or ())[:4] == list(probe(ten, times=True).sizes or ())[:4]
+    assert [time * info.time_base for time in info.times or ()] == [Fraction(n, 30) for n in range(8)]
+    assert {0, 4} <= set(info.key_frames or ())
+    # Others do not: all is encoded. Stretches that follow each other are one.
+    other = keep_parts(
+        ten, tmp_path / "other.mp4", [(0, 2), (2, 4), (6, 8)], config=H264.replace(vcodec="hevc")
+    )
+    assert (other.codec, levels(tmp_path / "other.mp4")) == ("hevc", [0, 1, 2, 3, 6, 7])
+
+
+def test_stretches_that_are_not_there(tmp_path: Path, ten: Path) -> None:
+    for parts, fps, said in (
+        ([(0, 4), (8, 12)], None, r"ten.mp4 has 10 frames, and frames 8 to 11 are to be kept"),
+        ([(4, 4)], None, r"has 10 frames"),
+        ([], None, r"no frames of .*ten.mp4 are to be kept"),
+        ([(0, 4)], Fraction(25), r"ten.mp4 has 30 frames a second, not 25"),
+    ):
+        with pytest.raises(SourceError, match=said):
+            keep_parts(ten, tmp_path / "out.mp4", parts, fps=fps)
+    with pytest.raises(DestinationError, match=r"ten.mp4 exists"):
+        keep_parts(ten, ten, [(0, 4)])
+    assert not list(tmp_path.iterdir())

@@ -140,8 +140,15 @@ def test_datasets_are_converted_with_all_they_have(
         assert (shown - source[index]["observation.images.top"]).abs().mean() < 0.02
     with pytest.raises(ValueError, match="for image datasets only"):
         dataset_tools.convert_image_to_video_dataset(made, tmp_path / "again")
-    some = dataset_tools.convert_image_to_video_dataset(source, tmp_path / "some", episode_indices=[1])
-    assert (some.repo_id, some.num_episodes, len(some)) == ("local/images_video", 1, 17)
+    some = dataset_tools.convert_image_to_video_dataset(source, tmp_path / "some", episode_indices=[0])
+    assert (some.repo_id, some.num_episodes, len(some)) == ("local/images_video", 1, 24)
+    used.undo()
+    alone = dataset_tools.convert_image_to_video_dataset(source, tmp_path / "alone", episode_indices=[0])
+    assert info_of(some.root) == info_of(alone.root)
+    assert type(some) is type(alone)
+    assert some.meta.tasks.to_dict() == alone.meta.tasks.to_dict()
+    for name in alone.meta.episodes.column_names:
+        assert some.meta.episodes[name] == pytest.approx(alone.meta.episodes[name])
 
 
 def test_lerobots_edits_run_on_what_was_recorded(tmp_path: Path, used: Use) -> None:
@@ -166,6 +173,36 @@ def test_lerobots_edits_run_on_what_was_recorded(tmp_path: Path, used: Use) -> N
     ]
     left = dataset_tools.delete_episodes(merged, [1], tmp_path / "left", "local/left")
     assert len([left[index] for index in range(len(left))]) == 12
+
+
+def test_episodes_are_cut_out_packet_for_packet(tmp_path: Path) -> None:
+    """Whatever settings are in use: what stays is what it was, on the grid."""
+    with ffenc.lerobot.use():
+        for name in ("one", "two", "three"):
+            dataset = create(tmp_path / name, rgb_encoder=H264)
+            for number in range(5):
+                dataset.add_frame(row(number + 5 * len(name)))
+            dataset.save_episode()
+            dataset.finalize()
+        parts = [opened(tmp_path / name) for name in ("one", "two", "three")]
+        merged = dataset_tools.merge_datasets(parts, "local/merged", tmp_path / "merged")
+    with ffenc.lerobot.use(preset="so101"):
+        left = dataset_tools.delete_episodes(merged, [1], tmp_path / "left", "local/left")
+        split = dataset_tools.split_dataset(merged, {"a": [0, 2], "b": [1]}, tmp_path / "split")
+        fewer = dataset_tools.remove_feature(merged, DEPTH, tmp_path / "fewer", "local/fewer")
+    for made, rows in ((left, [0, 2]), (split["a"], [0, 2]), (split["b"], [1]), (fewer, [0, 1, 2])):
+        assert sound(made.root) == (len(rows), 5 * len(rows))
+        for key in made.meta.video_keys:
+            with VideoReader(merged.root / merged.meta.get_video_file_path(0, key)) as video:
+                before = [video[5 * episode + number] for episode in rows for number in range(5)]
+            path = made.root / made.meta.get_video_file_path(0, key)
+            with VideoReader(path) as video:
+                assert np.array_equal(list(video), before)
+            info = probe(path, times=True)
+            assert [time * info.time_base for time in info.times] == [
+                Fraction(n, FPS) for n in range(5 * len(rows))
+            ]
+    assert info_of(left.root)["features"] == info_of(merged.root)["features"]
 
 
 def test_presets_reach_each_camera(tmp_path: Path) -> None:
