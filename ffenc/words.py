@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 
 def count(number: int, what: str) -> str:
     """Return a number of things: ``1 episode``, ``216 frames``, ``1,200 files``; 1 is the only singular."""
@@ -28,3 +31,12 @@ def size_ratio(before: int, after: int) -> str:
     larger = ratio < 1
     text = f"{1 / ratio if larger else ratio:.1f}"
     return "as large" if text == "1.0" else f"{text} times {'larger' if larger else 'smaller'}"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Return numbers in ascending order, those that follow each other as one: ``3-17, 40, 52-60``."""
+    parts = []
+    for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        run = [number for _, number in group]
+        parts.append(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}")
+    return ", ".join(parts)

@@ -1,6 +1,6 @@
 import pytest
 
-from ffenc.words import camera_frames, count, size_ratio
+from ffenc.words import camera_frames, count, ranges, size_ratio
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_frames_are_counted_by_camera(frames, cameras, text):
 )
 def test_a_size_is_compared_in_the_direction_that_it_went(before, after, text):
     assert size_ratio(before, after) == text
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [([], ""), ([7], "7"), ([3, 4, 5, 9, 52, 53], "3-5, 9, 52-53"), ([0, 2, 4], "0, 2, 4")],
+)
+def test_numbers_that_follow_each_other_are_one(numbers, text):
+    assert ranges(numbers) == text

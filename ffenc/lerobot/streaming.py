@@ -51,6 +51,7 @@ from ffenc.recording.unfinished import (
     interrupted_episodes,
     recording_lock,
 )
+from ffenc.words import ranges
 
 _log = logging.getLogger("ffenc.lerobot")
 
@@ -61,7 +62,6 @@ _HELP_DEPTH = (
     "larger encoder_queue_maxsize"
 )
 _Row = tuple[Mapping[str, Any], list[str]]  # values, and the cameras that show the frame before
-_SOME = 12  # rows that are named in a line of the log
 
 
 class StreamingVideoEncoder:
@@ -215,11 +215,9 @@ class StreamingVideoEncoder:
             raise
         for key, camera in self._threads.items():
             if camera.repeated:
-                rows = ", ".join(map(str, camera.repeated[:_SOME]))
-                more = ", ..." if len(camera.repeated) > _SOME else ""
                 _log.warning(
-                    "Episode finished: %s repeats %d of %d frames, at rows %s%s: its encoder was behind",
-                    *(key, len(camera.repeated), camera.frames, rows, more),
+                    "Episode finished: %s repeats %d of %d frames, at rows %s: its encoder was behind",
+                    *(key, len(camera.repeated), camera.frames, ranges(camera.repeated)),
                 )
         if not take.logged:
             self._delete_take()
