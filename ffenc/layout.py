@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+CODEBASE_VERSION = "v3.0"  # and the tag that LeRobot's loader looks for on the Hub
+
 # --- files ----------------------------------------------------------------------------------------------
 
 INFO = "meta/info.json"

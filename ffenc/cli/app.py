@@ -26,6 +26,8 @@ _COMMANDS = {
     "merge": "Merge datasets into one, without re-encoding.",
     "edit": "Keep a part of a dataset, rename cameras, correct tasks, without re-encoding.",
     "split": "Divide a dataset into several, without re-encoding.",
+    "push": "Upload a dataset to the Hugging Face Hub.",
+    "pull": "Fetch a dataset from the Hugging Face Hub.",
     "encode": "Encode one folder of frames into one video file.",
     "decode": "Write the frames of a video or a video dataset as images or arrays.",
     "tune": "Choose encoder settings by trying them on your own pictures.",
@@ -141,6 +143,7 @@ def cli() -> None:
       ffenc recover my_dataset
       ffenc reencode my_image_dataset my_video_dataset --preset so101
       ffenc merge monday tuesday --out week
+      ffenc push week me/week
       ffenc encode frames/ top.mp4 --fps 30
       ffenc decode top.mp4 frames
       ffenc tune my_image_dataset

@@ -13,8 +13,9 @@ import click
 
 from ffenc.cli import output
 from ffenc.cli.output import print_json, printable
-from ffenc.cli.remote import check_hub, check_local
+from ffenc.cli.remote import check_hub, local_name
 from ffenc.errors import ConfigError, DestinationError
+from ffenc.storage.address import Address, is_address, parse_address
 from ffenc.words import camera_frames, count, size_ratio
 
 if TYPE_CHECKING:
@@ -45,15 +46,27 @@ LeRobot's recording flags too: --robot.type, --dataset.fps, --dataset.video, --d
 
 
 class PathName(click.Path):
-    """A path as a person types it: ``~`` is the home folder, even where no shell has expanded it."""
+    """A path as a person types it: ``~`` is the home folder, even where no shell has expanded it.
+
+    Args:
+        remote: it may be an address too, which is left as it is.
+        **kind: as of click.Path.
+    """
 
     read = False  # whether it names what is read
+
+    def __init__(self, *, remote: bool = False, **kind: Any) -> None:
+        super().__init__(**kind)
+        self.remote = remote
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("a path is empty", param, ctx)
         if isinstance(value, str):
-            check_local(value, read=self.read)
+            if self.remote and is_address(value):
+                place = parse_address(value)
+                return value if isinstance(place, Address) else str(place)
+            value = local_name(value, read=self.read)
             value = os.path.expanduser(value)  # noqa: PTH111 - a home that is not known stays as it is
         return super().convert(value, param, ctx)
 
@@ -64,7 +77,7 @@ class SourceName(PathName):
     read = True
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str):
+        if isinstance(value, str) and not is_address(value):
             check_hub(value)
         return super().convert(value, param, ctx)
 
@@ -164,6 +177,7 @@ def job_options(dry_run: str) -> Callable[[Function], Function]:
             is_flag=True,
             help="Take up what an interrupted run has left; a result that is complete stays.",
         ),
+        overwrite_option,
         force_space_option,
         click.option("--dry-run", is_flag=True, help=dry_run),
         click.option(
@@ -223,6 +237,12 @@ def force_space_option(function: Function) -> Function:
     """Add ``--force-space``."""
     text = "Start even where the result seems to be larger than what is free on the disk."
     return click.option("--force-space", is_flag=True, help=text)(function)
+
+
+def overwrite_option(function: Function) -> Function:
+    """Add ``--overwrite``."""
+    text = "Replace the dataset that is at DST, where that is an address (s3://...)."
+    return click.option("--overwrite", is_flag=True, help=text)(function)
 
 
 def thread_setting(overrides: list[tuple[KeyPath, Any]], option: int | None) -> int | None:

@@ -64,7 +64,7 @@ class _Depths(click.ParamType[Any]):
 
 
 @click.command("decode", cls=_Command)
-@click.argument("source", type=SourceName(), metavar="FILE_OR_DATASET")
+@click.argument("source", type=SourceName(remote=True), metavar="FILE_OR_DATASET")
 @click.argument("target", type=PathName(), metavar="OUT")
 @click.option("--frames", type=_Frames(), metavar="A:B", help="Frames A to B - 1 of each video or episode.")
 @click.option(

@@ -100,8 +100,8 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
 
 
 @click.command("edit", cls=EditCommand)
-@click.argument("source", type=SourceName(), metavar="SRC")
-@click.argument("destination", type=PathName(), metavar="DST")
+@click.argument("source", type=SourceName(remote=True), metavar="SRC")
+@click.argument("destination", type=PathName(remote=True), metavar="DST")
 @click.option("--episodes", metavar="0,2,5-9,20-", help="Keep only these episodes; 20- is to the last.")
 @click.option("--exclude-episodes", metavar="3,7", help="Leave these episodes out.")
 @click.option("--cameras", metavar="A,B", help="Keep only these cameras.")

@@ -31,7 +31,7 @@ _NUMBERS = ("bytes", "a frame", "a second")
 
 
 @click.command("info")
-@click.argument("dataset", type=SourceName())
+@click.argument("dataset", type=SourceName(remote=True))
 @page_options
 @links_option
 @json_option
@@ -60,9 +60,11 @@ def command(
     else:
         _show(found)
     if page is not None:
+        from ffenc.dataset.remote import source_path  # noqa: PLC0415
+
         write_contact(
             page,
-            found.root,
+            source_path(dataset),
             title=f"The dataset {found.root.name}",
             intro=_told(found),
             tables=[("Cameras", *_camera_rows(found))],

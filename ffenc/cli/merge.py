@@ -18,8 +18,10 @@ from ffenc.cli.plan import print_plans
 
 
 @click.command("merge")
-@click.argument("sources", type=SourceName(), metavar="A B ...", nargs=-1, required=True)
-@click.option("--out", "destination", type=PathName(), required=True, metavar="DST", help="The new dataset.")
+@click.argument("sources", type=SourceName(remote=True), metavar="A B ...", nargs=-1, required=True)
+@click.option(
+    "--out", "destination", type=PathName(remote=True), required=True, metavar="DST", help="The new dataset."
+)
 @click.option(
     "--reencode",
     is_flag=True,

@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from ffenc.errors import FfencWarning
+from ffenc.storage.names import shown
 
 _log = logging.getLogger("ffenc")
 
@@ -32,7 +33,7 @@ def printable(text: object) -> str:
 
     Lines and tabs stay; bytes of a file name that are no text become ``\xff``.
     """
-    return _NOT_SHOWN.sub(_escaped, str(text))
+    return _NOT_SHOWN.sub(_escaped, shown(str(text)))
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -217,7 +218,7 @@ def json_text(content: Mapping[str, Any], *, indent: int | None = None) -> str:
     r"""Return JSON that a terminal shows and any output can take: other characters are ``\u001b``."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     plain = not encoding.lower().replace("-", "").startswith("utf")
-    text = json.dumps(content, indent=indent, ensure_ascii=plain)
+    text = shown(json.dumps(content, indent=indent, ensure_ascii=plain))
     # json.dumps has written line ends inside texts as \n: those that are left are between the fields.
     return _NOT_SHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

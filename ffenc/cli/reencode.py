@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 
 @click.command("reencode", cls=SettingsCommand)
-@click.argument("source", type=SourceName(), metavar="SRC")
-@click.argument("destination", type=PathName(), metavar="DST")
+@click.argument("source", type=SourceName(remote=True), metavar="SRC")
+@click.argument("destination", type=PathName(remote=True), metavar="DST")
 @click.option("--preset", metavar="NAME|FILE", help="A robot's settings [default: libsvtav1, crf 30, g 2].")
 @click.option("--cameras", metavar="A,B", help="Keep only these cameras.")
 @click.option(

@@ -1,4 +1,4 @@
-"""Names of datasets that are not on this machine: what can be done."""
+"""Names of datasets that are not on this machine, where a command reads and writes local files only."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ import shlex
 from pathlib import Path
 
 from ffenc.errors import DestinationError, SourceError
+from ffenc.storage.address import Address, is_address, parse_address
 
-_COPY = {"s3": "aws s3 cp --recursive", "gs": "gcloud storage cp -r"}
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILES = re.compile(r"\.[A-Za-z0-9]{2,5}$")
+_COPY = {"s3": "aws s3 cp --recursive", "gs": "gcloud storage cp -r", "az": "azcopy copy --recursive"}
 
 
-def check_local(name: str, *, read: bool) -> None:
-    """Refuse an address: what is read and written are local files.
+def local_name(name: str, *, read: bool) -> str:
+    """Return a path as it is written; refuse an address that is not of a local file.
 
     Args:
+        name: the path, or a ``file://`` address.
         read: whether the name is one to read from, or one to write to.
 
     Raises:
         SourceError: it is an address to read from; says how to copy what is there.
         DestinationError: it is one to write to.
+        ConfigError: it is an address of a kind that is not known.
     """
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", name)
-    if match is None:
-        return
-    scheme, rest = match[1].lower(), match[2]
-    repository, _, revision = rest.removeprefix("datasets/").partition("@")
-    repository = "/".join(repository.split("/")[:2])
-    folder = shlex.quote(rest.rstrip("/").rpartition("/")[2] or "dataset")
-    if scheme == "file":
-        how = f"give the path alone: {shlex.quote(rest)}"
-    elif read:
-        copies = {"hf": _download(repository, revision.partition("/")[0])}
-        copies |= {cloud: f"{copy} {shlex.quote(name)} {folder}" for cloud, copy in _COPY.items()}
-        how = f"copy it here first: {copies[scheme]}" if scheme in copies else "download it first"
-    else:
-        copies = {"hf": f"hf upload {shlex.quote(repository)} FOLDER --repo-type dataset"}
-        copies |= {cloud: f"{copy} FOLDER {shlex.quote(name)}" for cloud, copy in _COPY.items()}
-        how = "name a local folder" + (f", and then: {copies[scheme]}" if scheme in copies else "")
-    kind = SourceError if read else DestinationError
-    raise kind(f"{name} is an address; ffenc reads and writes local files: {how}")
+    if not is_address(name):
+        return name
+    place = parse_address(name)
+    if not isinstance(place, Address):
+        return str(place)
+    folder = shlex.quote(place.name or "dataset")
+    if read:
+        copy = (
+            f"{_COPY[place.scheme]} {shlex.quote(name)} {folder}" if place.scheme in _COPY else _pull(place)
+        )
+        raise SourceError(f"{name} is an address; this command reads local files: copy it here first: {copy}")
+    copy = f"{_COPY[place.scheme]} FOLDER {shlex.quote(name)}" if place.scheme in _COPY else ""
+    copy = copy or f"ffenc push FOLDER {place.repository}"
+    raise DestinationError(
+        f"{name} is an address; this command writes local files: name a folder, and then: {copy}"
+    )
 
 
 def check_hub(name: str) -> None:
     """Refuse a dataset's name on the Hugging Face Hub, where no file or folder is called so.
 
     Raises:
-        SourceError: it seems to be one; says where it is on this machine, or how to download it.
+        SourceError: it seems to be one; says where it is on this machine, or how to name or fetch it.
     """
     if not _HUB.fullmatch(name) or os.path.lexists(name) or Path(name).parent.exists() or _FILES.search(name):
         return
@@ -58,12 +58,11 @@ def check_hub(name: str) -> None:
     if kept.is_dir():
         raise SourceError(f"{name} is not a folder here; LeRobot keeps it in {kept}: give that path")
     raise SourceError(
-        f"{name} is not a folder here. If it is a dataset of the Hugging Face Hub, download it first: "
-        f"{_download(name)}"
+        f"{name} is not a folder here. If it is a dataset of the Hugging Face Hub, name it "
+        f"hf://datasets/{name}, or fetch it: {_pull(Address('hf', name))}"
     )
 
 
-def _download(repository: str, revision: str = "") -> str:
-    folder = shlex.quote(repository.rpartition("/")[2] or "dataset")
-    which = f" --revision {shlex.quote(revision)}" if revision else ""
-    return f"hf download {shlex.quote(repository)} --repo-type dataset{which} --local-dir {folder}"
+def _pull(address: Address) -> str:
+    which = f"{address.repository}@{address.revision}" if address.revision else address.repository
+    return f"ffenc pull {shlex.quote(which)} {shlex.quote(address.repository.partition('/')[2])}"

@@ -14,6 +14,7 @@ from ffenc.cli.common import (
     force_space_option,
     json_option,
     links_option,
+    overwrite_option,
     print_summary,
     program_options,
     progress_bar,
@@ -29,8 +30,8 @@ _SHOWN = 20
 
 
 @click.command("repair")
-@click.argument("source", type=SourceName(), metavar="SRC")
-@click.argument("destination", type=PathName(), metavar="DST")
+@click.argument("source", type=SourceName(remote=True), metavar="SRC")
+@click.argument("destination", type=PathName(remote=True), metavar="DST")
 @click.option(
     "--on-damage",
     type=click.Choice(["drop-episode", "trim", "repeat"]),
@@ -49,6 +50,7 @@ _SHOWN = 20
 @click.option("--task", metavar="TEXT", help="The task of all rows, where nothing is left that tells it.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 @force_space_option
+@overwrite_option
 @links_option
 @json_option
 @program_options

@@ -43,8 +43,8 @@ class Parts(click.ParamType[Any]):
 
 
 @click.command("split")
-@click.argument("source", type=SourceName(), metavar="SRC")
-@click.argument("destination", type=PathName(), metavar="DST")
+@click.argument("source", type=SourceName(remote=True), metavar="SRC")
+@click.argument("destination", type=PathName(remote=True), metavar="DST")
 @click.option(
     "--into",
     type=Parts(),

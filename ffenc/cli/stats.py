@@ -18,7 +18,7 @@ _SHOWN = 20
 
 
 @click.command("stats")
-@click.argument("dataset", type=SourceName(), metavar="DATASET")
+@click.argument("dataset", type=SourceName(remote=True), metavar="DATASET")
 @click.option("--write", is_flag=True, help="Replace meta/stats.json; the old one is kept beside it.")
 @click.option("--cameras", is_flag=True, help="Cameras too, whose frames are decoded.")
 @links_option

@@ -7,7 +7,6 @@ import shlex
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,11 +39,11 @@ _LINES, _NOTES = 24, 4  # of a screen; kinds of notes
 
 
 @click.command("verify")
-@click.argument("path", type=SourceName(), metavar="DATASET_OR_FILE")
+@click.argument("path", type=SourceName(remote=True), metavar="DATASET_OR_FILE")
 @click.option("--deep", is_flag=True, help="Decode every frame, and compare episodes with their statistics.")
 @click.option(
     "--against",
-    type=SourceName(),
+    type=SourceName(remote=True),
     metavar="SRC",
     help="Compare every frame with the dataset or the images it was made from.",
 )
@@ -139,14 +138,16 @@ def command(
 
 def _measured(against: str, path: str, **settings: Any) -> dict[str, Any]:
     """How good each camera is, and its worst frames, as ``ffenc compare`` has them."""
+    from ffenc.dataset.remote import source_path  # noqa: PLC0415
     from ffenc.frames.info_json import read_info  # noqa: PLC0415
     from ffenc.tune.compare import compare_sources, comparison_fields  # noqa: PLC0415
 
     with ExitStack() as closing, progress_bar("measuring", None) as on_frames:
         fps = None
-        if not (Path(against) / INFO).is_file():
-            fps = str(read_info(Path(path))["fps"])  # a tree of images has the dataset's
-        found = compare_sources(against, [path], closing, fps=fps, on_frames=on_frames, **settings)
+        origin, made = source_path(against), source_path(path)
+        if not (origin / INFO).is_file():
+            fps = str(read_info(made)["fps"])  # a tree of images has the dataset's
+        found = compare_sources(origin, [made], closing, fps=fps, on_frames=on_frames, **settings)
         return comparison_fields(found)
 
 

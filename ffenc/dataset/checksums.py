@@ -13,6 +13,7 @@ from pathlib import Path
 from ffenc.errors import SourceError
 from ffenc.layout import CHECKSUMS
 from ffenc.paths import open_regular, read_text
+from ffenc.storage.mirror import held
 
 _BLOCK = 1 << 20
 _LINE = re.compile(r"([0-9a-f]{64})[ ][ *](.+)")
@@ -21,7 +22,7 @@ _LINE = re.compile(r"([0-9a-f]{64})[ ][ *](.+)")
 def file_checksum(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
-    with open_regular(path) as file:
+    with held(path), open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.config.preset import camera_name
+from ffenc.dataset.remote import source_path
 from ffenc.dataset.staging import check_destination
 from ffenc.dataset.videos import episode_videos
 from ffenc.errors import ConfigError, DestinationError, SourceError
@@ -169,7 +170,7 @@ def plan_decode(
         ConfigError: options that do not fit together or the source.
         DestinationError: the destination is taken.
     """
-    root, target, options = Path(source), Path(destination), depth or DepthOptions()
+    root, target, options = source_path(source), Path(destination), depth or DepthOptions()
     single = target.suffix.lower() == ".npy"
     kind: Format = format or ("npy" if single else "png")
     _check_format(kind, target, options, single=single, dataset=root.is_dir())

@@ -26,6 +26,7 @@ from ffenc.dataset.reencode import (
     refuse_nesting,
     video_stream,
 )
+from ffenc.dataset.remote import source_path
 from ffenc.dataset.source import Camera, Episode
 from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.thinned import thinned
@@ -35,6 +36,8 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.images import ImageHeader
 from ffenc.jobs.pool import share_cores
+from ffenc.storage.address import parse_address
+from ffenc.storage.upload import destination_path
 
 _OnProgress = Callable[[int, int], None] | None
 
@@ -55,6 +58,7 @@ def plan_edit(
     workers: int | None = None,
     encoder_threads: int | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
@@ -67,9 +71,9 @@ def plan_edit(
     chosen = (episodes, exclude_episodes, cameras, transform, transforms or None, fps)
     if not edits and all(one is None for one in chosen):
         raise ConfigError("nothing is to be changed; name an edit, or copy the dataset with ffenc merge")
-    target = Path(destination)
+    target = destination_path(destination, resume=resume, overwrite=overwrite)
     check_free(target, resume=resume)
-    folder = Path(source)
+    folder = source_path(source)
     refuse_nesting(folder, target)
     check_dataset(folder)
     partial = episodes is not None or exclude_episodes is not None
@@ -141,6 +145,7 @@ def edit_dataset(
     workers: int | None = None,
     encoder_threads: int | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     force_space: bool = False,
     stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
@@ -171,6 +176,7 @@ def edit_dataset(
         encoder_threads: threads an encoder may use; by default the cores' share.
         resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
             is done.
+        overwrite: of a destination that is an address: replace the dataset that is there.
         force_space: start even where the result seems to be larger than what is free on the disk.
         stats: ``exact``: q01 ... q99 of all rows are computed; ``keep``: they are the mean of the episodes',
             weighted by length, as LeRobot has them.
@@ -199,6 +205,7 @@ def edit_dataset(
         workers=workers,
         encoder_threads=encoder_threads,
         resume=resume,
+        overwrite=overwrite,
         stats=stats,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
@@ -282,6 +289,7 @@ def plan_split(
     follow_links: bool = False,
     workers: int | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
@@ -290,23 +298,25 @@ def plan_split(
 
     The arguments are those of :func:`split_dataset`.
     """
-    folder, target = Path(source), Path(destination)
+    folder, target = source_path(source), parse_address(destination)
     if len(into) < 2:
         raise ConfigError("a split is into two parts at least, such as train=0.9,val=0.1")
     for name in into:
         if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
             raise ConfigError(f"{name!r} is not accepted as the name of a part; a folder's name is expected")
-    refuse_nesting(folder, target)
+    if isinstance(target, Path):
+        refuse_nesting(folder, target)
     check_dataset(folder)
     parts = _parts(folder, into, seed, by, follow_links)
     return {
         name: plan_edit(
             folder,
-            target / name,
+            target / name if isinstance(target, Path) else f"{target}/{name}",
             episodes=numbers,
             follow_links=follow_links,
             workers=workers,
             resume=resume,
+            overwrite=overwrite,
             stats=stats,
             ffmpeg=ffmpeg,
             ffprobe=ffprobe,
@@ -325,6 +335,7 @@ def split_dataset(
     follow_links: bool = False,
     workers: int | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     force_space: bool = False,
     stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
@@ -344,6 +355,7 @@ def split_dataset(
         follow_links, workers, force_space, stats, ffmpeg, ffprobe, on_progress, executor: as for
             :func:`edit_dataset`.
         resume: leave the parts that are complete, and take up the others.
+        overwrite: of an address: replace the datasets that are the parts.
 
     Raises:
         ConfigError: an episode would be in no part, or in two, or a part would be empty.
@@ -358,6 +370,7 @@ def split_dataset(
         follow_links=follow_links,
         workers=workers,
         resume=resume,
+        overwrite=overwrite,
         stats=stats,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
@@ -371,6 +384,7 @@ def run_split(
     plans: Mapping[str, JobPlan],
     *,
     resume: bool = False,
+    overwrite: bool = False,
     force_space: bool = False,
     on_progress: _OnProgress = None,
     executor: Executor | None = None,

@@ -20,6 +20,7 @@ from ffenc.dataset.staging import check_destination, settle, write_json
 from ffenc.errors import DestinationError, SourceError
 from ffenc.frames.info_json import read_info, read_json
 from ffenc.layout import INFO, OWN_INFO
+from ffenc.storage.mirror import version_of
 
 if TYPE_CHECKING:
     from ffenc.dataset.job import JobPlan
@@ -82,7 +83,8 @@ def finished_cameras(plan: JobPlan) -> dict[str, dict[str, Any]] | None:
     for source in plan.source.roots:
         for path in _files(source):
             found = path.stat()
-            if max(found.st_mtime_ns, found.st_ctime_ns) > written:
+            remote = version_of(path) is not None  # a copy may be younger than what it is of
+            if (found.st_mtime_ns if remote else max(found.st_mtime_ns, found.st_ctime_ns)) > written:
                 raise DestinationError(
                     f"{root} was made before {path} was changed. Choose another name, or delete it"
                 )

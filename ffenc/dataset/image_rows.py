@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ffenc.dataset.columns import WRITTEN, fitted, image_parts
-from ffenc.frames.parquet import ParquetImages, RowRange
+from ffenc.frames.parquet import ParquetImages, RowRange, images_here
 from ffenc.frames.parquet_copy import CopyingWriter, CopySource
 from ffenc.frames.sources import FrameSource
 
@@ -110,7 +110,7 @@ def _copy(
                 _write(writer, schema, rows(low, high), images, on_rows)
 
     at, end = place.first, place.first + place.count
-    with CopySource(place.path, columns) as source:
+    with images_here(place, list(columns.values())), CopySource(place.path, columns) as source:
         for group in source.groups():
             if not (at <= group.first and group.first + group.rows <= end):
                 continue

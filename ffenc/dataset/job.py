@@ -45,6 +45,8 @@ from ffenc.frames.transcode import (
 from ffenc.frames.verify import verify_joined
 from ffenc.jobs.pool import run_units
 from ffenc.layout import VIDEO_PATH, file_limit, files_in_chunk
+from ffenc.storage.address import Address
+from ffenc.storage.upload import publish, upload_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +185,7 @@ class JobSummary:
     """What a job did.
 
     Attributes:
-        destination: the dataset.
+        destination: the dataset; where it was uploaded, its address.
         episodes: how many.
         frames: of all cameras.
         source_bytes, video_bytes: of the chosen cameras before and after.
@@ -195,7 +197,7 @@ class JobSummary:
         complete_before: an earlier run had finished all of it, and nothing was done.
     """
 
-    destination: Path
+    destination: Path | Address
     episodes: int
     frames: int
     source_bytes: int
@@ -237,9 +239,11 @@ def run_plan(
         FfmpegError, VerificationError: an encode failed, or its result is not what was asked for.
     """
     began = time.monotonic()
+    place = upload_of(plan.destination) or plan.destination
     if resume and (cameras := finished_cameras(plan)) is not None:
+        publish(plan.destination)
         return JobSummary(
-            plan.destination,
+            place,
             len(plan.episodes),
             plan.frames,
             source_bytes=sum(stream.source_bytes for stream in plan.streams),
@@ -261,6 +265,8 @@ def run_plan(
         raise DestinationError(
             f"{plan.destination} cannot be written: {error.strerror or error}{kept}"
         ) from error
+    publish(plan.destination)
+    summary.destination = place
     summary.seconds = time.monotonic() - began
     return summary
 

@@ -409,7 +409,7 @@ class LeRobotDataset(ABC):
     def _image_camera(self, key: str) -> Camera:
         info = feature_block(self._features[key])
         first = self._sound()[0]
-        frame = next(iter(self.frames(key, first)), None)
+        frame = next(iter(self.frames(key, replace(first, length=1))), None)
         if frame is None:
             raise SourceError(f"{self.root}: episode {first.index} has no frames")
         header = read_header(frame.data, frame.name)

@@ -24,6 +24,7 @@ from ffenc.dataset.merged import Dataset, MergedDataset, refuse
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import refuse_nesting, say_shift
+from ffenc.dataset.remote import source_path
 from ffenc.dataset.source import Camera, Episode
 from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.verify.metadata import Stale, check_source
@@ -36,6 +37,7 @@ from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.transcode import depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 from ffenc.layout import DEPTH_FIELDS, INFO
+from ffenc.storage.upload import destination_path
 
 # What has to be the same in all files of a camera; a reader is told it once.
 STREAM_FIELDS = ("video.codec", "video.pix_fmt", "video.height", "video.width", "video.fps")
@@ -51,6 +53,7 @@ def plan_merge(
     workers: int | None = None,
     encoder_threads: int | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
@@ -59,11 +62,11 @@ def plan_merge(
 
     The arguments are those of :func:`merge_datasets`.
     """
-    target = Path(destination)
+    target = destination_path(destination, resume=resume, overwrite=overwrite)
     check_free(target, resume=resume)
     if not sources:
         raise ConfigError("no dataset is named to be merged")
-    folders = [Path(source) for source in sources]
+    folders = [source_path(source) for source in sources]
     opened: dict[Path, Dataset] = {}
     for folder in folders:
         refuse_nesting(folder, target)
@@ -109,6 +112,7 @@ def merge_datasets(
     workers: int | None = None,
     encoder_threads: int | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     force_space: bool = False,
     stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
@@ -133,6 +137,7 @@ def merge_datasets(
         encoder_threads: threads an encoder may use; by default the cores' share.
         resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
             is done.
+        overwrite: of a destination that is an address: replace the dataset that is there.
         force_space: start even where the result seems to be larger than what is free on the disk.
         stats: ``exact``: q01 ... q99 of all rows are computed; ``keep``: they are the mean of the episodes',
             weighted by length, as LeRobot has them.
@@ -158,6 +163,7 @@ def merge_datasets(
         workers=workers,
         encoder_threads=encoder_threads,
         resume=resume,
+        overwrite=overwrite,
         stats=stats,
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,

@@ -27,6 +27,7 @@ from ffenc.dataset.lerobot import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
+from ffenc.dataset.remote import source_path
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.sources.array_source import ArraySource
 from ffenc.dataset.sources.kind import Opening
@@ -46,6 +47,8 @@ from ffenc.frames.prepare import Absent
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 from ffenc.layout import DEPTH_FIELDS, TIME_TOLERANCE
+from ffenc.storage.mirror import mirror_of
+from ffenc.storage.upload import destination_path, upload_of
 
 
 def say_shift(sources: Sequence[LeRobotV3 | LeRobotV21]) -> None:
@@ -86,6 +89,7 @@ def plan_reencode(
     encoder_threads: int | None = None,
     force: bool = False,
     resume: bool = False,
+    overwrite: bool = False,
     follow_links: bool = False,
     retime: bool = False,
     stats: StatsChoice = "exact",
@@ -96,12 +100,13 @@ def plan_reencode(
 
     The arguments are those of :func:`reencode_dataset`.
     """
-    target = Path(destination)
+    target = destination_path(destination, resume=resume, overwrite=overwrite)
     check_free(target, resume=resume)
     if isinstance(preset, RobotPreset) and overrides:
         raise ConfigError("overrides are for a preset that is named; give them to load_preset")
     robot = preset if isinstance(preset, RobotPreset) else load_preset(preset, overrides)
-    refuse_nesting(Path(source), target)
+    source = source_path(source)
+    refuse_nesting(source, target)
     said = robot.fps if any(key == ("fps",) for key, _ in overrides) else None
     fps = said if fps is None else fps
     opened = open_source(
@@ -484,6 +489,7 @@ def reencode_dataset(
     follow_links: bool = False,
     retime: bool = False,
     resume: bool = False,
+    overwrite: bool = False,
     force_space: bool = False,
     stats: StatsChoice = "exact",
     ffmpeg: str | None = None,
@@ -525,6 +531,7 @@ def reencode_dataset(
         retime: put the rows of frame i at i / fps, for a dataset whose timestamps are of a clock.
         resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
             is done.
+        overwrite: of a destination that is an address: replace the dataset that is there.
         force_space: start even where the result seems to be larger than what is free on the disk.
         stats: ``exact``: q01 ... q99 of all rows are computed; ``keep``: they are the mean of the episodes',
             weighted by length, as LeRobot has them.
@@ -556,6 +563,7 @@ def reencode_dataset(
         encoder_threads=encoder_threads,
         force=force,
         resume=resume,
+        overwrite=overwrite,
         stats=stats,
         follow_links=follow_links,
         retime=retime,
@@ -567,6 +575,13 @@ def reencode_dataset(
 
 def refuse_nesting(source: Path, destination: Path) -> None:
     """A source is only read; a result inside it would change it."""
+    mirror, address = mirror_of(source), upload_of(destination)
+    if mirror is not None and address is not None:
+        if address.within(mirror.address) or mirror.address.within(address):
+            raise DestinationError(
+                f"{address} and {mirror.address} are inside each other; choose an address beside it"
+            )
+        return
     outer, inner = source.resolve(), destination.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise DestinationError(f"{destination} and {source} are inside each other; choose a folder beside it")

@@ -27,6 +27,7 @@ from ffenc.dataset.info_block import recorded_settings
 from ffenc.dataset.job import JobSummary, run_plan
 from ffenc.dataset.merge import plan_merge
 from ffenc.dataset.reencode import refuse_nesting
+from ffenc.dataset.remote import source_path
 from ffenc.dataset.repeated import repeated_rows, shown_frames, write_shown
 from ffenc.dataset.salvage import Action, Found, Place, Salvage
 from ffenc.dataset.staging import check_destination, write_json
@@ -62,6 +63,7 @@ from ffenc.layout import (
     VIDEO_PATH,
 )
 from ffenc.paths import check_tree
+from ffenc.storage.upload import destination_path, publish, upload_of
 
 OnDamage = Literal["drop-episode", "trim", "repeat"]
 _ON_DAMAGE = ("drop-episode", "trim", "repeat")
@@ -124,6 +126,7 @@ def repair_dataset(
     task: str | None = None,
     dry_run: bool = False,
     force_space: bool = False,
+    overwrite: bool = False,
     follow_links: bool = False,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
@@ -147,6 +150,7 @@ def repair_dataset(
         task: text of all tasks, where neither the tasks table nor the episode list tells them.
         dry_run: find out what would be done; nothing is written but temporary files beside the destination.
         force_space: start even where the result seems to be larger than what is free on the disk.
+        overwrite: of a destination that is an address: replace the dataset that is there.
         follow_links: follow symbolic links that lead out of the dataset; else they are refused by name.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with what is being done, and how many frames are done and in all.
@@ -157,10 +161,11 @@ def repair_dataset(
         DestinationError: the destination is taken or cannot be written.
         FfmpegError, VerificationError: copying failed, or the result is not sound.
     """
-    root, target = Path(source), Path(destination)
+    target = destination_path(destination, overwrite=overwrite)
     if on_damage not in _ON_DAMAGE:
         raise ConfigError(f"on_damage={on_damage!r} is not accepted{accepted(on_damage, _ON_DAMAGE)}")
     check_free(target, resume=False)
+    root = source_path(source, "everything")
     refuse_nesting(root, target)
     check_tree(root, follow_links=follow_links)
     programs = toolchains(ffmpeg, ffprobe)
@@ -217,7 +222,9 @@ def repair_dataset(
         check_destination(target)
         result.replace(target)
         sync_folder(target.parent)
-        done.summary = replace(summary, destination=target)
+        place = upload_of(target) or target
+        publish(target)
+        done.summary = replace(summary, destination=place)
         done.result = replace(checked, path=target)
     return done
 

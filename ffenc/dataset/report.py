@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.columns import task_texts
 from ffenc.dataset.identify import check_dataset, features_of
+from ffenc.dataset.remote import source_path
 from ffenc.dataset.source import check_key
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import feature_block, read_info
-from ffenc.frames.parquet import RowRange, read_images
+from ffenc.frames.parquet import RowRange, read_images, rows_needed
 from ffenc.layout import (
     CAMERA_TYPES,
     DATA_PATH,
@@ -32,6 +33,7 @@ from ffenc.layout import (
     says_depth,
 )
 from ffenc.paths import check_template, check_tree, template_pattern
+from ffenc.storage.mirror import fetched
 
 # Parquet files whose footers are read; the others are taken to be like these.
 SAMPLED_FILES = 50
@@ -117,7 +119,7 @@ def report_dataset(root: str | Path, *, follow_links: bool = False) -> DatasetRe
     Raises:
         SourceError: not a dataset, or its metadata cannot be read.
     """
-    folder = Path(root)
+    folder = source_path(root, "metadata")
     where = folder / INFO
     check_dataset(folder)
     check_tree(folder, follow_links=follow_links)
@@ -241,6 +243,7 @@ def _image_bytes(files: list[tuple[Path, int]], cameras: list[str]) -> dict[str,
     found = dict.fromkeys(cameras, 0)
     for path, _ in sample:
         try:
+            fetched(path, rows_needed, name="rows")
             metadata = pq.read_metadata(path)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{path}: cannot be read: {error}") from None

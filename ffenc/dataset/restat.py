@@ -15,6 +15,7 @@ from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.lerobot import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.quantiles import exact_quantiles, feature_tables
+from ffenc.dataset.remote import source_path
 from ffenc.dataset.source import Camera, Episode
 from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.staging import write_json
@@ -34,6 +35,7 @@ from ffenc.frames.transcode import clip_statistics
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.jobs.progress import FrameCount
 from ffenc.layout import INFO, QUANTILES, STATISTICS, STATS
+from ffenc.storage.address import Address, parse_address
 
 OLD_STATS = "meta/.stats.json.old"
 _CLOSE = 2e-5  # of the span from min to max: what float32 and its sums make
@@ -110,7 +112,12 @@ def restate(
         SourceError: not such a dataset, or one that is damaged.
         DestinationError: it cannot be written.
     """
-    folder = Path(root)
+    if write and isinstance(parse_address(root), Address):
+        raise DestinationError(
+            f"{root}: statistics are corrected in a dataset on this machine: fetch it first, or merge it "
+            "alone to another address"
+        )
+    folder = source_path(root)
     check_dataset(folder)
     opened = open_dataset(folder, follow_links=follow_links)
     if isinstance(opened, LeRobotV21):

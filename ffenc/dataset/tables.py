@@ -54,6 +54,7 @@ from ffenc.layout import (
     file_limit,
     files_in_chunk,
 )
+from ffenc.storage.mirror import held
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ class TableWriter:
         for path, place in others:
             target = self._root / place
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, target)
+            with held(path):
+                shutil.copy2(path, target)
 
     def _make_features(self) -> dict[str, Any]:
         features: dict[str, Any] = {}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ffenc.errors import SourceError
 from ffenc.paths import open_regular
+from ffenc.storage.mirror import Reader, everything, fetched
+from ffenc.storage.ranges import Range
 
 Box = tuple[bytes, memoryview]  # its kind, and what is in it
 
@@ -17,6 +19,8 @@ _STSD_HEAD = 8  # version, flags, number of sample entries
 _VISUAL = 78  # bytes of a video's sample entry before the boxes in it
 _PLACED = 44  # bytes at a track header's end: how its pictures are turned, and to what size
 _BIT_RATES = b"btrt"
+_FETCHED = 64 << 10  # bytes that are fetched at once of a remote file
+_FIRST_FRAMES = 512 << 10  # bytes of packets from which a decoder tells the pixel format
 
 
 class BoxError(Exception):
@@ -84,6 +88,33 @@ def box_in(content: memoryview, *way: bytes) -> memoryview:
     return content
 
 
+def fetch_index(path: Path) -> None:
+    """Have of a remote video what says where its frames are, and its first frames.
+
+    Of a file that is here nothing is done.
+
+    Raises:
+        SourceError: it cannot be fetched.
+    """
+    fetched(path, _index_ranges, name="index")
+
+
+def _index_ranges(read: Reader, size: int) -> Iterable[Range]:
+    """What of an MP4 file ffprobe needs to say all but what its packets hold; all of any other file."""
+    if read(0, min(size, _FETCHED))[4:8] != b"ftyp":
+        return everything(read, size)
+    wanted: list[Range] = [(0, min(size, _FETCHED))]
+    kinds = []
+    try:
+        for box in _walk(lambda at, count: read(at, min(at + _FETCHED, size))[:count], size):
+            kinds.append(box.kind)
+            last = min(box.end, box.start + _FIRST_FRAMES if box.kind == b"mdat" else size)
+            wanted.append((max(box.start - _HEAD, 0), min(last, size)))
+    except BoxError:
+        return everything(read, size)
+    return wanted if kinds.count(b"moov") == 1 and b"moof" not in kinds else everything(read, size)
+
+
 def missing_bytes(path: Path) -> int:
     """Return how many bytes an MP4 file's boxes promise beyond its end; 0 for other files.
 
@@ -93,6 +124,7 @@ def missing_bytes(path: Path) -> int:
     Raises:
         OSError: it cannot be read.
     """
+    fetch_index(path)
     size = end = path.stat().st_size
     with path.open("rb") as file:
         if file.read(8)[4:] != b"ftyp":
@@ -117,6 +149,7 @@ def sample_description(path: Path) -> bytes | None:
         OSError: it cannot be read.
     """
     try:
+        fetch_index(path)
         with open_regular(path) as file:
             end = path.stat().st_size
             moov = next((box for box in top_boxes(file, end) if box.kind == b"moov"), None)

@@ -13,24 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
+from ffenc.storage.folder import cache_folder
 from ffenc.version import VERSION
 
 MAX_AGE_DAYS = 30
 # Only files with such a name are deleted: the folder may be one that holds the user's own files too.
 _OWN_FILE = re.compile(r"ffenc-([0-9a-f]{32}\.json|\w{8}\.new)")
-
-
-def cache_folder() -> Path:
-    """Where answers are kept: ``FFENC_CACHE``, or the user's cache folder."""
-    try:
-        folder = os.environ.get("FFENC_CACHE") or platformdirs.user_cache_dir("ffenc")
-    except RuntimeError:  # a user without a home, as in a container
-        folder = os.devnull
-    # Older versions answer with a "~", which is to become no folder of this name here.
-    folder = os.path.expanduser(folder)  # noqa: PTH111 - never fails
-    return Path(os.devnull if folder.startswith("~") else folder)
 
 
 def recall(key: Sequence[Any]) -> Any | None:

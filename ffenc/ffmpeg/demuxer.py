@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from ffenc.errors import SourceError
+from ffenc.ffmpeg.boxes import fetch_index
 from ffenc.paths import open_regular
 
 _LOOKED_AT = 1024  # bytes
@@ -67,6 +68,7 @@ def demuxer_of(path: Path) -> str:
             what it is.
         OSError: it cannot be opened.
     """
+    fetch_index(path)
     with open_regular(path) as file:
         start = file.read(_LOOKED_AT)
     for name, beginning in _VIDEO:

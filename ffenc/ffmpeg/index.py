@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.errors import SourceError
-from ffenc.ffmpeg.boxes import BoxError, box_in, boxes_in, handler, top_boxes, track_description
+from ffenc.ffmpeg.boxes import BoxError, box_in, boxes_in, fetch_index, handler, top_boxes, track_description
 from ffenc.ffmpeg.probe import StreamInfo, leading_frames, probe, without_radl
 from ffenc.paths import open_regular
 
@@ -129,6 +129,7 @@ def read_index(path: Path) -> VideoIndex | None:
         SourceError: the file cannot be opened, or what its index says cannot be; the text says what.
     """
     try:
+        fetch_index(path)
         with open_regular(path) as file:
             return _read(file, os.fstat(file.fileno()).st_size)
     except BoxError as error:

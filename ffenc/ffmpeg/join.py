@@ -65,7 +65,12 @@ def join_files(
         start = end
     delay = max(piece.delay for piece in pieces)
     command = compile_join(fps, output=str(output), delay=delay, tag=tag, program=toolchain.ffmpeg)
-    run_fed(command, [os.fsencode("\n".join(lines)) + b"\n"], cancellation=cancellation)
+    run_fed(
+        command,
+        [os.fsencode("\n".join(lines)) + b"\n"],
+        cancellation=cancellation,
+        inputs=[piece.path for piece in pieces],
+    )
 
 
 def cut_file(

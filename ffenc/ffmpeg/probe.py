@@ -17,6 +17,7 @@ from ffenc.errors import FfmpegError, SourceError
 from ffenc.ffmpeg.demuxer import RAW, demuxer_of
 from ffenc.ffmpeg.process import STALL_SECONDS, run_asked
 from ffenc.ffmpeg.toolchain import find_ffprobe
+from ffenc.storage.mirror import held
 
 # HEVC's units in MP4: a length of four bytes, and the unit's type in its first byte.
 _UNIT_HEAD, _LAST_SLICE, _RADL = 5, 31, (6, 7)
@@ -293,7 +294,7 @@ def without_radl(path: str | Path, leading: Sequence[int], starts: Sequence[int 
         leading: the frames.
         starts: the byte at which each one's packet begins; None: not known.
     """
-    with Path(path).open("rb") as file:
+    with held(Path(path)), Path(path).open("rb") as file:
         found = zip(leading, starts, strict=True)
         return tuple(frame for frame, start in found if start is None or not _is_radl(file, start))
 

@@ -21,11 +21,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
 from ffenc.config.limits import MOST_CPUS
 from ffenc.errors import Cancelled, ConfigError, FfmpegError, ToolchainError
+from ffenc.storage.mirror import held
 
 _log = logging.getLogger("ffenc")
 
@@ -260,6 +262,7 @@ class FfmpegProcess:
             the start.
         cpus: the processors its threads may run on; None: those of this process.
         pipe_bytes: how much of its input may wait in the pipe, where the system lets that be chosen.
+        inputs: files that it reads and the command does not name.
 
     Raises:
         ToolchainError: the program cannot be started, or this system cannot bind it to processors.
@@ -279,6 +282,7 @@ class FfmpegProcess:
         niceness: int = 0,
         cpus: Sequence[int] | None = None,
         pipe_bytes: int = PIPE_BYTES,
+        inputs: Sequence[Path] = (),
     ) -> None:
         share = _Share(niceness, None if cpus is None else frozenset(cpus))
         share.check()
@@ -291,7 +295,14 @@ class FfmpegProcess:
         self._stall_seconds = stall_seconds
         self._stalled = False
         stdout = pull or on_output is not None
-        self._process = _start(self.command, self._cancellation, stdin=True, stdout=stdout, share=share)
+        # A remote file that it reads is here, and stays, until it ends.
+        self._inputs = contextlib.ExitStack()
+        self._inputs.enter_context(held(*_files_read(command), *inputs))
+        try:
+            self._process = _start(self.command, self._cancellation, stdin=True, stdout=stdout, share=share)
+        except BaseException:
+            self._inputs.close()
+            raise
         assert self._process.stdin is not None
         self._stdin = self._process.stdin
         _inputs.add(self._stdin)
@@ -307,6 +318,7 @@ class FfmpegProcess:
         except BaseException:
             _end_unused(self._process)
             self._cancellation.remove(self._process)
+            self._inputs.close()
             raise
 
     @property
@@ -449,6 +461,7 @@ class FfmpegProcess:
             # from this one in the moment of the start.
             running_wait(partial(_has_finished, thread), self._stall_seconds)
         self._cancellation.remove(self._process)
+        self._inputs.close()
         for pipe in (self._process.stderr, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -462,6 +475,12 @@ class FfmpegProcess:
                     self.log.add(line)
             elif progress[1] == "frame" and self._on_frames is not None and progress[2].strip().isdigit():
                 self._on_frames(int(progress[2]))
+
+
+def _files_read(command: Sequence[str]) -> list[Path]:
+    """The files that a command names as its inputs."""
+    named = (word for flag, word in pairwise(command) if flag == "-i")
+    return [Path(word.removeprefix("file:")) for word in named if word.startswith("file:")]
 
 
 class _Start:
@@ -694,8 +713,9 @@ def run_fed(
     on_output: Callable[[bytes], None] | None = None,
     cancellation: Cancellation | None = None,
     stall_seconds: float = STALL_SECONDS,
+    inputs: Sequence[Path] = (),
 ) -> Log:
-    """Run a program, feed it all pieces, and wait for its end.
+    """Run a program, feed it all pieces, and wait for its end; see :class:`FfmpegProcess`.
 
     Raises:
         FfmpegError: it failed. An error that ``pieces`` raises ends the program and is passed on.
@@ -709,6 +729,7 @@ def run_fed(
             on_output=on_output,
             cancellation=cancellation,
             stall_seconds=stall_seconds,
+            inputs=inputs,
         ) as process,
     ):
         for piece in pieces:

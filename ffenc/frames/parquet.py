@@ -16,7 +16,7 @@ import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeAlias, cast
@@ -31,6 +31,8 @@ from ffenc.errors import SourceError
 from ffenc.frames.sources import EncodedFrame, files_fingerprint
 from ffenc.frames.stored_png import crc32
 from ffenc.paths import open_regular
+from ffenc.storage.mirror import Reader, held
+from ffenc.storage.ranges import Range
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 MAGIC = b"PAR1"  # at the start and at the end of a file
@@ -72,6 +74,9 @@ _decompressing = _Budget(_BUDGET)
 
 Value: TypeAlias = "bytes | memoryview[int]"
 
+
+_TAIL = 64 << 10  # bytes at a file's end in which most footers are
+_IMAGE_BYTES = ".bytes"  # the column in an image column that is large
 
 UNREADABLE = (
     *(pa.ArrowException, OSError, struct.error, LookupError, TypeError, ValueError),
@@ -131,6 +136,7 @@ def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
     """
     try:
         with (
+            images_here(rows, [column]),
             open_regular(rows.path) as raw,
             pq.ParquetFile(raw, pre_buffer=False) as file,
         ):
@@ -153,6 +159,97 @@ def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
                 )
     except UNREADABLE as error:
         raise SourceError(f"{rows.path}: column {column} cannot be read: {error}") from None
+
+
+def rows_needed(read: Reader, size: int) -> list[Range]:
+    """What of a remote parquet file has to be here to read its footer and all columns but images."""
+    metadata, footer = _remote_footer(read, size)
+    return [
+        (start, end) for _, path, start, end in _chunks_of(metadata) if not path.endswith(_IMAGE_BYTES)
+    ] + [footer]
+
+
+def images_here(rows: RowRange, columns: Sequence[str]) -> AbstractContextManager[None]:
+    """Have the images of some rows here, of a remote file, while a block runs.
+
+    Args:
+        rows: which rows of which file.
+        columns: the image columns.
+
+    Raises:
+        SourceError: they cannot be fetched.
+    """
+
+    def needed(read: Reader, size: int) -> list[Range]:
+        metadata, footer = _remote_footer(read, size)
+        first = [0]
+        for number in range(metadata.num_row_groups):
+            first.append(first[-1] + metadata.row_group(number).num_rows)
+        wanted = [footer]
+        for group, path, start, end in _chunks_of(metadata):
+            low, high = max(rows.first - first[group], 0), rows.first + rows.count - first[group]
+            length = first[group + 1] - first[group]
+            if low < min(high, length) and path in leaves:
+                whole = low == 0 and high >= length
+                wanted += [(start, end)] if whole else _pages_needed(read, start, end, low, high)
+        return wanted
+
+    leaves = [f"{column}{_IMAGE_BYTES}" for column in columns]
+    name = f"rows {rows.first}+{rows.count} of {', '.join(columns)}"
+    return held(rows.path, needs=needed, name=name)
+
+
+def _pages_needed(read: Reader, start: int, end: int, low: int, high: int) -> list[Range]:
+    """Where the pages of some rows of a column are; all of the column where its pages say nothing of rows."""
+    wanted: list[Range] = []
+    row, at = 0, start
+    try:
+        for page in _pages(cast(BinaryIO, _Fetching(read)), start, end):
+            if row >= high:
+                break
+            count = 0 if page.kind == DICTIONARY_PAGE else int(page.header[1])
+            if page.kind == DICTIONARY_PAGE or (row < high and low < row + count):
+                wanted.append((at, page.start + page.size))
+            row, at = row + count, page.start + page.size
+    except (_NotCoveredError, *UNREADABLE):  # whoever reads it says what is wrong
+        return [(start, end)]
+    return wanted
+
+
+class _Fetching:
+    """A remote file, as a file."""
+
+    def __init__(self, read: Reader) -> None:
+        self._read, self._at = read, 0
+
+    def seek(self, at: int) -> None:
+        self._at = at
+
+    def read(self, size: int) -> bytes:
+        return self._read(self._at, self._at + size)
+
+
+def _remote_footer(read: Reader, size: int) -> tuple[pq.FileMetaData, Range]:
+    """A parquet file's footer, and where it is."""
+    tail = read(max(size - _TAIL, 0), size)
+    length = int.from_bytes(tail[-8:-4], "little") + 8 if tail[-4:] == b"PAR1" else 0
+    start = max(size - max(length, 8), 0)
+    try:
+        return pq.read_metadata(pa.BufferReader(read(start, size))), (start, size)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"cannot be read as parquet: {error}") from None
+
+
+def _chunks_of(metadata: pq.FileMetaData) -> Iterator[tuple[int, str, int, int]]:
+    """Each column of each row group: its number, the column's path, and where its bytes are."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for leaf in range(group.num_columns):
+            column = group.column(leaf)
+            starts = [column.data_page_offset]
+            if column.has_dictionary_page and column.dictionary_page_offset:
+                starts.append(column.dictionary_page_offset)
+            yield number, column.path_in_schema, min(starts), min(starts) + column.total_compressed_size
 
 
 def _leaf(file: pq.ParquetFile, path: Path, column: str) -> int:

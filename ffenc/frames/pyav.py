@@ -26,6 +26,7 @@ from ffenc.errors import FfencError, SourceError
 from ffenc.ffmpeg.demuxer import demuxer_of
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.excerpt import FrameIndex
+from ffenc.storage.mirror import held
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -227,12 +228,13 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self._av = load()
-        self.container: InputContainer = self._av.open(
-            file_url(str(path)),
-            format=demuxer_of(path),
-            container_options=dict(INPUT_LIMITS),
-            metadata_errors="replace",
-        )
+        with held(path):  # what is open can be read, whatever becomes of the file
+            self.container: InputContainer = self._av.open(
+                file_url(str(path)),
+                format=demuxer_of(path),
+                container_options=dict(INPUT_LIMITS),
+                metadata_errors="replace",
+            )
         if not self.container.streams.video:
             self.container.close()
             raise NotGivenError(f"{path}: PyAV finds no video stream")

@@ -24,6 +24,7 @@ from ffenc.frames.images import (
     whole_image,
 )
 from ffenc.paths import open_regular, read_bytes
+from ffenc.storage.mirror import version_of
 
 IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
 # Frames of a kind that is not read, which must not be passed over in silence.
@@ -75,6 +76,10 @@ def files_fingerprint(paths: Iterable[Path]) -> str:
     """Return a text that changes when other files are meant, or one of them has been written to."""
     digest = hashlib.sha256()
     for path in paths:
+        remote = version_of(path)
+        if remote is not None:
+            digest.update(f"{remote}\n".encode())
+            continue
         status = path.stat()
         digest.update(os.fsencode(path.resolve()))
         digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode())

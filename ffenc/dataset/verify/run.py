@@ -13,6 +13,7 @@ from pathlib import Path
 from ffenc.dataset.checksums import broken_lines, read_checksums
 from ffenc.dataset.commit import RECORDINGS
 from ffenc.dataset.identify import check_not_v1
+from ffenc.dataset.remote import source_path
 from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify.against import Source, compare_file, together
 from ffenc.dataset.verify.deep import Shown, compare_statistics, decode_images, decode_video
@@ -80,7 +81,7 @@ def verify_dataset(
             nothing.
         ToolchainError: no FFmpeg here can do it.
     """
-    place = Path(path)
+    place = source_path(path)
     programs = _Programs(ffmpeg, ffprobe)
     if max_depth_error is not None:
         if not (math.isfinite(max_depth_error) and max_depth_error >= 0):
@@ -117,15 +118,16 @@ def verify_dataset(
         shown = _decode(layout, listing, seen, faults, programs, on_frames)
     note_quantiles(tables, shown, faults)
     compared: dict[str, CameraComparison | None] = {}
-    if against is not None:
+    origin = None if against is None else source_path(against)
+    if origin is not None:
         if not layout.videos:
             raise ConfigError(f"{place} has no video cameras; --against compares videos with their source")
-        source = Source(Path(against), layout, follow_links=follow_links)
+        source = Source(origin, layout, follow_links=follow_links)
         depth = [key for key in layout.videos if is_depth(layout, key) and key in source.cameras]
         if max_depth_error is not None and not depth:
             raise ConfigError(f"--max-depth-error: {place} and {against} have no depth camera in common")
         compared = _compare(
-            Path(against), source, layout, listing, seen, faults, programs, max_depth_error, on_frames
+            origin, source, layout, listing, seen, faults, programs, max_depth_error, on_frames
         )
     found = faults.of("fault")
     rows = _rows(layout, listing, list(looked), seen, found)
@@ -140,7 +142,7 @@ def verify_dataset(
         faults=found,
         notes=faults.of("note"),
         deep=deep,
-        against=None if against is None else Path(against),
+        against=origin,
     )
 
 

@@ -1,0 +1,73 @@
+"""``ffenc push``."""
+
+from __future__ import annotations
+
+import click
+
+from ffenc.cli import output
+from ffenc.cli.common import SourceName, human_bytes, json_option
+from ffenc.cli.output import print_json
+from ffenc.words import count
+
+
+@click.command("push")
+@click.argument("dataset", type=SourceName(), metavar="DATASET")
+@click.argument("repository", metavar="USER/NAME")
+@click.option(
+    "--private/--public", default=None, help="Of a new repository [default: as the account has it]."
+)
+@click.option("--revision", metavar="BRANCH", help="Write to this branch [default: main].")
+@click.option("--overwrite", is_flag=True, help="Replace the dataset that is there.")
+@click.option("--resume", is_flag=True, help="Take up an upload that was interrupted.")
+@click.option("--dry-run", is_flag=True, help="Check the dataset, and say what would be uploaded.")
+@json_option
+def command(
+    dataset: str,
+    repository: str,
+    private: bool | None,
+    revision: str | None,
+    overwrite: bool,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Upload a LeRobot v3.0 dataset to the Hugging Face Hub, with a card and the tag that LeRobot looks for.
+
+    The dataset is verified first. meta/info.json comes last, so that nobody reads half of it. Log in with
+    `hf auth login`, or set HF_TOKEN. Needs pip install 'ffenc[hub]'.
+
+    \b
+    Examples:
+      ffenc push my_videos me/pick_up_the_cube --dry-run
+      ffenc push my_videos me/pick_up_the_cube --private
+      ffenc push my_videos me/pick_up_the_cube --revision cropped
+    """
+    from ffenc.dataset.transfer import push_dataset  # noqa: PLC0415 - keeps --help quick
+
+    done = push_dataset(
+        dataset,
+        repository,
+        private=private,
+        revision=revision,
+        overwrite=overwrite,
+        resume=resume,
+        dry_run=dry_run,
+    )
+    size = sum(done.files.values())
+    if as_json:
+        print_json(
+            {
+                "address": str(done.address),
+                "files": len(done.files),
+                "bytes": size,
+                "tag": done.tag,
+                "commit": done.commit,
+                **({"card": done.card} if dry_run else {}),
+            }
+        )
+        return
+    held = f"{count(len(done.files), 'file')}, {human_bytes(size)}"
+    if dry_run:
+        output.result(f"{done.address} (not written): {held}, tag {done.tag}, and this card:\n\n{done.card}")
+    else:
+        output.summary(f"{done.address}: {held}, tag {done.tag}, checked")

@@ -1,0 +1,61 @@
+"""A source that is an address: its metadata is fetched when it is opened, frames when they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from ffenc.ffmpeg.boxes import fetch_index
+from ffenc.frames.parquet import rows_needed
+from ffenc.jobs.pool import run_units
+from ffenc.layout import INFO
+from ffenc.storage.address import Address, parse_address
+from ffenc.storage.mirror import THREADS, Mirror, open_mirror
+
+Fetched = Literal["metadata", "indices", "everything"]
+
+
+def source_path(source: str | Path, fetch: Fetched = "indices") -> Path:
+    """Return where a source can be read on this machine; of an address, a copy that fills as it is read.
+
+    Args:
+        source: a path, or the address of a dataset or a file.
+        fetch: what of a dataset is fetched at once: ``metadata``: all below ``meta``; ``indices``: the rows
+            without images and the videos' indices too; ``everything``. What is no dataset is fetched whole.
+
+    Raises:
+        ConfigError: it is no address, or what it needs is not installed.
+        SourceError: there is nothing, or it cannot be read.
+    """
+    place = parse_address(source)
+    if isinstance(place, Path):
+        return place
+    mirror = open_mirror(place, _pinned(place))
+    if fetch == "everything" or not (INFO in mirror.entries or mirror.is_file):
+        mirror.fetch(list(mirror.entries), name="all")
+    elif mirror.is_file:
+        fetch_index(mirror.path)
+    else:
+        _fetch_dataset(mirror, fetch)
+    return mirror.path
+
+
+def _pinned(address: Address) -> Address:
+    """An address on the Hub at the commit that it means now: what is added meanwhile is not read."""
+    if address.scheme != "hf":
+        return address
+    from ffenc.storage.hub import commit_of  # noqa: PLC0415 - an extra
+
+    return address.at(commit_of(address))
+
+
+def _fetch_dataset(mirror: Mirror, fetch: Fetched) -> None:
+    places = {place: PurePosixPath(place) for place in mirror.entries}
+    mirror.fetch([place for place, path in places.items() if path.parts[0] == "meta"], name="all")
+    if fetch == "metadata":
+        return
+    data = [place for place, path in places.items() if path.parts[0] == "data" and path.suffix == ".parquet"]
+    mirror.fetch(data, rows_needed, name="rows")
+    videos = [mirror.root / place for place, path in places.items() if path.parts[0] == "videos"]
+    for _ in run_units(videos, fetch_index, threads=THREADS, stop=lambda: None):
+        pass

@@ -1,0 +1,113 @@
+"""Datasets go to the Hugging Face Hub and come from there, checked on both ways."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffenc.dataset.staging import check_destination
+from ffenc.dataset.verify.run import verify_dataset
+from ffenc.errors import ConfigError, SourceError, VerificationError
+from ffenc.frames.publish import claimed, sync_folder
+from ffenc.layout import CODEBASE_VERSION
+from ffenc.storage.hub import Push, hub_address, pull_folder, push_folder
+
+
+def push_dataset(
+    source: str | Path,
+    repository: str,
+    *,
+    revision: str | None = None,
+    private: bool | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    dry_run: bool = False,
+    ffprobe: str | None = None,
+) -> Push:
+    """Upload a dataset to the Hugging Face Hub, so that LeRobot finds it there.
+
+    The dataset is verified first, without decoding. Its files are compared with the Hub's checksums, then
+    ``meta/info.json`` and the dataset card come in one commit, and the tag ``v3.0`` leads to it.
+
+    Args:
+        source: a LeRobot v3.0 dataset's folder.
+        repository: ``USER/NAME``; it is made if it does not exist.
+        revision: the branch; None: the main one.
+        private: of a new repository, whether others see it; None: as the account has it.
+        overwrite: replace the dataset that is there.
+        resume: take up an upload that was interrupted.
+        dry_run: check and look only.
+        ffprobe: the program to use instead of the one found.
+
+    Raises:
+        SourceError, VerificationError: there is no such dataset, or it is not sound.
+        DestinationError: the repository is taken or cannot be written.
+        ConfigError: no name of a repository, or huggingface_hub is not installed.
+    """
+    address = hub_address(repository)
+    if revision is not None and address.revision is not None:
+        raise ConfigError(f"{repository} names a revision, and --revision {revision} too: give one of them")
+    if (branch := revision or address.revision) is not None:
+        if re.fullmatch("[0-9a-f]{40}", branch):
+            raise ConfigError(f"--revision {branch} is a commit; a branch is expected, which is written to")
+        address = address.at(branch)
+    root = Path(source)
+    found = verify_dataset(root, ffprobe=ffprobe)
+    if not found.sound:
+        more = f" (and {len(found.faults) - 1} more)" if len(found.faults) > 1 else ""
+        raise VerificationError(f"{root} is not sound and is not uploaded: {found.faults[0]}{more}")
+    if found.layout != CODEBASE_VERSION:
+        raise SourceError(
+            f"{root} is of layout {found.layout}; {CODEBASE_VERSION} is uploaded: `ffenc merge {root} --out "
+            "NEW` makes it without re-encoding"
+        )
+    return push_folder(root, address, private=private, overwrite=overwrite, resume=resume, dry_run=dry_run)
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What was fetched.
+
+    Attributes:
+        destination: the folder.
+        files: how many.
+        bytes: of all.
+        faults: what ``ffenc verify`` finds in it.
+    """
+
+    destination: Path
+    files: int
+    bytes: int
+    faults: list[str]
+
+
+def pull_dataset(repository: str, destination: str | Path, *, ffprobe: str | None = None) -> Pull:
+    """Fetch a dataset from the Hugging Face Hub into a folder.
+
+    Every file is compared with the Hub's checksum; the folder appears when all are there. A call that was
+    interrupted is taken up by the next one.
+
+    Args:
+        repository: ``USER/NAME`` or ``USER/NAME@REVISION``.
+        destination: the folder to write; must not exist, or be empty.
+        ffprobe: the program to use instead of the one found.
+
+    Raises:
+        SourceError: there is no such dataset, or it cannot be read.
+        DestinationError: the destination is taken or cannot be written.
+        ConfigError: no name of a repository, or huggingface_hub is not installed.
+    """
+    address, target = hub_address(repository), Path(destination)
+    check_destination(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = target.with_name(f".{target.name}.ffenc-pull")
+    with claimed(target):
+        files = pull_folder(address, folder)
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
+        found = verify_dataset(folder, ffprobe=ffprobe)
+        check_destination(target)
+        folder.replace(target)
+        sync_folder(target.parent)
+    return Pull(target, len(files), sum(files.values()), [str(fault) for fault in found.faults])

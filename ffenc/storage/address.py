@@ -1,0 +1,165 @@
+"""Addresses of datasets that are not on this machine's disks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote
+
+from ffenc.errors import ConfigError
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+_COLLAPSED = re.compile(r"(s3|gs|az|hf):/[^/]")  # what pathlib makes of an address
+_HUB = re.compile(r"datasets/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([^/@]+(?:%2F[^/@]+)*))?(/.*)?")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of store.
+
+    Attributes:
+        what: its name, for a message.
+        extra: of this package, with what reads it.
+        module: the package that reads it.
+        protocol: its name in fsspec.
+        credentials: where that package finds them, for a message.
+    """
+
+    what: str
+    extra: str
+    module: str
+    protocol: str
+    credentials: str
+
+
+KINDS = {
+    "s3": Kind(
+        *("S3", "s3", "s3fs", "s3"),
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, `aws configure`, or FSSPEC_S3_ANON=true for a public "
+        "bucket",
+    ),
+    "gs": Kind(
+        *("Google Cloud Storage", "gcs", "gcsfs", "gs"),
+        "`gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS",
+    ),
+    "az": Kind(
+        *("Azure Blob Storage", "azure", "adlfs", "az"),
+        "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and what Azure's library finds",
+    ),
+    "hf": Kind(*("the Hugging Face Hub", "hub", "huggingface_hub", "hf"), "`hf auth login`, or HF_TOKEN"),
+}
+"""Scheme of an address -> the store; a new one is a line here and an extra in pyproject.toml."""
+
+EXPECTED = "s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH, file:///PATH or hf://datasets/USER/NAME[@REVISION]"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A dataset, or a file, in a store.
+
+    Attributes:
+        scheme: ``s3``, ``gs``, ``az`` or ``hf``.
+        place: ``BUCKET/PATH``; on the Hub ``USER/NAME``, or ``USER/NAME/PATH``.
+        revision: on the Hub: a branch, a tag or a commit; None: the main branch.
+    """
+
+    scheme: str
+    place: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        if self.scheme != "hf":
+            return f"{self.scheme}://{self.place}"
+        parts = self.place.split("/")
+        at = f"@{self.revision}" if self.revision else ""
+        return "/".join([f"hf://datasets/{parts[0]}", parts[1] + at, *parts[2:]])
+
+    @property
+    def kind(self) -> Kind:
+        """The store."""
+        return KINDS[self.scheme]
+
+    @property
+    def name(self) -> str:
+        """The last part of the place."""
+        return self.place.rpartition("/")[2]
+
+    @property
+    def repository(self) -> str:
+        """On the Hub: ``USER/NAME``."""
+        return "/".join(self.place.split("/")[:2])
+
+    @property
+    def fsspec_path(self) -> str:
+        """What fsspec's file system of its kind calls it."""
+        if self.scheme != "hf":
+            return self.place
+        at = f"@{self.revision.replace('/', '%2F')}" if self.revision else ""
+        rest = self.place[len(self.repository) :]
+        return f"datasets/{self.repository}{at}{rest}"
+
+    def at(self, revision: str) -> Address:
+        """Return the address at another revision."""
+        return replace(self, revision=revision)
+
+    def within(self, other: Address) -> bool:
+        """Whether it is another address, or lies in it."""
+        own, outer = f"{self.place}/", f"{other.place}/"
+        return self.scheme == other.scheme and own.startswith(outer)
+
+
+def is_address(name: str | Path) -> bool:
+    """Whether a name is an address, of whatever kind; ``file://`` is one too."""
+    return isinstance(name, str) and _ADDRESS.fullmatch(name) is not None
+
+
+def parse_address(name: str | Path) -> Address | Path:
+    """Return what a name means: an address, or a path on this machine.
+
+    Raises:
+        ConfigError: an address of a kind that is not known, or one that names nothing, or holds credentials.
+    """
+    if isinstance(name, Path):
+        if _COLLAPSED.match(str(name)):
+            raise ConfigError(f"{name}: give an address as a text, not as a Path, which takes out its //")
+        return name
+    match = _ADDRESS.fullmatch(name)
+    if match is None:
+        return Path(name)
+    scheme, rest = match[1].lower(), match[2]
+    if "@" in rest.partition("/")[0]:
+        # Whoever writes a key there has it in the history of the shell: it is not repeated here.
+        raise ConfigError(
+            f"{scheme}://...: an address holds no account and no password; credentials are found by the "
+            f"library: {KINDS[scheme].credentials if scheme in KINDS else 'see docs/remote.md'}"
+        )
+    if not name.isprintable():
+        raise ConfigError(f"{name!r}: control characters in an address are not supported")
+    if scheme == "file":
+        return _local(name, rest)
+    if scheme not in KINDS:
+        raise ConfigError(
+            f"{name}: addresses of the kind {scheme}:// are not read or written; {EXPECTED} are"
+        )
+    if scheme == "hf":
+        return _hub(name, rest)
+    parts = rest.rstrip("/").split("/")
+    if not all(parts) or {".", ".."} & set(parts) or "\\" in rest or "?" in rest or "#" in rest:
+        raise ConfigError(f"{name} is not an address of a dataset; expected {scheme}://BUCKET/PATH")
+    return Address(scheme, "/".join(parts))
+
+
+def _local(name: str, rest: str) -> Path:
+    if not rest.startswith("/"):
+        raise ConfigError(f"{name}: expected file:/// and an absolute path, or the path alone")
+    return Path(unquote(rest))
+
+
+def _hub(name: str, rest: str) -> Address:
+    match = _HUB.fullmatch(rest.rstrip("/"))
+    inner = (match[3] or "").strip("/") if match else ""
+    if match is None or {"", ".", ".."} & set(inner.split("/") if inner else []):
+        raise ConfigError(f"{name} is not a dataset on the Hub; expected hf://datasets/USER/NAME[@REVISION]")
+    place = f"{match[1]}/{inner}" if inner else match[1]
+    return Address("hf", place, match[2].replace("%2F", "/") if match[2] else None)

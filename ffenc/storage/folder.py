@@ -1,0 +1,19 @@
+"""Where ffenc keeps what can be had again: answers of programs, copies of remote files, uploads that wait."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_folder() -> Path:
+    """Where they are kept: ``FFENC_CACHE``, or the user's cache folder."""
+    try:
+        folder = os.environ.get("FFENC_CACHE") or platformdirs.user_cache_dir("ffenc")
+    except RuntimeError:  # a user without a home, as in a container
+        folder = os.devnull
+    # Older versions answer with a "~", which is to become no folder of this name here.
+    folder = os.path.expanduser(folder)  # noqa: PTH111 - never fails
+    return Path(os.devnull if folder.startswith("~") else folder)

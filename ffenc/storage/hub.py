@@ -1,0 +1,326 @@
+"""Datasets on the Hugging Face Hub: looked at, written and fetched through its own library."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from ffenc.errors import ConfigError, DestinationError, FfencError, SourceError
+from ffenc.layout import CODEBASE_VERSION, INFO
+from ffenc.storage.address import Address, parse_address
+from ffenc.storage.store import MissingError, attempt, file_hash
+
+Answer = TypeVar("Answer")
+
+_CARD = "README.md"
+_TAG = "LeRobot"  # by which the Hub's own pages find datasets of LeRobot
+_HIDDEN = [".*", "*/.*", ".*/*"]
+_KIND = "dataset"
+_SHOWN = 3
+
+
+def hub_address(name: str) -> Address:
+    """Return what ``USER/NAME``, ``USER/NAME@REVISION`` or an address means.
+
+    Raises:
+        ConfigError: it is no dataset on the Hub.
+    """
+    found = parse_address(name if "://" in name else f"hf://datasets/{name}")
+    if not isinstance(found, Address) or found.scheme != "hf" or found.place != found.repository:
+        raise ConfigError(f"{name!r} is not a dataset on the Hub; expected USER/NAME or USER/NAME@REVISION")
+    return found
+
+
+class _Hub:
+    """The library, and a repository."""
+
+    def __init__(self, address: Address, error: type[FfencError]) -> None:
+        try:
+            import huggingface_hub  # noqa: PLC0415 - an extra, and slow to import
+        except ImportError:
+            raise ConfigError(
+                f"{address}: the Hugging Face Hub needs the package huggingface_hub: pip install 'ffenc[hub]'"
+            ) from None
+        self.library = huggingface_hub
+        self.api = huggingface_hub.HfApi()
+        self.address, self._error = address, error
+        self.names: dict[str, Any] = {"repo_id": address.repository, "repo_type": _KIND}
+
+    def ask(self, what: str, action: Callable[[], Answer]) -> Answer:
+        """Do something, with retries; see :func:`~ffenc.storage.store.attempt`."""
+        return attempt(self.address, what, action, self._error)
+
+    def commit(self) -> str:
+        """The commit that the revision means now.
+
+        Raises:
+            MissingError: there is no such repository or revision, or it is private.
+        """
+        return str(
+            self.ask(
+                "looked up", lambda: self.api.repo_info(**self.names, revision=self.address.revision)
+            ).sha
+        )
+
+    def files(self) -> dict[str, Any]:
+        """Place -> what the Hub says of the file."""
+        listed = self.ask(
+            "listed",
+            lambda: list(
+                self.api.list_repo_tree(**self.names, revision=self.address.revision, recursive=True)
+            ),
+        )
+        return {one.path: one for one in listed if hasattr(one, "size")}
+
+
+def commit_of(address: Address) -> str:
+    """Return the commit that an address means now.
+
+    Raises:
+        SourceError: there is no such repository or revision, or it cannot be reached.
+    """
+    try:
+        return _Hub(address, SourceError).commit()
+    except MissingError as error:
+        raise SourceError(_not_there(address, error)) from None
+
+
+def _not_there(address: Address, error: Exception) -> str:
+    return (
+        f"{address}: the Hub has no such dataset or revision, or it is private and needs "
+        f"{address.kind.credentials}: {error}"
+    )
+
+
+def check_free(address: Address, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a repository that is taken.
+
+    Raises:
+        DestinationError: it has a dataset, or files of something else.
+        ConfigError: a place inside of a repository is named.
+    """
+    if address.place != address.repository:
+        raise ConfigError(
+            f"{address}: a dataset is a repository of its own; expected hf://datasets/USER/NAME"
+        )
+    try:
+        files = _Hub(address, DestinationError).files()
+    except MissingError:
+        return
+    others = sorted(files.keys() - {".gitattributes", _CARD})
+    if INFO in files and not overwrite and not resume:
+        raise DestinationError(
+            f"{address} holds a dataset; choose another name, or replace it with --overwrite"
+        )
+    if others and INFO not in files and not resume and not overwrite:
+        raise DestinationError(
+            f"{address} holds {len(others)} files and no {INFO}, as an interrupted upload leaves them; go on "
+            "with --resume, or choose another name"
+        )
+
+
+@dataclass(frozen=True)
+class Push:
+    """What is, or would be, uploaded.
+
+    Attributes:
+        address: where to.
+        files: place -> bytes.
+        tag: the tag that LeRobot's loader looks for.
+        card: the text of the dataset card.
+        commit: the last commit; None where nothing was written.
+    """
+
+    address: Address
+    files: Mapping[str, int]
+    tag: str
+    card: str
+    commit: str | None = None
+
+
+def push_folder(
+    root: Path,
+    address: Address,
+    *,
+    private: bool | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    dry_run: bool = False,
+) -> Push:
+    """Upload a dataset's folder to the Hub: ``meta/info.json`` last, then the tag.
+
+    Args:
+        root: a LeRobot v3.0 dataset that is sound.
+        address: the repository, and the branch; it is made if it does not exist.
+        private: of a new repository, whether others see it; None: as the account has it.
+        overwrite: replace the dataset that is there.
+        resume: take up an upload that was interrupted.
+        dry_run: only look.
+
+    Raises:
+        DestinationError: the repository is taken or cannot be written.
+        ConfigError: the library is not installed, or a commit is named and not a branch.
+    """
+    hub = _Hub(address, DestinationError)
+    check_free(address, resume=resume, overwrite=overwrite)
+    files = {place: path for path in sorted(root.rglob("*")) if (place := _place(root, path)) is not None}
+    card = _card(root, address)
+    found = Push(
+        address, {place: path.stat().st_size for place, path in files.items()}, CODEBASE_VERSION, card
+    )
+    if dry_run:
+        return found
+    try:
+        return _push(hub, root, files, found, private=private, overwrite=overwrite)
+    except MissingError as error:
+        raise DestinationError(_not_there(address, error)) from None
+
+
+def _place(root: Path, path: Path) -> str | None:
+    place = path.relative_to(root)
+    hidden = any(part.startswith(".") for part in place.parts)
+    return place.as_posix() if path.is_file() and not hidden else None
+
+
+def _push(
+    hub: _Hub, root: Path, files: Mapping[str, Path], push: Push, *, private: bool | None, overwrite: bool
+) -> Push:
+    api, names, library = hub.api, hub.names, hub.library
+    branch = push.address.revision
+    hub.ask("made", lambda: api.create_repo(**names, private=private, exist_ok=True))
+    if branch is not None:
+        hub.ask(
+            f"given the branch {branch}", lambda: api.create_branch(**names, branch=branch, exist_ok=True)
+        )
+    before = hub.files()
+    if overwrite and INFO in before:
+        # From here on nobody takes what is there for a dataset; the tag still leads to the one before.
+        _commit(hub, [library.CommitOperationDelete(path_in_repo=INFO)], "Replace the dataset", branch)
+    last = (INFO, _CARD)
+    send = getattr(api, "upload_large_folder", api.upload_folder)  # one does what both did, in newer versions
+    hub.ask(
+        "written",
+        lambda: send(**names, folder_path=str(root), revision=branch, ignore_patterns=[*_HIDDEN, *last]),
+    )
+    there = hub.files()
+    wrong = [
+        place for place, path in files.items() if place not in last and not _same(path, there.get(place))
+    ]
+    if wrong:
+        raise DestinationError(
+            f"{push.address}: {', '.join(wrong[:_SHOWN])} ({len(wrong)} files) is not what was sent; "
+            "go on with --resume"
+        )
+    gone = sorted(there.keys() - files.keys() - {".gitattributes", _CARD, INFO})
+    operations = [library.CommitOperationDelete(path_in_repo=place) for place in gone if overwrite]
+    operations += [
+        library.CommitOperationAdd(path_in_repo=INFO, path_or_fileobj=str(files[INFO])),
+        library.CommitOperationAdd(path_in_repo=_CARD, path_or_fileobj=push.card.encode()),
+    ]
+    commit = _commit(hub, operations, "Add the dataset, as LeRobot v3.0", branch)
+    _tag(hub, push.tag, commit)
+    return Push(push.address, push.files, push.tag, push.card, commit)
+
+
+def _commit(hub: _Hub, operations: Sequence[Any], message: str, branch: str | None) -> str:
+    made = hub.ask(
+        "written",
+        lambda: hub.api.create_commit(
+            **hub.names, operations=list(operations), commit_message=message, revision=branch
+        ),
+    )
+    return str(made.oid)
+
+
+def _tag(hub: _Hub, tag: str, commit: str) -> None:
+    """Have the tag that LeRobot's loader looks for lead to a commit."""
+    with suppress(MissingError):  # a new repository has none
+        hub.ask(f"rid of the tag {tag}", lambda: hub.api.delete_tag(**hub.names, tag=tag))
+    hub.ask(f"tagged {tag}", lambda: hub.api.create_tag(**hub.names, tag=tag, revision=commit))
+
+
+def _same(path: Path, found: Any) -> bool:
+    """Whether the Hub's checksum of a file is a local one's: SHA-256, or git's where it is kept by git."""
+    if found is None or found.size != path.stat().st_size:
+        return False
+    if found.lfs is not None:
+        return bool(found.lfs.sha256 == file_hash(path, "sha256"))
+    data = path.read_bytes()
+    blob = hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False)
+    return bool(found.blob_id == blob.hexdigest())
+
+
+def _card(root: Path, address: Address) -> str:
+    """The dataset card: the dataset's own, with what LeRobot and the Hub's viewer look for."""
+    own = root / _CARD
+    text = own.read_text(encoding="utf-8") if own.is_file() else ""
+    data: dict[str, Any] = {}
+    if text.startswith("---\n") and "\n---" in text[4:]:
+        head, _, text = text[4:].partition("\n---")
+        try:
+            data = yaml.safe_load(head) or {}
+        except yaml.YAMLError:
+            data = {}
+        text = text.lstrip("-").lstrip("\n")
+    if not isinstance(data, dict):
+        data = {}
+    for name, wanted in (("tags", _TAG), ("task_categories", "robotics")):
+        listed = data.get(name) or []
+        listed = [listed] if isinstance(listed, str) else list(listed)
+        data[name] = listed if wanted in listed else [*listed, wanted]
+    data.setdefault("configs", [{"config_name": "default", "data_files": "data/*/*.parquet"}])
+    if not text.strip():
+        about = (root / INFO).read_text(encoding="utf-8")
+        text = (
+            "This dataset is in the format of [LeRobot](https://github.com/huggingface/lerobot).\n\n"
+            f"[Look at it](https://huggingface.co/spaces/lerobot/visualize_dataset?path={address.repository})\n\n"
+            f"## Dataset Structure\n\n[meta/info.json](meta/info.json):\n\n```json\n{about.strip()}\n```\n"
+        )
+    return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n\n{text}"
+
+
+def pull_folder(address: Address, folder: Path) -> dict[str, int]:
+    """Fetch a dataset from the Hub into a folder, and compare every file with the Hub's checksum.
+
+    What an interrupted call has left in the folder is taken up.
+
+    Args:
+        address: which, and at which revision.
+        folder: where to.
+
+    Returns:
+        place -> bytes.
+
+    Raises:
+        SourceError: there is no such dataset, it cannot be read, or is not what the Hub says.
+    """
+    hub = _Hub(address, SourceError)
+    try:
+        hub.address = address.at(hub.commit())
+        listed = hub.files()
+        if INFO not in listed:
+            raise SourceError(f"{address} has no {INFO}: it is not a LeRobot dataset of v2.0, v2.1 or v3.0")
+        hub.ask(
+            "read",
+            lambda: hub.library.snapshot_download(
+                **hub.names, revision=hub.address.revision, local_dir=str(folder), ignore_patterns=_HIDDEN
+            ),
+        )
+    except MissingError as error:
+        raise SourceError(_not_there(address, error)) from None
+    wanted = {
+        place: one
+        for place, one in listed.items()
+        if not any(part.startswith(".") for part in place.split("/"))
+    }
+    for place, one in wanted.items():
+        if not _same(folder / place, one) if os.path.lexists(folder / place) else True:
+            raise SourceError(f"{address}/{place}: what came is not what the Hub says it is; run it again")
+    return {place: one.size for place, one in wanted.items()}

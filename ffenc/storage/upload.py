@@ -1,0 +1,194 @@
+"""A remote destination: a dataset is made in a local folder and then uploaded, ``meta/info.json`` last.
+
+No reader takes a dataset without ``meta/info.json`` for one, so none sees half of it. The local folder stays
+until all is there: an upload that was interrupted is taken up by the next run, which leaves out what has
+arrived.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ffenc.errors import DestinationError
+from ffenc.layout import INFO
+from ffenc.storage.address import Address, parse_address
+from ffenc.storage.folder import cache_folder
+from ffenc.storage.mirror import open_mirror
+from ffenc.storage.names import call
+from ffenc.storage.store import Entry, Store
+
+THREADS = 4  # files that are uploaded at once
+_MARK = "ffenc-upload.txt"  # beside the local folder: it may be deleted once all has arrived
+
+
+@dataclass(frozen=True)
+class _Upload:
+    """What becomes of a local folder."""
+
+    address: Address
+    root: Path
+    overwrite: bool
+    resume: bool
+
+
+_uploads: dict[Path, _Upload] = {}
+
+
+def destination_path(destination: str | Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+    """Return the local folder to make a dataset in; for an address :func:`publish` uploads it.
+
+    Args:
+        destination: a path, or an address.
+        resume: take up what an interrupted run has left, here and there.
+        overwrite: replace the dataset that is at the address.
+
+    Raises:
+        ConfigError: it is no address, or what it needs is not installed.
+        DestinationError: it is taken, or ``overwrite`` of a local folder.
+    """
+    place = parse_address(destination)
+    if isinstance(place, Path):
+        if overwrite:
+            raise DestinationError(
+                f"{place}: --overwrite is for an address, such as s3://BUCKET/PATH; delete a local folder "
+                "yourself"
+            )
+        return place
+    folder = cache_folder() / "uploads" / hashlib.sha256(str(place).encode()).hexdigest()[:20]
+    root = folder / place.name
+    there = _look(place, resume=resume, overwrite=overwrite, waits=root.exists())
+    if there is not None:
+        return there
+    if root.exists() and not resume:
+        raise DestinationError(
+            f"an interrupted run has left the dataset for {place} in {root}, whole: go on with --resume, or "
+            "delete that folder to start from the beginning"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARK).write_text(f"{place}\n", encoding="utf-8")
+    _uploads[root] = _Upload(place, root, overwrite, resume)
+    call(root, place)
+    return root
+
+
+def _look(address: Address, *, resume: bool, overwrite: bool, waits: bool) -> Path | None:
+    """Refuse an address that is taken; returns a copy of what is there where it may be the result."""
+    if address.scheme == "hf":
+        from ffenc.storage.hub import check_free  # noqa: PLC0415
+
+        check_free(address, resume=resume, overwrite=overwrite)
+        return None
+    entries = Store(address, writes=True).entries()
+    if not entries:
+        return None
+    whole = INFO in entries
+    if overwrite:
+        if not whole and not resume:
+            raise DestinationError(
+                f"{address} holds {len(entries)} files and no {INFO}: --overwrite replaces datasets only. "
+                "Delete what is there, or choose another address"
+            )
+        return None
+    if whole and resume and not waits:
+        return open_mirror(address).path
+    if whole and not waits:
+        raise DestinationError(
+            f"{address} holds a dataset; choose another address, or replace it with --overwrite"
+        )
+    if not resume:
+        raise DestinationError(
+            f"{address} is not empty: it holds {len(entries)} files and no {INFO}, as an interrupted upload "
+            "leaves them. Go on with --resume, delete them, or choose another address"
+        )
+    return None
+
+
+def upload_of(root: Path) -> Address | None:
+    """The address that a local folder will be uploaded to; None where it stays."""
+    found = _uploads.get(root)
+    return found.address if found is not None else None
+
+
+def publish(root: Path, on_bytes: Callable[[int, int], None] | None = None) -> None:
+    """Upload a dataset, if its folder is that of an address, and delete the folder; else do nothing.
+
+    Args:
+        root: from :func:`destination_path`; the dataset in it is whole and verified.
+        on_bytes: called with bytes uploaded and in all, from any thread.
+
+    Raises:
+        DestinationError: it cannot be written, or something else has come there. The folder stays:
+            ``--resume`` goes on.
+    """
+    upload = _uploads.get(root)
+    if upload is None:
+        return
+    if upload.address.scheme == "hf":
+        from ffenc.storage.hub import push_folder  # noqa: PLC0415
+
+        push_folder(root, upload.address, overwrite=upload.overwrite, resume=upload.resume)
+    else:
+        _upload(upload, on_bytes or (lambda *_: None))
+    del _uploads[root]
+    if (root.parent / _MARK).is_file():
+        shutil.rmtree(root.parent, ignore_errors=True)
+
+
+def _upload(upload: _Upload, on_bytes: Callable[[int, int], None]) -> None:
+    store = Store(upload.address, writes=True)
+    files = {
+        path.relative_to(upload.root).as_posix(): path for path in upload.root.rglob("*") if path.is_file()
+    }
+    sizes = {place: path.stat().st_size for place, path in files.items()}
+    total, sent = sum(sizes.values()), 0
+    guard = threading.Lock()
+    found = store.entries()
+    others = sorted(found.keys() - files.keys())
+    if not upload.overwrite:
+        _check_others(upload, store, files, found, others)
+    if INFO in found and upload.overwrite:
+        store.remove(INFO)  # from here on nobody takes what is there for a dataset
+        del found[INFO]
+
+    def send(place: str) -> None:
+        nonlocal sent
+        there = found.get(place)
+        if there is None or not store.same(files[place], place, there):
+            store.put(files[place], place)
+        with guard:
+            sent += sizes[place]
+            on_bytes(sent, total)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        running = [pool.submit(send, place) for place in sorted(files) if place != INFO]
+        try:
+            for future in running:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for place in others:
+        store.remove(place)
+    send(INFO)
+
+
+def _check_others(
+    upload: _Upload, store: Store, files: dict[str, Path], found: dict[str, Entry], others: list[str]
+) -> None:
+    """Refuse to upload among files of something else."""
+    if others:
+        raise DestinationError(
+            f"{upload.address} holds files of something else ({others[0]} and {len(others) - 1} more); "
+            "choose another address, or delete them"
+        )
+    for place, entry in found.items():
+        if not upload.resume or (place == INFO and not store.same(files[place], place, entry)):
+            raise DestinationError(
+                f"{upload.address} was taken since this run began ({place} is there); choose another address"
+            )
