@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ffenc.dataset.reencode import plan_reencode, reencode_dataset
     from ffenc.dataset.repair import Repair, repair_dataset
     from ffenc.dataset.sources.contents import contact_sheet, inspect_source
+    from ffenc.dataset.transfer import Pull, Push, pull_dataset, push_dataset
     from ffenc.dataset.verify.faults import Fault, Verification
     from ffenc.dataset.verify.run import verify_dataset
     from ffenc.errors import (
@@ -66,6 +67,10 @@ _HOME = {
     "plan_merge": "ffenc.dataset.merge",
     "Repair": "ffenc.dataset.repair",
     "repair_dataset": "ffenc.dataset.repair",
+    "push_dataset": "ffenc.dataset.transfer",
+    "pull_dataset": "ffenc.dataset.transfer",
+    "Push": "ffenc.dataset.transfer",
+    "Pull": "ffenc.dataset.transfer",
     "Fault": "ffenc.dataset.verify.faults",
     "Verification": "ffenc.dataset.verify.faults",
     "plan_reencode": "ffenc.dataset.reencode",
@@ -138,6 +143,10 @@ __all__ = [
     "Recovery",
     "Repair",
     "repair_dataset",
+    "push_dataset",
+    "pull_dataset",
+    "Push",
+    "Pull",
     "RobotPreset",
     "SavedEpisode",
     "SourceError",

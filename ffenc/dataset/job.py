@@ -46,7 +46,7 @@ from ffenc.frames.verify import verify_joined
 from ffenc.jobs.pool import run_units
 from ffenc.layout import VIDEO_PATH, file_limit, files_in_chunk
 from ffenc.storage.address import Address
-from ffenc.storage.upload import publish, upload_of
+from ffenc.storage.upload import address_of, publish
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +239,7 @@ def run_plan(
         FfmpegError, VerificationError: an encode failed, or its result is not what was asked for.
     """
     began = time.monotonic()
-    place = upload_of(plan.destination) or plan.destination
+    place = address_of(plan.destination) or plan.destination
     if resume and (cameras := finished_cameras(plan)) is not None:
         publish(plan.destination)
         return JobSummary(

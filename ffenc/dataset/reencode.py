@@ -48,7 +48,7 @@ from ffenc.frames.transcode import Clip, depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 from ffenc.layout import DEPTH_FIELDS, TIME_TOLERANCE
 from ffenc.storage.mirror import mirror_of
-from ffenc.storage.upload import destination_path, upload_of
+from ffenc.storage.upload import address_of, destination_path
 
 
 def say_shift(sources: Sequence[LeRobotV3 | LeRobotV21]) -> None:
@@ -575,7 +575,7 @@ def reencode_dataset(
 
 def refuse_nesting(source: Path, destination: Path) -> None:
     """A source is only read; a result inside it would change it."""
-    mirror, address = mirror_of(source), upload_of(destination)
+    mirror, address = mirror_of(source), address_of(destination)
     if mirror is not None and address is not None:
         if address.within(mirror.address) or mirror.address.within(address):
             raise DestinationError(

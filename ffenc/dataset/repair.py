@@ -63,7 +63,7 @@ from ffenc.layout import (
     VIDEO_PATH,
 )
 from ffenc.paths import check_tree
-from ffenc.storage.upload import destination_path, publish, upload_of
+from ffenc.storage.upload import address_of, destination_path, publish
 
 OnDamage = Literal["drop-episode", "trim", "repeat"]
 _ON_DAMAGE = ("drop-episode", "trim", "repeat")
@@ -222,7 +222,7 @@ def repair_dataset(
         check_destination(target)
         result.replace(target)
         sync_folder(target.parent)
-        place = upload_of(target) or target
+        place = address_of(target) or target
         publish(target)
         done.summary = replace(summary, destination=place)
         done.result = replace(checked, path=target)

@@ -14,6 +14,8 @@ from ffenc.frames.publish import claimed, sync_folder
 from ffenc.layout import CODEBASE_VERSION
 from ffenc.storage.hub import Push, hub_address, pull_folder, push_folder
 
+__all__ = ["Pull", "Push", "pull_dataset", "push_dataset"]
+
 
 def push_dataset(
     source: str | Path,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS
 from ffenc.compiler.inputs import INPUT_LIMITS, file_url
@@ -17,7 +17,8 @@ from ffenc.errors import FfmpegError, SourceError
 from ffenc.ffmpeg.demuxer import RAW, demuxer_of
 from ffenc.ffmpeg.process import STALL_SECONDS, run_asked
 from ffenc.ffmpeg.toolchain import find_ffprobe
-from ffenc.storage.mirror import held
+from ffenc.storage.mirror import Reader, ReadFile, held
+from ffenc.storage.ranges import Range
 
 # HEVC's units in MP4: a length of four bytes, and the unit's type in its first byte.
 _UNIT_HEAD, _LAST_SLICE, _RADL = 5, 31, (6, 7)
@@ -294,7 +295,14 @@ def without_radl(path: str | Path, leading: Sequence[int], starts: Sequence[int 
         leading: the frames.
         starts: the byte at which each one's packet begins; None: not known.
     """
-    with held(Path(path)), Path(path).open("rb") as file:
+
+    def needed(read: Reader, _: int) -> list[Range]:
+        for start in starts:
+            if start is not None:
+                _is_radl(cast(BinaryIO, ReadFile(read)), start)
+        return []  # what was read is enough
+
+    with held(Path(path), needs=needed, name="leading frames"), Path(path).open("rb") as file:
         found = zip(leading, starts, strict=True)
         return tuple(frame for frame, start in found if start is None or not _is_radl(file, start))
 

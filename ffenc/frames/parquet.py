@@ -31,7 +31,7 @@ from ffenc.errors import SourceError
 from ffenc.frames.sources import EncodedFrame, files_fingerprint
 from ffenc.frames.stored_png import crc32
 from ffenc.paths import open_regular
-from ffenc.storage.mirror import Reader, held
+from ffenc.storage.mirror import Reader, ReadFile, held
 from ffenc.storage.ranges import Range
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -204,7 +204,7 @@ def _pages_needed(read: Reader, start: int, end: int, low: int, high: int) -> li
     wanted: list[Range] = []
     row, at = 0, start
     try:
-        for page in _pages(cast(BinaryIO, _Fetching(read)), start, end):
+        for page in _pages(cast(BinaryIO, ReadFile(read)), start, end):
             if row >= high:
                 break
             count = 0 if page.kind == DICTIONARY_PAGE else int(page.header[1])
@@ -214,19 +214,6 @@ def _pages_needed(read: Reader, start: int, end: int, low: int, high: int) -> li
     except (_NotCoveredError, *UNREADABLE):  # whoever reads it says what is wrong
         return [(start, end)]
     return wanted
-
-
-class _Fetching:
-    """A remote file, as a file."""
-
-    def __init__(self, read: Reader) -> None:
-        self._read, self._at = read, 0
-
-    def seek(self, at: int) -> None:
-        self._at = at
-
-    def read(self, size: int) -> bytes:
-        return self._read(self._at, self._at + size)
 
 
 def _remote_footer(read: Reader, size: int) -> tuple[pq.FileMetaData, Range]:

@@ -40,6 +40,21 @@ class Reader(Protocol):
         """From one byte to the one behind the last."""
 
 
+class ReadFile:
+    """What a reader reads, as a file, for code that takes one."""
+
+    def __init__(self, read: Reader) -> None:
+        self._read, self._at = read, 0
+
+    def seek(self, at: int) -> None:
+        """Go to a byte."""
+        self._at = at
+
+    def read(self, size: int) -> bytes:
+        """Read so many bytes from there; the next read is from a byte that is sought."""
+        return self._read(self._at, self._at + size)
+
+
 Needs = Callable[[Reader, int], Iterable[Range]]
 """Given what reads a file, and its size: which of its bytes are needed. What it reads is kept as well."""
 

@@ -22,6 +22,7 @@ from ffenc.storage.ranges import blocks
 Answer = TypeVar("Answer")
 
 TRIES = 6
+_HUB_TRIES = 3  # of the Hub, whose library tries most calls again itself
 FIRST_WAIT = 0.5  # seconds; each following wait is twice as long, and up to half as long again by chance
 BLOCK = 8 << 20  # bytes that are asked for at once
 PART = 64 << 20  # bytes of a part of an upload
@@ -214,7 +215,8 @@ def attempt(address: Address, what: str, action: Callable[[], Answer], kind: typ
         MissingError: there is no such file.
         FfencError: an error that does not pass, or that did not.
     """
-    for wait in waits():
+    tries = list(waits(_HUB_TRIES if address.scheme == "hf" else TRIES))
+    for wait in tries:
         try:
             return action()
         except FfencError:
@@ -227,12 +229,12 @@ def attempt(address: Address, what: str, action: Callable[[], Answer], kind: typ
             if is_missing(error):
                 raise MissingError(said(error)) from None
             if not passes(error) or wait is None:
-                raise kind(_words(address, what, error)) from None
+                raise kind(_words(address, what, error, len(tries))) from None
             time.sleep(wait)
     raise AssertionError
 
 
-def _words(address: Address, what: str, error: Exception) -> str:
+def _words(address: Address, what: str, error: Exception, tries: int) -> str:
     where, store = f"{address}: cannot be {what}", address.kind
     if lacks_credentials(error):
         return f"{where}: no credentials for {store.what} are found: {store.credentials}"
@@ -242,13 +244,13 @@ def _words(address: Address, what: str, error: Exception) -> str:
             f"finds: {store.credentials}"
         )
     if passes(error):
-        return f"{where}: tried {TRIES} times: {said(error)}. What is done is kept: try again later"
+        return f"{where}: tried {tries} times: {said(error)}. What is done is kept: try again later"
     return f"{where}: {said(error)}"
 
 
-def waits() -> Iterator[float | None]:
+def waits(tries: int = TRIES) -> Iterator[float | None]:
     """Yield how many seconds to wait after each try that fails; None after the last."""
-    for number in range(TRIES - 1):
+    for number in range(tries - 1):
         yield FIRST_WAIT * 2**number * (1 + random.random() / 2)  # noqa: S311 - so that not all come at once
     yield None
 

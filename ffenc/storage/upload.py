@@ -19,7 +19,7 @@ from ffenc.errors import DestinationError
 from ffenc.layout import INFO
 from ffenc.storage.address import Address, parse_address
 from ffenc.storage.folder import cache_folder
-from ffenc.storage.mirror import open_mirror
+from ffenc.storage.mirror import mirror_of, open_mirror
 from ffenc.storage.names import call
 from ffenc.storage.store import Entry, Store
 
@@ -96,7 +96,9 @@ def _look(address: Address, *, resume: bool, overwrite: bool, waits: bool) -> Pa
             )
         return None
     if whole and resume and not waits:
-        return open_mirror(address).path
+        copy = open_mirror(address)
+        copy.fetch([place for place in entries if place.startswith("meta/")], name="all")
+        return copy.path
     if whole and not waits:
         raise DestinationError(
             f"{address} holds a dataset; choose another address, or replace it with --overwrite"
@@ -109,9 +111,9 @@ def _look(address: Address, *, resume: bool, overwrite: bool, waits: bool) -> Pa
     return None
 
 
-def upload_of(root: Path) -> Address | None:
-    """The address that a local folder will be uploaded to; None where it stays."""
-    found = _uploads.get(root)
+def address_of(root: Path) -> Address | None:
+    """The address that a local folder stands for, to be uploaded or as a copy; None: it stands for itself."""
+    found = _uploads.get(root) or mirror_of(root)
     return found.address if found is not None else None
 
 

@@ -188,16 +188,16 @@ def test_a_failure_names_the_file_that_was_being_read(
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["info", "lerobot/pusht"], "hf download lerobot/pusht --repo-type dataset --local-dir pusht"),
         (
-            ["reencode", "hf://datasets/a/b@v2.0/x", "out"],
-            "hf download a/b --repo-type dataset --revision v2.0 --local-dir b",
+            ["info", "lerobot/pusht"],
+            "or fetch it: ffenc pull lerobot/pusht pusht",
         ),
-        (["verify", "s3://bucket/some data"], "aws s3 cp --recursive 's3://bucket/some data' 'some data'"),
-        (["decode", "https://x.org/a.mp4", "out"], "download it first"),
-        (["merge", "x", "--out", "gs://bucket/all"], "and then: gcloud storage cp -r FOLDER gs://bucket/all"),
-        (["encode", "x", "hf://a/b"], "and then: hf upload a/b FOLDER --repo-type dataset"),
-        (["info", "file:///data/x"], "give the path alone: /data/x"),
+        (["tune", "hf://datasets/a/b@v2.0"], "copy it here first: ffenc pull a/b@v2.0 b"),
+        (["probe", "s3://bucket/some data"], "aws s3 cp --recursive 's3://bucket/some data' 'some data'"),
+        (["decode", "https://x.org/a.mp4", "out"], "addresses of the kind https://"),
+        (["record", "so101", "gs://bucket/all"], "and then: gcloud storage cp -r FOLDER gs://bucket/all"),
+        (["encode", "x", "hf://datasets/a/b"], "and then: ffenc push FOLDER a/b"),
+        (["info", "file:///data/x"], "/data/x is not a folder"),
     ],
 )
 def test_what_is_not_on_this_machine_is_answered_with_what_to_do(
@@ -226,8 +226,8 @@ def test_a_dataset_that_lerobot_has_downloaded_is_found(
 def test_a_path_that_is_misspelt_is_not_taken_for_a_name_of_the_hub(
     ffenc: CommandLine, tmp_path: Path
 ) -> None:
-    assert "hf download" not in ffenc.refused("info", FIXTURES / "aloha")
-    assert "hf download" not in ffenc.refused("probe", "videos/top.mp4")
+    assert "ffenc pull" not in ffenc.refused("info", FIXTURES / "aloha")
+    assert "ffenc pull" not in ffenc.refused("probe", "videos/top.mp4")
 
 
 def test_a_shell_completes_commands_and_options() -> None:

@@ -25,6 +25,8 @@ COMMANDS = [
     "merge",
     "edit",
     "split",
+    "push",
+    "pull",
     "encode",
     "decode",
     "compile",
