@@ -70,7 +70,10 @@ def rvl(data: bytes, name: str) -> npt.NDArray[np.uint16]:
     width, height = _SIZE.unpack_from(data)
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
         raise SourceError(f"{name}: is {width}x{height}; at most {MAX_SIDE} pixels a side are read")
-    values = _numbers(data[_SIZE.size : _SIZE.size + (len(data) - _SIZE.size) // 4 * 4])
+    try:
+        values = _numbers(data[_SIZE.size : _SIZE.size + (len(data) - _SIZE.size) // 4 * 4])
+    except ValueError as error:
+        raise SourceError(f"{name}: is damaged: {error}, where at most {_MOST_NIBBLES} are read") from None
     heads = _heads(values)
     runs = np.stack([values[heads], values[heads + 1]], 1)  # of pixels without depth, and with
     ends = runs.sum(1).cumsum()
@@ -99,10 +102,14 @@ def _numbers(words: bytes) -> npt.NDArray[np.int64]:
     if not len(ends):
         return np.zeros(0, np.int64)
     starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends + 1 - starts
-    place = np.arange(int(ends[-1]) + 1) - np.repeat(starts, lengths)
-    bits = (nibbles[: len(place)] & 7).astype(np.int64) << 3 * np.minimum(place, _MOST_NIBBLES)
-    found: npt.NDArray[np.int64] = np.add.reduceat(bits, starts)
+    longest = int((ends - starts).max()) + 1
+    if longest > _MOST_NIBBLES:
+        raise ValueError(f"a number of {longest} nibbles")
+    low = nibbles & 7
+    found = low[starts].astype(np.int64)
+    for place in range(1, longest):  # which of a number's nibbles, at most ten
+        more = np.flatnonzero(ends - starts >= place)
+        found[more] |= low[starts[more] + place].astype(np.int64) << 3 * place
     return found
 
 
