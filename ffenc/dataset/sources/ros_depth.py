@@ -106,7 +106,7 @@ def _numbers(words: bytes) -> npt.NDArray[np.int64]:
     if longest > _MOST_NIBBLES:
         raise ValueError(f"a number of {longest} nibbles")
     low = nibbles & 7
-    found = low[starts].astype(np.int64)
+    found: npt.NDArray[np.int64] = low[starts].astype(np.int64)
     for place in range(1, longest):  # which of a number's nibbles, at most ten
         more = np.flatnonzero(ends - starts >= place)
         found[more] |= low[starts[more] + place].astype(np.int64) << 3 * place
