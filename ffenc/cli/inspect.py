@@ -27,7 +27,7 @@ _SHOWN = 60  # arrays or topics
 
 
 @click.command("inspect")
-@click.argument("path", type=SourceName(), metavar="FILE")
+@click.argument("path", type=SourceName(remote=True), metavar="FILE")
 @click.option("--write-mapping", type=PathName(), metavar="M.yaml", help="Write the mapping to a file.")
 @click.option("--sheet", type=PathName(), metavar="S.png", help="Draw the first frame of each camera.")
 @click.option(

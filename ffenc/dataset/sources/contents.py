@@ -14,6 +14,7 @@ import yaml
 from ffenc.compiler.command import compile_pictures
 from ffenc.config.framerate import parse_fps
 from ffenc.config.mapping import SourceMapping, build_mapping, load_mapping
+from ffenc.dataset.remote import source_path
 from ffenc.dataset.source import Camera
 from ffenc.errors import ConfigError, DestinationError, FfencError
 from ffenc.ffmpeg.process import run_fed
@@ -100,7 +101,7 @@ def inspect_source(path: str | Path) -> Contents:
     """Look into a source that is no dataset.
 
     Args:
-        path: a file, or a folder of files, of which the first is looked into.
+        path: a file, or a folder of files, of which the first is looked into; or an address of either.
 
     Raises:
         SourceError: it is damaged, or of no kind that is read.
@@ -108,7 +109,7 @@ def inspect_source(path: str | Path) -> Contents:
     """
     from ffenc.dataset.sources.registry import KINDS, kind_of  # noqa: PLC0415 - it knows the kinds, which know this
 
-    place = Path(path)
+    place = source_path(path, "everything")
     kind = kind_of(place)
     if kind.look is None:
         kinds = ", ".join(one.several for one in KINDS if one.look is not None)
@@ -158,7 +159,7 @@ def contact_sheet(
     """
     from ffenc.dataset.sources.registry import kind_of  # noqa: PLC0415 - it knows the kinds, which know this
 
-    place, target = Path(path), Path(output)
+    place, target = source_path(path, "everything"), Path(output)
     if target.suffix.lower() != ".png":
         raise ConfigError(f"{target}: a contact sheet is a PNG file; give a name that ends in .png")
     if target.exists() or not target.parent.is_dir():
