@@ -8,6 +8,7 @@ import sys
 import time
 import tracemalloc
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,14 @@ def _huge_chunk(root: h5py.File, _: Path) -> None:
     made.id.write_direct_chunk((0, 0, 0, 0), b"a bomb")
 
 
+def _bomb(root: h5py.File, _: Path) -> None:
+    made = root.create_dataset(
+        "images/top", (2, 32, 32, 3), np.uint8, chunks=(1, 32, 32, 3), compression="gzip"
+    )
+    made[0] = 1
+    made.id.write_direct_chunk((1, 0, 0, 0), zlib.compress(bytes(400 << 20), 9))
+
+
 def _huge_frames(root: h5py.File, _: Path) -> None:
     root.create_dataset("images/top", (1, 1 << 20, 1 << 20, 3), np.uint8, chunks=(1, 64, 64, 3))[
         0, :9, :9
@@ -418,6 +427,20 @@ def test_hostile_and_broken_files_are_refused_by_file_and_array(
             warnings.simplefilter("ignore", FfencWarning)
         refused(folder, tmp_path, said, of(features=features))
     assert time.monotonic() - began < 10
+
+
+def test_a_chunk_that_is_a_bomb_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as root:
+        _bomb(root, path)
+    source = open_source(path, Opening(fps=30, mapping=of()))
+    said = "images/top, row 1: its chunk decompresses to more than the 3,072 bytes that a chunk has"
+    tracemalloc.start()
+    with pytest.raises(SourceError, match=said):
+        list(source.frames("observation.images.top", source.episodes[0]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 def test_damaged_files_and_images_are_named_and_a_restored_source_is_taken_up(

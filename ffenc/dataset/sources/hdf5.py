@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,9 @@ _SUFFIXES = (".hdf5", ".h5", ".hdf")
 _MOST_OBJECTS = 100_000
 _MOST_LEVELS = 64  # of groups within groups
 _MOST_DEPTH, _MOST_LINKS = 16, 64  # of links that lead to links
-_FAULTS = (OSError, RuntimeError, ValueError, KeyError, TypeError, NotImplementedError)
+_DEFLATE_RATIO = 1032  # the most that deflate makes of a byte
+_MOST_INFLATED = 256 << 20  # bytes of a chunk, whatever it says that it has
+_FAULTS = (zlib.error, OSError, RuntimeError, ValueError, KeyError, TypeError, NotImplementedError)
 
 
 class _Hdf5Reader(ArrayReader):
@@ -73,7 +77,28 @@ class _Hdf5Reader(ArrayReader):
                 return np.asarray([dataset[()]])
             if dataset.shape is None:
                 raise SourceError(f"{self.path}: {path} holds nothing; leave it out, or restore it")
+            self._check_chunks(path, dataset, first, stop)
             return np.asarray(dataset[first:stop])
+
+    def _check_chunks(self, path: str, dataset: h5py.Dataset, first: int, stop: int) -> None:
+        """Refuse chunks that decompress to more than a chunk has: HDF5 would take the memory first."""
+        if not dataset.chunks or dataset.compression != "gzip":
+            return
+        whole = math.prod(dataset.chunks) * dataset.dtype.itemsize
+        rows = range(
+            first // dataset.chunks[0] * dataset.chunks[0], min(stop, dataset.shape[0]), dataset.chunks[0]
+        )
+        others = [range(0, n, c) for n, c in zip(dataset.shape[1:], dataset.chunks[1:], strict=True)]
+        for place in itertools.product(rows, *others):
+            info = dataset.id.get_chunk_info_by_coord(place)
+            if info.byte_offset is None or info.size * _DEFLATE_RATIO <= _MOST_INFLATED:
+                continue
+            mask, packed = dataset.id.read_direct_chunk(place)
+            if not mask and len(zlib.decompressobj().decompress(packed, whole + 1)) > whole:
+                raise SourceError(
+                    f"{self.path}: {path}, row {place[0]}: its chunk decompresses to more than the {whole:,} "
+                    "bytes that a chunk has; it is damaged"
+                )
 
     def attributes(self, path: str) -> Mapping[str, Any]:
         thing = self._get(path)
