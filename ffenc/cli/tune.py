@@ -134,8 +134,9 @@ def command(
     from ffenc.quality.measure import NO_VMAF  # noqa: PLC0415 - keeps --help quick
     from ffenc.report.page import checked_page  # noqa: PLC0415
     from ffenc.report.tune_page import write_tune_page  # noqa: PLC0415
+    from ffenc.tune.fields import fields_of  # noqa: PLC0415
     from ffenc.tune.preset import preset_text  # noqa: PLC0415
-    from ffenc.tune.run import fields_of, tune  # noqa: PLC0415
+    from ffenc.tune.run import tune  # noqa: PLC0415
     from ffenc.tune.search import read_target  # noqa: PLC0415
 
     lists = _lists(vcodec, encoder_preset, crf, groups, pix_fmt, fast_decode)

@@ -373,5 +373,6 @@ def tap_output(samples: Any, tap: SampleTap) -> Any:
 
 
 def sampled(video: Any, tap: SampleTap) -> Any:
+    """The frames and pixels that statistics are made of, see :class:`~ffenc.compiler.frames.SampleTap`."""
     picked = video.filter("select", f"not(mod(n,{tap.step}))") if tap.step > 1 else video
     return picked.filter("scale", tap.width, tap.height, flags="neighbor").filter("format", "rgb24")

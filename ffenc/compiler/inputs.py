@@ -81,6 +81,7 @@ def within(spans: Sequence[tuple[int, int]]) -> str:
 
 
 def raw_output(video: Any, pix_fmt: str, **limit: Any) -> Any:
+    """Frames as raw pixels on standard output, each once."""
     return ffmpeg.output(video, "pipe:1", f="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough", **limit)
 
 
@@ -91,6 +92,7 @@ def arguments(result: Any, program: str, *program_options: str) -> list[str]:
 
 
 def time_base(rate: Fraction) -> dict[str, Any]:
+    """The options that make a tick of the file the rate's own."""
     # The movie header has the track's scale: edit lists are written in it, and with the default of 1/1000
     # they would cut a frame off.
     return {"video_track_timescale": time_scale(rate), "movie_timescale": time_scale(rate)}

@@ -34,7 +34,7 @@ from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.errors import ConfigError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import toolchains
-from ffenc.frames.images import ImageHeader
+from ffenc.frames.header import ImageHeader
 from ffenc.jobs.pool import share_cores
 from ffenc.storage.address import parse_address
 from ffenc.storage.upload import destination_path

@@ -30,13 +30,13 @@ from ffenc.dataset.verify.metadata import Stale, brief, check_result
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import DestinationError, FfmpegError, SourceError, VerificationError
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo, probe
-from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.decoded import image_statistics
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.encoding import Encoding
-from ffenc.frames.images import ImageHeader
+from ffenc.frames.header import ImageHeader
 from ffenc.frames.statistics import Stats, ValueCounts
 from ffenc.frames.transcode import (
     Clip,

@@ -31,7 +31,7 @@ from ffenc.frames.depth import Unit
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import feature_block, read_info, read_json
 from ffenc.frames.parquet import ParquetImages, RowRange
-from ffenc.frames.reader import DEPTH_FORMATS
+from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.frames.trim import warn_of_rotation
 from ffenc.layout import (
     CAMERA_TYPES,

@@ -22,7 +22,7 @@ from ffenc.dataset.statistics import ACTION, Aggregate, relative_chunk
 from ffenc.dataset.tables import FileNumbers
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.frames.images import ImageHeader
+from ffenc.frames.header import ImageHeader
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.statistics import Stats
 from ffenc.layout import file_limit

@@ -24,13 +24,13 @@ from ffenc.dataset.staging import write_json
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import FfmpegError, SourceError, VerificationError
 from ffenc.ffmpeg.index import PieceReader
-from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics
 from ffenc.frames.encode import encode_frames, verify_encoded
 from ffenc.frames.encoding import Encoding
-from ffenc.frames.images import ImageHeader
+from ffenc.frames.header import ImageHeader
 from ffenc.frames.publish import published
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap

@@ -41,7 +41,7 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.encode import prepare_images
 from ffenc.frames.encoding import Encoding
-from ffenc.frames.images import ImageHeader
+from ffenc.frames.header import ImageHeader
 from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.prepare import Absent
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip

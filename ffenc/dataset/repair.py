@@ -47,7 +47,7 @@ from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.info_json import feature_block, read_json
 from ffenc.frames.publish import claimed, hidden_path, sync_folder
-from ffenc.frames.reader import DEPTH_FORMATS
+from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.frames.transcode import Clip, prepare_clip, transcode
 from ffenc.layout import (
     DATA_PATH,

@@ -22,12 +22,12 @@ from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import ACTION, Aggregate, moments, relative_chunk, stored_numbers
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import DestinationError, SourceError
-from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.decoded import image_statistics
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics
-from ffenc.frames.images import ImageHeader
+from ffenc.frames.header import ImageHeader
 from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.publish import sync_folder
 from ffenc.frames.statistics import RgbHistogram, Stats, ValueCounts, sample_tap

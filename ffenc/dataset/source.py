@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ffenc.config.framerate import Pick
 from ffenc.errors import SourceError
-from ffenc.frames.images import ImageHeader
+from ffenc.frames.header import ImageHeader
 from ffenc.paths import plain_name
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ffenc.compiler.inputs import file_url
 from ffenc.compiler.packets import compile_cut, compile_join
-from ffenc.ffmpeg.process import Cancellation, run_fed
+from ffenc.ffmpeg.launch import Cancellation
+from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 
 _MICROSECONDS = 1_000_000

@@ -26,10 +26,11 @@ from typing import Any
 
 from ffenc.compiler.decode import compile_checksums, compile_packets
 from ffenc.errors import FfmpegError, SourceError, ToolchainError
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.ffmpeg.process import Cancellation, FfmpegProcess, run_fed
+from ffenc.ffmpeg.process import FfmpegProcess, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
-from ffenc.frames.reader import NO_DECODER
+from ffenc.frames.stream import NO_DECODER
 
 Decoder = Mapping[str, Any]
 

@@ -14,15 +14,17 @@ from ffenc.compiler.colour import rgb_conversion
 from ffenc.compiler.decode import Compared, compile_compare
 from ffenc.config.transform import Geometry, Transform
 from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
-from ffenc.ffmpeg.process import Buffer, Cancellation, run_fed
+from ffenc.ffmpeg.launch import Cancellation
+from ffenc.ffmpeg.process import Buffer, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
 from ffenc.frames.depth import MAX_CODE, DepthQuantizer, Unit
 from ffenc.frames.depth_images import Depth, changed, millimetres, read_alike, samples_in_mm
 from ffenc.frames.encode import check_frames, fed_format
 from ffenc.frames.excerpt import FrameIndex
-from ffenc.frames.images import ImageHeader, find_fault
-from ffenc.frames.reader import DEPTH_FORMATS, NO_DECODER, Stream
+from ffenc.frames.header import ImageHeader
+from ffenc.frames.images import find_fault
 from ffenc.frames.sources import EncodedFrame, FrameSource
+from ffenc.frames.stream import DEPTH_FORMATS, NO_DECODER, Stream
 from ffenc.frames.transcode import Clip
 
 Value = TypeVar("Value")

@@ -11,15 +11,10 @@ import numpy.typing as npt
 from ffenc.errors import SourceError
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthStatistics, read_depth
-from ffenc.frames.images import (
-    ImageHeader,
-    checksum_fault,
-    find_fault,
-    has_filters,
-    read_header,
-    whole_image,
-)
+from ffenc.frames.header import ImageHeader
+from ffenc.frames.images import find_fault, read_header, whole_image
 from ffenc.frames.pillow import damaged, decode_checked
+from ffenc.frames.png import checksum_fault, has_filters
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.frames.statistics import RgbHistogram, sample_tap
 from ffenc.frames.stored_png import AVAILABLE, UndecodableError, inflated, stored

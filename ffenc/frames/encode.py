@@ -22,13 +22,15 @@ from ffenc.errors import (
     ToolchainError,
     VerificationError,
 )
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.ffmpeg.process import Buffer, Cancellation, Log, run_fed
+from ffenc.ffmpeg.process import Buffer, Log, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics, depth_pieces
 from ffenc.frames.encoding import Encoding
-from ffenc.frames.images import ImageHeader, find_fault, require_alike, whole_image
+from ffenc.frames.header import ImageHeader
+from ffenc.frames.images import find_fault, require_alike, whole_image
 from ffenc.frames.pillow import damaged
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import EncodedFrame, FrameSource

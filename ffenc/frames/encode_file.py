@@ -22,7 +22,7 @@ from ffenc.frames.encode import (
     verify_encoded,
 )
 from ffenc.frames.encoding import Encoding
-from ffenc.frames.images import ImageHeader
+from ffenc.frames.header import ImageHeader
 from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.publish import claimed, published
 from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 
 from ffenc.errors import Cancelled, FfmpegError
-from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
+from ffenc.ffmpeg.launch import Cancellation
+from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.pattern import pattern_frames
 

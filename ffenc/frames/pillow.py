@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.errors import SourceError
-from ffenc.frames.images import ImageHeader, checksum_fault, read_header, whole_image
+from ffenc.frames.header import ImageHeader
+from ffenc.frames.images import read_header, whole_image
+from ffenc.frames.png import checksum_fault
 
 # What Pillow raises on files that are damaged, in one of its plugins or in a library below.
 _DAMAGE = (

@@ -13,16 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ffenc.errors import FfencWarning, SourceError
-from ffenc.frames.images import (
-    HEADER_BYTES,
-    MAX_FILE_BYTES,
-    ImageHeader,
-    has_end,
-    is_png,
-    read_header,
-    require_alike,
-    whole_image,
-)
+from ffenc.frames.header import HEADER_BYTES, MAX_FILE_BYTES, ImageHeader
+from ffenc.frames.images import has_end, read_header, require_alike, whole_image
+from ffenc.frames.png import is_png
 from ffenc.paths import open_regular, read_bytes
 from ffenc.storage.mirror import version_of
 
@@ -39,7 +32,7 @@ class EncodedFrame:
         name: what to call it in an error: a path, or dataset, row and column.
         data: PNG, JPEG or TIFF bytes, or raw pixels.
         raw: what raw pixels are; None for encoded images, which say it.
-        order: see :class:`~ffenc.frames.images.ImageHeader`.
+        order: see :class:`~ffenc.frames.header.ImageHeader`.
     """
 
     name: str

@@ -11,7 +11,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from ffenc.frames.images import ImageHeader, png_chunks, png_pixel_bytes
+from ffenc.frames.header import ImageHeader
+from ffenc.frames.png import png_chunks, png_pixel_bytes
 
 try:  # there are wheels for the usual systems; elsewhere images go to FFmpeg as they are
     from isal import igzip_lib, isal_zlib

@@ -32,18 +32,20 @@ from ffenc.errors import (
     ToolchainError,
     VerificationError,
 )
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.ffmpeg.process import Cancellation, run_asked, run_fed
+from ffenc.ffmpeg.process import run_asked, run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics, changed
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.prepare import Absent, prepare
-from ffenc.frames.reader import DEPTH_FORMATS, VideoReader
+from ffenc.frames.reader import VideoReader
 from ffenc.frames.sources import files_fingerprint
 from ffenc.frames.statistics import RgbHistogram
 from ffenc.frames.stored_png import crc32
+from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.layout import DEPTH_FIELDS, TIME_TOLERANCE
 
 _TRIAL_FRAMES = 2

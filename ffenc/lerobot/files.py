@@ -21,7 +21,7 @@ from ffenc.ffmpeg.probe import probe
 from ffenc.frames.encode_file import encode
 from ffenc.frames.joining import join_videos, keep_parts
 from ffenc.frames.prepare import prepare
-from ffenc.frames.reader import DEPTH_FORMATS
+from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.lerobot.notes import note_encoder, remember_encoder
 from ffenc.lerobot.options import Options, is_depth, settings_of
 from ffenc.recording.trial import trial_frames

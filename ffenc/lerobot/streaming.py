@@ -27,7 +27,8 @@ from ffenc.config.preset import camera_name
 from ffenc.dataset.info_block import encoding_block
 from ffenc.errors import ConfigError, FfencError
 from ffenc.ffmpeg.index import PieceReader
-from ffenc.ffmpeg.process import Buffer, Cancellation, FfmpegProcess
+from ffenc.ffmpeg.launch import Cancellation
+from ffenc.ffmpeg.process import Buffer, FfmpegProcess
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics, depth_unit
 from ffenc.frames.encoding import Encoding

@@ -14,8 +14,9 @@ from ffenc.compiler.decode import Compared
 from ffenc.compiler.published import parse_filter_names
 from ffenc.compiler.quality import compile_quality
 from ffenc.errors import FfencError, FfmpegError
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.machine import cores
-from ffenc.ffmpeg.process import Buffer, Cancellation, run_fed
+from ffenc.ffmpeg.process import Buffer, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain, ask
 from ffenc.quality.metric import Metric
 from ffenc.quality.psnr import PSNR

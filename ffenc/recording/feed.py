@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.errors import ConfigError, DestinationError, FfencError
-from ffenc.ffmpeg.process import PIPE_BYTES, Buffer, running_wait
+from ffenc.ffmpeg.launch import running_wait
+from ffenc.ffmpeg.process import PIPE_BYTES, Buffer
 
 OnFull = Literal["block", "drop", "repeat"]
 

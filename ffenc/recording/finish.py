@@ -11,8 +11,8 @@ from ffenc.dataset.episode import row_table
 from ffenc.dataset.growing import GrowingDataset, NewEpisode
 from ffenc.errors import VerificationError
 from ffenc.ffmpeg.join import Joined, join_files
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo, probe
-from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.decoded import decode_image
 from ffenc.frames.depth import DepthQuantizer

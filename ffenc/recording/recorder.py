@@ -33,7 +33,8 @@ from ffenc.dataset.episode import check_features
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.dataset.info_block import encoding_block
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
-from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
+from ffenc.ffmpeg.launch import Cancellation
+from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import Depth, DepthSamples, changed

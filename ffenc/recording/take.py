@@ -10,7 +10,7 @@ import numpy as np
 
 from ffenc.compiler.frames import FrameFormat
 from ffenc.errors import ConfigError, DestinationError, FfencError, SourceError
-from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.frames.depth_images import DepthSamples
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import has_end, read_header

@@ -16,7 +16,7 @@ from ffenc.report.page import CHARTS, exact_picture, write_page
 from ffenc.tune.depth import decoded_depth, stored_depth
 from ffenc.tune.measure import decoded_part, encode_part
 from ffenc.tune.preset import preset_text
-from ffenc.tune.run import CameraTuning, Tuning
+from ffenc.tune.tuning import CameraTuning, Tuning
 from ffenc.words import count
 
 _CROP = 192, 144  # pixels of a picture that is compared
@@ -35,7 +35,7 @@ def write_tune_page(
     Args:
         path: the file.
         found: what was found, whose sample is still there.
-        fields: the same as plain values, see :func:`ffenc.tune.run.fields_of`; every figure of the page is
+        fields: the same as plain values, see :func:`ffenc.tune.fields.fields_of`; every figure of the page is
             one of them.
         on_step: called with what is done next.
 

@@ -19,7 +19,8 @@ from ffenc.compiler.quality import compile_rgb
 from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes
 from ffenc.errors import SourceError, ToolchainError
-from ffenc.ffmpeg.process import Cancellation, run_fed
+from ffenc.ffmpeg.launch import Cancellation
+from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, toolchains
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import changed

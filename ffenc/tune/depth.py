@@ -15,8 +15,8 @@ import numpy.typing as npt
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.errors import FfencWarning
 from ffenc.ffmpeg.cache import recall, remember
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.machine import file_identity, machine_facts
-from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.depth import MAX_CODE, DepthQuantizer
 from ffenc.frames.depth_images import samples_in_mm

@@ -29,9 +29,10 @@ from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.compare import reference_side
 from ffenc.frames.depth_images import millimetres, read_alike
 from ffenc.frames.encode import check_frames
-from ffenc.frames.images import ImageHeader
-from ffenc.frames.reader import DEPTH_FORMATS, VideoReader
+from ffenc.frames.header import ImageHeader
+from ffenc.frames.reader import VideoReader
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
+from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.frames.transcode import Clip
 from ffenc.frames.trim import frame_rate, trimmed
 from ffenc.paths import regular

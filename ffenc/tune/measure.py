@@ -18,8 +18,9 @@ from ffenc.compiler.decode import Compared
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.errors import FfencWarning
 from ffenc.ffmpeg.cache import recall, remember
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.machine import file_identity, machine_facts
-from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
+from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.load import measure_load

@@ -8,7 +8,8 @@ import yaml
 
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.tune.candidates import settings_of
-from ffenc.tune.run import CameraTuning, Tuning, depth_settings
+from ffenc.tune.fields import depth_settings
+from ffenc.tune.tuning import CameraTuning, Tuning
 
 
 def recommended(camera: CameraTuning) -> dict[str, Any] | None:

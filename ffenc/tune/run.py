@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,25 +17,21 @@ from ffenc.config.matching import check_overrides, check_preset, flag
 from ffenc.config.preset import RobotPreset, load_preset
 from ffenc.dataset.choice import Episodes
 from ffenc.errors import ConfigError, FfencError, FfencWarning, FfmpegError, ToolchainError
-from ffenc.ffmpeg.machine import cores
-from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
-from ffenc.frames.encoding import Encoding
 from ffenc.frames.prepare import Absent
 from ffenc.layout import INFO
-from ffenc.quality.depth import DepthRange
-from ffenc.quality.measure import Gauge, gauges, plain
+from ffenc.quality.measure import gauges
 from ffenc.tune.candidates import (
     Lists,
     candidates,
     distinct,
     label,
     middle_crf,
-    settings_of,
     tried_codecs,
 )
 from ffenc.tune.choice import Point, Recommendation, front, recommend, shown
-from ffenc.tune.decoding import Decoder, decoders
+from ffenc.tune.decoding import decoders
 from ffenc.tune.depth import (
     depth_candidates,
     depth_label,
@@ -46,94 +41,14 @@ from ffenc.tune.depth import (
     try_depth,
 )
 from ffenc.tune.footage import Footage, open_footage
-from ffenc.tune.measure import Trial, prepared, speed_together, try_candidate
-from ffenc.tune.sample import Sample, take_sample
+from ffenc.tune.measure import prepared, speed_together, try_candidate
+from ffenc.tune.sample import take_sample
 from ffenc.tune.search import CrfSearch, Target
+from ffenc.tune.tuning import CameraTuning, Row, Tuning
 
 _TARGETS = {"vmaf": 95.0, "ssim": 0.98}  # where none is asked for
 _LOAD_SECONDS = 0.7  # for which a speed is measured
 _FINE_STEP = 0.5  # of a crf that takes fractions
-
-
-@dataclass
-class Row:
-    """One candidate of one camera.
-
-    Attributes:
-        config: its settings.
-        encoding: as they run here.
-        trial: what it came to.
-        present: it is what the preset, or ffenc's defaults, have now.
-        alone, together: frames a second that an encoder takes for a while, by itself, and where as many run
-            at once as there are cameras; None: not measured.
-        seconds: that it took to measure.
-    """
-
-    config: VideoEncoderConfig
-    encoding: Encoding
-    trial: Trial
-    present: bool = False
-    alone: float | None = None
-    together: float | None = None
-    seconds: float = 0.0
-
-
-@dataclass
-class CameraTuning:
-    """What was found for one camera.
-
-    Attributes:
-        sample: the pictures.
-        rows: what was tried, in that order.
-        recommendation: the row to take; None where nothing was measured.
-        pareto: rows that no other beats, from the smallest to the largest file.
-        shown: those of a table on one screen.
-        not_here: codec, or settings -> why they do not run here.
-        range: of depth, the range suggested.
-    """
-
-    sample: Sample
-    rows: list[Row] = field(default_factory=list)
-    recommendation: Recommendation | None = None
-    pareto: list[int] = field(default_factory=list)
-    shown: list[int] = field(default_factory=list)
-    not_here: dict[str, str] = field(default_factory=dict)
-    range: DepthRange | None = None
-    present_range: DepthRange | None = None
-
-    @property
-    def depth(self) -> bool:
-        return self.sample.footage.depth
-
-
-@dataclass
-class Tuning:
-    """What was found.
-
-    Attributes:
-        source: where the pictures are from.
-        target: what was to be reached.
-        asked: the target was asked for.
-        metric: the name of the metric that settings are chosen by.
-        cameras: each camera's.
-        decoders: that reading was measured with; the first one's times count.
-        gauge: measured quality.
-        seconds: that it all took.
-        stopped: why it ended early: "budget", "interrupted"; None: it did not.
-        left: candidates that were not tried.
-    """
-
-    source: Path
-    target: Target
-    asked: bool
-    metric: str
-    gauge: Gauge
-    decoders: Sequence[Decoder]
-    preset: str | None = None
-    cameras: list[CameraTuning] = field(default_factory=list)
-    seconds: float = 0.0
-    stopped: str | None = None
-    left: int = 0
 
 
 def tune(
@@ -497,128 +412,3 @@ class _Run:
                         reason=f"{choice.reason}; but {cameras} at once take in {row.together:.0f} "
                         "frames/s each, too few to record live here",
                     )
-
-
-# ---- for JSON ------------------------------------------------------------------------------------------
-
-
-def machine_of(found: Tuning) -> dict[str, Any]:
-    """Return what the figures were measured on."""
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": cores(),
-        "ffmpeg": str(found.gauge.toolchain.version),
-        "readers": [f"{one.name} {one.version}" for one in found.decoders],
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-
-
-def fields_of(found: Tuning) -> dict[str, Any]:
-    """Return everything that was found as plain values; infinity, of identical pictures in dB, is None."""
-    return {
-        "source": str(found.source),
-        "preset": found.preset,
-        "target": str(found.target),
-        "target_asked": found.asked,
-        "metric": found.metric,
-        "metrics": {
-            one.name: {"label": one.label, "unit": one.unit, "digits": one.digits}
-            for one in found.gauge.metrics
-        },
-        "machine": machine_of(found),
-        "seconds": round(found.seconds, 2),
-        "stopped": found.stopped,
-        "not_tried": found.left,
-        "cameras": [_camera_fields(found, camera) for camera in found.cameras],
-    }
-
-
-def _camera_fields(found: Tuning, camera: CameraTuning) -> dict[str, Any]:
-    footage: Footage = camera.sample.footage
-    choice = camera.recommendation
-    return {
-        "camera": footage.name,
-        "key": footage.key,
-        "depth": footage.depth,
-        "width": footage.width,
-        "height": footage.height,
-        "fps": float(footage.fps),
-        "stored": footage.stored,
-        "source_bytes_per_frame": round(footage.bytes_per_frame, 1),
-        "sample": [asdict(stretch) for stretch in camera.sample.stretches],
-        "frames": len(camera.sample),
-        "candidates": [_row_fields(found, camera, number) for number in range(len(camera.rows))],
-        "shown": camera.shown,
-        "not_here": camera.not_here,
-        "range": None if camera.range is None else asdict(camera.range),
-        "present_range": None if camera.present_range is None else asdict(camera.present_range),
-        "recommendation": None
-        if choice is None
-        else {"candidate": choice.number, "meets_target": choice.meets, "reason": choice.reason},
-    }
-
-
-def _row_fields(found: Tuning, camera: CameraTuning, number: int) -> dict[str, Any]:
-    row = camera.rows[number]
-    trial = row.trial
-    config = row.config
-    if isinstance(config, DepthEncoderConfig):
-        lossless = bool((trial.depth or {})["lossless"])
-        said, settings = depth_label(config, lossless=lossless), depth_settings(config)
-    else:
-        said, settings = label(config), settings_of(config)
-    quality = {}
-    for name in trial.quality.values:
-        one = trial.quality.summary(name)
-        stretch, episode, frame = camera.sample.place(one.frame)
-        quality[name] = {
-            "mean": plain(one.mean),
-            "p5": plain(one.p5),
-            "worst": plain(one.worst),
-            "worst_frame": {"sample": one.frame, "stretch": stretch, "episode": episode, "frame": frame},
-        }
-    reads = {
-        name: dict(times)
-        | {
-            "samples_per_second": {
-                window: round(1 / times[window], 1) for window in ("random_1", "window_2", "window_6")
-            }
-        }
-        for name, times in trial.decode.items()
-    }
-    return {
-        "label": said,
-        "settings": settings,
-        "encoder": trial.encoder,
-        "present": row.present,
-        "pareto": number in camera.pareto,
-        "bytes": trial.bytes,
-        "bytes_per_frame": round(trial.bytes_per_frame, 1),
-        "ratio": round(camera.sample.footage.bytes_per_frame / trial.bytes_per_frame, 2),
-        "quality": quality,
-        "values": {name: [plain(v) for v in values] for name, values in trial.quality.values.items()},
-        "encode_fps": trial.encode_fps,
-        "encode_fps_alone": row.alone,
-        "encode_fps_together": row.together,
-        "decode": reads,
-        "depth": trial.depth,
-        "cached": trial.cached,
-        "seconds": round(row.seconds, 3),
-    }
-
-
-def depth_settings(config: DepthEncoderConfig) -> dict[str, Any]:
-    """Return the fields of a preset's ``encoder`` of a depth camera."""
-    fields = settings_of(config)
-    if config.pix_fmt == "gray12le":
-        names = ("depth_min", "depth_max", "shift", "use_log", "invalid")
-        fields |= {name: getattr(config, name) for name in names}
-    return fields

@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from ffenc.errors import Cancelled, ConfigError, FfmpegError, ToolchainError
-from ffenc.ffmpeg.process import PIPE_BYTES, Cancellation, FfmpegProcess, run_asked, run_fed
+from ffenc.ffmpeg.launch import Cancellation
+from ffenc.ffmpeg.process import PIPE_BYTES, FfmpegProcess, run_asked, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 
 RAW = ("-f", "rawvideo", "-pix_fmt", "gray", "-video_size", "64x64", "-framerate", "30", "-i", "pipe:0")
@@ -221,7 +222,7 @@ def test_a_signal_while_a_program_starts_leaves_none_behind(
     toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C may come before the program that was asked for is there."""
-    from ffenc.ffmpeg import process as starting
+    from ffenc.ffmpeg import launch as starting
 
     original = starting._start_here
 

@@ -12,8 +12,8 @@ import pytest
 
 from ffenc import SourceError, VideoEncoderConfig, encode
 from ffenc.errors import Cancelled, ToolchainError
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import probe
-from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.check import Damage, check_decoding
 from tests.conftest import ANGLE, DEPTH, FIXTURES, TOP, find_toolchain, newest_program

@@ -22,8 +22,8 @@ from ffenc import (
     verify_dataset,
 )
 from ffenc.errors import Cancelled, ToolchainError
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import probe
-from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.compare import compare_episode
 from ffenc.frames.sources import ImageFiles

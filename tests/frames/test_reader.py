@@ -29,7 +29,7 @@ from ffenc import (
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.info_json import stored_quantizer
-from ffenc.frames.reader import Stream
+from ffenc.frames.stream import Stream
 from tests.conftest import DEPTH, FIXTURES, TOP, decode, find_toolchain, newest_program, system_program
 
 pytestmark = pytest.mark.newest_ffprobe

@@ -10,7 +10,7 @@ import pytest
 from ffenc.report.page import write_page
 from ffenc.report.tune_page import write_tune_page
 from ffenc.tune.candidates import Lists
-from ffenc.tune.run import fields_of
+from ffenc.tune.fields import fields_of
 from tests.conftest import ANGLE, DATASET, DEPTH, pixels, starts
 from tests.support.browser import Browser, embedded, opened_browser, picture_of
 from tests.support.runs import tuned

@@ -12,7 +12,8 @@ import pytest
 
 from ffenc import ConfigError, SourceError, reencode_dataset
 from ffenc.tune import run as running
-from ffenc.tune.run import Tuning, tune
+from ffenc.tune.run import tune
+from ffenc.tune.tuning import Tuning
 from tests.conftest import DATASET, everything_in
 from tests.support.make import H264
 

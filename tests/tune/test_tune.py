@@ -28,11 +28,12 @@ from ffenc.tune import run as running
 from ffenc.tune.candidates import Lists
 from ffenc.tune.decoding import decoders, read_times
 from ffenc.tune.depth import recommend_depth
+from ffenc.tune.fields import fields_of
 from ffenc.tune.footage import open_footage
 from ffenc.tune.preset import preset_text
-from ffenc.tune.run import Tuning, fields_of
 from ffenc.tune.sample import Stretch, choose, places, take_sample
 from ffenc.tune.search import read_target
+from ffenc.tune.tuning import Tuning
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, find_toolchain, pixels, starts
 from tests.support.make import image_files
 from tests.support.runs import tuned

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from ffenc.dataset.piece import PieceRecord, PieceTask, Surroundings, run_piece
-from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.jobs.pool import run_units
 
 

@@ -18,7 +18,7 @@ from ffenc.codecs.suggest import accepted
 from ffenc.dataset.executors.local import Progress
 from ffenc.dataset.piece import PieceRecord, PieceTask, Surroundings, run_piece
 from ffenc.errors import ConfigError, FfencError, SourceError, ToolchainError
-from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 
 SameProgram = Literal["prefer", "require"]

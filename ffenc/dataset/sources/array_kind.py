@@ -17,7 +17,8 @@ from ffenc.dataset.sources.arrays import ArrayFile, ArrayInfo, ArrayReader
 from ffenc.dataset.sources.contents import Contents, Held, rate_of
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.errors import ConfigError, FfencWarning, SourceError
-from ffenc.frames.images import ImageHeader, read_header
+from ffenc.frames.header import ImageHeader
+from ffenc.frames.images import read_header
 from ffenc.paths import check_tree
 
 _ABOUT = ("episode_ends", "episode_lengths", "compress_len")  # arrays about others

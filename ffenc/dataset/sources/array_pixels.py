@@ -13,8 +13,10 @@ from ffenc.config.mapping import CameraMapping
 from ffenc.dataset.sources.array_parts import Part
 from ffenc.dataset.sources.arrays import Array, ArrayInfo, ArrayReader
 from ffenc.errors import ConfigError, SourceError
-from ffenc.frames.images import MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, ImageHeader, read_header, tiff_of
+from ffenc.frames.header import MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, ImageHeader
+from ffenc.frames.images import read_header
 from ffenc.frames.sources import EncodedFrame, files_fingerprint
+from ffenc.frames.tiff import tiff_of
 
 _AT_ONCE = 8 << 20  # bytes of images that are read at once, where chunks are not larger
 _MOST_AT_ONCE = 256 << 20  # of a chunk, which is decompressed as a whole

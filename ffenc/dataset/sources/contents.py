@@ -21,7 +21,8 @@ from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.depth_images import millimetres, read_depth
 from ffenc.frames.encode import fed_format
-from ffenc.frames.images import ImageHeader, whole_image
+from ffenc.frames.header import ImageHeader
+from ffenc.frames.images import whole_image
 from ffenc.frames.publish import published
 from ffenc.frames.sources import EncodedFrame
 

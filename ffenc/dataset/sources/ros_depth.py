@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.errors import SourceError
-from ffenc.frames.images import MAX_PIXELS, MAX_SIDE, is_png, tiff_of
+from ffenc.frames.header import MAX_PIXELS, MAX_SIDE
 from ffenc.frames.pillow import decode
+from ffenc.frames.png import is_png
 from ffenc.frames.sources import EncodedFrame
+from ffenc.frames.tiff import tiff_of
 
 _HEADER = struct.Struct("<iff")  # what it is, and the two numbers that disparities were made with
 _SIZE = struct.Struct("<II")

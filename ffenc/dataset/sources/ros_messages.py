@@ -13,8 +13,10 @@ import numpy.typing as npt
 from ffenc.config.mapping import CameraMapping
 from ffenc.dataset.sources.ros_depth import compressed_depth
 from ffenc.errors import SourceError
-from ffenc.frames.images import MAX_PIXELS, MAX_SIDE, ImageHeader, read_header, tiff_of
+from ffenc.frames.header import MAX_PIXELS, MAX_SIDE, ImageHeader
+from ffenc.frames.images import read_header
 from ffenc.frames.sources import EncodedFrame
+from ffenc.frames.tiff import tiff_of
 
 # sensor_msgs/image_encodings.hpp -> FFmpeg's name of the format, and samples a pixel.
 _RAW = {

@@ -27,7 +27,7 @@ from ffenc.errors import FfencWarning, FfmpegError, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, decoded_frames, probe
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import toolchains
-from ffenc.frames.images import ImageHeader
+from ffenc.frames.header import ImageHeader
 from ffenc.frames.reader import VideoReader
 from ffenc.frames.sources import EncodedFrame, files_fingerprint
 

@@ -26,14 +26,14 @@ from ffenc.dataset.verify.layout import Layout, Listing, reason_of
 from ffenc.dataset.verify.videos import Seen, VideoFile, frame_times, frames_at, is_depth
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfmpegError, SourceError
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo
-from ffenc.ffmpeg.process import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.compare import Comparison, compare_episode
 from ffenc.frames.depth import DepthQuantizer, Unit
-from ffenc.frames.images import ImageHeader
-from ffenc.frames.reader import DEPTH_FORMATS
+from ffenc.frames.header import ImageHeader
 from ffenc.frames.sources import FrameSource
+from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.frames.transcode import Clip
 from ffenc.layout import INFO
 

@@ -20,13 +20,15 @@ from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import Floats, Layout, Listing
 from ffenc.dataset.verify.videos import Seen, VideoFile, frame_times, frames_at, is_depth
 from ffenc.errors import ConfigError, FfmpegError, SourceError
-from ffenc.ffmpeg.process import Cancellation, FfmpegProcess
+from ffenc.ffmpeg.launch import Cancellation
+from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.check import check_decoding
 from ffenc.frames.decoded import check_image, decode_image
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.depth_images import DepthStatistics, depth_unit
-from ffenc.frames.images import ImageHeader, read_header, require_alike
+from ffenc.frames.header import ImageHeader
+from ffenc.frames.images import read_header, require_alike
 from ffenc.frames.parquet import RowRange, read_images
 from ffenc.frames.statistics import RgbHistogram, Stats, ValueCounts, sample_tap
 from ffenc.jobs.progress import FrameCount

@@ -23,7 +23,7 @@ from ffenc.dataset.verify.metadata import check_tables, check_videos
 from ffenc.dataset.verify.quantiles import note_quantiles
 from ffenc.dataset.verify.videos import Seen, VideoFile, check_video, is_depth
 from ffenc.errors import ConfigError, SourceError
-from ffenc.ffmpeg.process import Cancellation
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, find_ffprobe, toolchains
 from ffenc.frames.compare import Comparison
 from ffenc.jobs.pool import run_units, share_cores

@@ -20,7 +20,7 @@ from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.depth import DepthQuantizer
-from ffenc.frames.reader import DEPTH_FORMATS
+from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.layout import INFO, TIME_TOLERANCE, says_depth
 from ffenc.words import count
 

@@ -1,0 +1,79 @@
+"""JPEG, segment by segment."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+
+from ffenc.errors import SourceError
+from ffenc.frames.header import ImageHeader, several
+
+_JPEG_SIZE_MARKERS = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG, DAC
+_JPEG_READ = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
+_JPEG_BARE_MARKERS = {0x01, *range(0xD0, 0xD8)}
+_JPEG_START, _JPEG_SCAN = 0xD8, 0xDA
+_JPEG_SEGMENTS = 4096  # before the first scan
+_JPEG_SCANS = 256  # each takes the time of a whole picture; a progressive JPEG has about ten
+
+
+def _jpeg_segments(data: bytes | memoryview) -> Iterator[tuple[int, int]]:
+    """Yield the marker of each segment and where it starts, up to the first scan."""
+    at, size = 2, len(data)
+    for _ in range(_JPEG_SEGMENTS):
+        if at + 4 > size or data[at] != 0xFF:
+            return
+        marker = data[at + 1]
+        if marker == 0xFF or marker in _JPEG_BARE_MARKERS:
+            at += 1 if marker == 0xFF else 2
+            continue
+        yield marker, at
+        if marker == _JPEG_SCAN:
+            return
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def jpeg_header(data: bytes | memoryview, name: str) -> ImageHeader:
+    """Read size and kind of a JPEG.
+
+    Raises:
+        SourceError: it is damaged, or of a kind that is not read.
+    """
+    for marker, at in _jpeg_segments(data):
+        if marker not in _JPEG_SIZE_MARKERS or at + 10 > len(data):
+            continue
+        bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
+        if marker not in _JPEG_READ or bits != 8 or channels not in (1, 3):
+            raise SourceError(
+                f"{name}: is a JPEG image of a kind that is not read (SOF{marker - 0xC0}, {bits} bits, "
+                f"{channels} channels); 8-bit gray or colours, baseline or progressive, are: convert it"
+            )
+        if width and height:
+            return ImageHeader("jpeg", width, height, bits, channels)
+    raise SourceError(f"{name}: is a JPEG image that is cut short or damaged; restore or re-record it")
+
+
+def jpeg_end(data: bytes, name: str) -> int:
+    """Return where a JPEG ends.
+
+    Raises:
+        SourceError: it holds several images, or more scans than a picture needs.
+    """
+    # Behind the header's segments 0xFF is followed by zero or a marker, so what is searched is what it says.
+    scan = next((at for marker, at in _jpeg_segments(data) if marker == _JPEG_SCAN), len(data))
+    rest = np.frombuffer(data, np.uint8)[scan:]
+    markers = np.bincount(rest[1:][rest[:-1] == 0xFF], minlength=256)
+    if markers[_JPEG_START] and data.find(b"\xff\xd8\xff", scan) >= 0:
+        raise several(name, "another JPEG follows its scan")
+    if markers[_JPEG_SCAN] > _JPEG_SCANS:
+        raise SourceError(
+            f"{name}: has more than {_JPEG_SCANS} scans: it is damaged, or made to take up time; restore or "
+            "re-record it"
+        )
+    end = data.rfind(b"\xff\xd9", scan)
+    if end < 0:
+        raise SourceError(
+            f"{name}: the image is cut short ({len(data):,} bytes, no end marker); restore or re-record it"
+        )
+    return end + 2

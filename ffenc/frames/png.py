@@ -1,0 +1,214 @@
+"""PNG, chunk by chunk."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from ffenc.errors import SourceError
+from ffenc.frames.header import ImageHeader, several
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_PNG_CHUNK = struct.Struct(">I4s")
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # PNG specification, table 11.1: colour type -> samples
+_PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_PNG_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_PNG_DEFLATED = (b"zTXt", b"iCCP", b"iTXt")
+_PNG_FILTERS = 5
+# Adam7: first row and column, and the steps from there, of each pass.
+_ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+# Stored without compression, deflate needs 5 bytes in 65,535, and writers that flush often some more.
+_DEFLATE_SLACK = 4096
+_TEXT_BYTES = 4 << 20  # of texts and a colour profile; the largest profiles in use have 2 MB
+BLOCK_BYTES = 1 << 20
+
+
+def is_png(data: bytes) -> bool:
+    """Whether data begins as a PNG does."""
+    return data.startswith(PNG_SIGNATURE)
+
+
+def checksum_fault(data: bytes) -> str | None:
+    """Return which chunk of a PNG does not match its checksum; None where all do, and for other images."""
+    if not is_png(data):
+        return None
+    view = memoryview(data)
+    for kind, at, length in png_chunks(data):
+        after = at + 8 + length
+        if zlib.crc32(view[at + 4 : after]) != int.from_bytes(view[after : after + 4], "big"):
+            return f"checksum of its {kind.decode('latin-1')} chunk does not match"
+        if kind == b"IEND":
+            break
+    return None
+
+
+def png_header(head: bytes) -> ImageHeader | None:
+    """Read a PNG's first chunk; None where it is none that the format allows."""
+    width, height, bits, colour, compression, filtering, interlaced = struct.unpack(">IIBBBBB", head[16:29])
+    if bits not in _PNG_BITS.get(colour, ()) or not (width and height):
+        return None
+    if compression or filtering or interlaced > 1:
+        return None
+    return ImageHeader("png", width, height, bits, _PNG_CHANNELS[colour])
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each whole chunk's kind, where it starts, and the length of its body."""
+    at, size = len(PNG_SIGNATURE), len(data)
+    while at + 12 <= size:
+        length, kind = _PNG_CHUNK.unpack_from(data, at)
+        if at + 12 + length > size:
+            return
+        yield kind, at, length
+        at += 12 + length
+
+
+def png_end(data: bytes, header: ImageHeader, name: str) -> int:
+    """Return where a PNG ends.
+
+    Raises:
+        SourceError: it holds several images, unknown critical chunks, or more data than its pixels can need.
+    """
+    compressed, room = 0, _TEXT_BYTES
+    for kind, at, length in png_chunks(data):
+        if kind == b"IDAT":
+            compressed += length
+        elif kind == b"IEND":
+            if data.startswith(PNG_SIGNATURE, at + 12):
+                raise several(name, "another image follows its end")
+            _check_amount(compressed, header, data, name)
+            return at + 12
+        elif kind == b"acTL":
+            raise several(name, "it is an animation (APNG)")
+        elif not kind[0] & 0x20 and kind not in _PNG_CRITICAL:
+            raise SourceError(
+                f"{name}: has a chunk {kind.decode('latin-1')!r}, which a reader of PNG must know and none "
+                "does; save it as a plain PNG"
+            )
+        elif kind in _PNG_DEFLATED:
+            room -= _text_length(data[at + 8 : at + 8 + length], kind, room + 1)
+            if room < 0:
+                raise SourceError(
+                    f"{name}: its texts and colour profile unpack to more than {_TEXT_BYTES >> 20} MB: it is "
+                    "damaged, or made to take up memory; save the image without them"
+                )
+    raise SourceError(
+        f"{name}: the image is cut short ({len(data):,} bytes, no end marker); restore or re-record it"
+    )
+
+
+def _check_amount(compressed: int, header: ImageHeader, data: bytes, name: str) -> None:
+    """Refuse compressed data longer than the pixels themselves: it can only be there to be unpacked."""
+    raw = sum(rows * stride for rows, stride in png_passes(header, data))
+    most = raw + raw // 64 + _DEFLATE_SLACK
+    if compressed > most:
+        raise SourceError(
+            f"{name}: has {compressed:,} bytes of compressed pixels, but a {header} has only {raw:,} before "
+            "compression: it is damaged, or made to take up memory; restore or re-record it"
+        )
+
+
+def _text_length(body: bytes, kind: bytes, most: int) -> int:
+    """How many bytes a text or colour profile unpacks to; it is not unpacked further than ``most``."""
+    _, _, after = body.partition(b"\0")  # a keyword
+    packed = after[1:]  # the method
+    if kind == b"iTXt":
+        if after[:1] != b"\1":
+            return 0  # not compressed
+        packed = packed[1:].split(b"\0", 2)[-1]  # the method, a language, the keyword in it
+    try:
+        return len(zlib.decompressobj().decompress(packed, most))
+    except zlib.error:
+        return 0
+
+
+def has_filters(pixels: bytes, header: ImageHeader, data: bytes) -> bool:
+    """Whether every row of a PNG's inflated pixels begins with the number of a filter that there is."""
+    at = 0
+    for rows, stride in png_passes(header, data):
+        if np.frombuffer(pixels, np.uint8, rows * stride, at)[::stride].max() >= _PNG_FILTERS:
+            return False
+        at += rows * stride
+    return True
+
+
+def png_passes(header: ImageHeader, data: bytes) -> list[tuple[int, int]]:
+    """The rows of each pass, and the bytes of one: with the filter's number before its samples."""
+    samples = 1 if data[25] == 3 else header.channels
+    sizes = [(header.height, header.width)]
+    if data[28]:
+        sizes = [
+            (-(-(header.height - y) // down), -(-(header.width - x) // right)) for y, x, down, right in _ADAM7
+        ]
+    return [
+        (rows, 1 + (width * header.bits * samples + 7) // 8)
+        for rows, width in sizes
+        if rows > 0 and width > 0
+    ]
+
+
+def png_pixel_bytes(header: ImageHeader, data: bytes) -> int:
+    """How many bytes a PNG's pixels are before compression, with the filter's number of each row."""
+    return sum(rows * stride for rows, stride in png_passes(header, data))
+
+
+class PixelFault(Exception):
+    """The pixels of a PNG are damaged, or not as many as its header promises."""
+
+
+def pixel_blocks(data: bytes, header: ImageHeader) -> Iterator[bytes]:
+    """Yield a PNG's pixels, decompressed, so many rows at a time, each with its filter's number before it.
+
+    Raises:
+        PixelFault: they cannot be decompressed, name a filter that does not exist, or are too few or many.
+    """
+    view = memoryview(data)
+    bodies = (view[at + 8 : at + 8 + length] for kind, at, length in png_chunks(data) if kind == b"IDAT")
+    unpacked = _Inflated(bodies)
+    try:
+        for rows, stride in png_passes(header, data):
+            left = rows
+            while left:
+                some = min(left, max(1, BLOCK_BYTES // stride))
+                block = unpacked.read(some * stride)
+                if len(block) < some * stride:
+                    raise PixelFault("pixel rows are missing")
+                filters = np.frombuffer(block, np.uint8)[::stride]
+                if filters.max() >= _PNG_FILTERS:
+                    row = rows - left + int(np.argmax(filters >= _PNG_FILTERS))
+                    raise PixelFault(
+                        f"row {row} names filter {filters.max()}, and there are 0 to {_PNG_FILTERS - 1}"
+                    )
+                yield block
+                left -= some
+        if unpacked.read(1):
+            raise PixelFault(f"it has more pixel data than a {header} needs")
+    except zlib.error as error:
+        raise PixelFault(f"its pixel data cannot be decompressed ({error})") from None
+
+
+class _Inflated:
+    """Compressed bytes, unpacked as far as they are read."""
+
+    def __init__(self, pieces: Iterator[memoryview]) -> None:
+        self._pieces = pieces
+        self._unpack = zlib.decompressobj()
+        self._waiting: bytes | memoryview = b""
+
+    def read(self, count: int) -> bytes:
+        """Return so many bytes, fewer at the end."""
+        found = bytearray()
+        while len(found) < count and not self._unpack.eof:
+            if not self._waiting:
+                self._waiting = next(self._pieces, b"")
+            given = len(self._waiting)
+            piece = self._unpack.decompress(self._waiting, count - len(found))
+            self._waiting = self._unpack.unconsumed_tail
+            found += piece
+            if not given and not piece:
+                break
+        return bytes(found)
