@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -33,6 +34,7 @@ from ffenc.ffmpeg.launch import (
     start,
     starts,
 )
+from ffenc.storage.mirror import held
 
 Buffer = bytes | bytearray | memoryview
 # An encoder that neither takes a byte nor ends in this time hangs (a driver that does not answer).
