@@ -178,6 +178,11 @@ def job_options(dry_run: str) -> Callable[[Function], Function]:
             help="Take up what an interrupted run has left; a result that is complete stays.",
         ),
         overwrite_option,
+        click.option(
+            "--keep-going",
+            is_flag=True,
+            help="Where an episode cannot be encoded, finish all others before the error that lists them.",
+        ),
         force_space_option,
         click.option("--dry-run", is_flag=True, help=dry_run),
         click.option(
@@ -377,6 +382,7 @@ def run_job(
     force_space: bool,
     as_json: bool,
     executor: Executor | None = None,
+    keep_going: bool = False,
 ) -> None:
     """Do a job with a progress bar, and say what was done; or what is kept of it, where it was ended."""
     from ffenc.dataset.job import run_plan  # noqa: PLC0415 - keeps --help quick
@@ -390,6 +396,7 @@ def run_job(
                 force_space=force_space,
                 on_progress=lambda done, _: on_frames(done),
                 executor=executor,
+                keep_going=keep_going,
             )
     except BaseException as error:
         # A DestinationError speaks for itself; the folder may be another run's.

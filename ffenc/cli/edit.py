@@ -148,6 +148,7 @@ def command(
     robot_type: str | None,
     resume: bool,
     force_space: bool,
+    keep_going: bool,
     dry_run: bool,
     as_json: bool,
     overrides: list[tuple[tuple[str, ...], Any]],
@@ -198,4 +199,12 @@ def command(
     if dry_run:
         print_plans({"": plan}, as_json)
         return
-    run_job(plan, "editing", resume=resume, force_space=force_space, as_json=as_json, executor=executor)
+    run_job(
+        plan,
+        "editing",
+        resume=resume,
+        force_space=force_space,
+        as_json=as_json,
+        executor=executor,
+        keep_going=keep_going,
+    )

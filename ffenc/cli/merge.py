@@ -34,6 +34,7 @@ def command(
     destination: str,
     resume: bool,
     force_space: bool,
+    keep_going: bool,
     dry_run: bool,
     as_json: bool,
     **settings: Any,
@@ -58,4 +59,12 @@ def command(
     if dry_run:
         print_plans({"": plan}, as_json)
         return
-    run_job(plan, "merging", resume=resume, force_space=force_space, as_json=as_json, executor=executor)
+    run_job(
+        plan,
+        "merging",
+        resume=resume,
+        force_space=force_space,
+        as_json=as_json,
+        executor=executor,
+        keep_going=keep_going,
+    )

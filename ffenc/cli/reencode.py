@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     "--episodes", metavar="0,2,5-9,20-", help="Keep only these episodes, numbered from 0; 20- is to the last."
 )
 @click.option(
+    "--shard",
+    metavar="K/N",
+    help="Of these, the K-th of N parts with about as many frames each, for N machines; merge them in order.",
+)
+@click.option(
     "--fps",
     metavar="RATE",
     help="Frames a second of what says none itself [default: the preset's]; of a dataset a lower rate, for "
@@ -77,6 +82,7 @@ def command(
     encoder_threads: int | None,
     resume: bool,
     force_space: bool,
+    keep_going: bool,
     dry_run: bool,
     as_json: bool,
     overrides: list[tuple[tuple[str, ...], Any]],
@@ -94,6 +100,7 @@ def command(
       ffenc reencode my_images my_videos --cameras front,wrist --episodes 0,2,5-9
       ffenc reencode png_tree my_videos --fps 30 --task "pick up the cube"
       ffenc reencode my_images small --resize 320x240 --cameras.wrist.crop=480x480+80+0
+      ffenc reencode s3://lab/images s3://lab/videos --shard 3/64 --keep-going
       ffenc reencode my_images my_videos --dry-run
     """
     from ffenc.dataset.reencode import plan_reencode  # noqa: PLC0415 - keeps --help quick
@@ -111,7 +118,15 @@ def command(
     if dry_run:
         _print_plan(plan, as_json)
         return
-    run_job(plan, "re-encoding", resume=resume, force_space=force_space, as_json=as_json, executor=executor)
+    run_job(
+        plan,
+        "re-encoding",
+        resume=resume,
+        force_space=force_space,
+        as_json=as_json,
+        executor=executor,
+        keep_going=keep_going,
+    )
 
 
 def _print_plan(plan: JobPlan, as_json: bool) -> None:

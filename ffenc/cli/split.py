@@ -69,6 +69,7 @@ def command(
     into: dict[str, float | str],
     resume: bool,
     force_space: bool,
+    keep_going: bool,
     dry_run: bool,
     as_json: bool,
     **settings: Any,
@@ -99,6 +100,7 @@ def command(
             force_space=force_space,
             on_progress=lambda done, _: on_frames(done),
             executor=executor,
+            keep_going=keep_going,
         )
     if as_json:
         print_json({name: summary_fields(summary) for name, summary in summaries.items()})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from ffenc.errors import ConfigError
 
@@ -48,6 +50,61 @@ def chosen_episodes(chosen: Episodes, known: Sequence[int], what: str = "episode
     if not numbers:
         raise ConfigError(f"{what}: no episode is named")
     return sorted(numbers)
+
+
+def ranges_text(numbers: Sequence[int]) -> str:
+    """Return ascending numbers as :func:`chosen_episodes` takes them: ``0,2,5-9``."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return what ``3/64`` means: the third of 64 shards.
+
+    Raises:
+        ConfigError: it is not of this form, or there is no such shard.
+    """
+    match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise ConfigError(f"--shard {text!r} is not accepted; expected K/N, from 1/N to N/N, such as 3/64")
+    return number, count
+
+
+def shard_bounds(lengths: Sequence[int], count: int) -> list[int]:
+    """Cut episodes into shards that follow each other and have about as many frames each.
+
+    Args:
+        lengths: frames of the episodes, in order.
+        count: how many shards; each gets one episode at least.
+
+    Returns:
+        ``count + 1`` positions: shard k is of the episodes from the k-th to before the next.
+
+    Raises:
+        ConfigError: there are fewer episodes than shards.
+    """
+    if len(lengths) < count:
+        raise ConfigError(
+            f"--shard: {count} shards of {len(lengths)} episodes would leave some empty; ask for "
+            f"{len(lengths)} at most"
+        )
+    ends = list(accumulate(lengths, initial=0))
+    bounds = [0]
+    for number in range(1, count):
+        # The whole number nearest to its share; of two that are as near, the first.
+        wanted = ends[-1] * number
+        low, high = bounds[-1] + 1, len(lengths) - (count - number)
+        at = bisect_left(ends, -(-wanted // count), low, high)
+        if at > low and wanted - ends[at - 1] * count <= ends[at] * count - wanted:
+            at -= 1
+        bounds.append(at)
+    return [*bounds, len(lengths)]
 
 
 def divided(

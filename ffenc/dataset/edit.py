@@ -152,6 +152,7 @@ def edit_dataset(
     ffprobe: str | None = None,
     on_progress: _OnProgress = None,
     executor: Executor | None = None,
+    keep_going: bool = False,
 ) -> JobSummary:
     """Make a LeRobot v3.0 dataset of a part of another, or with other names and tasks.
 
@@ -183,6 +184,7 @@ def edit_dataset(
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
         executor: where the encoders run, such as a :class:`~ffenc.RayExecutor`; None: on this machine.
+        keep_going: finish all other episodes before the error that lists those that failed.
 
     Raises:
         ConfigError: nothing would change, a name or number matches nothing, or nothing would be left.
@@ -210,7 +212,14 @@ def edit_dataset(
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
-    return run_plan(plan, resume=resume, force_space=force_space, on_progress=on_progress, executor=executor)
+    return run_plan(
+        plan,
+        resume=resume,
+        force_space=force_space,
+        on_progress=on_progress,
+        executor=executor,
+        keep_going=keep_going,
+    )
 
 
 def _picked(known: Sequence[Episode], episodes: Episodes | None, exclude: Episodes | None) -> list[Episode]:
@@ -342,6 +351,7 @@ def split_dataset(
     ffprobe: str | None = None,
     on_progress: _OnProgress = None,
     executor: Executor | None = None,
+    keep_going: bool = False,
 ) -> dict[str, JobSummary]:
     """Divide a dataset into several beside each other; every episode is in exactly one of them.
 
@@ -376,7 +386,12 @@ def split_dataset(
         ffprobe=ffprobe,
     )
     return run_split(
-        plans, resume=resume, force_space=force_space, on_progress=on_progress, executor=executor
+        plans,
+        resume=resume,
+        force_space=force_space,
+        on_progress=on_progress,
+        executor=executor,
+        keep_going=keep_going,
     )
 
 
@@ -388,6 +403,7 @@ def run_split(
     force_space: bool = False,
     on_progress: _OnProgress = None,
     executor: Executor | None = None,
+    keep_going: bool = False,
 ) -> dict[str, JobSummary]:
     """Do what the plans of a split say, one after another; see :func:`split_dataset`."""
     total = sum(plan.frames for plan in plans.values())
@@ -400,7 +416,12 @@ def run_split(
                 on_progress(before + done, total)
 
         summaries[name] = run_plan(
-            plan, resume=resume, force_space=force_space, on_progress=progress, executor=executor
+            plan,
+            resume=resume,
+            force_space=force_space,
+            on_progress=progress,
+            executor=executor,
+            keep_going=keep_going,
         )
         before += plan.frames
     return summaries

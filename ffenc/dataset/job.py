@@ -16,9 +16,10 @@ from typing import Any
 from ffenc.config.framerate import fps_number
 from ffenc.config.transform import Transform
 from ffenc.dataset.checksums import file_checksum, write_checksums
+from ffenc.dataset.choice import ranges_text
 from ffenc.dataset.columns import VideoPlace
 from ffenc.dataset.estimate import check_space
-from ffenc.dataset.executors.local import Executor, LocalExecutor
+from ffenc.dataset.executors.local import Executor, Failures, LocalExecutor
 from ffenc.dataset.finished import finished_cameras, record_job
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.piece import PieceRecord, PieceTask, video_input
@@ -28,7 +29,7 @@ from ffenc.dataset.staging import Staging, unfinished
 from ffenc.dataset.tables import TableWriter
 from ffenc.dataset.verify.metadata import Stale, brief, check_result
 from ffenc.dataset.videos import clip_of
-from ffenc.errors import DestinationError, FfmpegError, SourceError, VerificationError
+from ffenc.errors import DestinationError, FfencError, FfmpegError, SourceError, VerificationError
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo, probe
@@ -47,6 +48,9 @@ from ffenc.jobs.pool import run_units
 from ffenc.layout import VIDEO_PATH, file_limit, files_in_chunk
 from ffenc.storage.address import Address
 from ffenc.storage.upload import address_of, publish
+from ffenc.words import count
+
+_SHOWN = 20  # failed episodes, in an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,6 +226,7 @@ def run_plan(
     force_space: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
     executor: Executor | None = None,
+    keep_going: bool = False,
 ) -> JobSummary:
     """Do what a plan says. The destination appears whole and verified, or not at all.
 
@@ -232,6 +237,7 @@ def run_plan(
         force_space: start even where the result seems to be larger than what is free on the disk.
         on_progress: called with frames done and frames in all, from any thread.
         executor: where the pieces are made; None: on this machine.
+        keep_going: where an episode cannot be encoded, finish all others before the error.
 
     Raises:
         SourceError: frames missing or damaged.
@@ -257,7 +263,7 @@ def run_plan(
         with Staging(plan.destination, resume=resume) as staging:
             if not force_space:
                 check_space(plan, staging.kept_bytes())
-            summary = _Job(plan, staging, on_progress, executor or LocalExecutor()).run()
+            summary = _Job(plan, staging, on_progress, executor or LocalExecutor(), keep_going).run()
     except OSError as error:
         kept = ""
         if unfinished(plan.destination) is not None:
@@ -299,11 +305,13 @@ class _Job:
         staging: Staging,
         on_progress: Callable[[int, int], None] | None,
         executor: Executor,
+        keep_going: bool = False,
     ) -> None:
         self._plan, self._staging = plan, staging
         self._progress = _Progress(plan.frames, on_progress)
         self._cancellation = Cancellation()
         self._executor = executor
+        self._failures: Failures | None = [] if keep_going else None
 
     def run(self) -> JobSummary:
         plan = self._plan
@@ -319,9 +327,15 @@ class _Job:
         early = [s for s in plan.streams if s.encoding is None and not s.compute_stats]
         self._join_all(early, done, joined)
         for task, record in self._executor.run(
-            tasks, workers=plan.workers, progress=self._progress, cancellation=self._cancellation
+            tasks,
+            workers=plan.workers,
+            progress=self._progress,
+            cancellation=self._cancellation,
+            failures=self._failures,
         ):
             done[task.key, task.episode.index] = record
+        if self._failures:
+            raise _failed(plan, self._failures)
         summary = JobSummary(
             plan.destination,
             len(plan.episodes),
@@ -530,6 +544,31 @@ class _Job:
             )
         if run:
             yield copied_piece(run, self._plan.source.fps)
+
+
+def _failed(plan: JobPlan, failures: Failures) -> FfencError:
+    """One error for all episodes that could not be encoded: which, why, and how to go on without them."""
+    failures = sorted(failures, key=lambda one: (one[0].episode.index, one[0].key))
+    numbers = {task.episode.index for task, _ in failures}
+    kept = ranges_text([episode.index for episode in plan.episodes if episode.index not in numbers])
+    lines = [
+        f"  episode {task.episode.index}, {task.key}: {error.cause.removeprefix(_named_as(task))}"
+        for task, error in failures[:_SHOWN]
+    ]
+    if len(failures) > _SHOWN:
+        lines.append(f"  ... and {len(failures) - _SHOWN} more")
+    whole = f" (whole are episodes {kept})" if kept else ""
+    text = (
+        f"{count(len(failures), 'encode')} of {count(len(numbers), 'episode')} failed. The others are "
+        f"finished and kept{whole}: once these are restored or left out, go on with --resume\n"
+    ) + "\n".join(lines)
+    every = all(isinstance(error, SourceError) for _, error in failures)
+    return SourceError(text) if every else VerificationError(text)
+
+
+def _named_as(task: PieceTask) -> str:
+    """How an error of a task begins."""
+    return f"{task.key}, episode {task.episode.index}: "
 
 
 def _added_up(camera: Camera, packed: Sequence[str | None]) -> ValueCounts:

@@ -119,6 +119,7 @@ def merge_datasets(
     ffprobe: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     executor: Executor | None = None,
+    keep_going: bool = False,
 ) -> JobSummary:
     """Merge LeRobot datasets into one of v3.0; the sources are only read.
 
@@ -144,6 +145,7 @@ def merge_datasets(
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
         executor: where the encoders run, such as a :class:`~ffenc.RayExecutor`; None: on this machine.
+        keep_going: finish all other episodes before the error that lists those that failed.
 
     Raises:
         SourceError: a dataset is damaged, or they do not go together.
@@ -168,7 +170,14 @@ def merge_datasets(
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
-    return run_plan(plan, resume=resume, force_space=force_space, on_progress=on_progress, executor=executor)
+    return run_plan(
+        plan,
+        resume=resume,
+        force_space=force_space,
+        on_progress=on_progress,
+        executor=executor,
+        keep_going=keep_going,
+    )
 
 
 def _stored(camera: Camera) -> StreamInfo:

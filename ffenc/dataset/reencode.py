@@ -18,7 +18,7 @@ from ffenc.config.matching import check_overrides, check_preset
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset, camera_name, chosen_cameras, load_preset
 from ffenc.config.transform import Transform
-from ffenc.dataset.choice import Episodes, chosen_episodes
+from ffenc.dataset.choice import Episodes, chosen_episodes, parse_shard, shard_bounds
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
@@ -79,6 +79,7 @@ def plan_reencode(
     overrides: Sequence[tuple[KeyPath, Any]] = (),
     cameras: Sequence[str] | None = None,
     episodes: Episodes | None = None,
+    shard: str | None = None,
     fps: int | float | str | Fraction | None = None,
     fps_nearest: bool = False,
     task: str | None = None,
@@ -120,7 +121,7 @@ def plan_reencode(
             start_number=start_number,
             follow_links=follow_links,
             retime=retime,
-            partial=episodes is not None,
+            partial=episodes is not None or shard is not None,
             mapping=load_mapping(mapping) if isinstance(mapping, (str, Path)) else mapping,
             usual_mapping=robot.source,
             on_gap=on_gap,
@@ -138,7 +139,7 @@ def plan_reencode(
     check_overrides(overrides, named, [n for c in opened.cameras if (n := camera_name(c.key)) not in named])
     if preset is not None:
         check_preset(robot, named)
-    picked = _choose_episodes(opened, episodes)
+    picked = _choose_episodes(opened, episodes, shard)
     if isinstance(opened, ArraySource):
         opened.check(picked)
     stale = Stale()
@@ -477,6 +478,7 @@ def reencode_dataset(
     overrides: Sequence[tuple[KeyPath, Any]] = (),
     cameras: Sequence[str] | None = None,
     episodes: Episodes | None = None,
+    shard: str | None = None,
     fps: int | float | str | Fraction | None = None,
     fps_nearest: bool = False,
     task: str | None = None,
@@ -496,6 +498,7 @@ def reencode_dataset(
     ffprobe: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     executor: Executor | None = None,
+    keep_going: bool = False,
 ) -> JobSummary:
     """Re-encode a dataset of images or video into a LeRobot v3.0 video dataset.
 
@@ -515,6 +518,8 @@ def reencode_dataset(
         overrides: see :func:`ffenc.load_preset`.
         cameras: which to keep, with or without ``observation.images.``; None: all.
         episodes: which to keep: numbers, or a text such as ``0,2,5-9,20-``; None: all.
+        shard: ``K/N``: of these the K-th of N shards, which follow each other and have about as many frames
+            each; merged in order, they are the whole.
         fps: frames a second of what says none itself; else the preset's. Of a dataset: a lower rate, for
             which some of its rows and frames are kept; it has to divide the dataset's own.
         fps_nearest: take any lower rate: for each new time the frame that is nearest.
@@ -538,6 +543,8 @@ def reencode_dataset(
         ffmpeg, ffprobe: programs to use instead of those found.
         on_progress: called with frames done and frames in all, from any thread.
         executor: where the encoders run, such as a :class:`~ffenc.RayExecutor`; None: on this machine.
+        keep_going: where an episode cannot be encoded, finish all others before the error, which lists those
+            that failed.
 
     Raises:
         SourceError: frames missing, damaged or unlike each other.
@@ -553,6 +560,7 @@ def reencode_dataset(
         overrides=overrides,
         cameras=cameras,
         episodes=episodes,
+        shard=shard,
         fps=fps,
         fps_nearest=fps_nearest,
         task=task,
@@ -570,7 +578,14 @@ def reencode_dataset(
         ffmpeg=ffmpeg,
         ffprobe=ffprobe,
     )
-    return run_plan(plan, resume=resume, force_space=force_space, on_progress=on_progress, executor=executor)
+    return run_plan(
+        plan,
+        resume=resume,
+        force_space=force_space,
+        on_progress=on_progress,
+        executor=executor,
+        keep_going=keep_going,
+    )
 
 
 def refuse_nesting(source: Path, destination: Path) -> None:
@@ -601,8 +616,13 @@ def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[
     return cameras
 
 
-def _choose_episodes(source: DatasetSource, numbers: Episodes | None) -> list[Episode]:
-    if numbers is None:
-        return source.episodes
-    chosen = set(chosen_episodes(numbers, [episode.index for episode in source.episodes], "--episodes"))
-    return [episode for episode in source.episodes if episode.index in chosen]
+def _choose_episodes(source: DatasetSource, numbers: Episodes | None, shard: str | None) -> list[Episode]:
+    picked = source.episodes
+    if numbers is not None:
+        chosen = set(chosen_episodes(numbers, [episode.index for episode in picked], "--episodes"))
+        picked = [episode for episode in picked if episode.index in chosen]
+    if shard is None:
+        return picked
+    number, count = parse_shard(shard)
+    bounds = shard_bounds([episode.length for episode in picked], count)
+    return picked[bounds[number - 1] : bounds[number]]

@@ -215,8 +215,7 @@ def _push(
     ]
     if wrong:
         raise DestinationError(
-            f"{push.address}: {', '.join(wrong[:_SHOWN])} ({len(wrong)} files) is not what was sent; "
-            "go on with --resume"
+            f"{push.address}: {', '.join(wrong[:_SHOWN])} ({len(wrong)} files) is not what was sent"
         )
     gone = sorted(there.keys() - files.keys() - {".gitattributes", _CARD, INFO})
     operations = [library.CommitOperationDelete(path_in_repo=place) for place in gone if overwrite]

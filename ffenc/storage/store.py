@@ -160,12 +160,10 @@ class Store:
             if not self.same(path, place, found) and not self._reads_back(path, place, found):
                 raise self._error(
                     f"{self.address}/{place}: is not what was sent: {found.size:,} bytes are there, "
-                    f"{path.stat().st_size:,} were sent. Go on with --resume"
+                    f"{path.stat().st_size:,} were sent"
                 )
         except MissingError:
-            raise self._error(
-                f"{self.address}/{place}: was written, and is gone. Go on with --resume"
-            ) from None
+            raise self._error(f"{self.address}/{place}: was written, and is gone") from None
 
     def same(self, path: Path, place: str, found: Entry) -> bool:
         """Whether a store's own checksum says that it has a local file's bytes at a place."""

@@ -8,6 +8,7 @@ arrived.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import threading
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from ffenc.storage.folder import cache_folder
 from ffenc.storage.mirror import mirror_of, open_mirror
 from ffenc.storage.names import call
 from ffenc.storage.store import Entry, Store
+
+_log = logging.getLogger("ffenc")
 
 THREADS = 4  # files that are uploaded at once
 _MARK = "ffenc-upload.txt"  # beside the local folder: it may be deleted once all has arrived
@@ -131,15 +134,24 @@ def publish(root: Path, on_bytes: Callable[[int, int], None] | None = None) -> N
     upload = _uploads.get(root)
     if upload is None:
         return
-    if upload.address.scheme == "hf":
-        from ffenc.storage.hub import push_folder  # noqa: PLC0415
-
-        push_folder(root, upload.address, overwrite=upload.overwrite, resume=upload.resume)
-    else:
-        _upload(upload, on_bytes or (lambda *_: None))
+    _log.info("uploading to %s", upload.address)
+    try:
+        _send(upload, on_bytes or (lambda *_: None))
+    except DestinationError as error:
+        error.args = (f"{error}. The dataset is whole, and kept on this machine: go on with --resume",)
+        raise
     del _uploads[root]
     if (root.parent / _MARK).is_file():
         shutil.rmtree(root.parent, ignore_errors=True)
+
+
+def _send(upload: _Upload, on_bytes: Callable[[int, int], None]) -> None:
+    if upload.address.scheme == "hf":
+        from ffenc.storage.hub import push_folder  # noqa: PLC0415
+
+        push_folder(upload.root, upload.address, overwrite=upload.overwrite, resume=upload.resume)
+    else:
+        _upload(upload, on_bytes)
 
 
 def _upload(upload: _Upload, on_bytes: Callable[[int, int], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import shutil
 import subprocess
@@ -26,9 +27,11 @@ from ffenc import (
     reencode_dataset,
     run_plan,
 )
+from ffenc.dataset.executors.ray import hardware_options
 from tests.conftest import ANGLE, DATASET, FIXTURES, find_toolchain
 from tests.recording.recording import wait_for
 from tests.support.read import contents
+from tests.support.s3 import s3_server
 
 VIDEO = FIXTURES / "aloha_video_v30"
 H264 = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "preset"), "ultrafast")]
@@ -197,3 +200,50 @@ def test_a_signal_ends_it_with_ffencs_own_words_and_leaves_no_process(tmp_path: 
     assert not (tmp_path / "out").exists()
     _, alive = psutil.wait_procs(started, timeout=20)
     assert [one.name() for one in alive] == []
+
+
+@pytest.mark.parametrize(
+    ("encoder", "there", "options"),
+    [
+        ("h264_nvenc", {"CPU", "GPU", "h264_nvenc"}, {"resources": {"h264_nvenc": 1}}),
+        ("h264_nvenc", {"CPU", "GPU"}, {"num_gpus": 0.25}),
+        ("h264_nvenc", {"CPU"}, {}),
+        ("h264_vaapi", {"CPU", "GPU"}, {}),
+        ("h264_vaapi", {"CPU", "h264_vaapi"}, {"resources": {"h264_vaapi": 1}}),
+    ],
+)
+def test_an_encoder_of_a_device_asks_for_it(encoder: str, there: set[str], options: dict[str, Any]) -> None:
+    assert hardware_options(encoder, there) == options
+
+
+def test_all_other_episodes_are_finished_on_request(cluster: Any, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(DATASET, tmp_path / "source"))
+    path = source / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    images = table[ANGLE].to_pylist()
+    images[5]["bytes"] = images[5]["bytes"][:500]
+    at = table.column_names.index(ANGLE)
+    pq.write_table(table.set_column(at, ANGLE, pa.array(images, table.schema.field(at).type)), path)
+    options: dict[str, Any] = {"cameras": ["angle"], "overrides": H264}
+    with pytest.raises(SourceError, match=r"1 encode of 1 episode failed.*whole are episodes 1-2"):
+        reencode_dataset(source, tmp_path / "out", executor=RayExecutor(), keep_going=True, **options)
+    summary = reencode_dataset(source, tmp_path / "out", resume=True, episodes=[1, 2], **options)
+    assert summary.resumed == 2
+
+
+def test_each_worker_fetches_what_it_reads_of_a_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own: the workers of a Ray that runs already would not know the server."""
+    monkeypatch.setenv("FFENC_CACHE", str(tmp_path / "cache"))
+    options = {"overrides": H264, "cameras": ["angle"], "episodes": [0, 2]}
+    with s3_server() as s3:
+        s3.upload(VIDEO, "video")
+        code = (
+            "from ffenc import RayExecutor, reencode_dataset\n"
+            f"reencode_dataset('s3://lab/video', 's3://lab/made', executor=RayExecutor(), **{options!r})"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+        made = {place: hashlib.sha256(data).hexdigest() for place, data in s3.files("made").items()}
+    reencode_dataset(VIDEO, tmp_path / "here", **options)
+    assert made == contents(tmp_path / "here")

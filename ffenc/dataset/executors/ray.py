@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -15,16 +15,18 @@ from typing import Any, Literal, get_args
 import psutil
 
 from ffenc.codecs.suggest import accepted
-from ffenc.dataset.executors.local import Progress
+from ffenc.dataset.executors.local import Failures, Progress
 from ffenc.dataset.piece import PieceRecord, PieceTask, Surroundings, run_piece
 from ffenc.errors import ConfigError, FfencError, SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.storage.mirror import MirrorOf, attach, open_copies
 
 SameProgram = Literal["prefer", "require"]
 
 _LOCAL = "ray"  # a Ray of its own on this machine
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_GPU_SHARE = 0.25  # of a GPU that an encode takes: its encoder works on several at once
 _AHEAD = 2  # tasks that wait for each core, so that none is idle
 _RETRIES = 3  # of a task whose worker or machine was lost; errors in the data are not tried again
 
@@ -78,6 +80,7 @@ class RayExecutor:
         workers: int,
         progress: Progress,
         cancellation: Cancellation,
+        failures: Failures | None = None,
     ) -> Iterator[tuple[PieceTask, PieceRecord]]:
         """See :class:`~ffenc.dataset.executors.local.Executor`."""
         ray = self._ray
@@ -92,10 +95,11 @@ class RayExecutor:
             room = _AHEAD * sum(node.cores for node in nodes)
             place = _Places(nodes, ray)
             remote = ray.remote(_run)
+            copies = ray.put(open_copies())  # what is remote each machine fetches by itself
             task: PieceTask | None = first
             while True:
                 while task is not None and len(running) < room:
-                    running[place.start(remote, task)] = task
+                    running[place.start(remote, task, copies)] = task
                     task = next(waiting, None)
                 if not running:
                     return
@@ -104,7 +108,13 @@ class RayExecutor:
                 for reference in done:
                     own = running.pop(reference)
                     place.ended(reference)
-                    record: PieceRecord = _result(ray, reference, own)
+                    try:
+                        record: PieceRecord = _result(ray, reference, own)
+                    except FfencError as error:
+                        if failures is None:
+                            raise
+                        failures.append((own, error))
+                        continue
                     with progress.part(own.encoded_frames):
                         yield own, record
         except BaseException:
@@ -176,22 +186,27 @@ class _Places:
 
     def __init__(self, nodes: list[_Node], ray: Any) -> None:
         self._nodes = nodes
-        self._all = len(nodes) == sum(1 for node in ray.nodes() if node["Alive"])
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        self._all = len(nodes) == len(alive)
+        good = {node.id for node in nodes}
+        self._devices = {name for node in alive if node["NodeID"] in good for name in node["Resources"]}
         self._held: dict[Any, str] = {}
         self._load = {node.id: 0 for node in nodes}
 
-    def start(self, remote: Any, task: PieceTask) -> Any:
+    def start(self, remote: Any, task: PieceTask, copies: Any) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
         threads = task.encoding.encoder_threads if task.encoding is not None else 1
         options: dict[str, Any] = {"max_retries": _RETRIES, "name": f"{task.key} {task.episode.index}"}
         options["num_cpus"] = min(threads or 1, max(node.cores for node in self._nodes))
+        if task.encoding is not None and not task.copied and task.encoding.codec.hardware:
+            options |= hardware_options(task.encoding.codec.encoder, self._devices)
         chosen = None
         if not self._all:
             chosen = min(self._nodes, key=lambda node: self._load[node.id] / node.cores)
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(chosen.id, soft=False)
             self._load[chosen.id] += 1
-        reference = remote.options(**options).remote(task)
+        reference = remote.options(**options).remote(task, copies)
         if chosen is not None:
             self._held[reference] = chosen.id
         return reference
@@ -199,6 +214,22 @@ class _Places:
     def ended(self, reference: Any) -> None:
         if (node := self._held.pop(reference, None)) is not None:
             self._load[node] -= 1
+
+
+def hardware_options(encoder: str, there: Collection[str]) -> dict[str, Any]:
+    """What a task asks of Ray whose encoder is a device's.
+
+    Args:
+        encoder: FFmpeg's name of it.
+        there: the resources that machines of the cluster declare.
+
+    Returns:
+        one of a custom resource with the encoder's name, where one is declared, whose number says how many
+        encodes a machine takes at once; else a part of a GPU, for encoders of NVIDIA's, where there is one.
+    """
+    if encoder in there:
+        return {"resources": {encoder: 1}}
+    return {"num_gpus": _GPU_SHARE} if "GPU" in there and encoder.endswith("_nvenc") else {}
 
 
 @contextmanager
@@ -247,9 +278,10 @@ def _programs(wanted: Toolchain) -> tuple[Toolchain | None, list[str]]:
     return same, list(dict.fromkeys(one.version for one in found))
 
 
-def _run(task: PieceTask) -> PieceRecord | FfencError:
+def _run(task: PieceTask, copies: Sequence[MirrorOf] = ()) -> PieceRecord | FfencError:
     """Make a piece on the machine that this runs on; an error is returned, so that Ray does not try again."""
     try:
+        attach(copies)
         programs, found = _programs(task.programs)
         if programs is None:
             raise ToolchainError(
