@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,29 @@ def test_what_refers_to_a_lost_packet_is_missing_and_not_made_up(
         result = reencode_dataset(path, out, mapping=build_mapping(CAM), task="x", on_gap="split")
     assert result.copied == 2
     alike(frames_of(out, "cam"), pictures[[*range(7), 10, 11, 12]])
+
+
+@pytest.mark.parametrize(("codec", "bframes"), [("h264", 0), ("h265", 0), ("h264", 3)])
+def test_a_lost_key_frame_takes_its_group_with_it(
+    pictures: np.ndarray, tmp_path: Path, codec: str, bframes: int
+) -> None:
+    packets = video_packets(pictures, codec, GROUP, bframes=bframes)
+    order = packet_order(packets, codec, pictures)
+    stamps = [BEGIN + place * STEP for place in order]
+    path = written(tmp_path / "a.mcap", packets[:5] + packets[6:], stamps[:5] + stamps[6:], codec)
+    with pytest.warns(FfencWarning) as said:
+        source = opened(path, on_gap="repeat")
+    lost = re.search(r"/cam: (\d+) packets that refer to a lost one cannot be decoded", str(said[0].message))
+    assert lost is not None
+    assert int(lost[1]) == 4 if not bframes else int(lost[1]) >= 4
+    notes = source.notes(source.episodes[0])
+    assert isinstance(notes, dict)
+    again = notes["repeated"]["cam"]
+    assert set(range(5, 10)) <= set(again)
+    wanted = list(range(COUNT))
+    for frame in again:
+        wanted[frame] = wanted[frame - 1]
+    alike(shown(source), pictures[wanted])
 
 
 def test_a_camera_that_paused_has_lost_nothing(pictures: np.ndarray, tmp_path: Path) -> None:

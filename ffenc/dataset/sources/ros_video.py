@@ -102,21 +102,26 @@ class Packets:
         self._where = f"{bag.path}: {topic}"
         self._find_first()
         self.path = self._folder / "packets.mp4"
+        self._damaged = False
         every = np.arange(self.first, len(stamps))
         self.info = self._copied(every)
         gaps = _gaps(stamps[self.first :])
         self.reordered, self.lost = self.info.reorder > 0, 0
         self.shown: Numbers = every
-        if not (self.reordered or gaps):
+        if not (self.reordered or gaps or self._damaged):
             return
         decoded = decoded_frames(self.path, self.info, ffprobe=self._programs.ffprobe)
         order = np.array([frame.place for frame in decoded], np.int64)
         self.reordered = bool((np.diff(order) < 0).any())
         whole = np.zeros(len(every), bool)
         whole[order] = True
-        for frame in decoded:
+        for place in self._left_out(whole):
+            whole[place : self._next_entry(place, order)] = False
+        for shown, frame in enumerate(decoded):
             if frame.broken:
-                whole[frame.place : self._next_entry(frame.place, order)] = False
+                # It is said with the frame that comes out then; so many packets behind it have been decoded.
+                last = shown + self.info.reorder + 1 if self.reordered else frame.place
+                whole[min(frame.place, shown) : self._next_entry(last, order)] = False
         order = order[whole[order]]
         self.lost = len(every) - len(order)
         self.shown = every[order]
@@ -164,7 +169,12 @@ class Packets:
             program=self._programs.ffmpeg,
         )
         try:
-            run_fed(command, self._chosen(numbers.tolist()))
+            try:
+                run_fed(command, self._chosen(numbers.tolist()))
+            except FfmpegError as error:
+                if error.killed or error.returncode:
+                    raise
+                self._damaged = True  # FFmpeg decodes the first packets, and says what they lack
             info = probe(self.path, times=True, ffprobe=self._programs.ffprobe)
         except FfmpegError as error:
             raise SourceError(
@@ -176,6 +186,16 @@ class Packets:
                 "expected"
             )
         return info
+
+    def _left_out(self, whole: npt.NDArray[np.bool_]) -> list[int]:
+        """The packets whose frames the decoder left out, and which others refer to.
+
+        Those behind a first key frame that belongs to an open group are left out on purpose: they refer to
+        the group before it, and nothing refers to them.
+        """
+        places = np.flatnonzero(~whole)
+        leading = places == np.arange(1, len(places) + 1)
+        return [int(place) for place in places[~np.logical_and.accumulate(leading)]]
 
     def _next_entry(self, place: int, order: Numbers) -> int:
         """The next key frame behind a packet that nothing shown before it is stored behind."""
@@ -213,7 +233,7 @@ class Packets:
         Raises:
             SourceError: they ascend with neither: what frame was taken when cannot be known.
         """
-        if (np.diff(stamps[self.shown]) > 0).all():
+        if (np.diff(stamps[self.shown]) >= 0).all():
             return stamps
         if (np.diff(stamps[np.sort(self.shown)]) < 0).any():
             raise SourceError(
