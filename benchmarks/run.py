@@ -67,6 +67,7 @@ def make_dataset(root: Path, episodes: list[list[Path]]) -> None:
     data = root / "data/chunk-000/file-000.parquet"
     data.parent.mkdir(parents=True)
     start, writer, table_rows = 0, None, []
+    text = pq.read_table(FIXTURE / "meta/tasks.parquet")["task"][0].as_py()
     for number, paths in enumerate(episodes):
         n = len(paths)
         rows = pa.table(
@@ -84,7 +85,7 @@ def make_dataset(root: Path, episodes: list[list[Path]]) -> None:
         table_rows.append(
             {
                 "episode_index": number,
-                "tasks": ["benchmark"],
+                "tasks": [text],
                 "length": n,
                 "data/chunk_index": 0,
                 "data/file_index": 0,
@@ -105,6 +106,7 @@ def make_dataset(root: Path, episodes: list[list[Path]]) -> None:
     kept = {k: features[k] for k in ("timestamp", "frame_index", "episode_index", "index", "task_index")}
     kept[CAMERA] = {"dtype": "image", "shape": [HEIGHT, WIDTH, 3], "names": ["height", "width", "channels"]}
     info = {"codebase_version": "v3.0", "fps": FPS, "features": kept, "total_episodes": len(episodes)}
+    info |= {"total_frames": start, "total_tasks": 2}
     (root / "meta/info.json").write_text(json.dumps(info))
     known = json.loads((FIXTURE / "meta/stats.json").read_text())
     (root / "meta/stats.json").write_text(json.dumps({key: known[key] for key in kept}))

@@ -79,6 +79,9 @@ def file_limit(info: Mapping[str, Any], kind: Literal["data", "video"]) -> float
     return float(info.get(name) or FILE_LIMITS[name]) * 2**20
 
 
+LEROBOTS_BACKEND = "pyav"  # the one video_backend of a depth camera with which LeRobot opens a dataset
+
+
 def says_depth(block: Mapping[str, Any]) -> bool:
     """Return whether a feature's ``info`` block marks it as depth."""
     return bool(block.get("is_depth_map") or block.get("video.is_depth_map"))

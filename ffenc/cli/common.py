@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -101,8 +102,8 @@ class SettingsCommand(click.Command):
             raise click.UsageError(str(error), ctx) from None
         remaining = super().parse_args(ctx, rest)
         changes = {name: ctx.params.pop(name, None) for name in _TRANSFORM}
-        overrides += [(("transform", name), value) for name, value in changes.items() if value]
-        ctx.params["overrides"] = overrides
+        common = [(("transform", name), value) for name, value in changes.items() if value]
+        ctx.params["overrides"] = common + overrides  # what is said of one camera wins
         return remaining
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -172,11 +173,7 @@ def job_options(dry_run: str) -> Callable[[Function], Function]:
         click.option(
             "--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16]."
         ),
-        click.option(
-            "--resume",
-            is_flag=True,
-            help="Take up what an interrupted run has left; a result that is complete stays.",
-        ),
+        resume_option,
         overwrite_option,
         click.option(
             "--keep-going",
@@ -238,6 +235,15 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
+def resume_option(function: Function) -> Function:
+    """Add ``--resume``."""
+    return click.option(
+        "--resume",
+        is_flag=True,
+        help="Take up what an interrupted run has left; a result that is complete stays.",
+    )(function)
+
+
 def force_space_option(function: Function) -> Function:
     """Add ``--force-space``."""
     text = "Start even where the result seems to be larger than what is free on the disk."
@@ -264,7 +270,8 @@ def is_terminal(stream: IO[str] | None) -> bool:
 def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
     """Show a bar with rate and remaining time on a terminal; elsewhere nothing.
 
-    Gives a function that takes the number of frames done, and the number of all where ``total`` is None.
+    Gives a function that takes the number of frames done, and, where ``total`` is None, the number of all and
+    what is being done.
     """
     if output.is_quiet() or not is_terminal(sys.stderr):
         yield lambda *_: None
@@ -287,7 +294,7 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
             return Text(f"{task.speed:.0f} frames/s" if task.speed else "- frames/s")
 
     columns = (
-        TextColumn(label),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
@@ -297,7 +304,9 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=total)
-        yield lambda done, of=total: progress.update(task, completed=done, total=of)
+        yield lambda done, of=total, what=label: progress.update(
+            task, completed=done, total=of, description=what
+        )
 
 
 def report_console(*, stderr: bool = False) -> Console:
@@ -386,32 +395,37 @@ def run_job(
 ) -> None:
     """Do a job with a progress bar, and say what was done; or what is kept of it, where it was ended."""
     from ffenc.dataset.job import run_plan  # noqa: PLC0415 - keeps --help quick
-    from ffenc.dataset.staging import unfinished  # noqa: PLC0415
 
-    try:
-        with progress_bar(label, plan.frames) as on_frames:
-            summary = run_plan(
-                plan,
-                resume=resume,
-                force_space=force_space,
-                on_progress=lambda done, _: on_frames(done),
-                executor=executor,
-                keep_going=keep_going,
-            )
-    except BaseException as error:
-        # A DestinationError speaks for itself; the folder may be another run's.
-        kept = None if isinstance(error, DestinationError) else unfinished(plan.destination)
-        if kept is not None:
-            folder, done = kept
-            output.note(
-                f"{done} of {count(plan.encodes, 'encode')} finished "
-                f"and kept in {folder}: go on with --resume, or delete that folder"
-            )
-        raise
+    finished = f"of {count(plan.encodes, 'encode')} finished and"
+    with kept_said(plan.destination, finished), progress_bar(label, plan.frames) as on_frames:
+        summary = run_plan(
+            plan,
+            resume=resume,
+            force_space=force_space,
+            on_progress=lambda done, _: on_frames(done),
+            executor=executor,
+            keep_going=keep_going,
+        )
     if as_json:
         print_json(summary_fields(summary))
     else:
         print_summary(summary)
+
+
+@contextmanager
+def kept_said(destination: Path, finished: str) -> Iterator[None]:
+    """Say what is kept of a job that is ended: how many pieces, ``finished``, and where."""
+    from ffenc.dataset.staging import unfinished  # noqa: PLC0415 - keeps --help quick
+
+    try:
+        yield
+    except BaseException as error:
+        # A DestinationError speaks for itself; the folder may be another run's.
+        kept = None if isinstance(error, DestinationError) else unfinished(destination)
+        if kept is not None:
+            folder, done = kept
+            output.note(f"{done} {finished} kept in {folder}: go on with --resume, or delete that folder")
+        raise
 
 
 def summary_fields(summary: JobSummary) -> dict[str, Any]:

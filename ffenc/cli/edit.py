@@ -158,8 +158,8 @@ def command(
 
     Video is copied packet for packet and images as they are, whatever their codec. An episode that does not
     begin at a key frame, and a camera whose pictures are cropped, turned or resized, is encoded with the
-    settings that it has. Episodes are numbered from 0, statistics are those of what is kept. DST appears
-    whole and verified, or not at all.
+    settings that it has; images stay images. Episodes are numbered from 0, statistics are those of what is
+    kept. DST appears whole and verified, or not at all.
 
     \b
     Examples:

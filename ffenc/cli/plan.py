@@ -24,7 +24,9 @@ def print_plans(plans: Mapping[str, JobPlan], as_json: bool) -> None:
         frames = camera_frames(plan.frames, len(plan.streams) + len(plan.images))
         output.result(f"{plan.destination} (not written): {count(len(plan.episodes), 'episode')}, {frames}")
         for key in plan.images:
-            output.result(f"  {key}: images copied")
+            changed = plan.changed_images.get(key)
+            how = "copied" if changed is None else f"changed: {changed}"
+            output.result(f"  {key}: images {how}")
         for stream in plan.streams:
             encoded = len(plan.episodes) - len(stream.copied)
             how = f", {encoded} re-encoded" if encoded else ""
@@ -54,5 +56,6 @@ def plan_fields(plan: JobPlan) -> dict[str, Any]:
             for stream in plan.streams
         },
         "image_cameras": list(plan.images),
+        "changed_images": {key: one.fields() for key, one in plan.changed_images.items()},
         "commands": plan.commands(),
     }

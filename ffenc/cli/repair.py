@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,11 +14,13 @@ from ffenc.cli.common import (
     SourceName,
     force_space_option,
     json_option,
+    kept_said,
     links_option,
     overwrite_option,
     print_summary,
     program_options,
     progress_bar,
+    resume_option,
     summary_fields,
 )
 from ffenc.cli.output import print_json
@@ -49,6 +52,7 @@ _SHOWN = 20
 )
 @click.option("--task", metavar="TEXT", help="The task of all rows, where nothing is left that tells it.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@resume_option
 @force_space_option
 @overwrite_option
 @links_option
@@ -71,22 +75,24 @@ def command(source: str, destination: str, dry_run: bool, as_json: bool, **setti
     """
     from ffenc.dataset.repair import repair_dataset  # noqa: PLC0415 - keeps --help quick
 
-    with progress_bar("repairing", None) as on_frames:
+    with kept_said(Path(destination), "files decoded or made are"), progress_bar("repairing", None) as said:
         done = repair_dataset(
             source,
             destination,
             dry_run=dry_run,
-            on_progress=lambda _, frames, of: on_frames(frames, of),
+            on_progress=lambda what, frames, of: said(frames, of, what),
             **settings,
         )
     if as_json:
-        fields = {
+        fields: dict[str, Any] = {
             "source": str(done.source),
             "destination": str(done.destination),
             "actions": [asdict(action) for action in done.actions],
             "episodes": [asdict(episode) for episode in done.episodes],
         }
-        print_json(fields | ({"result": summary_fields(done.summary)} if done.summary is not None else {}))
+        if done.summary is not None:
+            fields |= {"resumed": done.resumed, "result": summary_fields(done.summary)}
+        print_json(fields)
         return
     _show(done)
 
@@ -113,4 +119,7 @@ def _show(done: Repair) -> None:
         output.summary(f"{done.destination} (not written): {said}")
         return
     print_summary(done.summary)
-    output.summary(f"{said}; every frame decoded")
+    if done.summary.complete_before:
+        return
+    taken = f"; {count(done.resumed, 'file')} of an earlier run taken over" if done.resumed else ""
+    output.summary(f"{said}; every frame decoded{taken}")

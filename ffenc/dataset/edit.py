@@ -118,14 +118,18 @@ def plan_edit(
             )
         except ConfigError as error:
             raise ConfigError(f"camera {camera.key}: {error}") from None
-    check_changing(wanted, [stream.key for stream in streams if stream.transform is not None])
-    lacking = _lacking(edited, images, stale)
+    changed = _changed_images(edited, wanted)
+    edited.change_images(changed)
+    moved = [stream.key for stream in streams if stream.transform is not None]
+    check_changing(wanted, [*moved, *changed])
+    lacking = [key for key in _lacking(edited, images, stale) if key not in changed]
     combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
     return JobPlan(
         *(edited, target, picked, streams, count, candidates[0], images, lacking, stale),
         edits=edits.fields(),
         exact=wants_exact(stats, combined=combined),
         source_fps=base.fps if opened is not base else None,
+        changed_images=changed,
     )
 
 
@@ -157,7 +161,8 @@ def edit_dataset(
     """Make a LeRobot v3.0 dataset of a part of another, or with other names and tasks.
 
     Video is copied packet for packet, images as they are; only an episode that does not begin at a key frame,
-    and a camera whose pictures are changed, is encoded, with the settings that it has. Rows, frames, files
+    and a camera whose pictures are changed, is encoded, with the settings that it has. Images that are
+    changed stay images: colours become PNG, depth keeps its kind. Rows, frames, files
     and episodes are numbered from 0. Statistics are those of what is kept. The source is only read; the
     result appears whole and verified, or not at all.
 
@@ -168,7 +173,7 @@ def edit_dataset(
         episodes: those that are kept: numbers, or a text such as ``0-9,12,20-``; by default all.
         exclude_episodes: those that are not, likewise.
         cameras: names of the cameras that are kept; by default all but ``edits.drop_cameras``.
-        transform: how pictures of all cameras that are video are changed.
+        transform: how pictures of all cameras are changed.
         transforms: name of a camera in the source -> how its pictures are changed instead; None: not.
         fps: a lower rate, for which some of the rows and frames are kept; it has to divide the dataset's own.
         fps_nearest: take any lower rate: for each new time the frame that is nearest.
@@ -252,18 +257,29 @@ def _transforms(
     """How the pictures of each camera are to be changed, by its name in the result.
 
     Raises:
-        ConfigError: there is no such camera, or its images are copied as they are.
+        ConfigError: there is no such camera.
     """
     named = {key: value for name, value in own.items() for key in chosen_cameras(edited.kept_cameras, [name])}
-    wanted = {edited.new_name(key): named.get(key, common) for key in edited.kept_cameras}
-    images = [camera.key for camera in edited.cameras if isinstance(camera.stored, ImageHeader)]
-    for key in images:
-        if wanted[key] is not None:
-            raise ConfigError(
-                f"camera {key} is kept as images, which are copied as they are; ffenc reencode makes video "
-                "of them, and changes them on the way"
-            )
-    return wanted
+    return {edited.new_name(key): named.get(key, common) for key in edited.kept_cameras}
+
+
+def _changed_images(edited: EditedDataset, wanted: Mapping[str, Transform | None]) -> dict[str, Transform]:
+    """The cameras of images whose pictures are changed, and how.
+
+    Raises:
+        ConfigError: it cannot be done to pictures of their size.
+    """
+    found: dict[str, Transform] = {}
+    for camera in edited.cameras:
+        if not isinstance(camera.stored, ImageHeader):
+            continue
+        try:
+            own = changing(wanted[camera.key], camera)
+        except ConfigError as error:
+            raise ConfigError(f"camera {camera.key}: {error}") from None
+        if own is not None:
+            found[camera.key] = own
+    return found
 
 
 def _own_settings(camera: Camera) -> VideoEncoderConfig | None:

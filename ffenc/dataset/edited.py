@@ -13,12 +13,15 @@ import pyarrow as pa
 
 from ffenc.codecs.suggest import accepted
 from ffenc.config.preset import camera_key, camera_name
+from ffenc.config.transform import Transform
 from ffenc.dataset.columns import list_of, set_column, task_texts
 from ffenc.dataset.lerobot import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Episode, EpisodeVideo, check_key
+from ffenc.dataset.tables import sized_feature
 from ffenc.dataset.thinned import ThinnedDataset
 from ffenc.errors import ConfigError, SourceError
+from ffenc.frames.changed_images import ChangedImages, changed_header
 from ffenc.frames.sources import FrameSource
 from ffenc.layout import CAMERA_TYPES, DEFAULT_FEATURES
 
@@ -89,9 +92,24 @@ class EditedDataset:
             for camera in source.cameras
             if camera.key not in self._dropped
         ]
+        self._transforms: dict[str, Transform] = {}
         self._check_values()
         if edits.tasks_change:
             self._check_tasks()
+
+    def change_images(self, transforms: Mapping[str, Transform]) -> None:
+        """Change the pictures of cameras that stay images.
+
+        Args:
+            transforms: camera, as the result calls it -> how.
+        """
+        self._transforms = dict(transforms)
+        self.cameras = [
+            replace(camera, stored=changed_header(camera.header, transforms[camera.key]))
+            if camera.key in transforms
+            else camera
+            for camera in self.cameras
+        ]
 
     # --- names ----------------------------------------------------------------------------------------
 
@@ -216,7 +234,12 @@ class EditedDataset:
         return self.source.renumbered | ({"task_index"} if self.edits.tasks_change else set())
 
     def frames(self, camera: str, episode: Episode) -> FrameSource:
-        return self.source.frames(self._old_name(camera), episode)
+        old = self._old_name(camera)
+        frames = self.source.frames(old, episode)
+        if camera not in self._transforms:
+            return frames
+        before = next(one for one in self.source.cameras if one.key == old)
+        return ChangedImages(frames, before.header, before.unit, self._transforms[camera])
 
     def video(self, camera: str, episode: Episode) -> EpisodeVideo:
         return replace(self.source.video(self._old_name(camera), episode), camera=camera)
@@ -230,6 +253,11 @@ class EditedDataset:
     def info(self) -> dict[str, Any]:
         info = self.source.info()
         info["features"] = self._edited(info["features"])
+        for camera in self.cameras:
+            if camera.key in self._transforms:
+                feature = info["features"][camera.key]
+                size = camera.header.width, camera.header.height
+                info["features"][camera.key] = sized_feature(feature, *size)
         if self.edits.robot_type is not None:
             info["robot_type"] = self.edits.robot_type
         if self.edits.tasks_change:
@@ -237,10 +265,11 @@ class EditedDataset:
         return info
 
     def stats(self) -> dict[str, Any]:
-        return self._edited(self.source.stats())
+        found = self._edited(self.source.stats())
+        return {key: value for key, value in found.items() if key not in self._transforms}
 
     def has_episode_stats(self, feature: str) -> bool:
-        return self.source.has_episode_stats(self._old_name(feature))
+        return feature not in self._transforms and self.source.has_episode_stats(self._old_name(feature))
 
     def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
         for episode, file, table in self.source.rows(episodes):

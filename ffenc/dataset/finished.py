@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,32 +70,16 @@ def finished_cameras(plan: JobPlan) -> dict[str, dict[str, Any]] | None:
     Raises:
         DestinationError: it is the result of another job, a source has changed since, or it is not whole.
     """
-    root, recorded = plan.destination, _recorded(plan.destination)
-    if recorded is None:
+    root = plan.destination
+    info = finished_info(root, _job(plan), plan.source.roots)
+    if info is None:
         return None
-    info = read_info(root)
-    if recorded != _job(plan) or info.get("total_frames") != plan.rows:
-        raise DestinationError(
-            f"{root} is the result of another job: other sources, episodes, cameras or settings. Choose "
-            "another name, or delete it"
-        )
-    written = (root / INFO).stat().st_mtime_ns
-    for source in plan.source.roots:
-        for path in _files(source):
-            found = path.stat()
-            remote = version_of(path) is not None  # a copy may be younger than what it is of
-            if (found.st_mtime_ns if remote else max(found.st_mtime_ns, found.st_ctime_ns)) > written:
-                raise DestinationError(
-                    f"{root} was made before {path} was changed. Choose another name, or delete it"
-                )
+    if info.get("total_frames") != plan.rows:
+        raise _another_job(root)
     sizes: dict[str, int] = {}
     for place in read_checksums(root):
-        try:
-            size = (root / place).stat().st_size
-        except OSError:
-            raise DestinationError(f"{root / place} is gone; delete {root}, and run the job again") from None
         key = place.split("/")[1]
-        sizes[key] = sizes.get(key, 0) + size
+        sizes[key] = sizes.get(key, 0) + (root / place).stat().st_size
     features = info["features"]
     blocks = {stream.key: features.get(stream.key, {}).get("info") or {} for stream in plan.streams}
     return {
@@ -109,6 +93,53 @@ def finished_cameras(plan: JobPlan) -> dict[str, dict[str, Any]] | None:
     }
 
 
+def finished_info(root: Path, job: str, sources: Sequence[Path]) -> dict[str, Any] | None:
+    """Look whether a folder is the result of a job already.
+
+    Args:
+        root: the destination.
+        job: the hash of what is asked for.
+        sources: folders or files that the job reads.
+
+    Returns:
+        its ``info.json``; None where there is no result of any job.
+
+    Raises:
+        DestinationError: it is the result of another job, a source has changed since, or it is not whole.
+    """
+    recorded = _recorded(root)
+    if recorded is None:
+        return None
+    if recorded != job:
+        raise _another_job(root)
+    written = (root / INFO).stat().st_mtime_ns
+    for source in sources:
+        for path in _files(source):
+            found = path.stat()
+            remote = version_of(path) is not None  # a copy may be younger than what it is of
+            if (found.st_mtime_ns if remote else max(found.st_mtime_ns, found.st_ctime_ns)) > written:
+                raise DestinationError(
+                    f"{root} was made before {path} was changed. Choose another name, or delete it"
+                )
+    for place in read_checksums(root):
+        if not (root / place).exists():
+            raise DestinationError(f"{root / place} is gone; delete {root}, and run the job again")
+    return read_info(root)
+
+
+def job_hash(sources: Sequence[Path], parts: Sequence[Any]) -> str:
+    """Return the hash of a job: the names and sizes of its sources' files, and plain values."""
+    files = [[str(path.relative_to(root)), path.stat().st_size] for root in sources for path in _files(root)]
+    return hashlib.sha256(json.dumps([files, *parts]).encode()).hexdigest()
+
+
+def _another_job(root: Path) -> DestinationError:
+    return DestinationError(
+        f"{root} is the result of another job: other sources, episodes, cameras or settings. Choose "
+        "another name, or delete it"
+    )
+
+
 def _recorded(root: Path) -> str | None:
     """The hash of the job that a dataset is the result of; None where it is not known."""
     try:
@@ -120,13 +151,10 @@ def _recorded(root: Path) -> str | None:
 
 def _job(plan: JobPlan) -> str:
     """The hash of what was asked for."""
+    if plan.job is not None:
+        return plan.job
     tasks = plan.source.tasks()
     parts: list[Any] = [
-        [
-            [str(path.relative_to(root)), path.stat().st_size]
-            for root in plan.source.roots
-            for path in _files(root)
-        ],
         str(plan.source.fps),
         None if isinstance(tasks, Path) else list(tasks),  # a tree of images has none of its own
         [episode.index for episode in plan.episodes],
@@ -139,10 +167,11 @@ def _job(plan: JobPlan) -> str:
             for stream in plan.streams
         ],
         list(plan.images),
+        *([{key: one.fields() for key, one in plan.changed_images.items()}] if plan.changed_images else []),
         *([plan.edits] if plan.edits else []),
         *([] if plan.exact else ["aggregated quantiles"]),
     ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return job_hash(plan.source.roots, parts)
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from ffenc.errors import ConfigError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.depth import Unit
 from ffenc.frames.encoding import Encoding
-from ffenc.layout import DEPTH_FIELDS
+from ffenc.layout import DEPTH_FIELDS, LEROBOTS_BACKEND
 from ffenc.version import VERSION
 
 
@@ -51,7 +51,10 @@ def kept_block(info: StreamInfo, block: Mapping[str, Any], depth: bool) -> dict[
         depth: it holds depth.
     """
     read = stream_fields(info)
-    unknown = dict.fromkeys(ENCODER_FIELDS) | {"video.video_backend": "pyav", "video.extra_options": {}}
+    unknown = dict.fromkeys(ENCODER_FIELDS) | {
+        "video.video_backend": LEROBOTS_BACKEND,
+        "video.extra_options": {},
+    }
     kept = {
         name: value
         for name, value in block.items()

@@ -127,10 +127,13 @@ class JobPlan:
         toolchain: the programs that copy packets.
         images: cameras that stay images, in the table.
         image_stats: those of them whose statistics are computed.
+        changed_images: those of them whose pictures are changed, and how; their statistics are computed too.
         stale: features whose statistics are computed, since the source's are not those of its rows.
         edits: what the source changes of the dataset that it reads, as plain values.
         exact: compute the quantiles of all rows, where they would be made of the episodes'.
         source_fps: the frame rate that is lowered; None: it stays.
+        job: the hash of what was asked for, where that is not what the plan itself says; see
+            :mod:`~ffenc.dataset.finished`.
     """
 
     source: DatasetSource
@@ -145,6 +148,8 @@ class JobPlan:
     edits: Mapping[str, Any] = field(default_factory=dict)
     exact: bool = True
     source_fps: Fraction | None = None
+    job: str | None = None
+    changed_images: Mapping[str, Transform] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -259,20 +264,59 @@ def run_plan(
             cameras=cameras,
             complete_before=True,
         )
-    try:
-        with Staging(plan.destination, resume=resume) as staging:
-            if not force_space:
-                check_space(plan, staging.kept_bytes())
-            summary = _Job(plan, staging, on_progress, executor or LocalExecutor(), keep_going).run()
-    except OSError as error:
-        kept = ""
-        if unfinished(plan.destination) is not None:
-            kept = ". Finished episodes are kept: once there is room, go on with --resume"
-        raise DestinationError(
-            f"{plan.destination} cannot be written: {error.strerror or error}{kept}"
-        ) from error
+    with staged(plan.destination, resume=resume) as staging:
+        summary = run_staged(
+            plan,
+            staging,
+            force_space=force_space,
+            on_progress=on_progress,
+            executor=executor,
+            keep_going=keep_going,
+        )
     publish(plan.destination)
     summary.destination = place
+    summary.seconds = time.monotonic() - began
+    return summary
+
+
+@contextmanager
+def staged(destination: Path, *, resume: bool) -> Iterator[Staging]:
+    """Give the folder in which a dataset grows; what cannot be written there is said of the destination.
+
+    Raises:
+        DestinationError: the destination is taken or cannot be written.
+    """
+    try:
+        with Staging(destination, resume=resume) as staging:
+            yield staging
+    except OSError as error:
+        kept = ""
+        if unfinished(destination) is not None:
+            kept = ". Finished episodes are kept: once there is room, go on with --resume"
+        raise DestinationError(f"{destination} cannot be written: {error.strerror or error}{kept}") from error
+
+
+def run_staged(
+    plan: JobPlan,
+    staging: Staging,
+    *,
+    force_space: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+    executor: Executor | None = None,
+    keep_going: bool = False,
+    check: Callable[[Path], None] = lambda _: None,
+) -> JobSummary:
+    """Do what a plan says, in a folder that is open; see :func:`run_plan`.
+
+    Args:
+        plan, force_space, on_progress, executor, keep_going: as there.
+        staging: of the plan's destination.
+        check: given the folder of the whole result, raises where it is not to be published.
+    """
+    began = time.monotonic()
+    if not force_space:
+        check_space(plan, staging.kept_bytes())
+    summary = _Job(plan, staging, on_progress, executor or LocalExecutor(), keep_going).run(check)
     summary.seconds = time.monotonic() - began
     return summary
 
@@ -313,7 +357,7 @@ class _Job:
         self._executor = executor
         self._failures: Failures | None = [] if keep_going else None
 
-    def run(self) -> JobSummary:
+    def run(self, check: Callable[[Path], None]) -> JobSummary:
         plan = self._plan
         done: dict[tuple[str, int], PieceRecord] = {}
         tasks = (
@@ -384,6 +428,7 @@ class _Job:
                 camera_stats=stats,
                 camera_values=values,
                 images=plan.images,
+                changed=plan.changed_images,
                 recompute=plan.stale.episodes,
                 reaggregate=plan.stale.total,
                 on_images=on_images,
@@ -395,6 +440,7 @@ class _Job:
         known = {place: info for files in joined.values() for place, info in files.known.items()}
         check_result(self._staging.dataset, known, ffprobe=plan.toolchain.ffprobe)
         record_job(self._staging.dataset, plan)
+        check(self._staging.dataset)
         self._staging.publish()
         return summary
 

@@ -90,13 +90,13 @@ class Listed:
         where: the file or line that says so, for an error.
         index: its number.
         length: rows it should have.
-        path: the data file they should be in.
+        path: the data file they should be in; None: it is not known.
     """
 
     where: str
     index: int
     length: int
-    path: Path
+    path: Path | None
 
 
 class LeRobotDataset(ABC):
@@ -233,12 +233,14 @@ class LeRobotDataset(ABC):
         listed: dict[int, int] = {}
         files: dict[Path, list[int]] = {}
         for one in self._listed():
-            if one.length < 1:
-                raise SourceError(f"{one.where}: episode {one.index} has length {one.length}")
             if listed and one.index <= next(reversed(listed)):
-                raise SourceError(f"{one.where}: episode {one.index} is doubled or out of order")
-            listed[one.index] = one.length
-            files.setdefault(one.path, []).append(one.index)
+                self._note_damage(f"{one.where}: episode {one.index} is doubled or out of order", one.index)
+                continue
+            listed[one.index] = max(1, one.length)
+            if one.length < 1:
+                self._note_damage(f"{one.where}: episode {one.index} has length {one.length}", one.index)
+            elif one.path is not None:
+                files.setdefault(one.path, []).append(one.index)
         if not listed:
             raise SourceError(f"{self.root / self.episode_list}: holds no episodes")
         columns = [key for key, feature in self._features.items() if feature["dtype"] != "video"]
@@ -545,13 +547,24 @@ class LeRobotV3(LeRobotDataset):
         return self.root / place
 
     def _list_videos(self, key: str) -> list[EpisodeVideo]:
-        return videos_of(self.root, key, self._video_path)
+        return videos_of(self.root, key, self._video_path, self._note_damage)
 
     def _listed(self) -> Iterator[Listed]:
         data_file = lru_cache(maxsize=None)(self._data_file)
         for path in self._episode_files:
-            for index, length, chunk, file in _integers(path, _EPISODE_COLUMNS):
-                yield Listed(str(path), index, length, data_file(chunk, file))
+            for row, values in enumerate(_integers(path, _EPISODE_COLUMNS)):
+                index, length, chunk, file = values
+                wrong = next((n for n, v in zip(_EPISODE_COLUMNS, values, strict=True) if v is None), None)
+                what = (
+                    f"{path}: row {row} has no value in {wrong}; a whole number is expected: restore the file"
+                )
+                if index is None:
+                    self._note_damage(what)
+                elif length is None or chunk is None or file is None:
+                    self._note_damage(what, index)
+                    yield Listed(str(path), index, length or 1, None)
+                else:
+                    yield Listed(str(path), index, length, data_file(chunk, file))
 
     def _count_tasks(self) -> int:
         path = self.root / TASKS
@@ -610,8 +623,8 @@ def _kind(stream: StreamInfo) -> tuple[str, str]:
     return stream.codec, stream.pix_fmt
 
 
-def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, ...]]:
-    """Yield rows of whole numbers."""
+def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int | None, ...]]:
+    """Yield rows of whole numbers; None where there is none."""
     try:
         file = pq.ParquetFile(path)
         missing = [name for name in columns if name not in file.schema_arrow.names]
@@ -620,15 +633,9 @@ def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, ...]]:
         table = file.read(columns=list(columns))
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
-    lists = [table[name].to_pylist() for name in columns]
-    for name, values in zip(columns, lists, strict=True):
-        for row, value in enumerate(values):
-            if not isinstance(value, (int, float)) or value % 1 != 0:  # null, NaN and infinity too
-                raise SourceError(
-                    f"{path}: row {row} has {'no value' if value is None else value} in {name}; a whole "
-                    "number is expected: restore the file"
-                )
-    yield from (tuple(map(int, row)) for row in zip(*lists, strict=True))
+    for row in zip(*(table[name].to_pylist() for name in columns), strict=True):
+        whole = (isinstance(value, int | float) and value % 1 == 0 for value in row)  # no NaN, no infinity
+        yield tuple(int(value) if fits else None for value, fits in zip(row, whole, strict=True))
 
 
 @dataclass

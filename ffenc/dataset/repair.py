@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,19 +22,21 @@ import pyarrow.parquet as pq
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import fps_number, frame_ticks
+from ffenc.config.preset import camera_name
+from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.columns import task_table
-from ffenc.dataset.estimate import check_space
-from ffenc.dataset.finished import check_free
+from ffenc.dataset.finished import check_free, finished_info, job_hash
 from ffenc.dataset.info_block import recorded_settings
-from ffenc.dataset.job import JobSummary, run_plan
+from ffenc.dataset.job import JobSummary, run_staged, staged
 from ffenc.dataset.merge import plan_merge
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.repeated import repeated_rows, shown_frames, write_shown
 from ffenc.dataset.salvage import Action, Found, Place, Salvage
-from ffenc.dataset.staging import check_destination, write_json
+from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import Aggregate
 from ffenc.dataset.verify.faults import Fault, Verification
+from ffenc.dataset.verify.records import DecodeRecords
 from ffenc.dataset.verify.run import verify_dataset
 from ffenc.errors import (
     ConfigError,
@@ -42,11 +46,13 @@ from ffenc.errors import (
     SourceError,
     VerificationError,
 )
+from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.info_json import feature_block, read_json
-from ffenc.frames.publish import claimed, hidden_path, sync_folder
+from ffenc.frames.publish import claimed, hidden_path, published
+from ffenc.frames.sources import files_fingerprint
 from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.frames.transcode import Clip, prepare_clip, transcode
 from ffenc.layout import (
@@ -105,8 +111,10 @@ class Repair:
         source, destination: the folders.
         actions: all that is done beside leaving out and cutting episodes.
         episodes: what becomes of each that something is left of.
-        summary: what the job did; None for a dry run.
-        result: how the result verifies; None for a dry run.
+        summary: what the job did; None for a dry run. Where an earlier run had completed it, ``actions`` and
+            ``episodes`` are empty.
+        result: how the result verifies; None for a dry run, and where nothing had to be done.
+        resumed: how many files an earlier run had decoded or made, which was not done again.
     """
 
     source: Path
@@ -115,6 +123,7 @@ class Repair:
     episodes: list[EpisodeRepair] = field(default_factory=list)
     summary: JobSummary | None = None
     result: Verification | None = None
+    resumed: int = 0
 
 
 def repair_dataset(
@@ -125,6 +134,7 @@ def repair_dataset(
     without_cameras: Sequence[str] = (),
     task: str | None = None,
     dry_run: bool = False,
+    resume: bool = False,
     force_space: bool = False,
     overwrite: bool = False,
     follow_links: bool = False,
@@ -149,6 +159,8 @@ def repair_dataset(
         without_cameras: cameras that are left out, such as one whose files are lost.
         task: text of all tasks, where neither the tasks table nor the episode list tells them.
         dry_run: find out what would be done; nothing is written but temporary files beside the destination.
+        resume: take up what an interrupted run has left: files that it has decoded or made are not decoded
+            or made again; where an earlier run has done all of it, nothing is done.
         force_space: start even where the result seems to be larger than what is free on the disk.
         overwrite: of a destination that is an address: replace the dataset that is there.
         follow_links: follow symbolic links that lead out of the dataset; else they are refused by name.
@@ -164,12 +176,16 @@ def repair_dataset(
     target = destination_path(destination, overwrite=overwrite)
     if on_damage not in _ON_DAMAGE:
         raise ConfigError(f"on_damage={on_damage!r} is not accepted{accepted(on_damage, _ON_DAMAGE)}")
-    check_free(target, resume=False)
+    check_free(target, resume=resume)
     root = source_path(source, "everything")
     refuse_nesting(root, target)
     check_tree(root, follow_links=follow_links)
     programs = toolchains(ffmpeg, ffprobe)
-    with _folder_beside(target) as folder, warnings.catch_warnings():
+    place = address_of(target) or target
+    done = Repair(root, target, [])
+    job = job_hash([root], ["repair", on_damage, list(without_cameras), task])
+
+    def put_together(folder: Path, pieces: Path, records: DecodeRecords) -> _Shadow:
         left = Salvage(
             root,
             without=without_cameras,
@@ -178,9 +194,7 @@ def repair_dataset(
             scratch=folder,
             repeat=on_damage == "repeat",
         )
-        done = Repair(root, target, left.actions)
-        warnings.simplefilter("ignore", FfencWarning)  # what they say of the source is among the actions
-        shadow = _Shadow(left, folder, on_damage, programs)
+        shadow = _Shadow(left, folder, pieces, on_damage, programs)
         while True:  # a frame that is damaged may hide another behind it
             shadow.write()
             found = verify_dataset(
@@ -190,48 +204,72 @@ def repair_dataset(
                 ffmpeg=ffmpeg,
                 ffprobe=ffprobe,
                 on_frames=lambda done, of: on_progress("decoding", done, of),
+                records=records,
             )
             if not shadow.learn(found.faults):
                 break
         done.actions, done.episodes = left.actions, shadow.fates()
+        return shadow
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FfencWarning)  # what they say of the source is among the actions
         if dry_run:
+            with _folder_beside(target) as folder:
+                put_together(folder, folder / "pieces", DecodeRecords(folder / "pieces/decoded"))
             return done
-        result = folder / "result"
-        plan = plan_merge(
-            [shadow.root], result, reencode=True, follow_links=True, ffmpeg=ffmpeg, ffprobe=ffprobe
-        )
-        if not force_space:
-            check_space(replace(plan, destination=target), 0)
-        try:
-            summary = run_plan(
-                plan, force_space=True, on_progress=lambda frames, of: on_progress("copying", frames, of)
-            )
-        except DestinationError as error:
-            if isinstance(error.__cause__, OSError):  # which names the hidden folder
-                raise error.__cause__ from None
-            raise
-        checked = verify_dataset(
-            result,
-            deep=True,
-            ffmpeg=ffmpeg,
-            ffprobe=ffprobe,
-            on_frames=lambda done, of: on_progress("verifying", done, of),
-        )
-        if not checked.sound:
-            raise VerificationError(f"what could be made of {root} is not sound: {checked.faults[0]}")
-        check_destination(target)
-        result.replace(target)
-        sync_folder(target.parent)
-        place = address_of(target) or target
-        publish(target)
-        done.summary = replace(summary, destination=place)
-        done.result = replace(checked, path=target)
+        if resume and (info := finished_info(target, job, [root])) is not None:
+            publish(target)
+            episodes, frames = info["total_episodes"], info["total_frames"]
+            done.summary = JobSummary(place, episodes, frames, 0, complete_before=True)
+            return done
+        with staged(target, resume=resume) as staging:
+            records = DecodeRecords(staging.pieces / "decoded")
+            try:
+                shadow = put_together(staging.cuts, staging.pieces, records)
+                plan = plan_merge(
+                    [shadow.root],
+                    target,
+                    reencode=True,
+                    follow_links=True,
+                    resume=True,
+                    ffmpeg=ffmpeg,
+                    ffprobe=ffprobe,
+                )
+
+                def check(result: Path) -> None:
+                    done.result = verify_dataset(
+                        result,
+                        deep=True,
+                        ffmpeg=ffmpeg,
+                        ffprobe=ffprobe,
+                        on_frames=lambda done, of: on_progress("verifying", done, of),
+                        records=records,
+                    )
+                    if faults := done.result.faults:
+                        raise VerificationError(f"what could be made of {root} is not sound: {faults[0]}")
+
+                done.summary = run_staged(
+                    replace(plan, job=job),
+                    staging,
+                    force_space=force_space,
+                    on_progress=lambda frames, of: on_progress("copying", frames, of),
+                    check=check,
+                )
+            except (SourceError, ConfigError, VerificationError):
+                staging.clear()  # the same would come of it again
+                raise
+    publish(target)
+    assert done.result is not None
+    assert done.summary is not None
+    done.summary.destination = place
+    done.result = replace(done.result, path=target)
+    done.resumed = len(records.taken) + len(shadow.taken) + done.summary.resumed
     return done
 
 
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
-    """A hidden folder beside the destination, for what is put together; it is deleted at the end.
+    """A hidden folder beside the destination, for what a dry run puts together; it is deleted at the end.
 
     One that a killed run has left is deleted too.
     """
@@ -267,10 +305,17 @@ class _Shadow:
     """A dataset that is put together of what is left: tables written, videos linked."""
 
     def __init__(
-        self, left: Salvage, folder: Path, on_damage: OnDamage, programs: Sequence[Toolchain]
+        self,
+        left: Salvage,
+        folder: Path,
+        pieces: Path,
+        on_damage: OnDamage,
+        programs: Sequence[Toolchain],
     ) -> None:
-        self.root = folder / "dataset"
-        self._left, self._folder, self._programs = left, folder, programs
+        self.root = folder / "left"
+        self._left, self._made, self._programs = left, pieces / "made", programs
+        self._earlier = {path.name for path in self._made.glob("*.json")}
+        self.taken: set[str] = set()  # names of what an earlier run has made
         self._on_damage = on_damage
         self._good: dict[Path, tuple[Path, StreamInfo]] = {}
         self._recomputed: set[str] = set()
@@ -296,7 +341,7 @@ class _Shadow:
             hint = ""
             for key in self._left.cameras:
                 if not any(key in one.videos for one in self._left.episodes):
-                    name = key.removeprefix("observation.images.")
+                    name = camera_name(key)
                     hint = f". No video of {name} is left: leave it out with --without-camera {name}"
                     break
             raise SourceError(
@@ -374,9 +419,13 @@ class _Shadow:
         )
 
     def _unrepairable(self, fault: Fault) -> SourceError:
-        where = f" ({fault.camera})" if fault.camera else ""
+        where, without = "", ""
+        if fault.camera:
+            where = f" ({fault.camera})"
+            without = f"; or leave the camera out with --without-camera {camera_name(fault.camera)}"
         return SourceError(
-            f"{self._left.root}: cannot be repaired without making data up: {fault.what}{where}; {fault.fix}"
+            f"{self._left.root}: cannot be repaired without making data up: {fault.what}{where}; "
+            f"{fault.fix}{without}"
         )
 
     # --- writing ----------------------------------------------------------------------------------------
@@ -399,13 +448,10 @@ class _Shadow:
         self._data, start = [], 0
         for number, (path, own) in enumerate(groupby(self._kept, key=lambda one: one.path)):
             episodes = list(own)
-            try:
-                table = pq.ParquetFile(self._left.readable(path), page_checksum_verification=True).read()
-            except (pa.ArrowException, OSError) as error:
-                raise SourceError(f"{path}: cannot be read: {error}") from None
+            table, places = self._left.table(path)
             self._check_columns(table, path)
             features = [name for name in self._left.info["features"] if name in table.column_names]
-            wanted = np.concatenate([one.rows[: one.length] for one in episodes])
+            wanted = places[np.concatenate([one.rows[: one.length] for one in episodes])]
             rows = table.select(features).take(pa.array(wanted, pa.int64()))
             lengths = np.array([one.length for one in episodes])
             first = np.cumsum(lengths) - lengths
@@ -539,10 +585,13 @@ class _Shadow:
         end = min((first for first in others if first > place.first), default=info.frames)
         clip = Clip(place.path, info, place.first, min(end - place.first, one.length))
         shown = shown_frames(clip, one.length, fps, bad)
-        block = feature_block(self._left.info["features"][key])
-        config = recorded_settings(info, block, info.pix_fmt in DEPTH_FORMATS)
-        output = self._folder / f"repeated-{len(self._repeated):06d}-{len(bad):06d}.mp4"
-        write_shown(clip, shown, config, fps, output, self._programs)
+        config = self._settings(key, info)
+
+        def write(output: Path) -> str:
+            write_shown(clip, shown, config, fps, output, self._programs)
+            return "frames are repeated"
+
+        output, _ = self._piece(["repeated", place.path, clip.first, shown, repr(config)], write)
         found = probe(output, times=True, ffprobe=self._programs[0].ffprobe)
         self._good[output] = (output, found)
         repeated = _Repeated(Place(output, 0, one.length), repeated_rows(shown))
@@ -558,17 +607,54 @@ class _Shadow:
             return self._good[path]
         info, off = self._left.streams[path], self._left.off_grid(path)
         self._good[path] = (path, info)
-        if off > TIME_TOLERANCE / 2 and path not in cut:
-            place = path.relative_to(self._left.root).as_posix()
-            copy = self._folder / f"on-grid-{len(self._good):06d}.mp4"
-            how = self._regridded(key, path, info, copy)
+        place = path.relative_to(self._left.root).as_posix()
+        if missing := missing_bytes(path):
+            # FFmpeg does not copy packets of a file that ends early; which frames are lost, decoding tells.
+            whole, _ = self._piece(["filled", path], lambda whole: _filled(path, whole, missing))
+            what = f"is cut short, {missing:,} bytes are missing at its end: frames of them are lost"
+            self._left.say(Action(what, None, key, place))
+            self._good[path] = (whole, info)
+        elif (off > TIME_TOLERANCE / 2 or self._left.misleads(path)) and path not in cut:
+            parts = ["on grid", path, feature_block(self._left.info["features"][key])]
+            copy, how = self._piece(parts, lambda copy: self._regridded(key, path, info, copy))
             self._left.say(
                 Action(
-                    f"its frames are up to {off * 1000:.1f} ms off the frame rate; {how}", None, key, place
+                    f"its frames are up to {off * 1000:.1f} ms off the frame rate, which is "
+                    f"{float(info.fps):.6g} on average; {how}",
+                    *(None, key, place),
                 )
             )
             self._good[path] = (copy, probe(copy, times=True, ffprobe=self._programs[0].ffprobe))
         return self._good[path]
+
+    def _settings(self, key: str, info: StreamInfo) -> VideoEncoderConfig:
+        """The settings that a camera's video has."""
+        block = feature_block(self._left.info["features"][key])
+        return recorded_settings(info, block, info.pix_fmt in DEPTH_FORMATS)
+
+    def _piece(self, parts: Sequence[Any], write: Callable[[Path], str]) -> tuple[Path, str]:
+        """Write a file of a source's video, unless an earlier run has; returns it, and what was said of it.
+
+        Args:
+            parts: what decides its bytes: what is done, with which file, and so on.
+            write: writes it, and says how.
+        """
+        done, path, *more = parts
+        versions = [str(program.version) for program in self._programs]
+        asked = json.dumps([done, files_fingerprint([path]), str(self._left.fps), versions, *more])
+        output = self._made / f"{hashlib.sha256(asked.encode()).hexdigest()}.mp4"
+        record = output.with_suffix(".json")
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            known = json.loads(record.read_text(encoding="utf-8"))
+            if known["sha256"] == file_checksum(output):
+                self.taken |= {record.name} & self._earlier
+                return output, str(known["how"])
+        record.unlink(missing_ok=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with published(output) as temporary:
+            how = write(temporary)
+        write_json(record, {"sha256": file_checksum(output), "how": how})
+        return output, how
 
     def _regridded(self, key: str, path: Path, info: StreamInfo, copy: Path) -> str:
         """Put a file's frames at i / fps; returns how."""
@@ -591,11 +677,8 @@ class _Shadow:
             pass
         finally:
             cut.unlink(missing_ok=True)
-        depth = info.pix_fmt in DEPTH_FORMATS
-        block = feature_block(self._left.info["features"][key])
-        config: VideoEncoderConfig = recorded_settings(info, block, depth)
         clip = Clip(path, info, 0, info.frames)
-        encoding = prepare_clip(clip, config, fps, candidates=programs)
+        encoding = prepare_clip(clip, self._settings(key, info), fps, candidates=programs)
         transcode(encoding, clip, copy)
         return "no copy can put them there, so it is encoded with the settings that it has"
 
@@ -688,6 +771,13 @@ class _Shadow:
         for path in self._left.root.iterdir():
             if path.is_file() and not path.name.startswith("."):
                 shutil.copyfile(path, self.root / path.name)
+
+
+def _filled(path: Path, whole: Path, missing: int) -> str:
+    """Copy a file, with zeros for the bytes that are missing at its end."""
+    shutil.copyfile(path, whole)
+    os.truncate(whole, whole.stat().st_size + missing)
+    return "filled up"
 
 
 def _ranges(rows: Sequence[tuple[int, int]]) -> str:

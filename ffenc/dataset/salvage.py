@@ -21,16 +21,26 @@ import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_name, chosen_cameras
-from ffenc.dataset.columns import feature_type, task_texts
+from ffenc.dataset.columns import feature_type, is_numeric, task_texts
 from ffenc.dataset.identify import check_dataset, features_of
 from ffenc.dataset.lerobot import readable_feature
 from ffenc.dataset.source import check_key
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
-from ffenc.frames.info_json import read_info
+from ffenc.frames.info_json import feature_block, read_info
 from ffenc.frames.parquet_footer import has_footer, with_footer
+from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.jobs.pool import run_units, share_cores
-from ffenc.layout import DATA_PATH, INFO, TASKS, TIME_TOLERANCE, VIDEO_PATH
+from ffenc.layout import (
+    DATA_PATH,
+    INFO,
+    LEROBOTS_BACKEND,
+    NUMBERING,
+    TASKS,
+    TIME_TOLERANCE,
+    VIDEO_PATH,
+    says_depth,
+)
 from ffenc.paths import check_template, template_fields
 
 _READ = (SourceError, pa.ArrowException, OSError, ValueError, LookupError, TypeError)
@@ -126,7 +136,8 @@ class Salvage:
     ) -> None:
         self._repeat = repeat
         self.root, self._ffprobe, self._scratch = root, ffprobe, scratch
-        self._readable: dict[Path, Path] = {}
+        self._readable: dict[Path, Path] = {}  # data file -> a copy of it with a footer
+        self._damaged_groups: dict[Path, frozenset[int]] = {}
         self._said: dict[Action, None] = {}
         self.info = self._read_info()
         self.fps = parse_fps(self.info["fps"])
@@ -141,6 +152,8 @@ class Salvage:
             raise SourceError(f"{root}: no rows of any episode are left under data/; nothing can be repaired")
         for key in self.cameras:
             self._place(key)
+            self._mark_depth(key)
+        self._say_unused()
         self._say_unfinished()
 
     # --- info.json --------------------------------------------------------------------------------------
@@ -162,6 +175,11 @@ class Salvage:
                 self._note("its shape or names are written as LeRobot uses them", file=INFO, camera=key)
             if feature["dtype"] in ("image", "video"):
                 check_key(key, where)
+            block = feature_block(features[key])
+            if says_depth(block) and block.get("video.video_backend") not in (None, LEROBOTS_BACKEND):
+                features[key] = {**features[key], "info": {**block, "video.video_backend": LEROBOTS_BACKEND}}
+                what = f"video.video_backend becomes {LEROBOTS_BACKEND!r}, as LeRobot opens depth"
+                self._note(what, file=INFO, camera=key)
         for name, usual in (("data_path", DATA_PATH), ("video_path", VIDEO_PATH)):
             try:
                 check_template(info.get(name) or usual, f"{where}: {name}", template_fields(usual))
@@ -242,37 +260,34 @@ class Salvage:
     # --- rows -------------------------------------------------------------------------------------------
 
     def _read_rows(self) -> Iterator[Found]:
-        found: dict[int, Found] = {}
+        claims: dict[int, list[Found]] = {}
         files = sorted((self.root / "data").rglob("*.parquet"))
         for path in files:
             try:
                 self._give_footer(path, files)
-                file = pq.ParquetFile(self.readable(path))
-                names = [name for name in ("episode_index", "frame_index") if name in file.schema_arrow.names]
-                table = file.read(columns=names)
-                numbers = _whole(table, "episode_index")
+                numbers, frames, whole = self._row_numbers(path)
             except _READ as error:
                 self._note(
                     f"cannot be read ({_short(error)}); its episodes are lost", file=self._relative(path)
                 )
                 continue
-            frames: npt.NDArray[np.int64] | None = None
-            with contextlib.suppress(*_READ):  # else rows are in the order in which they stand
-                frames = _whole(table, "frame_index")
             by_episode = np.argsort(numbers, kind="stable")
             cuts = np.flatnonzero(np.diff(numbers[by_episode])) + 1
-            for rows in np.split(by_episode, cuts) if len(by_episode) else ():
+            groups = [group for group in np.split(by_episode, cuts) if len(group)]
+            for rows in (own for group in groups for own in _counted_from_0(group, frames)):
+                if numbers[rows[0]] < 0:
+                    continue
                 one = Found(int(numbers[rows[0]]), path, rows)
-                self._order(one, None if frames is None else frames[rows])
-                other = found.get(one.number)
-                if other is None or (other.damage and not one.damage):
-                    found[one.number] = one
-                if other is not None:
-                    kept = self._relative(found[one.number].path)
-                    self._note(f"its rows are in two files; those of {kept} are taken", episode=one.number)
+                # Without their numbers, rows are in the order in which they stand.
+                self._order(one, None if (frames[rows] < 0).any() else frames[rows])
+                if not whole[one.rows].all():
+                    one.length = int(np.argmin(whole[one.rows]))
+                    one.damage = one.damage or ("its rows cannot be read, or have no value of a feature")
+                claims.setdefault(one.number, []).append(one)
         index = self._column("episode_index")
         tasks, lengths = self._column("tasks"), self._column("length")
         last = _last(index)
+        found = self._numbered(claims, {number: lengths[row] for number, row in last.items()})
         for number, row in last.items():
             if number not in found:
                 self._note("is listed, but no rows of it are left; it is left out", episode=number)
@@ -295,9 +310,122 @@ class Salvage:
             self._note(f"episodes are numbered {_numbers(order)}; they are numbered from 0")
         yield from (found[number] for number in order)
 
-    def readable(self, path: Path) -> Path:
-        """The file in which a data file of the dataset can be read: itself, or a copy with a footer."""
-        return self._readable.get(path, path)
+    def _numbered(
+        self, claims: Mapping[int, Sequence[Found]], lengths: Mapping[int, Any]
+    ) -> dict[int, Found]:
+        """Each episode's rows, where several stretches of rows have one number.
+
+        Args:
+            claims: number -> the stretches that have it.
+            lengths: number -> length, as the episode list has it.
+        """
+        found = {number: own[0] for number, own in claims.items() if len(own) == 1}
+        missing = {number: length for number, length in lengths.items() if number not in claims}
+        for number, own in claims.items():
+            if len(own) == 1:
+                continue
+            left = []
+            for one in own:
+                fitting = [other for other, length in missing.items() if length == one.length]
+                if one.length != lengths.get(number) and len(fitting) == 1 and not one.damage:
+                    one.number = fitting[0]
+                    del missing[one.number]
+                    found[one.number] = one
+                    what = f"its rows have the number {number}; their count tells whose they are"
+                    self._note(what, episode=one.number)
+                else:
+                    left.append(one)
+            sound = [one for one in left if not one.damage] or left
+            fitting_rows = [one for one in sound if one.length == lengths.get(number)] or sound
+            if not fitting_rows:
+                continue
+            found[number] = one = fitting_rows[0]
+            if not all(self._same(one, other) for other in fitting_rows[1:]):
+                one.damage = one.damage or f"{len(fitting_rows)} unlike stretches of rows have its number"
+                one.length = 0
+            elif len(left) > 1:
+                where = f"{self._relative(one.path)}, row {int(one.rows[0])}"
+                what = f"{len(left)} stretches of rows have its number; those from {where} on are taken"
+                self._note(what, episode=number)
+        return found
+
+    def _same(self, one: Found, other: Found) -> bool:
+        """Whether two stretches of rows have the same values."""
+
+        def values(found: Found) -> pa.Table:
+            table, places = self.table(found.path)
+            kept = [name for name in table.column_names if name not in NUMBERING]
+            return table.select(kept).take(pa.array(places[found.rows], pa.int64()))
+
+        return one.length == other.length and bool(values(one).equals(values(other)))
+
+    def _row_numbers(
+        self, path: Path
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Read the numbers of a data file's rows, each row group by itself.
+
+        Returns:
+            ``episode_index`` and ``frame_index``, -1 where they cannot be read; and whether a row has a value
+            of all features.
+
+        Raises:
+            pyarrow.ArrowException, OSError, ...: nothing of the file can be read.
+        """
+        found: list[list[npt.NDArray[np.int64]]] = []
+        errors: dict[int, BaseException] = {}
+        lacking: list[npt.NDArray[np.bool_]] = []
+        with pq.ParquetFile(self._readable.get(path, path), page_checksum_verification=True) as file:
+            there = {"episode_index", "frame_index"} & set(file.schema_arrow.names)
+            counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            for group, count in enumerate(counts):
+                own = {name: np.full(count, -1) for name in ("episode_index", "frame_index")}
+                try:
+                    lacking.append(self._lacking(file.read_row_group(group)))
+                except _READ as error:
+                    errors[group] = error
+                    lacking.append(np.zeros(count, np.bool_))
+                for name in there:
+                    with contextlib.suppress(*_READ):
+                        own[name] = _whole(file.read_row_group(group, columns=[name]), name)
+                found.append(list(own.values()))
+        numbers, frames = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.int64)
+        lost = int((numbers < 0).sum())
+        if lost and lost == len(numbers):
+            raise next(iter(errors.values()), ValueError("episode_index is missing or has no numbers"))
+        if lost:
+            what = f"{lost} of its rows cannot be read, nor of which episode they are"
+            self._note(what, file=self._relative(path))
+        self._damaged_groups[path] = frozenset(errors)
+        whole = np.repeat([group not in errors for group in range(len(counts))], counts)
+        return numbers, frames, whole & ~np.concatenate([*lacking, np.zeros(0, np.bool_)])
+
+    def _lacking(self, table: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which rows have no value of a feature."""
+        lacking = np.zeros(table.num_rows, np.bool_)
+        for name, feature in self.info["features"].items():
+            needed = name not in NUMBERING and (is_numeric(feature) or feature["dtype"] == "image")
+            if needed and name in table.column_names and table[name].null_count:
+                lacking |= table[name].is_null().to_numpy()
+        return lacking
+
+    def table(self, path: Path) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+        """Read what can be read of a data file.
+
+        Returns:
+            the rows, and for each row of the file its place among them, -1 where it cannot be read.
+
+        Raises:
+            SourceError: it cannot be read any more.
+        """
+        bad = self._damaged_groups[path]
+        try:
+            with pq.ParquetFile(self._readable.get(path, path), page_checksum_verification=True) as file:
+                counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+                table = file.read_row_groups([group for group in range(len(counts)) if group not in bad])
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{path}: cannot be read: {error}") from None
+        good = np.repeat([group not in bad for group in range(len(counts))], counts)
+        return table, np.where(good, np.cumsum(good) - 1, -1)
 
     def _give_footer(self, path: Path, files: Sequence[Path]) -> None:
         """Make a data file readable whose footer was never written.
@@ -320,6 +448,15 @@ class Salvage:
             "pages",
             file=self._relative(path),
         )
+
+    def _say_unused(self) -> None:
+        """Video files of which nothing is kept."""
+        used = {place.path for one in self.episodes for place in one.videos.values()}
+        for path in sorted((self.root / "videos").rglob("*.mp4")):
+            key = path.relative_to(self.root / "videos").parts[0]
+            if path not in used and key not in self.left_out:
+                why = "no episode is in it" if key in self.cameras else f"info.json has no camera {key}"
+                self._note(f"{why}; it is left out", file=self._relative(path))
 
     def _say_unfinished(self) -> None:
         """Images of an episode that LeRobot was recording: its rows were in memory only."""
@@ -358,6 +495,7 @@ class Salvage:
         named = {path for path, _ in listed.values() if path.is_file()}
         files = sorted({*(self.root / "videos" / key).rglob("*.mp4"), *named})
         known = self._opened(key, files)
+        listed = self._put_back(listed, known, key)
         places = self._as_listed(listed, known)
         wrong = [one for one in self.episodes if one.number not in places]
         if wrong and (in_order := self._in_order(known)) is not None:
@@ -405,7 +543,33 @@ class Salvage:
                 self._note(f"cannot be opened ({_short(answer)})", camera=key, file=self._relative(path))
             else:
                 self.streams[path] = answer
-        return {path: self.streams[path] for path in files if path in self.streams}
+        return self._of_camera(key, {path: self.streams[path] for path in files if path in self.streams})
+
+    def _of_camera(self, key: str, opened: Mapping[Path, StreamInfo]) -> dict[Path, StreamInfo]:
+        """The files that show what the camera shows: of its size, and depth or colours as it is."""
+        feature = self.info["features"][key]
+        frames: dict[tuple[int, int, bool], int] = {}
+        for info in opened.values():
+            frames[_picture(info)] = frames.get(_picture(info), 0) + info.frames
+        if len(frames) < 2:
+            return dict(opened)
+        said = (*reversed(list(feature.get("shape") or ())[:2]), says_depth(feature_block(feature)))
+        right = said if said in frames else max(frames, key=lambda one: frames[one])
+        for path, info in opened.items():
+            if _picture(info) != right:
+                what = f"is {info.width}x{info.height} {info.pix_fmt}, which is not a video of this camera"
+                self._note(what, camera=key, file=self._relative(path))
+        return {path: info for path, info in opened.items() if _picture(info) == right}
+
+    def _mark_depth(self, key: str) -> None:
+        """Say in ``info.json`` that a camera is depth where its files hold depth."""
+        feature = self.info["features"][key]
+        block = feature_block(feature)
+        held = {self.streams[one.videos[key].path].pix_fmt for one in self.episodes if key in one.videos}
+        if held and held <= set(DEPTH_FORMATS) and not says_depth(block):
+            block |= {"is_depth_map": True, "video.video_backend": LEROBOTS_BACKEND}
+            self.info["features"][key] = {**feature, "info": block}
+            self._note("is marked as depth, which its files hold", file=INFO, camera=key)
 
     def _listed_places(self, key: str) -> dict[int, tuple[Path, float]]:
         """Number of an episode -> the file that the list names, and the second at which it starts."""
@@ -420,6 +584,31 @@ class Salvage:
                 if np.isfinite(start):
                     found[number] = (self.root / place, float(start))
         return found
+
+    def _put_back(
+        self, listed: Mapping[int, tuple[Path, float]], known: Mapping[Path, StreamInfo], key: str
+    ) -> dict[int, tuple[Path, float]]:
+        """The places where files that have been exchanged are in each other's.
+
+        It shows where their frames are as many as the rows of other files' episodes, and no two are alike.
+        """
+        rows: dict[Path, int] = {}
+        for one in self.episodes:
+            if one.number in listed:
+                path, _ = listed[one.number]
+                rows[path] = rows.get(path, 0) + len(one.rows)
+        wrong = [path for path in rows if path not in known or known[path].frames != rows[path]]
+        free = [path for path in known if path not in rows or path in wrong]
+        counts = [rows[path] for path in wrong]
+        right: dict[Path, Path] = {}
+        for path in wrong:
+            fitting = [other for other in free if known[other].frames == rows[path]]
+            if len(fitting) == 1 and counts.count(rows[path]) == 1:
+                right[path] = fitting[0]
+                self._note(
+                    f"holds the frames of {self._relative(path)}", camera=key, file=self._relative(fitting[0])
+                )
+        return {number: (right.get(path, path), start) for number, (path, start) in listed.items()}
 
     def _as_listed(
         self, listed: Mapping[int, tuple[Path, float]], known: Mapping[Path, StreamInfo]
@@ -513,6 +702,27 @@ class Salvage:
         assert info.times is not None
         times = np.asarray(info.times, np.float64) * float(info.time_base)
         return float(np.abs(times - times[0] - np.arange(len(times)) / float(self.fps)).max(initial=0.0))
+
+    def misleads(self, path: Path) -> bool:
+        """Whether a file's average rate would turn a frame's time into the number of another frame."""
+        info = self.streams[path]
+        numbers = np.arange(info.frames)
+        return bool((np.rint(numbers / float(self.fps) * float(info.fps)) != numbers).any())
+
+
+def _counted_from_0(
+    rows: npt.NDArray[np.int64], frames: npt.NDArray[np.int64]
+) -> list[npt.NDArray[np.int64]]:
+    """Rows of one episode; or of several, where they count from 0 more than once, without a gap."""
+    cuts = np.flatnonzero(frames[rows] == 0)
+    stretches = np.split(rows, cuts[cuts > 0])
+    whole = all((frames[own] == np.arange(len(own))).all() for own in stretches)
+    return stretches if whole else [rows]
+
+
+def _picture(info: StreamInfo) -> tuple[int, int, bool]:
+    """What all files of a camera have in common: width, height, and whether they hold depth."""
+    return info.width, info.height, info.pix_fmt in DEPTH_FORMATS
 
 
 def _whole(table: pa.Table, name: str) -> npt.NDArray[np.int64]:

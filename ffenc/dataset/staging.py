@@ -21,7 +21,7 @@ from ffenc.layout import INFO, OWN_INFO
 
 _PUBLISHING = "publishing"
 _CONTENT = frozenset({"lock", "pieces", "cuts", "dataset", _PUBLISHING})
-_PIECE = re.compile(r"episode-\d{6,}\.(mp4|json)|\..*\.partial.*", re.DOTALL)
+_PIECE = re.compile(r"(episode-\d{6,}|[0-9a-f]{64})\.(mp4|json)|\..*\.partial.*", re.DOTALL)
 
 
 class Staging:
@@ -103,6 +103,10 @@ class Staging:
         """How many bytes the finished pieces take."""
         return sum(path.stat().st_size for path in self.pieces.rglob("episode-*.mp4"))
 
+    def clear(self) -> None:
+        """Delete the pieces: no run can go on with them."""
+        _delete_pieces(self.pieces)
+
     def publish(self) -> None:
         """Flush the dataset to disk, move it to its destination, and delete the pieces.
 
@@ -173,7 +177,7 @@ def _delete(folder: Path) -> None:
 
 
 def _delete_pieces(pieces: Path) -> None:
-    """Delete what runs have put into the folder of pieces: a folder a camera, two files an episode."""
+    """Delete what runs have put into the folder of pieces: a folder a camera, two files a piece."""
     for camera in _folders(pieces):
         for path in camera.iterdir():
             if _PIECE.fullmatch(path.name) and not path.is_dir():
@@ -238,14 +242,14 @@ def write_info(root: Path, info: Mapping[str, Any]) -> list[str]:
 
 
 def unfinished(destination: Path) -> tuple[Path, int] | None:
-    """Return the folder an ended run has left beside a destination, and how many encodes are done in it."""
+    """Return the folder an ended run has left beside a destination, and how many pieces are done in it."""
     folder = _folder_of(_absolute(destination))
     count = 0 if _is_published(folder) else _records(folder / "pieces")
     return (folder, count) if count else None
 
 
 def _records(pieces: Path) -> int:
-    """How many encodes are on record; hidden files are those that were being written."""
+    """How many pieces are on record; hidden files are those that were being written."""
     return sum(1 for path in pieces.rglob("*.json") if not path.name.startswith("."))
 
 

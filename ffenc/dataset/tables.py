@@ -37,6 +37,7 @@ from ffenc.dataset.source import DatasetSource, Episode
 from ffenc.dataset.staging import write_info, write_json
 from ffenc.dataset.statistics import ACTION, Aggregate, alike, column_stats, relative_chunk
 from ffenc.errors import Cancelled, FfencWarning, SourceError
+from ffenc.frames.changed_images import ChangedImages
 from ffenc.frames.parquet import IMAGE
 from ffenc.frames.statistics import Stats, ValueCounts
 from ffenc.jobs.pool import run_units, share_cores
@@ -85,6 +86,7 @@ class TableWriter:
         images: keys of cameras that stay images, in the table.
         recompute: features whose statistics in the source are not those of its rows.
         reaggregate: features whose statistics in the source's ``stats.json`` are not those of its episodes.
+        changed: those of them whose pictures are changed: their statistics are counted as they are written.
         on_images: called with the number of images written so far, from any thread.
         exact: compute the quantiles of all rows, where they would be made of the episodes'.
         camera_stats: camera -> each chosen episode's statistics, for cameras without any in the source.
@@ -103,6 +105,7 @@ class TableWriter:
         camera_stats: Mapping[str, Sequence[Stats]],
         camera_values: Mapping[str, ValueCounts],
         images: Sequence[str] = (),
+        changed: Collection[str] = (),
         recompute: Collection[str] = (),
         reaggregate: Collection[str] = (),
         on_images: Callable[[int], None] = lambda _: None,
@@ -113,8 +116,10 @@ class TableWriter:
         self._episodes, self._cameras, self._images = episodes, cameras, images
         self._on_images, self._images_done = on_images, 0
         self._counting, self._stopped = threading.Lock(), threading.Event()
-        self._videos, self._blocks, self._camera_stats = videos, blocks, camera_stats
-        self._camera_values = camera_values
+        self._videos, self._blocks = videos, blocks
+        self._camera_stats, self._camera_values = dict(camera_stats), dict(camera_values)
+        self._changed = changed
+        self._counted: dict[tuple[str, int], Stats] = {}
         self._recompute, self._reaggregate = recompute, reaggregate
         self._subset = [e.index for e in episodes] != list(range(len(source.episodes)))
         self._files_in_chunk = files_in_chunk(source.info())
@@ -125,6 +130,8 @@ class TableWriter:
     def write(self) -> None:
         """Write every table."""
         rows, table_stats = self._write_rows()
+        for key in self._changed:
+            self._camera_stats[key] = [self._counted[key, one.index] for one in self._episodes]
         self._write_episodes(rows, table_stats)
         self._write_tasks()
         self._write_info()
@@ -150,7 +157,8 @@ class TableWriter:
             elif key in self._cameras:
                 kept = {name: value for name, value in feature.items() if name != "video_info"}
                 block = dict(self._blocks[key])
-                features[key] = {**sized_feature(kept, block), "dtype": "video", "info": block}
+                sized = sized_feature(kept, block["video.width"], block["video.height"])
+                features[key] = {**sized, "dtype": "video", "info": block}
             elif key in self._images:
                 features[key] = feature
         return features
@@ -278,7 +286,20 @@ class TableWriter:
             for one in episodes
         ]
         write_image_rows(path, row_schema(self._with_images(episodes[0].table.schema)), parts, count)
+        for one, (_, images) in zip(episodes, parts, strict=True):
+            for key in self._changed:
+                frames = images[key]
+                assert isinstance(frames, ChangedImages)
+                self._take_counts(key, one.episode, frames)
         return [_described(one.table, keys, chunk, index, one.start) for one in episodes]
+
+    def _take_counts(self, key: str, episode: Episode, frames: ChangedImages) -> None:
+        """Keep the statistics of an episode's images, which have been written."""
+        values = frames.statistics.values()
+        with self._counting:
+            self._counted[key, episode.index] = frames.statistics.statistics()
+            known = self._camera_values.get(key)
+            self._camera_values[key] = values if known is None else known + values
 
     def _count_images(self, count: int) -> None:
         with self._counting:
@@ -451,18 +472,18 @@ class TableWriter:
         write_info(self._root, info)
 
 
-def sized_feature(feature: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a camera's feature with the size that its video has.
+def sized_feature(feature: Mapping[str, Any], width: int, height: int) -> dict[str, Any]:
+    """Return a camera's feature with the size of its pictures.
 
     Args:
         feature: of ``info.json``.
-        block: the video's ``info`` block.
+        width, height: in pixels.
     """
     shape, names = list(feature.get("shape") or ()), list(feature.get("names") or ())
     if len(shape) == len(names) == 3:
-        for name in ("height", "width"):
+        for name, size in (("height", height), ("width", width)):
             if name in names:
-                shape[names.index(name)] = block[f"video.{name}"]
+                shape[names.index(name)] = size
     return {**feature, "shape": shape} if "shape" in feature else dict(feature)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import cache, lru_cache
 from pathlib import Path
@@ -54,9 +54,16 @@ def episode_videos(
     template = check_template(
         info.get("video_path") or VIDEO_PATH, f"{where}: video_path", template_fields(VIDEO_PATH)
     )
-    found = {key: videos_of(root, key, template) for key in chosen}
-    known = [video.episode for video in found[chosen[0]]]
-    for number in episodes or ():
+    damage: dict[int, str] = {}
+
+    def on_damage(what: str, number: int) -> None:
+        damage.setdefault(number, what)
+
+    found = {key: videos_of(root, key, template, on_damage) for key in chosen}
+    known = {video.episode for video in found[chosen[0]]} | set(damage)
+    for number in known if episodes is None else episodes:
+        if number in damage:
+            raise SourceError(damage[number])
         if number not in known:
             raise SourceError(
                 f"{root}: there is no episode {number}; it has {len(known)} ({min(known)}..{max(known)})"
@@ -69,13 +76,17 @@ def episode_videos(
     return videos
 
 
-def videos_of(root: Path, key: str, template: str) -> list[EpisodeVideo]:
+def videos_of(
+    root: Path, key: str, template: str, on_damage: Callable[[str, int], None] | None = None
+) -> list[EpisodeVideo]:
     """List where the episodes of one camera of a v3.0 dataset are.
 
     Args:
         root: the dataset.
         key: the camera's feature.
         template: ``video_path`` of its info.json.
+        on_damage: given what is wrong with a row and its episode's number, of an episode whose place it does
+            not say, which is left out; None: that is an error.
 
     Raises:
         SourceError: the episode list does not say it.
@@ -107,9 +118,13 @@ def videos_of(root: Path, key: str, template: str) -> list[EpisodeVideo]:
                 usable = video.frames > 0 and math.isfinite(video.start) and min(chunk, file) >= 0
             except (ValueError, TypeError, OverflowError):
                 usable = False
-            if not usable:
-                raise SourceError(f"{path}: row {row} does not say where episode {number} of {key} is")
-            videos.append(video)
+            if usable:
+                videos.append(video)
+                continue
+            what = f"{path}: row {row} does not say where episode {number} of {key} is"
+            if on_damage is None or not isinstance(number, int):
+                raise SourceError(what)
+            on_damage(what, number)
     if not videos:
         raise SourceError(f"{root / 'meta/episodes'}: holds no episodes")
     return videos

@@ -64,13 +64,13 @@ def read_alike(frame: EncodedFrame, header: ImageHeader) -> Depth:
 
 
 def changed(depth: Depth, geometry: Geometry | None) -> Depth:
-    """Return a depth map cropped, turned, scaled and padded.
+    """Return a picture cropped, turned, scaled and padded.
 
-    Scaling takes the nearest pixel: depth is never interpolated, and holes stay holes. What is padded has
-    no depth (0).
+    Of depth, scaling takes the nearest pixel: it is never interpolated, and holes stay holes. Colours are
+    scaled by Pillow's bicubic filter. What is padded has no depth (0), or is black.
 
     Args:
-        depth: shape ``(H, W)``.
+        depth: shape ``(H, W)``; or colours, ``(H, W, 3)`` uint8.
         geometry: what is done; None: nothing.
     """
     if geometry is None:
@@ -82,18 +82,27 @@ def changed(depth: Depth, geometry: Geometry | None) -> Depth:
     for way in geometry.flip:
         depth = np.flip(depth, 1 if way == "h" else 0)
     if geometry.scale is not None:
-        width, height = geometry.scale
-        rows, columns = (
-            ((np.arange(new) + 0.5) * old / new).astype(np.intp)
-            for new, old in zip((height, width), depth.shape, strict=True)
-        )
-        depth = depth[rows[:, None], columns]
+        depth = _scaled(depth, *geometry.scale)
     if geometry.pad is not None:
         width, height, x, y = geometry.pad
-        padded = np.zeros((height, width), depth.dtype)
+        padded = np.zeros((height, width, *depth.shape[2:]), depth.dtype)
         padded[y : y + depth.shape[0], x : x + depth.shape[1]] = depth
         depth = padded
     return depth
+
+
+def _scaled(picture: Depth, width: int, height: int) -> Depth:
+    if picture.ndim == 3:
+        from PIL import Image  # noqa: PLC0415 - loaded only where colours are scaled
+
+        image = Image.fromarray(np.ascontiguousarray(picture))
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.intp)
+        for new, old in zip((height, width), picture.shape, strict=True)
+    )
+    nearest: Depth = picture[rows[:, None], columns]
+    return nearest
 
 
 def depth_unit(depth: Depth) -> Unit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ def turbo() -> npt.NDArray[np.uint8]:
     return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
 
 
-def save_png(path: Path, frame: npt.NDArray[Any]) -> None:
+def save_png(path: Path | BinaryIO, frame: npt.NDArray[Any]) -> None:
     """Write one frame: ``(H, W, 3)`` uint8 as RGB, ``(H, W)`` uint16 as 16-bit gray, unchanged."""
     Image.fromarray(frame).save(path, "PNG", compress_level=_PNG_EFFORT)
 

@@ -905,7 +905,7 @@ def test_nothing_is_changed_and_what_an_interrupted_run_left_is_a_note(video):
     (pieces / "one.json").write_text("{}")
     found = verify_dataset(video, deep=True)
     assert found.sound
-    assert "interrupted re-encode" in notes_of(found)[0].what
+    assert "interrupted run" in notes_of(found)[0].what
     assert state() == before
     assert probe(video / video_of(TOP)).frames == 72
 

@@ -181,6 +181,11 @@ class Faults:
         with self._lock:
             self._found.append(fault)
 
+    def take(self, found: Sequence[Fault]) -> None:
+        """Add those that another has collected."""
+        with self._lock:
+            self._found += found
+
     def has(self, *kinds: str) -> bool:
         """Whether one of these kinds was found so far."""
         return any(fault.kind in kinds for fault in self._found)

@@ -148,10 +148,12 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
             faults.add("episodes", f"column {name} is {table[name].type}; numbers are expected", file=place)
             continue
         empty = ~np.isfinite(values) if stamp else values < 0
-        if empty.any():
-            row = int(np.argmax(empty))
-            found = table[name][row].as_py()
-            faults.add("episodes", f"row {row} has {found} in {name}; a number is expected", file=place)
+        rows = np.flatnonzero(empty).tolist()
+        listed = columns.get("episode_index", np.full(len(values), -1))
+        for row in rows if len(rows) < len(values) else rows[:1]:  # of no row: it is not of single episodes
+            number = int(listed[row]) if len(rows) < len(values) and listed[row] >= 0 else None
+            what = f"row {row} has {table[name][row].as_py()} in {name}; a number is expected"
+            faults.add("episodes", what, file=place, episode=number)
         columns[name] = values
     if "episode_index" not in columns or "length" not in columns or not table.num_rows:
         if not table.num_rows:

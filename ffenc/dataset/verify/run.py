@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ffenc.dataset.checksums import broken_lines, read_checksums
 from ffenc.dataset.commit import RECORDINGS
@@ -21,6 +22,7 @@ from ffenc.dataset.verify.faults import CameraCheck, CameraComparison, Fault, Fa
 from ffenc.dataset.verify.layout import Layout, Listing, without
 from ffenc.dataset.verify.metadata import check_tables, check_videos
 from ffenc.dataset.verify.quantiles import note_quantiles
+from ffenc.dataset.verify.records import DecodeRecords
 from ffenc.dataset.verify.videos import Seen, VideoFile, check_video, is_depth
 from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.launch import Cancellation
@@ -56,6 +58,7 @@ def verify_dataset(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_frames: Progress | None = None,
+    records: DecodeRecords | None = None,
 ) -> Verification:
     """Find what is wrong with a LeRobot dataset of images or video (v3.0, v2.1, v2.0), or with a video file.
 
@@ -71,6 +74,7 @@ def verify_dataset(
         follow_links: follow symbolic links that lead out of the datasets; else each is a fault.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_frames: called with the number of frames decoded so far and of all, with ``deep`` or ``against``.
+        records: what was decoded of a dataset before, and is not decoded again.
 
     Returns:
         what was found; ``sound`` where that is nothing.
@@ -115,7 +119,7 @@ def verify_dataset(
     seen = {video: one for video, one in looked.items() if one is not None}
     shown: dict[str, Shown] | None = None
     if deep:
-        shown = _decode(layout, listing, seen, faults, programs, on_frames)
+        shown = _decode(layout, listing, seen, faults, programs, on_frames, records)
     note_quantiles(tables, shown, faults)
     compared: dict[str, CameraComparison | None] = {}
     origin = None if against is None else source_path(against)
@@ -173,7 +177,7 @@ def _find_unfinished(root: Path, faults: Faults) -> None:
     """What interrupted work has left beside a dataset or in it."""
     left = unfinished(root)
     if left is not None:
-        what = f"{left[0]} is left of an interrupted re-encode ({left[1]} finished encodes)"
+        what = f"{left[0]} is left of an interrupted run ({left[1]} finished pieces)"
         faults.add("unfinished", what)
     kept = [path for path in (root / RECORDINGS).glob("*") if path.is_dir()]
     if kept:
@@ -192,15 +196,18 @@ def _decode(
     faults: Faults,
     programs: _Programs,
     on_frames: Progress | None,
+    records: DecodeRecords | None,
 ) -> dict[str, Shown]:
     """Decode every frame, several files at once, and compare with the statistics; returns what was shown."""
     data: dict[str, list[int]] = {}
     for at, place in enumerate(listing.data):
         if place and (layout.root / place).is_file():
             data.setdefault(place, []).append(at)
-    total = len(layout.images) * listing.frames
-    for video, one in seen.items():
-        total += one.info.frames * (2 if one.whole and video.camera in listing.stats else 1)
+    counted = {
+        video: one.info.frames * (2 if one.whole and video.camera in listing.stats else 1)
+        for video, one in seen.items()
+    }
+    total = len(layout.images) * listing.frames + sum(counted.values())
     count, cancellation = FrameCount(total, on_frames), Cancellation()
     units: list[tuple[str, Callable[[], Shown]]] = []
     candidates = programs.candidates() if seen else []
@@ -211,17 +218,43 @@ def _decode(
     listed = {place for places in listing.videos.values() for place in places.files}
     for place in sorted(set(checksums) - listed):
         faults.add("checksum", f"names {place}, which is no video of the dataset", file=CHECKSUMS)
+
+    def unit(
+        key: str,
+        place: str,
+        episodes: Sequence[int],
+        frames: int,
+        more: Sequence[Any],
+        decode: Callable[[Faults], Shown],
+    ) -> None:
+        def work() -> Shown:
+            if records is None:
+                return decode(faults)
+            own = list(episodes)
+            parts = [place, key, own, listing.index[own].tolist(), listing.length[own].tolist()]
+            parts += [layout.block(key), *more]
+            found, known = records.decoded(layout.root / place, parts, faults, decode)
+            if known:
+                count.add(frames)
+            return found
+
+        units.append((key, work))
+
     for video, one in seen.items():
         assert video.camera is not None
-        units.append((video.camera, partial(
-            decode_video, video, one, faults, layout=layout, listing=listing, candidates=candidates,
-            count=count, cancellation=cancellation, checksum=checksums.get(video.place),
-        )))  # fmt: skip
+        starts = listing.videos[video.camera].start[list(video.episodes)].tolist()
+        checksum = checksums.get(video.place)
+        decides = [bool(one.whole), video.camera in listing.stats, checksum, [c.version for c in candidates]]
+        unit(video.camera, video.place, video.episodes, counted[video], [starts, *decides], partial(
+            decode_video, video, one, layout=layout, listing=listing, candidates=candidates,
+            count=count, cancellation=cancellation, checksum=checksum,
+        ))  # fmt: skip
     for key in layout.images:
         for place, own in data.items():
-            units.append((key, partial(
-                decode_images, layout, listing, key, place, own, faults, count, cancellation
-            )))  # fmt: skip
+            frames = int(listing.length[own].sum())
+            unit(key, place, own, frames, [], partial(
+                decode_images, layout, listing, key, place, own, count=count, cancellation=cancellation
+            ))  # fmt: skip
     shown: dict[str, Shown] = {}
     threads, _ = share_cores(len(units), None, None)
     for (key, _), own_shown in run_units(

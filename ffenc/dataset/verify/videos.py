@@ -21,7 +21,7 @@ from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.stream import DEPTH_FORMATS
-from ffenc.layout import INFO, TIME_TOLERANCE, says_depth
+from ffenc.layout import INFO, LEROBOTS_BACKEND, TIME_TOLERANCE, says_depth
 from ffenc.words import count
 
 _QUANTISER = ("depth_min", "depth_max", "shift", "use_log")
@@ -82,9 +82,10 @@ def check_feature(layout: Layout, key: str, faults: Faults) -> None:
     if not is_depth(layout, key):
         return  # whether its files hold depth is seen there
     backend = block.get("video.video_backend")
-    if backend not in (None, "pyav"):
-        what = f"video.video_backend is {backend!r}; LeRobot opens a depth dataset only where it is 'pyav'"
-        faults.add("depth", what, file=place, camera=key, fix="write 'pyav' there: it changes no video")
+    if backend not in (None, LEROBOTS_BACKEND):
+        only = f"LeRobot opens a depth dataset only where it is {LEROBOTS_BACKEND!r}"
+        what, fix = f"video.video_backend is {backend!r}; {only}", "write that there: it changes no video"
+        faults.add("depth", what, file=place, camera=key, fix=fix)
     codec = block.get("video.codec")
     if isinstance(codec, str) and codec not in _LEROBOTS_DEPTH and "_" not in codec:
         what = f"is {codec}, which ffenc reads and LeRobot does not: it knows other depth codecs"
