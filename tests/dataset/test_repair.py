@@ -18,7 +18,6 @@ import pytest
 from ffenc import SourceError, VideoReader, edit_dataset, repair_dataset, verify_dataset
 from ffenc.dataset.verify.faults import KINDS
 from ffenc.ffmpeg.toolchain import Toolchain
-from tests.attack.test_interrupted import contents
 from tests.conftest import (
     ANGLE,
     DATASET,
@@ -55,6 +54,7 @@ from tests.support.damage import (
     set_at,
     swapped_statistics,
 )
+from tests.support.read import contents
 
 pytestmark = pytest.mark.newest_ffprobe
 
