@@ -142,7 +142,7 @@ def test_what_is_only_described_wrongly_comes_back_whole(
     check(tmp_path / "out", undamaged, ALL, {ANGLE, DEPTH} - set(case.lossy))
     for key in case.lossy:
         for found, wanted in zip(frames_of(tmp_path / "out", key), undamaged[key], strict=True):
-            assert psnr(found, wanted) > 30
+            assert psnr(found, wanted) > 27
     assert everything_in(video) == before
     assert {path.name for path in tmp_path.iterdir()} - {"away.mp4"} == {"out", "source"}
 
@@ -265,7 +265,7 @@ def test_a_killed_repair_is_taken_up_and_gives_the_same_bytes(
     assert [one.kind for one in verify_dataset(whole).notes] == []
     made = sorted((tmp_path / "new/.out.ffenc/pieces/made").glob("*.mp4"))
     record = min((tmp_path / "new/.out.ffenc/pieces/decoded").glob("*.json"))
-    kept = len(made) + len(list(record.parent.iterdir()))
+    kept = len(list(record.parents[1].rglob("*.json")))
     assert len(made) == 2
     made[0].write_bytes(made[0].read_bytes()[:-1])
     record.write_text(record.read_text()[:-20])

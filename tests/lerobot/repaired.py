@@ -21,7 +21,7 @@ def alike(found: torch.Tensor, wanted: torch.Tensor, *, lossy: bool) -> bool:
     if not lossy:
         return torch.equal(found, wanted)
     error = float(((found - wanted) ** 2).mean())
-    return found.shape == wanted.shape and (error == 0 or -10 * math.log10(error) > 30)
+    return found.shape == wanted.shape and (error == 0 or -10 * math.log10(error) > 27)
 
 
 whole = lru_cache(None)(opened)
