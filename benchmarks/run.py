@@ -1,10 +1,12 @@
 """Compare ffenc with what users would otherwise run, on the same frames, in one run.
 
-    python benchmarks/run.py [--frames 3600] [--codecs libsvtav1,h264] [--repeats 2]
+    python benchmarks/run.py [--episodes 3x100,12x100,2x1800] [--codecs libsvtav1,h264] [--repeats 2]
 
-Prints, for each codec, how fast each way is and its ratio to ffenc: a plain ffmpeg process that reads the
-PNG files with the very same encoder options, and a Python loop (Pillow decodes, PyAV encodes). Then the
-time to compile all presets, the time of ``ffenc --help``, and the memory of a re-encode.
+Prints, for each number and length of episodes and each codec, how fast each way is beside plain ffmpeg: one
+process after the other that reads the PNG files of an episode with the very same encoder options, and two of
+them side by side, every second episode each. A Python loop (Pillow decodes, PyAV encodes) is for comparison.
+Then how long commands take to start, and the memory of a re-encode. The frames are the sample's with a
+sensor's noise; what stands still there stands still.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -19,7 +22,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -38,27 +43,29 @@ from ffenc.ffmpeg.toolchain import toolchains
 
 FIXTURE = Path(__file__).resolve().parents[1] / "fixtures/aloha_image_v30"
 CAMERA = "observation.images.top"
-WIDTH, HEIGHT, FPS, EPISODES = 640, 480, 30, 2
+WIDTH, HEIGHT, FPS = 640, 480, 30
 LIMIT_MB = 300
+STATS = {"min": 0.0, "max": 1.0, "mean": 0.5, "std": 0.2}
+ONE, TWO = "plain ffmpeg, one after the other", "plain ffmpeg, two at once"
 
 
-def make_frames(folder: Path, frames: int) -> list[list[Path]]:
-    """Write noisy 640x480 PNG frames made from the fixture's, in two episodes."""
+def make_frames(folder: Path, episodes: int, length: int) -> list[list[Path]]:
+    """Write the sample's frames, enlarged, as PNG: each has a sensor's noise of its own."""
     column = pq.read_table(FIXTURE / "data/chunk-000/file-000.parquet", columns=[CAMERA])[CAMERA].to_pylist()
-    rng = np.random.default_rng(0)
-    episodes = []
-    for episode in range(EPISODES):
-        paths = []
-        for index in range(frames // EPISODES):
-            small = Image.open(io.BytesIO(column[index % len(column)]["bytes"]))
-            large = np.asarray(small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)).astype(np.int16)
-            noisy = np.clip(large + rng.normal(0, 2, large.shape), 0, 255).astype(np.uint8)
-            path = folder / f"episode_{episode:06d}/top/frame-{index:06d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(noisy).save(path, compress_level=1)
-            paths.append(path)
-        episodes.append(paths)
-    return episodes
+    noise = np.random.default_rng(0).normal(0, 2, (HEIGHT, WIDTH, 3)).astype(np.float32)
+
+    def make(episode: int, index: int) -> Path:
+        small = Image.open(io.BytesIO(column[index % len(column)]["bytes"])).convert("RGB")
+        large = np.asarray(small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float32)
+        number = episode * length + index
+        grain = np.roll(noise, (number * 37 % HEIGHT, number * 101 % WIDTH), (0, 1))
+        path = folder / f"episode_{episode:06d}/top/frame-{index:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((large + grain).clip(0, 255).astype(np.uint8)).save(path, compress_level=1)
+        return path
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [list(pool.map(partial(make, number), range(length))) for number in range(episodes)]
 
 
 def make_dataset(root: Path, episodes: list[list[Path]]) -> None:
@@ -91,7 +98,7 @@ def make_dataset(root: Path, episodes: list[list[Path]]) -> None:
                 "data/file_index": 0,
                 "dataset_from_index": start,
                 "dataset_to_index": start + n,
-                **{f"stats/{CAMERA}/{n}": [[[0.5]], [[0.5]], [[0.5]]] for n in ("min", "max", "mean", "std")},
+                **{f"stats/{CAMERA}/{name}": [[[value]]] * 3 for name, value in STATS.items()},
                 f"stats/{CAMERA}/count": [n],
             }
         )
@@ -112,20 +119,36 @@ def make_dataset(root: Path, episodes: list[list[Path]]) -> None:
     (root / "meta/stats.json").write_text(json.dumps({key: known[key] for key in kept}))
 
 
-def plain_ffmpeg(config: VideoEncoderConfig, episodes: list[list[Path]], folder: Path, program: str) -> None:
+def plain_ffmpeg(
+    config: VideoEncoderConfig,
+    episodes: list[list[Path]],
+    folder: Path,
+    program: str,
+    threads: int | None = None,
+) -> None:
     """One ffmpeg process after the other reads an episode's PNG files."""
-    for number, paths in enumerate(episodes):
+    for paths in episodes:
+        number = paths[0].parents[1].name
         line = compile_command(
             config,
             width=WIDTH,
             height=HEIGHT,
             fps=FPS,
             output=str(folder / f"plain-{number}.mp4"),
+            encoder_threads=threads,
             program=program,
         )
         begin, end = line.index("-f"), line.index("pipe:0")
         line[begin : end + 1] = ["-framerate", str(FPS), "-i", str(paths[0].parent / "frame-%06d.png")]
         subprocess.run(line, check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def two_at_once(config: VideoEncoderConfig, episodes: list[list[Path]], folder: Path, program: str) -> None:
+    """Two plain ffmpegs side by side, each with one encoder thread and every second episode."""
+    with ThreadPoolExecutor(2) as pool:
+        halves = [pool.submit(plain_ffmpeg, config, episodes[i::2], folder, program, 1) for i in range(2)]
+        for half in halves:
+            half.result()
 
 
 def python_loop(config: VideoEncoderConfig, episodes: list[list[Path]], folder: Path) -> None:
@@ -170,7 +193,9 @@ def timed(function: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def compare(codec: str, episodes: list[list[Path]], dataset: Path, work: Path, repeats: int) -> Table:
+def compare(
+    codec: str, episodes: list[list[Path]], dataset: Path, work: Path, repeats: int, loop: bool
+) -> Table:
     """Run every way in turn, several times, so that whatever else the machine does falls on all alike."""
     config = VideoEncoderConfig(vcodec=codec)
     frames = sum(map(len, episodes))
@@ -179,33 +204,26 @@ def compare(codec: str, episodes: list[list[Path]], dataset: Path, work: Path, r
     peaks: list[float] = []
     target = work / "result"
     ways: dict[str, Callable[[], object]] = {
-        "ffenc reencode, one episode at once": lambda: peaks.append(
-            ffenc_reencode(dataset, target, codec, "--workers", "1")
+        "`ffenc reencode`": lambda: peaks.append(ffenc_reencode(dataset, target, codec)),
+        "`ffenc reencode` of the PNG files": lambda: peaks.append(
+            ffenc_reencode(tree, target, codec, "--fps", str(FPS))
         ),
-        "ffenc reencode, two episodes at once": lambda: peaks.append(
-            ffenc_reencode(dataset, target, codec, "--workers", "2")
-        ),
-        "ffenc reencode of the PNG tree, with statistics": lambda: peaks.append(
-            ffenc_reencode(tree, target, codec, "--workers", "2", "--fps", str(FPS))
-        ),
-        "plain ffmpeg, PNG files": lambda: plain_ffmpeg(config, episodes, work, program),
-        "Python loop, Pillow + PyAV": lambda: python_loop(config, episodes, work),
+        ONE: lambda: plain_ffmpeg(config, episodes, work, program),
+        TWO: lambda: two_at_once(config, episodes, work, program),
     }
+    if loop:
+        ways["Python loop, Pillow + PyAV"] = lambda: python_loop(config, episodes, work)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
             times[name].append(timed(way))
-    table = Table(title=f"{codec}: {frames} frames {WIDTH}x{HEIGHT} in {len(episodes)} episodes")
-    for heading in ("way", "frames/s", "to plain ffmpeg", "to Python loop"):
+    table = Table(title=f"{codec}: {len(episodes)} episodes of {len(episodes[0])} frames {WIDTH}x{HEIGHT}")
+    for heading in ("way", "frames/s", "to one ffmpeg", "to two ffmpegs"):
         table.add_column(heading, justify="left" if heading == "way" else "right")
     typical = {name: statistics.median(values) for name, values in times.items()}
     for name, seconds in typical.items():
-        table.add_row(
-            name,
-            f"{frames / seconds:.0f}",
-            f"{typical['plain ffmpeg, PNG files'] / seconds:.2f}",
-            f"{typical['Python loop, Pillow + PyAV'] / seconds:.2f}",
-        )
+        ratios = (f"{typical[other] / seconds:.2f}" for other in (ONE, TWO))
+        table.add_row(name, f"{frames / seconds:.0f}", *ratios)
     table.caption = f"Python's memory: at most {max(peaks):.0f} MB (limit {LIMIT_MB})"
     return table
 
@@ -215,26 +233,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--frames", type=int, default=3600)
+    parser.add_argument("--episodes", default="3x100,12x100,2x1800", help="numbers and lengths")
     parser.add_argument("--codecs", default="libsvtav1,h264")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--loop", action="store_true", help="run the Python loop too")
     arguments = parser.parse_args()
     console = Console(width=110)
-    with tempfile.TemporaryDirectory(prefix="ffenc-benchmark-") as name:
-        work = Path(name)
-        episodes = make_frames(work / "tree", arguments.frames)
-        make_dataset(work / "dataset", episodes)
-        for codec in arguments.codecs.split(","):
-            console.print(compare(codec, episodes, work / "dataset", work, arguments.repeats))
+    for shape in arguments.episodes.split(","):
+        count, length = map(int, shape.split("x"))
+        with tempfile.TemporaryDirectory(prefix="ffenc-benchmark-") as name:
+            work = Path(name)
+            episodes = make_frames(work / "tree", count, length)
+            make_dataset(work / "dataset", episodes)
+            for codec in arguments.codecs.split(","):
+                options = (work / "dataset", work, arguments.repeats, arguments.loop)
+                console.print(compare(codec, episodes, *options))
     presets = [load_preset(name) for name in preset_names()]
     compile_ms = min(timed(lambda: [preset_commands(p) for p in presets]) for _ in range(5)) * 1000
-    with_loading = min(
-        timed(lambda: [preset_commands(load_preset(n)) for n in preset_names()]) for _ in range(5)
-    )
-    help_line = [sys.executable, "-m", "ffenc", "--help"]
-    help_s = min(timed(lambda: subprocess.run(help_line, check=True, capture_output=True)) for _ in range(5))
-    console.print(f"compiling all {len(presets)} presets: {compile_ms:.1f} ms", end="")
-    console.print(f" ({with_loading * 1000:.1f} ms with reading their YAML); ffenc --help: {help_s:.2f} s")
+    console.print(f"compiling all {len(presets)} presets: {compile_ms:.1f} ms; seconds from start to end:")
+    lines = {
+        "import ffenc": ["-c", "import ffenc"],
+        "ffenc --help": ["-m", "ffenc", "--help"],
+        "ffenc compile so101": ["-m", "ffenc", "compile", "so101"],
+        "ffenc info": ["-m", "ffenc", "info", str(FIXTURE)],
+    }
+    for name, words in lines.items():
+        line = [sys.executable, *words]
+        run = partial(subprocess.run, line, check=True, capture_output=True)
+        console.print(f"  {name}: {min(timed(run) for _ in range(5)):.2f}")
 
 
 if __name__ == "__main__":
