@@ -322,4 +322,7 @@ def pull_folder(address: Address, folder: Path) -> dict[str, int]:
     for place, one in wanted.items():
         if not _same(folder / place, one) if os.path.lexists(folder / place) else True:
             raise SourceError(f"{address}/{place}: what came is not what the Hub says it is; run it again")
+    for path in folder.rglob("*"):  # of an earlier call, for another revision
+        if path.is_file() and path.relative_to(folder).as_posix() not in wanted:
+            path.unlink()
     return {place: one.size for place, one in wanted.items()}

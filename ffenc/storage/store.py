@@ -110,7 +110,9 @@ class Store:
         try:
             found = self._attempt("listed", lambda: self._fs.find(self._base, detail=True))
         except MissingError:
-            return {}
+            found = {}
+        if not found:
+            self._check_bucket()
         if set(found) == {self._base}:
             self._base = self._base.rpartition("/")[0]
         listed = {}
@@ -152,18 +154,18 @@ class Store:
         Raises:
             FfencError: it cannot be written, or is not what was sent.
         """
-        self._attempt(
-            f"written {place}", lambda: self._fs.put_file(str(path), self._name(place), **self._parts())
-        )
         try:
+            self._attempt(
+                f"written {place}", lambda: self._fs.put_file(str(path), self._name(place), **self._parts())
+            )
             found = self.entry(place)
             if not self.same(path, place, found) and not self._reads_back(path, place, found):
                 raise self._error(
                     f"{self.address}/{place}: is not what was sent: {found.size:,} bytes are there, "
                     f"{path.stat().st_size:,} were sent"
                 )
-        except MissingError:
-            raise self._error(f"{self.address}/{place}: was written, and is gone") from None
+        except MissingError as error:
+            raise self._error(f"{self.address}/{place}: cannot be written: {error}") from None
 
     def same(self, path: Path, place: str, found: Entry) -> bool:
         """Whether a store's own checksum says that it has a local file's bytes at a place."""
@@ -189,6 +191,13 @@ class Store:
             self._attempt(f"deleted {place}", lambda: self._fs.rm_file(self._name(place)))
         except MissingError:
             return
+
+    def _check_bucket(self) -> None:
+        """Refuse a bucket that is not there, where one that is empty looks the same."""
+        if self.address.scheme == "s3":
+            bucket, _, prefix = self._base.partition("/")
+            asked = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1}
+            self._attempt("listed", lambda: self._fs.call_s3("list_objects_v2", **asked))
 
     def _name(self, place: str) -> str:
         return f"{self._base}/{place}"

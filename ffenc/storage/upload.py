@@ -13,6 +13,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,6 @@ from ffenc.storage.store import Entry, Store
 _log = logging.getLogger("ffenc")
 
 THREADS = 4  # files that are uploaded at once
-_MARK = "ffenc-upload.txt"  # beside the local folder: it may be deleted once all has arrived
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,6 @@ def destination_path(destination: str | Path, *, resume: bool = False, overwrite
             f"an interrupted run has left the dataset for {place} in {root}, whole: go on with --resume, or "
             "delete that folder to start from the beginning"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MARK).write_text(f"{place}\n", encoding="utf-8")
     _uploads[root] = _Upload(place, root, overwrite, resume)
     call(root, place)
     return root
@@ -141,8 +139,9 @@ def publish(root: Path, on_bytes: Callable[[int, int], None] | None = None) -> N
         error.args = (f"{error}. The dataset is whole, and kept on this machine: go on with --resume",)
         raise
     del _uploads[root]
-    if (root.parent / _MARK).is_file():
-        shutil.rmtree(root.parent, ignore_errors=True)
+    shutil.rmtree(root, ignore_errors=True)
+    with suppress(OSError):  # it holds something else
+        root.parent.rmdir()
 
 
 def _send(upload: _Upload, on_bytes: Callable[[int, int], None]) -> None:

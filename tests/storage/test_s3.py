@@ -151,6 +151,19 @@ def test_an_upload_that_was_killed_is_taken_up(s3: S3, cache: Path, local: Any) 
     assert not set(puts(s3, "killed")) & set(there)
 
 
+def test_a_destination_that_cannot_be_is_refused_before_anything_is_done(
+    s3: S3, ffenc: CommandLine, cache: Path
+) -> None:
+    words = ["reencode", VIDEO, "--cameras", "top"]
+    assert "there is no such bucket" in ffenc.refused(*words, "s3://nobody/x")
+    s3.rule = forbidden
+    assert "permission is denied" in ffenc.refused(*words, "s3://lab/x")
+    s3.rule = obey
+    ffenc.done(*words, "s3://lab/x", "--dry-run")
+    assert not s3.files("x")
+    assert not (cache / "uploads").exists()
+
+
 def test_a_dataset_is_replaced_only_on_request(s3: S3, local: Any) -> None:
     s3.client().put_object(Bucket="lab", Key="old/meta/info.json", Body=b"{}")
     s3.client().put_object(Bucket="lab", Key="old/videos/left.mp4", Body=b"x")
@@ -199,7 +212,7 @@ def forbidden(method: str, path: str) -> int | None:
     ("address", "rule", "said"),
     [
         ("s3://lab/none", None, "s3://lab/none: there is nothing"),
-        ("s3://nobody/x", None, "no such bucket|there is nothing"),
+        ("s3://nobody/x", None, "there is no such bucket"),
         ("s3://lab/video", busy, "cannot be listed: tried 6 times: .*SlowDown"),
         ("s3://lab/video", forbidden, "permission is denied.*AWS_ACCESS_KEY_ID"),
     ],
