@@ -38,6 +38,7 @@ from ffenc.paths import inside, keep_inside, plain_tree, template_pattern
 
 COMMIT = "commit.json"
 RECORDINGS = ".recording"  # in a dataset's folder: episodes that are not in it yet, a folder each
+DELETED = ".deleted"  # ends the name of a folder there that is on its way out
 # All that an episode may bring: new files, and those that are replaced.
 _NEW = [template_pattern(template) for template in (DATA_PATH, VIDEO_PATH, EPISODES_PATH)]
 _REPLACED = [

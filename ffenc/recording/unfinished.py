@@ -18,7 +18,7 @@ from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_key, camera_name
 from ffenc.config.transform import Transform
-from ffenc.dataset.commit import COMMIT, RECORDINGS, recording_folders
+from ffenc.dataset.commit import COMMIT, DELETED, RECORDINGS, recording_folders
 from ffenc.dataset.episode import check_features
 from ffenc.dataset.fitting import GrowingCamera
 from ffenc.dataset.staging import write_json
@@ -31,7 +31,6 @@ from ffenc.recording.rows import Features
 
 _SETTINGS = "episode.json"
 _NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
-_DELETED = ".deleted"
 _MOST_PIXELS = 1 << 15  # in a row or column: more than any encoder takes
 
 # How a camera's frames reach the dataset: encoded as they come, as images that are encoded after the episode,
@@ -266,15 +265,15 @@ def delete_episode(folder: Path) -> None:
     Raises:
         OSError: it cannot be renamed; nothing is deleted.
     """
-    gone = folder.with_name(folder.name + _DELETED)
+    gone = folder.with_name(folder.name + DELETED)
     folder.replace(gone)
     shutil.rmtree(gone, ignore_errors=True)  # the next run deletes what is left
 
 
 def _sweep(folder: Path) -> None:
     """Delete what is no episode any more, or not yet: an interruption has left it."""
-    for path in folder.glob(f"*-*-*{_DELETED}"):
-        if _NAME.fullmatch(path.name.removesuffix(_DELETED)):
+    for path in folder.glob(f"*-*-*{DELETED}"):
+        if _NAME.fullmatch(path.name.removesuffix(DELETED)):
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.iterdir():
         if _NAME.fullmatch(path.name) and all(

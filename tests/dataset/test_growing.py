@@ -29,7 +29,7 @@ from ffenc import (
     reencode_dataset,
     verify_dataset,
 )
-from ffenc.dataset.commit import RECORDINGS
+from ffenc.dataset.commit import DELETED, RECORDINGS
 from ffenc.dataset.growing import GrowingCamera, GrowingDataset, NewEpisode, finish_commit
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields
 from ffenc.ffmpeg.join import cut_file
@@ -158,6 +158,11 @@ def test_a_new_dataset_is_whole_after_every_episode(tmp_path: Path, film: Film) 
     assert contents(again) == contents(root)
     (root / RECORDINGS / "later").mkdir(parents=True)
     (root / RECORDINGS / "later/rows.jsonl").write_text("")
+    (
+        root / RECORDINGS / f"gone{DELETED}"
+    ).mkdir()  # a kill came before the folder of a saved episode was away
+    noted = [note.what for note in verify_dataset(root).notes if note.kind == "recording"]
+    assert noted == ["1 episode being recorded, or interrupted"]
     merge_datasets([root, again], tmp_path / "merged")
     assert not (tmp_path / "merged" / RECORDINGS).exists()
     noted = sorted((tmp_path / "merged/meta/recording").iterdir())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ffenc.dataset.checksums import broken_lines, read_checksums
-from ffenc.dataset.commit import RECORDINGS
+from ffenc.dataset.commit import DELETED, RECORDINGS
 from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.staging import unfinished
@@ -32,6 +32,7 @@ from ffenc.jobs.pool import run_units, share_cores
 from ffenc.jobs.progress import FrameCount
 from ffenc.layout import CHECKSUMS, INFO
 from ffenc.paths import regular, tree_faults
+from ffenc.words import count
 
 Progress = Callable[[int, int], None]
 
@@ -179,11 +180,11 @@ def _find_unfinished(root: Path, faults: Faults) -> None:
     if left is not None:
         what = f"{left[0]} is left of an interrupted run ({left[1]} finished pieces)"
         faults.add("unfinished", what)
-    kept = [path for path in (root / RECORDINGS).glob("*") if path.is_dir()]
+    kept = [path for path in (root / RECORDINGS).glob("*") if path.is_dir() and path.suffix != DELETED]
     if kept:
         faults.add(
             "recording",
-            f"{len(kept)} episodes are being recorded, or were interrupted",
+            f"{count(len(kept), 'episode')} being recorded, or interrupted",
             file=RECORDINGS,
             fix=f"`ffenc recover {shlex.quote(str(root))}` brings interrupted episodes back",
         )

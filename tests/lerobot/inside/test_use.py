@@ -24,6 +24,7 @@ from ffenc.lerobot.streaming import StreamingVideoEncoder
 NAMES = (
     *("StreamingVideoEncoder", "encode_video_frames", "reencode_video", "concatenate_video_files"),
     *("get_video_info", "convert_image_to_video_dataset", "VALID_VIDEO_CODECS"),
+    "_keep_episodes_from_video_with_av",
 )
 
 
