@@ -49,6 +49,7 @@ def command(
     Examples:
       ffenc info my_video_dataset
       ffenc info my_image_dataset --json
+      ffenc info hf://datasets/lerobot/pusht
       ffenc info my_video_dataset --report my_dataset.html --episodes 0-99
     """
     from ffenc.dataset.report import report_dataset  # noqa: PLC0415 - keeps --help quick

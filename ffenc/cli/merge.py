@@ -50,6 +50,7 @@ def command(
       ffenc merge monday tuesday wednesday --out week
       ffenc merge monday old_h264_dataset --out both --reencode
       ffenc merge my_v21_dataset --out my_v30_dataset
+      ffenc merge s3://lab/monday hf://datasets/lab/tuesday --out s3://lab/week
       ffenc merge monday tuesday --out week --dry-run
     """
     from ffenc.dataset.merge import plan_merge  # noqa: PLC0415 - keeps --help quick

@@ -92,7 +92,7 @@ def command(
 
     SRC is a LeRobot v3.0, v2.1 or v2.0 image dataset, or a tree of PNG or JPEG frames:
     episode_*/CAMERA/*.png, images/CAMERA/episode_*/*.png, or one folder of frames. DST appears whole and
-    verified, or not at all.
+    verified, or not at all. Both may be addresses: s3://, gs://, az://, hf://datasets/USER/NAME.
 
     \b
     Examples:

@@ -87,6 +87,7 @@ def command(
     Examples:
       ffenc verify my_dataset
       ffenc verify my_dataset --deep --json
+      ffenc verify s3://lab/my_dataset
       ffenc verify my_dataset --report found.html
       ffenc verify my_dataset --against my_image_dataset --metrics
       ffenc verify lossy_depth --against my_image_dataset --max-depth-error 20

@@ -359,7 +359,10 @@ def decoded_frames(path: Path, info: StreamInfo, *, ffprobe: str) -> list[Decode
     places = {tick: place for place, tick in enumerate(info.times)}
     # FFmpeg conceals a missing reference of H.264, and says so to nobody who does not ask for all it says.
     asked = ("-threads", "1", "-select_streams", "v:0", "-show_frames", "-show_log", "48")
-    answer = _ask(ffprobe, path, *asked, "-show_entries", "frame=pts:log=message", timeout=_DECODE_SECONDS)
+    with held(path):
+        answer = _ask(
+            *(ffprobe, path, *asked, "-show_entries", "frame=pts:log=message"), timeout=_DECODE_SECONDS
+        )
     found: list[DecodedFrame] = []
     for line in answer:
         if line.startswith("frame|"):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ffenc.errors import ConfigError, SourceError
-from ffenc.storage.folder import cache_folder
+from ffenc.storage.folder import real_cache_folder
 
 MARK = "ffenc-copy.json"
 """In every folder that is a copy: whose it is. What has no such file is never deleted."""
@@ -25,7 +25,7 @@ _KEY = re.compile(r"[0-9a-f]{20}")
 
 def copies_folder() -> Path:
     """Where the copies of remote datasets are."""
-    return cache_folder() / "datasets"
+    return real_cache_folder() / "datasets"
 
 
 def size_limit() -> int:

@@ -17,3 +17,8 @@ def cache_folder() -> Path:
     # Older versions answer with a "~", which is to become no folder of this name here.
     folder = os.path.expanduser(folder)  # noqa: PTH111 - never fails
     return Path(os.devnull if folder.startswith("~") else folder)
+
+
+def real_cache_folder() -> Path:
+    """The same without links: what lies in it is known by its path, however code writes that."""
+    return cache_folder().resolve()

@@ -20,7 +20,7 @@ from pathlib import Path
 from ffenc.errors import DestinationError
 from ffenc.layout import INFO
 from ffenc.storage.address import Address, parse_address
-from ffenc.storage.folder import cache_folder
+from ffenc.storage.folder import real_cache_folder
 from ffenc.storage.mirror import mirror_of, open_mirror
 from ffenc.storage.names import call
 from ffenc.storage.store import Entry, Store
@@ -63,7 +63,7 @@ def destination_path(destination: str | Path, *, resume: bool = False, overwrite
                 "yourself"
             )
         return place
-    folder = cache_folder() / "uploads" / hashlib.sha256(str(place).encode()).hexdigest()[:20]
+    folder = real_cache_folder() / "uploads" / hashlib.sha256(str(place).encode()).hexdigest()[:20]
     root = folder / place.name
     there = _look(place, resume=resume, overwrite=overwrite, waits=root.exists())
     if there is not None:

@@ -176,6 +176,18 @@ def test_another_process_takes_over_what_is_open(s3: S3, folder: Path) -> None:
     assert "s3://lab/set/b.bin" in str(version_of(path))
 
 
+def test_a_cache_folder_behind_a_link(
+    s3: S3, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FFENC_CACHE", "link/cache")
+    copy = open_mirror(remote("set"))
+    with held((copy.root / "a.bin").resolve()):
+        assert (copy.root / "a.bin").read_bytes() == (folder / "a.bin").read_bytes()
+
+
 def test_a_single_file(s3: S3, folder: Path) -> None:
     copy = open_mirror(remote("set/a.bin"))
     assert copy.is_file
