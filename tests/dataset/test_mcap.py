@@ -173,6 +173,19 @@ def test_what_cannot_be_decoded_is_an_error_by_file_and_topic(
         open_source(path, Opening(mapping=mapping))
 
 
+def test_definitions_that_differ_in_their_comments_are_one_type(tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        for text in (b"float64 x  # metres\n", b"# a position\n\nfloat64   x\n"):
+            channel = writer.register_channel("/t", "cdr", writer.register_schema("a/msg/X", "ros2msg", text))
+            writer.add_message(channel, 1, b"\0\1\0\0" + struct.pack("<d", 2.5), 1)
+        writer.finish()
+    (bag,) = bags_of(path)
+    assert [bag.decoded(raw).x for raw in bag.messages(["/t"])] == [2.5, 2.5]
+
+
 def test_a_types_name_that_is_a_program_is_not_run(tmp_path: Path) -> None:
     """Rosbags makes Python of the names of types, and runs it."""
     mark = tmp_path / "run"

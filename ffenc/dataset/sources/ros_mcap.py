@@ -244,8 +244,17 @@ def _topics(
         found = Topic(channel.topic, name, counts.get(number, 0), text, kind, channel.message_encoding)
         known = topics.get(channel.topic)
         if known is not None:  # several channels of a topic, as several writers have made them
-            same = replace(known, count=0, other="") == replace(found, count=0)
+            same = _what(known) == _what(found)
             other = known.other if same else f"{name or 'no type'} ({channel.message_encoding})"
             found = replace(known, count=known.count + found.count, other=other)
         topics[channel.topic] = found
     return dict(sorted(topics.items()))
+
+
+def _what(topic: Topic) -> tuple[str, str, bytes]:
+    """What decides how a topic's messages are decoded; comments in a definition do not."""
+    schema = topic.schema
+    if topic.schema_encoding == "ros2msg":
+        lines = (line.partition(b"#")[0].split() for line in schema.splitlines())
+        schema = b"\n".join(b" ".join(words) for words in lines if words)
+    return topic.type, topic.encoding, schema
