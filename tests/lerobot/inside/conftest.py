@@ -1,7 +1,8 @@
-"""What the tests that run inside LeRobot share."""
+"""What the tests that run inside LeRobot share. They import nothing of the other tests, which its python may not run."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,3 +90,7 @@ def sound(root: Path, *, deep: bool = True) -> tuple[int, int]:
     found = verify_dataset(root, deep=deep)
     assert found.sound, found.faults
     return found.episodes, found.frames
+
+
+def info_of(root: Path) -> dict[str, Any]:
+    return dict(json.loads((root / "meta/info.json").read_text()))

@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 import ffenc.lerobot
 from ffenc import VideoReader, probe, recover
+from ffenc.errors import DestinationError
 from ffenc.lerobot.seams import Use
+from ffenc.recording.unfinished import UnfinishedEpisode
 
 LENGTHS = (12, 9)
 
@@ -189,6 +192,35 @@ def test_an_encoder_that_cannot_run_is_named(tmp_path: Path, used: Use) -> None:
     with pytest.raises(RuntimeError, match="no_such_option"):
         encoder.finish_episode()
     encoder.close()
+
+
+def test_the_loop_waits_for_no_disk(tmp_path: Path, used: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    make = UnfinishedEpisode.create
+
+    def slow(root: Path, settings: Any) -> UnfinishedEpisode:
+        assert answers.wait(60), "add_frame has waited for the episode's folder"
+        return make(root, settings)
+
+    monkeypatch.setattr(UnfinishedEpisode, "create", slow)
+    dataset = create(tmp_path / "slow")
+    for number in range(8):
+        dataset.add_frame(row(number))
+    answers.set()
+    dataset.save_episode()
+    dataset.finalize()
+    assert sound(tmp_path / "slow") == (1, 8)
+
+    def full(root: Path, settings: Any) -> UnfinishedEpisode:
+        raise DestinationError(f"{root}: cannot be written: No space left on device")
+
+    monkeypatch.setattr(UnfinishedEpisode, "create", full)
+    dataset = create(tmp_path / "full")
+    with pytest.raises(RuntimeError, match=r"camera front.*full: cannot be written: No space left"):
+        for number in range(2000):
+            dataset.add_frame(row(number))
+            time.sleep(0.01)
+    dataset.writer.cancel_pending_videos()
 
 
 def test_frames_in_lerobots_other_shapes(tmp_path: Path, used: Use) -> None:
