@@ -1,4 +1,7 @@
-"""What the tests that run inside LeRobot share. They import nothing of the other tests, which its python may not run."""
+"""What the tests that run inside LeRobot share.
+
+Nothing of the other tests is imported, which LeRobot's python may not run.
+"""
 
 from __future__ import annotations
 
