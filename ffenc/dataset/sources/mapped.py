@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ffenc.config.mapping import FeatureMapping
+from ffenc.dataset.sources.arrays import Array
 from ffenc.errors import ConfigError, SourceError
-
-Array = npt.NDArray[Any]
 
 
 def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], where: str) -> Array:
