@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("run", "images", "depth", "video", "reader", "recording", "sources")
+NAMES = ("run", "images", "depth", "video", "edit", "reader", "recording", "sources")
 
 for name in NAMES:
     print(f"== {name}", flush=True)
