@@ -67,6 +67,7 @@ LONG_FILES = (
     *("dataset/test_reencode.py", "cli/test_doctor.py", "dataset/test_interruption.py"),
     *("compiler/test_published.py", "tune/test_tune.py", "frames/test_seek.py", "cli/test_signals.py"),
     *("recording/test_endurance.py", "recording/test_keep_up.py", "cli/test_record.py"),
+    *("storage/test_s3.py", "dataset/test_ray.py"),
     *("attack/test_interrupted.py", "dataset/test_edit.py", "frames/test_transform.py"),
 )
 

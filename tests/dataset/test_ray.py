@@ -247,3 +247,40 @@ def test_each_worker_fetches_what_it_reads_of_a_bucket(
         made = {place: hashlib.sha256(data).hexdigest() for place, data in s3.files("made").items()}
     reencode_dataset(VIDEO, tmp_path / "here", **options)
     assert made == contents(tmp_path / "here")
+
+
+def test_ffenc_itself_can_come_with_the_job(tmp_path: Path) -> None:
+    """As a wheel, which Ray installs where the pieces are made; the script says which ffenc made them."""
+    root = Path(__file__).parents[2]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=root, check=True, capture_output=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    script = tmp_path / "job.py"
+    script.write_text(
+        f"""
+import ffenc.dataset.executors.ray as executor
+from ffenc import RayExecutor, reencode_dataset
+
+def run(task, copies=()):
+    import ffenc.dataset.executors.ray as here
+    with open({str(tmp_path / "where")!r}, "a") as file:
+        file.write(here.__file__ + chr(10))
+    return here._run(task, copies)
+
+executor._run = run
+pip = {{"packages": [{str(wheel)!r}], "pip_check": False, "pip_install_options": ["--no-deps", "--no-index"]}}
+reencode_dataset(
+    {str(VIDEO)!r}, {str(tmp_path / "out")!r}, cameras=["angle"], overrides={H264!r}, episodes=[0],
+    executor=RayExecutor(runtime_env={{"pip": pip}}),
+)
+"""
+    )
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True)
+    assert "runtime_resources" in (tmp_path / "where").read_text()
+    assert (tmp_path / "out/meta/info.json").is_file()
+
+
+def test_a_runtime_env_for_a_ray_that_runs_already_is_refused(cluster: Any, tmp_path: Path) -> None:
+    executor = RayExecutor(runtime_env={"pip": ["ffenc"]})
+    with pytest.raises(ConfigError, match="runtime_env would have no effect"):
+        reencode_dataset(DATASET, tmp_path / "out", cameras=["angle"], overrides=H264, executor=executor)

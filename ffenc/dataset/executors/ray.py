@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -60,17 +60,26 @@ class RayExecutor:
         address: ``ray``: a Ray of its own on this machine, which ends with the job; ``auto``: the cluster
             that ``RAY_ADDRESS`` names, or that runs here; else its address, such as ``ray://head:10001``.
         same_program: ``prefer``: machines with another FFmpeg get no pieces; ``require``: they end the job.
+        runtime_env: what Ray has each machine install and set for this job, such as
+            ``{"pip": ["ffenc[ffmpeg]"]}``; None: what is there already.
 
     Raises:
-        ConfigError: Ray is not installed, or an argument that is not known.
+        ConfigError: Ray is not installed, or an argument that is not known; when it runs, a ``runtime_env``
+            for a Ray that this process is connected to already.
     """
 
-    def __init__(self, address: str = _LOCAL, *, same_program: SameProgram = "prefer") -> None:
+    def __init__(
+        self,
+        address: str = _LOCAL,
+        *,
+        same_program: SameProgram = "prefer",
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> None:
         if same_program not in (choices := get_args(SameProgram)):
             raise ConfigError(
                 f"same_program={same_program!r} is not accepted{accepted(same_program, choices)}"
             )
-        self._address, self._same = address, same_program
+        self._address, self._same, self._environment = address, same_program, runtime_env
         self._ray = _import_ray()
 
     def run(
@@ -132,8 +141,15 @@ class RayExecutor:
         """Connect to Ray; returns whether it has to be shut down again."""
         ray = self._ray
         if ray.is_initialized():
+            if self._environment is not None:
+                raise ConfigError(
+                    "runtime_env would have no effect: this process is connected to Ray already; give it "
+                    "to ray.init"
+                )
             return False
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if self._environment is not None:
+            options["runtime_env"] = dict(self._environment)
         try:
             with _own_signals():
                 if self._address == _LOCAL:
@@ -165,7 +181,12 @@ class RayExecutor:
         ]
         nodes = []
         for node, answer in zip(alive, answers, strict=True):
-            programs, found = ray.get(answer)
+            try:
+                programs, found = ray.get(answer)
+            except ray.exceptions.RayError as error:
+                raise ToolchainError(
+                    f"{node['NodeManagerHostname']}: Ray could not run anything there: {_last_line(error)}"
+                ) from None
             cores = int(node["Resources"]["CPU"])
             nodes.append(_Node(node["NodeID"], node["NodeManagerHostname"], cores, programs, tuple(found)))
         good = [node for node in nodes if node.programs is not None]
@@ -250,6 +271,11 @@ def _end_processes() -> None:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it has ended meanwhile
             process.kill()
+
+
+def _last_line(error: Exception) -> str:
+    """What the error of a machine that Ray could not set up ends with."""
+    return str(error).strip().rpartition("\n")[2]
 
 
 def _first_line(error: Exception) -> str:
