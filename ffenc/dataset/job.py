@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from ffenc.dataset.tables import TableWriter
 from ffenc.dataset.verify.metadata import Stale, brief, check_result
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import DestinationError, FfencError, FfmpegError, SourceError, VerificationError
+from ffenc.ffmpeg.boxes import is_plain_mp4
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo, probe
@@ -504,6 +506,8 @@ class _Job:
         return _Joined(places, first, total, checksums, known)
 
     def _join_group(self, stream: Stream, group: Sequence[Piece], output: Path, place: str) -> StreamInfo:
+        if len(group) == 1 and (kept := self._copied_whole(group[0], output)) is not None:
+            return kept
         fps = self._plan.source.fps
         toolchain = stream.encoding.toolchain if stream.encoding else self._plan.toolchain
         cut: list[Path] = []
@@ -561,6 +565,31 @@ class _Job:
         copied = sum(piece.frames for piece in group if piece.path.parent != self._piece_folder(stream))
         with self._progress.part(copied):
             return info
+
+    def _copied_whole(self, piece: Piece, output: Path) -> StreamInfo | None:
+        """Copy a file of the source as it is, where it is what joining its packets would make.
+
+        Returns:
+            what it holds; None where it is not, and its packets have to be joined.
+        """
+        info = piece.info
+        if info is None or info.hidden or not piece.whole or not is_plain_mp4(piece.path):
+            return None
+        try:
+            verify_joined(
+                piece.path,
+                piece.asked,
+                fps=self._plan.source.fps,
+                frames=piece.frames,
+                packet_bytes=piece.packet_bytes,
+                key_frames=piece.keys,
+                read=lambda _: info,
+            )
+        except VerificationError:
+            return None
+        with self._progress.part(piece.frames):
+            shutil.copyfile(piece.path, output)
+        return info
 
     def _piece_folder(self, stream: Stream) -> Path:
         return self._staging.pieces / stream.key

@@ -137,6 +137,24 @@ def missing_bytes(path: Path) -> int:
     return end - size
 
 
+def is_plain_mp4(path: Path) -> bool:
+    """Return whether a file is MP4, whole, and has one index of all its frames, not fragments.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        try:
+            boxes = list(top_boxes(file, size))
+        except BoxError:
+            return False
+    kinds = [box.kind for box in boxes]
+    named = head[4:8] == b"ftyp" and head[8:] != b"qt  "
+    return named and kinds.count(b"moov") == 1 and b"moof" not in kinds and boxes[-1].end == size
+
+
 def sample_description(path: Path) -> bytes | None:
     """Return what an MP4 file says its samples are: codec, size and decoder configuration, of all tracks.
 

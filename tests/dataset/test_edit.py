@@ -353,3 +353,16 @@ def test_shares_are_kept_within_an_episode_and_the_seed_decides() -> None:
 )
 def test_episodes_are_named_by_numbers_and_ranges(text: Any, numbers: list[int]) -> None:
     assert chosen_episodes(text, range(10)) == numbers
+
+
+def test_a_file_of_which_all_is_kept_is_copied_as_it_is(tmp_path: Path) -> None:
+    edit_dataset(VIDEO, tmp_path / "out", edits=Edits(task="lift it", rename_cameras={"top": "front"}))
+    for old, new in ((TOP, FRONT), (ANGLE, ANGLE), (DEPTH, DEPTH)):
+        place = "chunk-000/file-000.mp4"
+        kept = (tmp_path / "out/videos" / new / place).read_bytes()
+        assert kept == (VIDEO / "videos" / old / place).read_bytes()
+    edit_dataset(VIDEO, tmp_path / "part", episodes="0-1", cameras=["angle"])
+    [cut] = (tmp_path / "part/videos").rglob("*.mp4")
+    whole = VIDEO / "videos" / ANGLE / "chunk-000/file-000.mp4"
+    assert packets(cut) == packets(whole)[: len(packets(cut))]
+    assert len(packets(cut)) < len(packets(whole))

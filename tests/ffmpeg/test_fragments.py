@@ -16,6 +16,7 @@ import pytest
 from ffenc import DepthEncoderConfig, VideoEncoderConfig, probe
 from ffenc.compiler.frames import raw_format
 from ffenc.errors import FfmpegError
+from ffenc.ffmpeg.boxes import is_plain_mp4
 from ffenc.ffmpeg.fragments import drop_torn_end, whole_bytes, whole_frames
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.process import FfmpegProcess, run_fed
@@ -86,6 +87,9 @@ def test_a_file_in_fragments_becomes_a_whole_one_also_when_its_end_is_torn_off(
     plain = tmp_path / "plain.mp4"
     run_fed(encoding.command(plain), [frame(i, depth=depth).tobytes() for i in range(FRAMES)])
     assert joined == probe(plain, times=True)
+    assert (is_plain_mp4(path), is_plain_mp4(whole)) == (False, True)
+    whole.write_bytes(whole.read_bytes()[:-1])
+    assert not is_plain_mp4(whole)
 
     os.truncate(path, path.stat().st_size * 2 // 3)
     torn_at = path.stat().st_size
