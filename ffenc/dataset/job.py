@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 import time
@@ -295,6 +296,8 @@ def staged(destination: Path, *, resume: bool) -> Iterator[Staging]:
         kept = ""
         if unfinished(destination) is not None:
             kept = ". Finished episodes are kept: once there is room, go on with --resume"
+        elif error.errno == errno.ENOSPC:
+            kept = "; free some space and run it again"
         raise DestinationError(f"{destination} cannot be written: {error.strerror or error}{kept}") from error
 
 

@@ -552,12 +552,14 @@ class LeRobotV3(LeRobotDataset):
     def _listed(self) -> Iterator[Listed]:
         data_file = lru_cache(maxsize=None)(self._data_file)
         for path in self._episode_files:
-            for row, values in enumerate(_integers(path, _EPISODE_COLUMNS)):
-                index, length, chunk, file = values
-                wrong = next((n for n, v in zip(_EPISODE_COLUMNS, values, strict=True) if v is None), None)
-                what = (
-                    f"{path}: row {row} has no value in {wrong}; a whole number is expected: restore the file"
+            for row, values in enumerate(_numbers(path, _EPISODE_COLUMNS)):
+                index, length, chunk, file = map(_whole, values)
+                found, name = next(
+                    (pair for pair in zip(values, _EPISODE_COLUMNS, strict=True) if _whole(pair[0]) is None),
+                    (None, ""),
                 )
+                said = f"{'no value' if found is None else found} in {name}; a whole number is expected"
+                what = f"{path}: row {row} has {said}: restore the file"
                 if index is None:
                     self._note_damage(what)
                 elif length is None or chunk is None or file is None:
@@ -623,8 +625,8 @@ def _kind(stream: StreamInfo) -> tuple[str, str]:
     return stream.codec, stream.pix_fmt
 
 
-def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int | None, ...]]:
-    """Yield rows of whole numbers; None where there is none."""
+def _numbers(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield rows of what should be whole numbers."""
     try:
         file = pq.ParquetFile(path)
         missing = [name for name in columns if name not in file.schema_arrow.names]
@@ -633,9 +635,12 @@ def _integers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int | None, 
         table = file.read(columns=list(columns))
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
-    for row in zip(*(table[name].to_pylist() for name in columns), strict=True):
-        whole = (isinstance(value, int | float) and value % 1 == 0 for value in row)  # no NaN, no infinity
-        yield tuple(int(value) if fits else None for value, fits in zip(row, whole, strict=True))
+    yield from zip(*(table[name].to_pylist() for name in columns), strict=True)
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number; None for what is none, NaN and infinity too."""
+    return int(value) if isinstance(value, int | float) and value % 1 == 0 else None
 
 
 @dataclass
