@@ -204,10 +204,11 @@ def _push(
         # From here on nobody takes what is there for a dataset; the tag still leads to the one before.
         _commit(hub, [library.CommitOperationDelete(path_in_repo=INFO)], "Replace the dataset", branch)
     last = (INFO, _CARD)
-    send = getattr(api, "upload_large_folder", api.upload_folder)  # one does what both did, in newer versions
     hub.ask(
         "written",
-        lambda: send(**names, folder_path=str(root), revision=branch, ignore_patterns=[*_HIDDEN, *last]),
+        lambda: api.upload_folder(
+            **names, folder_path=str(root), revision=branch, ignore_patterns=[*_HIDDEN, *last]
+        ),
     )
     there = hub.files()
     wrong = [
