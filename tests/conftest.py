@@ -61,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Files whose tests take longest, the longest first: a worker that begins one last keeps the others waiting.
 LONG_FILES = (
+    *("dataset/test_ray.py", "storage/test_s3.py"),
     *("dataset/test_video_to_video.py", "dataset/test_verify.py", "frames/test_encode_file.py"),
     *("dataset/test_repair.py", "dataset/test_merge.py", "frames/test_reader.py", "frames/test_check.py"),
     *("frames/test_encode.py", "recording/test_recorder.py", "frames/test_prepare.py"),

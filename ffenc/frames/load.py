@@ -55,7 +55,7 @@ def measure_load(
         encodings: by any name; their ``frames`` are raw.
         pace: feed each at this many times its own fps, as a camera would; None: as fast as it takes them.
         seconds: how long to measure, after every encoder has given its first frame; longer where that
-            would be less than a few frames of the slowest, or where one has taken none yet.
+            would be less than a few frames of the slowest, or, without a pace, where one has taken none yet.
         pictures: for each name the raw frames that it is fed over and over; None: made-up ones.
 
     Returns:
@@ -89,8 +89,9 @@ def measure_load(
                 feeder.mark(began)
             while not all(feeder.error for feeder in feeders):
                 spent = time.monotonic() - began
-                # One that took nothing has not been measured: the machine may be busy with something else.
-                if spent >= seconds and (all(feeder.measured for feeder in feeders) or spent >= MAX_SECONDS):
+                # At full speed one that took nothing has not been measured: the machine may be busy.
+                measured = pace is not None or all(feeder.measured for feeder in feeders)
+                if spent >= seconds and (measured or spent >= MAX_SECONDS):
                     break
                 time.sleep(0.02)
             return {feeder.name: feeder.load() for feeder in feeders}

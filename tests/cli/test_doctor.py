@@ -330,7 +330,7 @@ def test_two_whole_doctors_at_once_with_ascii_only_and_no_reader(tmp_path, monke
     """Both share a cache that is new; one prints where only ASCII is, the other nowhere at all."""
     monkeypatch.setenv("FFENC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    words = ["--size", "64x64", "--seconds", "0.1", "--ffmpeg"]
+    words = ["--size", "64x64", "--seconds", "0.5", "--ffmpeg"]
     shown = start(tmp_path / "a", *words, system_program("ffmpeg"), stdout=subprocess.PIPE)
     newest = find_toolchain("newest").ffmpeg
     closed = start(tmp_path / "b", *words, newest, preexec_fn=lambda: os.close(1))

@@ -61,7 +61,7 @@ def test_a_mapping_is_read_with_its_sections(tmp_path: Path) -> None:
             "interpolate: makes numbers with fractions",
         ),
         ("cameras: {top: {path: /a}}\ntask: {text: a, path: /b}", "by one of: text, attribute, path"),
-        ("cameras: {top: {path: /a}}\nepisodes: {}", "by one of: groups, ends, topic"),
+        ("cameras: {top: {path: /a}}\nepisodes: {}", "by one of: groups, ends, values, last, topic"),
         ("cameras: {top: {path: /a}}\ntime: {on_gap: skip}", "on_gap: 'skip'.*'drop-episode'"),
         ("cameras: {top: {path: /a}}\nfps: fast", "fps: 'fast' is not a frame rate"),
         ("cameras: {top: {path: /a}}\ncameras: {}", "cameras: stands twice, first at .*m.yaml:1"),

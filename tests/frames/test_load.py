@@ -83,7 +83,7 @@ def test_the_survey_says_of_every_encoder_whether_it_runs(
     few = {name: CODECS[name] for name in ("hevc", "ffv1", "h264_nvenc", "hevc_nvenc", "h264_videotoolbox")}
     monkeypatch.setattr("ffenc.frames.survey.CODECS", few)
     monkeypatch.setattr(loading, "WARM_UP_LIMIT", 4.0)
-    monkeypatch.setattr(loading, "MAX_SECONDS", 4.0)
+    monkeypatch.setattr(loading, "MAX_SECONDS", 2.0)
     stand_in = toolchains(stand_in_ffmpeg(tmp_path / "bin", hevc_nvenc=f"libx265 sticks {20 * FRAME}"))[0]
     rows = {
         (row.vcodec, row.pix_fmt): row
