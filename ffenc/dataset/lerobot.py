@@ -554,16 +554,10 @@ class LeRobotV3(LeRobotDataset):
         for path in self._episode_files:
             for row, values in enumerate(_numbers(path, _EPISODE_COLUMNS)):
                 index, length, chunk, file = map(_whole, values)
-                found, name = next(
-                    (pair for pair in zip(values, _EPISODE_COLUMNS, strict=True) if _whole(pair[0]) is None),
-                    (None, ""),
-                )
-                said = f"{'no value' if found is None else found} in {name}; a whole number is expected"
-                what = f"{path}: row {row} has {said}: restore the file"
                 if index is None:
-                    self._note_damage(what)
+                    self._note_damage(_not_whole(path, row, values))
                 elif length is None or chunk is None or file is None:
-                    self._note_damage(what, index)
+                    self._note_damage(_not_whole(path, row, values), index)
                     yield Listed(str(path), index, length or 1, None)
                 else:
                     yield Listed(str(path), index, length, data_file(chunk, file))
@@ -639,8 +633,16 @@ def _numbers(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number; None for what is none, NaN and infinity too."""
+    """The value as an int; None if it is not a whole number."""
     return int(value) if isinstance(value, int | float) and value % 1 == 0 else None
+
+
+def _not_whole(path: Path, row: int, values: Sequence[Any]) -> str:
+    """What is wrong with a row of the episode list."""
+    pairs = zip(values, _EPISODE_COLUMNS, strict=True)
+    found, name = next(pair for pair in pairs if _whole(pair[0]) is None)
+    said = f"{'no value' if found is None else found} in {name}; a whole number is expected"
+    return f"{path}: row {row} has {said}: restore the file"
 
 
 @dataclass

@@ -148,7 +148,7 @@ def _stretches(whole: Clip, parts: Sequence[tuple[int, int]]) -> list[tuple[int,
     """Stretches of a file, those that follow each other there as one.
 
     Raises:
-        SourceError: there are none, or the file does not have their frames.
+        SourceError: no stretch is asked for, or the file does not have its frames.
     """
     stretches: list[tuple[int, int]] = []
     for first, end in parts:
@@ -188,7 +188,7 @@ def _whole(path: Path, toolchain: Toolchain) -> Clip:
     """All frames of a file.
 
     Raises:
-        SourceError: there are none.
+        SourceError: the file has no frames.
     """
     info = _reader(toolchain.ffprobe).read(path)
     if not info.frames:

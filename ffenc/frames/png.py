@@ -47,7 +47,7 @@ def checksum_fault(data: bytes) -> str | None:
 
 
 def png_header(head: bytes) -> ImageHeader | None:
-    """Read a PNG's first chunk; None where it is none that the format allows."""
+    """Read a PNG's first chunk (IHDR); None if the format does not allow what it says."""
     width, height, bits, colour, compression, filtering, interlaced = struct.unpack(">IIBBBBB", head[16:29])
     if bits not in _PNG_BITS.get(colour, ()) or not (width and height):
         return None

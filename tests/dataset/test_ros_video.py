@@ -30,7 +30,7 @@ def pictures() -> np.ndarray:
 
 
 def reordered(pictures: np.ndarray, codec: str, **options: Any) -> tuple[list[bytes], list[int]]:
-    """Packets with B-frames, and the number of the picture in each: they are told apart by decoding them."""
+    """Packets with B-frames, and the number of the picture in each, which is found by decoding."""
     group = GROUP + bool(options)  # of six, so that a B-frame is behind a key frame and shown before it
     packets = video_packets(pictures, codec, group, bframes=3, **options)
     return packets, packet_order(packets, codec, pictures)

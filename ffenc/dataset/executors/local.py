@@ -71,7 +71,7 @@ class LocalExecutor:
             try:
                 return run_piece(task, around)
             except DestinationError:
-                raise  # a full disk is none of the task's
+                raise  # a full disk fails every task, not this one alone
             except FfencError as error:
                 if failures is None or cancellation.cancelled:
                     raise

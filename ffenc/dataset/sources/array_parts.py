@@ -43,7 +43,7 @@ def parts_of(files: Sequence[ArrayFile], mapping: SourceMapping) -> list[Part]:
     """The episodes of some files: each file is one, or as the mapping says.
 
     Raises:
-        SourceError: there are none, or their ends do not ascend.
+        SourceError: the files hold no episode, or the ends of episodes do not ascend.
     """
     parts: list[Part] = []
     for file in files:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ffenc.dataset.sources.ros_decode import Decoders, Topic
+from ffenc.errors import SourceError
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,16 @@ class Bag(ABC):
     def __getstate__(self) -> dict[str, Any]:
         """A bag is its path; what was read of it is read again where it is sent to."""
         return {"path": self.path}
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Say in an error which file it is about. The libraries and their codecs raise whatever they do."""
+        try:
+            yield
+        except (SourceError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise SourceError(f"{self.path}: is damaged: {words(error)}; restore it") from None
 
 
 def words(error: BaseException) -> str:

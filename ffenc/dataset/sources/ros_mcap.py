@@ -135,7 +135,7 @@ class McapBag(Bag):
         if index.chunk_length > _MOST_RECORD:
             raise SourceError(f"{self.path}: has a chunk of {index.chunk_length:,} bytes")
         file.seek(index.chunk_start_offset + 9)  # behind the record's kind and length
-        with self._named():
+        with self.named():
             packed = Chunk.read(ReadDataStream(io.BytesIO(file.read(index.chunk_length - 9))))
             records = breakup_chunk(_decompressed(packed), validate_crc=True)
             return [one for one in records if isinstance(one, Message)]
@@ -151,7 +151,7 @@ class McapBag(Bag):
 
         channels: dict[int, Any] = {}
         schemas: dict[int, Any] = {}
-        with self._open() as file, self._named():
+        with self._open() as file, self.named():
             file.seek(0)
             reader = StreamReader(file, emit_chunks=True, record_size_limit=_MOST_RECORD)
             for record in reader.records:
@@ -172,16 +172,6 @@ class McapBag(Bag):
 
         file.seek(0)
         return SeekingReader(file, validate_crcs=True, record_size_limit=_MOST_RECORD).get_summary()
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Say in an error which file it is about. The library and its codecs raise whatever they do."""
-        try:
-            yield
-        except (SourceError, GeneratorExit):
-            raise
-        except Exception as error:
-            raise SourceError(f"{self.path}: is damaged: {words(error)}; restore it") from None
 
     @contextmanager
     def _open(self) -> Iterator[Any]:

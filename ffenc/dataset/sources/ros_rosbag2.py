@@ -45,13 +45,9 @@ class RosBag(Bag):
     def messages(self, topics: Collection[str], begin: int | None = None) -> Iterator[Raw]:
         with self._open() as reader:
             chosen = [one for one in reader.connections if one.topic in topics]
-            try:
+            with self.named():
                 for connection, received, data in reader.messages(chosen, start=begin) if chosen else ():
                     yield Raw(connection.topic, received, data)
-            except (SourceError, GeneratorExit):
-                raise
-            except Exception as error:
-                raise SourceError(f"{self.path}: is damaged: {words(error)}; restore it") from None
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
