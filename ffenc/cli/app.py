@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import click
 from click.shell_completion import CompletionItem, shell_complete
@@ -157,14 +158,18 @@ def cli() -> None:
     """
 
 
-def run(words: Sequence[str]) -> int:
+def run(words: Sequence[str], *, ending: Callable[[], bool] = lambda: False) -> int:
     """Run a command line, say why where it fails, and return its exit status.
 
     Whatever is raised, it ends in ffenc's own words; only a signal is passed on.
+
+    Args:
+        words: the command line.
+        ending: whether a signal has come: what a thread then breaks off with is not the user's concern.
     """
     output.begin()
     sys.unraisablehook = _note_unraisable
-    threading.excepthook = _note_in_thread
+    threading.excepthook = partial(_note_in_thread, ending)
     try:
         # Not click's own main, which has a way of its own with signals and with a reader that has gone.
         completing = os.environ.get("_FFENC_COMPLETE")
@@ -193,8 +198,9 @@ def _note_unraisable(found: sys.UnraisableHookArgs) -> None:
         output.detail(f"{found.err_msg or 'ignored'}: {found.exc_type.__name__}: {found.exc_value}")
 
 
-def _note_in_thread(found: threading.ExceptHookArgs) -> None:
+def _note_in_thread(ending: Callable[[], bool], found: threading.ExceptHookArgs) -> None:
     """What has ended a thread: whoever waits for its work says what that means."""
-    output.warning(f"a part of the work has ended: {found.exc_type.__name__}: {found.exc_value}")
+    note = output.detail if ending() else output.warning
+    note(f"a part of the work has ended: {found.exc_type.__name__}: {found.exc_value}")
     lines = traceback.format_exception(found.exc_type, found.exc_value, found.exc_traceback)
     output.detail("".join(lines).rstrip())

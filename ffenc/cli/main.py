@@ -18,7 +18,7 @@ def main() -> NoReturn:
             signals.arm()
             from ffenc.cli.app import run  # noqa: PLC0415 - a signal that comes meanwhile is not lost
 
-            status = run(sys.argv[1:])
+            status = run(sys.argv[1:], ending=lambda: signals.number is not None)
         finally:
             signals.disarm()
     except BaseException:

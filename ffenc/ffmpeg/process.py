@@ -25,7 +25,6 @@ from ffenc.ffmpeg.launch import (
     Cancellation,
     Share,
     begin,
-    end_unused,
     has_ended,
     has_finished,
     kill,
@@ -135,6 +134,7 @@ class FfmpegProcess:
             raise
         assert self._process.stdin is not None
         self._stdin = self._process.stdin
+        self._pulled = self._process.stdout if pull else None
         _inputs.add(self._stdin)
         for pipe in (self._stdin, self._process.stdout):
             if pipe is not None:
@@ -146,7 +146,9 @@ class FfmpegProcess:
             if on_output is not None:
                 self._drains.append(_drain(self._process.stdout, lambda pipe: _read_output(pipe, on_output)))
         except BaseException:
-            end_unused(self._process)
+            # A signal may come while a thread that reads begins: its pipe is its own to close.
+            self._close_stdin()
+            kill(self._process)
             self._cancellation.remove(self._process)
             self._inputs.close()
             raise
@@ -191,7 +193,10 @@ class FfmpegProcess:
 
     def _give(self, data: Buffer, send: Callable[[int, memoryview], int]) -> bool:
         view = memoryview(data).cast("B")
-        descriptor = self._stdin.fileno()
+        try:
+            descriptor = self._stdin.fileno()
+        except ValueError:  # closed by whoever ended it
+            return False
         while view:
             try:
                 view = view[send(descriptor, view) :]
@@ -232,8 +237,8 @@ class FfmpegProcess:
             how many bytes were read: 0 when it has ended, and :meth:`finish` says why; None where nothing
             came in ``timeout`` seconds, and it runs on.
         """
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
+        assert self._pulled is not None
+        descriptor = self._pulled.fileno()
         if not running_wait(lambda step: _readable(descriptor, step), timeout):
             return None
         return os.readv(descriptor, [buffer])
@@ -292,9 +297,8 @@ class FfmpegProcess:
             running_wait(partial(has_finished, thread), self._stall_seconds)
         self._cancellation.remove(self._process)
         self._inputs.close()
-        for pipe in (self._process.stderr, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        if self._pulled is not None:
+            self._pulled.close()
 
     def _read_log(self, pipe: IO[bytes]) -> None:
         for raw in pipe:
@@ -362,7 +366,12 @@ def _set_pipe_size(descriptor: int, size: int) -> None:
 
 def _drain(pipe: IO[bytes] | None, read: Callable[[IO[bytes]], None]) -> threading.Thread:
     assert pipe is not None
-    thread = threading.Thread(target=read, args=(pipe,), daemon=True)
+
+    def run(pipe: IO[bytes] = pipe) -> None:
+        with pipe:
+            read(pipe)
+
+    thread = threading.Thread(target=run, daemon=True)
     begin(thread)
     return thread
 

@@ -250,6 +250,34 @@ def test_a_signal_while_a_program_starts_leaves_none_behind(
     assert not [c for c in psutil.Process().children() if "ffmpeg" in c.name()]
 
 
+def test_a_signal_while_a_reader_of_a_program_begins_breaks_nothing(
+    toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader's thread may come to run only after the program was given up."""
+    broken: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", broken.append)
+    readers: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        readers.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ffenc.ffmpeg.process.begin", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        FfmpegProcess(copying(toolchain, "-f", "null", "-"))
+    for reader in readers:
+        reader.start()
+        reader.join()
+    assert len(readers) == 1
+    assert not broken
+
+
+def test_a_program_that_was_given_up_takes_nothing(toolchain: Toolchain) -> None:
+    with FfmpegProcess(copying(toolchain, "-f", "null", "-")) as process:
+        pass
+    assert not process.write(bytes(12))
+
+
 @pytest.mark.parametrize("moment", range(12))
 def test_a_signal_at_any_moment_of_the_first_start_ends_the_interpreter(moment: int) -> None:
     script = f"""
