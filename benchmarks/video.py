@@ -104,7 +104,7 @@ def main() -> None:
     program = toolchains()[0].ffmpeg
     with tempfile.TemporaryDirectory(prefix="ffenc-benchmark-") as name:
         work = Path(name)
-        make_dataset(work / "images", make_frames(work / "tree", arguments.frames))
+        make_dataset(work / "images", make_frames(work / "tree", 2, arguments.frames // 2))
         dataset = work / "videos"
         ffenc("reencode", work / "images", dataset, "--camera_encoder.vcodec=h264", "--camera_encoder.crf=20")
         video = dataset / f"videos/{CAMERA}/chunk-000/file-000.mp4"

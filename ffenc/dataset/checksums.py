@@ -28,6 +28,15 @@ def file_checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
+def same_bytes(one: Path, other: Path) -> bool:
+    """Return whether two files hold the same."""
+    with one.open("rb") as first, other.open("rb") as second:
+        while block := first.read(_BLOCK):
+            if second.read(_BLOCK) != block:
+                return False
+        return not second.read(1)
+
+
 def write_checksums(root: Path, checksums: Mapping[str, str]) -> None:
     """Write a dataset's checksums: path in the dataset -> checksum."""
     lines = [f"{checksum}  {place}\n" for place, checksum in sorted(checksums.items())]

@@ -17,7 +17,7 @@ from typing import Any
 
 from ffenc.config.framerate import fps_number
 from ffenc.config.transform import Transform
-from ffenc.dataset.checksums import file_checksum, write_checksums
+from ffenc.dataset.checksums import file_checksum, same_bytes, write_checksums
 from ffenc.dataset.choice import ranges_text
 from ffenc.dataset.columns import VideoPlace
 from ffenc.dataset.estimate import check_space
@@ -327,22 +327,44 @@ def run_staged(
 
 
 @dataclass(frozen=True)
-class _Joined:
-    """A camera's finished files.
+class _File:
+    """One finished file of a camera.
 
     Attributes:
-        places: where each episode is.
-        info: of the first file.
-        bytes: of all.
-        checksums: path in the dataset -> SHA-256.
-        known: path in the dataset -> what was read back of it.
+        path: its path in the dataset.
+        places: where each of its episodes is.
+        info: what was read back of it, in brief.
+        bytes: its size.
+        checksum: SHA-256 of it.
     """
 
+    path: str
     places: list[VideoPlace]
     info: StreamInfo
     bytes: int
-    checksums: dict[str, str]
-    known: dict[str, StreamInfo]
+    checksum: str
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """A camera's finished files, one or more."""
+
+    files: list[_File]
+
+    @property
+    def places(self) -> list[VideoPlace]:
+        """Where each episode is."""
+        return [place for file in self.files for place in file.places]
+
+    @property
+    def info(self) -> StreamInfo:
+        """Of the first file."""
+        return self.files[0].info
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(file.bytes for file in self.files)
 
 
 class _Job:
@@ -440,9 +462,9 @@ class _Job:
                 exact=plan.exact,
             ).write()
         if joined:
-            sums = {place: one for files in joined.values() for place, one in files.checksums.items()}
+            sums = {file.path: file.checksum for one in joined.values() for file in one.files}
             write_checksums(self._staging.dataset, sums)
-        known = {place: info for files in joined.values() for place, info in files.known.items()}
+        known = {file.path: file.info for one in joined.values() for file in one.files}
         check_result(self._staging.dataset, known, ffprobe=plan.toolchain.ffprobe)
         record_job(self._staging.dataset, plan)
         check(self._staging.dataset)
@@ -475,42 +497,49 @@ class _Job:
         done: Mapping[tuple[str, int], PieceRecord],
         joined: dict[Stream, _Joined],
     ) -> None:
-        """Make the files of several cameras at the same time."""
-        threads, stop = self._plan.workers + 1, self._cancellation.cancel
-        for stream, files in run_units(streams, lambda s: self._join(s, done), threads=threads, stop=stop):
-            joined[stream] = files
+        """Make the files of several cameras, some at the same time."""
+        info = self._plan.source.info()
+        limit, in_chunk = file_limit(info, "video"), files_in_chunk(info)
 
-    def _join(self, stream: Stream, done: Mapping[tuple[str, int], PieceRecord]) -> _Joined:
-        """Put a camera's pieces into files up to the size limit."""
-        source_info = self._plan.source.info()
-        limit = file_limit(source_info, "video")
-        places: list[VideoPlace] = []
-        checksums: dict[str, str] = {}
-        known: dict[str, StreamInfo] = {}
-        first: StreamInfo | None = None
-        total = 0
-        for number, group in enumerate(groups(self._pieces(stream, done), limit)):
-            chunk, file = divmod(number, files_in_chunk(source_info))
-            place = VIDEO_PATH.format(video_key=stream.key, chunk_index=chunk, file_index=file)
-            output = self._staging.dataset / place
-            output.parent.mkdir(parents=True, exist_ok=True)
+        def units() -> Iterator[tuple[Stream, int, list[Piece]]]:
+            for stream in streams:
+                for number, group in enumerate(groups(self._pieces(stream, done), limit)):
+                    yield stream, number, group
+
+        def work(unit: tuple[Stream, int, list[Piece]]) -> _File:
+            stream, number, group = unit
+            return self._join(stream, *divmod(number, in_chunk), group)
+
+        threads, stop = self._plan.workers + 1, self._cancellation.cancel
+        found: dict[Stream, dict[int, _File]] = {}
+        for (stream, number, _), file in run_units(units(), work, threads=threads, stop=stop):
+            found.setdefault(stream, {})[number] = file
+        joined |= {stream: _Joined([files[n] for n in sorted(files)]) for stream, files in found.items()}
+
+    def _join(self, stream: Stream, chunk: int, file: int, group: Sequence[Piece]) -> _File:
+        """Put pieces into one file."""
+        place = VIDEO_PATH.format(video_key=stream.key, chunk_index=chunk, file_index=file)
+        output = self._staging.dataset / place
+        output.parent.mkdir(parents=True, exist_ok=True)
+        whole = group[0] if len(group) == 1 else None
+        info = self._copied_whole(whole, output) if whole is not None else None
+        checksum = whole.checksum if whole is not None and info is not None else None
+        if info is None:
             info = self._join_group(stream, group, output, place)
-            offset = 0
-            starts: list[int] = []
-            for piece in group:
-                starts += [offset + start for start in piece.starts]
-                offset += piece.frames
-            places += [VideoPlace(chunk, file, start) for start in starts]
-            known[place] = brief(info, starts)
-            checksums[place] = file_checksum(output)
-            total += output.stat().st_size
-            first = first or info
-        assert first is not None
-        return _Joined(places, first, total, checksums, known)
+        offset = 0
+        starts: list[int] = []
+        for piece in group:
+            starts += [offset + start for start in piece.starts]
+            offset += piece.frames
+        return _File(
+            place,
+            [VideoPlace(chunk, file, start) for start in starts],
+            brief(info, starts),
+            output.stat().st_size,
+            checksum or file_checksum(output),
+        )
 
     def _join_group(self, stream: Stream, group: Sequence[Piece], output: Path, place: str) -> StreamInfo:
-        if len(group) == 1 and (kept := self._copied_whole(group[0], output)) is not None:
-            return kept
         fps = self._plan.source.fps
         toolchain = stream.encoding.toolchain if stream.encoding else self._plan.toolchain
         cut: list[Path] = []
@@ -519,7 +548,10 @@ class _Job:
             for piece in group:
                 path = piece.path
                 if not piece.whole:
-                    path = self._staging.cuts / f"{stream.key}-{len(parts):06d}.mp4"
+                    path = (
+                        self._staging.cuts
+                        / f"{stream.key}-{output.parent.name}-{output.stem}-{len(parts):06d}.mp4"
+                    )
                     cut.append(path)
                     with _damage_named(stream, piece, toolchain):
                         cut_file(
@@ -592,6 +624,11 @@ class _Job:
             return None
         with self._progress.part(piece.frames):
             shutil.copyfile(piece.path, output)
+        if not same_bytes(piece.path, output):
+            raise VerificationError(
+                f"{output} is not, to the byte, what was copied from {piece.path}: the file has "
+                "changed since, or disk or memory is faulty"
+            )
         return info
 
     def _piece_folder(self, stream: Stream) -> Path:
@@ -599,18 +636,22 @@ class _Job:
 
     def _pieces(self, stream: Stream, done: Mapping[tuple[str, int], PieceRecord]) -> Iterator[Piece]:
         """A camera's pieces in the order of the episodes; those that stand together are copied together."""
-        run: list[Clip] = []
+        source, run = self._plan.source, list[Clip]()
+        checksum: str | None = None
         for episode in self._plan.episodes:
             self._cancellation.check()
             if episode.index in stream.copied:
-                clip = self._plan.clip(stream, episode)
+                assert isinstance(source, HasVideos)
+                video = source.video(stream.key, episode)
+                clip = clip_of(video, source.fps)
                 if run and (run[-1].path, run[-1].first + run[-1].frames) != (clip.path, clip.first):
-                    yield copied_piece(run, self._plan.source.fps)
+                    yield copied_piece(run, source.fps, checksum)
                     run = []
                 run.append(clip)
+                checksum = None if video.part else video.checksum
                 continue
             if run:
-                yield copied_piece(run, self._plan.source.fps)
+                yield copied_piece(run, source.fps, checksum)
                 run = []
             one = done[stream.key, episode.index]
             assert one.path is not None
@@ -621,7 +662,7 @@ class _Job:
                 *(one.packet_bytes, one.delay, True, stream.encoding.codec.tag, asked),
             )
         if run:
-            yield copied_piece(run, self._plan.source.fps)
+            yield copied_piece(run, source.fps, checksum)
 
 
 def _failed(plan: JobPlan, failures: Failures) -> FfencError:

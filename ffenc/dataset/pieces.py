@@ -36,6 +36,7 @@ class Piece:
         asked: fields of ``StreamInfo`` that a file which begins with it must have, ``codec`` and
             ``configuration`` among them.
         info: the file's fields, of one that is copied.
+        checksum: SHA-256 of the file, of one that is copied and was compared with it.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Piece:
     tag: str | None
     asked: Mapping[str, object]
     info: StreamInfo | None = None
+    checksum: str | None = None
 
 
 def uncopied(source: HasVideos, key: str, episodes: Sequence[Episode]) -> dict[int, str]:
@@ -71,24 +73,28 @@ def uncopied(source: HasVideos, key: str, episodes: Sequence[Episode]) -> dict[i
     for episode in episodes:
         by_file.setdefault(source.video(key, episode).path, []).append(episode)
     step = -(-len(by_file) // FILES_LOOKED_AT) or 1
-    chosen = [episode for path in list(by_file)[::step] for episode in by_file[path]]
+    chosen = list(by_file)[::step]
 
-    def look(episode: Episode) -> str | None:
-        clip = clip_of(source.video(key, episode), source.fps)
-        reason = why_not_copied(clip)
-        return None if reason is None else f"{clip.path}: {reason}"
+    def look(path: Path) -> dict[int, str]:
+        found = {}
+        for episode in by_file[path]:
+            reason = why_not_copied(clip_of(source.video(key, episode), source.fps))
+            if reason is not None:
+                found[episode.index] = f"{path}: {reason}"
+        return found
 
     threads, _ = share_cores(max(len(chosen), 1), None, None)
-    found = {e.index: reason for e, reason in run_units(chosen, look, threads=threads, stop=lambda: None)}
-    return {e.index: reason for e in chosen if (reason := found[e.index]) is not None}
+    found = dict(run_units(chosen, look, threads=threads, stop=lambda: None))
+    return {index: reason for path in chosen for index, reason in found[path].items()}
 
 
-def copied_piece(run: Sequence[Clip], fps: Fraction) -> Piece:
+def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None) -> Piece:
     """Return episodes that stand together in a source's file as one piece.
 
     Args:
         run: the episodes, each starting where the one before ends.
         fps: frames a second.
+        checksum: SHA-256 of the file, where it was compared with it.
 
     Raises:
         SourceError: they cannot be copied.
@@ -123,6 +129,7 @@ def copied_piece(run: Sequence[Clip], fps: Fraction) -> Piece:
         tag=info.tag,
         asked=asked_of(info),
         info=info,
+        checksum=checksum,
     )
 
 

@@ -17,7 +17,9 @@ from ffenc.config.preset import chosen_cameras
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.source import EpisodeVideo, check_key
 from ffenc.errors import FfencWarning, SourceError
+from ffenc.ffmpeg.index import index_reader
 from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.frames.info_json import info_features, read_info
 from ffenc.frames.transcode import Clip, check_spacing, off_grid
 from ffenc.frames.trim import warn_of_hidden
@@ -141,7 +143,9 @@ def clip_of(video: EpisodeVideo, fps: Fraction) -> Clip:
         SourceError: the file holds something else, ends too early, or has no frame where one should be.
     """
     fps = video.pick.old if video.pick is not None else fps
-    info = _opened(video.path, video.checksum, video.part, *_state(video.path))
+    state = _state(video.path)
+    _check_sum(video.path, video.checksum, video.part, *state)
+    info = _opened(video.path, *state)
     where = f"episode {video.episode} of {video.camera}"
     for name in ("codec", "pix_fmt", "width", "height"):
         found, expected = getattr(info, name), getattr(video.like, name, None)
@@ -186,22 +190,36 @@ def _state(path: Path) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-@lru_cache(maxsize=16)  # a few cameras' files, each with the times of perhaps 100,000 frames
-def _opened(path: Path, checksum: str | None, part: bool, *_state: int) -> StreamInfo:
+@lru_cache(maxsize=1 << 16)
+def _check_sum(path: Path, checksum: str | None, part: bool, *_state: int) -> None:
+    """Compare a file with its checksum, once.
+
+    Raises:
+        SourceError: it is another, and all of the file's episodes are read.
+    """
     # Damage that no decoder notices would be copied, and be sound from then on by its new checksum.
-    if checksum is not None and file_checksum(path) != checksum:
-        if not part:
-            raise SourceError(
-                f"{path}: is not, to the byte, what was written: it is damaged. Restore it; if it was "
-                f"changed on purpose, delete its line in {CHECKSUMS}"
-            )
-        warnings.warn(
-            f"{path}: is not, to the byte, what was written: an episode in it is damaged, and its checksum "
-            "does not say which. Frames that are copied from it are not checked; `ffenc verify --deep` of "
-            "the result decodes them",
-            FfencWarning,
-            stacklevel=4,
+    if checksum is None or file_checksum(path) == checksum:
+        return
+    if not part:
+        raise SourceError(
+            f"{path}: is not, to the byte, what was written: it is damaged. Restore it; if it was "
+            f"changed on purpose, delete its line in {CHECKSUMS}"
         )
-    info = probe(path, times=True)
+    warnings.warn(
+        f"{path}: is not, to the byte, what was written: an episode in it is damaged, and its checksum "
+        "does not say which. Frames that are copied from it are not checked; `ffenc verify --deep` of "
+        "the result decodes them",
+        FfencWarning,
+        stacklevel=4,
+    )
+
+
+@lru_cache(maxsize=16)  # a few cameras' files, each with the times of perhaps 100,000 frames
+def _opened(path: Path, *_state: int) -> StreamInfo:
+    program = find_ffprobe()
+    try:
+        info = index_reader(program).read(path)
+    except SourceError:  # what is wrong with its index may not matter to FFmpeg
+        info = probe(path, times=True, ffprobe=program)
     warn_of_hidden(path, info)
     return info

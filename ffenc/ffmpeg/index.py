@@ -8,6 +8,7 @@ import struct
 import threading
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -116,6 +117,16 @@ class PieceReader:
                 return info
             like = self._known[index.description]
         return index.info(path, like) if like else probe(path, times=True, ffprobe=self._ffprobe)
+
+
+@lru_cache(maxsize=16)
+def index_reader(ffprobe: str) -> PieceReader:
+    """Return what reads files of any origin, the same one for a program each time.
+
+    Args:
+        ffprobe: the program.
+    """
+    return PieceReader(ffprobe)
 
 
 def read_index(path: Path) -> VideoIndex | None:

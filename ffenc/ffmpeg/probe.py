@@ -24,6 +24,7 @@ from ffenc.storage.ranges import Range
 _UNIT_HEAD, _LAST_SLICE, _RADL = 5, 31, (6, 7)
 _MOST_UNITS = 8  # before a picture's first slice
 
+_HASHED_BYTES = 8 << 20  # of a larger file, hashing takes longer than another process
 _DECODE_SECONDS = 86400.0  # a whole file is decoded before there is an answer
 _LACKING = re.compile(
     r"Frame num gap|Could not find ref|reference picture missing|Missing reference|concealing|"
@@ -175,9 +176,16 @@ def probe(
             f"{path} is a stream without a container, whose frames have no times; "
             f"`ffenc encode {path} OUT.mp4 --fps RATE` makes a video of it"
         )
-    asked = "format=nb_programs" + (":packet=stream_index,pts,size,flags" if times else "")
+    streams_of = ("-show_streams", "-show_data_hash", "sha256", "-show_entries")
+    packets_of = "packet=stream_index,pts,size,flags"
     # Line by line: the JSON of a long file's packets would take hundreds of megabytes.
-    answer = _ask(program, path, "-show_streams", "-show_data_hash", "sha256", "-show_entries", asked)
+    if not times:
+        answer = _ask(program, path, *streams_of, "format=nb_programs")
+    elif Path(path).stat().st_size < _HASHED_BYTES:
+        answer = _ask(program, path, *streams_of, f"format=nb_programs:{packets_of}")
+    else:  # where packets are listed too, it hashes each of them, shown or not
+        answer = _ask(program, path, *streams_of, "format=nb_programs")
+        answer += _ask(program, path, "-show_entries", packets_of)
     programs = _fields(next((line for line in answer if line.startswith("format|")), ""))
     if int(programs.get("nb_programs", 0)) > 1:
         raise SourceError(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import frame_ticks, time_scale
 from ffenc.errors import SourceError
-from ffenc.ffmpeg.index import PieceReader
+from ffenc.ffmpeg.index import index_reader
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
@@ -190,7 +189,7 @@ def _whole(path: Path, toolchain: Toolchain) -> Clip:
     Raises:
         SourceError: the file has no frames.
     """
-    info = _reader(toolchain.ffprobe).read(path)
+    info = index_reader(toolchain.ffprobe).read(path)
     if not info.frames:
         raise SourceError(f"{path} has no frames")
     return Clip(path, info, 0, info.frames)
@@ -252,14 +251,8 @@ def _joined(clips: Sequence[Clip], output: Path, fps: Fraction, toolchain: Toolc
         packet_bytes=packet_bytes,
         key_frames=keys,
         open_groups=True,
-        read=_reader(toolchain.ffprobe).read,
+        read=index_reader(toolchain.ffprobe).read,
     )
-
-
-@lru_cache(maxsize=4)
-def _reader(ffprobe: str) -> PieceReader:
-    """What reads files without a process each: who joins files one by one reads the first many times."""
-    return PieceReader(ffprobe)
 
 
 def _ready(clip: Clip, fps: Fraction) -> bool:

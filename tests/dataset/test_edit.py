@@ -16,6 +16,7 @@ from ffenc import (
     ConfigError,
     DestinationError,
     FfencWarning,
+    VerificationError,
     merge_datasets,
     reencode_dataset,
     verify_dataset,
@@ -25,6 +26,7 @@ from ffenc.dataset.choice import chosen_episodes, divided
 from ffenc.dataset.edit import edit_dataset, plan_edit, split_dataset
 from ffenc.dataset.edited import Edits
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.layout import CHECKSUMS
 from tests.conftest import (
     ANGLE,
     DATASET,
@@ -366,3 +368,23 @@ def test_a_file_of_which_all_is_kept_is_copied_as_it_is(tmp_path: Path) -> None:
     whole = VIDEO / "videos" / ANGLE / "chunk-000/file-000.mp4"
     assert packets(cut) == packets(whole)[: len(packets(cut))]
     assert len(packets(cut)) < len(packets(whole))
+
+
+def test_a_copy_is_compared_with_its_file_and_keeps_the_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    edit_dataset(VIDEO, first, cameras=["top", "angle"])
+    edit_dataset(first, second, edits=Edits(robot_type="another"))
+    assert (second / CHECKSUMS).read_text() == (first / CHECKSUMS).read_text()
+    assert_sound(second)  # it hashes the files
+
+    def faulty(source: Path, target: Path) -> None:
+        content = bytearray(source.read_bytes())
+        content[len(content) // 2] ^= 1
+        target.write_bytes(content)
+
+    monkeypatch.setattr("ffenc.dataset.job.shutil.copyfile", faulty)
+    with pytest.raises(VerificationError, match="is not, to the byte, what was copied from"):
+        edit_dataset(first, tmp_path / "third", edits=Edits(robot_type="another"))
+    assert not (tmp_path / "third").exists()

@@ -11,6 +11,7 @@ import pytest
 from ffenc import SourceError, probe
 from ffenc.dataset.info_block import stream_fields
 from ffenc.ffmpeg.toolchain import Toolchain
+from tests.conftest import FIXTURES
 
 
 def make(toolchain: Toolchain, path: Path, *options: str) -> Path:
@@ -77,3 +78,12 @@ def test_frames_that_an_edit_list_cuts_off_are_not_counted(toolchain: Toolchain,
     info = probe(cut, times=True)
     assert info.frames == 12  # 3 more are stored, from the key frame on
     assert info.key_frames == (7,)
+
+
+def test_a_large_file_reads_as_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its streams and its packets are asked for one after the other."""
+    path = next((FIXTURES / "aloha_video_v30/videos/observation.images.top").rglob("*.mp4"))
+    small = probe(path, times=True)
+    monkeypatch.setattr("ffenc.ffmpeg.probe._HASHED_BYTES", 0)
+    assert probe(path, times=True) == small
+    assert small.extradata_hash
