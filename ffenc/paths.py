@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ffenc.errors import SourceError
+from ffenc.spelling import argument
 
 TEXT_LIMIT = 64 * 2**20
 """Largest JSON, YAML or text file that is read at once, in bytes: LeRobot's largest are a few megabytes."""
@@ -22,8 +23,7 @@ LINE_LIMIT = 16 * 2**20
 """Longest line of a JSON Lines file, in bytes."""
 
 COPY = "Put what it leads to in its place"
-FOLLOW = f"{COPY}, or give --follow-links (follow_links=True) if you trust whoever made the link"
-"""What to do about a link that leads out of a dataset; the second, where it may be followed."""
+"""What to do about a link that leads out of a dataset."""
 
 FIELDS = frozenset({"video_key", "chunk_index", "file_index", "episode_chunk", "episode_index"})
 """What a path template of ``info.json`` may have in braces, in any layout."""
@@ -149,7 +149,7 @@ def template_pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(parts) + re.escape(template[end:]))
 
 
-def check_tree(root: Path, *, follow_links: bool = False, advice: str = FOLLOW) -> None:
+def check_tree(root: Path, *, follow_links: bool = False, advice: str | None = None) -> None:
     """Refuse a dataset with a link that leads out of it, or with a pipe, a device or a socket in it.
 
     What is read of a dataset afterwards by paths inside of it is the dataset's own.
@@ -157,7 +157,7 @@ def check_tree(root: Path, *, follow_links: bool = False, advice: str = FOLLOW) 
     Args:
         root: its folder.
         follow_links: whether symbolic links may lead out of it.
-        advice: what to do about one that does, for the error.
+        advice: what to do about one that does, for the error; None: that it can be followed too.
 
     Raises:
         SourceError: the first that is found, by name.
@@ -167,13 +167,15 @@ def check_tree(root: Path, *, follow_links: bool = False, advice: str = FOLLOW) 
 
 
 def tree_faults(
-    root: Path, *, follow_links: bool = False, advice: str = FOLLOW
+    root: Path, *, follow_links: bool = False, advice: str | None = None
 ) -> Iterator[tuple[Path, str]]:
     """Yield what :func:`check_tree` refuses: where it is, and an error's text.
 
     Hidden files and folders directly in ``root`` (``.git``, ``.cache``) are passed over: they are no part of
     a dataset. Folders behind links are looked into.
     """
+    if advice is None:
+        advice = f"{COPY}, or pass {argument('follow_links', True)} if you trust whoever made the link"
     allowed = tuple(_allowed(_real(root)))
     pending, seen = [root], set()
     while pending:

@@ -15,8 +15,10 @@ from click.shell_completion import CompletionItem, shell_complete
 
 from ffenc.cli import output
 from ffenc.cli.failure import report
+from ffenc.cli.flags import Flags
 from ffenc.cli.limits import check_threads
 from ffenc.codecs.suggest import accepted
+from ffenc.spelling import spelled
 from ffenc.version import VERSION
 
 _COMMANDS = {
@@ -117,7 +119,11 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in _COMMANDS and not args[0].startswith("-"):
             raise click.UsageError(f"there is no command {args[0]!r}{accepted(args[0], _COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        flags = ctx.find_object(Flags)
+        if flags is not None:
+            flags.command = command
+        return name, command, rest
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         if incomplete.startswith("-"):
@@ -177,7 +183,8 @@ def run(words: Sequence[str], *, ending: Callable[[], bool] = lambda: False) -> 
             return shell_complete(cli, {}, "ffenc", "_FFENC_COMPLETE", completing)
         status = 0
         try:
-            with cli.make_context("ffenc", list(words)) as context:
+            flags = Flags()
+            with spelled(flags), cli.make_context("ffenc", list(words), obj=flags) as context:
                 cli.invoke(context)
         except click.exceptions.Exit as end:
             status = end.exit_code

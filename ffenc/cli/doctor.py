@@ -77,7 +77,7 @@ def command(
     """
     from ffenc.config.preset import load_preset  # noqa: PLC0415 - keeps --help quick
     from ffenc.errors import ConfigError, ToolchainError  # noqa: PLC0415
-    from ffenc.ffmpeg.toolchain import HOW_TO_GET, find_programs, toolchains  # noqa: PLC0415
+    from ffenc.ffmpeg.toolchain import find_programs, how_to_get, toolchains  # noqa: PLC0415
     from ffenc.frames.survey import survey  # noqa: PLC0415
     from ffenc.recording.keep_up import check_preset  # noqa: PLC0415
 
@@ -109,7 +109,7 @@ def command(
                 )
         cameras = findings.verdict.cameras if findings.verdict is not None else []
         if not any(row.runs for row in findings.encoders) and not any(camera.encoding for camera in cameras):
-            findings.missing = f"nothing can be encoded: no encoder runs; {HOW_TO_GET}"
+            findings.missing = f"nothing can be encoded: no encoder runs; {how_to_get()}"
     if findings.verdict is not None:
         for text in lossy_depth(findings.verdict):
             output.warning(text)

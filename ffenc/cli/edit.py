@@ -109,7 +109,7 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
 @click.option("--drop-features", metavar="A,B", help="Leave these other features out.")
 @click.option(
     "--rename-camera",
-    "renamed",
+    "rename_cameras",
     type=Pair(),
     metavar="OLD=NEW",
     multiple=True,
@@ -125,6 +125,7 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
 )
 @click.option(
     "--replace-task",
+    "replace_tasks",
     type=Replacement(),
     metavar="OLD=NEW",
     multiple=True,
@@ -141,10 +142,10 @@ def command(
     cameras: str | None,
     drop_cameras: str | None,
     drop_features: str | None,
-    renamed: tuple[tuple[str, str], ...],
+    rename_cameras: tuple[tuple[str, str], ...],
     task: str | None,
     task_of: tuple[tuple[int, str], ...],
-    replace_task: tuple[tuple[str, str], ...],
+    replace_tasks: tuple[tuple[str, str], ...],
     robot_type: str | None,
     resume: bool,
     force_space: bool,
@@ -176,12 +177,12 @@ def command(
     from ffenc.dataset.edited import Edits  # noqa: PLC0415
 
     edits = Edits(
-        rename_cameras=once(renamed, "--rename-camera"),
+        rename_cameras=once(rename_cameras, "--rename-camera"),
         drop_cameras=words_of(drop_cameras),
         drop_features=words_of(drop_features),
         task=task,
         task_of=once(task_of, "--task-of"),
-        replace_tasks=once(replace_task, "--replace-task"),
+        replace_tasks=once(replace_tasks, "--replace-task"),
         robot_type=robot_type,
     )
     robot = load_preset(None, overrides)

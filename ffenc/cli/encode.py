@@ -80,14 +80,14 @@ def command(
       ffenc encode long.mp4 part.mp4 --start 12.5 --end 20
       ffenc encode wide.mp4 small.mp4 --crop 480x480+80+0 --resize 240x240
     """
-    from ffenc.config.matching import check_overrides, flag  # noqa: PLC0415 - keeps --help quick
+    from ffenc.config.matching import check_overrides, named  # noqa: PLC0415 - keeps --help quick
     from ffenc.config.preset import camera_name, chosen_cameras, load_preset  # noqa: PLC0415
     from ffenc.dataset.info_block import stream_fields  # noqa: PLC0415
     from ffenc.frames.encode_file import plan_encode  # noqa: PLC0415
 
     fps = fps if fps is not None else dict(overrides).get(("fps",))  # --dataset.fps
     if fps is None and Path(source).is_dir():
-        raise click.UsageError("a folder of frames has no frame rate: say --fps RATE")
+        raise click.UsageError("a folder of frames has no frame rate: pass --fps RATE")
     robot = load_preset(preset, overrides)
     began = time.monotonic()
     plan = plan_encode(
@@ -105,7 +105,9 @@ def command(
     config = robot.depth_encoder if plan.depth else robot.camera_encoder
     transform = robot.transform
     if camera is None and (of_one := next((key for key, _ in overrides if key[0] == "cameras"), None)):
-        raise click.UsageError(f"{flag(of_one)} would have no effect: say --camera NAME to use its settings")
+        raise click.UsageError(
+            f"{named(of_one)} would have no effect: pass --camera NAME to use its settings"
+        )
     check_overrides(overrides, {camera_name(camera) if camera else "the frames": plan.depth})
     if camera is not None:
         [name] = chosen_cameras(list(robot.cameras), [camera])

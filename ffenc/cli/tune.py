@@ -227,7 +227,7 @@ def _writable(write: str | None, *, overwrite: bool) -> Path | None:
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"--write {path}: a preset is a YAML file; give a name that ends in .yaml")
     if path.is_dir() or (path.exists() and not overwrite):
-        raise DestinationError(f"{path} exists; choose another name, or say --overwrite")
+        raise DestinationError(f"{path} exists; choose another name, or pass --overwrite")
     if not path.parent.is_dir():
         raise DestinationError(f"{path.parent} is not a folder; create it first")
     return path

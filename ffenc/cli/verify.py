@@ -95,7 +95,7 @@ def command(
     from ffenc.dataset.verify.run import verify_dataset  # noqa: PLC0415 - keeps --help quick
 
     if metrics and against is None:
-        raise ConfigError("--metrics measures a comparison: say --against SRC too")
+        raise ConfigError("--metrics measures a comparison: pass --against SRC too")
     page = asked_page(report, episodes=episodes, overwrite=overwrite)
     began = time.monotonic()
     with progress_bar("verifying", None) as on_frames:

@@ -20,6 +20,7 @@ from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.transform import Geometry, Transform
 from ffenc.errors import ConfigError
+from ffenc.spelling import argument
 
 _LONGEST_FRAGMENT = 60.0  # seconds
 # Scaling of pictures, in RGB: without these swscale would halve the chroma of RGB on its way.
@@ -60,8 +61,9 @@ def check_size(config: VideoEncoderConfig, width: int, height: int) -> None:
         even = f"{max(crop[0], fmt.x_step)}x{max(crop[1], fmt.y_step)}"
         raise ConfigError(
             f"{width}x{height} frames cannot be stored as {config.pix_fmt}: it halves the chroma planes, so "
-            f"the size must be even. Crop, resize or pad the frames (--crop {even}+0+0, --resize {even}, or "
-            "--pad without --resize), or use a pix_fmt that keeps full chroma: yuv444p (h264, hevc, "
+            f"the size must be even. Crop, resize or pad the frames ({argument('crop', f'{even}+0+0')}, "
+            f"{argument('resize', even)}, or {argument('pad', True)} without {argument('resize')}), or use a "
+            "pix_fmt that keeps full chroma: yuv444p (h264, hevc, "
             "libaom-av1 or ffv1; libsvtav1 has none)"
         )
 

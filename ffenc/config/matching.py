@@ -11,15 +11,16 @@ from ffenc.codecs.suggest import accepted
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset
 from ffenc.errors import ConfigError, FfencWarning
+from ffenc.spelling import argument
 
 _NEAR = 0.75  # how alike two names are of which one is taken for a slip of the other
 
 Overrides = Sequence[tuple[KeyPath, Any]]
 
 
-def flag(key: KeyPath) -> str:
-    """Return a setting as it is spelt on a command line."""
-    return f"--{'.'.join(key)}"
+def named(key: KeyPath) -> str:
+    """Return how a setting is named in a message."""
+    return argument(".".join(key))
 
 
 def check_overrides(
@@ -39,20 +40,23 @@ def check_overrides(
         if key[0] == "cameras" and len(key) > 1:
             name = key[1]
             if name in left_out:
-                raise ConfigError(f"{flag(key)} would have no effect: camera {name!r} is left out")
+                raise ConfigError(f"{named(key)} would have no effect: camera {name!r} is left out")
             if name not in cameras:
-                raise ConfigError(f"{flag(key)}: there is no camera {name!r}{accepted(name, cameras)}")
+                raise ConfigError(f"{named(key)}: there is no camera {name!r}{accepted(name, cameras)}")
             if key[2:3] not in (("encoder",), ("transform",)):
                 raise ConfigError(
-                    f"{flag(key)} would have no effect: {'.'.join(key[2:])} is a setting for recording, and "
-                    "these frames are there already; what can be set is --cameras.NAME.encoder.FIELD, and "
+                    f"{named(key)} would have no effect: {'.'.join(key[2:])} is a setting for recording, and "
+                    "these frames are there already; what can be set is "
+                    f"{argument('cameras.NAME.encoder.FIELD')}, and "
                     "crop, rotate, flip, resize and pad"
                 )
         elif key[0] in ("camera_encoder", "depth_encoder"):
             depth = key[0] == "depth_encoder"
             if depth not in cameras.values():
                 kind = "a depth camera" if depth else "a camera of colours"
-                raise ConfigError(f"{flag(key)} would have no effect: none of {', '.join(cameras)} is {kind}")
+                raise ConfigError(
+                    f"{named(key)} would have no effect: none of {', '.join(cameras)} is {kind}"
+                )
 
 
 def check_preset(preset: RobotPreset, cameras: Collection[str]) -> None:
@@ -100,7 +104,7 @@ def check_named(overrides: Overrides, names: Collection[str], where: str) -> Non
     """
     for key, _ in overrides:
         if key[0] == "cameras" and len(key) > 1 and key[1] not in names:
-            raise ConfigError(f"{flag(key)}: {where} has no camera {key[1]!r}{accepted(key[1], names)}")
+            raise ConfigError(f"{named(key)}: {where} has no camera {key[1]!r}{accepted(key[1], names)}")
 
 
 def check_added(name: str, names: Collection[str], where: str) -> None:

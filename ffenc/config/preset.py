@@ -21,6 +21,7 @@ from ffenc.config.source import CameraSource
 from ffenc.config.transform import Transform
 from ffenc.config.validation import SettingError, Settings
 from ffenc.errors import ConfigError
+from ffenc.spelling import argument
 
 
 def camera_name(key: str) -> str:
@@ -352,7 +353,7 @@ def _check_rate(camera: Any, preset: Any, place: KeyPath) -> None:
         raise SettingError(
             (*place, "fps"),
             f"{camera} is not the recording's {preset}: a dataset has one frame rate; set it with fps "
-            "(or --dataset.fps)",
+            f"(or {argument('dataset.fps')})",
         )
 
 

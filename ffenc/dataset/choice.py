@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from ffenc.errors import ConfigError
+from ffenc.spelling import argument
 
 Episodes = str | Sequence[int]
 
@@ -72,7 +73,9 @@ def parse_shard(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
-        raise ConfigError(f"--shard {text!r} is not accepted; expected K/N, from 1/N to N/N, such as 3/64")
+        raise ConfigError(
+            f"{argument('shard', text)} is not accepted; expected K/N, from 1/N to N/N, such as 3/64"
+        )
     return number, count
 
 
@@ -91,7 +94,7 @@ def shard_bounds(lengths: Sequence[int], count: int) -> list[int]:
     """
     if len(lengths) < count:
         raise ConfigError(
-            f"--shard: {count} shards of {len(lengths)} episodes would leave some empty; ask for "
+            f"{argument('shard')}: {count} shards of {len(lengths)} episodes would leave some empty; ask for "
             f"{len(lengths)} at most"
         )
     ends = list(accumulate(lengths, initial=0))

@@ -10,7 +10,6 @@ places that a recording writes, and it is signed by who wrote it: others are fol
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from ffenc.layout import (
     VIDEO_PATH,
 )
 from ffenc.paths import inside, keep_inside, plain_tree, template_pattern
+from ffenc.spelling import call
 
 COMMIT = "commit.json"
 RECORDINGS = ".recording"  # in a dataset's folder: episodes that are not in it yet, a folder each
@@ -127,7 +127,7 @@ def finish_commit(folder: Path, root: Path, *, trust: bool = False) -> bool:
     if not (trust or is_signed(_signed(commit, folder), commit.get(_SIGNATURE))):
         raise SourceError(
             f"{path}: was not written by this user on this machine. If you know where {root} comes from, "
-            f"`ffenc recover --trust {shlex.quote(str(root))}` puts the episode into the dataset:"
+            f"{call('recover', root=root, trust=True)} puts the episode into the dataset:"
             f"{_shown(moves)}\nElse delete {folder}"
         )
     if any((folder / move.source).exists() for move in moves):

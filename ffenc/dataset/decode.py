@@ -32,6 +32,7 @@ from ffenc.frames.reader import VideoReader
 from ffenc.frames.trim import warn_of_rotation
 from ffenc.layout import INFO
 from ffenc.paths import check_tree
+from ffenc.spelling import argument
 
 Format = Literal["png", "npy"]
 
@@ -209,10 +210,13 @@ def plan_decode(
                 depth_streams.append(reader.is_depth)
         parts = [tuple(found) for found in by_camera.values()]
     if options.colormap and not any(depth_streams):
-        raise ConfigError(f"{root}: --colormap is for depth, and there is none among what was chosen")
+        raise ConfigError(
+            f"{root}: {argument('colormap', True)} is for depth, and there is none among what was chosen"
+        )
     if kind == "png" and not options.colormap and options.unit == "m" and any(depth_streams):
         raise ConfigError(
-            "depth in metres is float32, which no PNG file holds: say --unit mm, or --format npy "
+            f"depth in metres is float32, which no PNG file holds: pass {argument('unit', 'mm')}, "
+            f"or {argument('format', 'npy')} "
             "(for one file: a name that ends in .npy)"
         )
     return replace(plan, cameras=tuple(parts), frames=sum(len(p.frames) for c in parts for p in c))
@@ -268,19 +272,25 @@ def _check_format(kind: Format, target: Path, depth: DepthOptions, *, single: bo
     if kind == "png" and single:
         raise ConfigError(f"{target}: PNG files come into a folder; give it a name without .npy")
     if kind == "npy" and single and dataset:
-        raise ConfigError(f"{target}: a dataset comes into a folder: name one, and say --format npy")
+        raise ConfigError(
+            f"{target}: a dataset comes into a folder: name one, and pass {argument('format', 'npy')}"
+        )
     if kind == "npy" and not single and not dataset:
         raise ConfigError(f"{target}: the frames of one file are one array: give a name that ends in .npy")
     if kind == "npy" and depth.colormap:
-        raise ConfigError("--colormap draws pictures, which are PNG files; leave out npy")
+        raise ConfigError(f"{argument('colormap', True)} draws pictures, which are PNG files; leave out npy")
     if depth.codes and (depth.colormap or depth.fields or depth.invalid or depth.unit == "m"):
-        raise ConfigError("--codes gives the stored samples, so no unit, colours or quantiser go with it")
+        raise ConfigError(
+            f"{argument('codes', True)} gives the stored samples, so no unit, colours or quantiser go with it"
+        )
 
 
 def _check_free(target: Path, *, single: bool, overwrite: bool) -> None:
     if single:
         if target.is_dir() or (target.exists() and not overwrite):
-            raise DestinationError(f"{target} exists; choose another name, or say --overwrite")
+            raise DestinationError(
+                f"{target} exists; choose another name, or pass {argument('overwrite', True)}"
+            )
         return
     if overwrite and target.is_dir() and not target.is_symlink():
         foreign = next(
@@ -295,7 +305,9 @@ def _check_free(target: Path, *, single: bool, overwrite: bool) -> None:
     try:
         check_destination(target)
     except DestinationError as error:
-        how = "; or say --overwrite" if target.is_dir() and not target.is_symlink() else ""
+        how = (
+            f"; or pass {argument('overwrite', True)}" if target.is_dir() and not target.is_symlink() else ""
+        )
         raise DestinationError(f"{error}{how}") from None
 
 

@@ -36,6 +36,7 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.header import ImageHeader
 from ffenc.jobs.pool import share_cores
+from ffenc.spelling import argument, call
 from ffenc.storage.address import parse_address
 from ffenc.storage.upload import destination_path
 
@@ -80,7 +81,9 @@ def plan_edit(
     base = open_dataset(folder, follow_links=follow_links, partial=partial)
     opened = thinned(base, base.fps if fps is None else fps, nearest=fps_nearest)
     if fps is not None and opened is base:
-        raise ConfigError(f"--fps {fps} would have no effect: it is the dataset's own; leave it out")
+        raise ConfigError(
+            f"{argument('fps', fps)} would have no effect: it is the dataset's own; leave it out"
+        )
     picked = _picked(opened.episodes, episodes, exclude_episodes)
     base.choose(picked)
     if cameras is not None:
@@ -230,11 +233,13 @@ def edit_dataset(
 def _picked(known: Sequence[Episode], episodes: Episodes | None, exclude: Episodes | None) -> list[Episode]:
     """The episodes that are kept, in order."""
     numbers = [episode.index for episode in known]
-    kept = set(numbers if episodes is None else chosen_episodes(episodes, numbers, "--episodes"))
+    kept = set(numbers if episodes is None else chosen_episodes(episodes, numbers, argument("episodes")))
     if exclude is not None:
-        out = chosen_episodes(exclude, numbers, "--exclude-episodes")
+        out = chosen_episodes(exclude, numbers, argument("exclude_episodes"))
         if lost := sorted(set(out) - kept):
-            raise ConfigError(f"--exclude-episodes: episode {lost[0]} is not among --episodes")
+            raise ConfigError(
+                f"{argument('exclude_episodes')}: episode {lost[0]} is not among {argument('episodes')}"
+            )
         kept -= set(out)
     if not kept:
         raise ConfigError("no episode is left")
@@ -244,10 +249,13 @@ def _picked(known: Sequence[Episode], episodes: Episodes | None, exclude: Episod
 def _without_others(edits: Edits, keys: Sequence[str], names: Sequence[str]) -> Edits:
     """The edits that keep some cameras only."""
     if edits.drop_cameras:
-        raise ConfigError("--cameras says which are kept, --drop-cameras which are not: give one of them")
+        raise ConfigError(
+            f"{argument('cameras')} says which are kept, {argument('drop_cameras')} which are not: "
+            "give one of them"
+        )
     kept = chosen_cameras(keys, names)
     if len(kept) == len(keys):
-        raise ConfigError("--cameras names all cameras that are there; leave it out")
+        raise ConfigError(f"{argument('cameras')} names all cameras that are there; leave it out")
     return replace(edits, drop_cameras=[key for key in keys if key not in kept])
 
 
@@ -469,7 +477,9 @@ def _parts(
     if shares:
         raise ConfigError("parts are either shares (train=0.9) or episodes (a=0-9): not both in one split")
     if by == "task" or seed:
-        raise ConfigError("--seed and --by are for shares; these parts name their episodes")
+        raise ConfigError(
+            f"{argument('seed')} and {argument('by')} are for shares; these parts name their episodes"
+        )
     parts = {
         name: chosen_episodes(value, numbers, name)
         for name, value in into.items()
@@ -484,6 +494,6 @@ def _parts(
     if left := [number for number in numbers if number not in owner]:
         raise ConfigError(
             f"episode {left[0]} is in no part (of {len(left)} such); name it, or choose with "
-            "ffenc edit --episodes"
+            + call("edit_dataset", source="SRC", destination="NEW", episodes="...")
         )
     return parts

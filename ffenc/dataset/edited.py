@@ -24,6 +24,7 @@ from ffenc.errors import ConfigError, SourceError
 from ffenc.frames.changed_images import ChangedImages, changed_header
 from ffenc.frames.sources import FrameSource
 from ffenc.layout import CAMERA_TYPES, DEFAULT_FEATURES
+from ffenc.spelling import argument
 
 Dataset = LeRobotV3 | LeRobotV21 | ThinnedDataset
 
@@ -83,7 +84,7 @@ class EditedDataset:
         self._kept = list(episodes)
         self._features = dict(source.info()["features"])
         self._keys = [camera.key for camera in source.cameras]
-        dropped = {self._camera(name, "--drop-cameras") for name in edits.drop_cameras}
+        dropped = {self._camera(name, argument("drop_cameras")) for name in edits.drop_cameras}
         self._dropped = dropped | {self._column(name) for name in edits.drop_features}
         self._new = self._renamed()
         self._old = {new: old for old, new in self._new.items()}
@@ -125,34 +126,41 @@ class EditedDataset:
         """The name of a feature that can be left out."""
         others = [k for k, f in self._features.items() if f["dtype"] not in CAMERA_TYPES]
         if name in DEFAULT_FEATURES:
-            raise ConfigError(f"--drop-features: {name} is LeRobot's own numbering, which every dataset has")
+            raise ConfigError(
+                f"{argument('drop_features')}: {name} is LeRobot's own numbering, which every dataset has"
+            )
         if name in self._keys or name in map(camera_name, self._keys):
-            raise ConfigError(f"--drop-features: {name} is a camera; leave it out with --drop-cameras")
+            raise ConfigError(
+                f"{argument('drop_features')}: {name} is a camera; leave it out with "
+                f"{argument('drop_cameras')}"
+            )
         if name not in others:
             free = [key for key in others if key not in DEFAULT_FEATURES]
-            raise ConfigError(f"--drop-features: there is no feature {name!r}{accepted(name, free)}")
+            raise ConfigError(
+                f"{argument('drop_features')}: there is no feature {name!r}{accepted(name, free)}"
+            )
         return name
 
     def _renamed(self) -> dict[str, str]:
         """Old key -> new key."""
         renamed: dict[str, str] = {}
         for name, new in self.edits.rename_cameras.items():
-            old = self._camera(name, "--rename-camera")
+            old = self._camera(name, argument("rename_cameras"))
             key = camera_key(new)
             try:
-                check_key(key, Path("--rename-camera"))
+                check_key(key, Path(argument("rename_cameras")))
             except SourceError as error:
                 raise ConfigError(str(error)) from None
             if old in self._dropped:
-                raise ConfigError(f"--rename-camera {name}={new}: {name} is left out")
+                raise ConfigError(f"{argument('rename_cameras', {name: new})}: {name} is left out")
             if key == old or old in renamed:
                 why = "it has that name already" if key == old else "it is renamed twice"
-                raise ConfigError(f"--rename-camera {name}={new}: {why}")
+                raise ConfigError(f"{argument('rename_cameras', {name: new})}: {why}")
             renamed[old] = key
         names = [renamed.get(key, key) for key in self._features if key not in self._dropped]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ConfigError(f"--rename-camera: two features would be called {twice}")
+            raise ConfigError(f"{argument('rename_cameras')}: two features would be called {twice}")
         return renamed
 
     @property
@@ -173,15 +181,20 @@ class EditedDataset:
             if text is not None and (not text.strip() or "\0" in text):
                 raise ConfigError(f"{text!r} is not accepted; a text is expected")
         if edits.robot_type is not None and edits.robot_type == self.source.info().get("robot_type"):
-            raise ConfigError(f"--robot-type {edits.robot_type}: the dataset says so already; leave it out")
+            raise ConfigError(
+                f"{argument('robot_type', edits.robot_type)}: the dataset says so already; leave it out"
+            )
         kept = {episode.index for episode in self._kept}
         for number in edits.task_of:
             if number not in kept:
                 raise ConfigError(
-                    f"--task-of {number}: there is no episode {number} among those that are kept"
+                    f"{argument('task_of')}: there is no episode {number} among those that are kept"
                 )
         if edits.task is not None and edits.replace_tasks:
-            raise ConfigError("--replace-task would have no effect: --task gives all episodes one text")
+            raise ConfigError(
+                f"{argument('replace_tasks')} would have no effect: "
+                f"{argument('task')} gives all episodes one text"
+            )
 
     # --- tasks ----------------------------------------------------------------------------------------
 
@@ -217,10 +230,11 @@ class EditedDataset:
         for text, new in self.edits.replace_tasks.items():
             if text not in there:
                 raise ConfigError(
-                    f"--replace-task: no episode's task is {text!r}{accepted(text, sorted(there))}"
+                    f"{argument('replace_tasks')}: no episode's task is "
+                    f"{text!r}{accepted(text, sorted(there))}"
                 )
             if text == new:
-                raise ConfigError(f"--replace-task: {text!r} would be replaced by itself")
+                raise ConfigError(f"{argument('replace_tasks')}: {text!r} would be replaced by itself")
         same = all(
             self._text(number, text) == text for number, texts in self._tasks_of.items() for text in texts
         )

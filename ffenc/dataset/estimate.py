@@ -16,6 +16,7 @@ from ffenc.dataset.piece import PieceTask, Surroundings, run_piece
 from ffenc.dataset.source import EpisodeVideo
 from ffenc.errors import DestinationError, FfencWarning
 from ffenc.frames.sources import EncodedFrame, FrameSource
+from ffenc.spelling import argument
 
 if TYPE_CHECKING:
     from ffenc.dataset.job import JobPlan
@@ -102,7 +103,8 @@ def refuse_space(destination: Path, needed: int, kept: int = 0) -> None:
     found = f"{destination} needs about {_megabytes(needed)}, {_megabytes(free)} are free on its disk"
     if needed > free:
         raise DestinationError(
-            f"{found}. Make room, name a destination on another disk, or start anyway with --force-space"
+            f"{found}. Make room, name a destination on another disk, or start anyway "
+            f"with {argument('force_space', True)}"
         )
     if needed > _TIGHT * free:
         warnings.warn(f"{found}: that may not be enough", FfencWarning, stacklevel=4)

@@ -47,11 +47,11 @@ from ffenc.layout import (
     VIDEO_PATH,
 )
 from ffenc.paths import COPY, check_tree
+from ffenc.spelling import call
 
 __all__ = ["GrowingCamera", "GrowingDataset", "NewEpisode", "finish_commit", "pending_commits"]
 
 _KNOWN_STATISTICS = (*STATISTICS, *QUANTILES)
-_MERGE = "ffenc merge {} --out NEW"
 
 
 class GrowingDataset:
@@ -268,7 +268,7 @@ def _checked_info(root: Path) -> dict[str, Any]:
     if not version.startswith("v3"):
         raise DestinationError(
             f"{root}: is a LeRobot dataset of layout {version or 'unknown'}, to which no episodes are added; "
-            f"{_MERGE.format(root)} makes one of v3.0 of it"
+            f"{call('merge_datasets', sources=[root], destination='NEW')} makes one of v3.0 of it"
         )
     features_of(info, where)
     for fault in wrong_limits(info):
@@ -295,7 +295,7 @@ def _opened(root: Path, info: dict[str, Any]) -> State:
         if lacks and (is_numeric(feature) or feature["dtype"] in CAMERA_TYPES):
             raise SourceError(
                 f"{stats_path}: has no statistics of {key}, so those of all episodes cannot be computed; "
-                f"{_MERGE.format(root)} computes them"
+                f"{call('merge_datasets', sources=[root], destination='NEW')} computes them"
             )
     rows = _schema(root / DATA_PATH.format(chunk_index=listed.data[0], file_index=listed.data[1]))
     episodes = _schema(listed.path)

@@ -49,6 +49,7 @@ from ffenc.frames.transcode import (
 from ffenc.frames.verify import verify_joined
 from ffenc.jobs.pool import run_units
 from ffenc.layout import VIDEO_PATH, file_limit, files_in_chunk
+from ffenc.spelling import argument
 from ffenc.storage.address import Address
 from ffenc.storage.upload import address_of, publish
 from ffenc.words import count
@@ -295,7 +296,7 @@ def staged(destination: Path, *, resume: bool) -> Iterator[Staging]:
     except OSError as error:
         kept = ""
         if unfinished(destination) is not None:
-            kept = ". Finished episodes are kept: once there is room, go on with --resume"
+            kept = f". Finished episodes are kept: once there is room, go on with {argument('resume', True)}"
         elif error.errno == errno.ENOSPC:
             kept = "; free some space and run it again"
         raise DestinationError(f"{destination} cannot be written: {error.strerror or error}{kept}") from error
@@ -679,7 +680,8 @@ def _failed(plan: JobPlan, failures: Failures) -> FfencError:
     whole = f" (whole are episodes {kept})" if kept else ""
     text = (
         f"{count(len(failures), 'encode')} of {count(len(numbers), 'episode')} failed. The others are "
-        f"finished and kept{whole}: once these are restored or left out, go on with --resume\n"
+        f"finished and kept{whole}: once these are restored or left out, "
+        f"go on with {argument('resume', True)}\n"
     ) + "\n".join(lines)
     every = all(isinstance(error, SourceError) for _, error in failures)
     return SourceError(text) if every else VerificationError(text)

@@ -49,6 +49,7 @@ from ffenc.layout import (
     says_depth,
 )
 from ffenc.paths import check_template, template_fields, template_pattern
+from ffenc.spelling import argument
 
 ROWS_A_BATCH = 1000
 _ROWS_CHECKED = 1 << 18
@@ -739,7 +740,8 @@ def _wrong_time(path: Path, index: int, fps: float, rows: _Rows) -> str:
     return (
         f"{path}: episode {index}: row {frame} has timestamp {time:.6f}, frame {frame} at {fps:g} fps is "
         f"{frame / fps:.6f}; LeRobot could not find it in a video. Where the rows are whole and only their "
-        f"times are others, as of a clock, say --retime: frame i is put at i / fps, here up to "
+        f"times are others, as of a clock, pass {argument('retime', True)}: frame i is put at i / fps, "
+        f"here up to "
         f"{rows.shift:.3f} s away"
     )
 

@@ -37,6 +37,7 @@ from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.transcode import depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 from ffenc.layout import DEPTH_FIELDS, INFO
+from ffenc.spelling import argument, call
 from ffenc.storage.upload import destination_path
 
 # What has to be the same in all files of a camera; a reader is told it once.
@@ -246,11 +247,12 @@ def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[Episode]], 
     refuse(
         faults,
         "The same samples would mean different depths, or frames of another size: re-encode from the frames "
-        "they were made of, or leave the camera out with ffenc reencode --cameras",
+        "they were made of, or leave the camera out with "
+        + call("reencode_dataset", source="SRC", destination="NEW", cameras="A,B"),
     )
     if mendable and not reencode:
         ones = {merged.origin(episode)[0].root: None for own_odd in odd.values() for episode in own_odd}
-        refuse(mendable, f"Say --reencode to bring {', '.join(map(str, ones))} into line")
+        refuse(mendable, f"Pass {argument('reencode', True)} to bring {', '.join(map(str, ones))} into line")
 
 
 def _encoded(merged: MergedDataset, key: str, odd: Sequence[Episode], reencode: bool) -> frozenset[int]:
@@ -260,7 +262,10 @@ def _encoded(merged: MergedDataset, key: str, odd: Sequence[Episode], reencode: 
     reasons = uncopied(merged, key, usual)
     if reasons and not reencode:
         told = [f"{key}: episode {number} of the result: {reason}" for number, reason in reasons.items()]
-        refuse(told, "Say --reencode to encode these episodes with the settings that they have")
+        refuse(
+            told,
+            f"Pass {argument('reencode', True)} to encode these episodes with the settings that they have",
+        )
     copied = {episode.index for episode in usual} - reasons.keys()
     return frozenset(episode.index for episode in merged.episodes) - copied
 

@@ -15,6 +15,7 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.joining import why_not_copied
 from ffenc.frames.transcode import Clip
 from ffenc.jobs.pool import run_units, share_cores
+from ffenc.spelling import call
 
 FILES_LOOKED_AT = 32
 _ALIKE = ("codec", "configuration")  # what pieces of one file have in common
@@ -105,7 +106,10 @@ def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None) -> Pi
     for clip in run:
         reason = why_not_copied(clip)
         if reason is not None:
-            raise SourceError(f"{path}: {reason}. It has to be re-encoded: say ffenc reencode --force")
+            raise SourceError(
+                f"{path}: {reason}. It has to be re-encoded: "
+                + call("reencode_dataset", source="SRC", destination="NEW", force=True)
+            )
     frames = sum(clip.frames for clip in run)
     end = first + frames
     ticks = frame_ticks(fps)

@@ -19,6 +19,7 @@ from ffenc.codecs.suggest import accepted
 from ffenc.dataset.columns import numbers_of
 from ffenc.errors import ConfigError, SourceError
 from ffenc.layout import QUANTILES
+from ffenc.spelling import argument
 
 StatsChoice = Literal["exact", "keep"]
 
@@ -40,7 +41,8 @@ def wants_exact(choice: StatsChoice, *, combined: bool) -> bool:
         raise ConfigError(f"stats={choice!r} is not accepted{accepted(choice, ('exact', 'keep'))}")
     if choice == "keep" and not combined:
         raise ConfigError(
-            "--stats keep would have no effect: the result has all rows of its source, and keeps their "
+            f"{argument('stats', 'keep')} would have no effect: the result has all rows of its source, and "
+            "keeps their "
             "statistics"
         )
     return choice == "exact"

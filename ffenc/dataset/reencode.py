@@ -47,6 +47,7 @@ from ffenc.frames.prepare import Absent
 from ffenc.frames.transcode import Clip, depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 from ffenc.layout import DEPTH_FIELDS, TIME_TOLERANCE
+from ffenc.spelling import argument
 from ffenc.storage.mirror import mirror_of
 from ffenc.storage.upload import address_of, destination_path
 
@@ -62,7 +63,9 @@ def say_shift(sources: Sequence[LeRobotV3 | LeRobotV21]) -> None:
     """
     largest = max(sources, key=lambda source: source.largest_shift)
     if largest.largest_shift <= TIME_TOLERANCE:
-        raise ConfigError("--retime: every row is at frame_index / fps already; leave it out")
+        raise ConfigError(
+            f"{argument('retime', True)}: every row is at frame_index / fps already; leave it out"
+        )
     warnings.warn(
         f"{largest.root}: the rows of frame i are put at i / fps; the largest shift of a timestamp is "
         f"{largest.largest_shift:.3f} s",
@@ -133,7 +136,10 @@ def plan_reencode(
             say_shift([opened])
         opened = thinned(opened, opened.fps if fps is None else fps, nearest=fps_nearest)
     elif fps_nearest:
-        raise ConfigError("--fps-nearest is for datasets; other sources have the rate that --fps says")
+        raise ConfigError(
+            f"{argument('fps_nearest', True)} is for datasets; other sources have the rate that "
+            f"{argument('fps')} says"
+        )
     chosen = _choose_cameras(opened, cameras)
     named = {camera_name(camera.key): camera.depth for camera in chosen}
     check_overrides(overrides, named, [n for c in opened.cameras if (n := camera_name(c.key)) not in named])
@@ -192,7 +198,7 @@ def plan_reencode(
     told = encoder_threads is not None or any(key == ("encoder_threads",) for key, _ in overrides)
     if told and not any(stream.encoding for stream in streams):
         raise ConfigError(
-            "--encoder-threads would have no effect: all cameras are copied, nothing is encoded"
+            f"{argument('encoder_threads')} would have no effect: all cameras are copied, nothing is encoded"
         )
     combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
     exact = wants_exact(stats, combined=combined)
@@ -380,7 +386,7 @@ def video_stream(
         if force or odd or reasons or not _matches(config, camera):
             raise ConfigError(
                 f"{clip.path} holds depth as {clip.info.pix_fmt}, which has lost its codes' lower "
-                "bits: encoding it again would lose more. Leave the camera out with --cameras"
+                f"bits: encoding it again would lose more. Leave the camera out with {argument('cameras')}"
             )
         return replace(all_copied, why="it has these settings already")
     if clip.depth:
@@ -612,14 +618,14 @@ def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[
     wanted = keys if names is None else chosen_cameras(keys, names)
     cameras = [camera for camera in source.cameras if camera.key in wanted]
     if not cameras:
-        raise ConfigError("--cameras names no camera")
+        raise ConfigError(f"{argument('cameras')} names no camera")
     return cameras
 
 
 def _choose_episodes(source: DatasetSource, numbers: Episodes | None, shard: str | None) -> list[Episode]:
     picked = source.episodes
     if numbers is not None:
-        chosen = set(chosen_episodes(numbers, [episode.index for episode in picked], "--episodes"))
+        chosen = set(chosen_episodes(numbers, [episode.index for episode in picked], argument("episodes")))
         picked = [episode for episode in picked if episode.index in chosen]
     if shard is None:
         return picked

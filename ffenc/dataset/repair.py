@@ -69,6 +69,7 @@ from ffenc.layout import (
     VIDEO_PATH,
 )
 from ffenc.paths import check_tree
+from ffenc.spelling import argument
 from ffenc.storage.upload import address_of, destination_path, publish
 
 OnDamage = Literal["drop-episode", "trim", "repeat"]
@@ -342,7 +343,9 @@ class _Shadow:
             for key in self._left.cameras:
                 if not any(key in one.videos for one in self._left.episodes):
                     name = camera_name(key)
-                    hint = f". No video of {name} is left: leave it out with --without-camera {name}"
+                    hint = (
+                        f". No video of {name} is left: leave it out with {argument('without_cameras', name)}"
+                    )
                     break
             raise SourceError(
                 f"{self._left.root}: no episode is whole (episode {worst.number}: {worst.damage}){hint}"
@@ -422,7 +425,9 @@ class _Shadow:
         where, without = "", ""
         if fault.camera:
             where = f" ({fault.camera})"
-            without = f"; or leave the camera out with --without-camera {camera_name(fault.camera)}"
+            without = (
+                f"; or leave the camera out with {argument('without_cameras', camera_name(fault.camera))}"
+            )
         return SourceError(
             f"{self._left.root}: cannot be repaired without making data up: {fault.what}{where}; "
             f"{fault.fix}{without}"
@@ -534,7 +539,7 @@ class _Shadow:
         if len(one.texts) != 1:
             raise SourceError(
                 f"{self._left.root}: the task of episode {one.number} cannot be told from its rows and the "
-                'lists: say --task "TEXT" to give all rows one'
+                f"lists: pass {argument('task', 'TEXT')} to give all rows one"
             )
         if one.texts[0] not in texts:
             texts.append(one.texts[0])

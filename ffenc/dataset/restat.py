@@ -35,6 +35,7 @@ from ffenc.frames.transcode import clip_statistics
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.jobs.progress import FrameCount
 from ffenc.layout import INFO, QUANTILES, STATISTICS, STATS
+from ffenc.spelling import argument, call
 from ffenc.storage.address import Address, parse_address
 
 OLD_STATS = "meta/.stats.json.old"
@@ -122,8 +123,9 @@ def restate(
     opened = open_dataset(folder, follow_links=follow_links)
     if isinstance(opened, LeRobotV21):
         raise SourceError(
-            f"{folder} is of an older layout, whose statistics are kept by episode; `ffenc merge {folder} "
-            "--out NEW` makes v3.0 of it, with statistics of all rows"
+            f"{folder} is of an older layout, whose statistics are kept by episode; "
+            f"{call('merge_datasets', sources=[folder], destination='NEW')} makes v3.0 of it, with "
+            "statistics of all rows"
         )
     stored = opened.stats()
     stats = dict(stored)
@@ -156,7 +158,10 @@ def restate(
                 left[key] = "has no usable min and max; `ffenc merge` computes them"
                 continue
             if _before_quantising(cameras_of[key], own):
-                left[key] = "are of depth before it was quantised; a re-encode with --force computes them"
+                left[key] = (
+                    f"are of depth before it was quantised; a re-encode with "
+                    f"{argument('force', True)} computes them"
+                )
                 continue
             found = {n: np.clip(v, own["min"], own["max"]).tolist() for n, v in found.items() if n in own}
             span = {name: own[name] for name in ("min", "max")}

@@ -42,6 +42,7 @@ from ffenc.layout import (
     says_depth,
 )
 from ffenc.paths import check_template, template_fields
+from ffenc.spelling import argument, call
 
 _READ = (SourceError, pa.ArrowException, OSError, ValueError, LookupError, TypeError)
 
@@ -165,7 +166,7 @@ class Salvage:
         if not version.startswith("v3"):
             raise SourceError(
                 f"{self.root}: is a dataset of layout {version or 'unknown'}; v3.0 is repaired. "
-                "`ffenc merge DATASET --out NEW` converts v2.1 and v2.0"
+                f"{call('merge_datasets', sources=['DATASET'], destination='NEW')} converts v2.1 and v2.0"
             )
         where = self.root / INFO
         features = {}
@@ -193,7 +194,7 @@ class Salvage:
         keys = [key for key, feature in features.items() if feature["dtype"] in ("image", "video")]
         gone = chosen_cameras(keys, names) if names else []
         for key in gone:
-            self._note(f"left out, as --without-camera {camera_name(key)} says", camera=key)
+            self._note(f"left out, as {argument('without_cameras', camera_name(key))} says", camera=key)
         self.info["features"] = {key: feature for key, feature in features.items() if key not in gone}
         self.left_out = gone
 

@@ -18,6 +18,7 @@ from ffenc.errors import DestinationError
 from ffenc.frames.info_json import split_info
 from ffenc.frames.publish import is_at, locked, published, sync_folder
 from ffenc.layout import INFO, OWN_INFO
+from ffenc.spelling import argument
 
 _PUBLISHING = "publishing"
 _CONTENT = frozenset({"lock", "pieces", "cuts", "dataset", _PUBLISHING})
@@ -70,7 +71,7 @@ class Staging:
             self._unlock()
             raise DestinationError(
                 f"an interrupted run towards {self.destination} left finished episodes in {self.folder}. "
-                "Go on with --resume, or delete that folder to start from the beginning"
+                f"Go on with {argument('resume', True)}, or delete that folder to start from the beginning"
             )
         self._delete_scratch()
         (self.folder / _PUBLISHING).unlink(missing_ok=True)

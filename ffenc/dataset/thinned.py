@@ -19,6 +19,7 @@ from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Episode, EpisodeVideo
 from ffenc.errors import ConfigError
 from ffenc.frames.sources import EncodedFrame, FrameSource
+from ffenc.spelling import argument
 
 _RATES_NAMED = 6
 
@@ -128,22 +129,26 @@ def thinned(
     new, old = parse_fps(fps), source.fps
     if new == old:
         if nearest:
-            raise ConfigError(f"--fps-nearest would have no effect: the dataset has {fps_number(old)} fps")
+            raise ConfigError(
+                f"{argument('fps_nearest', True)} would have no effect: the dataset has {fps_number(old)} fps"
+            )
         return source
     if new > old:
         raise ConfigError(
-            f"--fps {fps} is more than the dataset's {fps_number(old)}: frames are never made up"
+            f"{argument('fps', fps)} is more than the dataset's {fps_number(old)}: frames are never made up"
         )
     ratio = old / new
     if ratio.denominator != 1 and not nearest:
         near = sorted(range(1, 61), key=lambda step: abs(step - ratio))[:_RATES_NAMED]
         rates = ", ".join(f"{float(old / step):g}" for step in sorted(near) if step > 1)
         raise ConfigError(
-            f"--fps {fps} does not divide the dataset's {fps_number(old)}: say one that does ({rates}), or "
-            "--fps-nearest to take the frame that is nearest to each new time"
+            f"{argument('fps', fps)} does not divide the dataset's {fps_number(old)}: say one that does "
+            f"({rates}), or "
+            f"{argument('fps_nearest', True)} to take the frame that is nearest to each new time"
         )
     if ratio.denominator == 1 and nearest:
         raise ConfigError(
-            f"--fps-nearest would have no effect: {fps} divides {fps_number(old)}; leave it out"
+            f"{argument('fps_nearest', True)} would have no effect: {fps} divides {fps_number(old)}; "
+            "leave it out"
         )
     return ThinnedDataset(source, Pick(old, new))

@@ -12,6 +12,7 @@ from ffenc.dataset.verify.run import verify_dataset
 from ffenc.errors import ConfigError, SourceError, VerificationError
 from ffenc.frames.publish import claimed, sync_folder
 from ffenc.layout import CODEBASE_VERSION
+from ffenc.spelling import argument, call
 from ffenc.storage.hub import Push, hub_address, pull_folder, push_folder
 
 __all__ = ["Pull", "Push", "pull_dataset", "push_dataset"]
@@ -50,10 +51,14 @@ def push_dataset(
     """
     address = hub_address(repository)
     if revision is not None and address.revision is not None:
-        raise ConfigError(f"{repository} names a revision, and --revision {revision} too: give one of them")
+        raise ConfigError(
+            f"{repository} names a revision, and {argument('revision', revision)} too: give one of them"
+        )
     if (branch := revision or address.revision) is not None:
         if re.fullmatch("[0-9a-f]{40}", branch):
-            raise ConfigError(f"--revision {branch} is a commit; a branch is expected, which is written to")
+            raise ConfigError(
+                f"{argument('revision', branch)} is a commit; a branch is expected, which is written to"
+            )
         address = address.at(branch)
     root = Path(source)
     found = verify_dataset(root, ffprobe=ffprobe)
@@ -62,8 +67,8 @@ def push_dataset(
         raise VerificationError(f"{root} is not sound and is not uploaded: {found.faults[0]}{more}")
     if found.layout != CODEBASE_VERSION:
         raise SourceError(
-            f"{root} is of layout {found.layout}; {CODEBASE_VERSION} is uploaded: `ffenc merge {root} --out "
-            "NEW` makes it without re-encoding"
+            f"{root} is of layout {found.layout}; {CODEBASE_VERSION} is uploaded: "
+            f"{call('merge_datasets', sources=[root], destination='NEW')} makes it without re-encoding"
         )
     return push_folder(root, address, private=private, overwrite=overwrite, resume=resume, dry_run=dry_run)
 

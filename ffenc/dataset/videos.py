@@ -25,6 +25,7 @@ from ffenc.frames.transcode import Clip, check_spacing, off_grid
 from ffenc.frames.trim import warn_of_hidden
 from ffenc.layout import CHECKSUMS, INFO, TIME_TOLERANCE, VIDEO_PATH
 from ffenc.paths import check_template, template_fields
+from ffenc.spelling import call
 
 
 def episode_videos(
@@ -207,8 +208,8 @@ def _check_sum(path: Path, checksum: str | None, part: bool, *_state: int) -> No
         )
     warnings.warn(
         f"{path}: is not, to the byte, what was written: an episode in it is damaged, and its checksum "
-        "does not say which. Frames that are copied from it are not checked; `ffenc verify --deep` of "
-        "the result decodes them",
+        "does not say which. Frames that are copied from it are not checked; "
+        f"{call('verify_dataset', path='NEW', deep=True)} decodes them",
         FfencWarning,
         stacklevel=4,
     )

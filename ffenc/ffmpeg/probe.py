@@ -17,6 +17,7 @@ from ffenc.errors import FfmpegError, SourceError
 from ffenc.ffmpeg.demuxer import RAW, demuxer_of
 from ffenc.ffmpeg.process import STALL_SECONDS, run_asked
 from ffenc.ffmpeg.toolchain import find_ffprobe
+from ffenc.spelling import call
 from ffenc.storage.mirror import Reader, ReadFile, held
 from ffenc.storage.ranges import Range
 
@@ -174,7 +175,7 @@ def probe(
     if raw and times and rate is None:
         raise SourceError(
             f"{path} is a stream without a container, whose frames have no times; "
-            f"`ffenc encode {path} OUT.mp4 --fps RATE` makes a video of it"
+            f"{call('encode', source=path, output='OUT.MP4', fps='RATE')} makes a video of it"
         )
     streams_of = ("-show_streams", "-show_data_hash", "sha256", "-show_entries")
     packets_of = "packet=stream_index,pts,size,flags"

@@ -15,15 +15,20 @@ from ffenc.errors import FfmpegError, ToolchainError
 from ffenc.ffmpeg.cache import recall, remember
 from ffenc.ffmpeg.machine import file_identity, machine_facts
 from ffenc.ffmpeg.process import run_asked
+from ffenc.spelling import argument
 
 Kind = Literal["ffmpeg", "ffprobe"]
 
 MIN_VERSION = (5, 1)  # the first with svtav1-params
 ANSWER_SECONDS = 10.0  # a program that does not tell its version in this time is no use
-HOW_TO_GET = (
-    "install one with: pip install 'ffenc[ffmpeg]'   (or: apt-get install ffmpeg), "
-    "or name it with --ffmpeg/--ffprobe or FFENC_FFMPEG/FFENC_FFPROBE"
-)
+
+
+def how_to_get() -> str:
+    """Return what to do where no program can do what is wanted."""
+    return (
+        "install one with: pip install 'ffenc[ffmpeg]'   (or: apt-get install ffmpeg), "
+        f"or name it with {argument('ffmpeg')}/{argument('ffprobe')} or FFENC_FFMPEG/FFENC_FFPROBE"
+    )
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def toolchains(ffmpeg: str | None = None, ffprobe: str | None = None) -> list[To
     usable = [program for program in found if not program.fault]
     if not usable:
         faults = [program.fault for program in found] or ["no ffmpeg found"]
-        raise ToolchainError(f"{'; '.join(faults)}: {HOW_TO_GET}")
+        raise ToolchainError(f"{'; '.join(faults)}: {how_to_get()}")
     probe = find_ffprobe(ffprobe)
     return [Toolchain(program.path, probe, program.version, program.origin) for program in usable]
 
@@ -105,7 +110,7 @@ def find_ffprobe(named: str | None = None) -> str:
     usable = [program for program in found if not program.fault]
     if not usable:
         faults = [program.fault for program in found] or ["no ffprobe found"]
-        raise ToolchainError(f"{'; '.join(faults)}: {HOW_TO_GET}")
+        raise ToolchainError(f"{'; '.join(faults)}: {how_to_get()}")
     return usable[0].path
 
 

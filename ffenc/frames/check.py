@@ -29,7 +29,7 @@ from ffenc.errors import FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import FfmpegProcess, run_fed
-from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
+from ffenc.ffmpeg.toolchain import Toolchain, how_to_get, toolchains
 from ffenc.frames.stream import NO_DECODER
 
 Decoder = Mapping[str, Any]
@@ -103,7 +103,9 @@ def check_decoding(
             except _NoDecoder as error:
                 reports.append(f"  {toolchain}: {error}")
     told = "\n".join(dict.fromkeys(reports))
-    raise ToolchainError(f"{path}: {info.codec} {info.pix_fmt} cannot be decoded here:\n{told}\n{HOW_TO_GET}")
+    raise ToolchainError(
+        f"{path}: {info.codec} {info.pix_fmt} cannot be decoded here:\n{told}\n{how_to_get()}"
+    )
 
 
 class _NoDecoder(Exception):

@@ -16,7 +16,7 @@ from ffenc.config.transform import Geometry, Transform
 from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import Buffer, run_fed
-from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
+from ffenc.ffmpeg.toolchain import Toolchain, how_to_get, toolchains
 from ffenc.frames.depth import MAX_CODE, DepthQuantizer, Unit
 from ffenc.frames.depth_images import Depth, changed, millimetres, read_alike, samples_in_mm
 from ffenc.frames.encode import check_frames, fed_format
@@ -312,7 +312,9 @@ def _failed(
     decoding = [error for _, error in errors if error is None or not NO_DECODER.search(str(error))]
     if not decoding:
         told = "\n".join(f"  {toolchain}: {error.cause}" for toolchain, error in errors if error is not None)
-        return ToolchainError(f"{video.path} cannot be compared with its source here:\n{told}\n{HOW_TO_GET}")
+        return ToolchainError(
+            f"{video.path} cannot be compared with its source here:\n{told}\n{how_to_get()}"
+        )
     name = "its source"
     if isinstance(reference, Clip):
         name = f"{reference.path} from frame {reference.first} on"

@@ -18,6 +18,7 @@ from ffenc.ffmpeg.toolchain import installed
 from ffenc.frames.depth import MAX_CODE, DepthQuantizer
 from ffenc.frames.depth_images import samples_in_mm
 from ffenc.frames.encoding import Encoding
+from ffenc.spelling import call
 
 
 def warn_of_loss(encoding: Encoding, frames: Sequence[bytes]) -> None:
@@ -45,8 +46,8 @@ def warn_of_loss(encoding: Encoding, frames: Sequence[bytes]) -> None:
     warnings.warn(
         f"{encoding.width}x{encoding.height} depth is encoded with loss ({encoding.codec.encoder}): in the "
         f"{len(frames)} frames it was tried with, {expected}{beside}. The default settings (hevc, "
-        "extra_options {x265-params: lossless=1}) lose nothing; `ffenc verify OUT --against SRC "
-        "--max-depth-error MM` measures every frame",
+        "extra_options {x265-params: lossless=1}) lose nothing; "
+        f"{call('verify_dataset', path='OUT', against='SRC', max_depth_error='MM')} measures every frame",
         FfencWarning,
         stacklevel=3,
     )

@@ -37,6 +37,7 @@ from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.frames.statistics import RgbHistogram
 from ffenc.frames.stored_png import UndecodableError, pays, stored
 from ffenc.frames.transcode import Clip, clip_checksums
+from ffenc.spelling import argument
 
 _DECODE_SECONDS = 30.0
 _FIRST_IMAGES = 2  # which an encoding is tried with, by turns
@@ -326,7 +327,7 @@ def checked_output(output: str | Path, *, overwrite: bool) -> Path:
     if target.suffix.lower() != ".mp4":
         raise ConfigError(f"{target}: results are MP4 files; give a name that ends in .mp4")
     if target.is_dir() or (target.exists() and not overwrite):
-        raise DestinationError(f"{target} exists; choose another name, or say --overwrite")
+        raise DestinationError(f"{target} exists; choose another name, or pass {argument('overwrite', True)}")
     if not target.parent.is_dir():
         raise DestinationError(f"{target.parent} is not a folder; create it first")
     return target

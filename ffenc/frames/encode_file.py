@@ -30,6 +30,7 @@ from ffenc.frames.transcode import Clip, depth_config, prepare_clip, transcode
 from ffenc.frames.trim import frame_rate, trimmed, warn_of_hidden, warn_of_rotation
 from ffenc.layout import DEPTH_FIELDS
 from ffenc.paths import check_tree, regular
+from ffenc.spelling import argument
 
 _Rate = int | float | str | Fraction
 _OnFrames = Callable[[int], None] | None
@@ -213,7 +214,10 @@ def plan_encode(
         return EncodePlan(target, candidates, video, overwrite)
     target = checked_output(output, overwrite=overwrite)
     if start is not None or end is not None:
-        raise ConfigError("--start and --end are for a video file; of images, name those that are wanted")
+        raise ConfigError(
+            f"{argument('start')} and {argument('end')} are for a video file; of images, name those that "
+            "are wanted"
+        )
     images = _images(source, fps, start_number, follow_links)
     return EncodePlan(target, tuple(toolchains(ffmpeg, ffprobe)), images, overwrite)
 
@@ -234,7 +238,7 @@ def _images(
         files = ImageFiles([Path(path) for path in source])
     header = files.check()
     if fps is None:
-        raise ConfigError("images have no frame rate: say --fps (30, 29.97 or 30000/1001)")
+        raise ConfigError(f"images have no frame rate: pass {argument('fps')} (30, 29.97 or 30000/1001)")
     return _Images(files, header, parse_fps(fps))
 
 
@@ -247,7 +251,10 @@ def _video(
     ffprobe: str,
 ) -> _Video:
     if start_number is not None:
-        raise ConfigError("--start-number is for a folder of images; of a video, say --start in seconds")
+        raise ConfigError(
+            f"{argument('start_number')} is for a folder of images; of a video, pass "
+            f"{argument('start')} in seconds"
+        )
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise SourceError(f"{path} is one image; name a folder of frames, or a video file")
     rate = None if fps is None else parse_fps(fps)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.layout import DEPTH_FIELDS, INFO, OWN_FIELDS, OWN_INFO, says_depth
 from ffenc.paths import check_template, read_text, template_pattern
+from ffenc.spelling import argument
 
 if TYPE_CHECKING:
     from ffenc.frames.depth import DepthQuantizer
@@ -160,19 +161,21 @@ def stored_quantizer(path: Path) -> DepthQuantizer | None:
 
 
 CORRECT = "write there how its frames were quantised"
-_GIVE = (
-    "give depth=DepthQuantizer(...) (--depth_encoder.depth_min=...), or depth=False for the stored codes "
-    "(--codes)"
-)
 
 
-def block_quantizer(block: dict[str, Any], where: str, how: str = _GIVE) -> DepthQuantizer:
+def _give() -> str:
+    return (
+        f"pass {argument('depth', 'DepthQuantizer(...)')}, or {argument('depth', False)} for the stored codes"
+    )
+
+
+def block_quantizer(block: dict[str, Any], where: str, how: str | None = None) -> DepthQuantizer:
     """Return the quantiser that a feature's ``info`` block names; what it leaves out is LeRobot's default.
 
     Args:
         block: the block, see :func:`feature_block`.
         where: what it is, for an error.
-        how: what to do where it names none, or one that cannot be.
+        how: what to do where it names none, or one that cannot be; None: what a reader of the video can.
 
     Raises:
         SourceError: it names one that cannot be; the text starts with ``where``.
@@ -180,6 +183,7 @@ def block_quantizer(block: dict[str, Any], where: str, how: str = _GIVE) -> Dept
     Warns:
         FfencWarning: it names none.
     """
+    how = how or _give()
     try:
         from ffenc.frames.depth import DepthQuantizer  # noqa: PLC0415 - not for info.json alone
 
@@ -206,7 +210,7 @@ def _of_feature(root: Path, place: str) -> DepthQuantizer:
     match = template_pattern(template).fullmatch(place)
     if match is None or match.groupdict().get("video_key") not in features:
         raise SourceError(
-            f"{where} has no feature whose video is {place}, so the depth quantiser is not known; {_GIVE}"
+            f"{where} has no feature whose video is {place}, so the depth quantiser is not known; {_give()}"
         )
     key = match["video_key"]
     return block_quantizer(feature_block(features[key]), f"{where}: {key}")

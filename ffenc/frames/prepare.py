@@ -35,7 +35,7 @@ from ffenc.ffmpeg.cache import recall, remember
 from ffenc.ffmpeg.encoders import NOT_LISTED, check_encoder
 from ffenc.ffmpeg.machine import cores, file_identity, machine_facts
 from ffenc.ffmpeg.process import Log, run_fed
-from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, installed, toolchains
+from ffenc.ffmpeg.toolchain import Toolchain, how_to_get, installed, toolchains
 from ffenc.frames.depth_loss import warn_of_loss
 from ffenc.frames.encoding import Encoding, PassedOver
 from ffenc.frames.images import read_header
@@ -224,11 +224,15 @@ def _refusal(
         # An x265 may be built for 8 bits alone.
         bits = pixel_format(config.pix_fmt).bits > 8 and "in this FFmpeg" in str(errors[0])
         full = any(p.toolchain.origin == "imageio-ffmpeg" for p in passed)
-        return ConfigError(f"{errors[0]}\nfor a fuller one: {HOW_TO_GET}") if bits and not full else errors[0]
+        return (
+            ConfigError(f"{errors[0]}\nfor a fuller one: {how_to_get()}") if bits and not full else errors[0]
+        )
     told = "\n".join(f"  {p.toolchain}: {p.reason}" for p in passed)
     command = next((f"\n{error}" for error in errors if isinstance(error, FfmpegError)), "")
     lacks = all(_LACKS.search(p.reason) for p in passed)
-    how = f"\na newer or fuller FFmpeg can: {HOW_TO_GET}" if lacks else "" if command else f"\n{HOW_TO_GET}"
+    how = (
+        f"\na newer or fuller FFmpeg can: {how_to_get()}" if lacks else "" if command else f"\n{how_to_get()}"
+    )
     return ToolchainError(
         f"{size} {config.pix_fmt} with {codec_for(name).encoder} cannot be encoded here:\n"
         f"{told}{command}{how}",

@@ -31,6 +31,7 @@ from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.pyav import EXACT_CODECS, HOW_TO_GET_PYAV, LiveDecoder, NotGivenError, load
 from ffenc.frames.stream import DEPTH_FORMATS, Array, Stream, log
 from ffenc.layout import TIME_TOLERANCE
+from ffenc.spelling import argument
 
 Decoder = Literal["ffmpeg", "pyav"]
 _DECODERS = ("ffmpeg", "pyav")
@@ -123,8 +124,8 @@ class VideoReader:
             if self._depth is None:
                 raise SourceError(
                     f"{path}: holds 12-bit depth codes and lies in no dataset that says how they were made; "
-                    "give depth=DepthQuantizer(depth_min=..., depth_max=..., shift=..., use_log=...) "
-                    "(--depth_encoder.depth_min=...), or depth=False for the codes (--codes)"
+                    f"pass {argument('depth', 'DepthQuantizer(...)')}, or {argument('depth', False)} "
+                    "for the codes"
                 )
         self._stream = Stream(self.path, self.info, found)
         self._loops_by_pyav = decoder == "pyav"

@@ -17,6 +17,7 @@ from ffenc.frames.header import HEADER_BYTES, MAX_FILE_BYTES, ImageHeader
 from ffenc.frames.images import has_end, read_header, require_alike, whole_image
 from ffenc.frames.png import is_png
 from ffenc.paths import open_regular, read_bytes
+from ffenc.spelling import argument
 from ffenc.storage.mirror import version_of
 
 IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
@@ -219,7 +220,7 @@ def _check_numbers(folder: Path, numbered: dict[int, str], start_number: int | N
     elif first > 1:
         raise SourceError(
             f"{folder}: frames 0 to {first - 1} are missing, the first is {numbered[first]}. "
-            f"If it starts there on purpose, say --start-number {first}"
+            f"If it starts there on purpose, pass {argument('start_number', first)}"
         )
     missing = [n for n, after in pairwise(numbers) if after != n + 1]
     if missing:

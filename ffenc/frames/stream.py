@@ -25,7 +25,7 @@ from ffenc.errors import (
 )
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import FfmpegProcess
-from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain
+from ffenc.ffmpeg.toolchain import Toolchain, how_to_get
 from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.pyav import LiveDecoder
 
@@ -229,7 +229,7 @@ class Stream:
             told = "\n".join(f"  {toolchain}: {error.cause}" for toolchain, error in errors)
             raise ToolchainError(
                 f"{self.path}: {self._info.codec} {self._info.pix_fmt} cannot be decoded here:\n"
-                f"{told}\n{HOW_TO_GET}",
+                f"{told}\n{how_to_get()}",
                 cause=errors[0][1].cause,
             )
         toolchain, error = decoding[-1]

@@ -35,7 +35,7 @@ from ffenc.errors import (
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import run_asked, run_fed
-from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain
+from ffenc.ffmpeg.toolchain import Toolchain, how_to_get
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics, changed
 from ffenc.frames.encoding import Encoding
@@ -47,6 +47,7 @@ from ffenc.frames.statistics import RgbHistogram
 from ffenc.frames.stored_png import crc32
 from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.layout import DEPTH_FIELDS, TIME_TOLERANCE
+from ffenc.spelling import argument
 
 _TRIAL_FRAMES = 2
 _AROUND = 100  # frames, in which a damaged one shows
@@ -187,8 +188,8 @@ def depth_config(
     if config.pix_fmt != clip.info.pix_fmt:
         raise ConfigError(
             f"{clip.path} holds depth as {clip.info.pix_fmt}, which is kept: pix_fmt={config.pix_fmt!r} "
-            f"would change it. Say --depth_encoder.pix_fmt={clip.info.pix_fmt}"
-            + (" --depth_encoder.vcodec=ffv1" if clip.info.pix_fmt == "gray16le" else "")
+            f"would change it. Pass {argument('depth_encoder.pix_fmt', clip.info.pix_fmt)}"
+            + (f" {argument('depth_encoder.vcodec', 'ffv1')}" if clip.info.pix_fmt == "gray16le" else "")
         )
     if quantizer is None:
         return config
@@ -223,7 +224,7 @@ def _trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Too
         told = "\n".join(faults)
         raise ToolchainError(
             f"{clip.path}: frame {clip.first} is damaged, or {clip.info.codec} cannot be decoded here:\n"
-            f"{told}\n{HOW_TO_GET}"
+            f"{told}\n{how_to_get()}"
         )
     return able, frames
 
@@ -365,7 +366,8 @@ def _check_crop(clip: Clip, geometry: Geometry) -> None:
         even = [number - number % 2 for number in geometry.crop]
         raise ConfigError(
             f"crop {width}x{height}+{x}+{y} cuts through the chroma of {clip.info.pix_fmt}, which has half "
-            f"the size: use even numbers, such as --crop {even[2]}x{even[3]}+{even[0]}+{even[1]}"
+            f"the size: use even numbers, such as "
+            f"{argument('crop', f'{even[2]}x{even[3]}+{even[0]}+{even[1]}')}"
         )
 
 

@@ -15,12 +15,12 @@ from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.transcode import Clip, off_grid
 from ffenc.layout import TIME_TOLERANCE
+from ffenc.spelling import argument
 from ffenc.words import count
 
 _ROUNDING = Fraction(1, 1_000_000)  # seconds; a time that is so near to a frame's is meant to be it
 _MILLISECOND = Fraction(1, 1000)
 _TICKS_A_FRAME = 4  # fewer, and a frame that is missing would pass for one that is rounded
-_SAY_FPS = "Say --fps RATE to put the frames one after another, whatever their times are, at i / RATE"
 
 
 def trimmed(
@@ -46,7 +46,7 @@ def trimmed(
     """
     since, until = _seconds("start", start), _seconds("end", end)
     if since is not None and until is not None and since >= until:
-        raise ConfigError(f"--start {start} is not before --end {end}")
+        raise ConfigError(f"{argument('start', start)} is not before {argument('end', end)}")
     info = probe(path, times=True, rate=rate, ffprobe=ffprobe)
     if not info.times:
         raise SourceError(f"{path} has no frames")
@@ -62,7 +62,7 @@ def _between(whole: Clip, since: Fraction | None, until: Fraction | None) -> Cli
     there = f"{whole.path} has frames from {float(times[0]):.6f} s to {float(after):.6f} s"
     for name, time in (("start", since), ("end", until)):
         if time is not None and time > after + _ROUNDING:
-            raise ConfigError(f"--{name} {float(time):g} is outside the video: {there}")
+            raise ConfigError(f"{argument(name, float(time))} is outside the video: {there}")
     first = 0 if since is None else bisect_left(times, since - _ROUNDING)
     last = len(times) if until is None else bisect_left(times, until - _ROUNDING)
     if first >= last:
@@ -75,9 +75,9 @@ def _seconds(name: str, value: float | None) -> Fraction | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | Fraction) or not math.isfinite(value):
-        raise ConfigError(f"--{name} {value!r} is not a time in seconds")
+        raise ConfigError(f"{argument(name, value)} is not a time in seconds")
     if value < 0:
-        raise ConfigError(f"--{name} {value} is before the file's start; times are 0 or more")
+        raise ConfigError(f"{argument(name, value)} is before the file's start; times are 0 or more")
     return Fraction(value)
 
 
@@ -94,7 +94,7 @@ def frame_rate(clip: Clip) -> Fraction:
         raise SourceError(
             f"{clip.path}: frame {clip.first + number} is at {float(times[number]):.6f} s, expected at "
             f"{float(times[0] + number / fps):.6f} s ({float(fps):g} fps): the frames are not evenly spaced; "
-            f"the rate is variable, or a frame was dropped. {_SAY_FPS}"
+            f"the rate is variable, or a frame was dropped. {_pass_fps()}"
         )
     return fps
 
@@ -158,7 +158,7 @@ def _own_rate(info: StreamInfo) -> Fraction:
         return average
     step = _usual_step(info)
     if not step:
-        raise SourceError(f"the file does not say how many frames a second it has. {_SAY_FPS}")
+        raise SourceError(f"the file does not say how many frames a second it has. {_pass_fps()}")
     whole = round(average or 1 / step)
     rates = [rate for rate in (Fraction(whole), Fraction(whole * 1000, 1001), parse_fps(1 / step)) if rate]
 
@@ -176,3 +176,8 @@ def _usual_step(info: StreamInfo) -> Fraction:
     if steps:
         return steps[len(steps) // 2] * info.time_base
     return 1 / info.fps if info.fps else Fraction(0)
+
+
+def _pass_fps() -> str:
+    rate = argument("fps", "RATE")
+    return f"Pass {rate} to put the frames one after another, whatever their times are, at i / RATE"

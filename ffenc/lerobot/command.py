@@ -16,6 +16,7 @@ from ffenc.config.overrides import split_overrides
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.errors import ConfigError
 from ffenc.lerobot.options import OnFull
+from ffenc.spelling import Spelling, spelled
 
 _OWN = "--ffenc."
 # LeRobot's groups of encoder settings: with a preset they win over it, as everywhere in ffenc.
@@ -52,9 +53,24 @@ def run(words: Sequence[str]) -> None:
     from ffenc.lerobot.seams import use  # noqa: PLC0415 - not for the list of commands
 
     call = read_call(words)
-    use(on_full=cast("OnFull | None", call.on_full), preset=call.preset, overrides=call.overrides)
-    sys.argv = [f"lerobot-{call.command}", *call.words]
-    importlib.import_module(_module(call.command)).main()
+    with spelled(_Flags()):
+        use(on_full=cast("OnFull | None", call.on_full), preset=call.preset, overrides=call.overrides)
+        sys.argv = [f"lerobot-{call.command}", *call.words]
+        importlib.import_module(_module(call.command)).main()
+
+
+class _Flags(Spelling):
+    """Arguments as LeRobot's command line with ffenc's flags has them."""
+
+    def argument(self, name: str, *value: Any) -> str:
+        flag = (
+            f"--{name}"
+            if name.startswith("dataset.")
+            else f"--dataset.{name}"
+            if "." in name
+            else _OWN + name
+        )
+        return f"{flag}={value[0]}" if value else flag
 
 
 def read_call(words: Sequence[str]) -> Call:

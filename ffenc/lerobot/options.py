@@ -13,6 +13,7 @@ from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset, camera_name, load_preset
 from ffenc.errors import ConfigError
+from ffenc.spelling import argument
 
 OnFull = Literal["repeat", "block"]
 
@@ -92,11 +93,11 @@ def read_options(
         if robot.encode != "live" or not robot.video:
             raise ConfigError(
                 f"preset {robot.name} does not encode while it records (encode: {robot.encode}, video: "
-                f"{str(robot.video).lower()}): of LeRobot's recording, --dataset.streaming_encoding and "
-                "--dataset.video say that"
+                f"{str(robot.video).lower()}): of LeRobot's recording, "
+                f"{argument('dataset.streaming_encoding')} and {argument('dataset.video')} say that"
             )
     elif overrides:
-        raise ConfigError("settings that win over a preset need one: give it (--ffenc.preset=NAME)")
+        raise ConfigError(f"settings that win over a preset need one: pass {argument('preset', 'NAME')}")
     where = "on_full"
     if on_full is None and (said := os.environ.get(ON_FULL_VARIABLE)):
         on_full, where = said, ON_FULL_VARIABLE

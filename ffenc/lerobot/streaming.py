@@ -52,16 +52,13 @@ from ffenc.recording.unfinished import (
     interrupted_episodes,
     recording_lock,
 )
+from ffenc.spelling import argument
 from ffenc.words import ranges
 
 _log = logging.getLogger("ffenc.lerobot")
 
 _STALL_SECONDS = 60.0
 _HELP = "Use a faster codec or preset, or a larger encoder_queue_maxsize"
-_HELP_DEPTH = (
-    "--dataset.depth_encoder.preset=ultrafast is three times as fast, lossless too, a third larger; or use a "
-    "larger encoder_queue_maxsize"
-)
 _Row = tuple[Mapping[str, Any], list[str]]  # values, and the cameras that show the frame before
 
 
@@ -185,7 +182,7 @@ class StreamingVideoEncoder:
     def _say_repeated(self, key: str) -> None:
         self._dropped_frames[key] = count = self._dropped_frames.get(key, 0) + 1
         if count == 1 or count % 10 == 0:
-            help_ = _HELP_DEPTH if self._threads[key].depth else _HELP
+            help_ = _help_depth() if self._threads[key].depth else _HELP
             _log.warning(
                 "%s: its encoder is behind by %d frames; %d frame(s) of this episode show the one before. %s",
                 *(key, self.queue_maxsize, count, help_),
@@ -689,3 +686,11 @@ def running_statistics(stats: Stats, count: int, scale: int) -> dict[str, Any]:
         if name != "count"
     }
     return {**arrays, "count": np.array([count])}
+
+
+def _help_depth() -> str:
+    return (
+        f"{argument('depth_encoder.preset', 'ultrafast')} is three times as fast, lossless too, a "
+        "third larger; or "
+        "use a larger encoder_queue_maxsize"
+    )

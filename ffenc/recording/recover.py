@@ -40,6 +40,7 @@ from ffenc.recording.unfinished import (
     interrupted_episodes,
     recording_lock,
 )
+from ffenc.spelling import argument
 
 # What an encoder may hold back: of an episode that ends before, some camera has no frame on disk.
 _SHORT_FRAMES, _SHORT_SECONDS = 150, 5
@@ -170,7 +171,8 @@ class _Recovery:
             least = min(frames, key=lambda key: frames[key])
             raise SourceError(
                 f"only {count} of {recorded} rows would come back: {least} has {frames[least]} frames that "
-                "can be read, and what the others have beyond them would be deleted. Say --partial to do so"
+                f"can be read, and what the others have beyond them would be deleted. "
+                f"Pass {argument('partial', True)} to do so"
             )
         settings = episode.settings
         dataset = GrowingDataset(

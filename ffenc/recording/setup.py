@@ -16,6 +16,7 @@ from ffenc.config.preset import CameraPreset, RobotPreset, camera_name, load_pre
 from ffenc.config.source import CameraSource
 from ffenc.errors import ConfigError
 from ffenc.recording.cameras import Camera, open_camera
+from ffenc.spelling import argument
 
 _RECORDINGS = (".db3", ".bag")
 _DEPTH = "+depth"
@@ -149,8 +150,9 @@ def choose_cameras(
     elif without:
         raise ConfigError(
             f"{robot.name}: nothing says where the frames of {', '.join(without)} come from: say it with "
-            f"--camera {without[0]}=/dev/video0 for each, in the preset with "
-            "source: {type: v4l2, device: /dev/video0}, or take test pictures with --test"
+            f"{argument('sources', {without[0]: '/dev/video0'})} for each, in the preset with "
+            f"source: {{type: v4l2, device: /dev/video0}}, or take test pictures with "
+            f"{argument('test', True)}"
         )
     robot = load_preset(preset, given)
     for name, camera in robot.cameras.items():
@@ -159,7 +161,9 @@ def choose_cameras(
             given += [(("cameras", name, "width"), width), (("cameras", name, "height"), height)]
     robot = load_preset(preset, given)
     if not robot.cameras:
-        raise ConfigError(f"{robot.name} has no cameras: add one with --camera front=/dev/video0")
+        raise ConfigError(
+            f"{robot.name} has no cameras: add one with {argument('sources', {'front': '/dev/video0'})}"
+        )
     return Chosen(robot, lambda more: load_preset(preset, [*given, *more]))
 
 

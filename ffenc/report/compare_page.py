@@ -15,6 +15,7 @@ from ffenc.frames.pictures import DepthPicture
 from ffenc.frames.publish import published
 from ffenc.quality.depth import NO_READING, DepthHistory
 from ffenc.report.page import CHARTS, exact_picture, write_page
+from ffenc.spelling import argument
 from ffenc.tune.compare import Against, CompareResult, pictures
 
 _AMPLIFIED = 8  # times, of differences that are drawn
@@ -31,9 +32,9 @@ def checked_sheet(path: str | Path, *, overwrite: bool = False) -> Path:
     """
     target = Path(path)
     if target.suffix.lower() != ".png":
-        raise ConfigError(f"--sheet {target}: it is a PNG file; give a name that ends in .png")
+        raise ConfigError(f"{target}: a sheet is a PNG file; give a name that ends in .png")
     if target.is_dir() or (target.exists() and not overwrite):
-        raise DestinationError(f"{target} exists; choose another name, or say --overwrite")
+        raise DestinationError(f"{target} exists; choose another name, or pass {argument('overwrite', True)}")
     if not target.parent.is_dir():
         raise DestinationError(f"{target.parent} is not a folder; create it first")
     return target

@@ -20,6 +20,7 @@ from ffenc.jobs.pool import run_units
 from ffenc.jobs.progress import FrameCount
 from ffenc.quality.depth import DepthHistory
 from ffenc.report.page import CHARTS, Html, small_picture, table_html, write_page
+from ffenc.spelling import argument
 from ffenc.tune.footage import Footage, open_footage
 
 MOST_BYTES = 20_000_000  # of a page
@@ -148,7 +149,8 @@ def _too_much(footage: Sequence[Footage]) -> ConfigError:
     episodes = max((len(one.episodes) for one in footage), default=0)
     return ConfigError(
         f"the pictures of {episodes:,} episodes of {len(footage)} cameras do not fit into a page of "
-        f"{MOST_BYTES // 1_000_000} MB: choose some with --episodes, such as --episodes 0-499"
+        f"{MOST_BYTES // 1_000_000} MB: choose some with {argument('episodes')}, such as "
+        f"{argument('episodes', '0-499')}"
     )
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from ffenc.errors import ConfigError, DestinationError
 from ffenc.frames.publish import published
+from ffenc.spelling import argument
 from ffenc.version import VERSION
 
 # Chart.js 4: the most used plotting library, in one file, MIT, kept; it has scatter, line and bar charts with
@@ -46,9 +47,9 @@ def checked_page(path: str | Path, *, overwrite: bool = False) -> Path:
     """
     target = Path(path)
     if target.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"--report {target}: a page is an HTML file; give a name that ends in .html")
+        raise ConfigError(f"{target}: a page is an HTML file; give a name that ends in .html")
     if target.is_dir() or (target.exists() and not overwrite):
-        raise DestinationError(f"{target} exists; choose another name, or say --overwrite")
+        raise DestinationError(f"{target} exists; choose another name, or pass {argument('overwrite', True)}")
     if not target.parent.is_dir():
         raise DestinationError(f"{target.parent} is not a folder; create it first")
     return target

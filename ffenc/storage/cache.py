@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ffenc.errors import ConfigError, SourceError
+from ffenc.spelling import argument
 from ffenc.storage.folder import real_cache_folder
 
 MARK = "ffenc-copy.json"
@@ -86,7 +87,7 @@ class Cache:
                 raise SourceError(
                     f"{folder}: copies of remote files that are in use take {taken:,} bytes, {size:,} more "
                     f"are needed, and FFENC_CACHE_SIZE allows {limit:,}; give it more, or let fewer encodes "
-                    "run at once (--workers)"
+                    f"run at once ({argument('workers')})"
                 )
             self._taken[folder] = taken + size
 

@@ -14,6 +14,7 @@ import yaml
 
 from ffenc.errors import ConfigError, DestinationError, FfencError, SourceError
 from ffenc.layout import CODEBASE_VERSION, INFO
+from ffenc.spelling import argument
 from ffenc.storage.address import Address, parse_address
 from ffenc.storage.store import MissingError, attempt, file_hash
 
@@ -117,12 +118,13 @@ def check_free(address: Address, *, resume: bool, overwrite: bool) -> None:
     others = sorted(files.keys() - {".gitattributes", _CARD})
     if INFO in files and not overwrite and not resume:
         raise DestinationError(
-            f"{address} holds a dataset; choose another name, or replace it with --overwrite"
+            f"{address} holds a dataset; choose another name, or replace it with "
+            f"{argument('overwrite', True)}"
         )
     if others and INFO not in files and not resume and not overwrite:
         raise DestinationError(
             f"{address} holds {len(others)} files and no {INFO}, as an interrupted upload leaves them; go on "
-            "with --resume, or choose another name"
+            f"with {argument('resume', True)}, or choose another name"
         )
 
 

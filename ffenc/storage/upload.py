@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ffenc.errors import DestinationError
 from ffenc.layout import INFO
+from ffenc.spelling import argument
 from ffenc.storage.address import Address, parse_address
 from ffenc.storage.folder import real_cache_folder
 from ffenc.storage.mirror import mirror_of, open_mirror
@@ -59,7 +60,8 @@ def destination_path(destination: str | Path, *, resume: bool = False, overwrite
     if isinstance(place, Path):
         if overwrite:
             raise DestinationError(
-                f"{place}: --overwrite is for an address, such as s3://BUCKET/PATH; delete a local folder "
+                f"{place}: {argument('overwrite', True)} is for an address, such as s3://BUCKET/PATH; "
+                "delete a local folder "
                 "yourself"
             )
         return place
@@ -70,7 +72,8 @@ def destination_path(destination: str | Path, *, resume: bool = False, overwrite
         return there
     if root.exists() and not resume:
         raise DestinationError(
-            f"an interrupted run has left the dataset for {place} in {root}, whole: go on with --resume, or "
+            f"an interrupted run has left the dataset for {place} in {root}, whole: go on with "
+            f"{argument('resume', True)}, or "
             "delete that folder to start from the beginning"
         )
     _uploads[root] = _Upload(place, root, overwrite, resume)
@@ -92,7 +95,8 @@ def _look(address: Address, *, resume: bool, overwrite: bool, waits: bool) -> Pa
     if overwrite:
         if not whole and not resume:
             raise DestinationError(
-                f"{address} holds {len(entries)} files and no {INFO}: --overwrite replaces datasets only. "
+                f"{address} holds {len(entries)} files and no {INFO}: {argument('overwrite', True)} replaces "
+                f"datasets only. "
                 "Delete what is there, or choose another address"
             )
         return None
@@ -102,12 +106,13 @@ def _look(address: Address, *, resume: bool, overwrite: bool, waits: bool) -> Pa
         return copy.path
     if whole and not waits:
         raise DestinationError(
-            f"{address} holds a dataset; choose another address, or replace it with --overwrite"
+            f"{address} holds a dataset; choose another address, or replace it with "
+            f"{argument('overwrite', True)}"
         )
     if not resume:
         raise DestinationError(
             f"{address} is not empty: it holds {len(entries)} files and no {INFO}, as an interrupted upload "
-            "leaves them. Go on with --resume, delete them, or choose another address"
+            f"leaves them. Go on with {argument('resume', True)}, delete them, or choose another address"
         )
     return None
 
@@ -136,7 +141,9 @@ def publish(root: Path, on_bytes: Callable[[int, int], None] | None = None) -> N
     try:
         _send(upload, on_bytes or (lambda *_: None))
     except DestinationError as error:
-        error.args = (f"{error}. The dataset is whole, and kept on this machine: go on with --resume",)
+        error.args = (
+            f"{error}. The dataset is whole, and kept on this machine: go on with {argument('resume', True)}",
+        )
         raise
     del _uploads[root]
     shutil.rmtree(root, ignore_errors=True)

@@ -13,6 +13,7 @@ from ffenc.codecs.suggest import accepted
 from ffenc.codecs.table import CODECS, Codec, check_vcodec
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.errors import ConfigError
+from ffenc.spelling import argument
 
 Number = int | float
 Item = TypeVar("Item")
@@ -137,7 +138,10 @@ def tried_codecs(lists: Lists) -> list[Codec]:
         return [row for row in CODECS.values() if row.usual_crf]
     names = [check_vcodec(name) for name in lists.vcodec]
     if "auto" in names:
-        raise ConfigError("--vcodec auto: is one of the others; name those, or leave --vcodec out to try all")
+        raise ConfigError(
+            f"{argument('vcodec', 'auto')}: is one of the others; name those, or leave {argument('vcodec')} "
+            "out to try all"
+        )
     return [CODECS[name] for name in dict.fromkeys(names)]
 
 
@@ -235,7 +239,7 @@ def _check(codecs: Sequence[Codec], lists: Lists) -> None:
         if not any(_takes_preset(row, preset) for row in codecs):
             known = [str(p) for row in codecs for p in row.presets or ()]
             raise ConfigError(
-                f"--encoder-preset {preset}: no preset of {', '.join(row.name for row in codecs)}"
+                f"encoder preset {preset}: is none of {', '.join(row.name for row in codecs)}"
                 + accepted(str(preset), list(dict.fromkeys(known)))
             )
     for crf in lists.crf or ():
@@ -244,14 +248,17 @@ def _check(codecs: Sequence[Codec], lists: Lists) -> None:
             ranges = ", ".join(
                 f"{row.name} {row.crf_range[0]:g} to {row.crf_range[1]:g}" for row in takers if row.crf_range
             )
-            raise ConfigError(f"--crf {crf}: no codec that is tried takes it ({ranges or 'they have none'})")
+            raise ConfigError(
+                f"{argument('crf', crf)}: no codec that is tried takes it ({ranges or 'they have none'})"
+            )
     if (
         lists.fast_decode is not None
         and any(lists.fast_decode)
         and not any(r.has_fast_decode for r in codecs)
     ):
         raise ConfigError(
-            f"--fast-decode: {', '.join(row.name for row in codecs)} cannot do that; leave it out"
+            f"{argument('fast_decode', True)}: {', '.join(row.name for row in codecs)} cannot do that; "
+            "leave it out"
         )
 
 

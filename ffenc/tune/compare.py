@@ -21,7 +21,7 @@ from ffenc.dataset.choice import Episodes
 from ffenc.errors import SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import run_fed
-from ffenc.ffmpeg.toolchain import HOW_TO_GET, toolchains
+from ffenc.ffmpeg.toolchain import how_to_get, toolchains
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import changed
 from ffenc.frames.transcode import Clip
@@ -30,6 +30,7 @@ from ffenc.jobs.progress import FrameCount
 from ffenc.quality.compare import quality_of
 from ffenc.quality.depth import DepthError, DepthErrors
 from ffenc.quality.measure import METRICS, Gauge, Quality, gauges, plain
+from ffenc.spelling import argument
 from ffenc.tune.footage import Footage, open_footage
 
 _NAMED = 5  # worst frames
@@ -139,7 +140,7 @@ def compare_sources(
     """
     chosen = gauges(toolchains(ffmpeg, ffprobe))
     if not chosen:
-        raise ToolchainError(f"no ffmpeg here has the filters ssim and psnr; {HOW_TO_GET}")
+        raise ToolchainError(f"no ffmpeg here has the filters ssim and psnr; {how_to_get()}")
     options: dict[str, Any] = {"follow_links": follow_links, "ffmpeg": ffmpeg, "ffprobe": ffprobe}
     source = Path(reference)
     first = _opened(source, closing, fps=fps, cameras=cameras, episodes=episodes, **options)
@@ -172,7 +173,7 @@ def _paired(
         names = [", ".join(one.name for one in side) for side in (first, second)]
         raise SourceError(
             f"{path} has the cameras {names[1]}, {source} has {names[0]}: none is in both; name one with "
-            "--cameras, or a video file of each"
+            f"{argument('cameras')}, or a video file of each"
         )
     both = {one.name for one, _ in pairs}
     missing |= dict.fromkeys(one.name for one in (*first, *second) if one.name not in both)
@@ -191,7 +192,7 @@ def _against(path: Path, reference: Footage, video: Footage) -> Against:
         who = path if lacking[0] not in video.episodes else "the first source"
         raise SourceError(
             f"{where}: {who} has no episode {lacking[0]} of it, and the same frames are compared; choose "
-            "those that both have with --episodes"
+            f"those that both have with {argument('episodes')}"
         )
     transform = Transform.from_block(video.block)
     same = Transform.from_block(reference.block) == transform

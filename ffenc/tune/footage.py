@@ -36,6 +36,7 @@ from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.frames.transcode import Clip
 from ffenc.frames.trim import frame_rate, trimmed
 from ffenc.paths import regular
+from ffenc.spelling import argument
 
 Picture = npt.NDArray[Any]
 
@@ -115,7 +116,7 @@ def open_footage(
     names = None if cameras is None else tuple(cameras)
     opened = open_source(source, Opening(fps=fps, cameras=names, follow_links=follow_links))
     if fps is not None and parse_fps(fps) != opened.fps:
-        raise ConfigError(f"{source} has {float(opened.fps):g} frames a second; leave --fps out")
+        raise ConfigError(f"{source} has {float(opened.fps):g} frames a second; leave {argument('fps')} out")
     keys = [camera.key for camera in opened.cameras]
     wanted = chosen_cameras(keys, cameras) if cameras is not None else keys
     if not wanted:

@@ -13,15 +13,16 @@ from typing import Any
 
 from ffenc.codecs.table import CODECS, Codec
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
-from ffenc.config.matching import check_overrides, check_preset, flag
+from ffenc.config.matching import check_overrides, check_preset, named
 from ffenc.config.preset import RobotPreset, load_preset
 from ffenc.dataset.choice import Episodes
 from ffenc.errors import ConfigError, FfencError, FfencWarning, FfmpegError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
-from ffenc.ffmpeg.toolchain import HOW_TO_GET, Toolchain, toolchains
+from ffenc.ffmpeg.toolchain import Toolchain, how_to_get, toolchains
 from ffenc.frames.prepare import Absent
 from ffenc.layout import INFO
 from ffenc.quality.measure import gauges
+from ffenc.spelling import argument
 from ffenc.tune.candidates import (
     Lists,
     candidates,
@@ -102,7 +103,7 @@ def tune(
         group = key[0] in ("camera_encoder", "depth_encoder")
         if not group and not (key[0] == "cameras" and key[2:3] == ("encoder",)):
             raise ConfigError(
-                f"{flag(key)} would have no effect: encoder settings are tried, on pictures as the source "
+                f"{named(key)} would have no effect: encoder settings are tried, on pictures as the source "
                 "has them"
             )
     return _Run(
@@ -149,12 +150,13 @@ class _Run:
         self._programs, self._on_step = programs, on_step
         found = gauges(programs)
         if not found:
-            raise ToolchainError(f"no ffmpeg here has the filters ssim and psnr; {HOW_TO_GET}")
+            raise ToolchainError(f"no ffmpeg here has the filters ssim and psnr; {how_to_get()}")
         gauge = found[0]
         names = [metric.name for metric in gauge.metrics]
         if target is not None and target.kind not in (*names, "size"):
             raise ConfigError(
-                f"--target {target}: no ffmpeg here has it; those that are here measure {', '.join(names)}: "
+                f"{argument('target', target)}: no ffmpeg here has it; those that are here measure "
+                f"{', '.join(names)}: "
                 "take one of them as the target, or pip install 'ffenc[ffmpeg]'"
             )
         metric = gauge.main.name if target is None or target.kind == "size" else target.kind

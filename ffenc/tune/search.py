@@ -9,6 +9,7 @@ from typing import Literal
 
 from ffenc.codecs.suggest import accepted
 from ffenc.errors import ConfigError
+from ffenc.spelling import argument
 
 TargetKind = Literal["vmaf", "ssim", "psnr", "xpsnr", "size"]
 
@@ -59,22 +60,24 @@ def read_target(text: str) -> Target:
     kind, equals, value = (part.strip().lower() for part in text.partition("="))
     kinds = [*_RANGES, "size"]
     if kind not in kinds or not equals:
-        raise ConfigError(f"--target {text}: expected e.g. vmaf=95 or size=5%{accepted(kind, kinds)}")
+        raise ConfigError(
+            f"{argument('target', text)}: expected e.g. vmaf=95 or size=5%{accepted(kind, kinds)}"
+        )
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(%|[km]?b)?", value)
     if match is None or (kind != "size" and match[2]):
         raise ConfigError(
-            f"--target {text}: {value!r} is not a number" + (" of bytes" if kind == "size" else "")
+            f"{argument('target', text)}: {value!r} is not a number" + (" of bytes" if kind == "size" else "")
         )
     number = float(match[1])
     if kind == "size":
         share = match[2] == "%"
         number = number / 100 if share else number * _UNITS[match[2] or ""]
         if not number > 0:
-            raise ConfigError(f"--target {text}: a size above 0 is expected")
+            raise ConfigError(f"{argument('target', text)}: a size above 0 is expected")
         return Target("size", number, share)
     low, high = _RANGES[kind]
     if not low < number < high:
-        raise ConfigError(f"--target {text}: expected a number between {low} and {high}")
+        raise ConfigError(f"{argument('target', text)}: expected a number between {low} and {high}")
     return Target(kind, number)  # type: ignore[arg-type]
 
 

@@ -246,7 +246,7 @@ def test_cameras_without_depth_come_as_they_are_beside_pictures_of_depth(
         (VIDEOS, "out.npy", 1, "--format npy"),
         (TOP_FILE, "out --format npy", 1, "give a name that ends in .npy"),
         (TOP_FILE, "out.npy --format png", 1, "PNG files come into a folder"),
-        (DEPTH_FILE, "out --unit m", 1, "which no PNG file holds: say --unit mm, or --format npy"),
+        (DEPTH_FILE, "out --unit m", 1, "which no PNG file holds: pass --unit mm, or --format npy"),
         (DEPTH_FILE, "out --unit cm", 2, "'cm' is not one of"),
         (DEPTH_FILE, "out.npy --colormap", 1, "leave out npy"),
         (DEPTH_FILE, "out --range 1:2", 1, "say that too"),
@@ -281,7 +281,7 @@ def test_what_is_there_is_replaced_only_when_told_to_and_only_if_a_decode_wrote_
     out = tmp_path / "out"
     words = ["decode", TOP_FILE, out, "--frames"]
     ffenc.done(*words, "0:3")
-    assert "say --overwrite" in ffenc.refused(*words, "5")
+    assert "pass --overwrite" in ffenc.refused(*words, "5")
     assert len(everything_in(out)) == 3
     ffenc.done(*words, "5", "--overwrite")
     assert everything_in(tmp_path) == ["out", "out/frame-000005.png"]
@@ -312,7 +312,7 @@ def test_frames_that_were_being_replaced_come_back_after_a_kill(ffenc: CommandLi
     killed = subprocess.run([sys.executable, "-c", script, *words], check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     assert not out.exists()
-    assert "say --overwrite" in ffenc.refused("decode", TOP_FILE, out, "--frames", "6")
+    assert "pass --overwrite" in ffenc.refused("decode", TOP_FILE, out, "--frames", "6")
     assert everything_in(tmp_path) == ["out"] + [f"out/frame-00000{i}.png" for i in range(3)]
 
 

@@ -14,8 +14,8 @@ CAMERAS = {"top": False, "angle": False}
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        (("cameras", "tp", "encoder", "crf"), r"--cameras\.tp\.encoder\.crf: .* 'tp'; did you mean 'top'"),
-        (("cameras", "top", "width"), r"--cameras\.top\.width would have no effect: width .* for recording"),
+        (("cameras", "tp", "encoder", "crf"), r"cameras\.tp\.encoder\.crf: .* 'tp'; did you mean 'top'"),
+        (("cameras", "top", "width"), r"cameras\.top\.width would have no effect: width .* for recording"),
         (("cameras", "wrist", "encoder", "crf"), r"would have no effect: camera 'wrist' is left out"),
         (("depth_encoder", "preset"), r"would have no effect: none of top, angle is a depth camera"),
     ],
@@ -49,7 +49,5 @@ def test_a_camera_more_is_no_slip_in_the_name_of_another():
     check_added("front", ["front", "wrist"], "so101")
     with pytest.raises(ConfigError, match=r"so101 has no camera 'frnt'; did you mean 'front'"):
         check_added("frnt", ["front", "wrist"], "so101")
-    with pytest.raises(
-        ConfigError, match=r"--cameras\.frnt\.width: so101 has no camera 'frnt'; did you mean"
-    ):
+    with pytest.raises(ConfigError, match=r"cameras\.frnt\.width: so101 has no camera 'frnt'; did you mean"):
         check_named([(("cameras", "frnt", "width"), 1)], ["front", "wrist"], "so101")

@@ -124,7 +124,7 @@ def test_cameras_that_are_called_video_and_are_images_are_refused(dataset_copy: 
 def test_trees_with_faults_are_refused(
     png_tree: Path, tmp_path: Path, images: dict[str, list[bytes]]
 ) -> None:
-    refused(png_tree, tmp_path, "has no frame rate: say --fps")
+    refused(png_tree, tmp_path, "has no frame rate: pass fps")
     frame = png_tree / "episode_000001/top/frame-000009.png"
     good = frame.read_bytes()
     for data, said in (

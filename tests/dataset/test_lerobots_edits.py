@@ -392,7 +392,9 @@ def test_timestamps_of_a_clock_are_put_on_the_grid_when_asked(tmp_path: Path) ->
     frames = rows_of(one)["frame_index"].to_numpy()
     clock = frames / 10 + np.array([0, 0.013, -0.021, 0.004] * 2)[:ROWS]
     edit_table(one, DATA, lambda t: set_column(t, "timestamp", clock.astype(np.float32)))
-    with pytest.raises(SourceError, match=r"episode 0: row 1 has timestamp 0.113000.* --retime: .*0.021 s"):
+    with pytest.raises(
+        SourceError, match=r"episode 0: row 1 has timestamp 0.113000.* retime=True: .*0.021 s"
+    ):
         merge_datasets([one], tmp_path / "out")
     with pytest.warns(FfencWarning, match=r"the largest shift of a timestamp is 0.021 s"):
         merge_datasets([one], tmp_path / "out", retime=True)
@@ -440,7 +442,7 @@ def video_of(root: Path, number: int = 0) -> Path:
 @pytest.mark.filterwarnings("ignore:.*is re-encoded, not copied. it is of another codec")
 def test_a_recording_that_went_on_with_another_codec_comes_into_line(resumed: Path, tmp_path: Path) -> None:
     h264 = [(("camera_encoder", "vcodec"), "h264")]
-    with pytest.raises(SourceError, match=r"(?s)file-001.mp4 is of another video.codec .*Say --reencode"):
+    with pytest.raises(SourceError, match=r"(?s)file-001.mp4 is of another video.codec .*Pass reencode=True"):
         merge_datasets([resumed], tmp_path / "merged")
     for name, bring in (
         ("merged", lambda out: merge_datasets([resumed], out, reencode=True)),

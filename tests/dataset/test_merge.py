@@ -255,7 +255,10 @@ def test_settings_that_differ_are_null_and_told(tmp_path: Path) -> None:
 def test_another_codec_is_refused_and_brought_into_line_when_asked(tmp_path: Path, h264: Path) -> None:
     with pytest.raises(SourceError) as refused:
         merge_datasets([VIDEO, h264, VIDEO], tmp_path / "out")
-    for part in (f"{TOP}: video.codec is 'av1' in {VIDEO}, 'h264' in {h264}", f"--reencode to bring {h264}"):
+    for part in (
+        f"{TOP}: video.codec is 'av1' in {VIDEO}, 'h264' in {h264}",
+        f"reencode=True to bring {h264}",
+    ):
         assert part in str(refused.value)
     assert not list(tmp_path.iterdir())
 

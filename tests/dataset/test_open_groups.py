@@ -65,12 +65,14 @@ def test_verify_names_the_frames_that_are_missed(opened: Path) -> None:
     assert missed
     assert (fault.camera, fault.frame) == (DEPTH, missed[0])
     assert f"({len(missed)} frames are)" in fault.what
-    assert "merge DATASET --out NEW --reencode" in fault.fix
+    assert "merge_datasets(sources=[DATASET], destination=NEW, reencode=True)" in fault.fix
 
 
 def test_a_merge_refuses_them_or_encodes_them_without_loss(opened: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(SourceError, match=r"episode 0 of the result: .* open groups(.|\n)*Say --reencode"):
+    with pytest.raises(
+        SourceError, match=r"episode 0 of the result: .* open groups(.|\n)*Pass reencode=True"
+    ):
         merge_datasets([opened], out)
     assert not out.exists()
     assert merge_datasets([opened], out, reencode=True).copied == 6

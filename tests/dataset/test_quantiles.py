@@ -66,7 +66,7 @@ def test_kept_quantiles_are_the_mean_of_the_episodes(tmp_path: Path) -> None:
     assert found.differences[0].share > 0.1
     assert not found.written
     for source, options in ((VIDEO, {"edits": Edits(task="a")}), (VIDEO, {"edits": Edits(robot_type="b")})):
-        with pytest.raises(ConfigError, match="--stats keep would have no effect"):
+        with pytest.raises(ConfigError, match="stats='keep' would have no effect"):
             edit_dataset(source, tmp_path / "out", stats="keep", **options)
     with pytest.raises(ConfigError, match="did you mean 'keep'"):
         merge_datasets([VIDEO], tmp_path / "out", stats="kep")  # type: ignore[arg-type]
@@ -170,7 +170,7 @@ def test_quantiles_of_a_camera_are_corrected_from_its_frames(tmp_path: Path) -> 
     root = Path(shutil.copytree(VIDEO, tmp_path / "root"))
     notes = [note for note in verify_dataset(root).notes if note.kind == "quantiles"]
     assert len(notes) == 1
-    assert "--deep says how far" in notes[0].what
+    assert "deep=True says how far" in notes[0].what
     deep = [note for note in verify_dataset(root, deep=True).notes if note.kind == "quantiles"]
     assert [note.camera for note in deep] == ["action"]
     assert "q50 of action[12] is -0.177073, and -0.0179991 of all rows" in deep[0].what

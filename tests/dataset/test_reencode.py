@@ -376,8 +376,8 @@ def labelled(png: bytes, number: int) -> bytes:
     [
         ({"cameras": ["tpo"]}, ConfigError, "no camera 'tpo'.*did you mean 'top'"),
         ({"cameras": RGB, "episodes": [0, 9]}, ConfigError, "no episode 9; there are 0 to 2"),
-        ({"cameras": RGB, "fps": 60}, ConfigError, "--fps 60 is more than the dataset's 30"),
-        ({"cameras": RGB, "task": "x"}, ConfigError, "--task is for .*PNG trees"),
+        ({"cameras": RGB, "fps": 60}, ConfigError, "fps=60 is more than the dataset's 30"),
+        ({"cameras": RGB, "task": "x"}, ConfigError, "task is for .*PNG trees"),
         ({"cameras": RGB, "preset": "so10"}, ConfigError, "no preset is named 'so10'.*so10"),
     ],
 )

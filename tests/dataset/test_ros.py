@@ -125,7 +125,7 @@ def test_the_mapping_that_inspect_writes_reads_the_file(
     source = open_source(mcap, Opening(mapping=mapping))
     assert [episode.length for episode in source.episodes] == [6]
     assert source.tasks() == ["lift the cube"]
-    with pytest.raises(ConfigError, match="is a ROS 2 bag: say what its 7 topics are with --mapping FILE"):
+    with pytest.raises(ConfigError, match="is a ROS 2 bag: say what its 7 topics are with mapping=FILE"):
         plan_reencode(mcap, tmp_path / "out")
 
 
@@ -301,7 +301,7 @@ def test_what_is_missing_is_an_error_repeated_split_or_left_out(
     with pytest.warns(FfencWarning, match="a.mcap: left out, as frames of it have no message"):
         source = opened(folder, MAPPING, on_gap="drop-episode")
     assert [episode.length for episode in source.episodes] == [6]
-    with pytest.raises(ConfigError, match="--on-gap is for ROS 2 bags"):
+    with pytest.raises(ConfigError, match="on_gap is for ROS 2 bags"):
         plan_reencode(Path("fixtures/aloha_image_v30"), tmp_path / "out", on_gap="repeat")
 
 

@@ -106,16 +106,16 @@ def test_a_rate_that_cannot_be_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for fps, nearest, said in (
         ("12", False, r"does not divide the dataset's 30: say one that does \(15, 10, 7.5, 6, 5\)"),
-        ("60", False, "--fps 60 is more than the dataset's 30"),
-        ("10", True, "--fps-nearest would have no effect: 10 divides 30"),
-        (None, True, "--fps-nearest would have no effect: the dataset has 30 fps"),
+        ("60", False, "fps='60' is more than the dataset's 30"),
+        ("10", True, "fps_nearest=True would have no effect: 10 divides 30"),
+        (None, True, "fps_nearest=True would have no effect: the dataset has 30 fps"),
     ):
         with pytest.raises(ConfigError, match=said):
             plan_reencode(DATASET, out, fps=fps, fps_nearest=nearest)
-    with pytest.raises(ConfigError, match="--fps 30 would have no effect"):
+    with pytest.raises(ConfigError, match="fps=30 would have no effect"):
         plan_edit(VIDEO, out, fps=30)
 
 
 def test_a_tree_of_images_has_the_rate_that_is_said(png_tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--fps-nearest is for datasets"):
+    with pytest.raises(ConfigError, match="fps_nearest=True is for datasets"):
         plan_reencode(png_tree, tmp_path / "out", fps=30, fps_nearest=True)

@@ -495,7 +495,7 @@ def test_a_limit_of_depth_that_judges_nothing_is_refused(video, png_tree):
     for limit, against, said in (
         (-1, DATASET, "is not a number of millimetres"),
         (float("nan"), DATASET, "is not a number of millimetres"),
-        (5, None, "say --against SRC too"),
+        (5, None, "pass against=SRC too"),
         (5, png_tree, "have no depth camera in common"),
     ):
         with pytest.raises(ConfigError, match=said):
@@ -1003,7 +1003,7 @@ def test_an_episode_with_a_fault_can_be_left_out(video, tmp_path):
     change_table(video, DATA, set_column("action", nan_action))
     (fault,) = only(verify_dataset(video), "values")
     assert (fault.episode, fault.frame) == (1, 6)
-    assert "`ffenc reencode --episodes`" in fault.fix
+    assert "`reencode_dataset(source=DATASET, destination=NEW, episodes=...)`" in fault.fix
     assert check_source(video, cameras=KEYS, episodes={0, 2}).episodes == frozenset()
 
 
@@ -1066,7 +1066,7 @@ def test_what_a_merge_is_advised_for_it_corrects(video, tmp_path, kind):
         change_table(video, LIST, lambda t: t.drop_columns(["stats/action/std"]))
     found = [fault for fault in verify_dataset(video).faults if fault.kind == kind]
     assert found
-    assert all("`ffenc merge DATASET --out NEW`" in fault.fix for fault in found)
+    assert all("`merge_datasets(sources=[DATASET], destination=NEW)`" in fault.fix for fault in found)
     merge_datasets([video], tmp_path / "out")
     assert [str(fault) for fault in verify_dataset(tmp_path / "out").faults] == []
 

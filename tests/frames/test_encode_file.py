@@ -191,20 +191,20 @@ def test_a_range_holds_the_frames_from_its_start_until_before_its_end(
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ({"start": 1.0, "end": 1.0}, "--start 1.0 is not before --end 1.0"),
-        ({"start": 2, "end": 1}, "--start 2 is not before --end 1"),
-        ({"start": -0.1}, "--start -0.1 is before the file's start"),
-        ({"end": -1.0}, "--end -1.0 is before the file's start"),
-        ({"start": float("nan")}, "--start nan is not a time"),
-        ({"end": float("inf")}, "--end inf is not a time"),
-        ({"start": "1"}, "--start '1' is not a time"),
-        ({"end": True}, "--end True is not a time"),
-        ({"start": 5}, r"--start 5 is outside the video: .* from 0\.000000 s to 2\.400000 s"),
-        ({"end": 2.5}, r"--end 2\.5 is outside the video: .* from 0\.000000 s to 2\.400000 s"),
+        ({"start": 1.0, "end": 1.0}, "start=1.0 is not before end=1.0"),
+        ({"start": 2, "end": 1}, "start=2 is not before end=1"),
+        ({"start": -0.1}, "start=-0.1 is before the file's start"),
+        ({"end": -1.0}, "end=-1.0 is before the file's start"),
+        ({"start": float("nan")}, "start=nan is not a time"),
+        ({"end": float("inf")}, "end=inf is not a time"),
+        ({"start": "1"}, "start='1' is not a time"),
+        ({"end": True}, "end=True is not a time"),
+        ({"start": 5}, r"start=5.0 is outside the video: .* from 0\.000000 s to 2\.400000 s"),
+        ({"end": 2.5}, r"end=2\.5 is outside the video: .* from 0\.000000 s to 2\.400000 s"),
         ({"start": 2.4}, "there is no frame at 2.4 s or later"),
         ({"end": 0}, "there is no frame at 0 s or later and before 0 s"),
         ({"start": 0.51, "end": 0.52}, "there is no frame at 0.51 s or later and before 0.52 s"),
-        ({"start_number": 1}, "--start-number is for a folder"),
+        ({"start_number": 1}, "start_number is for a folder"),
         ({"fps": 0}, "fps=0 is not a frame rate"),
         ({"config": DepthEncoderConfig()}, "holds yuv420p, which is no depth"),
     ],
@@ -221,9 +221,9 @@ def test_images_need_a_rate_and_have_no_times(tmp_path: Path, images: dict[str, 
     folder = tmp_path / "frames"
     folder.mkdir()
     (folder / "0.png").write_bytes(images[TOP][0])
-    with pytest.raises(ConfigError, match="say --fps"):
+    with pytest.raises(ConfigError, match="pass fps"):
         encode(folder, tmp_path / "out.mp4")
-    with pytest.raises(ConfigError, match="--start and --end are for a video"):
+    with pytest.raises(ConfigError, match="start and end are for a video"):
         encode(folder, tmp_path / "out.mp4", fps=30, end=1)
     with pytest.raises(SourceError, match="is one image; name a folder"):
         encode(folder / "0.png", tmp_path / "out.mp4")
@@ -254,7 +254,7 @@ def test_frames_that_are_not_evenly_spaced_need_a_rate_to_be_put_at(
 ) -> None:
     expression, frame, at = UNEVEN[how]
     source, output = uneven(raw, tmp_path / "uneven.mp4", expression), tmp_path / "out.mp4"
-    with pytest.raises(SourceError, match=rf"frame {frame} is at {at} s, expected .* --fps RATE"):
+    with pytest.raises(SourceError, match=rf"frame {frame} is at {at} s, expected .* fps=RATE"):
         encode(source, output, config=LOSSLESS)
     assert everything_in(tmp_path) == ["uneven.mp4"]
     info = encode(source, output, config=LOSSLESS, fps=30)
@@ -599,7 +599,7 @@ def test_a_stream_without_a_container_is_encoded_at_the_rate_that_is_said(
     if name == "a.ivf":  # it has times of its own
         assert encode(source, output, config=LOSSLESS).fps == 30
     else:
-        with pytest.raises(SourceError, match="whose frames have no times; .* --fps RATE"):
+        with pytest.raises(SourceError, match="whose frames have no times; .* fps=RATE"):
             encode(source, output, config=LOSSLESS)
     newest = toolchain == find_toolchain("newest")
     for rate in (Fraction(30), NTSC) if newest else (NTSC,):

@@ -37,7 +37,7 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path, images: dict[
         ([], "holds no PNG, JPEG or TIFF"),
         (["frame-0.png", "frame-2.png"], r"frame 1 is missing \(after frame-0.png comes frame-2.png\)"),
         (["frame-0.png", "frame-4.png"], "frames 1 to 3 are missing"),
-        (["frame-5.png", "frame-6.png"], "frames 0 to 4 are missing.*--start-number 5"),
+        (["frame-5.png", "frame-6.png"], "frames 0 to 4 are missing.*start_number=5"),
         (["frame-0.png", "frame-00.png"], "the same frame number 0"),
         (["a-0.png", "b-1.png"], "named differently"),
         (["frame.png"], "no frame number"),

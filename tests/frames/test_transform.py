@@ -150,7 +150,7 @@ def test_a_map_that_is_not_changed_is_not_copied() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"resize": (319, 240)}, r"319x240 frames cannot be stored .*--crop 318x240"),
+        ({"resize": (319, 240)}, r"319x240 frames cannot be stored .*crop='318x240"),
         ({"resize": (320, 240)}, "resize 320x240: would have no effect on frames of 320x240"),
         ({"pad": True}, "pad: would have no effect"),
         ({"crop": (300, 0, 100, 100)}, "does not lie within frames of 320x240"),
@@ -183,5 +183,5 @@ def test_an_odd_size_is_padded_to_an_even_one(folder: Path, tmp_path: Path) -> N
 def test_an_odd_crop_of_halved_chroma_is_refused(folder: Path, tmp_path: Path) -> None:
     video = tmp_path / "video.mp4"
     encode(folder, video, fps=30, config=VideoEncoderConfig(vcodec="h264"))
-    with pytest.raises(ConfigError, match=r"cuts through the chroma of yuv420p.*--crop 200x98\+2\+4"):
+    with pytest.raises(ConfigError, match=r"cuts through the chroma of yuv420p.*crop='200x98\+2\+4'"):
         encode(video, tmp_path / "out.mp4", transform=Transform(crop=(3, 5, 200, 98)))

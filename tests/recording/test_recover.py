@@ -202,7 +202,7 @@ def test_an_episode_that_would_lose_much_stays_until_that_is_asked_for(tmp_path:
         file.truncate(video.stat().st_size // 5)
     [stays] = recover(root).episodes
     assert stays.error is not None
-    assert re.search(r"of 200 rows would come back: observation.images.left .*--partial", str(stays.error))
+    assert re.search(r"of 200 rows would come back: observation.images.left .*partial=True", str(stays.error))
     [back] = recover(root, partial=True).episodes
     assert (back.index, back.recorded) == (0, 200)
     assert 0 < back.rows < 50

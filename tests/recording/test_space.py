@@ -29,7 +29,7 @@ def test_a_recording_is_compared_with_what_is_free(tmp_path, monkeypatch, share:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: _Usage(10 * free, 9 * free, free))
     root = tmp_path / "new/dataset"
     if outcome == "refused":
-        with pytest.raises(DestinationError, match=r"needs about .* are free on its disk.*--force-space"):
+        with pytest.raises(DestinationError, match=r"needs about .* are free on its disk.*force_space=True"):
             check_recording_space(robot, root, episodes=10, seconds=60)
     elif outcome == "warned":
         with pytest.warns(FfencWarning, match="that may not be enough"):

@@ -108,7 +108,7 @@ def test_a_list_is_followed_where_this_user_has_written_it_or_says_so(root: Path
     path = folder_of(changed) / "commit.json"
     for old, new in (("chunk-000", "chunk-001"), ('"signature": "', '"signature": "é')):
         path.write_text(path.read_text().replace(old, new))
-        with pytest.raises(SourceError, match=r"(?s)not written by this user.*--trust .*data/chunk-"):
+        with pytest.raises(SourceError, match=r"(?s)not written by this user.*trust=True\).*data/chunk-"):
             recover(changed)
     copied = Path(shutil.copytree(root, tmp_path / "copied"))
     folder_of(copied).rename(folder_of(copied).with_name("20260101-000000-ffffff"))

@@ -141,7 +141,7 @@ def test_a_page_is_for_dark_rooms_phones_and_paper(
     assert not browser.run("return document.documentElement.classList.contains('print')")
     browser.check_alone(page)
     refused = ffenc.run("tune", DATASET, *WORDS, "--report", page)
-    assert "exists; choose another name, or say --overwrite" in refused.err
+    assert "exists; choose another name, or pass --overwrite" in refused.err
     wrong = ffenc.run("tune", DATASET, *WORDS, "--report", tmp_path / "tune.txt")
     assert "ends in .html" in wrong.err
 

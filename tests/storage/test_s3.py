@@ -142,7 +142,7 @@ def test_an_upload_that_was_killed_is_taken_up(s3: S3, cache: Path, local: Any) 
     assert "meta/info.json" not in there
     with pytest.raises(SourceError, match="no meta/info.json|is not a LeRobot dataset|is a folder"):
         edit_dataset("s3://lab/killed", cache / "x", episodes=[0])
-    with pytest.raises(DestinationError, match="s3://lab/killed is not empty.*--resume"):
+    with pytest.raises(DestinationError, match="s3://lab/killed is not empty.*resume=True"):
         reencode_dataset(VIDEO, "s3://lab/killed", **COPIED)
     there = s3.files("killed")
     s3.requests.clear()
@@ -167,7 +167,7 @@ def test_a_destination_that_cannot_be_is_refused_before_anything_is_done(
 def test_a_dataset_is_replaced_only_on_request(s3: S3, local: Any) -> None:
     s3.client().put_object(Bucket="lab", Key="old/meta/info.json", Body=b"{}")
     s3.client().put_object(Bucket="lab", Key="old/videos/left.mp4", Body=b"x")
-    with pytest.raises(DestinationError, match="--overwrite"):
+    with pytest.raises(DestinationError, match="overwrite=True"):
         reencode_dataset(VIDEO, "s3://lab/old", **COPIED)
     s3.requests.clear()
     reencode_dataset(VIDEO, "s3://lab/old", **COPIED, overwrite=True)
@@ -176,7 +176,7 @@ def test_a_dataset_is_replaced_only_on_request(s3: S3, local: Any) -> None:
     assert changed[0] == ("DELETE", "meta/info.json")
     assert changed[-1] == ("PUT", "meta/info.json")
     s3.client().put_object(Bucket="lab", Key="notes/a.txt", Body=b"mine")
-    with pytest.raises(DestinationError, match="--overwrite replaces datasets only"):
+    with pytest.raises(DestinationError, match="overwrite=True replaces datasets only"):
         reencode_dataset(VIDEO, "s3://lab/notes", **COPIED, overwrite=True)
     with pytest.raises(DestinationError, match="is for an address"):
         reencode_dataset(VIDEO, "local", **COPIED, overwrite=True)

@@ -166,4 +166,4 @@ def test_verify_against_a_source_gives_the_same_figures(ffenc, coarse: Path) -> 
     assert "worst frames by VMAF" in shown
     assert shown.rstrip().splitlines()[-1].startswith(f"{coarse}: sound")
     refused = ffenc.run("verify", coarse, "--metrics")
-    assert "say --against SRC too" in refused.err
+    assert "pass --against SRC too" in refused.err

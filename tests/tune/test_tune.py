@@ -143,7 +143,7 @@ def test_the_recommended_settings_meet_the_target_on_the_whole_dataset(ffenc, tm
     assert whole < 90.5 or all(row["quality"]["vmaf"]["mean"] < 90 for row in missing)
     refused = ffenc.run("tune", DATASET, *words)
     assert refused.status == 1
-    assert "exists; choose another name, or say --overwrite" in refused.err
+    assert "exists; choose another name, or pass --overwrite" in refused.err
 
 
 def as_png(frame: np.ndarray) -> bytes:

@@ -20,6 +20,7 @@ from ffenc.dataset.piece import PieceRecord, PieceTask, Surroundings, run_piece
 from ffenc.errors import ConfigError, FfencError, SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.spelling import argument
 from ffenc.storage.mirror import MirrorOf, attach, open_copies
 
 SameProgram = Literal["prefer", "require"]
@@ -158,7 +159,8 @@ class RayExecutor:
                     ray.init(address=self._address, **options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise ConfigError(
-                f"--on {self._address}: no Ray cluster can be reached there: {_first_line(error)}"
+                f"{argument('address', self._address)}: no Ray cluster can be reached there: "
+                f"{_first_line(error)}"
             ) from None
         return True
 
@@ -197,7 +199,7 @@ class RayExecutor:
         if others and self._same == "require":
             raise ToolchainError(
                 f"these machines do not have FFmpeg {wanted.version}, and would give other bytes:\n{told}\n"
-                "Install it there, or leave --same-program require out: then they get no work"
+                f"Install it there, or leave {argument('same_program', 'require')} out: then they get no work"
             )
         return good
 
@@ -288,7 +290,7 @@ def _import_ray() -> Any:
     try:
         import ray  # noqa: PLC0415 - an extra, and slow to import
     except ImportError:
-        raise ConfigError("--on needs Ray: pip install 'ffenc[ray]'") from None
+        raise ConfigError("Ray is not installed: pip install 'ffenc[ray]'") from None
     return ray
 
 
@@ -332,7 +334,7 @@ def _result(ray: Any, reference: Any, task: PieceTask) -> PieceRecord:
     except ray.exceptions.RayError as error:
         raise ToolchainError(
             f"{task.key}, episode {task.episode.index}: Ray could not run it: "
-            f"{_first_line(error)}. What is finished is kept: go on with --resume"
+            f"{_first_line(error)}. What is finished is kept: go on with {argument('resume', True)}"
         ) from None
     if isinstance(answer, FfencError):
         raise answer

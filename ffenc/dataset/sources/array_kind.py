@@ -20,6 +20,7 @@ from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import read_header
 from ffenc.paths import check_tree
+from ffenc.spelling import argument, call
 
 _ABOUT = ("episode_ends", "episode_lengths", "compress_len")  # arrays about others
 _MOST_NUMBERS = 1000  # of a row that is suggested as a feature
@@ -85,8 +86,9 @@ def _known(path: Path, file: ArrayFile, what: str) -> SourceMapping:
     if found.layout is None:
         raise ConfigError(
             f"{path} is {what} of no layout that is known (ALOHA, robomimic, Diffusion Policy, UMI): say "
-            f"what its arrays are with --mapping FILE. ffenc inspect {path} --write-mapping FILE writes one "
-            "to start from"
+            f"what its arrays are with {argument('mapping', 'FILE')}. "
+            f"{call('inspect_source', path=path)} makes "
+            "one to start from"
         )
     return build_mapping(found.mapping)
 
@@ -150,7 +152,8 @@ def suggest(reader: ArrayReader, what: str) -> Contents:
     if layout == "ALOHA" and any("channels" not in camera for camera in cameras.values()):
         found.remarks.append(
             "ALOHA's recorder gives RGB to OpenCV, which takes it for BGR: look whether red and blue of the "
-            "JPEG are right (--sheet), else write channels: bgr"
+            f"JPEG are right ({call('contact_sheet', path='FILE', output='PNG')} shows them), else "
+            "write channels: bgr"
         )
     if not cameras:
         found.layout = None
@@ -224,7 +227,7 @@ def _camera(reader: ArrayReader, info: ArrayInfo, place: str, found: Contents) -
         camera: dict[str, Any] = {"path": path, "channels": "rgb" if 3 in (shape[0], shape[2]) else "rgba"}
         found.remarks.append(
             f"{path}: nothing in the file says the order of its colours; look whether they are right "
-            "(--sheet), "
+            f"({call('contact_sheet', path='FILE', output='PNG')} shows them), "
             "else write channels: bgr"
         )
         if kind != "uint8":

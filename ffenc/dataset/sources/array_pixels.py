@@ -17,6 +17,7 @@ from ffenc.frames.header import MAX_FILE_BYTES, MAX_PIXELS, MAX_SIDE, ImageHeade
 from ffenc.frames.images import read_header
 from ffenc.frames.sources import EncodedFrame, files_fingerprint
 from ffenc.frames.tiff import tiff_of
+from ffenc.spelling import call
 
 _AT_ONCE = 8 << 20  # bytes of images that are read at once, where chunks are not larger
 _MOST_AT_ONCE = 256 << 20  # of a chunk, which is decompressed as a whole
@@ -189,7 +190,7 @@ def _raw_pixels(camera: CameraMapping, part: Part, info: ArrayInfo, where: str) 
         raise ConfigError(
             f"{where}.channels: is missing: {info.path} holds raw pixels, and nothing in the file says "
             "whether "
-            "they are rgb or bgr. ffenc inspect --sheet shows them"
+            f"they are rgb or bgr. {call('contact_sheet', path='FILE', output='PNG')} shows them"
         )
     order = order or "gray"
     if _CHANNELS[order] != channels:

@@ -24,6 +24,7 @@ from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReade
 from ffenc.dataset.sources.mapped import mapped_values, text_of
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.errors import ConfigError, FfencWarning, SourceError
+from ffenc.spelling import argument
 
 _MOST_NUMBERS = 1 << 30  # bytes of one feature of one episode
 
@@ -222,7 +223,8 @@ class ArraySource(PlainSource):
                         f"{part}: {', '.join(feature.paths)}, row {row}: number {place} of {name} is "
                         f"{wide[row, place]}, where "
                         "finite "
-                        "numbers are expected; restore the file, or leave the episode out with --episodes"
+                        f"numbers are expected; restore the file, or leave the episode out "
+                        f"with {argument('episodes')}"
                     )
 
     def columns(self, episode: Episode) -> Mapping[str, Any]:

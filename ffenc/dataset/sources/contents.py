@@ -25,6 +25,7 @@ from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import whole_image
 from ffenc.frames.publish import published
 from ffenc.frames.sources import EncodedFrame
+from ffenc.spelling import argument
 
 if TYPE_CHECKING:
     from ffenc.dataset.sources.kind import SourceKind
@@ -91,9 +92,13 @@ class Contents:
         head = [f"# {self.path.name}: {self.what}" + (f", layout of {self.layout}" if self.layout else "")]
         head += [f"# {remark}" for remark in self.remarks]
         if "fps" not in self.mapping:
-            head.append("# fps: 30    the file does not say its frame rate: write it here, or say --fps")
+            head.append(
+                f"# fps: 30    the file does not say its frame rate: write it here, or pass {argument('fps')}"
+            )
         if "task" not in self.mapping:
-            head.append("# task: ...  the file does not say its task: write it here, or say --task")
+            head.append(
+                f"# task: ...  the file does not say its task: write it here, or pass {argument('task')}"
+            )
         text = yaml.safe_dump(self.mapping, sort_keys=False, allow_unicode=True, default_flow_style=None)
         return "\n".join(head) + "\n" + text
 

@@ -12,6 +12,7 @@ from ffenc.config.mapping import OnGap, SourceMapping
 from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.contents import Contents
 from ffenc.errors import ConfigError
+from ffenc.spelling import argument
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ class Opening:
         for rate in (self.fps, own, self.usual_fps):
             if rate is not None:
                 return parse_fps(rate)
-        raise ConfigError(f"{path} is {what}, which has no frame rate: say --fps, or use a --preset")
+        raise ConfigError(
+            f"{path} is {what}, which has no frame rate: pass {argument('fps')}, "
+            f"or use a {argument('preset')}"
+        )
 
 
 @dataclass(frozen=True)

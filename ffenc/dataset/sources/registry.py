@@ -11,6 +11,7 @@ from ffenc.dataset.sources import hdf5, lerobot, png_tree, ros, zarr_store
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.errors import ConfigError, SourceError
 from ffenc.paths import regular
+from ffenc.spelling import argument
 
 # In this order: a path is of the first kind that recognises it.
 KINDS: tuple[SourceKind, ...] = (
@@ -60,9 +61,7 @@ def open_source(root: str | Path, opening: Opening) -> DatasetSource:
             continue
         if getattr(opening, field.name) != field.default:
             takers = [one.several for one in KINDS if field.name in one.takes]
-            raise ConfigError(
-                f"--{field.name.replace('_', '-')} is for {_listed(takers)}; {path} is {kind.what}"
-            )
+            raise ConfigError(f"{argument(field.name)} is for {_listed(takers)}; {path} is {kind.what}")
     return kind.open(path, opening)
 
 

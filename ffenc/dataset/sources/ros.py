@@ -32,6 +32,7 @@ from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.paths import check_tree
+from ffenc.spelling import argument, call
 
 _SECOND = 1_000_000_000
 _STAMPS = "observation.stamps."
@@ -424,9 +425,8 @@ def _open(path: Path, opening: Opening) -> RosSource:
     if mapping is None:
         count = len(bags_of(path)[0].topics)
         raise ConfigError(
-            f"{path} is a ROS 2 bag: say what its {count} topics are with --mapping FILE. ffenc "
-            "inspect "
-            f"{path} --write-mapping FILE writes one to start from"
+            f"{path} is a ROS 2 bag: say what its {count} topics are with "
+            f"{argument('mapping', 'FILE')}. {call('inspect_source', path=path)} makes one to start from"
         )
     return RosSource(
         path,

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.errors import SourceError
+from ffenc.spelling import argument
 
 Stamps = npt.NDArray[np.int64]
 
@@ -240,8 +241,8 @@ def _gap(
         "(at "
         f"{(times[frame] - times[0]) / _SECOND:.3f} s; the nearest is {far[0] / _SECOND:.4g} s away)"
         + (f", and of {more:,} frames more" if more else "")
-        + f", at {float(fps):g} fps. Repeat the message before, split the episode, or leave it out: --on-gap "
-        "repeat, split or drop-episode; or set a tolerance in the mapping"
+        + f", at {float(fps):g} fps. Repeat the message before, split the episode, or leave it out: "
+        f"{argument('on_gap')} is repeat, split or drop-episode; or set a tolerance in the mapping"
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ffenc.layout import CHECKSUMS
+from ffenc.spelling import argument, call
 
 Severity = Literal["fault", "note"]
 
@@ -19,7 +20,8 @@ class Kind:
     """A kind of finding; docs/verify.md says more of each.
 
     Attributes:
-        fix: what to do about it, where its finder knows nothing better.
+        fix: what to do about it, where its finder knows nothing better; in braces are calls and arguments of
+            ffenc, see :func:`_named`.
         severity: a ``fault`` makes a dataset unsound; a ``note`` does not.
         copied: what is re-encoded or merged of a dataset would have it too.
     """
@@ -27,6 +29,27 @@ class Kind:
     fix: str
     severity: Severity = "fault"
     copied: bool = False
+
+    @property
+    def advice(self) -> str:
+        """What to do, for the user that reads it."""
+        return self.fix.format_map(_named())
+
+
+def _named() -> dict[str, str]:
+    merge = {"sources": ["DATASET"], "destination": "NEW"}
+    reencode = {"source": "DATASET", "destination": "NEW"}
+    return {
+        "leave_out": call("reencode_dataset", **reencode, episodes="..."),
+        "max_depth_error": argument("max_depth_error", "MM"),
+        "merge": call("merge_datasets", **merge),
+        "merge_reencode": call("merge_datasets", **merge, reencode=True),
+        "recover": call("recover", root="DATASET"),
+        "reencode": call("reencode_dataset", **reencode),
+        "restate": call("restate", root="DATASET", write=True),
+        "resume": argument("resume", True),
+        "retime": call("merge_datasets", **merge, retime=True),
+    }
 
 
 # A fix must be something that can be done, and must never lose what is still good.
@@ -36,52 +59,42 @@ KINDS = {
     "not-own-file": Kind("put a copy of the file in its place, or move it out of the dataset"),
     "info": Kind("correct meta/info.json", copied=True),
     "path-template": Kind("correct the template in meta/info.json; the files stay where they are"),
-    "shape": Kind("`ffenc merge DATASET --out NEW` writes it as [1]"),
-    "names": Kind("`ffenc merge DATASET --out NEW` writes them by the shape", severity="note"),
+    "shape": Kind("{merge} writes it as [1]"),
+    "names": Kind("{merge} writes them by the shape", severity="note"),
     "totals": Kind(
         "restore the file of the list that is missing; only where none is, correct meta/info.json"
     ),
     "episodes": Kind(_LISTS, copied=True),
-    "episode-columns": Kind("`ffenc merge DATASET --out NEW` writes them"),
+    "episode-columns": Kind("{merge} writes them"),
     "tasks": Kind(_LISTS, copied=True),
-    "tasks-table": Kind("`ffenc merge DATASET --out NEW` writes it as LeRobot reads it"),
+    "tasks-table": Kind("{merge} writes it as LeRobot reads it"),
     "data-file": Kind(_RESTORE),
     "columns": Kind(
         "restore the file; or, where it is right, describe its columns in meta/info.json", copied=True
     ),
-    "schema-metadata": Kind("`ffenc merge DATASET --out NEW` writes it"),
+    "schema-metadata": Kind("{merge} writes it"),
     "rows": Kind("restore the data file: rows are missing, doubled or out of place", copied=True),
     "timestamps": Kind(
-        "restore the data file, or put frame i at i / fps with `ffenc merge DATASET --out NEW --retime`: "
+        "restore the data file, or put frame i at i / fps with {retime}: "
         "LeRobot finds a row's frame by its timestamp"
     ),
     "timestamps-rounded": Kind(
         "open it in LeRobot with a larger tolerance_s, or record shorter episodes", "note", copied=True
     ),
-    "values": Kind(
-        "restore the data file, or leave the episode out with `ffenc reencode --episodes`", copied=True
-    ),
-    "index": Kind("restore the data file, or number its rows with `ffenc merge DATASET --out NEW`"),
+    "values": Kind("restore the data file, or leave the episode out with {leave_out}", copied=True),
+    "index": Kind("restore the data file, or number its rows with {merge}"),
     "task-index": Kind("restore the data file, the episode list or the tasks table", copied=True),
-    "statistics-missing": Kind("`ffenc merge DATASET --out NEW` computes them"),
-    "statistics-differ": Kind(
-        "restore the data file; or, where its rows are right, `ffenc merge DATASET --out NEW` computes them"
-    ),
-    "statistics-stale": Kind(
-        "`ffenc merge DATASET --out NEW` computes them; training does not use them", severity="note"
-    ),
-    "quantiles": Kind("`ffenc stats DATASET --write` computes them of all rows", severity="note"),
+    "statistics-missing": Kind("{merge} computes them"),
+    "statistics-differ": Kind("restore the data file; or, where its rows are right, {merge} computes them"),
+    "statistics-stale": Kind("{merge} computes them; training does not use them", severity="note"),
+    "quantiles": Kind("{restate} computes them of all rows", severity="note"),
     "swapped": Kind("restore the two episodes from a copy", copied=True),
-    "image": Kind(
-        "restore the data file, or leave the episode out with `ffenc reencode --episodes`", copied=True
-    ),
+    "image": Kind("restore the data file, or leave the episode out with {leave_out}", copied=True),
     "video-missing": Kind(_RESTORE),
     "video-unreadable": Kind(_RESTORE),
     "video-cut": Kind(_RESTORE),
-    "video-fields": Kind(
-        "restore the video; or, where it is the right one, `ffenc merge DATASET --out NEW` writes what it is"
-    ),
-    "video-block": Kind("`ffenc merge DATASET --out NEW` writes it", severity="note"),
+    "video-fields": Kind("restore the video; or, where it is the right one, {merge} writes what it is"),
+    "video-block": Kind("{merge} writes it", severity="note"),
     "depth": Kind("re-encode the depth camera from its images", copied=True),
     "depth-defaults": Kind(
         "where depth was quantised otherwise, write video.depth_min and so on there", severity="note"
@@ -91,28 +104,24 @@ KINDS = {
     "frame-times": Kind(f"{_RESTORE}: LeRobot's reader refuses a frame that is more than 0.1 ms away"),
     "frame-rate": Kind(f"{_RESTORE}: LeRobot turns a time into a frame's number by this rate"),
     "episode-place": Kind("restore the episode list from a copy, with the camera's timestamps"),
-    "key-frame": Kind(
-        "`ffenc reencode DATASET NEW` encodes such episodes, so that each starts on a key frame"
-    ),
-    "open-groups": Kind(
-        "`ffenc merge DATASET --out NEW --reencode` encodes such episodes, with the settings that they have"
-    ),
+    "key-frame": Kind("{reencode} encodes such episodes, so that each starts on a key frame"),
+    "open-groups": Kind("{merge_reencode} encodes such episodes, with the settings that they have"),
     "hidden-frames": Kind(
         "where they are wanted, encode the stream that the file was made of again",
         severity="note",
     ),
-    "time-scale": Kind("`ffenc merge DATASET --out NEW` copies the packets into such files", severity="note"),
+    "time-scale": Kind("{merge} copies the packets into such files", severity="note"),
     "orphan": Kind("move it out of the dataset, where no episode list that names it was lost"),
     "damaged-frame": Kind(_RESTORE),
     "checksum": Kind(f"{_RESTORE}; if it was changed on purpose, delete its line in {CHECKSUMS}"),
     "other-content": Kind("restore the video, or the statistics, whichever is not this episode's"),
     "differs": Kind("restore the video: it does not show what its source does"),
     "depth-error": Kind(
-        "re-encode it from its source with less loss; or, where so much is accepted, say --max-depth-error MM"
+        "re-encode it from its source with less loss; or, where so much is accepted, pass {max_depth_error}"
     ),
     "not-compared": Kind("name the source that has it", severity="note"),
-    "unfinished": Kind("go on with --resume, or delete that folder", severity="note"),
-    "recording": Kind("`ffenc recover` brings interrupted episodes back", severity="note"),
+    "unfinished": Kind("go on with {resume}, or delete that folder", severity="note"),
+    "recording": Kind("{recover} brings interrupted episodes back", severity="note"),
 }
 
 
@@ -177,7 +186,7 @@ class Faults:
         """Add one; ``fix`` where that of its kind does not fit."""
         known = KINDS[kind]
         where = (file, camera, episode, frame, frames, other)
-        fault = Fault(kind, known.severity, what, fix or known.fix, *where)
+        fault = Fault(kind, known.severity, what, fix or known.advice, *where)
         with self._lock:
             self._found.append(fault)
 

@@ -15,6 +15,7 @@ from ffenc.dataset.verify.videos import is_depth
 from ffenc.frames.info_json import read_json
 from ffenc.frames.statistics import Stats
 from ffenc.layout import NUMBERING, STATS
+from ffenc.spelling import argument, call
 
 _OFF = 0.01  # of the span from min to max: what is less far off is of no consequence to a policy
 _SHOWN = 3
@@ -35,7 +36,7 @@ def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Fa
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             what = (
                 f"quantiles of {', '.join(names[:_SHOWN])}{more} are made of the episodes', and may be "
-                "far from those of all rows; --deep says how far"
+                f"far from those of all rows; {argument('deep', True)} says how far"
             )
             faults.add("quantiles", what, file=STATS)
         return
@@ -62,13 +63,13 @@ def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Fa
         worst = max(distances, key=lambda feature: distances[feature])
         others = len(distances) - 1
         more = f"; {others} other feature{'s are' if others > 1 else ' is'} off too" if others else ""
-        cameras = " --cameras" if any(feature not in layout.numeric for feature in distances) else ""
+        cameras = {"cameras": True} if any(feature not in layout.numeric for feature in distances) else {}
         faults.add(
             "quantiles",
             f"{distances[worst][1]}, since it is made of the episodes' quantiles{more}",
             file=STATS,
             camera=worst,
-            fix=f"`ffenc stats DATASET{cameras} --write` computes them of all rows",
+            fix=f"{call('restate', root='DATASET', **cameras, write=True)} computes them of all rows",
         )
 
 

@@ -32,6 +32,7 @@ from ffenc.jobs.pool import run_units, share_cores
 from ffenc.jobs.progress import FrameCount
 from ffenc.layout import CHECKSUMS, INFO
 from ffenc.paths import regular, tree_faults
+from ffenc.spelling import argument
 from ffenc.words import count
 
 Progress = Callable[[int, int], None]
@@ -91,14 +92,18 @@ def verify_dataset(
     if max_depth_error is not None:
         if not (math.isfinite(max_depth_error) and max_depth_error >= 0):
             raise ConfigError(
-                f"--max-depth-error {max_depth_error}: is not a number of millimetres, 0 or more"
+                f"{argument('max_depth_error', max_depth_error)}: is not a number of millimetres, 0 or more"
             )
         if against is None:
-            raise ConfigError("--max-depth-error judges a comparison: say --against SRC too")
+            raise ConfigError(
+                f"{argument('max_depth_error')} judges a comparison: pass {argument('against', 'SRC')} too"
+            )
     if place.exists() and not place.is_dir():
         regular(place)
         if against is not None:
-            raise ConfigError(f"{place} is a single file; --against compares a dataset with its source")
+            raise ConfigError(
+                f"{place} is a single file; {argument('against')} compares a dataset with its source"
+            )
         return _verify_file(place, programs, deep=deep, on_frames=on_frames)
     check_not_v1(place)
     if not (place / INFO).is_file():
@@ -126,11 +131,15 @@ def verify_dataset(
     origin = None if against is None else source_path(against)
     if origin is not None:
         if not layout.videos:
-            raise ConfigError(f"{place} has no video cameras; --against compares videos with their source")
+            raise ConfigError(
+                f"{place} has no video cameras; {argument('against')} compares videos with their source"
+            )
         source = Source(origin, layout, follow_links=follow_links)
         depth = [key for key in layout.videos if is_depth(layout, key) and key in source.cameras]
         if max_depth_error is not None and not depth:
-            raise ConfigError(f"--max-depth-error: {place} and {against} have no depth camera in common")
+            raise ConfigError(
+                f"{argument('max_depth_error')}: {place} and {against} have no depth camera in common"
+            )
         compared = _compare(
             origin, source, layout, listing, seen, faults, programs, max_depth_error, on_frames
         )

@@ -20,6 +20,7 @@ from ffenc.config.framerate import fps_number
 from ffenc.errors import CameraError
 from ffenc.frames.depth import Unit
 from ffenc.recording.cameras.camera import CameraStream, CapturedFrame
+from ffenc.spelling import argument
 
 _MAX_MM = 65535
 _OPEN_SECONDS = 10.0
@@ -95,7 +96,7 @@ class _Realsense:
             if profile is not None and profile.fps() != self._fps:
                 raise CameraError(
                     f"{self._name}: {place} has {profile.fps()} frames a second, not "
-                    f"{fps_number(self._fps):g}: say --fps {profile.fps()}"
+                    f"{fps_number(self._fps):g}: pass {argument('fps', profile.fps())}"
                 )
         streams = [CameraStream(self._name, video.width(), video.height(), "rgb24")]
         if depth is not None:
@@ -191,7 +192,8 @@ class RealsenseDevice(_Realsense):
         rs = self._rs = _realsense()
         if self._fps.denominator != 1:
             raise CameraError(
-                f"{self._name}: RealSense cameras have whole frame rates, not {self._fps}; say --fps 30"
+                f"{self._name}: RealSense cameras have whole frame rates, not {self._fps}; pass "
+                f"{argument('fps', 30)}"
             )
         context = self._context = self._context or rs.context()
         config = rs.config()

@@ -1,0 +1,88 @@
+"""What arguments and functions of the library are called on the command line."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import click
+
+from ffenc.spelling import Spelling, stands_for_value
+
+# Arguments of the library that a flag of another shape sets: depth=False of VideoReader is --codes.
+_OTHERWISE = {
+    ("depth", "False"): "--codes",
+    ("depth", "DepthQuantizer(...)"): "--depth_encoder.depth_min=...",
+    ("address", None): "--on",
+}
+
+
+class _Command(NamedTuple):
+    name: str
+    renamed: Mapping[str, str] = {}
+    more: str = ""
+
+
+_COMMANDS = {
+    "edit_dataset": _Command("edit"),
+    "encode": _Command("encode", {"output": "target"}),
+    "contact_sheet": _Command("inspect", {"output": "sheet"}),
+    "inspect_source": _Command("inspect", more=" --write-mapping FILE"),
+    "merge_datasets": _Command("merge"),
+    "recover": _Command("recover"),
+    "reencode_dataset": _Command("reencode"),
+    "restate": _Command("stats", {"root": "dataset"}),
+    "verify_dataset": _Command("verify"),
+}
+
+
+class Flags(Spelling):
+    """Arguments as flags of the command that runs, calls as commands.
+
+    Attributes:
+        command: what runs; None before it is known.
+    """
+
+    def __init__(self) -> None:
+        self.command: click.Command | None = None
+
+    def argument(self, name: str, *value: Any) -> str:
+        other = _OTHERWISE.get((name, str(value[0]) if value else None))
+        if other is not None:
+            return other
+        if "." in name:  # an encoder setting, as LeRobot's command line has it
+            return f"--{name}" + (f"={_text(value[0])}" if value else "")
+        plain = _OTHERWISE.get((name, None)) or _flag(self.command, name)
+        return plain if not value or value[0] is True else f"{plain} {_text(value[0])}"
+
+    def call(self, function: str, arguments: dict[str, Any]) -> str:
+        known = _COMMANDS[function]
+        command: click.Command = importlib.import_module(f"ffenc.cli.{known.name}").command
+        given = {known.renamed.get(name, name): value for name, value in arguments.items()}
+        words = [f"ffenc {known.name}"]
+        for parameter in command.params:
+            if isinstance(parameter, click.Argument) and parameter.name in given:
+                words.append(_text(given.pop(parameter.name)))
+        for name, value in given.items():
+            plain = _flag(command, name)
+            words.append(plain if value is True else f"{plain} {_text(value)}")
+        return " ".join(words) + known.more
+
+
+def _flag(command: click.Command | None, name: str) -> str:
+    """Return a command's flag for an argument; where it has none, that which others have for it."""
+    for parameter in command.params if command is not None else ():
+        if parameter.name == name and isinstance(parameter, click.Option):
+            return max(parameter.opts, key=len)
+    return f"--{name.replace('_', '-')}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{_text(key)}={_text(one)}" for key, one in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(_text(one) for one in value)
+    text = str(value)
+    return text if stands_for_value(text) else shlex.quote(text)
