@@ -15,7 +15,7 @@ from ffenc.codecs.suggest import accepted
 from ffenc.config.preset import camera_key, camera_name
 from ffenc.config.transform import Transform
 from ffenc.dataset.columns import list_of, set_column, task_texts
-from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Episode, EpisodeVideo, check_key
 from ffenc.dataset.tables import sized_feature

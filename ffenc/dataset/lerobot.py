@@ -1,19 +1,15 @@
-"""Read a LeRobot dataset: what its layouts have in common, and v3.0."""
+"""Read a LeRobot dataset: what its layouts have in common."""
 
 from __future__ import annotations
 
-import json
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,41 +18,33 @@ from ffenc.dataset.checksums import read_checksums
 from ffenc.dataset.columns import set_column
 from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.info_block import ENCODER_FIELDS
+from ffenc.dataset.row_checks import episode_rows, wrong_time
+from ffenc.dataset.row_tables import runs_of_rows
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo, check_key
-from ffenc.dataset.videos import videos_of
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.boxes import sample_description
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.depth import Unit
 from ffenc.frames.images import read_header
-from ffenc.frames.info_json import feature_block, read_info, read_json
+from ffenc.frames.info_json import feature_block, read_info
 from ffenc.frames.parquet import ParquetImages, RowRange
 from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.frames.trim import warn_of_rotation
 from ffenc.layout import (
     CAMERA_TYPES,
     CHECKSUMS,
-    DATA_PATH,
     INFO,
     NOTES_PATH,
     OWN_FIELDS,
     OWN_INFO,
-    STATISTICS,
     STATS,
     TASKS,
     TIME_TOLERANCE,
-    VIDEO_PATH,
     says_depth,
 )
 from ffenc.paths import check_template, template_fields, template_pattern
-from ffenc.spelling import argument
 
-ROWS_A_BATCH = 1000
-_ROWS_CHECKED = 1 << 18
 _OFF_FRAME = 0.1  # of a frame's duration: what begins so far from every frame's time does not begin there
-_TASK = "task_index"
-_ROW_COLUMNS = ("episode_index", "frame_index", "timestamp", "index")
-_EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
 _NOTES = template_pattern(NOTES_PATH)
 # Files of either layout, of which a conversion in place may have left the other's: they are no extra files.
 _WRITTEN_ANEW = frozenset(
@@ -252,7 +240,7 @@ class LeRobotDataset(ABC):
     def _read_file(self, path: Path, listed: Mapping[int, int], columns: Sequence[str], tasks: int) -> None:
         """Find the rows of a data file's episodes, and check them."""
         try:
-            found = _episode_rows(path, float(self.fps), columns, tasks)
+            found = episode_rows(path, float(self.fps), columns, tasks)
         except SourceError as error:
             self._note_damage(str(error), *listed)
             return
@@ -264,7 +252,7 @@ class LeRobotDataset(ABC):
             elif rows.wrong is not None:
                 self._note_damage(rows.wrong, index)
             elif rows.shift > TIME_TOLERANCE and not self._retime:
-                self._note_damage(_wrong_time(path, index, float(self.fps), rows), index)
+                self._note_damage(wrong_time(path, index, float(self.fps), rows), index)
             else:
                 self.largest_shift = max(self.largest_shift, rows.shift)
         for index, length in listed.items():
@@ -407,7 +395,7 @@ class LeRobotDataset(ABC):
             raise SourceError(
                 f"{self.root / 'meta/info.json'}: depth_unit of {key} is {unit!r}; mm or m is expected"
             )
-        return cast(Unit, unit)
+        return cast("Unit", unit)
 
     def _image_camera(self, key: str) -> Camera:
         info = feature_block(self._features[key])
@@ -485,7 +473,7 @@ class LeRobotDataset(ABC):
             place = self._places[episode.index]
             files.setdefault(place.path, []).append((place.first_row, episode.length))
         for number, (path, places) in enumerate(files.items()):
-            for table in _runs(path, self._image_keys, places):
+            for table in runs_of_rows(path, self._image_keys, places):
                 one = wanted.get(int(table["episode_index"][0].as_py()))
                 if one is not None:
                     if self._retime:
@@ -527,78 +515,6 @@ class LeRobotDataset(ABC):
         return places
 
 
-class LeRobotV3(LeRobotDataset):
-    """A LeRobot v3.0 dataset; see :class:`LeRobotDataset`."""
-
-    layout = "v3"
-    episode_list = "meta/episodes"
-    data_path = DATA_PATH
-    video_path = VIDEO_PATH
-
-    def __init__(self, root: Path, *, retime: bool = False, partial: bool = False) -> None:
-        self._episode_files = sorted((root / "meta/episodes").glob("*/*.parquet"))
-        super().__init__(root, retime=retime, partial=partial)
-        self._episode_columns = set(pq.read_schema(self._episode_files[0]).names)
-
-    def _data_file(self, first: int, second: int) -> Path:
-        return self.root / self._data_path.format(chunk_index=first, file_index=second)
-
-    def _video_file(self, key: str, first: int, second: int) -> Path:
-        place = self._video_path.format(video_key=key, chunk_index=first, file_index=second)
-        return self.root / place
-
-    def _list_videos(self, key: str) -> list[EpisodeVideo]:
-        return videos_of(self.root, key, self._video_path, self._note_damage)
-
-    def _listed(self) -> Iterator[Listed]:
-        data_file = lru_cache(maxsize=None)(self._data_file)
-        for path in self._episode_files:
-            for row, values in enumerate(_numbers(path, _EPISODE_COLUMNS)):
-                index, length, chunk, file = map(_whole, values)
-                if index is None:
-                    self._note_damage(_not_whole(path, row, values))
-                elif length is None or chunk is None or file is None:
-                    self._note_damage(_not_whole(path, row, values), index)
-                    yield Listed(str(path), index, length or 1, None)
-                else:
-                    yield Listed(str(path), index, length, data_file(chunk, file))
-
-    def _count_tasks(self) -> int:
-        path = self.root / TASKS
-        try:
-            table = pq.read_table(path)
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{path}: cannot be read: {error}") from None
-        if "task_index" not in table.column_names:
-            raise SourceError(f"{path}: has no column task_index")
-        return int(table.num_rows)
-
-    def info(self) -> dict[str, Any]:
-        return dict(self._info)
-
-    def stats(self) -> dict[str, Any]:
-        path = self.root / STATS
-        return read_json(path) if path.is_file() else {}
-
-    def has_episode_stats(self, feature: str) -> bool:
-        return all(f"stats/{feature}/{name}" in self._episode_columns for name in STATISTICS)
-
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
-        wanted = np.array([episode.index for episode in episodes], np.int64)
-        for number, path in enumerate(self._episode_files):
-            try:
-                for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(ROWS_A_BATCH):
-                    table = pa.Table.from_batches([batch])
-                    chosen = table.filter(pa.array(np.isin(table["episode_index"].to_numpy(), wanted)))
-                    if chosen.num_rows:
-                        yield number, chosen
-            except (pa.ArrowException, OSError) as error:
-                raise SourceError(f"{path}: cannot be read: {error}") from None
-
-    def tasks(self) -> Path:
-        return self.root / TASKS
-
-
 def readable_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return a feature of ``info.json`` as LeRobot can use it.
 
@@ -618,277 +534,3 @@ def readable_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
 def _kind(stream: StreamInfo) -> tuple[str, str]:
     """What an encode can bring into line."""
     return stream.codec, stream.pix_fmt
-
-
-def _numbers(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Yield rows of what should be whole numbers."""
-    try:
-        file = pq.ParquetFile(path)
-        missing = [name for name in columns if name not in file.schema_arrow.names]
-        if missing:
-            raise SourceError(f"{path}: has no column {', '.join(missing)}")
-        table = file.read(columns=list(columns))
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from None
-    yield from zip(*(table[name].to_pylist() for name in columns), strict=True)
-
-
-def _whole(value: Any) -> int | None:
-    """The value as an int; None if it is not a whole number."""
-    return int(value) if isinstance(value, int | float) and value % 1 == 0 else None
-
-
-def _not_whole(path: Path, row: int, values: Sequence[Any]) -> str:
-    """What is wrong with a row of the episode list."""
-    pairs = zip(values, _EPISODE_COLUMNS, strict=True)
-    found, name = next(pair for pair in pairs if _whole(pair[0]) is None)
-    said = f"{'no value' if found is None else found} in {name}; a whole number is expected"
-    return f"{path}: row {row} has {said}: restore the file"
-
-
-@dataclass
-class _Rows:
-    """The rows of an episode in a data file.
-
-    Attributes:
-        first: the first one's number in the file.
-        length: how many there are.
-        shift: the most seconds that one is off the time at which LeRobot could find its frame; infinity where
-            a time is no number.
-        late: the first row that is too far off, and its time.
-        wrong: why they cannot be used.
-    """
-
-    first: int
-    length: int = 0
-    shift: float = 0.0
-    late: tuple[int, float] | None = None
-    wrong: str | None = None
-
-
-def _episode_rows(path: Path, fps: float, features: Collection[str], tasks: int) -> dict[int, _Rows]:
-    """Find the rows of each episode in a data file, and check them.
-
-    Args:
-        path: the file.
-        fps: frames a second.
-        features: columns that must be there.
-        tasks: how many tasks there are.
-
-    Raises:
-        SourceError: the file cannot be read, or its columns are no numbers.
-    """
-    found: dict[int, _Rows] = {}
-    row = 0
-    last: int | None = None
-
-    def unreadable(group: pq.RowGroupMetaData, error: SourceError) -> None:
-        nonlocal row
-        for index in _episodes_of(group, error):
-            what = f"{path}: rows of episode {index} {str(error).removeprefix(f'{path}: ')}"
-            found.setdefault(index, _Rows(row)).wrong = what
-        row += group.num_rows
-
-    only = (*_ROW_COLUMNS, _TASK)
-    for table in _tables(path, (), only=only, features=features, rows=_ROWS_CHECKED, unreadable=unreadable):
-        episodes = table["episode_index"].to_numpy()
-        starts = np.flatnonzero(np.diff(episodes, prepend=episodes[0] - 1))
-        lengths = np.diff(starts, append=len(episodes))
-        # The frame each row has to be: its place behind the episode's first row, here or in a table before.
-        frames = np.arange(len(episodes)) - np.repeat(starts, lengths)
-        for number, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-            index = int(episodes[start])
-            if number == 0 and index == last:
-                frames[:length] += found[index].length
-            elif index in found:
-                found[index].wrong = found[index].wrong or (
-                    f"{path}: episode {index} stands in two places, at row {found[index].first} and at row "
-                    f"{row + start}"
-                )
-            found.setdefault(index, _Rows(row + start)).length += length
-        last = int(episodes[-1])
-        row += len(episodes)
-        for index, what in _wrong_rows(path, table, frames, tasks):
-            found[index].wrong = found[index].wrong or what
-        times = table["timestamp"].to_numpy()
-        off = np.nan_to_num(np.abs(times - frames / fps), nan=np.inf)
-        for start, shift in zip(starts.tolist(), np.maximum.reduceat(off, starts).tolist(), strict=True):
-            own = found[int(episodes[start])]
-            if shift > TIME_TOLERANCE and own.late is None:
-                at = start + int(np.argmax(off[start:] > TIME_TOLERANCE))
-                own.late = int(frames[at]), float(times[at])
-            own.shift = max(own.shift, shift)
-    return found
-
-
-def _episodes_of(group: pq.RowGroupMetaData, error: SourceError) -> range:
-    """The episodes of rows that cannot be read, by what is noted of them.
-
-    Raises:
-        SourceError: nothing is noted.
-    """
-    for number in range(group.num_columns):
-        column = group.column(number)
-        if column.path_in_schema == "episode_index" and (kept := column.statistics) and kept.has_min_max:
-            return range(int(kept.min), int(kept.max) + 1)
-    raise error
-
-
-def _wrong_time(path: Path, index: int, fps: float, rows: _Rows) -> str:
-    assert rows.late is not None
-    frame, time = rows.late
-    return (
-        f"{path}: episode {index}: row {frame} has timestamp {time:.6f}, frame {frame} at {fps:g} fps is "
-        f"{frame / fps:.6f}; LeRobot could not find it in a video. Where the rows are whole and only their "
-        f"times are others, as of a clock, pass {argument('retime', True)}: frame i is put at i / fps, "
-        f"here up to "
-        f"{rows.shift:.3f} s away"
-    )
-
-
-def _wrong_rows(
-    path: Path, table: pa.Table, frames: npt.NDArray[np.int64], tasks: int
-) -> Iterator[tuple[int, str]]:
-    """Compare rows with the frames they have to be; yields an episode and what is wrong, each's first."""
-    episodes = table["episode_index"].to_numpy()
-    numbers = table["frame_index"].to_numpy()
-    for at in _first_of_each(numbers != frames, episodes):
-        yield (
-            int(episodes[at]),
-            f"{path}: episode {episodes[at]}: row {frames[at]} has frame_index {numbers[at]}; a frame is "
-            "missing or doubled",
-        )
-    if _TASK in table.column_names:
-        chosen = table[_TASK].to_numpy()
-        for at in _first_of_each(~((chosen >= 0) & (chosen < tasks)), episodes):
-            yield (
-                int(episodes[at]),
-                f"{path}: episode {episodes[at]}: row {frames[at]} has task_index {chosen[at]:g}; there are "
-                f"{tasks} tasks, from 0 on",
-            )
-
-
-def _first_of_each(wrong: npt.NDArray[np.bool_], episodes: npt.NDArray[np.int64]) -> list[int]:
-    """The first wrong row of each episode that has one."""
-    at = np.flatnonzero(wrong)
-    _, first = np.unique(episodes[at], return_index=True)
-    return [int(row) for row in np.sort(at[first])]
-
-
-def _runs(path: Path, without: Sequence[str], places: Sequence[tuple[int, int]]) -> Iterator[pa.Table]:
-    """Yield the rows of episodes in a data file, whatever row groups they are in.
-
-    Args:
-        path: the file.
-        without: columns to leave out.
-        places: each wanted episode's first row and how many it has; others may be yielded in part.
-    """
-    pending: pa.Table | None = None
-    for table in _tables(path, without, places=places):
-        if pending is not None:
-            table = pa.concat_tables([pending, table])
-        numbers = table["episode_index"].to_numpy()
-        cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
-        for start, end in pairwise(cuts[:-1]):
-            yield table.slice(start, end - start)
-        pending = table.slice(cuts[-2])
-    if pending is not None:
-        yield pending
-
-
-def _tables(
-    path: Path,
-    without: Sequence[str],
-    only: Sequence[str] | None = None,
-    features: Collection[str] = (),
-    rows: int = 1,
-    places: Sequence[tuple[int, int]] | None = None,
-    unreadable: Callable[[pq.RowGroupMetaData, SourceError], None] | None = None,
-) -> Iterator[pa.Table]:
-    """Yield the rows of a data file, some row groups at a time; no table is empty.
-
-    Args:
-        path: the file.
-        without: columns to leave out.
-        only: the columns to read; None: all others.
-        features: columns that must be there, read or not.
-        rows: how many at least at a time, as long as there are more.
-        places: first row and number of the rows that are wanted; None: all.
-        unreadable: called, in the order of the rows, with a row group that cannot be read; None: it is
-            raised.
-    """
-    try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        schema = file.schema_arrow
-        columns = [name for name in schema.names if name not in without and (only is None or name in only)]
-        missing = [name for name in features if name not in schema.names]
-        if missing:
-            raise SourceError(f"{path}: has no column {missing[0]}, which meta/info.json names as a feature")
-        for name in (*_ROW_COLUMNS, *([_TASK] if _TASK in schema.names else [])):
-            at = schema.get_field_index(name)
-            kind = schema.field(at).type if at >= 0 else None
-            if kind is None or not (
-                pa.types.is_integer(kind) or (name == "timestamp" and pa.types.is_floating(kind))
-            ):
-                raise SourceError(f"{path}: its column {name} is {kind or 'missing'}; numbers are expected")
-        _check_metadata(path, schema)
-        for groups in _gathered(file.metadata, rows, places):
-            left = [groups]
-            while left:
-                read = left.pop(0)
-                try:
-                    table = _read(file, read, columns, path)
-                except SourceError as error:
-                    if unreadable is None:
-                        raise
-                    if len(read) > 1:
-                        left = [[one] for one in read]
-                    else:
-                        unreadable(file.metadata.row_group(read[0]), error)
-                    continue
-                if table.num_rows:
-                    yield table
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from None
-
-
-def _read(file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str], path: Path) -> pa.Table:
-    try:
-        table = file.read_row_groups(groups, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from None
-    for name in _ROW_COLUMNS:
-        if table[name].null_count:
-            raise SourceError(f"{path}: its column {name} has rows without a value")
-    return table
-
-
-def _gathered(
-    metadata: pq.FileMetaData, rows: int, places: Sequence[tuple[int, int]] | None
-) -> Iterator[list[int]]:
-    """Row groups, as many at a time as have so many rows: each read costs as much as thousands of rows."""
-    groups: list[int] = []
-    held = first = 0
-    for number in range(metadata.num_row_groups):
-        own = metadata.row_group(number).num_rows
-        if places is None or any(start < first + own and start + count > first for start, count in places):
-            groups.append(number)
-            held += own
-        first += own
-        if held >= rows:
-            yield groups
-            groups, held = [], 0
-    if groups:
-        yield groups
-
-
-def _check_metadata(path: Path, schema: pa.Schema) -> None:
-    """The schema's own descriptions of the columns, which are brought into step, must be readable."""
-    for key, part in ((b"huggingface", "info"), (b"pandas", "columns")):
-        text = (schema.metadata or {}).get(key)
-        try:
-            known = text is None or part in json.loads(text)
-        except (ValueError, TypeError):
-            known = False
-        if not known:
-            raise SourceError(f"{path}: its schema metadata {key.decode()!r} cannot be read")

@@ -23,7 +23,7 @@ from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
 from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
-from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.quantiles import StatsChoice, wants_exact

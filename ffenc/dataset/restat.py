@@ -12,7 +12,7 @@ import numpy as np
 
 from ffenc.dataset.columns import is_numeric
 from ffenc.dataset.identify import check_dataset
-from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.quantiles import exact_quantiles, feature_tables
 from ffenc.dataset.remote import source_path

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ffenc.config.framerate import Pick, fps_number, parse_fps
 from ffenc.dataset.columns import set_column
-from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Episode, EpisodeVideo
 from ffenc.errors import ConfigError

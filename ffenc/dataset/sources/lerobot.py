@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.frames.info_json import read_json

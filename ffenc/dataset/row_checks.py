@@ -1,0 +1,150 @@
+"""Check the rows of a dataset's file: numbering, times and tasks, episode by episode."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ffenc.dataset.row_tables import ROW_COLUMNS, TASK_COLUMN, row_tables
+from ffenc.errors import SourceError
+from ffenc.layout import TIME_TOLERANCE
+from ffenc.spelling import argument
+
+_ROWS_CHECKED = 1 << 18
+
+
+@dataclass
+class EpisodeRows:
+    """The rows of an episode in a data file.
+
+    Attributes:
+        first: the first one's number in the file.
+        length: how many there are.
+        shift: the most seconds that one is off the time at which LeRobot could find its frame; infinity where
+            a time is no number.
+        late: the first row that is too far off, and its time.
+        wrong: why they cannot be used.
+    """
+
+    first: int
+    length: int = 0
+    shift: float = 0.0
+    late: tuple[int, float] | None = None
+    wrong: str | None = None
+
+
+def episode_rows(path: Path, fps: float, features: Collection[str], tasks: int) -> dict[int, EpisodeRows]:
+    """Find the rows of each episode in a data file, and check them.
+
+    Args:
+        path: the file.
+        fps: frames a second.
+        features: columns that must be there.
+        tasks: how many tasks there are.
+
+    Raises:
+        SourceError: the file cannot be read, or its columns are no numbers.
+    """
+    found: dict[int, EpisodeRows] = {}
+    row = 0
+    last: int | None = None
+
+    def unreadable(group: pq.RowGroupMetaData, error: SourceError) -> None:
+        nonlocal row
+        for index in _episodes_of(group, error):
+            what = f"{path}: rows of episode {index} {str(error).removeprefix(f'{path}: ')}"
+            found.setdefault(index, EpisodeRows(row)).wrong = what
+        row += group.num_rows
+
+    only = (*ROW_COLUMNS, TASK_COLUMN)
+    for table in row_tables(
+        path, (), only=only, features=features, rows=_ROWS_CHECKED, unreadable=unreadable
+    ):
+        episodes = table["episode_index"].to_numpy()
+        starts = np.flatnonzero(np.diff(episodes, prepend=episodes[0] - 1))
+        lengths = np.diff(starts, append=len(episodes))
+        # The frame each row has to be: its place behind the episode's first row, here or in a table before.
+        frames = np.arange(len(episodes)) - np.repeat(starts, lengths)
+        for number, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+            index = int(episodes[start])
+            if number == 0 and index == last:
+                frames[:length] += found[index].length
+            elif index in found:
+                found[index].wrong = found[index].wrong or (
+                    f"{path}: episode {index} stands in two places, at row {found[index].first} and at row "
+                    f"{row + start}"
+                )
+            found.setdefault(index, EpisodeRows(row + start)).length += length
+        last = int(episodes[-1])
+        row += len(episodes)
+        for index, what in _wrong_rows(path, table, frames, tasks):
+            found[index].wrong = found[index].wrong or what
+        times = table["timestamp"].to_numpy()
+        off = np.nan_to_num(np.abs(times - frames / fps), nan=np.inf)
+        for start, shift in zip(starts.tolist(), np.maximum.reduceat(off, starts).tolist(), strict=True):
+            own = found[int(episodes[start])]
+            if shift > TIME_TOLERANCE and own.late is None:
+                at = start + int(np.argmax(off[start:] > TIME_TOLERANCE))
+                own.late = int(frames[at]), float(times[at])
+            own.shift = max(own.shift, shift)
+    return found
+
+
+def _episodes_of(group: pq.RowGroupMetaData, error: SourceError) -> range:
+    """The episodes of rows that cannot be read, by what is noted of them.
+
+    Raises:
+        SourceError: nothing is noted.
+    """
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if column.path_in_schema == "episode_index" and (kept := column.statistics) and kept.has_min_max:
+            return range(int(kept.min), int(kept.max) + 1)
+    raise error
+
+
+def wrong_time(path: Path, index: int, fps: float, rows: EpisodeRows) -> str:
+    assert rows.late is not None
+    frame, time = rows.late
+    return (
+        f"{path}: episode {index}: row {frame} has timestamp {time:.6f}, frame {frame} at {fps:g} fps is "
+        f"{frame / fps:.6f}; LeRobot could not find it in a video. Where the rows are whole and only their "
+        f"times are others, as of a clock, pass {argument('retime', True)}: frame i is put at i / fps, "
+        f"here up to "
+        f"{rows.shift:.3f} s away"
+    )
+
+
+def _wrong_rows(
+    path: Path, table: pa.Table, frames: npt.NDArray[np.int64], tasks: int
+) -> Iterator[tuple[int, str]]:
+    """Compare rows with the frames they have to be; yields an episode and what is wrong, each's first."""
+    episodes = table["episode_index"].to_numpy()
+    numbers = table["frame_index"].to_numpy()
+    for at in _first_of_each(numbers != frames, episodes):
+        yield (
+            int(episodes[at]),
+            f"{path}: episode {episodes[at]}: row {frames[at]} has frame_index {numbers[at]}; a frame is "
+            "missing or doubled",
+        )
+    if TASK_COLUMN in table.column_names:
+        chosen = table[TASK_COLUMN].to_numpy()
+        for at in _first_of_each(~((chosen >= 0) & (chosen < tasks)), episodes):
+            yield (
+                int(episodes[at]),
+                f"{path}: episode {episodes[at]}: row {frames[at]} has task_index {chosen[at]:g}; there are "
+                f"{tasks} tasks, from 0 on",
+            )
+
+
+def _first_of_each(wrong: npt.NDArray[np.bool_], episodes: npt.NDArray[np.int64]) -> list[int]:
+    """The first wrong row of each episode that has one."""
+    at = np.flatnonzero(wrong)
+    _, first = np.unique(episodes[at], return_index=True)
+    return [int(row) for row in np.sort(at[first])]

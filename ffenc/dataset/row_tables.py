@@ -1,0 +1,137 @@
+"""Read the rows of a dataset's files, some row groups at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ffenc.errors import SourceError
+
+ROWS_A_BATCH = 1000
+TASK_COLUMN = "task_index"
+ROW_COLUMNS = ("episode_index", "frame_index", "timestamp", "index")
+
+
+def runs_of_rows(path: Path, without: Sequence[str], places: Sequence[tuple[int, int]]) -> Iterator[pa.Table]:
+    """Yield the rows of episodes in a data file, whatever row groups they are in.
+
+    Args:
+        path: the file.
+        without: columns to leave out.
+        places: each wanted episode's first row and how many it has; others may be yielded in part.
+    """
+    pending: pa.Table | None = None
+    for table in row_tables(path, without, places=places):
+        if pending is not None:
+            table = pa.concat_tables([pending, table])
+        numbers = table["episode_index"].to_numpy()
+        cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+        for start, end in pairwise(cuts[:-1]):
+            yield table.slice(start, end - start)
+        pending = table.slice(cuts[-2])
+    if pending is not None:
+        yield pending
+
+
+def row_tables(
+    path: Path,
+    without: Sequence[str],
+    only: Sequence[str] | None = None,
+    features: Collection[str] = (),
+    rows: int = 1,
+    places: Sequence[tuple[int, int]] | None = None,
+    unreadable: Callable[[pq.RowGroupMetaData, SourceError], None] | None = None,
+) -> Iterator[pa.Table]:
+    """Yield the rows of a data file, some row groups at a time; no table is empty.
+
+    Args:
+        path: the file.
+        without: columns to leave out.
+        only: the columns to read; None: all others.
+        features: columns that must be there, read or not.
+        rows: how many at least at a time, as long as there are more.
+        places: first row and number of the rows that are wanted; None: all.
+        unreadable: called, in the order of the rows, with a row group that cannot be read; None: it is
+            raised.
+    """
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        schema = file.schema_arrow
+        columns = [name for name in schema.names if name not in without and (only is None or name in only)]
+        missing = [name for name in features if name not in schema.names]
+        if missing:
+            raise SourceError(f"{path}: has no column {missing[0]}, which meta/info.json names as a feature")
+        for name in (*ROW_COLUMNS, *([TASK_COLUMN] if TASK_COLUMN in schema.names else [])):
+            at = schema.get_field_index(name)
+            kind = schema.field(at).type if at >= 0 else None
+            if kind is None or not (
+                pa.types.is_integer(kind) or (name == "timestamp" and pa.types.is_floating(kind))
+            ):
+                raise SourceError(f"{path}: its column {name} is {kind or 'missing'}; numbers are expected")
+        _check_metadata(path, schema)
+        for groups in _gathered(file.metadata, rows, places):
+            left = [groups]
+            while left:
+                read = left.pop(0)
+                try:
+                    table = _read(file, read, columns, path)
+                except SourceError as error:
+                    if unreadable is None:
+                        raise
+                    if len(read) > 1:
+                        left = [[one] for one in read]
+                    else:
+                        unreadable(file.metadata.row_group(read[0]), error)
+                    continue
+                if table.num_rows:
+                    yield table
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from None
+
+
+def _read(file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str], path: Path) -> pa.Table:
+    try:
+        table = file.read_row_groups(groups, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: cannot be read: {error}") from None
+    for name in ROW_COLUMNS:
+        if table[name].null_count:
+            raise SourceError(f"{path}: its column {name} has rows without a value")
+    return table
+
+
+def _gathered(
+    metadata: pq.FileMetaData, rows: int, places: Sequence[tuple[int, int]] | None
+) -> Iterator[list[int]]:
+    """Row groups, as many at a time as have so many rows: each read costs as much as thousands of rows."""
+    groups: list[int] = []
+    held = first = 0
+    for number in range(metadata.num_row_groups):
+        own = metadata.row_group(number).num_rows
+        if places is None or any(start < first + own and start + count > first for start, count in places):
+            groups.append(number)
+            held += own
+        first += own
+        if held >= rows:
+            yield groups
+            groups, held = [], 0
+    if groups:
+        yield groups
+
+
+def _check_metadata(path: Path, schema: pa.Schema) -> None:
+    """The schema's own descriptions of the columns, which are brought into step, must be readable."""
+    for key, part in ((b"huggingface", "info"), (b"pandas", "columns")):
+        text = (schema.metadata or {}).get(key)
+        try:
+            known = text is None or part in json.loads(text)
+        except (ValueError, TypeError):
+            known = False
+        if not known:
+            raise SourceError(f"{path}: its schema metadata {key.decode()!r} cannot be read")
