@@ -728,7 +728,7 @@ def test_missing_statistics_are_named_with_what_computes_them(video):
     assert {(fault.camera, fault.file) for fault in faults} == {
         (TOP, "meta/stats.json"), ("action", "meta/stats.json"), (ANGLE, LIST),
     }  # fmt: skip
-    assert all("ffenc merge" in fault.fix for fault in faults)
+    assert all("merge_datasets(" in fault.fix for fault in faults)
     path.unlink()
     assert any(f.file == "meta/stats.json" for f in only(verify_dataset(video), "statistics-missing"))
 
