@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.checksums import read_checksums
+from ffenc.dataset.choice import ranges_text
 from ffenc.dataset.columns import set_column
 from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.info_block import ENCODER_FIELDS
@@ -57,10 +58,17 @@ _WRITTEN_ANEW = frozenset(
 
 @dataclass(frozen=True)
 class _Damage:
-    """Something that is wrong, and the episodes that it concerns; none: the lists as a whole."""
+    """Something that is wrong.
+
+    Attributes:
+        what: the text.
+        episodes: those that it concerns; none: the lists as a whole.
+        video: it is of videos, not of rows.
+    """
 
     what: str
     episodes: frozenset[int] = frozenset()
+    video: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,7 @@ class LeRobotDataset(ABC):
         self.root = root
         self._retime = retime
         self._damage: list[_Damage] = []
+        self._at_videos = False
         self._chosen: frozenset[int] | None = None
         self.largest_shift = 0.0
         self.roots = (root,)
@@ -133,6 +142,7 @@ class LeRobotDataset(ABC):
         self._check_totals()
         if not partial or all(map(self._damaged, self.episodes)):
             self.check(self.episodes)
+        self._at_videos = True
         self._needed: dict[Path, int] = {}
         self._videos = {key: self._find_videos(key) for key in self._video_keys}
         self._streams: dict[Path, StreamInfo] = {}
@@ -145,16 +155,40 @@ class LeRobotDataset(ABC):
         if not partial:
             self.check(self.episodes)
 
-    def check(self, episodes: Sequence[Episode]) -> None:
+    def check(self, episodes: Sequence[Episode], *, videos: bool = True) -> None:
         """Refuse damage of some episodes; where these are all, also lists that do not fit.
+
+        Args:
+            episodes: those that are read.
+            videos: damage of videos matters too.
 
         Raises:
             SourceError: the first damage that was found.
         """
         numbers = frozenset(episode.index for episode in episodes)
         for one in self._damage:
+            if one.video and not videos:
+                continue
             if one.episodes & numbers or len(numbers) == len(self.episodes):
-                raise SourceError(one.what)
+                raise SourceError(one.what + self._without(one))
+
+    def _without(self, damage: _Damage) -> str:
+        """How to go on without the damaged episodes, as the end of an error; empty where there is no way."""
+        wrong = sorted(self.damaged())
+        if not damage.episodes or len(wrong) == len(self.episodes):
+            return ""
+        leave = f"ffenc edit {self.root} NEW --exclude-episodes {ranges_text(wrong)}"
+        if self.layout != "v3":
+            return f". The other episodes are sound, as far as is known: {leave}"
+        return f". To bring back what can be: ffenc repair {self.root} NEW; to go on with the others: {leave}"
+
+    def damaged(self) -> dict[int, str]:
+        """Return the episodes of which damage is known, and what the first of it is."""
+        found: dict[int, str] = {}
+        for one in self._damage:
+            for number in sorted(one.episodes):
+                found.setdefault(number, one.what)
+        return found
 
     def choose(self, episodes: Sequence[Episode]) -> None:
         """Say which episodes will be read; checksums of files with others too are not insisted on.
@@ -173,7 +207,7 @@ class LeRobotDataset(ABC):
         return [episode for episode in self.episodes if not self._damaged(episode)] or self.episodes
 
     def _note_damage(self, what: str, *episodes: int) -> None:
-        self._damage.append(_Damage(what, frozenset(episodes)))
+        self._damage.append(_Damage(what, frozenset(episodes), self._at_videos))
 
     @abstractmethod
     def _listed(self) -> Iterator[Listed]:

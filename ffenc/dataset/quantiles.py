@@ -101,7 +101,9 @@ def feature_tables(files: Sequence[Path], feature: str) -> Iterator[npt.NDArray[
     """
     for path in files:
         try:
-            for batch in pq.ParquetFile(path).iter_batches(_ROWS, columns=[feature]):
+            for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(
+                _ROWS, columns=[feature]
+            ):
                 values = numbers_of(pa.chunked_array([batch.column(0)]))
                 if values.size:
                     yield values.reshape(-1, 1 if values.ndim == 1 else values.shape[-1])

@@ -120,7 +120,8 @@ def restate(
         )
     folder = source_path(root)
     check_dataset(folder)
-    opened = open_dataset(folder, follow_links=follow_links)
+    opened = open_dataset(folder, follow_links=follow_links, partial=True)
+    opened.check(opened.episodes, videos=cameras)  # statistics of rows need no videos
     if isinstance(opened, LeRobotV21):
         raise SourceError(
             f"{folder} is of an older layout, whose statistics are kept by episode; "

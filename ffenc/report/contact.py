@@ -29,6 +29,7 @@ _WIDEST, _NARROWEST = 160, 64  # pixels of a picture
 _BYTES_A_PIXEL = 0.35  # of a small JPEG, as text in the page
 _SHOWN_FRAMES = 40  # frames with a fault that have a picture of their own
 _LISTED = 500  # faults
+_DAMAGE_SHOWN = 20  # episodes without pictures, each with its damage
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def write_contact_page(
     strips: dict[tuple[int, int], _Strip] = {}
     footage: list[Footage] = []
     said = list(intro)
+    damage: dict[int, str] = {}
     extra: dict[int, str] = {}
     with ExitStack() as closing:
         try:
@@ -103,11 +105,16 @@ def write_contact_page(
                 scattered=True,
                 ffmpeg=ffmpeg,
                 ffprobe=ffprobe,
+                on_damage=damage.__setitem__,
             )
         except ConfigError:
             raise
         except FfencError as error:
             said.append(f"There are no pictures, because it cannot be opened: {error.cause}")
+        for number, what in list(damage.items())[:_DAMAGE_SHOWN]:
+            said.append(f"There are no pictures of episode {number}: {what}")
+        if len(damage) > _DAMAGE_SHOWN:
+            said.append(f"Nor are there pictures of {len(damage) - _DAMAGE_SHOWN} more episodes, for damage.")
         if footage:
             width = _width(footage)
             strips = _read(footage, width, on_frames)

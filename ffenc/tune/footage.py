@@ -18,7 +18,10 @@ from ffenc.compiler.quality import compile_rgb
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_name, chosen_cameras
 from ffenc.dataset.choice import Episodes, chosen_episodes
+from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.sources.array_source import ArraySource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import KINDS, open_source
 from ffenc.dataset.videos import clip_of
@@ -87,6 +90,7 @@ def open_footage(
     episodes: Episodes | None = None,
     follow_links: bool = False,
     scattered: bool = False,
+    on_damage: Callable[[int, str], None] | None = None,
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> list[Footage]:
@@ -99,6 +103,8 @@ def open_footage(
         cameras, episodes: which, of a dataset or tree; None: all.
         follow_links: see :func:`~ffenc.paths.check_tree`.
         scattered: single frames are to be read: by PyAV, where it is installed.
+        on_damage: given the number of an episode that is left out of a LeRobot dataset, and what is wrong
+            with it; None: damage of an episode that is chosen is an error.
         ffmpeg, ffprobe: programs to use instead of those found.
 
     Raises:
@@ -114,7 +120,9 @@ def open_footage(
         clip = trimmed(path, start=None, end=None, rate=rate, ffprobe=ffprobe)
         return [_of_file(path, clip, rate or frame_rate(clip), readers)]
     names = None if cameras is None else tuple(cameras)
-    opened = open_source(source, Opening(fps=fps, cameras=names, follow_links=follow_links))
+    partial = episodes is not None or on_damage is not None
+    opening = Opening(fps=fps, cameras=names, follow_links=follow_links, partial=partial)
+    opened = open_source(source, opening)
     if fps is not None and parse_fps(fps) != opened.fps:
         raise ConfigError(f"{source} has {float(opened.fps):g} frames a second; leave {argument('fps')} out")
     keys = [camera.key for camera in opened.cameras]
@@ -124,6 +132,15 @@ def open_footage(
     known = [episode.index for episode in opened.episodes]
     numbers = set(known if episodes is None else chosen_episodes(episodes, known))
     chosen = [episode for episode in opened.episodes if episode.index in numbers]
+    if isinstance(opened, LeRobotV3 | LeRobotV21):
+        damage = opened.damaged() if on_damage is not None else {}
+        for episode in [episode for episode in chosen if episode.index in damage]:
+            assert on_damage is not None
+            on_damage(episode.index, damage[episode.index])
+            chosen.remove(episode)
+        opened.choose(chosen)
+    elif isinstance(opened, ArraySource):
+        opened.check(chosen)
     found = []
     for camera in opened.cameras:
         if camera.key not in wanted:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from ffenc import SourceError, VideoReader, edit_dataset, repair_dataset, verify_dataset
+from ffenc.dataset.restat import restate
 from ffenc.dataset.verify.faults import KINDS
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.report.contact import write_contact_page
+from ffenc.tune.compare import compare_sources
+from ffenc.tune.footage import open_footage
 from tests.conftest import (
     ANGLE,
     DATASET,
@@ -386,3 +391,36 @@ def test_other_episodes_can_be_taken_from_a_damaged_dataset(
         with pytest.raises(SourceError, match="episode 1|file-007|cannot be read|row 1 has no"):
             edit_dataset(video, tmp_path / "all", episodes="0-2")
     assert not (tmp_path / "all").exists()
+
+
+@pytest.mark.parametrize("name", ["a row is missing", "no start in the list", "a file that is no video"])
+def test_pictures_of_other_episodes_are_shown_and_measured(
+    name: str, video: Path, two_cameras: Path, tmp_path: Path
+) -> None:
+    (OF_ONE[name] if name in OF_ONE else LOST[name].damage)(video)
+    with ExitStack() as closing:
+        compared = compare_sources(two_cameras, [video], closing, cameras=["angle"], episodes=[0, 2])
+        assert [side.quality.keys() for side in compared.cameras["angle"]] == [{0, 2}]
+        with pytest.raises(SourceError, match=r"ffenc repair .*ffenc edit .* --exclude-episodes 1$"):
+            open_footage(video, closing)
+        with pytest.raises(SourceError, match="--exclude-episodes 1"):
+            open_footage(video, closing, episodes=[1])
+        left_out: dict[int, str] = {}
+        footage = open_footage(video, closing, on_damage=left_out.__setitem__)
+        assert [(one.episodes.keys(), left_out.keys()) for one in footage] == 2 * [({0, 2}, {1})]
+    write_contact_page(tmp_path / "page.html", video, title="", intro=[])
+    page = (tmp_path / "page.html").read_text()
+    assert "There are no pictures of episode 1: " in page
+    assert page.count("data:image") >= 2 * 2 * 3
+
+
+def test_statistics_of_rows_need_no_video_and_are_of_no_damaged_page(video: Path, two_cameras: Path) -> None:
+    whole = restate(two_cameras).stats["action"]
+    unreadable = Path(shutil.copytree(video, video.with_name("unreadable")))
+    LOST["a video is missing"].damage(video)
+    np.testing.assert_allclose(restate(video).stats["action"]["q99"], whole["q99"])
+    with pytest.raises(SourceError, match="is missing"):
+        restate(video, cameras=True)
+    flip_rows("action")(unreadable)
+    with pytest.raises(SourceError, match="cannot be read"):
+        restate(unreadable)
