@@ -18,7 +18,7 @@ from ffenc.compiler.quality import compile_rgb
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_name, chosen_cameras
 from ffenc.dataset.choice import Episodes, chosen_episodes
-from ffenc.dataset.lerobot import LeRobotV3
+from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.sources.array_source import ArraySource
