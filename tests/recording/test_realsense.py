@@ -19,7 +19,8 @@ from ffenc.config.source import CameraSource
 from ffenc.errors import CameraError
 from ffenc.recording.cameras import open_camera, read_number
 from ffenc.recording.cameras.newest import Newest
-from ffenc.recording.cameras.realsense import DepthScale, RealsenseDevice, RealsenseFile
+from ffenc.recording.cameras.realsense import DepthScale, RealsenseDevice
+from ffenc.recording.cameras.realsense_file import RealsenseFile
 from tests.conftest import FIXTURES
 from tests.recording.realsense import START, SoftwareCamera, numbered, write_recording
 

@@ -12,7 +12,8 @@ from ffenc.recording.cameras.camera import Camera, CameraStream, CapturedFrame
 from ffenc.recording.cameras.folder import Folder
 from ffenc.recording.cameras.newest import Newest
 from ffenc.recording.cameras.number import read_number
-from ffenc.recording.cameras.realsense import RealsenseDevice, RealsenseFile
+from ffenc.recording.cameras.realsense import RealsenseDevice
+from ffenc.recording.cameras.realsense_file import RealsenseFile
 from ffenc.recording.cameras.test_pattern import TestPattern
 from ffenc.recording.cameras.v4l2 import V4l2
 
