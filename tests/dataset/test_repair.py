@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ffenc import SourceError, VideoReader, edit_dataset, repair_dataset, verify_dataset
+from ffenc import FfencWarning, SourceError, VideoReader, edit_dataset, repair_dataset, verify_dataset
 from ffenc.dataset.restat import restate
 from ffenc.dataset.verify.faults import KINDS
+from ffenc.dataset.verify.records import DecodeRecords
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.report.contact import write_contact_page
 from ffenc.tune.compare import compare_sources
@@ -424,3 +425,24 @@ def test_statistics_of_rows_need_no_video_and_are_of_no_damaged_page(video: Path
     flip_rows("action")(unreadable)
     with pytest.raises(SourceError, match="cannot be read"):
         restate(unreadable)
+
+
+def test_what_ffmpeg_failed_at_is_decoded_by_the_next_run(two_cameras: Path, tmp_path: Path) -> None:
+    """A failure that is none of the frames', such as memory that was short, is not kept as what they show."""
+    programs = newest_programs()
+    broken, mark = tmp_path / "ffmpeg", tmp_path / "mark"
+    broken.write_text(
+        f'#!/bin/sh\ncase "$*" in *rgb24*) [ -e {mark} ] && exit 71;; esac\nexec {programs["ffmpeg"]} "$@"\n'
+    )
+    broken.chmod(0o755)
+    mark.touch()
+    options: Any = {"deep": True, "ffmpeg": str(broken), "ffprobe": programs["ffprobe"]}
+    with pytest.warns(FfencWarning, match="FFmpeg failed at showing them"):
+        found = verify_dataset(two_cameras, records=DecodeRecords(tmp_path / "records"), **options)
+    assert not found.faults
+    kept = len(list((tmp_path / "records").iterdir()))
+    mark.unlink()
+    records = DecodeRecords(tmp_path / "records")
+    verify_dataset(two_cameras, records=records, **options)
+    assert len(records.taken) == kept == 1  # of depth
+    assert len(list((tmp_path / "records").iterdir())) == 2

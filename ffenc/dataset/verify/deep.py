@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import Floats, Layout, Listing
 from ffenc.dataset.verify.videos import Seen, VideoFile, frame_times, frames_at, is_depth
-from ffenc.errors import ConfigError, FfmpegError, SourceError
+from ffenc.errors import ConfigError, FfencWarning, FfmpegError, SourceError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import Toolchain
@@ -51,10 +52,12 @@ class Shown:
     Attributes:
         stats: position of an episode in the list -> its statistics.
         values: how often these episodes together have each value; None where there is no episode.
+        failed: FFmpeg failed at it, though no frame is damaged: another try may show more.
     """
 
     stats: dict[int, Stats] = field(default_factory=dict)
     values: ValueCounts | None = None
+    failed: bool = False
 
     def add(self, other: Shown) -> None:
         """Take in what another file has of the camera."""
@@ -115,7 +118,13 @@ def decode_video(
     except FfmpegError as error:
         if error.killed:
             raise
-        return Shown()
+        warnings.warn(
+            f"{video.path}: all frames are sound, but FFmpeg failed at showing them, so they are not "
+            f"compared with their statistics: {error.cause}",
+            FfencWarning,
+            stacklevel=2,
+        )
+        return Shown(failed=True)
 
 
 def _spans(video: VideoFile, times: Floats, listing: Listing | None) -> dict[int, tuple[int, int]]:

@@ -36,7 +36,7 @@ class DecodeRecords:
     def decoded(
         self, path: Path, parts: Sequence[Any], faults: Faults, decode: Callable[[Faults], Shown]
     ) -> tuple[Shown, bool]:
-        """Decode a file, unless that is on record.
+        """Decode a file, unless that is on record. Where FFmpeg failed, it does not come on record.
 
         Args:
             path: the file.
@@ -59,13 +59,15 @@ class DecodeRecords:
         own = Faults()
         shown = decode(own)
         found = [*own.of("fault"), *own.of("note")]
+        faults.take(found)
+        if shown.failed:
+            return shown, False
         values = shown.values
         counts = None
         if values is not None:
             counts = {"channels": len(values.counts), "per": values.per, "packed": values.packed()}
         content = {"faults": [asdict(one) for one in found], "stats": shown.stats, "values": counts}
         write_json(record, content)
-        faults.take(found)
         return shown, False
 
 
