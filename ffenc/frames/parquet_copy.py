@@ -21,7 +21,8 @@ from typing_extensions import Self
 
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
-from ffenc.frames.parquet import IMAGE, MAGIC, UNREADABLE, Chunk, group_values
+from ffenc.frames.parquet import IMAGE, MAGIC, UNREADABLE
+from ffenc.frames.parquet_pages import Chunk, group_values
 from ffenc.frames.thrift import I64, LIST, STRING, STRUCT, Field, Struct, read_struct, write_struct
 from ffenc.paths import open_regular
 

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.errors import SourceError
-from ffenc.frames.parquet import (
+from ffenc.frames.parquet import MAGIC
+from ffenc.frames.parquet_pages import (
     DATA_PAGE,
     DATA_PAGE_V2,
     DICTIONARY_PAGE,
     HEADER_BYTES,
-    MAGIC,
     PLAIN,
     RLE_DICTIONARY,
 )

@@ -1,0 +1,464 @@
+"""Pages of a parquet file, found by their headers and decompressed one at a time, and the values in them.
+
+LeRobot keeps up to 1,024 images of a camera in one page, most often the dictionary page: some hundred
+megabytes, of which pyarrow's reader holds three copies. So pages are found here, by the headers that the
+Apache Parquet specification describes (PLAIN and RLE_DICTIONARY encodings), and decompressed by pyarrow's
+codecs, one after another; threads that read at the same time share a budget of memory. What is not covered
+is left to pyarrow's reader. Every size is compared with what the file can hold before memory is taken for it,
+and a page with its checksum, where it has one.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from cramjam import snappy
+
+from ffenc.errors import SourceError
+from ffenc.frames.stored_png import crc32
+
+DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
+PLAIN, _PLAIN_DICTIONARY, RLE_DICTIONARY = 0, 2, 8
+_STREAMED = {"ZSTD": "zstd", "GZIP": "gzip", "BROTLI": "brotli"}
+HEADER_BYTES = 1 << 16
+_REMEMBERED = 4
+_ARROW_RATIO = 256  # no block of LZ4, which is what is left to pyarrow, gives more
+_SNAPPY_RATIO = 22  # an element of three bytes gives at most 64
+ROWS_A_BYTE = 8  # more rows than that, no column of distinct values (index, timestamp) can hold
+_KEPT = 256 << 20  # bytes of memory for pages that are kept to be used again
+_BUDGET = 512 << 20  # of pages that are decompressed at the same time, with their compressed bytes
+
+
+class _Budget:
+    """Memory that threads share: what is larger than all of it goes alone."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._held = size, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Wait until there is so much left."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + size <= self._size)
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= size
+                self._changed.notify_all()
+
+
+_decompressing = _Budget(_BUDGET)
+Value: TypeAlias = "bytes | memoryview[int]"
+
+
+class NotCoveredError(Exception):
+    """A feature of parquet that is left to pyarrow."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One column of a row group.
+
+    Attributes:
+        file, raw: the open file twice.
+        size: its bytes.
+        group, leaf: the numbers of the row group and of the column.
+    """
+
+    file: pq.ParquetFile
+    raw: BinaryIO
+    size: int
+    group: int
+    leaf: int
+
+    @property
+    def metadata(self) -> Any:
+        return self.file.metadata.row_group(self.group).column(self.leaf)
+
+    @property
+    def column(self) -> Any:
+        return self.file.metadata.schema.column(self.leaf)
+
+    @property
+    def start(self) -> int:
+        """Where its first page is."""
+        found = self.metadata
+        if found.has_dictionary_page and found.dictionary_page_offset:
+            return int(min(found.data_page_offset, found.dictionary_page_offset))
+        return int(found.data_page_offset)
+
+
+def group_values(chunk: Chunk, low: int, high: int, name: str, offset: int) -> Iterator[Value]:
+    done = 0
+    try:
+        for value in _values(chunk, low, high):
+            yield _present(value, name, offset + low + done)
+            done += 1
+    except NotCoveredError:
+        claimed = chunk.metadata.total_uncompressed_size
+        if claimed > _ARROW_RATIO * chunk.size:
+            raise ValueError(f"{claimed:,} bytes are claimed, in a file of {chunk.size:,}") from None
+        batches = chunk.file.iter_batches(batch_size=1, row_groups=[chunk.group], columns=[chunk.column.path])
+        for at, batch in enumerate(batches):
+            if low + done <= at < high:
+                yield _present(batch.column(0).field("bytes")[0].as_py(), name, offset + at)
+
+
+def _present(value: Value | None, name: str, row: int) -> Value:
+    if value is None:
+        raise SourceError(
+            f"{name}: row {row} has no image bytes. If the images are kept as files, give that folder instead"
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class Page:
+    kind: int
+    header: dict[int, Any]
+    raw: BinaryIO
+    start: int
+    size: int
+    uncompressed: int
+    checksum: int | None
+
+    def stored(self) -> _Buffer:
+        """Its bytes as they are in the file."""
+        self.raw.seek(self.start)
+        data = _Buffer(self.size)
+        if cast(io.BufferedReader, self.raw).readinto(data.view) != self.size:
+            raise _cut_short()
+        if self.checksum is not None and crc32(data.view) != self.checksum & 0xFFFFFFFF:
+            raise ValueError("a page does not match its checksum; the file is damaged")
+        return data
+
+    def body(self, codec: str, begin: int = 0, stored: _Buffer | None = None) -> _Body:
+        """Its values, from a byte on."""
+        size = self.uncompressed - begin
+        if codec == "SNAPPY" and size > _SNAPPY_RATIO * self.size + 64:
+            raise ValueError(f"{self.size:,} bytes cannot hold the {size:,} that they claim")
+        if codec not in ("SNAPPY", "UNCOMPRESSED", *_STREAMED):
+            raise NotCoveredError
+        if codec != "SNAPPY":
+            data = stored or self.stored()
+            data.skip(begin)
+            return data if codec == "UNCOMPRESSED" else _Stream(data, size, _STREAMED[codec])
+        with _decompressing.taken(self.size + size):
+            data, body = stored or self.stored(), _Buffer(size)
+            if size:
+                found = snappy.decompress_raw_into(data.view[begin:], body.view)
+                if found != size:
+                    raise ValueError(f"a page has {found:,} bytes, not the {size:,} that it claims")
+            data.close()
+            return body
+
+
+def _values(chunk: Chunk, low: int, high: int) -> Iterator[Value | None]:
+    """Yield a range of values; one that is a view is only there until the next."""
+    found, column, size = chunk.metadata, chunk.column, chunk.size
+    if column.max_repetition_level or found.physical_type != "BYTE_ARRAY":
+        raise NotCoveredError
+    start = chunk.start
+    row = 0
+    with ExitStack() as held:  # the dictionary
+        dictionary: _Dictionary | None = None
+        for page in pages(chunk.raw, start, min(start + found.total_compressed_size, size)):
+            if row >= high:
+                return
+            if page.kind == DICTIONARY_PAGE:
+                held.close()
+                dictionary = _Dictionary(page, found.compression)
+                held.callback(dictionary.close)
+                continue
+            count = page.header[1]
+            if not 0 <= count <= ROWS_A_BYTE * size:
+                raise ValueError(f"a page claims {count:,} values; the file is damaged")
+            wanted = range(max(low - row, 0), min(high - row, count))
+            row += count
+            if not wanted:
+                continue
+            encoding = page.header[2 if page.kind == DATA_PAGE else 4]
+            if encoding == PLAIN:
+                held.close()  # no page behind this one refers to it: its memory can be used for this one
+                dictionary = None
+            levels, body = _data_page(page, found.compression, column.max_definition_level)
+            with closing(body):
+                present = _presence(levels, column.max_definition_level, wanted.stop)
+                if encoding == PLAIN:
+                    yield from _plain_values(body, present, wanted)
+                elif encoding in (RLE_DICTIONARY, _PLAIN_DICTIONARY) and dictionary is not None:
+                    yield from _dictionary_values(body, present, wanted, dictionary)
+                else:
+                    raise NotCoveredError
+
+
+def pages(raw: BinaryIO, at: int, end: int) -> Iterator[Page]:
+    from ffenc.frames.thrift import read_struct, values  # noqa: PLC0415  # only images need it
+
+    while at < end:
+        raw.seek(at)
+        found, length = read_struct(raw.read(HEADER_BYTES))
+        header = values(found)
+        kind, uncompressed, size = header[1], header[2], header[3]
+        own = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}.get(kind)
+        if own is None:
+            raise NotCoveredError
+        at += length
+        if not 0 <= size <= end - at or uncompressed < 0:
+            raise ValueError("a page is longer than its column; the file is damaged")
+        yield Page(kind, header[own], raw, at, size, uncompressed, header.get(4))
+        at += size
+
+
+def _data_page(page: Page, codec: str, max_level: int) -> tuple[bytes, _Body]:
+    """Return a page's levels (which rows have a value), and its values."""
+    if page.kind == DATA_PAGE:
+        body = page.body(codec)
+        levels = bytes(body.read(struct.unpack("<I", body.read(4))[0])) if max_level else b""
+        return levels, body
+    level_size: int = page.header[5]
+    if page.header[6]:
+        raise NotCoveredError
+    if not 0 <= level_size <= page.size:
+        raise ValueError("a page is shorter than its levels; the file is damaged")
+    codec = codec if page.header.get(7, True) else "UNCOMPRESSED"
+    data = page.stored()
+    return bytes(data.view[:level_size]), page.body(codec, level_size, data)
+
+
+def _presence(levels: bytes, max_level: int, count: int) -> npt.NDArray[np.bool_]:
+    """Which of a page's first rows have a value."""
+    if not max_level:
+        return np.ones(count, np.bool_)
+    found: npt.NDArray[np.bool_] = _hybrid(levels, max_level.bit_length(), count) == max_level
+    return found
+
+
+def _plain_values(body: _Body, present: npt.NDArray[np.bool_], wanted: range) -> Iterator[Value | None]:
+    for at, there in enumerate(present):
+        if at < wanted.start:
+            if there:
+                body.skip(_length(body))
+        else:
+            yield body.read(_length(body)) if there else None
+
+
+def _dictionary_values(
+    body: _Body, present: npt.NDArray[np.bool_], wanted: range, dictionary: _Dictionary
+) -> Iterator[Value | None]:
+    width = body.read(1)[0]
+    indices = _hybrid(body.rest(), width, int(present.sum()))
+    before = int(present[: wanted.start].sum())
+    for there in present[wanted.start :]:
+        yield dictionary.value(int(indices[before])) if there else None
+        before += int(there)
+
+
+def _length(body: _Body) -> int:
+    return int(struct.unpack("<I", body.read(4))[0])
+
+
+class _Dictionary:
+    """The values of a dictionary page, read forwards as they are asked for.
+
+    Indices come in ascending order, but for images that occur more than once; the last few values are
+    remembered for a camera that repeats itself, and an older one is found by reading from the start again.
+    """
+
+    def __init__(self, page: Page, codec: str) -> None:
+        if page.header[2] not in (PLAIN, _PLAIN_DICTIONARY):
+            raise NotCoveredError
+        self._open: Callable[[], _Body] = lambda: page.body(codec)
+        self._body: _Body | None = None
+        self._next = 0
+        self._recent: OrderedDict[int, Value] = OrderedDict()
+
+    def close(self) -> None:
+        if self._body is not None:
+            self._body.close()
+
+    def value(self, index: int) -> Value:
+        if index in self._recent:
+            return self._recent[index]
+        if self._body is None:
+            self._body = self._open()
+        elif index < self._next:
+            if not self._body.rewind():
+                self._body.close()
+                self._body = self._open()
+            self._next = 0
+        while self._next < index:
+            self._body.skip(_length(self._body))
+            self._next += 1
+        value = self._body.read(_length(self._body))
+        self._next += 1
+        self._recent[index] = value
+        if len(self._recent) > _REMEMBERED:
+            self._recent.popitem(last=False)
+        return value
+
+
+class _Memory:
+    """Memory for pages, which is used again: memory that is new costs more than decompressing into it."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept, self._free = kept, list[npt.NDArray[np.uint8]]()
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> npt.NDArray[np.uint8]:
+        """Return so many bytes at least."""
+        with self._lock:
+            fits = [number for number, own in enumerate(self._free) if own.size >= size]
+            if fits:
+                return self._free.pop(min(fits, key=lambda number: self._free[number].size))
+        return np.empty(size, np.uint8)
+
+    def give(self, own: npt.NDArray[np.uint8]) -> None:
+        """Take them back."""
+        with self._lock:
+            self._free.append(own)
+            while sum(one.size for one in self._free) > self._kept:
+                self._free.pop(0)
+
+
+_memory = _Memory(_KEPT)
+
+
+class _Body(Protocol):
+    def read(self, size: int) -> Value:
+        """The next bytes, just so many."""
+
+    def skip(self, size: int) -> None:
+        """Leave the next bytes out."""
+
+    def rest(self) -> Value:
+        """All that follows."""
+
+    def rewind(self) -> bool:
+        """Go back to the beginning, if that is possible; else it has to be decompressed once more."""
+
+    def close(self) -> None:
+        """Give its memory back: what was read of it is no longer there."""
+
+
+class _Buffer:
+    """A page that is in memory as a whole."""
+
+    def __init__(self, size: int) -> None:
+        self._own: npt.NDArray[np.uint8] | None = _memory.take(size)
+        self.view: memoryview[int] = self._own.data[:size]
+        self._at = 0
+
+    def read(self, size: int) -> Value:
+        begin = self._at
+        self.skip(size)
+        return self.view[begin : self._at]
+
+    def skip(self, size: int) -> None:
+        self._at += size
+        if self._at > len(self.view):
+            raise _cut_short()
+
+    def rest(self) -> Value:
+        return self.view[self._at :]
+
+    def rewind(self) -> bool:
+        self._at = 0
+        return True
+
+    def close(self) -> None:
+        if self._own is not None:
+            _memory.give(self._own)
+            self._own = None
+
+
+class _Stream:
+    """A page that is decompressed as it is read, by a codec that can do so."""
+
+    def __init__(self, data: _Buffer, size: int, codec: str) -> None:
+        self._data = data
+        self._stream = pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(data.rest())), codec)
+        self._left = size
+
+    def read(self, size: int) -> bytes:
+        if size > self._left:
+            raise _cut_short()
+        self._left -= size
+        data: bytes = self._stream.read(size)
+        if len(data) != size:
+            raise _cut_short()
+        return data
+
+    def skip(self, size: int) -> None:
+        while size > 0:
+            size -= len(self.read(min(size, HEADER_BYTES)))
+
+    def rest(self) -> bytes:
+        return self.read(self._left)
+
+    def rewind(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._data.close()
+
+
+def _cut_short() -> IndexError:
+    return IndexError("a page ends before its values do; the file is damaged")
+
+
+def _hybrid(data: Value, width: int, count: int) -> npt.NDArray[np.int64]:
+    """Decode the first ``count`` values of parquet's RLE / bit-packed hybrid."""
+    if not 0 <= width <= 32:
+        raise ValueError(f"values of {width} bits; the file is damaged")
+    values = np.zeros(count, np.int64)
+    if not width:
+        return values
+    value_bytes = (width + 7) // 8
+    done = at = 0
+    while done < count:
+        header, at = _varint(data, at)
+        if header & 1:
+            size = (header >> 1) * width
+            packed = np.frombuffer(data[at : at + size], np.uint8)
+            at += size
+            bits = np.unpackbits(packed, bitorder="little")
+            found = bits[: len(bits) // width * width].reshape(-1, width) @ (1 << np.arange(width))
+            part = found[: count - done]
+            if not len(part):
+                raise _cut_short()
+            values[done : done + len(part)] = part
+            done += len(part)
+        else:
+            if at + value_bytes > len(data) or not header:
+                raise _cut_short()
+            values[done : done + (header >> 1)] = int.from_bytes(data[at : at + value_bytes], "little")
+            at += value_bytes
+            done += header >> 1
+    return values
+
+
+def _varint(data: Value, at: int) -> tuple[int, int]:
+    """Read a number of seven bits a byte, lowest first; returns it and the place behind it."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if not byte & 0x80:
+            return value, at
+        shift += 7
