@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,26 +12,32 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ffenc.dataset.checksums import file_checksum, read_checksums, write_checksums
 from ffenc.dataset.columns import (
     WRITTEN,
     VideoPlace,
-    dtype_of,
     feature_type,
     fitted,
     image_parts,
     is_numeric,
-    list_of,
     numbers_of,
     row_schema,
-    statistic_type,
     task_table,
     video_columns,
 )
 from ffenc.dataset.commit import Move, write_commit
+from ffenc.dataset.episode_columns import (
+    _dimensions,
+    _shaped,
+    all_features,
+    check_features,
+    column_as,
+    episode_type,
+    features_of_table,
+    row_table,
+)
 from ffenc.dataset.fitting import GrowingCamera, recorded_features
 from ffenc.dataset.info_block import kept_block
 from ffenc.dataset.staging import write_info, write_json
@@ -46,7 +51,6 @@ from ffenc.frames.statistics import Stats, histogram_statistics
 from ffenc.layout import (
     CHECKSUMS,
     DATA_PATH,
-    DEFAULT_FEATURES,
     EPISODES_PATH,
     NOTES_PATH,
     STATS,
@@ -58,11 +62,6 @@ from ffenc.layout import (
 
 _STAGED = "new"
 DATA, EPISODES = "data", "meta/episodes"
-# What a row's value can be; of a text there is one.
-RECORDED_TYPES = (
-    *("float32", "float64", "float16", "bool", "string"),
-    *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u")),
-)
 NumberedFile = tuple[int, int]  # of a chunk, and in it
 
 
@@ -272,7 +271,7 @@ class EpisodeWriter:
         """info.json with this episode; with the first one, what was not known before."""
         info, episode = dict(self._state.info), self._episode
         if "features" not in info:
-            found = _features_of_table(episode.table)
+            found = features_of_table(episode.table)
             check_features(found, self._cameras)
             described = {"features": all_features(self._cameras, found)}
             info = {name: info[name] for name in ("codebase_version", "fps")} | described | info
@@ -348,7 +347,7 @@ class EpisodeWriter:
             if name in own:
                 columns[name] = own[name].cast(kind)
             elif name in wanted:
-                columns[name] = _column_as(table[name], kind, name)
+                columns[name] = column_as(table[name], kind, name)
             elif name not in self._cameras:
                 raise SourceError(
                     f"{self._root}: its rows have a column {name}, which meta/info.json does not describe; "
@@ -415,7 +414,7 @@ class EpisodeWriter:
         values |= {name: value for name, value in columns.items() if name.startswith("meta/")}
         schema = self._state.episodes
         if schema is None:
-            kinds = {name: _episode_type(name, value) for name, value in values.items()}
+            kinds = {name: episode_type(name, value) for name, value in values.items()}
             schema = pa.schema(list(kinds.items()))
         arrays = []
         for wanted in schema:
@@ -510,91 +509,6 @@ class _ImagesOf:
         return self.images.fingerprint()
 
 
-def _column_as(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.Array:
-    """A column in another type: numbers, or lists of as many numbers in each row.
-
-    Raises:
-        ConfigError: it has rows without a value, of another length, or values that the type cannot hold.
-    """
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # as of pyarrow 15 to 17, where there are several
-        array = pa.concat_arrays(array.chunks)
-    try:
-        if array.null_count:
-            raise ConfigError(f"the episode's column {name} has {array.null_count} rows without a value")
-        nested = _dimensions(array.type), _dimensions(kind)
-        if nested in ((1, 0), (1, 1)):
-            widths = pc.unique(pc.list_value_length(array)).to_pylist()
-            wanted = (
-                1 if nested[1] == 0 else kind.list_size if pa.types.is_fixed_size_list(kind) else widths[0]
-            )
-            if widths != [wanted]:
-                raise ConfigError(
-                    f"the episode's column {name} has rows of {widths} numbers, not of {wanted}"
-                )
-            array = array.flatten()
-            if array.null_count:
-                raise ConfigError(
-                    f"the episode's column {name} has {array.null_count} numbers without a value"
-                )
-            if nested[1]:
-                array = pa.FixedSizeListArray.from_arrays(array, wanted)
-        elif nested == (0, 1):
-            array = pa.FixedSizeListArray.from_arrays(array, 1)
-        return array.cast(kind)
-    except (pa.ArrowException, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"the episode's column {name} is {column.type}, not {kind}: {error}") from None
-
-
-def _dimensions(kind: pa.DataType) -> int:
-    count = 0
-    while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
-        kind, count = kind.value_type, count + 1
-    return count
-
-
-def _episode_type(name: str, value: Any) -> pa.DataType:
-    if name.startswith("stats/"):
-        return statistic_type(name.rpartition("/")[2], value)
-    if name == "tasks":
-        return list_of(pa.string())
-    return pa.float64() if name.endswith("_timestamp") else pa.int64()
-
-
-def _shaped(value: Any, dimensions: int, name: str) -> Any:
-    """A statistic in as many dimensions as the others of its column have."""
-    if value is None:
-        raise ConfigError(f"the episode has no {name}, which the other episodes have")
-    array = np.asarray(value)
-    if array.ndim != dimensions:
-        array = array.reshape(-1, *([1] * (dimensions - 1))) if dimensions else array.reshape(-1)[0]
-    return array.tolist()
-
-
-def row_table(values: Mapping[str, Sequence[Any]], features: Mapping[str, Mapping[str, Any]]) -> pa.Table:
-    """Return recorded values as columns: one value a row, or lists of one length.
-
-    Args:
-        values: feature -> one value a row; a feature without any has no rows.
-        features: their descriptions, as :func:`check_features` accepts them.
-    """
-    columns: dict[str, pa.Array] = {}
-    for name, feature in features.items():
-        kind = pa.type_for_alias(str(feature["dtype"]))
-        wide = list(feature["shape"]) != [1]
-        given = values.get(name, [])
-        if pa.types.is_float16(kind):  # which pyarrow before 21 makes of NumPy's only
-            numbers = pa.array(np.asarray(given, np.float16).reshape(-1), kind)
-            columns[name] = (
-                pa.FixedSizeListArray.from_arrays(numbers, feature["shape"][0]) if wide else numbers
-            )
-        else:
-            columns[name] = pa.array(given, pa.list_(kind, feature["shape"][0]) if wide else kind)
-    return pa.table(columns)
-
-
 def rehearsed(
     cameras: Mapping[str, GrowingCamera], features: Mapping[str, Mapping[str, Any]], task: str
 ) -> NewEpisode:
@@ -610,66 +524,3 @@ def rehearsed(
     stats = {key: histogram_statistics(own, np.arange(256) / 255, 1) for key, own in counts.items()}
     images = {key: ImageFiles([]) for key, camera in cameras.items() if not camera.video}
     return NewEpisode(task, row_table(zeros, features), 1, images=images, stats=stats)
-
-
-def check_features(features: Mapping[str, Mapping[str, Any]], cameras: Mapping[str, Any]) -> None:
-    """Refuse descriptions of columns that cannot be recorded.
-
-    Args:
-        features: LeRobot's descriptions of the recorded columns.
-        cameras: by the names of their features, which no column can have.
-
-    Raises:
-        ConfigError: names the column, what is said of it and what is expected.
-    """
-    if not isinstance(features, Mapping):
-        raise ConfigError(f"features: {features!r} is not accepted; a mapping of names to descriptions is")
-    for key, feature in features.items():
-        if not isinstance(key, str) or key in cameras or key in DEFAULT_FEATURES or "/" in key or not key:
-            raise ConfigError(
-                f"a column cannot be called {key!r}: LeRobot keeps {', '.join(DEFAULT_FEATURES)} and the "
-                "cameras' names for itself, and takes no / in a name"
-            )
-        shape = feature.get("shape") if isinstance(feature, Mapping) else None
-        if not (isinstance(shape, (list, tuple)) and all(type(n) is int and n > 0 for n in shape)):
-            raise ConfigError(
-                f"feature {key} is {feature!r}; a dtype such as float32 and a shape such as [6] are expected"
-            )
-        if feature.get("dtype") not in RECORDED_TYPES:
-            raise ConfigError(
-                f"dtype {feature.get('dtype')!r} of {key} is not recorded; accepted: "
-                + ", ".join(RECORDED_TYPES)
-            )
-        if len(shape) != 1 or (feature["dtype"] == "string" and shape[0] != 1):
-            one = "a text" if feature["dtype"] == "string" else "numbers in one dimension"
-            raise ConfigError(
-                f"shape {list(shape)} of {key} is not recorded: {one} is; give the row's value as such, with "
-                "the shape [N]"
-            )
-        try:
-            json.dumps(feature, allow_nan=False, ensure_ascii=False).encode()
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"feature {key} cannot be written as JSON: {error}") from None
-
-
-def all_features(
-    cameras: Mapping[str, GrowingCamera], features: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    described = {
-        key: {"dtype": f["dtype"], "shape": list(f["shape"]), "names": f.get("names")}
-        for key, f in features.items()
-    }
-    return {key: camera.feature for key, camera in cameras.items()} | described | DEFAULT_FEATURES
-
-
-def _features_of_table(table: pa.Table) -> dict[str, dict[str, Any]]:
-    """Describe the columns of a dataset's first episode."""
-    features = {}
-    for name in table.column_names:
-        kind, width = table.schema.field(name).type, 1
-        if pa.types.is_nested(kind):
-            width = len(table[name][0])
-            kind = kind.value_type
-        dtype = "string" if pa.types.is_large_string(kind) else dtype_of(kind)
-        features[name] = {"dtype": dtype, "shape": [width], "names": None}
-    return features

@@ -24,11 +24,10 @@ from ffenc.dataset.episode import (
     NewEpisode,
     NumberedFile,
     State,
-    all_features,
-    check_features,
     list_to_grow,
     rehearsed,
 )
+from ffenc.dataset.episode_columns import all_features, check_features
 from ffenc.dataset.fitting import GrowingCamera, check_fit, recorded_features
 from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.source import check_key

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ffenc.config.encoder import DepthEncoderConfig
-from ffenc.dataset.episode import row_table
+from ffenc.dataset.episode_columns import row_table
 from ffenc.dataset.growing import GrowingDataset, NewEpisode
 from ffenc.errors import VerificationError
 from ffenc.ffmpeg.join import Joined, join_files

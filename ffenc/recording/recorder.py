@@ -29,7 +29,7 @@ from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import CameraPreset, RobotPreset, camera_key, camera_name, load_preset
 from ffenc.config.transform import Geometry, Transform
 from ffenc.dataset.commit import RECORDINGS, finish_commit, pending_commits
-from ffenc.dataset.episode import check_features
+from ffenc.dataset.episode_columns import check_features
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.dataset.info_block import encoding_block
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning

@@ -19,7 +19,7 @@ from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_key, camera_name
 from ffenc.config.transform import Transform
 from ffenc.dataset.commit import COMMIT, DELETED, RECORDINGS, recording_folders
-from ffenc.dataset.episode import check_features
+from ffenc.dataset.episode_columns import check_features
 from ffenc.dataset.fitting import GrowingCamera
 from ffenc.dataset.staging import write_json
 from ffenc.errors import DestinationError, FfencError, SourceError
