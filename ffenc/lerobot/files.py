@@ -22,7 +22,7 @@ from ffenc.frames.encode_file import encode
 from ffenc.frames.joining import join_videos, keep_parts
 from ffenc.frames.prepare import prepare
 from ffenc.frames.stream import DEPTH_FORMATS
-from ffenc.lerobot.notes import note_encoder, remember_encoder
+from ffenc.lerobot.notes import check_alike, keep_notes, note_encoder, remember_encoder
 from ffenc.lerobot.options import Options, is_depth, settings_of
 from ffenc.recording.trial import trial_frames
 
@@ -173,6 +173,32 @@ class Files:
             encoder_threads=self._threads(None),
             overwrite=True,
         )
+
+    def _copy_and_reindex_videos(self, src_dataset: Any, dst_meta: Any, episode_mapping: Any) -> Any:
+        """Copy the videos of the episodes that stay, and what is noted of their cameras."""
+        done = self.originals["_copy_and_reindex_videos"](src_dataset, dst_meta, episode_mapping)
+        keep_notes([Path(src_dataset.root)], Path(dst_meta.root))
+        return done
+
+    def _copy_videos(self, src_dataset: Any, dst_meta: Any, exclude_keys: Any = None) -> None:
+        """Copy all videos of the cameras that stay, and what is noted of them."""
+        self.originals["_copy_videos"](src_dataset, dst_meta, exclude_keys)
+        keep_notes([Path(src_dataset.root)], Path(dst_meta.root))
+
+    def validate_all_metadata(self, all_metadata: Sequence[Any]) -> Any:
+        """Refuse datasets that cannot be merged, those whose depth has other holes too.
+
+        Raises:
+            ValueError: they cannot be.
+        """
+        found = self.originals["validate_all_metadata"](all_metadata)
+        check_alike([Path(one.root) for one in all_metadata])
+        return found
+
+    def finalize_aggregation(self, aggr_meta: Any, all_metadata: Sequence[Any]) -> None:
+        """Write the lists of a merged dataset, and what is noted of its cameras."""
+        self.originals["finalize_aggregation"](aggr_meta, all_metadata)
+        keep_notes([Path(one.root) for one in all_metadata], Path(aggr_meta.root))
 
     def get_video_info(self, video_path: Path | str, video_encoder: Any = None) -> Any:
         """LeRobot's own fields; who encoded the file goes into ``meta/ffenc.json``.

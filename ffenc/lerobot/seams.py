@@ -26,9 +26,10 @@ from ffenc.lerobot.writing import writer_methods
 
 KNOWN_VERSIONS = ("0.6.0", "0.6.1", "0.6.2")
 
-_VIDEO, _TOOLS, _WRITER, _CONFIGS = (
+_VIDEO, _TOOLS, _MERGE, _WRITER, _CONFIGS = (
     "lerobot.datasets.video_utils",
     "lerobot.datasets.dataset_tools",
+    "lerobot.datasets.aggregate",
     "lerobot.datasets.dataset_writer",
     "lerobot.configs.video",
 )
@@ -91,6 +92,10 @@ _SEAMS = (
         *(_TOOLS, "_keep_episodes_from_video_with_av"),
         "input_path output_path episodes_to_keep fps video_encoder",
     ),
+    Seam(_TOOLS, "_copy_and_reindex_videos", "src_dataset dst_meta episode_mapping"),
+    Seam(_TOOLS, "_copy_videos", "src_dataset dst_meta exclude_keys"),
+    Seam(_MERGE, "validate_all_metadata", "all_metadata"),
+    Seam(_MERGE, "finalize_aggregation", "aggr_meta all_metadata"),
     Seam(_TOOLS, "_reencode_video_worker", "args"),
     Seam(_WRITER, "_encode_video_worker", "video_key episode_index root fps video_encoder encoder_threads"),
     Seam(_WRITER, "DatasetWriter.add_frame", "frame"),
@@ -245,6 +250,7 @@ class Use:
 _OF_FILES = (
     *("encode_video_frames", "reencode_video", "concatenate_video_files", "get_video_info"),
     *("convert_image_to_video_dataset", "_keep_episodes_from_video_with_av"),
+    *("_copy_and_reindex_videos", "_copy_videos", "validate_all_metadata", "finalize_aggregation"),
 )
 _WORKERS = ("_reencode_video_worker", "_encode_video_worker")
 

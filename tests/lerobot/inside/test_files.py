@@ -175,6 +175,11 @@ def test_lerobots_edits_run_on_what_was_recorded(tmp_path: Path, used: Use) -> N
     assert len([left[index] for index in range(len(left))]) == 12
 
 
+def noted(root: Path) -> dict[str, Any]:
+    """What ffenc keeps of each camera."""
+    return json.loads((root / "meta/ffenc.json").read_text())["cameras"]
+
+
 def test_episodes_are_cut_out_packet_for_packet(tmp_path: Path) -> None:
     """Whatever settings are in use: what stays is what it was, on the grid."""
     with ffenc.lerobot.use():
@@ -203,6 +208,27 @@ def test_episodes_are_cut_out_packet_for_packet(tmp_path: Path) -> None:
                 Fraction(n, FPS) for n in range(5 * len(rows))
             ]
     assert info_of(left.root)["features"] == info_of(merged.root)["features"]
+    first, *_ = notes = [noted(one.root) for one in (*parts, merged, left, split["a"], split["b"])]
+    assert first[RGB]["video.encoder"]["encoder"] == "libx264"
+    assert all(one == first for one in notes)
+    assert noted(fewer.root) == {RGB: first[RGB]}
+
+
+def test_depth_whose_holes_are_stored_otherwise_is_not_merged(tmp_path: Path, used: Use) -> None:
+    parts = []
+    for name, invalid in (("one", "keep"), ("two", "clip")):
+        dataset = create(tmp_path / name, rgb_encoder=H264)
+        dataset.add_frame(row(0))
+        dataset.save_episode()
+        dataset.finalize()
+        path = tmp_path / name / "meta/ffenc.json"
+        content = json.loads(path.read_text())
+        content["cameras"][DEPTH]["video.invalid"] = invalid
+        path.write_text(json.dumps(content))
+        parts.append(opened(tmp_path / name))
+    with pytest.raises(ValueError, match="video.invalid is 'keep' in .*one, 'clip' in .*two"):
+        dataset_tools.merge_datasets(parts, "local/merged", tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_presets_reach_each_camera(tmp_path: Path) -> None:
