@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 import av
 import lerobot
 import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 FILES = (
     "test_streaming_video_encoder.py",
@@ -54,6 +55,35 @@ def write_clip(path: Path, vcodec: str, width: int, height: int, frames: int) ->
         output.mux(stream.encode())
 
 
+def write_pusht(home: Path) -> None:
+    """Write a dataset like the one of images that tests take from the Hub, by LeRobot's own library."""
+    features = {
+        "observation.image": {
+            "dtype": "image",
+            "shape": (96, 96, 3),
+            "names": ["height", "width", "channels"],
+        },
+        "observation.state": {"dtype": "float32", "shape": (2,), "names": ["x", "y"]},
+        "action": {"dtype": "float32", "shape": (2,), "names": ["x", "y"]},
+    }
+    rng = np.random.default_rng(0)
+    dataset = LeRobotDataset.create(
+        "lerobot/pusht_image", 10, features, root=home / "lerobot/pusht_image", use_videos=False
+    )
+    for frames in (12, 9, 10):
+        for _ in range(frames):
+            dataset.add_frame(
+                {
+                    "observation.image": rng.integers(0, 256, (96, 96, 3), np.uint8),
+                    "observation.state": rng.random(2).astype(np.float32),
+                    "action": rng.random(2).astype(np.float32),
+                    "task": "push the T",
+                }
+            )
+        dataset.save_episode()
+    dataset.finalize()
+
+
 def run(folder: Path, files: list[str], *more: str) -> dict[str, str]:
     """Run the tests of some files; returns what came of each, by name."""
     report = folder / "report.xml"
@@ -65,6 +95,7 @@ def run(folder: Path, files: list[str], *more: str) -> dict[str, str]:
         "PYTHONPATH": path,
         "HF_HUB_OFFLINE": "1",
         "FFENC_CACHE": str(folder / "cache"),
+        "HF_LEROBOT_HOME": str(folder / "home"),
     }
     names = [f"tests/datasets/{name}" for name in files]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
@@ -89,11 +120,13 @@ def run(folder: Path, files: list[str], *more: str) -> dict[str, str]:
 
 
 def main() -> int:
+    os.environ.setdefault("SVT_LOG", "1")  # errors only: it writes past Python
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("checkout", type=Path)
-    parser.add_argument("files", nargs="*", choices=[*FILES, []], default=list(FILES))
+    # argparse compares an empty list with the choices too.
+    parser.add_argument("files", nargs="*", choices=[*FILES, []], metavar="FILE", help=", ".join(FILES))
     arguments = parser.parse_args()
-    checkout, files = arguments.checkout, arguments.files
+    checkout, files = arguments.checkout, arguments.files or list(FILES)
     version = re.search(r'^version = "(.+)"', (checkout / "pyproject.toml").read_text(), re.M)
     if version is None or version[1] != lerobot.__version__:
         sys.exit(f"{checkout} is of {version and version[1]}, LeRobot {lerobot.__version__} is installed")
@@ -104,6 +137,7 @@ def main() -> int:
             path = folder / "tests/artifacts/encoded_videos" / clip
             if path.read_bytes().startswith(b"version https://git-lfs"):
                 write_clip(path, *of)
+        write_pusht(folder / "home")
         without = run(folder, files)
         with_ffenc = run(folder, files, "-p", "with_ffenc")
     missing = [test for test in without if test not in with_ffenc]
