@@ -37,15 +37,13 @@ from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.clip import Clip
 from ffenc.frames.decoded import image_statistics
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.statistics import Stats, ValueCounts
-from ffenc.frames.transcode import (
-    Clip,
-    read_through,
-)
+from ffenc.frames.transcode import read_through
 from ffenc.frames.verify import verify_joined
 from ffenc.jobs.pool import run_units
 from ffenc.layout import VIDEO_PATH, file_limit, files_in_chunk

@@ -34,7 +34,7 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.info_json import CORRECT, block_quantizer
-from ffenc.frames.transcode import depth_config, prepare_clip
+from ffenc.frames.prepare_clip import depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 from ffenc.layout import DEPTH_FIELDS, INFO
 from ffenc.spelling import argument, call

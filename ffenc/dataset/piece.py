@@ -26,6 +26,7 @@ from ffenc.errors import FfmpegError, SourceError, VerificationError
 from ffenc.ffmpeg.index import PieceReader
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.clip import Clip
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics
 from ffenc.frames.encode import encode_frames, verify_encoded
@@ -34,7 +35,7 @@ from ffenc.frames.header import ImageHeader
 from ffenc.frames.publish import published
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
-from ffenc.frames.transcode import Clip, clip_statistics, damage_named, transcode
+from ffenc.frames.transcode import clip_statistics, damage_named, transcode
 
 
 @dataclass(frozen=True)

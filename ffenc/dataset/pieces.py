@@ -12,8 +12,8 @@ from ffenc.dataset.source import Episode, HasVideos
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.frames.clip import Clip
 from ffenc.frames.joining import why_not_copied
-from ffenc.frames.transcode import Clip
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.spelling import call
 

@@ -39,12 +39,13 @@ from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, DestinationError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.clip import Clip
 from ffenc.frames.encode import prepare_images
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.prepare import Absent
-from ffenc.frames.transcode import Clip, depth_config, prepare_clip
+from ffenc.frames.prepare_clip import depth_config, prepare_clip
 from ffenc.jobs.pool import share_cores
 from ffenc.layout import DEPTH_FIELDS, TIME_TOLERANCE
 from ffenc.spelling import argument

@@ -36,11 +36,13 @@ from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.clip import Clip
 from ffenc.frames.info_json import feature_block, read_json
+from ffenc.frames.prepare_clip import prepare_clip
 from ffenc.frames.publish import published
 from ffenc.frames.sources import files_fingerprint
 from ffenc.frames.stream import DEPTH_FORMATS
-from ffenc.frames.transcode import Clip, prepare_clip, transcode
+from ffenc.frames.transcode import transcode
 from ffenc.layout import (
     DATA_PATH,
     EPISODES_PATH,

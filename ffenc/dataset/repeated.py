@@ -13,8 +13,9 @@ from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.clip import Clip
+from ffenc.frames.prepare_clip import prepare_clip
 from ffenc.frames.reader import VideoReader
-from ffenc.frames.transcode import Clip, prepare_clip
 
 _NEAR = Fraction(1, 2)  # of a frame's duration: a frame that is closer to a row's time is the row's
 

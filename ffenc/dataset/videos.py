@@ -20,8 +20,8 @@ from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.index import index_reader
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import find_ffprobe
+from ffenc.frames.clip import Clip, check_spacing, off_grid
 from ffenc.frames.info_json import info_features, read_info
-from ffenc.frames.transcode import Clip, check_spacing, off_grid
 from ffenc.frames.trim import warn_of_hidden
 from ffenc.layout import CHECKSUMS, INFO, TIME_TOLERANCE, VIDEO_PATH
 from ffenc.paths import check_template, template_fields

@@ -17,6 +17,7 @@ from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import Buffer, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain, how_to_get, toolchains
+from ffenc.frames.clip import Clip
 from ffenc.frames.depth import MAX_CODE, DepthQuantizer, Unit
 from ffenc.frames.depth_images import Depth, changed, millimetres, read_alike, samples_in_mm
 from ffenc.frames.encode import check_frames, fed_format
@@ -25,7 +26,6 @@ from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import find_fault
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.frames.stream import DEPTH_FORMATS, NO_DECODER, Stream
-from ffenc.frames.transcode import Clip
 
 Value = TypeVar("Value")
 

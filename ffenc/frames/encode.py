@@ -26,6 +26,7 @@ from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import Buffer, Log, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.clip import Clip
 from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics, depth_pieces
 from ffenc.frames.encoding import Encoding
@@ -36,7 +37,7 @@ from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.frames.statistics import RgbHistogram
 from ffenc.frames.stored_png import UndecodableError, pays, stored
-from ffenc.frames.transcode import Clip, clip_checksums
+from ffenc.frames.transcode import clip_checksums
 from ffenc.spelling import argument
 
 _DECODE_SECONDS = 30.0

@@ -14,6 +14,7 @@ from ffenc.config.transform import Transform
 from ffenc.errors import ConfigError, DestinationError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.clip import Clip
 from ffenc.frames.depth_images import DepthSamples
 from ffenc.frames.encode import (
     checked_output,
@@ -24,9 +25,10 @@ from ffenc.frames.encode import (
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.info_json import stored_quantizer
+from ffenc.frames.prepare_clip import depth_config, prepare_clip
 from ffenc.frames.publish import claimed, published
 from ffenc.frames.sources import IMAGE_SUFFIXES, ImageFiles, image_files
-from ffenc.frames.transcode import Clip, depth_config, prepare_clip, transcode
+from ffenc.frames.transcode import transcode
 from ffenc.frames.trim import frame_rate, trimmed, warn_of_hidden, warn_of_rotation
 from ffenc.layout import DEPTH_FIELDS
 from ffenc.paths import check_tree, regular

@@ -14,10 +14,10 @@ from ffenc.ffmpeg.index import index_reader
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.clip import Clip
 from ffenc.frames.encode import checked_output
 from ffenc.frames.encode_file import encode
 from ffenc.frames.publish import claimed, published
-from ffenc.frames.transcode import Clip
 from ffenc.frames.trim import frame_rate
 from ffenc.frames.verify import verify_joined
 from ffenc.paths import regular

@@ -13,7 +13,7 @@ from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.boxes import missing_bytes
 from ffenc.ffmpeg.probe import StreamInfo, probe
-from ffenc.frames.transcode import Clip, off_grid
+from ffenc.frames.clip import Clip, off_grid
 from ffenc.layout import TIME_TOLERANCE
 from ffenc.spelling import argument
 from ffenc.words import count

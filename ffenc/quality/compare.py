@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from ffenc.config.transform import Transform
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.clip import Clip
 from ffenc.frames.compare import Sides, check_alike, compared
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.sources import FrameSource
-from ffenc.frames.transcode import Clip
 from ffenc.quality.measure import Gauge, Quality, measure
 
 

@@ -14,6 +14,7 @@ from ffenc.ffmpeg.join import Joined, join_files
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.clip import Clip
 from ffenc.frames.decoded import decode_image
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics
@@ -22,7 +23,7 @@ from ffenc.frames.encoding import Encoding
 from ffenc.frames.publish import published
 from ffenc.frames.sources import FrameSource, ImageFiles
 from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
-from ffenc.frames.transcode import Clip, clip_statistics
+from ffenc.frames.transcode import clip_statistics
 from ffenc.frames.verify import verify_video
 from ffenc.jobs.pool import run_units
 from ffenc.recording.rows import Features, Rows

@@ -22,9 +22,9 @@ from ffenc.errors import SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import how_to_get, toolchains
+from ffenc.frames.clip import Clip
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import changed
-from ffenc.frames.transcode import Clip
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.jobs.progress import FrameCount
 from ffenc.quality.compare import quality_of

@@ -29,6 +29,7 @@ from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.clip import Clip
 from ffenc.frames.compare import reference_side
 from ffenc.frames.depth_images import millimetres, read_alike
 from ffenc.frames.encode import check_frames
@@ -36,7 +37,6 @@ from ffenc.frames.header import ImageHeader
 from ffenc.frames.reader import VideoReader
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
 from ffenc.frames.stream import DEPTH_FORMATS
-from ffenc.frames.transcode import Clip
 from ffenc.frames.trim import frame_rate, trimmed
 from ffenc.paths import regular
 from ffenc.spelling import argument

@@ -13,7 +13,7 @@ import pytest
 from ffenc import merge_datasets, reencode_dataset, verify_dataset
 from ffenc.dataset.columns import dtype_of, is_numeric
 from ffenc.ffmpeg.probe import probe
-from ffenc.frames.transcode import Clip
+from ffenc.frames.clip import Clip
 from ffenc.layout import files_in_chunk
 from tests.conftest import FIXTURES, TOP
 

@@ -25,9 +25,9 @@ from ffenc.errors import Cancelled, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.clip import Clip
 from ffenc.frames.compare import compare_episode
 from ffenc.frames.sources import ImageFiles
-from ffenc.frames.transcode import Clip
 from tests.conftest import DEPTH, FIXTURES, LENGTHS, TOP, decode, find_toolchain, pixels, starts
 
 pytestmark = pytest.mark.newest_ffprobe

@@ -12,13 +12,13 @@ from PIL import Image
 
 from ffenc import SourceError, VideoEncoderConfig, probe
 from ffenc.compiler.frames import FRAME_FORMATS, is_depth, is_encoded
+from ffenc.frames.clip import Clip
 from ffenc.frames.compare import compare_episode
 from ffenc.frames.encode import encode_frames, prepare_images, verify_encoded
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import read_header
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.tiff import raw_samples, tiff_of
-from ffenc.frames.transcode import Clip
 from tests.conftest import decode, find_toolchain, newest_program, psnr
 from tests.support.recorded import jpeg, png
 

@@ -16,8 +16,8 @@ from ffenc.compiler.decode import Compared
 from ffenc.compiler.quality import compile_quality
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.frames.clip import Clip
 from ffenc.frames.images import read_header
-from ffenc.frames.transcode import Clip
 from ffenc.quality.compare import quality_of
 from ffenc.quality.measure import METRICS, Quality, gauges
 from tests.conftest import FIXTURES, LENGTHS, TOP, find_toolchain, pixels, starts

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ffenc import VideoReader, reencode_dataset
 from ffenc.ffmpeg.probe import probe
-from ffenc.frames.transcode import Clip
+from ffenc.frames.clip import Clip
 from ffenc.quality.compare import quality_of
 from ffenc.quality.measure import gauges
 from ffenc.tune.compare import compare_sources, comparison_fields

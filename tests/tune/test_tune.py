@@ -19,8 +19,8 @@ from PIL import Image
 from ffenc import ConfigError, DepthQuantizer, VideoReader, load_preset, reencode_dataset
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.ffmpeg.probe import probe
+from ffenc.frames.clip import Clip
 from ffenc.frames.images import read_header
-from ffenc.frames.transcode import Clip
 from ffenc.quality.compare import quality_of
 from ffenc.quality.depth import DepthErrors, DepthHistory, DepthRange, edges
 from ffenc.quality.measure import gauges

@@ -29,12 +29,12 @@ from ffenc.errors import ConfigError, FfmpegError, SourceError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.clip import Clip
 from ffenc.frames.compare import Comparison, compare_episode
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.stream import DEPTH_FORMATS
-from ffenc.frames.transcode import Clip
 from ffenc.layout import INFO
 
 _ANOTHER_PICTURE = 15.0  # dB; the coarsest settings stay above 20, two pictures of one scene are about 12
