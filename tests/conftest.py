@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """A shell has what it starts in the background ignore SIGINT, and all that is started from there."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.addinivalue_line("markers", "newest_ffprobe: `toolchain` reads back with the newest ffprobe")
+    config.addinivalue_line("markers", "own_ffprobe: `toolchain` reads with the ffprobe of the same build")
 
 
 # Files whose tests take longest, the longest first: a worker that begins one last keeps the others waiting.
@@ -128,11 +128,11 @@ def find_toolchain(name: str) -> Toolchain:
 def toolchain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Toolchain:
     """Every test that takes this runs on the system's FFmpeg and on the newest from PyPI.
 
-    Where it is not about what ffprobe says, its file is marked ``newest_ffprobe``: the system's ffprobe takes
-    0.1 s to start, the newest a tenth of it, and that pair is what users have who name Debian's ffmpeg.
+    What reads files is the newest ffprobe, as users have it who name Debian's ffmpeg: the system's takes
+    0.1 s to start, the newest a tenth of it. What is about what ffprobe says is marked ``own_ffprobe``.
     """
     found = find_toolchain(request.param)
-    if request.node.get_closest_marker("newest_ffprobe"):
+    if not request.node.get_closest_marker("own_ffprobe"):
         found = replace(found, ffprobe=newest_program("ffprobe"))
     monkeypatch.setenv("FFENC_FFMPEG", found.ffmpeg)
     monkeypatch.setenv("FFENC_FFPROBE", found.ffprobe)

@@ -21,8 +21,6 @@ from tests.conftest import (
 )
 from tests.support.command_line import COMMANDS, process
 
-pytestmark = pytest.mark.newest_ffprobe
-
 
 @pytest.fixture
 def robot(tmp_path):

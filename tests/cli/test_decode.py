@@ -32,8 +32,6 @@ from tests.conftest import (
 )
 from tests.support.command_line import CommandLine
 
-pytestmark = pytest.mark.newest_ffprobe
-
 VIDEOS = FIXTURES / "aloha_video_v30"
 TOP_FILE, DEPTH_FILE = (VIDEOS / f"videos/{key}/chunk-000/file-000.mp4" for key in (TOP, DEPTH))
 CODE_NONE = 0

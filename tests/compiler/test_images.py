@@ -15,8 +15,6 @@ from ffenc.errors import ConfigError
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 
-pytestmark = pytest.mark.newest_ffprobe
-
 WIDTH, HEIGHT, FRAMES = 256, 256, 3
 
 

@@ -18,8 +18,6 @@ from ffenc.frames.depth import DepthQuantizer
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, everything_in, starts
 from tests.support.read import depth_maps, depth_samples, read_json
 
-pytestmark = pytest.mark.newest_ffprobe
-
 LEROBOTS = FIXTURES / "aloha_video_v30"
 VIDEO = "videos/{}/chunk-000/file-000.mp4"
 FFV1 = [(("depth_encoder", "vcodec"), "ffv1"), (("depth_encoder", "extra_options"), {})]

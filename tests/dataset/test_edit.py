@@ -41,8 +41,6 @@ from tests.conftest import (
 )
 from tests.support.read import packets
 
-pytestmark = pytest.mark.newest_ffprobe
-
 VIDEO = FIXTURES / "aloha_video_v30"
 FRONT = "observation.images.front"
 PLACES = ("episode_index", "index", "task_index")  # which follow from what is kept

@@ -43,8 +43,6 @@ from tests.conftest import (
 from tests.support.make import H264, RGB
 from tests.support.read import episodes_of, read_json, rows_of, video_of
 
-pytestmark = pytest.mark.newest_ffprobe
-
 
 @pytest.mark.parametrize("vcodec", ["libsvtav1", "h264", "hevc"])
 def test_every_frame_is_its_source_frame(

@@ -62,8 +62,6 @@ from tests.support.damage import (
 )
 from tests.support.read import contents
 
-pytestmark = pytest.mark.newest_ffprobe
-
 
 @pytest.fixture
 def video(tmp_path: Path, two_cameras: Path) -> Path:

@@ -16,8 +16,6 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, TOP, decode, pixels, psnr, starts
 from tests.support.read import json_of, rows_of
 
-pytestmark = pytest.mark.newest_ffprobe
-
 VIDEO = FIXTURES / "aloha_video_v30"
 H264 = ("camera_encoder", "vcodec"), "h264"
 

@@ -37,8 +37,6 @@ from ffenc.frames.tiff import tiff_of
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP, decode
 from tests.support.command_line import CommandLine
 
-pytestmark = pytest.mark.newest_ffprobe
-
 VIDEO = FIXTURES / "aloha_video_v30"
 H264 = (("camera_encoder", "vcodec"), "h264")
 SMALL = ("transform", "resize"), "96x64"

@@ -137,6 +137,7 @@ def only(found, kind):
 # --- sound -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.own_ffprobe
 @pytest.mark.parametrize("deep", [False, True], ids=["normal", "deep"])
 def test_the_samples_are_sound(toolchain, deep, dataset_v21):
     for root in (LEROBOTS_VIDEO, DATASET, dataset_v21):

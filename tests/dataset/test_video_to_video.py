@@ -232,6 +232,7 @@ def check_tables_are_kept(out: Path, source: Path) -> None:
 # Re-encode
 
 
+@pytest.mark.own_ffprobe
 def test_every_frame_of_lerobots_video_is_its_source_frame(
     toolchain: Toolchain, two_cameras: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ from ffenc.ffmpeg.demuxer import demuxer_of
 from ffenc.ffmpeg.process import run_asked
 from ffenc.ffmpeg.toolchain import Toolchain
 
+pytestmark = pytest.mark.own_ffprobe
+
 DASH = """<?xml version="1.0" encoding="utf-8"?>
 <MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S">
 <Period><AdaptationSet mimeType="video/mp4"><Representation id="0" bandwidth="1"><BaseURL>secret.mp4</BaseURL>

@@ -106,6 +106,7 @@ def test_a_file_in_fragments_becomes_a_whole_one_also_when_its_end_is_torn_off(
     check_pixels(part, plain, frames, depth=depth)
 
 
+@pytest.mark.own_ffprobe
 def test_a_file_can_be_read_while_it_grows_and_after_its_writer_was_killed(
     toolchain: Toolchain, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_every_codec_that_runs_here_is_read() -> None:
     }
 
 
+@pytest.mark.own_ffprobe
 @pytest.mark.parametrize(
     ("toolchain", "name"),
     [

@@ -13,6 +13,8 @@ from ffenc.dataset.info_block import stream_fields
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import FIXTURES
 
+pytestmark = pytest.mark.own_ffprobe
+
 
 def make(toolchain: Toolchain, path: Path, *options: str) -> Path:
     subprocess.run(

@@ -18,8 +18,6 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.check import Damage, check_decoding
 from tests.conftest import ANGLE, DEPTH, FIXTURES, TOP, find_toolchain, newest_program
 
-pytestmark = pytest.mark.newest_ffprobe
-
 VIDEOS = FIXTURES / "aloha_video_v30/videos"
 SAMPLES = {key: VIDEOS / key / "chunk-000/file-000.mp4" for key in (TOP, ANGLE, DEPTH)}
 FRAMES = 24

@@ -30,8 +30,6 @@ from ffenc.frames.compare import compare_episode
 from ffenc.frames.sources import ImageFiles
 from tests.conftest import DEPTH, FIXTURES, LENGTHS, TOP, decode, find_toolchain, pixels, starts
 
-pytestmark = pytest.mark.newest_ffprobe
-
 VIDEOS = FIXTURES / "aloha_video_v30/videos"
 TOP_FILE = VIDEOS / TOP / "chunk-000/file-000.mp4"
 DEPTH_FILE = VIDEOS / DEPTH / "chunk-000/file-000.mp4"

@@ -33,8 +33,6 @@ from ffenc.layout import QUANTILES
 from tests.conftest import everything_in, find_toolchain
 from tests.support.read import depth_maps, depth_samples
 
-pytestmark = pytest.mark.newest_ffprobe
-
 FFV1 = {"vcodec": "ffv1", "extra_options": {}}
 EXACT = DepthEncoderConfig(pix_fmt="gray16le", **FFV1)
 

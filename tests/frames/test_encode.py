@@ -29,8 +29,6 @@ from ffenc.frames.verify import verify_video
 from tests.conftest import TOP, decibels, decode, distances, everything_in, pixels, psnr, system_program
 from tests.support.make import png_with
 
-pytestmark = pytest.mark.newest_ffprobe
-
 SOFTWARE = ("libsvtav1", "h264", "hevc", "libaom-av1", "ffv1")
 # Worst frame of the sample's camera at crf 30; ffv1 loses only what chroma subsampling does.
 PSNR_FLOOR = {"libsvtav1": 36.0, "h264": 30.0, "hevc": 30.0, "libaom-av1": 34.0, "ffv1": 38.0}

@@ -117,6 +117,7 @@ def times(path: Path) -> list[Fraction]:
 
 
 # Rates and starts are ffenc's own arithmetic: the system's FFmpeg gets each demuxer and order of frames.
+@pytest.mark.own_ffprobe
 @pytest.mark.parametrize(
     ("toolchain", "name"),
     [
@@ -422,6 +423,7 @@ def test_sound_is_left_out_with_a_word(toolchain: Toolchain, made: Path, tmp_pat
     assert sums(output) == sums(made / "b-frames.mp4")[30:]
 
 
+@pytest.mark.own_ffprobe
 @pytest.mark.parametrize("frame", [0, 40, 71])
 def test_a_damaged_frame_is_named_and_nothing_is_left(
     toolchain: Toolchain, made: Path, tmp_path: Path, frame: int, no_ffmpeg_left: None
@@ -500,6 +502,7 @@ def test_a_name_is_only_a_name(toolchain: Toolchain, made: Path, tmp_path: Path)
     assert len(everything_in(odd)) == 2
 
 
+@pytest.mark.own_ffprobe
 def test_what_is_no_video_is_refused(toolchain: Toolchain, tmp_path: Path) -> None:
     (tmp_path / "note.mp4").write_text("no video")
     with pytest.raises(SourceError, match=r"note\.mp4 cannot be read as a video"):
@@ -589,6 +592,7 @@ def streams(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> Path:
     return folder
 
 
+@pytest.mark.own_ffprobe
 @pytest.mark.parametrize("name", RAW)
 def test_a_stream_without_a_container_is_encoded_at_the_rate_that_is_said(
     toolchain: Toolchain, streams: Path, tmp_path: Path, name: str
@@ -623,6 +627,7 @@ def test_damage_in_a_stream_without_a_container_ends_in_an_error(streams: Path, 
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.own_ffprobe
 def test_a_transport_stream_made_of_matroska_is_of_constant_rate(
     toolchain: Toolchain, raw: bytes, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from ffenc.frames.survey import survey
 from tests.conftest import everything_in
 from tests.stand_in import stand_in_ffmpeg
 
-pytestmark = [pytest.mark.usefixtures("no_ffmpeg_left"), pytest.mark.newest_ffprobe]
+pytestmark = pytest.mark.usefixtures("no_ffmpeg_left")
 FRAME = 64 * 64 * 3
 
 

@@ -33,8 +33,6 @@ from ffenc.frames.prepare import prepare
 from tests.conftest import find_toolchain, newest_only, system_program
 from tests.stand_in import stand_in_ffmpeg
 
-pytestmark = pytest.mark.newest_ffprobe
-
 WIDTH, HEIGHT = 320, 240
 
 

@@ -32,8 +32,6 @@ from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.stream import Stream
 from tests.conftest import DEPTH, FIXTURES, TOP, decode, find_toolchain, newest_program, system_program
 
-pytestmark = pytest.mark.newest_ffprobe
-
 VIDEOS = FIXTURES / "aloha_video_v30"
 DEPTH_FILE = VIDEOS / f"videos/{DEPTH}/chunk-000/file-000.mp4"
 TOP_FILE = VIDEOS / f"videos/{TOP}/chunk-000/file-000.mp4"

@@ -15,8 +15,6 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.sources import ImageFiles, image_files
 from tests.conftest import DEPTH, TOP
 
-pytestmark = pytest.mark.newest_ffprobe
-
 
 def folder_of(root: Path, names: list[str], data: bytes) -> Path:
     root.mkdir(exist_ok=True)

@@ -16,8 +16,6 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.depth_images import changed
 from tests.conftest import DEPTH, TOP, decode, find_toolchain, psnr
 
-pytestmark = pytest.mark.newest_ffprobe
-
 CHANGES: dict[str, dict[str, Any]] = {
     "crop, turn": {"crop": (30, 20, 48, 96), "rotate": 90},
     "turn, flip": {"rotate": 270, "flip": "hv"},

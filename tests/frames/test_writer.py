@@ -11,8 +11,6 @@ from ffenc import ConfigError, VideoEncoderConfig, VideoWriter
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import decode, everything_in
 
-pytestmark = pytest.mark.newest_ffprobe
-
 H264 = VideoEncoderConfig(vcodec="h264", crf=8)
 
 

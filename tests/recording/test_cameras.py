@@ -26,8 +26,6 @@ from ffenc.recording.cameras.v4l2 import V4l2
 from tests.stand_in import V4L2_STAND_IN
 from tests.support.make import numbered_images
 
-pytestmark = pytest.mark.newest_ffprobe
-
 FPS = Fraction(30)
 WAIT = 20.0
 

@@ -18,7 +18,7 @@ from ffenc.recording.keep_up import check_preset, faster_settings
 from tests.conftest import find_toolchain
 from tests.stand_in import stand_in_ffmpeg
 
-pytestmark = [pytest.mark.usefixtures("no_ffmpeg_left"), pytest.mark.newest_ffprobe]
+pytestmark = pytest.mark.usefixtures("no_ffmpeg_left")
 FRAME = 64 * 64 * 3
 SMALL = "{width: 64, height: 64}"
 

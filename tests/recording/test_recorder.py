@@ -52,8 +52,6 @@ from tests.recording.recording import (
     wait_for,
 )
 
-pytestmark = pytest.mark.newest_ffprobe
-
 
 def everything(root: Path) -> dict[str, str]:
     """What lies in a dataset: path -> checksum."""

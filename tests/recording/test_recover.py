@@ -22,8 +22,6 @@ from ffenc.recording.recorder import Recorder
 from ffenc.recording.recover import recover
 from tests.recording.recording import assert_sound, encoders_of, picture, record, robot, shown, states
 
-pytestmark = pytest.mark.newest_ffprobe
-
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
