@@ -43,6 +43,7 @@ from ffenc.spelling import argument
 _DECODE_SECONDS = 30.0
 _FIRST_IMAGES = 2  # which an encoding is tried with, by turns
 _COMPARED = 4  # frames at each place that is looked at
+_BETWEEN = 16  # frames that are decoded in less time than another FFmpeg starts
 _SEARCHED_AT_ONCE = 32  # frames held in memory while looking for a damaged one
 
 
@@ -267,10 +268,10 @@ def verify_encoded(
 
 
 def _looked_at(keys: Sequence[int], frames: int) -> list[range]:
-    """Some frames from the first, the middle and the last key frame on; those that meet are one stretch."""
+    """Some frames from the first, the middle and the last key frame on; those that are close are one stretch."""
     found: list[range] = []
     for first in sorted({keys[0], keys[len(keys) // 2], keys[-1]}):
-        start = found.pop().start if found and first <= found[-1].stop else first
+        start = found.pop().start if found and first <= found[-1].stop + _BETWEEN else first
         found.append(range(start, min(first + _COMPARED, frames)))
     return found
 
