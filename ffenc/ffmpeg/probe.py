@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS
 from ffenc.compiler.inputs import INPUT_LIMITS, file_url
@@ -26,6 +27,10 @@ _UNIT_HEAD, _LAST_SLICE, _RADL = 5, 31, (6, 7)
 _MOST_UNITS = 8  # before a picture's first slice
 
 _HASHED_BYTES = 8 << 20  # of a larger file, hashing takes longer than another process
+# What was read of files that have not changed since: a job looks at each of its files several times.
+_MOST_KEPT, _MOST_KEPT_FRAMES = 64, 100_000
+_kept: dict[Any, StreamInfo] = {}
+
 _DECODE_SECONDS = 86400.0  # a whole file is decoded before there is an answer
 _LACKING = re.compile(
     r"Frame num gap|Could not find ref|reference picture missing|Missing reference|concealing|"
@@ -157,7 +162,7 @@ class StreamInfo:
 def probe(
     path: str | Path, *, times: bool = False, rate: Fraction | None = None, ffprobe: str | None = None
 ) -> StreamInfo:
-    """Read a file's video stream fields back with ffprobe.
+    """Read a file's video stream fields back with ffprobe; what has not changed since is not read again.
 
     Args:
         path: the file.
@@ -171,6 +176,24 @@ def probe(
         ToolchainError: there is no ffprobe.
     """
     program = ffprobe or find_ffprobe()
+    try:
+        found = os.stat(path)  # noqa: PTH116 - one system call
+    except OSError:
+        return _probed(path, times=times, rate=rate, program=program)  # which says what is wrong
+    state = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    key = (str(path), state, times, rate, program)
+    known = _kept.get(key)
+    if known is None:
+        known = _kept[key] = _probed(path, times=times, rate=rate, program=program)
+        frames = 0
+        for place, (one, info) in enumerate(reversed(list(_kept.items()))):
+            frames += info.frames
+            if place >= _MOST_KEPT or frames > _MOST_KEPT_FRAMES:
+                _kept.pop(one, None)
+    return known
+
+
+def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: str) -> StreamInfo:
     raw = _demuxer(path) in RAW
     if raw and times and rate is None:
         raise SourceError(
@@ -178,7 +201,7 @@ def probe(
             f"{call('encode', source=path, output='OUT.MP4', fps='RATE')} makes a video of it"
         )
     streams_of = ("-show_streams", "-show_data_hash", "sha256", "-show_entries")
-    packets_of = "packet=stream_index,pts,size,flags"
+    packets_of = "packet=stream_index,pts,size,flags,pos"
     # Line by line: the JSON of a long file's packets would take hundreds of megabytes.
     if not times:
         answer = _ask(program, path, *streams_of, "format=nb_programs")
@@ -220,11 +243,13 @@ def probe(
         keys = leading = ()
     elif times:
         own: list[tuple[int, bool, int, int]] = []
+        at: list[str] = []
         stored = 0
         for line in answer:
             if line.startswith(f"packet|stream_index={video['index']}|"):
                 fields = _fields(line)
                 stored += 1
+                at.append(fields.get("pos", ""))
                 if "D" in fields["flags"]:
                     hidden += 1
                     continue  # cut off by an edit list: it is decoded, and never shown
@@ -241,12 +266,6 @@ def probe(
         places = tuple(place for _, _, place, _ in own)
         leading = leading_frames(keys, places)
         if leading and video.get("codec_name") == "hevc":
-            query = ("-select_streams", "v:0", "-show_entries", "packet=pos")
-            at = [
-                _fields(line).get("pos", "")
-                for line in _ask(program, path, *query)
-                if line.startswith("packet|")
-            ]
             found = (at[places[frame]] for frame in leading)
             leading = without_radl(path, leading, [int(one) if one.isdigit() else None for one in found])
     return StreamInfo(

@@ -268,7 +268,7 @@ def verify_encoded(
 
 
 def _looked_at(keys: Sequence[int], frames: int) -> list[range]:
-    """Some frames from the first, the middle and the last key frame on; those that are close are one stretch."""
+    """Some frames from the first, the middle and the last key frame on; what is close is one stretch."""
     found: list[range] = []
     for first in sorted({keys[0], keys[len(keys) // 2], keys[-1]}):
         start = found.pop().start if found and first <= found[-1].stop + _BETWEEN else first

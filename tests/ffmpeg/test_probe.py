@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from ffenc import SourceError, probe
 from ffenc.dataset.info_block import stream_fields
 from ffenc.ffmpeg.toolchain import Toolchain
-from tests.conftest import FIXTURES
+from tests.conftest import FIXTURES, newest_program
 
 pytestmark = pytest.mark.own_ffprobe
 
@@ -82,10 +83,30 @@ def test_frames_that_an_edit_list_cuts_off_are_not_counted(toolchain: Toolchain,
     assert info.key_frames == (7,)
 
 
-def test_a_large_file_reads_as_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_reads_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its streams and its packets are asked for one after the other."""
     path = next((FIXTURES / "aloha_video_v30/videos/observation.images.top").rglob("*.mp4"))
     small = probe(path, times=True)
     monkeypatch.setattr("ffenc.ffmpeg.probe._HASHED_BYTES", 0)
-    assert probe(path, times=True) == small
+    assert probe(shutil.copy(path, tmp_path), times=True) == small
     assert small.extradata_hash
+
+
+def test_a_file_is_read_again_as_soon_as_it_has_changed(tmp_path: Path) -> None:
+    """Here in place, to others of the same size; what has not changed is read once."""
+    path, log = tmp_path / "a.mp4", tmp_path / "log"
+    program = tmp_path / "ffprobe"
+    program.write_text(f'#!/bin/sh\necho >> "{log}"\nexec "{newest_program("ffprobe")}" "$@"\n')
+    program.chmod(0o755)
+    shutil.copy(
+        FIXTURES / "aloha_video_v30/videos/observation.images.angle_depth/chunk-000/file-000.mp4", path
+    )
+    first = probe(path, times=True, ffprobe=str(program))
+    assert probe(path, times=True, ffprobe=str(program)) == first
+    assert len(log.read_text()) == 1
+    content = path.read_bytes()
+    with path.open("r+b") as file:
+        file.seek(content.index(b"hev1"))
+        file.write(b"hvc1")
+    assert (first.tag, probe(path, times=True, ffprobe=str(program)).tag) == ("hev1", "hvc1")
+    assert len(log.read_text()) == 2
