@@ -11,11 +11,11 @@ import pyarrow as pa
 from ffenc import paths
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import statistic_type
+from ffenc.dataset.file_numbers import FileNumbers
 from ffenc.dataset.lerobot import LeRobotDataset, Listed
 from ffenc.dataset.row_tables import ROWS_A_BATCH
 from ffenc.dataset.source import Episode, EpisodeVideo
 from ffenc.dataset.statistics import Aggregate
-from ffenc.dataset.tables import FileNumbers
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import json_object
 from ffenc.frames.statistics import Stats

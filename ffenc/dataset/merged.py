@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import common_type, fitted, set_column, task_texts
+from ffenc.dataset.file_numbers import FileNumbers
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo
 from ffenc.dataset.statistics import ACTION, Aggregate, relative_chunk
-from ffenc.dataset.tables import FileNumbers
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.header import ImageHeader

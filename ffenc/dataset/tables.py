@@ -52,7 +52,6 @@ from ffenc.layout import (
     STATS,
     TASKS,
     VIDEO_PATH,
-    file_limit,
     files_in_chunk,
 )
 from ffenc.storage.mirror import held
@@ -494,29 +493,3 @@ def _described(
     own = {key: column_stats(numbers_of(table[key])) for key in keys}
     tasks = table["task_index"].unique().to_pylist() if "task_index" in table.column_names else []
     return _RowPlace(chunk, file, start, tasks), own
-
-
-class FileNumbers:
-    """Numbers of the files that tables go to, each up to the size limit of a dataset.
-
-    Args:
-        info: contents of info.json.
-    """
-
-    def __init__(self, info: Mapping[str, Any]) -> None:
-        self._limit = file_limit(info, "data")
-        self._number, self._size = 0, 0
-        self._schema: pa.Schema | None = None
-
-    def of(self, table: pa.Table, size: int | None = None) -> int:
-        """Return the number of the file for the next table, of so many bytes.
-
-        By default as many as before compression, which is an upper bound.
-        """
-        size = table.nbytes if size is None else size
-        self._size += size
-        changed = self._schema is not None and not table.schema.equals(self._schema)
-        if self._schema is not None and (changed or self._size > self._limit):
-            self._number, self._size = self._number + 1, size
-        self._schema = table.schema
-        return self._number

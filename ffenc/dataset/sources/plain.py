@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import feature_type, list_of
+from ffenc.dataset.file_numbers import FileNumbers
 from ffenc.dataset.source import Camera, Episode
-from ffenc.dataset.tables import FileNumbers
 from ffenc.frames.sources import FrameSource
 from ffenc.layout import DATA_PATH, DEFAULT_FEATURES, FILE_LIMITS
 
