@@ -1,33 +1,20 @@
-"""What several commands share: settings in LeRobot's spelling, program options, progress."""
+"""What several commands share: paths, settings in LeRobot's spelling, options."""
 
 from __future__ import annotations
 
 import os
-import re
-import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ffenc.cli import output
-from ffenc.cli.output import print_json, printable
 from ffenc.cli.remote import check_hub, local_name
-from ffenc.errors import ConfigError, DestinationError
+from ffenc.errors import ConfigError
 from ffenc.storage.address import Address, is_address, parse_address
-from ffenc.words import camera_frames, count, size_ratio
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from ffenc.config.plain_yaml import KeyPath
-    from ffenc.dataset.executors.local import Executor
-    from ffenc.dataset.job import JobPlan, JobSummary
 
-_WIDTH = 110  # where the output is not a terminal
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -163,55 +150,6 @@ def links_option(function: Function) -> Function:
     )(function)
 
 
-def job_options(dry_run: str) -> Callable[[Function], Function]:
-    """Add the options of every command that makes a dataset of others.
-
-    Args:
-        dry_run: help of ``--dry-run``.
-    """
-    options = [
-        click.option(
-            "--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16]."
-        ),
-        resume_option,
-        overwrite_option,
-        click.option(
-            "--keep-going",
-            is_flag=True,
-            help="Where an episode cannot be encoded, finish all others before the error that lists them.",
-        ),
-        force_space_option,
-        click.option("--dry-run", is_flag=True, help=dry_run),
-        click.option(
-            "--on",
-            metavar="ray|auto|ADDRESS",
-            help="Encode with Ray: ray, one of its own here; auto, the cluster of RAY_ADDRESS; ray://HOST:10001.",
-        ),
-        click.option(
-            "--same-program",
-            type=click.Choice(["prefer", "require"]),
-            help="Of machines with another FFmpeg, with --on: give them no work, or end [default: prefer].",
-        ),
-        click.option(
-            "--stats",
-            type=click.Choice(["exact", "keep"]),
-            default="exact",
-            show_default=True,
-            help="Quantiles in stats.json: of all rows, or the mean of the episodes' as LeRobot has them.",
-        ),
-        links_option,
-        json_option,
-        program_options,
-    ]
-
-    def add(function: Function) -> Function:
-        for option in reversed(options):  # the last decorator is the first in --help
-            function = option(function)
-        return function
-
-    return add
-
-
 def retime_option(function: Function) -> Function:
     """Add ``--retime``."""
     return click.option(
@@ -259,224 +197,3 @@ def overwrite_option(function: Function) -> Function:
 def thread_setting(overrides: list[tuple[KeyPath, Any]], option: int | None) -> int | None:
     """Return ``--encoder-threads``, or what LeRobot's ``--dataset.encoder_threads`` says."""
     return option if option is not None else dict(overrides).get(("encoder_threads",))
-
-
-def is_terminal(stream: IO[str] | None) -> bool:
-    """Whether somebody watches; a stream that was closed before the start is None."""
-    return stream is not None and stream.isatty()
-
-
-@contextmanager
-def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """Show a bar with rate and remaining time on a terminal; elsewhere nothing.
-
-    Gives a function that takes the number of frames done, and, where ``total`` is None, the number of all and
-    what is being done.
-    """
-    if output.is_quiet() or not is_terminal(sys.stderr):
-        yield lambda *_: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - only where a bar is shown
-    from rich.progress import (  # noqa: PLC0415  # noqa: PLC0415
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text  # noqa: PLC0415
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.0f} frames/s" if task.speed else "- frames/s")
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda done, of=total, what=label: progress.update(
-            task, completed=done, total=of, description=what
-        )
-
-
-def report_console(*, stderr: bool = False) -> Console:
-    """Return what tables are printed with: as wide as the terminal; elsewhere plain, of COLUMNS or 110."""
-    from rich.console import Console  # noqa: PLC0415 - only where it is shown
-
-    class Shown(Console):
-        def print(self, *objects: Any, **how: Any) -> None:
-            super().print(*(_shown(one) for one in objects), **how)
-            output.log_table(objects)
-
-        def on_broken_pipe(self) -> None:
-            raise  # noqa: PLE0704 - rich calls it where the error is being handled, and would exit with 1
-
-    # Not markup: paths, names and FFmpeg's words hold brackets and colons.
-    asked = os.environ.get("COLUMNS", "")
-    columns = int(asked) if re.fullmatch(r"[1-9]\d{0,4}", asked) else _WIDTH
-    width = None if is_terminal(sys.stderr if stderr else sys.stdout) else columns
-    return Shown(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
-
-
-def report_table(*columns: str, numbers: Collection[str] = ()) -> Table:
-    """Return an empty table; ``numbers`` are the columns that are aligned to the right and never cut."""
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    class Shown(Table):
-        def add_row(self, *cells: Any, **how: Any) -> None:
-            super().add_row(*(_shown(cell) for cell in cells), **how)
-
-    table = Shown(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        right = column in numbers
-        table.add_column(
-            printable(column), justify="right" if right else "left", no_wrap=right, overflow="fold"
-        )
-    return table
-
-
-def _shown(one: Any) -> Any:
-    return printable(one) if isinstance(one, str) else one
-
-
-def human_bytes(count: float) -> str:
-    """Return a number of bytes for people: ``7.5 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def human_seconds(seconds: float) -> str:
-    """Return a duration for people: ``1 h 05 min``, ``3 min 20 s``, ``2.4 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def executor_of(settings: dict[str, Any]) -> Executor | None:
-    """Take the options that say where a job runs out of a command's settings; None: on this machine.
-
-    Raises:
-        ConfigError: one would have no effect, or Ray is not installed.
-    """
-    address, same = settings.pop("on"), settings.pop("same_program")
-    if address is None:
-        if same is not None:
-            raise ConfigError("--same-program would have no effect without --on")
-        return None
-    from ffenc.dataset.executors.ray import RayExecutor  # noqa: PLC0415 - an extra
-
-    return RayExecutor(address, same_program=same or "prefer")
-
-
-def run_job(
-    plan: JobPlan,
-    label: str,
-    *,
-    resume: bool,
-    force_space: bool,
-    as_json: bool,
-    executor: Executor | None = None,
-    keep_going: bool = False,
-) -> None:
-    """Do a job with a progress bar, and say what was done; or what is kept of it, where it was ended."""
-    from ffenc.dataset.job import run_plan  # noqa: PLC0415 - keeps --help quick
-
-    finished = f"of {count(plan.encodes, 'encode')} finished and"
-    with kept_said(plan.destination, finished), progress_bar(label, plan.frames) as on_frames:
-        summary = run_plan(
-            plan,
-            resume=resume,
-            force_space=force_space,
-            on_progress=lambda done, _: on_frames(done),
-            executor=executor,
-            keep_going=keep_going,
-        )
-    if as_json:
-        print_json(summary_fields(summary))
-    else:
-        print_summary(summary)
-
-
-@contextmanager
-def kept_said(destination: Path, finished: str) -> Iterator[None]:
-    """Say what is kept of a job that is ended: how many pieces, ``finished``, and where."""
-    from ffenc.dataset.staging import unfinished  # noqa: PLC0415 - keeps --help quick
-
-    try:
-        yield
-    except BaseException as error:
-        # A DestinationError speaks for itself; the folder may be another run's.
-        kept = None if isinstance(error, DestinationError) else unfinished(destination)
-        if kept is not None:
-            folder, done = kept
-            output.note(f"{done} {finished} kept in {folder}: go on with --resume, or delete that folder")
-        raise
-
-
-def summary_fields(summary: JobSummary) -> dict[str, Any]:
-    """Return what a job did, for ``--json``."""
-    return {
-        "destination": str(summary.destination),
-        "episodes": summary.episodes,
-        "frames": summary.frames,
-        "source_bytes": summary.source_bytes,
-        "video_bytes": summary.video_bytes,
-        "ratio": round(summary.ratio, 3),
-        "seconds": round(summary.seconds, 3),
-        "frames_per_second": round(summary.frames / summary.seconds, 1),
-        "copied_episodes": summary.copied,
-        "resumed_encodes": summary.resumed,
-        "outdated_encodes": summary.outdated,
-        "complete_before": summary.complete_before,
-        "cameras": summary.cameras,
-    }
-
-
-def print_summary(summary: JobSummary) -> None:
-    """Say what a job did."""
-    if summary.complete_before:
-        output.summary(f"{summary.destination}: an earlier run of this job has completed it; nothing to do")
-        return
-    for key, camera in summary.cameras.items():
-        before, after = camera["source_bytes"], camera["video_bytes"]
-        copied, known = camera["copied_episodes"], camera["encoder"]
-        encoder = f"{known['encoder']} {known['encoder_version']}".strip() if known else "re-encoded"
-        if copied:
-            others = summary.episodes - copied
-            encoder = f"{count(copied, 'episode')} copied, {others} re-encoded" if others else "copied"
-        output.summary(
-            f"  {key}: {camera['codec']} {camera['pix_fmt']} ({encoder}), "
-            f"{human_bytes(before)} -> {human_bytes(after)}"
-        )
-    episodes = count(summary.episodes, "episode")
-    speed = f"{human_seconds(summary.seconds)} ({summary.frames / summary.seconds:.0f} frames/s)"
-    if not summary.cameras:
-        output.summary(f"{summary.destination}: {episodes}, {count(summary.frames, 'image')}, in {speed}")
-        return
-    frames = camera_frames(summary.frames, len(summary.cameras))
-    sizes = f"{human_bytes(summary.source_bytes)} -> {human_bytes(summary.video_bytes)}"
-    output.summary(
-        f"{summary.destination}: {episodes}, {frames}, {sizes} "
-        f"({size_ratio(summary.source_bytes, summary.video_bytes)}) in {speed}, verified"
-        + (f"; {count(summary.resumed, 'encode')} taken over" if summary.resumed else "")
-    )
-    if summary.outdated:
-        output.summary(
-            f"{count(summary.outdated, 'kept encode')} did not fit (other settings, versions or frames): "
-            "done again"
-        )

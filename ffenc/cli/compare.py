@@ -9,16 +9,8 @@ from typing import Any
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import (
-    PathName,
-    SourceName,
-    json_option,
-    links_option,
-    program_options,
-    progress_bar,
-    report_console,
-    report_table,
-)
+from ffenc.cli.common import PathName, SourceName, json_option, links_option, program_options
+from ffenc.cli.display import progress_bar, report_console, report_table
 from ffenc.cli.output import print_json
 from ffenc.cli.verdict import steps
 from ffenc.words import count

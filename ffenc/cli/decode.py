@@ -9,16 +9,8 @@ from typing import Any
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import (
-    PathName,
-    SettingsCommand,
-    SourceName,
-    human_bytes,
-    json_option,
-    links_option,
-    program_options,
-    progress_bar,
-)
+from ffenc.cli.common import PathName, SettingsCommand, SourceName, json_option, links_option, program_options
+from ffenc.cli.display import human_bytes, progress_bar
 from ffenc.cli.output import print_json
 from ffenc.words import count
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import SettingsCommand, json_option, program_options, report_console
+from ffenc.cli.common import SettingsCommand, json_option, program_options
+from ffenc.cli.display import report_console
 from ffenc.cli.output import print_json
 from ffenc.cli.verdict import print_reasons, print_verdict, steps, verdict_table
 

@@ -6,16 +6,8 @@ from typing import Any
 
 import click
 
-from ffenc.cli.common import (
-    PathName,
-    SettingsCommand,
-    SourceName,
-    executor_of,
-    job_options,
-    nearest_option,
-    run_job,
-    transform_options,
-)
+from ffenc.cli.common import PathName, SettingsCommand, SourceName, nearest_option, transform_options
+from ffenc.cli.jobs import executor_of, job_options, run_job
 from ffenc.cli.plan import print_plans
 
 

@@ -13,14 +13,13 @@ from ffenc.cli.common import (
     PathName,
     SettingsCommand,
     SourceName,
-    human_bytes,
     json_option,
     links_option,
     program_options,
-    progress_bar,
     thread_setting,
     transform_options,
 )
+from ffenc.cli.display import human_bytes, progress_bar
 from ffenc.cli.output import print_json
 from ffenc.words import count
 

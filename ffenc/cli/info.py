@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffenc.cli.common import (
-    SourceName,
-    human_bytes,
-    human_seconds,
-    json_option,
-    links_option,
-    report_console,
-    report_table,
-)
+from ffenc.cli.common import SourceName, json_option, links_option
+from ffenc.cli.display import human_bytes, human_seconds, report_console, report_table
 from ffenc.cli.output import print_json
 from ffenc.cli.pages import asked_page, page_options, write_contact
 from ffenc.words import count

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import (
-    PathName,
-    SourceName,
-    human_bytes,
-    json_option,
-    program_options,
-    report_console,
-    report_table,
-)
+from ffenc.cli.common import PathName, SourceName, json_option, program_options
+from ffenc.cli.display import human_bytes, report_console, report_table
 from ffenc.cli.output import print_json
 from ffenc.words import count
 

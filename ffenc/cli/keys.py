@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from ffenc.cli.common import is_terminal
+from ffenc.cli.display import is_terminal
 
 try:
     import termios

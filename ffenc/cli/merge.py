@@ -6,14 +6,8 @@ from typing import Any
 
 import click
 
-from ffenc.cli.common import (
-    PathName,
-    SourceName,
-    executor_of,
-    job_options,
-    retime_option,
-    run_job,
-)
+from ffenc.cli.common import PathName, SourceName, retime_option
+from ffenc.cli.jobs import executor_of, job_options, run_job
 from ffenc.cli.plan import print_plans
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import PathName, progress_bar
+from ffenc.cli.common import PathName
+from ffenc.cli.display import progress_bar
 from ffenc.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ffenc.cli import output
-from ffenc.cli.common import human_bytes
+from ffenc.cli.display import human_bytes
 from ffenc.cli.output import print_json
 from ffenc.words import camera_frames, count
 

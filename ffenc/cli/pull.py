@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import PathName, human_bytes, json_option
+from ffenc.cli.common import PathName, json_option
+from ffenc.cli.display import human_bytes
 from ffenc.cli.output import print_json
 from ffenc.words import count
 

@@ -15,12 +15,11 @@ from ffenc.cli.common import (
     PathName,
     RecordingCommand,
     force_space_option,
-    is_terminal,
     json_option,
     program_options,
-    report_console,
     transform_options,
 )
+from ffenc.cli.display import is_terminal, report_console
 from ffenc.cli.keys import keys
 from ffenc.cli.output import print_json
 from ffenc.cli.verdict import print_verdict, steps

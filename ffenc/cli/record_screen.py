@@ -17,7 +17,7 @@ import click
 from typing_extensions import Self
 
 from ffenc.cli import output
-from ffenc.cli.common import human_bytes, human_seconds
+from ffenc.cli.display import human_bytes, human_seconds
 from ffenc.recording.events import (
     EpisodeDiscarded,
     EpisodeEncoding,

@@ -12,16 +12,13 @@ from ffenc.cli.common import (
     PathName,
     SettingsCommand,
     SourceName,
-    executor_of,
-    human_bytes,
-    human_seconds,
-    job_options,
     nearest_option,
     retime_option,
-    run_job,
     thread_setting,
     transform_options,
 )
+from ffenc.cli.display import human_bytes, human_seconds
+from ffenc.cli.jobs import executor_of, job_options, run_job
 from ffenc.cli.output import print_json
 from ffenc.words import camera_frames, count
 

@@ -14,15 +14,13 @@ from ffenc.cli.common import (
     SourceName,
     force_space_option,
     json_option,
-    kept_said,
     links_option,
     overwrite_option,
-    print_summary,
     program_options,
-    progress_bar,
     resume_option,
-    summary_fields,
 )
+from ffenc.cli.display import progress_bar
+from ffenc.cli.jobs import kept_said, print_summary, summary_fields
 from ffenc.cli.output import print_json
 from ffenc.words import count
 

@@ -7,15 +7,9 @@ from typing import Any
 
 import click
 
-from ffenc.cli.common import (
-    PathName,
-    SourceName,
-    executor_of,
-    job_options,
-    print_summary,
-    progress_bar,
-    summary_fields,
-)
+from ffenc.cli.common import PathName, SourceName
+from ffenc.cli.display import progress_bar
+from ffenc.cli.jobs import executor_of, job_options, print_summary, summary_fields
 from ffenc.cli.output import print_json
 from ffenc.cli.plan import print_plans
 

@@ -9,7 +9,8 @@ import click
 import numpy as np
 
 from ffenc.cli import output
-from ffenc.cli.common import SourceName, json_option, links_option, program_options, progress_bar
+from ffenc.cli.common import SourceName, json_option, links_option, program_options
+from ffenc.cli.display import progress_bar
 from ffenc.cli.output import print_json
 from ffenc.errors import ConfigError
 from ffenc.words import count

@@ -13,18 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import (
-    PathName,
-    SettingsCommand,
-    SourceName,
-    human_bytes,
-    human_seconds,
-    json_option,
-    links_option,
-    program_options,
-    report_console,
-    report_table,
-)
+from ffenc.cli.common import PathName, SettingsCommand, SourceName, json_option, links_option, program_options
+from ffenc.cli.display import human_bytes, human_seconds, report_console, report_table
 from ffenc.cli.output import print_json
 from ffenc.cli.verdict import steps
 from ffenc.errors import ConfigError, DestinationError

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ffenc.cli import output
-from ffenc.cli.common import is_terminal, report_table
+from ffenc.cli.display import is_terminal, report_table
 from ffenc.words import count
 
 if TYPE_CHECKING:

@@ -11,17 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ffenc.cli.common import (
-    SourceName,
-    human_seconds,
-    json_option,
-    links_option,
-    program_options,
-    progress_bar,
-    report_console,
-    report_table,
-)
+from ffenc.cli.common import SourceName, json_option, links_option, program_options
 from ffenc.cli.compare import show_comparison
+from ffenc.cli.display import human_seconds, progress_bar, report_console, report_table
 from ffenc.cli.output import print_json
 from ffenc.cli.pages import asked_page, page_options, write_contact
 from ffenc.errors import ConfigError

@@ -1,0 +1,126 @@
+"""How commands show what they found: tables, progress, numbers for people."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+from ffenc.cli import output
+from ffenc.cli.output import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+_WIDTH = 110  # where the output is not a terminal
+
+
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Whether somebody watches; a stream that was closed before the start is None."""
+    return stream is not None and stream.isatty()
+
+
+@contextmanager
+def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """Show a bar with rate and remaining time on a terminal; elsewhere nothing.
+
+    Gives a function that takes the number of frames done, and, where ``total`` is None, the number of all and
+    what is being done.
+    """
+    if output.is_quiet() or not is_terminal(sys.stderr):
+        yield lambda *_: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where a bar is shown
+    from rich.progress import (  # noqa: PLC0415  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text  # noqa: PLC0415
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.0f} frames/s" if task.speed else "- frames/s")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda done, of=total, what=label: progress.update(
+            task, completed=done, total=of, description=what
+        )
+
+
+def report_console(*, stderr: bool = False) -> Console:
+    """Return what tables are printed with: as wide as the terminal; elsewhere plain, of COLUMNS or 110."""
+    from rich.console import Console  # noqa: PLC0415 - only where it is shown
+
+    class Shown(Console):
+        def print(self, *objects: Any, **how: Any) -> None:
+            super().print(*(_shown(one) for one in objects), **how)
+            output.log_table(objects)
+
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - rich calls it where the error is being handled, and would exit with 1
+
+    # Not markup: paths, names and FFmpeg's words hold brackets and colons.
+    asked = os.environ.get("COLUMNS", "")
+    columns = int(asked) if re.fullmatch(r"[1-9]\d{0,4}", asked) else _WIDTH
+    width = None if is_terminal(sys.stderr if stderr else sys.stdout) else columns
+    return Shown(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+
+
+def report_table(*columns: str, numbers: Collection[str] = ()) -> Table:
+    """Return an empty table; ``numbers`` are the columns that are aligned to the right and never cut."""
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    class Shown(Table):
+        def add_row(self, *cells: Any, **how: Any) -> None:
+            super().add_row(*(_shown(cell) for cell in cells), **how)
+
+    table = Shown(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        right = column in numbers
+        table.add_column(
+            printable(column), justify="right" if right else "left", no_wrap=right, overflow="fold"
+        )
+    return table
+
+
+def _shown(one: Any) -> Any:
+    return printable(one) if isinstance(one, str) else one
+
+
+def human_bytes(count: float) -> str:
+    """Return a number of bytes for people: ``7.5 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_seconds(seconds: float) -> str:
+    """Return a duration for people: ``1 h 05 min``, ``3 min 20 s``, ``2.4 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
