@@ -194,7 +194,7 @@ def test_a_signal_that_is_ignored_at_the_start_stays_ignored(number: signal.Sign
         f"import signal; signal.signal({int(number)}, signal.SIG_IGN); import sys; "
         "sys.argv = ['ffenc', 'info', sys.argv[1]]; import os, time; from ffenc.cli.main import main; "
         "import ffenc.cli.app as app; run = app.run; "
-        f"app.run = lambda words: (os.kill(os.getpid(), {int(number)}), run(words))[1]; main()"
+        f"app.run = lambda *a, **b: (os.kill(os.getpid(), {int(number)}), run(*a, **b))[1]; main()"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code, str(FIXTURES / "aloha_video_v30")],
