@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
 
 from ffenc import ConfigError, FfencWarning, SourceError, plan_reencode, reencode_dataset, verify_dataset
 from ffenc.config.mapping import build_mapping
+from ffenc.dataset.sources.zarr_chunks import chunks_of
 from tests.conftest import psnr
 from tests.support.read import column, frames_of, notes_of
 from tests.support.recorded import Sample, jpeg, samples, write_pusht, write_replay_buffer, write_umi
@@ -161,3 +164,48 @@ def test_damaged_and_hostile_stores_are_refused_by_name(recorded: list[Sample], 
     )
     (tmp_path / "cut.zip").write_bytes(b"PK\3\4" + bytes(99))
     refused(tmp_path / "cut.zip", tmp_path, "is not a folder, and no file of a kind that is read")
+
+
+@pytest.mark.parametrize("codec", ["blosc", "lz4", "zstd", "gzip", "zlib", "bz2", "lzma"])
+def test_a_chunk_that_becomes_larger_than_the_array_says_is_not_decompressed(
+    recorded: list[Sample], tmp_path: Path, codec: str
+) -> None:
+    source = write_replay_buffer(tmp_path / "replay.zarr", recorded, 2)
+    place = source / "data/img/.zarray"
+    rows = zarr.open_group(str(source))["data/img"][:]
+    known = json.loads(place.read_text())
+    config: dict[str, Any] = {"id": codec}
+    place.write_text(json.dumps({**known, "compressor": config, "filters": None}))
+    zarr.open_group(str(source), mode="a")["data/img"][:] = rows
+    plan_reencode(source, tmp_path / "out", fps=10, task="push")  # as it is written, it is read
+    first = sorted(path for path in place.parent.iterdir() if path.name[0] != ".")[0]
+    first.write_bytes(numcodecs.get_codec(config).encode(bytes(64 << 20)))
+    tracemalloc.start()
+    try:
+        refused(source, tmp_path, rf"{first.name} becomes more than the [\d,]+ bytes that a chunk has")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_chunks_in_shards_and_chunks_that_are_declared_too_large(tmp_path: Path) -> None:
+    source = tmp_path / "sharded.zarr"
+    root = zarr.open_group(str(source), mode="w", zarr_format=3)
+    options: dict[str, Any] = {"shape": (6, 8, 8, 3), "dtype": "u1", "chunks": (1, 8, 8, 3)}
+    array = root.create_array("img", **options, shards=(3, 8, 8, 3))
+    array[:] = np.arange(6 * 192, dtype=np.uint8).reshape(6, 8, 8, 3)
+    chunks = chunks_of(array, "img", "sharded.zarr: img")
+    stored = {f"img/c/{n}/0/0/0": (source / f"img/c/{n}/0/0/0").read_bytes() for n in (0, 1)}
+    chunks.check(0, 6, stored.get)
+    bomb = numcodecs.Zstd().encode(bytes(64 << 20))
+    index = np.array([(0, len(bomb)), *[((1 << 64) - 1,) * 2] * 2], "<u8").tobytes()
+    stored["img/c/1/0/0/0"] = bomb + index + bytes(4)
+    chunks.check(0, 3, stored.get)
+    with pytest.raises(SourceError, match="img/c/1/0/0/0 becomes more than the 192 bytes"):
+        chunks.check(2, 4, stored.get)
+    stored["img/c/1/0/0/0"] = b"cut"
+    with pytest.raises(SourceError, match="ends before its index does"):
+        chunks.check(3, 4, stored.get)
+    large = root.create_array("large", shape=(9, 1 << 16, 1 << 16), dtype="u1", chunks=(1, 1 << 16, 1 << 16))
+    with pytest.raises(SourceError, match=r"has chunks of 4,294,967,296 bytes; 2 GB are read at most"):
+        chunks_of(large, "large", "sharded.zarr: large")

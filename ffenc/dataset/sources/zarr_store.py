@@ -17,6 +17,7 @@ import numpy as np
 
 from ffenc.dataset.sources.array_kind import array_kind
 from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReader, by_number
+from ffenc.dataset.sources.zarr_chunks import Chunks, chunks_of
 from ffenc.errors import ConfigError, SourceError
 from ffenc.paths import regular
 
@@ -31,6 +32,8 @@ class _ZarrReader(ArrayReader):
         super().__init__(file.path)
         self._zarr, self._group = file, group
         self._known: dict[str, Any] = {}
+        self._chunks: dict[str, Chunks] = {}
+        self._checked: set[str] = set()
 
     def arrays(self) -> list[ArrayInfo]:
         found: list[ArrayInfo] = []
@@ -54,7 +57,21 @@ class _ZarrReader(ArrayReader):
     def read(self, path: str, first: int, stop: int) -> Array:
         with self._named(path):
             array = self._at(path)
+            self._check_chunks(path, array, first, stop)
             return np.asarray(array[first:stop] if array.shape else [array[()]])
+
+    def _check_chunks(self, path: str, array: Any, first: int, stop: int) -> None:
+        """Refuse a chunk that would take more memory than the array says, before it is decompressed."""
+        if path not in self._chunks:
+            self._chunks[path] = chunks_of(array, path, f"{self.path}: {path}")
+
+        def read(key: str) -> bytes | None:
+            if key in self._checked:
+                return None
+            self._checked.add(key)
+            return self._zarr.bytes_of(key)
+
+        self._chunks[path].check(first, stop, read)
 
     def attributes(self, path: str) -> Mapping[str, Any]:
         with self._named(path):
@@ -158,6 +175,16 @@ class ZarrFile(ArrayFile):
         if self.path.is_dir():
             return sum(path.stat().st_size for path in self.files(array))
         return sum(size for name, size in self._zipped.items() if name.startswith(f"{array}/"))
+
+    def bytes_of(self, key: str) -> bytes | None:
+        """What is stored at a key; None where there is nothing."""
+        if self.path.is_dir():
+            path = self.path / key
+            return path.read_bytes() if path.is_file() else None
+        if key not in self._zipped:
+            return None
+        with zipfile.ZipFile(self.path) as packed:
+            return packed.read(key)
 
     def _check_sizes(self) -> None:
         """Refuse files that would take more memory than any metadata or chunk that is read."""
