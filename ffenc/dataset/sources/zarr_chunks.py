@@ -36,7 +36,7 @@ class Chunks:
         shape: of the array.
         stored: of what is a file: a chunk, or a shard of several.
         chunk: of a chunk.
-        bytes: of a chunk, decompressed.
+        size: bytes of a chunk, decompressed.
         codec: what compresses a chunk; None where nothing does that is known here.
         checksum: a CRC-32C follows a chunk.
         index_first: of shards, whether their index stands in front; None: a file is a chunk.
@@ -47,7 +47,7 @@ class Chunks:
     shape: tuple[int, ...]
     stored: tuple[int, ...]
     chunk: tuple[int, ...]
-    bytes: int
+    size: int
     codec: str | None
     checksum: bool
     index_first: bool | None
@@ -70,11 +70,13 @@ class Chunks:
         for place in product(rows, *others):
             key = self.key(place)
             data = read(key)
-            for packed in () if data is None else self._chunks_in(key, memoryview(data)):
-                size = _unpacked(self.codec, packed[:-_CHECKSUM] if self.checksum else packed, self.bytes)
-                if size > self.bytes:
+            if data is None:
+                continue
+            for packed in self._chunks_in(key, memoryview(data)):
+                own = packed[:-_CHECKSUM] if self.checksum else packed
+                if _unpacked(self.codec, own, self.size) > self.size:
                     raise SourceError(
-                        f"{self.name}: {key} becomes more than the {self.bytes:,} bytes that a chunk has: it "
+                        f"{self.name}: {key} becomes more than the {self.size:,} bytes that a chunk has: it "
                         "is damaged, or made to fill the memory"
                     )
 
@@ -103,7 +105,7 @@ def chunks_of(array: Any, path: str, name: str) -> Chunks:
     Raises:
         SourceError: its chunks are too large, or compressed in a way that cannot be looked into.
     """
-    metadata = getattr(array, "metadata", None)
+    metadata: Any = getattr(array, "metadata", None)
     chunk, stored = tuple(array.chunks or ()), tuple(getattr(array, "shards", None) or array.chunks or ())
     index_first = None
     if hasattr(metadata, "codecs"):
