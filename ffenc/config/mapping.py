@@ -186,8 +186,9 @@ class EpisodeMapping(Settings):
         values: an array of one value a row, which is constant within an episode, such as its number. Of truth
             values, rows that are false are in no episode.
         last: an array that is true, or not 0, in the last row of each episode.
-        topic: a topic whose value is constant within an episode: a number, a truth value or a text. A value
-            that is false or empty is between episodes.
+        topic: a topic whose value is constant within an episode: a number, a truth value or a text.
+        between: values of the topic that are between episodes, such as ``[-1]``, or ``[]`` where each value
+            is an episode, 0 too; None: those that are false, 0 or empty.
     """
 
     groups: str | None = Field(None, description="a pattern such as data/demo_*, or null")
@@ -195,11 +196,17 @@ class EpisodeMapping(Settings):
     values: str | None = Field(None, description="the path of an array of one value a row, or null")
     last: str | None = Field(None, description="the path of an array of one truth value a row, or null")
     topic: str | None = Field(None, description="a topic, or null")
+    between: list[bool | int | float | str] | None = Field(
+        None, description="a list of values of the topic, or null"
+    )
 
     @model_validator(mode="after")
     def _says_one(self) -> Self:
-        if sum(getattr(self, name) is not None for name in type(self).model_fields) != 1:
-            raise ConfigError(f"says what an episode is by one of: {', '.join(type(self).model_fields)}")
+        ways = [name for name in type(self).model_fields if name != "between"]
+        if sum(getattr(self, name) is not None for name in ways) != 1:
+            raise ConfigError(f"says what an episode is by one of: {', '.join(ways)}")
+        if self.between is not None and self.topic is None:
+            raise ConfigError("between has no meaning without a topic; leave it out")
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,27 @@ def test_a_topic_cuts_a_recording_into_episodes(recorded: list[Sample], tmp_path
     assert [episode.length for episode in source.episodes] == [3, 2]
     whole = shown(opened(path, TOP))
     assert shown(source) + shown(source, episode=1) == [*whole[:3], *whole[4:]]
+
+
+def test_the_number_of_an_episode_may_be_0(recorded: list[Sample], tmp_path: Path) -> None:
+    make, messages = _Messages(), bag_messages(recorded[0])
+    for seconds, number in ((-0.01, 0), (0.15, 1), (0.35, 2)):
+        messages.append(("/episode", BEGIN + int(seconds * 1e9), make.number(number)))
+    path = write_mcap(tmp_path / "a.mcap", sorted(messages, key=lambda one: one[1]))
+
+    def lengths(**episodes: Any) -> list[int]:
+        source = opened(path, {**TOP, "episodes": {"topic": "/episode", **episodes}})
+        return [episode.length for episode in source.episodes]
+
+    with pytest.warns(FfencWarning, match=r"/episode has 3 values, .* write between: \[\] under episodes"):
+        assert lengths() == [2, 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert lengths(between=[0]) == [2, 2]
+        assert lengths(between=[]) == [2, 2, 2]
+        assert lengths(between=[1, -1]) == [2, 2]
+    with pytest.raises(SourceError, match=r"begins no episode: all its values are among \[0, 1, 2\]"):
+        lengths(between=[0, 1, 2])
 
 
 def test_headers_without_times_and_stamps_that_are_kept(recorded: list[Sample], tmp_path: Path) -> None:

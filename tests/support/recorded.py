@@ -283,6 +283,9 @@ class _Messages:
     def flag(self, value: bool) -> Any:
         return self.types["std_msgs/msg/Bool"](data=value)
 
+    def number(self, value: int) -> Any:
+        return self.types["std_msgs/msg/Int32"](data=value)
+
 
 Recorded = list[tuple[str, int, Any]]
 """Topic, time at which it was received in nanoseconds, and message."""

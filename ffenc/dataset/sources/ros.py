@@ -31,6 +31,7 @@ from ffenc.dataset.sources.ros_video import DecodedFrames, Packets, decodable
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.sources import EncodedFrame, FrameSource
+from ffenc.jobs.pool import run_units, share_cores
 from ffenc.paths import check_tree
 from ffenc.spelling import argument, call
 
@@ -55,6 +56,21 @@ class _Take:
     @property
     def length(self) -> int:
         return len(self.piece.times)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What was found in a recording.
+
+    Attributes:
+        streams: topic -> the times of its messages.
+        first: camera -> the first of its images; none of one that is packets of video.
+        packets: topic -> those of a camera that is video.
+    """
+
+    streams: dict[str, Stream]
+    first: dict[str, EncodedFrame]
+    packets: dict[str, Packets]
 
 
 class RosSource(PlainSource):
@@ -104,8 +120,8 @@ class RosSource(PlainSource):
         self._takes: list[_Take] = []
         self._task_takes: list[npt.NDArray[np.int64]] = []
         texts: dict[str, int] = {}
-        for bag in bags:
-            self._read(bag, fps, texts, task)
+        for bag, index in zip(bags, self._indexed(bags), strict=True):
+            self._read(bag, index, fps, texts, task)
         if not self._takes:
             raise SourceError(f"{root}: no episode is left of {len(bags)} recordings")
         super().__init__(
@@ -120,9 +136,18 @@ class RosSource(PlainSource):
 
     # ---- looking at what is there ----------------------------------------------------------------------
 
-    def _read(self, bag: Bag, fps: Fraction, texts: dict[str, int], task: str | None) -> None:
+    def _indexed(self, bags: Sequence[Bag]) -> list[_Index]:
+        """Look at the messages of all recordings, several at the same time."""
+        threads, _ = share_cores(max(len(bags), 1), None, None)
+        places = range(len(bags))
+        found = dict(run_units(places, lambda n: self._index(bags[n]), threads=threads, stop=lambda: None))
+        return [found[place] for place in places]
+
+    def _read(self, bag: Bag, index: _Index, fps: Fraction, texts: dict[str, int], task: str | None) -> None:
         """Take the episodes of a recording."""
-        streams = self._index(bag)
+        streams = index.streams
+        self._first = {**index.first, **self._first}
+        self._packets |= {(bag.path, topic): packets for topic, packets in index.packets.items()}
         if bag.remark:
             warnings.warn(bag.remark, FfencWarning, stacklevel=4)
         spans = self._spans(bag, streams)
@@ -171,8 +196,8 @@ class RosSource(PlainSource):
             )
         return found
 
-    def _index(self, bag: Bag) -> dict[str, Stream]:
-        """The times of all messages that are needed, by topic."""
+    def _index(self, bag: Bag) -> _Index:
+        """Look at all messages that are needed; called from any thread."""
         wanted = set(self._topics().values())
         for section in (self._mapping.task, self._mapping.episodes):
             wanted |= {
@@ -188,6 +213,7 @@ class RosSource(PlainSource):
         received: dict[str, list[int]] = {topic: [] for topic in wanted}
         header: dict[str, list[int | None]] = {topic: [] for topic in wanted}
         size = dict.fromkeys(wanted, 0)
+        first: dict[str, EncodedFrame] = {}
         for raw in bag.messages(wanted):
             message = bag.decoded(raw)
             received[raw.topic].append(raw.received)
@@ -196,21 +222,30 @@ class RosSource(PlainSource):
             for key, camera in self._keys.items():
                 if kind_of(bag.topics[raw.topic].type) == "video":
                     continue
-                if camera.path == raw.topic and key not in self._first:
-                    self._first[key] = frame_of(message, camera, f"{bag.path}: {raw.topic}, message 0")
-        return {
-            topic: self._stream(bag, topic, received[topic], header[topic], size[topic]) for topic in wanted
+                if camera.path == raw.topic and key not in first:
+                    first[key] = frame_of(message, camera, f"{bag.path}: {raw.topic}, message 0")
+        packets: dict[str, Packets] = {}
+        streams = {
+            topic: self._stream(bag, topic, received[topic], header[topic], size[topic], packets)
+            for topic in wanted
         }
+        return _Index(streams, first, packets)
 
     def _stream(
-        self, bag: Bag, topic: str, received: list[int], header: list[int | None], size: int
+        self,
+        bag: Bag,
+        topic: str,
+        received: list[int],
+        header: list[int | None],
+        size: int,
+        packets: dict[str, Packets],
     ) -> Stream:
         """What is to be known of a topic's times; of video, once it is known what can be decoded."""
         own = np.array(header, np.int64) if header and None not in header else None
         stream = Stream(topic, np.array(received, np.int64), own, size, self._half)
         if kind_of(bag.topics[topic].type) != "video" or topic not in {c.path for c in self._keys.values()}:
             return stream
-        stream, self._packets[bag.path, topic] = decodable(bag, stream, self._rate, self._time.stamps)
+        stream, packets[topic] = decodable(bag, stream, self._rate, self._time.stamps)
         return stream
 
     def _spans(self, bag: Bag, streams: Mapping[str, Stream]) -> list[tuple[int, int] | None]:
@@ -228,17 +263,30 @@ class RosSource(PlainSource):
         ]
         seen = [value if isinstance(value, str) else value.tolist() for value in values]
         spans: list[tuple[int, int] | None] = []
-        begin = 0
+        begin, passed = 0, False
         for place in range(1, len(seen) + 1):
             if place < len(seen) and seen[place] == seen[begin]:
                 continue
             end = int(stamps[place]) - 1 if place < len(seen) else np.iinfo(np.int64).max
-            if any(seen[begin]):
+            if _is_between(seen[begin], episodes.between):
+                passed = True
+            else:
                 spans.append((int(stamps[begin]), int(end)))
             begin = place
         if not spans:
+            what = "false, 0 or empty" if episodes.between is None else f"among {episodes.between}"
             raise SourceError(
-                f"{bag.path}: {episodes.topic} begins no episode: all its values are false or empty"
+                f"{bag.path}: {episodes.topic} begins no episode: all its values are {what}, which is "
+                "between episodes. episodes.between of the mapping says which values are"
+            )
+        numbers_seen = {tuple(one) for one in seen if not isinstance(one, str)}
+        if passed and episodes.between is None and len(numbers_seen) > 2:
+            warnings.warn(
+                f"{bag.path}: {episodes.topic} has {len(numbers_seen)} values, and what is recorded while it "
+                "is 0 is in no episode. Where 0 is the first episode's number, write between: [] under "
+                "episodes in the mapping; between: [0] says that it is none",
+                FfencWarning,
+                stacklevel=5,
             )
         return spans
 
@@ -385,6 +433,13 @@ class RosSource(PlainSource):
         return found
 
 
+def _is_between(value: str | list[Any], between: Sequence[Any] | None) -> bool:
+    """Whether a value of the topic that cuts a recording is between episodes."""
+    if between is None:
+        return not any(value)
+    return value in between if isinstance(value, str) else all(one in between for one in value)
+
+
 def _stream_name(name: str) -> str:
     """What a stream is called in notes: a camera's short name, or the feature and its topic."""
     feature, _, topic = name.partition("\0")
@@ -410,7 +465,7 @@ def _check_mapping(mapping: SourceMapping) -> None:
             feature, ("features", name), tuple(f for f in type(feature).model_fields if f != "flatten"), what
         )
     if mapping.episodes is not None:
-        refuse_fields(mapping.episodes, ("episodes",), ("topic",), what)
+        refuse_fields(mapping.episodes, ("episodes",), ("topic", "between"), what)
     if mapping.task is not None:
         refuse_fields(mapping.task, ("task",), ("text", "path"), what)
 
