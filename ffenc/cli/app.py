@@ -47,6 +47,10 @@ _COMMANDS = {
 
 
 _ALONE = ("compile",)  # needs no library that has threads
+_FOREIGN = ("lerobot",)  # runs a program that is not ffenc's
+# Read by libraries when they are loaded: NumPy's OpenBLAS would have threads that spin and
+# have nothing to do, pydantic would search all installed packages for plugins.
+_QUICK = {"OPENBLAS_NUM_THREADS": "1", "PYDANTIC_DISABLE_PLUGINS": "__all__"}
 
 
 def _switch(act: Callable[[], None]) -> Callable[[click.Context, click.Parameter, bool], None]:
@@ -109,6 +113,9 @@ class _LazyGroup(click.Group):
             return None
         if cmd_name not in _ALONE:
             check_threads()
+        if cmd_name not in _FOREIGN:
+            for name, value in _QUICK.items():
+                os.environ.setdefault(name, value)
         command: click.Command = importlib.import_module(f"ffenc.cli.{cmd_name}").command
         if not set(_OUTPUT_OPTIONS) & set(command.params):
             command.params.extend(_OUTPUT_OPTIONS)

@@ -29,6 +29,9 @@ _DTYPES = {
 WRITTEN: dict[str, Any] = {"compression": "snappy", "use_dictionary": True, "write_page_checksum": True}
 
 
+_SLICES = 16
+
+
 @dataclass(frozen=True)
 class VideoPlace:
     """Where an episode's frames are: the file, and the frame it starts at in there."""
@@ -36,6 +39,43 @@ class VideoPlace:
     chunk: int
     file: int
     start: int
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None, *, checked: bool = False) -> pa.Table:
+    """Read a parquet file, or those of some columns that it has.
+
+    ``pyarrow.parquet.read_table`` loads Arrow's dataset and compute modules, which take longer than the
+    small tables of a dataset, and adds columns for folders that are named ``a=b``.
+
+    Args:
+        path: the file.
+        columns: their names; None: all.
+        checked: compare the checksums of pages.
+
+    Raises:
+        pyarrow.ArrowException, OSError: it cannot be read.
+    """
+    with pq.ParquetFile(path, page_checksum_verification=checked) as file:
+        return file.read(columns=None if columns is None else list(columns))
+
+
+def kept_rows(table: pa.Table, kept: npt.NDArray[np.bool_]) -> pa.Table:
+    """Return the rows of a table that are kept: as slices of it, unless they are too many."""
+    edges = np.flatnonzero(np.diff(kept, prepend=False, append=False))
+    if len(edges) > 2 * _SLICES:
+        return table.filter(pa.array(kept))  # loads Arrow's compute module
+    parts = [table.slice(start, stop - start) for start, stop in edges.reshape(-1, 2).tolist()]
+    return pa.concat_tables(parts) if parts else table.slice(0, 0)
+
+
+def whole_numbers(column: pa.ChunkedArray) -> list[int]:
+    """The different values of a column of whole numbers, in the order in which they come."""
+    if column.null_count or not pa.types.is_integer(column.type):
+        found: list[int] = column.unique().to_pylist()
+        return found
+    values = column.to_numpy()
+    first = np.unique(values, return_index=True)[1]
+    return [int(number) for number in values[np.sort(first)]]
 
 
 def arrow_type(dtype: str) -> pa.DataType | None:
@@ -202,6 +242,17 @@ def set_column(table: pa.Table, name: str, values: Any) -> pa.Table:
     return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
 
 
+def flat(lists: pa.Array) -> pa.Array:
+    """Return the values of all lists of a column: ``lists.flatten()``, without Arrow's compute module."""
+    if lists.null_count:
+        return lists.flatten()
+    if pa.types.is_fixed_size_list(lists.type):
+        width = lists.type.list_size
+        return lists.values.slice(lists.offset * width, len(lists) * width)
+    offsets = lists.offsets.to_numpy()
+    return lists.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+
+
 def numbers_of(column: pa.ChunkedArray) -> Any:
     """Return a column of numbers as an array of shape ``(N,)``, or ``(N, ..., D)`` for one of lists."""
     array = column.combine_chunks()
@@ -209,7 +260,7 @@ def numbers_of(column: pa.ChunkedArray) -> Any:
         array = pa.concat_arrays(array.chunks)
     shape = [len(array)]
     while is_list(array.type):
-        rows, array = len(array), array.flatten()
+        rows, array = len(array), flat(array)
         shape.append(len(array) // max(rows, 1))
     return array.to_numpy(zero_copy_only=False).reshape(shape)
 

@@ -12,6 +12,7 @@ from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.preset import chosen_cameras
 from ffenc.config.transform import Transform
 from ffenc.dataset.choice import Episodes, chosen_episodes, divided
+from ffenc.dataset.columns import whole_numbers
 from ffenc.dataset.edited import EditedDataset, Edits
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
@@ -468,7 +469,7 @@ def _parts(
         if by == "task":
             of_task: dict[int, list[int]] = {}
             for episode, _, table in opened.rows(opened.episodes):
-                found = table["task_index"].unique().to_pylist()
+                found = whole_numbers(table["task_index"])
                 if len(found) > 1:
                     raise ConfigError(f"by task: episode {episode.index} has rows of {len(found)} tasks")
                 of_task.setdefault(found[0], []).append(episode.index)

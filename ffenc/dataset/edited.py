@@ -14,7 +14,7 @@ import pyarrow as pa
 from ffenc.codecs.suggest import accepted
 from ffenc.config.preset import camera_key, camera_name
 from ffenc.config.transform import Transform
-from ffenc.dataset.columns import list_of, set_column, task_texts
+from ffenc.dataset.columns import list_of, set_column, task_texts, whole_numbers
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Episode, EpisodeVideo, check_key
@@ -215,7 +215,7 @@ class EditedDataset:
         """Number of an episode -> its tasks before, in the order of the rows."""
         found: dict[int, list[str]] = {}
         for episode, _, table in self.source.rows(self._kept):
-            numbers = table["task_index"].unique().to_pylist()
+            numbers = whole_numbers(table["task_index"])
             found[episode.index] = [self._texts_before[number] for number in numbers]
         return found
 

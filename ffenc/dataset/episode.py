@@ -23,6 +23,7 @@ from ffenc.dataset.columns import (
     image_parts,
     is_numeric,
     numbers_of,
+    read_table,
     row_schema,
     task_table,
     video_columns,
@@ -399,7 +400,7 @@ class EpisodeWriter:
         grows = list_to_grow(self._root, self._state) == place
         if grows:
             try:
-                known = pq.read_table(there, partitioning=None)
+                known = read_table(there)
                 pq.write_table(pa.concat_tables([known, row]), self._new / place, **WRITTEN)
             except pa.ArrowException as error:
                 raise SourceError(f"{there}: cannot take another episode: {error}") from None
@@ -442,7 +443,7 @@ class EpisodeWriter:
         there = self._root / TASKS
         table = task_table(tasks)
         if self._state.tasks:
-            known = pq.read_table(there)
+            known = read_table(there)
             added = table.slice(len(tasks) - 1)
             texts = "task" if "task" in known.column_names else known.column_names[-1]
             columns = {"task_index": added["task_index"], texts: added["task"]}

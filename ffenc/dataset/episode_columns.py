@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ffenc.dataset.columns import (
     dtype_of,
@@ -42,6 +41,8 @@ def column_as(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.Array
             raise ConfigError(f"the episode's column {name} has {array.null_count} rows without a value")
         nested = _dimensions(array.type), _dimensions(kind)
         if nested in ((1, 0), (1, 1)):
+            import pyarrow.compute as pc  # noqa: PLC0415 - takes longer to load than most jobs' tables
+
             widths = pc.unique(pc.list_value_length(array)).to_pylist()
             wanted = (
                 1 if nested[1] == 0 else kind.list_size if pa.types.is_fixed_size_list(kind) else widths[0]

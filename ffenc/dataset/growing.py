@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.checksums import file_checksum
-from ffenc.dataset.columns import is_numeric, task_texts
+from ffenc.dataset.columns import is_numeric, read_table, task_texts
 from ffenc.dataset.commit import COMMIT, finish_commit, pending_commits
 from ffenc.dataset.episode import (
     DATA,
@@ -330,7 +330,7 @@ def _listed(root: Path, info: Mapping[str, Any]) -> _Listed:
     episodes = frames = 0
     for path in sorted((root / EPISODES).glob("*/*.parquet")):
         try:
-            table = pq.read_table(path, columns=["episode_index", "length", *columns])
+            table = read_table(path, ["episode_index", "length", *columns])
             missing = {"episode_index", "length", *columns} - set(table.column_names)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{path}: cannot be read: {error}; ffenc verify {root} says more") from None

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ffenc.dataset.columns import kept_rows, read_table
 from ffenc.dataset.lerobot import LeRobotDataset, Listed
 from ffenc.dataset.row_tables import ROWS_A_BATCH
 from ffenc.dataset.source import Episode, EpisodeVideo
@@ -67,7 +68,7 @@ class LeRobotV3(LeRobotDataset):
     def _count_tasks(self) -> int:
         path = self.root / TASKS
         try:
-            table = pq.read_table(path)
+            table = read_table(path)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{path}: cannot be read: {error}") from None
         if "task_index" not in table.column_names:
@@ -90,7 +91,7 @@ class LeRobotV3(LeRobotDataset):
             try:
                 for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(ROWS_A_BATCH):
                     table = pa.Table.from_batches([batch])
-                    chosen = table.filter(pa.array(np.isin(table["episode_index"].to_numpy(), wanted)))
+                    chosen = kept_rows(table, np.isin(table["episode_index"].to_numpy(), wanted))
                     if chosen.num_rows:
                         yield number, chosen
             except (pa.ArrowException, OSError) as error:

@@ -46,11 +46,14 @@ from ffenc.frames.header import ImageHeader
 from ffenc.frames.info_json import CORRECT, block_quantizer
 from ffenc.frames.prepare import Absent
 from ffenc.frames.prepare_clip import depth_config, prepare_clip
-from ffenc.jobs.pool import share_cores
+from ffenc.jobs.pool import even_rounds, share_cores
 from ffenc.layout import DEPTH_FIELDS, TIME_TOLERANCE
 from ffenc.spelling import argument
 from ffenc.storage.mirror import mirror_of
 from ffenc.storage.upload import address_of, destination_path
+
+# Of a job whose images could all be held in memory, some more encodes than there are cores run at once.
+_SMALL_BYTES = 512 << 20
 
 
 def say_shift(sources: Sequence[LeRobotV3 | LeRobotV21]) -> None:
@@ -201,6 +204,8 @@ def plan_reencode(
         raise ConfigError(
             f"{argument('encoder_threads')} would have no effect: all cameras are copied, nothing is encoded"
         )
+    if workers is None and sum(stream.source_bytes for stream in streams) <= _SMALL_BYTES:
+        count = even_rounds(len(chosen) * len(picked), count)
     combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)
     exact = wants_exact(stats, combined=combined)
     return JobPlan(

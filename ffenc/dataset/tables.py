@@ -24,12 +24,14 @@ from ffenc.dataset.columns import (
     list_of,
     misread_tasks,
     numbers_of,
+    read_table,
     readable_tasks,
     row_schema,
     set_column,
     task_table,
     task_texts,
     video_columns,
+    whole_numbers,
 )
 from ffenc.dataset.image_rows import write_image_rows
 from ffenc.dataset.quantiles import exact_quantiles
@@ -453,7 +455,7 @@ class TableWriter:
         if not isinstance(tasks, Path):
             pq.write_table(task_table(tasks), path)
             return
-        table = pq.read_table(tasks)
+        table = read_table(tasks)
         if misread_tasks(table) is None:
             shutil.copyfile(tasks, path)
         else:
@@ -491,5 +493,5 @@ def _described(
 ) -> tuple[_RowPlace, dict[str, Stats]]:
     """Where an episode's rows are, and the statistics of some features."""
     own = {key: column_stats(numbers_of(table[key])) for key in keys}
-    tasks = table["task_index"].unique().to_pylist() if "task_index" in table.column_names else []
+    tasks = whole_numbers(table["task_index"]) if "task_index" in table.column_names else []
     return _RowPlace(chunk, file, start, tasks), own

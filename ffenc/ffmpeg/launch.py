@@ -29,6 +29,7 @@ _KILLED_SECONDS = 10.0
 MORE_PROCESSES = "end other programs, or raise the limit on processes and threads (ulimit -u)"
 _STEP_SECONDS = 0.5  # of waiting: a stand-still of the whole machine counts as one
 _PR_SET_PDEATHSIG = 1
+_beginning = threading.Lock()  # of the thread that starts programs
 libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -297,16 +298,16 @@ def end_unused(process: subprocess.Popen[bytes]) -> None:
 
 
 @lru_cache
-def starts() -> queue.SimpleQueue[_Start]:
+def starts() -> queue.SimpleQueue[Callable[[], object]]:
     """The requests of the one thread that starts programs."""
     # The kernel takes the death of the thread that started a program for the death of its parent, so all
     # are started by one thread that lives as long as the interpreter. Not an executor's: a signal that comes
     # while one makes its thread leaves a thread that is waited for without end when the program exits.
-    waiting: queue.SimpleQueue[_Start] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
     def serve() -> None:
         while True:
-            waiting.get().run()
+            waiting.get()()
 
     begin(threading.Thread(target=serve, name="ffenc-start", daemon=True))
     return waiting
@@ -335,8 +336,18 @@ def start(
     if log.isEnabledFor(logging.DEBUG):
         log.debug("runs %s", shlex.join(command))
     request = _Start(partial(_start_here, command, cancellation, stdin, stdout, share))
-    starts().put(request)
+    _queue().put(request.run)
     return request.wait()
+
+
+def make_ready() -> None:
+    """Find out how programs are started while there is other work, before the first is."""
+    _queue().put(_launcher)
+
+
+def _queue() -> queue.SimpleQueue[Callable[[], object]]:
+    with _beginning:
+        return starts()
 
 
 def _start_here(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +15,7 @@ from typing import Literal
 
 from ffenc.errors import FfmpegError, ToolchainError
 from ffenc.ffmpeg.cache import recall, remember
+from ffenc.ffmpeg.launch import make_ready
 from ffenc.ffmpeg.machine import file_identity, machine_facts
 from ffenc.ffmpeg.process import run_asked
 from ffenc.spelling import argument
@@ -91,6 +94,7 @@ def toolchains(ffmpeg: str | None = None, ffprobe: str | None = None) -> list[To
     Raises:
         ToolchainError: there is none, or the named one does not run or is too old.
     """
+    make_ready()
     found = find_programs("ffmpeg", ffmpeg)
     usable = [program for program in found if not program.fault]
     if not usable:
@@ -156,11 +160,27 @@ def _places(kind: Kind) -> Iterator[tuple[str, str]]:
 
 
 def _imageio() -> str | None:
+    """The program of imageio-ffmpeg, which starts it to see whether it runs: that answer is kept on disk."""
+    try:
+        package = importlib.util.find_spec("imageio_ffmpeg")
+    except (ImportError, ValueError):
+        return None
+    if package is None:
+        return None
+    asked = [sys.prefix, os.environ.get("IMAGEIO_FFMPEG_EXE", ""), *file_identity(package.origin or "")]
+    key = ["imageio-ffmpeg", *asked]
+    known = recall(key)
+    if isinstance(known, list) and known and known == file_identity(str(known[0])):
+        return str(known[0])
     try:
         path: str = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
     except (ImportError, RuntimeError):
         return None
-    return path if os.sep in path else None  # without its own it names PATH's
+    if os.sep not in path:  # without its own it names PATH's
+        return None
+    if path == os.path.realpath(path):
+        remember(key, file_identity(path))
+    return path
 
 
 def _shaka(kind: Kind) -> str | None:

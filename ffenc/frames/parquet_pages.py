@@ -11,8 +11,10 @@ and a page with its checksum, where it has one.
 from __future__ import annotations
 
 import io
+import os
 import struct
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -36,6 +38,7 @@ _REMEMBERED = 4
 _ARROW_RATIO = 256  # no block of LZ4, which is what is left to pyarrow, gives more
 _SNAPPY_RATIO = 22  # an element of three bytes gives at most 64
 ROWS_A_BYTE = 8  # more rows than that, no column of distinct values (index, timestamp) can hold
+_SAME_TIME_NS = 50_000_000  # file systems note times in steps of some milliseconds
 _KEPT = 256 << 20  # bytes of memory for pages that are kept to be used again
 _BUDGET = 512 << 20  # of pages that are decompressed at the same time, with their compressed bytes
 
@@ -157,14 +160,30 @@ class Page:
             data = stored or self.stored()
             data.skip(begin)
             return data if codec == "UNCOMPRESSED" else _Stream(data, size, _STREAMED[codec])
+        file = _identity(self.raw)
+        holds = None if file is None else (*file, self.start, begin)
+        if stored is None and holds is not None and (known := _memory.holding(holds)) is not None:
+            return _Buffer(size, known, holds)
         with _decompressing.taken(self.size + size):
-            data, body = stored or self.stored(), _Buffer(size)
+            data, body = stored or self.stored(), _Buffer(size, holds=holds)
             if size:
                 found = snappy.decompress_raw_into(data.view[begin:], body.view)
                 if found != size:
                     raise ValueError(f"a page has {found:,} bytes, not the {size:,} that it claims")
             data.close()
             return body
+
+
+def _identity(file: BinaryIO) -> tuple[int, ...] | None:
+    """What changes when an open file is another, or is written to.
+
+    Returns:
+        None: it was written just now, and what is written next could have the same time.
+    """
+    found = os.fstat(file.fileno())
+    if time.time_ns() - found.st_ctime_ns < _SAME_TIME_NS:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _values(chunk: Chunk, low: int, high: int) -> Iterator[Value | None]:
@@ -312,26 +331,43 @@ class _Dictionary:
         return value
 
 
+_Holds: TypeAlias = "tuple[int, ...] | None"  # which page of which file is decompressed in some memory
+
+
 class _Memory:
-    """Memory for pages, which is used again: memory that is new costs more than decompressing into it."""
+    """Memory for pages, which is used again: memory that is new costs more than decompressing into it.
+
+    What a page was decompressed to stays there until the memory is needed: a job looks at an episode's first
+    images before it encodes them.
+    """
 
     def __init__(self, kept: int) -> None:
-        self._kept, self._free = kept, list[npt.NDArray[np.uint8]]()
+        self._kept, self._free = kept, list[tuple[npt.NDArray[np.uint8], _Holds]]()
         self._lock = threading.Lock()
 
     def take(self, size: int) -> npt.NDArray[np.uint8]:
         """Return so many bytes at least."""
         with self._lock:
-            fits = [number for number, own in enumerate(self._free) if own.size >= size]
+            fits = [number for number, (own, _) in enumerate(self._free) if own.size >= size]
             if fits:
-                return self._free.pop(min(fits, key=lambda number: self._free[number].size))
+                best = min(fits, key=lambda n: (self._free[n][1] is not None, self._free[n][0].size))
+                return self._free.pop(best)[0]
         return np.empty(size, np.uint8)
 
-    def give(self, own: npt.NDArray[np.uint8]) -> None:
+    def holding(self, holds: _Holds) -> npt.NDArray[np.uint8] | None:
+        """Return what a page was decompressed to, where that is still there."""
+        with self._lock:
+            for number, (own, held) in enumerate(self._free):
+                if held == holds:
+                    del self._free[number]
+                    return own
+        return None
+
+    def give(self, own: npt.NDArray[np.uint8], holds: _Holds = None) -> None:
         """Take them back."""
         with self._lock:
-            self._free.append(own)
-            while sum(one.size for one in self._free) > self._kept:
+            self._free.append((own, holds))
+            while sum(one.size for one, _ in self._free) > self._kept:
                 self._free.pop(0)
 
 
@@ -358,8 +394,9 @@ class _Body(Protocol):
 class _Buffer:
     """A page that is in memory as a whole."""
 
-    def __init__(self, size: int) -> None:
-        self._own: npt.NDArray[np.uint8] | None = _memory.take(size)
+    def __init__(self, size: int, own: npt.NDArray[np.uint8] | None = None, holds: _Holds = None) -> None:
+        self._own: npt.NDArray[np.uint8] | None = _memory.take(size) if own is None else own
+        self._holds = holds
         self.view: memoryview[int] = self._own.data[:size]
         self._at = 0
 
@@ -382,7 +419,7 @@ class _Buffer:
 
     def close(self) -> None:
         if self._own is not None:
-            _memory.give(self._own)
+            _memory.give(self._own, self._holds)
             self._own = None
 
 

@@ -9,7 +9,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
 
 from ffenc.errors import ConfigError
 from ffenc.frames.depth import DepthQuantizer
@@ -39,6 +38,8 @@ def turbo() -> npt.NDArray[np.uint8]:
 
 def save_png(path: Path | BinaryIO, frame: npt.NDArray[Any]) -> None:
     """Write one frame: ``(H, W, 3)`` uint8 as RGB, ``(H, W)`` uint16 as 16-bit gray, unchanged."""
+    from PIL import Image  # noqa: PLC0415 - only pictures need it
+
     Image.fromarray(frame).save(path, "PNG", compress_level=_PNG_EFFORT)
 
 
@@ -106,6 +107,8 @@ class DepthPicture:
 
 def _scale(near: float, far: float, height: int) -> npt.NDArray[np.uint8]:
     """A bar of the colours, far above and near below, with depths in metres beside it."""
+    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only pictures need it
+
     size = max(9, min(24, height // 20))
     font = ImageFont.load_default(size)
     marks = _marks(near, far, max(2, height // (3 * size)))

@@ -34,6 +34,22 @@ def share_cores(units: int, workers: int | None, threads: int | None) -> tuple[i
     return chosen, threads
 
 
+def even_rounds(units: int, workers: int) -> int:
+    """Choose how many units of about the same size run at once, so that the last ones keep the cores busy.
+
+    Three units in rounds of two leave the third alone with a machine that it does not fill.
+
+    Args:
+        units: how many there are.
+        workers: how many fill the machine.
+
+    Returns:
+        ``workers``, or up to twice as many.
+    """
+    full = (at_once for at_once in range(workers, 2 * workers) if not 0 < units % at_once < workers)
+    return next(full, workers)
+
+
 def run_units(
     units: Iterable[Unit],
     work: Callable[[Unit], Result],

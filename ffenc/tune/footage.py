@@ -23,7 +23,7 @@ from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.sources.array_source import ArraySource
 from ffenc.dataset.sources.kind import Opening
-from ffenc.dataset.sources.registry import KINDS, open_source
+from ffenc.dataset.sources.registry import kinds, open_source
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.probe import StreamInfo
@@ -112,7 +112,7 @@ def open_footage(
         ConfigError: a camera, an episode or a frame rate that is not there.
     """
     readers = _Readers(closing, ffmpeg, ffprobe, scattered=scattered)
-    if source.exists() and not source.is_dir() and not any(kind.recognises(source) for kind in KINDS):
+    if source.exists() and not source.is_dir() and not any(kind.recognises(source) for kind in kinds()):
         if cameras is not None or episodes is not None:
             raise ConfigError(f"{source} is one file; cameras and episodes are chosen of a dataset")
         path = regular(source)

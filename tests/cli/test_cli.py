@@ -1,6 +1,7 @@
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -587,10 +588,17 @@ def test_a_path_may_begin_with_the_home_folder_and_may_not_be_empty(ffenc, monke
             f"from ffenc.cli.app import run; run(['info', {str(FIXTURES / 'aloha_image_v30')!r}])",
             {"pydantic", "PIL", "pyarrow.compute", "pyarrow.dataset", "pandas"},
         ),
+        (  # Arrow's compute module alone takes longer to load than the tables of most datasets to read
+            "from ffenc.cli.app import run; "
+            f"run(['reencode', {str(DATASET)!r}, 'OUT', '--cameras=top', '--episodes=0'])",
+            {"PIL", "pyarrow.compute", "pyarrow.dataset", "pandas", "h5py", "zarr", "mcap", "rosbags"}
+            | {"ray", "av", "huggingface_hub", "fsspec", "ffenc.dataset.sources.ros"},
+        ),
     ],
-    ids=["import", "help", "compile", "info"],
+    ids=["import", "help", "compile", "info", "reencode"],
 )
-def test_a_start_loads_no_library_that_it_does_not_use(program: str, heavy: set[str]) -> None:
+def test_a_start_loads_no_library_that_it_does_not_use(program: str, heavy: set[str], tmp_path: Path) -> None:
+    program = program.replace("OUT", str(tmp_path / "out"))
     ended = subprocess.run(
         [sys.executable, "-c", f"{program}; import sys; print('\\0'.join(sys.modules), file=sys.stderr)"],
         capture_output=True,

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ffenc import merge_datasets, reencode_dataset, verify_dataset
-from ffenc.dataset.columns import dtype_of, is_numeric
+from ffenc.dataset.columns import dtype_of, flat, is_numeric, kept_rows, whole_numbers
 from ffenc.ffmpeg.probe import probe
 from ffenc.frames.clip import Clip
 from ffenc.layout import files_in_chunk
@@ -111,3 +111,22 @@ def test_a_video_that_is_replaced_with_its_time_kept_is_another_source(tmp_path:
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (found.st_size, found.st_mtime_ns)
     assert Clip(path, info, 0, 24).fingerprint() != before
+
+
+@pytest.mark.parametrize("rows", [[], [0], [4], [1, 2], [0, 2, 4], [0, 1, 2, 3, 4], list(range(0, 80, 2))])
+def test_kept_rows_are_those_and_no_others(rows: list[int]) -> None:
+    table = pa.table({"x": list(range(max([4, *rows]) + 1))})
+    kept = np.isin(np.arange(table.num_rows), rows)
+    assert kept_rows(table, kept)["x"].to_pylist() == rows
+
+
+def test_the_different_numbers_of_a_column_come_in_its_order() -> None:
+    assert whole_numbers(pa.chunked_array([[3, 1], [3, 2, 1]])) == [3, 1, 2]
+    assert whole_numbers(pa.chunked_array([[3, None, 3]], pa.int64())) == [3, None]
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.list_(pa.int64(), 2), pa.large_list(pa.int64())])
+def test_flat_lists_are_those_of_a_part_of_a_column_too(kind: pa.DataType) -> None:
+    whole = pa.array([[1, 2], [3, 4], [5, 6], None], kind)
+    for lists in (whole, whole.slice(0, 3), whole.slice(1, 2), whole.slice(3), whole.slice(2, 0)):
+        assert flat(lists).equals(lists.flatten())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from ffenc import ToolchainError
-from ffenc.ffmpeg.toolchain import find_ffprobe, find_programs, toolchains
+from ffenc.ffmpeg.toolchain import _imageio, find_ffprobe, find_programs, toolchains
 from tests.conftest import system_program
 
 
@@ -112,3 +113,28 @@ def test_without_any_the_error_says_how_to_get_one(monkeypatch: pytest.MonkeyPat
         toolchains()
     with pytest.raises(ToolchainError, match="no ffprobe found"):
         find_ffprobe()
+
+
+def test_the_packages_program_is_asked_for_once_and_again_when_it_is_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = stand_in(tmp_path / "programs/ffmpeg", "ffmpeg version 7.1 Copyright")
+    package = tmp_path / "imageio_ffmpeg/__init__.py"
+    package.parent.mkdir()
+    package.write_text(f"asked = []\ndef get_ffmpeg_exe():\n    asked.append(1)\n    return {program!r}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("imageio_ffmpeg")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("ffenc.ffmpeg.cache.cache_folder", lambda: tmp_path / "cache")
+    assert [_imageio(), _imageio()] == [program, program]
+    asked = sys.modules["imageio_ffmpeg"].asked
+    assert len(asked) == 1
+    stand_in(Path(program), "ffmpeg version 7.1.1 Copyright")
+    assert _imageio() == program
+    assert len(asked) == 2
+    Path(program).unlink()
+    package.unlink()
+    package.parent.rmdir()
+    monkeypatch.delitem(sys.modules, "imageio_ffmpeg")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert _imageio() is None

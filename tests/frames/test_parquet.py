@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import time
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cramjam import snappy
 
 from ffenc import SourceError
+from ffenc.frames import parquet_pages
 from ffenc.frames.parquet import RowRange, read_images
 from tests.conftest import DEPTH, TOP
 
@@ -47,6 +51,31 @@ def test_every_codec_and_encoding_gives_what_was_written(
         )
         for first, count in ((0, 72), (5, 30), (70, 2), (23, 1)):
             assert list(read_images(RowRange(path, first, count), "cam")) == values[first : first + count]
+
+
+def test_a_page_is_decompressed_once_for_its_first_images_and_for_all_unless_its_file_is_written(
+    tmp_path: Path, images: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decompressed: list[int] = []
+
+    def counted(data: memoryview, into: memoryview) -> int:
+        decompressed.append(len(data))
+        return int(snappy.decompress_raw_into(data, into))
+
+    monkeypatch.setattr(parquet_pages, "snappy", SimpleNamespace(decompress_raw_into=counted))
+    path = tmp_path / "x.parquet"
+    pq.write_table(table_of(images[TOP]), path, row_group_size=36, use_dictionary=False, write_batch_size=72)
+    while time.time_ns() - path.stat().st_ctime_ns < parquet_pages._SAME_TIME_NS:
+        time.sleep(0.01)
+    reader = read_images(RowRange(path, 0, 72), "cam")
+    assert [next(reader), next(reader)] == images[TOP][:2]
+    reader.close()
+    assert len(decompressed) == 1
+    assert list(read_images(RowRange(path, 0, 36), "cam")) == images[TOP][:36]
+    assert len(decompressed) == 1
+    changed = path.read_bytes().replace(images[TOP][0][-40:], bytes(40))
+    path.write_bytes(changed)
+    assert next(read_images(RowRange(path, 0, 1), "cam"))[-40:] == bytes(40)
 
 
 def test_a_row_without_an_image_is_named(tmp_path: Path, images: dict[str, list[bytes]]) -> None:

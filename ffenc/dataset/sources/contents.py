@@ -113,13 +113,13 @@ def inspect_source(path: str | Path) -> Contents:
         SourceError: it is damaged, or of no kind that is read.
         ConfigError: it is a dataset, or a tree of images; or the library that reads it is not installed.
     """
-    from ffenc.dataset.sources.registry import KINDS, kind_of  # noqa: PLC0415 - it knows the kinds, which know this
+    from ffenc.dataset.sources.registry import kind_of, kinds  # noqa: PLC0415 - it knows the kinds, which know this
 
     place = source_path(path, "everything")
     kind = kind_of(place)
     if kind.look is None:
-        kinds = ", ".join(one.several for one in KINDS if one.look is not None)
-        raise ConfigError(f"{place} is {kind.what}; ffenc inspect is for {kinds}, ffenc info for datasets")
+        several = ", ".join(one.several for one in kinds() if one.look is not None)
+        raise ConfigError(f"{place} is {kind.what}; ffenc inspect is for {several}, ffenc info for datasets")
     return kind.look(place)
 
 

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.source import DatasetSource
-from ffenc.dataset.sources import hdf5, lerobot, png_tree, ros, zarr_store
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.errors import ConfigError, SourceError
 from ffenc.paths import regular
 from ffenc.spelling import argument
 
 # In this order: a path is of the first kind that recognises it.
-KINDS: tuple[SourceKind, ...] = (
-    lerobot.KIND,
-    hdf5.KIND,
-    zarr_store.KIND,
-    ros.KIND,
-    png_tree.KIND,
-)
+_FILES = ("lerobot", "hdf5", "zarr_store", "ros", "png_tree")
 
 # Which every kind takes, or which come from a preset too, where they may be for other sources.
 _OF_ALL = ("fps", "usual_fps", "robot_type", "cameras", "follow_links", "partial", "usual_mapping")
+
+
+def kinds() -> Iterator[SourceKind]:
+    """All kinds of sources. Each is loaded when it is asked for: most sources are datasets."""
+    for name in _FILES:
+        kind: SourceKind = importlib.import_module(f"ffenc.dataset.sources.{name}").KIND
+        yield kind
 
 
 def kind_of(path: Path) -> SourceKind:
@@ -36,11 +38,11 @@ def kind_of(path: Path) -> SourceKind:
         check_not_v1(path)
     elif path.exists():
         regular(path)  # opening a named pipe would wait for somebody to write into it
-    for kind in KINDS if path.exists() else ():
+    for kind in kinds() if path.exists() else ():
         if kind.recognises(path):
             return kind
-    kinds = _listed([kind.several for kind in KINDS])
-    raise SourceError(f"{path} is not a folder, and no file of a kind that is read; {kinds} are")
+    several = _listed([kind.several for kind in kinds()])
+    raise SourceError(f"{path} is not a folder, and no file of a kind that is read; {several} are")
 
 
 def open_source(root: str | Path, opening: Opening) -> DatasetSource:
@@ -60,7 +62,7 @@ def open_source(root: str | Path, opening: Opening) -> DatasetSource:
         if field.name in _OF_ALL or field.name in kind.takes:
             continue
         if getattr(opening, field.name) != field.default:
-            takers = [one.several for one in KINDS if field.name in one.takes]
+            takers = [one.several for one in kinds() if field.name in one.takes]
             raise ConfigError(f"{argument(field.name)} is for {_listed(takers)}; {path} is {kind.what}")
     return kind.open(path, opening)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ffenc.config.framerate import parse_fps
-from ffenc.dataset.columns import arrow_type, is_numeric
+from ffenc.dataset.columns import arrow_type, flat, is_numeric
 from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import check_key
@@ -209,13 +209,15 @@ def numbers(column: pa.ChunkedArray | pa.Array, *, floats: bool = False) -> npt.
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return None
     if pa.types.is_floating(kind) or floats:
-        values = np.asarray(column.cast(pa.float64()).fill_null(math.nan).to_numpy())
+        values = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)  # what is missing is NaN
         # Some writers make a column of doubles of one in which a whole number is missing.
         return (
             values
             if floats
             else np.where(np.isfinite(values) & (np.rint(values) == values), values, -1).astype(np.int64)
         )
+    if not column.null_count and kind != pa.uint64():
+        return np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
     try:
         return np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy())
     except pa.ArrowException:
@@ -245,7 +247,7 @@ def matrix(column: pa.ChunkedArray | pa.Array) -> Floats | None:
             lengths = np.diff(values.offsets.to_numpy())
             if lengths.size and (lengths != lengths[0]).any():
                 return None
-        values = values.flatten()
+        values = flat(values)
     kind = values.type
     if values.null_count or not (
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)

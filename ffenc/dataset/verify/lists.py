@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ffenc.dataset.columns import misread_tasks
+from ffenc.dataset.columns import misread_tasks, read_table
 from ffenc.dataset.lerobot_v21 import read_lines
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import (
@@ -123,9 +123,7 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
     asked = [*wanted, *own, *(n for names in (*video.values(), *stats.values()) for n in names)]
     try:
         names = set(pq.read_schema(path).names)
-        table = pq.read_table(
-            path, columns=[name for name in asked if name in names], page_checksum_verification=True
-        )
+        table = read_table(path, [name for name in asked if name in names], checked=True)
     except (pa.ArrowException, OSError) as error:
         faults.add("episodes", f"cannot be read: {reason_of(error)}", file=place)
         return None
@@ -304,7 +302,7 @@ def _tasks(layout: Layout, faults: Faults) -> dict[int, str]:
                 for line in read_lines(layout.root / place)
             ]
         else:
-            table = pq.read_table(layout.root / place)
+            table = read_table(layout.root / place)
             # The texts are the index of a pandas table, which some writers leave without a name.
             texts = [n for n in ("task", "__index_level_0__") if n in table.column_names]
             if not texts or "task_index" not in table.column_names:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ffenc.dataset.verify.faults import Faults
@@ -172,7 +171,7 @@ class RowChecks:
     def _empty_images(self, file: pq.ParquetFile, group: int, key: str, row: int, place: str) -> None:
         for batch in file.iter_batches(16, row_groups=[group], columns=["episode_index", f"{key}.bytes"]):
             images = batch.column(key)
-            empty = pc.is_null(images.field("bytes")).to_numpy(zero_copy_only=False)
+            empty = images.field("bytes").is_null().to_numpy(zero_copy_only=False)
             for at in np.flatnonzero(empty):
                 episode = batch.column("episode_index")[int(at)].as_py()
                 what = f"row {row + int(at)} has no image"
