@@ -247,19 +247,18 @@ def _decoded(path: Path, _version: tuple[int, ...]) -> np.ndarray:
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return decibels(float(((a.astype(np.float64) - b.astype(np.float64)) ** 2).mean()))
-
-
-def decibels(error: float) -> float:
-    """The PSNR of samples of 8 bits that are apart by this mean squared difference."""
+    """The PSNR of samples of 8 bits, in dB."""
+    error = float(((a.astype(np.float64) - b.astype(np.float64)) ** 2).mean())
     return 99.0 if error == 0 else 10 * float(np.log10(255**2 / error))
 
 
 def distances(shown: np.ndarray, source: np.ndarray) -> np.ndarray:
     """The mean squared difference of every frame (rows) to every source frame (columns), of uint8 samples.
 
-    Exact: the sums are whole numbers that a float64 holds.
+    Of every fourth row of pixels, which tells frames apart as well as all do. Exact: the sums are whole
+    numbers that a float64 holds.
     """
+    shown, source = shown[:, ::4], source[:, ::4]
     a, b = (frames.reshape(len(frames), -1) for frames in (shown, source))
     assert a.dtype == b.dtype == np.uint8
     assert a.shape[1] == b.shape[1]

@@ -22,7 +22,7 @@ LENGTHS = range(1, 31)
 FEW = range(1, 31, 6)  # for the slowest encoder
 SIZE, FPS = 64, Fraction(30)
 DEPTH = "depth"
-FAST = {"h264": "ultrafast", "libsvtav1": 12, "libaom-av1": 8}
+FAST = {"hevc": "ultrafast", "libsvtav1": 12, "libaom-av1": 8}
 
 
 def config_of(codec: str, g: int) -> VideoEncoderConfig:
