@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ _EPISODES_A_TABLE = 2000
 _SIZE = 32
 
 
-def make_large(root: Path, *, episodes: int, length: int) -> Path:
-    """Make a v3.0 video dataset of one camera; all its video files are links to one."""
-    _write_videos(root, episodes, length)
+def make_large(root: Path, *, episodes: int, length: int, keys: Sequence[str] = (KEY,)) -> Path:
+    """Make a v3.0 video dataset; all video files of a camera are links to one."""
+    for key in keys:
+        _write_videos(root, key, episodes, length)
     _write_rows(root, episodes, length)
-    _write_episodes(root, episodes, length)
-    _write_meta(root, episodes, length)
+    _write_episodes(root, keys, episodes, length)
+    _write_meta(root, keys, episodes, length)
     return root
 
 
@@ -31,8 +33,8 @@ def _place(number: int, ending: str) -> str:
     return f"chunk-{number // 1000:03d}/file-{number % 1000:03d}.{ending}"
 
 
-def _write_videos(root: Path, episodes: int, length: int) -> None:
-    folder = root / "videos" / KEY
+def _write_videos(root: Path, key: str, episodes: int, length: int) -> None:
+    folder = root / "videos" / key
     first = folder / _place(0, "mp4")
     first.parent.mkdir(parents=True)
     source = f"testsrc2=rate={FPS}:size={_SIZE}x{_SIZE}"
@@ -79,7 +81,7 @@ def _write_rows(root: Path, episodes: int, length: int) -> None:
 _NUMBERS = ("frame_index", "episode_index", "index", "task_index")
 
 
-def _write_episodes(root: Path, episodes: int, length: int) -> None:
+def _write_episodes(root: Path, keys: Sequence[str], episodes: int, length: int) -> None:
     numbers = np.arange(episodes)
     video, data = numbers // EPISODES_A_FILE, numbers // _EPISODES_A_TABLE
     start = (numbers % EPISODES_A_FILE) * length / FPS
@@ -91,20 +93,23 @@ def _write_episodes(root: Path, episodes: int, length: int) -> None:
         "data/file_index": data % 1000,
         "dataset_from_index": numbers * length,
         "dataset_to_index": (numbers + 1) * length,
-        f"videos/{KEY}/chunk_index": video // 1000,
-        f"videos/{KEY}/file_index": video % 1000,
-        f"videos/{KEY}/from_timestamp": start,
-        f"videos/{KEY}/to_timestamp": start + length / FPS,
     }
+    for key in keys:
+        columns |= {
+            f"videos/{key}/chunk_index": video // 1000,
+            f"videos/{key}/file_index": video % 1000,
+            f"videos/{key}/from_timestamp": start,
+            f"videos/{key}/to_timestamp": start + length / FPS,
+        }
     for feature, values in (
         ("timestamp", (0.0, (length - 1) / FPS)),
         ("frame_index", (0.0, length - 1.0)),
         ("episode_index", (numbers.astype(float), numbers.astype(float))),
         ("index", (numbers * float(length), (numbers + 1) * float(length) - 1)),
         ("task_index", (0.0, 0.0)),
-        (KEY, (0.0, 1.0)),
+        *((key, (0.0, 1.0)) for key in keys),
     ):
-        _add_stats(columns, feature, *values, length)
+        _add_stats(columns, feature, *values, length, video=feature in keys)
     columns["meta/episodes/chunk_index"] = np.zeros(episodes, np.int64)
     columns["meta/episodes/file_index"] = np.zeros(episodes, np.int64)
     path = root / "meta/episodes" / _place(0, "parquet")
@@ -112,19 +117,19 @@ def _write_episodes(root: Path, episodes: int, length: int) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def _add_stats(columns, feature, low, high, length):
+def _add_stats(columns, feature, low, high, length, *, video):
     episodes = len(columns["episode_index"])
     low, high = (np.broadcast_to(np.asarray(v, float), episodes) for v in (low, high))
     low, high = low.copy(), high.copy()
     mean = (low + high) / 2
-    std = (high - low) / 2 if feature == KEY else np.sqrt(((high - low + 1) ** 2 - 1) / 12)
+    std = (high - low) / 2 if video else np.sqrt(((high - low + 1) ** 2 - 1) / 12)
     if feature == "timestamp":
         std = np.full(episodes, np.sqrt((length**2 - 1) / 12) / FPS)
-    depth = 3 if feature == KEY else 1
+    depth = 3 if video else 1
 
     def nested(values):
         array = pa.array(values)
-        channels = 3 if feature == KEY else 1
+        channels = 3 if video else 1
         if channels == 3:
             array = pa.array(np.repeat(values, 3))
         for size in [1, 1, 3] if depth == 3 else [1]:
@@ -139,24 +144,25 @@ def _add_stats(columns, feature, low, high, length):
     columns[f"stats/{feature}/count"] = pa.array([[length]] * episodes, pa.list_(pa.int64()))
 
 
-def _write_meta(root: Path, episodes: int, length: int) -> None:
+def _write_meta(root: Path, keys: Sequence[str], episodes: int, length: int) -> None:
     number = {"dtype": "int64", "shape": [1], "names": None}
+    camera = {
+        "dtype": "video",
+        "shape": [_SIZE, _SIZE, 3],
+        "names": ["height", "width", "channels"],
+        "info": {
+            **{"video.height": _SIZE, "video.width": _SIZE, "video.codec": "h264"},
+            **{"video.pix_fmt": "yuv420p", "video.fps": FPS, "video.channels": 3},
+            **{"has_audio": False, "is_depth_map": False, "video.g": length, "video.crf": 23},
+            **{"video.preset": "ultrafast", "video.fast_decode": 0, "video.video_backend": "pyav"},
+            "video.extra_options": {},
+        },
+    }
     info = {
         "codebase_version": "v3.0",
         "fps": FPS,
         "features": {
-            KEY: {
-                "dtype": "video",
-                "shape": [_SIZE, _SIZE, 3],
-                "names": ["height", "width", "channels"],
-                "info": {
-                    **{"video.height": _SIZE, "video.width": _SIZE, "video.codec": "h264"},
-                    **{"video.pix_fmt": "yuv420p", "video.fps": FPS, "video.channels": 3},
-                    **{"has_audio": False, "is_depth_map": False, "video.g": length, "video.crf": 23},
-                    **{"video.preset": "ultrafast", "video.fast_decode": 0, "video.video_backend": "pyav"},
-                    "video.extra_options": {},
-                },
-            },
+            **dict.fromkeys(keys, camera),
             "timestamp": {"dtype": "float32", "shape": [1], "names": None},
             **dict.fromkeys(_NUMBERS, number),
         },
@@ -175,9 +181,9 @@ def _write_meta(root: Path, episodes: int, length: int) -> None:
     (root / "meta/info.json").write_text(json.dumps(info))
     rows = episodes * length
     stats = {}
-    for feature in ("timestamp", *_NUMBERS, KEY):
+    for feature in ("timestamp", *_NUMBERS, *keys):
         high = {"index": rows - 1, "episode_index": episodes - 1, "frame_index": length - 1}.get(feature, 1)
-        shape = (lambda x: [[[x]]] * 3) if feature == KEY else (lambda x: [x])
+        shape = (lambda x: [[[x]]] * 3) if feature in keys else (lambda x: [x])
         stats[feature] = {
             name: shape(float(value))
             for name, value in {"min": 0, "max": high, "mean": high / 2, "std": high / 4}.items()

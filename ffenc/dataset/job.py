@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 import errno
-import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import reduce
+from itertools import islice
 from operator import add
 from pathlib import Path
 from typing import Any
 
 from ffenc.config.framerate import fps_number
 from ffenc.config.transform import Transform
-from ffenc.dataset.checksums import file_checksum, same_bytes, write_checksums
+from ffenc.dataset.checksums import write_checksums
 from ffenc.dataset.choice import ranges_text
 from ffenc.dataset.columns import VideoPlace
 from ffenc.dataset.estimate import check_space
-from ffenc.dataset.executors.local import Executor, Failures, LocalExecutor
+from ffenc.dataset.executors.local import AnyTask, Executor, Failures, LocalExecutor
 from ffenc.dataset.finished import finished_cameras, record_job
 from ffenc.dataset.info_block import info_block, kept_block
-from ffenc.dataset.piece import PieceRecord, PieceTask, video_input
-from ffenc.dataset.pieces import Piece, asked_of, copied_piece, groups
-from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.joins import JoinRecord, JoinTask, LookTask
+from ffenc.dataset.piece import ImageStatsTask, PieceRecord, PieceTask, TakenUpTask, video_input
+from ffenc.dataset.pieces import Piece, groups
+from ffenc.dataset.source import Camera, DatasetSource, Episode, EpisodeVideo, HasVideos
 from ffenc.dataset.staging import Staging, unfinished
 from ffenc.dataset.tables import TableWriter
-from ffenc.dataset.verify.metadata import Stale, brief, check_result
+from ffenc.dataset.verify.metadata import Stale, check_result
 from ffenc.dataset.videos import clip_of
-from ffenc.errors import DestinationError, FfencError, FfmpegError, SourceError, VerificationError
-from ffenc.ffmpeg.boxes import is_plain_mp4
-from ffenc.ffmpeg.join import Joined, cut_file, join_files
+from ffenc.errors import DestinationError, FfencError, SourceError, VerificationError
 from ffenc.ffmpeg.launch import Cancellation
-from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.clip import Clip
-from ffenc.frames.decoded import image_statistics
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.statistics import Stats, ValueCounts
-from ffenc.frames.transcode import read_through
-from ffenc.frames.verify import verify_joined
-from ffenc.jobs.pool import run_units
+from ffenc.jobs.progress import FrameCount
 from ffenc.layout import VIDEO_PATH, file_limit, files_in_chunk
 from ffenc.spelling import argument
 from ffenc.storage.address import Address
@@ -53,6 +47,7 @@ from ffenc.storage.upload import address_of, publish
 from ffenc.words import count
 
 _SHOWN = 20  # failed episodes, in an error
+_TAKEN_UP = 250  # pieces of an earlier run that a task looks at
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,44 +321,16 @@ def run_staged(
 
 
 @dataclass(frozen=True)
-class _File:
-    """One finished file of a camera.
+class _Joined:
+    """A camera's finished files.
 
     Attributes:
-        path: its path in the dataset.
-        places: where each of its episodes is.
-        info: what was read back of it, in brief.
-        bytes: its size.
-        checksum: SHA-256 of it.
+        places: where each episode is.
+        files: path in the dataset -> the file.
     """
 
-    path: str
     places: list[VideoPlace]
-    info: StreamInfo
-    bytes: int
-    checksum: str
-
-
-@dataclass(frozen=True)
-class _Joined:
-    """A camera's finished files, one or more."""
-
-    files: list[_File]
-
-    @property
-    def places(self) -> list[VideoPlace]:
-        """Where each episode is."""
-        return [place for file in self.files for place in file.places]
-
-    @property
-    def info(self) -> StreamInfo:
-        """Of the first file."""
-        return self.files[0].info
-
-    @property
-    def bytes(self) -> int:
-        """Of all files."""
-        return sum(file.bytes for file in self.files)
+    files: dict[str, JoinRecord]
 
 
 class _Job:
@@ -378,34 +345,16 @@ class _Job:
         keep_going: bool = False,
     ) -> None:
         self._plan, self._staging = plan, staging
-        self._progress = _Progress(plan.frames, on_progress)
+        self._progress = FrameCount(plan.frames, on_progress)
         self._cancellation = Cancellation()
         self._executor = executor
         self._failures: Failures | None = [] if keep_going else None
 
     def run(self, check: Callable[[Path], None]) -> JobSummary:
         plan = self._plan
-        done: dict[tuple[str, int], PieceRecord] = {}
-        tasks = (
-            stream.task(plan, episode, self._staging.pieces)
-            for episode in plan.episodes
-            for stream in plan.streams
-            if stream.compute_stats or episode.index not in stream.copied
-        )
-        # What is only copied first: a file that cannot be cut is told before hours of encoding.
-        joined: dict[Stream, _Joined] = {}
-        early = [s for s in plan.streams if s.encoding is None and not s.compute_stats]
-        self._join_all(early, done, joined)
-        for task, record in self._executor.run(
-            tasks,
-            workers=plan.workers,
-            progress=self._progress,
-            cancellation=self._cancellation,
-            failures=self._failures,
-        ):
-            done[task.key, task.episode.index] = record
-        if self._failures:
-            raise _failed(plan, self._failures)
+        with self._executor.open(plan.workers) as self._runner:
+            done, joined = self._make_videos()
+            image_stats = self._image_stats()
         summary = JobSummary(
             plan.destination,
             len(plan.episodes),
@@ -417,9 +366,9 @@ class _Job:
         )
         videos, blocks, stats = {}, {}, {}
         values: dict[str, ValueCounts] = {}
-        self._join_all([stream for stream in plan.streams if stream not in joined], done, joined)
         for stream in plan.streams:
-            info, size = joined[stream].info, joined[stream].bytes
+            files = joined[stream].files.values()
+            info, size = next(iter(files)).info, sum(one.bytes for one in files)
             videos[stream.key] = joined[stream].places
             if stream.block is not None:
                 blocks[stream.key] = kept_block(info, stream.block, stream.camera.depth)
@@ -440,7 +389,7 @@ class _Job:
                 "video_bytes": size,
             }
         cameras = {camera.key: camera for camera in plan.source.cameras}
-        for key, counted in self._image_stats().items():
+        for key, counted in image_stats.items():
             stats[key] = [own for own, _ in counted]
             values[key] = _added_up(cameras[key], [packed for _, packed in counted])
         with self._progress.part(plan.rows * len(plan.images)) as on_images:
@@ -461,9 +410,9 @@ class _Job:
                 exact=plan.exact,
             ).write()
         if joined:
-            sums = {file.path: file.checksum for one in joined.values() for file in one.files}
+            sums = {place: one.checksum for own in joined.values() for place, one in own.files.items()}
             write_checksums(self._staging.dataset, sums)
-        known = {file.path: file.info for one in joined.values() for file in one.files}
+        known = {place: one.info for own in joined.values() for place, one in own.files.items()}
         check_result(self._staging.dataset, known, ffprobe=plan.toolchain.ffprobe)
         record_job(self._staging.dataset, plan)
         check(self._staging.dataset)
@@ -474,185 +423,153 @@ class _Job:
         """Compute the statistics of cameras that stay images; each camera's, episode by episode."""
         plan = self._plan
         cameras = {camera.key: camera for camera in plan.source.cameras}
-        units = [(cameras[key], episode) for key in plan.image_stats for episode in plan.episodes]
-
-        def work(unit: tuple[Camera, Episode]) -> tuple[Stats, str]:
-            camera, episode = unit
-            frames = plan.source.frames(camera.key, episode)
-            own = image_statistics(frames, camera.header, camera.unit, check=self._cancellation.check)
-            return own.statistics(), own.values().packed()
-
-        found = {
-            (camera.key, episode.index): own
-            for (camera, episode), own in run_units(
-                units, work, threads=plan.workers, stop=self._cancellation.cancel
+        tasks = (
+            ImageStatsTask(
+                key,
+                episode,
+                plan.source.frames(key, episode),
+                cameras[key].header,
+                cameras[key].unit,
+                plan.toolchain,
             )
-        }
+            for key in plan.image_stats
+            for episode in plan.episodes
+        )
+        found = {(task.key, task.episode.index): own for task, own in self._do(tasks)}
         return {key: [found[key, episode.index] for episode in plan.episodes] for key in plan.image_stats}
 
-    def _join_all(
-        self,
-        streams: Sequence[Stream],
-        done: Mapping[tuple[str, int], PieceRecord],
-        joined: dict[Stream, _Joined],
-    ) -> None:
-        """Make the files of several cameras, some at the same time."""
-        info = self._plan.source.info()
-        limit, in_chunk = file_limit(info, "video"), files_in_chunk(info)
-
-        def units() -> Iterator[tuple[Stream, int, list[Piece]]]:
-            for stream in streams:
-                for number, group in enumerate(groups(self._pieces(stream, done), limit)):
-                    yield stream, number, group
-
-        def work(unit: tuple[Stream, int, list[Piece]]) -> _File:
-            stream, number, group = unit
-            return self._join(stream, *divmod(number, in_chunk), group)
-
-        threads, stop = self._plan.workers + 1, self._cancellation.cancel
-        found: dict[Stream, dict[int, _File]] = {}
-        for (stream, number, _), file in run_units(units(), work, threads=threads, stop=stop):
-            found.setdefault(stream, {})[number] = file
-        joined |= {stream: _Joined([files[n] for n in sorted(files)]) for stream, files in found.items()}
-
-    def _join(self, stream: Stream, chunk: int, file: int, group: Sequence[Piece]) -> _File:
-        """Put pieces into one file."""
-        place = VIDEO_PATH.format(video_key=stream.key, chunk_index=chunk, file_index=file)
-        output = self._staging.dataset / place
-        output.parent.mkdir(parents=True, exist_ok=True)
-        whole = group[0] if len(group) == 1 else None
-        info = self._copied_whole(whole, output) if whole is not None else None
-        checksum = whole.checksum if whole is not None and info is not None else None
-        if info is None:
-            info = self._join_group(stream, group, output, place)
-        offset = 0
-        starts: list[int] = []
-        for piece in group:
-            starts += [offset + start for start in piece.starts]
-            offset += piece.frames
-        return _File(
-            place,
-            [VideoPlace(chunk, file, start) for start in starts],
-            brief(info, starts),
-            output.stat().st_size,
-            checksum or file_checksum(output),
+    def _do(
+        self, tasks: Iterable[AnyTask], failures: Failures | None = None
+    ) -> Iterator[tuple[AnyTask, Any]]:
+        """Have tasks done; yields each with its result, as they are done."""
+        return self._runner.run(
+            tasks, progress=self._progress, cancellation=self._cancellation, failures=failures
         )
 
-    def _join_group(self, stream: Stream, group: Sequence[Piece], output: Path, place: str) -> StreamInfo:
-        fps = self._plan.source.fps
-        toolchain = stream.encoding.toolchain if stream.encoding else self._plan.toolchain
-        cut: list[Path] = []
-        parts: list[Joined] = []
-        try:
-            for piece in group:
-                path = piece.path
-                if not piece.whole:
-                    path = (
-                        self._staging.cuts
-                        / f"{stream.key}-{output.parent.name}-{output.stem}-{len(parts):06d}.mp4"
+    def _make_videos(self) -> tuple[dict[tuple[str, int], PieceRecord], dict[Stream, _Joined]]:
+        """Encode what is encoded, and make the files of all cameras."""
+        plan = self._plan
+        done: dict[tuple[str, int], PieceRecord] = {}
+        # What is only copied first: a file that cannot be cut is told before hours of encoding.
+        joined = self._join([s for s in plan.streams if s.encoding is None and not s.compute_stats], done)
+        for batch, records in self._do(self._taken_up()):
+            for task, known in zip(batch.pieces, records, strict=True):
+                if known is not None:
+                    done[task.key, task.episode.index] = known
+                    self._progress.add(task.counted)
+        tasks = (
+            stream.task(plan, episode, self._staging.pieces)
+            for episode in plan.episodes
+            for stream in plan.streams
+            if self._is_task(stream, episode) and (stream.key, episode.index) not in done
+        )
+        for task, record in self._do(tasks, self._failures):
+            done[task.key, task.episode.index] = record
+        if self._failures:
+            raise _failed(plan, self._failures)
+        return done, joined | self._join([stream for stream in plan.streams if stream not in joined], done)
+
+    @staticmethod
+    def _is_task(stream: Stream, episode: Episode) -> bool:
+        return stream.compute_stats or episode.index not in stream.copied
+
+    def _taken_up(self) -> Iterator[TakenUpTask]:
+        """What an earlier run has left, many pieces of a camera at once."""
+        plan, folder = self._plan, self._staging.pieces
+        for stream in plan.streams:
+            names = self._staging.recorded(stream.key)
+            pieces = (
+                stream.task(plan, episode, folder)
+                for episode in (plan.episodes if names else ())
+                if self._is_task(stream, episode)
+            )
+            left = (piece for piece in pieces if piece.record.name in names)
+            size = max(1, min(_TAKEN_UP, len(names) // (4 * plan.workers)))
+            while batch := tuple(islice(left, size)):
+                yield TakenUpTask(batch)
+
+    def _join(
+        self, streams: Sequence[Stream], done: Mapping[tuple[str, int], PieceRecord]
+    ) -> dict[Stream, _Joined]:
+        """Put the pieces of cameras into files up to the size limit."""
+        plan, folders = self._plan, self._staging
+        info = plan.source.info()
+        limit, in_chunk = file_limit(info, "video"), files_in_chunk(info)
+        parts = {stream: self._parts(stream) for stream in streams}
+        looked = dict(self._do(part for own in parts.values() for part in own if isinstance(part, LookTask)))
+        joins: dict[Stream, list[JoinTask]] = {stream: [] for stream in streams}
+
+        def tasks() -> Iterator[JoinTask]:
+            for stream in streams:
+                pieces = self._pieces(stream, parts[stream], looked, done)
+                for number, group in enumerate(groups(pieces, limit)):
+                    chunk, file = divmod(number, in_chunk)
+                    place = VIDEO_PATH.format(video_key=stream.key, chunk_index=chunk, file_index=file)
+                    task = JoinTask(
+                        stream.key,
+                        plan.source.fps,
+                        self._programs(stream),
+                        place,
+                        folders.dataset,
+                        folders.cuts,
+                        tuple(group),
                     )
-                    cut.append(path)
-                    with _damage_named(stream, piece, toolchain):
-                        cut_file(
-                            piece.path,
-                            path,
-                            first=piece.first,
-                            frames=piece.frames,
-                            fps=fps,
-                            tag=piece.tag,
-                            toolchain=toolchain,
-                            cancellation=self._cancellation,
-                        )
-                parts.append(Joined(path, piece.frames, piece.delay))
-            tag, asked = group[0].tag, group[0].asked
-            if not group[0].whole:  # cut out of what may be another container
-                like = probe(parts[0].path, ffprobe=toolchain.ffprobe)
-                tag, asked = like.tag, asked_of(like)
-            join_files(
-                parts,
-                output,
-                fps=fps,
-                tag=tag,
-                toolchain=toolchain,
-                cancellation=self._cancellation,
-            )
-        finally:
-            for path in cut:
-                path.unlink(missing_ok=True)
-        keys: list[int] = []
-        offset = 0
-        for piece in group:
-            keys += [offset + key for key in piece.keys]
-            offset += piece.frames
-        try:
-            info = verify_joined(
-                output,
-                asked,
-                fps=fps,
-                frames=offset,
-                packet_bytes=sum(piece.packet_bytes for piece in group),
-                key_frames=keys,
-                ffprobe=toolchain.ffprobe,
-            )
-        except VerificationError as error:
-            raise VerificationError(f"{place}: {error}") from None
-        copied = sum(piece.frames for piece in group if piece.path.parent != self._piece_folder(stream))
-        with self._progress.part(copied):
-            return info
+                    joins[stream].append(task)
+                    yield task
 
-    def _copied_whole(self, piece: Piece, output: Path) -> StreamInfo | None:
-        """Copy a file of the source as it is, where it is what joining its packets would make.
-
-        Returns:
-            what it holds; None where it is not, and its packets have to be joined.
-        """
-        info = piece.info
-        if info is None or info.hidden or not piece.whole or not is_plain_mp4(piece.path):
-            return None
-        try:
-            verify_joined(
-                piece.path,
-                piece.asked,
-                fps=self._plan.source.fps,
-                frames=piece.frames,
-                packet_bytes=piece.packet_bytes,
-                key_frames=piece.keys,
-                read=lambda _: info,
+        records: dict[JoinTask, JoinRecord] = dict(self._do(tasks()))
+        return {
+            stream: _Joined(
+                [
+                    VideoPlace(*divmod(number, in_chunk), start)
+                    for number, task in enumerate(own)
+                    for start in task.starts
+                ],
+                {task.place: records[task] for task in own},
             )
-        except VerificationError:
-            return None
-        with self._progress.part(piece.frames):
-            shutil.copyfile(piece.path, output)
-        if not same_bytes(piece.path, output):
-            raise VerificationError(
-                f"{output} is not, to the byte, what was copied from {piece.path}: the file has "
-                "changed since, or disk or memory is faulty"
-            )
-        return info
+            for stream, own in joins.items()
+        }
 
-    def _piece_folder(self, stream: Stream) -> Path:
-        return self._staging.pieces / stream.key
+    def _programs(self, stream: Stream) -> Toolchain:
+        return stream.encoding.toolchain if stream.encoding else self._plan.toolchain
 
-    def _pieces(self, stream: Stream, done: Mapping[tuple[str, int], PieceRecord]) -> Iterator[Piece]:
-        """A camera's pieces in the order of the episodes; those that stand together are copied together."""
-        source, run = self._plan.source, list[Clip]()
-        checksum: str | None = None
-        for episode in self._plan.episodes:
-            self._cancellation.check()
-            if episode.index in stream.copied:
-                assert isinstance(source, HasVideos)
-                video = source.video(stream.key, episode)
-                clip = clip_of(video, source.fps)
-                if run and (run[-1].path, run[-1].first + run[-1].frames) != (clip.path, clip.first):
-                    yield copied_piece(run, source.fps, checksum)
-                    run = []
-                run.append(clip)
-                checksum = None if video.part else video.checksum
-                continue
+    def _parts(self, stream: Stream) -> list[Episode | LookTask]:
+        """A camera's episodes in order; those that are copied, and follow each other in a file, as one."""
+        source = self._plan.source
+        parts: list[Episode | LookTask] = []
+        run: list[EpisodeVideo] = []
+
+        def end() -> None:
             if run:
-                yield copied_piece(run, source.fps, checksum)
-                run = []
-            one = done[stream.key, episode.index]
+                parts.append(LookTask(stream.key, source.fps, self._programs(stream), tuple(run)))
+                run.clear()
+
+        for episode in self._plan.episodes:
+            if episode.index not in stream.copied:
+                end()
+                parts.append(episode)
+                continue
+            assert isinstance(source, HasVideos)
+            video = source.video(stream.key, episode)
+            if run and run[-1].path != video.path:
+                end()
+            run.append(video)
+        end()
+        return parts
+
+    def _pieces(
+        self,
+        stream: Stream,
+        parts: Sequence[Episode | LookTask],
+        looked: Mapping[LookTask, Sequence[Piece]],
+        done: Mapping[tuple[str, int], PieceRecord],
+    ) -> Iterator[Piece]:
+        """A camera's pieces in the order of the episodes."""
+        for part in parts:
+            if isinstance(part, LookTask):
+                yield from looked[part]
+                continue
+            one = done[stream.key, part.index]
             assert one.path is not None
             assert stream.encoding is not None
             asked = {**one.asked, "configuration": one.configuration}
@@ -660,8 +577,6 @@ class _Job:
                 *(one.path, 0, one.frames, (0,), (0,), one.bytes),
                 *(one.packet_bytes, one.delay, True, stream.encoding.codec.tag, asked),
             )
-        if run:
-            yield copied_piece(run, source.fps, checksum)
 
 
 def _failed(plan: JobPlan, failures: Failures) -> FfencError:
@@ -670,7 +585,7 @@ def _failed(plan: JobPlan, failures: Failures) -> FfencError:
     numbers = {task.episode.index for task, _ in failures}
     kept = ranges_text([episode.index for episode in plan.episodes if episode.index not in numbers])
     lines = [
-        f"  episode {task.episode.index}, {task.key}: {error.cause.removeprefix(_named_as(task))}"
+        f"  episode {task.episode.index}, {task.key}: {error.cause.removeprefix(f'{task.name}: ')}"
         for task, error in failures[:_SHOWN]
     ]
     if len(failures) > _SHOWN:
@@ -685,58 +600,8 @@ def _failed(plan: JobPlan, failures: Failures) -> FfencError:
     return SourceError(text) if every else VerificationError(text)
 
 
-def _named_as(task: PieceTask) -> str:
-    """How an error of a task begins."""
-    return f"{task.key}, episode {task.episode.index}: "
-
-
 def _added_up(camera: Camera, packed: Sequence[str | None]) -> ValueCounts:
     """All episodes' counts of a camera's values."""
     per = {None: 255, "mm": 1, "m": 1000}[camera.unit]
     own = (ValueCounts.unpacked(one, channels=1 if camera.unit else 3, per=per) for one in packed if one)
     return reduce(add, own)
-
-
-@contextmanager
-def _damage_named(stream: Stream, piece: Piece, toolchain: Toolchain) -> Iterator[None]:
-    """Say in an error which frame of a camera was damaged: ffmpeg decodes some even where it only copies."""
-    try:
-        yield
-    except FfmpegError as error:
-        try:
-            if error.returncode >= 0 and piece.info is not None:
-                read_through(Clip(piece.path, piece.info, piece.first, piece.frames), toolchain)
-        except SourceError as damage:
-            raise SourceError(f"{stream.key}: {damage}") from None
-        error.args = (f"{stream.key}: {error}",)
-        raise
-
-
-class _Progress:
-    """Adds up the frames of encodes that run at the same time."""
-
-    def __init__(self, total: int, on_progress: Callable[[int, int], None] | None) -> None:
-        self._total, self._report = total, on_progress
-        self._lock = threading.Lock()
-        self._done = 0
-        self._parts: dict[int, int] = {}
-
-    @contextmanager
-    def part(self, frames: int) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes the count of one encode; all its frames are done when the block ends."""
-        token = threading.get_ident()
-
-        def report(count: int) -> None:
-            with self._lock:
-                self._parts[token] = min(count, frames)
-                self._tell()
-
-        yield report
-        with self._lock:
-            self._parts.pop(token, None)
-            self._done += frames
-            self._tell()
-
-    def _tell(self) -> None:
-        if self._report is not None:
-            self._report(min(self._total, self._done + sum(self._parts.values())), self._total)

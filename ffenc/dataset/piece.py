@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ffenc.compiler.colour import COLOUR_TAGS
 from ffenc.compiler.command import VideoInput
@@ -27,6 +27,7 @@ from ffenc.ffmpeg.index import PieceReader
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.clip import Clip
+from ffenc.frames.decoded import image_statistics
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics
 from ffenc.frames.encode import encode_frames, verify_encoded
@@ -71,9 +72,25 @@ class PieceTask:
     folder: Path
 
     @property
-    def encoded_frames(self) -> int:
-        """How many frames it encodes."""
+    def name(self) -> str:
+        """What an error calls it."""
+        return f"{self.key}, episode {self.episode.index}"
+
+    @property
+    def counted(self) -> int:
+        """How many frames of the job are done with it: those that it encodes."""
         return 0 if self.copied else self.episode.length
+
+    @property
+    def threads(self) -> int:
+        """How many cores it keeps busy."""
+        return (self.encoding.encoder_threads if self.encoding is not None else None) or 1
+
+    @property
+    def device(self) -> str | None:
+        """The encoder, where a device does the work."""
+        encoding = self.encoding
+        return encoding.codec.encoder if encoding and not self.copied and encoding.codec.hardware else None
 
     @property
     def programs(self) -> Toolchain:
@@ -85,6 +102,10 @@ class PieceTask:
         encoding = replace(self.encoding, toolchain=programs) if self.encoding is not None else None
         return replace(self, toolchain=programs, encoding=encoding)
 
+    def run(self, around: Surroundings) -> PieceRecord:
+        """See :func:`run_piece`."""
+        return run_piece(self, around)
+
     def clip(self) -> Clip | None:
         """The frames in their video file, once they are found there; None for images.
 
@@ -92,6 +113,20 @@ class PieceTask:
             SourceError: the file does not hold them.
         """
         return clip_of(self.frames, self.fps) if isinstance(self.frames, EpisodeVideo) else None
+
+    @property
+    def path(self) -> Path:
+        """Where the piece goes."""
+        return self.folder / f"episode-{self.episode.index:06d}.mp4"
+
+    @property
+    def record(self) -> Path:
+        """Where its record goes: once that is there, the piece is whole."""
+        return self.path.with_suffix(".json")
+
+    def asked(self, clip: Clip | None) -> Mapping[str, object]:
+        """What the piece must be."""
+        return self.encoding.asked(_tags(clip)) if self.encoding and not self.copied else {}
 
     def statistics(self, frames: int) -> RgbHistogram | DepthStatistics | None:
         """What counts the statistics of so many frames; None: they are not computed."""
@@ -152,6 +187,90 @@ class PieceRecord:
     asked: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class TakenUpTask:
+    """Pieces that are on record: which of them an earlier run has made in the same way.
+
+    Attributes:
+        pieces: tasks of one camera; looking at many at once costs less than a task for each.
+    """
+
+    pieces: tuple[PieceTask, ...]
+    counted: ClassVar[int] = 0
+    threads: ClassVar[int] = 1
+    device: ClassVar[str | None] = None
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+        first, last = self.pieces[0], self.pieces[-1]
+        return f"{first.key}, episodes {first.episode.index} to {last.episode.index}"
+
+    @property
+    def programs(self) -> Toolchain:
+        """The programs that the pieces are made with."""
+        return self.pieces[0].programs
+
+    def using(self, programs: Toolchain) -> TakenUpTask:
+        """Return the task for a machine where the same programs are elsewhere."""
+        return replace(self, pieces=tuple(piece.using(programs) for piece in self.pieces))
+
+    def run(self, around: Surroundings) -> list[PieceRecord | None]:
+        """Return the record of each; None where it has to be made, or what it is made from is damaged."""
+        found: list[PieceRecord | None] = []
+        for piece in self.pieces:
+            around.cancellation.check()
+            known = None
+            with suppress(SourceError):
+                clip = piece.clip()
+                known = _read_record(piece.path, piece.record, piece.fingerprint(clip))
+                known = known and replace(known, asked=piece.asked(clip))
+            found.append(known)
+        return found
+
+
+@dataclass(frozen=True)
+class ImageStatsTask:
+    """One episode of a camera that stays images, whose statistics are computed. It can be pickled.
+
+    Attributes:
+        key: the camera's feature.
+        episode: which.
+        frames: its images.
+        header: what they are.
+        unit: what depth is in; None for colours.
+        programs: those of the job.
+    """
+
+    key: str
+    episode: Episode
+    frames: FrameSource
+    header: ImageHeader
+    unit: Unit | None
+    programs: Toolchain
+    counted: ClassVar[int] = 0
+    threads: ClassVar[int] = 1
+    device: ClassVar[str | None] = None
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+        return f"{self.key}, episode {self.episode.index}"
+
+    def using(self, programs: Toolchain) -> ImageStatsTask:
+        """Return the task for a machine where the same programs are elsewhere."""
+        return replace(self, programs=programs)
+
+    def run(self, around: Surroundings) -> tuple[Stats, str]:
+        """Return the statistics, and the counts of values, packed.
+
+        Raises:
+            SourceError: images are missing or damaged.
+        """
+        own = image_statistics(self.frames, self.header, self.unit, check=around.cancellation.check)
+        return own.statistics(), own.values().packed()
+
+
 _KEPT = ("frames", "bytes", "packet_bytes", "configuration", "delay", "stats", "values")
 
 
@@ -192,15 +311,14 @@ def run_piece(task: PieceTask, around: Surroundings) -> PieceRecord:
         SourceError: frames are missing or damaged.
         FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
     """
-    path = task.folder / f"episode-{task.episode.index:06d}.mp4"
-    record = path.with_suffix(".json")
+    path, record = task.path, task.record
     clip = task.clip()
     frames = clip if clip is not None else task._source()
     fingerprint = task.fingerprint(clip)
-    asked = task.encoding.asked(_tags(clip)) if task.encoding and not task.copied else {}
+    asked = task.asked(clip)
     known = _read_record(path, record, fingerprint)
     if known is not None:
-        with around.progress(0 if task.copied else known.frames):
+        with around.progress(task.counted):
             return replace(known, asked=asked)
     outdated = record.exists()
     record.unlink(missing_ok=True)
@@ -223,9 +341,20 @@ def run_piece(task: PieceTask, around: Surroundings) -> PieceRecord:
     stats = statistics.statistics() if statistics else None
     values = statistics.values().packed() if statistics else None
     done = replace(done, stats=stats, values=values, outdated=outdated, asked=asked)
+    write_record(record, done, fingerprint)
+    return done
+
+
+def write_record(record: Path, done: PieceRecord, fingerprint: str) -> None:
+    """Write down that a piece is whole, which ``--resume`` believes.
+
+    Args:
+        record: where.
+        done: what was made.
+        fingerprint: what it was made of, see :meth:`PieceTask.fingerprint`.
+    """
     content = {"fingerprint": fingerprint} | {name: getattr(done, name) for name in _KEPT}
     write_json(record, content | {"sha256": file_checksum(done.path) if done.path else None})
-    return done
 
 
 def _encode(
@@ -288,7 +417,7 @@ def _named(task: PieceTask) -> Iterator[None]:
     except (FfmpegError, VerificationError, SourceError) as error:
         if isinstance(error, SourceError) and task.header is not None:
             raise  # an image's name says it
-        error.args = (f"{task.key}, episode {task.episode.index}: {error}",)
+        error.args = (f"{task.name}: {error}",)
         raise
 
 

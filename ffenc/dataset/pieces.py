@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from ffenc.config.framerate import frame_ticks, time_scale
 from ffenc.dataset.source import Episode, HasVideos
+from ffenc.dataset.verify.metadata import brief
 from ffenc.dataset.videos import clip_of
-from ffenc.errors import SourceError
+from ffenc.errors import SourceError, VerificationError
+from ffenc.ffmpeg.boxes import is_plain_mp4
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.clip import Clip
 from ffenc.frames.joining import why_not_copied
+from ffenc.frames.verify import verify_joined
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.spelling import call
 
@@ -36,8 +39,8 @@ class Piece:
         tag: the stream's tag in MP4.
         asked: fields of ``StreamInfo`` that a file which begins with it must have, ``codec`` and
             ``configuration`` among them.
-        info: the file's fields, of one that is copied.
-        checksum: SHA-256 of the file, of one that is copied and was compared with it.
+        copied: it is of a source, not encoded by this job.
+        plain: the file's fields, where the file is what joining its packets alone would make.
     """
 
     path: Path
@@ -51,8 +54,8 @@ class Piece:
     whole: bool
     tag: str | None
     asked: Mapping[str, object]
-    info: StreamInfo | None = None
-    checksum: str | None = None
+    copied: bool = False
+    plain: StreamInfo | None = None
 
 
 def uncopied(source: HasVideos, key: str, episodes: Sequence[Episode]) -> dict[int, str]:
@@ -119,7 +122,7 @@ def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None) -> Pi
     packet_bytes = sum((info.sizes or ())[first:end])
     keys = set(info.key_frames)
     starts = tuple(clip.first - first for clip in run)
-    return Piece(
+    piece = Piece(
         path=path,
         first=first,
         frames=frames,
@@ -132,9 +135,28 @@ def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None) -> Pi
         whole=exact and (first, end) == (0, info.frames) and info.audio is None,
         tag=info.tag,
         asked=asked_of(info),
-        info=info,
-        checksum=checksum,
+        copied=True,
     )
+    return replace(piece, plain=brief(info, starts)) if _is_plain(piece, info, fps) else piece
+
+
+def _is_plain(piece: Piece, info: StreamInfo, fps: Fraction) -> bool:
+    """Whether a file is what joining its packets alone would make, so that it can be copied as it is."""
+    if info.hidden or not piece.whole or not is_plain_mp4(piece.path):
+        return False
+    try:
+        verify_joined(
+            piece.path,
+            piece.asked,
+            fps=fps,
+            frames=piece.frames,
+            packet_bytes=piece.packet_bytes,
+            key_frames=piece.keys,
+            read=lambda _: info,
+        )
+    except VerificationError:
+        return False
+    return True
 
 
 def asked_of(info: StreamInfo) -> dict[str, object]:

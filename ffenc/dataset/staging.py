@@ -100,6 +100,13 @@ class Staging:
         """Whether there are finished pieces to take up."""
         return _records(self.pieces) > 0
 
+    def recorded(self, key: str) -> set[str]:
+        """Names of the records of a camera's pieces."""
+        try:
+            return {entry.name for entry in os.scandir(self.pieces / key) if entry.name.endswith(".json")}
+        except FileNotFoundError:
+            return set()
+
     def kept_bytes(self) -> int:
         """How many bytes the finished pieces take."""
         return sum(path.stat().st_size for path in self.pieces.rglob("episode-*.mp4"))

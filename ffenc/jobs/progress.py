@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class FrameCount:
@@ -36,3 +37,10 @@ class FrameCount:
             before = max(before, done)
 
         return told
+
+    @contextmanager
+    def part(self, frames: int) -> Iterator[Callable[[int], None]]:
+        """Give what takes the count of one piece of work; all its frames are done when the block ends."""
+        told = self.counter()
+        yield lambda done: told(min(done, frames))
+        told(frames)

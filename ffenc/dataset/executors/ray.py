@@ -1,4 +1,4 @@
-"""Pieces are made by Ray, on this machine or on a cluster whose machines share a file system."""
+"""Tasks are done by Ray, on this machine or on a cluster whose machines share a file system."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, get_args
 
 import psutil
 
 from ffenc.codecs.suggest import accepted
-from ffenc.dataset.executors.local import Failures, Progress
-from ffenc.dataset.piece import PieceRecord, PieceTask, Surroundings, run_piece
-from ffenc.errors import ConfigError, FfencError, SourceError, ToolchainError
+from ffenc.dataset.executors.local import AnyTask, Failures, Progress, Runner, Task
+from ffenc.dataset.piece import Surroundings
+from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.spelling import argument
@@ -37,30 +39,64 @@ class _Node:
     """A machine of the cluster.
 
     Attributes:
-        name: of the machine.
         cores: that Ray has there.
-        programs: its programs of the version that is wanted; None: it has none.
-        found: the versions that it has.
+        devices: names of all resources that it declares.
     """
 
     id: str
-    name: str
     cores: int
-    programs: Toolchain | None
-    found: tuple[str, ...]
+    devices: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The machines that have the programs of one version; whether these are all that there are."""
+
+    nodes: list[_Node]
+    all: bool
+
+    @property
+    def devices(self) -> set[str]:
+        """The resources that one of them declares."""
+        return {name for node in self.nodes for name in node.devices}
+
+
+@dataclass
+class _Try(Generic[AnyTask]):
+    """A task in work; how many times it had to be started on another machine."""
+
+    task: AnyTask
+    lost: int = 0
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What came of a task.
+
+    Attributes:
+        result: of a task that was done.
+        error: why it was not.
+        warnings: what was warned of.
+        unsuited: why it cannot be done on this machine.
+    """
+
+    result: Any = None
+    error: FfencError | OSError | None = None
+    warnings: tuple[str, ...] = ()
+    unsuited: str | None = None
 
 
 class RayExecutor:
-    """Makes each piece in a Ray task with as many CPUs as its encoder has threads.
+    """Makes each episode of a camera, and each file, in a Ray task with as many CPUs as it has threads.
 
     All machines have to see the folders of the source and of the destination under the same paths, as on a
-    file system that they share. Before the first piece, every machine says which FFmpeg it has: one whose
+    file system that they share. Before the first task, every machine says which FFmpeg it has: one whose
     version is another would give other bytes.
 
     Args:
         address: ``ray``: a Ray of its own on this machine, which ends with the job; ``auto``: the cluster
             that ``RAY_ADDRESS`` names, or that runs here; else its address, such as ``ray://head:10001``.
-        same_program: ``prefer``: machines with another FFmpeg get no pieces; ``require``: they end the job.
+        same_program: ``prefer``: machines with another FFmpeg get no tasks; ``require``: they end the job.
         runtime_env: what Ray has each machine install and set for this job, such as
             ``{"pip": ["ffenc[ffmpeg]"]}``; None: what is there already.
 
@@ -83,60 +119,25 @@ class RayExecutor:
         self._address, self._same, self._environment = address, same_program, runtime_env
         self._ray = _import_ray()
 
-    def run(
-        self,
-        tasks: Iterable[PieceTask],
-        *,
-        workers: int,
-        progress: Progress,
-        cancellation: Cancellation,
-        failures: Failures | None = None,
-    ) -> Iterator[tuple[PieceTask, PieceRecord]]:
-        """See :class:`~ffenc.dataset.executors.local.Executor`."""
-        ray = self._ray
+    @contextmanager
+    def open(self, workers: int) -> Iterator[Runner]:
+        """See :class:`~ffenc.dataset.executors.local.Executor`; Ray is connected to for the first task."""
+        with ExitStack() as closing:
+            yield _Session(self._ray, lambda: closing.enter_context(self._connected(workers)), self._same)
+
+    @contextmanager
+    def _connected(self, workers: int) -> Iterator[None]:
+        """Be connected to Ray; what this call has begun is ended."""
         began = self._connect(workers)
-        running: dict[Any, PieceTask] = {}
         try:
-            waiting = iter(tasks)
-            first = next(waiting, None)
-            if first is None:
-                return
-            nodes = self._nodes(first.programs)
-            room = _AHEAD * sum(node.cores for node in nodes)
-            place = _Places(nodes, ray)
-            remote = ray.remote(_run)
-            copies = ray.put(open_copies())  # what is remote each machine fetches by itself
-            task: PieceTask | None = first
-            while True:
-                while task is not None and len(running) < room:
-                    running[place.start(remote, task, copies)] = task
-                    task = next(waiting, None)
-                if not running:
-                    return
-                done, _ = ray.wait(list(running), num_returns=1, timeout=0.5)
-                cancellation.check()
-                for reference in done:
-                    own = running.pop(reference)
-                    place.ended(reference)
-                    try:
-                        record: PieceRecord = _result(ray, reference, own)
-                    except FfencError as error:
-                        if failures is None:
-                            raise
-                        failures.append((own, error))
-                        continue
-                    with progress.part(own.encoded_frames):
-                        yield own, record
+            yield
         except BaseException:
-            cancellation.cancel()
-            for reference in running:
-                ray.cancel(reference, force=False, recursive=True)
             if began and self._address == _LOCAL:
                 _end_processes()
             raise
         finally:
             if began:
-                ray.shutdown()
+                self._ray.shutdown()
 
     def _connect(self, workers: int) -> bool:
         """Connect to Ray; returns whether it has to be shut down again."""
@@ -164,7 +165,155 @@ class RayExecutor:
             ) from None
         return True
 
-    def _nodes(self, wanted: Toolchain) -> list[_Node]:
+
+class _Session:
+    """Does the tasks of one job.
+
+    Args:
+        ray: the library.
+        connect: connects to it.
+        same: what becomes of machines with another FFmpeg.
+    """
+
+    def __init__(self, ray: Any, connect: Callable[[], object], same: SameProgram) -> None:
+        self._ray, self._connect, self._same = ray, connect, same
+        self._copies: Any = None
+        self._places: _Places | None = None
+
+    def run(
+        self,
+        tasks: Iterable[AnyTask],
+        *,
+        progress: Progress,
+        cancellation: Cancellation,
+        failures: Failures | None = None,
+    ) -> Iterator[tuple[AnyTask, Any]]:
+        """See :class:`~ffenc.dataset.executors.local.Runner`."""
+        ray = self._ray
+        running: dict[Any, _Try[AnyTask]] = {}
+        waiting = iter(tasks)
+        task = next(waiting, None)
+        if task is None:
+            return
+        places = self._ready()
+        try:
+            while True:
+                while task is not None and len(running) < places.room(task.programs):
+                    running[places.start(task, self._copies)] = _Try(task)
+                    task = next(waiting, None)
+                if not running:
+                    return
+                done, _ = ray.wait(list(running), num_returns=1, timeout=0.5)
+                cancellation.check()
+                if done:  # and all that have ended meanwhile
+                    done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
+                for reference in done:
+                    own = running.pop(reference)
+                    places.ended(reference)
+                    answer = self._answer(reference, own)
+                    if answer is None:
+                        places.forget()
+                        running[places.start(own.task, self._copies)] = own
+                        continue
+                    for text in answer.warnings:
+                        warnings.warn(text, FfencWarning, stacklevel=2)
+                    if isinstance(answer.error, FfencError):
+                        if failures is None or isinstance(answer.error, DestinationError):
+                            raise answer.error
+                        failures.append((own.task, answer.error))
+                        continue
+                    if answer.error is not None:
+                        raise answer.error
+                    with progress.part(own.task.counted):
+                        yield own.task, answer.result
+        except BaseException:
+            cancellation.cancel()
+            for reference in running:
+                ray.cancel(reference, force=False, recursive=True)
+            raise
+
+    def _ready(self) -> _Places:
+        if self._places is None:
+            self._connect()
+            self._copies = self._ray.put(open_copies())  # what is remote each machine fetches by itself
+            self._places = _Places(self._ray, self._same)
+        return self._places
+
+    def _answer(self, reference: Any, own: _Try[AnyTask]) -> _Answer | None:
+        """What came of a task; None: it has to be started again, on another machine.
+
+        Raises:
+            ToolchainError: Ray could not run it.
+        """
+        ray = self._ray
+        try:
+            answer: _Answer = ray.get(reference)
+        except ray.exceptions.TaskUnschedulableError as error:  # the machine that was chosen for it is lost
+            answer = _Answer(unsuited=_first_line(error))
+        except ray.exceptions.RayError as error:
+            answer = _Answer(error=_not_run(own.task, _first_line(error)))
+        if answer.unsuited is None:
+            return answer
+        own.lost += 1
+        return None if own.lost <= _RETRIES else _Answer(error=_not_run(own.task, answer.unsuited))
+
+
+def _not_run(task: Task, why: str) -> ToolchainError:
+    return ToolchainError(
+        f"{task.name}: Ray could not run it: {why}. What is finished is kept: go on with --resume"
+    )
+
+
+class _Places:
+    """Which machine does the next task: any, or where not all have its programs, the one with most room."""
+
+    def __init__(self, ray: Any, same: SameProgram) -> None:
+        self._ray, self._same = ray, same
+        self._remote = ray.remote(_run)
+        self._groups: dict[str, _Group] = {}
+        self._held: dict[Any, str] = {}
+        self._load: Counter[str] = Counter()
+
+    def room(self, programs: Toolchain) -> int:
+        """How many tasks run or wait at once."""
+        return _AHEAD * sum(node.cores for node in self._group(programs).nodes)
+
+    def start(self, task: Task, copies: Any) -> Any:
+        """Have a task done; returns Ray's reference of it."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
+
+        group = self._group(task.programs)
+        options: dict[str, Any] = {"max_retries": _RETRIES, "name": task.name}
+        options["num_cpus"] = min(task.threads, max(node.cores for node in group.nodes))
+        if task.device is not None:
+            options |= hardware_options(task.device, group.devices)
+        chosen = None
+        if not group.all:
+            needed = options.get("resources", {}).keys() | ({"GPU"} if "num_gpus" in options else set())
+            able = [node for node in group.nodes if needed <= node.devices]
+            chosen = min(able, key=lambda node: self._load[node.id] / node.cores)
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(chosen.id, soft=False)
+            self._load[chosen.id] += 1
+        reference = self._remote.options(**options).remote(task, copies)
+        if chosen is not None:
+            self._held[reference] = chosen.id
+        return reference
+
+    def ended(self, reference: Any) -> None:
+        """A task has ended."""
+        if (node := self._held.pop(reference, None)) is not None:
+            self._load[node] -= 1
+
+    def forget(self) -> None:
+        """The machines are others: the next task has them asked again."""
+        self._groups.clear()
+
+    def _group(self, wanted: Toolchain) -> _Group:
+        if wanted.version not in self._groups:
+            self._groups[wanted.version] = self._ask(wanted)
+        return self._groups[wanted.version]
+
+    def _ask(self, wanted: Toolchain) -> _Group:
         """Ask every machine which programs it has; returns those that have what is wanted.
 
         Raises:
@@ -181,62 +330,31 @@ class RayExecutor:
             ).remote(wanted)
             for node in alive
         ]
-        nodes = []
+        good, others = [], []
         for node, answer in zip(alive, answers, strict=True):
+            name = node["NodeManagerHostname"]
             try:
                 programs, found = ray.get(answer)
+            except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+                continue  # it was lost meanwhile
             except ray.exceptions.RayError as error:
                 raise ToolchainError(
-                    f"{node['NodeManagerHostname']}: Ray could not run anything there: {_last_line(error)}"
+                    f"{name}: Ray could not run anything there: {_last_line(error)}"
                 ) from None
-            cores = int(node["Resources"]["CPU"])
-            nodes.append(_Node(node["NodeID"], node["NodeManagerHostname"], cores, programs, tuple(found)))
-        good = [node for node in nodes if node.programs is not None]
-        others = [node for node in nodes if node.programs is None]
-        told = "\n".join(f"  {node.name}: {', '.join(node.found) or 'no FFmpeg'}" for node in others)
+            if programs is None:
+                others.append(f"  {name}: {', '.join(found) or 'no FFmpeg'}")
+                continue
+            resources = node["Resources"]
+            good.append(_Node(node["NodeID"], int(resources["CPU"]), frozenset(resources)))
+        listed = "\n".join(others)
         if not good:
-            raise ToolchainError(f"no machine of the cluster has FFmpeg {wanted.version}:\n{told}")
+            raise ToolchainError(f"no machine of the cluster has FFmpeg {wanted.version}:\n{listed}")
         if others and self._same == "require":
             raise ToolchainError(
-                f"these machines do not have FFmpeg {wanted.version}, and would give other bytes:\n{told}\n"
-                f"Install it there, or leave {argument('same_program', 'require')} out: then they get no work"
+                f"these machines do not have FFmpeg {wanted.version}, and would give other bytes:\n{listed}\n"
+                "Install it there, or leave --same-program require out: then they get no work"
             )
-        return good
-
-
-class _Places:
-    """Which machine makes the next piece: any, or where not all have the program, the one with most room."""
-
-    def __init__(self, nodes: list[_Node], ray: Any) -> None:
-        self._nodes = nodes
-        alive = [node for node in ray.nodes() if node["Alive"]]
-        self._all = len(nodes) == len(alive)
-        good = {node.id for node in nodes}
-        self._devices = {name for node in alive if node["NodeID"] in good for name in node["Resources"]}
-        self._held: dict[Any, str] = {}
-        self._load = {node.id: 0 for node in nodes}
-
-    def start(self, remote: Any, task: PieceTask, copies: Any) -> Any:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
-
-        threads = task.encoding.encoder_threads if task.encoding is not None else 1
-        options: dict[str, Any] = {"max_retries": _RETRIES, "name": f"{task.key} {task.episode.index}"}
-        options["num_cpus"] = min(threads or 1, max(node.cores for node in self._nodes))
-        if task.encoding is not None and not task.copied and task.encoding.codec.hardware:
-            options |= hardware_options(task.encoding.codec.encoder, self._devices)
-        chosen = None
-        if not self._all:
-            chosen = min(self._nodes, key=lambda node: self._load[node.id] / node.cores)
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(chosen.id, soft=False)
-            self._load[chosen.id] += 1
-        reference = remote.options(**options).remote(task, copies)
-        if chosen is not None:
-            self._held[reference] = chosen.id
-        return reference
-
-    def ended(self, reference: Any) -> None:
-        if (node := self._held.pop(reference, None)) is not None:
-            self._load[node] -= 1
+        return _Group(good, not others)
 
 
 def hardware_options(encoder: str, there: Collection[str]) -> dict[str, Any]:
@@ -306,37 +424,27 @@ def _programs(wanted: Toolchain) -> tuple[Toolchain | None, list[str]]:
     return same, list(dict.fromkeys(one.version for one in found))
 
 
-def _run(task: PieceTask, copies: Sequence[MirrorOf] = ()) -> PieceRecord | FfencError:
-    """Make a piece on the machine that this runs on; an error is returned, so that Ray does not try again."""
+def _run(task: Task, copies: Sequence[MirrorOf] = ()) -> _Answer:
+    """Do a task on the machine that this runs on; an error is returned, so that Ray does not try again."""
+    attach(copies)
+    programs, found = _programs(task.programs)
+    if programs is None:
+        return _Answer(
+            unsuited=f"{socket.gethostname()} has FFmpeg {', '.join(found) or 'not at all'}, and "
+            f"{task.programs.version} is wanted"
+        )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FfencWarning)
+        answer = _done(task.using(programs))
+    said = dict.fromkeys(str(one.message) for one in caught if isinstance(one.message, FfencWarning))
+    return replace(answer, warnings=tuple(said))
+
+
+def _done(task: Task) -> _Answer:
     try:
-        attach(copies)
-        programs, found = _programs(task.programs)
-        if programs is None:
-            raise ToolchainError(
-                f"{socket.gethostname()} has FFmpeg {', '.join(found) or 'not at all'}, and "
-                f"{task.programs.version} is wanted"
-            )
-        return run_piece(task.using(programs), Surroundings())
+        return _Answer(task.run(Surroundings()))
     except FfencError as error:
-        return error
+        return _Answer(error=error)
     except OSError as error:
-        return SourceError(f"{task.key}, episode {task.episode.index}: on {socket.gethostname()}: {error}")
-
-
-def _result(ray: Any, reference: Any, task: PieceTask) -> PieceRecord:
-    """The record of a task that has ended.
-
-    Raises:
-        FfencError: what the task raised, or why it could not be run.
-    """
-    try:
-        answer = ray.get(reference)
-    except ray.exceptions.RayError as error:
-        raise ToolchainError(
-            f"{task.key}, episode {task.episode.index}: Ray could not run it: "
-            f"{_first_line(error)}. What is finished is kept: go on with {argument('resume', True)}"
-        ) from None
-    if isinstance(answer, FfencError):
-        raise answer
-    record: PieceRecord = answer
-    return record
+        where = f"{error.strerror or error} (on {socket.gethostname()})"
+        return _Answer(error=OSError(error.errno, where))

@@ -1,0 +1,240 @@
+"""Tasks that copy packets: what of a source's file is copied, and the files that pieces are joined into.
+
+Like those that encode (``dataset/piece.py``) they are plain data, done wherever a job's executor does them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar
+
+from typing_extensions import Self
+
+from ffenc.dataset.checksums import file_checksum, same_bytes
+from ffenc.dataset.piece import Surroundings
+from ffenc.dataset.pieces import Piece, asked_of, copied_piece
+from ffenc.dataset.source import EpisodeVideo
+from ffenc.dataset.verify.metadata import brief
+from ffenc.dataset.videos import clip_of
+from ffenc.errors import FfmpegError, SourceError, VerificationError
+from ffenc.ffmpeg.join import Joined, cut_file, join_files
+from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.clip import Clip
+from ffenc.frames.transcode import read_through
+from ffenc.frames.verify import verify_joined
+from ffenc.storage.mirror import held
+
+
+@dataclass(frozen=True, eq=False)
+class _CopyTask:
+    """What tasks that copy have in common; see :class:`~ffenc.dataset.executors.local.Task`."""
+
+    key: str
+    fps: Fraction
+    programs: Toolchain
+    threads: ClassVar[int] = 1
+    device: ClassVar[str | None] = None
+
+    def using(self, programs: Toolchain) -> Self:
+        return replace(self, programs=programs)
+
+
+@dataclass(frozen=True, eq=False)
+class LookTask(_CopyTask):
+    """A file of a source, and the episodes in it whose packets are to be copied.
+
+    Attributes:
+        key: the camera's feature.
+        fps: frames a second.
+        programs: the programs that do it.
+        videos: the episodes, in the order of the result.
+    """
+
+    videos: tuple[EpisodeVideo, ...]
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+        return f"{self.key}, {self.videos[0].path.name}"
+
+    @property
+    def counted(self) -> int:
+        """How many frames of the job are done with it."""
+        return 0
+
+    def run(self, around: Surroundings) -> list[Piece]:
+        """Return them as pieces: those that stand together in the file are one.
+
+        Raises:
+            SourceError: the file does not hold them, or they cannot be copied.
+        """
+        pieces: list[Piece] = []
+        run: list[Clip] = []
+        last = self.videos[-1]
+        checksum = None if last.part else last.checksum
+        for video in self.videos:
+            around.cancellation.check()
+            clip = clip_of(video, self.fps)
+            if run and run[-1].first + run[-1].frames != clip.first:
+                pieces.append(copied_piece(run, self.fps, checksum))
+                run = []
+            run.append(clip)
+        return [*pieces, copied_piece(run, self.fps, checksum)]
+
+
+@dataclass(frozen=True)
+class JoinRecord:
+    """A file of the result.
+
+    Attributes:
+        info: what was read back of it, without every frame's place.
+        bytes: its size.
+        checksum: its SHA-256.
+    """
+
+    info: StreamInfo
+    bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True, eq=False)
+class JoinTask(_CopyTask):
+    """A file of the result, and the pieces that it is joined from.
+
+    Attributes:
+        key: the camera's feature.
+        fps: frames a second.
+        programs: the programs that do it.
+        place: the file's path in the dataset.
+        dataset: the dataset's folder.
+        cuts: the folder for parts that are cut out of a source, on the same disk.
+        pieces: in order, alike in their decoder's configuration.
+    """
+
+    place: str
+    dataset: Path
+    cuts: Path
+    pieces: tuple[Piece, ...]
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+        return self.place
+
+    @property
+    def counted(self) -> int:
+        """How many frames of the job are done with it: those that are of a source."""
+        return sum(piece.frames for piece in self.pieces if piece.copied)
+
+    @property
+    def starts(self) -> list[int]:
+        """The frame at which each episode starts in the file."""
+        starts: list[int] = []
+        offset = 0
+        for piece in self.pieces:
+            starts += [offset + start for start in piece.starts]
+            offset += piece.frames
+        return starts
+
+    def run(self, around: Surroundings) -> JoinRecord:
+        """Make the file, which is on the disk when this returns.
+
+        Raises:
+            SourceError: what is copied is damaged.
+            FfmpegError, VerificationError: joining failed, or its result is not what the pieces were.
+        """
+        with around.progress(self.counted), TemporaryDirectory(dir=self.cuts) as folder:
+            # In a folder that is no part of the dataset: whoever does this may be killed meanwhile.
+            made = Path(folder) / "joined.mp4"
+            info, checksum = self._make(made, around)
+            done = JoinRecord(info, made.stat().st_size, checksum or file_checksum(made))
+            output = self.dataset / self.place
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with made.open("rb") as file:
+                os.fsync(file.fileno())
+            made.replace(output)
+        return done
+
+    def _make(self, made: Path, around: Surroundings) -> tuple[StreamInfo, str | None]:
+        """Make the file; returns what was read back, and its SHA-256 where that is known."""
+        first = self.pieces[0]
+        if len(self.pieces) == 1 and first.plain is not None:
+            with held(first.path):
+                shutil.copyfile(first.path, made)
+                same = same_bytes(first.path, made)
+            if not same:
+                raise VerificationError(
+                    f"{self.place} is not, to the byte, what was copied from {first.path}: the file has "
+                    "changed since, or disk or memory is faulty"
+                )
+            return first.plain, first.checksum
+        parts: list[Joined] = []
+        for number, piece in enumerate(self.pieces):
+            path = piece.path
+            if not piece.whole:
+                path = made.with_name(f"cut-{number:06d}.mp4")
+                with self._damage_named(piece):
+                    cut_file(
+                        piece.path,
+                        path,
+                        first=piece.first,
+                        frames=piece.frames,
+                        fps=self.fps,
+                        tag=piece.tag,
+                        toolchain=self.programs,
+                        cancellation=around.cancellation,
+                    )
+            parts.append(Joined(path, piece.frames, piece.delay))
+        tag, asked = first.tag, first.asked
+        if not first.whole:  # cut out of what may be another container
+            like = probe(parts[0].path, ffprobe=self.programs.ffprobe)
+            tag, asked = like.tag, asked_of(like)
+        join_files(
+            parts,
+            made,
+            fps=self.fps,
+            tag=tag,
+            toolchain=self.programs,
+            cancellation=around.cancellation,
+        )
+        keys: list[int] = []
+        offset = 0
+        for piece in self.pieces:
+            keys += [offset + key for key in piece.keys]
+            offset += piece.frames
+        try:
+            info = verify_joined(
+                made,
+                asked,
+                fps=self.fps,
+                frames=offset,
+                packet_bytes=sum(piece.packet_bytes for piece in self.pieces),
+                key_frames=keys,
+                ffprobe=self.programs.ffprobe,
+            )
+        except VerificationError as error:
+            raise VerificationError(f"{self.place}: {error}") from None
+        return brief(info, self.starts), None
+
+    @contextmanager
+    def _damage_named(self, piece: Piece) -> Iterator[None]:
+        """Say in an error which frame was damaged: ffmpeg decodes some even where it only copies."""
+        try:
+            yield
+        except FfmpegError as error:
+            try:
+                if error.returncode >= 0:
+                    info = probe(piece.path, times=True, ffprobe=self.programs.ffprobe)
+                    read_through(Clip(piece.path, info, piece.first, piece.frames), self.programs)
+            except SourceError as damage:
+                raise SourceError(f"{self.key}: {damage}") from None
+            error.args = (f"{self.key}: {error}",)
+            raise
