@@ -41,6 +41,7 @@ class Piece:
             ``configuration`` among them.
         copied: it is of a source, not encoded by this job.
         plain: the file's fields, where the file is what joining its packets alone would make.
+        checksum: SHA-256 of the file, of one that is copied and was compared with it.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class Piece:
     asked: Mapping[str, object]
     copied: bool = False
     plain: StreamInfo | None = None
+    checksum: str | None = None
 
 
 def uncopied(source: HasVideos, key: str, episodes: Sequence[Episode]) -> dict[int, str]:
@@ -136,6 +138,7 @@ def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None) -> Pi
         tag=info.tag,
         asked=asked_of(info),
         copied=True,
+        checksum=checksum,
     )
     return replace(piece, plain=brief(info, starts)) if _is_plain(piece, info, fps) else piece
 
