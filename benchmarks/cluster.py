@@ -254,6 +254,8 @@ class Found:
 def pretend(work: Path, *, episodes: int, cameras: int, cpus: int, seconds: float) -> Found:
     """Run half of a job, and resume it.
 
+    Putting half of the pieces on record takes most of the time of this call: some 4 ms of a core for each.
+
     Args:
         work: an empty folder.
         episodes, cameras: of the dataset.

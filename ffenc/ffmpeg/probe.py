@@ -121,7 +121,7 @@ class StreamInfo:
         places = self.places
         return tuple(frame for frame in self.key_frames if places[frame] == frame)
 
-    @property
+    @cached_property
     def delay(self) -> int | None:
         """The most packets that a frame is stored before the one that is shown in its place.
 
