@@ -135,6 +135,37 @@ def plain_ffmpeg(commands: dict[str, list[str]], images: list[bytes], episodes: 
         list(pool.map(encode, [(n, key) for n in range(episodes) for key in commands]))
 
 
+def measured(
+    root: Path, frames: int, options: argparse.Namespace, *, script: bool
+) -> dict[str, tuple[float, float]]:
+    """Run all ways on episodes of so many frames: seconds and seconds of CPU, the least of each."""
+    images = jpegs(frames * options.episodes)
+    root.mkdir()
+    write(root, images, options.episodes)
+    settings = ["--fps", str(FPS), "--task", "lift", f"--camera_encoder.vcodec={options.vcodec}"]
+    planned = json.loads(ffenc("reencode", root / "aloha", root / "out", *settings, "--dry-run", "--json"))
+    ways: dict[str, Callable[[], object]] = {
+        "ffenc reencode": lambda: ffenc("reencode", root / "aloha", root / "out", *settings),
+        "plain ffmpeg": lambda: plain_ffmpeg(planned["commands"], images, options.episodes, root / "plain"),
+    }
+    if options.lerobot and script:
+        line = [options.lerobot, "-c", SCRIPT, str(root / "arrays"), str(root / "script"), options.vcodec]
+        ways["OpenCV and add_frame"] = lambda: subprocess.run(
+            [*line, json.dumps(CAMERAS)], check=True, capture_output=True
+        )
+    total, size = len(images) * len(CAMERAS), sum(map(len, images)) / len(images) / 1000
+    print(f"{total} frames: {options.episodes} episodes of {frames}, 4 cameras, {options.vcodec}")
+    print(f"JPEG of {size:.0f} kB on average; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    best: dict[str, tuple[float, float]] = {}
+    for _ in range(options.repeats):
+        for way, work in ways.items():
+            for folder in ("out", "plain", "script"):
+                shutil.rmtree(root / folder, ignore_errors=True)
+            found = timed(work)
+            best[way] = tuple(map(min, best.get(way, found), found))  # type: ignore[assignment]
+    return best
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--frames", type=int, default=100, help="of each camera and episode")
@@ -143,49 +174,23 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--lerobot", metavar="PYTHON")
     options = parser.parse_args()
-    images = jpegs(options.frames * options.episodes)
-    total = len(images) * len(CAMERAS)
     with tempfile.TemporaryDirectory(prefix="ffenc-bench-") as name:
-        root = Path(name)
-        write(root, images, options.episodes)
-        settings = ["--fps", str(FPS), "--task", "lift", f"--camera_encoder.vcodec={options.vcodec}"]
-        planned = json.loads(
-            ffenc("reencode", root / "aloha", root / "out", *settings, "--dry-run", "--json")
-        )
-        ways: dict[str, Callable[[], object]] = {
-            "ffenc reencode": lambda: ffenc("reencode", root / "aloha", root / "out", *settings),
-            "plain ffmpeg": lambda: plain_ffmpeg(
-                planned["commands"], images, options.episodes, root / "plain"
-            ),
-        }
-        if options.lerobot:
-            script = [
-                options.lerobot,
-                "-c",
-                SCRIPT,
-                str(root / "arrays"),
-                str(root / "script"),
-                options.vcodec,
-            ]
-            ways["OpenCV and add_frame"] = lambda: subprocess.run(
-                [*script, json.dumps(CAMERAS)], check=True, capture_output=True
-            )
-        print(f"{total} frames: {options.episodes} episodes of {options.frames}, 4 cameras, {options.vcodec}")
-        size = sum(map(len, images)) / len(images) / 1000
-        print(f"JPEG of {size:.0f} kB on average; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        best: dict[str, tuple[float, float]] = {}
-        for _ in range(options.repeats):
-            for way, work in ways.items():
-                for folder in ("out", "plain", "script"):
-                    shutil.rmtree(root / folder, ignore_errors=True)
-                found = timed(work)
-                best[way] = min(best.get(way, found), found)
+        short = measured(Path(name) / "short", max(1, options.frames // 4), options, script=False)
+        best = measured(Path(name) / "long", options.frames, options, script=True)
+        total = options.frames * options.episodes * len(CAMERAS)
+        more = total - max(1, options.frames // 4) * options.episodes * len(CAMERAS)
         for way, (seconds, cpu) in best.items():
             ratio, cpu_ratio = (best[way][i] / best["ffenc reencode"][i] for i in (0, 1))
             print(
                 f"{way}: {total / seconds:.0f} frames/s, {seconds:.1f} s, {cpu:.1f} s of CPU; ffenc is "
                 f"{ratio:.2f} times as fast, with {1 / cpu_ratio:.2f} of the CPU time"
             )
+        if more:
+            # What a frame costs beside start-up, trials and the end: the difference to a shorter run.
+            wall, cpu = ({way: (best[way][i] - short[way][i]) / more * 1000 for way in short} for i in (0, 1))
+            for kind, of in (("", wall), (" of CPU", cpu)):
+                ours, plain = of["ffenc reencode"], of["plain ffmpeg"]
+                print(f"a frame more{kind}: {ours:.2f} ms, plain ffmpeg {plain:.2f} ms: {plain / ours:.2f}")
 
 
 if __name__ == "__main__":

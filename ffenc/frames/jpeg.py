@@ -63,7 +63,7 @@ def jpeg_end(data: bytes, name: str) -> int:
     # Behind the header's segments 0xFF is followed by zero or a marker, so what is searched is what it says.
     scan = next((at for marker, at in _jpeg_segments(data) if marker == _JPEG_SCAN), len(data))
     rest = np.frombuffer(data, np.uint8)[scan:]
-    markers = np.bincount(rest[1:][rest[:-1] == 0xFF], minlength=256)
+    markers = np.bincount(rest[np.flatnonzero(rest[:-1] == 0xFF) + 1], minlength=256)
     if markers[_JPEG_START] and data.find(b"\xff\xd8\xff", scan) >= 0:
         raise several(name, "another JPEG follows its scan")
     if markers[_JPEG_SCAN] > _JPEG_SCANS:

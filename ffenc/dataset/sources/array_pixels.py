@@ -78,13 +78,14 @@ class ArrayFrames:
 
     def __iter__(self) -> Iterator[EncodedFrame]:
         part, place = self._part, self._place
+        where = f"{part.file.path}: {place}, row"
         with part.file.open() as reader:
             step = _rows_at_once(reader.array(place), part.file.path)
             for first in range(0, part.length, step):
                 count = min(step, part.length - first)
                 start = part.first + first
                 block = reader.read(place, start, start + count)
-                names = [f"{part.file.path}: {place}, row {start + i}" for i in range(count)]
+                names = [f"{where} {start + i}" for i in range(count)]
                 yield from self._pixels.rows(block, names)
 
     def fingerprint(self) -> str:
