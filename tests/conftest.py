@@ -61,15 +61,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Files whose tests take longest, the longest first: a worker that begins one last keeps the others waiting.
 LONG_FILES = (
-    *("dataset/test_ray.py", "storage/test_s3.py"),
-    *("dataset/test_video_to_video.py", "dataset/test_verify.py", "frames/test_encode_file.py"),
-    *("dataset/test_repair.py", "dataset/test_merge.py", "frames/test_reader.py", "frames/test_check.py"),
-    *("frames/test_encode.py", "recording/test_recorder.py", "frames/test_prepare.py"),
-    *("dataset/test_reencode.py", "cli/test_doctor.py", "dataset/test_interruption.py"),
-    *("compiler/test_published.py", "tune/test_tune.py", "frames/test_seek.py", "cli/test_signals.py"),
-    *("recording/test_endurance.py", "recording/test_keep_up.py", "cli/test_record.py"),
-    *("storage/test_s3.py", "dataset/test_ray.py"),
-    *("attack/test_interrupted.py", "dataset/test_edit.py", "frames/test_transform.py"),
+    *("dataset/test_ray.py", "dataset/test_repair.py", "storage/test_s3.py", "dataset/test_verify.py"),
+    *("dataset/test_video_to_video.py", "dataset/test_merge.py", "frames/test_encode_file.py"),
+    *("cli/test_doctor.py", "frames/test_reader.py", "frames/test_check.py", "recording/test_recorder.py"),
+    *("frames/test_encode.py", "frames/test_prepare.py", "attack/test_interrupted.py"),
+    *("dataset/test_reencode.py", "dataset/test_interruption.py", "recording/test_keep_up.py"),
+    *("recording/test_recover.py", "tune/test_tune.py", "frames/test_seek.py", "recording/test_endurance.py"),
+    *("compiler/test_published.py", "cli/test_record.py", "cli/test_signals.py", "dataset/test_depth.py"),
+    *("dataset/test_edit.py", "frames/test_transform.py"),
 )
 
 

@@ -198,13 +198,16 @@ def test_auto_for_depth_is_never_an_encoder_that_cannot_carry_its_bits(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("config", "frames"),
+    ("toolchain", "config", "frames"),
     [
-        (DepthEncoderConfig(), "gray12le"),
-        (VideoEncoderConfig(vcodec="h264", crf=0), "rgb24"),
-        (VideoEncoderConfig(vcodec="hevc", extra_options={"x265-params": "lossless=1"}), "rgb24"),
-        (VideoEncoderConfig(vcodec="h264", crf=None, extra_options={"qp": 0}), "rgb24"),
+        ("newest", DepthEncoderConfig(), "gray12le"),
+        ("newest", VideoEncoderConfig(vcodec="h264", crf=0), "rgb24"),
+        ("newest", VideoEncoderConfig(vcodec="hevc", extra_options={"x265-params": "lossless=1"}), "rgb24"),
+        ("newest", VideoEncoderConfig(vcodec="h264", crf=None, extra_options={"qp": 0}), "rgb24"),
+        ("system", DepthEncoderConfig(), "gray12le"),
+        ("system", VideoEncoderConfig(vcodec="h264", crf=0), "rgb24"),
     ],
+    indirect=["toolchain"],
 )
 def test_every_sample_of_a_lossless_trial_is_compared(
     toolchain: Toolchain,
@@ -227,6 +230,7 @@ def test_every_sample_of_a_lossless_trial_is_compared(
         prepared(config, toolchain, frames=frames)
 
 
+@newest_only
 def test_what_has_run_is_not_tried_again(toolchain: Toolchain, fresh_cache: Path, trials: list[str]) -> None:
     config = VideoEncoderConfig(vcodec="h264")
     first = prepared(config, toolchain)
@@ -299,6 +303,7 @@ def test_a_damaged_cache_is_as_none(toolchain: Toolchain, fresh_cache: Path, tri
         assert len(trials) == count, how
 
 
+@newest_only
 @pytest.mark.parametrize("place", ["file", "missing parent", "/proc/none", "/dev/full"])
 def test_a_cache_that_cannot_be_written_is_done_without(
     toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: list[str], place: str
@@ -352,6 +357,7 @@ def test_a_build_that_reads_no_png_is_refused_and_another_is_named(images: dict[
         )
 
 
+@newest_only
 @pytest.mark.parametrize("home", ["none", "~nobody-of-this-name/cache"])
 def test_a_user_without_a_home_has_no_cache_and_no_folder_of_an_odd_name(
     toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: list[str], home: str
@@ -404,6 +410,7 @@ def test_frames_of_the_pattern_move_and_repeat_without_a_jump() -> None:
         pattern_frames(64, 48, "png")
 
 
+@newest_only
 def test_no_warning_is_given_where_nothing_was_passed_over(toolchain: Toolchain) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -89,6 +90,7 @@ class CommandLine:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            gc.unfreeze()  # a command keeps what it has loaded: it ends with its process
         outcome = Outcome(ended.value.code, *self._capsys.readouterr())
         assert not NOT_OURS.search(outcome.err + outcome.out), outcome.err
         return outcome
