@@ -1,3 +1,4 @@
+import os
 import shlex
 import subprocess
 import sys
@@ -576,6 +577,18 @@ def test_a_path_may_begin_with_the_home_folder_and_may_not_be_empty(ffenc, monke
     assert "a path is empty" in ffenc.refused("reencode", DATASET, "", status=2)
     assert "a path is empty" in ffenc.refused("info", "", status=2)
     assert "is the current folder" in ffenc.refused("reencode", DATASET, ".")
+
+
+def test_arrow_does_not_load_pandas(tmp_path: Path) -> None:
+    (tmp_path / "pandas.py").write_text("raise SystemExit('pandas was loaded')")
+
+    def said(*words: str) -> str:
+        env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        ended = subprocess.run([sys.executable, *words], check=False, env=env, capture_output=True, text=True)
+        return ended.stderr.strip()
+
+    assert said("-m", "ffenc", "verify", str(DATASET)) == ""
+    assert said("-c", "import pyarrow as pa; pa.array([1])") == "pandas was loaded"
 
 
 @pytest.mark.parametrize(
