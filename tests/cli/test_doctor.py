@@ -28,11 +28,20 @@ SCREEN = 45
 LIGHT = "camera_encoder: {vcodec: h264}\ncameras: {a: {width: 64, height: 48}, b: {width: 64, height: 48}}\n"
 
 
+SURVEY = surveying.survey
+
+
+def brief_survey(*arguments, **options):
+    """The table's speeds of a moment: what they are is not tested."""
+    return SURVEY(*arguments, **options | {"seconds": 0.1})
+
+
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of a few rows, so that the survey takes a second; and nothing silent is waited for long."""
     table = {name: CODECS[name] for name in ("hevc", "ffv1", "h264_nvenc", "h264_videotoolbox")}
     monkeypatch.setattr(surveying, "CODECS", table)
+    monkeypatch.setattr(surveying, "survey", brief_survey)
     monkeypatch.setattr(loading, "WARM_UP_LIMIT", 1.0)
 
 
@@ -115,7 +124,8 @@ def test_what_cannot_be_encoded_is_named_and_no_speed_is_advised(ffenc, tmp_path
 
 
 @pytest.mark.usefixtures("few")
-def test_hardware_that_gives_out_is_told_and_replaced(ffenc, tmp_path):
+def test_hardware_that_gives_out_is_told_and_replaced(ffenc, tmp_path, monkeypatch):
+    monkeypatch.setattr(surveying, "survey", SURVEY)  # it has to come as far as that
     program = stand_in_ffmpeg(tmp_path / "bin", h264_nvenc=f"libx264 until {20 * 64 * 64 * 3}")
     path = robot_file(tmp_path, LIGHT.replace("vcodec: h264", "vcodec: auto"))
     outcome = doctor(ffenc, path, "--ffmpeg", program)
@@ -296,10 +306,20 @@ def test_the_small_build_says_what_it_lacks(ffenc, tmp_path, images):
 # ---- a process of its own ------------------------------------------------------------------------------
 
 
+# The command line, with the speeds of a moment.
+BRIEF = """
+from ffenc.cli.main import main
+from ffenc.frames import survey
+whole = survey.survey
+survey.survey = lambda *arguments, **options: whole(*arguments, **options | {"seconds": 0.1})
+main()
+"""
+
+
 def start(folder: Path, *words: str, **options: object) -> subprocess.Popen[str]:
     folder.mkdir()
     return subprocess.Popen(
-        [sys.executable, "-m", "ffenc", "doctor", *words],
+        [sys.executable, "-c", BRIEF, "doctor", *words],
         env=os.environ | {"TMPDIR": str(folder)},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
