@@ -7,14 +7,47 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import Self
+
 
 class FfencError(Exception):
-    """Base of every error ffenc raises on purpose. Its text says what was found and what to do."""
+    """Base of every error ffenc raises on purpose. Its text says what was found and what to do.
+
+    Its parts are told apart by attributes, never by the text.
+
+    Args:
+        what: what was found and what was expected; of many errors all there is to say.
+        where: the file, line, image, camera or setting that it is about; "": ``what`` says it.
+        fix: what to do; "": ``what`` says it.
+
+    Attributes:
+        what, where, fix: as given.
+        places: what :meth:`within` was called with, outermost first.
+    """
+
+    def __init__(self, what: str = "", *, where: object = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what, self.where, self.fix = what, str(where), fix
+        self.places: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = ": ".join(part for part in (*self.places, self.where, self.what) if part)
+        return f"{parts}; {self.fix}" if self.fix else parts
+
+    @property
+    def found(self) -> str:
+        """What was found, and where; not what to do."""
+        return ": ".join(part for part in (self.where, self.what) if part)
 
     @property
     def cause(self) -> str:
-        """Why, in one line."""
-        return str(self).partition("\n")[0]
+        """Why, in one line, without :attr:`places`."""
+        return (f"{self.found}; {self.fix}" if self.fix else self.found).partition("\n")[0]
+
+    def within(self, place: str) -> Self:
+        """Add in what it has happened, such as a camera's name, before all else; returns the error itself."""
+        self.places = (place, *self.places)
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Errors travel between processes, whatever they are constructed with."""

@@ -58,7 +58,7 @@ def inside(root: Path, name: str, what: str) -> Path:
     fault = _fault(name)
     if fault:
         raise SourceError(
-            f"{what}: {_shown(name)} {fault}; expected a path inside {root}, with / between its parts"
+            f"{_shown(name)} {fault}; expected a path inside {root}, with / between its parts", where=what
         )
     return keep_inside(root, root / name, what)
 
@@ -71,7 +71,7 @@ def plain_name(name: str, what: str) -> str:
     """
     fault = _fault(name) or ("has more than one part" if "/" in name else None)
     if fault:
-        raise SourceError(f"{what}: {_shown(name)} {fault}; expected a plain name without /")
+        raise SourceError(f"{_shown(name)} {fault}; expected a plain name without /", where=what)
     return name
 
 
@@ -120,8 +120,9 @@ def check_template(template: object, what: str, fields: Collection[str] = FIELDS
     if fault:
         names = ", ".join("{video_key}" if n == "video_key" else f"{{{n}:03d}}" for n in sorted(fields))
         raise SourceError(
-            f"{what}: {_shown(template)} is not a path template: it {fault}; expected a path inside the "
-            f"dataset with {names}"
+            f"{_shown(template)} is not a path template: it {fault}; expected a path inside the "
+            f"dataset with {names}",
+            where=what,
         )
     return text
 
@@ -260,7 +261,8 @@ def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
         _check_kind(path, status.st_mode)
         if limit is not None and status.st_size > limit:
             raise SourceError(
-                f"{_shown(path)}: {status.st_size:,} bytes; expected at most {limit:,} in a file of this kind"
+                f"{status.st_size:,} bytes; expected at most {limit:,} in a file of this kind",
+                where=_shown(path),
             )
         return os.fdopen(descriptor, "rb")
     except BaseException:
@@ -273,7 +275,7 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
     with open_regular(path, limit) as file:
         data = file.read() if limit is None else file.read(limit + 1)
     if limit is not None and len(data) > limit:  # it grew, or has no size as files in /proc
-        raise SourceError(f"{_shown(path)}: expected at most {limit:,} bytes in a file of this kind")
+        raise SourceError(f"expected at most {limit:,} bytes in a file of this kind", where=_shown(path))
     return data
 
 
@@ -289,7 +291,7 @@ def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise SourceError(
-            f"{_shown(path)}: byte {error.start} is not UTF-8 text; expected a text file"
+            f"byte {error.start} is not UTF-8 text; expected a text file", where=_shown(path)
         ) from None
 
 
@@ -341,7 +343,7 @@ def _real(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError):  # RuntimeError before Python 3.13
         raise SourceError(
-            f"{_shown(path)}: a link leads back to itself; expected a file or a folder"
+            "a link leads back to itself; expected a file or a folder", where=_shown(path)
         ) from None
 
 

@@ -19,6 +19,10 @@ from ffenc.codecs.table import Value
 from ffenc.errors import ConfigError
 
 
+class PixelFormatError(ConfigError):
+    """An encoder, as it was built, does not take a pixel format."""
+
+
 @dataclass(frozen=True)
 class PublishedOption:
     """One option.
@@ -364,7 +368,7 @@ def check_options(
         return
     if encoder.pixel_formats and pix_fmt not in encoder.pixel_formats:
         # No nearest one is offered: beside 12 bits of gray that would be 8.
-        raise ConfigError(
+        raise PixelFormatError(
             f"pix_fmt={pix_fmt!r} is not one {encoder.name} takes in this FFmpeg; "
             f"accepted: {_listed(encoder.pixel_formats)}"
         )

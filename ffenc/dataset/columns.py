@@ -358,16 +358,16 @@ def task_texts(tasks: Path | Sequence[str]) -> list[str]:
     try:
         table = pq.ParquetFile(tasks).read()  # read_table loads a library more, for datasets of many files
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{tasks}: cannot be read: {error}") from None
+        raise SourceError(f"cannot be read: {error}", where=tasks) from None
     text = _text_column(table)
     if text is None:
-        raise SourceError(f"{tasks}: has no column task")
+        raise SourceError("has no column task", where=tasks)
     named = table[text].to_pylist()
     if None in named:
-        raise SourceError(f"{tasks}: row {named.index(None)} has no text")
+        raise SourceError(f"row {named.index(None)} has no text", where=tasks)
     if "task_index" not in table.column_names:
         return [str(text) for text in named]
     numbers = table["task_index"].to_pylist()
     if sorted(numbers, key=str) != sorted(range(len(numbers)), key=str):
-        raise SourceError(f"{tasks}: its task_index are not 0 to {len(numbers) - 1}, each once")
+        raise SourceError(f"its task_index are not 0 to {len(numbers) - 1}, each once", where=tasks)
     return [str(text) for _, text in sorted(zip(numbers, named, strict=True))]

@@ -25,7 +25,7 @@ def check_dataset(folder: Path) -> None:
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
     check_not_v1(folder)
-    raise SourceError(f"{folder}: is not a LeRobot dataset: it has no meta/info.json")
+    raise SourceError("is not a LeRobot dataset: it has no meta/info.json", where=folder)
 
 
 def check_not_v1(folder: Path) -> None:
@@ -36,8 +36,9 @@ def check_not_v1(folder: Path) -> None:
     """
     if (folder / "meta_data").is_dir():
         raise SourceError(
-            f"{folder}: is a LeRobot dataset of a layout before v2.0 (it has meta_data/); v3.0, v2.1 and "
-            "v2.0 are read. Convert it first with convert_dataset_v1_to_v2.py of LeRobot 0.1 to 0.3"
+            "is a LeRobot dataset of a layout before v2.0 (it has meta_data/); v3.0, v2.1 and "
+            "v2.0 are read. Convert it first with convert_dataset_v1_to_v2.py of LeRobot 0.1 to 0.3",
+            where=folder,
         )
 
 
@@ -66,11 +67,11 @@ def features_of(info: Mapping[str, Any], where: Path) -> dict[str, Any]:
     try:
         parse_fps(info.get("fps", "missing"))
     except ConfigError as error:
-        raise SourceError(f"{where}: {error}") from None
+        raise SourceError(str(error), where=where) from None
     features = info.get("features")
     if not isinstance(features, dict) or not all(
         isinstance(f, dict) and isinstance(f.get("dtype"), str) and isinstance(f.get("info") or {}, dict)
         for f in features.values()
     ):
-        raise SourceError(f"{where}: features is not a mapping of names to descriptions with a dtype")
+        raise SourceError("features is not a mapping of names to descriptions with a dtype", where=where)
     return features

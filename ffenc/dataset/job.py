@@ -585,8 +585,7 @@ def _failed(plan: JobPlan, failures: Failures) -> FfencError:
     numbers = {task.episode.index for task, _ in failures}
     kept = ranges_text([episode.index for episode in plan.episodes if episode.index not in numbers])
     lines = [
-        f"  episode {task.episode.index}, {task.key}: {error.cause.removeprefix(f'{task.name}: ')}"
-        for task, error in failures[:_SHOWN]
+        f"  episode {task.episode.index}, {task.key}: {error.cause}" for task, error in failures[:_SHOWN]
     ]
     if len(failures) > _SHOWN:
         lines.append(f"  ... and {len(failures) - _SHOWN} more")

@@ -235,6 +235,6 @@ class JoinTask(_CopyTask):
                     info = probe(piece.path, times=True, ffprobe=self.programs.ffprobe)
                     read_through(Clip(piece.path, info, piece.first, piece.frames), self.programs)
             except SourceError as damage:
-                raise SourceError(f"{self.key}: {damage}") from None
-            error.args = (f"{self.key}: {error}",)
+                raise damage.within(self.key) from None
+            error.within(self.key)
             raise

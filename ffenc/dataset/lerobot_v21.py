@@ -79,7 +79,9 @@ class LeRobotV21(LeRobotDataset):
         path = self.root / TASKS_V2
         for line in _numbered(path, "task_index", "task"):
             if not isinstance(line.content.get("task"), str):
-                raise SourceError(f"{line.where}: task is {line.content.get('task')!r}; a text is expected")
+                raise SourceError(
+                    f"task is {line.content.get('task')!r}; a text is expected", where=line.where
+                )
             self._tasks.append(line.content["task"])
         return len(self._tasks)
 
@@ -88,7 +90,7 @@ class LeRobotV21(LeRobotDataset):
         for line in _numbered(self.root / EPISODES_V2, "episode_index", "episode"):
             tasks = line.content.get("tasks")
             if not (isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)):
-                raise SourceError(f"{line.where}: tasks is {tasks!r}; a list of texts is expected")
+                raise SourceError(f"tasks is {tasks!r}; a list of texts is expected", where=line.where)
             length = _whole(line, "length")
             self._lines.append(line.content)
             yield Listed(
@@ -101,8 +103,8 @@ class LeRobotV21(LeRobotDataset):
         for path in sorted((self.root / "data").rglob("*.parquet")):
             if path not in known:
                 raise SourceError(
-                    f"{path}: is of no episode in {EPISODES_V2}; restore the line there, or move the "
-                    "file away"
+                    f"is of no episode in {EPISODES_V2}; restore the line there, or move the file away",
+                    where=path,
                 )
 
     def info(self) -> dict[str, Any]:
@@ -162,20 +164,20 @@ def read_lines(path: Path) -> Iterator[Line]:
                 yield Line(where, offset, _object(raw, where))
             offset += len(raw)
     except OSError as error:
-        raise SourceError(f"{path}: cannot be read: {error.strerror}; restore it") from None
+        raise SourceError(f"cannot be read: {error.strerror}", where=path, fix="restore it") from None
 
 
 def _object(raw: bytes, where: str) -> dict[str, Any]:
     try:
         return json_object(raw.rstrip())  # so that a fault at the end has its column
     except ValueError as error:
-        raise SourceError(f"{where}: {error}; restore the file") from None
+        raise SourceError(str(error), where=where, fix="restore the file") from None
 
 
 def _whole(line: Line, key: str) -> int:
     value = line.content.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise SourceError(f"{line.where}: {key} is {value!r}; a whole number is expected")
+        raise SourceError(f"{key} is {value!r}; a whole number is expected", where=line.where)
     return value
 
 
@@ -188,11 +190,12 @@ def _numbered(path: Path, key: str, what: str) -> list[Line]:
     lines.sort(key=lambda line: line.number)
     for expected, line in enumerate(lines):
         if line.number < expected:
-            raise SourceError(f"{line.where}: {what} {line.number} is there a second time; keep one")
+            raise SourceError(f"{what} {line.number} is there a second time; keep one", where=line.where)
         if line.number > expected:
             raise SourceError(
-                f"{path}: {what} {expected} is missing, {what} {line.number} is there; "
-                "restore it, or number the others from 0"
+                f"{what} {expected} is missing, {what} {line.number} is there; "
+                "restore it, or number the others from 0",
+                where=path,
             )
     return lines
 
@@ -205,7 +208,7 @@ def _episode_table(lines: Sequence[Mapping[str, Any]], path: Path) -> pa.Table:
         try:
             columns[key] = pa.array([line.get(key) for line in lines], types.get(key))
         except (pa.ArrowException, OverflowError) as error:
-            raise SourceError(f"{path}: {key} is not of one kind in all lines: {error}") from None
+            raise SourceError(f"{key} is not of one kind in all lines: {error}", where=path) from None
     return pa.table(columns)
 
 
@@ -235,14 +238,15 @@ class _EpisodeStats:
             index = _whole(line, "episode_index")
             if index in self._places or index >= episodes:
                 what = "is there a second time; keep one" if index < episodes else f"is not in {EPISODES_V2}"
-                raise SourceError(f"{line.where}: episode {index} {what}")
+                raise SourceError(f"episode {index} {what}", where=line.where)
             self._add(line)
             self._places[index] = (line.where, line.offset)
         missing = next((index for index in range(episodes) if index not in self._places), None)
         if missing is not None:
             raise SourceError(
-                f"{path}: has no line of episode {missing}; restore it, or move the file away: "
-                "statistics that are not there are computed"
+                f"has no line of episode {missing}; restore it, or move the file away: "
+                "statistics that are not there are computed",
+                where=path,
             )
 
     def _add(self, line: Line) -> None:
@@ -266,7 +270,9 @@ class _EpisodeStats:
                 for name, kind in self._types[key].items():
                     pa.array([there[name]], kind)
             except (pa.ArrowException, TypeError, ValueError) as error:
-                raise SourceError(f"{line.where}: statistics of {key}: {error}; restore the file") from None
+                raise SourceError(
+                    f"statistics of {key}: {error}", where=line.where, fix="restore the file"
+                ) from None
 
     def columns(self, indices: Sequence[int]) -> dict[str, pa.Array]:
         """Read the statistics of some episodes, as columns of the episode table."""
@@ -290,5 +296,5 @@ class _EpisodeStats:
 def _stats_of(line: Line) -> Mapping[str, Stats]:
     stats = line.content.get("stats")
     if not isinstance(stats, dict) or not all(isinstance(own, dict) for own in stats.values()):
-        raise SourceError(f"{line.where}: has no stats of features; restore the file")
+        raise SourceError("has no stats of features", where=line.where, fix="restore the file")
     return stats

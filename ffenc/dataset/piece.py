@@ -417,7 +417,7 @@ def _named(task: PieceTask) -> Iterator[None]:
     except (FfmpegError, VerificationError, SourceError) as error:
         if isinstance(error, SourceError) and task.header is not None:
             raise  # an image's name says it
-        error.args = (f"{task.name}: {error}",)
+        error.within(task.name)
         raise
 
 

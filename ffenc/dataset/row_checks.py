@@ -58,7 +58,7 @@ def episode_rows(path: Path, fps: float, features: Collection[str], tasks: int) 
     def unreadable(group: pq.RowGroupMetaData, error: SourceError) -> None:
         nonlocal row
         for index in _episodes_of(group, error):
-            what = f"{path}: rows of episode {index} {str(error).removeprefix(f'{path}: ')}"
+            what = f"{path}: rows of episode {index} {error.what}"
             found.setdefault(index, EpisodeRows(row)).wrong = what
         row += group.num_rows
 

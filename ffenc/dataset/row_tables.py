@@ -66,14 +66,18 @@ def row_tables(
         columns = [name for name in schema.names if name not in without and (only is None or name in only)]
         missing = [name for name in features if name not in schema.names]
         if missing:
-            raise SourceError(f"{path}: has no column {missing[0]}, which meta/info.json names as a feature")
+            raise SourceError(
+                f"has no column {missing[0]}, which meta/info.json names as a feature", where=path
+            )
         for name in (*ROW_COLUMNS, *([TASK_COLUMN] if TASK_COLUMN in schema.names else [])):
             at = schema.get_field_index(name)
             kind = schema.field(at).type if at >= 0 else None
             if kind is None or not (
                 pa.types.is_integer(kind) or (name == "timestamp" and pa.types.is_floating(kind))
             ):
-                raise SourceError(f"{path}: its column {name} is {kind or 'missing'}; numbers are expected")
+                raise SourceError(
+                    f"its column {name} is {kind or 'missing'}; numbers are expected", where=path
+                )
         _check_metadata(path, schema)
         for groups in _gathered(file.metadata, rows, places):
             left = [groups]
@@ -92,17 +96,17 @@ def row_tables(
                 if table.num_rows:
                     yield table
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from None
+        raise SourceError(f"cannot be read: {error}", where=path) from None
 
 
 def _read(file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str], path: Path) -> pa.Table:
     try:
         table = file.read_row_groups(groups, columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from None
+        raise SourceError(f"cannot be read: {error}", where=path) from None
     for name in ROW_COLUMNS:
         if table[name].null_count:
-            raise SourceError(f"{path}: its column {name} has rows without a value")
+            raise SourceError(f"its column {name} has rows without a value", where=path)
     return table
 
 
@@ -134,4 +138,4 @@ def _check_metadata(path: Path, schema: pa.Schema) -> None:
         except (ValueError, TypeError):
             known = False
         if not known:
-            raise SourceError(f"{path}: its schema metadata {key.decode()!r} cannot be read")
+            raise SourceError(f"its schema metadata {key.decode()!r} cannot be read", where=path)

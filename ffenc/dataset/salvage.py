@@ -25,7 +25,7 @@ from ffenc.dataset.columns import feature_type, is_numeric, task_texts
 from ffenc.dataset.identify import check_dataset, features_of
 from ffenc.dataset.lerobot import readable_feature
 from ffenc.dataset.source import check_key
-from ffenc.errors import SourceError
+from ffenc.errors import FfencError, SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import feature_block, read_info
 from ffenc.frames.parquet_footer import has_footer, with_footer
@@ -253,8 +253,7 @@ class Salvage:
             return task_texts(self.root / TASKS)
         except SourceError as error:
             self._note(
-                f"the tasks table cannot be used ({str(error).rpartition(': ')[2]}); the texts are taken "
-                "from the episode list"
+                f"the tasks table cannot be used ({error.what}); the texts are taken from the episode list"
             )
             return []
 
@@ -755,4 +754,5 @@ def _numbers(numbers: Sequence[int]) -> str:
 
 
 def _short(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rpartition(": ")[2][:120] if str(error).strip() else "damaged"
+    text = error.what if isinstance(error, FfencError) else str(error)
+    return text.strip().partition("\n")[0][:120] or "damaged"

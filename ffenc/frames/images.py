@@ -46,11 +46,12 @@ def read_header(data: bytes | memoryview, name: str) -> ImageHeader:
         what = "is empty" if not head else "is cut short" if len(head) < HEADER_BYTES else "is damaged"
         if head and not head.startswith(PNG_SIGNATURE[:4]):
             what = f"is not a PNG, JPEG or TIFF image (it begins with {head[:8]!r})"
-        raise SourceError(f"{name}: {what}; restore or re-record it")
+        raise SourceError(what, where=name, fix="restore or re-record it")
     if max(header.width, header.height) > MAX_SIDE or header.width * header.height > MAX_PIXELS:
         raise SourceError(
-            f"{name}: is a {header}; at most {MAX_SIDE} pixels a side and {MAX_PIXELS:,} pixels in all are "
-            "read: scale the images, or look whether this one is damaged"
+            f"is a {header}; at most {MAX_SIDE} pixels a side and {MAX_PIXELS:,} pixels in all are "
+            "read: scale the images, or look whether this one is damaged",
+            where=name,
         )
     return header
 
@@ -80,7 +81,7 @@ def require_alike(
                 f"the frames of one camera must all be {units['mm']}, or all {units['m']}; "
                 "convert those that are not"
             )
-        raise SourceError(f"{name}: is a {found}, but {other} is a {expected}: {how}")
+        raise SourceError(f"is a {found}, but {other} is a {expected}: {how}", where=name)
 
 
 def has_end(tail: bytes | memoryview, image_format: ImageFormat) -> bool:
@@ -107,8 +108,9 @@ def whole_image(data: bytes, header: ImageHeader, name: str) -> bytes:
         return data[: jpeg_end(data, name)]
     if header.format == "raw" and len(data) != header.raw_bytes:
         raise SourceError(
-            f"{name}: has {len(data):,} bytes, a {header} image has {header.raw_bytes:,}; restore or "
-            "re-record it"
+            f"has {len(data):,} bytes, a {header} image has {header.raw_bytes:,}",
+            where=name,
+            fix="restore or re-record it",
         )
     return data
 
@@ -127,7 +129,7 @@ def find_fault(data: bytes) -> str | None:
         header = read_header(data, "image")
         whole_image(data, header, "image")
     except SourceError as error:
-        return str(error).removeprefix("image: ").partition(";")[0]
+        return error.what
     if fault := checksum_fault(data):
         return fault
     try:

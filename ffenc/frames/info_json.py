@@ -31,9 +31,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json_object(read_text(path))
     except OSError as error:
-        raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
+        raise SourceError(f"cannot be read: {error.strerror}", where=path) from None
     except ValueError as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from None
+        raise SourceError(f"cannot be read: {error}", where=path) from None
 
 
 def json_object(text: str | bytes) -> dict[str, Any]:
@@ -81,8 +81,9 @@ def _read_own(root: Path) -> dict[str, Any]:
     cameras = read_json(path).get("cameras", {})
     if not isinstance(cameras, dict) or not all(isinstance(fields, dict) for fields in cameras.values()):
         raise SourceError(
-            f"{path}: cameras is not a mapping of names to fields; restore the file, or move it away: "
-            "without it, holes in depth are read as the nearest depth"
+            "cameras is not a mapping of names to fields; restore the file, or move it away: "
+            "without it, holes in depth are read as the nearest depth",
+            where=path,
         )
     return cameras
 
@@ -136,7 +137,7 @@ def info_features(info: Mapping[str, Any], where: Path) -> dict[str, Any]:
         and all(isinstance(feature.get(name) or {}, dict) for name in ("info", "video_info"))
         for feature in features.values()
     ):
-        raise SourceError(f"{where}: features is not a mapping of names to descriptions")
+        raise SourceError("features is not a mapping of names to descriptions", where=where)
     return features
 
 
@@ -189,7 +190,7 @@ def block_quantizer(block: dict[str, Any], where: str, how: str | None = None) -
 
         quantizer = DepthQuantizer.from_video_info(block)
     except (ConfigError, TypeError) as error:
-        raise SourceError(f"{where}: {error}; {how}") from None
+        raise SourceError(f"{error}; {how}", where=where) from None
     if not any(block.get(f"video.{key}") is not None for key in DEPTH_FIELDS):
         marked = "" if says_depth(block) else ", nor that it is depth (is_depth_map): LeRobot shows it as RGB"
         warnings.warn(

@@ -46,12 +46,15 @@ def jpeg_header(data: bytes | memoryview, name: str) -> ImageHeader:
         bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
         if marker not in _JPEG_READ or bits != 8 or channels not in (1, 3):
             raise SourceError(
-                f"{name}: is a JPEG image of a kind that is not read (SOF{marker - 0xC0}, {bits} bits, "
-                f"{channels} channels); 8-bit gray or colours, baseline or progressive, are: convert it"
+                f"is a JPEG image of a kind that is not read (SOF{marker - 0xC0}, {bits} bits, "
+                f"{channels} channels); 8-bit gray or colours, baseline or progressive, are: convert it",
+                where=name,
             )
         if width and height:
             return ImageHeader("jpeg", width, height, bits, channels)
-    raise SourceError(f"{name}: is a JPEG image that is cut short or damaged; restore or re-record it")
+    raise SourceError(
+        "is a JPEG image that is cut short or damaged", where=name, fix="restore or re-record it"
+    )
 
 
 def jpeg_end(data: bytes, name: str) -> int:
@@ -68,12 +71,15 @@ def jpeg_end(data: bytes, name: str) -> int:
         raise several(name, "another JPEG follows its scan")
     if markers[_JPEG_SCAN] > _JPEG_SCANS:
         raise SourceError(
-            f"{name}: has more than {_JPEG_SCANS} scans: it is damaged, or made to take up time; restore or "
-            "re-record it"
+            f"has more than {_JPEG_SCANS} scans: it is damaged, or made to take up time",
+            where=name,
+            fix="restore or re-record it",
         )
     end = data.rfind(b"\xff\xd9", scan)
     if end < 0:
         raise SourceError(
-            f"{name}: the image is cut short ({len(data):,} bytes, no end marker); restore or re-record it"
+            f"the image is cut short ({len(data):,} bytes, no end marker)",
+            where=name,
+            fix="restore or re-record it",
         )
     return end + 2

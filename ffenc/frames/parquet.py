@@ -108,10 +108,10 @@ def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
                 offset += length
             if offset < end:
                 raise SourceError(
-                    f"{rows.path}: has {offset} rows, {end} were expected; the file is cut short"
+                    f"has {offset} rows, {end} were expected; the file is cut short", where=rows.path
                 )
     except UNREADABLE as error:
-        raise SourceError(f"{rows.path}: column {column} cannot be read: {error}") from None
+        raise SourceError(f"column {column} cannot be read: {error}", where=rows.path) from None
 
 
 def rows_needed(read: Reader, size: int) -> list[Range]:
@@ -197,7 +197,7 @@ def _leaf(file: pq.ParquetFile, path: Path, column: str) -> int:
     for index in range(len(schema)):
         if schema.column(index).path == f"{column}.bytes":
             return index
-    raise SourceError(f"{path}: has no image column {column!r} (struct<bytes, path>)")
+    raise SourceError(f"has no image column {column!r} (struct<bytes, path>)", where=path)
 
 
 # --- one column chunk ---------------------------------------------------------------------------------

@@ -68,6 +68,10 @@ _decompressing = _Budget(_BUDGET)
 Value: TypeAlias = "bytes | memoryview[int]"
 
 
+class NoImageError(SourceError):
+    """A row of an image column holds none."""
+
+
 class NotCoveredError(Exception):
     """A feature of parquet that is left to pyarrow."""
 
@@ -123,8 +127,9 @@ def group_values(chunk: Chunk, low: int, high: int, name: str, offset: int) -> I
 
 def _present(value: Value | None, name: str, row: int) -> Value:
     if value is None:
-        raise SourceError(
-            f"{name}: row {row} has no image bytes. If the images are kept as files, give that folder instead"
+        raise NoImageError(
+            f"row {row} has no image bytes. If the images are kept as files, give that folder instead",
+            where=name,
         )
     return value
 

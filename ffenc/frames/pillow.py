@@ -65,4 +65,4 @@ def decode_checked(data: bytes, header: ImageHeader, name: str, *, rgb: bool) ->
 
 def damaged(name: str, fault: str) -> SourceError:
     """The error of an image that cannot be decoded."""
-    return SourceError(f"{name}: the image is damaged: {fault}; restore or re-record it")
+    return SourceError(f"the image is damaged: {fault}", where=name, fix="restore or re-record it")

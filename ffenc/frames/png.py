@@ -86,18 +86,22 @@ def png_end(data: bytes, header: ImageHeader, name: str) -> int:
             raise several(name, "it is an animation (APNG)")
         elif not kind[0] & 0x20 and kind not in _PNG_CRITICAL:
             raise SourceError(
-                f"{name}: has a chunk {kind.decode('latin-1')!r}, which a reader of PNG must know and none "
-                "does; save it as a plain PNG"
+                f"has a chunk {kind.decode('latin-1')!r}, which a reader of PNG must know and none "
+                "does; save it as a plain PNG",
+                where=name,
             )
         elif kind in _PNG_DEFLATED:
             room -= _text_length(data[at + 8 : at + 8 + length], kind, room + 1)
             if room < 0:
                 raise SourceError(
-                    f"{name}: its texts and colour profile unpack to more than {_TEXT_BYTES >> 20} MB: it is "
-                    "damaged, or made to take up memory; save the image without them"
+                    f"its texts and colour profile unpack to more than {_TEXT_BYTES >> 20} MB: it is "
+                    "damaged, or made to take up memory; save the image without them",
+                    where=name,
                 )
     raise SourceError(
-        f"{name}: the image is cut short ({len(data):,} bytes, no end marker); restore or re-record it"
+        f"the image is cut short ({len(data):,} bytes, no end marker)",
+        where=name,
+        fix="restore or re-record it",
     )
 
 
@@ -107,8 +111,10 @@ def _check_amount(compressed: int, header: ImageHeader, data: bytes, name: str) 
     most = raw + raw // 64 + _DEFLATE_SLACK
     if compressed > most:
         raise SourceError(
-            f"{name}: has {compressed:,} bytes of compressed pixels, but a {header} has only {raw:,} before "
-            "compression: it is damaged, or made to take up memory; restore or re-record it"
+            f"has {compressed:,} bytes of compressed pixels, but a {header} has only {raw:,} before "
+            "compression: it is damaged, or made to take up memory",
+            where=name,
+            fix="restore or re-record it",
         )
 
 

@@ -20,6 +20,7 @@ from ffenc.codecs.table import AUTO_ORDER, CODECS, Codec, auto_fallback, codec_f
 from ffenc.compiler.command import check_size, compile_samples, encoder_format
 from ffenc.compiler.decode import compile_decode
 from ffenc.compiler.frames import FrameFormat, is_depth, is_encoded
+from ffenc.compiler.published import PixelFormatError
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.transform import Transform
 from ffenc.errors import (
@@ -204,7 +205,11 @@ def _check_samples(config: VideoEncoderConfig, channels: int, bits: int) -> None
 def _too_small(codec: Codec, width: int, height: int, error: FfmpegError) -> ConfigError | None:
     """The reason where an encoder, of an old library, does not take frames as small as these."""
     least = codec.old_min_size
-    if least is None or (width >= least[0] and height >= least[1]) or "at least" not in str(error):
+    if (
+        least is None
+        or (width >= least[0] and height >= least[1])
+        or "at least" not in " ".join(error.stderr)
+    ):
         return None
     return ConfigError(
         f"{width}x{height} frames are too small: {codec.encoder} takes {least[0]}x{least[1]} or more in this "
@@ -222,7 +227,7 @@ def _refusal(
     """What every program said of the one encoder that was asked for, or of the last resort of ``auto``."""
     if all(isinstance(error, ConfigError) for error in errors):
         # An x265 may be built for 8 bits alone.
-        bits = pixel_format(config.pix_fmt).bits > 8 and "in this FFmpeg" in str(errors[0])
+        bits = pixel_format(config.pix_fmt).bits > 8 and isinstance(errors[0], PixelFormatError)
         full = any(p.toolchain.origin == "imageio-ffmpeg" for p in passed)
         return (
             ConfigError(f"{errors[0]}\nfor a fuller one: {how_to_get()}") if bits and not full else errors[0]

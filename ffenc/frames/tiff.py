@@ -80,20 +80,22 @@ def tiff_header(data: bytes | memoryview, name: str) -> ImageHeader:
     kind = _TIFF_KINDS.get(samples)
     if channels != 1 or kind is None or (kind, bits) not in _TIFF_DEPTH or tags.get(262, 1) > 1:
         raise SourceError(
-            f"{name}: is a TIFF image with {channels} x {bits}-bit {kind or 'unknown'} samples; TIFF is for "
+            f"is a TIFF image with {channels} x {bits}-bit {kind or 'unknown'} samples; TIFF is for "
             "depth maps: one channel of 16 or 32-bit integers (millimetres) or 32-bit floats (metres). Keep "
-            "colours as PNG or JPEG"
+            "colours as PNG or JPEG",
+            where=name,
         )
     if compression not in _TIFF_LOSSLESS:
         what = _TIFF_COMPRESSIONS.get(compression, f"method {compression}")
         raise SourceError(
-            f"{name}: is a TIFF image compressed by {what}, which is lossy or not read; save it "
-            "uncompressed, or with LZW, Deflate or Zstandard"
+            f"is a TIFF image compressed by {what}, which is lossy or not read; save it "
+            "uncompressed, or with LZW, Deflate or Zstandard",
+            where=name,
         )
     if tags.get(274, 1) != 1:
         raise SourceError(
-            f"{name}: is a TIFF image that is to be turned when shown (orientation {tags[274]}); save it "
-            "upright"
+            f"is a TIFF image that is to be turned when shown (orientation {tags[274]}); save it upright",
+            where=name,
         )
     if tags.get(322, 0) * tags.get(323, 0) > MAX_PIXELS or max(tags.get(322, 0), tags.get(323, 0)) > MAX_SIDE:
         raise _tiff_damage(name, f"its tiles are {tags.get(322, 0)}x{tags.get(323, 0)}")
@@ -127,4 +129,4 @@ def _tiff_tags(data: bytes | memoryview, name: str) -> dict[int, int]:
 
 
 def _tiff_damage(name: str, why: str) -> SourceError:
-    return SourceError(f"{name}: the TIFF image is damaged: {why}; restore or re-record it")
+    return SourceError(f"the TIFF image is damaged: {why}", where=name, fix="restore or re-record it")

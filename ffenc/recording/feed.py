@@ -323,6 +323,5 @@ class Feed:
             error = DestinationError(f"cannot be written: {error.strerror or error}{full}")
         elif not isinstance(error, FfencError):
             error = FfencError(f"{type(error).__name__}: {error}")
-        error.args = (f"camera {self.name}: {error}",)
-        self.error = error
+        self.error = error.within(f"camera {self.name}")
         self._failed.set()

@@ -755,7 +755,7 @@ class Recorder:
             with contextlib.suppress(OSError):
                 delete_episode(take.episode.path)
         elif take.episode.path.is_dir():
-            why = f" ({error.cause})" if isinstance(error, FfencError) else ""
+            why = f" ({': '.join((*error.places, error.cause))})" if isinstance(error, FfencError) else ""
             warnings.warn(
                 f"an episode of {take.rows} rows was not saved{why}; it is kept in {take.episode.path}: "
                 f"{_recovery(self.root)} brings it back",

@@ -141,9 +141,8 @@ def publish(root: Path, on_bytes: Callable[[int, int], None] | None = None) -> N
     try:
         _send(upload, on_bytes or (lambda *_: None))
     except DestinationError as error:
-        error.args = (
-            f"{error}. The dataset is whole, and kept on this machine: go on with {argument('resume', True)}",
-        )
+        kept = f"the dataset is whole, and kept on this machine: go on with {argument('resume', True)}"
+        error.fix = f"{error.fix}; {kept}" if error.fix else kept
         raise
     del _uploads[root]
     shutil.rmtree(root, ignore_errors=True)

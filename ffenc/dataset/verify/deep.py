@@ -31,6 +31,7 @@ from ffenc.frames.depth_images import DepthStatistics, depth_unit
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import read_header, require_alike
 from ffenc.frames.parquet import RowRange, read_images
+from ffenc.frames.parquet_pages import NoImageError
 from ffenc.frames.statistics import RgbHistogram, Stats, ValueCounts, sample_tap
 from ffenc.jobs.progress import FrameCount
 from ffenc.layout import QUANTILES
@@ -42,7 +43,6 @@ _NOISE, _OTHER = 0.002, 0.06
 # Depth: of the logarithm of quantiles. LeRobot estimates them, which is some percent off.
 _DEPTH_NOISE, _DEPTH_OTHER = 0.02, 0.7
 _CLEARER = 0.4  # of the difference to its own statistics that may remain to the other episode's
-_NULL = "has no image bytes"
 
 
 @dataclass
@@ -258,7 +258,7 @@ def decode_images(
             where: dict[str, Any] = {"file": place, "camera": key}
             if at >= 0:
                 where |= {"episode": int(listing.index[at]), "frame": row - start[at]}
-            faults.add("image", str(error).replace("; restore or re-record it", ""), **where)
+            faults.add("image", error.found, **where)
             damaged.add(at)
             count.add(1)
             continue
@@ -282,11 +282,11 @@ def _each_image(path: Path, key: str, rows: int, place: str, faults: Faults) -> 
             for data in read_images(RowRange(path, at, rows - at), key):
                 yield at, data
                 at += 1
-        except SourceError as error:
-            if _NULL not in str(error):
-                faults.add("image", f"row {at} cannot be read: {str(error)[-120:]}", file=place, camera=key)
-                return
+        except NoImageError:
             at += 1
+        except SourceError as error:
+            faults.add("image", f"row {at} cannot be read: {error.what}", file=place, camera=key)
+            return
 
 
 # --- comparison -------------------------------------------------------------------------------------------

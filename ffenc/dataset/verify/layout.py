@@ -20,7 +20,7 @@ from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import check_key
 from ffenc.dataset.verify.faults import Faults
-from ffenc.errors import SourceError
+from ffenc.errors import FfencError, SourceError
 from ffenc.frames.info_json import feature_block, read_info
 from ffenc.layout import CAMERA_TYPES, DATA_PATH, EPISODES_V2, INFO, OWN_INFO, TEXT_TYPES, VIDEO_PATH
 from ffenc.paths import check_template, template_fields
@@ -131,8 +131,8 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
             if feature["dtype"] in CAMERA_TYPES:
                 check_key(key, root / place)
     except SourceError as error:
-        file = OWN_INFO if str(error).startswith(str(root / OWN_INFO)) else place
-        faults.add("info", without(str(error), root / file), file=file)
+        file = OWN_INFO if error.where == str(root / OWN_INFO) else place
+        faults.add("info", error.what, file=file)
         return None
     old = version.startswith("v2")
     kinds = {key: feature["dtype"] for key, feature in features.items()}
@@ -191,8 +191,8 @@ def without(text: str, path: Path) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """One line of an error."""
-    text = " ".join(str(error).split())
+    """One line of an error, without the file that it is about: the fault names it."""
+    text = " ".join((error.what if isinstance(error, FfencError) else str(error)).split())
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 

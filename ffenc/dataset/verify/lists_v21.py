@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def old_listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Lis
             texts = checked_tasks(line.content.get("tasks"), known, int(row[0] or 0), EPISODES_V2, faults)
             rows.append((int(row[0] or 0), int(row[1] or 0), texts))
     except SourceError as error:
-        faults.add("episodes", without(str(error), layout.root / EPISODES_V2), file=EPISODES_V2)
+        faults.add("episodes", _of_line(error, layout.root / EPISODES_V2), file=EPISODES_V2)
     rows.sort(key=lambda row: row[:2])
     index = np.array([row[0] for row in rows], np.int64)
     length = np.array([row[1] for row in rows], np.int64)
@@ -101,7 +102,7 @@ def _old_stats(layout: Layout, listing: Listing, faults: Faults) -> dict[str, di
                             broken.setdefault(feature, (int(listing.index[at]), name))
     except SourceError as error:
         faults.add(
-            "statistics-missing", without(str(error), layout.root / EPISODE_STATS_V2), file=EPISODE_STATS_V2
+            "statistics-missing", _of_line(error, layout.root / EPISODE_STATS_V2), file=EPISODE_STATS_V2
         )
     for lost in listing.index[~seen].tolist():
         faults.add("statistics-missing", "has no line", file=EPISODE_STATS_V2, episode=lost)
@@ -110,3 +111,9 @@ def _old_stats(layout: Layout, listing: Listing, faults: Faults) -> dict[str, di
         faults.add("statistics-missing", what, file=EPISODE_STATS_V2, camera=feature, episode=episode)
     whole = {f: own for f, own in found.items() if set(STATISTICS) <= set(own) and f not in broken}
     return whole if seen.all() else {}
+
+
+def _of_line(error: SourceError, path: Path) -> str:
+    """What is wrong with a line of a file, or with the file, which a fault names."""
+    line = error.where.removeprefix(str(path)).lstrip(", ")
+    return f"{line}: {error.what}" if line else error.what

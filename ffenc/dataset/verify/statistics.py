@@ -130,8 +130,7 @@ class Statistics:
         try:
             self._total = read_json(path)
         except SourceError as error:
-            text = str(error).removeprefix(f"{path}: ")
-            self._faults.add("statistics-missing", reason_of(ValueError(text)), file=self._place)
+            self._faults.add("statistics-missing", reason_of(error), file=self._place)
             return
         names = [name for name in STATISTICS if not (layout.old and name == "count")]
         for feature in [*layout.numeric, *layout.images, *layout.videos]:

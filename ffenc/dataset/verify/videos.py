@@ -141,8 +141,7 @@ def check_video(
         missing = 0 if known else missing_bytes(video.path)
         info = known or probe(video.path, times=True, ffprobe=ffprobe)
     except (SourceError, OSError) as error:
-        text = reason_of(error).removeprefix(f"{video.path} ")
-        faults.add("video-unreadable", f"{text}; it is cut short, or no video", **where)
+        faults.add("video-unreadable", f"{reason_of(error)}; it is cut short, or no video", **where)
         return None
     assert info.key_frames is not None
     if missing:
