@@ -26,8 +26,8 @@ from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.statistics import RgbHistogram
 from ffenc.lerobot.notes import remember_encoder
 from ffenc.lerobot.options import is_depth
+from ffenc.recording.begin import FRAGMENT_SECONDS
 from ffenc.recording.feed import Feed, FrameRing
-from ffenc.recording.recorder import FRAGMENT_SECONDS
 from ffenc.recording.samples import SampleLog
 from ffenc.recording.trial import trial_frames
 from ffenc.recording.unfinished import (

@@ -17,33 +17,20 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 from typing_extensions import Self
 
-from ffenc.codecs.pixel_formats import pixel_format
-from ffenc.codecs.table import codec_for
-from ffenc.compiler.frames import FrameFormat, SampleTap, raw_format
-from ffenc.compiler.images import compile_images
-from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.config.framerate import parse_fps
-from ffenc.config.preset import CameraPreset, RobotPreset, camera_key, camera_name, load_preset
-from ffenc.config.transform import Geometry, Transform
+from ffenc.config.preset import RobotPreset, camera_key, camera_name, load_preset
 from ffenc.dataset.commit import RECORDINGS, finish_commit, pending_commits
 from ffenc.dataset.episode_columns import check_features
 from ffenc.dataset.growing import GrowingDataset
-from ffenc.dataset.info_block import encoding_block
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
-from ffenc.ffmpeg.launch import Cancellation
-from ffenc.ffmpeg.process import FfmpegProcess
-from ffenc.ffmpeg.toolchain import toolchains
-from ffenc.frames.depth import Unit
-from ffenc.frames.depth_images import Depth, DepthSamples, changed
-from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.sources import image_files
 from ffenc.jobs.pool import share_cores
 from ffenc.jobs.progress import FrameCount
 from ffenc.recording.arguments import check_preset, check_robot_type, check_task, kind_of, seconds_of
-from ffenc.recording.feed import Feed, FrameRing, Sink, TiffFolder
+from ffenc.recording.begin import begun, storing_command
+from ffenc.recording.channels import prepared_channels
 from ffenc.recording.finish import (
     CameraResult,
     add_to_dataset,
@@ -52,25 +39,20 @@ from ffenc.recording.finish import (
     for_all,
     recorded_statistics,
 )
-from ffenc.recording.flush import Flusher
 from ffenc.recording.results import AddedRow, CameraStatus, RecorderStatus, SavedEpisode
 from ffenc.recording.rows import (
     ACTION,
     STATE,
     Features,
-    RowLog,
     checked_row,
     features_of_row,
     read_rows,
 )
-from ffenc.recording.samples import SampleLog, samples_tap
-from ffenc.recording.take import Channel, Take, Track, close, gone
-from ffenc.recording.trial import trial_frames, untried
+from ffenc.recording.take import Channel, Take, abandon, end, gone, stored_bytes
 from ffenc.recording.unfinished import (
     RecordedCamera,
     Settings,
     UnfinishedEpisode,
-    Way,
     delete_episode,
     interrupted_episodes,
     recording_lock,
@@ -80,7 +62,6 @@ from ffenc.recording.uninterrupted import Uninterrupted
 _log = logging.getLogger("ffenc.recording")
 
 DEFAULT_TASK = "unspecified"
-FRAGMENT_SECONDS = 0.5  # what a power cut costs, beside what the encoder looks ahead
 _STALL_SECONDS = 60.0
 
 StoredFormat = Literal["rgb24", "jpeg"]
@@ -175,7 +156,7 @@ class Recorder:
                     FfencWarning,
                     stacklevel=2,
                 )
-            self._channels = self._prepare()
+            self._channels = self._prepared()
             self._dataset = GrowingDataset(
                 self.root,
                 fps=self._fps,
@@ -195,76 +176,6 @@ class Recorder:
         with self._resources, self._ending:
             if self._take is not None:
                 self._leave()
-
-    def _prepare(self) -> dict[str, Channel]:
-        """Try every camera's settings, and take the memory for its frames."""
-        channels: dict[str, Channel] = {}
-        candidates = toolchains(*self._programs)
-        absent: Absent = {}
-        way: Way = "images" if not self.preset.video else self.preset.encode
-        for name, preset in self.preset.cameras.items():
-            assert preset.width is not None
-            assert preset.height is not None
-            size = preset.width, preset.height
-            depth = isinstance(preset.encoder, DepthEncoderConfig)
-            unit: Unit | None = preset.depth_unit if depth else None
-            frames: FrameFormat = "jpeg" if name in self._jpeg else raw_format(preset.encoder)
-            encoded: FrameFormat = frames if depth or way == "live" else "png"
-            try:
-                transform = _transform(preset.transform, size, way)
-                stored = size if transform is None else transform.size(*size)
-                encoding = (
-                    untried(preset.encoder, size, self._fps, encoded, candidates[0])
-                    if way == "images"
-                    else prepare(
-                        preset.encoder,
-                        trial_frames(*(stored if depth else size), encoded),
-                        width=preset.width,
-                        height=preset.height,
-                        fps=self._fps,
-                        frames=encoded,
-                        encoder_threads=self.preset.encoder_threads,
-                        candidates=candidates,
-                        absent=absent,
-                        transform=transform,
-                    )
-                )
-            except ConfigError as error:
-                raise ConfigError(f"camera {name}: {error}") from None
-            config = encoding.config
-            camera = RecordedCamera(
-                camera_key(name),
-                *size,
-                unit,
-                way,
-                config,
-                encoding_block(encoding, unit),
-                codec_for(config.vcodec).stream,
-                pixel_format(config.pix_fmt).stored,
-                transform,
-            )
-            channels[name] = Channel(name, camera, encoding, frames, self._ring(preset, frames))
-        return channels
-
-    def _ring(self, preset: CameraPreset, frames: FrameFormat) -> FrameRing:
-        assert preset.width is not None
-        assert preset.height is not None
-        shape: tuple[int, ...] = (preset.height, preset.width)
-        dtype: npt.DTypeLike = np.uint8
-        if preset.depth:
-            dtype = np.float32 if preset.depth_unit == "m" else np.uint16
-        elif frames == "jpeg":
-            shape = (preset.height * preset.width * 3,)
-        else:
-            shape = (*shape, 3)
-        size = self.preset.queue_maxsize * int(np.prod(shape)) * np.dtype(dtype).itemsize
-        there = psutil.virtual_memory().available // len(self.preset.cameras)
-        if size > there:
-            raise ConfigError(
-                f"queue_maxsize={self.preset.queue_maxsize} takes {size >> 20} MiB of memory a camera; "
-                f"there are {there >> 20}"
-            )
-        return FrameRing(shape, dtype, self.preset.queue_maxsize, encoded=frames == "jpeg")
 
     def start_episode(self, task: str | None = None) -> None:
         """Begin an episode.
@@ -293,85 +204,7 @@ class Recorder:
         check_task(task)
         settings = Settings(task or self._task, self._fps, self.preset.robot_type, self._features, cameras)
         with Uninterrupted():
-            self._begin(settings)
-
-    def _begin(self, settings: Settings) -> None:
-        """Make the episode's folder, and start its encoders."""
-        episode = UnfinishedEpisode.create(self.root, settings)
-        cancellation = Cancellation()
-        tracks: dict[str, Track] = {}
-        try:
-            for name, channel in self._channels.items():
-                tracks[name] = self._track(channel, episode, cancellation)
-            log = RowLog(episode.rows)
-        except BaseException as error:
-            cancellation.cancel()
-            for track in tracks.values():
-                close(track)
-            with contextlib.suppress(OSError):
-                delete_episode(episode.path)
-            if isinstance(error, OSError):
-                raise DestinationError(f"{episode.path}: cannot be written: {error.strerror}") from None
-            raise
-        self._take = Take(episode, log, tracks, cancellation, Flusher(episode))
-
-    def _track(self, channel: Channel, episode: UnfinishedEpisode, cancellation: Cancellation) -> Track:
-        camera, encoding = channel.camera, channel.encoding
-        live = camera.way == "live"
-        samples = DepthSamples(encoding.config, camera.unit) if camera.depth and live else None
-        # Of frames that are encoded after the episode statistics are computed then.
-        size, geometry = camera.stored_size, encoding.geometry
-        counted = None if camera.way == "after" else SampleLog(episode.samples(camera), *size, camera.unit)
-        # Arrays are counted here, which is cheaper; what the program decodes or changes is counted there.
-        there = channel.frames == "jpeg" or (geometry is not None and not camera.depth)
-        decoded = counted if there else None
-        command = self._command(channel, episode, samples_tap(*size) if decoded is not None else None)
-        sink: Sink
-        if command is None:
-            sink = TiffFolder(episode.images(camera), (camera.height, camera.width))
-        else:
-            sink = FfmpegProcess(
-                command,
-                on_output=decoded.feed if decoded is not None else None,
-                cancellation=cancellation,
-                stall_seconds=self._stall_seconds,
-                niceness=self.preset.encoder_niceness,
-                cpus=self.preset.encoder_cpus,
-                pipe_bytes=channel.ring.pipe_bytes,
-            )
-        channel.ring.reset()
-        feed = Feed(
-            channel.name,
-            channel.ring,
-            sink,
-            on_full=self.preset.on_full,
-            observe=_observer(counted, geometry) if decoded is None else None,
-            convert=(lambda depth: samples.of(changed(depth, geometry)).data)
-            if samples is not None
-            else None,
-            wait_seconds=self._stall_seconds * 1.5,
-        )
-        return Track(channel, feed, samples, counted)
-
-    def _command(
-        self, channel: Channel, episode: UnfinishedEpisode, tap: SampleTap | None
-    ) -> list[str] | None:
-        """What stores a camera's frames as they come; None: no program, for depth in metres."""
-        camera, encoding = channel.camera, channel.encoding
-        if camera.way == "live":
-            return encoding.command(episode.video(camera), tap, fragment_seconds=FRAGMENT_SECONDS)
-        if camera.unit == "m":
-            return None
-        return compile_images(
-            width=camera.width,
-            height=camera.height,
-            frames="gray16le" if camera.depth else channel.frames,
-            output=str(episode.images(camera) / episode.image_name(camera)),
-            fps=self._fps,
-            compressed=camera.way == "images",
-            tap=tap,
-            program=encoding.toolchain.ffmpeg,
-        )
+            self._take = begun(self.root, settings, self._channels, self.preset, self._stall_seconds)
 
     def write(
         self, camera: str, frame: npt.NDArray[Any] | bytes | None, timestamp: float | None = None
@@ -534,7 +367,7 @@ class Recorder:
         assert self._dataset is not None
         assert self._features is not None
         try:
-            self._end(take)
+            end(take)
             self._check_there(take)
             waited = time.monotonic() - began
             done = FrameCount(take.rows * len(take.tracks), on_frames)
@@ -547,7 +380,7 @@ class Recorder:
                 stop=take.cancellation.cancel,
             )
             sizes = {
-                camera_name(key): one.video[0].stat().st_size if one.video else self._bytes(take, key)
+                camera_name(key): one.video[0].stat().st_size if one.video else stored_bytes(take, key)
                 for key, one in results.items()
             }
             rows = read_rows(take.log.path)
@@ -555,7 +388,7 @@ class Recorder:
             index = add_to_dataset(self._dataset, take.episode, rows, self._features, results, notes)
         except BaseException as error:
             self._take = None
-            self._abandon(take)
+            abandon(take)
             self._tell_kept(take, error)
             if isinstance(error, OSError):
                 place = error.filename or take.episode.path
@@ -595,7 +428,7 @@ class Recorder:
         take = self._current()
         with self._ended(take):
             self._take = None
-            self._abandon(take)
+            abandon(take)
             with contextlib.suppress(OSError):
                 delete_episode(take.episode.path)
 
@@ -609,7 +442,7 @@ class Recorder:
             feed, maxsize = track.feed, track.channel.ring.waiting
             queued = min(feed.queued, maxsize)
             cameras[name] = CameraStatus(
-                feed.fed, queued, maxsize, track.dropped, track.repeated, self._bytes(take, name)
+                feed.fed, queued, maxsize, track.dropped, track.repeated, stored_bytes(take, name)
             )
         return RecorderStatus(self._index, True, take.rows, take.dropped, cameras)
 
@@ -638,31 +471,22 @@ class Recorder:
             ConfigError: settings that cannot be encoded.
             ToolchainError: no FFmpeg here can do it.
         """
-        channels = self._channels or self._prepare()
+        channels = self._channels or self._prepared()
         cameras = [channel.camera for channel in channels.values()]
         settings = Settings(self._task, self._fps, self.preset.robot_type, self._features, cameras)
         episode = UnfinishedEpisode(self.root / RECORDINGS / "EPISODE", settings)
         return {
-            name: (channel.camera, self._command(channel, episode, None))
+            name: (channel.camera, storing_command(channel, episode, None))
             for name, channel in channels.items()
         }
+
+    def _prepared(self) -> dict[str, Channel]:
+        ffmpeg, ffprobe = self._programs
+        return prepared_channels(self.preset, self._fps, self._jpeg, ffmpeg=ffmpeg, ffprobe=ffprobe)
 
     @property
     def _index(self) -> int:
         return self._dataset.total_episodes if self._dataset is not None else 0
-
-    def _bytes(self, take: Take, key: str) -> int:
-        """What a camera has on disk."""
-        track = take.tracks[camera_name(key)]
-        episode, camera = take.episode, track.channel.camera
-        if camera.way == "live":
-            with contextlib.suppress(OSError):
-                return episode.video(camera).stat().st_size
-            return 0
-        for path in episode.images_from(camera, track.images):
-            track.image_bytes += path.stat().st_size
-            track.images += 1
-        return track.image_bytes
 
     def _current(self) -> Take:
         self._check_owner()
@@ -707,32 +531,6 @@ class Recorder:
         self._check_lock()
         self._dataset.check_unchanged()
 
-    def _end(self, take: Take) -> None:
-        """Have every encoder take what waits, and end.
-
-        Raises:
-            FfencError: one has failed; the others' files are finished.
-        """
-        for track in take.tracks.values():
-            close(track)
-        take.flusher.stop()
-        take.log.close()
-        for track in take.tracks.values():
-            if track.feed.error is not None:
-                raise gone(take) or track.feed.error
-            if track.feed.fed != take.rows:  # pragma: no cover - would be a fault of ours
-                raise FfencError(f"{track.channel.name}: {track.feed.fed} frames of {take.rows} rows")
-
-    def _abandon(self, take: Take) -> None:
-        """End what still runs of an episode, wherever something else has ended it."""
-        with Uninterrupted():
-            take.cancellation.cancel()
-            for track in take.tracks.values():
-                close(track)
-            take.flusher.stop()
-            with contextlib.suppress(OSError):
-                take.log.close()
-
     def _leave(self) -> None:
         """End an episode that is neither saved nor discarded: what is on disk stays, for :func:`recover`."""
         take = self._take
@@ -741,11 +539,11 @@ class Recorder:
         self._take = None
         error: BaseException | None = take.error
         try:
-            self._end(take)
+            end(take)
         except FfencError as found:
             error = error or found
         except BaseException as found:
-            self._abandon(take)
+            abandon(take)
             self._tell_kept(take, found)
             raise
         self._tell_kept(take, error)
@@ -784,26 +582,3 @@ def complete_commits(root: Path, *, trust: bool = False) -> int:
 
 def _copied(features: Mapping[str, Mapping[str, Any]] | None) -> Features | None:
     return {name: dict(feature) for name, feature in features.items()} if features is not None else None
-
-
-def _transform(transform: Transform | None, size: tuple[int, int], way: Way) -> Transform | None:
-    """How a camera's frames are changed; None where nothing of them is.
-
-    Raises:
-        ConfigError: it cannot be done to frames of this size, or they are kept as images.
-    """
-    if transform is None or not transform.of(*size).changes:
-        return None
-    if way == "images":
-        raise ConfigError(
-            f"{transform}: would have no effect, its frames are kept as images (video: false); change them "
-            "with ffenc reencode"
-        )
-    return transform
-
-
-def _observer(counted: SampleLog | None, geometry: Geometry | None) -> Callable[[Depth], None] | None:
-    """What counts a camera's frames as they come."""
-    if counted is None:
-        return None
-    return counted.add if geometry is None else lambda frame: counted.add(changed(frame, geometry))

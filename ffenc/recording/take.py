@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ffenc.compiler.frames import FrameFormat
+from ffenc.config.preset import camera_name
 from ffenc.errors import ConfigError, DestinationError, FfencError, SourceError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.frames.depth_images import DepthSamples
@@ -20,6 +22,7 @@ from ffenc.recording.flush import Flusher
 from ffenc.recording.rows import RowLog
 from ffenc.recording.samples import SampleLog
 from ffenc.recording.unfinished import RecordedCamera, UnfinishedEpisode
+from ffenc.recording.uninterrupted import Uninterrupted
 
 
 @dataclass
@@ -115,3 +118,45 @@ def close(track: Track) -> None:
     track.feed.close()
     if track.counted is not None:
         track.counted.close()
+
+
+def end(take: Take) -> None:
+    """Have every encoder take what waits, and end.
+
+    Raises:
+        FfencError: one has failed; the others' files are finished.
+    """
+    for track in take.tracks.values():
+        close(track)
+    take.flusher.stop()
+    take.log.close()
+    for track in take.tracks.values():
+        if track.feed.error is not None:
+            raise gone(take) or track.feed.error
+        if track.feed.fed != take.rows:  # pragma: no cover - would be a fault of ours
+            raise FfencError(f"{track.channel.name}: {track.feed.fed} frames of {take.rows} rows")
+
+
+def abandon(take: Take) -> None:
+    """End what still runs of an episode, wherever something else has ended it."""
+    with Uninterrupted():
+        take.cancellation.cancel()
+        for track in take.tracks.values():
+            close(track)
+        take.flusher.stop()
+        with contextlib.suppress(OSError):
+            take.log.close()
+
+
+def stored_bytes(take: Take, key: str) -> int:
+    """Return what a camera has on disk."""
+    track = take.tracks[camera_name(key)]
+    episode, camera = take.episode, track.channel.camera
+    if camera.way == "live":
+        with contextlib.suppress(OSError):
+            return episode.video(camera).stat().st_size
+        return 0
+    for path in episode.images_from(camera, track.images):
+        track.image_bytes += path.stat().st_size
+        track.images += 1
+    return track.image_bytes
