@@ -51,12 +51,28 @@ DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
     "task_index": {"dtype": "int64", "shape": [1], "names": None},
 }
 NUMBERING = tuple(DEFAULT_FEATURES)
+# Columns of the episode list that say which file an episode's rows are in; of its videos, see place_columns.
+DATA_COLUMNS = ("data/chunk_index", "data/file_index")
 STATISTICS = ("min", "max", "mean", "std", "count")
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}  # which a feature may have too
 
 # --- times ----------------------------------------------------------------------------------------------
 
 TIME_TOLERANCE = 1e-4  # seconds between a row's time and its frame's, beyond which LeRobot's reader raises
+
+
+def place_columns(camera: str) -> tuple[str, str, str, str]:
+    """Return the columns of the episode list that say where an episode of a camera is.
+
+    Returns:
+        the file's chunk, its number in it, and the seconds at which the episode begins and ends there.
+    """
+    return (
+        f"videos/{camera}/chunk_index",
+        f"videos/{camera}/file_index",
+        f"videos/{camera}/from_timestamp",
+        f"videos/{camera}/to_timestamp",
+    )
 
 
 def files_in_chunk(info: Mapping[str, Any]) -> int:

@@ -18,6 +18,7 @@ from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.parquet import IMAGE
 from ffenc.frames.sources import FrameSource
+from ffenc.layout import place_columns
 
 IMAGE_BYTES = 64 << 20  # held while a table's images are written
 # What Arrow prints of a type, where the ``datasets`` library has another word.
@@ -270,12 +271,13 @@ def video_columns(
 ) -> dict[str, Any]:
     """Return the columns of the episode list that say where a camera's episodes are."""
     ends = [p.start + n for p, n in zip(places, lengths, strict=True)]
-    return {
-        f"videos/{camera}/chunk_index": pa.array([p.chunk for p in places], pa.int64()),
-        f"videos/{camera}/file_index": pa.array([p.file for p in places], pa.int64()),
-        f"videos/{camera}/from_timestamp": pa.array([float(p.start / fps) for p in places], pa.float64()),
-        f"videos/{camera}/to_timestamp": pa.array([float(end / fps) for end in ends], pa.float64()),
-    }
+    values = (
+        pa.array([p.chunk for p in places], pa.int64()),
+        pa.array([p.file for p in places], pa.int64()),
+        pa.array([float(p.start / fps) for p in places], pa.float64()),
+        pa.array([float(end / fps) for end in ends], pa.float64()),
+    )
+    return dict(zip(place_columns(camera), values, strict=True))
 
 
 def task_table(tasks: Sequence[str]) -> pa.Table:

@@ -51,6 +51,7 @@ from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
 from ffenc.frames.statistics import Stats, histogram_statistics
 from ffenc.layout import (
     CHECKSUMS,
+    DATA_COLUMNS,
     DATA_PATH,
     EPISODES_PATH,
     NOTES_PATH,
@@ -189,7 +190,7 @@ class EpisodeWriter:
         rows = self._rows(tasks.index(episode.task))
         stats = self._statistics(rows)
         data = self._data(rows)
-        columns |= {"data/chunk_index": data[0], "data/file_index": data[1]}
+        columns |= dict(zip(DATA_COLUMNS, data, strict=True))
         columns |= {
             "dataset_from_index": state.total_frames,
             "dataset_to_index": state.total_frames + episode.length,

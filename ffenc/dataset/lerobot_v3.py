@@ -19,6 +19,7 @@ from ffenc.dataset.videos import videos_of
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import read_json
 from ffenc.layout import (
+    DATA_COLUMNS,
     DATA_PATH,
     STATISTICS,
     STATS,
@@ -26,7 +27,7 @@ from ffenc.layout import (
     VIDEO_PATH,
 )
 
-_EPISODE_COLUMNS = ("episode_index", "length", "data/chunk_index", "data/file_index")
+_EPISODE_COLUMNS = ("episode_index", "length", *DATA_COLUMNS)
 
 
 class LeRobotV3(LeRobotDataset):

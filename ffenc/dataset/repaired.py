@@ -44,6 +44,7 @@ from ffenc.frames.sources import files_fingerprint
 from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.frames.transcode import transcode
 from ffenc.layout import (
+    DATA_COLUMNS,
     DATA_PATH,
     EPISODES_PATH,
     INFO,
@@ -55,6 +56,7 @@ from ffenc.layout import (
     TASKS,
     TIME_TOLERANCE,
     VIDEO_PATH,
+    place_columns,
 )
 from ffenc.spelling import argument
 
@@ -491,19 +493,15 @@ class RepairedDataset:
             "episode_index": np.arange(count),
             "tasks": pa.array(tasks, pa.list_(pa.string())),
             "length": lengths,
-            "data/chunk_index": [chunk for chunk, _ in data],
-            "data/file_index": [file for _, file in data],
+            **dict(zip(DATA_COLUMNS, zip(*data, strict=True), strict=True)),
             "dataset_from_index": ends - lengths,
             "dataset_to_index": ends,
         }
         for key, places in videos.items():
             starts = np.array([start for _, start in places])
-            columns |= {
-                f"videos/{key}/chunk_index": [number // MOST_IN_CHUNK for number, _ in places],
-                f"videos/{key}/file_index": [number % MOST_IN_CHUNK for number, _ in places],
-                f"videos/{key}/from_timestamp": starts,
-                f"videos/{key}/to_timestamp": starts + lengths / float(self._left.fps),
-            }
+            chunks, files = zip(*(divmod(number, MOST_IN_CHUNK) for number, _ in places), strict=True)
+            values = (chunks, files, starts, starts + lengths / float(self._left.fps))
+            columns |= dict(zip(place_columns(key), values, strict=True))
         stats = self._camera_statistics()
         columns |= {"meta/episodes/chunk_index": [0] * count, "meta/episodes/file_index": [0] * count}
         table = pa.table({**columns, **stats})

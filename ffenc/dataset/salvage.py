@@ -39,6 +39,7 @@ from ffenc.layout import (
     TASKS,
     TIME_TOLERANCE,
     VIDEO_PATH,
+    place_columns,
     says_depth,
 )
 from ffenc.paths import check_template, template_fields
@@ -573,8 +574,7 @@ class Salvage:
 
     def _listed_places(self, key: str) -> dict[int, tuple[Path, float]]:
         """Number of an episode -> the file that the list names, and the second at which it starts."""
-        names = [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
-        columns = [self._column(name) for name in names]
+        columns = [self._column(name) for name in place_columns(key)[:3]]
         template = self.info.get("video_path") or VIDEO_PATH
         found = {}
         for number, row in _last(self._column("episode_index")).items():

@@ -23,7 +23,7 @@ from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.frames.clip import Clip, check_spacing, off_grid
 from ffenc.frames.info_json import info_features, read_info
 from ffenc.frames.trim import warn_of_hidden
-from ffenc.layout import CHECKSUMS, INFO, TIME_TOLERANCE, VIDEO_PATH
+from ffenc.layout import CHECKSUMS, INFO, TIME_TOLERANCE, VIDEO_PATH, place_columns
 from ffenc.paths import check_template, template_fields
 from ffenc.spelling import call
 
@@ -94,8 +94,7 @@ def videos_of(
     Raises:
         SourceError: the episode list does not say it.
     """
-    names = [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
-    columns = ["episode_index", "length", *names]
+    columns = ["episode_index", "length", *place_columns(key)[:3]]
 
     @cache
     def place(chunk: int, file: int) -> Path:

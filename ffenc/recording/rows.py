@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.errors import ConfigError
+from ffenc.layout import NUMBERING
 
 Features = dict[str, dict[str, Any]]
 STATE, ACTION = "observation.state", "action"
-# The columns every dataset has, which follow from a row's place.
-_OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 _MOST = 1e150  # of a float64: the squares of all rows together are a number
 _KINDS = {"f": "float32", "i": "int64", "u": "int64", "b": "bool", "U": "string"}
 
@@ -152,7 +151,7 @@ def features_of_row(row: Mapping[str, Any]) -> Features:
     for name, value in row.items():
         if not isinstance(name, str) or not is_text(name):
             raise ConfigError(f"a row cannot have a value named {name!r}: a text is expected")
-        if name in _OWN or "/" in name or not name:
+        if name in NUMBERING or "/" in name or not name:
             raise ConfigError(f"a row cannot have a value named {name!r}: ffenc writes that column itself")
         array = _array(name, value)
         kind = _KINDS.get(array.dtype.kind)

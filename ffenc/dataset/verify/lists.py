@@ -29,7 +29,7 @@ from ffenc.dataset.verify.layout import (
 )
 from ffenc.dataset.verify.lists_v21 import old_listing
 from ffenc.errors import SourceError
-from ffenc.layout import INFO, QUANTILES, STATISTICS, TASKS, TASKS_V2
+from ffenc.layout import DATA_COLUMNS, INFO, QUANTILES, STATISTICS, TASKS, TASKS_V2, place_columns
 
 # Columns of the episode list that follow from others, so that ffenc writes them without a source.
 _DERIVED = ("dataset_from_index", "dataset_to_index", "tasks")
@@ -110,11 +110,8 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
     """Read one file of the episode list."""
     place = path.relative_to(layout.root).as_posix()
     wanted = ["episode_index", "length", "dataset_from_index", "dataset_to_index", "tasks"]
-    wanted += ["data/chunk_index", "data/file_index"]
-    video = {
-        key: [f"videos/{key}/{n}" for n in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
-        for key in layout.videos
-    }
+    wanted += DATA_COLUMNS
+    video = {key: place_columns(key) for key in layout.videos}
     stats = {
         feature: [f"stats/{feature}/{n}" for n in (*STATISTICS, *QUANTILES)]
         for feature in [*layout.numeric, *layout.images, *layout.videos]
@@ -167,10 +164,8 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
         data=[""] * len(index),
     )
     _check_range(part, columns, place, faults)
-    if {"data/chunk_index", "data/file_index"} <= set(columns):
-        part.data = _places(
-            layout.data_path, columns["data/chunk_index"], columns["data/file_index"], video_key=""
-        )
+    if set(DATA_COLUMNS) <= set(columns):
+        part.data = _places(layout.data_path, *(columns[name] for name in DATA_COLUMNS), video_key="")
     for key, names_ in video.items():
         if set(names_) <= set(columns):
             chunk, file, start, end = (columns[name] for name in names_)
