@@ -17,7 +17,8 @@ from ffenc.dataset.merge import plan_merge
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.repaired import EpisodeRepair, OnDamage, RepairedDataset
-from ffenc.dataset.salvage import Action, Salvage
+from ffenc.dataset.salvage import Salvage
+from ffenc.dataset.salvage_rows import Action
 from ffenc.dataset.verify.faults import Verification
 from ffenc.dataset.verify.records import DecodeRecords
 from ffenc.dataset.verify.run import verify_dataset

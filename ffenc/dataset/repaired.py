@@ -24,7 +24,8 @@ from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.columns import task_table
 from ffenc.dataset.info_block import recorded_settings
 from ffenc.dataset.repeated import repeated_rows, shown_frames, write_shown
-from ffenc.dataset.salvage import Action, Found, Place, Salvage
+from ffenc.dataset.salvage import Salvage
+from ffenc.dataset.salvage_rows import Action, Found, Place
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import Aggregate
 from ffenc.dataset.verify.faults import Fault

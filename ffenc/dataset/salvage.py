@@ -8,106 +8,30 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ffenc.config.framerate import parse_fps
-from ffenc.config.preset import camera_name, chosen_cameras
-from ffenc.dataset.columns import feature_type, is_numeric, task_texts
-from ffenc.dataset.identify import check_dataset, features_of
-from ffenc.dataset.lerobot import readable_feature
-from ffenc.dataset.source import check_key
-from ffenc.errors import FfencError, SourceError
+from ffenc.dataset.salvage_rows import Found, Place, SalvagedRows, last_rows, short_reason
+from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
-from ffenc.frames.info_json import feature_block, read_info
-from ffenc.frames.parquet_footer import has_footer, with_footer
+from ffenc.frames.info_json import feature_block
 from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.layout import (
-    DATA_PATH,
     INFO,
     LEROBOTS_BACKEND,
-    NUMBERING,
-    TASKS,
     TIME_TOLERANCE,
     VIDEO_PATH,
     place_columns,
     says_depth,
 )
-from ffenc.paths import check_template, template_fields
-from ffenc.spelling import argument, call
-
-_READ = (SourceError, pa.ArrowException, OSError, ValueError, LookupError, TypeError)
 
 
-@dataclass(frozen=True)
-class Action:
-    """Something that is done to a dataset.
-
-    Attributes:
-        what: what was found, and what becomes of it.
-        episode: number of the episode in the source; None: of all, or of none.
-        camera: feature.
-        file: path in the dataset.
-    """
-
-    what: str
-    episode: int | None = None
-    camera: str | None = None
-    file: str | None = None
-
-    def __str__(self) -> str:
-        where = [self.file, self.camera, None if self.episode is None else f"episode {self.episode}"]
-        named = ", ".join(part for part in where if part is not None)
-        return f"{named}: {self.what}" if named else self.what
-
-
-@dataclass
-class Place:
-    """Where an episode's frames are in a file: the first one, and how many follow without a gap."""
-
-    path: Path
-    first: int
-    whole: int
-
-
-@dataclass
-class Found:
-    """An episode of which something is left.
-
-    Attributes:
-        number: in the source.
-        path: the data file.
-        rows: its rows there, in the order of its frames.
-        listed: its row of the episode list; None: it is not listed.
-        texts: of its tasks, as they are listed.
-        videos: camera -> where its frames are.
-        length: rows and frames that it is to have.
-        short: camera -> how many of its frames follow each other from the first on, where that is fewer.
-        damage: why it cannot be whole; "" where it can.
-    """
-
-    number: int
-    path: Path
-    rows: npt.NDArray[np.int64]
-    listed: int | None = None
-    texts: list[str] = field(default_factory=list)
-    videos: dict[str, Place] = field(default_factory=dict)
-    length: int = 0
-    short: dict[str, int] = field(default_factory=dict)
-    damage: str = ""
-
-
-class Salvage:
-    """Reads what is left of a dataset.
+class Salvage(SalvagedRows):
+    """Reads what is left of a dataset: its rows, and where their frames are.
 
     Args:
         root: its folder.
@@ -117,13 +41,8 @@ class Salvage:
         repeat: an episode of which a camera has fewer frames than rows is not damaged.
         scratch: a folder for files that have to be written before they can be read.
 
-    Attributes:
-        episodes: in the order of their numbers, damaged ones too.
-        info: contents of info.json, usable.
-
     Raises:
-        SourceError: not a v3.0 dataset, or so little is left that nothing can be told.
-        ConfigError: there is no such camera.
+        SourceError, ConfigError: as :class:`SalvagedRows`.
     """
 
     def __init__(
@@ -136,319 +55,14 @@ class Salvage:
         scratch: Path,
         repeat: bool = False,
     ) -> None:
-        self._repeat = repeat
-        self.root, self._ffprobe, self._scratch = root, ffprobe, scratch
-        self._readable: dict[Path, Path] = {}  # data file -> a copy of it with a footer
-        self._damaged_groups: dict[Path, frozenset[int]] = {}
-        self._said: dict[Action, None] = {}
-        self.info = self._read_info()
-        self.fps = parse_fps(self.info["fps"])
-        self._leave_out(without)
-        features = self.info["features"]
-        self.cameras = [key for key, feature in features.items() if feature["dtype"] == "video"]
-        self.listing = self._read_listing()
-        self.tasks = self._read_tasks(task)
+        super().__init__(root, without=without, task=task, scratch=scratch)
+        self._repeat, self._ffprobe = repeat, ffprobe
         self.streams: dict[Path, StreamInfo] = {}
-        self.episodes = list(self._read_rows())
-        if not self.episodes:
-            raise SourceError(f"{root}: no rows of any episode are left under data/; nothing can be repaired")
         for key in self.cameras:
             self._place(key)
             self._mark_depth(key)
         self._say_unused()
         self._say_unfinished()
-
-    # --- info.json --------------------------------------------------------------------------------------
-
-    def _read_info(self) -> dict[str, Any]:
-        check_dataset(self.root)
-        info = read_info(self.root)
-        version = str(info.get("codebase_version", ""))
-        if not version.startswith("v3"):
-            raise SourceError(
-                f"{self.root}: is a dataset of layout {version or 'unknown'}; v3.0 is repaired. "
-                f"{call('merge_datasets', sources=['DATASET'], destination='NEW')} converts v2.1 and v2.0"
-            )
-        where = self.root / INFO
-        features = {}
-        for key, feature in features_of(info, where).items():
-            features[key] = readable_feature(feature)
-            if features[key] != feature:
-                self._note("its shape or names are written as LeRobot uses them", file=INFO, camera=key)
-            if feature["dtype"] in ("image", "video"):
-                check_key(key, where)
-            block = feature_block(features[key])
-            if says_depth(block) and block.get("video.video_backend") not in (None, LEROBOTS_BACKEND):
-                features[key] = {**features[key], "info": {**block, "video.video_backend": LEROBOTS_BACKEND}}
-                what = f"video.video_backend becomes {LEROBOTS_BACKEND!r}, as LeRobot opens depth"
-                self._note(what, file=INFO, camera=key)
-        for name, usual in (("data_path", DATA_PATH), ("video_path", VIDEO_PATH)):
-            try:
-                check_template(info.get(name) or usual, f"{where}: {name}", template_fields(usual))
-            except SourceError:
-                self._note(f"{name} is {info.get(name)!r}; the usual template is used", file=INFO)
-                info[name] = usual
-        return {**info, "features": features}
-
-    def _leave_out(self, names: Sequence[str]) -> None:
-        features = self.info["features"]
-        keys = [key for key, feature in features.items() if feature["dtype"] in ("image", "video")]
-        gone = chosen_cameras(keys, names) if names else []
-        for key in gone:
-            self._note(f"left out, as {argument('without_cameras', camera_name(key))} says", camera=key)
-        self.info["features"] = {key: feature for key, feature in features.items() if key not in gone}
-        self.left_out = gone
-
-    @property
-    def actions(self) -> list[Action]:
-        """What had to be decided, each once."""
-        return list(self._said)
-
-    def say(self, action: Action) -> None:
-        """Note something that is done, once."""
-        self._said.setdefault(action)
-
-    def _note(
-        self, what: str, *, episode: int | None = None, camera: str | None = None, file: str | None = None
-    ) -> None:
-        self.say(Action(what, episode, camera, file))
-
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
-
-    # --- lists ------------------------------------------------------------------------------------------
-
-    def _read_listing(self) -> pa.Table | None:
-        """The rows of the episode list, of all its files that can be read."""
-        tables = []
-        for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
-            try:
-                table = pq.ParquetFile(path).read()
-                _whole(table, "episode_index")
-                tables.append(table)
-            except _READ as error:
-                self._note(
-                    f"cannot be read ({_short(error)}); its episodes are found by their rows",
-                    file=self._relative(path),
-                )
-        if not tables:
-            self._note("no episode list is left; it is written again from the rows and the videos")
-            return None
-        try:
-            return pa.concat_tables(tables, promote_options="permissive")
-        except pa.ArrowException:
-            return pa.concat_tables([t for t in tables if t.schema.equals(tables[0].schema)])
-
-    def _column(self, name: str) -> list[Any]:
-        if self.listing is None or name not in self.listing.column_names:
-            return [None] * (self.listing.num_rows if self.listing is not None else 0)
-        found: list[Any] = self.listing[name].to_pylist()
-        return found
-
-    def _read_tasks(self, task: str | None) -> list[str]:
-        """The texts of the tasks by number; empty where they cannot be told."""
-        if task is not None:
-            self._note(f"all rows get the task {task!r}")
-            return [task]
-        try:
-            return task_texts(self.root / TASKS)
-        except SourceError as error:
-            self._note(
-                f"the tasks table cannot be used ({error.what}); the texts are taken from the episode list"
-            )
-            return []
-
-    # --- rows -------------------------------------------------------------------------------------------
-
-    def _read_rows(self) -> Iterator[Found]:
-        claims: dict[int, list[Found]] = {}
-        files = sorted((self.root / "data").rglob("*.parquet"))
-        for path in files:
-            try:
-                self._give_footer(path, files)
-                numbers, frames, whole = self._row_numbers(path)
-            except _READ as error:
-                self._note(
-                    f"cannot be read ({_short(error)}); its episodes are lost", file=self._relative(path)
-                )
-                continue
-            by_episode = np.argsort(numbers, kind="stable")
-            cuts = np.flatnonzero(np.diff(numbers[by_episode])) + 1
-            groups = [group for group in np.split(by_episode, cuts) if len(group)]
-            for rows in (own for group in groups for own in _counted_from_0(group, frames)):
-                if numbers[rows[0]] < 0:
-                    continue
-                one = Found(int(numbers[rows[0]]), path, rows)
-                # Without their numbers, rows are in the order in which they stand.
-                self._order(one, None if (frames[rows] < 0).any() else frames[rows])
-                if not whole[one.rows].all():
-                    one.length = int(np.argmin(whole[one.rows]))
-                    one.damage = one.damage or ("its rows cannot be read, or have no value of a feature")
-                claims.setdefault(one.number, []).append(one)
-        index = self._column("episode_index")
-        tasks, lengths = self._column("tasks"), self._column("length")
-        last = _last(index)
-        found = self._numbered(claims, {number: lengths[row] for number, row in last.items()})
-        for number, row in last.items():
-            if number not in found:
-                self._note("is listed, but no rows of it are left; it is left out", episode=number)
-                continue
-            one = found[number]
-            one.listed = row
-            if isinstance(tasks[row], list):
-                one.texts = [str(text) for text in tasks[row] if text]
-            if lengths[row] != one.length and not one.damage:
-                self._note(
-                    f"its length is {lengths[row]} in the list, it has {one.length} rows, which count",
-                    episode=number,
-                )
-        for number in sorted(set(found) - set(last)) if self.listing is not None else ():
-            self._note("is not in the episode list; it is listed again", episode=number)
-        if index != sorted(index, key=lambda value: (value is None, value)):
-            self._note("the episode list is out of order; it is sorted", file="meta/episodes")
-        order = sorted(found)
-        if order != list(range(len(order))):
-            self._note(f"episodes are numbered {_numbers(order)}; they are numbered from 0")
-        yield from (found[number] for number in order)
-
-    def _numbered(
-        self, claims: Mapping[int, Sequence[Found]], lengths: Mapping[int, Any]
-    ) -> dict[int, Found]:
-        """Each episode's rows, where several stretches of rows have one number.
-
-        Args:
-            claims: number -> the stretches that have it.
-            lengths: number -> length, as the episode list has it.
-        """
-        found = {number: own[0] for number, own in claims.items() if len(own) == 1}
-        missing = {number: length for number, length in lengths.items() if number not in claims}
-        for number, own in claims.items():
-            if len(own) == 1:
-                continue
-            left = []
-            for one in own:
-                fitting = [other for other, length in missing.items() if length == one.length]
-                if one.length != lengths.get(number) and len(fitting) == 1 and not one.damage:
-                    one.number = fitting[0]
-                    del missing[one.number]
-                    found[one.number] = one
-                    what = f"its rows have the number {number}; their count tells whose they are"
-                    self._note(what, episode=one.number)
-                else:
-                    left.append(one)
-            sound = [one for one in left if not one.damage] or left
-            fitting_rows = [one for one in sound if one.length == lengths.get(number)] or sound
-            if not fitting_rows:
-                continue
-            found[number] = one = fitting_rows[0]
-            if not all(self._same(one, other) for other in fitting_rows[1:]):
-                one.damage = one.damage or f"{len(fitting_rows)} unlike stretches of rows have its number"
-                one.length = 0
-            elif len(left) > 1:
-                where = f"{self._relative(one.path)}, row {int(one.rows[0])}"
-                what = f"{len(left)} stretches of rows have its number; those from {where} on are taken"
-                self._note(what, episode=number)
-        return found
-
-    def _same(self, one: Found, other: Found) -> bool:
-        """Whether two stretches of rows have the same values."""
-
-        def values(found: Found) -> pa.Table:
-            table, places = self.table(found.path)
-            kept = [name for name in table.column_names if name not in NUMBERING]
-            return table.select(kept).take(pa.array(places[found.rows], pa.int64()))
-
-        return one.length == other.length and bool(values(one).equals(values(other)))
-
-    def _row_numbers(
-        self, path: Path
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Read the numbers of a data file's rows, each row group by itself.
-
-        Returns:
-            ``episode_index`` and ``frame_index``, -1 where they cannot be read; and whether a row has a value
-            of all features.
-
-        Raises:
-            pyarrow.ArrowException, OSError, ...: nothing of the file can be read.
-        """
-        found: list[list[npt.NDArray[np.int64]]] = []
-        errors: dict[int, BaseException] = {}
-        lacking: list[npt.NDArray[np.bool_]] = []
-        with pq.ParquetFile(self._readable.get(path, path), page_checksum_verification=True) as file:
-            there = {"episode_index", "frame_index"} & set(file.schema_arrow.names)
-            counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-            for group, count in enumerate(counts):
-                own = {name: np.full(count, -1) for name in ("episode_index", "frame_index")}
-                try:
-                    lacking.append(self._lacking(file.read_row_group(group)))
-                except _READ as error:
-                    errors[group] = error
-                    lacking.append(np.zeros(count, np.bool_))
-                for name in there:
-                    with contextlib.suppress(*_READ):
-                        own[name] = _whole(file.read_row_group(group, columns=[name]), name)
-                found.append(list(own.values()))
-        numbers, frames = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.int64)
-        lost = int((numbers < 0).sum())
-        if lost and lost == len(numbers):
-            raise next(iter(errors.values()), ValueError("episode_index is missing or has no numbers"))
-        if lost:
-            what = f"{lost} of its rows cannot be read, nor of which episode they are"
-            self._note(what, file=self._relative(path))
-        self._damaged_groups[path] = frozenset(errors)
-        whole = np.repeat([group not in errors for group in range(len(counts))], counts)
-        return numbers, frames, whole & ~np.concatenate([*lacking, np.zeros(0, np.bool_)])
-
-    def _lacking(self, table: pa.Table) -> npt.NDArray[np.bool_]:
-        """Which rows have no value of a feature."""
-        lacking = np.zeros(table.num_rows, np.bool_)
-        for name, feature in self.info["features"].items():
-            needed = name not in NUMBERING and (is_numeric(feature) or feature["dtype"] == "image")
-            if needed and name in table.column_names and table[name].null_count:
-                lacking |= table[name].is_null().to_numpy()
-        return lacking
-
-    def table(self, path: Path) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-        """Read what can be read of a data file.
-
-        Returns:
-            the rows, and for each row of the file its place among them, -1 where it cannot be read.
-
-        Raises:
-            SourceError: it cannot be read any more.
-        """
-        bad = self._damaged_groups[path]
-        try:
-            with pq.ParquetFile(self._readable.get(path, path), page_checksum_verification=True) as file:
-                counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-                table = file.read_row_groups([group for group in range(len(counts)) if group not in bad])
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{path}: cannot be read: {error}") from None
-        good = np.repeat([group not in bad for group in range(len(counts))], counts)
-        return table, np.where(good, np.cumsum(good) - 1, -1)
-
-    def _give_footer(self, path: Path, files: Sequence[Path]) -> None:
-        """Make a data file readable whose footer was never written.
-
-        Raises:
-            SourceError: nothing in it can be read.
-        """
-        if has_footer(path):
-            return
-        features = self.info["features"]
-        schema = next((pq.read_schema(other) for other in files if other != path and has_footer(other)), None)
-        if schema is None:
-            rows = {key: feature for key, feature in features.items() if feature["dtype"] != "video"}
-            schema = pa.schema([pa.field(key, feature_type(feature)) for key, feature in rows.items()])
-        copy = self._scratch / f"with-footer-{len(self._readable):06d}.parquet"
-        count = with_footer(path, schema, copy)
-        self._readable[path] = copy
-        self._note(
-            f"its end is missing, as of a recording that was broken off; its {count} rows are read from its "
-            "pages",
-            file=self._relative(path),
-        )
 
     def _say_unused(self) -> None:
         """Video files of which nothing is kept."""
@@ -468,27 +82,6 @@ class Salvage:
                     "that it is left out",
                     file=self._relative(folder),
                 )
-
-    def _order(self, one: Found, frames: npt.NDArray[np.int64] | None) -> None:
-        """Put an episode's rows in order."""
-        count = len(one.rows)
-        if frames is not None and not (frames == np.arange(count)).all():
-            _, first = np.unique(frames, return_index=True)
-            ordered = frames[first]
-            if (ordered - ordered[0] != np.arange(len(ordered))).any():
-                one.damage = "rows are missing: frame_index has gaps"
-                first = first[: int(np.argmax(ordered != np.arange(len(ordered))))]  # up to the gap
-            else:
-                what = (
-                    "are put in order" if len(first) == count else f"lose {count - len(first)} doubled ones"
-                )
-                if len(first) == count and (np.diff(frames) == 1).all():
-                    what = f"are counted from 0 (frame_index began at {frames[0]})"
-                self._note(f"its rows {what}", episode=one.number)
-            one.rows = one.rows[first]
-        one.length = len(one.rows)
-
-    # --- videos -----------------------------------------------------------------------------------------
 
     def _place(self, key: str) -> None:
         """Find out where the episodes of a camera are."""
@@ -541,7 +134,9 @@ class Salvage:
         for path in files:
             answer = found[path]
             if isinstance(answer, SourceError):
-                self._note(f"cannot be opened ({_short(answer)})", camera=key, file=self._relative(path))
+                self._note(
+                    f"cannot be opened ({short_reason(answer)})", camera=key, file=self._relative(path)
+                )
             else:
                 self.streams[path] = answer
         return self._of_camera(key, {path: self.streams[path] for path in files if path in self.streams})
@@ -577,7 +172,7 @@ class Salvage:
         columns = [self._column(name) for name in place_columns(key)[:3]]
         template = self.info.get("video_path") or VIDEO_PATH
         found = {}
-        for number, row in _last(self._column("episode_index")).items():
+        for number, row in last_rows(self._column("episode_index")).items():
             chunk, file, start = (column[row] for column in columns)
             with contextlib.suppress(TypeError, ValueError, OverflowError):
                 place = template.format(video_key=key, chunk_index=int(chunk), file_index=int(file))
@@ -710,49 +305,12 @@ class Salvage:
         return bool((np.rint(numbers / float(self.fps) * float(info.fps)) != numbers).any())
 
 
-def _counted_from_0(
-    rows: npt.NDArray[np.int64], frames: npt.NDArray[np.int64]
-) -> list[npt.NDArray[np.int64]]:
-    """Rows of one episode; or of several, where they count from 0 more than once, without a gap."""
-    cuts = np.flatnonzero(frames[rows] == 0)
-    stretches = np.split(rows, cuts[cuts > 0])
-    whole = all((frames[own] == np.arange(len(own))).all() for own in stretches)
-    return stretches if whole else [rows]
-
-
 def _picture(info: StreamInfo) -> tuple[int, int, bool]:
     """What all files of a camera have in common: width, height, and whether they hold depth."""
     return info.width, info.height, info.pix_fmt in DEPTH_FORMATS
-
-
-def _whole(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
-    """A column of whole numbers.
-
-    Raises:
-        pyarrow.ArrowException, ValueError, LookupError: it is missing, or a row has no whole number.
-    """
-    if table[name].null_count:
-        raise ValueError(f"{name} has rows without a value")
-    numbers: npt.NDArray[np.int64] = table[name].cast(pa.int64()).to_numpy()
-    return numbers
 
 
 def _nearest(times: Sequence[int], start: Fraction) -> int:
     after = bisect_left(times, start)
     near = [at for at in (after - 1, after) if 0 <= at < len(times)]
     return min(near, key=lambda at: abs(times[at] - start))
-
-
-def _last(numbers: Sequence[Any]) -> dict[int, int]:
-    """Number of an episode -> the last row that names it."""
-    return {number: row for row, number in enumerate(numbers) if isinstance(number, int) and number >= 0}
-
-
-def _numbers(numbers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, numbers[:6]))
-    return f"{shown}, ... {numbers[-1]}" if len(numbers) > 6 else shown
-
-
-def _short(error: BaseException) -> str:
-    text = error.what if isinstance(error, FfencError) else str(error)
-    return text.strip().partition("\n")[0][:120] or "damaged"
