@@ -197,7 +197,7 @@ def repair_dataset(
     assert done.summary is not None
     done.summary.destination = place
     done.result = replace(done.result, path=target)
-    done.resumed = len(records.taken) + len(shadow.taken) + done.summary.resumed
+    done.resumed = len(records.taken) + len(shadow.videos.taken) + done.summary.resumed
     return done
 
 

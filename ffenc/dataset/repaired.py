@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,33 +15,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ffenc.config.encoder import VideoEncoderConfig
-from ffenc.config.framerate import fps_number, frame_ticks
+from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_name
-from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.columns import task_table
-from ffenc.dataset.info_block import recorded_settings
-from ffenc.dataset.repeated import repeated_rows, shown_frames, write_shown
+from ffenc.dataset.repaired_videos import SoundVideos
 from ffenc.dataset.salvage import Salvage
-from ffenc.dataset.salvage_rows import Action, Found, Place
+from ffenc.dataset.salvage_rows import Action, Found
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import Aggregate
 from ffenc.dataset.verify.faults import Fault
 from ffenc.errors import (
-    FfencError,
     SourceError,
 )
-from ffenc.ffmpeg.boxes import missing_bytes
-from ffenc.ffmpeg.join import Joined, cut_file, join_files
-from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.frames.clip import Clip
-from ffenc.frames.info_json import feature_block, read_json
-from ffenc.frames.prepare_clip import prepare_clip
-from ffenc.frames.publish import published
-from ffenc.frames.sources import files_fingerprint
-from ffenc.frames.stream import DEPTH_FORMATS
-from ffenc.frames.transcode import transcode
+from ffenc.frames.info_json import read_json
 from ffenc.layout import (
     DATA_COLUMNS,
     DATA_PATH,
@@ -92,14 +77,6 @@ class EpisodeRepair:
     why: str = ""
 
 
-@dataclass(frozen=True)
-class _Repeated:
-    """An episode's video in which frames are repeated: where it is, and which rows show the frame before."""
-
-    place: Place
-    rows: list[tuple[int, int]]
-
-
 class RepairedDataset:
     """A dataset that is put together of what is left: tables written, videos linked."""
 
@@ -112,16 +89,13 @@ class RepairedDataset:
         programs: Sequence[Toolchain],
     ) -> None:
         self.root = folder / "left"
-        self._left, self._made, self._programs = left, pieces / "made", programs
-        self._earlier = {path.name for path in self._made.glob("*.json")}
-        self.taken: set[str] = set()  # names of what an earlier run has made
+        self._left = left
+        self.videos = SoundVideos(left, pieces, programs)
         self._on_damage = on_damage
-        self._good: dict[Path, tuple[Path, StreamInfo]] = {}
         self._recomputed: set[str] = set()
         self._bad: dict[tuple[int, str], set[int]] = {
             (one.number, key): set() for one in left.episodes for key in one.short if not one.damage
         }  # episode and camera -> rows whose frames are damaged; other frames may be missing
-        self._repeated: dict[tuple[int, str], tuple[frozenset[int], _Repeated]] = {}
         self._kept: list[Found] = []
         self._data: list[int] = []  # number of each kept episode's data file
         self._rows = {one.number: len(one.rows) for one in left.episodes}
@@ -167,7 +141,7 @@ class RepairedDataset:
     def _said_repeated(self, number: int) -> str:
         said = [
             f"{key}: the frame before is shown in {_ranges(repeated.rows)}"
-            for (episode, key), (_, repeated) in self._repeated.items()
+            for (episode, key), (_, repeated) in self.videos.repeated.items()
             if episode == number
         ]
         return "; ".join(said)
@@ -363,8 +337,8 @@ class RepairedDataset:
             for one in self._kept:
                 place = one.videos[key]
                 if (one.number, key) in self._bad:
-                    place = self._with_repeats(one, key).place
-                path, info = self._sound_file(key, place.path, cut)
+                    place = self.videos.with_repeats(one, key, frozenset(self._bad[one.number, key])).place
+                path, info = self.videos.sound_file(key, place.path, cut)
                 if path not in numbers or place.first < ends[path]:
                     numbers[path], count = count, count + 1
                     link = self.root / _file(VIDEO_PATH, numbers[path], video_key=key)
@@ -374,116 +348,6 @@ class RepairedDataset:
                 assert info.times is not None
                 places[key].append((numbers[path], float(info.times[place.first] * info.time_base)))
         return places
-
-    def _with_repeats(self, one: Found, key: str) -> _Repeated:
-        """A file of an episode in which frames that cannot be shown are repeated."""
-        bad = frozenset(self._bad[one.number, key])
-        known = self._repeated.get((one.number, key))
-        if known is not None and known[0] == bad:
-            return known[1]
-        place, fps = one.videos[key], self._left.fps
-        info = self._left.streams[place.path]
-        places = [other.videos[key] for other in self._left.episodes if key in other.videos]
-        others = [other.first for other in places if other.path == place.path]
-        end = min((first for first in others if first > place.first), default=info.frames)
-        clip = Clip(place.path, info, place.first, min(end - place.first, one.length))
-        shown = shown_frames(clip, one.length, fps, bad)
-        config = self._settings(key, info)
-
-        def write(output: Path) -> str:
-            write_shown(clip, shown, config, fps, output, self._programs)
-            return "frames are repeated"
-
-        output, _ = self._piece(["repeated", place.path, clip.first, shown, repr(config)], write)
-        found = probe(output, times=True, ffprobe=self._programs[0].ffprobe)
-        self._good[output] = (output, found)
-        repeated = _Repeated(Place(output, 0, one.length), repeated_rows(shown))
-        self._repeated[one.number, key] = (bad, repeated)
-        return repeated
-
-    def _sound_file(self, key: str, path: Path, cut: Collection[Path]) -> tuple[Path, StreamInfo]:
-        """A file whose frames are on the grid: itself, or a copy in which they are.
-
-        One with a damaged episode keeps its times: they say where frames are missing.
-        """
-        if path in self._good:
-            return self._good[path]
-        info, off = self._left.streams[path], self._left.off_grid(path)
-        self._good[path] = (path, info)
-        place = path.relative_to(self._left.root).as_posix()
-        if missing := missing_bytes(path):
-            # FFmpeg does not copy packets of a file that ends early; which frames are lost, decoding tells.
-            whole, _ = self._piece(["filled", path], lambda whole: _filled(path, whole, missing))
-            what = f"is cut short, {missing:,} bytes are missing at its end: frames of them are lost"
-            self._left.say(Action(what, None, key, place))
-            self._good[path] = (whole, info)
-        elif (off > TIME_TOLERANCE / 2 or self._left.misleads(path)) and path not in cut:
-            parts = ["on grid", path, feature_block(self._left.info["features"][key])]
-            copy, how = self._piece(parts, lambda copy: self._regridded(key, path, info, copy))
-            self._left.say(
-                Action(
-                    f"its frames are up to {off * 1000:.1f} ms off the frame rate, which is "
-                    f"{float(info.fps):.6g} on average; {how}",
-                    *(None, key, place),
-                )
-            )
-            self._good[path] = (copy, probe(copy, times=True, ffprobe=self._programs[0].ffprobe))
-        return self._good[path]
-
-    def _settings(self, key: str, info: StreamInfo) -> VideoEncoderConfig:
-        """The settings that a camera's video has."""
-        block = feature_block(self._left.info["features"][key])
-        return recorded_settings(info, block, info.pix_fmt in DEPTH_FORMATS)
-
-    def _piece(self, parts: Sequence[Any], write: Callable[[Path], str]) -> tuple[Path, str]:
-        """Write a file of a source's video, unless an earlier run has; returns it, and what was said of it.
-
-        Args:
-            parts: what decides its bytes: what is done, with which file, and so on.
-            write: writes it, and says how.
-        """
-        done, path, *more = parts
-        versions = [str(program.version) for program in self._programs]
-        asked = json.dumps([done, files_fingerprint([path]), str(self._left.fps), versions, *more])
-        output = self._made / f"{hashlib.sha256(asked.encode()).hexdigest()}.mp4"
-        record = output.with_suffix(".json")
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            known = json.loads(record.read_text(encoding="utf-8"))
-            if known["sha256"] == file_checksum(output):
-                self.taken |= {record.name} & self._earlier
-                return output, str(known["how"])
-        record.unlink(missing_ok=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with published(output) as temporary:
-            how = write(temporary)
-        write_json(record, {"sha256": file_checksum(output), "how": how})
-        return output, how
-
-    def _regridded(self, key: str, path: Path, info: StreamInfo, copy: Path) -> str:
-        """Put a file's frames at i / fps; returns how."""
-        fps, programs = self._left.fps, self._programs
-        cut = copy.with_suffix(".cut.mp4")
-        try:
-            cut_file(path, cut, first=0, frames=info.frames, fps=fps, tag=info.tag, toolchain=programs[0])
-            join_files(
-                [Joined(cut, info.frames, info.decode_delay)],
-                copy,
-                fps=fps,
-                tag=info.tag,
-                toolchain=programs[0],
-            )
-            found = probe(copy, times=True, ffprobe=programs[0].ffprobe)
-            ticks = frame_ticks(fps)
-            if found.times == tuple(number * ticks for number in range(info.frames)):
-                return "its packets are copied onto it"
-        except FfencError:
-            pass
-        finally:
-            cut.unlink(missing_ok=True)
-        clip = Clip(path, info, 0, info.frames)
-        encoding = prepare_clip(clip, self._settings(key, info), fps, candidates=programs)
-        transcode(encoding, clip, copy)
-        return "no copy can put them there, so it is encoded with the settings that it has"
 
     def _write_list(self, tasks: Sequence[list[str]], videos: dict[str, list[tuple[int, float]]]) -> None:
         lengths = np.array([one.length for one in self._kept])
@@ -560,7 +424,7 @@ class RepairedDataset:
                 shutil.copyfile(notes, target)
             own = {
                 key: repeated.rows
-                for (number, key), (_, repeated) in self._repeated.items()
+                for (number, key), (_, repeated) in self.videos.repeated.items()
                 if number == one.number
             }
             if own:
@@ -570,13 +434,6 @@ class RepairedDataset:
         for path in self._left.root.iterdir():
             if path.is_file() and not path.name.startswith("."):
                 shutil.copyfile(path, self.root / path.name)
-
-
-def _filled(path: Path, whole: Path, missing: int) -> str:
-    """Copy a file, with zeros for the bytes that are missing at its end."""
-    shutil.copyfile(path, whole)
-    os.truncate(whole, whole.stat().st_size + missing)
-    return "filled up"
 
 
 def _ranges(rows: Sequence[tuple[int, int]]) -> str:

@@ -1,0 +1,190 @@
+"""Videos of a damaged dataset, each as one that can be cut and read: filled up, put on the grid, repeated."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.framerate import frame_ticks
+from ffenc.dataset.checksums import file_checksum
+from ffenc.dataset.info_block import recorded_settings
+from ffenc.dataset.repeated import repeated_rows, shown_frames, write_shown
+from ffenc.dataset.salvage import Salvage
+from ffenc.dataset.salvage_rows import Action, Found, Place
+from ffenc.dataset.staging import write_json
+from ffenc.errors import (
+    FfencError,
+)
+from ffenc.ffmpeg.boxes import missing_bytes
+from ffenc.ffmpeg.join import Joined, cut_file, join_files
+from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.clip import Clip
+from ffenc.frames.info_json import feature_block
+from ffenc.frames.prepare_clip import prepare_clip
+from ffenc.frames.publish import published
+from ffenc.frames.sources import files_fingerprint
+from ffenc.frames.stream import DEPTH_FORMATS
+from ffenc.frames.transcode import transcode
+from ffenc.layout import (
+    TIME_TOLERANCE,
+)
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """An episode's video in which frames are repeated: where it is, and which rows show the frame before."""
+
+    place: Place
+    rows: list[tuple[int, int]]
+
+
+class SoundVideos:
+    """Makes sound files of the videos that are left.
+
+    Args:
+        left: the dataset.
+        pieces: a folder in which what is made is kept, for the next run.
+        programs: FFmpeg programs.
+
+    Attributes:
+        taken: names of what an earlier run has made and this one has used.
+        repeated: (episode, camera) -> rows whose frames are damaged, and the file in which others stand in.
+    """
+
+    def __init__(self, left: Salvage, pieces: Path, programs: Sequence[Toolchain]) -> None:
+        self._left, self._made, self._programs = left, pieces / "made", programs
+        self._earlier = {path.name for path in self._made.glob("*.json")}
+        self.taken: set[str] = set()
+        self._good: dict[Path, tuple[Path, StreamInfo]] = {}
+        self.repeated: dict[tuple[int, str], tuple[frozenset[int], Repeated]] = {}
+
+    def with_repeats(self, one: Found, key: str, bad: frozenset[int]) -> Repeated:
+        """Return a file of an episode in which frames that cannot be shown are repeated.
+
+        Args:
+            one: the episode.
+            key: the camera.
+            bad: rows whose frames are damaged; others may be missing.
+        """
+        known = self.repeated.get((one.number, key))
+        if known is not None and known[0] == bad:
+            return known[1]
+        place, fps = one.videos[key], self._left.fps
+        info = self._left.streams[place.path]
+        places = [other.videos[key] for other in self._left.episodes if key in other.videos]
+        others = [other.first for other in places if other.path == place.path]
+        end = min((first for first in others if first > place.first), default=info.frames)
+        clip = Clip(place.path, info, place.first, min(end - place.first, one.length))
+        shown = shown_frames(clip, one.length, fps, bad)
+        config = self._settings(key, info)
+
+        def write(output: Path) -> str:
+            write_shown(clip, shown, config, fps, output, self._programs)
+            return "frames are repeated"
+
+        output, _ = self._piece(["repeated", place.path, clip.first, shown, repr(config)], write)
+        found = probe(output, times=True, ffprobe=self._programs[0].ffprobe)
+        self._good[output] = (output, found)
+        repeated = Repeated(Place(output, 0, one.length), repeated_rows(shown))
+        self.repeated[one.number, key] = (bad, repeated)
+        return repeated
+
+    def sound_file(self, key: str, path: Path, cut: Collection[Path]) -> tuple[Path, StreamInfo]:
+        """A file whose frames are on the grid: itself, or a copy in which they are.
+
+        One with a damaged episode keeps its times: they say where frames are missing.
+        """
+        if path in self._good:
+            return self._good[path]
+        info, off = self._left.streams[path], self._left.off_grid(path)
+        self._good[path] = (path, info)
+        place = path.relative_to(self._left.root).as_posix()
+        if missing := missing_bytes(path):
+            # FFmpeg does not copy packets of a file that ends early; which frames are lost, decoding tells.
+            whole, _ = self._piece(["filled", path], lambda whole: _filled(path, whole, missing))
+            what = f"is cut short, {missing:,} bytes are missing at its end: frames of them are lost"
+            self._left.say(Action(what, None, key, place))
+            self._good[path] = (whole, info)
+        elif (off > TIME_TOLERANCE / 2 or self._left.misleads(path)) and path not in cut:
+            parts = ["on grid", path, feature_block(self._left.info["features"][key])]
+            copy, how = self._piece(parts, lambda copy: self._regridded(key, path, info, copy))
+            self._left.say(
+                Action(
+                    f"its frames are up to {off * 1000:.1f} ms off the frame rate, which is "
+                    f"{float(info.fps):.6g} on average; {how}",
+                    *(None, key, place),
+                )
+            )
+            self._good[path] = (copy, probe(copy, times=True, ffprobe=self._programs[0].ffprobe))
+        return self._good[path]
+
+    def _settings(self, key: str, info: StreamInfo) -> VideoEncoderConfig:
+        """The settings that a camera's video has."""
+        block = feature_block(self._left.info["features"][key])
+        return recorded_settings(info, block, info.pix_fmt in DEPTH_FORMATS)
+
+    def _piece(self, parts: Sequence[Any], write: Callable[[Path], str]) -> tuple[Path, str]:
+        """Write a file of a source's video, unless an earlier run has; returns it, and what was said of it.
+
+        Args:
+            parts: what decides its bytes: what is done, with which file, and so on.
+            write: writes it, and says how.
+        """
+        done, path, *more = parts
+        versions = [str(program.version) for program in self._programs]
+        asked = json.dumps([done, files_fingerprint([path]), str(self._left.fps), versions, *more])
+        output = self._made / f"{hashlib.sha256(asked.encode()).hexdigest()}.mp4"
+        record = output.with_suffix(".json")
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            known = json.loads(record.read_text(encoding="utf-8"))
+            if known["sha256"] == file_checksum(output):
+                self.taken |= {record.name} & self._earlier
+                return output, str(known["how"])
+        record.unlink(missing_ok=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with published(output) as temporary:
+            how = write(temporary)
+        write_json(record, {"sha256": file_checksum(output), "how": how})
+        return output, how
+
+    def _regridded(self, key: str, path: Path, info: StreamInfo, copy: Path) -> str:
+        """Put a file's frames at i / fps; returns how."""
+        fps, programs = self._left.fps, self._programs
+        cut = copy.with_suffix(".cut.mp4")
+        try:
+            cut_file(path, cut, first=0, frames=info.frames, fps=fps, tag=info.tag, toolchain=programs[0])
+            join_files(
+                [Joined(cut, info.frames, info.decode_delay)],
+                copy,
+                fps=fps,
+                tag=info.tag,
+                toolchain=programs[0],
+            )
+            found = probe(copy, times=True, ffprobe=programs[0].ffprobe)
+            ticks = frame_ticks(fps)
+            if found.times == tuple(number * ticks for number in range(info.frames)):
+                return "its packets are copied onto it"
+        except FfencError:
+            pass
+        finally:
+            cut.unlink(missing_ok=True)
+        clip = Clip(path, info, 0, info.frames)
+        encoding = prepare_clip(clip, self._settings(key, info), fps, candidates=programs)
+        transcode(encoding, clip, copy)
+        return "no copy can put them there, so it is encoded with the settings that it has"
+
+
+def _filled(path: Path, whole: Path, missing: int) -> str:
+    """Copy a file, with zeros for the bytes that are missing at its end."""
+    shutil.copyfile(path, whole)
+    os.truncate(whole, whole.stat().st_size + missing)
+    return "filled up"
