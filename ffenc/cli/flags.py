@@ -33,6 +33,7 @@ _COMMANDS = {
     "merge_datasets": _Command("merge"),
     "recover": _Command("recover"),
     "reencode_dataset": _Command("reencode"),
+    "repair_dataset": _Command("repair"),
     "restate": _Command("stats", {"root": "dataset"}),
     "verify_dataset": _Command("verify"),
 }

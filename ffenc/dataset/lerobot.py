@@ -44,6 +44,7 @@ from ffenc.layout import (
     says_depth,
 )
 from ffenc.paths import check_template, template_fields, template_pattern
+from ffenc.spelling import call
 
 _OFF_FRAME = 0.1  # of a frame's duration: what begins so far from every frame's time does not begin there
 _NOTES = template_pattern(NOTES_PATH)
@@ -177,10 +178,11 @@ class LeRobotDataset(ABC):
         wrong = sorted(self.damaged())
         if not damage.episodes or len(wrong) == len(self.episodes):
             return ""
-        leave = f"ffenc edit {self.root} NEW --exclude-episodes {ranges_text(wrong)}"
+        leave = call("edit_dataset", source=self.root, destination="NEW", exclude_episodes=ranges_text(wrong))
         if self.layout != "v3":
             return f". The other episodes are sound, as far as is known: {leave}"
-        return f". To bring back what can be: ffenc repair {self.root} NEW; to go on with the others: {leave}"
+        repair = call("repair_dataset", source=self.root, destination="NEW")
+        return f". To bring back what can be: {repair}; to go on with the others: {leave}"
 
     def damaged(self) -> dict[int, str]:
         """Return the episodes of which damage is known, and what the first of it is."""

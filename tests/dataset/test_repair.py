@@ -400,9 +400,9 @@ def test_pictures_of_other_episodes_are_shown_and_measured(
     with ExitStack() as closing:
         compared = compare_sources(two_cameras, [video], closing, cameras=["angle"], episodes=[0, 2])
         assert [side.quality.keys() for side in compared.cameras["angle"]] == [{0, 2}]
-        with pytest.raises(SourceError, match=r"ffenc repair .*ffenc edit .* --exclude-episodes 1$"):
+        with pytest.raises(SourceError, match=r"repair_dataset\(.*edit_dataset\(.* exclude_episodes='1'\)`$"):
             open_footage(video, closing)
-        with pytest.raises(SourceError, match="--exclude-episodes 1"):
+        with pytest.raises(SourceError, match="exclude_episodes='1'"):
             open_footage(video, closing, episodes=[1])
         left_out: dict[int, str] = {}
         footage = open_footage(video, closing, on_damage=left_out.__setitem__)

@@ -260,7 +260,8 @@ class _Session:
 
 def _not_run(task: Task, why: str) -> ToolchainError:
     return ToolchainError(
-        f"{task.name}: Ray could not run it: {why}. What is finished is kept: go on with --resume"
+        f"{task.name}: Ray could not run it: {why}. What is finished is kept: go on with "
+        f"{argument('resume', True)}"
     )
 
 
@@ -352,7 +353,7 @@ class _Places:
         if others and self._same == "require":
             raise ToolchainError(
                 f"these machines do not have FFmpeg {wanted.version}, and would give other bytes:\n{listed}\n"
-                "Install it there, or leave --same-program require out: then they get no work"
+                f"Install it there, or leave {argument('same_program', 'require')} out: then they get no work"
             )
         return _Group(good, not others)
 
