@@ -11,6 +11,14 @@ from ffenc.cli.signals import Signals
 _START_OBJECTS = 100_000  # which a start makes, about
 
 
+class _NoPandas:
+    """Answers Python's question for pandas: it is not here."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None, /) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("ffenc does not use pandas", name=name)
+
+
 def main() -> NoReturn:
     """Run the command line and end the process; the console script's entry point."""
     _spare_the_start()
@@ -40,7 +48,7 @@ def _spare_the_start() -> None:
     Python looks for garbage when all is loaded, for what is loaded stays. Arrow loads pandas at its first
     array, where that is installed; nothing here uses it, and it takes longer than all else.
     """
-    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # Python's way to say: not here
+    sys.meta_path.insert(0, _NoPandas())
     usual = gc.get_threshold()
 
     def loaded(phase: str, _: dict[str, int]) -> None:
