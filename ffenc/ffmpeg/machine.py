@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-from pathlib import Path
+import re
 
 # What a driver's libraries and devices are chosen by.
 _ENVIRONMENT = (
@@ -17,7 +18,10 @@ _ENVIRONMENT = (
     "NVIDIA_VISIBLE_DEVICES",
     "ONEVPL_PRIORITY_PATH",
 )
-_DEVICES = ("dri/*", "nvidia*", "nvhost*", "video*", "mpp_service", "dxg")
+_DEVICES = {
+    "/dev": re.compile(r"nvidia|nvhost|video|mpp_service$|dxg$"),
+    "/dev/dri": re.compile(""),
+}
 
 
 def cores() -> int:
@@ -43,7 +47,9 @@ def machine_facts() -> list[str | int]:
     """
     facts: list[str | int] = [platform.machine(), platform.release(), cores()]
     facts += file_identity("/etc/ld.so.cache") + file_identity("/proc/driver/nvidia/version")
-    for pattern in _DEVICES:
-        for device in sorted(Path("/dev").glob(pattern)):
-            facts.append(f"{device}{'' if os.access(device, os.R_OK | os.W_OK) else ' denied'}")
+    for folder, names in _DEVICES.items():
+        with contextlib.suppress(OSError):
+            for name in sorted(filter(names.match, os.listdir(folder))):  # noqa: PTH208 - names are enough
+                device = f"{folder}/{name}"
+                facts.append(f"{device}{'' if os.access(device, os.R_OK | os.W_OK) else ' denied'}")
     return facts + [f"{name}={os.environ.get(name, '')}" for name in _ENVIRONMENT]
