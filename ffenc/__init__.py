@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ffenc.config.mapping import SourceMapping, load_mapping
     from ffenc.config.preset import RobotPreset, load_preset
     from ffenc.config.transform import Transform
-    from ffenc.dataset.edit import edit_dataset, split_dataset
+    from ffenc.dataset.edit import edit_dataset
     from ffenc.dataset.edited import Edits
     from ffenc.dataset.executors.ray import RayExecutor
     from ffenc.dataset.job import JobPlan, JobSummary, run_plan
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ffenc.dataset.reencode import plan_reencode, reencode_dataset
     from ffenc.dataset.repair import Repair, repair_dataset
     from ffenc.dataset.sources.contents import contact_sheet, inspect_source
+    from ffenc.dataset.split import split_dataset
     from ffenc.dataset.transfer import Pull, Push, pull_dataset, push_dataset
     from ffenc.dataset.verify.faults import Fault, Verification
     from ffenc.dataset.verify.run import verify_dataset
@@ -61,7 +62,7 @@ _HOME = {
     "run_plan": "ffenc.dataset.job",
     "edit_dataset": "ffenc.dataset.edit",
     "RayExecutor": "ffenc.dataset.executors.ray",
-    "split_dataset": "ffenc.dataset.edit",
+    "split_dataset": "ffenc.dataset.split",
     "Edits": "ffenc.dataset.edited",
     "merge_datasets": "ffenc.dataset.merge",
     "plan_merge": "ffenc.dataset.merge",

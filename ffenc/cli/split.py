@@ -80,7 +80,7 @@ def command(
       ffenc split my_data parts --into monday=0-49,tuesday=50-
       ffenc split my_data parts --into train=0.9,val=0.1 --dry-run
     """
-    from ffenc.dataset.edit import plan_split, run_split  # noqa: PLC0415 - keeps --help quick
+    from ffenc.dataset.split import plan_split, run_split  # noqa: PLC0415 - keeps --help quick
 
     executor = executor_of(settings)
     plans = plan_split(source, destination, into, resume=resume, **settings)

@@ -23,8 +23,9 @@ from ffenc import (
 )
 from ffenc.dataset import columns
 from ffenc.dataset.choice import chosen_episodes, divided
-from ffenc.dataset.edit import edit_dataset, plan_edit, split_dataset
+from ffenc.dataset.edit import edit_dataset, plan_edit
 from ffenc.dataset.edited import Edits
+from ffenc.dataset.split import split_dataset
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.layout import CHECKSUMS
 from tests.conftest import (

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ffenc import merge_datasets, reencode_dataset, verify_dataset
-from ffenc.dataset.edit import edit_dataset, split_dataset
+from ffenc.dataset.edit import edit_dataset
 from ffenc.dataset.edited import Edits
+from ffenc.dataset.split import split_dataset
 from ffenc.recording.recorder import Recorder
 from tests.conftest import DATASET, FIXTURES
 from tests.recording.recording import record, robot

@@ -1,0 +1,298 @@
+"""What becomes of each camera of a re-encode: the settings it is encoded with, or that it is copied."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ffenc.codecs.pixel_formats import pixel_format
+from ffenc.codecs.table import codec_for
+from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.plain_yaml import KeyPath
+from ffenc.config.preset import camera_name
+from ffenc.config.transform import Transform
+from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
+from ffenc.dataset.job import Stream
+from ffenc.dataset.pieces import uncopied
+from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.videos import clip_of
+from ffenc.errors import ConfigError, FfencWarning
+from ffenc.ffmpeg.probe import StreamInfo
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.clip import Clip
+from ffenc.frames.encode import prepare_images
+from ffenc.frames.encoding import Encoding
+from ffenc.frames.header import ImageHeader
+from ffenc.frames.info_json import CORRECT, block_quantizer
+from ffenc.frames.prepare import Absent
+from ffenc.frames.prepare_clip import depth_config, prepare_clip
+from ffenc.layout import DEPTH_FIELDS
+from ffenc.spelling import argument
+
+
+def _changes(overrides: Sequence[tuple[KeyPath, Any]], camera: Camera) -> dict[str, Any]:
+    """The encoder settings that were given one by one and are for a camera."""
+    groups = [
+        ("depth_encoder" if camera.depth else "camera_encoder",),
+        ("cameras", camera_name(camera.key), "encoder"),
+    ]
+    # What is said of one camera wins, as in a preset.
+    return {key[-1]: value for group in groups for key, value in overrides if key[:-1] == group}
+
+
+def _kept(camera: Camera, changes: Mapping[str, Any]) -> VideoEncoderConfig | None:
+    """The settings that a camera's video has, with changes; None where they cannot be written."""
+    assert isinstance(camera.stored, StreamInfo)
+    try:
+        config = recorded_settings(camera.stored, camera.block, camera.depth)
+    except ConfigError:
+        if changes:
+            raise
+        return None
+    return config.replace(**changes) if changes else config
+
+
+class Chooser:
+    """Chooses and tries encoders; cameras that are alike are tried once."""
+
+    def __init__(self, source: DatasetSource, candidates: Sequence[Toolchain], threads: int | None) -> None:
+        self.source = source
+        self._candidates, self._threads = candidates, threads
+        self._prepared: dict[str, Encoding] = {}
+        self._absent: Absent = {}
+
+    def for_images(
+        self,
+        camera: Camera,
+        config: VideoEncoderConfig,
+        episode: Episode,
+        transform: Transform | None = None,
+    ) -> Encoding:
+        """The encoding of a camera of images."""
+        header = camera.header
+        same = json.dumps([repr(config), str(transform), str(header), header.order])
+        if same not in self._prepared:
+            frames = self.source.frames(camera.key, episode)
+            self._prepared[same] = prepare_images(
+                frames,
+                header,
+                config,
+                fps=self.source.fps,
+                unit=camera.unit,
+                encoder_threads=self._threads,
+                candidates=self._candidates,
+                absent=self._absent,
+                transform=transform,
+            )
+        return self._prepared[same]
+
+    def for_clip(
+        self,
+        clip: Clip,
+        config: VideoEncoderConfig,
+        others: Sequence[Clip] = (),
+        transform: Transform | None = None,
+    ) -> Encoding:
+        """The encoding of a camera that is video, by a program that decodes it and the others."""
+        info = clip.info
+        kinds = [(one.info.codec, one.info.pix_fmt) for one in (clip, *others)]
+        same = json.dumps([repr(config), str(transform), info.width, info.height, *kinds])
+        if same not in self._prepared:
+            self._prepared[same] = prepare_clip(
+                clip,
+                config,
+                self.source.fps,
+                candidates=self._candidates,
+                others=others,
+                encoder_threads=self._threads,
+                absent=self._absent,
+                transform=transform,
+            )
+        return self._prepared[same]
+
+
+def changing(transform: Transform | None, camera: Camera) -> Transform | None:
+    """Return a transform that changes a camera's pictures; None where it does not.
+
+    Raises:
+        ConfigError: it cannot be done to pictures of their size.
+    """
+    if transform is None or not transform.of(camera.stored.width, camera.stored.height).changes:
+        return None
+    return transform
+
+
+def check_changing(asked: Mapping[str, Transform | None], changed: Collection[str]) -> None:
+    """Refuse transforms of which none changes any camera.
+
+    Args:
+        asked: camera -> what is asked for.
+        changed: cameras whose pictures are changed.
+
+    Raises:
+        ConfigError: there are some, and all pictures would stay as they are.
+    """
+    named = {key: transform for key, transform in asked.items() if transform is not None}
+    if named and not changed:
+        key, transform = next(iter(named.items()))
+        raise ConfigError(
+            f"{transform}: would have no effect, {camera_name(key)} is so already; leave it out"
+        )
+
+
+def video_stream(
+    chooser: Chooser,
+    camera: Camera,
+    config: VideoEncoderConfig | None,
+    episodes: Sequence[Episode],
+    *,
+    compute_stats: bool,
+    source_bytes: int,
+    force: bool,
+    asked: Collection[str],
+    keep: bool,
+    transform: Transform | None = None,
+) -> Stream:
+    """Plan a camera that is video: copied where it is as asked for, else re-encoded.
+
+    Args:
+        chooser: finds the encoder.
+        camera: the camera.
+        config: the settings asked for, or those it has; None where those cannot be written.
+        episodes: those chosen.
+        compute_stats, source_bytes: for :class:`Stream`.
+        force: encode in any case.
+        asked: names of settings that were given one by one, and not by a preset.
+        keep: no settings are asked for: it is copied, but for episodes that cannot be cut.
+        transform: how its pictures are changed, which is encoded in any case.
+
+    Raises:
+        ConfigError: depth would be changed, or what cannot be copied cannot be encoded as it is.
+    """
+    assert isinstance(chooser.source, HasVideos)
+    odd = [episode for episode in episodes if episode.index in camera.odd]
+    usual = next((episode for episode in episodes if episode.index not in camera.odd), episodes[0])
+    clip = clip_of(chooser.source.video(camera.key, usual), chooser.source.fps)
+    asked_why = "it is to be encoded in any case"
+    if transform is not None or clip.pick is not None:
+        force, compute_stats = True, True
+        rate = [f"{float(clip.pick.new):g} of {float(clip.pick.old):g} fps"] if clip.pick is not None else []
+        asked_why = ", ".join([*rate, *([str(transform)] if transform is not None else [])])
+    quantizer = None
+    if clip.info.pix_fmt == "gray12le":
+        where = f"{chooser.source.root / 'meta/info.json'}: {camera.key}"
+        quantizer = block_quantizer(dict(camera.block), where, CORRECT)
+    all_copied = Stream(
+        camera,
+        None,
+        compute_stats,
+        source_bytes,
+        frozenset(episode.index for episode in episodes),
+        quantizer,
+        camera.block,
+    )
+    reasons: dict[int, str] = {}
+    if keep and not force:
+        reasons = _not_copied(chooser.source, camera, episodes)
+        if not reasons:
+            return replace(all_copied, why="no settings are asked for, it keeps its own")
+    if config is None:
+        raise ConfigError(
+            f"{clip.path} holds {clip.info.codec} {clip.info.pix_fmt}, which ffenc does not write, and has "
+            "to be encoded: say with which settings"
+        )
+    if camera.depth and not clip.depth:
+        if force or odd or reasons or not _matches(config, camera):
+            raise ConfigError(
+                f"{clip.path} holds depth as {clip.info.pix_fmt}, which has lost its codes' lower "
+                f"bits: encoding it again would lose more. Leave the camera out with {argument('cameras')}"
+            )
+        return replace(all_copied, why="it has these settings already")
+    if clip.depth:
+        settings = depth_config(config, clip, quantizer)
+        changed = [name for name in DEPTH_FIELDS if getattr(settings, name) != getattr(config, name)]
+        if refused := [name for name in changed if name in asked]:
+            name = refused[0]
+            raise ConfigError(
+                f"{name}={getattr(config, name)} was asked for, but its depth is quantised with "
+                f"{name}={getattr(settings, name)}, and codes are kept as they are; leave it out"
+            )
+        config = settings
+    same = keep or (config.vcodec != "auto" and _matches(config, camera))
+    if same and not force and not keep:
+        reasons = _not_copied(chooser.source, camera, episodes)
+        if not reasons:
+            return replace(all_copied, why="it has these settings already")
+    others = [clip_of(chooser.source.video(camera.key, episode), chooser.source.fps) for episode in odd[:1]]
+    encoding = chooser.for_clip(clip, config, others, transform)
+    if config.vcodec == "auto" and not force and _matches(encoding.config, camera):
+        same, reasons = True, _not_copied(chooser.source, camera, episodes)
+        if not reasons:
+            return replace(all_copied, why="it has these settings already")
+    if force or not same:
+        why = f"asked for: {_asked_for(encoding.config, camera)}"
+        if force:
+            why = asked_why
+        return Stream(camera, encoding, compute_stats, source_bytes, quantizer=quantizer, why=why)
+    number, reason = next(iter(reasons.items()))
+    more = f", and {len(reasons) - 1} more episodes likewise" if len(reasons) > 1 else ""
+    warnings.warn(
+        f"{camera.key}: episode {number} is re-encoded, not copied: {reason}{more}",
+        FfencWarning,
+        stacklevel=4,
+    )
+    return replace(
+        all_copied,
+        encoding=encoding,
+        copied=all_copied.copied - reasons.keys(),
+        why="no settings are asked for, it keeps its own" if keep else "it has these settings already",
+        uncopied=reasons,
+    )
+
+
+def _not_copied(source: HasVideos, camera: Camera, episodes: Sequence[Episode]) -> dict[int, str]:
+    """The episodes whose packets cannot be copied beside the others, by number, and why."""
+    alike = [episode for episode in episodes if episode.index not in camera.odd]
+    reasons = uncopied(source, camera.key, alike)
+    for index in camera.odd & {episode.index for episode in episodes}:
+        reasons[index] = "it is of another codec or pixel format than most"
+    return dict(sorted(reasons.items()))
+
+
+def _asked_for(config: VideoEncoderConfig, camera: Camera) -> str:
+    """What of the settings is other than what a camera's video has."""
+    assert isinstance(camera.stored, StreamInfo)
+    codec, stream = codec_for(config.vcodec), camera.stored
+    stored = pixel_format(config.pix_fmt).stored
+    pairs: list[tuple[str, Any, Any]] = [
+        ("codec", stream.codec, codec.stream),
+        ("pix_fmt", stream.pix_fmt, stored),
+    ]
+    wanted = encoder_fields(config)
+    for name in ENCODER_FIELDS:
+        was = camera.block.get(name)
+        if name not in camera.block or not same_settings(codec, name, was, wanted[name]):
+            pairs.append((name.removeprefix("video."), was, wanted[name]))
+    told = [f"{name} {new} (it has {old})" for name, old, new in pairs if old != new]
+    return ", ".join(told) or f"the encoder {codec.encoder}"
+
+
+def _matches(config: VideoEncoderConfig, camera: Camera) -> bool:
+    """Whether a camera's video is what these settings would make, as far as its block tells."""
+    codec = codec_for(config.vcodec)
+    stream, block = camera.stored, camera.block
+    if isinstance(stream, ImageHeader):
+        return False
+    if (stream.codec, stream.pix_fmt) != (codec.stream, pixel_format(config.pix_fmt).stored):
+        return False
+    encoder = block.get("video.encoder")
+    if isinstance(encoder, Mapping) and encoder.get("vcodec") != codec.name:
+        return False
+    wanted = encoder_fields(config)
+    # A setting that is not known is none that is the same.
+    return all(
+        name in block and same_settings(codec, name, block[name], wanted[name]) for name in ENCODER_FIELDS
+    )
