@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -13,7 +14,13 @@ from ffenc.config.framerate import frame_ticks
 
 
 def compile_join(
-    fps: Fraction, *, output: str, delay: int = 0, tag: str | None = None, program: str = "ffmpeg"
+    fps: Fraction,
+    *,
+    output: str,
+    delay: int = 0,
+    tag: str | None = None,
+    runs: Sequence[tuple[int, int]] = (),
+    program: str = "ffmpeg",
 ) -> list[str]:
     """Compile the argument list that joins encoded files back to back without re-encoding.
 
@@ -26,13 +33,23 @@ def compile_join(
         delay: how many frames the decode times begin before the first frame, the most of any of the files
             (``StreamInfo.decode_delay``).
         tag: stream tag of the codec, if it needs one.
+        runs: which of all the files' frames are kept, ascending: the first of each run, and how many; a run
+            can be cut out. Empty: all.
         program: the ffmpeg to run.
     """
     ticks = frame_ticks(fps)
+    place, drop = f"round(PTS/{ticks})", ""
+    if runs:
+        kept, shifts = 0, []
+        for first, count in runs:
+            shifts.append(f"between(N\\,{kept}\\,{kept + count - 1})*{first - kept}")
+            kept += count
+        inside = "+".join(f"between(n\\,{first}\\,{first + count - 1})" for first, count in runs)
+        place, drop = f"({place}-{'-'.join(shifts)})", f"noise=drop=not({inside}),"
     # Files are joined only where their decoder configuration is the same, so no packet has to be converted.
     limits = INPUT_LIMITS | {"format_whitelist": ",".join(("concat", *DEMUXERS))}
     source = ffmpeg.input("pipe:0", f="concat", safe=0, auto_convert=0, **limits)
-    stamps = f"setts=pts=round(PTS/{ticks})*{ticks}:dts=(N-{delay})*{ticks}:duration={ticks}"
+    stamps = f"{drop}setts=pts={place}*{ticks}:dts=(N-{delay})*{ticks}:duration={ticks}"
     return arguments(_copied(source, stamps, fps, output, tag), program)
 
 

@@ -24,6 +24,7 @@ from ffenc.dataset.source import EpisodeVideo
 from ffenc.dataset.verify.metadata import brief
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import FfmpegError, SourceError, VerificationError
+from ffenc.ffmpeg.index import index_reader
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain
@@ -88,6 +89,9 @@ class LookTask(_CopyTask):
                 run = []
             run.append(clip)
         return [*pieces, copied_piece(run, self.fps, checksum)]
+
+
+_MOST_PICKED = 100  # pieces whose frames FFmpeg picks out of their files; each is a term for every packet
 
 
 @dataclass(frozen=True)
@@ -177,8 +181,12 @@ class JoinTask(_CopyTask):
                 )
             return first.plain, first.checksum
         parts: list[Joined] = []
+        picked = len(self.pieces) <= _MOST_PICKED
         for number, piece in enumerate(self.pieces):
             path = piece.path
+            if picked and piece.of is not None:
+                parts.append(Joined(path, piece.frames, piece.delay, piece.first, piece.of))
+                continue
             if not piece.whole:
                 path = made.with_name(f"cut-{number:06d}.mp4")
                 with self._damage_named(piece):
@@ -194,7 +202,7 @@ class JoinTask(_CopyTask):
                     )
             parts.append(Joined(path, piece.frames, piece.delay))
         tag, asked = first.tag, first.asked
-        if not first.whole:  # cut out of what may be another container
+        if parts[0].path != first.path:  # cut out of what may be another container
             like = probe(parts[0].path, ffprobe=self.programs.ffprobe)
             tag, asked = like.tag, asked_of(like)
         join_files(
@@ -218,7 +226,7 @@ class JoinTask(_CopyTask):
                 frames=offset,
                 packet_bytes=sum(piece.packet_bytes for piece in self.pieces),
                 key_frames=keys,
-                ffprobe=self.programs.ffprobe,
+                read=index_reader(self.programs.ffprobe).read,
             )
         except VerificationError as error:
             raise VerificationError(f"{self.place}: {error}") from None

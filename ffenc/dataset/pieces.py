@@ -40,6 +40,8 @@ class Piece:
         asked: fields of ``StreamInfo`` that a file which begins with it must have, ``codec`` and
             ``configuration`` among them.
         copied: it is of a source, not encoded by this job.
+        of: how many frames the file has, where these can be picked out of it while files are joined; None
+            where they have to be cut out first.
         plain: the file's fields, where the file is what joining its packets alone would make.
         checksum: SHA-256 of the file, of one that is copied and was compared with it.
     """
@@ -56,6 +58,7 @@ class Piece:
     tag: str | None
     asked: Mapping[str, object]
     copied: bool = False
+    of: int | None = None
     plain: StreamInfo | None = None
     checksum: str | None = None
 
@@ -121,6 +124,8 @@ def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None) -> Pi
     exact = info.time_base == Fraction(1, time_scale(fps)) and all(
         time == number * ticks for number, time in enumerate(info.times)
     )
+    # Of a file with sound the pictures may be any stream: joining goes by their number.
+    exact = exact and info.audio is None
     packet_bytes = sum((info.sizes or ())[first:end])
     keys = set(info.key_frames)
     starts = tuple(clip.first - first for clip in run)
@@ -133,8 +138,8 @@ def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None) -> Pi
         bytes=packet_bytes,
         packet_bytes=packet_bytes,
         delay=info.decode_delay,
-        # Of a file with sound the pictures may be any stream: joining goes by their number.
-        whole=exact and (first, end) == (0, info.frames) and info.audio is None,
+        whole=exact and (first, end) == (0, info.frames),
+        of=info.frames if exact and not info.hidden and is_plain_mp4(path) else None,
         tag=info.tag,
         asked=asked_of(info),
         copied=True,

@@ -23,13 +23,17 @@ class Joined:
 
     Attributes:
         path: absolute.
-        frames: how many it has.
+        frames: how many of its frames are taken.
         delay: as probed, see :attr:`~ffenc.ffmpeg.probe.StreamInfo.decode_delay`.
+        first: the first that is taken; they can be cut out.
+        of: how many frames the file has; None: all are taken.
     """
 
     path: Path
     frames: int
     delay: int
+    first: int = 0
+    of: int | None = None
 
 
 def join_files(
@@ -57,21 +61,44 @@ def join_files(
     """
     lines = ["ffconcat version 1.0"]
     frames = start = 0
+    runs: list[tuple[int, int]] = []
+    before: Joined | None = None
     for piece in pieces:
+        again = before is not None and before.of is not None and piece.path == before.path
+        if again and before is not None and piece.first >= before.first + before.frames:
+            _add(runs, frames - (piece.of or piece.frames) + piece.first, piece.frames)
+            before = piece
+            continue
+        _add(runs, frames + piece.first, piece.frames)
+        before = piece
         quoted = file_url(str(piece.path)).replace("'", r"'\''")
-        frames += piece.frames
+        frames += piece.of or piece.frames
         # Each start is told to the microsecond, from the first frame on: nothing adds up.
         end = round(frames / fps * _MICROSECONDS)
         lines += [f"file '{quoted}'", f"duration {end - start}us"]
         start = end
     delay = max(piece.delay for piece in pieces)
-    command = compile_join(fps, output=str(output), delay=delay, tag=tag, program=toolchain.ffmpeg)
+    command = compile_join(
+        *(fps,),
+        output=str(output),
+        delay=delay,
+        tag=tag,
+        runs=() if runs == [(0, frames)] else runs,
+        program=toolchain.ffmpeg,
+    )
     run_fed(
         command,
         [os.fsencode("\n".join(lines)) + b"\n"],
         cancellation=cancellation,
         inputs=[piece.path for piece in pieces],
     )
+
+
+def _add(runs: list[tuple[int, int]], first: int, frames: int) -> None:
+    """Add frames to runs; to the last one, where they follow it."""
+    if runs and sum(runs[-1]) == first:
+        first, frames = runs[-1][0], runs.pop()[1] + frames
+    runs.append((first, frames))
 
 
 def cut_file(

@@ -464,7 +464,7 @@ def test_damaged_files_and_images_are_named_and_a_restored_source_is_taken_up(
     assert reencode_dataset(source, tmp_path / "out", fps=30, overrides=FINE, resume=True).resumed >= 1
     with h5py.File(path, "a") as root:
         del root["action"]
-    refused(path, tmp_path / "b", "is an HDF5 file of no layout that is known.*ffenc inspect")
+    refused(path, tmp_path / "b", "is an HDF5 file of no layout that is known.*inspect_source")
     refused(tmp_path / "nothing.h5", tmp_path / "b", "is not a folder, and no file of a kind that is read")
 
 

@@ -128,3 +128,26 @@ def test_a_piece_that_cannot_be_read_is_an_error(toolchain: Toolchain, tmp_path:
             tag="avc1",
             toolchain=toolchain,
         )
+
+
+def test_frames_are_picked_out_of_files_while_they_are_joined(toolchain: Toolchain, tmp_path: Path) -> None:
+    """Some of a file, the others behind them, a file of its own, and the first file a second time."""
+    pieces = cut_up(toolchain, film(toolchain, tmp_path / "film.mp4", NTSC), tmp_path, NTSC)
+    whole, output = tmp_path / "whole.mp4", tmp_path / "picked.mp4"
+    join_files(pieces, whole, fps=NTSC, tag="avc1", toolchain=toolchain)
+    stored = packets(whole)
+
+    def part(first: int, count: int) -> Joined:
+        return Joined(whole, count * GROUP, 2, first * GROUP, FRAMES)
+
+    parts = [part(0, 1), part(2, 1), part(3, 2), pieces[3], part(1, 2), part(4, 1)]
+    wanted = [0, 2, 3, 4, 3, 1, 2, 4]
+    join_files(parts, output, fps=NTSC, tag="avc1", toolchain=toolchain)
+    info = probe(output, times=True)
+    assert packets(output) == [stored[n * GROUP + i] for n in wanted for i in range(GROUP)]
+    assert info.times == tuple(i * frame_ticks(NTSC) for i in range(len(wanted) * GROUP))
+    assert info.closed == tuple(range(0, len(wanted) * GROUP, GROUP))
+    assert (info.fps, info.delay, info.hidden) == (NTSC, 2, 0)
+    join_files([part(1, 1)], output, fps=NTSC, tag="avc1", toolchain=toolchain)
+    assert packets(output) == stored[GROUP : 2 * GROUP]
+    assert probe(output, times=True).times == tuple(i * frame_ticks(NTSC) for i in range(GROUP))
