@@ -37,7 +37,9 @@ def job_options(dry_run: str) -> Callable[[Function], Function]:
     """
     options = [
         click.option(
-            "--workers", type=click.IntRange(1), help="Encodes at once [default: one a core, at most 16]."
+            "--workers",
+            type=click.IntRange(1),
+            help="Encodes at once [default: one a core, at most 16; a small job, some more].",
         ),
         resume_option,
         overwrite_option,

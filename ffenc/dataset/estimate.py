@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ffenc.dataset.piece import PieceTask, Surroundings, run_piece
 from ffenc.dataset.source import EpisodeVideo
 from ffenc.errors import DestinationError, FfencWarning
+from ffenc.ffmpeg.machine import cores
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.spelling import argument
 
@@ -63,7 +64,9 @@ def estimate(plan: JobPlan) -> Estimate:
             kept += encoded
             sampled += sample.frames
     images = sum(plan.source.camera_bytes(key, plan.episodes) for key in plan.images)
-    return Estimate(round(video_bytes), seconds / plan.workers, sampled, round(video_bytes + kept) + images)
+    return Estimate(
+        round(video_bytes), seconds / min(plan.workers, cores()), sampled, round(video_bytes + kept) + images
+    )
 
 
 def check_space(plan: JobPlan, kept: int) -> None:

@@ -263,7 +263,8 @@ def reencode_dataset(
             that of a layout that is known.
         on_gap: of a bag, what is done where a frame has no message that is near enough: ``error``, ``repeat``
             the one before, ``split`` the episode there, or ``drop-episode``; by default as the mapping says.
-        workers: encodes at once; by default one a core.
+        workers: encodes at once; by default one a core, and of a small job some more, where the last would
+            leave cores idle.
         encoder_threads: threads an encoder may use; by default the preset's, else the cores' share.
         force: re-encode a camera that is video with these settings already; else its packets are copied.
         follow_links: follow symbolic links that lead out of the source; else they are refused by name.
