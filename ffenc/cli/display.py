@@ -30,7 +30,7 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
     """Show a bar with rate and remaining time on a terminal; elsewhere nothing.
 
     Gives a function that takes the number of frames done, and, where ``total`` is None, the number of all and
-    what is being done.
+    what is being done; and what is counted, where that is not frames.
     """
     if output.is_quiet() or not is_terminal(sys.stderr):
         yield lambda *_: None
@@ -50,7 +50,7 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.0f} frames/s" if task.speed else "- frames/s")
+            return Text(f"{f'{task.speed:.0f}' if task.speed else '-'} {task.fields['unit']}/s")
 
     columns = (
         TextColumn("{task.description}"),
@@ -62,10 +62,14 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda done, of=total, what=label: progress.update(
-            task, completed=done, total=of, description=what
-        )
+        task = progress.add_task(label, total=total, unit="frames")
+
+        def update(done: int, of: int | None = total, what: str = label, unit: str = "frames") -> None:
+            if unit != progress.tasks[0].fields["unit"]:
+                progress.reset(task, unit=unit)  # its time and rate are those of something else
+            progress.update(task, completed=done, total=of, description=what)
+
+        yield update
 
 
 def report_console(*, stderr: bool = False) -> Console:

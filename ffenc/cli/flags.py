@@ -16,6 +16,7 @@ _OTHERWISE = {
     ("depth", "False"): "--codes",
     ("depth", "DepthQuantizer(...)"): "--depth_encoder.depth_min=...",
     ("address", None): "--on",
+    ("executor", None): "--on",
 }
 
 

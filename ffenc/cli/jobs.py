@@ -10,13 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffenc.cli import output
-from ffenc.cli.output import print_json
-from ffenc.errors import ConfigError, DestinationError
-from ffenc.words import camera_frames, count, size_ratio
-
-if TYPE_CHECKING:
-    from ffenc.dataset.executors.local import Executor
-    from ffenc.dataset.job import JobPlan, JobSummary
 from ffenc.cli.common import (
     Function,
     force_space_option,
@@ -27,6 +20,30 @@ from ffenc.cli.common import (
     resume_option,
 )
 from ffenc.cli.display import human_bytes, human_seconds, progress_bar
+from ffenc.cli.output import print_json
+from ffenc.errors import ConfigError, DestinationError
+from ffenc.words import camera_frames, count, size_ratio
+
+if TYPE_CHECKING:
+    from ffenc.dataset.executors.local import Executor
+    from ffenc.dataset.job import JobPlan, JobSummary
+
+
+_MB = 1_000_000
+
+on_options = (
+    click.option(
+        "--on",
+        metavar="ray|auto|ADDRESS",
+        help="Work with Ray: ray, one of its own here; auto, the cluster of RAY_ADDRESS; ray://HOST:10001.",
+    ),
+    click.option(
+        "--same-program",
+        type=click.Choice(["prefer", "require"]),
+        help="Of machines with another FFmpeg, with --on: give them no work, or end [default: prefer].",
+    ),
+)
+"""Where a command's work is done; see :func:`executor_of`."""
 
 
 def job_options(dry_run: str) -> Callable[[Function], Function]:
@@ -50,16 +67,7 @@ def job_options(dry_run: str) -> Callable[[Function], Function]:
         ),
         force_space_option,
         click.option("--dry-run", is_flag=True, help=dry_run),
-        click.option(
-            "--on",
-            metavar="ray|auto|ADDRESS",
-            help="Encode with Ray: ray, one of its own here; auto, the cluster of RAY_ADDRESS; ray://HOST:10001.",
-        ),
-        click.option(
-            "--same-program",
-            type=click.Choice(["prefer", "require"]),
-            help="Of machines with another FFmpeg, with --on: give them no work, or end [default: prefer].",
-        ),
+        *on_options,
         click.option(
             "--stats",
             type=click.Choice(["exact", "keep"]),
@@ -118,6 +126,7 @@ def run_job(
             on_progress=lambda done, _: on_frames(done),
             executor=executor,
             keep_going=keep_going,
+            on_upload=lambda done, total: on_frames(done // _MB, total // _MB, "uploading", "MB"),
         )
     if as_json:
         print_json(summary_fields(summary))

@@ -14,6 +14,7 @@ import click
 from ffenc.cli.common import SourceName, json_option, links_option, program_options
 from ffenc.cli.compare import show_comparison
 from ffenc.cli.display import human_seconds, progress_bar, report_console, report_table
+from ffenc.cli.jobs import executor_of, on_options
 from ffenc.cli.output import print_json
 from ffenc.cli.pages import asked_page, page_options, write_contact
 from ffenc.errors import ConfigError
@@ -52,6 +53,8 @@ _LINES, _NOTES = 24, 4  # of a screen; kinds of notes
     help="With --against: also measure every frame as `ffenc compare` does (VMAF, SSIM, PSNR; depth in mm).",
 )
 @page_options
+@on_options[0]
+@on_options[1]
 @links_option
 @json_option
 @program_options
@@ -66,6 +69,8 @@ def command(
     report: str | None,
     episodes: str | None,
     overwrite: bool,
+    on: str | None,
+    same_program: str | None,
     follow_links: bool,
     as_json: bool,
     ffmpeg: str | None,
@@ -88,6 +93,7 @@ def command(
 
     if metrics and against is None:
         raise ConfigError("--metrics measures a comparison: pass --against SRC too")
+    executor = executor_of({"on": on, "same_program": same_program})
     page = asked_page(report, episodes=episodes, overwrite=overwrite)
     began = time.monotonic()
     with progress_bar("verifying", None) as on_frames:
@@ -100,6 +106,7 @@ def command(
             ffmpeg=ffmpeg,
             ffprobe=ffprobe,
             on_frames=on_frames,
+            executor=executor,
         )
     seconds = time.monotonic() - began
     measured = None

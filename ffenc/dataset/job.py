@@ -229,6 +229,7 @@ def run_plan(
     on_progress: Callable[[int, int], None] | None = None,
     executor: Executor | None = None,
     keep_going: bool = False,
+    on_upload: Callable[[int, int], None] | None = None,
 ) -> JobSummary:
     """Do what a plan says. The destination appears whole and verified, or not at all.
 
@@ -240,6 +241,7 @@ def run_plan(
         on_progress: called with frames done and frames in all, from any thread.
         executor: where the pieces are made; None: on this machine.
         keep_going: where an episode cannot be encoded, finish all others before the error.
+        on_upload: called with bytes uploaded and in all, from any thread, where the destination is a bucket.
 
     Raises:
         SourceError: frames missing or damaged.
@@ -249,7 +251,7 @@ def run_plan(
     began = time.monotonic()
     place = address_of(plan.destination) or plan.destination
     if resume and (cameras := finished_cameras(plan)) is not None:
-        publish(plan.destination)
+        publish(plan.destination, on_upload)
         return JobSummary(
             place,
             len(plan.episodes),
@@ -270,7 +272,7 @@ def run_plan(
             executor=executor,
             keep_going=keep_going,
         )
-    publish(plan.destination)
+    publish(plan.destination, on_upload)
     summary.destination = place
     summary.seconds = time.monotonic() - began
     return summary

@@ -30,30 +30,40 @@ from ffenc import (
 from ffenc.dataset.executors.ray import hardware_options
 from tests.conftest import ANGLE, DATASET, FIXTURES, find_toolchain
 from tests.recording.recording import wait_for
+from tests.support.command_line import CommandLine
 from tests.support.read import contents
-from tests.support.s3 import s3_server
+from tests.support.s3 import S3, s3_server
 
 VIDEO = FIXTURES / "aloha_video_v30"
 H264 = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "preset"), "ultrafast")]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A Ray of two CPUs, with the newest programs."""
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """An S3 server, and a cache folder; the workers of the cluster inherit where they are."""
+    with pytest.MonkeyPatch.context() as patch, s3_server() as s3:
+        patch.setenv("FFENC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield s3
+
+
+@pytest.fixture(scope="module")
+def cluster(bucket: S3) -> Iterator[Any]:
+    """Two machines of a CPU each, as far as Ray knows, with the newest programs."""
     import ray
+    from ray.cluster_utils import Cluster
 
     newest = find_toolchain("newest")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FFENC_FFMPEG", newest.ffmpeg)
         patch.setenv("FFENC_FFPROBE", newest.ffprobe)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-        )
-        yield ray
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        made.add_node(num_cpus=1)
+        patch.setenv("RAY_ADDRESS", made.address)
+        ray.init(address=made.address, log_to_driver=False)
+        yield made
         ray.shutdown()
+        made.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -99,10 +109,14 @@ def test_an_error_names_its_episode_and_the_rest_is_taken_up(cluster: Any, tmp_p
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_a_killed_worker_is_replaced(cluster: Any, tmp_path: Path) -> None:
+def test_a_killed_worker_and_a_lost_machine_are_replaced(cluster: Any, tmp_path: Path) -> None:
+    """Of four machines one is lost, and a worker of another is killed, while they encode."""
     slow = [*H264, (("camera_encoder", "preset"), "veryslow")]
-    options: dict[str, Any] = {"cameras": ["top"], "overrides": slow}
+    options: dict[str, Any] = {"cameras": ["top", "angle"], "overrides": slow}
     reencode_dataset(DATASET, tmp_path / "here", **options)
+    lost = cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1)
+    raylet = psutil.Process(lost.all_processes["raylet"][0].process.pid)
     result: list[Any] = []
     thread = threading.Thread(
         target=lambda: result.append(
@@ -113,13 +127,19 @@ def test_a_killed_worker_is_replaced(cluster: Any, tmp_path: Path) -> None:
 
     def working() -> list[psutil.Process]:
         listed = [(process, process.info["cmdline"]) for process in psutil.process_iter(["cmdline"])]
-        return [one for one, words in listed if words and words[0].startswith("ray::observation.images.top")]
+        return [one for one, words in listed if words and words[0].startswith("ray::observation.images.")]
 
-    wait_for(lambda: bool(working()), limit=60)
-    working()[0].kill()
+    def there() -> list[psutil.Process]:
+        own = {process.pid for process in raylet.children(recursive=True)}
+        return [process for process in working() if process.pid in own]
+
+    wait_for(lambda: (bool(there()) and len(working()) > 1) or bool(result), limit=120)
+    assert not result
+    next(process for process in working() if process not in there()).kill()
+    cluster.remove_node(lost, allow_graceful=False)
     thread.join()
     assert result
-    assert result[0].frames == 72
+    assert result[0].frames == 144
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
 
 
@@ -153,25 +173,62 @@ def test_what_cannot_be_reached_is_said(tmp_path: Path, monkeypatch: pytest.Monk
         RayExecutor()
 
 
-def test_the_command_line_runs_on_a_ray_of_its_own(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ffenc", "reencode", str(DATASET)]
-    settings = ["--cameras", "top", "--episodes", "0", "--camera_encoder.vcodec=h264", "--workers", "2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "out"), *settings, "--on", "ray"],
-        check=False,
-        capture_output=True,
-        text=True,
+def test_commands_run_on_a_cluster(cluster: Any, ffenc: CommandLine, tmp_path: Path) -> None:
+    """Packets are copied, images counted, frames decoded and compared on the cluster, as on this machine."""
+    made, both, part = tmp_path / "made", tmp_path / "both", tmp_path / "part"
+    settings = ["--cameras", "angle", "--camera_encoder.vcodec=h264"]
+    commands: dict[Path, list[Any]] = {
+        made: ["reencode", DATASET, made, *settings],
+        both: ["merge", VIDEO, VIDEO, "--out", both],
+        part: ["edit", VIDEO, part, "--exclude-episodes", "1"],
+    }
+    for place, words in commands.items():
+        ffenc.done(*words)
+        place.rename(tmp_path / f"{place.name} here")
+        ffenc.done(*words, "--on", "auto")
+        assert contents(place) == contents(tmp_path / f"{place.name} here")
+    compared = ["verify", made, "--against", DATASET, "--deep", "--json"]
+    here, there = (ffenc.done(*compared, *more).json for more in ([], ["--on", "auto"]))
+    assert there["cameras"][0]["compared"] is not None
+    assert {**here, "seconds": 0} == {**there, "seconds": 0}
+    damaged = next((made / "videos").rglob("*.mp4"))
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 255
+    damaged.write_bytes(data)
+    here, there = (
+        ffenc.run("verify", made, "--deep", "--json", *more).json for more in ([], ["--on", "auto"])
     )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out/meta/info.json").is_file()
-    refused = subprocess.run(
-        [*command, str(tmp_path / "b"), *settings, "--same-program", "require"],
-        check=False,
-        capture_output=True,
-        text=True,
+    assert not there["sound"]
+    assert {**here, "seconds": 0} == {**there, "seconds": 0}
+
+
+def test_where_work_is_done_is_refused_where_it_means_nothing(ffenc: CommandLine, tmp_path: Path) -> None:
+    words = ["reencode", DATASET, tmp_path / "b", "--same-program", "require"]
+    assert "--same-program would have no effect without --on" in ffenc.refused(*words)
+    assert "--on would have no effect: no frame is decoded; pass --deep or --against SRC too" in (
+        ffenc.refused("verify", VIDEO, "--on", "ray")
     )
-    assert refused.returncode == 1
-    assert "--same-program would have no effect without --on" in refused.stderr
+    file = next(VIDEO.rglob("*.mp4"))
+    assert "is a single file" in ffenc.refused("verify", file, "--deep", "--on", "ray")
+
+
+def test_a_driver_that_is_killed_is_taken_up(cluster: Any, tmp_path: Path) -> None:
+    slow = [*H264, (("camera_encoder", "preset"), "veryslow")]
+    options: dict[str, Any] = {"cameras": ["top", "angle"], "overrides": slow}
+    code = (
+        "from ffenc import RayExecutor, reencode_dataset\n"
+        f"reencode_dataset({str(DATASET)!r}, {str(tmp_path / 'out')!r}, executor=RayExecutor('auto'), "
+        f"**{options!r})"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as driver:
+        pieces = tmp_path / ".out.ffenc/pieces"
+        wait_for(lambda: bool(list(pieces.rglob("episode*.json"))) or driver.poll() is not None, limit=120)
+        driver.kill()
+    assert not (tmp_path / "out").exists()
+    summary = reencode_dataset(DATASET, tmp_path / "out", resume=True, **options)
+    assert summary.resumed
+    reencode_dataset(DATASET, tmp_path / "whole", **options)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_a_signal_ends_it_with_ffencs_own_words_and_leaves_no_process(tmp_path: Path) -> None:
@@ -189,10 +246,11 @@ def test_a_signal_ends_it_with_ffencs_own_words_and_leaves_no_process(tmp_path: 
                 return ""
 
         def working() -> bool:
+            assert process.poll() is None
             started[:] = psutil.Process(process.pid).children(recursive=True)
             return any(command_of(one).startswith("ray::observation.images.top") for one in started)
 
-        wait_for(working, limit=60)
+        wait_for(working, limit=120)
         process.terminate()
         _, said = process.communicate(timeout=30)
     assert "SIGTERM received" not in said
@@ -231,26 +289,20 @@ def test_all_other_episodes_are_finished_on_request(cluster: Any, tmp_path: Path
     assert summary.resumed == 2
 
 
-def test_each_worker_fetches_what_it_reads_of_a_bucket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a process of its own: the workers of a Ray that runs already would not know the server."""
-    monkeypatch.setenv("FFENC_CACHE", str(tmp_path / "cache"))
-    options = {"overrides": H264, "cameras": ["angle"], "episodes": [0, 2]}
-    with s3_server() as s3:
-        s3.upload(VIDEO, "video")
-        code = (
-            "from ffenc import RayExecutor, reencode_dataset\n"
-            f"reencode_dataset('s3://lab/video', 's3://lab/made', executor=RayExecutor(), **{options!r})"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True)
-        made = {place: hashlib.sha256(data).hexdigest() for place, data in s3.files("made").items()}
+def test_each_worker_fetches_what_it_reads_of_a_bucket(cluster: Any, bucket: S3, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"overrides": H264, "cameras": ["angle"], "episodes": [0, 2]}
+    bucket.upload(VIDEO, "video")
+    reencode_dataset("s3://lab/video", "s3://lab/made", executor=RayExecutor(), **options)
+    made = {place: hashlib.sha256(data).hexdigest() for place, data in bucket.files("made").items()}
     reencode_dataset(VIDEO, tmp_path / "here", **options)
     assert made == contents(tmp_path / "here")
 
 
 def test_ffenc_itself_can_come_with_the_job(tmp_path: Path) -> None:
-    """As a wheel, which Ray installs where the pieces are made; the script says which ffenc made them."""
+    """As a wheel, which Ray installs where the pieces are made; the script says which ffenc made them.
+
+    On a Ray of its own: the two machines of the other tests would install into one folder.
+    """
     root = Path(__file__).parents[2]
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=root, check=True, capture_output=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ffenc import DestinationError, SourceError, edit_dataset, reencode_dataset
+from ffenc import DestinationError, SourceError, edit_dataset, plan_reencode, reencode_dataset, run_plan
 from ffenc.ffmpeg import boxes
 from ffenc.storage import mirror, store
 from tests.conftest import DATASET, FIXTURES
@@ -57,7 +57,11 @@ def puts(s3: S3, place: str) -> list[str]:
 
 
 def test_images_of_a_bucket_become_video_in_a_bucket(s3: S3, cache: Path, local: Any) -> None:
-    summary = reencode_dataset("s3://lab/images", "s3://lab/made", **IMAGES)
+    sent: list[tuple[int, int]] = []
+    plan = plan_reencode("s3://lab/images", "s3://lab/made", **IMAGES)
+    summary = run_plan(plan, on_upload=lambda done, total: sent.append((done, total)))
+    assert sent[-1][0] == sent[-1][1] == sum(map(len, local["images"].values()))
+    assert len(sent) == len(local["images"])
     assert str(summary.destination) == "s3://lab/made"
     assert s3.files("made") == local["images"]
     assert puts(s3, "made")[-1] == "meta/info.json"

@@ -155,7 +155,8 @@ class RayExecutor:
         try:
             with _own_signals():
                 if self._address == _LOCAL:
-                    ray.init(num_cpus=workers, include_dashboard=False, **options)
+                    # Named, since RAY_ADDRESS may name a cluster.
+                    ray.init(address="local", num_cpus=workers, include_dashboard=False, **options)
                 else:
                     ray.init(address=self._address, **options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:

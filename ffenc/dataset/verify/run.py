@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from ffenc.dataset.checksums import broken_lines, read_checksums
 from ffenc.dataset.commit import DELETED, RECORDINGS
+from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.staging import unfinished
@@ -23,12 +24,13 @@ from ffenc.dataset.verify.layout import Layout, Listing, without
 from ffenc.dataset.verify.metadata import check_tables, check_videos
 from ffenc.dataset.verify.quantiles import note_quantiles
 from ffenc.dataset.verify.records import DecodeRecords
+from ffenc.dataset.verify.tasks import FileTask, look_at_images, look_at_source, look_at_video, slim
 from ffenc.dataset.verify.videos import Seen, VideoFile, check_video, is_depth
 from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain, find_ffprobe, toolchains
 from ffenc.frames.compare import Comparison
-from ffenc.jobs.pool import run_units, share_cores
+from ffenc.jobs.pool import MAX_WORKERS, run_units, share_cores
 from ffenc.jobs.progress import FrameCount
 from ffenc.layout import CHECKSUMS, INFO
 from ffenc.paths import regular, tree_faults
@@ -61,6 +63,7 @@ def verify_dataset(
     ffprobe: str | None = None,
     on_frames: Progress | None = None,
     records: DecodeRecords | None = None,
+    executor: Executor | None = None,
 ) -> Verification:
     """Find what is wrong with a LeRobot dataset of images or video (v3.0, v2.1, v2.0), or with a video file.
 
@@ -77,6 +80,8 @@ def verify_dataset(
         ffmpeg, ffprobe: programs to use instead of those found.
         on_frames: called with the number of frames decoded so far and of all, with ``deep`` or ``against``.
         records: what was decoded of a dataset before, and is not decoded again.
+        executor: where frames are decoded and compared, such as a :class:`~ffenc.RayExecutor`; None: on this
+            machine.
 
     Returns:
         what was found; ``sound`` where that is nothing.
@@ -87,6 +92,11 @@ def verify_dataset(
             nothing.
         ToolchainError: no FFmpeg here can do it.
     """
+    if executor is not None and not deep and against is None:
+        raise ConfigError(
+            f"{argument('executor')} would have no effect: no frame is decoded; pass "
+            f"{argument('deep', True)} or {argument('against', 'SRC')} too"
+        )
     place = source_path(path)
     programs = _Programs(ffmpeg, ffprobe)
     if max_depth_error is not None:
@@ -104,6 +114,8 @@ def verify_dataset(
             raise ConfigError(
                 f"{place} is a single file; {argument('against')} compares a dataset with its source"
             )
+        if executor is not None:
+            raise ConfigError(f"{place} is a single file; {argument('executor')} is for datasets")
         return _verify_file(place, programs, deep=deep, on_frames=on_frames)
     check_not_v1(place)
     if not (place / INFO).is_file():
@@ -125,7 +137,7 @@ def verify_dataset(
     seen = {video: one for video, one in looked.items() if one is not None}
     shown: dict[str, Shown] | None = None
     if deep:
-        shown = _decode(layout, listing, seen, faults, programs, on_frames, records)
+        shown = _decode(layout, listing, seen, faults, programs, on_frames, records, executor)
     note_quantiles(tables, shown, faults)
     compared: dict[str, CameraComparison | None] = {}
     origin = None if against is None else source_path(against)
@@ -141,7 +153,9 @@ def verify_dataset(
                 f"{argument('max_depth_error')}: {place} and {against} have no depth camera in common"
             )
         compared = _compare(
-            origin, source, layout, listing, seen, faults, programs, max_depth_error, on_frames
+            *(origin, source, layout, listing, seen, faults, programs, max_depth_error, on_frames),
+            follow_links=follow_links,
+            executor=executor,
         )
     found = faults.of("fault")
     rows = _rows(layout, listing, list(looked), seen, found)
@@ -207,6 +221,7 @@ def _decode(
     programs: _Programs,
     on_frames: Progress | None,
     records: DecodeRecords | None,
+    executor: Executor | None,
 ) -> dict[str, Shown]:
     """Decode every frame, several files at once, and compare with the statistics; returns what was shown."""
     data: dict[str, list[int]] = {}
@@ -266,6 +281,11 @@ def _decode(
                 decode_images, layout, listing, key, place, own, count=count, cancellation=cancellation
             ))  # fmt: skip
     shown: dict[str, Shown] = {}
+    if executor is not None:
+        tasks = _decode_tasks(layout, slim(listing), seen, data, counted, candidates, checksums, programs)
+        for key, own_shown in _elsewhere(executor, tasks, faults, count, cancellation):
+            shown.setdefault(key, Shown()).add(own_shown)
+        units.clear()
     threads, _ = share_cores(len(units), None, None)
     for (key, _), own_shown in run_units(
         units, lambda unit: unit[1](), threads=threads, stop=cancellation.cancel
@@ -274,6 +294,48 @@ def _decode(
     for key, of_camera in shown.items():
         compare_statistics(layout, listing, key, of_camera.stats, faults)
     return shown
+
+
+def _elsewhere(
+    executor: Executor,
+    tasks: Iterable[FileTask],
+    faults: Faults,
+    count: FrameCount,
+    cancellation: Cancellation,
+) -> Iterator[tuple[str, Any]]:
+    """Have files looked at by an executor; yields each one's camera with what was seen."""
+    workers, _ = share_cores(MAX_WORKERS, None, None)
+    with executor.open(workers) as runner:
+        for task, (seen, found) in runner.run(tasks, progress=count, cancellation=cancellation):
+            faults.take(found)
+            yield task.key, seen
+
+
+def _decode_tasks(
+    layout: Layout,
+    listing: Listing,
+    seen: dict[VideoFile, Seen],
+    data: dict[str, list[int]],
+    counted: dict[VideoFile, int],
+    candidates: list[Toolchain],
+    checksums: dict[str, str],
+    programs: _Programs,
+) -> Iterator[FileTask]:
+    found = tuple(candidates or programs.candidates())
+    for video, one in seen.items():
+        look = partial(
+            look_at_video,
+            video=video,
+            seen=one,
+            layout=layout,
+            listing=listing,
+            checksum=checksums.get(video.place),
+        )
+        yield FileTask(video.camera or "", video.place, counted[video], found, look)
+    for key in layout.images:
+        for place, own in data.items():
+            look = partial(look_at_images, layout=layout, listing=listing, key=key, place=place, episodes=own)
+            yield FileTask(key, place, int(listing.length[own].sum()), found, look)
 
 
 def _compare(
@@ -286,6 +348,9 @@ def _compare(
     programs: _Programs,
     max_depth_error: float | None,
     on_frames: Progress | None,
+    *,
+    follow_links: bool,
+    executor: Executor | None,
 ) -> dict[str, CameraComparison | None]:
     """Compare every video with its source, several at once."""
     units = [(video, one) for video, one in seen.items() if video.camera in source.cameras]
@@ -305,6 +370,27 @@ def _compare(
         )  # fmt: skip
 
     found: dict[str, list[tuple[int, Comparison]]] = {}
+    if executor is not None:
+        tasks = (
+            FileTask(
+                *(video.camera or "", video.place),
+                *(int(listing.length[list(video.episodes)].sum()), tuple(candidates)),
+                partial(
+                    look_at_source,
+                    video=video,
+                    seen=one,
+                    origin=against,
+                    follow_links=follow_links,
+                    layout=layout,
+                    listing=slim(listing),
+                    max_depth_error=max_depth_error,
+                ),
+            )
+            for video, one in units
+        )
+        for key, own in _elsewhere(executor, tasks, faults, count, cancellation):
+            found.setdefault(key, []).extend(own)
+        units = []
     threads, _ = share_cores(len(units), None, None)
     for (video, _), own in run_units(units, work, threads=threads, stop=cancellation.cancel):
         found.setdefault(video.camera or "", []).extend(own)

@@ -1,0 +1,141 @@
+"""A dataset's files as tasks of an executor: each is decoded or compared on the machine that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ffenc.dataset.piece import Surroundings
+from ffenc.dataset.verify.against import Source, compare_file
+from ffenc.dataset.verify.deep import Shown, decode_images, decode_video
+from ffenc.dataset.verify.faults import Fault, Faults
+from ffenc.dataset.verify.layout import Layout, Listing, read_layout
+from ffenc.dataset.verify.videos import Seen, VideoFile
+from ffenc.ffmpeg.launch import Cancellation
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.compare import Comparison
+from ffenc.jobs.progress import FrameCount
+
+
+@dataclass(frozen=True, eq=False)
+class FileTask:
+    """A file whose frames are looked at. It can be pickled.
+
+    Attributes:
+        key: the camera's feature.
+        place: the file's path in the dataset.
+        counted: how many frames are counted while it is done.
+        candidates: the programs, one or more.
+        look: does it, and puts what is wrong into the faults.
+    """
+
+    key: str
+    place: str
+    counted: int
+    candidates: tuple[Toolchain, ...]
+    look: Callable[[Faults, Sequence[Toolchain], FrameCount, Cancellation], Any]
+    threads: ClassVar[int] = 1
+    device: ClassVar[str | None] = None
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+        return f"{self.key}, {self.place}"
+
+    @property
+    def programs(self) -> Toolchain:
+        """The first of the programs."""
+        return self.candidates[0]
+
+    def using(self, programs: Toolchain) -> FileTask:
+        """Return the task for a machine where the first of the programs is elsewhere."""
+        return self if programs == self.programs else replace(self, candidates=(programs,))
+
+    def run(self, around: Surroundings) -> tuple[Any, list[Fault]]:
+        """Return what was seen, and what is wrong."""
+        faults = Faults()
+        with around.progress(self.counted) as told, around.slot:
+            count = FrameCount(self.counted, lambda done, _: told(done))
+            seen = self.look(faults, self.candidates, count, around.cancellation)
+        return seen, [*faults.of("fault"), *faults.of("note")]
+
+
+def slim(listing: Listing) -> Listing:
+    """Return a list of episodes without what takes most room and is not asked of it file by file."""
+    return replace(listing, stats={key: {} for key in listing.stats}, tasks={}, episode_tasks=[])
+
+
+def look_at_video(
+    faults: Faults,
+    candidates: Sequence[Toolchain],
+    count: FrameCount,
+    cancellation: Cancellation,
+    *,
+    video: VideoFile,
+    seen: Seen,
+    layout: Layout,
+    listing: Listing,
+    checksum: str | None,
+) -> Shown:
+    """Decode a video; see :func:`~ffenc.dataset.verify.deep.decode_video`."""
+    return decode_video(
+        *(video, seen, faults),
+        layout=layout,
+        listing=listing,
+        candidates=candidates,
+        count=count,
+        cancellation=cancellation,
+        checksum=checksum,
+    )
+
+
+def look_at_images(
+    faults: Faults,
+    candidates: Sequence[Toolchain],
+    count: FrameCount,
+    cancellation: Cancellation,
+    *,
+    layout: Layout,
+    listing: Listing,
+    key: str,
+    place: str,
+    episodes: Sequence[int],
+) -> Shown:
+    """Decode the images of a column; see :func:`~ffenc.dataset.verify.deep.decode_images`."""
+    return decode_images(layout, listing, key, place, episodes, faults, count, cancellation)
+
+
+def look_at_source(
+    faults: Faults,
+    candidates: Sequence[Toolchain],
+    count: FrameCount,
+    cancellation: Cancellation,
+    *,
+    video: VideoFile,
+    seen: Seen,
+    origin: Path,
+    follow_links: bool,
+    layout: Layout,
+    listing: Listing,
+    max_depth_error: float | None,
+) -> list[tuple[int, Comparison]]:
+    """Compare a video with its source; see :func:`~ffenc.dataset.verify.against.compare_file`."""
+    return compare_file(
+        *(video, seen, _source(origin, layout.root, follow_links), faults),
+        layout=layout,
+        listing=listing,
+        max_depth_error=max_depth_error,
+        candidates=candidates,
+        on_frames=count.counter,
+        cancellation=cancellation,
+    )
+
+
+@lru_cache(maxsize=2)  # a worker looks at many files of one source
+def _source(origin: Path, root: Path, follow_links: bool) -> Source:
+    layout = read_layout(root, Faults())
+    assert layout is not None
+    return Source(origin, layout, follow_links=follow_links)
