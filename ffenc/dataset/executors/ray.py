@@ -159,7 +159,7 @@ class RayExecutor:
                     ray.init(address="local", num_cpus=workers, include_dashboard=False, **options)
                 else:
                     ray.init(address=self._address, **options)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except Exception as error:  # of a Ray that does not start, a plain one
             raise ConfigError(
                 f"{argument('address', self._address)}: no Ray cluster can be reached there: "
                 f"{_first_line(error)}"
