@@ -354,10 +354,14 @@ def info_with(**changes: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "error", "said"),
     [
-        (info_with(codebase_version="v2.1"), DestinationError, "ffenc merge .* makes one of v3.0"),
+        (info_with(codebase_version="v2.1"), DestinationError, r"merge_datasets\(.*\)` makes one of v3.0"),
         (info_with(data_path="d/{episode_index}.parquet"), DestinationError, "data_path is 'd/"),
         (info_with(total_frames=73), SourceError, "meta/info.json says 3 episodes and 73 frames"),
-        (lambda root: (root / "meta/stats.json").unlink(), SourceError, "ffenc merge .* computes them"),
+        (
+            lambda root: (root / "meta/stats.json").unlink(),
+            SourceError,
+            r"merge_datasets\(.*\)` computes them",
+        ),
         (lambda root: (root / "meta/info.json").unlink(), DestinationError, "is not a LeRobot dataset"),
     ],
 )
