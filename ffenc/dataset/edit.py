@@ -1,4 +1,4 @@
-"""Edit and split datasets: what is not changed is copied, packet for packet and image for image."""
+"""Edit datasets: what is not changed is copied, packet for packet and image for image."""
 
 from __future__ import annotations
 
