@@ -139,7 +139,7 @@ def test_statistics_of_relative_actions_are_left(tmp_path: Path) -> None:
 
 
 def test_an_older_layout_is_told_how_to_get_statistics_of_all_rows(dataset_v21: Path) -> None:
-    with pytest.raises(SourceError, match="ffenc merge"):
+    with pytest.raises(SourceError, match="merge_datasets"):
         restate(dataset_v21)
 
 
