@@ -103,7 +103,7 @@ def test_an_argument_that_is_named_is_one_and_has_a_flag() -> None:
     assert len(named) > 80
     assert {place: name for place, name in named.items() if "." not in name and name not in known} == {}
     plain = {place: name for place, name in named.items() if "." not in name and name not in flags}
-    assert set(plain.values()) <= {"address", "depth"}, plain  # flags of another shape
+    assert set(plain.values()) <= {"address", "depth", "executor"}, plain  # flags of another shape
 
 
 def test_a_call_that_is_named_can_be_made_and_typed() -> None:
