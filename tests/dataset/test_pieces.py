@@ -84,7 +84,9 @@ def plan(tree: Path, out: Path, ffmpeg: Shim, ffprobe: Shim, *cameras: str) -> J
     return found
 
 
-def test_a_piece_is_one_process_and_ffprobe_reads_the_first_of_what_is_alike(tree: Path, tmp_path: Path) -> None:
+def test_a_piece_is_one_process_and_ffprobe_reads_the_first_of_what_is_alike(
+    tree: Path, tmp_path: Path
+) -> None:
     ffmpeg = Shim(tmp_path / "bin", "ffmpeg", newest_program("ffmpeg"))
     ffprobe = Shim(tmp_path / "bin", "ffprobe", newest_program("ffprobe"))
     run_plan(plan(tree, tmp_path / "whole", ffmpeg, ffprobe))
