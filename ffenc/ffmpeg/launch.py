@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -24,11 +25,14 @@ from ffenc.config.limits import MOST_CPUS
 from ffenc.errors import Cancelled, ConfigError, ToolchainError
 
 log = logging.getLogger("ffenc")
+_GROUP_NICE_TRIES = 40
 # A program that was killed and is still there waits in a driver or for a network file system.
 _KILLED_SECONDS = 10.0
 MORE_PROCESSES = "end other programs, or raise the limit on processes and threads (ulimit -u)"
 _STEP_SECONDS = 0.5  # of waiting: a stand-still of the whole machine counts as one
 _PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_DROP = 24
+_CAP_SYS_NICE = 23
 _beginning = threading.Lock()  # of the thread that starts programs
 libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -72,6 +76,8 @@ class Cancellation:
 def _launcher() -> tuple[str, ...] | None:
     """What has the kernel kill the program it becomes when the parent dies, however it dies.
 
+    Root's program loses the right to real-time priority with it: see :func:`_keep_from_real_time`.
+
     Returns:
         its command; empty where the system has no such thing; None where this process has to see to it
         between fork and exec. That copies its page tables: 10 to 70 ms in which all its threads stand still.
@@ -81,15 +87,33 @@ def _launcher() -> tuple[str, ...] | None:
     program = shutil.which("setpriv")  # of util-linux, which nearly every Linux has
     if program is None:
         return None
-    launcher = (program, "--pdeathsig", "KILL", "--")
-    tried = subprocess.run([*launcher, "true"], capture_output=True, check=False)
-    return launcher if tried.returncode == 0 else None
+    dying = (program, "--pdeathsig", "KILL")
+    modest = (*dying, "--bounding-set", "-sys_nice", "--inh-caps", "-sys_nice")
+    for launcher in (modest, dying) if os.geteuid() == 0 else (dying,):
+        tried = subprocess.run([*launcher, "--", "true"], capture_output=True, check=False)
+        if tried.returncode == 0:
+            return (*launcher, "--")
+    return None
 
 
-def _die_with_parent() -> None:
+def _before_exec() -> None:
     """In the child, before exec: what :func:`_launcher` is for."""
     assert libc is not None
+    libc.prctl(_PR_CAPBSET_DROP, _CAP_SYS_NICE)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _keep_from_real_time(pid: int) -> None:
+    """Keep a program of a user's from real-time priority; one of root's is started without that right.
+
+    SVT-AV1 gives its threads real-time priority wherever it may, which is as root, in most containers. They
+    then come before the program that reads the cameras, and niceness does nothing.
+    """
+    if sys.platform == "linux":
+        import resource  # noqa: PLC0415 - not on Windows
+
+        with contextlib.suppress(OSError):  # it has ended
+            resource.prlimit(pid, resource.RLIMIT_RTPRIO, (0, 0))
 
 
 def _launched(program: str) -> bool:
@@ -168,11 +192,31 @@ class Share:
             os.sched_setaffinity(0, before)
 
     def make_nice(self, pid: int) -> None:
-        """Make a program that was just started, and leads a process group, nicer with all its threads."""
+        """Make a program that was just started, and leads a session, nicer with all its threads."""
         if self.niceness:
             nice = min(os.getpriority(os.PRIO_PROCESS, 0) + self.niceness, 19)
             with contextlib.suppress(ProcessLookupError):
                 os.setpriority(os.PRIO_PGRP, pid, nice)
+            _make_group_nice(pid, nice)
+
+
+def _make_group_nice(pid: int, nice: int) -> None:
+    """Make the session that a program leads nicer than others (Linux).
+
+    Where the kernel shares the processors between sessions first (``kernel.sched_autogroup_enabled``, as most
+    distributions have it), niceness counts within a session only; see sched(7).
+    """
+    left = _GROUP_NICE_TRIES
+    while left:
+        try:
+            Path(f"/proc/{pid}/autogroup").write_bytes(f"{nice}".encode())
+        except BlockingIOError:  # one change in 0.1 s, of whoever is not root
+            left -= 1
+            time.sleep(0.03)
+        except OSError:  # there are no such groups, or the program has ended
+            return
+        else:
+            return
 
 
 def _numbers(cpus: Iterable[int]) -> str:
@@ -367,8 +411,9 @@ def _start_here(
                 env={**os.environ, "AV_LOG_FORCE_NOCOLOR": "1"},
                 # Its own process group: Ctrl-C reaches the parent, which then ends its children in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent if launcher is None else None,  # noqa: PLW1509 - one system call
+                preexec_fn=_before_exec if launcher is None else None,  # noqa: PLW1509 - two system calls
             )
+        _keep_from_real_time(process.pid)
         share.make_nice(process.pid)
     except (OSError, subprocess.SubprocessError) as error:  # the second: processors went away meanwhile
         reason = error.strerror if isinstance(error, OSError) else error

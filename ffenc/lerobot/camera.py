@@ -14,7 +14,7 @@ from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import codec_for
 from ffenc.compiler.frames import SampleTap, raw_format
 from ffenc.config.encoder import VideoEncoderConfig
-from ffenc.config.preset import camera_name
+from ffenc.config.preset import RobotPreset, camera_name
 from ffenc.dataset.info_block import encoding_block
 from ffenc.errors import ConfigError, FfencError
 from ffenc.ffmpeg.index import PieceReader
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ffenc.lerobot.take import StreamedTake
 
 _STALL_SECONDS = 60.0
+_NICENESS: int = RobotPreset.model_fields["encoder_niceness"].default
 
 
 class Encodings:
@@ -270,7 +271,7 @@ class _Sink:
             encoding.command(take.episode.video(camera), fragment_seconds=FRAGMENT_SECONDS),
             cancellation=take.cancellation,
             stall_seconds=_STALL_SECONDS,
-            niceness=preset.encoder_niceness if preset is not None else 0,
+            niceness=_NICENESS if preset is None else preset.encoder_niceness,
             cpus=preset.encoder_cpus if preset is not None else None,
             pipe_bytes=self._pipe,
         )

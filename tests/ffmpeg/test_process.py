@@ -169,8 +169,25 @@ def test_a_program_has_its_niceness_and_processors_in_all_threads(toolchain: Too
         assert len(threads) >= 4
         assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {own + 5}
         assert {tuple(os.sched_getaffinity(thread)) for thread in threads} == {(cpu,)}
+        group = Path(f"/proc/{process.pid}/autogroup")  # which kernels without sched_autogroup have not
+        assert not group.exists() or group.read_text().endswith(f" nice {own + 5}\n")
         process.finish()
     assert os.nice(0) == own
+
+
+def test_no_thread_of_an_encoder_has_real_time_priority(toolchain: Toolchain) -> None:
+    """SVT-AV1 asks for it, and root's programs get it."""
+    lasting = ["-c:v", "libsvtav1", "-preset", "12", "-f", "null", "-"]
+    with FfmpegProcess(copying(toolchain, *lasting)) as process:
+        for _ in range(100):
+            process.write(FRAME)
+        deadline = time.monotonic() + 20
+        while len(psutil.Process(process.pid).threads()) < 10 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        policies = [os.sched_getscheduler(thread.id) for thread in psutil.Process(process.pid).threads()]
+        process.finish()
+    assert len(policies) >= 10
+    assert set(policies) == {os.SCHED_OTHER}
 
 
 @pytest.mark.parametrize(
