@@ -86,5 +86,6 @@ def _text(value: Any) -> str:
         return ",".join(f"{_text(key)}={_text(one)}" for key, one in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(_text(one) for one in value)
-    text = str(value)
+    whole = isinstance(value, float) and value.is_integer()
+    text = str(int(value) if whole else value)
     return text if stands_for_value(text) else shlex.quote(text)
