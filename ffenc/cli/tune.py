@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from ffenc.cli.display import human_bytes, human_seconds, report_console, report
 from ffenc.cli.output import print_json
 from ffenc.cli.verdict import steps
 from ffenc.errors import ConfigError, DestinationError
+from ffenc.temporary import temporary_folder
 from ffenc.words import count
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def command(
     written = _writable(write, overwrite=overwrite)
     page = checked_page(report, overwrite=overwrite) if report is not None else None
     with ExitStack() as closing:
-        folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="ffenc-")))
+        folder = Path(closing.enter_context(temporary_folder()))
         with _progress() as on_step:
             found = tune(
                 source,

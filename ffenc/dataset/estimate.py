@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from ffenc.errors import DestinationError, FfencWarning
 from ffenc.ffmpeg.machine import cores
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.spelling import argument
+from ffenc.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from ffenc.dataset.job import JobPlan
@@ -49,7 +49,7 @@ class Estimate:
 def estimate(plan: JobPlan) -> Estimate:
     """Do pieces of two lengths of every camera to learn how large and how long the whole job will be."""
     video_bytes, seconds, sampled, kept = 0.0, 0.0, 0, 0.0
-    with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
+    with temporary_folder() as folder:
         for stream in plan.streams:
             todo = [one for one in plan.episodes if one.index not in stream.copied]
             frames = sum(one.length for one in todo)
@@ -147,7 +147,7 @@ class _Sample:
         """Seconds and bytes of so many frames."""
         frames = task.frames
         some = frames.beginning(count) if isinstance(frames, EpisodeVideo) else _First(frames, count)
-        with tempfile.TemporaryDirectory(dir=task.folder.parent) as folder:
+        with temporary_folder(task.folder.parent) as folder:
             part = replace(
                 task, episode=replace(task.episode, length=count), frames=some, folder=Path(folder)
             )

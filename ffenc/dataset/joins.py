@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from typing_extensions import Self
@@ -32,6 +31,7 @@ from ffenc.frames.clip import Clip
 from ffenc.frames.transcode import read_through
 from ffenc.frames.verify import verify_joined
 from ffenc.storage.mirror import held
+from ffenc.temporary import temporary_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ class JoinTask(_CopyTask):
             SourceError: what is copied is damaged.
             FfmpegError, VerificationError: joining failed, or its result is not what the pieces were.
         """
-        with around.progress(self.counted), TemporaryDirectory(dir=self.cuts) as folder:
+        with around.progress(self.counted), temporary_folder(self.cuts) as folder:
             # In a folder that is no part of the dataset: whoever does this may be killed meanwhile.
             made = Path(folder) / "joined.mp4"
             info, checksum = self._make(made, around)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from ffenc.frames.depth import MAX_CODE, DepthQuantizer
 from ffenc.frames.depth_images import samples_in_mm
 from ffenc.frames.encoding import Encoding
 from ffenc.spelling import call
+from ffenc.temporary import temporary_folder
 
 
 def warn_of_loss(encoding: Encoding, frames: Sequence[bytes]) -> None:
@@ -57,7 +57,7 @@ def _measured(
     encoding: Encoding, frames: Sequence[bytes], quantizer: DepthQuantizer | None
 ) -> tuple[float, float] | None:
     """The largest and the mean error in millimetres; None where no program here decodes the result."""
-    with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
+    with temporary_folder() as folder:
         output = Path(folder) / "trial.mp4"
         run_fed(encoding.command(output), frames)
         programs = [encoding.toolchain.ffmpeg, *(f.path for f in installed("ffmpeg") if not f.fault)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +20,7 @@ from ffenc.frames.publish import claimed, published
 from ffenc.frames.trim import frame_rate
 from ffenc.frames.verify import verify_joined
 from ffenc.paths import regular
+from ffenc.temporary import temporary_folder
 
 # What files that are joined have in common, and how an error names it.
 _ALIKE = {
@@ -117,7 +117,7 @@ def keep_parts(
     with (
         claimed(target),
         published(target) as temporary,
-        tempfile.TemporaryDirectory(dir=target.parent, prefix=".ffenc-parts-") as name,
+        temporary_folder(target.parent, ".ffenc-parts-") as name,
     ):
 
         def encoded(clip: Clip) -> Clip:
@@ -219,7 +219,7 @@ def _common_rate(clips: Sequence[Clip]) -> Fraction:
 def _joined(clips: Sequence[Clip], output: Path, fps: Fraction, toolchain: Toolchain) -> StreamInfo:
     """Join stretches of files that are alike into a new one, and compare it with them."""
     like = clips[0].info
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".ffenc-join-") as folder:
+    with temporary_folder(output.parent, ".ffenc-join-") as folder:
         parts, tag = [], like.tag
         for number, clip in enumerate(clips):
             path, info = clip.path, clip.info

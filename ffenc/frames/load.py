@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.pattern import pattern_frames
+from ffenc.temporary import temporary_folder
 
 HUNG = "ran, and then hung"  # said of hardware that has stopped without a word
 # Encoders look ahead: until the first frame comes out, frames go in faster than they are encoded.
@@ -68,7 +68,7 @@ def measure_load(
         slowest = min((float(encoding.fps) for encoding in encodings.values()), default=1.0)
         seconds = max(seconds, min(MIN_FRAMES / (slowest * pace), MAX_SECONDS))
     cancellation = Cancellation()
-    with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
+    with temporary_folder() as folder:
         feeders = [
             _Feeder(
                 name,

@@ -40,6 +40,7 @@ from ffenc.ffmpeg.toolchain import Toolchain, how_to_get, installed, toolchains
 from ffenc.frames.depth_loss import warn_of_loss
 from ffenc.frames.encoding import Encoding, PassedOver
 from ffenc.frames.images import read_header
+from ffenc.temporary import temporary_folder
 
 _log = logging.getLogger("ffenc")
 
@@ -286,7 +287,7 @@ def _proven(encoding: Encoding, first_frames: Sequence[bytes], absent: Absent) -
         raise absent[hardware]
     sent = list(islice(cycle(first_frames), TRIAL_FRAMES))
     try:
-        with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
+        with temporary_folder() as folder:
             version = _tried(encoding, sent, Path(folder) / "trial.mp4")
     except FfmpegError as error:
         if codec.hardware and _NO_DEVICE.search(f"{error.reason} {error.cause}"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.lerobot.notes import check_alike, keep_notes, note_encoder, remember_encoder
 from ffenc.lerobot.options import Options, is_depth, settings_of
 from ffenc.recording.trial import trial_frames
+from ffenc.temporary import temporary_folder
 
 _log = logging.getLogger("ffenc.lerobot")
 
@@ -109,7 +109,7 @@ class Files:
         target.parent.mkdir(parents=True, exist_ok=True)
         settings = self.options.settings(_camera_of(target), video_encoder or self._defaults())
         settings = _for_file(settings, source)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".ffenc-") as folder:
+        with temporary_folder(target.parent, ".ffenc-") as folder:
             made = Path(folder) / "video.mp4"
             # What it has to say of a depth file is of the same name as before.
             encode(

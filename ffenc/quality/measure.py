@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from ffenc.quality.psnr import PSNR
 from ffenc.quality.ssim import SSIM
 from ffenc.quality.vmaf import VMAF
 from ffenc.quality.xpsnr import XPSNR
+from ffenc.temporary import temporary_folder
 
 METRICS: dict[str, Metric] = {one.name: one for one in (VMAF, SSIM, PSNR, XPSNR)}
 NO_VMAF = (
@@ -135,7 +135,7 @@ def measure(
         FfmpegError: the program failed.
     """
     printed = bytearray()
-    with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
+    with temporary_folder() as folder:
         log = Path(folder) / "vmaf.csv"
         command = compile_quality(
             video,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.frames.pictures import DepthPicture
 from ffenc.report.page import CHARTS, exact_picture, write_page
+from ffenc.temporary import temporary_folder
 from ffenc.tune.depth import decoded_depth, stored_depth
 from ffenc.tune.measure import decoded_part, encode_part
 from ffenc.tune.preset import preset_text
@@ -120,7 +120,7 @@ def _decoded(camera: CameraTuning, number: int, frames: list[int]) -> dict[int, 
     """Some of the sample's frames as a candidate gives them back; it is encoded once more for them."""
     row, at = camera.rows[number], 0
     found: dict[int, npt.NDArray[Any]] = {}
-    with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
+    with temporary_folder() as folder:
         output = Path(folder) / "part.mp4"
         for stretch, pictures in camera.sample.parts():
             wanted = [frame - at for frame in frames if at <= frame < at + stretch.frames]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from ffenc.frames.prepare import prepare
 from ffenc.frames.reader import VideoReader
 from ffenc.quality.depth import DepthError, DepthErrors, DepthHistory, DepthRange
 from ffenc.quality.measure import Quality
+from ffenc.temporary import temporary_folder
 from ffenc.tune.decoding import Decoder, read_times
 from ffenc.tune.measure import Trial, encode_part
 from ffenc.tune.sample import Sample
@@ -141,7 +141,7 @@ def try_depth(
     found = recall(key)
     cached = found is not None
     if found is None:
-        with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
+        with temporary_folder() as folder:
             found = _measured(sample, encoding, config, readers, Path(folder), cancellation)
         remember(key, found)
     return Trial(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +26,7 @@ from ffenc.frames.load import measure_load
 from ffenc.frames.prepare import Absent, prepare
 from ffenc.frames.reader import VideoReader
 from ffenc.quality.measure import Gauge, Quality, measure
+from ffenc.temporary import temporary_folder
 from ffenc.tune.decoding import Decoder, read_times
 from ffenc.tune.sample import Sample
 
@@ -120,7 +120,7 @@ def try_candidate(
     known = recall(key)
     if known is not None:
         return _trial(known, cached=True)
-    with tempfile.TemporaryDirectory(prefix="ffenc-") as folder:
+    with temporary_folder() as folder:
         found = _measured(sample, encoding, gauge, decoders, Path(folder), cancellation)
     remember(key, found)
     return _trial(found, cached=False)
