@@ -13,7 +13,7 @@ from typing_extensions import Self
 class FfencError(Exception):
     """Base of every error ffenc raises on purpose. Its text says what was found and what to do.
 
-    Its parts are told apart by attributes, never by the text.
+    Code reads its attributes; the text is for people, and may change.
 
     Args:
         what: what was found and what was expected; of many errors all there is to say.

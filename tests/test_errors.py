@@ -1,4 +1,4 @@
-"""An error's parts are told apart by attributes, whatever its text, and travel with it."""
+"""An error has its parts as attributes, whatever its text, and keeps them when it is pickled."""
 
 from __future__ import annotations
 

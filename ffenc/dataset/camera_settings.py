@@ -292,7 +292,7 @@ def _matches(config: VideoEncoderConfig, camera: Camera) -> bool:
     if isinstance(encoder, Mapping) and encoder.get("vcodec") != codec.name:
         return False
     wanted = encoder_fields(config)
-    # A setting that is not known is none that is the same.
+    # A setting that the dataset does not name may have been another.
     return all(
         name in block and same_settings(codec, name, block[name], wanted[name]) for name in ENCODER_FIELDS
     )

@@ -211,7 +211,7 @@ def plan_decode(
         parts = [tuple(found) for found in by_camera.values()]
     if options.colormap and not any(depth_streams):
         raise ConfigError(
-            f"{root}: {argument('colormap', True)} is for depth, and there is none among what was chosen"
+            f"{root}: {argument('colormap', True)} is for depth, and no depth camera was chosen"
         )
     if kind == "png" and not options.colormap and options.unit == "m" and any(depth_streams):
         raise ConfigError(

@@ -452,7 +452,7 @@ class _Job:
         """Encode what is encoded, and make the files of all cameras."""
         plan = self._plan
         done: dict[tuple[str, int], PieceRecord] = {}
-        # What is only copied first: a file that cannot be cut is told before hours of encoding.
+        # Copies come first: a file that cannot be cut is an error before hours of encoding.
         joined = self._join([s for s in plan.streams if s.encoding is None and not s.compute_stats], done)
         for batch, records in self._do(self._taken_up()):
             for task, known in zip(batch.pieces, records, strict=True):

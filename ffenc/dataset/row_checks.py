@@ -87,10 +87,11 @@ def episode_rows(path: Path, fps: float, features: Collection[str], tasks: int) 
             found[index].wrong = found[index].wrong or what
         times = table["timestamp"].to_numpy()
         off = np.nan_to_num(np.abs(times - frames / fps), nan=np.inf)
-        for start, shift in zip(starts.tolist(), np.maximum.reduceat(off, starts).tolist(), strict=True):
+        shifts = np.maximum.reduceat(off, starts).tolist()
+        for start, length, shift in zip(starts.tolist(), lengths.tolist(), shifts, strict=True):
             own = found[int(episodes[start])]
             if shift > TIME_TOLERANCE and own.late is None:
-                at = start + int(np.argmax(off[start:] > TIME_TOLERANCE))
+                at = start + int(np.argmax(off[start : start + length] > TIME_TOLERANCE))
                 own.late = int(frames[at]), float(times[at])
             own.shift = max(own.shift, shift)
     return found

@@ -27,7 +27,7 @@ def runs_of_rows(path: Path, without: Sequence[str], places: Sequence[tuple[int,
         places: each wanted episode's first row and how many it has; others may be yielded in part.
     """
     pending: pa.Table | None = None
-    for table in row_tables(path, without, places=places):
+    for table in row_tables(path, without, rows=ROWS_A_BATCH, places=places):
         if pending is not None:
             table = pa.concat_tables([pending, table])
         numbers = table["episode_index"].to_numpy()
@@ -114,19 +114,29 @@ def _gathered(
     metadata: pq.FileMetaData, rows: int, places: Sequence[tuple[int, int]] | None
 ) -> Iterator[list[int]]:
     """Row groups, as many at a time as have so many rows: each read costs as much as thousands of rows."""
+    lengths = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     groups: list[int] = []
-    held = first = 0
-    for number in range(metadata.num_row_groups):
-        own = metadata.row_group(number).num_rows
-        if places is None or any(start < first + own and start + count > first for start, count in places):
-            groups.append(number)
-            held += own
-        first += own
+    held = 0
+    for number in range(len(lengths)) if places is None else _holding(lengths, places):
+        groups.append(number)
+        held += lengths[number]
         if held >= rows:
             yield groups
             groups, held = [], 0
     if groups:
         yield groups
+
+
+def _holding(lengths: Sequence[int], places: Sequence[tuple[int, int]]) -> list[int]:
+    """The row groups, of so many rows each, that hold a row of the places."""
+    ends = np.cumsum(lengths)
+    first, count = np.array(places, np.int64).reshape(-1, 2).T
+    # One step up at the first row group of a place, one down behind its last.
+    steps = np.zeros(len(lengths) + 1, np.int64)
+    held = count > 0
+    np.add.at(steps, np.searchsorted(ends, first[held], "right"), 1)
+    np.add.at(steps, np.searchsorted(ends - lengths, (first + count)[held], "left"), -1)
+    return [int(number) for number in np.flatnonzero(np.cumsum(steps[:-1]))]
 
 
 def _check_metadata(path: Path, schema: pa.Schema) -> None:

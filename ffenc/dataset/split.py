@@ -133,7 +133,6 @@ def run_split(
     plans: Mapping[str, JobPlan],
     *,
     resume: bool = False,
-    overwrite: bool = False,
     force_space: bool = False,
     on_progress: OnProgress = None,
     executor: Executor | None = None,

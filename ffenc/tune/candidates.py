@@ -239,7 +239,7 @@ def _check(codecs: Sequence[Codec], lists: Lists) -> None:
         if not any(_takes_preset(row, preset) for row in codecs):
             known = [str(p) for row in codecs for p in row.presets or ()]
             raise ConfigError(
-                f"encoder preset {preset}: is none of {', '.join(row.name for row in codecs)}"
+                f"encoder preset {preset} is not accepted by {', '.join(row.name for row in codecs)}"
                 + accepted(str(preset), list(dict.fromkeys(known)))
             )
     for crf in lists.crf or ():

@@ -426,7 +426,7 @@ def test_statistics_of_rows_need_no_video_and_are_of_no_damaged_page(video: Path
 
 
 def test_what_ffmpeg_failed_at_is_decoded_by_the_next_run(two_cameras: Path, tmp_path: Path) -> None:
-    """A failure that is none of the frames', such as memory that was short, is not kept as what they show."""
+    """A failure of FFmpeg itself, such as a lack of memory, is not recorded as damage of the frames."""
     programs = newest_programs()
     broken, mark = tmp_path / "ffmpeg", tmp_path / "mark"
     broken.write_text(

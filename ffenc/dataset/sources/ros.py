@@ -284,7 +284,7 @@ class RosSource(PlainSource):
             warnings.warn(
                 f"{bag.path}: {episodes.topic} has {len(numbers_seen)} values, and what is recorded while it "
                 "is 0 is in no episode. Where 0 is the first episode's number, write between: [] under "
-                "episodes in the mapping; between: [0] says that it is none",
+                "episodes in the mapping; between: [0] keeps it out and ends this warning",
                 FfencWarning,
                 stacklevel=5,
             )

@@ -204,7 +204,7 @@ class RealsenseFile(Realsense):
         return self._use_depth and max(len(self._colours), len(self._depths)) > _UNPAIRED
 
     def _pair(self) -> tuple[Any, Any] | None:
-        """Take the next two frames of the same moment, or None where there are none yet."""
+        """Take the next two frames of the same moment, or None where one is still missing."""
         half = 500 / float(self._fps)  # milliseconds
         with self._changed:
             while self._paired():

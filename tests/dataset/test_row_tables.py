@@ -1,0 +1,66 @@
+"""Rows are read by the row groups that hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ffenc.dataset.row_tables import row_tables, runs_of_rows
+
+LENGTHS = (3, 1, 4, 2, 5)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """One row group an episode, as LeRobot writes them."""
+    path = tmp_path / "file-000.parquet"
+    writer, first = None, 0
+    for episode, length in enumerate(LENGTHS):
+        frames = list(range(length))
+        table = pa.table(
+            {
+                "episode_index": [episode] * length,
+                "frame_index": frames,
+                "timestamp": [frame / 10 for frame in frames],
+                "index": [first + frame for frame in frames],
+                "task_index": [0] * length,
+            }
+        )
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+        first += length
+    assert writer is not None
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("places", "groups"),
+    [
+        ([(0, 15)], [0, 1, 2, 3, 4]),
+        ([(3, 1)], [1]),
+        ([(10, 5), (0, 3)], [0, 4]),
+        ([(2, 2)], [0, 1]),
+        ([(4, 4), (4, 4)], [2]),
+        ([(8, 0)], []),
+        ([], []),
+    ],
+)
+def test_only_the_row_groups_of_the_places_are_read(
+    file: Path, places: list[tuple[int, int]], groups: list[int]
+) -> None:
+    read = [table["episode_index"].unique().to_pylist() for table in row_tables(file, (), places=places)]
+    assert read == [[group] for group in groups]
+
+
+def test_each_episode_is_one_run_however_its_rows_are_read(file: Path) -> None:
+    runs = list(runs_of_rows(file, ("task_index",), [(0, 3), (4, 4), (8, 2)]))
+    found = {run["episode_index"][0].as_py(): run["index"].to_pylist() for run in runs}
+    assert {number: found[number] for number in (0, 2, 3)} == {0: [0, 1, 2], 2: [4, 5, 6, 7], 3: [8, 9]}
+    assert all(
+        run["episode_index"].unique().to_pylist() == [number] for number, run in zip(found, runs, strict=True)
+    )
+    assert "task_index" not in runs[0].column_names
