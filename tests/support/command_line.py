@@ -82,6 +82,7 @@ class CommandLine:
     def run(self, *words: object) -> Outcome:
         self._monkeypatch.setattr(sys, "argv", ["ffenc", *map(str, words)])
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        finders, callbacks, threshold = list(sys.meta_path), list(gc.callbacks), gc.get_threshold()
         self._monkeypatch.delenv("COLUMNS", raising=False)
         self._capsys.readouterr()
         try:
@@ -90,7 +91,10 @@ class CommandLine:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            gc.unfreeze()  # a command keeps what it has loaded: it ends with its process
+            # What a command does to a process that ends with it.
+            sys.meta_path[:], gc.callbacks[:] = finders, callbacks
+            gc.set_threshold(*threshold)
+            gc.unfreeze()
         outcome = Outcome(ended.value.code, *self._capsys.readouterr())
         assert not NOT_OURS.search(outcome.err + outcome.out), outcome.err
         return outcome
