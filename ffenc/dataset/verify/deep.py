@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from ffenc.compiler.decode import compile_decode
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import Floats, Layout, Listing
+from ffenc.dataset.verify.records import DecodeRecords, Shown
 from ffenc.dataset.verify.videos import Seen, VideoFile, frame_times, frames_at, is_depth
 from ffenc.errors import ConfigError, FfencWarning, FfmpegError, SourceError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.frames.check import check_decoding
+from ffenc.frames.check import Damage, check_decoding
 from ffenc.frames.decoded import check_image, decode_image
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.depth_images import DepthStatistics, depth_unit
@@ -32,7 +33,7 @@ from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import read_header, require_alike
 from ffenc.frames.parquet import RowRange, read_images
 from ffenc.frames.parquet_pages import NoImageError
-from ffenc.frames.statistics import RgbHistogram, Stats, ValueCounts, sample_tap
+from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.jobs.progress import FrameCount
 from ffenc.layout import QUANTILES
 
@@ -43,27 +44,6 @@ _NOISE, _OTHER = 0.002, 0.06
 # Depth: of the logarithm of quantiles. LeRobot estimates them, which is some percent off.
 _DEPTH_NOISE, _DEPTH_OTHER = 0.02, 0.7
 _CLEARER = 0.4  # of the difference to its own statistics that may remain to the other episode's
-
-
-@dataclass
-class Shown:
-    """What was decoded of a camera.
-
-    Attributes:
-        stats: position of an episode in the list -> its statistics.
-        values: how often these episodes together have each value; None where there is no episode.
-        failed: FFmpeg failed at it, though no frame is damaged: another try may show more.
-    """
-
-    stats: dict[int, Stats] = field(default_factory=dict)
-    values: ValueCounts | None = None
-    failed: bool = False
-
-    def add(self, other: Shown) -> None:
-        """Take in what another file has of the camera."""
-        self.stats |= other.stats
-        if other.values is not None:
-            self.values = other.values if self.values is None else self.values + other.values
 
 
 def decode_video(
@@ -77,23 +57,34 @@ def decode_video(
     count: FrameCount,
     cancellation: Cancellation,
     checksum: str | None = None,
+    records: DecodeRecords | None = None,
 ) -> Shown:
     """Decode a file; returns what its episodes show, where it is whole.
 
-    Where its ``checksum`` is known, it is compared too: no decoder notices all damage.
+    Where its ``checksum`` is known, it is compared too: no decoder notices all damage. What is in the
+    ``records`` is not decoded again.
 
     Raises:
         ToolchainError: there is no decoder for it.
     """
-    if checksum is not None and file_checksum(video.path) != checksum:
+    digest = "" if checksum is None and records is None else file_checksum(video.path)
+    if checksum is not None and digest != checksum:
         faults.add("checksum", "is not what was written", file=video.place, camera=video.camera)
-    damage = check_decoding(
-        video.path,
-        seen.info,
-        on_frames=count.counter(),
-        cancellation=cancellation,
-        candidates=candidates,
-    )
+
+    def find() -> list[Damage]:
+        return check_decoding(
+            video.path,
+            seen.info,
+            on_frames=count.counter(),
+            cancellation=cancellation,
+            candidates=candidates,
+        )
+
+    if records is None:
+        damage = find()
+    else:
+        damage, known = records.damage(digest, [one.version for one in candidates], find)
+        count.add(seen.info.frames if known else 0)
     times = frame_times(seen.info)
     spans = _spans(video, times, listing)
     for one in damage:
@@ -113,18 +104,19 @@ def decode_video(
             faults.add("damaged-frame", f"{verb}: {one.reason}", frame=one.first, **where)
     if damage or not seen.whole or layout is None or listing is None or video.camera not in listing.stats:
         return Shown()
-    try:
-        return _video_statistics(video, seen, layout, spans, candidates[0], count, cancellation)
-    except FfmpegError as error:
-        if error.killed:
-            raise
-        warnings.warn(
-            f"{video.path}: all frames are sound, but FFmpeg failed at showing them, so they are not "
-            f"compared with their statistics: {error.cause}",
-            FfencWarning,
-            stacklevel=2,
-        )
-        return Shown(failed=True)
+    meaning = _meaning(video.camera, seen, layout)
+    if not spans or meaning is None:
+        return Shown()
+
+    def show(_: Faults) -> Shown:
+        return _video_statistics(video, seen, meaning, spans, candidates[0], count, cancellation)
+
+    if records is None:
+        return show(faults)
+    parts = [sorted(spans.items()), asdict(meaning), candidates[0].version]
+    shown, known = records.shown(digest, parts, faults, show)
+    count.add(seen.info.frames if known else 0)
+    return shown
 
 
 def _spans(video: VideoFile, times: Floats, listing: Listing | None) -> dict[int, tuple[int, int]]:
@@ -140,30 +132,69 @@ def _spans(video: VideoFile, times: Floats, listing: Listing | None) -> dict[int
     return found
 
 
+@dataclass(frozen=True)
+class _Meaning:
+    """What a video's samples are.
+
+    Attributes:
+        unit: of depth; None: they are colours.
+        quantizer: of depth codes; None: samples are millimetres.
+    """
+
+    unit: Unit | None = None
+    quantizer: DepthQuantizer | None = None
+
+
+def _meaning(key: str, seen: Seen, layout: Layout) -> _Meaning | None:
+    """Return what a camera's samples are; None where info.json is wrong about it, which it is a fault of."""
+    if not is_depth(layout, key):
+        return _Meaning()
+    block = layout.block(key)
+    try:
+        quantizer = DepthQuantizer.from_video_info(block) if seen.info.pix_fmt == "gray12le" else None
+    except (ConfigError, TypeError):
+        return None
+    return _Meaning("m" if block.get("depth_unit") == "m" else "mm", quantizer)
+
+
 def _video_statistics(
     video: VideoFile,
     seen: Seen,
-    layout: Layout,
+    meaning: _Meaning,
     spans: Mapping[int, tuple[int, int]],
     toolchain: Toolchain,
     count: FrameCount,
     cancellation: Cancellation,
 ) -> Shown:
-    assert video.camera is not None
-    info = seen.info
-    depth = is_depth(layout, video.camera)
+    """Decode a sound file for what its episodes show."""
+    try:
+        return _counted(video, seen, meaning, spans, toolchain, count, cancellation)
+    except FfmpegError as error:
+        if error.killed:
+            raise
+        warnings.warn(
+            f"{video.path}: all frames are sound, but FFmpeg failed at showing them, so they are not "
+            f"compared with their statistics: {error.cause}",
+            FfencWarning,
+            stacklevel=2,
+        )
+        return Shown(failed=True)
+
+
+def _counted(
+    video: VideoFile,
+    seen: Seen,
+    meaning: _Meaning,
+    spans: Mapping[int, tuple[int, int]],
+    toolchain: Toolchain,
+    count: FrameCount,
+    cancellation: Cancellation,
+) -> Shown:
+    info, unit = seen.info, meaning.unit
     taps = {at: sample_tap(end - first, info.width, info.height) for at, (first, end) in spans.items()}
-    if not taps:
-        return Shown()
     size = next(iter(taps.values()))
     counts: dict[int, RgbHistogram | DepthStatistics]
-    if depth:
-        block = layout.block(video.camera)
-        unit: Unit = "m" if block.get("depth_unit") == "m" else "mm"
-        try:
-            quantizer = DepthQuantizer.from_video_info(block) if info.pix_fmt == "gray12le" else None
-        except (ConfigError, TypeError):
-            return Shown()  # told of info.json
+    if unit is not None:
         counts = {at: DepthStatistics(tap, unit) for at, tap in taps.items()}
         command = compile_decode(str(video.path), pix_fmt=info.pix_fmt, program=toolchain.ffmpeg)
         frame = np.empty((info.height, info.width), "<u2")
@@ -192,7 +223,7 @@ def _video_statistics(
                 continue
             own = counts[owners[place][2]]
             if isinstance(own, DepthStatistics):
-                own.add(_depth(frame, quantizer, own.unit))
+                own.add(_depth(frame, meaning.quantizer, own.unit))
             elif (number - owners[place][0]) % own.tap.step == 0:
                 own.feed(frame.tobytes())
         process.finish()

@@ -8,9 +8,10 @@ import numpy as np
 
 from ffenc.dataset.quantiles import exact_quantiles
 from ffenc.dataset.statistics import stored_numbers
-from ffenc.dataset.verify.deep import Shown, depth_range
+from ffenc.dataset.verify.deep import depth_range
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.metadata import Tables
+from ffenc.dataset.verify.records import Shown
 from ffenc.dataset.verify.videos import is_depth
 from ffenc.frames.info_json import read_json
 from ffenc.frames.statistics import Stats

@@ -11,19 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ffenc.dataset.checksums import broken_lines, read_checksums
+from ffenc.dataset.checksums import broken_lines, file_checksum, read_checksums
 from ffenc.dataset.commit import DELETED, RECORDINGS
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify.against import Source, compare_file, together
-from ffenc.dataset.verify.deep import Shown, compare_statistics, decode_images, decode_video
+from ffenc.dataset.verify.deep import compare_statistics, decode_images, decode_video
 from ffenc.dataset.verify.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
 from ffenc.dataset.verify.layout import Layout, Listing, without
 from ffenc.dataset.verify.metadata import check_tables, check_videos
 from ffenc.dataset.verify.quantiles import note_quantiles
-from ffenc.dataset.verify.records import DecodeRecords
+from ffenc.dataset.verify.records import DecodeRecords, Shown
 from ffenc.dataset.verify.tasks import FileTask, look_at_images, look_at_source, look_at_video, slim
 from ffenc.dataset.verify.videos import Seen, VideoFile, check_video, is_depth
 from ffenc.errors import ConfigError, SourceError
@@ -244,42 +244,27 @@ def _decode(
     for place in sorted(set(checksums) - listed):
         faults.add("checksum", f"names {place}, which is no video of the dataset", file=CHECKSUMS)
 
-    def unit(
-        key: str,
-        place: str,
-        episodes: Sequence[int],
-        frames: int,
-        more: Sequence[Any],
-        decode: Callable[[Faults], Shown],
-    ) -> None:
-        def work() -> Shown:
-            if records is None:
-                return decode(faults)
-            own = list(episodes)
-            parts = [place, key, own, listing.index[own].tolist(), listing.length[own].tolist()]
-            parts += [layout.block(key), *more]
-            found, known = records.decoded(layout.root / place, parts, faults, decode)
-            if known:
-                count.add(frames)
-            return found
-
-        units.append((key, work))
+    def unit_of_images(key: str, place: str, own: Sequence[int], decode: Callable[[Faults], Shown]) -> Shown:
+        if records is None:
+            return decode(faults)
+        parts = [place, key, own, listing.index[own].tolist(), listing.length[own].tolist()]
+        parts.append(layout.block(key))
+        found, known = records.shown(file_checksum(layout.root / place), parts, faults, decode)
+        count.add(int(listing.length[own].sum()) if known else 0)
+        return found
 
     for video, one in seen.items():
         assert video.camera is not None
-        starts = listing.videos[video.camera].start[list(video.episodes)].tolist()
-        checksum = checksums.get(video.place)
-        decides = [bool(one.whole), video.camera in listing.stats, checksum, [c.version for c in candidates]]
-        unit(video.camera, video.place, video.episodes, counted[video], [starts, *decides], partial(
-            decode_video, video, one, layout=layout, listing=listing, candidates=candidates,
-            count=count, cancellation=cancellation, checksum=checksum,
-        ))  # fmt: skip
+        units.append((video.camera, partial(
+            decode_video, video, one, faults, layout=layout, listing=listing, candidates=candidates,
+            count=count, cancellation=cancellation, checksum=checksums.get(video.place), records=records,
+        )))  # fmt: skip
     for key in layout.images:
         for place, own in data.items():
-            frames = int(listing.length[own].sum())
-            unit(key, place, own, frames, [], partial(
+            decode = partial(
                 decode_images, layout, listing, key, place, own, count=count, cancellation=cancellation
-            ))  # fmt: skip
+            )
+            units.append((key, partial(unit_of_images, key, place, own, decode)))
     shown: dict[str, Shown] = {}
     if executor is not None:
         tasks = _decode_tasks(layout, slim(listing), seen, data, counted, candidates, checksums, programs)

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 from ffenc.dataset.piece import Surroundings
 from ffenc.dataset.verify.against import Source, compare_file
-from ffenc.dataset.verify.deep import Shown, decode_images, decode_video
+from ffenc.dataset.verify.deep import decode_images, decode_video
 from ffenc.dataset.verify.faults import Fault, Faults
 from ffenc.dataset.verify.layout import Layout, Listing, read_layout
+from ffenc.dataset.verify.records import Shown
 from ffenc.dataset.verify.videos import Seen, VideoFile
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
