@@ -184,6 +184,19 @@ def pending_commits(root: Path) -> list[Path]:
     return [folder for folder in recording_folders(root) if os.path.lexists(folder / COMMIT)]
 
 
+def finish_commits(root: Path, *, trust: bool = False) -> int:
+    """Do the last moves of episodes that were saved when the program ended; returns how many there were.
+
+    Args:
+        root: the dataset.
+        trust: also of those that another user or machine has saved.
+
+    Raises:
+        SourceError, DestinationError: as :func:`finish_commit`.
+    """
+    return sum(finish_commit(folder, root, trust=trust) for folder in pending_commits(root))
+
+
 def commit_moves(folder: Path, root: Path) -> list[Move]:
     """Return what :func:`finish_commit` would do for a folder with a :data:`COMMIT`.
 

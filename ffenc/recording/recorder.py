@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shlex
 import threading
@@ -21,24 +20,13 @@ from typing_extensions import Self
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import RobotPreset, camera_key, camera_name, load_preset
-from ffenc.dataset.commit import RECORDINGS, finish_commit, pending_commits
+from ffenc.dataset.commit import RECORDINGS, finish_commits
 from ffenc.dataset.episode_columns import check_features
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
-from ffenc.frames.sources import image_files
-from ffenc.jobs.pool import share_cores
-from ffenc.jobs.progress import FrameCount
 from ffenc.recording.arguments import check_preset, check_robot_type, check_task, kind_of, seconds_of
 from ffenc.recording.begin import begun, storing_command
 from ffenc.recording.channels import prepared_channels
-from ffenc.recording.finish import (
-    CameraResult,
-    add_to_dataset,
-    encode_images,
-    finish_video,
-    for_all,
-    recorded_statistics,
-)
 from ffenc.recording.results import AddedRow, CameraStatus, RecorderStatus, SavedEpisode
 from ffenc.recording.rows import (
     ACTION,
@@ -46,9 +34,9 @@ from ffenc.recording.rows import (
     Features,
     checked_row,
     features_of_row,
-    read_rows,
 )
-from ffenc.recording.take import Channel, Take, abandon, end, gone, stored_bytes
+from ffenc.recording.save import put_into_dataset
+from ffenc.recording.take import Channel, Take, abandon, add_row, end, gone, stored_bytes
 from ffenc.recording.unfinished import (
     RecordedCamera,
     Settings,
@@ -58,8 +46,6 @@ from ffenc.recording.unfinished import (
     recording_lock,
 )
 from ffenc.recording.uninterrupted import Uninterrupted
-
-_log = logging.getLogger("ffenc.recording")
 
 DEFAULT_TASK = "unspecified"
 _STALL_SECONDS = 60.0
@@ -147,7 +133,7 @@ class Recorder:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as resources:
             self._check_lock = resources.enter_context(recording_lock(self.root))
-            complete_commits(self.root)
+            finish_commits(self.root)
             interrupted = interrupted_episodes(self.root)
             if interrupted:
                 warnings.warn(
@@ -292,7 +278,7 @@ class Recorder:
             self._features = features
             with Uninterrupted(), take.lock:
                 self._check_ended(take)
-                return self._add(take, checked)
+                return add_row(take, checked, self._index)
         except FfencError as error:
             self._check_ended(take)  # by another thread, while this one went on
             take.error = gone(take) or error
@@ -301,45 +287,6 @@ class Recorder:
             failed = DestinationError(f"{take.log.path}: cannot be written: {error.strerror}")
             take.error = gone(take) or failed
             raise take.error from None
-
-    def _add(self, take: Take, values: Mapping[str, Any]) -> AddedRow:
-        """Write the row, and pass its frames on."""
-        tracks = take.tracks.values()
-        for track in tracks:
-            track.feed.check()
-        if take.full:
-            return self._drop(take)
-        repeated = [name for name, track in take.tracks.items() if track.feed.repeated]
-        stamps = {name: track.timestamp for name, track in take.tracks.items()}
-        take.log.row(values, stamps, repeated)
-        for track in tracks:
-            track.feed.commit()
-            track.timestamp = None
-        take.rows += 1
-        take.frames += 1
-        for name in repeated:
-            take.tracks[name].repeated += 1
-            row = take.rows - 1
-            _log.warning("episode %d, row %d: %s shows the frame before again", self._index, row, name)
-        return AddedRow(take.rows - 1, repeated=tuple(repeated))
-
-    def _drop(self, take: Take) -> AddedRow:
-        """Leave a row out, of the table and of all cameras."""
-        take.log.dropped(take.rows, take.frames, take.full)
-        _log.warning(
-            "episode %d: frame %d is dropped, before row %d: no room for %s",
-            *(self._index, take.frames, take.rows, ", ".join(take.full)),
-        )
-        for name in take.full:
-            take.tracks[name].dropped += 1
-        for track in take.tracks.values():
-            track.feed.release()
-            track.timestamp = None
-        take.dropped += 1
-        take.frames += 1
-        added = AddedRow(None, dropped=tuple(take.full))
-        take.full.clear()
-        return added
 
     def save_episode(self, on_frames: Callable[[int, int], None] | None = None) -> SavedEpisode:
         """End the episode and put it into the dataset, once every camera's file has been read back.
@@ -370,22 +317,7 @@ class Recorder:
             end(take)
             self._check_there(take)
             waited = time.monotonic() - began
-            done = FrameCount(take.rows * len(take.tracks), on_frames)
-            live = next(iter(take.tracks.values())).channel.camera.way == "live"
-            threads = len(take.tracks) if live else share_cores(len(take.tracks), None, 1)[0]
-            results = for_all(
-                [track.channel.camera for track in take.tracks.values()],
-                lambda camera: self._finish(take, camera, done),
-                threads=threads,
-                stop=take.cancellation.cancel,
-            )
-            sizes = {
-                camera_name(key): one.video[0].stat().st_size if one.video else stored_bytes(take, key)
-                for key, one in results.items()
-            }
-            rows = read_rows(take.log.path)
-            notes = {"rows": rows.count, "encode": self.preset.encode, "on_full": self.preset.on_full}
-            index = add_to_dataset(self._dataset, take.episode, rows, self._features, results, notes)
+            saved = put_into_dataset(take, self._dataset, self.preset, self._features, on_frames)
         except BaseException as error:
             self._take = None
             abandon(take)
@@ -397,27 +329,7 @@ class Recorder:
         self._take = None
         seconds = time.monotonic() - began
         repeated = {name: track.repeated for name, track in take.tracks.items()}
-        return SavedEpisode(index, rows.count, seconds, waited, sizes, take.dropped, repeated)
-
-    def _finish(self, take: Take, camera: RecordedCamera, done: FrameCount) -> CameraResult:
-        """Make what a camera gives to the dataset."""
-        track = take.tracks[camera_name(camera.key)]
-        if camera.way == "live":
-            encoding = track.channel.encoding
-            video = finish_video(take.episode, camera, take.rows, encoding, track.samples)
-            statistics = recorded_statistics(take.episode, camera, take.rows, video, encoding.toolchain)
-            return CameraResult(video, None, statistics)
-        images = image_files(take.episode.images(camera))
-        if len(images) != take.rows:
-            raise DestinationError(
-                f"{take.episode.images(camera)} has {len(images)} images, the table has {take.rows} rows"
-            )
-        if camera.way == "images":
-            toolchain = track.channel.encoding.toolchain
-            statistics = recorded_statistics(take.episode, camera, take.rows, images, toolchain)
-            return CameraResult(None, images, statistics)
-        encoding, cancellation = track.channel.encoding, take.cancellation
-        return encode_images(take.episode, camera, encoding, images, done.counter(), cancellation)
+        return SavedEpisode(saved.index, saved.rows, seconds, waited, saved.sizes, take.dropped, repeated)
 
     def discard_episode(self) -> None:
         """End the episode and delete all of it.
@@ -565,19 +477,6 @@ class Recorder:
 def _recovery(root: Path) -> str:
     """The command that brings back what was interrupted."""
     return f"`ffenc recover {shlex.quote(str(root))}`"
-
-
-def complete_commits(root: Path, *, trust: bool = False) -> int:
-    """Do the last moves of episodes that were saved when the program ended; returns how many there were.
-
-    Args:
-        root: the dataset.
-        trust: also of those that another user or machine has saved.
-
-    Raises:
-        SourceError, DestinationError: as :func:`~ffenc.dataset.commit.finish_commit`.
-    """
-    return sum(finish_commit(folder, root, trust=trust) for folder in pending_commits(root))
 
 
 def _copied(features: Mapping[str, Mapping[str, Any]] | None) -> Features | None:

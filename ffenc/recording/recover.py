@@ -11,6 +11,7 @@ from pathlib import Path
 from ffenc.codecs.files import check_from_dataset
 from ffenc.compiler.frames import raw_format
 from ffenc.config.framerate import time_scale
+from ffenc.dataset.commit import finish_commits
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.errors import FfencError, SourceError
 from ffenc.ffmpeg.fragments import drop_last_fragment, drop_torn_end, whole_frames
@@ -31,7 +32,6 @@ from ffenc.recording.finish import (
     remux,
     verify_recovered,
 )
-from ffenc.recording.recorder import complete_commits
 from ffenc.recording.rows import Rows, read_rows
 from ffenc.recording.unfinished import (
     RecordedCamera,
@@ -120,7 +120,7 @@ def recover(
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
     with recording_lock(folder):
-        completed = complete_commits(folder, trust=trust)
+        completed = finish_commits(folder, trust=trust)
         episodes: list[Recovered] = []
         discarded: list[Path] = []
         for path in interrupted_episodes(folder):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +21,13 @@ from ffenc.frames.images import has_end, read_header
 from ffenc.recording.arguments import kind_of
 from ffenc.recording.feed import Feed, FrameRing
 from ffenc.recording.flush import Flusher
+from ffenc.recording.results import AddedRow
 from ffenc.recording.rows import RowLog
 from ffenc.recording.samples import SampleLog
 from ffenc.recording.unfinished import RecordedCamera, UnfinishedEpisode
 from ffenc.recording.uninterrupted import Uninterrupted
+
+_log = logging.getLogger("ffenc.recording")
 
 
 @dataclass
@@ -111,6 +116,57 @@ def gone(take: Take) -> DestinationError | None:
         f"{take.episode.path}: was deleted or moved while the episode was recorded, so it cannot be saved; "
         "if it was moved, put it back and recover it"
     )
+
+
+def add_row(take: Take, values: Mapping[str, Any], episode: int) -> AddedRow:
+    """Write a row, and pass its frames on; where a camera has no room, leave it out of all.
+
+    Args:
+        take: the episode, with a frame of every camera.
+        values: the row, checked.
+        episode: its number to be, for the log.
+
+    Raises:
+        FfencError: an encoder has ended.
+        OSError: the row cannot be written.
+    """
+    tracks = take.tracks.values()
+    for track in tracks:
+        track.feed.check()
+    if take.full:
+        return _drop_row(take, episode)
+    repeated = [name for name, track in take.tracks.items() if track.feed.repeated]
+    stamps = {name: track.timestamp for name, track in take.tracks.items()}
+    take.log.row(values, stamps, repeated)
+    for track in tracks:
+        track.feed.commit()
+        track.timestamp = None
+    take.rows += 1
+    take.frames += 1
+    for name in repeated:
+        take.tracks[name].repeated += 1
+        row = take.rows - 1
+        _log.warning("episode %d, row %d: %s shows the frame before again", episode, row, name)
+    return AddedRow(take.rows - 1, repeated=tuple(repeated))
+
+
+def _drop_row(take: Take, episode: int) -> AddedRow:
+    """Leave a row out, of the table and of all cameras."""
+    take.log.dropped(take.rows, take.frames, take.full)
+    _log.warning(
+        "episode %d: frame %d is dropped, before row %d: no room for %s",
+        *(episode, take.frames, take.rows, ", ".join(take.full)),
+    )
+    for name in take.full:
+        take.tracks[name].dropped += 1
+    for track in take.tracks.values():
+        track.feed.release()
+        track.timestamp = None
+    take.dropped += 1
+    take.frames += 1
+    added = AddedRow(None, dropped=tuple(take.full))
+    take.full.clear()
+    return added
 
 
 def close(track: Track) -> None:
