@@ -18,7 +18,7 @@ from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.repaired import EpisodeRepair, OnDamage, RepairedDataset
 from ffenc.dataset.salvage import Salvage
-from ffenc.dataset.salvage_rows import Action
+from ffenc.dataset.salvage_files import Action
 from ffenc.dataset.verify.faults import Verification
 from ffenc.dataset.verify.records import DecodeRecords
 from ffenc.dataset.verify.run import verify_dataset

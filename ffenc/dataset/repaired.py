@@ -20,7 +20,8 @@ from ffenc.config.preset import camera_name
 from ffenc.dataset.columns import task_table
 from ffenc.dataset.repaired_videos import SoundVideos
 from ffenc.dataset.salvage import Salvage
-from ffenc.dataset.salvage_rows import Action, Found
+from ffenc.dataset.salvage_files import Action
+from ffenc.dataset.salvage_rows import Found
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import Aggregate
 from ffenc.dataset.verify.faults import Fault

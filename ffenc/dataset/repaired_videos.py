@@ -18,7 +18,8 @@ from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.info_block import recorded_settings
 from ffenc.dataset.repeated import repeated_rows, shown_frames, write_shown
 from ffenc.dataset.salvage import Salvage
-from ffenc.dataset.salvage_rows import Action, Found, Place
+from ffenc.dataset.salvage_files import Action
+from ffenc.dataset.salvage_rows import Found, Place
 from ffenc.dataset.staging import write_json
 from ffenc.errors import (
     FfencError,

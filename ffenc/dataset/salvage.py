@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ffenc.dataset.salvage_rows import Found, Place, SalvagedRows, last_rows, short_reason
+from ffenc.dataset.salvage_files import short_reason
+from ffenc.dataset.salvage_rows import Found, Place, SalvagedRows, last_rows
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.info_json import feature_block
@@ -266,7 +267,7 @@ class Salvage(SalvagedRows):
     def _cut_off(self) -> bool:
         """Whether the recording was broken off, and all episodes before that are there."""
         numbers = [one.number for one in self.episodes]
-        return bool(self._readable) and self.listing is None and numbers == list(range(len(numbers)))
+        return self._files.cut_off and self.listing is None and numbers == list(range(len(numbers)))
 
     def _into_gaps(
         self, key: str, wrong: Sequence[Found], known: Mapping[Path, StreamInfo], places: dict[int, Place]

@@ -1,8 +1,7 @@
-"""Read what is left of a damaged dataset's info.json, lists and rows."""
+"""Find the episodes of which a damaged dataset has something left: its info.json, its lists, its rows."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,13 @@ import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_name, chosen_cameras
-from ffenc.dataset.columns import feature_type, is_numeric, task_texts
+from ffenc.dataset.columns import task_texts
 from ffenc.dataset.identify import check_dataset, features_of
 from ffenc.dataset.lerobot import readable_feature
+from ffenc.dataset.salvage_files import UNREADABLE, Action, SalvagedFiles, short_reason, whole_numbers_of
 from ffenc.dataset.source import check_key
-from ffenc.errors import FfencError, SourceError
+from ffenc.errors import SourceError
 from ffenc.frames.info_json import feature_block, read_info
-from ffenc.frames.parquet_footer import has_footer, with_footer
 from ffenc.layout import (
     DATA_PATH,
     INFO,
@@ -33,30 +32,6 @@ from ffenc.layout import (
 )
 from ffenc.paths import check_template, template_fields
 from ffenc.spelling import argument, call
-
-_READ = (SourceError, pa.ArrowException, OSError, ValueError, LookupError, TypeError)
-
-
-@dataclass(frozen=True)
-class Action:
-    """Something that is done to a dataset.
-
-    Attributes:
-        what: what was found, and what becomes of it.
-        episode: number of the episode in the source; None: of all, or of none.
-        camera: feature.
-        file: path in the dataset.
-    """
-
-    what: str
-    episode: int | None = None
-    camera: str | None = None
-    file: str | None = None
-
-    def __str__(self) -> str:
-        where = [self.file, self.camera, None if self.episode is None else f"episode {self.episode}"]
-        named = ", ".join(part for part in where if part is not None)
-        return f"{named}: {self.what}" if named else self.what
 
 
 @dataclass
@@ -114,9 +89,7 @@ class SalvagedRows:
     """
 
     def __init__(self, root: Path, *, without: Sequence[str], task: str | None, scratch: Path) -> None:
-        self.root, self._scratch = root, scratch
-        self._readable: dict[Path, Path] = {}  # data file -> a copy of it with a footer
-        self._damaged_groups: dict[Path, frozenset[int]] = {}
+        self.root = root
         self._said: dict[Action, None] = {}
         self.info = self._read_info()
         self.fps = parse_fps(self.info["fps"])
@@ -125,6 +98,7 @@ class SalvagedRows:
         self.cameras = [key for key, feature in features.items() if feature["dtype"] == "video"]
         self.listing = self._read_listing()
         self.tasks = self._read_tasks(task)
+        self._files = SalvagedFiles(root, features, scratch, self.say)
         self.episodes = list(self._read_rows())
         if not self.episodes:
             raise SourceError(f"{root}: no rows of any episode are left under data/; nothing can be repaired")
@@ -191,9 +165,9 @@ class SalvagedRows:
         for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
             try:
                 table = pq.ParquetFile(path).read()
-                _whole(table, "episode_index")
+                whole_numbers_of(table, "episode_index")
                 tables.append(table)
-            except _READ as error:
+            except UNREADABLE as error:
                 self._note(
                     f"cannot be read ({short_reason(error)}); its episodes are found by their rows",
                     file=self._relative(path),
@@ -227,17 +201,8 @@ class SalvagedRows:
 
     def _read_rows(self) -> Iterator[Found]:
         claims: dict[int, list[Found]] = {}
-        files = sorted((self.root / "data").rglob("*.parquet"))
-        for path in files:
-            try:
-                self._give_footer(path, files)
-                numbers, frames, whole = self._row_numbers(path)
-            except _READ as error:
-                self._note(
-                    f"cannot be read ({short_reason(error)}); its episodes are lost",
-                    file=self._relative(path),
-                )
-                continue
+        for file in self._files.numbers():
+            path, numbers, frames, whole = file.path, file.episodes, file.frames, file.whole
             by_episode = np.argsort(numbers, kind="stable")
             cuts = np.flatnonzero(np.diff(numbers[by_episode])) + 1
             groups = [group for group in np.split(by_episode, cuts) if len(group)]
@@ -326,95 +291,9 @@ class SalvagedRows:
 
         return one.length == other.length and bool(values(one).equals(values(other)))
 
-    def _row_numbers(
-        self, path: Path
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Read the numbers of a data file's rows, each row group by itself.
-
-        Returns:
-            ``episode_index`` and ``frame_index``, -1 where they cannot be read; and whether a row has a value
-            of all features.
-
-        Raises:
-            pyarrow.ArrowException, OSError, ...: nothing of the file can be read.
-        """
-        found: list[list[npt.NDArray[np.int64]]] = []
-        errors: dict[int, BaseException] = {}
-        lacking: list[npt.NDArray[np.bool_]] = []
-        with pq.ParquetFile(self._readable.get(path, path), page_checksum_verification=True) as file:
-            there = {"episode_index", "frame_index"} & set(file.schema_arrow.names)
-            counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-            for group, count in enumerate(counts):
-                own = {name: np.full(count, -1) for name in ("episode_index", "frame_index")}
-                try:
-                    lacking.append(self._lacking(file.read_row_group(group)))
-                except _READ as error:
-                    errors[group] = error
-                    lacking.append(np.zeros(count, np.bool_))
-                for name in there:
-                    with contextlib.suppress(*_READ):
-                        own[name] = _whole(file.read_row_group(group, columns=[name]), name)
-                found.append(list(own.values()))
-        numbers, frames = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.int64)
-        lost = int((numbers < 0).sum())
-        if lost and lost == len(numbers):
-            raise next(iter(errors.values()), ValueError("episode_index is missing or has no numbers"))
-        if lost:
-            what = f"{lost} of its rows cannot be read, nor of which episode they are"
-            self._note(what, file=self._relative(path))
-        self._damaged_groups[path] = frozenset(errors)
-        whole = np.repeat([group not in errors for group in range(len(counts))], counts)
-        return numbers, frames, whole & ~np.concatenate([*lacking, np.zeros(0, np.bool_)])
-
-    def _lacking(self, table: pa.Table) -> npt.NDArray[np.bool_]:
-        """Which rows have no value of a feature."""
-        lacking = np.zeros(table.num_rows, np.bool_)
-        for name, feature in self.info["features"].items():
-            needed = name not in NUMBERING and (is_numeric(feature) or feature["dtype"] == "image")
-            if needed and name in table.column_names and table[name].null_count:
-                lacking |= table[name].is_null().to_numpy()
-        return lacking
-
     def table(self, path: Path) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-        """Read what can be read of a data file.
-
-        Returns:
-            the rows, and for each row of the file its place among them, -1 where it cannot be read.
-
-        Raises:
-            SourceError: it cannot be read any more.
-        """
-        bad = self._damaged_groups[path]
-        try:
-            with pq.ParquetFile(self._readable.get(path, path), page_checksum_verification=True) as file:
-                counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-                table = file.read_row_groups([group for group in range(len(counts)) if group not in bad])
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{path}: cannot be read: {error}") from None
-        good = np.repeat([group not in bad for group in range(len(counts))], counts)
-        return table, np.where(good, np.cumsum(good) - 1, -1)
-
-    def _give_footer(self, path: Path, files: Sequence[Path]) -> None:
-        """Make a data file readable whose footer was never written.
-
-        Raises:
-            SourceError: nothing in it can be read.
-        """
-        if has_footer(path):
-            return
-        features = self.info["features"]
-        schema = next((pq.read_schema(other) for other in files if other != path and has_footer(other)), None)
-        if schema is None:
-            rows = {key: feature for key, feature in features.items() if feature["dtype"] != "video"}
-            schema = pa.schema([pa.field(key, feature_type(feature)) for key, feature in rows.items()])
-        copy = self._scratch / f"with-footer-{len(self._readable):06d}.parquet"
-        count = with_footer(path, schema, copy)
-        self._readable[path] = copy
-        self._note(
-            f"its end is missing, as of a recording that was broken off; its {count} rows are read from its "
-            "pages",
-            file=self._relative(path),
-        )
+        """Read what can be read of a data file; see :meth:`SalvagedFiles.table`."""
+        return self._files.table(path)
 
     def _order(self, one: Found, frames: npt.NDArray[np.int64] | None) -> None:
         """Put an episode's rows in order."""
@@ -446,18 +325,6 @@ def _counted_from_0(
     return stretches if whole else [rows]
 
 
-def _whole(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
-    """A column of whole numbers.
-
-    Raises:
-        pyarrow.ArrowException, ValueError, LookupError: it is missing, or a row has no whole number.
-    """
-    if table[name].null_count:
-        raise ValueError(f"{name} has rows without a value")
-    numbers: npt.NDArray[np.int64] = table[name].cast(pa.int64()).to_numpy()
-    return numbers
-
-
 def last_rows(numbers: Sequence[Any]) -> dict[int, int]:
     """Number of an episode -> the last row that names it."""
     return {number: row for row, number in enumerate(numbers) if isinstance(number, int) and number >= 0}
@@ -466,8 +333,3 @@ def last_rows(numbers: Sequence[Any]) -> dict[int, int]:
 def _numbers(numbers: Sequence[int]) -> str:
     shown = ", ".join(map(str, numbers[:6]))
     return f"{shown}, ... {numbers[-1]}" if len(numbers) > 6 else shown
-
-
-def short_reason(error: BaseException) -> str:
-    text = error.what if isinstance(error, FfencError) else str(error)
-    return text.strip().partition("\n")[0][:120] or "damaged"

@@ -1,0 +1,197 @@
+"""Read what can be read of a damaged dataset's data files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ffenc.dataset.columns import feature_type, is_numeric
+from ffenc.errors import FfencError, SourceError
+from ffenc.frames.parquet_footer import has_footer, with_footer
+from ffenc.layout import NUMBERING
+
+UNREADABLE = (SourceError, pa.ArrowException, OSError, ValueError, LookupError, TypeError)
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that is done to a dataset.
+
+    Attributes:
+        what: what was found, and what becomes of it.
+        episode: number of the episode in the source; None: of all, or of none.
+        camera: feature.
+        file: path in the dataset.
+    """
+
+    what: str
+    episode: int | None = None
+    camera: str | None = None
+    file: str | None = None
+
+    def __str__(self) -> str:
+        where = [self.file, self.camera, None if self.episode is None else f"episode {self.episode}"]
+        named = ", ".join(part for part in where if part is not None)
+        return f"{named}: {self.what}" if named else self.what
+
+
+@dataclass(frozen=True)
+class RowNumbers:
+    """The numbers of a data file's rows.
+
+    Attributes:
+        path: the file.
+        episodes, frames: ``episode_index`` and ``frame_index``, -1 where they cannot be read.
+        whole: whether a row has a value of all features.
+    """
+
+    path: Path
+    episodes: npt.NDArray[np.int64]
+    frames: npt.NDArray[np.int64]
+    whole: npt.NDArray[np.bool_]
+
+
+class SalvagedFiles:
+    """The data files of a dataset, as far as they can be read.
+
+    Args:
+        root: its folder.
+        features: of info.json.
+        scratch: a folder for files that have to be written before they can be read.
+        say: called with what had to be decided.
+    """
+
+    def __init__(
+        self, root: Path, features: Mapping[str, Any], scratch: Path, say: Callable[[Action], None]
+    ) -> None:
+        self._root, self._features, self._scratch, self._say = root, features, scratch, say
+        self._files = sorted((root / "data").rglob("*.parquet"))
+        self._readable: dict[Path, Path] = {}  # data file -> a copy of it with a footer
+        self._damaged_groups: dict[Path, frozenset[int]] = {}
+
+    def numbers(self) -> Iterator[RowNumbers]:
+        """Read the numbers of each file's rows; files of which nothing can be read are said."""
+        for path in self._files:
+            try:
+                self._give_footer(path)
+                yield self._row_numbers(path)
+            except UNREADABLE as error:
+                self._note(path, f"cannot be read ({short_reason(error)}); its episodes are lost")
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the end of a file was never written."""
+        return bool(self._readable)
+
+    def _note(self, path: Path, what: str) -> None:
+        self._say(Action(what, file=path.relative_to(self._root).as_posix()))
+
+    def _row_numbers(self, path: Path) -> RowNumbers:
+        """Read the numbers of a data file's rows, each row group by itself.
+
+        Raises:
+            pyarrow.ArrowException, OSError, ...: nothing of the file can be read.
+        """
+        found: list[list[npt.NDArray[np.int64]]] = []
+        errors: dict[int, BaseException] = {}
+        lacking: list[npt.NDArray[np.bool_]] = []
+        with pq.ParquetFile(self._readable.get(path, path), page_checksum_verification=True) as file:
+            there = {"episode_index", "frame_index"} & set(file.schema_arrow.names)
+            counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            for group, count in enumerate(counts):
+                own = {name: np.full(count, -1) for name in ("episode_index", "frame_index")}
+                try:
+                    lacking.append(self._lacking(file.read_row_group(group)))
+                except UNREADABLE as error:
+                    errors[group] = error
+                    lacking.append(np.zeros(count, np.bool_))
+                for name in there:
+                    with contextlib.suppress(*UNREADABLE):
+                        own[name] = whole_numbers_of(file.read_row_group(group, columns=[name]), name)
+                found.append(list(own.values()))
+        numbers, frames = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.int64)
+        lost = int((numbers < 0).sum())
+        if lost and lost == len(numbers):
+            raise next(iter(errors.values()), ValueError("episode_index is missing or has no numbers"))
+        if lost:
+            what = f"{lost} of its rows cannot be read, nor of which episode they are"
+            self._note(path, what)
+        self._damaged_groups[path] = frozenset(errors)
+        whole = np.repeat([group not in errors for group in range(len(counts))], counts)
+        return RowNumbers(path, numbers, frames, whole & ~np.concatenate([*lacking, np.zeros(0, np.bool_)]))
+
+    def _lacking(self, table: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which rows have no value of a feature."""
+        lacking = np.zeros(table.num_rows, np.bool_)
+        for name, feature in self._features.items():
+            needed = name not in NUMBERING and (is_numeric(feature) or feature["dtype"] == "image")
+            if needed and name in table.column_names and table[name].null_count:
+                lacking |= table[name].is_null().to_numpy()
+        return lacking
+
+    def table(self, path: Path) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+        """Read what can be read of a data file.
+
+        Returns:
+            the rows, and for each row of the file its place among them, -1 where it cannot be read.
+
+        Raises:
+            SourceError: it cannot be read any more.
+        """
+        bad = self._damaged_groups[path]
+        try:
+            with pq.ParquetFile(self._readable.get(path, path), page_checksum_verification=True) as file:
+                counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+                table = file.read_row_groups([group for group in range(len(counts)) if group not in bad])
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{path}: cannot be read: {error}") from None
+        good = np.repeat([group not in bad for group in range(len(counts))], counts)
+        return table, np.where(good, np.cumsum(good) - 1, -1)
+
+    def _give_footer(self, path: Path) -> None:
+        """Make a data file readable whose footer was never written.
+
+        Raises:
+            SourceError: nothing in it can be read.
+        """
+        if has_footer(path):
+            return
+        schema = next(
+            (pq.read_schema(other) for other in self._files if other != path and has_footer(other)), None
+        )
+        if schema is None:
+            rows = {key: feature for key, feature in self._features.items() if feature["dtype"] != "video"}
+            schema = pa.schema([pa.field(key, feature_type(feature)) for key, feature in rows.items()])
+        copy = self._scratch / f"with-footer-{len(self._readable):06d}.parquet"
+        count = with_footer(path, schema, copy)
+        self._readable[path] = copy
+        self._note(
+            path,
+            f"its end is missing, as of a recording that was broken off; its {count} rows are read from its "
+            "pages",
+        )
+
+
+def whole_numbers_of(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
+    """A column of whole numbers.
+
+    Raises:
+        pyarrow.ArrowException, ValueError, LookupError: it is missing, or a row has no whole number.
+    """
+    if table[name].null_count:
+        raise ValueError(f"{name} has rows without a value")
+    numbers: npt.NDArray[np.int64] = table[name].cast(pa.int64()).to_numpy()
+    return numbers
+
+
+def short_reason(error: BaseException) -> str:
+    text = error.what if isinstance(error, FfencError) else str(error)
+    return text.strip().partition("\n")[0][:120] or "damaged"
