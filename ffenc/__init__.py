@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from ffenc.dataset.edit import edit_dataset
     from ffenc.dataset.edited import Edits
     from ffenc.dataset.executors.ray import RayExecutor
-    from ffenc.dataset.job import JobPlan, JobSummary, run_plan
+    from ffenc.dataset.job import JobSummary, run_plan
     from ffenc.dataset.merge import merge_datasets, plan_merge
+    from ffenc.dataset.plan import JobPlan
     from ffenc.dataset.reencode import plan_reencode, reencode_dataset
     from ffenc.dataset.repair import Repair, repair_dataset
     from ffenc.dataset.sources.contents import contact_sheet, inspect_source
@@ -57,7 +58,7 @@ _HOME = {
     "RobotPreset": "ffenc.config.preset",
     "load_preset": "ffenc.config.preset",
     "Transform": "ffenc.config.transform",
-    "JobPlan": "ffenc.dataset.job",
+    "JobPlan": "ffenc.dataset.plan",
     "JobSummary": "ffenc.dataset.job",
     "run_plan": "ffenc.dataset.job",
     "edit_dataset": "ffenc.dataset.edit",

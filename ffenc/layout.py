@@ -53,6 +53,7 @@ DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
 NUMBERING = tuple(DEFAULT_FEATURES)
 # Columns of the episode list that say which file an episode's rows are in; of its videos, see place_columns.
 DATA_COLUMNS = ("data/chunk_index", "data/file_index")
+LIST_COLUMNS = ("meta/episodes/chunk_index", "meta/episodes/file_index")  # and in which its own row is
 STATISTICS = ("min", "max", "mean", "std", "count")
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}  # which a feature may have too
 

@@ -23,7 +23,7 @@ from ffenc.cli.output import print_json
 from ffenc.words import camera_frames, count
 
 if TYPE_CHECKING:
-    from ffenc.dataset.job import JobPlan
+    from ffenc.dataset.plan import JobPlan
 
 
 @click.command("reencode", cls=SettingsCommand)

@@ -15,8 +15,8 @@ from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import camera_name
 from ffenc.config.transform import Transform
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
-from ffenc.dataset.job import Stream
 from ffenc.dataset.pieces import uncopied
+from ffenc.dataset.plan import Stream
 from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfencWarning

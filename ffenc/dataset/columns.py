@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.parquet import IMAGE
 from ffenc.frames.sources import FrameSource
-from ffenc.layout import place_columns
 
 IMAGE_BYTES = 64 << 20  # held while a table's images are written
 # What Arrow prints of a type, where the ``datasets`` library has another word.
@@ -31,15 +28,6 @@ WRITTEN: dict[str, Any] = {"compression": "snappy", "use_dictionary": True, "wri
 
 
 _SLICES = 16
-
-
-@dataclass(frozen=True)
-class VideoPlace:
-    """Where an episode's frames are: the file, and the frame it starts at in there."""
-
-    chunk: int
-    file: int
-    start: int
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, *, checked: bool = False) -> pa.Table:
@@ -266,20 +254,6 @@ def numbers_of(column: pa.ChunkedArray) -> Any:
     return array.to_numpy(zero_copy_only=False).reshape(shape)
 
 
-def video_columns(
-    camera: str, places: Sequence[VideoPlace], lengths: Sequence[int], fps: Fraction
-) -> dict[str, Any]:
-    """Return the columns of the episode list that say where a camera's episodes are."""
-    ends = [p.start + n for p, n in zip(places, lengths, strict=True)]
-    values = (
-        pa.array([p.chunk for p in places], pa.int64()),
-        pa.array([p.file for p in places], pa.int64()),
-        pa.array([float(p.start / fps) for p in places], pa.float64()),
-        pa.array([float(end / fps) for end in ends], pa.float64()),
-    )
-    return dict(zip(place_columns(camera), values, strict=True))
-
-
 def task_table(tasks: Sequence[str]) -> pa.Table:
     """Return the tasks table of these texts, numbered from 0."""
     return _with_text_index(
@@ -290,6 +264,26 @@ def task_table(tasks: Sequence[str]) -> pa.Table:
             }
         )
     )
+
+
+def more_tasks(table: pa.Table, texts: Sequence[str], first: int) -> pa.Table:
+    """Return a tasks table with further tasks; what else it holds of the others, these have not.
+
+    Args:
+        table: of ``meta/tasks.parquet``.
+        texts: of the further tasks.
+        first: number of the first of them.
+
+    Raises:
+        pyarrow.ArrowException, ValueError: it has no such columns.
+    """
+    numbers = pa.array(range(first, first + len(texts)), pa.int64())
+    text = "task" if "task" in table.column_names else table.column_names[-1]
+    added = {"task_index": numbers, text: pa.array(texts, pa.large_string())}
+    columns = [
+        added[f.name].cast(f.type) if f.name in added else pa.nulls(len(texts), f.type) for f in table.schema
+    ]
+    return pa.concat_tables([table, pa.table(columns, schema=table.schema)])
 
 
 def _with_text_index(table: pa.Table) -> pa.Table:

@@ -16,7 +16,8 @@ from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.info_block import recorded_settings
-from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
+from ffenc.dataset.job import JobSummary, run_plan
+from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path

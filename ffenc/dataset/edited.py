@@ -285,7 +285,7 @@ class EditedDataset:
     def has_episode_stats(self, feature: str) -> bool:
         return feature not in self._transforms and self.source.has_episode_stats(self._old_name(feature))
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
         for episode, file, table in self.source.rows(episodes):
             table = table.drop_columns([name for name in table.column_names if name in self._dropped])
             if self.edits.tasks_change:
@@ -297,7 +297,7 @@ class EditedDataset:
                 table = set_column(table, "task_index", new)
             yield episode, file, table
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
         for file, table in self.source.episode_tables(episodes):
             names = {name: self._episode_column(name) for name in table.column_names}
             table = table.select([name for name, new in names.items() if new is not None])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -12,59 +12,44 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ffenc.dataset.checksums import file_checksum, read_checksums, write_checksums
-from ffenc.dataset.columns import (
-    WRITTEN,
-    VideoPlace,
-    feature_type,
-    fitted,
-    image_parts,
-    is_numeric,
-    numbers_of,
-    read_table,
-    row_schema,
-    task_table,
-    video_columns,
-)
+from ffenc.dataset.columns import feature_type, is_numeric, list_of, read_table, row_schema
 from ffenc.dataset.commit import Move, write_commit
 from ffenc.dataset.episode_columns import (
-    _dimensions,
-    _shaped,
     all_features,
     check_features,
     column_as,
-    episode_type,
     features_of_table,
+    fitted_list_row,
     row_table,
 )
 from ffenc.dataset.fitting import GrowingCamera, recorded_features
 from ffenc.dataset.info_block import kept_block
-from ffenc.dataset.staging import write_info, write_json
-from ffenc.dataset.statistics import Aggregate, column_stats
+from ffenc.dataset.staging import write_info
 from ffenc.dataset.verify.metadata import brief, check_episode
+from ffenc.dataset.writer import (
+    DATA,
+    EPISODES,
+    DatasetWriter,
+    FilePlace,
+    NumberedRows,
+    State,
+    VideoPlace,
+    WrittenRows,
+    described_rows,
+    numbered_file,
+    row_columns,
+    videos_of,
+)
 from ffenc.errors import ConfigError, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.images import read_header
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
 from ffenc.frames.statistics import Stats, histogram_statistics
-from ffenc.layout import (
-    CHECKSUMS,
-    DATA_COLUMNS,
-    DATA_PATH,
-    EPISODES_PATH,
-    NOTES_PATH,
-    STATS,
-    TASKS,
-    VIDEO_PATH,
-    file_limit,
-    files_in_chunk,
-)
+from ffenc.layout import CHECKSUMS, STATS, TASKS, file_limit
 
 _STAGED = "new"
-DATA, EPISODES = "data", "meta/episodes"
-NumberedFile = tuple[int, int]  # of a chunk, and in it
 
 
 @dataclass(frozen=True)
@@ -92,47 +77,19 @@ class NewEpisode:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class State:
-    """A dataset between two episodes.
-
-    Attributes:
-        info, stats: of info.json and stats.json; without features before they are known.
-        tasks: texts by number.
-        rows, episodes: schemas of the tables; None before the first episode.
-        last: the highest numbers in use, of ``data``, ``meta/episodes`` and each camera's videos.
-    """
-
-    info: dict[str, Any]
-    stats: dict[str, Any] = field(default_factory=dict)
-    tasks: tuple[str, ...] = ()
-    rows: pa.Schema | None = None
-    episodes: pa.Schema | None = None
-    last: Mapping[str, NumberedFile] = field(default_factory=dict)
-
-    @property
-    def total_episodes(self) -> int:
-        return int(self.info.get("total_episodes") or 0)
-
-    @property
-    def total_frames(self) -> int:
-        return int(self.info.get("total_frames") or 0)
-
-
-def list_to_grow(root: Path, state: State) -> str | None:
+def list_to_grow(root: Path, state: State) -> FilePlace | None:
     """Return the file of the episode list that takes another episode; None: a new one has to.
 
     As in LeRobot's recordings it grows up to ``data_files_size_in_mb``. A file an episode would be read as
     well, but LeRobot's ``merge_datasets`` numbers the list's files wrongly where a dataset has several.
     """
-    chunk, number = state.last.get(EPISODES, (0, -1))
-    place = EPISODES_PATH.format(chunk_index=chunk, file_index=number)
-    path = root / place
-    return place if path.is_file() and path.stat().st_size < file_limit(state.info, "data") else None
+    file = numbered_file(EPISODES, *state.last.get(EPISODES, (0, -1)))
+    path = root / file.path
+    return file if path.is_file() and path.stat().st_size < file_limit(state.info, "data") else None
 
 
-class EpisodeWriter:
-    """Writes what a dataset gets by one episode, beside it.
+class StagedEpisode:
+    """What a dataset gets by one episode, in a folder beside it.
 
     Args:
         root: the dataset.
@@ -150,12 +107,17 @@ class EpisodeWriter:
         state: State,
         episode: NewEpisode,
     ) -> None:
-        self._root, self._folder, self._new = root, folder, folder / _STAGED
+        self._root, self._folder = root, folder
         self._cameras, self._fps, self._state, self._episode = cameras, fps, state, episode
-        self._number = state.total_episodes
-        self._info = self._next_info()
+        self._info = self._described_info()
         self._features: dict[str, Any] = self._info["features"]
-        self._last = dict(state.last)
+        self._writer = DatasetWriter(
+            folder / _STAGED,
+            fps,
+            state,
+            tasks=root / TASKS if state.tasks else (),
+            taken=lambda place: (root / place).exists(),
+        )
         self._moves: list[Move] = []
 
     def rehearse(self) -> None:
@@ -164,67 +126,59 @@ class EpisodeWriter:
         Raises:
             ConfigError, SourceError: as :meth:`write`.
         """
-        columns = {"episode_index": self._number, "tasks": [self._episode.task], "length": 1}
-        rows = self._rows(0)
+        numbered = self._rows()
         for key in self._episode.images:
             if key not in self._row_schema.names:
                 raise SourceError(f"{self._root}: its rows have no column {key}; ffenc verify says more")
-        stats = self._statistics(rows)
-        self._episode_table(columns, stats)
-        self._task_table((*self._state.tasks, self._episode.task))
-        self._total_stats(stats)
+        rows = described_rows(numbered, self._writer.files.next(DATA), self._numeric)
+        self._list_row(rows, {}, self._writer.files.next(EPISODES))
+        self._writer.task_rows()
+        self._total_stats(rows)
 
     def write(self) -> State:
         """Write and list everything; returns what the dataset will be."""
-        state, episode = self._state, self._episode
+        state, episode, writer = self._state, self._episode, self._writer
         self._check()
-        shutil.rmtree(self._new, ignore_errors=True)
-        tasks = state.tasks if episode.task in state.tasks else (*state.tasks, episode.task)
-        self._info["total_tasks"] = len(tasks)
-        columns: dict[str, Any] = {
-            "episode_index": self._number,
-            "tasks": [episode.task],
-            "length": episode.length,
-        }
+        shutil.rmtree(writer.folder, ignore_errors=True)
         videos, checksums = self._videos()
-        rows = self._rows(tasks.index(episode.task))
-        stats = self._statistics(rows)
-        data = self._data(rows)
-        columns |= dict(zip(DATA_COLUMNS, data, strict=True))
-        columns |= {
-            "dataset_from_index": state.total_frames,
-            "dataset_to_index": state.total_frames + episode.length,
-        }
-        columns |= {name: column[0].as_py() for name, column in videos.items()}
-        place, row = self._episode_row(columns, stats)
-        if tasks != state.tasks:
-            self._tasks(tasks)
-        total = self._stats(stats)
+        numbered = self._rows()
+        images = {key: _ImagesOf(self._cameras[key], own) for key, own in episode.images.items()}
+        data = writer.files.next(DATA)
+        [rows] = writer.write_rows(data, self._row_schema, [(numbered, images)], self._numeric)
+        self._add(data.path)
+        grows = list_to_grow(self._root, state)
+        list_file = grows or writer.files.next(EPISODES)
+        row = self._list_row(rows, videos, list_file)
+        writer.write_list(list_file, [row])  # alone, as it is checked
+        new_task = tuple(writer.tasks) != state.tasks
+        if new_task:
+            writer.write_tasks()
+            self._add(TASKS, replaces=True)
+        total = self._total_stats(rows)
+        writer.write_stats(total)
+        self._add(STATS, replaces=True)
         if checksums:
-            (self._new / "meta").mkdir(parents=True, exist_ok=True)
-            write_checksums(self._new, read_checksums(self._root) | checksums)
+            write_checksums(writer.folder, read_checksums(self._root) | checksums)
             self._add(CHECKSUMS, replaces=True)
-        notes = NOTES_PATH.format(episode_index=self._number)
-        write_json(self._new / notes, episode.notes)
-        self._add(notes, replaces=True)
-        own = write_info(self._new, self._info)
+        self._add(writer.write_notes(rows.number, episode.notes), replaces=True)
+        info = writer.info({**self._info, "total_tasks": len(writer.tasks)})
+        own = write_info(writer.folder, info)
         read_back = {
-            video: brief(episode.videos[key][1], [0])
-            for video, key in zip(checksums, (k for k in self._features if k in episode.videos), strict=True)
+            video: brief(episode.videos[key][1], [0]) for video, key in zip(checksums, videos, strict=True)
         }
-        check_episode(self._new, tasks, read_back)
-        self._grow_list(place, row)
+        check_episode(writer.folder, writer.tasks, read_back)
+        self._write_list(list_file, row, grows=grows is not None)
         for path in own:
             self._add(path, replaces=True)
         write_commit(self._folder, self._root, self._moves)
         return replace(
             state,
-            info=self._info,
+            info=info,
             stats=total,
-            tasks=tasks,
+            tasks=tuple(writer.tasks),
             rows=self._row_schema,
             episodes=row.schema,
-            last=self._last,
+            last=writer.files.last,
         )
 
     def _check(self) -> None:
@@ -269,8 +223,8 @@ class EpisodeWriter:
             if found != wanted:
                 raise VerificationError(f"{path}: {name} of {camera.key} is {found}, {wanted} is expected")
 
-    def _next_info(self) -> dict[str, Any]:
-        """info.json with this episode; with the first one, what was not known before."""
+    def _described_info(self) -> dict[str, Any]:
+        """info.json without this episode; for the first one, with what was not known before."""
         info, episode = dict(self._state.info), self._episode
         if "features" not in info:
             found = features_of_table(episode.table)
@@ -279,14 +233,10 @@ class EpisodeWriter:
             info = {name: info[name] for name in ("codebase_version", "fps")} | described | info
         info["features"] = {key: dict(feature) for key, feature in info["features"].items()}
         for key, (_, stream) in episode.videos.items():
-            if self._number == 0:
+            if not self._state.total_episodes:
                 camera = self._cameras[key]
                 block = kept_block(stream, camera.block or {}, camera.unit is not None)
                 info["features"][key]["info"] = block
-        if not info.get("splits") or info["splits"] == {"train": f"0:{self._number}"}:
-            info["splits"] = {"train": f"0:{self._number + 1}"}
-        info["total_episodes"] = self._number + 1
-        info["total_frames"] = self._state.total_frames + episode.length
         return info
 
     @cached_property
@@ -304,45 +254,26 @@ class EpisodeWriter:
     def _add(self, target: str, *, replaces: bool = False) -> None:
         self._moves.append(Move(f"{_STAGED}/{target}", target, replaces))
 
-    def _place(self, key: str, template: str) -> tuple[str, NumberedFile]:
-        """The next free place of a kind of file, and its numbers."""
-        limit = files_in_chunk(self._info)
-        chunk, number = self._last.get(key, (0, -1))
-        while True:
-            chunk, number = (chunk, number + 1) if number + 1 < limit else (chunk + 1, 0)
-            place = template.format(video_key=key, chunk_index=chunk, file_index=number)
-            if not (self._root / place).exists():
-                self._last[key] = chunk, number
-                return place, (chunk, number)
-
-    def _videos(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """Give each video its place; returns columns of the episode list, and checksums."""
-        columns: dict[str, Any] = {}
-        checksums = {}
+    def _videos(self) -> tuple[dict[str, list[VideoPlace]], dict[str, str]]:
+        """Give each video its place; returns these by camera, and checksums by path."""
+        places, checksums = {}, {}
         for key in (key for key in self._features if key in self._episode.videos):
             path, _ = self._episode.videos[key]
-            place, (chunk, number) = self._place(key, VIDEO_PATH)
-            self._moves.append(Move(path.relative_to(self._folder).as_posix(), place))
-            checksums[place] = file_checksum(path)
-            columns |= video_columns(key, [VideoPlace(chunk, number, 0)], [self._episode.length], self._fps)
-        return columns, checksums
+            file = self._writer.files.next(videos_of(key))
+            self._moves.append(Move(path.relative_to(self._folder).as_posix(), file.path))
+            places[key] = [VideoPlace(file, 0)]
+            checksums[file.path] = file_checksum(path)
+        return places, checksums
 
-    def _rows(self, task: int) -> pa.Table:
+    def _rows(self) -> NumberedRows:
         """The rows without images, in the dataset's types."""
-        count, table = self._episode.length, self._episode.table
+        table = self._episode.table
         wanted = recorded_features(self._info)
         unlike = sorted(set(wanted) ^ set(table.column_names))
         if unlike:
             whose = "the dataset has it" if unlike[0] in wanted else "the dataset has none of that name"
             raise ConfigError(f"the episode's column {unlike[0]}: {whose}; the same columns are expected")
-        numbers = np.arange(count)
-        own = {
-            "timestamp": pa.array((numbers / float(self._fps)).astype(np.float32)),
-            "frame_index": pa.array(numbers),
-            "episode_index": pa.array(np.full(count, self._number)),
-            "index": pa.array(numbers + self._state.total_frames),
-            "task_index": pa.array(np.full(count, task)),
-        }
+        own = row_columns(self._episode.length, self._fps, self._writer.task(self._episode.task))
         columns = {}
         for name in self._row_schema.names:
             kind = self._row_schema.field(name).type
@@ -361,129 +292,42 @@ class EpisodeWriter:
                 f"{self._root}: its rows have no column {lost[0]}, which meta/info.json describes; "
                 "ffenc verify says more"
             )
-        return pa.table(columns)
+        return self._writer.number(pa.table(columns))
 
-    def _statistics(self, rows: pa.Table) -> dict[str, Stats]:
-        """The statistics of the episode: its cameras', as they were given, and its rows'."""
-        stats = {key: self._episode.stats[key] for key in self._cameras}
-        return stats | {key: column_stats(numbers_of(rows[key])) for key in self._numeric}
+    def _list_row(
+        self, rows: WrittenRows, videos: Mapping[str, list[VideoPlace]], file: FilePlace
+    ) -> pa.Table:
+        """The episode's row of the episode list, with the columns of the rows that are there."""
+        known = {
+            "episode_index": pa.array([rows.number]),
+            "tasks": pa.array([[self._episode.task]], list_of(pa.string())),
+            "length": pa.array([rows.length]),
+        }
+        given = {**self._episode.stats, **rows.stats}
+        stats = {key: [given[key]] for key in self._features if key in given}
+        row = self._writer.list_rows(known, [rows], videos, stats, file)
+        schema = self._state.episodes
+        return row if schema is None else fitted_list_row(row, schema, self._root)
 
-    def _data(self, rows: pa.Table) -> NumberedFile:
-        """Write the rows, images among them, as one group or as many as memory asks for."""
-        place, numbers = self._place(DATA, DATA_PATH)
-        path = self._new / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        schema = self._row_schema
-        images = {key: _ImagesOf(self._cameras[key], images) for key, images in self._episode.images.items()}
-        with pq.ParquetWriter(path, schema, **WRITTEN) as writer:
-            for part in image_parts(rows, images):
-                writer.write_table(fitted(part, schema))
-        self._add(place)
-        return numbers
-
-    def _episode_row(self, columns: Mapping[str, Any], stats: Mapping[str, Stats]) -> tuple[str, pa.Table]:
-        """Write the episode's row of the episode list alone; returns the list's place, and the row."""
-        place = list_to_grow(self._root, self._state)
-        if place is None:
-            place, (chunk, number) = self._place(EPISODES, EPISODES_PATH)
-        else:
-            chunk, number = self._state.last[EPISODES]
-        numbers = {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": number}
-        row = self._episode_table({**columns, **numbers}, stats)
-        path = self._new / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(row, path, **WRITTEN)
-        return place, row
-
-    def _grow_list(self, place: str, row: pa.Table) -> None:
+    def _write_list(self, file: FilePlace, row: pa.Table, *, grows: bool) -> None:
         """Put the episodes that are in the list before the new one's row."""
-        there = self._root / place
-        grows = list_to_grow(self._root, self._state) == place
         if grows:
+            there = self._root / file.path
             try:
-                known = read_table(there)
-                pq.write_table(pa.concat_tables([known, row]), self._new / place, **WRITTEN)
+                self._writer.write_list(file, [pa.concat_tables([read_table(there), row])])
             except pa.ArrowException as error:
                 raise SourceError(f"{there}: cannot take another episode: {error}") from None
-        self._add(place, replaces=grows)
+        self._add(file.path, replaces=grows)
 
-    def _episode_table(self, columns: Mapping[str, Any], stats: Mapping[str, Stats]) -> pa.Table:
-        """The episode's row of the episode list, with the columns of the rows that are there."""
-        values = {name: value for name, value in columns.items() if not name.startswith("meta/")}
-        values |= {
-            f"stats/{key}/{n}": stats[key][n] for key in self._features if key in stats for n in stats[key]
-        }
-        values |= {name: value for name, value in columns.items() if name.startswith("meta/")}
-        schema = self._state.episodes
-        if schema is None:
-            kinds = {name: episode_type(name, value) for name, value in values.items()}
-            schema = pa.schema(list(kinds.items()))
-        arrays = []
-        for wanted in schema:
-            value = values.get(wanted.name)
-            if wanted.name.startswith("stats/"):
-                value = _shaped(value, _dimensions(wanted.type), wanted.name)
-            try:
-                arrays.append(pa.array([value], wanted.type))
-            except (pa.ArrowException, ValueError, TypeError) as error:
-                raise SourceError(
-                    f"{self._root}: the episode list's column {wanted.name} is {wanted.type}, which cannot "
-                    f"hold {value!r}: {error}"
-                ) from None
-        return pa.table(arrays, schema=schema)
-
-    def _tasks(self, tasks: Sequence[str]) -> None:
-        """Write the tasks table with the new task."""
-        table = self._task_table(tasks)
-        (self._new / "meta").mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, self._new / TASKS)
-        self._add(TASKS, replaces=True)
-
-    def _task_table(self, tasks: Sequence[str]) -> pa.Table:
-        """The tasks, the last of which is new; what else the table holds of the others stays."""
-        there = self._root / TASKS
-        table = task_table(tasks)
-        if self._state.tasks:
-            known = read_table(there)
-            added = table.slice(len(tasks) - 1)
-            texts = "task" if "task" in known.column_names else known.column_names[-1]
-            columns = {"task_index": added["task_index"], texts: added["task"]}
-            try:
-                row = [
-                    columns[f.name].cast(f.type) if f.name in columns else pa.nulls(1, f.type)
-                    for f in known.schema
-                ]
-                table = pa.concat_tables([known, pa.table(row, schema=known.schema)])
-            except (pa.ArrowException, ValueError) as error:
-                raise SourceError(f"{there}: cannot take another task: {error}") from None
-        return table
-
-    def _stats(self, stats: Mapping[str, Stats]) -> dict[str, Any]:
-        """Write the statistics of all episodes."""
-        total = self._total_stats(stats)
-        write_json(self._new / STATS, total)
-        self._add(STATS, replaces=True)
-        return total
-
-    def _total_stats(self, stats: Mapping[str, Stats]) -> dict[str, Any]:
+    def _total_stats(self, rows: WrittenRows) -> dict[str, Any]:
         """The statistics of all episodes, which follow from those before and the new ones."""
-        total = dict(self._state.stats)
-        for key in (key for key in self._features if key in stats):
-            aggregate = Aggregate()
-            new = dict(stats[key])
+        given = {**self._episode.stats, **rows.stats}
+        for key in (key for key in self._features if key in given):
             try:
-                if key in total:
-                    shape = np.shape(total[key]["min"])
-                    new = {
-                        n: v if n == "count" else np.asarray(v, np.float64).reshape(shape)
-                        for n, v in new.items()
-                    }
-                    aggregate.add(total[key])
-                aggregate.add(new)
+                self._writer.add_total(key, given[key])
             except (ValueError, TypeError, LookupError) as error:
                 raise SourceError(f"{self._root / STATS}: {key}: {error}") from None
-            total[key] = aggregate.result()
-        return total
+        return self._state.stats | self._writer.totals
 
 
 @dataclass(frozen=True)

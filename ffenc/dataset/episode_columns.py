@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ffenc.dataset.columns import (
-    dtype_of,
-    list_of,
-    statistic_type,
-)
+from ffenc.dataset.columns import dtype_of
 from ffenc.dataset.fitting import GrowingCamera
-from ffenc.errors import ConfigError
+from ffenc.errors import ConfigError, SourceError
 from ffenc.layout import (
     DEFAULT_FEATURES,
 )
@@ -74,12 +71,32 @@ def _dimensions(kind: pa.DataType) -> int:
     return count
 
 
-def episode_type(name: str, value: Any) -> pa.DataType:
-    if name.startswith("stats/"):
-        return statistic_type(name.rpartition("/")[2], value)
-    if name == "tasks":
-        return list_of(pa.string())
-    return pa.float64() if name.endswith("_timestamp") else pa.int64()
+def fitted_list_row(row: pa.Table, schema: pa.Schema, root: Path) -> pa.Table:
+    """Return an episode's row of the episode list with the columns of the rows that are there.
+
+    Args:
+        row: as it is written where there are none.
+        schema: of the rows that are there.
+        root: the dataset.
+
+    Raises:
+        ConfigError: a statistic is missing.
+        SourceError: a column cannot hold what is to be written.
+    """
+    values = row.to_pylist()[0]
+    arrays = []
+    for wanted in schema:
+        value = values.get(wanted.name)
+        if wanted.name.startswith("stats/"):
+            value = _shaped(value, _dimensions(wanted.type), wanted.name)
+        try:
+            arrays.append(pa.array([value], wanted.type))
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            raise SourceError(
+                f"{root}: the episode list's column {wanted.name} is {wanted.type}, which cannot hold "
+                f"{value!r}: {error}"
+            ) from None
+    return pa.table(arrays, schema=schema)
 
 
 def _shaped(value: Any, dimensions: int, name: str) -> Any:

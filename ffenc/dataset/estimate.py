@@ -20,7 +20,7 @@ from ffenc.spelling import argument
 from ffenc.temporary import temporary_folder
 
 if TYPE_CHECKING:
-    from ffenc.dataset.job import JobPlan
+    from ffenc.dataset.plan import JobPlan
 
 SAMPLE_FRAMES = 60
 _FEW = 4  # of a second sample, which shows what an episode takes beside its frames

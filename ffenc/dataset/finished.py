@@ -23,7 +23,7 @@ from ffenc.layout import INFO, OWN_INFO
 from ffenc.storage.mirror import version_of
 
 if TYPE_CHECKING:
-    from ffenc.dataset.job import JobPlan
+    from ffenc.dataset.plan import JobPlan
 
 _JOB = "job"
 MAPPING = "mapping"

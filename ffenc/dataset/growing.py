@@ -17,20 +17,12 @@ from ffenc.config.framerate import fps_number
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.columns import is_numeric, read_table, task_texts
 from ffenc.dataset.commit import COMMIT, finish_commit, pending_commits
-from ffenc.dataset.episode import (
-    DATA,
-    EPISODES,
-    EpisodeWriter,
-    NewEpisode,
-    NumberedFile,
-    State,
-    list_to_grow,
-    rehearsed,
-)
+from ffenc.dataset.episode import NewEpisode, StagedEpisode, list_to_grow, rehearsed
 from ffenc.dataset.episode_columns import all_features, check_features
 from ffenc.dataset.fitting import GrowingCamera, check_fit, recorded_features
 from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.source import check_key
+from ffenc.dataset.writer import DATA, EPISODES, NumberedFile, State, videos_of
 from ffenc.errors import ConfigError, DestinationError, SourceError
 from ffenc.frames.info_json import read_info, read_json
 from ffenc.layout import (
@@ -148,7 +140,7 @@ class GrowingDataset:
     def _checksums(self) -> dict[str, str | None]:
         """Of the files that an episode replaces, and that nobody reads again before."""
         listed = list_to_grow(self.root, self._state)
-        places = (INFO, OWN_INFO, STATS, TASKS, *([listed] if listed else []))
+        places = (INFO, OWN_INFO, STATS, TASKS, *([listed.path] if listed else []))
         paths = {place: self.root / place for place in places}
         return {place: file_checksum(path) if path.is_file() else None for place, path in paths.items()}
 
@@ -164,7 +156,7 @@ class GrowingDataset:
         """
         check_features(features, self._cameras)
         episode = rehearsed(self._cameras, features, _new_task(self._state.tasks))
-        EpisodeWriter(self.root, self.root, self._cameras, self._fps, self._state, episode).rehearse()
+        StagedEpisode(self.root, self.root, self._cameras, self._fps, self._state, episode).rehearse()
 
     def stage(self, folder: Path, episode: NewEpisode) -> int:
         """Write what the dataset gets by an episode into a folder: from then on the episode is safe.
@@ -191,9 +183,9 @@ class GrowingDataset:
             raise DestinationError(
                 f"{waiting}: holds an episode that was staged and has to be published first"
             )
-        writer = EpisodeWriter(self.root, folder, self._cameras, self._fps, self._state, episode)
+        staged = StagedEpisode(self.root, folder, self._cameras, self._fps, self._state, episode)
         with self._kept(folder):
-            self._staged = folder, writer.write()
+            self._staged = folder, staged.write()
         return self._state.total_episodes
 
     def publish(self, folder: Path) -> None:
@@ -323,9 +315,9 @@ class _Listed:
 
 def _listed(root: Path, info: Mapping[str, Any]) -> _Listed:
     videos = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
-    numbered = {DATA: DATA, EPISODES: EPISODES} | {key: f"videos/{key}" for key in videos}
-    columns = [f"{place}/{kind}_index" for place in numbered.values() for kind in ("chunk", "file")]
-    last = dict.fromkeys(numbered, (0, -1))
+    kinds = [DATA, EPISODES, *map(videos_of, videos)]
+    columns = [f"{kind}/{number}_index" for kind in kinds for number in ("chunk", "file")]
+    last = dict.fromkeys(kinds, (0, -1))
     data, path = (0, 0), root
     episodes = frames = 0
     for path in sorted((root / EPISODES).glob("*/*.parquet")):
@@ -340,13 +332,11 @@ def _listed(root: Path, info: Mapping[str, Any]) -> _Listed:
             raise SourceError(f"{path}: its episodes are not numbered from {episodes} on")
         episodes += table.num_rows
         frames += sum(table["length"].to_pylist())
-        for key, place in numbered.items():
-            pairs = zip(
-                *(table[f"{place}/{kind}_index"].to_pylist() for kind in ("chunk", "file")), strict=True
-            )
-            found = list(pairs)
-            last[key] = max([last[key], *found])
-            if key == DATA and found:
+        for kind in kinds:
+            chunks, files = (table[f"{kind}/{number}_index"].to_pylist() for number in ("chunk", "file"))
+            found = list(zip(chunks, files, strict=True))
+            last[kind] = max([last[kind], *found])
+            if kind == DATA and found:
                 data = found[-1]
     return _Listed(episodes, frames, path, data, last)
 
@@ -354,11 +344,11 @@ def _listed(root: Path, info: Mapping[str, Any]) -> _Listed:
 def _on_disk(root: Path, last: Mapping[str, NumberedFile]) -> dict[str, NumberedFile]:
     """The highest numbers of the files that are there, listed or not, where they are above those listed."""
     found = {}
-    for key, listed in last.items():
-        folder = root / (key if key in (DATA, EPISODES) else f"videos/{key}")
+    for kind, listed in last.items():
+        folder = root / kind
         names = (path.relative_to(folder).as_posix() for path in folder.glob("chunk-*/file-*"))
         matches = (re.fullmatch(r"chunk-(\d+)/file-(\d+)\.\w+", name) for name in names)
-        found[key] = max([listed, *((int(m[1]), int(m[2])) for m in matches if m)])
+        found[kind] = max([listed, *((int(m[1]), int(m[2])) for m in matches if m)])
     return found
 
 

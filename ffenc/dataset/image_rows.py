@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
 
 from ffenc.dataset.columns import WRITTEN, fitted, image_parts
-from ffenc.frames.parquet import ParquetImages, RowRange, images_here
+from ffenc.frames.parquet import IMAGE, ParquetImages, RowRange, images_here
 from ffenc.frames.parquet_copy import CopyingWriter, CopySource
 from ffenc.frames.sources import FrameSource
 
@@ -18,55 +18,45 @@ ImageRows = tuple[pa.Table, Mapping[str, FrameSource]]
 
 
 def write_image_rows(
-    path: Path, schema: pa.Schema, episodes: Sequence[ImageRows], on_rows: Callable[[int], None]
+    path: Path, schema: pa.Schema, episodes: Iterable[ImageRows], on_rows: Callable[[int], None]
 ) -> None:
     """Write a data file.
 
     Args:
         path: the file.
         schema: its columns.
-        episodes: one or more, in order.
+        episodes: in order; those without images are asked for one by one, as they are written.
         on_rows: called with a count of rows once they are written; may raise.
 
     Raises:
         SourceError: an image is missing, or what holds it is damaged.
     """
-    cameras = list(episodes[0][1])
+    cameras = [field.name for field in schema if field.type == IMAGE]
     with CopyingWriter(path, schema, cameras, WRITTEN) as writer:
-        for run in _runs(episodes):
-            if run.place is None:
-                _write(writer, schema, *episodes[run.first], on_rows)
+        for place, run in _runs(episodes):
+            if place is None:
+                for table, images in run:
+                    _write(writer, schema, table, images, on_rows)
                 continue
-            columns = {key: _images(frames).column for key, frames in episodes[run.first][1].items()}
-            _copy(writer, schema, run.place, columns, [table for table, _ in run.of(episodes)], on_rows)
+            columns = {key: _images(frames).column for key, frames in run[0][1].items()}
+            _copy(writer, schema, place, columns, [table for table, _ in run], on_rows)
 
 
-class _Run:
-    """Episodes whose images follow each other in one file, as far as that is so."""
-
-    def __init__(self, first: int, place: RowRange | None) -> None:
-        self.first, self.place, self.count = first, place, 1
-
-    def takes(self, place: RowRange | None) -> bool:
-        """Add an episode, if its images follow."""
-        own = self.place
-        if own is None or place is None or (own.path, own.first + own.count) != (place.path, place.first):
-            return False
-        self.place = RowRange(own.path, own.first, own.count + place.count)
-        self.count += 1
-        return True
-
-    def of(self, episodes: Sequence[ImageRows]) -> Sequence[ImageRows]:
-        return episodes[self.first : self.first + self.count]
-
-
-def _runs(episodes: Sequence[ImageRows]) -> list[_Run]:
-    runs: list[_Run] = []
-    for number, (_, images) in enumerate(episodes):
-        place = _place(images)
-        if not (runs and runs[-1].takes(place)):
-            runs.append(_Run(number, place))
-    return runs
+def _runs(episodes: Iterable[ImageRows]) -> Iterator[tuple[RowRange | None, list[ImageRows]]]:
+    """Yield episodes whose images follow each other in one file together, and where; others by themselves."""
+    run: list[ImageRows] = []
+    place: RowRange | None = None
+    for one in episodes:
+        own = _place(one[1])
+        if place and own and (place.path, place.first + place.count) == (own.path, own.first):
+            place = RowRange(place.path, place.first, place.count + own.count)
+            run.append(one)
+            continue
+        if run:
+            yield place, run
+        place, run = own, [one]
+    if run:
+        yield place, run
 
 
 def _place(images: Mapping[str, FrameSource]) -> RowRange | None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import reduce
 from itertools import islice
 from operator import add
@@ -15,32 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from ffenc.config.framerate import fps_number
-from ffenc.config.transform import Transform
 from ffenc.dataset.checksums import write_checksums
 from ffenc.dataset.choice import ranges_text
-from ffenc.dataset.columns import VideoPlace
 from ffenc.dataset.estimate import check_space
 from ffenc.dataset.executors.local import AnyTask, Executor, Failures, LocalExecutor
 from ffenc.dataset.finished import finished_cameras, record_job
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.joins import JoinRecord, JoinTask, LookTask
-from ffenc.dataset.piece import ImageStatsTask, PieceRecord, PieceTask, TakenUpTask, video_input
+from ffenc.dataset.piece import ImageStatsTask, PieceRecord, TakenUpTask
 from ffenc.dataset.pieces import Piece, groups
-from ffenc.dataset.source import Camera, DatasetSource, Episode, EpisodeVideo, HasVideos
+from ffenc.dataset.plan import JobPlan, Stream
+from ffenc.dataset.source import Camera, Episode, EpisodeVideo, HasVideos
 from ffenc.dataset.staging import Staging, unfinished
-from ffenc.dataset.tables import TableWriter
-from ffenc.dataset.verify.metadata import Stale, check_result
-from ffenc.dataset.videos import clip_of
+from ffenc.dataset.tables import JobTables
+from ffenc.dataset.verify.metadata import check_result
+from ffenc.dataset.writer import FilePlace, Files, VideoPlace, videos_of
 from ffenc.errors import DestinationError, FfencError, SourceError, VerificationError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.frames.clip import Clip
-from ffenc.frames.depth import DepthQuantizer
-from ffenc.frames.encoding import Encoding
-from ffenc.frames.header import ImageHeader
 from ffenc.frames.statistics import Stats, ValueCounts
 from ffenc.jobs.progress import FrameCount
-from ffenc.layout import VIDEO_PATH, file_limit, files_in_chunk
+from ffenc.layout import file_limit
 from ffenc.spelling import argument
 from ffenc.storage.address import Address
 from ffenc.storage.upload import address_of, publish
@@ -48,142 +42,6 @@ from ffenc.words import count
 
 _SHOWN = 20  # failed episodes, in an error
 _TAKEN_UP = 250  # pieces of an earlier run that a task looks at
-
-
-@dataclass(frozen=True, eq=False)
-class Stream:
-    """One camera of a job.
-
-    Attributes:
-        camera: what it is.
-        encoding: how its frames are encoded; None where all its episodes are copied.
-        compute_stats: the source has no statistics of it.
-        source_bytes: bytes its images or video take.
-        copied: the episodes whose packets are copied as they are.
-        quantizer: of depth that is video already; None for all else.
-        block: the fields of its ``info`` block that are not read from the file; None: those of ``encoding``.
-        why: why it is copied, or encoded.
-        uncopied: of a camera that is copied, the episodes that have to be encoded, and why.
-    """
-
-    camera: Camera
-    encoding: Encoding | None
-    compute_stats: bool
-    source_bytes: int
-    copied: frozenset[int] = frozenset()
-    quantizer: DepthQuantizer | None = None
-    block: Mapping[str, Any] | None = None
-    why: str = ""
-    uncopied: Mapping[int, str] = field(default_factory=dict)
-
-    @property
-    def transform(self) -> Transform | None:
-        """How its pictures are changed."""
-        return self.encoding.transform if self.encoding is not None else None
-
-    @property
-    def key(self) -> str:
-        """Its feature."""
-        return self.camera.key
-
-    def task(self, plan: JobPlan, episode: Episode, folder: Path) -> PieceTask:
-        """What is to be done of an episode."""
-        camera, source = self.camera, plan.source
-        images = isinstance(camera.stored, ImageHeader)
-        if not images:
-            assert isinstance(source, HasVideos)
-        size = (camera.stored.width, camera.stored.height)
-        if self.encoding is not None:
-            size = self.encoding.stored_size
-        return PieceTask(
-            key=self.key,
-            episode=episode,
-            frames=source.frames(self.key, episode) if images else source.video(self.key, episode),  # type: ignore[attr-defined]
-            fps=source.fps,
-            header=camera.header if images else None,
-            unit=camera.unit,
-            encoding=self.encoding,
-            copied=episode.index in self.copied,
-            size=size if self.compute_stats else None,
-            quantizer=self.quantizer,
-            toolchain=plan.toolchain,
-            folder=folder / self.key,
-        )
-
-
-@dataclass(frozen=True)
-class JobPlan:
-    """What a job will do, checked as far as it can be before the first frame.
-
-    Attributes:
-        source: what is read.
-        destination: the dataset to write.
-        episodes: those chosen.
-        streams: one a camera.
-        workers: encodes at once.
-        toolchain: the programs that copy packets.
-        images: cameras that stay images, in the table.
-        image_stats: those of them whose statistics are computed.
-        changed_images: those of them whose pictures are changed, and how; their statistics are computed too.
-        stale: features whose statistics are computed, since the source's are not those of its rows.
-        edits: what the source changes of the dataset that it reads, as plain values.
-        exact: compute the quantiles of all rows, where they would be made of the episodes'.
-        source_fps: the frame rate that is lowered; None: it stays.
-        job: the hash of what was asked for, where that is not what the plan itself says; see
-            :mod:`~ffenc.dataset.finished`.
-    """
-
-    source: DatasetSource
-    destination: Path
-    episodes: list[Episode]
-    streams: list[Stream]
-    workers: int
-    toolchain: Toolchain
-    images: Sequence[str] = ()
-    image_stats: Sequence[str] = ()
-    stale: Stale = field(default_factory=Stale)
-    edits: Mapping[str, Any] = field(default_factory=dict)
-    exact: bool = True
-    source_fps: Fraction | None = None
-    job: str | None = None
-    changed_images: Mapping[str, Transform] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        """Frames of one camera."""
-        return sum(episode.length for episode in self.episodes)
-
-    @property
-    def frames(self) -> int:
-        """Frames of all cameras."""
-        return self.rows * (len(self.streams) + len(self.images))
-
-    @property
-    def encodes(self) -> int:
-        """How many encodes it takes: one an episode and camera that is not copied."""
-        return sum(len(self.episodes) - len(stream.copied) for stream in self.streams)
-
-    def commands(self) -> dict[str, list[str]]:
-        """The command line of each camera that is encoded, for the first episode that is."""
-        commands = {}
-        for stream in self.streams:
-            episode = next((e for e in self.episodes if e.index not in stream.copied), None)
-            if stream.encoding is not None and episode is not None:
-                place = Path(VIDEO_PATH.format(video_key=stream.key, chunk_index=0, file_index=0))
-                video = None
-                if not isinstance(stream.camera.stored, ImageHeader):
-                    video = video_input(self.clip(stream, episode), stream.encoding)
-                commands[stream.key] = stream.encoding.command(place, video=video)
-        return commands
-
-    def clip(self, stream: Stream, episode: Episode) -> Clip:
-        """An episode's frames, of a camera that is video.
-
-        Raises:
-            SourceError: the file does not hold them, or not where the table says.
-        """
-        assert isinstance(self.source, HasVideos)
-        return clip_of(self.source.video(stream.key, episode), self.source.fps)
 
 
 @dataclass
@@ -395,7 +253,7 @@ class _Job:
             stats[key] = [own for own, _ in counted]
             values[key] = _added_up(cameras[key], [packed for _, packed in counted])
         with self._progress.part(plan.rows * len(plan.images)) as on_images:
-            TableWriter(
+            JobTables(
                 plan.source,
                 self._staging.dataset,
                 episodes=plan.episodes,
@@ -410,6 +268,7 @@ class _Job:
                 reaggregate=plan.stale.total,
                 on_images=on_images,
                 exact=plan.exact,
+                together=plan.together,
             ).write()
         if joined:
             sums = {place: one.checksum for own in joined.values() for place, one in own.files.items()}
@@ -496,38 +355,33 @@ class _Job:
         """Put the pieces of cameras into files up to the size limit."""
         plan, folders = self._plan, self._staging
         info = plan.source.info()
-        limit, in_chunk = file_limit(info, "video"), files_in_chunk(info)
+        limit, files = file_limit(info, "video"), Files(info)
         parts = {stream: self._parts(stream) for stream in streams}
         looked = dict(self._do(part for own in parts.values() for part in own if isinstance(part, LookTask)))
-        joins: dict[Stream, list[JoinTask]] = {stream: [] for stream in streams}
+        joins: dict[Stream, list[tuple[FilePlace, JoinTask]]] = {stream: [] for stream in streams}
 
         def tasks() -> Iterator[JoinTask]:
             for stream in streams:
                 pieces = self._pieces(stream, parts[stream], looked, done)
-                for number, group in enumerate(groups(pieces, limit)):
-                    chunk, file = divmod(number, in_chunk)
-                    place = VIDEO_PATH.format(video_key=stream.key, chunk_index=chunk, file_index=file)
+                for group in groups(pieces, limit):
+                    file = files.next(videos_of(stream.key))
                     task = JoinTask(
                         stream.key,
                         plan.source.fps,
                         self._programs(stream),
-                        place,
+                        file.path,
                         folders.dataset,
                         folders.cuts,
                         tuple(group),
                     )
-                    joins[stream].append(task)
+                    joins[stream].append((file, task))
                     yield task
 
         records: dict[JoinTask, JoinRecord] = dict(self._do(tasks()))
         return {
             stream: _Joined(
-                [
-                    VideoPlace(*divmod(number, in_chunk), start)
-                    for number, task in enumerate(own)
-                    for start in task.starts
-                ],
-                {task.place: records[task] for task in own},
+                [VideoPlace(file, start) for file, task in own for start in task.starts],
+                {file.path: records[task] for file, task in own},
             )
             for stream, own in joins.items()
         }

@@ -502,20 +502,20 @@ class LeRobotDataset(ABC):
             total += stored * rows // max(1, metadata.num_rows)
         return total
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
         wanted = {episode.index: episode for episode in episodes}
         files: dict[Path, list[tuple[int, int]]] = {}
         for episode in episodes:
             place = self._places[episode.index]
             files.setdefault(place.path, []).append((place.first_row, episode.length))
-        for number, (path, places) in enumerate(files.items()):
+        for path, places in files.items():
             for table in runs_of_rows(path, self._image_keys, places):
                 one = wanted.get(int(table["episode_index"][0].as_py()))
                 if one is not None:
                     if self._retime:
                         times = np.arange(one.length) / float(self.fps)
                         table = set_column(table, "timestamp", times)
-                    yield one, number, table
+                    yield one, path, table
 
     def data_files(self) -> list[Path]:
         """The files of the rows, in the order of the episodes."""

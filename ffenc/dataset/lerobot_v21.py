@@ -11,7 +11,6 @@ import pyarrow as pa
 from ffenc import paths
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import statistic_type
-from ffenc.dataset.file_numbers import FileNumbers
 from ffenc.dataset.lerobot import LeRobotDataset, Listed
 from ffenc.dataset.row_tables import ROWS_A_BATCH
 from ffenc.dataset.source import Episode, EpisodeVideo
@@ -124,18 +123,17 @@ class LeRobotV21(LeRobotDataset):
     def has_episode_stats(self, feature: str) -> bool:
         return feature in self._stats.aggregates
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
-        files = FileNumbers(self.info())
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
         for episode, _, table in super().rows(episodes):
-            yield episode, files.of(table), table
+            yield episode, None, table
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
         for start in range(0, len(episodes), ROWS_A_BATCH):
             indices = [episode.index for episode in episodes[start : start + ROWS_A_BATCH]]
             table = self._table.take(pa.array(indices))
             for name, values in self._stats.columns(indices).items():
                 table = table.append_column(name, values)
-            yield 0, table
+            yield None, table
 
     def tasks(self) -> Sequence[str]:
         return self._tasks

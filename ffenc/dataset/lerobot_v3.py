@@ -86,15 +86,15 @@ class LeRobotV3(LeRobotDataset):
     def has_episode_stats(self, feature: str) -> bool:
         return all(f"stats/{feature}/{name}" in self._episode_columns for name in STATISTICS)
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
         wanted = np.array([episode.index for episode in episodes], np.int64)
-        for number, path in enumerate(self._episode_files):
+        for path in self._episode_files:
             try:
                 for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(ROWS_A_BATCH):
                     table = pa.Table.from_batches([batch])
                     chosen = kept_rows(table, np.isin(table["episode_index"].to_numpy(), wanted))
                     if chosen.num_rows:
-                        yield number, chosen
+                        yield path, chosen
             except (pa.ArrowException, OSError) as error:
                 raise SourceError(f"{path}: cannot be read: {error}") from None
 

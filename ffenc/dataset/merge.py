@@ -19,9 +19,10 @@ from ffenc.dataset.info_block import (
     recorded_settings,
     stream_fields,
 )
-from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
+from ffenc.dataset.job import JobSummary, run_plan
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
 from ffenc.dataset.pieces import uncopied
+from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import refuse_nesting, say_shift
 from ffenc.dataset.remote import source_path
@@ -100,6 +101,7 @@ def plan_merge(
     return JobPlan(
         *(merged, target, merged.episodes, streams, count, candidates[0], merged.images, lacking, stale),
         exact=exact,
+        together=True,
     )
 
 

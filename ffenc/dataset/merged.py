@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import common_type, fitted, set_column, task_texts
-from ffenc.dataset.file_numbers import FileNumbers
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo
@@ -25,7 +23,6 @@ from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.statistics import Stats
-from ffenc.layout import file_limit
 
 Dataset = LeRobotV3 | LeRobotV21
 
@@ -117,7 +114,11 @@ class MergedDataset:
         return found
 
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
-        return sum(source.camera_bytes(camera, source.episodes) for source in self.sources)
+        chosen: dict[int, tuple[Dataset, list[Episode]]] = {}
+        for episode in episodes:
+            source, own = self.origin(episode)
+            chosen.setdefault(id(source), (source, []))[1].append(own)
+        return sum(source.camera_bytes(camera, own) for source, own in chosen.values())
 
     def info(self) -> dict[str, Any]:
         info = self.sources[0].info()
@@ -168,28 +169,14 @@ class MergedDataset:
     def has_episode_stats(self, feature: str) -> bool:
         return all(source.has_episode_stats(feature) for source in self.sources)
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
-        files, limit = FileNumbers(self.info()), file_limit(self.info(), "data")
-        number = start = 0
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
+        numbers = iter(self.episodes)
         for source, tasks in zip(self.sources, self._task_numbers, strict=True):
-            paths = source.data_files() if self.images else []
-            sizes = [path.stat().st_size for path in paths]
-            rows = [pq.read_metadata(path).num_rows for path in paths]
-            file = last = -1
-            for own, held_in, table in source.rows(source.episodes):
-                table = set_column(table, "episode_index", np.full(own.length, number))
-                table = set_column(table, "index", np.arange(start, start + own.length))
+            for own, path, table in source.rows(source.episodes):
                 if "task_index" in table.column_names:
                     table = set_column(table, "task_index", tasks[table["task_index"].to_numpy()])
                 table = _like(table, self._row_schema, f"{source.root}: the rows of episode {own.index}")
-                if not self.images:
-                    file = files.of(table)
-                elif sizes[held_in] > limit:
-                    file = files.of(table, sizes[held_in] * own.length // rows[held_in])
-                elif held_in != last:  # it stays whole, so that its pages can be copied
-                    file, last = files.of(table, sizes[held_in]), held_in
-                yield self.episodes[number], file, table
-                number, start = number + 1, start + own.length
+                yield next(numbers), path, table
 
     @cached_property
     def _row_schema(self) -> pa.Schema:
@@ -200,8 +187,7 @@ class MergedDataset:
             kinds |= {f.name: common_type(kinds[f.name], f.type) for f in other if f.name in kinds}
         return pa.schema([f.with_type(kinds[f.name]) for f in schemas[0]], schemas[0].metadata)
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
-        files = FileNumbers(self.info())
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
         schema = self._episode_schema()
         for source in self.sources:
             for _, table in source.episode_tables(source.episodes):
@@ -209,7 +195,7 @@ class MergedDataset:
                     if name not in table.column_names:
                         table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
                 table = _like(table.select(schema.names), schema, f"{source.root}: its episode list")
-                yield files.of(table), table
+                yield None, table
 
     def _episode_schema(self) -> pa.Schema:
         """All columns that a dataset has, but only statistics that every one has."""

@@ -17,9 +17,10 @@ from ffenc.dataset.camera_settings import Chooser, _changes, _kept, changing, ch
 from ffenc.dataset.choice import Episodes, chosen_episodes, parse_shard, shard_bounds
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
-from ffenc.dataset.job import JobPlan, JobSummary, Stream, run_plan
+from ffenc.dataset.job import JobSummary, run_plan
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.source import Camera, DatasetSource, Episode

@@ -157,11 +157,11 @@ class DatasetSource(Protocol):
     def has_episode_stats(self, feature: str) -> bool:
         """Whether the episode table has the feature's statistics."""
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
-        """Each episode's rows without image columns, and the number of the data file they stand in."""
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
+        """Each episode's rows without image columns, and the file of several episodes that they stand in."""
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
-        """The episode table's rows in order, a few at a time, and the number of the file they stand in."""
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
+        """The episode table's rows in order, a few at a time, and the file of a v3.0 list they stand in."""
 
     def notes(self, episode: Episode) -> Path | Mapping[str, Any] | None:
         """What was noted of the episode: a file of JSON, or its contents; None where there is nothing."""

@@ -12,7 +12,8 @@ from ffenc.dataset.columns import whole_numbers
 from ffenc.dataset.edit import OnProgress, plan_edit
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.identify import check_dataset
-from ffenc.dataset.job import JobPlan, JobSummary, run_plan
+from ffenc.dataset.job import JobSummary, run_plan
+from ffenc.dataset.plan import JobPlan
 from ffenc.dataset.quantiles import StatsChoice
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path

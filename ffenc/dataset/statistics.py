@@ -114,6 +114,11 @@ class Aggregate:
         self._low = self._high = self._squares = np.zeros(0)
         self._means: dict[str, Array] = {}
 
+    @property
+    def empty(self) -> bool:
+        """Whether no episode has been added."""
+        return not self._count
+
     def add(self, stats: Mapping[str, Any]) -> None:
         """Add one episode's statistics.
 

@@ -63,7 +63,7 @@ class ThinnedDataset:
     def has_episode_stats(self, feature: str) -> bool:
         return False
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
         whole = [self._whole[episode.index] for episode in episodes]
         chosen = {episode.index: episode for episode in episodes}
         for one, file, table in self.source.rows(whole):
@@ -73,7 +73,7 @@ class ThinnedDataset:
             table = set_column(table, "frame_index", numbers)
             yield episode, file, set_column(table, "timestamp", numbers / float(self.fps))
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
         lengths = {episode.index: episode.length for episode in episodes}
         for file, table in self.source.episode_tables(episodes):
             table = table.select([name for name in table.column_names if not name.startswith("stats/")])

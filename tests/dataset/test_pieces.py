@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from ffenc import FfmpegError, VerificationError, plan_reencode, probe
-from ffenc.dataset.job import JobPlan, run_plan
+from ffenc.dataset.job import run_plan
 from ffenc.dataset.pieces import asked_of
+from ffenc.dataset.plan import JobPlan
 from ffenc.frames.verify import verify_joined
 from tests.conftest import newest_program
 

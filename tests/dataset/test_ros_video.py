@@ -195,7 +195,7 @@ def test_a_job_with_packets_is_taken_up_where_it_ended(pictures: np.ndarray, tmp
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ffenc.dataset.job.TableWriter.write", stop)
+        patch.setattr("ffenc.dataset.job.JobTables.write", stop)
         with pytest.raises(KeyboardInterrupt):
             reencode_dataset(path, out, **options, **encode)
     assert not out.exists()

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import feature_type, list_of
-from ffenc.dataset.file_numbers import FileNumbers
 from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.writer import row_columns
 from ffenc.frames.sources import FrameSource
 from ffenc.layout import DATA_PATH, DEFAULT_FEATURES, FILE_LIMITS
 
@@ -118,33 +118,23 @@ class PlainSource(ABC):
             "splits": {"train": f"0:{len(self.episodes)}"},
         }
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, int, pa.Table]]:
-        files = FileNumbers(FILE_LIMITS)
+    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
         types = {key: feature_type(feature) for key, feature in (self._features | DEFAULT_FEATURES).items()}
         schema = pa.schema(types, {"huggingface": '{"info": {}}'})
-        start = 0
         for episode in episodes:
-            numbers = np.arange(episode.length)
-            values = {
-                **self.columns(episode),
-                "timestamp": pa.array((numbers / float(self.fps)).astype(np.float32)),
-                "frame_index": pa.array(numbers),
-                "episode_index": pa.array(np.full(episode.length, episode.index)),
-                "index": pa.array(numbers + start),
-                "task_index": pa.array(self.task_numbers(episode)),
-            }
+            own = row_columns(episode.length, self.fps, self.task_numbers(episode))
+            values = {**self.columns(episode), **own}
             table = pa.Table.from_arrays(
                 [values[field.name].cast(field.type) for field in schema], schema=schema
             )
-            yield episode, files.of(table), table
-            start += episode.length
+            yield episode, None, table
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, pa.Table]]:
+    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
         for first in range(0, len(episodes), _EPISODES_A_BATCH):
             some = episodes[first : first + _EPISODES_A_BATCH]
             texts = [[self._tasks[n] for n in dict.fromkeys(self.task_numbers(e).tolist())] for e in some]
             yield (
-                0,
+                None,
                 pa.table(
                     {
                         "episode_index": pa.array([e.index for e in some], pa.int64()),

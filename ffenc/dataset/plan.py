@@ -1,0 +1,159 @@
+"""What a job will do: which episodes of a source, how each camera is made, and where to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ffenc.config.transform import Transform
+from ffenc.dataset.piece import PieceTask, video_input
+from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.verify.metadata import Stale
+from ffenc.dataset.videos import clip_of
+from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.frames.clip import Clip
+from ffenc.frames.depth import DepthQuantizer
+from ffenc.frames.encoding import Encoding
+from ffenc.frames.header import ImageHeader
+from ffenc.layout import VIDEO_PATH
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """One camera of a job.
+
+    Attributes:
+        camera: what it is.
+        encoding: how its frames are encoded; None where all its episodes are copied.
+        compute_stats: the source has no statistics of it.
+        source_bytes: bytes its images or video take.
+        copied: the episodes whose packets are copied as they are.
+        quantizer: of depth that is video already; None for all else.
+        block: the fields of its ``info`` block that are not read from the file; None: those of ``encoding``.
+        why: why it is copied, or encoded.
+        uncopied: of a camera that is copied, the episodes that have to be encoded, and why.
+    """
+
+    camera: Camera
+    encoding: Encoding | None
+    compute_stats: bool
+    source_bytes: int
+    copied: frozenset[int] = frozenset()
+    quantizer: DepthQuantizer | None = None
+    block: Mapping[str, Any] | None = None
+    why: str = ""
+    uncopied: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def transform(self) -> Transform | None:
+        """How its pictures are changed."""
+        return self.encoding.transform if self.encoding is not None else None
+
+    @property
+    def key(self) -> str:
+        """Its feature."""
+        return self.camera.key
+
+    def task(self, plan: JobPlan, episode: Episode, folder: Path) -> PieceTask:
+        """What is to be done of an episode."""
+        camera, source = self.camera, plan.source
+        images = isinstance(camera.stored, ImageHeader)
+        if not images:
+            assert isinstance(source, HasVideos)
+        size = (camera.stored.width, camera.stored.height)
+        if self.encoding is not None:
+            size = self.encoding.stored_size
+        return PieceTask(
+            key=self.key,
+            episode=episode,
+            frames=source.frames(self.key, episode) if images else source.video(self.key, episode),  # type: ignore[attr-defined]
+            fps=source.fps,
+            header=camera.header if images else None,
+            unit=camera.unit,
+            encoding=self.encoding,
+            copied=episode.index in self.copied,
+            size=size if self.compute_stats else None,
+            quantizer=self.quantizer,
+            toolchain=plan.toolchain,
+            folder=folder / self.key,
+        )
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """What a job will do, checked as far as it can be before the first frame.
+
+    Attributes:
+        source: what is read.
+        destination: the dataset to write.
+        episodes: those chosen.
+        streams: one a camera.
+        workers: encodes at once.
+        toolchain: the programs that copy packets.
+        images: cameras that stay images, in the table.
+        image_stats: those of them whose statistics are computed.
+        changed_images: those of them whose pictures are changed, and how; their statistics are computed too.
+        stale: features whose statistics are computed, since the source's are not those of its rows.
+        edits: what the source changes of the dataset that it reads, as plain values.
+        exact: compute the quantiles of all rows, where they would be made of the episodes'.
+        together: put the rows of small files together, up to the size limit of a file.
+        source_fps: the frame rate that is lowered; None: it stays.
+        job: the hash of what was asked for, where that is not what the plan itself says; see
+            :mod:`~ffenc.dataset.finished`.
+    """
+
+    source: DatasetSource
+    destination: Path
+    episodes: list[Episode]
+    streams: list[Stream]
+    workers: int
+    toolchain: Toolchain
+    images: Sequence[str] = ()
+    image_stats: Sequence[str] = ()
+    stale: Stale = field(default_factory=Stale)
+    edits: Mapping[str, Any] = field(default_factory=dict)
+    exact: bool = True
+    together: bool = False
+    source_fps: Fraction | None = None
+    job: str | None = None
+    changed_images: Mapping[str, Transform] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Frames of one camera."""
+        return sum(episode.length for episode in self.episodes)
+
+    @property
+    def frames(self) -> int:
+        """Frames of all cameras."""
+        return self.rows * (len(self.streams) + len(self.images))
+
+    @property
+    def encodes(self) -> int:
+        """How many encodes it takes: one an episode and camera that is not copied."""
+        return sum(len(self.episodes) - len(stream.copied) for stream in self.streams)
+
+    def commands(self) -> dict[str, list[str]]:
+        """The command line of each camera that is encoded, for the first episode that is."""
+        commands = {}
+        for stream in self.streams:
+            episode = next((e for e in self.episodes if e.index not in stream.copied), None)
+            if stream.encoding is not None and episode is not None:
+                place = Path(VIDEO_PATH.format(video_key=stream.key, chunk_index=0, file_index=0))
+                video = None
+                if not isinstance(stream.camera.stored, ImageHeader):
+                    video = video_input(self.clip(stream, episode), stream.encoding)
+                commands[stream.key] = stream.encoding.command(place, video=video)
+        return commands
+
+    def clip(self, stream: Stream, episode: Episode) -> Clip:
+        """An episode's frames, of a camera that is video.
+
+        Raises:
+            SourceError: the file does not hold them, or not where the table says.
+        """
+        assert isinstance(self.source, HasVideos)
+        return clip_of(self.source.video(stream.key, episode), self.source.fps)
