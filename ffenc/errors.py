@@ -110,7 +110,8 @@ class FfmpegError(FfencError):
         command: the argument list that was run.
         returncode: exit status; negative is the number of the signal that ended it.
         stderr: the last lines it wrote to standard error.
-        killed: it was killed from outside, which says nothing of what it can do.
+        unable: it could not run: it was killed from outside, or lacked memory, threads or open files. That
+            says nothing of its input, nor of what it can do.
     """
 
     def __init__(
@@ -120,10 +121,10 @@ class FfmpegError(FfencError):
         command: Sequence[str],
         returncode: int,
         stderr: Sequence[str],
-        killed: bool = False,
+        unable: bool = False,
     ) -> None:
         self.reason = reason
-        self.killed = killed
+        self.unable = unable
         self.command = list(command)
         self.returncode = returncode
         self.stderr = list(stderr)

@@ -175,7 +175,8 @@ def video_stream(
     assert isinstance(chooser.source, HasVideos)
     odd = [episode for episode in episodes if episode.index in camera.odd]
     usual = next((episode for episode in episodes if episode.index not in camera.odd), episodes[0])
-    clip = clip_of(chooser.source.video(camera.key, usual), chooser.source.fps)
+    # Whoever copies or encodes an episode compares its file with the checksum.
+    clip = clip_of(chooser.source.video(camera.key, usual), chooser.source.fps, compare=False)
     asked_why = "it is to be encoded in any case"
     if transform is not None or clip.pick is not None:
         force, compute_stats = True, True
@@ -226,7 +227,10 @@ def video_stream(
         reasons = _not_copied(chooser.source, camera, episodes)
         if not reasons:
             return replace(all_copied, why="it has these settings already")
-    others = [clip_of(chooser.source.video(camera.key, episode), chooser.source.fps) for episode in odd[:1]]
+    others = [
+        clip_of(chooser.source.video(camera.key, episode), chooser.source.fps, compare=False)
+        for episode in odd[:1]
+    ]
     encoding = chooser.for_clip(clip, config, others, transform)
     if config.vcodec == "auto" and not force and _matches(encoding.config, camera):
         same, reasons = True, _not_copied(chooser.source, camera, episodes)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import shutil
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from ffenc.config.preset import camera_name
+from ffenc.dataset.decoded_files import PngWriter, check_free, published_frames, save_array
 from ffenc.dataset.remote import source_path
-from ffenc.dataset.staging import check_destination
 from ffenc.dataset.videos import episode_videos
-from ffenc.errors import ConfigError, DestinationError, SourceError
-from ffenc.ffmpeg.machine import cores
+from ffenc.errors import ConfigError, SourceError
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.frames.depth import DepthQuantizer, Invalid, Unit
 from ffenc.frames.info_json import stored_quantizer
-from ffenc.frames.pictures import DepthHistogram, DepthPicture, save_png
-from ffenc.frames.publish import claimed, hidden_path, published
+from ffenc.frames.pictures import DepthHistogram, DepthPicture
 from ffenc.frames.reader import VideoReader
 from ffenc.frames.trim import warn_of_rotation
 from ffenc.layout import INFO
@@ -35,8 +26,6 @@ from ffenc.paths import check_tree
 from ffenc.spelling import argument
 
 Format = Literal["png", "npy"]
-
-_OWN_FILE = re.compile(r"frame-\d{6,}\.png|episode_\d{6,}\.npy")
 
 
 @dataclass(frozen=True)
@@ -177,7 +166,7 @@ def plan_decode(
     _check_format(kind, target, options, single=single, dataset=root.is_dir())
     if options.near_far is not None:
         DepthPicture(*options.near_far, 64)
-    _check_free(target, single=single, overwrite=overwrite)
+    check_free(target, single=single, overwrite=overwrite)
     chosen = frames or FrameRange()
     plan = DecodePlan(target, kind, options, overwrite, (ffmpeg, ffprobe), (), 0)
     parts: list[tuple[_Part, ...]] = []
@@ -238,7 +227,11 @@ def run_decode(plan: DecodePlan, *, on_frames: Callable[[int], None] | None = No
     ranges: dict[str, tuple[float, float]] = {}
     files: list[Path] = []
     single = plan.destination.suffix.lower() == ".npy"
-    with _published(plan) as folder, _PngWriter() as pngs, _Readers(plan) as readers:
+    with (
+        published_frames(plan.destination, overwrite=plan.overwrite) as folder,
+        PngWriter() as pngs,
+        _Readers(plan) as readers,
+    ):
         for parts in plan.cameras:
             picture: DepthPicture | None = None
             if plan.depth.colormap:
@@ -253,7 +246,7 @@ def run_decode(plan: DecodePlan, *, on_frames: Callable[[int], None] | None = No
                     path = place if single else place.with_suffix(".npy")
                     path.parent.mkdir(parents=True, exist_ok=True)
                     frames = _counted(readers.frames(part), told, done)
-                    _save_array(path, frames, len(part.frames))
+                    save_array(path, frames, len(part.frames))
                     files.append(path)
                 else:
                     place.mkdir(parents=True, exist_ok=True)
@@ -283,75 +276,6 @@ def _check_format(kind: Format, target: Path, depth: DepthOptions, *, single: bo
         raise ConfigError(
             f"{argument('codes', True)} gives the stored samples, so no unit, colours or quantiser go with it"
         )
-
-
-def _check_free(target: Path, *, single: bool, overwrite: bool) -> None:
-    if single:
-        if target.is_dir() or (target.exists() and not overwrite):
-            raise DestinationError(
-                f"{target} exists; choose another name, or pass {argument('overwrite', True)}"
-            )
-        return
-    if overwrite and target.is_dir() and not target.is_symlink():
-        foreign = next(
-            (p for p in target.rglob("*") if not p.is_dir() and not _OWN_FILE.fullmatch(p.name)), None
-        )
-        if foreign is not None:
-            raise DestinationError(
-                f"{target} holds {foreign.relative_to(target)}, which no decode has written, and is not "
-                "overwritten; choose another name"
-            )
-        return
-    try:
-        check_destination(target)
-    except DestinationError as error:
-        how = (
-            f"; or pass {argument('overwrite', True)}" if target.is_dir() and not target.is_symlink() else ""
-        )
-        raise DestinationError(f"{error}{how}") from None
-
-
-@contextlib.contextmanager
-def _published(plan: DecodePlan) -> Iterator[Path]:
-    """Give a hidden place beside the destination to write to, and move it into place when all is there."""
-    target = Path(os.path.abspath(plan.destination))  # noqa: PTH100 - symbolic links stay as they are
-    made = [parent for parent in target.parents if not parent.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with claimed(target):
-            _check_free(target, single=target.suffix.lower() == ".npy", overwrite=plan.overwrite)
-            if target.suffix.lower() == ".npy":
-                with published(target) as temporary:
-                    yield temporary
-                    _check_free(target, single=True, overwrite=plan.overwrite)
-            else:
-                with _published_folder(target, overwrite=plan.overwrite) as temporary:
-                    yield temporary
-    except BaseException:
-        for parent in made:
-            with contextlib.suppress(OSError):  # those that hold something by now stay
-                parent.rmdir()
-        raise
-
-
-@contextlib.contextmanager
-def _published_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    temporary, old = hidden_path(target, "partial"), hidden_path(target, "old")
-    try:
-        temporary.mkdir()
-        yield temporary
-        _check_free(target, single=False, overwrite=overwrite)
-        if target.is_dir():
-            target.replace(old)
-        try:
-            temporary.replace(target)
-        except BaseException:
-            if old.exists():
-                old.replace(target)
-            raise
-    finally:
-        for folder in (temporary, old):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _opened(path: Path, plan: DecodePlan) -> VideoReader:
@@ -425,44 +349,3 @@ def _depths(parts: Sequence[_Part], readers: _Readers) -> tuple[float, float]:
         for frame in readers.frames(part):
             histogram.add(frame)
     return histogram.range()
-
-
-def _save_array(path: Path, frames: Iterator[npt.NDArray[Any]], count: int) -> None:
-    """Write ``(N, ...)`` as one ``.npy`` file, a frame at a time."""
-    with path.open("wb") as file:
-        for number, frame in enumerate(frames):
-            if number == 0:
-                header = {
-                    "descr": np.lib.format.dtype_to_descr(frame.dtype),
-                    "fortran_order": False,
-                    "shape": (count, *frame.shape),
-                }
-                np.lib.format.write_array_header_1_0(file, header)
-            file.write(frame.data)
-
-
-class _PngWriter:
-    """Compresses PNG files in as many threads as there are cores; few frames wait in memory."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="ffenc-png")
-        self._waiting: deque[Future[None]] = deque()
-
-    def __enter__(self) -> _PngWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def save(self, path: Path, frame: npt.NDArray[Any], picture: DepthPicture | None) -> None:
-        while len(self._waiting) > 2 * cores():
-            self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(_draw_and_save, path, frame, picture))
-
-    def wait(self) -> None:
-        while self._waiting:
-            self._waiting.popleft().result()
-
-
-def _draw_and_save(path: Path, frame: npt.NDArray[Any], picture: DepthPicture | None) -> None:
-    save_png(path, frame if picture is None else picture.draw(frame))

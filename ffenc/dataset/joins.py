@@ -6,8 +6,8 @@ Like those that encode (``dataset/piece.py``) they are plain data, done wherever
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,12 +16,12 @@ from typing import ClassVar
 
 from typing_extensions import Self
 
-from ffenc.dataset.checksums import file_checksum, same_bytes
+from ffenc.dataset.checksums import copy_file, file_checksum, same_bytes
 from ffenc.dataset.piece import Surroundings
 from ffenc.dataset.pieces import Piece, asked_of, copied_piece
 from ffenc.dataset.source import EpisodeVideo
 from ffenc.dataset.verify.metadata import brief
-from ffenc.dataset.videos import clip_of
+from ffenc.dataset.videos import clip_of, compare_checksum
 from ffenc.errors import FfmpegError, SourceError, VerificationError
 from ffenc.ffmpeg.index import index_reader
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
@@ -80,15 +80,18 @@ class LookTask(_CopyTask):
         pieces: list[Piece] = []
         run: list[Clip] = []
         last = self.videos[-1]
-        checksum = None if last.part else last.checksum
+
+        def ended() -> Piece:
+            return copied_piece(run, self.fps, last.checksum, part=last.part)
+
         for video in self.videos:
             around.cancellation.check()
-            clip = clip_of(video, self.fps)
+            clip = clip_of(video, self.fps, compare=False)  # the task that copies it does
             if run and run[-1].first + run[-1].frames != clip.first:
-                pieces.append(copied_piece(run, self.fps, checksum))
+                pieces.append(ended())
                 run = []
             run.append(clip)
-        return [*pieces, copied_piece(run, self.fps, checksum)]
+        return [*pieces, ended()]
 
 
 _MOST_PICKED = 100  # pieces whose frames FFmpeg picks out of their files; each is a term for every packet
@@ -171,15 +174,7 @@ class JoinTask(_CopyTask):
         """Make the file; returns what was read back, and its SHA-256 where that is known."""
         first = self.pieces[0]
         if len(self.pieces) == 1 and first.plain is not None:
-            with held(first.path):
-                shutil.copyfile(first.path, made)
-                same = same_bytes(first.path, made)
-            if not same:
-                raise VerificationError(
-                    f"{self.place} is not, to the byte, what was copied from {first.path}: the file has "
-                    "changed since, or disk or memory is faulty"
-                )
-            return first.plain, first.checksum
+            return first.plain, self._copy(first, made)
         parts: list[Joined] = []
         picked = len(self.pieces) <= _MOST_PICKED
         for number, piece in enumerate(self.pieces):
@@ -205,14 +200,20 @@ class JoinTask(_CopyTask):
         if parts[0].path != first.path:  # cut out of what may be another container
             like = probe(parts[0].path, ffprobe=self.programs.ffprobe)
             tag, asked = like.tag, asked_of(like)
-        join_files(
-            parts,
-            made,
-            fps=self.fps,
-            tag=tag,
-            toolchain=self.programs,
-            cancellation=around.cancellation,
-        )
+        with ThreadPoolExecutor(1, thread_name_prefix="ffenc-sum") as beside:
+            # Both read the same bytes, and neither keeps a whole core busy.
+            compared = beside.submit(self._compare_sources)
+            try:
+                join_files(
+                    parts,
+                    made,
+                    fps=self.fps,
+                    tag=tag,
+                    toolchain=self.programs,
+                    cancellation=around.cancellation,
+                )
+            finally:
+                compared.result()  # that a source is damaged tells more than what FFmpeg says of it
         keys: list[int] = []
         offset = 0
         for piece in self.pieces:
@@ -232,6 +233,35 @@ class JoinTask(_CopyTask):
             raise VerificationError(f"{self.place}: {error}") from None
         return brief(info, self.starts), None
 
+    def _copy(self, piece: Piece, made: Path) -> str:
+        """Copy a file as it is; returns its SHA-256, which is that of the copy, read back.
+
+        Raises:
+            SourceError: the file is not what was written.
+            VerificationError: the copy is not the file.
+        """
+        with held(piece.path):
+            copy_file(piece.path, made)
+            found = file_checksum(made)
+            # A copy that has the checksum which the source was written with is the source, and sound.
+            if found != piece.checksum:
+                if not same_bytes(piece.path, made):
+                    raise VerificationError(
+                        f"{self.place} is not, to the byte, what was copied from {piece.path}: the file has "
+                        "changed since, or disk or memory is faulty"
+                    )
+                compare_checksum(piece.path, piece.checksum, piece.part)
+        return found
+
+    def _compare_sources(self) -> None:
+        """Compare the sources' files that packets are copied from with their checksums.
+
+        Raises:
+            SourceError: one is not what was written.
+        """
+        for path, (checksum, part) in {p.path: (p.checksum, p.part) for p in self.pieces if p.copied}.items():
+            compare_checksum(path, checksum, part)
+
     @contextmanager
     def _damage_named(self, piece: Piece) -> Iterator[None]:
         """Say in an error which frame was damaged: ffmpeg decodes some even where it only copies."""
@@ -239,7 +269,7 @@ class JoinTask(_CopyTask):
             yield
         except FfmpegError as error:
             try:
-                if error.returncode >= 0:
+                if error.returncode >= 0 and not error.unable:
                     info = probe(piece.path, times=True, ffprobe=self.programs.ffprobe)
                     read_through(Clip(piece.path, info, piece.first, piece.frames), self.programs)
             except SourceError as damage:

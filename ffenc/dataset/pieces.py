@@ -43,7 +43,8 @@ class Piece:
         of: how many frames the file has, where these can be picked out of it while files are joined; None
             where they have to be cut out first.
         plain: the file's fields, where the file is what joining its packets alone would make.
-        checksum: SHA-256 of the file, of one that is copied and was compared with it.
+        checksum: SHA-256 that the file was written with, of one that is copied; whoever copies it compares.
+        part: not all of the file's episodes are copied.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Piece:
     of: int | None = None
     plain: StreamInfo | None = None
     checksum: str | None = None
+    part: bool = False
 
 
 def uncopied(source: HasVideos, key: str, episodes: Sequence[Episode]) -> dict[int, str]:
@@ -87,7 +89,7 @@ def uncopied(source: HasVideos, key: str, episodes: Sequence[Episode]) -> dict[i
     def look(path: Path) -> dict[int, str]:
         found = {}
         for episode in by_file[path]:
-            reason = why_not_copied(clip_of(source.video(key, episode), source.fps))
+            reason = why_not_copied(clip_of(source.video(key, episode), source.fps, compare=False))
             if reason is not None:
                 found[episode.index] = f"{path}: {reason}"
         return found
@@ -97,13 +99,14 @@ def uncopied(source: HasVideos, key: str, episodes: Sequence[Episode]) -> dict[i
     return {index: reason for path in chosen for index, reason in found[path].items()}
 
 
-def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None) -> Piece:
+def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None, *, part: bool) -> Piece:
     """Return episodes that stand together in a source's file as one piece.
 
     Args:
         run: the episodes, each starting where the one before ends.
         fps: frames a second.
-        checksum: SHA-256 of the file, where it was compared with it.
+        checksum: SHA-256 that the file was written with, where that is known.
+        part: not all of the file's episodes are copied.
 
     Raises:
         SourceError: they cannot be copied.
@@ -144,6 +147,7 @@ def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None) -> Pi
         asked=asked_of(info),
         copied=True,
         checksum=checksum,
+        part=part,
     )
     return replace(piece, plain=brief(info, starts)) if _is_plain(piece, info, fps) else piece
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -132,20 +133,21 @@ def videos_of(
     return videos
 
 
-def clip_of(video: EpisodeVideo, fps: Fraction) -> Clip:
+def clip_of(video: EpisodeVideo, fps: Fraction, *, compare: bool = True) -> Clip:
     """Return the frames of an episode, once they have been found in its file, each at its time.
 
     Args:
         video: where the episode is.
         fps: of the dataset, where the video's rate is not lowered.
+        compare: compare the file with its checksum, once; else whoever reads its frames does.
 
     Raises:
         SourceError: the file holds something else, ends too early, or has no frame where one should be.
     """
     fps = video.pick.old if video.pick is not None else fps
-    state = _state(video.path)
-    _check_sum(video.path, video.checksum, video.part, *state)
-    info = _opened(video.path, *state)
+    if compare:
+        compare_checksum(video.path, video.checksum, video.part)
+    info = _opened(video.path, *_state(video.path))
     where = f"episode {video.episode} of {video.camera}"
     for name in ("codec", "pix_fmt", "width", "height"):
         found, expected = getattr(info, name), getattr(video.like, name, None)
@@ -190,27 +192,49 @@ def _state(path: Path) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-@lru_cache(maxsize=1 << 16)
-def _check_sum(path: Path, checksum: str | None, part: bool, *_state: int) -> None:
-    """Compare a file with its checksum, once.
+def compare_checksum(path: Path, checksum: str | None, part: bool) -> None:
+    """Compare a file with its checksum, once as long as it does not change; from any thread.
+
+    Args:
+        path: the file.
+        checksum: SHA-256 that it was written with; None: not known.
+        part: not all of the file's episodes are read.
 
     Raises:
         SourceError: it is another, and all of the file's episodes are read.
+
+    Warns:
+        FfencWarning: it is another, and only a part is read.
     """
+    if checksum is not None:
+        with _comparing.setdefault(path, threading.Lock()):
+            _compare(path, checksum, part, *_state(path))
+
+
+_comparing: dict[Path, threading.Lock] = {}  # two threads that read the same file hash it once
+
+
+def damaged(path: Path) -> SourceError:
+    """The error that a file has changed since it was written."""
+    return SourceError(
+        f"{path}: is not, to the byte, what was written: it is damaged. Restore it; if it was "
+        f"changed on purpose, delete its line in {CHECKSUMS}"
+    )
+
+
+@lru_cache(maxsize=1 << 16)
+def _compare(path: Path, checksum: str, part: bool, *_state: int) -> None:
     # Damage that no decoder notices would be copied, and be sound from then on by its new checksum.
-    if checksum is None or file_checksum(path) == checksum:
+    if file_checksum(path) == checksum:
         return
     if not part:
-        raise SourceError(
-            f"{path}: is not, to the byte, what was written: it is damaged. Restore it; if it was "
-            f"changed on purpose, delete its line in {CHECKSUMS}"
-        )
+        raise damaged(path)
     warnings.warn(
         f"{path}: is not, to the byte, what was written: an episode in it is damaged, and its checksum "
         "does not say which. Frames that are copied from it are not checked; "
         f"{call('verify_dataset', path='NEW', deep=True)} decodes them",
         FfencWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

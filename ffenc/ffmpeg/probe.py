@@ -6,7 +6,7 @@ import os
 import re
 from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -30,12 +30,6 @@ _HASHED_BYTES = 8 << 20  # of a larger file, hashing takes longer than another p
 # What was read of files that have not changed since: a job looks at each of its files several times.
 _MOST_KEPT, _MOST_KEPT_FRAMES = 64, 100_000
 _kept: dict[Any, StreamInfo] = {}
-
-_DECODE_SECONDS = 86400.0  # a whole file is decoded before there is an answer
-_LACKING = re.compile(
-    r"Frame num gap|Could not find ref|reference picture missing|Missing reference|concealing|"
-    r"error while decoding|Error constructing|mmco: unref short failure"
-)
 
 
 @dataclass(frozen=True)
@@ -174,6 +168,7 @@ def probe(
     Raises:
         SourceError: the file does not exist, cannot be read as video, or has no video stream.
         ToolchainError: there is no ffprobe.
+        FfmpegError: ffprobe could not run: it was killed, or lacked memory.
     """
     program = ffprobe or find_ffprobe()
     try:
@@ -204,19 +199,19 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
     packets_of = "packet=stream_index,pts,size,flags,pos"
     # Line by line: the JSON of a long file's packets would take hundreds of megabytes.
     if not times:
-        answer = _ask(program, path, *streams_of, "format=nb_programs")
+        answer = ask(program, path, *streams_of, "format=nb_programs")
     elif Path(path).stat().st_size < _HASHED_BYTES:
-        answer = _ask(program, path, *streams_of, f"format=nb_programs:{packets_of}")
+        answer = ask(program, path, *streams_of, f"format=nb_programs:{packets_of}")
     else:  # where packets are listed too, it hashes each of them, shown or not
-        answer = _ask(program, path, *streams_of, "format=nb_programs")
-        answer += _ask(program, path, "-show_entries", packets_of)
-    programs = _fields(next((line for line in answer if line.startswith("format|")), ""))
+        answer = ask(program, path, *streams_of, "format=nb_programs")
+        answer += ask(program, path, "-show_entries", packets_of)
+    programs = fields_of(next((line for line in answer if line.startswith("format|")), ""))
     if int(programs.get("nb_programs", 0)) > 1:
         raise SourceError(
             f"{path} holds {programs['nb_programs']} programs; expected one. "
             "ffmpeg -i FILE -map 0:p:NUMBER -c copy OUT.ts takes one of them out"
         )
-    streams = [_fields(line) for line in answer if line.startswith("stream|")]
+    streams = [fields_of(line) for line in answer if line.startswith("stream|")]
     video = next((s for s in streams if s.get("codec_type") == "video"), None)
     if video is None:
         raise SourceError(f"{path} has no video stream")
@@ -247,7 +242,7 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
         stored = 0
         for line in answer:
             if line.startswith(f"packet|stream_index={video['index']}|"):
-                fields = _fields(line)
+                fields = fields_of(line)
                 stored += 1
                 at.append(fields.get("pos", ""))
                 if "D" in fields["flags"]:
@@ -359,48 +354,7 @@ def _demuxer(path: str | Path) -> str:
         raise SourceError(f"{path} cannot be opened: {error.strerror}") from None
 
 
-@dataclass(frozen=True)
-class DecodedFrame:
-    """A frame as a decoder gives it.
-
-    Attributes:
-        place: of its packet among those of the file.
-        broken: the decoder lacked a frame that it refers to, and made one up.
-    """
-
-    place: int
-    broken: bool
-
-
-def decoded_frames(path: Path, info: StreamInfo, *, ffprobe: str) -> list[DecodedFrame]:
-    """Decode a file, and return its frames in the order in which they are shown.
-
-    Args:
-        path: a file whose packets have ascending times, whatever order their frames are shown in.
-        info: its fields, with ``times``.
-        ffprobe: the program.
-
-    Raises:
-        SourceError: it cannot be decoded.
-    """
-    assert info.times is not None
-    places = {tick: place for place, tick in enumerate(info.times)}
-    # FFmpeg conceals a missing reference of H.264, and says so to nobody who does not ask for all it says.
-    asked = ("-threads", "1", "-select_streams", "v:0", "-show_frames", "-show_log", "48")
-    with held(path):
-        answer = _ask(
-            *(ffprobe, path, *asked, "-show_entries", "frame=pts:log=message"), timeout=_DECODE_SECONDS
-        )
-    found: list[DecodedFrame] = []
-    for line in answer:
-        if line.startswith("frame|"):
-            found.append(DecodedFrame(places[int(_fields(line)["pts"])], False))
-        if found and _LACKING.search(line):
-            found[-1] = replace(found[-1], broken=True)
-    return found
-
-
-def _ask(program: str, path: str | Path, *questions: str, timeout: float = STALL_SECONDS) -> list[str]:
+def ask(program: str, path: str | Path, *questions: str, timeout: float = STALL_SECONDS) -> list[str]:
     """What ffprobe answers, in lines; the file is opened with the demuxer that its first bytes ask for."""
     demuxer = _demuxer(path)
     limits = [word for name, value in INPUT_LIMITS.items() for word in (f"-{name}", value)]
@@ -409,11 +363,13 @@ def _ask(program: str, path: str | Path, *questions: str, timeout: float = STALL
         asked = [*command, *questions, "-of", "compact", file_url(str(path))]
         return run_asked(asked, timeout=timeout).splitlines()
     except FfmpegError as error:
+        if error.unable:
+            raise
         reason = error.stderr[-1] if error.stderr else "ffprobe gave no reason"
         raise SourceError(f"{path} cannot be read as a video: {reason}") from None
 
 
-def _fields(line: str) -> dict[str, str]:
+def fields_of(line: str) -> dict[str, str]:
     return dict(field.partition("=")[::2] for field in line.split("|")[1:])
 
 
@@ -439,8 +395,8 @@ def _frame_count(video: dict[str, str], program: str, path: str | Path) -> int:
         return int(video["nb_frames"])
     query = ("-count_packets", "-select_streams", "v:0", "-show_entries", "stream=nb_read_packets")
     # A stream of a program (MPEG-TS) is listed with its program, and once more by itself.
-    lines = (line for line in _ask(program, path, *query) if line.startswith("stream|"))
-    counted = _fields(next(lines, "")).get("nb_read_packets", "")
+    lines = (line for line in ask(program, path, *query) if line.startswith("stream|"))
+    counted = fields_of(next(lines, "")).get("nb_read_packets", "")
     return int(counted) if counted.isdigit() else 0
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import re
-import select
 import signal
 import subprocess
 import threading
@@ -28,20 +26,26 @@ from ffenc.ffmpeg.launch import (
     has_ended,
     has_finished,
     kill,
-    libc,
     running_wait,
     start,
     starts,
 )
+from ffenc.ffmpeg.pipes import readable, set_pipe_size, splice, writable
 from ffenc.storage.mirror import held
 
 Buffer = bytes | bytearray | memoryview
 # An encoder that neither takes a byte nor ends in this time hangs (a driver that does not answer).
 STALL_SECONDS = 300.0
 PIPE_BYTES = 1 << 20  # a pipe holds no more
-_F_SETPIPE_SZ = 1031
 _TAIL_LINES = 40
 _KILLS = (-signal.SIGKILL, -signal.SIGTERM)  # from outside
+# Words of FFmpeg, of its libraries and of C++ where the system gives no memory, thread or open file.
+_LACKING = re.compile(
+    r"Cannot allocate memory|out of memory|memory allocation (error|failed)|bad_alloc|"
+    r"(failed|unable) to allocate|malloc of size \d+ failed|could not allocate|"
+    r"pthread_create|failed to map segment|Too many open files",
+    re.I,
+)
 _PROGRESS = re.compile(
     r"(frame|fps|stream_\S+|bitrate|total_size|out_time\S*|dup_frames|drop_frames|speed|progress)=(.*)"
 )
@@ -139,7 +143,7 @@ class FfmpegProcess:
         for pipe in (self._stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError, ImportError):
-                    _set_pipe_size(pipe.fileno(), pipe_bytes if pipe is self._stdin else PIPE_BYTES)
+                    set_pipe_size(pipe.fileno(), pipe_bytes if pipe is self._stdin else PIPE_BYTES)
         os.set_blocking(self._stdin.fileno(), False)
         try:
             self._drains = [_drain(self._process.stderr, self._read_log)]
@@ -189,7 +193,7 @@ class FfmpegProcess:
         Returns:
             as :meth:`write`.
         """
-        return self._give(data, _splice)
+        return self._give(data, splice)
 
     def _give(self, data: Buffer, send: Callable[[int, memoryview], int]) -> bool:
         view = memoryview(data).cast("B")
@@ -201,7 +205,7 @@ class FfmpegProcess:
             try:
                 view = view[send(descriptor, view) :]
             except BlockingIOError:
-                if not running_wait(lambda step: _writable(descriptor, step), self._stall_seconds):
+                if not running_wait(lambda step: writable(descriptor, step), self._stall_seconds):
                     self._stalled = True
                     self._process.kill()
                     return False
@@ -239,7 +243,7 @@ class FfmpegProcess:
         """
         assert self._pulled is not None
         descriptor = self._pulled.fileno()
-        if not running_wait(lambda step: _readable(descriptor, step), timeout):
+        if not running_wait(lambda step: readable(descriptor, step), timeout):
             return None
         return os.readv(descriptor, [buffer])
 
@@ -277,8 +281,8 @@ class FfmpegProcess:
         # Faults first reported tell the cause; the last lines may be only their echo.
         lines = [line for line in self.log.faults[:4] if line not in said[-8:]] + said[-8:]
         code = self._code
-        killed = code in _KILLS and not self._stalled
-        return FfmpegError(reason, command=self.command, returncode=code, stderr=lines, killed=killed)
+        unable = (code in _KILLS and not self._stalled) or _lacks_resources([*lines, *said])
+        return FfmpegError(reason, command=self.command, returncode=code, stderr=lines, unable=unable)
 
     @property
     def _code(self) -> int:
@@ -311,18 +315,15 @@ class FfmpegProcess:
                 self._on_frames(int(progress[2]))
 
 
+def _lacks_resources(said: Iterable[str]) -> bool:
+    """Whether a program says that the system gave it no memory, thread or open file."""
+    return any(_LACKING.search(line) for line in said)
+
+
 def _files_read(command: Sequence[str]) -> list[Path]:
     """The files that a command names as its inputs."""
     named = (word for flag, word in pairwise(command) if flag == "-i")
     return [Path(word.removeprefix("file:")) for word in named if word.startswith("file:")]
-
-
-def _writable(descriptor: int, seconds: float) -> bool:
-    return bool(select.select([], [descriptor], [], seconds)[1])
-
-
-def _readable(descriptor: int, seconds: float) -> bool:
-    return bool(select.select([descriptor], [], [], seconds)[0])
 
 
 def _forked() -> None:
@@ -335,33 +336,6 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
-
-
-class _Piece(ctypes.Structure):
-    """``struct iovec``."""
-
-    _fields_ = (("address", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-def _splice(descriptor: int, view: memoryview) -> int:
-    """Put memory into a pipe as it is (Linux), and return how many bytes of it; else copy it there."""
-    if libc is None or view.readonly:
-        return os.write(descriptor, view)
-    piece = _Piece(ctypes.addressof(ctypes.c_char.from_buffer(view)), len(view))
-    count = int(libc.vmsplice(descriptor, ctypes.byref(piece), 1, 0))
-    if count >= 0:
-        return count
-    code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL):  # kernels of sandboxes
-        return os.write(descriptor, view)
-    raise OSError(code, os.strerror(code))
-
-
-def _set_pipe_size(descriptor: int, size: int) -> None:
-    """Ask for a pipe of another size where the system has that (Linux): a larger one switches less."""
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    fcntl.fcntl(descriptor, _F_SETPIPE_SZ, size)
 
 
 def _drain(pipe: IO[bytes] | None, read: Callable[[IO[bytes]], None]) -> threading.Thread:
@@ -448,10 +422,13 @@ def run_asked(command: Sequence[str], *, timeout: float = STALL_SECONDS) -> str:
     if code != 0:
         name = os.path.basename(command[0])  # noqa: PTH119 - a program name, not a path
         signalled = code < 0 and not timed_out
+        killed = signalled and code in _KILLS
+        lines = said.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]
         raise FfmpegError(
-            f"{name} crashed with signal {-code}" if signalled else f"{name} failed",
+            f"{name} {'was killed' if killed else f'crashed with signal {-code}' if signalled else 'failed'}",
             command=command,
             returncode=code,
-            stderr=said.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:],
+            stderr=lines,
+            unable=killed or _lacks_resources(lines),
         )
     return answer.decode("utf-8", "replace")

@@ -40,6 +40,7 @@ _WAYS: Mapping[str, Sequence[Sequence[Decoder]]] = {
     "h264": [[{"threads": 1}]],
     "hevc": [[{"thread_type": "frame"}, {"thread_type": "slice", "threads": 4}]],
 }
+_NOT_STARTED = (126, 127)  # exit status of a program that cannot be loaded
 _MOST_PIECES = 200  # of a damaged file that are decoded to find where
 _PIPE_BYTES = 1 << 20
 _LINE = re.compile(rb"^0, +-?\d+, +(-?\d+), .*, *(0x[0-9a-f]+)", re.MULTILINE)
@@ -86,7 +87,7 @@ def check_decoding(
 
     Raises:
         ToolchainError: no ffmpeg here has a decoder for it.
-        FfmpegError: a program was killed from outside.
+        FfmpegError: a program could not run: it was killed, lacked memory, hung or crashed.
         Cancelled: it was ended by ``cancellation``.
     """
     assert info.times is not None
@@ -122,6 +123,14 @@ class _Group:
 
     first: int
     end: int
+
+
+def _could_not_run(error: FfmpegError) -> bool:
+    """Whether an FFmpeg failed for another reason than the file: it lacked memory, was ended, or crashed.
+
+    A decoder that crashes may have met damage; but to call frames damaged that are sound would lose them.
+    """
+    return error.unable or error.returncode < 0 or error.returncode in _NOT_STARTED
 
 
 class _Check:
@@ -220,7 +229,7 @@ class _Check:
             try:
                 self._run(command, piece, listed, told)
             except FfmpegError as error:
-                if error.killed:
+                if _could_not_run(error):
                     raise
                 said = "\n".join(error.stderr)
                 if NO_DECODER.search(said):
@@ -244,7 +253,7 @@ class _Check:
         try:
             self._run(command, source, listed, None)
         except FfmpegError as error:
-            if error.killed:
+            if _could_not_run(error):
                 raise
         base = _TIME_BASE.search(listed)
         if base is None:
@@ -286,8 +295,14 @@ class _Check:
             buffer = bytearray(_PIPE_BYTES)
             while count := process.read_into(buffer):
                 yield bytes(buffer[:count])
-        # How it ended is not looked at: FFmpeg tries the file's first frames when it opens it, and would
-        # complain of their damage for every piece. What it left out is missed when the piece is decoded.
+            # What it says of frames is not looked at: FFmpeg tries the file's first ones when it opens it,
+            # and would complain of their damage for every piece. What it left out is missed when the piece
+            # is decoded; but where it could not run, all behind that would be missed too.
+            try:
+                process.finish()
+            except FfmpegError as error:
+                if _could_not_run(error):
+                    raise
 
     def _told(self, number: int) -> Callable[[int], None] | None:
         """Report the frames of the ``number``-th of several decoders as a part of one work."""

@@ -268,7 +268,7 @@ def compared(
             try:
                 values = run(toolchain, sides)
             except FfmpegError as error:
-                if error.killed:
+                if error.unable:
                     raise
                 errors.append((toolchain, error))
                 if NO_DECODER.search("\n".join(error.stderr)):

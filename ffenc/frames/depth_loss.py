@@ -68,7 +68,9 @@ def _measured(
             )
             try:
                 run_fed(command, [], on_output=shown.extend)
-            except FfmpegError:
+            except FfmpegError as error:
+                if error.unable:
+                    raise
                 continue
             given = np.frombuffer(b"".join(frames), "<u2")
             found = np.frombuffer(bytes(shown), "<u2")

@@ -220,7 +220,7 @@ def encode_frames(
         )
     except FfmpegError as error:
         decoding = re.search(r"\[(png|mjpeg|vist#|image2pipe|png_pipe|dec:)", str(error))
-        if depth is None and error.returncode >= 0 and decoding:
+        if depth is None and error.returncode >= 0 and not error.unable and decoding:
             raise _named_fault(encoding, frames, header, error) from None
         raise
 
@@ -314,6 +314,8 @@ def decode_fault(images: Sequence[bytes], header: ImageHeader, program: str) -> 
     try:
         run_fed(command, images, on_output=lambda _: None, stall_seconds=_DECODE_SECONDS)
     except FfmpegError as error:
+        if error.unable:
+            raise
         return error.cause
     return None
 

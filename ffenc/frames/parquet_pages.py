@@ -13,59 +13,31 @@ from __future__ import annotations
 import io
 import os
 import struct
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol, TypeAlias, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 from cramjam import snappy
 
 from ffenc.errors import SourceError
+from ffenc.frames.page_memory import Body, Buffer, Stream, Value, cut_short, decompressing, memory
 from ffenc.frames.stored_png import crc32
 
 DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
 PLAIN, _PLAIN_DICTIONARY, RLE_DICTIONARY = 0, 2, 8
-_STREAMED = {"ZSTD": "zstd", "GZIP": "gzip", "BROTLI": "brotli"}
 HEADER_BYTES = 1 << 16
+_STREAMED = {"ZSTD": "zstd", "GZIP": "gzip", "BROTLI": "brotli"}
 _REMEMBERED = 4
 _ARROW_RATIO = 256  # no block of LZ4, which is what is left to pyarrow, gives more
 _SNAPPY_RATIO = 22  # an element of three bytes gives at most 64
 ROWS_A_BYTE = 8  # more rows than that, no column of distinct values (index, timestamp) can hold
 _SAME_TIME_NS = 50_000_000  # file systems note times in steps of some milliseconds
-_KEPT = 256 << 20  # bytes of memory for pages that are kept to be used again
-_BUDGET = 512 << 20  # of pages that are decompressed at the same time, with their compressed bytes
-
-
-class _Budget:
-    """Memory that threads share: what is larger than all of it goes alone."""
-
-    def __init__(self, size: int) -> None:
-        self._size, self._held = size, 0
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """Wait until there is so much left."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._held or self._held + size <= self._size)
-            self._held += size
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._held -= size
-                self._changed.notify_all()
-
-
-_decompressing = _Budget(_BUDGET)
-Value: TypeAlias = "bytes | memoryview[int]"
 
 
 class NoImageError(SourceError):
@@ -144,17 +116,17 @@ class Page:
     uncompressed: int
     checksum: int | None
 
-    def stored(self) -> _Buffer:
+    def stored(self) -> Buffer:
         """Its bytes as they are in the file."""
         self.raw.seek(self.start)
-        data = _Buffer(self.size)
+        data = Buffer(self.size)
         if cast(io.BufferedReader, self.raw).readinto(data.view) != self.size:
-            raise _cut_short()
+            raise cut_short()
         if self.checksum is not None and crc32(data.view) != self.checksum & 0xFFFFFFFF:
             raise ValueError("a page does not match its checksum; the file is damaged")
         return data
 
-    def body(self, codec: str, begin: int = 0, stored: _Buffer | None = None) -> _Body:
+    def body(self, codec: str, begin: int = 0, stored: Buffer | None = None) -> Body:
         """Its values, from a byte on."""
         size = self.uncompressed - begin
         if codec == "SNAPPY" and size > _SNAPPY_RATIO * self.size + 64:
@@ -164,13 +136,13 @@ class Page:
         if codec != "SNAPPY":
             data = stored or self.stored()
             data.skip(begin)
-            return data if codec == "UNCOMPRESSED" else _Stream(data, size, _STREAMED[codec])
+            return data if codec == "UNCOMPRESSED" else Stream(data, size, _STREAMED[codec])
         file = _identity(self.raw)
         holds = None if file is None else (*file, self.start, begin)
-        if stored is None and holds is not None and (known := _memory.holding(holds)) is not None:
-            return _Buffer(size, known, holds)
-        with _decompressing.taken(self.size + size):
-            data, body = stored or self.stored(), _Buffer(size, holds=holds)
+        if stored is None and holds is not None and (known := memory.holding(holds)) is not None:
+            return Buffer(size, known, holds)
+        with decompressing.taken(self.size + size):
+            data, body = stored or self.stored(), Buffer(size, holds=holds)
             if size:
                 found = snappy.decompress_raw_into(data.view[begin:], body.view)
                 if found != size:
@@ -248,7 +220,7 @@ def pages(raw: BinaryIO, at: int, end: int) -> Iterator[Page]:
         at += size
 
 
-def _data_page(page: Page, codec: str, max_level: int) -> tuple[bytes, _Body]:
+def _data_page(page: Page, codec: str, max_level: int) -> tuple[bytes, Body]:
     """Return a page's levels (which rows have a value), and its values."""
     if page.kind == DATA_PAGE:
         body = page.body(codec)
@@ -272,7 +244,7 @@ def _presence(levels: bytes, max_level: int, count: int) -> npt.NDArray[np.bool_
     return found
 
 
-def _plain_values(body: _Body, present: npt.NDArray[np.bool_], wanted: range) -> Iterator[Value | None]:
+def _plain_values(body: Body, present: npt.NDArray[np.bool_], wanted: range) -> Iterator[Value | None]:
     for at, there in enumerate(present):
         if at < wanted.start:
             if there:
@@ -282,7 +254,7 @@ def _plain_values(body: _Body, present: npt.NDArray[np.bool_], wanted: range) ->
 
 
 def _dictionary_values(
-    body: _Body, present: npt.NDArray[np.bool_], wanted: range, dictionary: _Dictionary
+    body: Body, present: npt.NDArray[np.bool_], wanted: range, dictionary: _Dictionary
 ) -> Iterator[Value | None]:
     width = body.read(1)[0]
     indices = _hybrid(body.rest(), width, int(present.sum()))
@@ -292,7 +264,7 @@ def _dictionary_values(
         before += int(there)
 
 
-def _length(body: _Body) -> int:
+def _length(body: Body) -> int:
     return int(struct.unpack("<I", body.read(4))[0])
 
 
@@ -306,8 +278,8 @@ class _Dictionary:
     def __init__(self, page: Page, codec: str) -> None:
         if page.header[2] not in (PLAIN, _PLAIN_DICTIONARY):
             raise NotCoveredError
-        self._open: Callable[[], _Body] = lambda: page.body(codec)
-        self._body: _Body | None = None
+        self._open: Callable[[], Body] = lambda: page.body(codec)
+        self._body: Body | None = None
         self._next = 0
         self._recent: OrderedDict[int, Value] = OrderedDict()
 
@@ -336,133 +308,6 @@ class _Dictionary:
         return value
 
 
-_Holds: TypeAlias = "tuple[int, ...] | None"  # which page of which file is decompressed in some memory
-
-
-class _Memory:
-    """Memory for pages, which is used again: memory that is new costs more than decompressing into it.
-
-    What a page was decompressed to stays there until the memory is needed: a job looks at an episode's first
-    images before it encodes them.
-    """
-
-    def __init__(self, kept: int) -> None:
-        self._kept, self._free = kept, list[tuple[npt.NDArray[np.uint8], _Holds]]()
-        self._lock = threading.Lock()
-
-    def take(self, size: int) -> npt.NDArray[np.uint8]:
-        """Return so many bytes at least."""
-        with self._lock:
-            fits = [number for number, (own, _) in enumerate(self._free) if own.size >= size]
-            if fits:
-                best = min(fits, key=lambda n: (self._free[n][1] is not None, self._free[n][0].size))
-                return self._free.pop(best)[0]
-        return np.empty(size, np.uint8)
-
-    def holding(self, holds: _Holds) -> npt.NDArray[np.uint8] | None:
-        """Return what a page was decompressed to, where that is still there."""
-        with self._lock:
-            for number, (own, held) in enumerate(self._free):
-                if held == holds:
-                    del self._free[number]
-                    return own
-        return None
-
-    def give(self, own: npt.NDArray[np.uint8], holds: _Holds = None) -> None:
-        """Take them back."""
-        with self._lock:
-            self._free.append((own, holds))
-            while sum(one.size for one, _ in self._free) > self._kept:
-                self._free.pop(0)
-
-
-_memory = _Memory(_KEPT)
-
-
-class _Body(Protocol):
-    def read(self, size: int) -> Value:
-        """The next bytes, just so many."""
-
-    def skip(self, size: int) -> None:
-        """Leave the next bytes out."""
-
-    def rest(self) -> Value:
-        """All that follows."""
-
-    def rewind(self) -> bool:
-        """Go back to the beginning, if that is possible; else it has to be decompressed once more."""
-
-    def close(self) -> None:
-        """Give its memory back: what was read of it is no longer there."""
-
-
-class _Buffer:
-    """A page that is in memory as a whole."""
-
-    def __init__(self, size: int, own: npt.NDArray[np.uint8] | None = None, holds: _Holds = None) -> None:
-        self._own: npt.NDArray[np.uint8] | None = _memory.take(size) if own is None else own
-        self._holds = holds
-        self.view: memoryview[int] = self._own.data[:size]
-        self._at = 0
-
-    def read(self, size: int) -> Value:
-        begin = self._at
-        self.skip(size)
-        return self.view[begin : self._at]
-
-    def skip(self, size: int) -> None:
-        self._at += size
-        if self._at > len(self.view):
-            raise _cut_short()
-
-    def rest(self) -> Value:
-        return self.view[self._at :]
-
-    def rewind(self) -> bool:
-        self._at = 0
-        return True
-
-    def close(self) -> None:
-        if self._own is not None:
-            _memory.give(self._own, self._holds)
-            self._own = None
-
-
-class _Stream:
-    """A page that is decompressed as it is read, by a codec that can do so."""
-
-    def __init__(self, data: _Buffer, size: int, codec: str) -> None:
-        self._data = data
-        self._stream = pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(data.rest())), codec)
-        self._left = size
-
-    def read(self, size: int) -> bytes:
-        if size > self._left:
-            raise _cut_short()
-        self._left -= size
-        data: bytes = self._stream.read(size)
-        if len(data) != size:
-            raise _cut_short()
-        return data
-
-    def skip(self, size: int) -> None:
-        while size > 0:
-            size -= len(self.read(min(size, HEADER_BYTES)))
-
-    def rest(self) -> bytes:
-        return self.read(self._left)
-
-    def rewind(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self._data.close()
-
-
-def _cut_short() -> IndexError:
-    return IndexError("a page ends before its values do; the file is damaged")
-
-
 def _hybrid(data: Value, width: int, count: int) -> npt.NDArray[np.int64]:
     """Decode the first ``count`` values of parquet's RLE / bit-packed hybrid."""
     if not 0 <= width <= 32:
@@ -482,12 +327,12 @@ def _hybrid(data: Value, width: int, count: int) -> npt.NDArray[np.int64]:
             found = bits[: len(bits) // width * width].reshape(-1, width) @ (1 << np.arange(width))
             part = found[: count - done]
             if not len(part):
-                raise _cut_short()
+                raise cut_short()
             values[done : done + len(part)] = part
             done += len(part)
         else:
             if at + value_bytes > len(data) or not header:
-                raise _cut_short()
+                raise cut_short()
             values[done : done + (header >> 1)] = int.from_bytes(data[at : at + value_bytes], "little")
             at += value_bytes
             done += header >> 1

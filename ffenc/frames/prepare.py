@@ -117,7 +117,7 @@ def prepare(
             )
             proven = _proven(encoding, first_frames, {} if absent is None else absent)
         except FfmpegError as error:
-            if error.killed:
+            if error.unable:
                 raise
             if small := _too_small(codec_for(name), *size, error):
                 errors.append(small)
@@ -380,6 +380,8 @@ def _check_decoded(encoding: Encoding, sent: Sequence[bytes], output: Path) -> N
                 stall_seconds=SOFTWARE_SECONDS,
             )
         except FfmpegError as error:
+            if error.unable:
+                raise
             faults.append(f"{program}: {error.cause}")
             continue
         if count[-1] != len(sent):

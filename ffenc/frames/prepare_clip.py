@@ -80,6 +80,8 @@ def _trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Too
         try:
             shown = _shown(clip.part(0, min(_TRIAL_FRAMES, clip.frames)), toolchain)
         except FfmpegError as error:
+            if error.unable:
+                raise
             faults.append(f"  {toolchain}: {error.cause}")
             continue
         able.append(toolchain)
@@ -112,7 +114,7 @@ def _shown(clip: Clip, toolchain: Toolchain) -> bytes:
         try:
             run_fed(command, [], on_output=shown.extend)
         except FfmpegError as error:
-            if error.killed or wanted is last:
+            if error.unable or wanted is last:
                 raise
         else:
             break
@@ -151,7 +153,7 @@ def prepare_clip(
         try:
             encoding = prepared(candidates[:1])
         except FfmpegError as error:
-            if error.killed:
+            if error.unable:
                 raise
         except FfencError:
             pass

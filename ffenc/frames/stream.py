@@ -112,7 +112,7 @@ class Stream:
                         yield frame
                     break
                 except FfmpegError as error:
-                    if error.killed:
+                    if error.unable:
                         raise
                     if done and isinstance(error, _Miscounted):
                         # A frame was left out without a word, and those after it were taken for others.
@@ -263,8 +263,8 @@ class Stream:
             with FfmpegProcess(command, on_output=listed.extend) as process:
                 process.finish()
         except FfmpegError as error:  # of course; but not before it has listed
-            if error.killed:
-                return None
+            if error.unable:
+                raise
         text = listed.decode("ascii", "replace")
         base = re.search(r"#tb 0: (\d+)/(\d+)", text)
         if base is None:

@@ -116,7 +116,7 @@ def _run(
             run_fed(compiled(wanted), [], **run)
             return
         except FfmpegError as error:
-            if error.returncode < 0 or not _DECODING.search(str(error)):
+            if error.unable or error.returncode < 0 or not _DECODING.search(str(error)):
                 raise
             failed = error
         if again is not None:
@@ -126,7 +126,7 @@ def _run(
     try:
         run_fed(without_stop(compiled(inputs[0])), [], **run)
     except FfmpegError as other:
-        if other.returncode:
+        if other.unable or other.returncode:
             raise other from failed
 
 
@@ -136,6 +136,8 @@ def _read_raw(clip: Clip, toolchain: Toolchain) -> None:
     try:
         run_asked(command)
     except FfmpegError as error:
+        if error.unable:
+            raise
         raise SourceError(f"{clip.path}: is damaged, or cut short: {error.cause}") from None
 
 

@@ -270,7 +270,7 @@ def _rgb(
             command = compile_rgb(side, program=toolchain.ffmpeg)
             run_fed(command, check_frames(frames, header), on_output=shown.extend)
         except FfmpegError as error:
-            if error.killed:
+            if error.unable:
                 raise
             errors.append(error)
             continue

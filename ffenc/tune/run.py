@@ -318,7 +318,7 @@ class _Run:
                     cancellation=self._cancellation,
                 )
         except FfencError as error:
-            if isinstance(error, FfmpegError) and error.killed:
+            if isinstance(error, FfmpegError) and error.unable:
                 raise
             camera.not_here[said] = error.cause
             return None

@@ -188,6 +188,67 @@ def test_a_chunk_that_becomes_larger_than_the_array_says_is_not_decompressed(
         tracemalloc.stop()
 
 
+def large_image(codec: str) -> bytes:
+    """An image of 4,000x3,000 pixels that takes few bytes; JPEG XL in a code stream, JPEG 2000 in a file."""
+    import imagecodecs
+
+    options: dict[str, Any] = {"jpeg2k": {"codecformat": "jp2"}, "jpegxl": {"lossless": False}}
+    encode = getattr(imagecodecs, f"{codec}_encode")
+    return bytes(encode(np.zeros((3000, 4000, 3), np.uint8), **options.get(codec, {})))
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "jpeg2k", "jpegxl", "png", "webp", "qoi"])
+def test_an_image_that_is_larger_than_a_chunk_is_not_decoded(
+    recorded: list[Sample], tmp_path: Path, codec: str
+) -> None:
+    from imagecodecs.numcodecs import register_codecs
+
+    register_codecs(verbose=False)
+    source = write_replay_buffer(tmp_path / "replay.zarr", recorded, 2)
+    place = source / "data/camera0_rgb/.zarray"
+    known = json.loads(place.read_text())
+    known |= {
+        "chunks": [1, *known["shape"][1:]],
+        "compressor": {"id": f"imagecodecs_{codec}"},
+        "filters": None,
+    }
+    place.write_text(json.dumps(known))
+    for path in place.parent.glob("[0-9]*"):
+        path.unlink()
+    zarr.open_group(str(source), mode="a")["data/camera0_rgb"][:] = np.concatenate(
+        [o.angle for o in recorded]
+    )
+    plan_reencode(source, tmp_path / "out", fps=10, mapping=IMG)  # as it is written, it is read
+    first = place.parent / "0.0.0.0"
+    whole = first.read_bytes()
+    first.write_bytes(large_image(codec))
+    tracemalloc.start()
+    try:
+        refused(
+            source, tmp_path, r"0.0.0.0 is an image of (36|12),000,000 bytes, more than the [\d,]+ that", IMG
+        )
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    first.write_bytes(whole[:3])
+    refused(source, tmp_path, rf"0.0.0.0 cannot be read as {codec}: ", IMG)
+
+
+def test_a_codec_that_does_not_say_how_large_a_chunk_becomes_is_refused(
+    recorded: list[Sample], tmp_path: Path
+) -> None:
+    source = write_replay_buffer(tmp_path / "replay.zarr", recorded, 2)
+    place = source / "data/camera0_rgb/.zarray"
+    known = json.loads(place.read_text())
+    for compressor, said in (
+        ({"id": "imagecodecs_zfp"}, "is compressed with zfp, which is not read"),
+        ({"id": "imagecodecs_lz4"}, "is compressed with imagecodecs_lz4, which is not read"),
+        ({"id": "imagecodecs_jpeg", "header": "AAAA"}, "keeps the header of its JPEG images apart"),
+    ):
+        place.write_text(json.dumps({**known, "compressor": compressor, "filters": None}))
+        refused(source, tmp_path, said, IMG)
+
+
 def test_chunks_in_shards_and_chunks_that_are_declared_too_large(tmp_path: Path) -> None:
     source = tmp_path / "sharded.zarr"
     root = zarr.open_group(str(source), mode="w", zarr_format=3)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ffenc import SourceError, VideoEncoderConfig, encode
-from ffenc.errors import Cancelled, ToolchainError
+from ffenc.errors import Cancelled, FfmpegError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain
@@ -212,6 +212,30 @@ def test_a_program_without_the_decoder_is_passed_over(tmp_path: Path) -> None:
     assert len(check(path, candidates=[unable, find_toolchain("system")])) == 1
     with pytest.raises(ToolchainError, match="bad.mp4: av1 yuv420p cannot be decoded here"):
         check(path, candidates=[unable])
+
+
+@pytest.mark.parametrize("kilobytes", [60_000, 200_000])
+def test_a_program_that_lacks_memory_finds_no_damage(tmp_path: Path, kilobytes: int) -> None:
+    """With the first limit this FFmpeg crashes, with the second it starts no thread more."""
+    newest = find_toolchain("newest")
+    limited = tmp_path / "ffmpeg"
+    limited.write_text(f'#!/bin/sh\nulimit -v {kilobytes}\nexec {newest.ffmpeg} "$@"\n')
+    limited.chmod(0o755)
+    with pytest.raises(FfmpegError):
+        check(SAMPLES[TOP], candidates=[Toolchain(str(limited), newest.ffprobe, "9.0")])
+
+
+def test_a_program_that_is_killed_while_it_copies_packets_finds_no_damage(tmp_path: Path) -> None:
+    """Pieces of a damaged file are copied into a pipe: what does not come out of it is not missing."""
+    newest = find_toolchain("newest")
+    dying = tmp_path / "ffmpeg"
+    dying.write_text(
+        f'#!/bin/sh\ncase "$*" in *" -c copy "*|*"-c:v copy"*) kill -9 $$;; esac\nexec {newest.ffmpeg} "$@"\n'
+    )
+    dying.chmod(0o755)
+    path = flipped(SAMPLES[TOP], tmp_path / "bad.mp4", *places_in(SAMPLES[TOP], 1))
+    with pytest.raises(FfmpegError, match="killed"):
+        check(path, candidates=[Toolchain(str(dying), newest.ffprobe, "9.0")])
 
 
 def test_a_check_can_be_ended(no_ffmpeg_left: None) -> None:

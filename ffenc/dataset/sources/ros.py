@@ -22,16 +22,16 @@ from ffenc.dataset.sources.mapped import mapped_values
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.dataset.sources.ros_bag import Bag
 from ffenc.dataset.sources.ros_frames import MessageFrames, numbered
-from ffenc.dataset.sources.ros_messages import IMAGES, Numbers, frame_of, kind_of, stamp_of
+from ffenc.dataset.sources.ros_index import Index, episode_spans, indexed
+from ffenc.dataset.sources.ros_messages import Numbers
 from ffenc.dataset.sources.ros_rosbag2 import bags_of
 from ffenc.dataset.sources.ros_suggest import suggest
 from ffenc.dataset.sources.ros_time import Piece, Stream, on_grid
 from ffenc.dataset.sources.ros_values import values_at
-from ffenc.dataset.sources.ros_video import DecodedFrames, Packets, decodable
+from ffenc.dataset.sources.ros_video import DecodedFrames, Packets
 from ffenc.errors import ConfigError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.sources import EncodedFrame, FrameSource
-from ffenc.jobs.pool import run_units, share_cores
 from ffenc.paths import check_tree
 from ffenc.spelling import argument, call
 
@@ -56,21 +56,6 @@ class _Take:
     @property
     def length(self) -> int:
         return len(self.piece.times)
-
-
-@dataclass(frozen=True)
-class _Index:
-    """What was found in a recording.
-
-    Attributes:
-        streams: topic -> the times of its messages.
-        first: camera -> the first of its images; none of one that is packets of video.
-        packets: topic -> those of a camera that is video.
-    """
-
-    streams: dict[str, Stream]
-    first: dict[str, EncodedFrame]
-    packets: dict[str, Packets]
 
 
 class RosSource(PlainSource):
@@ -111,7 +96,6 @@ class RosSource(PlainSource):
         self._time = mapping.time or TimeMapping()
         self._on_gap = on_gap or self._time.on_gap
         self._half = int(_SECOND / (2 * fps)) + 1
-        self._rate = fps
         self.reading = {
             "mapping": {**mapping.plain(), "time": {**self._time.model_dump(), "on_gap": self._on_gap}}
         }
@@ -120,7 +104,10 @@ class RosSource(PlainSource):
         self._takes: list[_Take] = []
         self._task_takes: list[npt.NDArray[np.int64]] = []
         texts: dict[str, int] = {}
-        for bag, index in zip(bags, self._indexed(bags), strict=True):
+        indexes = indexed(
+            bags, mapping, keys, set(self._topics().values()), rate=fps, half=self._half, time=self._time
+        )
+        for bag, index in zip(bags, indexes, strict=True):
             self._read(bag, index, fps, texts, task)
         if not self._takes:
             raise SourceError(f"{root}: no episode is left of {len(bags)} recordings")
@@ -136,21 +123,14 @@ class RosSource(PlainSource):
 
     # ---- looking at what is there ----------------------------------------------------------------------
 
-    def _indexed(self, bags: Sequence[Bag]) -> list[_Index]:
-        """Look at the messages of all recordings, several at the same time."""
-        threads, _ = share_cores(max(len(bags), 1), None, None)
-        places = range(len(bags))
-        found = dict(run_units(places, lambda n: self._index(bags[n]), threads=threads, stop=lambda: None))
-        return [found[place] for place in places]
-
-    def _read(self, bag: Bag, index: _Index, fps: Fraction, texts: dict[str, int], task: str | None) -> None:
+    def _read(self, bag: Bag, index: Index, fps: Fraction, texts: dict[str, int], task: str | None) -> None:
         """Take the episodes of a recording."""
         streams = index.streams
         self._first = {**index.first, **self._first}
         self._packets |= {(bag.path, topic): packets for topic, packets in index.packets.items()}
         if bag.remark:
             warnings.warn(bag.remark, FfencWarning, stacklevel=4)
-        spans = self._spans(bag, streams)
+        spans = episode_spans(bag, streams, self._mapping.episodes, self._time.stamps)
         used = {name: streams[topic] for name, topic in self._topics().items()}
         for span in spans:
             pieces = on_grid(
@@ -195,100 +175,6 @@ class RosSource(PlainSource):
                 stream, tolerance=self._half if seconds is None else round(seconds * _SECOND)
             )
         return found
-
-    def _index(self, bag: Bag) -> _Index:
-        """Look at all messages that are needed; called from any thread."""
-        wanted = set(self._topics().values())
-        for section in (self._mapping.task, self._mapping.episodes):
-            wanted |= {
-                path for path in (getattr(section, "path", None), getattr(section, "topic", None)) if path
-            }
-        for topic in wanted:
-            if topic not in bag.topics:
-                names = ", ".join(list(bag.topics)[:20])
-                raise SourceError(f"{bag.path}: there is no topic {topic}; it has {names}")
-        cameras = {camera.path: (key, camera) for key, camera in self._keys.items()}
-        for topic, (key, _) in cameras.items():
-            _check_camera(bag, topic, key)
-        received: dict[str, list[int]] = {topic: [] for topic in wanted}
-        header: dict[str, list[int | None]] = {topic: [] for topic in wanted}
-        size = dict.fromkeys(wanted, 0)
-        first: dict[str, EncodedFrame] = {}
-        for raw in bag.messages(wanted):
-            message = bag.decoded(raw)
-            received[raw.topic].append(raw.received)
-            header[raw.topic].append(stamp_of(message))
-            size[raw.topic] += len(raw.data)
-            for key, camera in self._keys.items():
-                if kind_of(bag.topics[raw.topic].type) == "video":
-                    continue
-                if camera.path == raw.topic and key not in first:
-                    first[key] = frame_of(message, camera, f"{bag.path}: {raw.topic}, message 0")
-        packets: dict[str, Packets] = {}
-        streams = {
-            topic: self._stream(bag, topic, received[topic], header[topic], size[topic], packets)
-            for topic in wanted
-        }
-        return _Index(streams, first, packets)
-
-    def _stream(
-        self,
-        bag: Bag,
-        topic: str,
-        received: list[int],
-        header: list[int | None],
-        size: int,
-        packets: dict[str, Packets],
-    ) -> Stream:
-        """What is to be known of a topic's times; of video, once it is known what can be decoded."""
-        own = np.array(header, np.int64) if header and None not in header else None
-        stream = Stream(topic, np.array(received, np.int64), own, size, self._half)
-        if kind_of(bag.topics[topic].type) != "video" or topic not in {c.path for c in self._keys.values()}:
-            return stream
-        stream, packets[topic] = decodable(bag, stream, self._rate, self._time.stamps)
-        return stream
-
-    def _spans(self, bag: Bag, streams: Mapping[str, Stream]) -> list[tuple[int, int] | None]:
-        """The times between which each episode is; None: all."""
-        episodes = self._mapping.episodes
-        if episodes is None or episodes.topic is None:
-            return [None]
-        stream = streams[episodes.topic]
-        stamps = stream.stamps(self._time.stamps)
-        numbers = Numbers(bag.topics[episodes.topic].type, None, None)
-        every = np.arange(len(stamps))
-        values = [
-            numbers.of(message, f"{bag.path}: {episodes.topic}")
-            for _, message in numbered(bag, episodes.topic, every, stream.received)
-        ]
-        seen = [value if isinstance(value, str) else value.tolist() for value in values]
-        spans: list[tuple[int, int] | None] = []
-        begin, passed = 0, False
-        for place in range(1, len(seen) + 1):
-            if place < len(seen) and seen[place] == seen[begin]:
-                continue
-            end = int(stamps[place]) - 1 if place < len(seen) else np.iinfo(np.int64).max
-            if _is_between(seen[begin], episodes.between):
-                passed = True
-            else:
-                spans.append((int(stamps[begin]), int(end)))
-            begin = place
-        if not spans:
-            what = "false, 0 or empty" if episodes.between is None else f"among {episodes.between}"
-            raise SourceError(
-                f"{bag.path}: {episodes.topic} begins no episode: all its values are {what}, which is "
-                "between episodes. episodes.between of the mapping says which values are"
-            )
-        numbers_seen = {tuple(one) for one in seen if not isinstance(one, str)}
-        if passed and episodes.between is None and len(numbers_seen) > 2:
-            warnings.warn(
-                f"{bag.path}: {episodes.topic} has {len(numbers_seen)} values, and what is recorded while it "
-                "is 0 is in no episode. Where 0 is the first episode's number, write between: [] under "
-                "episodes in the mapping; between: [0] keeps it out and ends this warning",
-                FfencWarning,
-                stacklevel=5,
-            )
-        return spans
 
     def _task_rows(
         self, bag: Bag, streams: Mapping[str, Stream], piece: Piece, texts: dict[str, int], task: str | None
@@ -433,27 +319,10 @@ class RosSource(PlainSource):
         return found
 
 
-def _is_between(value: str | list[Any], between: Sequence[Any] | None) -> bool:
-    """Whether a value of the topic that cuts a recording is between episodes."""
-    if between is None:
-        return not any(value)
-    return value in between if isinstance(value, str) else all(one in between for one in value)
-
-
 def _stream_name(name: str) -> str:
     """What a stream is called in notes: a camera's short name, or the feature and its topic."""
     feature, _, topic = name.partition("\0")
     return f"{feature}{topic.replace('/', '.')}" if topic else camera_name(feature)
-
-
-def _check_camera(bag: Bag, topic: str, key: str) -> None:
-    kind = bag.topics[topic].type
-    if not kind_of(kind):
-        raise SourceError(
-            f"{bag.path}: {topic}: its messages are {kind or 'of no type that is known'}, and the mapping "
-            "says that "
-            f"they are the camera {camera_name(key)}; {IMAGES} are images"
-        )
 
 
 def _check_mapping(mapping: SourceMapping) -> None:

@@ -24,7 +24,8 @@ from ffenc.dataset.sources.ros_bag import Bag
 from ffenc.dataset.sources.ros_messages import bytes_of, required
 from ffenc.dataset.sources.ros_time import Stream
 from ffenc.errors import FfencWarning, FfmpegError, SourceError
-from ffenc.ffmpeg.probe import StreamInfo, decoded_frames, probe
+from ffenc.ffmpeg.decoded import decoded_frames
+from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.header import ImageHeader
@@ -172,11 +173,13 @@ class Packets:
             try:
                 run_fed(command, self._chosen(numbers.tolist()))
             except FfmpegError as error:
-                if error.killed or error.returncode:
+                if error.unable or error.returncode:
                     raise
                 self._damaged = True  # FFmpeg decodes the first packets, and says what they lack
             info = probe(self.path, times=True, ffprobe=self._programs.ffprobe)
         except FfmpegError as error:
+            if error.unable:
+                raise
             raise SourceError(
                 f"{self._where}: its packets cannot be put into a file: {error.cause}"
             ) from None

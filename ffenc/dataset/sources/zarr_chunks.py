@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ffenc.dataset.sources.image_sizes import IMAGE_CODECS, decoded_bytes
 from ffenc.errors import SourceError
 
 _MOST = 2 << 30  # bytes of a chunk, decompressed
@@ -19,10 +20,30 @@ _BLOCK = 1 << 20
 # Codecs that say at a chunk's start how large it becomes: at which byte, in how many.
 _HEADED = {"blosc": (4, 4), "lz4": (0, 4)}
 # Those that do not, by pyarrow's name: the chunk is decompressed once for its size, a block at a time.
-_STREAMED = {"zstd": "zstd", "gzip": "gzip", "zlib": "gzip", "bz2": "bz2"}
-_COMPRESSING = {*_HEADED, *_STREAMED, "lzma"}
-# UMI's library has some of them too.
-_LIKE = {f"imagecodecs_{name}": name for name in ("blosc", "zstd", "gzip", "zlib", "bz2", "lzma")}
+_STREAMED = {
+    **{"zstd": "zstd", "gzip": "gzip", "zlib": "gzip", "zlibng": "gzip", "bz2": "bz2"},
+    **{"brotli": "brotli", "lz4f": "lz4"},
+}
+_COMPRESSING = {*_HEADED, *_STREAMED, "lzma", *IMAGE_CODECS}
+# Those that give about as many bytes as they are given.
+_ALIKE = {
+    *("bytes", "transpose", "vlen-utf8", "vlen-bytes", "vlen-array", "json2", "msgpack2", "base64"),
+    *(
+        "delta",
+        "shuffle",
+        "bitshuffle",
+        "byteshuffle",
+        "floatpred",
+        "xor",
+        "bitorder",
+        "packbits",
+        "packints",
+    ),
+    *("astype", "fixedscaleoffset", "bitround", "quantize", "categorize", "bfloat16", "float24"),
+    *("crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3", "checksum"),
+}
+# UMI's library has some of them too; others of that name are not the same.
+_OTHER = ("imagecodecs_lz4", "imagecodecs_packbits")
 _CHECKSUM = 4  # bytes of a CRC-32C behind a chunk, and behind a shard's index
 _ABSENT = (1 << 64) - 1  # of a chunk that a shard does not hold
 
@@ -74,11 +95,28 @@ class Chunks:
                 continue
             for packed in self._chunks_in(key, memoryview(data)):
                 own = packed[:-_CHECKSUM] if self.checksum else packed
-                if _unpacked(self.codec, own, self.size) > self.size:
+                if self.codec in IMAGE_CODECS:
+                    self._check_image(key, own)
+                elif _unpacked(self.codec, own, self.size) > self.size:
                     raise SourceError(
                         f"{self.name}: {key} becomes more than the {self.size:,} bytes that a chunk has: it "
                         "is damaged, or made to fill the memory"
                     )
+
+    def _check_image(self, key: str, packed: memoryview) -> None:
+        """Refuse an image that is larger than a chunk, or does not say how large it is."""
+        assert self.codec is not None
+        try:
+            found = decoded_bytes(self.codec, packed)
+        except ValueError as error:
+            raise SourceError(
+                f"{self.name}: {key} cannot be read as {self.codec}: {error}; restore the file"
+            ) from None
+        if found > self.size:
+            raise SourceError(
+                f"{self.name}: {key} is an image of {found:,} bytes, more than the {self.size:,} that a "
+                "chunk has: it is damaged, or made to fill the memory"
+            )
 
     def _chunks_in(self, key: str, data: memoryview) -> Iterator[memoryview]:
         if self.index_first is None:
@@ -120,7 +158,17 @@ def chunks_of(array: Any, path: str, name: str) -> Chunks:
     else:
         source = metadata if hasattr(metadata, "compressor") else array
         given = [*(source.filters or ()), source.compressor]
-        names = [_LIKE.get(one.codec_id, one.codec_id) for one in given if one is not None]
+        given = [one for one in given if one is not None]
+        names = [_usual(one.codec_id) for one in given]
+        if any(own == "jpeg" and getattr(one, "header", None) for own, one in zip(names, given, strict=True)):
+            raise SourceError(
+                f"{name}: keeps the header of its JPEG images apart from them, which is not read"
+            )
+    if unknown := [one for one in names if one not in _COMPRESSING | _ALIKE]:
+        raise SourceError(
+            f"{name}: is compressed with {unknown[0]}, which is not read: how much memory a chunk takes "
+            "shows only when it is decompressed. Store it with blosc, zstd, or as JPEG XL"
+        )
     packing = [one for one in names if one in _COMPRESSING]
     if len(packing) > 1 or (index_first is not None and "sharding_indexed" in names):
         raise SourceError(f"{name}: is compressed more than once ({', '.join(names)}), which is not read")
@@ -146,10 +194,15 @@ def chunks_of(array: Any, path: str, name: str) -> Chunks:
     )
 
 
+def _usual(name: str) -> str:
+    """A codec's name, of those of imagecodecs that of others without their prefix."""
+    return name if name in _OTHER else name.removeprefix("imagecodecs_")
+
+
 def _name(codec: Any) -> str:
     """A codec's name, of those of numcodecs without their prefix."""
     found = codec if isinstance(codec, dict) else codec.to_dict()
-    return str(found["name"]).removeprefix("numcodecs.")
+    return _usual(str(found["name"]).removeprefix("numcodecs."))
 
 
 def _unpacked(codec: str, packed: memoryview, most: int) -> int:

@@ -154,7 +154,7 @@ def compare_file(
             faults.add("differs", f"cannot be compared: {reason_of(error)}", fix=_ITS_SOURCE, **where)
             continue
         except FfmpegError as error:
-            if error.killed:
+            if error.unable:
                 raise
             faults.add("differs", f"cannot be compared: {error.cause}", fix=_ITS_SOURCE, **where)
             continue

@@ -1,0 +1,57 @@
+"""What a decoder makes of a file's packets, through ffprobe."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ffenc.ffmpeg.probe import StreamInfo, ask, fields_of
+from ffenc.storage.mirror import held
+
+_DECODE_SECONDS = 86400.0  # a whole file is decoded before there is an answer
+_LACKING = re.compile(
+    r"Frame num gap|Could not find ref|reference picture missing|Missing reference|concealing|"
+    r"error while decoding|Error constructing|mmco: unref short failure"
+)
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """A frame as a decoder gives it.
+
+    Attributes:
+        place: of its packet among those of the file.
+        broken: the decoder lacked a frame that it refers to, and made one up.
+    """
+
+    place: int
+    broken: bool
+
+
+def decoded_frames(path: Path, info: StreamInfo, *, ffprobe: str) -> list[DecodedFrame]:
+    """Decode a file, and return its frames in the order in which they are shown.
+
+    Args:
+        path: a file whose packets have ascending times, whatever order their frames are shown in.
+        info: its fields, with ``times``.
+        ffprobe: the program.
+
+    Raises:
+        SourceError: it cannot be decoded.
+    """
+    assert info.times is not None
+    places = {tick: place for place, tick in enumerate(info.times)}
+    # FFmpeg conceals a missing reference of H.264, and says so to nobody who does not ask for all it says.
+    asked = ("-threads", "1", "-select_streams", "v:0", "-show_frames", "-show_log", "48")
+    with held(path):
+        answer = ask(
+            *(ffprobe, path, *asked, "-show_entries", "frame=pts:log=message"), timeout=_DECODE_SECONDS
+        )
+    found: list[DecodedFrame] = []
+    for line in answer:
+        if line.startswith("frame|"):
+            found.append(DecodedFrame(places[int(fields_of(line)["pts"])], False))
+        if found and _LACKING.search(line):
+            found[-1] = replace(found[-1], broken=True)
+    return found
