@@ -170,7 +170,7 @@ def _video_statistics(
     try:
         return _counted(video, seen, meaning, spans, toolchain, count, cancellation)
     except FfmpegError as error:
-        if error.killed:
+        if error.unable:
             raise
         warnings.warn(
             f"{video.path}: all frames are sound, but FFmpeg failed at showing them, so they are not "
