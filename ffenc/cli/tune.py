@@ -163,7 +163,7 @@ def command(
         if as_json:
             print_json(fields)
         else:
-            _show(fields)
+            show(fields)
         if found.stopped == "interrupted":
             output.note("ended by a signal; what was measured is kept, and the next run goes on from there")
             raise KeyboardInterrupt
@@ -239,7 +239,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         yield on_step
 
 
-def _show(fields: dict[str, Any]) -> None:
+def show(fields: dict[str, Any]) -> None:
     console = report_console()
     for camera in fields["cameras"]:
         stretches = camera["sample"]
@@ -287,7 +287,8 @@ def _settings(row: dict[str, Any]) -> str:
 
 def _grid(*columns: str) -> Table:
     table = report_table("", "settings", *columns, numbers=columns)
-    table.columns[1].no_wrap = True
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    table.columns[-1].no_wrap = False  # gives way where figures are large: on a busy machine reading is slow
     return table
 
 

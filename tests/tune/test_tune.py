@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from ffenc import ConfigError, DepthQuantizer, VideoReader, load_preset, reencode_dataset
+from ffenc.cli.tune import show
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.ffmpeg.probe import probe
 from ffenc.frames.clip import Clip
@@ -164,6 +165,19 @@ def test_the_table_fits_a_screen_and_marks_what_to_take(ffenc, found: Tuning) ->
     assert "VMAF mean/5%/worst" in out
     assert "now" in out
     assert "of them measured before" in out
+
+
+def test_slow_reads_leave_mark_and_settings_of_a_row_whole(
+    found: Tuning, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = fields_of(found)
+    for row in fields["cameras"][0]["candidates"]:
+        row["encode_fps_alone"] = row["encode_fps_together"] = 123456.7
+        row["decode"]["pyav"] |= {"random_1": 12.3456, "window_2": 23.4567, "window_6": 34.5678}
+    show(fields)
+    out = capsys.readouterr().out
+    assert re.search(r"^=> +h264 pveryfast crf\d+ g2 ", out, re.MULTILINE)
+    assert all(figure in out for figure in ("12345.6", "23456.7", "34567.8", "123457"))
 
 
 def test_a_time_that_is_over_leaves_one_candidate_a_camera(tmp_path: Path) -> None:
