@@ -13,37 +13,37 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_name
-from ffenc.dataset.columns import task_table
 from ffenc.dataset.repaired_videos import SoundVideos
 from ffenc.dataset.salvage import Salvage
 from ffenc.dataset.salvage_files import Action
 from ffenc.dataset.salvage_rows import Found
-from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import Aggregate
 from ffenc.dataset.verify.faults import Fault
-from ffenc.errors import (
-    SourceError,
+from ffenc.dataset.writer import (
+    DATA,
+    EPISODES,
+    DatasetWriter,
+    FilePlace,
+    State,
+    VideoPlace,
+    WrittenRows,
+    row_columns,
+    videos_of,
 )
+from ffenc.errors import SourceError
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.info_json import read_json
 from ffenc.layout import (
-    DATA_COLUMNS,
     DATA_PATH,
-    EPISODES_PATH,
     INFO,
-    MOST_IN_CHUNK,
     NOTES_PATH,
     NUMBERING,
     STATISTICS,
-    STATS,
-    TASKS,
     TIME_TOLERANCE,
     VIDEO_PATH,
-    place_columns,
 )
 from ffenc.spelling import argument
 
@@ -98,7 +98,6 @@ class RepairedDataset:
             (one.number, key): set() for one in left.episodes for key in one.short if not one.damage
         }  # episode and camera -> rows whose frames are damaged; other frames may be missing
         self._kept: list[Found] = []
-        self._data: list[int] = []  # number of each kept episode's data file
         self._rows = {one.number: len(one.rows) for one in left.episodes}
 
     # --- what is kept -----------------------------------------------------------------------------------
@@ -212,50 +211,36 @@ class RepairedDataset:
         """Put the dataset together."""
         shutil.rmtree(self.root, ignore_errors=True)
         self._kept = self._chosen()
-        for folder in ("meta/episodes/chunk-000", "data"):
-            (self.root / folder).mkdir(parents=True)
-        tasks = self._write_rows()
-        self._write_list(tasks, self._link_videos())
-        self._write_info()
-        self._link_others()
+        writer = DatasetWriter(self.root, self._left.fps, State({}), tasks=self._left.tasks)
+        rows = self._write_rows(writer)
+        self._write_list(writer, rows)
+        writer.write_tasks()
+        self._write_info(writer)
+        self._link_others(writer)
 
-    def _write_rows(self) -> list[list[str]]:
-        """Write each episode's rows into a file; returns the texts of its tasks."""
-        texts = list(self._left.tasks)
-        found: list[list[str]] = []
-        self._data, start = [], 0
-        for number, (path, own) in enumerate(groupby(self._kept, key=lambda one: one.path)):
+    def _write_rows(self, writer: DatasetWriter) -> list[WrittenRows]:
+        """Write each episode's rows, those of a data file into a file."""
+        found: list[WrittenRows] = []
+        for path, own in groupby(self._kept, key=lambda one: one.path):
             episodes = list(own)
             table, places = self._left.table(path)
             self._check_columns(table, path)
-            features = [name for name in self._left.info["features"] if name in table.column_names]
             wanted = places[np.concatenate([one.rows[: one.length] for one in episodes])]
-            rows = table.select(features).take(pa.array(wanted, pa.int64()))
+            features = [name for name in self._left.info["features"] if name in table.column_names]
+            rows = table.select(features).take(pa.array(wanted, pa.int64())).replace_schema_metadata(None)
             lengths = np.array([one.length for one in episodes])
             first = np.cumsum(lengths) - lengths
-            frames = np.arange(len(wanted)) - np.repeat(first, lengths)
-            self._say_shifts(rows, frames, episodes, first)
-            tasks = self._tasks_of(episodes, rows, first, texts)
-            found += [own_texts for own_texts, _ in tasks]
-            numbers = np.arange(len(self._data), len(self._data) + len(episodes))
-            for name, values in (
-                ("timestamp", (frames / float(self._left.fps)).astype(np.float32)),
-                ("frame_index", frames),
-                (
-                    "episode_index",
-                    np.repeat(numbers, lengths),
-                ),
-                ("index", np.arange(start, start + len(wanted))),
-                ("task_index", np.concatenate([chosen for _, chosen in tasks])),
-            ):
-                kept = rows.drop_columns(name) if name in rows.column_names else rows
-                rows = kept.append_column(name, pa.array(values))
-            target = self.root / _file(DATA_PATH, number)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(rows.replace_schema_metadata(None), target)
-            self._data += [number] * len(episodes)
-            start += len(wanted)
-        pq.write_table(task_table(texts or ["unspecified"]), self.root / TASKS)
+            self._say_shifts(rows, np.arange(len(wanted)) - np.repeat(first, lengths), episodes, first)
+            tasks = self._tasks_of(episodes, rows, first, writer)
+            kept = rows.select([name for name in features if name not in NUMBERING])
+            numbered = []
+            for one, start, numbers in zip(episodes, first.tolist(), tasks, strict=True):
+                part = kept.slice(start, one.length)
+                for name, values in row_columns(one.length, self._left.fps, numbers).items():
+                    part = part.append_column(name, values)
+                numbered.append(writer.number(part))
+            schema = numbered[0].table.schema
+            found += writer.write_rows(writer.files.next(DATA), schema, ((one, {}) for one in numbered), ())
         return found
 
     def _say_shifts(self, rows: pa.Table, frames: Any, episodes: Sequence[Found], first: Any) -> None:
@@ -289,46 +274,40 @@ class RepairedDataset:
             self._left.say(Action(f"column {name} is no feature of info.json; it is left out", file=place))
 
     def _tasks_of(
-        self, episodes: Sequence[Found], rows: pa.Table, first: Any, texts: list[str]
-    ) -> list[tuple[list[str], Any]]:
-        """Each episode's task texts, and the number of each row's; adds texts that are new."""
+        self, episodes: Sequence[Found], rows: pa.Table, first: Any, writer: DatasetWriter
+    ) -> list[Any]:
+        """The number of the task of each episode's rows; the result gets those that are listed only."""
         known = np.full(rows.num_rows, -1)
         with contextlib.suppress(pa.ArrowException, LookupError, ValueError):
             known = rows["task_index"].cast(pa.int64()).fill_null(-1).to_numpy()
         count = len(self._left.tasks)
-        found: list[tuple[list[str], Any]] = []
+        found: list[Any] = []
         for one, start in zip(episodes, first.tolist(), strict=True):
             own = known[start : start + one.length]
             if count and ((own >= 0) & (own < count)).all():
-                _, places = np.unique(own, return_index=True)
-                found.append(([texts[own[place]] for place in sorted(places)], own))
-            elif count == 1:
-                found.append(([texts[0]], np.zeros(one.length, np.int64)))
+                found.append(own)
             else:
-                found.append(self._listed_task(one, texts))
+                found.append(0 if count == 1 else self._listed_task(one, writer))
         return found
 
-    def _listed_task(self, one: Found, texts: list[str]) -> tuple[list[str], Any]:
+    def _listed_task(self, one: Found, writer: DatasetWriter) -> int:
         if len(one.texts) != 1:
             raise SourceError(
                 f"{self._left.root}: the task of episode {one.number} cannot be told from its rows and the "
                 f"lists: pass {argument('task', 'TEXT')} to give all rows one"
             )
-        if one.texts[0] not in texts:
-            texts.append(one.texts[0])
         if self._left.tasks:
             self._left.say(
                 Action("its rows name tasks that do not exist; they get the listed one", one.number)
             )
-        return list(one.texts), np.full(one.length, texts.index(one.texts[0]), np.int64)
+        return writer.task(one.texts[0])
 
-    def _link_videos(self) -> dict[str, list[tuple[int, float]]]:
-        """Link the videos; returns for each camera each episode's file number and start in seconds."""
-        places: dict[str, list[tuple[int, float]]] = {}
+    def _link_videos(self, writer: DatasetWriter) -> dict[str, list[VideoPlace]]:
+        """Link the videos; returns for each camera each episode's place."""
+        places: dict[str, list[VideoPlace]] = {}
         for key in self._left.cameras:
-            numbers: dict[Path, int] = {}
+            files: dict[Path, FilePlace] = {}
             ends: dict[Path, int] = {}
-            count = 0
             places[key] = []
             cut = {
                 one.videos[key].path
@@ -340,40 +319,27 @@ class RepairedDataset:
                 if (one.number, key) in self._bad:
                     place = self.videos.with_repeats(one, key, frozenset(self._bad[one.number, key])).place
                 path, info = self.videos.sound_file(key, place.path, cut)
-                if path not in numbers or place.first < ends[path]:
-                    numbers[path], count = count, count + 1
-                    link = self.root / _file(VIDEO_PATH, numbers[path], video_key=key)
+                if path not in files or place.first < ends[path]:
+                    files[path] = writer.files.next(videos_of(key))
+                    link = self.root / files[path].path
                     link.parent.mkdir(parents=True, exist_ok=True)
                     link.symlink_to(path.resolve())
                 ends[path] = place.first + one.length
                 assert info.times is not None
-                places[key].append((numbers[path], float(info.times[place.first] * info.time_base)))
+                start = info.times[place.first] * info.time_base * self._left.fps
+                places[key].append(VideoPlace(files[path], start))
         return places
 
-    def _write_list(self, tasks: Sequence[list[str]], videos: dict[str, list[tuple[int, float]]]) -> None:
-        lengths = np.array([one.length for one in self._kept])
-        ends = np.cumsum(lengths)
-        count = len(self._kept)
-        data = [divmod(number, MOST_IN_CHUNK) for number in self._data]
-        columns: dict[str, Any] = {
-            "episode_index": np.arange(count),
-            "tasks": pa.array(tasks, pa.list_(pa.string())),
-            "length": lengths,
-            **dict(zip(DATA_COLUMNS, zip(*data, strict=True), strict=True)),
-            "dataset_from_index": ends - lengths,
-            "dataset_to_index": ends,
+    def _write_list(self, writer: DatasetWriter, rows: Sequence[WrittenRows]) -> None:
+        known = {
+            "episode_index": pa.array([one.number for one in rows]),
+            "length": pa.array([one.length for one in rows]),
+            **self._camera_statistics(writer),
         }
-        for key, places in videos.items():
-            starts = np.array([start for _, start in places])
-            chunks, files = zip(*(divmod(number, MOST_IN_CHUNK) for number, _ in places), strict=True)
-            values = (chunks, files, starts, starts + lengths / float(self._left.fps))
-            columns |= dict(zip(place_columns(key), values, strict=True))
-        stats = self._camera_statistics()
-        columns |= {"meta/episodes/chunk_index": [0] * count, "meta/episodes/file_index": [0] * count}
-        table = pa.table({**columns, **stats})
-        pq.write_table(table, self.root / EPISODES_PATH.format(chunk_index=0, file_index=0))
+        file = writer.files.next(EPISODES)
+        writer.write_list(file, [writer.list_rows(known, rows, self._link_videos(writer), {}, file)])
 
-    def _camera_statistics(self) -> dict[str, Any]:
+    def _camera_statistics(self, writer: DatasetWriter) -> dict[str, Any]:
         """The statistics of cameras, of which all kept episodes are whole and listed; others are computed."""
         listing, stats, totals = self._left.listing, dict[str, Any](), dict[str, Any]()
         cameras = [k for k, f in self._left.info["features"].items() if f["dtype"] in ("image", "video")]
@@ -395,10 +361,10 @@ class RepairedDataset:
                 continue
             stats |= {name: own[name] for name in names}
             totals[key] = total.result()
-        (self.root / STATS).write_text(json.dumps(totals))
+        writer.write_stats(totals)
         return stats
 
-    def _write_info(self) -> None:
+    def _write_info(self, writer: DatasetWriter) -> None:
         info = {
             name: value
             for name, value in self._left.info.items()
@@ -406,23 +372,18 @@ class RepairedDataset:
         }
         info |= {
             "fps": fps_number(self._left.fps),
-            "total_episodes": len(self._kept),
-            "total_frames": sum(one.length for one in self._kept),
-            "total_tasks": int(pq.read_metadata(self.root / TASKS).num_rows),
-            "splits": {"train": f"0:{len(self._kept)}"},
+            "total_tasks": len(writer.tasks),
             "data_path": DATA_PATH,
             "video_path": VIDEO_PATH if self._left.cameras else None,
         }
-        (self.root / INFO).write_text(json.dumps(info, indent=4))
+        (self.root / INFO).write_text(json.dumps(writer.info(info), indent=4))
 
-    def _link_others(self) -> None:
+    def _link_others(self, writer: DatasetWriter) -> None:
         """What else belongs to the dataset, and each episode's notes."""
         for place, one in enumerate(self._kept):
             notes = self._left.root / NOTES_PATH.format(episode_index=one.number)
-            target = self.root / NOTES_PATH.format(episode_index=place)
-            target.parent.mkdir(parents=True, exist_ok=True)
             if notes.is_file() and not one.damage:
-                shutil.copyfile(notes, target)
+                writer.write_notes(place, notes)
             own = {
                 key: repeated.rows
                 for (number, key), (_, repeated) in self.videos.repeated.items()
@@ -431,7 +392,7 @@ class RepairedDataset:
             if own:
                 with contextlib.suppress(SourceError):
                     content = read_json(notes) if notes.is_file() else {}
-                write_json(target, {**content, "repeated_rows": own})
+                writer.write_notes(place, {**content, "repeated_rows": own})
         for path in self._left.root.iterdir():
             if path.is_file() and not path.name.startswith("."):
                 shutil.copyfile(path, self.root / path.name)
@@ -439,8 +400,3 @@ class RepairedDataset:
 
 def _ranges(rows: Sequence[tuple[int, int]]) -> str:
     return ", ".join(f"row {a}" if a == b else f"rows {a} to {b}" for a, b in rows)
-
-
-def _file(template: str, number: int, **fields: str) -> str:
-    chunk, file = divmod(number, MOST_IN_CHUNK)
-    return template.format(chunk_index=chunk, file_index=file, **fields)

@@ -70,7 +70,7 @@ class VideoPlace(NamedTuple):
     """Where an episode's frames are: the file, and the frame of it at which the episode starts."""
 
     file: FilePlace
-    start: int
+    start: int | Fraction  # of a source that is off the grid, part of a frame too
 
 
 class Files:
