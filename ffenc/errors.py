@@ -5,9 +5,35 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong, in parts: what an exception carries, and what a verification collects.
+
+    Attributes:
+        what: what was found and what was expected; of many all there is to say.
+        where: the file, line, image, camera or setting that it is about; "": ``what`` says it.
+        fix: what to do; "": ``what`` says it.
+        kind: of what a verification finds, its kind; "": of no kind that code has to know.
+    """
+
+    what: str
+    where: str = ""
+    fix: str = ""
+    kind: str = ""
+
+    @property
+    def found(self) -> str:
+        """What was found, and where; not what to do."""
+        return ": ".join(part for part in (self.where, self.what) if part)
+
+    def __str__(self) -> str:
+        return f"{self.found}; {self.fix}" if self.fix else self.found
 
 
 class FfencError(Exception):
@@ -16,33 +42,49 @@ class FfencError(Exception):
     Code reads its attributes; the text is for people, and may change.
 
     Args:
-        what: what was found and what was expected; of many errors all there is to say.
-        where: the file, line, image, camera or setting that it is about; "": ``what`` says it.
-        fix: what to do; "": ``what`` says it.
+        what, where, fix: see :class:`Problem`.
 
     Attributes:
-        what, where, fix: as given.
+        problem: these parts.
         places: what :meth:`within` was called with, outermost first.
     """
 
     def __init__(self, what: str = "", *, where: object = "", fix: str = "") -> None:
         super().__init__(what)
-        self.what, self.where, self.fix = what, str(where), fix
+        self.problem = Problem(what, str(where), fix)
         self.places: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        parts = ": ".join(part for part in (*self.places, self.where, self.what) if part)
-        return f"{parts}; {self.fix}" if self.fix else parts
+        return ": ".join(part for part in (*self.places, str(self.problem)) if part)
+
+    @property
+    def what(self) -> str:
+        """What was found and what was expected."""
+        return self.problem.what
+
+    @property
+    def where(self) -> str:
+        """What it is about."""
+        return self.problem.where
+
+    @property
+    def fix(self) -> str:
+        """What to do."""
+        return self.problem.fix
+
+    @fix.setter
+    def fix(self, text: str) -> None:
+        self.problem = replace(self.problem, fix=text)
 
     @property
     def found(self) -> str:
         """What was found, and where; not what to do."""
-        return ": ".join(part for part in (self.where, self.what) if part)
+        return self.problem.found
 
     @property
     def cause(self) -> str:
         """Why, in one line, without :attr:`places`."""
-        return (f"{self.found}; {self.fix}" if self.fix else self.found).partition("\n")[0]
+        return str(self.problem).partition("\n")[0]
 
     def within(self, place: str) -> Self:
         """Add in what it has happened, such as a camera's name, before all else; returns the error itself."""

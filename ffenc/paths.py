@@ -91,8 +91,9 @@ def _check_within(
     real = _real(path)
     if not any(real == folder or folder in real.parents for folder in allowed):
         raise SourceError(
-            f"{what + ': ' if what else ''}{_shown(path)} is a link, or lies behind one, that leads out of "
-            f"{root}, to {_shown(real)}; expected a file in that folder. {advice}"
+            f"is a link, or lies behind one, that leads out of {root}, to {_shown(real)}; expected a file in "
+            f"that folder. {advice}",
+            where=": ".join([*([what] if what else []), _shown(path)]),
         )
 
 
@@ -164,13 +165,13 @@ def check_tree(root: Path, *, follow_links: bool = False, advice: str | None = N
         SourceError: the first that is found, by name.
     """
     for _, fault in tree_faults(root, follow_links=follow_links, advice=advice):
-        raise SourceError(fault)
+        raise fault
 
 
 def tree_faults(
     root: Path, *, follow_links: bool = False, advice: str | None = None
-) -> Iterator[tuple[Path, str]]:
-    """Yield what :func:`check_tree` refuses: where it is, and an error's text.
+) -> Iterator[tuple[Path, SourceError]]:
+    """Yield what :func:`check_tree` refuses: where it is, and the error.
 
     Hidden files and folders directly in ``root`` (``.git``, ``.cache``) are passed over: they are no part of
     a dataset. Folders behind links are looked into.
@@ -201,7 +202,7 @@ def tree_faults(
                     pending.append(path)
                     seen.add((status.st_dev, status.st_ino))
             except SourceError as error:
-                yield path, str(error)
+                yield path, error
             except OSError:
                 continue  # a link to nothing: whoever reads it says so
 
@@ -295,11 +296,24 @@ def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
         ) from None
 
 
+class LineError(SourceError):
+    """A line of a file cannot be read.
+
+    Attributes:
+        line: its number, counted from 1.
+    """
+
+    def __init__(self, what: str, path: Path, line: int, *, fix: str = "") -> None:
+        super().__init__(what, where=f"{_shown(path)}: line {line}", fix=fix)
+        self.line = line
+
+
 def read_lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[bytes]:
     """Line by line, what a regular file holds, each with its line end.
 
     Raises:
-        SourceError: it is no regular file, or a line is longer than ``limit`` bytes.
+        LineError: a line is longer than ``limit`` bytes.
+        SourceError: it is no regular file.
         OSError: it cannot be opened.
     """
     with open_regular(path) as file:
@@ -307,7 +321,7 @@ def read_lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[bytes]:
         while line := file.readline(limit + 1):
             number += 1
             if len(line) > limit:
-                raise SourceError(f"{_shown(path)}, line {number}: longer than {limit:,} bytes")
+                raise LineError(f"is longer than {limit:,} bytes", path, number)
             yield line
 
 
@@ -361,7 +375,7 @@ def _check_kind(path: Path, mode: int) -> None:
     if stat.S_ISREG(mode):
         return
     kind = next((text for check, text in _KINDS if check(mode)), "no regular file")
-    raise SourceError(f"{_shown(path)} is {kind}; expected a regular file")
+    raise SourceError(f"is {kind}; expected a regular file", where=_shown(path))
 
 
 def _shown(name: object) -> str:

@@ -216,7 +216,7 @@ def test_links_and_special_files_in_a_dataset_are_found_wherever_they_are(tmp_pa
     (root / "data/.secret").symlink_to("../../secret")
     (root / "README.md").symlink_to("/dev/zero")
     (root / "videos").symlink_to(tmp_path)
-    found = {path.relative_to(root).as_posix(): text for path, text in tree_faults(root)}
+    found = {path.relative_to(root).as_posix(): error.what for path, error in tree_faults(root)}
     assert set(found) == {"meta/deep/er/stats.json", "data/.secret", "README.md", "videos"}
     assert "named pipe" in found["meta/deep/er/stats.json"]
     assert all("follow_links=True" in found[name] for name in ("data/.secret", "README.md", "videos"))

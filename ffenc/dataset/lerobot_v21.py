@@ -142,34 +142,40 @@ class LeRobotV21(LeRobotDataset):
 class Line(NamedTuple):
     """One line of a file of JSON lines."""
 
-    where: str
+    path: Path
+    line: int  # counted from 1
     offset: int
     content: dict[str, Any]
     number: int = -1
+
+    @property
+    def where(self) -> str:
+        """File and line, for an error."""
+        return f"{self.path}: line {self.line}"
 
 
 def read_lines(path: Path) -> Iterator[Line]:
     """Yield the objects of a file of JSON lines; empty lines are passed over.
 
     Raises:
-        SourceError: a line cannot be read; the text has its number.
+        LineError: a line cannot be read.
+        SourceError: the file cannot be.
     """
     offset = 0
     try:
         for number, raw in enumerate(paths.read_lines(path), 1):
-            where = f"{path}: line {number}"
             if raw.strip():
-                yield Line(where, offset, _object(raw, where))
+                yield Line(path, number, offset, _object(raw, path, number))
             offset += len(raw)
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror}", where=path, fix="restore it") from None
 
 
-def _object(raw: bytes, where: str) -> dict[str, Any]:
+def _object(raw: bytes, path: Path, line: int) -> dict[str, Any]:
     try:
         return json_object(raw.rstrip())  # so that a fault at the end has its column
     except ValueError as error:
-        raise SourceError(str(error), where=where, fix="restore the file") from None
+        raise paths.LineError(str(error), path, line, fix="restore the file") from None
 
 
 def _whole(line: Line, key: str) -> int:
@@ -227,7 +233,7 @@ class _EpisodeStats:
 
     def __init__(self, path: Path, episodes: int) -> None:
         self._path = path
-        self._places: dict[int, tuple[str, int]] = {}
+        self._places: dict[int, tuple[int, int]] = {}  # the line, and where it begins
         self.aggregates: dict[str, Aggregate] = {}
         self._types: dict[str, dict[str, pa.DataType]] = {}
         if not path.is_file():
@@ -238,7 +244,7 @@ class _EpisodeStats:
                 what = "is there a second time; keep one" if index < episodes else f"is not in {EPISODES_V2}"
                 raise SourceError(f"episode {index} {what}", where=line.where)
             self._add(line)
-            self._places[index] = (line.where, line.offset)
+            self._places[index] = (line.line, line.offset)
         missing = next((index for index in range(episodes) if index not in self._places), None)
         if missing is not None:
             raise SourceError(
@@ -281,9 +287,10 @@ class _EpisodeStats:
             return {}
         with self._path.open("rb") as file:
             for index in indices:
-                where, offset = self._places[index]
+                line, offset = self._places[index]
                 file.seek(offset)
-                stats = _stats_of(Line(where, offset, _object(file.readline(), where)))
+                content = _object(file.readline(), self._path, line)
+                stats = _stats_of(Line(self._path, line, offset, content))
                 for key, types in self._types.items():
                     for name in types:
                         values[f"stats/{key}/{name}"].append(stats[key][name])

@@ -249,7 +249,7 @@ def test_what_would_vanish_from_a_tree_in_silence_is_refused(png_tree: Path, tmp
     good = last.read_bytes()
     last.unlink()
     last.symlink_to(tmp_path / "nowhere")
-    refused(png_tree, tmp_path, r"frame-000030\.png is a link, .* leads out of", fps=30)
+    refused(png_tree, tmp_path, r"frame-000030\.png: is a link, .* leads out of", fps=30)
     last.unlink()
     (last.with_suffix(".webp")).write_bytes(good)
     refused(
@@ -263,7 +263,7 @@ def test_what_would_vanish_from_a_tree_in_silence_is_refused(png_tree: Path, tmp
     refused(png_tree, tmp_path, "are the same camera", fps=30)
     shutil.rmtree(twin)
     (png_tree / "episode_000003").symlink_to(tmp_path / "nowhere")
-    refused(png_tree, tmp_path, "episode_000003 is a link, .* leads out of", fps=30)
+    refused(png_tree, tmp_path, "episode_000003: is a link, .* leads out of", fps=30)
 
 
 def test_kept_encodes_of_another_source_are_not_taken_over(png_tree: Path, tmp_path: Path) -> None:

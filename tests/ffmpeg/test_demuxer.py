@@ -122,7 +122,7 @@ def test_what_is_no_video_is_named_and_opens_nothing(
 def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     pipe = tmp_path / "a.mp4"
     os.mkfifo(pipe)
-    with pytest.raises(SourceError, match=r"a\.mp4 is a named pipe"):
+    with pytest.raises(SourceError, match=r"a\.mp4: is a named pipe"):
         probe(pipe)
 
 

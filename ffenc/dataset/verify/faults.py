@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ffenc.errors import Problem
 from ffenc.layout import CHECKSUMS
 from ffenc.spelling import argument, call
 
@@ -126,14 +127,11 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One thing that was found.
+class Fault(Problem):
+    """One thing that was found; its ``kind`` is one of :data:`KINDS`, ``where`` follows from the rest.
 
     Attributes:
-        kind: one of :data:`KINDS`.
         severity: ``fault``, or ``note`` for what leaves a dataset sound.
-        what: what was found, and what was expected.
-        fix: what to do about it.
         file: path in the dataset.
         camera: feature.
         episode: number.
@@ -142,10 +140,7 @@ class Fault:
         other: number of the other episode, of two that are swapped.
     """
 
-    kind: str
-    severity: Severity
-    what: str
-    fix: str
+    severity: Severity = "fault"
     file: str | None = None
     camera: str | None = None
     episode: int | None = None
@@ -153,14 +148,17 @@ class Fault:
     frames: int = 1
     other: int | None = None
 
-    def __str__(self) -> str:
+    def __post_init__(self) -> None:
         where = [
             self.file,
             self.camera if self.camera and self.camera not in (self.file or "") else None,
             None if self.episode is None else f"episode {self.episode}",
             None if self.frame is None else f"frame {self.frame}",
         ]
-        return ": ".join(part for part in (", ".join(w for w in where if w is not None), self.what) if part)
+        object.__setattr__(self, "where", ", ".join(part for part in where if part is not None))
+
+    def __str__(self) -> str:
+        return self.found
 
 
 class Faults:
@@ -185,8 +183,8 @@ class Faults:
     ) -> None:
         """Add one; ``fix`` where that of its kind does not fit."""
         known = KINDS[kind]
-        where = (file, camera, episode, frame, frames, other)
-        fault = Fault(kind, known.severity, what, fix or known.advice, *where)
+        about = (file, camera, episode, frame, frames, other)
+        fault = Fault(what, "", fix or known.advice, kind, known.severity, *about)
         with self._lock:
             self._found.append(fault)
 

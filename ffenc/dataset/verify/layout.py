@@ -185,11 +185,6 @@ def width_of(feature: Mapping[str, Any]) -> int | None:
     return math.prod(shape)
 
 
-def without(text: str, path: Path) -> str:
-    """An error's text without the path it begins with, which a fault says by itself."""
-    return re.sub(r"^\W*", "", text.removeprefix(str(path))) or text
-
-
 def reason_of(error: Exception) -> str:
     """One line of an error, without the file that it is about: the fault names it."""
     text = " ".join((error.what if isinstance(error, FfencError) else str(error)).split())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -16,10 +15,10 @@ from ffenc.dataset.verify.layout import (
     Listing,
     VideoPlaces,
     checked_tasks,
-    without,
 )
 from ffenc.errors import SourceError
 from ffenc.layout import EPISODE_STATS_V2, EPISODES_V2, INFO, QUANTILES, STATISTICS
+from ffenc.paths import LineError
 
 _INT_MAX = np.iinfo(np.int64).max
 
@@ -33,7 +32,7 @@ def old_listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Lis
             if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= _INT_MAX for n in row):
                 faults.add(
                     "episodes",
-                    f"{without(line.where, layout.root / EPISODES_V2)} has episode_index {row[0]!r} and "
+                    f"line {line.line} has episode_index {row[0]!r} and "
                     f"length {row[1]!r}; whole numbers are expected",
                     file=EPISODES_V2,
                 )
@@ -41,7 +40,7 @@ def old_listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Lis
             texts = checked_tasks(line.content.get("tasks"), known, int(row[0] or 0), EPISODES_V2, faults)
             rows.append((int(row[0] or 0), int(row[1] or 0), texts))
     except SourceError as error:
-        faults.add("episodes", _of_line(error, layout.root / EPISODES_V2), file=EPISODES_V2)
+        faults.add("episodes", _of_line(error), file=EPISODES_V2)
     rows.sort(key=lambda row: row[:2])
     index = np.array([row[0] for row in rows], np.int64)
     length = np.array([row[1] for row in rows], np.int64)
@@ -81,8 +80,8 @@ def _old_stats(layout: Layout, listing: Listing, faults: Faults) -> dict[str, di
             number, stats = line.content.get("episode_index"), line.content.get("stats")
             at = position.get(number) if isinstance(number, int) else None
             if at is None or seen[at] or not isinstance(stats, dict):
-                where = without(line.where, layout.root / EPISODE_STATS_V2)
-                what = f"{where} is of episode {number!r}, which is not listed, or is there a second time"
+                problem = "which is not listed, or is there a second time"
+                what = f"line {line.line} is of episode {number!r}, {problem}"
                 faults.add("statistics-missing", what, file=EPISODE_STATS_V2)
                 continue
             seen[at] = True
@@ -101,9 +100,7 @@ def _old_stats(layout: Layout, listing: Listing, faults: Faults) -> dict[str, di
                         if name in STATISTICS:
                             broken.setdefault(feature, (int(listing.index[at]), name))
     except SourceError as error:
-        faults.add(
-            "statistics-missing", _of_line(error, layout.root / EPISODE_STATS_V2), file=EPISODE_STATS_V2
-        )
+        faults.add("statistics-missing", _of_line(error), file=EPISODE_STATS_V2)
     for lost in listing.index[~seen].tolist():
         faults.add("statistics-missing", "has no line", file=EPISODE_STATS_V2, episode=lost)
     for feature, (episode, name) in broken.items():
@@ -113,7 +110,6 @@ def _old_stats(layout: Layout, listing: Listing, faults: Faults) -> dict[str, di
     return whole if seen.all() else {}
 
 
-def _of_line(error: SourceError, path: Path) -> str:
+def _of_line(error: SourceError) -> str:
     """What is wrong with a line of a file, or with the file, which a fault names."""
-    line = error.where.removeprefix(str(path)).lstrip(", ")
-    return f"{line}: {error.what}" if line else error.what
+    return f"line {error.line}: {error.what}" if isinstance(error, LineError) else error.what

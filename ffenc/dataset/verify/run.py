@@ -20,7 +20,7 @@ from ffenc.dataset.staging import unfinished
 from ffenc.dataset.verify.against import Source, compare_file, together
 from ffenc.dataset.verify.deep import compare_statistics, decode_images, decode_video
 from ffenc.dataset.verify.faults import CameraCheck, CameraComparison, Fault, Faults, Verification
-from ffenc.dataset.verify.layout import Layout, Listing, without
+from ffenc.dataset.verify.layout import Layout, Listing
 from ffenc.dataset.verify.metadata import check_tables, check_videos
 from ffenc.dataset.verify.quantiles import note_quantiles
 from ffenc.dataset.verify.records import DecodeRecords, Shown
@@ -127,7 +127,7 @@ def verify_dataset(
     faults = Faults()
     _find_unfinished(place, faults)
     for where, fault in tree_faults(place, follow_links=follow_links):
-        faults.add("not-own-file", without(fault, where), file=where.relative_to(place).as_posix())
+        faults.add("not-own-file", fault.what, file=where.relative_to(place).as_posix())
     # Where a file is not the dataset's own, nothing is read: not even to say more.
     tables = None if faults.has("not-own-file") else check_tables(place, faults)
     if tables is None:
