@@ -91,8 +91,9 @@ def check_no_files(option: str, said: str, value: object) -> None:
             found = f"{said} {sub}"
     if found is not None:
         raise ConfigError(
-            f"extra_options: {found} makes the encoder open files of its own; expected options without "
-            "files, since an encoder reads and writes only the video. Leave it out"
+            f"{found} makes the encoder open files of its own; expected options without files, since an "
+            "encoder reads and writes only the video. Leave it out",
+            where="extra_options",
         )
 
 

@@ -142,17 +142,21 @@ def check_extra_options(extra: Mapping[str, object]) -> None:
     for key, value in extra.items():
         if not isinstance(key, str) or not _OPTION_NAME.fullmatch(key):
             raise ConfigError(
-                f"extra_options: {key!r} is not an FFmpeg option name (a name without the leading dash, "
-                "optionally with a stream specifier: 'bf', 'profile:v')"
+                f"{key!r} is not an FFmpeg option name (a name without the leading dash, "
+                "optionally with a stream specifier: 'bf', 'profile:v')",
+                where="extra_options",
             )
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ConfigError(
-                f"extra_options: {key}={value!r} is not a text or a number (for a switch write 1 or 0)"
+                f"{key}={value!r} is not a text or a number (for a switch write 1 or 0)",
+                where="extra_options",
             )
         if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"extra_options: {key}={value!r} is not a finite number")
+            raise ConfigError(f"{key}={value!r} is not a finite number", where="extra_options")
         if isinstance(value, str) and re.search(r"[\0\r\n]", value):
-            raise ConfigError(f"extra_options: the value of {key!r} holds a NUL or a newline: {value!r}")
+            raise ConfigError(
+                f"the value of {key!r} holds a NUL or a newline: {value!r}", where="extra_options"
+            )
         check_no_files(canonical(key), key, value)
 
 

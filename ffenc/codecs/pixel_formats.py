@@ -65,7 +65,8 @@ def pixel_format(name: str) -> PixelFormat:
         return PIXEL_FORMATS[name]
     if re.fullmatch(r"yuvj4\d\dp", name):
         raise ConfigError(
-            f"pix_fmt={name!r}: the yuvj formats are deprecated in FFmpeg and LeRobot reads limited "
-            f"range; use {name.replace('j', '')!r}"
+            f"{name!r}: the yuvj formats are deprecated in FFmpeg and LeRobot reads limited range; "
+            f"use {name.replace('j', '')!r}",
+            where="pix_fmt",
         )
-    raise ConfigError(f"pix_fmt={name!r} is not known{accepted(name, sorted(PIXEL_FORMATS))}")
+    raise ConfigError(f"{name!r} is not known{accepted(name, sorted(PIXEL_FORMATS))}", where="pix_fmt")

@@ -637,7 +637,8 @@ def check_vcodec(name: str) -> str:
         "h265": "hevc",
         "svtav1": "libsvtav1",
     }
-    raise ConfigError(f"vcodec={name!r} is not known{accepted(name, VCODECS, by_encoder.get(name))}")
+    near = accepted(name, VCODECS, by_encoder.get(name))
+    raise ConfigError(f"{name!r} is not known{near}", where="vcodec")
 
 
 def auto_fallback(pix_fmt: str) -> str:

@@ -33,7 +33,7 @@ def parse_fps(value: int | float | str | Fraction) -> Fraction:
         if not 0 < fps <= _MAX_FPS:
             raise ValueError
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise ConfigError(f"fps={value!r} is not a frame rate (30, 29.97 or '30000/1001')") from None
+        raise ConfigError(f"{value!r} is not a frame rate (30, 29.97 or '30000/1001')", where="fps") from None
     return fps
 
 

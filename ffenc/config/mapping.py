@@ -319,7 +319,7 @@ def _made(model: type[Model], values: Any, key: KeyPath) -> Model:
     try:
         return model(**values)
     except SettingError as error:
-        raise SettingError((*key, *error.key), error.reason) from None
+        raise SettingError.of(error, *key) from None
 
 
 def _checked_name(name: str, section: str, above: KeyPath) -> str:

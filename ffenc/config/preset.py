@@ -332,7 +332,7 @@ def _built(model: type[VideoEncoderConfig], values: Mapping[str, Any], key: KeyP
     try:
         return model(**values)
     except SettingError as error:
-        raise SettingError((*key, *error.key), error.reason) from None
+        raise SettingError.of(error, *key) from None
 
 
 def _transform(values: Mapping[str, Any], key: KeyPath) -> Transform | None:
@@ -340,7 +340,7 @@ def _transform(values: Mapping[str, Any], key: KeyPath) -> Transform | None:
     try:
         return Transform(**values) if values else None
     except SettingError as error:
-        raise SettingError((*key, *error.key), error.reason) from None
+        raise SettingError.of(error, *key) from None
 
 
 def _check_rate(camera: Any, preset: Any, place: KeyPath) -> None:
@@ -391,7 +391,7 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
             try:
                 own["source"] = CameraSource(**own["source"])
             except SettingError as error:
-                raise SettingError((*place, "source", *error.key), error.reason) from None
+                raise SettingError.of(error, *place, "source") from None
         if "transform" not in own or own["transform"] is not None:
             changes = common | _settings_of(own, (*place, "transform"))
             own["transform"] = _transform(changes, (*place, "transform"))
@@ -400,6 +400,6 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
         try:
             cameras[camera] = CameraPreset(**own)
         except SettingError as error:
-            raise SettingError((*place, *error.key), error.reason) from None
+            raise SettingError.of(error, *place) from None
     built["cameras"] = cameras
     return RobotPreset(name=name, **built)

@@ -164,7 +164,7 @@ def lerobot_camera(name: str, values: object) -> LerobotCamera:
         source = build(values)
         CameraSource(**source)
     except SettingError as error:
-        raise SettingError((name, *error.key), error.reason) from None
+        raise SettingError.of(error, name) from None
     size = {key: values.get(key) for key in ("width", "height")}
     for key, value in size.items():
         if value is not None and (type(value) is not int or value < 1):
@@ -174,7 +174,7 @@ def lerobot_camera(name: str, values: object) -> LerobotCamera:
         try:
             parse_fps(fps)
         except ConfigError as error:
-            raise SettingError((name, "fps"), str(error)) from None
+            raise SettingError.of(error, name, "fps") from None
     return LerobotCamera(source, size["width"], size["height"], fps)
 
 

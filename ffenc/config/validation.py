@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from typing_extensions import Self
 
 from ffenc.codecs.suggest import accepted
 from ffenc.errors import ConfigError
@@ -14,16 +15,24 @@ class SettingError(ConfigError):
     """A :class:`ConfigError` that knows which key it is about.
 
     Attributes:
-        key: path of the key, outermost first.
-        reason: the text without the key.
+        key: path of the key, outermost first; ``where`` is the same with dots.
     """
 
-    def __init__(self, key: tuple[str, ...], reason: str) -> None:
-        if key:  # some reasons name the key themselves
-            reason = reason.removeprefix(f"{key[-1]}=").removeprefix(f"{key[-1]}: ")
+    def __init__(self, key: tuple[str, ...], what: str) -> None:
+        super().__init__(what, where=".".join(key))
         self.key = key
-        self.reason = reason
-        super().__init__(f"{'.'.join(key)}: {reason}" if key else reason)
+
+    @classmethod
+    def of(cls, error: ConfigError, *key: str) -> Self:
+        """Return an error as one of a key, which the error may name itself, or of a key in it.
+
+        Args:
+            error: what is wrong with the value of the key.
+            key: path of the key, outermost first.
+        """
+        if isinstance(error, SettingError):
+            return cls((*key, *error.key), error.what)
+        return cls(key, error.what if error.where in key[-1:] else str(error))
 
 
 class Settings(BaseModel):
@@ -45,10 +54,8 @@ def _explain(model: type[Settings], values: dict[str, Any], error: ValidationErr
     if first["type"] == "extra_forbidden":
         return SettingError((key,), f"unknown key{accepted(key, model.model_fields)}")
     cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, SettingError):
-        return SettingError((*((key,) if key else ()), *cause.key), cause.reason)
     if isinstance(cause, ConfigError):
-        return SettingError((key,) if key else (), str(cause))
+        return SettingError.of(cause, *([key] if key else []))
     field = model.model_fields.get(key)
     expected = field.description if field is not None else None
     if first["type"] == "missing":

@@ -195,7 +195,7 @@ def test_what_is_no_dataset_is_refused_by_name(ffenc, tmp_path, png_tree):
     [
         (lambda root: (root / "meta/info.json").write_text("{"), r"info\.json: cannot be read"),
         (lambda root: change_info(root, codebase_version="v1.6"), r"layout v1\.6; v3\.0, v2\.1 and v2\.0"),
-        (lambda root: change_info(root, fps="fast"), "fps='fast' is not a frame rate"),
+        (lambda root: change_info(root, fps="fast"), "fps: 'fast' is not a frame rate"),
         (lambda root: change_info(root, features=[]), "features is not a mapping"),
         (lambda root: change_info(root, total_frames="72"), "total_frames is '72'"),
         (lambda root: (root / "meta/tasks.parquet").write_bytes(b"x"), r"tasks\.parquet: cannot be read"),

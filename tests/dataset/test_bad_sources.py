@@ -90,8 +90,8 @@ def test_a_missing_row_is_refused(dataset_copy: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"fps": None}, "fps=None is not a frame rate"),
-        ({"fps": 0}, "fps=0 is not a frame rate"),
+        ({"fps": None}, "fps: None is not a frame rate"),
+        ({"fps": 0}, "fps: 0 is not a frame rate"),
         ({"codebase_version": "v1.6"}, r"layout v1\.6; v3\.0, v2\.1 and v2\.0 are read"),
         ({"features": {}}, "it has no cameras"),
     ],

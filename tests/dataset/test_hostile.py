@@ -218,6 +218,6 @@ def test_a_pipe_or_a_device_that_is_named_is_refused_without_waiting(tmp_path: P
             lambda path=path: encode(path, tmp_path / "out.mp4"),
             lambda path=path: plan_decode(path, tmp_path / "out"),
         ):
-            with pytest.raises(SourceError, match=rf"{path} is {kind}"):
+            with pytest.raises(SourceError, match=rf"{path}: is {kind}"):
                 read()
     assert [path.name for path in tmp_path.iterdir()] == ["pipe.mp4"]

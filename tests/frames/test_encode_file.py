@@ -207,7 +207,7 @@ def test_a_range_holds_the_frames_from_its_start_until_before_its_end(
         ({"end": 0}, "there is no frame at 0 s or later and before 0 s"),
         ({"start": 0.51, "end": 0.52}, "there is no frame at 0.51 s or later and before 0.52 s"),
         ({"start_number": 1}, "start_number is for a folder"),
-        ({"fps": 0}, "fps=0 is not a frame rate"),
+        ({"fps": 0}, "fps: 0 is not a frame rate"),
         ({"config": DepthEncoderConfig()}, "holds yuv420p, which is no depth"),
     ],
 )
