@@ -17,7 +17,7 @@ from ffenc.config.transform import Transform
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.plan import Stream
-from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.source import Camera, DatasetSource, Episode
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfencWarning
 from ffenc.ffmpeg.probe import StreamInfo
@@ -172,7 +172,6 @@ def video_stream(
     Raises:
         ConfigError: depth would be changed, or what cannot be copied cannot be encoded as it is.
     """
-    assert isinstance(chooser.source, HasVideos)
     odd = [episode for episode in episodes if episode.index in camera.odd]
     usual = next((episode for episode in episodes if episode.index not in camera.odd), episodes[0])
     # Whoever copies or encodes an episode compares its file with the checksum.
@@ -257,7 +256,7 @@ def video_stream(
     )
 
 
-def _not_copied(source: HasVideos, camera: Camera, episodes: Sequence[Episode]) -> dict[int, str]:
+def _not_copied(source: DatasetSource, camera: Camera, episodes: Sequence[Episode]) -> dict[int, str]:
     """The episodes whose packets cannot be copied beside the others, by number, and why."""
     alike = [episode for episode in episodes if episode.index not in camera.odd]
     reasons = uncopied(source, camera.key, alike)

@@ -24,7 +24,7 @@ from ffenc.dataset.joins import JoinRecord, JoinTask, LookTask
 from ffenc.dataset.piece import ImageStatsTask, PieceRecord, TakenUpTask
 from ffenc.dataset.pieces import Piece, groups
 from ffenc.dataset.plan import JobPlan, Stream
-from ffenc.dataset.source import Camera, Episode, EpisodeVideo, HasVideos
+from ffenc.dataset.source import Camera, Episode, EpisodeVideo
 from ffenc.dataset.staging import Staging, unfinished
 from ffenc.dataset.tables import JobTables
 from ffenc.dataset.verify.metadata import check_result
@@ -405,7 +405,6 @@ class _Job:
                 end()
                 parts.append(episode)
                 continue
-            assert isinstance(source, HasVideos)
             video = source.video(stream.key, episode)
             if run and run[-1].path != video.path:
                 end()

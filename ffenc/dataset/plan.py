@@ -10,7 +10,7 @@ from typing import Any
 
 from ffenc.config.transform import Transform
 from ffenc.dataset.piece import PieceTask, video_input
-from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.source import Camera, DatasetSource, Episode
 from ffenc.dataset.verify.metadata import Stale
 from ffenc.dataset.videos import clip_of
 from ffenc.ffmpeg.toolchain import Toolchain
@@ -61,15 +61,13 @@ class Stream:
         """What is to be done of an episode."""
         camera, source = self.camera, plan.source
         images = isinstance(camera.stored, ImageHeader)
-        if not images:
-            assert isinstance(source, HasVideos)
         size = (camera.stored.width, camera.stored.height)
         if self.encoding is not None:
             size = self.encoding.stored_size
         return PieceTask(
             key=self.key,
             episode=episode,
-            frames=source.frames(self.key, episode) if images else source.video(self.key, episode),  # type: ignore[attr-defined]
+            frames=source.frames(self.key, episode) if images else source.video(self.key, episode),
             fps=source.fps,
             header=camera.header if images else None,
             unit=camera.unit,
@@ -155,5 +153,4 @@ class JobPlan:
         Raises:
             SourceError: the file does not hold them, or not where the table says.
         """
-        assert isinstance(self.source, HasVideos)
         return clip_of(self.source.video(stream.key, episode), self.source.fps)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -111,18 +111,6 @@ class EpisodeVideo:
         return replace(self, frames=last + 1)
 
 
-@runtime_checkable
-class HasVideos(Protocol):
-    """A source of which cameras may be video; a tree of images has no such camera."""
-
-    @property
-    def fps(self) -> Fraction:
-        """Frames a second."""
-
-    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
-        """Where one episode of a camera is that is video."""
-
-
 class DatasetSource(Protocol):
     """Whatever episodes are read from: a LeRobot dataset, several of them, a tree of images, a file.
 
@@ -144,6 +132,9 @@ class DatasetSource(Protocol):
 
     def frames(self, camera: str, episode: Episode) -> FrameSource:
         """The images of one camera in one episode."""
+
+    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+        """Where one episode of a camera is that is video."""
 
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         """How many bytes its images or its video take."""

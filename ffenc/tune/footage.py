@@ -20,7 +20,7 @@ from ffenc.config.preset import camera_name, chosen_cameras
 from ffenc.dataset.choice import Episodes, chosen_episodes
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
-from ffenc.dataset.source import Camera, DatasetSource, Episode, HasVideos
+from ffenc.dataset.source import Camera, DatasetSource, Episode
 from ffenc.dataset.sources.array_source import ArraySource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import kinds, open_source
@@ -148,7 +148,6 @@ def open_footage(
         if isinstance(camera.stored, ImageHeader):
             found.append(_of_images(opened, camera, chosen, toolchains(ffmpeg, ffprobe)))
         else:
-            assert isinstance(opened, HasVideos)
             found.append(_of_video(opened, camera, chosen, readers))
     return found
 
@@ -181,7 +180,6 @@ def _of_file(path: Path, clip: Clip, fps: Fraction, readers: _Readers) -> Footag
 def _of_video(
     source: DatasetSource, camera: Camera, episodes: Sequence[Episode], readers: _Readers
 ) -> Footage:
-    assert isinstance(source, HasVideos)
     assert isinstance(camera.stored, StreamInfo)
     by_number = {episode.index: episode for episode in episodes}
 

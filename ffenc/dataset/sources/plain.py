@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import feature_type, list_of
-from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.source import Camera, Episode, EpisodeVideo
 from ffenc.dataset.writer import row_columns
 from ffenc.frames.sources import FrameSource
 from ffenc.layout import DATA_PATH, DEFAULT_FEATURES, FILE_LIMITS
@@ -65,6 +65,10 @@ class PlainSource(ABC):
     @abstractmethod
     def frames(self, camera: str, episode: Episode) -> FrameSource:
         """The images of one camera in one episode."""
+
+    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+        """Where one episode of a camera is that is video; a kind that has some says it."""
+        raise NotImplementedError(f"{self.root}: {camera} is no video")
 
     @abstractmethod
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:

@@ -17,7 +17,6 @@ from ffenc.config.transform import Transform
 from ffenc.dataset.finished import source_mapping
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
-from ffenc.dataset.source import HasVideos
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import open_source
 from ffenc.dataset.thinned import PickedFrames
@@ -81,7 +80,6 @@ class Source:
         if isinstance(camera.stored, ImageHeader):
             frames = self._source.frames(key, known)
             return (frames if pick is None else PickedFrames(frames, pick)), camera.stored, camera.unit
-        assert isinstance(self._source, HasVideos)
         video = replace(self._source.video(key, known), pick=pick)
         return clip_of(video, self._source.fps), None, None
 
