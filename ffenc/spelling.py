@@ -53,6 +53,11 @@ def call(function: str, **arguments: Any) -> str:
     return f"`{_spelling.call(function, arguments)}`"
 
 
+def current() -> Spelling:
+    """Return the spelling that holds in this process, for :func:`spelled` in another one."""
+    return _spelling
+
+
 @contextmanager
 def spelled(spelling: Spelling) -> Iterator[None]:
     """Have messages name arguments in another way, in all threads of this process."""

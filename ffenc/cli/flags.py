@@ -47,8 +47,12 @@ class Flags(Spelling):
         command: what runs; None before it is known.
     """
 
-    def __init__(self) -> None:
-        self.command: click.Command | None = None
+    def __init__(self, command: click.Command | None = None) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It goes along with work that another process does: as the command's name."""
+        return _flags_of, (self.command.name if self.command is not None else None,)
 
     def argument(self, name: str, *value: Any) -> str:
         other = _OTHERWISE.get((name, str(value[0]) if value else None))
@@ -61,7 +65,7 @@ class Flags(Spelling):
 
     def call(self, function: str, arguments: dict[str, Any]) -> str:
         known = _COMMANDS[function]
-        command: click.Command = importlib.import_module(f"ffenc.cli.{known.name}").command
+        command = _command(known.name)
         given = {known.renamed.get(name, name): value for name, value in arguments.items()}
         words = [f"ffenc {known.name}"]
         for parameter in command.params:
@@ -71,6 +75,16 @@ class Flags(Spelling):
             plain = _flag(command, name)
             words.append(plain if value is True else f"{plain} {_text(value)}")
         return " ".join(words) + known.more
+
+
+def _command(name: str) -> click.Command:
+    found: click.Command = importlib.import_module(f"ffenc.cli.{name}").command
+    return found
+
+
+def _flags_of(name: str | None) -> Flags:
+    """The flags of a command, where it runs in another process."""
+    return Flags(None if name is None else _command(name))
 
 
 def _flag(command: click.Command | None, name: str) -> str:

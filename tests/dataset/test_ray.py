@@ -27,7 +27,7 @@ from ffenc import (
     reencode_dataset,
     run_plan,
 )
-from ffenc.dataset.executors.ray import hardware_options
+from ffenc.dataset.executors.ray_nodes import hardware_options
 from tests.conftest import ANGLE, DATASET, FIXTURES, find_toolchain
 from tests.recording.recording import wait_for
 from tests.support.command_line import CommandLine
@@ -310,16 +310,16 @@ def test_ffenc_itself_can_come_with_the_job(tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text(
         f"""
-import ffenc.dataset.executors.ray as executor
+import ffenc.dataset.executors.ray_nodes as nodes
 from ffenc import RayExecutor, reencode_dataset
 
-def run(task, copies=()):
-    import ffenc.dataset.executors.ray as here
+def run(task, around):
+    import ffenc.dataset.executors.ray_task as here
     with open({str(tmp_path / "where")!r}, "a") as file:
         file.write(here.__file__ + chr(10))
-    return here._run(task, copies)
+    return here.run_task(task, around)
 
-executor._run = run
+nodes.run_task = run
 pip = {{"packages": [{str(wheel)!r}], "pip_check": False, "pip_install_options": ["--no-deps", "--no-index"]}}
 reencode_dataset(
     {str(VIDEO)!r}, {str(tmp_path / "out")!r}, cameras=["angle"], overrides={H264!r}, episodes=[0],

@@ -5,60 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 import warnings
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Generic, get_args
 
 import psutil
 
 from ffenc.codecs.suggest import accepted
 from ffenc.dataset.executors.local import AnyTask, Failures, Progress, Runner, Task
-from ffenc.dataset.piece import Surroundings
+from ffenc.dataset.executors.ray_nodes import RETRIES, Places, SameProgram
+from ffenc.dataset.executors.ray_task import Answer, Around
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
-from ffenc.ffmpeg.toolchain import Toolchain, toolchains
-from ffenc.spelling import argument
-from ffenc.storage.mirror import MirrorOf, attach, open_copies
-
-SameProgram = Literal["prefer", "require"]
+from ffenc.spelling import argument, current
+from ffenc.storage.mirror import open_copies
 
 _LOCAL = "ray"  # a Ray of its own on this machine
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_GPU_SHARE = 0.25  # of a GPU that an encode takes: its encoder works on several at once
-_AHEAD = 2  # tasks that wait for each core, so that none is idle
-_RETRIES = 3  # of a task whose worker or machine was lost; errors in the data are not tried again
-
-
-@dataclass(frozen=True)
-class _Node:
-    """A machine of the cluster.
-
-    Attributes:
-        cores: that Ray has there.
-        devices: names of all resources that it declares.
-    """
-
-    id: str
-    cores: int
-    devices: frozenset[str]
-
-
-@dataclass(frozen=True)
-class _Group:
-    """The machines that have the programs of one version; whether these are all that there are."""
-
-    nodes: list[_Node]
-    all: bool
-
-    @property
-    def devices(self) -> set[str]:
-        """The resources that one of them declares."""
-        return {name for node in self.nodes for name in node.devices}
 
 
 @dataclass
@@ -67,23 +33,6 @@ class _Try(Generic[AnyTask]):
 
     task: AnyTask
     lost: int = 0
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What came of a task.
-
-    Attributes:
-        result: of a task that was done.
-        error: why it was not.
-        warnings: what was warned of.
-        unsuited: why it cannot be done on this machine.
-    """
-
-    result: Any = None
-    error: FfencError | OSError | None = None
-    warnings: tuple[str, ...] = ()
-    unsuited: str | None = None
 
 
 class RayExecutor:
@@ -178,8 +127,8 @@ class _Session:
 
     def __init__(self, ray: Any, connect: Callable[[], object], same: SameProgram) -> None:
         self._ray, self._connect, self._same = ray, connect, same
-        self._copies: Any = None
-        self._places: _Places | None = None
+        self._around: Any = None
+        self._places: Places | None = None
 
     def run(
         self,
@@ -200,7 +149,7 @@ class _Session:
         try:
             while True:
                 while task is not None and len(running) < places.room(task.programs):
-                    running[places.start(task, self._copies)] = _Try(task)
+                    running[places.start(task, self._around)] = _Try(task)
                     task = next(waiting, None)
                 if not running:
                     return
@@ -214,7 +163,7 @@ class _Session:
                     answer = self._answer(reference, own)
                     if answer is None:
                         places.forget()
-                        running[places.start(own.task, self._copies)] = own
+                        running[places.start(own.task, self._around)] = own
                         continue
                     for text in answer.warnings:
                         warnings.warn(text, FfencWarning, stacklevel=2)
@@ -233,14 +182,14 @@ class _Session:
                 ray.cancel(reference, force=False, recursive=True)
             raise
 
-    def _ready(self) -> _Places:
+    def _ready(self) -> Places:
         if self._places is None:
             self._connect()
-            self._copies = self._ray.put(open_copies())  # what is remote each machine fetches by itself
-            self._places = _Places(self._ray, self._same)
+            self._around = self._ray.put(Around(open_copies(), current()))
+            self._places = Places(self._ray, self._same)
         return self._places
 
-    def _answer(self, reference: Any, own: _Try[AnyTask]) -> _Answer | None:
+    def _answer(self, reference: Any, own: _Try[AnyTask]) -> Answer | None:
         """What came of a task; None: it has to be started again, on another machine.
 
         Raises:
@@ -248,15 +197,15 @@ class _Session:
         """
         ray = self._ray
         try:
-            answer: _Answer = ray.get(reference)
+            answer: Answer = ray.get(reference)
         except ray.exceptions.TaskUnschedulableError as error:  # the machine that was chosen for it is lost
-            answer = _Answer(unsuited=_first_line(error))
+            answer = Answer(unsuited=_first_line(error))
         except ray.exceptions.RayError as error:
-            answer = _Answer(error=_not_run(own.task, _first_line(error)))
+            answer = Answer(error=_not_run(own.task, _first_line(error)))
         if answer.unsuited is None:
             return answer
         own.lost += 1
-        return None if own.lost <= _RETRIES else _Answer(error=_not_run(own.task, answer.unsuited))
+        return None if own.lost <= RETRIES else Answer(error=_not_run(own.task, answer.unsuited))
 
 
 def _not_run(task: Task, why: str) -> ToolchainError:
@@ -264,115 +213,6 @@ def _not_run(task: Task, why: str) -> ToolchainError:
         f"{task.name}: Ray could not run it: {why}. What is finished is kept: go on with "
         f"{argument('resume', True)}"
     )
-
-
-class _Places:
-    """Which machine does the next task: any, or where not all have its programs, the one with most room."""
-
-    def __init__(self, ray: Any, same: SameProgram) -> None:
-        self._ray, self._same = ray, same
-        self._remote = ray.remote(_run)
-        self._groups: dict[str, _Group] = {}
-        self._held: dict[Any, str] = {}
-        self._load: Counter[str] = Counter()
-
-    def room(self, programs: Toolchain) -> int:
-        """How many tasks run or wait at once."""
-        return _AHEAD * sum(node.cores for node in self._group(programs).nodes)
-
-    def start(self, task: Task, copies: Any) -> Any:
-        """Have a task done; returns Ray's reference of it."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
-
-        group = self._group(task.programs)
-        options: dict[str, Any] = {"max_retries": _RETRIES, "name": task.name}
-        options["num_cpus"] = min(task.threads, max(node.cores for node in group.nodes))
-        if task.device is not None:
-            options |= hardware_options(task.device, group.devices)
-        chosen = None
-        if not group.all:
-            needed = options.get("resources", {}).keys() | ({"GPU"} if "num_gpus" in options else set())
-            able = [node for node in group.nodes if needed <= node.devices]
-            chosen = min(able, key=lambda node: self._load[node.id] / node.cores)
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(chosen.id, soft=False)
-            self._load[chosen.id] += 1
-        reference = self._remote.options(**options).remote(task, copies)
-        if chosen is not None:
-            self._held[reference] = chosen.id
-        return reference
-
-    def ended(self, reference: Any) -> None:
-        """A task has ended."""
-        if (node := self._held.pop(reference, None)) is not None:
-            self._load[node] -= 1
-
-    def forget(self) -> None:
-        """The machines are others: the next task has them asked again."""
-        self._groups.clear()
-
-    def _group(self, wanted: Toolchain) -> _Group:
-        if wanted.version not in self._groups:
-            self._groups[wanted.version] = self._ask(wanted)
-        return self._groups[wanted.version]
-
-    def _ask(self, wanted: Toolchain) -> _Group:
-        """Ask every machine which programs it has; returns those that have what is wanted.
-
-        Raises:
-            ToolchainError: none has, or not all and all have to.
-        """
-        ray = self._ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
-
-        alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-        ask = ray.remote(_programs)
-        answers = [
-            ask.options(
-                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(wanted)
-            for node in alive
-        ]
-        good, others = [], []
-        for node, answer in zip(alive, answers, strict=True):
-            name = node["NodeManagerHostname"]
-            try:
-                programs, found = ray.get(answer)
-            except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
-                continue  # it was lost meanwhile
-            except ray.exceptions.RayError as error:
-                raise ToolchainError(
-                    f"{name}: Ray could not run anything there: {_last_line(error)}"
-                ) from None
-            if programs is None:
-                others.append(f"  {name}: {', '.join(found) or 'no FFmpeg'}")
-                continue
-            resources = node["Resources"]
-            good.append(_Node(node["NodeID"], int(resources["CPU"]), frozenset(resources)))
-        listed = "\n".join(others)
-        if not good:
-            raise ToolchainError(f"no machine of the cluster has FFmpeg {wanted.version}:\n{listed}")
-        if others and self._same == "require":
-            raise ToolchainError(
-                f"these machines do not have FFmpeg {wanted.version}, and would give other bytes:\n{listed}\n"
-                f"Install it there, or leave {argument('same_program', 'require')} out: then they get no work"
-            )
-        return _Group(good, not others)
-
-
-def hardware_options(encoder: str, there: Collection[str]) -> dict[str, Any]:
-    """What a task asks of Ray whose encoder is a device's.
-
-    Args:
-        encoder: FFmpeg's name of it.
-        there: the resources that machines of the cluster declare.
-
-    Returns:
-        one of a custom resource with the encoder's name, where one is declared, whose number says how many
-        encodes a machine takes at once; else a part of a GPU, for encoders of NVIDIA's, where there is one.
-    """
-    if encoder in there:
-        return {"resources": {encoder: 1}}
-    return {"num_gpus": _GPU_SHARE} if "GPU" in there and encoder.endswith("_nvenc") else {}
 
 
 @contextmanager
@@ -395,11 +235,6 @@ def _end_processes() -> None:
             process.kill()
 
 
-def _last_line(error: Exception) -> str:
-    """What the error of a machine that Ray could not set up ends with."""
-    return str(error).strip().rpartition("\n")[2]
-
-
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
@@ -412,41 +247,3 @@ def _import_ray() -> Any:
     except ImportError:
         raise ConfigError("Ray is not installed: pip install 'ffenc[ray]'") from None
     return ray
-
-
-def _programs(wanted: Toolchain) -> tuple[Toolchain | None, list[str]]:
-    """The programs of this machine that are of the version that is wanted, and the versions there are."""
-    found: list[Toolchain] = []
-    for named in ((wanted.ffmpeg, wanted.ffprobe), (None, None)):
-        try:
-            found += toolchains(*named)
-        except FfencError:
-            continue  # it is not in that place here
-    same = next((one for one in found if one.version == wanted.version), None)
-    return same, list(dict.fromkeys(one.version for one in found))
-
-
-def _run(task: Task, copies: Sequence[MirrorOf] = ()) -> _Answer:
-    """Do a task on the machine that this runs on; an error is returned, so that Ray does not try again."""
-    attach(copies)
-    programs, found = _programs(task.programs)
-    if programs is None:
-        return _Answer(
-            unsuited=f"{socket.gethostname()} has FFmpeg {', '.join(found) or 'not at all'}, and "
-            f"{task.programs.version} is wanted"
-        )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", FfencWarning)
-        answer = _done(task.using(programs))
-    said = dict.fromkeys(str(one.message) for one in caught if isinstance(one.message, FfencWarning))
-    return replace(answer, warnings=tuple(said))
-
-
-def _done(task: Task) -> _Answer:
-    try:
-        return _Answer(task.run(Surroundings()))
-    except FfencError as error:
-        return _Answer(error=error)
-    except OSError as error:
-        where = f"{error.strerror or error} (on {socket.gethostname()})"
-        return _Answer(error=OSError(error.errno, where))

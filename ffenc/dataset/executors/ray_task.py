@@ -1,0 +1,84 @@
+"""What a worker of Ray does: one task, with the programs of its machine."""
+
+from __future__ import annotations
+
+import socket
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ffenc.dataset.executors.local import Task
+from ffenc.dataset.piece import Surroundings
+from ffenc.errors import FfencError, FfencWarning
+from ffenc.ffmpeg.toolchain import Toolchain, toolchains
+from ffenc.spelling import Spelling, spelled
+from ffenc.storage.mirror import MirrorOf, attach
+
+
+@dataclass(frozen=True)
+class Around:
+    """What the tasks of a job share, sent to each machine once: plain data.
+
+    Attributes:
+        copies: remote datasets that are open; each machine fetches by itself what it reads of them.
+        spelling: how messages name arguments.
+    """
+
+    copies: Sequence[MirrorOf]
+    spelling: Spelling
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a task.
+
+    Attributes:
+        result: of a task that was done.
+        error: why it was not.
+        warnings: what was warned of.
+        unsuited: why it cannot be done on this machine.
+    """
+
+    result: Any = None
+    error: FfencError | OSError | None = None
+    warnings: tuple[str, ...] = ()
+    unsuited: str | None = None
+
+
+def same_programs(wanted: Toolchain) -> tuple[Toolchain | None, list[str]]:
+    """The programs of this machine that are of the version that is wanted, and the versions there are."""
+    found: list[Toolchain] = []
+    for named in ((wanted.ffmpeg, wanted.ffprobe), (None, None)):
+        try:
+            found += toolchains(*named)
+        except FfencError:
+            continue  # it is not in that place here
+    same = next((one for one in found if one.version == wanted.version), None)
+    return same, list(dict.fromkeys(one.version for one in found))
+
+
+def run_task(task: Task, around: Around) -> Answer:
+    """Do a task on the machine that this runs on; an error is returned, so that Ray does not try again."""
+    with spelled(around.spelling), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FfencWarning)
+        answer = _done(task, around)
+    said = dict.fromkeys(str(one.message) for one in caught if isinstance(one.message, FfencWarning))
+    return replace(answer, warnings=tuple(said))
+
+
+def _done(task: Task, around: Around) -> Answer:
+    try:
+        attach(around.copies)
+        programs, found = same_programs(task.programs)
+        if programs is None:
+            return Answer(
+                unsuited=f"{socket.gethostname()} has FFmpeg {', '.join(found) or 'not at all'}, and "
+                f"{task.programs.version} is wanted"
+            )
+        return Answer(task.using(programs).run(Surroundings()))
+    except FfencError as error:
+        return Answer(error=error)
+    except OSError as error:
+        where = f"{error.strerror or error} (on {socket.gethostname()})"
+        return Answer(error=OSError(error.errno, where))
