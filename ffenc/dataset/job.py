@@ -37,7 +37,7 @@ from ffenc.jobs.progress import FrameCount
 from ffenc.layout import file_limit
 from ffenc.spelling import argument
 from ffenc.storage.address import Address
-from ffenc.storage.upload import address_of, publish
+from ffenc.storage.upload import address_of, publishing
 from ffenc.words import count
 
 _SHOWN = 20  # failed episodes, in an error
@@ -108,32 +108,37 @@ def run_plan(
     """
     began = time.monotonic()
     place = address_of(plan.destination) or plan.destination
-    if resume and (cameras := finished_cameras(plan)) is not None:
-        publish(plan.destination, on_upload)
-        return JobSummary(
-            place,
-            len(plan.episodes),
-            plan.frames,
-            source_bytes=sum(stream.source_bytes for stream in plan.streams),
-            video_bytes=sum(camera["video_bytes"] for camera in cameras.values()),
-            seconds=time.monotonic() - began,
-            copied=sum(len(stream.copied) for stream in plan.streams),
-            cameras=cameras,
-            complete_before=True,
-        )
-    with staged(plan.destination, resume=resume) as staging:
-        summary = run_staged(
-            plan,
-            staging,
-            force_space=force_space,
-            on_progress=on_progress,
-            executor=executor,
-            keep_going=keep_going,
-        )
-    publish(plan.destination, on_upload)
+    with publishing(plan.destination, on_upload):
+        cameras = finished_cameras(plan) if resume else None
+        if cameras is not None:
+            summary = _summary_before(plan, cameras)
+        else:
+            with staged(plan.destination, resume=resume) as staging:
+                summary = run_staged(
+                    plan,
+                    staging,
+                    force_space=force_space,
+                    on_progress=on_progress,
+                    executor=executor,
+                    keep_going=keep_going,
+                )
     summary.destination = place
     summary.seconds = time.monotonic() - began
     return summary
+
+
+def _summary_before(plan: JobPlan, cameras: dict[str, dict[str, Any]]) -> JobSummary:
+    """What an earlier run has done, which was all."""
+    return JobSummary(
+        plan.destination,
+        len(plan.episodes),
+        plan.frames,
+        source_bytes=sum(stream.source_bytes for stream in plan.streams),
+        video_bytes=sum(camera["video_bytes"] for camera in cameras.values()),
+        copied=sum(len(stream.copied) for stream in plan.streams),
+        cameras=cameras,
+        complete_before=True,
+    )
 
 
 @contextmanager

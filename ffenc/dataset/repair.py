@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from ffenc.errors import (
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.publish import claimed, hidden_path
 from ffenc.paths import check_tree
-from ffenc.storage.upload import address_of, destination_path, publish
+from ffenc.storage.upload import address_of, destination_path, publishing
 
 _ON_DAMAGE = ("drop-episode", "trim", "repeat")
 
@@ -145,14 +145,14 @@ def repair_dataset(
         done.actions, done.episodes = left.actions, shadow.fates()
         return shadow
 
-    with warnings.catch_warnings():
+    with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore", FfencWarning)  # what they say of the source is among the actions
         if dry_run:
             with _folder_beside(target) as folder:
                 put_together(folder, folder / "pieces", DecodeRecords(folder / "pieces/decoded"))
             return done
+        stack.enter_context(publishing(target))
         if resume and (info := finished_info(target, job, [root])) is not None:
-            publish(target)
             episodes, frames = info["total_episodes"], info["total_frames"]
             done.summary = JobSummary(place, episodes, frames, 0, complete_before=True)
             return done
@@ -192,7 +192,6 @@ def repair_dataset(
             except (SourceError, ConfigError, VerificationError):
                 staging.clear()  # the same would come of it again
                 raise
-    publish(target)
     assert done.result is not None
     assert done.summary is not None
     done.summary.destination = place

@@ -16,7 +16,7 @@ from ffenc.errors import ConfigError, DestinationError, FfencError, SourceError
 from ffenc.layout import CODEBASE_VERSION, INFO
 from ffenc.spelling import argument
 from ffenc.storage.address import Address, parse_address
-from ffenc.storage.store import MissingError, attempt, file_hash
+from ffenc.storage.store import MissingError, attempt, file_hash, status_of
 
 Answer = TypeVar("Answer")
 
@@ -25,6 +25,9 @@ _TAG = "LeRobot"  # by which the Hub's own pages find datasets of LeRobot
 _HIDDEN = [".*", "*/.*", ".*/*"]
 _KIND = "dataset"
 _SHOWN = 3
+_FILES = 100  # of a commit; the Hub takes longer for larger ones than a connection lasts
+_MOVED = 412  # status of a commit whose parent is not the branch's last any more
+_SHORT = 8  # digits of a commit, in a message
 
 
 def hub_address(name: str) -> Address:
@@ -70,13 +73,12 @@ class _Hub:
             ).sha
         )
 
-    def files(self) -> dict[str, Any]:
-        """Place -> what the Hub says of the file."""
+    def files(self, commit: str | None = None) -> dict[str, Any]:
+        """Place -> what the Hub says of the file, at a commit; None: at the revision now."""
+        revision = commit or self.address.revision
         listed = self.ask(
             "listed",
-            lambda: list(
-                self.api.list_repo_tree(**self.names, revision=self.address.revision, recursive=True)
-            ),
+            lambda: list(self.api.list_repo_tree(**self.names, revision=revision, recursive=True)),
         )
         return {one.path: one for one in listed if hasattr(one, "size")}
 
@@ -201,18 +203,22 @@ def _push(
         hub.ask(
             f"given the branch {branch}", lambda: api.create_branch(**names, branch=branch, exist_ok=True)
         )
-    before = hub.files()
+    # Each commit is made on the one before and on no other: where somebody else writes, the Hub refuses it.
+    commit = hub.commit()
+    before = hub.files(commit)
+    gone = sorted(before.keys() - files.keys() - {".gitattributes", _CARD, INFO})
+    if not overwrite:
+        _check_others(push.address, before, files[INFO], gone)
     if overwrite and INFO in before:
         # From here on nobody takes what is there for a dataset; the tag still leads to the one before.
-        _commit(hub, [library.CommitOperationDelete(path_in_repo=INFO)], "Replace the dataset", branch)
+        delete = [library.CommitOperationDelete(path_in_repo=INFO)]
+        commit = _commit(hub, delete, "Replace the dataset", commit)
     last = (INFO, _CARD)
-    hub.ask(
-        "written",
-        lambda: api.upload_folder(
-            **names, folder_path=str(root), revision=branch, ignore_patterns=[*_HIDDEN, *last]
-        ),
-    )
-    there = hub.files()
+    new = [place for place, path in files.items() if place not in last and not _same(path, before.get(place))]
+    for at in range(0, len(new), _FILES):
+        adds = [_added(library, place, files[place]) for place in new[at : at + _FILES]]
+        commit = _commit(hub, adds, "Add files of the dataset", commit)
+    there = hub.files(commit)
     wrong = [
         place for place, path in files.items() if place not in last and not _same(path, there.get(place))
     ]
@@ -220,25 +226,62 @@ def _push(
         raise DestinationError(
             f"{push.address}: {', '.join(wrong[:_SHOWN])} ({len(wrong)} files) is not what was sent"
         )
-    gone = sorted(there.keys() - files.keys() - {".gitattributes", _CARD, INFO})
-    operations = [library.CommitOperationDelete(path_in_repo=place) for place in gone if overwrite]
-    operations += [
-        library.CommitOperationAdd(path_in_repo=INFO, path_or_fileobj=str(files[INFO])),
-        library.CommitOperationAdd(path_in_repo=_CARD, path_or_fileobj=push.card.encode()),
-    ]
-    commit = _commit(hub, operations, "Add the dataset, as LeRobot v3.0", branch)
+    operations = [library.CommitOperationDelete(path_in_repo=place) for place in gone]
+    operations += [_added(library, INFO, files[INFO])]
+    operations += [library.CommitOperationAdd(path_in_repo=_CARD, path_or_fileobj=push.card.encode())]
+    commit = _commit(hub, operations, "Add the dataset, as LeRobot v3.0", commit)
     _tag(hub, push.tag, commit)
     return Push(push.address, push.files, push.tag, push.card, commit)
 
 
-def _commit(hub: _Hub, operations: Sequence[Any], message: str, branch: str | None) -> str:
-    made = hub.ask(
-        "written",
-        lambda: hub.api.create_commit(
-            **hub.names, operations=list(operations), commit_message=message, revision=branch
-        ),
-    )
-    return str(made.oid)
+def _check_others(address: Address, before: Mapping[str, Any], info: Path, gone: Sequence[str]) -> None:
+    """Refuse to add to files of something else, or to another dataset.
+
+    Args:
+        address: the repository.
+        before: what is there.
+        info: the dataset's ``meta/info.json``.
+        gone: files that are there and not in the dataset.
+    """
+    other = f"choose another name, or replace what is there with {argument('overwrite', True)}"
+    if INFO in before and not _same(info, before[INFO]):
+        raise DestinationError(f"{address} holds another dataset; {other}")
+    if gone:
+        raise DestinationError(
+            f"{address} holds files of something else ({gone[0]} and {len(gone) - 1} more); {other}"
+        )
+
+
+def _added(library: Any, place: str, path: Path) -> Any:
+    return library.CommitOperationAdd(path_in_repo=place, path_or_fileobj=str(path))
+
+
+def _commit(hub: _Hub, operations: Sequence[Any], message: str, parent: str) -> str:
+    """Make a commit on another one; returns it.
+
+    Raises:
+        DestinationError: that one is not the branch's last any more, or it cannot be made.
+    """
+
+    def make() -> Any:
+        try:
+            return hub.api.create_commit(
+                **hub.names,
+                operations=list(operations),
+                commit_message=message,
+                revision=hub.address.revision,
+                parent_commit=parent,
+            )
+        except Exception as error:
+            if status_of(error) != _MOVED:
+                raise
+            raise DestinationError(
+                f"{hub.address}: somebody else has written there since this upload began: commit "
+                f"{parent[:_SHORT]} is not the last any more",
+                fix=f"once that has ended, {argument('resume', True)} goes on, where it was the same dataset",
+            ) from None
+
+    return str(hub.ask("written", make).oid)
 
 
 def _tag(hub: _Hub, tag: str, commit: str) -> None:

@@ -148,8 +148,11 @@ class Store:
 
         return self._attempt(f"read {place}", read)
 
-    def put(self, path: Path, place: str) -> None:
+    def put(self, path: Path, place: str) -> Entry:
         """Write a local file, and check what the store has then: size, and checksum where it says one.
+
+        Returns:
+            what it says of it.
 
         Raises:
             FfencError: it cannot be written, or is not what was sent.
@@ -166,6 +169,26 @@ class Store:
                 )
         except MissingError as error:
             raise self._error(f"{self.address}/{place}: cannot be written: {error}") from None
+        return found
+
+    def create(self, place: str, data: bytes) -> bool:
+        """Write a small file where there is none; returns whether there was none.
+
+        A store that knows no such condition writes it in any case.
+        """
+
+        def create() -> bool:
+            try:
+                self._fs.pipe_file(self._name(place), data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+        return self._attempt(f"written {place}", create)
+
+    def write(self, place: str, data: bytes) -> None:
+        """Write a small file, whatever is there."""
+        self._attempt(f"written {place}", lambda: self._fs.pipe_file(self._name(place), data))
 
     def same(self, path: Path, place: str, found: Entry) -> bool:
         """Whether a store's own checksum says that it has a local file's bytes at a place."""
@@ -271,7 +294,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or seen.__context__
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
     """The status of an answer over HTTP that an error is of."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # of botocore
@@ -293,7 +316,7 @@ def passes(error: BaseException) -> bool:
     for one in _chain(error):
         if isinstance(one, PermissionError):
             return False
-        if _kinds(one) & _PASSING or _status(one) in _STATUS:
+        if _kinds(one) & _PASSING or status_of(one) in _STATUS:
             return True
         if isinstance(one, OSError) and one.errno in _BUSY:
             return True
@@ -302,14 +325,14 @@ def passes(error: BaseException) -> bool:
 
 def is_missing(error: BaseException) -> bool:
     """Whether an error says that there is nothing."""
-    return _status(error) == 404 or bool(
+    return status_of(error) == 404 or bool(
         _kinds(error) & {"EntryNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError"}
     )
 
 
 def is_forbidden(error: BaseException) -> bool:
     """Whether an error says that something is not allowed."""
-    return any(isinstance(one, PermissionError) or _status(one) in (401, 403) for one in _chain(error))
+    return any(isinstance(one, PermissionError) or status_of(one) in (401, 403) for one in _chain(error))
 
 
 def lacks_credentials(error: BaseException) -> bool:

@@ -11,11 +11,12 @@ import hashlib
 import logging
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ffenc.errors import DestinationError
 from ffenc.layout import INFO
@@ -25,6 +26,9 @@ from ffenc.storage.folder import real_cache_folder
 from ffenc.storage.mirror import mirror_of, open_mirror
 from ffenc.storage.names import call
 from ffenc.storage.store import Entry, Store
+
+if TYPE_CHECKING:
+    from ffenc.storage.claim import Claim
 
 _log = logging.getLogger("ffenc")
 
@@ -45,7 +49,7 @@ _uploads: dict[Path, _Upload] = {}
 
 
 def destination_path(destination: str | Path, *, resume: bool = False, overwrite: bool = False) -> Path:
-    """Return the local folder to make a dataset in; for an address :func:`publish` uploads it.
+    """Return the local folder to make a dataset in; for an address :func:`publishing` uploads it.
 
     Args:
         destination: a path, or an address.
@@ -123,43 +127,56 @@ def address_of(root: Path) -> Address | None:
     return found.address if found is not None else None
 
 
-def publish(root: Path, on_bytes: Callable[[int, int], None] | None = None) -> None:
-    """Upload a dataset, if its folder is that of an address, and delete the folder; else do nothing.
+@contextmanager
+def publishing(root: Path, on_bytes: Callable[[int, int], None] | None = None) -> Iterator[None]:
+    """Have the address that a folder stands for to oneself; after the block, upload the dataset in it.
+
+    Of a folder that stands for itself nothing is done.
 
     Args:
-        root: from :func:`destination_path`; the dataset in it is whole and verified.
+        root: from :func:`destination_path`; at the end of the block the dataset in it is whole and verified.
+            Once it is uploaded, the folder is deleted.
         on_bytes: called with bytes uploaded and in all, from any thread.
 
     Raises:
-        DestinationError: it cannot be written, or something else has come there. The folder stays:
-            ``--resume`` goes on.
+        DestinationError: another run writes there, it cannot be written, or something else has come there.
+            The folder stays: ``--resume`` goes on.
     """
     upload = _uploads.get(root)
     if upload is None:
+        yield
         return
-    _log.info("uploading to %s", upload.address)
-    try:
-        _send(upload, on_bytes or (lambda *_: None))
-    except DestinationError as error:
-        kept = f"the dataset is whole, and kept on this machine: go on with {argument('resume', True)}"
-        error.fix = f"{error.fix}; {kept}" if error.fix else kept
-        raise
+    with ExitStack() as stack:
+        claim = None
+        if upload.address.scheme != "hf":  # where commits follow one another, none comes between
+            from ffenc.storage.claim import claimed  # noqa: PLC0415 - only buckets need it
+
+            store = Store(upload.address, writes=True)
+            claim = stack.enter_context(claimed(store, resume=upload.resume))
+        yield
+        _log.info("uploading to %s", upload.address)
+        try:
+            _send(upload, claim, on_bytes or (lambda *_: None))
+        except DestinationError as error:
+            kept = f"the dataset is whole, and kept on this machine: go on with {argument('resume', True)}"
+            error.fix = f"{error.fix}; {kept}" if error.fix else kept
+            raise
     del _uploads[root]
     shutil.rmtree(root, ignore_errors=True)
     with suppress(OSError):  # it holds something else
         root.parent.rmdir()
 
 
-def _send(upload: _Upload, on_bytes: Callable[[int, int], None]) -> None:
-    if upload.address.scheme == "hf":
+def _send(upload: _Upload, claim: Claim | None, on_bytes: Callable[[int, int], None]) -> None:
+    if claim is None:
         from ffenc.storage.hub import push_folder  # noqa: PLC0415
 
         push_folder(upload.root, upload.address, overwrite=upload.overwrite, resume=upload.resume)
     else:
-        _upload(upload, on_bytes)
+        _upload(upload, claim, on_bytes)
 
 
-def _upload(upload: _Upload, on_bytes: Callable[[int, int], None]) -> None:
+def _upload(upload: _Upload, claim: Claim, on_bytes: Callable[[int, int], None]) -> None:
     store = Store(upload.address, writes=True)
     files = {
         path.relative_to(upload.root).as_posix(): path for path in upload.root.rglob("*") if path.is_file()
@@ -174,13 +191,16 @@ def _upload(upload: _Upload, on_bytes: Callable[[int, int], None]) -> None:
     if INFO in found and upload.overwrite:
         store.remove(INFO)  # from here on nobody takes what is there for a dataset
         del found[INFO]
+    arrived: dict[str, Entry] = {}
 
     def send(place: str) -> None:
         nonlocal sent
+        claim.check()
         there = found.get(place)
         if there is None or not store.same(files[place], place, there):
-            store.put(files[place], place)
+            there = store.put(files[place], place)
         with guard:
+            arrived[place] = there
             sent += sizes[place]
             on_bytes(sent, total)
 
@@ -194,7 +214,26 @@ def _upload(upload: _Upload, on_bytes: Callable[[int, int], None]) -> None:
             raise
     for place in others:
         store.remove(place)
+    claim.check(ask=True)
+    _check_arrived(store, arrived)
     send(INFO)
+
+
+def _check_arrived(store: Store, arrived: Mapping[str, Entry]) -> None:
+    """Make sure that nobody has written among the files since they came there, before they become a dataset.
+
+    Raises:
+        DestinationError: somebody has.
+    """
+    found = {place: entry for place, entry in store.entries().items() if place != INFO}
+    for place in sorted(found.keys() | arrived.keys()):
+        there, own = found.get(place), arrived.get(place)
+        if there is None or own is None or (there.size, there.version) != (own.size, own.version):
+            what = "is gone" if there is None else "was written" if own is None else "was written again"
+            raise DestinationError(
+                f"{store.address}/{place} {what} while the dataset was uploaded, by somebody else; no "
+                f"{INFO} was written there"
+            )
 
 
 def _check_others(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,29 @@ def test_an_upload_that_fails_half_way_leaves_no_dataset(hub: Hub, ffenc: Comman
     assert "with --resume" in ffenc.refused("push", VIDEO, "me/cube")
     ffenc.done("push", VIDEO, "me/cube", "--resume")
     assert "meta/info.json" in hub.repositories["me/cube"].files()
+
+
+def test_of_two_that_push_at_once_one_does(hub: Hub, ffenc: CommandLine, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    reencode_dataset(VIDEO, part, cameras=["top"])
+    others: list[subprocess.CompletedProcess[str]] = []
+
+    def rule(method: str, path: str) -> int | None:
+        if "/commit/" in path:
+            hub.rule = lambda method, path: None
+            words = [sys.executable, "-m", "ffenc", "push", str(part), "me/cube"]
+            others.append(subprocess.run(words, capture_output=True, text=True, check=False))
+        return None
+
+    hub.rule = rule
+    message = ffenc.refused("push", VIDEO, "me/cube")
+    assert "somebody else has written there since this upload began" in message
+    assert [one.returncode for one in others] == [0], others[0].stderr
+    repository = hub.repositories["me/cube"]
+    assert repository.files(repository.tags["v3.0"]) == repository.files()
+    assert set(repository.files()) == {*contents(part), "README.md"}
+    assert "holds another dataset" in ffenc.refused("push", VIDEO, "me/cube", "--resume")
+    assert set(repository.files()) == {*contents(part), "README.md"}
 
 
 def test_throttling_costs_time_only(hub: Hub, ffenc: CommandLine, tmp_path: Path) -> None:

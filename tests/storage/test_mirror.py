@@ -10,7 +10,8 @@ import pytest
 
 from ffenc.errors import ConfigError, SourceError
 from ffenc.storage.address import Address, parse_address
-from ffenc.storage.mirror import Mirror, attach, held, open_copies, open_mirror, version_of
+from ffenc.storage.copy import Mirror
+from ffenc.storage.mirror import attach, held, open_copies, open_mirror, version_of
 from ffenc.storage.ranges import blocks, joined, missing
 from ffenc.storage.store import Entry
 from tests.storage.conftest import forget

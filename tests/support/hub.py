@@ -215,6 +215,10 @@ class _Handler(BaseHTTPRequestHandler):
         if (found := self._at(name, branch)) is None:
             return
         repository, sha = found
+        parent = json.loads(body.decode().splitlines()[0])["value"].get("parentCommit")
+        if parent not in (None, sha):
+            self._answer({"error": "A commit has happened since. Please refresh and try again."}, 412)
+            return
         files = dict(repository.commits[sha])
         for line in body.decode().splitlines():
             one = json.loads(line)

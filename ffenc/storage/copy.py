@@ -1,0 +1,353 @@
+"""The local copy of a remote dataset: a folder with all its files, of which only what was read is there.
+
+Every file has its size and its time from the start, so that code which looks at folders works as with any
+dataset; its bytes are holes until :meth:`Mirror.fetch` brings them. What is there is noted beside the folder,
+file by file, with the version that the store gave: another version is an error, never a mixture.
+
+Copies are kept for the next run, in a folder whose size is bounded (``storage/cache.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ffenc.errors import SourceError
+from ffenc.paths import inside
+from ffenc.storage.address import Address
+from ffenc.storage.cache import MARK, Cache, copies_folder
+from ffenc.storage.ranges import Needs, Range, blocks, everything, joined, missing
+from ffenc.storage.store import BLOCK, Entry, MissingError, Store, file_hash
+
+THREADS = 8  # files that are fetched at once
+_ALIGNED = 64 << 10  # bytes: what is fetched begins and ends at multiples of it
+
+
+@dataclass
+class _State:
+    """What of a file is there.
+
+    Attributes:
+        version: as the store gave it.
+        there: the bytes.
+        kept: those that stay while the dataset is open; the others are deleted where room is needed.
+        called: names of what was asked for and is there -> whether it stays.
+    """
+
+    version: str
+    there: list[Range]
+    kept: list[Range]
+    called: dict[str, bool]
+
+
+class Mirror:
+    """The copy of a dataset.
+
+    Args:
+        address: the dataset, or one file.
+        pinned: on the Hub, the same at the commit that is read.
+        entries: its files.
+        store: where they are; None: it is opened when something is to be fetched.
+
+    Raises:
+        SourceError: there is nothing, it cannot be listed, or it has changed and another run still reads what
+            was there before.
+    """
+
+    def __init__(
+        self, address: Address, pinned: Address, entries: Mapping[str, Entry], store: Store | None = None
+    ) -> None:
+        self.address, self.pinned = address, pinned
+        self._store = store
+        self.entries = dict(entries)
+        if not self.entries:
+            raise SourceError(f"{address}: there is nothing; expected a dataset with meta/info.json")
+        key = hashlib.sha256(str(address).encode()).hexdigest()[:20]
+        self.folder = copies_folder() / key
+        self.root = self.folder / (address.name or "dataset")
+        self._cache = Cache()
+        self.is_file = set(self.entries) == {address.name}
+        self._open: int | None = None
+        for place in self.entries:
+            inside(self.root, place, str(address))
+        try:
+            self._lay_out()
+        except OSError as error:
+            raise SourceError(
+                f"{self.folder}: the local copy of {address} cannot be written: {error.strerror}. "
+                "FFENC_CACHE names another folder"
+            ) from None
+
+    @property
+    def store(self) -> Store:
+        """Where the files are."""
+        if self._store is None:
+            self._store = Store(self.pinned)
+        return self._store
+
+    @property
+    def path(self) -> Path:
+        """The copy: a folder, or a file where the address is of one."""
+        return self.root / self.address.name if self.is_file else self.root
+
+    def close(self) -> None:
+        """Let others delete the copy."""
+        if self._open is not None:
+            os.close(self._open)
+            self._open = None
+
+    # --- making the folder ------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        manifest = self.folder / MARK
+        content: dict[str, Any] = {
+            "address": str(self.address),
+            "files": {place: asdict(entry) for place, entry in sorted(self.entries.items())},
+        }
+        # As long as the process lives: no Python file, which would complain that it was not closed.
+        self._open = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        if _lock(self._open, exclusive=True, wait=False):
+            before: dict[str, Any] = _read_json(manifest).get("files", {})
+            for place in before.keys() - self.entries.keys():
+                self._forget(place)
+            for place, entry in self.entries.items():
+                if before.get(place) != content["files"][place] or not (self.root / place).exists():
+                    self._forget(place)
+                    self._make_hole(place, entry)
+            _write_json(manifest, content)
+            _lock(self._open, exclusive=False, wait=True)
+            return
+        _lock(self._open, exclusive=False, wait=True)
+        if _read_json(manifest) != content:
+            self.close()
+            raise SourceError(
+                f"{self.address} has changed, and another run of ffenc still reads what was there before; "
+                "wait for its end"
+            )
+
+    def _forget(self, place: str) -> None:
+        for path in (self.root / place, self._state_path(place)):
+            path.unlink(missing_ok=True)
+
+    def _make_hole(self, place: str, entry: Entry) -> None:
+        path = self.root / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.truncate(entry.size)
+        os.utime(path, (entry.changed, entry.changed))
+
+    def _state_path(self, place: str) -> Path:
+        return self.folder / "state" / f"{place}.json"
+
+    def place_of(self, path: Path) -> str:
+        """The place in the dataset of a path in the copy."""
+        return path.relative_to(self.root).as_posix()
+
+    # --- what is there ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def held(self, place: str, needs: Needs = everything, *, name: str, keep: bool = False) -> Iterator[None]:
+        """Fetch what is needed of a file, and see to it that it stays there while the block runs.
+
+        Args:
+            place: the file.
+            needs: which of its bytes.
+            name: what these are called: they are found again by it.
+            keep: they stay as long as the dataset is open.
+
+        Raises:
+            SourceError: it cannot be read, or is not the one that was there when the dataset was opened.
+        """
+        if place not in self.entries:
+            yield
+            return
+        with self._lease(place):
+            self._fetch(place, needs, name, keep)
+            yield
+
+    def fetch(
+        self, places: Collection[str], needs: Needs = everything, *, name: str, keep: bool = True
+    ) -> None:
+        """Fetch what is needed of many files, several at once; see :meth:`held`."""
+
+        def one(place: str) -> None:
+            with self.held(place, needs, name=name, keep=keep):
+                pass
+
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only remote datasets need it
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            running = [pool.submit(one, place) for place in places]
+            try:
+                for future in running:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    @contextmanager
+    def _lease(self, place: str) -> Iterator[None]:
+        """Keep others from deleting a file's bytes."""
+        path = self._state_path(place).with_suffix(".lease")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            _lock(file.fileno(), exclusive=False, wait=True)
+            yield
+
+    def _fetch(self, place: str, needs: Needs, name: str, keep: bool) -> None:
+        path = self._state_path(place)
+        if name in self._state(place).called:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # what was used last is deleted last
+            return
+        with path.with_suffix(".fetch").open("a", encoding="utf-8") as file:
+            _lock(file.fileno(), exclusive=True, wait=True)
+            state = self._state(place)
+            if name in state.called:
+                return
+            entry = self.entries[place]
+            try:
+                self._bring(place, entry, state, needs, keep)
+            except OSError as error:
+                raise self._no_room(place, error) from None
+            except MissingError as error:
+                raise SourceError(
+                    f"{self.address}/{place} is gone since the dataset was opened: {error}"
+                ) from None
+            state.called[name] = keep
+            _write_json(path, asdict(state))
+
+    def _bring(self, place: str, entry: Entry, state: _State, needs: Needs, keep: bool) -> None:
+        before = list(state.there)
+        with (self.root / place).open("r+b") as file:
+
+            def read(start: int, end: int) -> bytes:
+                self._fill(place, file, state, [(max(start, 0), min(end, entry.size))])
+                file.seek(start)
+                return file.read(end - start)
+
+            wanted = list(needs(read, entry.size))
+            self._fill(place, file, state, wanted)
+            file.flush()
+            os.fdatasync(file.fileno()) if hasattr(os, "fdatasync") else os.fsync(file.fileno())
+        if state.there != before:
+            self._check_version(place, entry)
+            if state.there == [(0, entry.size)]:
+                self._check_bytes(place, entry)
+        if keep:
+            state.kept = joined([*state.kept, *wanted, *missing(state.there, before)])
+        os.utime(self.root / place, (entry.changed, entry.changed))
+
+    def _fill(self, place: str, file: IO[bytes], state: _State, wanted: Sequence[Range]) -> None:
+        size = self.entries[place].size
+        # Whole blocks: a request costs more than the bytes around what was asked for.
+        around = [
+            (start // _ALIGNED * _ALIGNED, min(-(-end // _ALIGNED) * _ALIGNED, size))
+            for start, end in missing(wanted, state.there)
+        ]
+        lacking = missing(around, state.there)
+        if not lacking:
+            return
+        self._cache.make_room(sum(end - start for start, end in lacking), self.folder)
+        for start, end in blocks(lacking, BLOCK):
+            data = self.store.read(place, start, end)
+            file.seek(start)
+            file.write(data)
+            state.there = joined([*state.there, (start, end)])
+        file.flush()
+
+    def _check_version(self, place: str, entry: Entry) -> None:
+        """Refuse a file that was written again since the dataset was opened."""
+        found = self.store.entry(place)
+        if (found.size, found.version) != (entry.size, entry.version):
+            self._discard(place)
+            raise SourceError(
+                f"{self.address}/{place} was changed while it was read ({entry.size:,} bytes, version "
+                f"{entry.version}; now {found.size:,} bytes, version {found.version}); run it again once "
+                "nobody writes there"
+            )
+
+    def _check_bytes(self, place: str, entry: Entry) -> None:
+        """Compare a file that is whole with the store's checksum of it."""
+        path = self.root / place
+        if not entry.differs(path):
+            return
+        # A bucket's own encryption may make something else of an MD5: then the same bytes come twice.
+        digest = hashlib.sha256()
+        for start, end in blocks([(0, entry.size)], BLOCK):
+            digest.update(self.store.read(place, start, end))
+        if entry.sha256 is not None or digest.hexdigest() != file_hash(path, "sha256"):
+            self._discard(place)
+            raise SourceError(
+                f"{self.address}/{place}: what came is not what the store's checksum says; run it again"
+            )
+
+    def _discard(self, place: str) -> None:
+        self._state_path(place).unlink(missing_ok=True)
+
+    def _state(self, place: str) -> _State:
+        """What is there of a file, as this process or another has noted it."""
+        entry = self.entries[place]
+        found = _read_json(self._state_path(place))
+        try:
+            state = _State(
+                found["version"],
+                [(int(a), int(b)) for a, b in found["there"]],
+                [(int(a), int(b)) for a, b in found["kept"]],
+                {str(name): bool(stays) for name, stays in found["called"].items()},
+            )
+        except (LookupError, TypeError, ValueError):
+            return _State(entry.version, [], [], {})
+        if state.version != entry.version:
+            raise SourceError(
+                f"{self.address}/{place} was changed since the dataset was opened; run it again once nobody "
+                "writes there"
+            )
+        return state
+
+    def _no_room(self, place: str, error: OSError) -> SourceError:
+        what = (
+            f"{self.folder}: the copy of {self.address}/{place} cannot be written: {error.strerror or error}"
+        )
+        if error.errno == errno.ENOSPC:
+            what += (
+                ". FFENC_CACHE names a folder on another disk, FFENC_CACHE_SIZE says how large it may become"
+            )
+        return SourceError(what)
+
+
+def _lock(descriptor: int, *, exclusive: bool, wait: bool) -> bool:
+    """Take or change the kernel's lock on an open file, which goes with the process."""
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    how = (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB)
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
+    new.write_text(json.dumps(content), encoding="utf-8")
+    new.replace(path)
