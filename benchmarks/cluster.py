@@ -2,6 +2,7 @@
 
     python benchmarks/cluster.py [--episodes 50000] [--cameras 4] [--cpus 64] [--seconds 1] [--fresh]
     python benchmarks/cluster.py --real [--pieces 200] [--frames 100] [--repeats 2]
+    python benchmarks/cluster.py --memory
 
 The first plans a dataset with so many episodes, runs half of the job, ends it, and resumes it. All is ffenc's
 own code, from the plan to the published dataset, but that pieces only sleep, and that Ray is pretended: its
@@ -10,6 +11,7 @@ time which this process takes, and jumps to the next event where it waits. So a 
 leaves CPUs idle, as on a cluster.
 
 The second encodes short episodes of images with ``--on ray`` and without, in turn, start-up of Ray apart.
+The third measures the memory of a worker of Ray, and of the FFmpeg beside it, that encodes 640x480 frames.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import heapq
 import os
 import pickle
+import resource
 import shutil
 import statistics
 import sys
@@ -41,7 +44,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ffenc import RayExecutor, plan_reencode, run_plan
 from ffenc.config.framerate import time_scale
 from ffenc.dataset.executors.local import LocalExecutor
-from ffenc.dataset.executors.ray import _Answer, _run, _Session
+from ffenc.dataset.executors.ray import _Session
+from ffenc.dataset.executors.ray_task import Answer, Around, run_task
 from ffenc.dataset.joins import JoinRecord, JoinTask
 from ffenc.dataset.piece import PieceRecord, PieceTask, Surroundings, write_record
 from ffenc.dataset.source import EpisodeVideo
@@ -49,6 +53,7 @@ from ffenc.dataset.verify.metadata import brief
 from ffenc.errors import Cancelled, FfencWarning
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.frames.statistics import RgbHistogram, sample_tap
+from ffenc.spelling import current
 from tests.large import make_large
 
 LENGTH = 20  # frames of an episode of the pretended job
@@ -132,13 +137,13 @@ class Pretended:
         )
 
     def _start(self, function: Any, *words: Any) -> int:
-        sent = pickle.dumps(words)  # as Ray does; it is the driver's time
+        pickle.dumps(words)  # as Ray does; it is the driver's time
         with self._outside():
             self._number += 1
-            if function is not _run:
+            if function is not run_task:
                 self._ended[self._number] = function(*words)
                 return self._number
-            task = pickle.loads(sent)[0]
+            task = words[0]
             answer, seconds = self._do(task)
             began = max(self.now, heapq.heappop(self._free))
             end = began + TASK + seconds
@@ -169,16 +174,16 @@ class Pretended:
 
     # --- what comes of tasks ---
 
-    def _do(self, task: Any) -> tuple[_Answer, float]:
+    def _do(self, task: Any) -> tuple[Answer, float]:
         """What a task would give, and how long it works."""
         if isinstance(task, PieceTask):
             if self._stop is not None and self.pieces >= self._stop:
-                return _Answer(error=Cancelled("this was the half")), 0.0
-            return _Answer(self._piece(task)), self._seconds
+                return Answer(error=Cancelled("this was the half")), 0.0
+            return Answer(self._piece(task)), self._seconds
         if isinstance(task, JoinTask):
-            return _Answer(self._join(task)), 0.0
+            return Answer(self._join(task)), 0.0
         began = time.process_time()
-        return _Answer(task.run(Surroundings())), time.process_time() - began
+        return Answer(task.run(Surroundings())), time.process_time() - began
 
     def _piece(self, task: PieceTask) -> PieceRecord:
         video = task.frames
@@ -195,7 +200,8 @@ class Pretended:
         if self._stop is not None:
             task.folder.mkdir(parents=True, exist_ok=True)
             task.path.write_bytes(b"mp4")
-            write_record(task.record, done, task.fingerprint(task.clip()))
+            with _unflushed():
+                write_record(task.record, done, task.fingerprint(task.clip()))
         return done
 
     def _join(self, task: JoinTask) -> JoinRecord:
@@ -210,6 +216,16 @@ class Pretended:
         frames = sum(piece.frames for piece in task.pieces)
         made = replace(self._info, **known, **rate, frames=frames, key_frames=None)
         return JoinRecord(brief(made, task.starts), 3, "0" * 64)
+
+
+@contextmanager
+def _unflushed() -> Iterator[None]:
+    """Leave to the system when it writes: the disks of 64 CPUs are not this one."""
+    kept, os.fsync = os.fsync, lambda _: None
+    try:
+        yield
+    finally:
+        os.fsync = kept
 
 
 _FIELDS = ("codec", "pix_fmt", "width", "height")
@@ -296,20 +312,52 @@ def pretend(work: Path, *, episodes: int, cameras: int, cpus: int, seconds: floa
     )
 
 
+def make_tree(tree: Path, *, pieces: int, frames: int, size: tuple[int, int]) -> Path:
+    """Make episodes of images; from the hundredth frame on, and in all episodes, they are the same again."""
+    width, height = size
+    noise = np.random.default_rng(0)
+    first = tree.with_name("frames")
+    first.mkdir()
+    images = []
+    for number in range(min(frames, 100)):
+        grain = noise.integers(0, 24, (height, width, 3), np.uint8)
+        grain[:, number % (width - 20) : number % (width - 20) + 20] += 200
+        images.append(first / f"{number:06d}.png")
+        Image.fromarray(grain).save(images[-1], compress_level=1)
+    for piece in range(pieces):
+        folder = tree / f"episode_{piece:06d}/front"
+        folder.mkdir(parents=True)
+        for number in range(frames):
+            os.link(images[number % len(images)], folder / f"{number:06d}.png")
+    return tree
+
+
+def _measured(task: PieceTask, around: Around) -> tuple[float, float, float]:
+    """Do a piece in a worker; returns its memory before and at most, and that of FFmpeg, in megabytes."""
+    before = int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+    answer = run_task(task, around)
+    assert answer.error is None, answer.error
+    return before, peak_megabytes(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def worker_memory(work: Path, *, frames: int) -> tuple[float, float, float]:
+    """Encode a piece of 640x480 images in a worker of its own; see :func:`_measured`."""
+    tree = make_tree(work / "tree", pieces=1, frames=frames, size=(640, 480))
+    plan = plan_reencode(tree, work / "made", fps=30, task="stack", encoder_threads=1)
+    task = plan.streams[0].task(plan, plan.episodes[0], work / "pieces")
+    real_ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        found: tuple[float, float, float] = real_ray.get(
+            real_ray.remote(_measured).remote(task, Around((), current()))
+        )
+    finally:
+        real_ray.shutdown()
+    return found
+
+
 def compare(work: Path, *, pieces: int, frames: int, repeats: int) -> float:
     """Encode on a Ray of this machine and on its pool, in turn; returns how fast Ray is, of the pool."""
-    tree, first = work / "tree", work / "frames"
-    first.mkdir()
-    noise = np.random.default_rng(0)
-    for number in range(frames):
-        grain = noise.integers(0, 24, (240, 320, 3), np.uint8)
-        grain[:, number % 300 : number % 300 + 20] += 200
-        Image.fromarray(grain).save(first / f"{number:06d}.png", compress_level=1)
-    for number in range(pieces):
-        folder = tree / f"episode_{number:06d}/front"
-        folder.mkdir(parents=True)
-        for path in first.iterdir():
-            os.link(path, folder / path.name)
+    tree = make_tree(work / "tree", pieces=pieces, frames=frames, size=(320, 240))
 
     def seconds(executor: Any, episodes: str | None = None) -> float:
         shutil.rmtree(work / "made", ignore_errors=True)
@@ -355,8 +403,18 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=200)
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--memory", action="store_true", help="measure the memory of a worker instead")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ffenc-benchmark-") as name:
+        if asked.memory:
+            for frames in (100, 3600):
+                (folder := Path(name, str(frames))).mkdir()
+                before, most, ffmpeg = worker_memory(folder, frames=frames)
+                print(
+                    f"640x480 x {frames:,} frames: the worker takes {before:.0f} MB before and {most:.0f} MB "
+                    f"at most, FFmpeg {ffmpeg:.0f} MB"
+                )
+            return
         if asked.real:
             ratio = compare(Path(name), pieces=asked.pieces, frames=asked.frames, repeats=asked.repeats)
             print(f"--on ray is {ratio:.2f} times as fast as the pool")

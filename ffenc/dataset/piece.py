@@ -142,20 +142,56 @@ class PieceTask:
         parts: list[Any] = [self.episode.length, self.size is not None, self.unit, frames]
         if encoding is not None and not self.copied:
             video = video_input(clip, encoding) if clip is not None else None
-            if clip is not None and clip.origin is not None and video is not None:
-                video = replace(video, path="")  # it is elsewhere in every run
-            parts += [
-                encoding.command(Path("piece.mp4"), video=video)[1:],
-                repr(encoding.config),  # a depth camera's quantiser is not in the command
-                encoding.toolchain.version,
-                encoding.encoder_version,
-                *([encoding.transform.fields()] if encoding.transform is not None else []),
-            ]
+            if video is not None:
+                parts.append(repr(video.excerpt))
+            parts.append(_settings(_Kind.of(encoding, video)))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _source(self) -> FrameSource:
         assert not isinstance(self.frames, EpisodeVideo)
         return self.frames
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Pieces whose commands differ in nothing but a file's name and numbers.
+
+    Attributes:
+        key: another text for another kind.
+        encoding, video: of one of them, without name and numbers.
+    """
+
+    key: str
+    encoding: Encoding = field(compare=False)
+    video: VideoInput | None = field(compare=False)
+
+    @classmethod
+    def of(cls, encoding: Encoding, video: VideoInput | None) -> _Kind:
+        """The kind of a piece."""
+        if video is not None:
+            asked = video.excerpt
+            excerpt = replace(
+                asked,
+                spans=((0, 1),) * len(asked.spans),
+                frames=min(asked.frames, 2),  # the command of a single frame is another one
+                seek=None if asked.seek is None else Fraction(1),
+            )
+            video = replace(video, path="", excerpt=excerpt)
+        return cls(repr((encoding, video)), encoding, video)
+
+
+@lru_cache(maxsize=256)
+def _settings(kind: _Kind) -> str:
+    """A hash of the command and the versions of a kind of pieces: to compile a command takes milliseconds."""
+    encoding = kind.encoding
+    parts = [
+        encoding.command(Path("piece.mp4"), video=kind.video)[1:],
+        repr(encoding.config),  # a depth camera's quantiser is not in the command
+        encoding.toolchain.version,
+        encoding.encoder_version,
+        *([encoding.transform.fields()] if encoding.transform is not None else []),
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,9 @@ class FrameIndex:
 
     def excerpt(self, indices: Sequence[int], seek: Fraction | None) -> Excerpt:
         """What to ask of FFmpeg for ascending indices."""
-        starts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(indices)) if b != a + 1), len(indices)]
-        if isinstance(indices, range) and indices.step == 1:
-            starts = [0, len(indices)]
+        starts = [0, len(indices)]
+        if not (isinstance(indices, range) and indices.step == 1):
+            starts[1:1] = (i + 1 for i, (a, b) in enumerate(pairwise(indices)) if b != a + 1)
         series = [(indices[a], indices[b - 1]) for a, b in pairwise(starts)]
         spans = tuple((self._tick(first), self._tick(last + 1) - 1) for first, last in series)
         return Excerpt(spans, len(indices), seek, 1 / self._time_base if self._raw else None)
