@@ -67,11 +67,15 @@ def plan_edit(
         raise ConfigError("nothing is to be changed; name an edit, or copy the dataset with ffenc merge")
     target = destination_path(destination, resume=resume, overwrite=overwrite)
     check_free(target, resume=resume)
-    folder = source_path(source)
+    folder = source_path(source, "metadata")
     refuse_nesting(folder, target)
     check_dataset(folder)
     partial = episodes is not None or exclude_episodes is not None
-    base = open_dataset(folder, follow_links=follow_links, partial=partial)
+    base = open_dataset(
+        folder,
+        follow_links=follow_links,
+        choose=(lambda listed: _picked(listed, episodes, exclude_episodes)) if partial else None,
+    )
     opened = thinned(base, base.fps if fps is None else fps, nearest=fps_nearest)
     if fps is not None and opened is base:
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -19,6 +19,7 @@ from ffenc.dataset.choice import ranges_text
 from ffenc.dataset.columns import set_column
 from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.info_block import ENCODER_FIELDS
+from ffenc.dataset.remote import fetch_indices, fetch_rows
 from ffenc.dataset.row_checks import episode_rows, wrong_time
 from ffenc.dataset.row_tables import runs_of_rows
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo, check_key
@@ -55,6 +56,10 @@ _WRITTEN_ANEW = frozenset(
         *("meta/episodes.jsonl", "meta/episodes_stats.jsonl", "meta/tasks.jsonl"),
     }
 )
+
+
+Choice = Callable[[Sequence[Episode]], Sequence[Episode]]
+"""Given the episodes of a dataset, which of them are meant."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,8 @@ class LeRobotDataset(ABC):
         retime: put the rows of frame i at i / fps, whatever times they have.
         partial: only some episodes will be read: what is wrong with single ones is raised by
             :meth:`check`.
+        choose: given those that are listed, returns those that will be read: ``partial``, and files without
+            any of them are not opened. None: that is not known.
 
     Attributes:
         layout: what its ``codebase_version`` begins with.
@@ -125,7 +132,15 @@ class LeRobotDataset(ABC):
     video_path: ClassVar[str]
     renumbered: frozenset[str] = frozenset()
 
-    def __init__(self, root: Path, *, retime: bool = False, partial: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        retime: bool = False,
+        partial: bool = False,
+        choose: Choice | None = None,
+    ) -> None:
+        partial = partial or choose is not None
         self.root = root
         self._retime = retime
         self._damage: list[_Damage] = []
@@ -139,9 +154,11 @@ class LeRobotDataset(ABC):
         self._image_keys = [k for k, f in self._features.items() if f["dtype"] == "image"]
         self._video_keys = [k for k, f in self._features.items() if f["dtype"] == "video"]
         self._places: dict[int, _Place] = {}
-        self.episodes = self._read_episodes(self._count_tasks())
+        tasks, files = self._count_tasks(), self._list_episodes()
+        self._opened = self.episodes if choose is None else list(choose(self.episodes))
+        self._read_files(files, tasks)
         self._check_totals()
-        if not partial or all(map(self._damaged, self.episodes)):
+        if not partial or all(map(self._damaged, self._opened)):
             self.check(self.episodes)
         self._at_videos = True
         self._needed: dict[Path, int] = {}
@@ -205,8 +222,8 @@ class LeRobotDataset(ABC):
         return any(episode.index in one.episodes for one in self._damage)
 
     def _sound(self) -> list[Episode]:
-        """Episodes without known damage; where all have some, all of them."""
-        return [episode for episode in self.episodes if not self._damaged(episode)] or self.episodes
+        """Episodes that are read, without known damage; where all have some, all of them."""
+        return [episode for episode in self._opened if not self._damaged(episode)] or self._opened
 
     def _note_damage(self, what: str, *episodes: int) -> None:
         self._damage.append(_Damage(what, frozenset(episodes), self._at_videos))
@@ -253,10 +270,10 @@ class LeRobotDataset(ABC):
         self._info["features"] = {key: readable_feature(feature) for key, feature in features.items()}
         return dict(self._info["features"])
 
-    def _read_episodes(self, tasks: int) -> list[Episode]:
-        """Read the episode list, and find and check each episode's rows in the data files."""
+    def _list_episodes(self) -> dict[Path, dict[int, int]]:
+        """Read the episode list; returns data file -> the episodes that should be in it -> their lengths."""
         listed: dict[int, int] = {}
-        files: dict[Path, list[int]] = {}
+        files: dict[Path, dict[int, int]] = {}
         for one in self._listed():
             if listed and one.index <= next(reversed(listed)):
                 self._note_damage(f"{one.where}: episode {one.index} is doubled or out of order", one.index)
@@ -265,13 +282,20 @@ class LeRobotDataset(ABC):
             if one.length < 1:
                 self._note_damage(f"{one.where}: episode {one.index} has length {one.length}", one.index)
             elif one.path is not None:
-                files.setdefault(one.path, []).append(one.index)
+                files.setdefault(one.path, {})[one.index] = one.length
         if not listed:
             raise SourceError(f"{self.root / self.episode_list}: holds no episodes")
+        self.episodes = [Episode(index, length) for index, length in listed.items()]
+        return files
+
+    def _read_files(self, files: Mapping[Path, Mapping[int, int]], tasks: int) -> None:
+        """Find and check each episode's rows in the data files that are read."""
         columns = [key for key, feature in self._features.items() if feature["dtype"] != "video"]
-        for path, indices in files.items():
-            self._read_file(path, {index: listed[index] for index in indices}, columns, tasks)
-        return [Episode(index, length) for index, length in listed.items()]
+        wanted = {episode.index for episode in self._opened}
+        read = {path: listed for path, listed in files.items() if not wanted.isdisjoint(listed)}
+        fetch_rows(list(read))
+        for path, listed in read.items():
+            self._read_file(path, listed, columns, tasks)
 
     def _read_file(self, path: Path, listed: Mapping[int, int], columns: Sequence[str], tasks: int) -> None:
         """Find the rows of a data file's episodes, and check them."""
@@ -399,6 +423,7 @@ class LeRobotDataset(ABC):
             video = videos.get(episode.index)
             if video is not None and video.path.is_file():
                 of_file.setdefault(video.path, []).append(episode.index)
+        fetch_indices(list(of_file))
         for path, indices in of_file.items():
             try:
                 mark = sample_description(path) or path
@@ -456,7 +481,9 @@ class LeRobotDataset(ABC):
 
     def video(self, camera: str, episode: Episode) -> EpisodeVideo:
         video = self._videos[camera][episode.index]
-        checksum = self._checksums.get(video.path.relative_to(self.root).as_posix())
+        checksum = None
+        if self._checksums:
+            checksum = self._checksums.get(video.path.relative_to(self.root).as_posix())
         needed, like = self._needed[video.path], self._streams[video.path]
         part = checksum is not None and not self._all_chosen(camera, video.path)
         return replace(video, like=like, needed=needed, checksum=checksum, part=part)

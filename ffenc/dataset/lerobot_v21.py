@@ -11,7 +11,7 @@ import pyarrow as pa
 from ffenc import paths
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import statistic_type
-from ffenc.dataset.lerobot import LeRobotDataset, Listed
+from ffenc.dataset.lerobot import Choice, LeRobotDataset, Listed
 from ffenc.dataset.row_tables import ROWS_A_BATCH
 from ffenc.dataset.source import Episode, EpisodeVideo
 from ffenc.dataset.statistics import Aggregate
@@ -47,11 +47,13 @@ class LeRobotV21(LeRobotDataset):
     data_path = DATA_PATH_V2
     video_path = VIDEO_PATH_V2
 
-    def __init__(self, root: Path, *, retime: bool = False, partial: bool = False) -> None:
+    def __init__(
+        self, root: Path, *, retime: bool = False, partial: bool = False, choose: Choice | None = None
+    ) -> None:
         self._tasks: list[str] = []
         self._lines: list[dict[str, Any]] = []
-        super().__init__(root, retime=retime, partial=partial)
-        if not partial:
+        super().__init__(root, retime=retime, partial=partial, choose=choose)
+        if not partial and choose is None:
             self._check_no_other_files()
         self._table = _episode_table(self._lines, root / EPISODES_V2)
         del self._lines

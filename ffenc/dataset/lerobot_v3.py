@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.dataset.columns import kept_rows, read_table
-from ffenc.dataset.lerobot import LeRobotDataset, Listed
+from ffenc.dataset.lerobot import Choice, LeRobotDataset, Listed
 from ffenc.dataset.row_tables import ROWS_A_BATCH
 from ffenc.dataset.source import Episode, EpisodeVideo
 from ffenc.dataset.videos import videos_of
@@ -38,9 +38,11 @@ class LeRobotV3(LeRobotDataset):
     data_path = DATA_PATH
     video_path = VIDEO_PATH
 
-    def __init__(self, root: Path, *, retime: bool = False, partial: bool = False) -> None:
+    def __init__(
+        self, root: Path, *, retime: bool = False, partial: bool = False, choose: Choice | None = None
+    ) -> None:
         self._episode_files = sorted((root / "meta/episodes").glob("*/*.parquet"))
-        super().__init__(root, retime=retime, partial=partial)
+        super().__init__(root, retime=retime, partial=partial, choose=choose)
         self._episode_columns = set(pq.read_schema(self._episode_files[0]).names)
 
     def _data_file(self, first: int, second: int) -> Path:

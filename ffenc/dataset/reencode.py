@@ -101,10 +101,15 @@ def plan_reencode(
     if isinstance(preset, RobotPreset) and overrides:
         raise ConfigError("overrides are for a preset that is named; give them to load_preset")
     robot = preset if isinstance(preset, RobotPreset) else load_preset(preset, overrides)
-    source = source_path(source)
+    source = source_path(source, "metadata")
     refuse_nesting(source, target)
     said = robot.fps if any(key == ("fps",) for key, _ in overrides) else None
     fps = said if fps is None else fps
+    partial = episodes is not None or shard is not None
+
+    def choose(listed: Sequence[Episode]) -> list[Episode]:
+        return _choose_episodes(listed, episodes, shard)
+
     opened = open_source(
         source,
         Opening(
@@ -116,7 +121,9 @@ def plan_reencode(
             start_number=start_number,
             follow_links=follow_links,
             retime=retime,
-            partial=episodes is not None or shard is not None,
+            partial=partial,
+            # Of a rate that is lowered, shards are balanced by the frames that stay.
+            choose=choose if partial and (shard is None or fps is None) else None,
             mapping=load_mapping(mapping) if isinstance(mapping, (str, Path)) else mapping,
             usual_mapping=robot.source,
             on_gap=on_gap,
@@ -137,7 +144,7 @@ def plan_reencode(
     check_overrides(overrides, named, [n for c in opened.cameras if (n := camera_name(c.key)) not in named])
     if preset is not None:
         check_preset(robot, named)
-    picked = _choose_episodes(opened, episodes, shard)
+    picked = choose(opened.episodes)
     if isinstance(opened, ArraySource):
         opened.check(picked)
     stale = Stale()
@@ -352,8 +359,8 @@ def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[
     return cameras
 
 
-def _choose_episodes(source: DatasetSource, numbers: Episodes | None, shard: str | None) -> list[Episode]:
-    picked = source.episodes
+def _choose_episodes(listed: Sequence[Episode], numbers: Episodes | None, shard: str | None) -> list[Episode]:
+    picked = list(listed)
     if numbers is not None:
         chosen = set(chosen_episodes(numbers, [episode.index for episode in picked], argument("episodes")))
         picked = [episode for episode in picked if episode.index in chosen]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ffenc.ffmpeg.boxes import fetch_index
 from ffenc.frames.parquet import rows_needed
 from ffenc.jobs.pool import run_units
-from ffenc.layout import INFO
+from ffenc.layout import INFO, OWN_INFO, TASKS, TASKS_V2
 from ffenc.storage.address import Address, parse_address
-from ffenc.storage.mirror import THREADS, Mirror, open_mirror
+from ffenc.storage.copy import THREADS, Mirror
+from ffenc.storage.mirror import fetched, mirror_of, open_mirror
 
-Fetched = Literal["metadata", "indices", "everything"]
+_SUMMARY = (INFO, OWN_INFO, TASKS, TASKS_V2)
+Fetched = Literal["summary", "metadata", "indices", "everything"]
 
 
 def source_path(source: str | Path, fetch: Fetched = "indices") -> Path:
@@ -20,8 +23,9 @@ def source_path(source: str | Path, fetch: Fetched = "indices") -> Path:
 
     Args:
         source: a path, or the address of a dataset or a file.
-        fetch: what of a dataset is fetched at once: ``metadata``: all below ``meta``; ``indices``: the rows
-            without images and the videos' indices too; ``everything``. What is no dataset is fetched whole.
+        fetch: what of a dataset is fetched at once: ``summary``: ``info.json`` and the tasks; ``metadata``:
+            all below ``meta``; ``indices``: the rows without images and the videos' indices too;
+            ``everything``. What is no dataset is fetched whole.
 
     Raises:
         ConfigError: it is no address, or what it needs is not installed.
@@ -51,11 +55,30 @@ def _pinned(address: Address) -> Address:
 
 def _fetch_dataset(mirror: Mirror, fetch: Fetched) -> None:
     places = {place: PurePosixPath(place) for place in mirror.entries}
-    mirror.fetch([place for place, path in places.items() if path.parts[0] == "meta"], name="all")
-    if fetch == "metadata":
+    meta = [place for place, path in places.items() if path.parts[0] == "meta"]
+    mirror.fetch([place for place in meta if fetch != "summary" or place in _SUMMARY], name="all")
+    if fetch in ("summary", "metadata"):
         return
     data = [place for place, path in places.items() if path.parts[0] == "data" and path.suffix == ".parquet"]
-    mirror.fetch(data, rows_needed, name="rows")
-    videos = [mirror.root / place for place, path in places.items() if path.parts[0] == "videos"]
-    for _ in run_units(videos, fetch_index, threads=THREADS, stop=lambda: None):
+    fetch_rows([mirror.root / place for place in data])
+    fetch_indices([mirror.root / place for place, path in places.items() if path.parts[0] == "videos"])
+
+
+def fetch_rows(paths: Sequence[Path]) -> None:
+    """Have of remote data files all but images, several at once; of files that are here nothing is done.
+
+    Raises:
+        SourceError: one cannot be fetched.
+    """
+    _each(paths, lambda path: fetched(path, rows_needed, name="rows"))
+
+
+def fetch_indices(paths: Sequence[Path]) -> None:
+    """Have of remote videos what says where their frames are; see :func:`fetch_rows`."""
+    _each(paths, fetch_index)
+
+
+def _each(paths: Sequence[Path], fetch: Callable[[Path], None]) -> None:
+    remote = [path for path in paths if mirror_of(path) is not None]
+    for _ in run_units(remote, fetch, threads=THREADS, stop=lambda: None):
         pass

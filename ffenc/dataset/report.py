@@ -20,7 +20,7 @@ from ffenc.dataset.source import check_key
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import feature_block, read_info
-from ffenc.frames.parquet import RowRange, read_images, rows_needed
+from ffenc.frames.parquet import RowRange, footer_needed, read_images
 from ffenc.layout import (
     CAMERA_TYPES,
     DATA_PATH,
@@ -119,7 +119,7 @@ def report_dataset(root: str | Path, *, follow_links: bool = False) -> DatasetRe
     Raises:
         SourceError: not a dataset, or its metadata cannot be read.
     """
-    folder = source_path(root, "metadata")
+    folder = source_path(root, "summary")
     where = folder / INFO
     check_dataset(folder)
     check_tree(folder, follow_links=follow_links)
@@ -243,7 +243,7 @@ def _image_bytes(files: list[tuple[Path, int]], cameras: list[str]) -> dict[str,
     found = dict.fromkeys(cameras, 0)
     for path, _ in sample:
         try:
-            fetched(path, rows_needed, name="rows")
+            fetched(path, footer_needed, name="footer")
             metadata = pq.read_metadata(path)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{path}: cannot be read: {error}") from None

@@ -9,8 +9,8 @@ from typing import BinaryIO, NamedTuple
 
 from ffenc.errors import SourceError
 from ffenc.paths import open_regular
-from ffenc.storage.mirror import Reader, everything, fetched
-from ffenc.storage.ranges import Range
+from ffenc.storage.mirror import fetched
+from ffenc.storage.ranges import Range, Reader, everything
 
 Box = tuple[bytes, memoryview]  # its kind, and what is in it
 
@@ -89,7 +89,7 @@ def box_in(content: memoryview, *way: bytes) -> memoryview:
 
 
 def fetch_index(path: Path) -> None:
-    """Have of a remote video what says where its frames are, and its first frames.
+    """Have of a remote video what says where its frames are.
 
     Of a file that is here nothing is done.
 
@@ -99,8 +99,13 @@ def fetch_index(path: Path) -> None:
     fetched(path, _index_ranges, name="index")
 
 
-def _index_ranges(read: Reader, size: int) -> Iterable[Range]:
-    """What of an MP4 file ffprobe needs to say all but what its packets hold; all of any other file."""
+def fetch_first_frames(path: Path) -> None:
+    """Have of a remote video what ffprobe reads of it: its index, and packets for a decoder to look at."""
+    fetched(path, lambda read, size: _index_ranges(read, size, _FIRST_FRAMES), name="first frames")
+
+
+def _index_ranges(read: Reader, size: int, packets: int = 0) -> Iterable[Range]:
+    """What of an MP4 file says where its frames are, and so many bytes of packets; all of any other file."""
     if read(0, min(size, _FETCHED))[4:8] != b"ftyp":
         return everything(read, size)
     wanted: list[Range] = [(0, min(size, _FETCHED))]
@@ -108,7 +113,7 @@ def _index_ranges(read: Reader, size: int) -> Iterable[Range]:
     try:
         for box in _walk(lambda at, count: read(at, min(at + _FETCHED, size))[:count], size):
             kinds.append(box.kind)
-            last = min(box.end, box.start + _FIRST_FRAMES if box.kind == b"mdat" else size)
+            last = min(box.end, box.start + packets if box.kind == b"mdat" else size)
             wanted.append((max(box.start - _HEAD, 0), min(last, size)))
     except BoxError:
         return everything(read, size)

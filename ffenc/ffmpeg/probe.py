@@ -15,12 +15,13 @@ from typing import Any, BinaryIO, cast
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS
 from ffenc.compiler.inputs import INPUT_LIMITS, file_url
 from ffenc.errors import FfmpegError, SourceError
+from ffenc.ffmpeg.boxes import fetch_first_frames
 from ffenc.ffmpeg.demuxer import RAW, demuxer_of
 from ffenc.ffmpeg.process import STALL_SECONDS, run_asked
 from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.spelling import call
-from ffenc.storage.mirror import Reader, ReadFile, held
-from ffenc.storage.ranges import Range
+from ffenc.storage.mirror import held
+from ffenc.storage.ranges import Range, Reader, ReadFile
 
 # HEVC's units in MP4: a length of four bytes, and the unit's type in its first byte.
 _UNIT_HEAD, _LAST_SLICE, _RADL = 5, 31, (6, 7)
@@ -357,6 +358,7 @@ def _demuxer(path: str | Path) -> str:
 def ask(program: str, path: str | Path, *questions: str, timeout: float = STALL_SECONDS) -> list[str]:
     """What ffprobe answers, in lines; the file is opened with the demuxer that its first bytes ask for."""
     demuxer = _demuxer(path)
+    fetch_first_frames(Path(path))
     limits = [word for name, value in INPUT_LIMITS.items() for word in (f"-{name}", value)]
     command = [program, "-hide_banner", "-loglevel", "error", *limits, "-f", demuxer]
     try:

@@ -25,8 +25,8 @@ from ffenc.frames.parquet_pages import (
 )
 from ffenc.frames.sources import EncodedFrame, files_fingerprint
 from ffenc.paths import open_regular
-from ffenc.storage.mirror import Reader, ReadFile, held
-from ffenc.storage.ranges import Range
+from ffenc.storage.mirror import held
+from ffenc.storage.ranges import Range, Reader, ReadFile
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 MAGIC = b"PAR1"  # at the start and at the end of a file
@@ -120,6 +120,11 @@ def rows_needed(read: Reader, size: int) -> list[Range]:
     return [
         (start, end) for _, path, start, end in _chunks_of(metadata) if not path.endswith(_IMAGE_BYTES)
     ] + [footer]
+
+
+def footer_needed(read: Reader, size: int) -> list[Range]:
+    """What of a remote parquet file has to be here to read its footer."""
+    return [_remote_footer(read, size)[1]]
 
 
 def images_here(rows: RowRange, columns: Sequence[str]) -> AbstractContextManager[None]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.mapping import OnGap, SourceMapping
@@ -13,6 +14,9 @@ from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.contents import Contents
 from ffenc.errors import ConfigError
 from ffenc.spelling import argument
+
+if TYPE_CHECKING:
+    from ffenc.dataset.lerobot import Choice
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Opening:
         follow_links: see :func:`~ffenc.paths.check_tree`.
         retime: put the rows of frame i at i / fps.
         partial: see :func:`~ffenc.dataset.sources.lerobot.open_dataset`.
+        choose: see :class:`~ffenc.dataset.lerobot.LeRobotDataset`; None: not known.
         mapping: what its arrays or topics are.
         on_gap: what is done where a frame has no message; None: as the mapping says.
         usual_mapping: what they are by a preset.
@@ -43,6 +48,7 @@ class Opening:
     follow_links: bool = False
     retime: bool = False
     partial: bool = False
+    choose: Choice | None = None
     mapping: SourceMapping | None = None
     on_gap: OnGap | None = None
     usual_mapping: SourceMapping | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ffenc.dataset.lerobot import Choice
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.sources.kind import Opening, SourceKind
@@ -13,7 +14,12 @@ from ffenc.paths import check_tree
 
 
 def open_dataset(
-    folder: Path, *, follow_links: bool = False, retime: bool = False, partial: bool = False
+    folder: Path,
+    *,
+    follow_links: bool = False,
+    retime: bool = False,
+    partial: bool = False,
+    choose: Choice | None = None,
 ) -> LeRobotV3 | LeRobotV21:
     """Open a LeRobot dataset of v3.0, v2.1 or v2.0.
 
@@ -23,18 +29,24 @@ def open_dataset(
         retime: put the rows of frame i at i / fps, whatever times they have.
         partial: only some episodes will be read: what is wrong with single ones is raised by ``check`` and
             ``choose``.
+        choose: see :class:`~ffenc.dataset.lerobot.LeRobotDataset`.
 
     Raises:
         SourceError: not one, or damaged.
     """
     check_tree(folder, follow_links=follow_links)
     version = str(read_json(folder / INFO).get("codebase_version"))
-    return (LeRobotV21 if version.startswith("v2") else LeRobotV3)(folder, retime=retime, partial=partial)
+    layout = LeRobotV21 if version.startswith("v2") else LeRobotV3
+    return layout(folder, retime=retime, partial=partial, choose=choose)
 
 
 def _open(folder: Path, opening: Opening) -> LeRobotV3 | LeRobotV21:
     return open_dataset(
-        folder, follow_links=opening.follow_links, retime=opening.retime, partial=opening.partial
+        folder,
+        follow_links=opening.follow_links,
+        retime=opening.retime,
+        partial=opening.partial,
+        choose=opening.choose,
     )
 
 

@@ -18,7 +18,7 @@ from ffenc.spelling import argument
 _FILES = ("lerobot", "hdf5", "zarr_store", "ros", "png_tree")
 
 # Which every kind takes, or which come from a preset too, where they may be for other sources.
-_OF_ALL = ("fps", "usual_fps", "robot_type", "cameras", "follow_links", "partial", "usual_mapping")
+_OF_ALL = ("fps", "usual_fps", "robot_type", "cameras", "follow_links", "partial", "choose", "usual_mapping")
 
 
 def kinds() -> Iterator[SourceKind]:

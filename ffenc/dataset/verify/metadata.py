@@ -35,8 +35,13 @@ class Tables:
     aggregated: Sequence[str] = ()
 
 
-def check_tables(root: Path, faults: Faults) -> Tables | None:
+def check_tables(root: Path, faults: Faults, *, episodes: Collection[int] | None = None) -> Tables | None:
     """Check info.json, lists, rows and statistics; no video is opened.
+
+    Args:
+        root: the dataset.
+        faults: where faults go.
+        episodes: see :meth:`RowChecks.run`.
 
     Returns:
         None where info.json cannot be read, so that nothing else can be.
@@ -45,7 +50,7 @@ def check_tables(root: Path, faults: Faults) -> Tables | None:
     if layout is None:
         return None
     listing = read_listing(layout, faults)
-    aggregated = RowChecks(layout, listing, faults).run()
+    aggregated = RowChecks(layout, listing, faults).run(episodes=episodes)
     for key in layout.videos:
         check_feature(layout, key, faults)
     return Tables(layout, listing, aggregated)
@@ -128,7 +133,7 @@ def check_source(root: Path, *, cameras: Collection[str], episodes: Collection[i
         FfencWarning: of statistics that are not taken over, and of what stays in the result.
     """
     faults = Faults()
-    tables = check_tables(root, faults)
+    tables = check_tables(root, faults, episodes=episodes)
     features = tables.layout.features if tables else {}
     others: set[str] = set()  # data files without any of the episodes
     if tables is not None and episodes is not None:

@@ -97,7 +97,7 @@ def verify_dataset(
             f"{argument('executor')} would have no effect: no frame is decoded; pass "
             f"{argument('deep', True)} or {argument('against', 'SRC')} too"
         )
-    place = source_path(path)
+    place = source_path(path, "metadata")
     programs = _Programs(ffmpeg, ffprobe)
     if max_depth_error is not None:
         if not (math.isfinite(max_depth_error) and max_depth_error >= 0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ffenc.dataset.remote import fetch_rows
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import Integers, Layout, Listing, matrix, numbers, reason_of, width_of
 from ffenc.dataset.verify.statistics import Statistics, Sums
@@ -43,10 +44,15 @@ class RowChecks:
         self._not_finite: set[str] = set()
         self._tasks_of: dict[int, set[int]] = {}  # position of an episode -> numbers of its rows' tasks
 
-    def run(self, *, whole: bool = True) -> list[str]:
+    def run(self, *, whole: bool = True, episodes: Collection[int] | None = None) -> list[str]:
         """Check every file, then what was counted on the way.
 
         Where the list is not of the ``whole`` dataset, ``stats.json`` is not looked at.
+
+        Args:
+            whole: it is.
+            episodes: numbers of those that matter: files without any of them are not opened, and what
+                ``stats.json`` says of all rows is not compared. None: all.
 
         Returns:
             what :meth:`Statistics.aggregated` does, of a dataset of which nothing is missing.
@@ -55,12 +61,16 @@ class RowChecks:
         for at, place in enumerate(self._listing.data):
             if place:
                 files.setdefault(place, []).append(at)
+        if episodes is not None:
+            wanted = {self._position[number] for number in episodes if number in self._position}
+            files = {place: own for place, own in files.items() if not wanted.isdisjoint(own)}
+        fetch_rows([self._layout.root / place for place in files])
         readable = [self._file(place, episodes, n) for n, (place, episodes) in enumerate(files.items())]
         self._check_tasks()
         stats = Statistics(self._layout, self._listing, self._faults)
         if whole:
             stats.check_presence(self._not_finite)
-        whole = whole and all(readable) and not self._faulty.any() and len(files) > 0
+        whole = whole and episodes is None and all(readable) and not self._faulty.any() and len(files) > 0
         stats.check_episodes(self._sums, ~self._faulty[:-1] & (self._rows[:-1] > 0))
         stats.check_total(self._sums if whole else {})
         return stats.aggregated() if whole else []
