@@ -141,12 +141,12 @@ def test_a_resumed_run_with_another_range_encodes_anew(tmp_path: Path, monkeypat
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(job.TableWriter, "write", stopped)
+        patch.setattr(job.JobTables, "write", stopped)
         with pytest.raises(KeyboardInterrupt):
             reencode_dataset(DATASET, out, cameras=["angle_depth"])
     other = [(("depth_encoder", "depth_max"), 5.0)]
     with monkeypatch.context() as patch:
-        patch.setattr(job.TableWriter, "write", stopped)
+        patch.setattr(job.JobTables, "write", stopped)
         with pytest.raises(KeyboardInterrupt):
             reencode_dataset(DATASET, out, cameras=["angle_depth"], overrides=other, resume=True)
     summary = reencode_dataset(DATASET, out, cameras=["angle_depth"], overrides=other, resume=True)

@@ -1010,13 +1010,13 @@ def test_an_episode_with_a_fault_can_be_left_out(video, tmp_path):
 
 def test_what_was_written_is_published_only_if_it_passes(tmp_path, monkeypatch, video):
     """The last place where a fault of ffenc's own would show."""
-    written = tables.TableWriter.write
+    written = tables.JobTables.write
 
     def spoilt(self):
         written(self)
-        change_info(self._root, lambda info: info.update(total_frames=71))
+        change_info(self._writer.folder, lambda info: info.update(total_frames=71))
 
-    monkeypatch.setattr(tables.TableWriter, "write", spoilt)
+    monkeypatch.setattr(tables.JobTables, "write", spoilt)
     with pytest.raises(VerificationError, match="total_frames is 71, the lists have 72"):
         merge_datasets([video], tmp_path / "out")
     assert not (tmp_path / "out").exists()
