@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
-from ffenc.dataset.checksums import read_checksums
-from ffenc.dataset.choice import ranges_text
 from ffenc.dataset.columns import set_column
+from ffenc.dataset.damage import Damage
 from ffenc.dataset.identify import features_of, wrong_limits
-from ffenc.dataset.info_block import ENCODER_FIELDS
-from ffenc.dataset.remote import fetch_indices, fetch_rows
+from ffenc.dataset.lerobot_videos import DatasetVideos, checked_unit
+from ffenc.dataset.remote import fetch_rows
 from ffenc.dataset.row_checks import episode_rows, wrong_time
 from ffenc.dataset.row_tables import runs_of_rows
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo, check_key
-from ffenc.errors import FfencWarning, SourceError
-from ffenc.ffmpeg.boxes import sample_description
-from ffenc.ffmpeg.probe import StreamInfo, probe
-from ffenc.frames.depth import Unit
+from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import feature_block, read_info
 from ffenc.frames.parquet import ParquetImages, RowRange
-from ffenc.frames.stream import DEPTH_FORMATS
-from ffenc.frames.trim import warn_of_rotation
 from ffenc.layout import (
     CAMERA_TYPES,
     CHECKSUMS,
     INFO,
     NOTES_PATH,
-    OWN_FIELDS,
     OWN_INFO,
     STATS,
     TASKS,
@@ -45,9 +37,7 @@ from ffenc.layout import (
     says_depth,
 )
 from ffenc.paths import check_template, template_fields, template_pattern
-from ffenc.spelling import call
 
-_OFF_FRAME = 0.1  # of a frame's duration: what begins so far from every frame's time does not begin there
 _NOTES = template_pattern(NOTES_PATH)
 # Files of either layout, of which a conversion in place may have left the other's: they are no extra files.
 _WRITTEN_ANEW = frozenset(
@@ -60,21 +50,6 @@ _WRITTEN_ANEW = frozenset(
 
 Choice = Callable[[Sequence[Episode]], Sequence[Episode]]
 """Given the episodes of a dataset, which of them are meant."""
-
-
-@dataclass(frozen=True)
-class _Damage:
-    """Something that is wrong.
-
-    Attributes:
-        what: the text.
-        episodes: those that it concerns; none: the lists as a whole.
-        video: it is of videos, not of rows.
-    """
-
-    what: str
-    episodes: frozenset[int] = frozenset()
-    video: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,8 +118,7 @@ class LeRobotDataset(ABC):
         partial = partial or choose is not None
         self.root = root
         self._retime = retime
-        self._damage: list[_Damage] = []
-        self._at_videos = False
+        self._damage = Damage(root, repairable=self.layout == "v3")
         self._chosen: frozenset[int] | None = None
         self.largest_shift = 0.0
         self.roots = (root,)
@@ -158,13 +132,12 @@ class LeRobotDataset(ABC):
         self._opened = self.episodes if choose is None else list(choose(self.episodes))
         self._read_files(files, tasks)
         self._check_totals()
-        if not partial or all(map(self._damaged, self._opened)):
+        if not partial or all(self._damage.of(episode.index) for episode in self._opened):
             self.check(self.episodes)
-        self._at_videos = True
-        self._needed: dict[Path, int] = {}
-        self._videos = {key: self._find_videos(key) for key in self._video_keys}
-        self._streams: dict[Path, StreamInfo] = {}
-        self._checksums = read_checksums(root)
+        self._damage.at_videos = True
+        self._videos = DatasetVideos(root, self.fps, self.episodes, self._damage)
+        for key in self._video_keys:
+            self._videos.find(key, self._list_videos(key))
         self.cameras = [
             self._image_camera(key) if key in self._image_keys else self._video_camera(key)
             for key in self._features
@@ -183,31 +156,11 @@ class LeRobotDataset(ABC):
         Raises:
             SourceError: the first damage that was found.
         """
-        numbers = frozenset(episode.index for episode in episodes)
-        for one in self._damage:
-            if one.video and not videos:
-                continue
-            if one.episodes & numbers or len(numbers) == len(self.episodes):
-                raise SourceError(one.what + self._without(one))
-
-    def _without(self, damage: _Damage) -> str:
-        """How to go on without the damaged episodes, as the end of an error; empty where there is no way."""
-        wrong = sorted(self.damaged())
-        if not damage.episodes or len(wrong) == len(self.episodes):
-            return ""
-        leave = call("edit_dataset", source=self.root, destination="NEW", exclude_episodes=ranges_text(wrong))
-        if self.layout != "v3":
-            return f". The other episodes are sound, as far as is known: {leave}"
-        repair = call("repair_dataset", source=self.root, destination="NEW")
-        return f". To bring back what can be: {repair}; to go on with the others: {leave}"
+        self._damage.check(episodes, videos=videos)
 
     def damaged(self) -> dict[int, str]:
         """Return the episodes of which damage is known, and what the first of it is."""
-        found: dict[int, str] = {}
-        for one in self._damage:
-            for number in sorted(one.episodes):
-                found.setdefault(number, one.what)
-        return found
+        return self._damage.by_episode()
 
     def choose(self, episodes: Sequence[Episode]) -> None:
         """Say which episodes will be read; checksums of files with others too are not insisted on.
@@ -218,15 +171,9 @@ class LeRobotDataset(ABC):
         self.check(episodes)
         self._chosen = frozenset(episode.index for episode in episodes)
 
-    def _damaged(self, episode: Episode) -> bool:
-        return any(episode.index in one.episodes for one in self._damage)
-
     def _sound(self) -> list[Episode]:
         """Episodes that are read, without known damage; where all have some, all of them."""
-        return [episode for episode in self._opened if not self._damaged(episode)] or self._opened
-
-    def _note_damage(self, what: str, *episodes: int) -> None:
-        self._damage.append(_Damage(what, frozenset(episodes), self._at_videos))
+        return [episode for episode in self._opened if not self._damage.of(episode.index)] or self._opened
 
     @abstractmethod
     def _listed(self) -> Iterator[Listed]:
@@ -276,16 +223,17 @@ class LeRobotDataset(ABC):
         files: dict[Path, dict[int, int]] = {}
         for one in self._listed():
             if listed and one.index <= next(reversed(listed)):
-                self._note_damage(f"{one.where}: episode {one.index} is doubled or out of order", one.index)
+                self._damage.note(f"{one.where}: episode {one.index} is doubled or out of order", one.index)
                 continue
             listed[one.index] = max(1, one.length)
             if one.length < 1:
-                self._note_damage(f"{one.where}: episode {one.index} has length {one.length}", one.index)
+                self._damage.note(f"{one.where}: episode {one.index} has length {one.length}", one.index)
             elif one.path is not None:
                 files.setdefault(one.path, {})[one.index] = one.length
         if not listed:
             raise SourceError(f"{self.root / self.episode_list}: holds no episodes")
         self.episodes = [Episode(index, length) for index, length in listed.items()]
+        self._damage.total = len(self.episodes)
         return files
 
     def _read_files(self, files: Mapping[Path, Mapping[int, int]], tasks: int) -> None:
@@ -302,33 +250,33 @@ class LeRobotDataset(ABC):
         try:
             found = episode_rows(path, float(self.fps), columns, tasks)
         except SourceError as error:
-            self._note_damage(str(error), *listed)
+            self._damage.note(str(error), *listed)
             return
         for index, rows in found.items():
             if index not in listed:
-                self._note_damage(
+                self._damage.note(
                     f"{path}: has rows of episode {index}, which {self.episode_list} does not place there"
                 )
             elif rows.wrong is not None:
-                self._note_damage(rows.wrong, index)
+                self._damage.note(rows.wrong, index)
             elif rows.shift > TIME_TOLERANCE and not self._retime:
-                self._note_damage(wrong_time(path, index, float(self.fps), rows), index)
+                self._damage.note(wrong_time(path, index, float(self.fps), rows), index)
             else:
                 self.largest_shift = max(self.largest_shift, rows.shift)
         for index, length in listed.items():
             if index not in found:
-                self._note_damage(f"{path}: has no rows of episode {index}", index)
+                self._damage.note(f"{path}: has no rows of episode {index}", index)
                 continue
             rows = found[index]
             if rows.length != length and rows.wrong is None:
-                self._note_damage(
+                self._damage.note(
                     f"{path}: episode {index} has {rows.length} rows, its length in {self.episode_list} is "
                     f"{length}",
                     index,
                 )
             self._places[index] = _Place(path, rows.first)
         if [index for index in found if index in listed] != [index for index in listed if index in found]:
-            self._note_damage(
+            self._damage.note(
                 f"{path}: its episodes are in another order than in {self.episode_list}", *listed
             )
 
@@ -339,124 +287,13 @@ class LeRobotDataset(ABC):
         ):
             said = self._info.get(key)
             if said is not None and said != found:
-                self._note_damage(
+                self._damage.note(
                     f"{self.root}: meta/info.json says {key} {said}, {self.episode_list} has {found}; "
                     "a file of the dataset is missing, or info.json is wrong"
                 )
 
-    def _find_videos(self, key: str) -> dict[int, EpisodeVideo]:
-        """Where each episode of a camera is; checks that no two share a frame."""
-        videos = {video.episode: video for video in self._list_videos(key)}
-        ends: dict[Path, float] = {}
-        before = -1
-        for episode in self.episodes:
-            video = videos.get(episode.index)
-            if video is None:
-                self._note_damage(
-                    f"{self.root}: does not say where episode {episode.index} of {key} is", episode.index
-                )
-                continue
-            end = ends.get(video.path)
-            if end is None and not video.path.is_file():
-                self._note_damage(f"{video.path} is missing; the dataset is not whole", episode.index)
-                continue
-            if end is not None and video.start < end - TIME_TOLERANCE:
-                self._note_damage(
-                    f"{self.root}: episode {episode.index} of {key} starts at {video.start:.6f} s of "
-                    f"{video.path.name}, within episode {before}, which ends at {end:.6f} s; one of their "
-                    "from_timestamp is wrong",
-                    *self._overlapping(videos[before], video),
-                )
-            ends[video.path] = video.start + float(episode.length / self.fps)
-            before = episode.index
-        self._needed |= {path: round(end * self.fps) for path, end in ends.items()}
-        return videos
-
-    def _overlapping(self, *videos: EpisodeVideo) -> list[int]:
-        """Which of two episodes that share frames is wrong: both, where only their places contradict."""
-        wrong = [v for v in videos if any(v.episode in one.episodes for one in self._damage)]
-        if not wrong:
-            frames = [v.start * float(self.fps) for v in videos]
-            wrong = [v for v, at in zip(videos, frames, strict=True) if abs(at - round(at)) > _OFF_FRAME]
-        return [v.episode for v in (wrong if len(wrong) == 1 else videos)]
-
     def _video_camera(self, key: str) -> Camera:
-        feature = self._features[key]
-        block = feature_block(feature)
-        path, odd = self._look_at_streams(key)
-        stream = self._streams[path]
-        warn_of_rotation(path, stream)
-        if odd:  # it tells of those that were recorded first
-            block = {name: value for name, value in block.items() if name not in OWN_FIELDS[:1]}
-            if block.get("video.codec") not in (None, stream.codec):
-                block = {name: value for name, value in block.items() if name not in ENCODER_FIELDS}
-        for name, value in (("codec", stream.codec), ("pix_fmt", stream.pix_fmt)):
-            said = block.get(f"video.{name}")
-            if said is not None and said != value:
-                warnings.warn(
-                    f"{self.root / 'meta/info.json'}: video.{name} of {key} is {said!r}, but {path.name} is "
-                    f"{value}; the file is believed",
-                    FfencWarning,
-                    stacklevel=4,
-                )
-        depth = says_depth(block)
-        if not depth and stream.pix_fmt not in DEPTH_FORMATS:
-            return Camera(key, False, stream, None, block, odd)
-        unit = block.get("depth_unit") or "mm"
-        return Camera(key, True, stream, self._checked_unit(key, unit), block, odd)
-
-    def _look_at_streams(self, key: str) -> tuple[Path, frozenset[int]]:
-        """Find out what the files of a camera hold; LeRobot lets a recording go on with another codec.
-
-        Returns:
-            the first file that is as most frames are, and the episodes that are of another codec or pixel
-            format.
-
-        Raises:
-            SourceError: no file can be opened.
-        """
-        known: dict[bytes | Path, StreamInfo] = {}
-        frames: dict[tuple[str, str], int] = {}
-        videos = self._videos[key]
-        of_file: dict[Path, list[int]] = {}
-        for episode in self._sound():
-            video = videos.get(episode.index)
-            if video is not None and video.path.is_file():
-                of_file.setdefault(video.path, []).append(episode.index)
-        fetch_indices(list(of_file))
-        for path, indices in of_file.items():
-            try:
-                mark = sample_description(path) or path
-                if mark not in known:
-                    known[mark] = probe(path)
-                self._streams[path] = known[mark]
-            except SourceError as error:
-                self._note_damage(str(error), *indices)
-        opened = [index for path, own in of_file.items() if path in self._streams for index in own]
-        if not opened:
-            self.check(self.episodes)
-        kinds = {index: _kind(self._streams[videos[index].path]) for index in sorted(opened)}
-        for index, kind in kinds.items():
-            frames[kind] = frames.get(kind, 0) + videos[index].frames
-        usual = max(frames, key=lambda kind: frames[kind])  # the first of several
-        first = next(videos[index].path for index, kind in kinds.items() if kind == usual)
-        for path, indices in of_file.items():
-            for name in ("width", "height") if path in self._streams else ():
-                found, wanted = (getattr(self._streams[p], name) for p in (path, first))
-                if found != wanted:
-                    self._note_damage(
-                        f"{path}: {name} is {found}, but {wanted} in {first}: the videos of one camera must "
-                        "be alike",
-                        *indices,
-                    )
-        return first, frozenset(index for index, kind in kinds.items() if kind != usual)
-
-    def _checked_unit(self, key: str, unit: Any) -> Unit:
-        if unit not in ("mm", "m"):
-            raise SourceError(
-                f"{self.root / 'meta/info.json'}: depth_unit of {key} is {unit!r}; mm or m is expected"
-            )
-        return cast("Unit", unit)
+        return self._videos.camera(key, self._features[key], self._sound())
 
     def _image_camera(self, key: str) -> Camera:
         info = feature_block(self._features[key])
@@ -473,44 +310,18 @@ class LeRobotDataset(ABC):
                 "they are TIFF images, or PNG of 16 bits"
             )
         unit = info.get("depth_unit") or header.unit
-        return Camera(key, True, header, self._checked_unit(key, unit), info)
+        return Camera(key, True, header, checked_unit(self.root, key, unit), info)
 
     def frames(self, camera: str, episode: Episode) -> ParquetImages:
         place = self._places[episode.index]
         return ParquetImages([RowRange(place.path, place.first_row, episode.length)], camera)
 
     def video(self, camera: str, episode: Episode) -> EpisodeVideo:
-        video = self._videos[camera][episode.index]
-        checksum = None
-        if self._checksums:
-            checksum = self._checksums.get(video.path.relative_to(self.root).as_posix())
-        needed, like = self._needed[video.path], self._streams[video.path]
-        part = checksum is not None and not self._all_chosen(camera, video.path)
-        return replace(video, like=like, needed=needed, checksum=checksum, part=part)
-
-    def _all_chosen(self, camera: str, path: Path) -> bool:
-        """Whether all episodes of a video file are read."""
-        if self._chosen is None or len(self._chosen) == len(self.episodes):
-            return True
-        return all(v.episode in self._chosen for v in self._videos[camera].values() if v.path == path)
+        return self._videos.of(camera, episode, self._chosen)
 
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
-        return (
-            self._video_bytes(camera, episodes)
-            if camera in self._videos
-            else self._image_bytes(camera, episodes)
-        )
-
-    def _video_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
-        """The files' sizes, shared out by frames."""
-        held: dict[Path, int] = {}
-        for video in self._videos[camera].values():
-            held[video.path] = held.get(video.path, 0) + video.frames
-        chosen: dict[Path, int] = {}
-        for episode in episodes:
-            path = self._videos[camera][episode.index].path
-            chosen[path] = chosen.get(path, 0) + episode.length
-        return sum(path.stat().st_size * frames // held[path] for path, frames in chosen.items())
+        videos = camera in self._video_keys
+        return self._videos.bytes_of(camera, episodes) if videos else self._image_bytes(camera, episodes)
 
     def _image_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
         wanted: dict[Path, int] = {}
@@ -592,8 +403,3 @@ def readable_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
     if feature["dtype"] not in CAMERA_TYPES and shape == []:
         return {**feature, "shape": [1]}
     return dict(feature)
-
-
-def _kind(stream: StreamInfo) -> tuple[str, str]:
-    """What an encode can bring into line."""
-    return stream.codec, stream.pix_fmt

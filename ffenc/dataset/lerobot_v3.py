@@ -53,7 +53,7 @@ class LeRobotV3(LeRobotDataset):
         return self.root / place
 
     def _list_videos(self, key: str) -> list[EpisodeVideo]:
-        return videos_of(self.root, key, self._video_path, self._note_damage)
+        return videos_of(self.root, key, self._video_path, self._damage.note)
 
     def _listed(self) -> Iterator[Listed]:
         data_file = lru_cache(maxsize=None)(self._data_file)
@@ -61,9 +61,9 @@ class LeRobotV3(LeRobotDataset):
             for row, values in enumerate(_numbers(path, _EPISODE_COLUMNS)):
                 index, length, chunk, file = map(_whole, values)
                 if index is None:
-                    self._note_damage(_not_whole(path, row, values))
+                    self._damage.note(_not_whole(path, row, values))
                 elif length is None or chunk is None or file is None:
-                    self._note_damage(_not_whole(path, row, values), index)
+                    self._damage.note(_not_whole(path, row, values), index)
                     yield Listed(str(path), index, length or 1, None)
                 else:
                     yield Listed(str(path), index, length, data_file(chunk, file))
