@@ -20,7 +20,7 @@ from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.source import check_key
 from ffenc.dataset.verify.faults import Faults
-from ffenc.errors import FfencError, SourceError
+from ffenc.errors import ConfigError, FfencError, SourceError
 from ffenc.frames.info_json import feature_block, read_info
 from ffenc.layout import CAMERA_TYPES, DATA_PATH, EPISODES_V2, INFO, OWN_INFO, TEXT_TYPES, VIDEO_PATH
 from ffenc.paths import check_template, template_fields
@@ -187,7 +187,10 @@ def width_of(feature: Mapping[str, Any]) -> int | None:
 
 def reason_of(error: Exception) -> str:
     """One line of an error, without the file that it is about: the fault names it."""
-    text = " ".join((error.what if isinstance(error, FfencError) else str(error)).split())
+    text = str(error)
+    if isinstance(error, FfencError):  # a ConfigError is about a setting, which has to be named
+        text = error.found if isinstance(error, ConfigError) else error.what
+    text = " ".join(text.split())
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
