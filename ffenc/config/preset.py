@@ -402,4 +402,7 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
         except SettingError as error:
             raise SettingError.of(error, *place) from None
     built["cameras"] = cameras
+    if built.keys() <= {"camera_encoder", "depth_encoder", "transform", "source", "cameras"}:
+        # Each has been validated above, and what validates all of a preset takes a while to build.
+        return RobotPreset.model_construct(name=name, **built)
     return RobotPreset(name=name, **built)

@@ -328,9 +328,9 @@ class Surroundings:
 
 
 @lru_cache(maxsize=16)
-def _reader(ffprobe: str, _ffmpeg: str, _encoder: str) -> PieceReader:
+def _reader(ffprobe: str, ffmpeg: str, encoder: str) -> PieceReader:
     """What reads back the pieces of an encoder: the first of each kind by ffprobe, others by their index."""
-    return PieceReader(ffprobe)
+    return PieceReader(ffprobe, ffmpeg, encoder)
 
 
 def video_input(clip: Clip, encoding: Encoding) -> VideoInput | None:

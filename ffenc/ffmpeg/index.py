@@ -6,17 +6,19 @@ import hashlib
 import os
 import struct
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.boxes import BoxError, box_in, boxes_in, fetch_index, handler, top_boxes, track_description
+from ffenc.ffmpeg.cache import recall, remember
+from ffenc.ffmpeg.machine import file_identity, machine_facts
 from ffenc.ffmpeg.probe import StreamInfo, leading_frames, probe, without_radl
 from ffenc.paths import open_regular
 
@@ -86,15 +88,17 @@ class PieceReader:
 
     What only FFmpeg can tell (pixel format, colour tags, how many frames the stream declares that a frame
     may be stored early) follows from what a file says of its samples: ffprobe is asked once for each such
-    description. A file that is not laid out as FFmpeg writes them, and all of a description whose first file
-    ffprobe reads otherwise, are left to ffprobe.
+    description, and what it answers is kept on disk for the same programs. A file that is not laid out as
+    FFmpeg writes them, and all of a description whose first file ffprobe reads otherwise, are left to
+    ffprobe.
 
     Args:
         ffprobe: the program.
+        written_by: what else its answer belongs to: which program and encoder the files are of.
     """
 
-    def __init__(self, ffprobe: str) -> None:
-        self._ffprobe = ffprobe
+    def __init__(self, ffprobe: str, *written_by: str) -> None:
+        self._ffprobe, self._written_by = ffprobe, written_by
         self._lock = threading.Lock()
         self._known: dict[str, StreamInfo | None] = {}  # by description; None: ffprobe reads these otherwise
 
@@ -110,13 +114,36 @@ class PieceReader:
             return probe(path, times=True, ffprobe=self._ffprobe)
         with self._lock:
             if index.description not in self._known:
+                program = [*file_identity(self._ffprobe), *machine_facts()]
+                key = ["read", *program, *self._written_by, index.description]
+                kept = _restored(recall(key))
+                if kept is not None:
+                    self._known[index.description] = kept
+                    return index.info(path, kept)
                 info = probe(path, times=True, ffprobe=self._ffprobe)
                 alike = index.info(path, info) == info
                 kept = replace(info, times=None, key_frames=None, places=None, sizes=None, leading=None)
                 self._known[index.description] = kept if alike else None
+                if alike and info.audio is None:
+                    remember(key, _plain(kept))
                 return info
             like = self._known[index.description]
         return index.info(path, like) if like else probe(path, times=True, ffprobe=self._ffprobe)
+
+
+def _plain(info: StreamInfo) -> dict[str, Any]:
+    """A file's fields, without sound, as JSON has them."""
+    found = {one.name: getattr(info, one.name) for one in fields(info)}
+    return found | {"fps": str(info.fps), "time_base": str(info.time_base)}
+
+
+def _restored(found: Any) -> StreamInfo | None:
+    """What :func:`_plain` was given; None where there is no such answer."""
+    try:
+        rates = {name: Fraction(found[name]) for name in ("fps", "time_base")}
+        return StreamInfo(**{**found, **rates})
+    except (TypeError, ValueError, LookupError, ArithmeticError):
+        return None
 
 
 @lru_cache(maxsize=16)

@@ -275,13 +275,14 @@ def _proven(encoding: Encoding, first_frames: Sequence[bytes], absent: Absent) -
         FfmpegError, VerificationError: it failed, or wrote something else.
     """
     codec = codec_for(encoding.config.vcodec)
-    options = encoder_options(codec, encoding.config, encoding.encoder_threads)
-    check_encoder(encoding.toolchain.ffmpeg, codec, options, encoder_format(codec, encoding.config))
     programs = encoding.toolchain.ffmpeg, encoding.toolchain.ffprobe
     key = ["trial 2", *map(file_identity, programs), machine_facts(), encoding.command(Path("trial.mp4"))[1:]]
     known = None if codec.hardware else recall(key)
     if isinstance(known, dict) and isinstance(known.get("encoder_version"), str):
+        # The same program has been looked at, and has run these very arguments, on the same machine.
         return replace(encoding, encoder_version=known["encoder_version"])
+    options = encoder_options(codec, encoding.config, encoding.encoder_threads)
+    check_encoder(encoding.toolchain.ffmpeg, codec, options, encoder_format(codec, encoding.config))
     hardware = (encoding.toolchain.ffmpeg, codec.encoder)
     if hardware in absent:
         raise absent[hardware]

@@ -104,6 +104,11 @@ def test_one_ffprobe_reads_all_pieces_of_an_encoder(toolchain: Toolchain, tmp_pa
         assert unlike(reader.read(path), probe(path, times=True, ffprobe=toolchain.ffprobe)) == {}
         assert sample_description(path) == sample_description(tmp_path / f"{LENGTHS[0]}.mp4")
     assert len(log.read_text().splitlines()) == 1
+    again = PieceReader(program).read(path)  # as in the next run
+    assert again == probe(path, times=True, ffprobe=toolchain.ffprobe)
+    assert len(log.read_text().splitlines()) == 1
+    PieceReader(program, "another encoder").read(path)
+    assert len(log.read_text().splitlines()) == 2
 
 
 X265 = ("-x265-params", "bframes=3:b-adapt=0:keyint=5:min-keyint=5:scenecut=0:log-level=error")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from ffenc.compiler.command import compile_pictures
 from ffenc.config.framerate import parse_fps
@@ -89,6 +88,8 @@ class Contents:
 
     def yaml(self) -> str:
         """The mapping as YAML, with the remarks as comments."""
+        import yaml  # noqa: PLC0415 - takes a while
+
         head = [f"# {self.path.name}: {self.what}" + (f", layout of {self.layout}" if self.layout else "")]
         head += [f"# {remark}" for remark in self.remarks]
         if "fps" not in self.mapping:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ class Kind:
 
     Attributes:
         fix: what to do about it, where its finder knows nothing better; in braces are calls and arguments of
-            ffenc, see :func:`_named`.
+            ffenc, see :data:`_NAMED`.
         severity: a ``fault`` makes a dataset unsound; a ``note`` does not.
         copied: what is re-encoded or merged of a dataset would have it too.
     """
@@ -34,23 +34,29 @@ class Kind:
     @property
     def advice(self) -> str:
         """What to do, for the user that reads it."""
-        return self.fix.format_map(_named())
+        return self.fix.format_map(_Named())
 
 
-def _named() -> dict[str, str]:
-    merge = {"sources": ["DATASET"], "destination": "NEW"}
-    reencode = {"source": "DATASET", "destination": "NEW"}
-    return {
-        "leave_out": call("reencode_dataset", **reencode, episodes="..."),
-        "max_depth_error": argument("max_depth_error", "MM"),
-        "merge": call("merge_datasets", **merge),
-        "merge_reencode": call("merge_datasets", **merge, reencode=True),
-        "recover": call("recover", root="DATASET"),
-        "reencode": call("reencode_dataset", **reencode),
-        "restate": call("restate", root="DATASET", write=True),
-        "resume": argument("resume", True),
-        "retime": call("merge_datasets", **merge, retime=True),
-    }
+_MERGE = {"sources": ["DATASET"], "destination": "NEW"}
+_REENCODE = {"source": "DATASET", "destination": "NEW"}
+_NAMED: Mapping[str, Callable[[], str]] = {
+    "leave_out": lambda: call("reencode_dataset", **_REENCODE, episodes="..."),
+    "max_depth_error": lambda: argument("max_depth_error", "MM"),
+    "merge": lambda: call("merge_datasets", **_MERGE),
+    "merge_reencode": lambda: call("merge_datasets", **_MERGE, reencode=True),
+    "recover": lambda: call("recover", root="DATASET"),
+    "reencode": lambda: call("reencode_dataset", **_REENCODE),
+    "restate": lambda: call("restate", root="DATASET", write=True),
+    "resume": lambda: argument("resume", True),
+    "retime": lambda: call("merge_datasets", **_MERGE, retime=True),
+}
+
+
+class _Named(dict[str, str]):
+    """Calls and arguments of ffenc as the user writes them; each is spelled when a text has it."""
+
+    def __missing__(self, name: str) -> str:
+        return _NAMED[name]()
 
 
 # A fix must be something that can be done, and must never lose what is still good.
