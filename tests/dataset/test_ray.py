@@ -200,6 +200,9 @@ def test_commands_run_on_a_cluster(cluster: Any, ffenc: CommandLine, tmp_path: P
     )
     assert not there["sound"]
     assert {**here, "seconds": 0} == {**there, "seconds": 0}
+    said = ffenc.run("edit", made, tmp_path / "cut", "--exclude-episodes", "1", "--on", "auto").err
+    assert "`ffenc verify NEW --deep`" in said
+    assert "verify_dataset(" not in said, "a worker names flags too"
 
 
 def test_where_work_is_done_is_refused_where_it_means_nothing(ffenc: CommandLine, tmp_path: Path) -> None:
