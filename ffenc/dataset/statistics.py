@@ -16,17 +16,31 @@ ACTION = "action"
 _CLOSE = 2e-5  # of the largest value
 
 
-def column_stats(values: npt.NDArray[Any]) -> Stats:
-    """Compute min, max, mean, std, count and quantiles over rows.
+def column_stats(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, Stats]:
+    """Compute min, max, mean, std, count and quantiles over the rows of columns, of each one its own.
+
+    Their quantiles are found together: each call of numpy's costs more than the numbers of a short episode.
 
     Args:
-        values: shape ``(N,)`` or ``(N, ..., D)``, N of 1 or more, any number type.
+        columns: name -> shape ``(N,)`` or ``(N, ..., D)``, N of 1 or more, any number type.
 
     Returns:
-        lists of D numbers, each over all other dimensions, as LeRobot has them; ``count`` is ``[N]``.
+        name -> lists of D numbers, each over all other dimensions, as LeRobot has them; ``count`` is ``[N]``.
     """
-    quantiles = np.quantile(_columns(values), list(QUANTILES.values()), axis=0)
-    return moments(values) | {name: own.tolist() for name, own in zip(QUANTILES, quantiles, strict=True)}
+    tables_of: dict[int, dict[str, Array]] = {}  # by their numbers of rows
+    for key, values in columns.items():
+        table = _columns(values)
+        tables_of.setdefault(len(table), {})[key] = table
+    quantiles: dict[str, Array] = {}
+    for tables in tables_of.values():
+        ends = np.cumsum([table.shape[1] for table in tables.values()])[:-1]
+        together = np.concatenate(list(tables.values()), axis=1)
+        found = np.quantile(together, list(QUANTILES.values()), axis=0)
+        quantiles |= zip(tables, np.split(found, ends, axis=1), strict=True)
+    return {
+        key: moments(values) | dict(zip(QUANTILES, quantiles[key].tolist(), strict=True))
+        for key, values in columns.items()
+    }
 
 
 def _columns(values: npt.NDArray[Any]) -> Array:
@@ -72,6 +86,11 @@ def alike(stored: Mapping[str, Any], computed: Mapping[str, Any]) -> bool:
         new = {n: stored_numbers(computed[n]).ravel() for n in STATISTICS}
     except (LookupError, ValueError):
         return False
+    return alike_arrays(own, new)
+
+
+def alike_arrays(own: Mapping[str, Array], new: Mapping[str, Array]) -> bool:
+    """Do as :func:`alike` with arrays, each of the same shape, but for that of ``count``."""
     scale = np.maximum(np.abs(new["min"]), np.abs(new["max"]))
     for name, wanted in new.items():
         found = own[name]

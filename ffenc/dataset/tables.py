@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from ffenc.dataset.columns import is_numeric, row_schema
+from ffenc.dataset.columns import is_numeric, numbers_of, row_schema
 from ffenc.dataset.division import Division, RowDivision
 from ffenc.dataset.quantiles import exact_quantiles
 from ffenc.dataset.source import DatasetSource, Episode
 from ffenc.dataset.staging import write_info
-from ffenc.dataset.statistics import ACTION, Aggregate, alike, relative_chunk
+from ffenc.dataset.statistics import ACTION, alike, alike_arrays, relative_chunk
 from ffenc.dataset.writer import (
     DATA,
     EPISODES,
@@ -172,22 +173,24 @@ class JobTables:
             computed: those of each episode's rows.
         """
         candidates = set(computed[0]) - set(self._computed)
+        found = {key: _together([own[key] for own in computed]) for key in candidates}
         listed = {key for key in candidates if self._source.has_episode_stats(key)}
         stale: set[str] = set()
         done = 0
         for _, table in self._source.episode_tables(self._episodes) if listed else ():
+            part = slice(done, done + table.num_rows)
             for key in listed:
-                names = [f"stats/{key}/{name}" for name in STATISTICS]
-                stored = table.select(names).rename_columns(list(STATISTICS)).to_pylist()
-                if not all(alike(own, computed[done + row][key]) for row, own in enumerate(stored)):
+                try:
+                    stored = {n: _rows_of(table[f"stats/{key}/{n}"]) for n in STATISTICS}
+                    same = alike_arrays(stored, {n: values[part] for n, values in found[key].items()})
+                except (ValueError, TypeError, pa.ArrowException):  # lists that are not alike
+                    same = False
+                if not same:
                     stale.add(key)
             done += table.num_rows
         totals = {} if self._subset else self._source.stats()
         for key in candidates & set(totals):
-            aggregate = Aggregate()
-            for own in computed:
-                aggregate.add(own[key])
-            if not alike(totals[key], aggregate.result()):
+            if not alike(totals[key], _combined(found[key])):
                 stale.add(key)
         return stale
 
@@ -349,6 +352,30 @@ class JobTables:
         if any(np.shape(found[name]) != np.shape(stats[name]) for name in names):
             return stats  # v2.1 has them of each number
         return {**stats, **{name: found[name] for name in names}}
+
+
+def _together(stats: Sequence[Stats]) -> dict[str, npt.NDArray[np.float64]]:
+    """Statistics of many episodes, each of shape (episodes, D)."""
+    return {name: np.array([own[name] for own in stats], np.float64) for name in STATISTICS}
+
+
+def _rows_of(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """A column of lists of numbers, as shape (rows, D)."""
+    return np.asarray(numbers_of(column), np.float64).reshape(len(column), -1)
+
+
+def _combined(stats: Mapping[str, npt.NDArray[np.float64]]) -> Stats:
+    """The statistics of all episodes together, for a comparison: their last digits may differ."""
+    count = stats["count"][:, :1]
+    mean = (stats["mean"] * count).sum(axis=0) / count.sum()
+    squares = (stats["std"] ** 2 + (stats["mean"] - mean) ** 2) * count
+    return {
+        "min": stats["min"].min(axis=0).tolist(),
+        "max": stats["max"].max(axis=0).tolist(),
+        "mean": mean.tolist(),
+        "std": np.sqrt(squares.sum(axis=0) / count.sum()).tolist(),
+        "count": [int(count.sum())],
+    }
 
 
 def sized_feature(feature: Mapping[str, Any], width: int, height: int) -> dict[str, Any]:

@@ -444,7 +444,7 @@ def described_rows(rows: NumberedRows, file: FilePlace, stats_of: Sequence[str])
         stats_of: the features of which statistics are computed.
     """
     table = rows.table
-    stats = {key: column_stats(numbers_of(table[key])) for key in stats_of}
+    stats = column_stats({key: numbers_of(table[key]) for key in stats_of})
     tasks = whole_numbers(table["task_index"]) if "task_index" in table.column_names else []
     return WrittenRows(rows.number, rows.first, table.num_rows, file, tasks, stats)
 

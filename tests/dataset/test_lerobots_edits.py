@@ -62,7 +62,7 @@ def faults_of(root: Path, severity: str = "fault") -> list[str]:
 def of_the_rows(values: np.ndarray) -> list[dict[str, Any]]:
     """The statistics of each episode."""
     cuts = np.cumsum(LENGTHS)[:-1]
-    return [column_stats(part) for part in np.split(values, cuts)]
+    return [column_stats({"": part})[""] for part in np.split(values, cuts)]
 
 
 def dataset(

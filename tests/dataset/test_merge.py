@@ -463,7 +463,7 @@ def test_statistics_of_large_numbers_keep_their_digits() -> None:
     aggregate = Aggregate()
     rows = 1.7e9 + np.arange(3000) / 30
     for part in np.split(rows, 10):
-        aggregate.add(column_stats(part))
+        aggregate.add(column_stats({"": part})[""])
     found = aggregate.result()
     np.testing.assert_allclose(found["std"], rows.std(), rtol=1e-6)
     np.testing.assert_allclose(found["mean"], rows.mean(), rtol=1e-12)

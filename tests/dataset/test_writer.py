@@ -84,7 +84,9 @@ def test_a_dataset_that_grows_is_numbered_as_one_that_is_written_at_once(tmp_pat
     assert grown.info == {"splits": {"train": "0:3"}, "total_episodes": 3, "total_frames": 8}
     assert task_texts(tmp_path / "grown" / TASKS) == ["wave", "stop"]
     for name in STATISTICS:
-        assert np.allclose(grown.stats["grip"][name], column_stats(rows["grip"].to_numpy())[name])
+        assert np.allclose(
+            grown.stats["grip"][name], column_stats({"grip": rows["grip"].to_numpy()})["grip"][name]
+        )
 
 
 def test_rows_and_the_list_say_what_the_writer_has_counted(tmp_path: Path) -> None:
