@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ffenc import SourceError, reencode_dataset
+from ffenc import SourceError, merge_datasets, reencode_dataset
 from tests.conftest import (
     ANGLE,
     DATASET,
@@ -250,6 +250,15 @@ def test_rows_go_into_as_many_files_as_the_limit_asks_for(dataset_v21: Path, tmp
     assert table["data/file_index"].to_pylist() == [0, 0, 0]
     parts = [pq.read_table(out / f"data/chunk-{i:03d}/file-000.parquet") for i in (0, 1)]
     assert pa.concat_tables(parts).equals(rows_of(DATASET).drop([TOP, ANGLE, DEPTH]))
+
+
+def test_images_that_stay_count_for_the_limit_of_a_data_file(dataset_v21: Path, tmp_path: Path) -> None:
+    change_info(dataset_v21, data_files_size_in_mb=1)
+    out = tmp_path / "out"
+    merge_datasets([dataset_v21], out)
+    files = sorted((out / "data").rglob("*.parquet"))
+    assert [pq.read_metadata(path).num_rows for path in files] == list(LENGTHS)
+    assert episodes_of(out)["data/file_index"].to_pylist() == [0, 1, 2]
 
 
 Damage = Callable[[Path], object]
