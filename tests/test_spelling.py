@@ -33,28 +33,30 @@ OTHERS = {
 
 
 @lru_cache
-def modules() -> dict[str, ast.Module]:
-    """The library, without the command line: place -> what it says."""
+def modules() -> dict[str, list[ast.AST]]:
+    """The library, without the command line: place -> what it says, as :func:`ast.walk` gives it."""
     files = [path for path in LIBRARY.rglob("*.py") if "cli" not in path.relative_to(LIBRARY).parts]
-    return {path.relative_to(LIBRARY).as_posix(): ast.parse(path.read_text()) for path in files}
+    return {
+        path.relative_to(LIBRARY).as_posix(): list(ast.walk(ast.parse(path.read_text()))) for path in files
+    }
 
 
-def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def texts(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """Every text but docstrings."""
     alone = {
         id(node.value)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
             yield node.lineno, node.value
 
 
 def calls_of(function: str) -> Iterator[tuple[str, ast.Call]]:
     """The calls whose first argument is a text; methods may have the same name."""
-    for place, tree in modules().items():
-        for node in ast.walk(tree):
+    for place, nodes in modules().items():
+        for node in nodes:
             named = (
                 isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function
             )
@@ -66,8 +68,8 @@ def calls_of(function: str) -> Iterator[tuple[str, ast.Call]]:
 def accepted() -> dict[str, set[str]]:
     """Function or class -> the names of its arguments."""
     found: dict[str, set[str]] = {}
-    for tree in modules().values():
-        for node in ast.walk(tree):
+    for nodes in modules().values():
+        for node in nodes:
             if isinstance(node, ast.FunctionDef):
                 own = {one.arg for one in (*node.args.args, *node.args.kwonlyargs)}
             elif isinstance(node, ast.ClassDef):
@@ -87,9 +89,9 @@ def commands() -> list[click.Command]:
 def test_the_library_names_no_flags() -> None:
     found = {
         f"{place}:{line}: {text}"
-        for place, tree in modules().items()
+        for place, nodes in modules().items()
         if place not in OTHERS
-        for line, text in texts(tree)
+        for line, text in texts(nodes)
         if FLAG.search(text)
     }
     assert not found, "name the argument with ffenc.spelling.argument"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ffenc import SourceError, VideoReader
 from ffenc.compiler.decode import Compared
@@ -59,6 +58,8 @@ def ffmpegs_own(program: str, folder: Path, shown: np.ndarray, wanted: np.ndarra
 def test_values_are_those_of_ffmpeg_and_of_scikit_image(
     toolchain: Toolchain, tmp_path: Path, images_of_top: list[bytes]
 ) -> None:
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity  # takes seconds
+
     video = Clip(TOP_FILE, probe(TOP_FILE, times=True), FIRST, FRAMES)
     source = images_of_top[FIRST : FIRST + FRAMES]
     header = read_header(source[0], "first")
