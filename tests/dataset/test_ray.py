@@ -66,6 +66,20 @@ def cluster(bucket: S3) -> Iterator[Any]:
         made.shutdown()
 
 
+SLOW: dict[str, Any] = {
+    "cameras": ["top", "angle"],
+    "overrides": [*H264, (("camera_encoder", "preset"), "veryslow")],
+}
+
+
+@pytest.fixture(scope="module")
+def slow_here(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What this machine makes of what takes long enough to be interrupted."""
+    out = tmp_path_factory.mktemp("slow") / "here"
+    reencode_dataset(DATASET, out, **SLOW)
+    return contents(out)
+
+
 @pytest.mark.parametrize(
     ("source", "options"),
     [
@@ -109,18 +123,17 @@ def test_an_error_names_its_episode_and_the_rest_is_taken_up(cluster: Any, tmp_p
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_a_killed_worker_and_a_lost_machine_are_replaced(cluster: Any, tmp_path: Path) -> None:
+def test_a_killed_worker_and_a_lost_machine_are_replaced(
+    cluster: Any, slow_here: dict[str, str], tmp_path: Path
+) -> None:
     """Of four machines one is lost, and a worker of another is killed, while they encode."""
-    slow = [*H264, (("camera_encoder", "preset"), "veryslow")]
-    options: dict[str, Any] = {"cameras": ["top", "angle"], "overrides": slow}
-    reencode_dataset(DATASET, tmp_path / "here", **options)
     lost = cluster.add_node(num_cpus=1)
     cluster.add_node(num_cpus=1)
     raylet = psutil.Process(lost.all_processes["raylet"][0].process.pid)
     result: list[Any] = []
     thread = threading.Thread(
         target=lambda: result.append(
-            reencode_dataset(DATASET, tmp_path / "ray", executor=RayExecutor(), **options)
+            reencode_dataset(DATASET, tmp_path / "ray", executor=RayExecutor(), **SLOW)
         )
     )
     thread.start()
@@ -140,7 +153,7 @@ def test_a_killed_worker_and_a_lost_machine_are_replaced(cluster: Any, tmp_path:
     thread.join()
     assert result
     assert result[0].frames == 144
-    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+    assert contents(tmp_path / "ray") == slow_here
 
 
 def test_a_machine_without_the_program_gets_no_work(cluster: Any, tmp_path: Path) -> None:
@@ -215,23 +228,20 @@ def test_where_work_is_done_is_refused_where_it_means_nothing(ffenc: CommandLine
     assert "is a single file" in ffenc.refused("verify", file, "--deep", "--on", "ray")
 
 
-def test_a_driver_that_is_killed_is_taken_up(cluster: Any, tmp_path: Path) -> None:
-    slow = [*H264, (("camera_encoder", "preset"), "veryslow")]
-    options: dict[str, Any] = {"cameras": ["top", "angle"], "overrides": slow}
+def test_a_driver_that_is_killed_is_taken_up(cluster: Any, slow_here: dict[str, str], tmp_path: Path) -> None:
     code = (
         "from ffenc import RayExecutor, reencode_dataset\n"
         f"reencode_dataset({str(DATASET)!r}, {str(tmp_path / 'out')!r}, executor=RayExecutor('auto'), "
-        f"**{options!r})"
+        f"**{SLOW!r})"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as driver:
         pieces = tmp_path / ".out.ffenc/pieces"
         wait_for(lambda: bool(list(pieces.rglob("episode*.json"))) or driver.poll() is not None, limit=120)
         driver.kill()
     assert not (tmp_path / "out").exists()
-    summary = reencode_dataset(DATASET, tmp_path / "out", resume=True, **options)
+    summary = reencode_dataset(DATASET, tmp_path / "out", resume=True, **SLOW)
     assert summary.resumed
-    reencode_dataset(DATASET, tmp_path / "whole", **options)
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "out") == slow_here
 
 
 def test_a_signal_ends_it_with_ffencs_own_words_and_leaves_no_process(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from tests.conftest import TOP, decode, distances, everything_in, pixels, psnr, 
 from tests.support.make import png_with
 
 SOFTWARE = ("libsvtav1", "h264", "hevc", "libaom-av1", "ffv1")
+COUNT = 16  # frames
 # Worst frame of the sample's camera at crf 30; ffv1 loses only what chroma subsampling does.
 PSNR_FLOOR = {"libsvtav1": 36.0, "h264": 30.0, "hevc": 30.0, "libaom-av1": 34.0, "ffv1": 38.0}
 
@@ -38,7 +39,7 @@ PSNR_FLOOR = {"libsvtav1": 36.0, "h264": 30.0, "hevc": 30.0, "libaom-av1": 34.0,
 def frames(tmp_path: Path, images: dict[str, list[bytes]]) -> Path:
     folder = tmp_path / "frames"
     folder.mkdir()
-    for i, image in enumerate(images[TOP][:24]):
+    for i, image in enumerate(images[TOP][:COUNT]):
         (folder / f"frame-{i:06d}.png").write_bytes(image)
     return folder
 
@@ -55,16 +56,16 @@ def test_every_software_codec_gives_every_frame_back(
         assert not list(tmp_path.glob("*out.mp4*"))
         return
     info = encode(frames, output, fps=30, config=config)
-    assert (info.width, info.height, info.fps, info.frames) == (320, 240, Fraction(30), 24)
+    assert (info.width, info.height, info.fps, info.frames) == (320, 240, Fraction(30), COUNT)
     assert info.times is not None
-    assert [t * info.time_base for t in info.times] == [Fraction(i, 30) for i in range(24)]
+    assert [t * info.time_base for t in info.times] == [Fraction(i, 30) for i in range(COUNT)]
     assert (info.color_space, info.color_range) == ("smpte170m", "tv")
     shown = decode(output)
-    source = np.stack([pixels(image) for image in images[TOP][:24]])
-    assert len(shown) == 24
+    source = np.stack([pixels(image) for image in images[TOP][:COUNT]])
+    assert len(shown) == COUNT
     assert min(psnr(a, b) for a, b in zip(shown, source, strict=True)) >= PSNR_FLOOR[vcodec]
     # Every frame is the one of its own number, not a neighbour.
-    assert distances(shown, source).argmin(axis=1).tolist() == list(range(24))
+    assert distances(shown, source).argmin(axis=1).tolist() == list(range(COUNT))
 
 
 @pytest.mark.parametrize("g", [1, 2])
@@ -194,7 +195,7 @@ def test_a_path_is_only_a_name(toolchain: Toolchain, frames: Path, tmp_path: Pat
     odd.mkdir()
     renamed = frames.rename(odd / "-frames [é]")
     info = encode(renamed, odd / "-o'ut %03d.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264"))
-    assert info.frames == 24
+    assert info.frames == COUNT
     assert sorted(p.name for p in odd.iterdir()) == ["-frames [é]", "-o'ut %03d.mp4"]
 
 
@@ -251,7 +252,7 @@ def test_an_existing_output_is_kept_unless_told_otherwise(frames: Path, tmp_path
     with pytest.raises(DestinationError, match="exists"):
         encode(frames, output, fps=30)
     assert output.read_text() == "precious"
-    assert encode(frames, output, fps=30, overwrite=True).frames == 24
+    assert encode(frames, output, fps=30, overwrite=True).frames == COUNT
     with pytest.raises(ConfigError, match=r"\.mp4"):
         encode(frames, tmp_path / "out.mkv", fps=30)
     with pytest.raises(DestinationError, match="not a folder"):
@@ -294,7 +295,7 @@ def test_an_encoder_that_stores_another_format_is_an_error(
         "codec is h264, asked for hevc",
         "pix_fmt is yuv420p",
         "height is 240",
-        "frames is 24",
+        f"frames is {COUNT}",
         "fps is 30",
     ):
         assert text in str(caught.value)

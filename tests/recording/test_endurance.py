@@ -1,6 +1,6 @@
 """Many episodes of four cameras, one encoder made slow, one killed, one episode discarded: nothing is lost.
 
-In CI 800 rows; ``pytest tests/recording/test_endurance.py --long`` records 60,000, for some minutes.
+In CI 640 rows; ``pytest tests/recording/test_endurance.py --long`` records 60,000, for some minutes.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def shown(root: Path, episode: int, camera: str) -> list[int]:
 
 
 def test_every_row_has_its_frame_whatever_happens(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    wanted = 60_000 if request.config.getoption("--long") else 800
+    wanted = 60_000 if request.config.getoption("--long") else 640
     root = tmp_path / "data"
     preset = robot(cameras=CAMERAS[:3], depth="mm", on_full="repeat", queue_maxsize=8)
     recorded = 0

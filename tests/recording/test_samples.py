@@ -19,7 +19,7 @@ from ffenc.recording.samples import MOST_SAMPLES, SampleLog, read_samples, sampl
 from tests.recording.recording import FPS, HEIGHT, WIDTH, assert_sound, depth_map, episodes, robot
 
 TOP, DEEP = "observation.images.top", "observation.images.deep"
-BLACK, WHITE = 300, 600  # frames
+BLACK, WHITE = 150, 300  # frames
 
 
 def stats(root: Path, key: str, name: str, episode: int = 0) -> Any:

@@ -17,6 +17,7 @@ from ffenc.ffmpeg import boxes
 from ffenc.storage import copy, store
 from ffenc.storage.claim import PLACE
 from tests.conftest import DATASET, FIXTURES
+from tests.recording.recording import wait_for
 from tests.storage.conftest import forget
 from tests.support.command_line import CommandLine
 from tests.support.s3 import S3
@@ -138,6 +139,7 @@ def test_an_upload_that_was_killed_is_taken_up(s3: S3, cache: Path, local: Any) 
         if method == "PUT":
             written.append(path)
             if len(written) == 4:  # of which the first says who writes
+                wait_for(lambda: len(s3.files("killed")) > 1)  # others go on beside it
                 process.send_signal(signal.SIGKILL)
                 process.wait()
         return None
