@@ -68,7 +68,20 @@ LONG_FILES = (
     *("dataset/test_reencode.py", "dataset/test_interruption.py", "recording/test_keep_up.py"),
     *("recording/test_recover.py", "tune/test_tune.py", "frames/test_seek.py", "recording/test_endurance.py"),
     *("compiler/test_published.py", "cli/test_record.py", "cli/test_signals.py", "dataset/test_depth.py"),
-    *("dataset/test_edit.py", "frames/test_transform.py"),
+    *(
+        "dataset/test_edit.py",
+        "frames/test_transform.py",
+        "dataset/test_pieces.py",
+        "dataset/test_transform.py",
+    ),
+    *(
+        "frames/test_compare.py",
+        "dataset/test_zarr.py",
+        "dataset/test_thinned.py",
+        "recording/test_samples.py",
+    ),
+    *("recording/test_cameras.py", "report/test_pages.py", "report/test_contact.py", "storage/test_hub.py"),
+    *("test_spelling.py", "test_errors.py"),
 )
 
 

@@ -160,7 +160,7 @@ def test_a_kill_at_any_moment_leaves_no_half_result(
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.send_signal(signal.SIGKILL)
         process.wait()
-        _, alive = psutil.wait_procs(children, timeout=5)
+        _, alive = psutil.wait_procs(children, timeout=20)
         assert alive == []
         check(job, out, sources, ffenc)
 

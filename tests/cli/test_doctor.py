@@ -197,7 +197,7 @@ def lack(folder: Path, how: str) -> dict[str, str]:
     """Make a folder of programs as an unlucky machine has them; what is said of it."""
     folder.mkdir()
     scripts = {
-        "hangs": ("exec /bin/sleep 60", "no answer in"),
+        "hangs": (f"echo >> {folder}/begun; exec /bin/sleep 60", "no answer in"),
         "garbage": ("/usr/bin/head -c 300 /dev/zero | /usr/bin/tr '\\0' '\\377'", "is not ffmpeg: it says"),
         "markup": ("echo '[/bold] [x] :smile:'", "it says '[/bold] [x] :smile:'"),
         "crashes": ("kill -SEGV $$", "crashed with signal 11"),
@@ -238,7 +238,6 @@ def test_every_command_says_what_is_missing_and_how_to_get_it(
     frames, out = tmp_path / "frames", tmp_path / "out"
     frames.mkdir()
     (frames / "frame-000000.png").write_bytes(next(iter(images.values()))[0])
-    began = time.monotonic()
     for words in (
         ["encode", frames, out, "--fps", "30"],
         ["reencode", DATASET, out, "--cameras", "top"],
@@ -253,7 +252,6 @@ def test_every_command_says_what_is_missing_and_how_to_get_it(
         assert said in told, words
         assert "pip install 'ffenc[ffmpeg]'" in told, words
         assert len(outcome.err.splitlines()) <= 3
-    assert time.monotonic() - began < 8, "what hangs is waited for once"
     for job in (
         lambda: encode(frames, f"{out}.mp4", fps=30),
         lambda: reencode_dataset(DATASET, out, cameras=["top"]),
@@ -261,6 +259,8 @@ def test_every_command_says_what_is_missing_and_how_to_get_it(
     ):
         with pytest.raises(ToolchainError, match=r"ffenc\[ffmpeg\]"):
             job()
+    if how == "hangs":
+        assert (tmp_path / "bin/begun").read_text() == "\n", "what hangs is waited for once"
     ffenc.done("compile", "so101")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "frames"]
 
@@ -334,16 +334,16 @@ def test_a_doctor_that_is_ended_leaves_no_file_and_no_ffmpeg(tmp_path, number):
 
     temporary = tmp_path / "temporary"
     process = start(temporary, "so101", "--size", "320x240", stdout=subprocess.DEVNULL)
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not everything_in(temporary) and time.monotonic() < limit:
         time.sleep(0.01)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert said.strip() == ""
     assert everything_in(temporary) == []
-    assert psutil.wait_procs(children, timeout=5)[1] == []
+    assert psutil.wait_procs(children, timeout=20)[1] == []
 
 
 def test_two_whole_doctors_at_once_with_ascii_only_and_no_reader(tmp_path, monkeypatch):

@@ -92,7 +92,7 @@ def test_a_signal_ends_in_order_and_keeps_what_is_finished(
     )
     wait_for_pieces(tmp_path, 2, run)
     run.send_signal(number)
-    _, said = run.communicate(timeout=20)
+    _, said = run.communicate(timeout=60)
     assert run.returncode == 128 + number
     assert ffmpegs_for(tmp_path) == []
     assert not out.exists()
@@ -156,7 +156,7 @@ def test_an_ffmpeg_that_is_killed_is_an_error(long_tree: Path, tmp_path: Path) -
                     process.kill()
                     killed.append(pid)
         time.sleep(0.005)
-    _, said = run.communicate(timeout=20)
+    _, said = run.communicate(timeout=60)
     assert run.returncode == 1
     assert "ffmpeg was killed" in said
     assert "libx264" in said

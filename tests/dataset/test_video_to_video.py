@@ -1020,7 +1020,7 @@ def test_an_ended_run_is_taken_up_and_ends_as_an_unbroken_one(
     assert "is being written by another run of ffenc" in ffenc.refused(*words(out, "--resume"))
     run.send_signal(number)
     run.send_signal(signal.SIGCONT)
-    run.wait(timeout=20)
+    run.wait(timeout=60)
     wait_until_gone(tmp_path)
     assert not out.exists()
     assert ffenc.done(*words(out, "--resume", "--json")).json["resumed_encodes"] >= 2

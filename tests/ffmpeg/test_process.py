@@ -20,6 +20,7 @@ from ffenc.errors import Cancelled, ConfigError, FfmpegError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import PIPE_BYTES, FfmpegProcess, run_asked, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
+from tests.recording.recording import wait_for
 
 RAW = ("-f", "rawvideo", "-pix_fmt", "gray", "-video_size", "64x64", "-framerate", "30", "-i", "pipe:0")
 FRAME = bytes(64 * 64)
@@ -150,10 +151,7 @@ time.sleep(60)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 5
-    while psutil.pid_exists(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not psutil.pid_exists(child)
+    wait_for(lambda: not psutil.pid_exists(child))
 
 
 def test_a_program_has_its_niceness_and_processors_in_all_threads(toolchain: Toolchain) -> None:
@@ -162,11 +160,8 @@ def test_a_program_has_its_niceness_and_processors_in_all_threads(toolchain: Too
     with FfmpegProcess(copying(toolchain, *lasting), niceness=5, cpus=[cpu]) as process:
         for _ in range(100):  # the encoder starts with the first of them
             process.write(FRAME)
-        deadline = time.monotonic() + 20
-        while len(psutil.Process(process.pid).threads()) < 4 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: len(psutil.Process(process.pid).threads()) >= 4)
         threads = [thread.id for thread in psutil.Process(process.pid).threads()]
-        assert len(threads) >= 4
         assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {own + 5}
         assert {tuple(os.sched_getaffinity(thread)) for thread in threads} == {(cpu,)}
         group = Path(f"/proc/{process.pid}/autogroup")  # which kernels without sched_autogroup have not
@@ -181,9 +176,7 @@ def test_no_thread_of_an_encoder_has_real_time_priority(toolchain: Toolchain) ->
     with FfmpegProcess(copying(toolchain, *lasting)) as process:
         for _ in range(100):
             process.write(FRAME)
-        deadline = time.monotonic() + 20
-        while len(psutil.Process(process.pid).threads()) < 10 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: len(psutil.Process(process.pid).threads()) >= 10)
         policies = [os.sched_getscheduler(thread.id) for thread in psutil.Process(process.pid).threads()]
         process.finish()
     assert len(policies) >= 10
@@ -225,7 +218,7 @@ with FfmpegProcess({copying(toolchain, "-f", "null", "-")!r}, stall_seconds=10) 
     os.kill(forked, signal.SIGKILL)
 """
     ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], check=False, timeout=30, capture_output=True
+        [sys.executable, "-W", "ignore", "-c", script], check=False, timeout=60, capture_output=True
     )
     assert ended.returncode == 0, ended.stderr
 
@@ -242,10 +235,14 @@ def test_a_signal_while_a_program_starts_leaves_none_behind(
     from ffenc.ffmpeg import launch as starting
 
     original = starting._start_here
+    begun = threading.Event()
 
     def slowly(*arguments: object) -> object:
         time.sleep(0.3)
-        return original(*arguments)  # type: ignore[arg-type]
+        try:
+            return original(*arguments)  # type: ignore[arg-type]
+        finally:
+            begun.set()
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -258,13 +255,8 @@ def test_a_signal_while_a_program_starts_leaves_none_behind(
             FfmpegProcess(copying(toolchain, "-f", "null", "-"))
     finally:
         signal.signal(signal.SIGALRM, before)
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        time.sleep(0.1)
-        if not [c for c in psutil.Process().children() if "ffmpeg" in c.name()]:
-            break
-    time.sleep(0.5)
-    assert not [c for c in psutil.Process().children() if "ffmpeg" in c.name()]
+    assert begun.wait(60)
+    wait_for(lambda: not [c for c in psutil.Process().children() if "ffmpeg" in c.name()])
 
 
 def test_a_signal_while_a_reader_of_a_program_begins_breaks_nothing(
@@ -308,7 +300,7 @@ try:
 except KeyboardInterrupt:
     sys.exit(3)
 """
-    ended = subprocess.run([sys.executable, "-c", script], check=False, timeout=20, capture_output=True)
+    ended = subprocess.run([sys.executable, "-c", script], check=False, timeout=60, capture_output=True)
     assert ended.returncode == 3, ended.stderr
 
 
@@ -337,7 +329,7 @@ print(run_asked(slow, timeout=3))
         time.sleep(3.5)  # longer than either may do nothing
         for process in everything:
             process.resume()
-    answer, said = run.communicate(timeout=30)
+    answer, said = run.communicate(timeout=60)
     assert (run.returncode, answer.strip()) == (0, "answer"), said
 
 

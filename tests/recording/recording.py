@@ -117,7 +117,7 @@ def assert_sound(root: Path) -> None:
     assert not (root / ".recording").exists()
 
 
-def wait_for(happens: Callable[[], bool], limit: float = 20.0) -> None:
+def wait_for(happens: Callable[[], bool], limit: float = 60.0) -> None:
     """Look again and again until something has happened."""
     end = time.monotonic() + limit
     while not happens():

@@ -37,7 +37,7 @@ def ffmpegs_for(folder: Path) -> list[int]:
 
 
 def wait_until_gone(folder: Path) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while ffmpegs_for(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert ffmpegs_for(folder) == []
