@@ -153,7 +153,7 @@ def test_damaged_and_hostile_stores_are_refused_by_name(recorded: list[Sample], 
     shutil.move(source / "data/camera0_rgb", tmp_path / "secret/rgb")
     (source / "data/camera0_rgb").symlink_to(tmp_path / "secret/rgb")
     refused(source, tmp_path, "camera0_rgb: is a link, .* leads out of", IMG)
-    with zipfile.ZipFile(tmp_path / "bomb.zarr.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+    with zipfile.ZipFile(tmp_path / "bomb.zarr.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
         packed.writestr(".zgroup", '{"zarr_format": 2}')
         packed.writestr("img/.zarray", json.dumps({**known, "shape": [3, 8, 8, 3]}))
         with packed.open("img/0.0.0.0", "w", force_zip64=True) as chunk:
@@ -174,12 +174,12 @@ def test_a_chunk_that_becomes_larger_than_the_array_says_is_not_decompressed(
     place = source / "data/img/.zarray"
     rows = zarr.open_group(str(source))["data/img"][:]
     known = json.loads(place.read_text())
-    config: dict[str, Any] = {"id": codec}
+    config: dict[str, Any] = {"id": codec, **({"preset": 0} if codec == "lzma" else {})}  # its quickest
     place.write_text(json.dumps({**known, "compressor": config, "filters": None}))
     zarr.open_group(str(source), mode="a")["data/img"][:] = rows
     plan_reencode(source, tmp_path / "out", fps=10, task="push")  # as it is written, it is read
     first = sorted(path for path in place.parent.iterdir() if path.name[0] != ".")[0]
-    first.write_bytes(numcodecs.get_codec(config).encode(bytes(64 << 20)))
+    first.write_bytes(numcodecs.get_codec(config).encode(bytes(24 << 20)))
     tracemalloc.start()
     try:
         refused(source, tmp_path, rf"{first.name} becomes more than the [\d,]+ bytes that a chunk has")
