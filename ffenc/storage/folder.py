@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
 
 def cache_folder() -> Path:
     """Where they are kept: ``FFENC_CACHE``, or the user's cache folder."""
+    import platformdirs  # noqa: PLC0415 - many commands keep nothing
+
     try:
         folder = os.environ.get("FFENC_CACHE") or platformdirs.user_cache_dir("ffenc")
     except RuntimeError:  # a user without a home, as in a container
