@@ -21,7 +21,7 @@ from ffenc.dataset.executors.local import AnyTask, Executor, Failures, LocalExec
 from ffenc.dataset.finished import finished_cameras, record_job
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.joins import JoinRecord, JoinTask, LookTask
-from ffenc.dataset.piece import ImageStatsTask, PieceRecord, TakenUpTask
+from ffenc.dataset.piece import ImageStatsTask, PieceRecord, TakenUpTask, record_name
 from ffenc.dataset.pieces import Piece, groups
 from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.source import Camera, Episode, EpisodeVideo
@@ -344,12 +344,11 @@ class _Job:
         plan, folder = self._plan, self._staging.pieces
         for stream in plan.streams:
             names = self._staging.recorded(stream.key)
-            pieces = (
+            left = (
                 stream.task(plan, episode, folder)
                 for episode in (plan.episodes if names else ())
-                if self._is_task(stream, episode)
+                if record_name(episode) in names and self._is_task(stream, episode)
             )
-            left = (piece for piece in pieces if piece.record.name in names)
             size = max(1, min(_TAKEN_UP, len(names) // (4 * plan.workers)))
             while batch := tuple(islice(left, size)):
                 yield TakenUpTask(batch)

@@ -117,12 +117,12 @@ class PieceTask:
     @property
     def path(self) -> Path:
         """Where the piece goes."""
-        return self.folder / f"episode-{self.episode.index:06d}.mp4"
+        return self.folder / f"{_stem(self.episode)}.mp4"
 
     @property
     def record(self) -> Path:
         """Where its record goes: once that is there, the piece is whole."""
-        return self.path.with_suffix(".json")
+        return self.folder / record_name(self.episode)
 
     def asked(self, clip: Clip | None) -> Mapping[str, object]:
         """What the piece must be."""
@@ -150,6 +150,15 @@ class PieceTask:
     def _source(self) -> FrameSource:
         assert not isinstance(self.frames, EpisodeVideo)
         return self.frames
+
+
+def record_name(episode: Episode) -> str:
+    """The name of a piece's record in its camera's folder."""
+    return f"{_stem(episode)}.json"
+
+
+def _stem(episode: Episode) -> str:
+    return f"episode-{episode.index:06d}"
 
 
 @dataclass(frozen=True)

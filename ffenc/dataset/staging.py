@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -77,8 +77,9 @@ class Staging:
         (self.folder / _PUBLISHING).unlink(missing_ok=True)
         for needed in (self.pieces, self.cuts):
             needed.mkdir(exist_ok=True)
-        for leftover in self.pieces.rglob(".*.partial*"):
-            leftover.unlink()
+        for folder, name in _files(self.pieces):
+            if name.startswith(".") and ".partial" in name:
+                (folder / name).unlink()
         return self
 
     def __exit__(
@@ -98,7 +99,7 @@ class Staging:
 
     def has_pieces(self) -> bool:
         """Whether there are finished pieces to take up."""
-        return _records(self.pieces) > 0
+        return any(_is_record(name) for _, name in _files(self.pieces))
 
     def recorded(self, key: str) -> set[str]:
         """Names of the records of a camera's pieces."""
@@ -109,7 +110,11 @@ class Staging:
 
     def kept_bytes(self) -> int:
         """How many bytes the finished pieces take."""
-        return sum(path.stat().st_size for path in self.pieces.rglob("episode-*.mp4"))
+        return sum(
+            (folder / name).stat().st_size
+            for folder, name in _files(self.pieces)
+            if name.startswith("episode-") and name.endswith(".mp4")
+        )
 
     def clear(self) -> None:
         """Delete the pieces: no run can go on with them."""
@@ -257,8 +262,20 @@ def unfinished(destination: Path) -> tuple[Path, int] | None:
 
 
 def _records(pieces: Path) -> int:
-    """How many pieces are on record; hidden files are those that were being written."""
-    return sum(1 for path in pieces.rglob("*.json") if not path.name.startswith("."))
+    """How many pieces are on record."""
+    return sum(_is_record(name) for _, name in _files(pieces))
+
+
+def _is_record(name: str) -> bool:
+    """Whether a file says that a piece is whole; hidden files are those that were being written."""
+    return name.endswith(".json") and not name.startswith(".")
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield all files below, there may be hundreds of thousands: the folder each is in, and its name."""
+    for parent, _, names in os.walk(folder):
+        where = Path(parent)
+        yield from ((where, name) for name in names)
 
 
 def _folder_of(destination: Path) -> Path:
