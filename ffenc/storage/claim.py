@@ -32,6 +32,7 @@ PLACE = ".ffenc-writing.json"
 """Where it is, below the address; as any hidden file it is no part of a dataset."""
 
 _TRIES = 5
+_LEAVE = 10.0  # seconds that the end waits for an answer of the store
 RENEWED = 20.0  # seconds from one time that it is written to the next
 PATIENCE = 90.0  # seconds without that, after which its run is taken for dead
 
@@ -117,7 +118,7 @@ class Claim:
     def end(self) -> None:
         """Let others write there."""
         self._ended.set()
-        self._thread.join()
+        self._thread.join(_LEAVE)
         with suppress(FfencError):  # whoever comes next waits a little then
             if self._lost is None and self._is_own(self._read()):
                 self._store.remove(PLACE)
