@@ -281,7 +281,7 @@ class FfmpegProcess:
         # Faults first reported tell the cause; the last lines may be only their echo.
         lines = [line for line in self.log.faults[:4] if line not in said[-8:]] + said[-8:]
         code = self._code
-        unable = (code in _KILLS and not self._stalled) or _lacks_resources([*lines, *said])
+        unable = (code in _KILLS and not self._stalled) or _lacks_resources([*self.log.faults, *said])
         return FfmpegError(reason, command=self.command, returncode=code, stderr=lines, unable=unable)
 
     @property
@@ -316,8 +316,16 @@ class FfmpegProcess:
 
 
 def _lacks_resources(said: Iterable[str]) -> bool:
-    """Whether a program says that the system gave it no memory, thread or open file."""
-    return any(_LACKING.search(line) for line in said)
+    """Whether a program says, before all else, that the system gave it no memory, thread or open file.
+
+    A decoder that has met damage may ask for memory that nobody has: dav1d does in a third of damaged files.
+    """
+    for line in said:
+        if _LACKING.search(line):
+            return True
+        if "Invalid data found" in line:
+            return False
+    return False
 
 
 def _files_read(command: Sequence[str]) -> list[Path]:

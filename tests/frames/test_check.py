@@ -14,6 +14,7 @@ from ffenc import SourceError, VideoEncoderConfig, encode
 from ffenc.errors import Cancelled, FfmpegError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import probe
+from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.check import Damage, check_decoding
 from tests.conftest import ANGLE, DEPTH, FIXTURES, TOP, find_toolchain, newest_program
@@ -223,6 +224,26 @@ def test_a_program_that_lacks_memory_finds_no_damage(tmp_path: Path, kilobytes: 
     limited.chmod(0o755)
     with pytest.raises(FfmpegError):
         check(SAMPLES[TOP], candidates=[Toolchain(str(limited), newest.ffprobe, "9.0")])
+
+
+def test_a_decoder_that_asks_for_more_memory_than_there_is_after_damage_has_found_damage(
+    tmp_path: Path,
+) -> None:
+    """As dav1d does in a third of such files, by how far its threads are."""
+    program = find_toolchain("newest").ffmpeg
+    first, end = media(SAMPLES[ANGLE].read_bytes())
+    random_, said = random.Random(0), ""
+    for number in range(40):
+        path = flipped(SAMPLES[ANGLE], tmp_path / f"{number}.mp4", *random_.sample(range(first, end), 3))
+        command = [program, "-loglevel", "level+warning", "-i", f"file:{path}", "-f", "null", "-"]
+        try:
+            run_fed(command, [])
+        except FfmpegError as error:
+            assert not error.unable
+            said += str(error)
+        if "Cannot allocate memory" in said:
+            break
+    assert "Cannot allocate memory" in said
 
 
 def test_a_program_that_is_killed_while_it_copies_packets_finds_no_damage(tmp_path: Path) -> None:
