@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import traceback
-import types
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -52,13 +51,6 @@ _FOREIGN = ("lerobot",)  # runs a program that is not ffenc's
 # Read by libraries when they are loaded: NumPy's OpenBLAS would have threads that spin and
 # have nothing to do, pydantic would search all installed packages for plugins.
 _QUICK = {"OPENBLAS_NUM_THREADS": "1", "PYDANTIC_DISABLE_PLUGINS": "__all__"}
-
-
-def _leave_plugins_out() -> None:
-    """Take the place of pydantic's search for plugins: even switched off, it loads what reads their mail."""
-    found = types.ModuleType("pydantic.plugin._loader")
-    found.get_plugins = tuple  # type: ignore[attr-defined]
-    sys.modules.setdefault(found.__name__, found)
 
 
 def _switch(act: Callable[[], None]) -> Callable[[click.Context, click.Parameter, bool], None]:
@@ -124,7 +116,6 @@ class _LazyGroup(click.Group):
         if cmd_name not in _FOREIGN:
             for name, value in _QUICK.items():
                 os.environ.setdefault(name, value)
-            _leave_plugins_out()
         command: click.Command = importlib.import_module(f"ffenc.cli.{cmd_name}").command
         if not set(_OUTPUT_OPTIONS) & set(command.params):
             command.params.extend(_OUTPUT_OPTIONS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ffenc.cli.signals import Signals
 
@@ -31,7 +31,6 @@ def main() -> NoReturn:
     try:
         try:
             signals.arm()
-            _compile_methods_late()
             from ffenc.cli.app import run  # noqa: PLC0415 - a signal that comes meanwhile is not lost
 
             status = run(sys.argv[1:], ending=lambda: signals.number is not None)
@@ -64,30 +63,3 @@ def _spare_the_start() -> None:
 
     gc.callbacks.append(loaded)
     gc.set_threshold(_START_OBJECTS)
-
-
-def _compile_methods_late() -> None:
-    """Have ffenc's dataclasses compile each method when it is first called: few are.
-
-    Compiling all was a quarter of the time that modules take to load. Python 3.13 does it faster by itself.
-    """
-    import dataclasses  # noqa: PLC0415 - signals come first
-
-    compiled = getattr(dataclasses, "_create_fn", None)
-    if compiled is None or sys.version_info >= (3, 13):
-        return
-
-    def late(name: str, *words: Any, globals: dict[str, Any] | None = None, **more: Any) -> Any:
-        if not str((globals or {}).get("__name__")).startswith("ffenc."):
-            return compiled(name, *words, globals=globals, **more)
-        made: list[Any] = []
-
-        def method(*values: Any, **named: Any) -> Any:
-            if not made:
-                made.append(compiled(name, *words, globals=globals, **more))
-            return made[0](*values, **named)
-
-        method.__name__ = name
-        return method
-
-    dataclasses._create_fn = late  # type: ignore[attr-defined]

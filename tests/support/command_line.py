@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import json
 import os
@@ -84,7 +83,6 @@ class CommandLine:
         self._monkeypatch.setattr(sys, "argv", ["ffenc", *map(str, words)])
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
         finders, callbacks, threshold = list(sys.meta_path), list(gc.callbacks), gc.get_threshold()
-        compiled = getattr(dataclasses, "_create_fn", None)
         self._monkeypatch.delenv("COLUMNS", raising=False)
         self._capsys.readouterr()
         try:
@@ -95,8 +93,6 @@ class CommandLine:
                 signal.signal(number, handler)
             # What a command does to a process that ends with it.
             sys.meta_path[:], gc.callbacks[:] = finders, callbacks
-            if compiled is not None:
-                vars(dataclasses)["_create_fn"] = compiled
             gc.set_threshold(*threshold)
             gc.unfreeze()
         outcome = Outcome(ended.value.code, *self._capsys.readouterr())
