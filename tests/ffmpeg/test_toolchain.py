@@ -133,8 +133,7 @@ def test_the_packages_program_is_asked_for_once_and_again_when_it_is_another(
     assert _imageio() == program
     assert len(asked) == 2
     Path(program).unlink()
-    package.unlink()
-    package.parent.rmdir()
+    shutil.rmtree(package.parent)
     monkeypatch.delitem(sys.modules, "imageio_ffmpeg")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert _imageio() is None

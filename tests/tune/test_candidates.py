@@ -89,7 +89,7 @@ def test_the_users_lists_are_combined_and_the_rest_is_the_bases() -> None:
         (Lists(vcodec=["libsvtav1"], preset=["veryfast"]), "encoder preset veryfast"),
         (Lists(vcodec=["h264"], crf=[60]), "crf=60.*h264 0 to 51"),
         (Lists(vcodec=["ffv1"], fast_decode=[1]), "fast_decode=True: ffv1"),
-        (Lists(vcodec=["h265"]), "vcodec='h265'.*hevc"),
+        (Lists(vcodec=["h265"]), "vcodec: 'h265' is not known.*hevc"),
         (Lists(vcodec=["auto"]), "vcodec='auto'"),
     ],
 )

@@ -168,8 +168,9 @@ def test_the_table_fits_a_screen_and_marks_what_to_take(ffenc, found: Tuning) ->
 
 
 def test_slow_reads_leave_mark_and_settings_of_a_row_whole(
-    found: Tuning, capsys: pytest.CaptureFixture[str]
+    found: Tuning, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
     fields = fields_of(found)
     for row in fields["cameras"][0]["candidates"]:
         row["encode_fps_alone"] = row["encode_fps_together"] = 123456.7
