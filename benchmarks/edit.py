@@ -97,7 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ffenc-benchmark-") as name:
         work, out = Path(name), Path(name) / "out"
         images, small, large = work / "images", work / "small", work / "large"
-        make_dataset(images, make_frames(work / "tree", 2, arguments.frames // 2))
+        make_dataset(images, make_frames(work / "tree", 2, arguments.frames // 2), counted=False)
         shutil.rmtree(work / "tree")
         ffenc("reencode", images, small, *SETTINGS)
         times = max(1, round(arguments.megabytes * 1e6 / size_of(small)))

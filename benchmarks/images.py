@@ -2,7 +2,7 @@
 
     python benchmarks/images.py [--rows 600] [--repeats 2] [--data FOLDER]
 
-Ways: ``ffenc merge`` of two image datasets against ``cp -r`` of the same; ``ffenc verify --deep`` against one
+Ways: ``ffenc merge`` of two image datasets against ``cp -r`` and ``sync``; ``verify --deep`` against one
 ffmpeg a core that decodes the same images, as files, to nothing; ``ffenc reencode`` of depth to FFV1 against
 ffmpeg that reads ready codes from a file. The frames look like a camera's: sensor noise on colours; depth
 with 1 % holes and a saturated background, as TIFF. CPU time is there for machines that others use too.
@@ -167,6 +167,12 @@ def decode_all(ffmpeg: str, folder: Path, count: int) -> None:
         assert not any(process.wait() for process in processes)
 
 
+def copy(*names: Path) -> None:
+    """Copy datasets, and have the disk hold the copy when it is done, as ffenc does."""
+    subprocess.run(["cp", "-r", *names], check=True)
+    os.sync()
+
+
 def measured(work: Callable[[], object], repeats: int, clean: Path) -> tuple[float, float]:
     """Return the shortest time of some runs in seconds, and the CPU time of the processes that it started.
 
@@ -216,7 +222,7 @@ def main() -> None:
         pairs: list[tuple[str, int, Callable[[], object], str, Callable[[], object]]] = [
             (
                 *("`ffenc merge` of two", 4 * rows, lambda: ffenc("merge", one, two, "--out", out / "all")),
-                *("`cp -r`", lambda: subprocess.run(["cp", "-r", one, two, out], check=True)),
+                *("`cp -r`, and `sync`", lambda: copy(one, two, out)),
             ),
             (
                 *("`ffenc verify --deep`", 2 * rows, lambda: ffenc("verify", one, "--deep")),

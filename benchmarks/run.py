@@ -72,8 +72,14 @@ def make_frames(folder: Path, episodes: int, length: int) -> list[list[Path]]:
         return [list(pool.map(partial(make, number), range(length))) for number in range(episodes)]
 
 
-def make_dataset(root: Path, episodes: list[list[Path]]) -> None:
-    """Write the same frames as a LeRobot image dataset: a row group an episode, as its writer does."""
+def make_dataset(root: Path, episodes: list[list[Path]], *, counted: bool = True) -> None:
+    """Write the same frames as a LeRobot image dataset: a row group an episode, as its writer does.
+
+    Args:
+        root: its folder.
+        episodes: the images of each.
+        counted: whether there are statistics of the images, which are made up; else ffenc computes them.
+    """
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     data = root / "data/chunk-000/file-000.parquet"
     data.parent.mkdir(parents=True)
@@ -102,9 +108,8 @@ def make_dataset(root: Path, episodes: list[list[Path]]) -> None:
                 "data/file_index": 0,
                 "dataset_from_index": start,
                 "dataset_to_index": start + n,
-                **{f"stats/{CAMERA}/{name}": [[[value]]] * 3 for name, value in STATS.items()},
-                f"stats/{CAMERA}/count": [n],
             }
+            | {f"stats/{CAMERA}/{name}": value for name, value in made_up(n, counted).items()}
         )
         start += n
     assert writer is not None
@@ -120,9 +125,13 @@ def make_dataset(root: Path, episodes: list[list[Path]]) -> None:
     info |= {"total_frames": start, "total_tasks": 2}
     (root / "meta/info.json").write_text(json.dumps(info))
     known = json.loads((FIXTURE / "meta/stats.json").read_text())
-    frames = sum(map(len, episodes))
-    known[CAMERA] = {name: [[[value]]] * 3 for name, value in STATS.items()} | {"count": [frames]}
-    (root / "meta/stats.json").write_text(json.dumps({key: known[key] for key in kept}))
+    known[CAMERA] = made_up(sum(map(len, episodes)), counted)
+    (root / "meta/stats.json").write_text(json.dumps({key: known[key] for key in kept if known[key]}))
+
+
+def made_up(frames: int, counted: bool) -> dict[str, object]:
+    """Made-up statistics of images, or none."""
+    return {name: [[[value]]] * 3 for name, value in STATS.items()} | {"count": [frames]} if counted else {}
 
 
 def plain_ffmpeg(
