@@ -72,11 +72,11 @@ def _dimensions(kind: pa.DataType) -> int:
 
 
 def fitted_list_row(row: pa.Table, schema: pa.Schema, root: Path) -> pa.Table:
-    """Return an episode's row of the episode list with the columns of the rows that are there.
+    """Return an episode's row for an existing episode list, with that list's columns.
 
     Args:
-        row: as it is written where there are none.
-        schema: of the rows that are there.
+        row: as written into a new dataset.
+        schema: of the list.
         root: the dataset.
 
     Raises:

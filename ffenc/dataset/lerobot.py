@@ -147,15 +147,7 @@ class LeRobotDataset(ABC):
             self.check(self.episodes)
 
     def check(self, episodes: Sequence[Episode], *, videos: bool = True) -> None:
-        """Refuse damage of some episodes; where these are all, also lists that do not fit.
-
-        Args:
-            episodes: those that are read.
-            videos: damage of videos matters too.
-
-        Raises:
-            SourceError: the first damage that was found.
-        """
+        """Refuse damage of some episodes; see :meth:`Damage.check <ffenc.dataset.damage.Damage.check>`."""
         self._damage.check(episodes, videos=videos)
 
     def damaged(self) -> dict[int, str]:

@@ -1,7 +1,7 @@
-"""Who writes to an address: a small hidden object there, so that two machines do not write at once.
+"""A lock on an address: a small hidden object there, so that two machines do not write at once.
 
-It is created on the condition that there is none, which S3, Google's and Azure's stores decide themselves,
-and is written again as long as its run lives. Whether a run lives is seen by that: clocks of machines differ.
+It is created with a conditional put, which fails if it exists (S3, Google and Azure have that). A run renews
+it for as long as it lives, and that tells whether it does: clocks of machines differ.
 """
 
 from __future__ import annotations

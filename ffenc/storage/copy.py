@@ -184,16 +184,9 @@ class Mirror:
             with self.held(place, needs, name=name, keep=keep):
                 pass
 
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only remote datasets need it
+        from ffenc.storage.threads import for_all  # noqa: PLC0415 - only remote datasets need it
 
-        with ThreadPoolExecutor(THREADS) as pool:
-            running = [pool.submit(one, place) for place in places]
-            try:
-                for future in running:
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        for_all(places, one, threads=THREADS)
 
     @contextmanager
     def _lease(self, place: str) -> Iterator[None]:

@@ -172,9 +172,10 @@ class Store:
         return found
 
     def create(self, place: str, data: bytes) -> bool:
-        """Write a small file where there is none; returns whether there was none.
+        """Create a small file if it does not exist (a conditional put).
 
-        A store that knows no such condition writes it in any case.
+        Returns:
+            False if it existed, and was left as it is. A store without conditional puts overwrites it.
         """
 
         def create() -> bool:

@@ -12,7 +12,6 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from ffenc.storage.folder import real_cache_folder
 from ffenc.storage.mirror import mirror_of, open_mirror
 from ffenc.storage.names import call
 from ffenc.storage.store import Entry, Store
+from ffenc.storage.threads import for_all
 
 if TYPE_CHECKING:
     from ffenc.storage.claim import Claim
@@ -204,14 +204,7 @@ def _upload(upload: _Upload, claim: Claim, on_bytes: Callable[[int, int], None])
             sent += sizes[place]
             on_bytes(sent, total)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        running = [pool.submit(send, place) for place in sorted(files) if place != INFO]
-        try:
-            for future in running:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for_all((place for place in sorted(files) if place != INFO), send, threads=THREADS)
     for place in others:
         store.remove(place)
     claim.check(ask=True)

@@ -67,8 +67,8 @@ class PlainSource(ABC):
         """The images of one camera in one episode."""
 
     def video(self, camera: str, episode: Episode) -> EpisodeVideo:
-        """Where one episode of a camera is that is video; a kind that has some says it."""
-        raise NotImplementedError(f"{self.root}: {camera} is no video")
+        """Where one episode of a video camera is; kinds of source without video have no such camera."""
+        raise LookupError(f"{self.root}: {camera} is a camera of images")
 
     @abstractmethod
     def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:

@@ -1,0 +1,24 @@
+"""The same work for many files of a store, several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+
+def for_all(places: Iterable[str], work: Callable[[str], object], *, threads: int) -> None:
+    """Do something for each file; an error, or Ctrl-C, leaves out those that have not begun.
+
+    Args:
+        places: of the files.
+        work: called with each, from any thread.
+        threads: how many at once.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(work, place) for place in places]
+        try:
+            for future in running:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
