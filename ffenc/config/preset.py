@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -173,7 +173,8 @@ def load_preset(
     Args:
         name_or_path: the name of a preset that comes with ffenc, or the path of a YAML file; None for the
             defaults alone.
-        overrides: (key path, value) pairs that win over the file. One for ``camera_encoder`` or
+        overrides: (key path, value) pairs that win over the file, such as
+            ``(("depth_encoder", "vcodec"), "ffv1")``. One for ``camera_encoder`` or
             ``depth_encoder`` reaches every camera, also those with settings of their own. One for ``cameras``
             replaces them all, and keeps the encoder settings of those that have the same names.
 
@@ -189,7 +190,7 @@ def load_preset(
         name = path.stem
     values = _plain(merged.values)
     values.pop("extends", None)
-    for key, value in overrides:
+    for key, value in _pairs(overrides):
         _override(values, key, value)
         merged.override(key)
     try:
@@ -274,6 +275,16 @@ def _deep_merge(base: Mapping[str, Any], over: Mapping[str, Any], above: KeyPath
         else:
             merged[key] = value
     return merged
+
+
+def _pairs(overrides: Any) -> Iterator[tuple[KeyPath, Any]]:
+    for pair in overrides:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], tuple) and pair[0]):
+            raise ConfigError(
+                f"overrides holds {pair!r}; expected (key path, value) pairs, such as "
+                '(("depth_encoder", "vcodec"), "ffv1")'
+            )
+        yield pair[0], pair[1]
 
 
 def _override(values: dict[str, Any], key: KeyPath, value: Any) -> None:

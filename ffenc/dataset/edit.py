@@ -304,6 +304,3 @@ def _lacking(edited: EditedDataset, cameras: Sequence[str], stale: Stale) -> lis
         for key in cameras
         if key not in known or key in stale.episodes or not edited.has_episode_stats(key)
     ]
-
-
-# --- split ------------------------------------------------------------------------------------------------

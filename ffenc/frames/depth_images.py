@@ -5,7 +5,6 @@ They are decoded in Python, as the codes have to be computed there to be LeRobot
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from ffenc.frames.images import read_header, require_alike
 from ffenc.frames.pillow import decode
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.statistics import Picking, Stats, ValueCounts, histogram_statistics, thinned
+from ffenc.frames.stored_png import crc32
 from ffenc.frames.tiff import raw_samples
 from ffenc.layout import QUANTILES
 
@@ -39,10 +39,13 @@ def read_depth(frame: EncodedFrame) -> Depth:
     Raises:
         SourceError: not an image of one channel, or damaged; the text names it.
     """
-    header = read_header(frame.data, frame.name)
+    return _decoded(frame, read_header(frame.data, frame.name))
+
+
+def _decoded(frame: EncodedFrame, header: ImageHeader) -> Depth:
     if header.format == "tiff" and (raw := raw_samples(frame.data, header)) is not None:
         return raw.astype(raw.dtype.newbyteorder("="), copy=False)
-    header, depth = decode(frame.data, frame.name)
+    _, depth = decode(frame.data, frame.name)
     if depth.ndim != 2 or depth.dtype.kind not in "uif":
         raise SourceError(
             f"{frame.name}: has {'x'.join(map(str, depth.shape))} {depth.dtype} samples; "
@@ -59,8 +62,9 @@ def read_alike(frame: EncodedFrame, header: ImageHeader) -> Depth:
     Raises:
         SourceError: it is damaged, or of another size or unit; the text names it.
     """
-    require_alike(read_header(frame.data, frame.name), header, frame.name)
-    return read_depth(frame)
+    own = read_header(frame.data, frame.name)
+    require_alike(own, header, frame.name)
+    return _decoded(frame, own)
 
 
 def changed(depth: Depth, geometry: Geometry | None) -> Depth:
@@ -154,7 +158,7 @@ class DepthSamples:
         else:
             samples = millimetres(depth, self._unit)
         samples = np.ascontiguousarray(samples, "<u2")
-        self.checksums.append(zlib.crc32(samples.data))
+        self.checksums.append(crc32(samples.data))
         return samples
 
     def sent(self, first: int, count: int) -> list[int]:
@@ -258,11 +262,13 @@ class DepthStatistics(Picking):
         counts = np.bincount(np.concatenate(self._waiting), minlength=_MAX_MM + 1)
         self._waiting.clear()
         self._counts += counts
-        values = np.arange(_MAX_MM + 1, dtype=np.float64)
+        # Whole numbers, so these sums are exact. A product of matrices would have BLAS's threads wait for
+        # the next one at full speed, on processors that encoders need.
         there = np.flatnonzero(counts)
+        sums = counts[there] * there
         self._low, self._high = min(self._low, float(there[0])), max(self._high, float(there[-1]))
-        self._sum += float(counts @ values)
-        self._squares += float(counts @ values**2)
+        self._sum += float(sums.sum())
+        self._squares += float((sums * there).sum())
         self._pixels += int(counts.sum())
 
     def statistics(self) -> Stats:
@@ -272,10 +278,11 @@ class DepthStatistics(Picking):
             ValueError: no frame has come.
         """
         self._count_waiting()
-        values = np.arange(_MAX_MM + 1) / (1000 if self.unit == "m" else 1)
         if not self._pixels:
             self._counts[0] += 1  # nothing but NaN and infinity: all are 0
-        stats = histogram_statistics(self._counts[None], values, self._frames)
+        there = np.flatnonzero(self._counts)
+        values = there / (1000 if self.unit == "m" else 1)
+        stats = histogram_statistics(self._counts[None, there], values, self._frames)
         if self._pixels:
             for name in QUANTILES:  # which rounding may have put beside what there is
                 stats[name] = np.clip(stats[name], self._low, self._high).tolist()

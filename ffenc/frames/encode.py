@@ -42,7 +42,7 @@ from ffenc.spelling import argument
 
 _DECODE_SECONDS = 30.0
 _FIRST_IMAGES = 2  # which an encoding is tried with, by turns
-_COMPARED = 4  # frames at each place that is looked at
+_COMPARED = 4  # frames at each place that is looked at, at most
 _BETWEEN = 16  # frames that are decoded in less time than another FFmpeg starts
 _SEARCHED_AT_ONCE = 32  # frames held in memory while looking for a damaged one
 
@@ -268,11 +268,16 @@ def verify_encoded(
 
 
 def _looked_at(keys: Sequence[int], frames: int) -> list[range]:
-    """Some frames from the first, the middle and the last key frame on; what is close is one stretch."""
+    """Some frames from the first, the middle and the last key frame on; what is close is one stretch.
+
+    Each reaches to the next key frame at most: what follows that is decoded as what comes before it.
+    """
     found: list[range] = []
-    for first in sorted({keys[0], keys[len(keys) // 2], keys[-1]}):
+    bounds = [*keys, frames]
+    for place in sorted({0, len(keys) // 2, len(keys) - 1}):
+        first = bounds[place]
         start = found.pop().start if found and first <= found[-1].stop + _BETWEEN else first
-        found.append(range(start, min(first + _COMPARED, frames)))
+        found.append(range(start, min(first + _COMPARED, bounds[place + 1])))
     return found
 
 

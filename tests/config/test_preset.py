@@ -594,3 +594,18 @@ def test_loading_with_settings_from_outside_leaves_no_trace():
     before = load_preset("aloha")
     load_preset("aloha", [(("camera_encoder", "crf"), 5)])
     assert load_preset("aloha") == before
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [("camera_encoder.crf", 20)],
+        {"camera_encoder": {"crf": 20}},
+        ["camera_encoder.crf=20"],
+        [((), 20)],
+        [(("camera_encoder", "crf"), 20, 21)],
+    ],
+)
+def test_overrides_that_are_no_pairs_of_path_and_value_are_refused(overrides) -> None:
+    with pytest.raises(ConfigError, match=r"overrides holds .*; expected \(key path, value\) pairs"):
+        load_preset("aloha", overrides)
