@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from ffenc.codecs.codec import Codec, Number, Options, Value
 from ffenc.codecs.files import check_no_files
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.suggest import accepted
-from ffenc.codecs.table import CODECS, Codec, Number, Options, Value
+from ffenc.codecs.table import CODECS
 from ffenc.errors import ConfigError
 
 

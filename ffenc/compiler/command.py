@@ -9,10 +9,11 @@ from typing import Any
 
 import ffmpeg
 
+from ffenc.codecs.codec import Codec
 from ffenc.codecs.options import CONTAINER_OPTIONS, encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.suggest import accepted
-from ffenc.codecs.table import CODECS, Codec, codec_for
+from ffenc.codecs.table import CODECS, codec_for
 from ffenc.compiler.colour import COLOUR_TAGS, RGB_TO_YUV, rgb_conversion
 from ffenc.compiler.frames import FRAME_FORMATS, Excerpt, FrameFormat, SampleTap, is_depth, is_encoded
 from ffenc.compiler.inputs import arguments, excerpted, file_url, raw_output, time_base

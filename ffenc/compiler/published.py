@@ -15,7 +15,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from ffenc.codecs.table import Value
+from ffenc.codecs.codec import Value
 from ffenc.errors import ConfigError
 
 

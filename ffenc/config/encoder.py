@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from ffenc.codecs.codec import Value
 from ffenc.codecs.files import check_from_dataset
 from ffenc.codecs.options import check_extra_options, encoder_options, merged_options
 from ffenc.codecs.pixel_formats import pixel_format
-from ffenc.codecs.table import CODECS, Value, check_vcodec, codec_for
+from ffenc.codecs.table import CODECS, check_vcodec, codec_for
 from ffenc.config.validation import Settings
 from ffenc.errors import ConfigError
 from ffenc.layout import DEPTH_FIELDS

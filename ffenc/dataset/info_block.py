@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from ffenc.codecs.codec import Codec
 from ffenc.codecs.files import check_from_dataset
 from ffenc.codecs.options import merged_options, used_fields
-from ffenc.codecs.table import CODECS, Codec, check_vcodec, codec_for
+from ffenc.codecs.table import CODECS, check_vcodec, codec_for
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import fps_number
 from ffenc.errors import ConfigError

@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Mapping
 from functools import lru_cache
 
-from ffenc.codecs.table import CODECS, Codec
+from ffenc.codecs.codec import Codec
+from ffenc.codecs.table import CODECS
 from ffenc.compiler.published import (
     PublishedEncoder,
     PublishedOptions,

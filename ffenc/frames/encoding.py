@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from ffenc.codecs.codec import Codec
 from ffenc.codecs.options import encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
-from ffenc.codecs.table import Codec, codec_for
+from ffenc.codecs.table import codec_for
 from ffenc.compiler.colour import COLOUR_TAGS
 from ffenc.compiler.command import VideoInput, compile_command
 from ffenc.compiler.frames import FrameFormat, SampleTap, is_depth

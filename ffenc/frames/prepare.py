@@ -14,9 +14,10 @@ from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
+from ffenc.codecs.codec import Codec
 from ffenc.codecs.options import encoder_options
 from ffenc.codecs.pixel_formats import pixel_format
-from ffenc.codecs.table import AUTO_ORDER, CODECS, Codec, auto_fallback, codec_for
+from ffenc.codecs.table import AUTO_ORDER, CODECS, auto_fallback, codec_for
 from ffenc.compiler.command import check_size, compile_samples, encoder_format
 from ffenc.compiler.decode import compile_decode
 from ffenc.compiler.frames import FrameFormat, is_depth, is_encoded

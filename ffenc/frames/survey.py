@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ffenc.codecs.table import CODECS, Codec
+from ffenc.codecs.codec import Codec
+from ffenc.codecs.table import CODECS
 from ffenc.compiler.frames import FrameFormat
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.errors import FfencError, FfencWarning

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeVar
 
+from ffenc.codecs.codec import Codec
 from ffenc.codecs.options import merged_options
 from ffenc.codecs.suggest import accepted
-from ffenc.codecs.table import CODECS, Codec, check_vcodec
+from ffenc.codecs.table import CODECS, check_vcodec
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.errors import ConfigError
 from ffenc.spelling import argument

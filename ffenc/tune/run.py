@@ -11,7 +11,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ffenc.codecs.table import CODECS, Codec
+from ffenc.codecs.codec import Codec
+from ffenc.codecs.table import CODECS
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.matching import check_overrides, check_preset, named
 from ffenc.config.preset import RobotPreset, load_preset

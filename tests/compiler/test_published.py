@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ffenc.codecs.codec import Value
 from ffenc.codecs.options import encoder_options
-from ffenc.codecs.table import CODECS, Value
+from ffenc.codecs.table import CODECS
 from ffenc.compiler.published import (
     PublishedEncoder,
     PublishedOption,
