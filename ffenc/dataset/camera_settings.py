@@ -17,7 +17,7 @@ from ffenc.config.transform import Transform
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.plan import Stream
-from ffenc.dataset.source import Camera, DatasetSource, Episode
+from ffenc.dataset.source import Camera, DatasetSource, EpisodeRef
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfencWarning
 from ffenc.ffmpeg.probe import StreamInfo
@@ -68,7 +68,7 @@ class Chooser:
         self,
         camera: Camera,
         config: VideoEncoderConfig,
-        episode: Episode,
+        episode: EpisodeRef,
         transform: Transform | None = None,
     ) -> Encoding:
         """The encoding of a camera of images."""
@@ -147,7 +147,7 @@ def video_stream(
     chooser: Chooser,
     camera: Camera,
     config: VideoEncoderConfig | None,
-    episodes: Sequence[Episode],
+    episodes: Sequence[EpisodeRef],
     *,
     compute_stats: bool,
     source_bytes: int,
@@ -256,7 +256,7 @@ def video_stream(
     )
 
 
-def _not_copied(source: DatasetSource, camera: Camera, episodes: Sequence[Episode]) -> dict[int, str]:
+def _not_copied(source: DatasetSource, camera: Camera, episodes: Sequence[EpisodeRef]) -> dict[int, str]:
     """The episodes whose packets cannot be copied beside the others, by number, and why."""
     alike = [episode for episode in episodes if episode.index not in camera.odd]
     reasons = uncopied(source, camera.key, alike)

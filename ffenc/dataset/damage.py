@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ffenc.dataset.choice import ranges_text
-from ffenc.dataset.source import Episode
+from ffenc.dataset.source import EpisodeRef
 from ffenc.errors import SourceError
 from ffenc.spelling import call
 
@@ -61,7 +61,7 @@ class Damage:
                 found.setdefault(number, one.what)
         return found
 
-    def check(self, episodes: Sequence[Episode], *, videos: bool = True) -> None:
+    def check(self, episodes: Sequence[EpisodeRef], *, videos: bool = True) -> None:
         """Refuse damage of some episodes; where these are all, also lists that do not fit.
 
         Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ffenc.dataset.source import DatasetSource, Episode
+from ffenc.dataset.source import DatasetSource, EpisodeRef
 
 
 class Division:
@@ -58,7 +58,7 @@ class RowDivision:
         self._path: Path | None = None
         self._number = self._left = 0
 
-    def of(self, one: tuple[Episode, Path | None, pa.Table]) -> int:
+    def of(self, one: tuple[EpisodeRef, Path | None, pa.Table]) -> int:
         """Return the number of the file for an episode's rows; see :meth:`DatasetSource.rows`."""
         episode, path, table = one
         if path is None or (self._together and not self._images):

@@ -21,7 +21,7 @@ from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path
-from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.source import Camera, EpisodeRef
 from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.thinned import thinned
 from ffenc.dataset.verify.metadata import Stale, check_source
@@ -227,7 +227,9 @@ def edit_dataset(
     )
 
 
-def _picked(known: Sequence[Episode], episodes: Episodes | None, exclude: Episodes | None) -> list[Episode]:
+def _picked(
+    known: Sequence[EpisodeRef], episodes: Episodes | None, exclude: Episodes | None
+) -> list[EpisodeRef]:
     """The episodes that are kept, in order."""
     numbers = [episode.index for episode in known]
     kept = set(numbers if episodes is None else chosen_episodes(episodes, numbers, argument("episodes")))

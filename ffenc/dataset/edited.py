@@ -17,7 +17,7 @@ from ffenc.config.transform import Transform
 from ffenc.dataset.columns import list_of, set_column, task_texts, whole_numbers
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
-from ffenc.dataset.source import Episode, EpisodeVideo, check_key
+from ffenc.dataset.source import EpisodeRef, EpisodeVideo, check_key
 from ffenc.dataset.tables import sized_feature
 from ffenc.dataset.thinned import ThinnedDataset
 from ffenc.errors import ConfigError, SourceError
@@ -77,7 +77,7 @@ class EditedDataset:
         SourceError: the tasks cannot be read.
     """
 
-    def __init__(self, source: Dataset, edits: Edits, episodes: Sequence[Episode]) -> None:
+    def __init__(self, source: Dataset, edits: Edits, episodes: Sequence[EpisodeRef]) -> None:
         self.source, self.edits = source, edits
         self.root, self.roots, self.fps = source.root, source.roots, source.fps
         self.episodes = source.episodes
@@ -247,7 +247,7 @@ class EditedDataset:
     def renumbered(self) -> frozenset[str]:
         return self.source.renumbered | ({"task_index"} if self.edits.tasks_change else set())
 
-    def frames(self, camera: str, episode: Episode) -> FrameSource:
+    def frames(self, camera: str, episode: EpisodeRef) -> FrameSource:
         old = self._old_name(camera)
         frames = self.source.frames(old, episode)
         if camera not in self._transforms:
@@ -255,10 +255,10 @@ class EditedDataset:
         before = next(one for one in self.source.cameras if one.key == old)
         return ChangedImages(frames, before.header, before.unit, self._transforms[camera])
 
-    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+    def video(self, camera: str, episode: EpisodeRef) -> EpisodeVideo:
         return replace(self.source.video(self._old_name(camera), episode), camera=camera)
 
-    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def camera_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
         return self.source.camera_bytes(self._old_name(camera), episodes)
 
     def _edited(self, by_feature: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,7 +285,7 @@ class EditedDataset:
     def has_episode_stats(self, feature: str) -> bool:
         return feature not in self._transforms and self.source.has_episode_stats(self._old_name(feature))
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
+    def rows(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[EpisodeRef, Path | None, pa.Table]]:
         for episode, file, table in self.source.rows(episodes):
             table = table.drop_columns([name for name in table.column_names if name in self._dropped])
             if self.edits.tasks_change:
@@ -297,7 +297,7 @@ class EditedDataset:
                 table = set_column(table, "task_index", new)
             yield episode, file, table
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
+    def episode_tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path | None, pa.Table]]:
         for file, table in self.source.episode_tables(episodes):
             names = {name: self._episode_column(name) for name in table.column_names}
             table = table.select([name for name, new in names.items() if new is not None])
@@ -321,7 +321,7 @@ class EditedDataset:
                 return None if key in self._dropped else f"{prefix}{self.new_name(key)}/{rest}"
         return name
 
-    def notes(self, episode: Episode) -> Path | None:
+    def notes(self, episode: EpisodeRef) -> Path | None:
         return self.source.notes(episode)
 
     def extra_files(self) -> list[tuple[Path, str]]:

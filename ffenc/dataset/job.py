@@ -24,7 +24,7 @@ from ffenc.dataset.joins import JoinRecord, JoinTask, LookTask
 from ffenc.dataset.piece import ImageStatsTask, PieceRecord, TakenUpTask, record_name
 from ffenc.dataset.pieces import Piece, groups
 from ffenc.dataset.plan import JobPlan, Stream
-from ffenc.dataset.source import Camera, Episode, EpisodeVideo
+from ffenc.dataset.source import Camera, EpisodeRef, EpisodeVideo
 from ffenc.dataset.staging import Staging, unfinished
 from ffenc.dataset.tables import JobTables
 from ffenc.dataset.verify.metadata import check_result
@@ -336,7 +336,7 @@ class _Job:
         return done, joined | self._join([stream for stream in plan.streams if stream not in joined], done)
 
     @staticmethod
-    def _is_task(stream: Stream, episode: Episode) -> bool:
+    def _is_task(stream: Stream, episode: EpisodeRef) -> bool:
         return stream.compute_stats or episode.index not in stream.copied
 
     def _taken_up(self) -> Iterator[TakenUpTask]:
@@ -393,10 +393,10 @@ class _Job:
     def _programs(self, stream: Stream) -> Toolchain:
         return stream.encoding.toolchain if stream.encoding else self._plan.toolchain
 
-    def _parts(self, stream: Stream) -> list[Episode | LookTask]:
+    def _parts(self, stream: Stream) -> list[EpisodeRef | LookTask]:
         """A camera's episodes in order; those that are copied, and follow each other in a file, as one."""
         source = self._plan.source
-        parts: list[Episode | LookTask] = []
+        parts: list[EpisodeRef | LookTask] = []
         run: list[EpisodeVideo] = []
 
         def end() -> None:
@@ -419,7 +419,7 @@ class _Job:
     def _pieces(
         self,
         stream: Stream,
-        parts: Sequence[Episode | LookTask],
+        parts: Sequence[EpisodeRef | LookTask],
         looked: Mapping[LookTask, Sequence[Piece]],
         done: Mapping[tuple[str, int], PieceRecord],
     ) -> Iterator[Piece]:

@@ -20,7 +20,7 @@ from ffenc.dataset.lerobot_videos import DatasetVideos, checked_unit
 from ffenc.dataset.remote import fetch_rows
 from ffenc.dataset.row_checks import episode_rows, wrong_time
 from ffenc.dataset.row_tables import runs_of_rows
-from ffenc.dataset.source import Camera, Episode, EpisodeVideo, check_key
+from ffenc.dataset.source import Camera, EpisodeRef, EpisodeVideo, check_key
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import feature_block, read_info
@@ -48,7 +48,7 @@ _WRITTEN_ANEW = frozenset(
 )
 
 
-Choice = Callable[[Sequence[Episode]], Sequence[Episode]]
+Choice = Callable[[Sequence[EpisodeRef]], Sequence[EpisodeRef]]
 """Given the episodes of a dataset, which of them are meant."""
 
 
@@ -146,7 +146,7 @@ class LeRobotDataset(ABC):
         if not partial:
             self.check(self.episodes)
 
-    def check(self, episodes: Sequence[Episode], *, videos: bool = True) -> None:
+    def check(self, episodes: Sequence[EpisodeRef], *, videos: bool = True) -> None:
         """Refuse damage of some episodes; see :meth:`Damage.check <ffenc.dataset.damage.Damage.check>`."""
         self._damage.check(episodes, videos=videos)
 
@@ -154,7 +154,7 @@ class LeRobotDataset(ABC):
         """Return the episodes of which damage is known, and what the first of it is."""
         return self._damage.by_episode()
 
-    def choose(self, episodes: Sequence[Episode]) -> None:
+    def choose(self, episodes: Sequence[EpisodeRef]) -> None:
         """Say which episodes will be read; checksums of files with others too are not insisted on.
 
         Raises:
@@ -163,7 +163,7 @@ class LeRobotDataset(ABC):
         self.check(episodes)
         self._chosen = frozenset(episode.index for episode in episodes)
 
-    def _sound(self) -> list[Episode]:
+    def _sound(self) -> list[EpisodeRef]:
         """Episodes that are read, without known damage; where all have some, all of them."""
         return [episode for episode in self._opened if not self._damage.of(episode.index)] or self._opened
 
@@ -224,7 +224,7 @@ class LeRobotDataset(ABC):
                 files.setdefault(one.path, {})[one.index] = one.length
         if not listed:
             raise SourceError(f"{self.root / self.episode_list}: holds no episodes")
-        self.episodes = [Episode(index, length) for index, length in listed.items()]
+        self.episodes = [EpisodeRef(index, length) for index, length in listed.items()]
         self._damage.total = len(self.episodes)
         return files
 
@@ -304,18 +304,18 @@ class LeRobotDataset(ABC):
         unit = info.get("depth_unit") or header.unit
         return Camera(key, True, header, checked_unit(self.root, key, unit), info)
 
-    def frames(self, camera: str, episode: Episode) -> ParquetImages:
+    def frames(self, camera: str, episode: EpisodeRef) -> ParquetImages:
         place = self._places[episode.index]
         return ParquetImages([RowRange(place.path, place.first_row, episode.length)], camera)
 
-    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+    def video(self, camera: str, episode: EpisodeRef) -> EpisodeVideo:
         return self._videos.of(camera, episode, self._chosen)
 
-    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def camera_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
         videos = camera in self._video_keys
         return self._videos.bytes_of(camera, episodes) if videos else self._image_bytes(camera, episodes)
 
-    def _image_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def _image_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
         wanted: dict[Path, int] = {}
         for episode in episodes:
             path = self._places[episode.index].path
@@ -332,7 +332,7 @@ class LeRobotDataset(ABC):
             total += stored * rows // max(1, metadata.num_rows)
         return total
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
+    def rows(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[EpisodeRef, Path | None, pa.Table]]:
         wanted = {episode.index: episode for episode in episodes}
         files: dict[Path, list[tuple[int, int]]] = {}
         for episode in episodes:
@@ -361,7 +361,7 @@ class LeRobotDataset(ABC):
                 found.append(own)
         return found
 
-    def notes(self, episode: Episode) -> Path | None:
+    def notes(self, episode: EpisodeRef) -> Path | None:
         path = self.root / NOTES_PATH.format(episode_index=episode.index)
         return path if path.is_file() else None
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ffenc.dataset.columns import kept_rows, read_table
 from ffenc.dataset.lerobot import Choice, LeRobotDataset, Listed
 from ffenc.dataset.row_tables import ROWS_A_BATCH
-from ffenc.dataset.source import Episode, EpisodeVideo
+from ffenc.dataset.source import EpisodeRef, EpisodeVideo
 from ffenc.dataset.videos import videos_of
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import read_json
@@ -88,7 +88,7 @@ class LeRobotV3(LeRobotDataset):
     def has_episode_stats(self, feature: str) -> bool:
         return all(f"stats/{feature}/{name}" in self._episode_columns for name in STATISTICS)
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
+    def episode_tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path | None, pa.Table]]:
         wanted = np.array([episode.index for episode in episodes], np.int64)
         for path in self._episode_files:
             try:

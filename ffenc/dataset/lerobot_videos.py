@@ -13,7 +13,7 @@ from ffenc.dataset.checksums import read_checksums
 from ffenc.dataset.damage import Damage
 from ffenc.dataset.info_block import ENCODER_FIELDS
 from ffenc.dataset.remote import fetch_indices
-from ffenc.dataset.source import Camera, Episode, EpisodeVideo
+from ffenc.dataset.source import Camera, EpisodeRef, EpisodeVideo
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.boxes import sample_description
 from ffenc.ffmpeg.probe import StreamInfo, probe
@@ -36,7 +36,7 @@ class DatasetVideos:
         damage: where what is wrong is noted.
     """
 
-    def __init__(self, root: Path, fps: Fraction, episodes: Sequence[Episode], damage: Damage) -> None:
+    def __init__(self, root: Path, fps: Fraction, episodes: Sequence[EpisodeRef], damage: Damage) -> None:
         self._root, self._fps, self._episodes, self._damage = root, fps, episodes, damage
         self._of: dict[str, dict[int, EpisodeVideo]] = {}
         self._needed: dict[Path, int] = {}  # how many frames a file has to have
@@ -83,7 +83,7 @@ class DatasetVideos:
             wrong = [v for v, at in zip(videos, frames, strict=True) if abs(at - round(at)) > _OFF_FRAME]
         return [v.episode for v in (wrong if len(wrong) == 1 else videos)]
 
-    def camera(self, key: str, feature: Mapping[str, Any], sound: Sequence[Episode]) -> Camera:
+    def camera(self, key: str, feature: Mapping[str, Any], sound: Sequence[EpisodeRef]) -> Camera:
         """Return a camera, which is as most of its frames are.
 
         Args:
@@ -116,7 +116,7 @@ class DatasetVideos:
         unit = block.get("depth_unit") or "mm"
         return Camera(key, True, stream, checked_unit(self._root, key, unit), block, odd)
 
-    def _look_at_streams(self, key: str, sound: Sequence[Episode]) -> tuple[Path, frozenset[int]]:
+    def _look_at_streams(self, key: str, sound: Sequence[EpisodeRef]) -> tuple[Path, frozenset[int]]:
         """Find out what the files of a camera hold; LeRobot lets a recording go on with another codec.
 
         Returns:
@@ -162,7 +162,7 @@ class DatasetVideos:
                     )
         return first, frozenset(index for index, kind in kinds.items() if kind != usual)
 
-    def of(self, camera: str, episode: Episode, chosen: frozenset[int] | None) -> EpisodeVideo:
+    def of(self, camera: str, episode: EpisodeRef, chosen: frozenset[int] | None) -> EpisodeVideo:
         """Return where an episode is.
 
         Args:
@@ -183,7 +183,7 @@ class DatasetVideos:
             return True
         return all(v.episode in chosen for v in self._of[camera].values() if v.path == path)
 
-    def bytes_of(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def bytes_of(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
         """Return how many bytes episodes of a camera take: the files' sizes, shared out by frames."""
         held: dict[Path, int] = {}
         for video in self._of[camera].values():

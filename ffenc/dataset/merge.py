@@ -26,7 +26,7 @@ from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import refuse_nesting, say_shift
 from ffenc.dataset.remote import source_path
-from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.source import Camera, EpisodeRef
 from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.dataset.videos import clip_of
@@ -193,7 +193,7 @@ def _kind(stream: StreamInfo) -> tuple[str, str]:
     return stream.codec, stream.pix_fmt
 
 
-def _odd_ones(merged: MergedDataset, key: str) -> list[Episode]:
+def _odd_ones(merged: MergedDataset, key: str) -> list[EpisodeRef]:
     """The episodes in which a camera is not of the codec and pixel format that most of its frames are of."""
     kinds = [_kind(merged.stream(key, episode)) for episode in merged.episodes]
     frames: dict[tuple[str, str], int] = {}
@@ -221,7 +221,7 @@ def _check_images(merged: MergedDataset) -> None:
     refuse(faults, "Make them alike first")
 
 
-def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[Episode]], *, reencode: bool) -> None:
+def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[EpisodeRef]], *, reencode: bool) -> None:
     """Refuse cameras that are not alike; names dataset, feature and both values."""
     first = merged.sources[0]
     mendable: list[str] = []
@@ -257,7 +257,7 @@ def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[Episode]], 
         refuse(mendable, f"Pass {argument('reencode', True)} to bring {', '.join(map(str, ones))} into line")
 
 
-def _encoded(merged: MergedDataset, key: str, odd: Sequence[Episode], reencode: bool) -> frozenset[int]:
+def _encoded(merged: MergedDataset, key: str, odd: Sequence[EpisodeRef], reencode: bool) -> frozenset[int]:
     """The episodes of a camera that are encoded: of odd ones all, of others those that cannot be copied."""
     others = set(odd)
     usual = [episode for episode in merged.episodes if episode not in others]
@@ -291,7 +291,7 @@ def _depth_of(camera: Camera, source: Dataset) -> dict[str, Any]:
 def _stream(
     merged: MergedDataset,
     camera: Camera,
-    odd: Sequence[Episode],
+    odd: Sequence[EpisodeRef],
     encoded: frozenset[int],
     candidates: Sequence[Toolchain],
     threads: int | None,

@@ -16,7 +16,7 @@ from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import common_type, fitted, set_column, task_texts
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
-from ffenc.dataset.source import Camera, Episode, EpisodeVideo
+from ffenc.dataset.source import Camera, EpisodeRef, EpisodeVideo
 from ffenc.dataset.statistics import ACTION, Aggregate, relative_chunk
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
@@ -49,7 +49,7 @@ class MergedDataset:
         self.cameras = first.cameras
         self.images = [camera.key for camera in self.cameras if isinstance(camera.stored, ImageHeader)]
         self._origins = [(source, episode) for source in self.sources for episode in source.episodes]
-        self.episodes = [Episode(number, e.length) for number, (_, e) in enumerate(self._origins)]
+        self.episodes = [EpisodeRef(number, e.length) for number, (_, e) in enumerate(self._origins)]
         texts = [task_texts(source.tasks()) for source in self.sources]
         self._tasks = list(dict.fromkeys(text for own in texts for text in own))
         places = {text: number for number, text in enumerate(self._tasks)}
@@ -91,7 +91,7 @@ class MergedDataset:
             ]
         refuse(faults, "Make them alike first")
 
-    def origin(self, episode: Episode) -> tuple[Dataset, Episode]:
+    def origin(self, episode: EpisodeRef) -> tuple[Dataset, EpisodeRef]:
         """The dataset an episode comes from, and what it is there."""
         return self._origins[episode.index]
 
@@ -99,22 +99,22 @@ class MergedDataset:
         """A camera of one of the datasets."""
         return next(camera for camera in source.cameras if camera.key == key)
 
-    def frames(self, camera: str, episode: Episode) -> FrameSource:
+    def frames(self, camera: str, episode: EpisodeRef) -> FrameSource:
         source, own = self.origin(episode)
         return source.frames(camera, own)
 
-    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+    def video(self, camera: str, episode: EpisodeRef) -> EpisodeVideo:
         source, own = self.origin(episode)
         return source.video(camera, own)
 
-    def stream(self, camera: str, episode: Episode) -> StreamInfo:
+    def stream(self, camera: str, episode: EpisodeRef) -> StreamInfo:
         """What the file of an episode of a camera that is video holds."""
         found = self.video(camera, episode).like
         assert found is not None
         return found
 
-    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
-        chosen: dict[int, tuple[Dataset, list[Episode]]] = {}
+    def camera_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
+        chosen: dict[int, tuple[Dataset, list[EpisodeRef]]] = {}
         for episode in episodes:
             source, own = self.origin(episode)
             chosen.setdefault(id(source), (source, []))[1].append(own)
@@ -169,7 +169,7 @@ class MergedDataset:
     def has_episode_stats(self, feature: str) -> bool:
         return all(source.has_episode_stats(feature) for source in self.sources)
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
+    def rows(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[EpisodeRef, Path | None, pa.Table]]:
         numbers = iter(self.episodes)
         for source, tasks in zip(self.sources, self._task_numbers, strict=True):
             for own, path, table in source.rows(source.episodes):
@@ -187,7 +187,7 @@ class MergedDataset:
             kinds |= {f.name: common_type(kinds[f.name], f.type) for f in other if f.name in kinds}
         return pa.schema([f.with_type(kinds[f.name]) for f in schemas[0]], schemas[0].metadata)
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
+    def episode_tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path | None, pa.Table]]:
         schema = self._episode_schema()
         for source in self.sources:
             for _, table in source.episode_tables(source.episodes):
@@ -208,7 +208,7 @@ class MergedDataset:
                     fields.setdefault(field.name, field)
         return pa.schema(list(fields.values()), schemas[0].metadata)
 
-    def notes(self, episode: Episode) -> Path | None:
+    def notes(self, episode: EpisodeRef) -> Path | None:
         source, own = self.origin(episode)
         return source.notes(own)
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from ffenc.compiler.colour import COLOUR_TAGS
 from ffenc.compiler.command import VideoInput
 from ffenc.dataset.checksums import file_checksum
-from ffenc.dataset.source import Episode, EpisodeVideo
+from ffenc.dataset.source import EpisodeRef, EpisodeVideo
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import FfmpegError, SourceError, VerificationError
@@ -59,7 +59,7 @@ class PieceTask:
     """
 
     key: str
-    episode: Episode
+    episode: EpisodeRef
     frames: FrameSource | EpisodeVideo
     fps: Fraction
     header: ImageHeader | None
@@ -152,12 +152,12 @@ class PieceTask:
         return self.frames
 
 
-def record_name(episode: Episode) -> str:
+def record_name(episode: EpisodeRef) -> str:
     """The name of a piece's record in its camera's folder."""
     return f"{_stem(episode)}.json"
 
 
-def _stem(episode: Episode) -> str:
+def _stem(episode: EpisodeRef) -> str:
     return f"episode-{episode.index:06d}"
 
 
@@ -288,7 +288,7 @@ class ImageStatsTask:
     """
 
     key: str
-    episode: Episode
+    episode: EpisodeRef
     frames: FrameSource
     header: ImageHeader
     unit: Unit | None

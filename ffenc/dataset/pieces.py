@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ffenc.config.framerate import frame_ticks, time_scale
-from ffenc.dataset.source import DatasetSource, Episode
+from ffenc.dataset.source import DatasetSource, EpisodeRef
 from ffenc.dataset.verify.metadata import brief
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import SourceError, VerificationError
@@ -65,7 +65,7 @@ class Piece:
     part: bool = False
 
 
-def uncopied(source: DatasetSource, key: str, episodes: Sequence[Episode]) -> dict[int, str]:
+def uncopied(source: DatasetSource, key: str, episodes: Sequence[EpisodeRef]) -> dict[int, str]:
     """Return the episodes of a camera whose packets cannot be copied, by number, and why, each with its file.
 
     Of a camera with more than :data:`FILES_LOOKED_AT` files, so many are probed, evenly spread: to list the
@@ -80,7 +80,7 @@ def uncopied(source: DatasetSource, key: str, episodes: Sequence[Episode]) -> di
     Raises:
         SourceError: a file does not hold them, or not where the table says.
     """
-    by_file: dict[Path, list[Episode]] = {}
+    by_file: dict[Path, list[EpisodeRef]] = {}
     for episode in episodes:
         by_file.setdefault(source.video(key, episode).path, []).append(episode)
     step = -(-len(by_file) // FILES_LOOKED_AT) or 1

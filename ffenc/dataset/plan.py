@@ -10,7 +10,7 @@ from typing import Any
 
 from ffenc.config.transform import Transform
 from ffenc.dataset.piece import PieceTask, video_input
-from ffenc.dataset.source import Camera, DatasetSource, Episode
+from ffenc.dataset.source import Camera, DatasetSource, EpisodeRef
 from ffenc.dataset.verify.metadata import Stale
 from ffenc.dataset.videos import clip_of
 from ffenc.ffmpeg.toolchain import Toolchain
@@ -57,7 +57,7 @@ class Stream:
         """Its feature."""
         return self.camera.key
 
-    def task(self, plan: JobPlan, episode: Episode, folder: Path) -> PieceTask:
+    def task(self, plan: JobPlan, episode: EpisodeRef, folder: Path) -> PieceTask:
         """What is to be done of an episode."""
         camera, source = self.camera, plan.source
         images = isinstance(camera.stored, ImageHeader)
@@ -105,7 +105,7 @@ class JobPlan:
 
     source: DatasetSource
     destination: Path
-    episodes: list[Episode]
+    episodes: list[EpisodeRef]
     streams: list[Stream]
     workers: int
     toolchain: Toolchain
@@ -147,7 +147,7 @@ class JobPlan:
                 commands[stream.key] = stream.encoding.command(place, video=video)
         return commands
 
-    def clip(self, stream: Stream, episode: Episode) -> Clip:
+    def clip(self, stream: Stream, episode: EpisodeRef) -> Clip:
         """An episode's frames, of a camera that is video.
 
         Raises:

@@ -23,7 +23,7 @@ from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.remote import source_path
-from ffenc.dataset.source import Camera, DatasetSource, Episode
+from ffenc.dataset.source import Camera, DatasetSource, EpisodeRef
 from ffenc.dataset.sources.array_source import ArraySource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.plain import PlainSource
@@ -107,7 +107,7 @@ def plan_reencode(
     fps = said if fps is None else fps
     partial = episodes is not None or shard is not None
 
-    def choose(listed: Sequence[Episode]) -> list[Episode]:
+    def choose(listed: Sequence[EpisodeRef]) -> list[EpisodeRef]:
         return _choose_episodes(listed, episodes, shard)
 
     opened = open_source(
@@ -359,7 +359,9 @@ def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[
     return cameras
 
 
-def _choose_episodes(listed: Sequence[Episode], numbers: Episodes | None, shard: str | None) -> list[Episode]:
+def _choose_episodes(
+    listed: Sequence[EpisodeRef], numbers: Episodes | None, shard: str | None
+) -> list[EpisodeRef]:
     picked = list(listed)
     if numbers is not None:
         chosen = set(chosen_episodes(numbers, [episode.index for episode in picked], argument("episodes")))

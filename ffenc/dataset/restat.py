@@ -16,7 +16,7 @@ from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.quantiles import exact_quantiles, feature_tables
 from ffenc.dataset.remote import source_path
-from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.source import Camera, EpisodeRef
 from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import ACTION, Aggregate, moments, relative_chunk, stored_numbers
@@ -200,7 +200,7 @@ def _of_cameras(
     totals: dict[str, ValueCounts] = {}
     cancellation = Cancellation()
 
-    def work(unit: tuple[Camera, Episode]) -> ValueCounts:
+    def work(unit: tuple[Camera, EpisodeRef]) -> ValueCounts:
         camera, episode = unit
         if isinstance(camera.stored, ImageHeader):
             frames = opened.frames(camera.key, episode)

@@ -63,8 +63,8 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Episode:
-    """One episode of the source.
+class EpisodeRef:
+    """Which episode of a source, for plans and tasks: nothing of it has to be read for that.
 
     Attributes:
         index: its number there.
@@ -122,7 +122,7 @@ class DatasetSource(Protocol):
     root: Path
     fps: Fraction
     cameras: list[Camera]
-    episodes: list[Episode]
+    episodes: list[EpisodeRef]
 
     @property
     def roots(self) -> Sequence[Path]: ...
@@ -130,13 +130,13 @@ class DatasetSource(Protocol):
     @property
     def renumbered(self) -> frozenset[str]: ...
 
-    def frames(self, camera: str, episode: Episode) -> FrameSource:
+    def frames(self, camera: str, episode: EpisodeRef) -> FrameSource:
         """The images of one camera in one episode."""
 
-    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+    def video(self, camera: str, episode: EpisodeRef) -> EpisodeVideo:
         """Where one episode of a camera is that is video."""
 
-    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def camera_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
         """How many bytes its images or its video take."""
 
     def info(self) -> dict[str, Any]:
@@ -148,13 +148,13 @@ class DatasetSource(Protocol):
     def has_episode_stats(self, feature: str) -> bool:
         """Whether the episode table has the feature's statistics."""
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
+    def rows(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[EpisodeRef, Path | None, pa.Table]]:
         """Each episode's rows without image columns, and the file of several episodes that they stand in."""
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
+    def episode_tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path | None, pa.Table]]:
         """The episode table's rows in order, a few at a time, and the file of a v3.0 list they stand in."""
 
-    def notes(self, episode: Episode) -> Path | Mapping[str, Any] | None:
+    def notes(self, episode: EpisodeRef) -> Path | Mapping[str, Any] | None:
         """What was noted of the episode: a file of JSON, or its contents; None where there is nothing."""
 
     def extra_files(self) -> list[tuple[Path, str]]:

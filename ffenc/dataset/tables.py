@@ -16,7 +16,7 @@ import pyarrow as pa
 from ffenc.dataset.columns import is_numeric, numbers_of, row_schema
 from ffenc.dataset.division import Division, RowDivision
 from ffenc.dataset.quantiles import exact_quantiles
-from ffenc.dataset.source import DatasetSource, Episode
+from ffenc.dataset.source import DatasetSource, EpisodeRef
 from ffenc.dataset.staging import write_info
 from ffenc.dataset.statistics import ACTION, alike, alike_arrays, relative_chunk
 from ffenc.dataset.writer import (
@@ -45,7 +45,7 @@ from ffenc.layout import (
     file_limit,
 )
 
-_Rows = tuple[Episode, NumberedRows]
+_Rows = tuple[EpisodeRef, NumberedRows]
 
 
 class JobTables:
@@ -74,7 +74,7 @@ class JobTables:
         source: DatasetSource,
         root: Path,
         *,
-        episodes: Sequence[Episode],
+        episodes: Sequence[EpisodeRef],
         cameras: Sequence[str],
         videos: Mapping[str, Sequence[VideoPlace]],
         blocks: Mapping[str, Mapping[str, Any]],
@@ -244,7 +244,7 @@ class JobTables:
             if self._images:
                 self._count_images(rows * len(self._images))
 
-        kept: list[tuple[Episode, dict[str, FrameSource]]] = []
+        kept: list[tuple[EpisodeRef, dict[str, FrameSource]]] = []
         written = self._writer.write_rows(file, schema, parts(), keys, count)
         for episode, images in kept:
             for key in self._changed:
@@ -253,7 +253,7 @@ class JobTables:
                 self._take_counts(key, episode, frames)
         return written
 
-    def _take_counts(self, key: str, episode: Episode, frames: ChangedImages) -> None:
+    def _take_counts(self, key: str, episode: EpisodeRef, frames: ChangedImages) -> None:
         """Keep the statistics of an episode's images, which have been written."""
         values = frames.statistics.values()
         with self._counting:

@@ -16,7 +16,7 @@ from ffenc.config.framerate import Pick, fps_number, parse_fps
 from ffenc.dataset.columns import set_column
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
-from ffenc.dataset.source import Episode, EpisodeVideo
+from ffenc.dataset.source import EpisodeRef, EpisodeVideo
 from ffenc.errors import ConfigError
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.spelling import argument
@@ -39,18 +39,18 @@ class ThinnedDataset:
         self.source, self.pick = source, pick
         self.root, self.roots, self.fps = source.root, source.roots, pick.new
         self.cameras = source.cameras
-        self.episodes = [Episode(one.index, pick.count(one.length)) for one in source.episodes]
+        self.episodes = [EpisodeRef(one.index, pick.count(one.length)) for one in source.episodes]
         self._whole = {one.index: one for one in source.episodes}
         self.renumbered = source.renumbered
 
-    def frames(self, camera: str, episode: Episode) -> FrameSource:
+    def frames(self, camera: str, episode: EpisodeRef) -> FrameSource:
         whole = self._whole[episode.index]
         return PickedFrames(self.source.frames(camera, whole), self.pick)
 
-    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+    def video(self, camera: str, episode: EpisodeRef) -> EpisodeVideo:
         return replace(self.source.video(camera, self._whole[episode.index]), pick=self.pick)
 
-    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def camera_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
         whole = [self._whole[episode.index] for episode in episodes]
         return self.source.camera_bytes(camera, whole) * self.pick.new // self.pick.old
 
@@ -63,7 +63,7 @@ class ThinnedDataset:
     def has_episode_stats(self, feature: str) -> bool:
         return False
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
+    def rows(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[EpisodeRef, Path | None, pa.Table]]:
         whole = [self._whole[episode.index] for episode in episodes]
         chosen = {episode.index: episode for episode in episodes}
         for one, file, table in self.source.rows(whole):
@@ -73,14 +73,14 @@ class ThinnedDataset:
             table = set_column(table, "frame_index", numbers)
             yield episode, file, set_column(table, "timestamp", numbers / float(self.fps))
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
+    def episode_tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path | None, pa.Table]]:
         lengths = {episode.index: episode.length for episode in episodes}
         for file, table in self.source.episode_tables(episodes):
             table = table.select([name for name in table.column_names if not name.startswith("stats/")])
             numbers = table["episode_index"].to_pylist()
             yield file, set_column(table, "length", np.array([lengths[number] for number in numbers]))
 
-    def notes(self, episode: Episode) -> Path | None:
+    def notes(self, episode: EpisodeRef) -> Path | None:
         return None  # they are of rows that are there no more
 
     def extra_files(self) -> list[tuple[Path, str]]:

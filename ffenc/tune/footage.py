@@ -20,7 +20,7 @@ from ffenc.config.preset import camera_name, chosen_cameras
 from ffenc.dataset.choice import Episodes, chosen_episodes
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
-from ffenc.dataset.source import Camera, DatasetSource, Episode
+from ffenc.dataset.source import Camera, DatasetSource, EpisodeRef
 from ffenc.dataset.sources.array_source import ArraySource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import kinds, open_source
@@ -178,7 +178,7 @@ def _of_file(path: Path, clip: Clip, fps: Fraction, readers: _Readers) -> Footag
 
 
 def _of_video(
-    source: DatasetSource, camera: Camera, episodes: Sequence[Episode], readers: _Readers
+    source: DatasetSource, camera: Camera, episodes: Sequence[EpisodeRef], readers: _Readers
 ) -> Footage:
     assert isinstance(camera.stored, StreamInfo)
     by_number = {episode.index: episode for episode in episodes}
@@ -220,7 +220,7 @@ def _of_clips(
 
 
 def _of_images(
-    source: DatasetSource, camera: Camera, episodes: Sequence[Episode], programs: Sequence[Toolchain]
+    source: DatasetSource, camera: Camera, episodes: Sequence[EpisodeRef], programs: Sequence[Toolchain]
 ) -> Footage:
     header = camera.header
     by_number = {episode.index: episode for episode in episodes}

@@ -15,7 +15,7 @@ import pytest
 
 from ffenc.dataset.columns import task_table, task_texts
 from ffenc.dataset.division import Division, RowDivision
-from ffenc.dataset.source import Episode
+from ffenc.dataset.source import EpisodeRef
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.dataset.writer import (
     DATA,
@@ -159,14 +159,14 @@ class Images:
     lengths: Sequence[int]
     size: int = 30
 
-    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def camera_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
         return sum(self.size * episode.length for episode in episodes)
 
 
 def divided(source: Any, paths: Sequence[Path | None], images: Sequence[str], *, together: bool) -> list[int]:
     division = RowDivision(source, images, 200, together=together)
     tables = [pa.table({"a": pa.array(np.zeros(n, np.int8))}) for n in source.lengths]
-    episodes = [Episode(number, table.num_rows) for number, table in enumerate(tables)]
+    episodes = [EpisodeRef(number, table.num_rows) for number, table in enumerate(tables)]
     return [division.of(one) for one in zip(episodes, paths, tables, strict=True)]
 
 
@@ -182,7 +182,7 @@ def test_files_of_the_source_stay_files_unless_small_ones_are_put_together(tmp_p
     whole = paths[0].stat().st_size
     division = RowDivision(source, [TOP], 2 * whole, together=True)
     table = pa.table({"a": pa.array([0])})
-    found = [division.of((Episode(n, 1), path, table)) for n, path in enumerate(paths)]
+    found = [division.of((EpisodeRef(n, 1), path, table)) for n, path in enumerate(paths)]
     assert found == [0, 0, 0, 0, 1]  # none is cut
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from ffenc.config.mapping import CameraMapping, FeatureMapping, SourceMapping, TaskMapping, refuse_fields
 from ffenc.config.preset import camera_key, chosen_cameras
 from ffenc.dataset.columns import column_of, dtype_of
-from ffenc.dataset.source import Camera, Episode
+from ffenc.dataset.source import Camera, EpisodeRef
 from ffenc.dataset.sources.array_parts import MOST_ROWS, Part
 from ffenc.dataset.sources.array_pixels import ArrayFrames, Pixels, pixels_of
 from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReader, times
@@ -197,14 +197,14 @@ class ArraySource(PlainSource):
 
     # ---- what a source gives ---------------------------------------------------------------------------
 
-    def frames(self, camera: str, episode: Episode) -> ArrayFrames:
+    def frames(self, camera: str, episode: EpisodeRef) -> ArrayFrames:
         return ArrayFrames(self._parts[episode.index], self._keys[camera].path, self._pixels[camera])
 
-    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def camera_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
         stored = self._stored[camera]
         return round(sum(stored[episode.index] * episode.length for episode in episodes))
 
-    def check(self, episodes: Sequence[Episode]) -> None:
+    def check(self, episodes: Sequence[EpisodeRef]) -> None:
         """Look at the numbers of some episodes, so that one that cannot be stored is found before encoding.
 
         Raises:
@@ -227,7 +227,7 @@ class ArraySource(PlainSource):
                         f"with {argument('episodes')}"
                     )
 
-    def columns(self, episode: Episode) -> Mapping[str, Any]:
+    def columns(self, episode: EpisodeRef) -> Mapping[str, Any]:
         part, columns = self._parts[episode.index], {}
         with part.file.open() as reader:
             for name, feature in self._mapping.features.items():
@@ -235,13 +235,13 @@ class ArraySource(PlainSource):
                 columns[name] = column_of(values, self._described[name])
         return columns
 
-    def task_numbers(self, episode: Episode) -> npt.NDArray[np.int64]:
+    def task_numbers(self, episode: EpisodeRef) -> npt.NDArray[np.int64]:
         numbers = self._tasks_of[episode.index]
         if len(numbers) == episode.length:
             return numbers
         return np.full(episode.length, numbers[0] if len(numbers) else 0, np.int64)
 
-    def notes(self, episode: Episode) -> Mapping[str, Any]:
+    def notes(self, episode: EpisodeRef) -> Mapping[str, Any]:
         part = self._parts[episode.index]
         units = {name: one.unit for name, one in self._mapping.features.items() if one.unit is not None}
         return {

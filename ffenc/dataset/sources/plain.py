@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import feature_type, list_of
-from ffenc.dataset.source import Camera, Episode, EpisodeVideo
+from ffenc.dataset.source import Camera, EpisodeRef, EpisodeVideo
 from ffenc.dataset.writer import row_columns
 from ffenc.frames.sources import FrameSource
 from ffenc.layout import DATA_PATH, DEFAULT_FEATURES, FILE_LIMITS
@@ -57,32 +57,32 @@ class PlainSource(ABC):
         self.root, self.roots = root, (root,)
         self.fps = fps
         self.cameras = list(cameras)
-        self.episodes = [Episode(number, length) for number, length in enumerate(lengths)]
+        self.episodes = [EpisodeRef(number, length) for number, length in enumerate(lengths)]
         self._features = {key: dict(feature) for key, feature in (features or {}).items()}
         self._tasks = list(tasks)
         self._robot_type = robot_type
 
     @abstractmethod
-    def frames(self, camera: str, episode: Episode) -> FrameSource:
+    def frames(self, camera: str, episode: EpisodeRef) -> FrameSource:
         """The images of one camera in one episode."""
 
-    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+    def video(self, camera: str, episode: EpisodeRef) -> EpisodeVideo:
         """Where one episode of a video camera is; kinds of source without video have no such camera."""
         raise LookupError(f"{self.root}: {camera} is a camera of images")
 
     @abstractmethod
-    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def camera_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
         """How many bytes a camera's images take."""
 
-    def columns(self, episode: Episode) -> Mapping[str, Any]:
+    def columns(self, episode: EpisodeRef) -> Mapping[str, Any]:
         """An episode's rows: feature -> an Arrow array of one value a row, which is cast to its type."""
         return {}
 
-    def task_numbers(self, episode: Episode) -> npt.NDArray[np.int64]:
+    def task_numbers(self, episode: EpisodeRef) -> npt.NDArray[np.int64]:
         """The number of the task of each row."""
         return np.zeros(episode.length, np.int64)
 
-    def notes(self, episode: Episode) -> Mapping[str, Any] | None:
+    def notes(self, episode: EpisodeRef) -> Mapping[str, Any] | None:
         """What is kept beside the episode; None: nothing."""
         return None
 
@@ -122,7 +122,7 @@ class PlainSource(ABC):
             "splits": {"train": f"0:{len(self.episodes)}"},
         }
 
-    def rows(self, episodes: Sequence[Episode]) -> Iterator[tuple[Episode, Path | None, pa.Table]]:
+    def rows(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[EpisodeRef, Path | None, pa.Table]]:
         types = {key: feature_type(feature) for key, feature in (self._features | DEFAULT_FEATURES).items()}
         schema = pa.schema(types, {"huggingface": '{"info": {}}'})
         for episode in episodes:
@@ -133,7 +133,7 @@ class PlainSource(ABC):
             )
             yield episode, None, table
 
-    def episode_tables(self, episodes: Sequence[Episode]) -> Iterator[tuple[Path | None, pa.Table]]:
+    def episode_tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path | None, pa.Table]]:
         for first in range(0, len(episodes), _EPISODES_A_BATCH):
             some = episodes[first : first + _EPISODES_A_BATCH]
             texts = [[self._tasks[n] for n in dict.fromkeys(self.task_numbers(e).tolist())] for e in some]

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ffenc.config.preset import camera_key, chosen_cameras
-from ffenc.dataset.source import Camera, Episode, check_key
+from ffenc.dataset.source import Camera, EpisodeRef, check_key
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.errors import FfencWarning, SourceError
@@ -100,10 +100,10 @@ class PngTree(PlainSource):
             )
         return next(iter(lengths.values()))
 
-    def frames(self, camera: str, episode: Episode) -> ImageFiles:
+    def frames(self, camera: str, episode: EpisodeRef) -> ImageFiles:
         return self._images[episode.index][camera]
 
-    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def camera_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
         return sum(p.stat().st_size for e in episodes for p in self._images[e.index][camera].paths)
 
 

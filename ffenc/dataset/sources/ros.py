@@ -16,7 +16,7 @@ import pyarrow as pa
 from ffenc.config.mapping import SourceMapping, TimeMapping, refuse_fields
 from ffenc.config.preset import camera_key, camera_name, chosen_cameras
 from ffenc.dataset.columns import column_of, dtype_of
-from ffenc.dataset.source import Camera, Episode, EpisodeVideo
+from ffenc.dataset.source import Camera, EpisodeRef, EpisodeVideo
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.dataset.sources.mapped import mapped_values
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
@@ -242,7 +242,7 @@ class RosSource(PlainSource):
             found = found or packets.info
         return found
 
-    def video(self, camera: str, episode: Episode) -> EpisodeVideo:
+    def video(self, camera: str, episode: EpisodeRef) -> EpisodeVideo:
         take = self._takes[episode.index]
         packets = self._packets[take.bag.path, self._keys[camera].path]
         start = float(packets.places[int(take.piece.picks[camera][0])] / self.fps)
@@ -252,28 +252,28 @@ class RosSource(PlainSource):
             camera, episode.index, packets.path, start, episode.length, like, origin=packets.origin
         )
 
-    def frames(self, camera: str, episode: Episode) -> FrameSource:
+    def frames(self, camera: str, episode: EpisodeRef) -> FrameSource:
         take, mapped = self._takes[episode.index], self._keys[camera]
         if (packets := self._packets.get((take.bag.path, mapped.path))) is not None:
             return DecodedFrames(packets, take.piece.picks[camera])
         received = take.streams[mapped.path].received
         return MessageFrames(take.bag, mapped.path, take.piece.picks[camera], received, mapped)
 
-    def camera_bytes(self, camera: str, episodes: Sequence[Episode]) -> int:
+    def camera_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
         total = 0
         for episode in episodes:
             stream = self._takes[episode.index].streams[self._keys[camera].path]
             total += stream.bytes * episode.length // max(1, len(stream.received))
         return total
 
-    def columns(self, episode: Episode) -> Mapping[str, Any]:
+    def columns(self, episode: EpisodeRef) -> Mapping[str, Any]:
         values = self._values(self._takes[episode.index])
         return {name: column_of(own, self._features[name]) for name, own in values.items()}
 
-    def task_numbers(self, episode: Episode) -> npt.NDArray[np.int64]:
+    def task_numbers(self, episode: EpisodeRef) -> npt.NDArray[np.int64]:
         return self._task_takes[episode.index]
 
-    def notes(self, episode: Episode) -> Mapping[str, Any]:
+    def notes(self, episode: EpisodeRef) -> Mapping[str, Any]:
         take = self._takes[episode.index]
         units = {name: one.unit for name, one in self._mapping.features.items() if one.unit is not None}
         which = self._time.stamps
