@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import threading
 import time
 import warnings
@@ -14,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
@@ -24,10 +22,10 @@ from ffenc.dataset.commit import RECORDINGS, finish_commits
 from ffenc.dataset.episode_columns import check_features
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
-from ffenc.recording.arguments import check_preset, check_robot_type, check_task, kind_of, seconds_of
+from ffenc.recording.arguments import check_preset, check_robot_type, check_task, kind_of
 from ffenc.recording.begin import begun, storing_command
 from ffenc.recording.channels import prepared_channels
-from ffenc.recording.results import AddedRow, CameraStatus, RecorderStatus, SavedEpisode
+from ffenc.recording.results import AddedRow, RecorderStatus, SavedEpisode
 from ffenc.recording.rows import (
     ACTION,
     STATE,
@@ -36,7 +34,19 @@ from ffenc.recording.rows import (
     features_of_row,
 )
 from ffenc.recording.save import put_into_dataset
-from ffenc.recording.take import Channel, Take, abandon, add_row, end, gone, stored_bytes
+from ffenc.recording.take import (
+    Channel,
+    Take,
+    abandon,
+    add_row,
+    camera_statuses,
+    check_ended,
+    end,
+    give,
+    gone,
+    recovery,
+    warn_kept,
+)
 from ffenc.recording.unfinished import (
     RecordedCamera,
     Settings,
@@ -138,7 +148,7 @@ class Recorder:
             if interrupted:
                 warnings.warn(
                     f"{self.root}: {len(interrupted)} interrupted episodes are kept in "
-                    f"{interrupted[0].parent}; {_recovery(self.root)} brings them back",
+                    f"{interrupted[0].parent}; {recovery(self.root)} brings them back",
                     FfencWarning,
                     stacklevel=2,
                 )
@@ -210,30 +220,7 @@ class Recorder:
                 the first row, a timestamp that is no number, or no episode is being recorded (any more).
             FfencError: the camera's encoder has ended; the text holds its last words.
         """
-        take = self._current()
-        track = take.tracks.get(camera_name(camera))
-        if track is None:
-            raise ConfigError(f"there is no camera {camera!r}; there are {', '.join(take.tracks)}")
-        feed = track.feed
-        seconds = seconds_of(camera, timestamp)
-        if feed.written or track.channel.name in take.full:
-            raise ConfigError(f"camera {camera} has a frame for row {take.rows} already; add_row comes first")
-        if frame is None:
-            if not take.rows:
-                raise ConfigError(f"camera {camera}: the first row needs a frame")
-        else:
-            track.channel.check(frame)
-            if track.channel.camera.depth:
-                assert isinstance(frame, np.ndarray)
-                frame = frame.reshape(frame.shape[:2])
-        try:
-            if not feed.write(frame):
-                take.full.append(track.channel.name)
-        except FfencError as error:
-            self._check_ended(take)  # by another thread, while this one went on
-            take.error = gone(take) or error
-            raise take.error from None
-        track.timestamp = seconds
+        give(self._current(), camera, frame, timestamp)
 
     def add_row(
         self, row: Mapping[str, Any] | None = None, *, state: Any = None, action: Any = None
@@ -277,10 +264,10 @@ class Recorder:
                 take.episode.write_settings(replace(take.episode.settings, features=features))
             self._features = features
             with Uninterrupted(), take.lock:
-                self._check_ended(take)
+                check_ended(take)
                 return add_row(take, checked, self._index)
         except FfencError as error:
-            self._check_ended(take)  # by another thread, while this one went on
+            check_ended(take)  # by another thread, while this one went on
             take.error = gone(take) or error
             raise take.error from None
         except OSError as error:
@@ -321,7 +308,7 @@ class Recorder:
         except BaseException as error:
             self._take = None
             abandon(take)
-            self._tell_kept(take, error)
+            warn_kept(take, self.root, error)
             if isinstance(error, OSError):
                 place = error.filename or take.episode.path
                 raise DestinationError(f"{place}: {error.strerror or error}") from error
@@ -349,14 +336,7 @@ class Recorder:
         take = self._take
         if take is None:
             return RecorderStatus(self._index, False, 0, 0, {})
-        cameras = {}
-        for name, track in take.tracks.items():
-            feed, maxsize = track.feed, track.channel.ring.waiting
-            queued = min(feed.queued, maxsize)
-            cameras[name] = CameraStatus(
-                feed.fed, queued, maxsize, track.dropped, track.repeated, stored_bytes(take, name)
-            )
-        return RecorderStatus(self._index, True, take.rows, take.dropped, cameras)
+        return RecorderStatus(self._index, True, take.rows, take.dropped, camera_statuses(take))
 
     @property
     def cameras(self) -> dict[str, RecordedCamera]:
@@ -405,7 +385,7 @@ class Recorder:
         take = self._take
         if take is None:
             raise ConfigError("no episode is being recorded: start_episode comes first")
-        self._check_ended(take)
+        check_ended(take)
         return take
 
     def _check_owner(self) -> None:
@@ -414,19 +394,12 @@ class Recorder:
                 f"this recorder belongs to process {self._owner}, of which this one is a fork: record there"
             )
 
-    @staticmethod
-    def _check_ended(take: Take) -> None:
-        if take.ended:
-            raise ConfigError(
-                "the episode has ended: it is being saved or discarded; start_episode comes next"
-            )
-
     @contextlib.contextmanager
     def _ended(self, take: Take) -> Iterator[None]:
         """Take no more rows: what other threads write from now on is refused, not waited with."""
         with self._ending:
             with take.lock:
-                self._check_ended(take)
+                check_ended(take)
                 take.ended = True
             yield
 
@@ -456,27 +429,9 @@ class Recorder:
             error = error or found
         except BaseException as found:
             abandon(take)
-            self._tell_kept(take, found)
+            warn_kept(take, self.root, found)
             raise
-        self._tell_kept(take, error)
-
-    def _tell_kept(self, take: Take, error: BaseException | None) -> None:
-        if not take.rows:
-            with contextlib.suppress(OSError):
-                delete_episode(take.episode.path)
-        elif take.episode.path.is_dir():
-            why = f" ({': '.join((*error.places, error.cause))})" if isinstance(error, FfencError) else ""
-            warnings.warn(
-                f"an episode of {take.rows} rows was not saved{why}; it is kept in {take.episode.path}: "
-                f"{_recovery(self.root)} brings it back",
-                FfencWarning,
-                stacklevel=4,
-            )
-
-
-def _recovery(root: Path) -> str:
-    """The command that brings back what was interrupted."""
-    return f"`ffenc recover {shlex.quote(str(root))}`"
+        warn_kept(take, self.root, error)
 
 
 def _copied(features: Mapping[str, Mapping[str, Any]] | None) -> Features | None:

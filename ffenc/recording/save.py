@@ -67,7 +67,9 @@ def put_into_dataset(
         stop=take.cancellation.cancel,
     )
     sizes = {
-        camera_name(key): one.video[0].stat().st_size if one.video else stored_bytes(take, key)
+        camera_name(key): one.video[0].stat().st_size
+        if one.video
+        else stored_bytes(take, take.tracks[camera_name(key)])
         for key, one in results.items()
     }
     rows = read_rows(take.log.path)

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import threading
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ffenc.compiler.frames import FrameFormat
 from ffenc.config.preset import camera_name
-from ffenc.errors import ConfigError, DestinationError, FfencError, SourceError
+from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning, SourceError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.frames.depth_images import DepthSamples
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.images import has_end, read_header
-from ffenc.recording.arguments import kind_of
+from ffenc.recording.arguments import kind_of, seconds_of
 from ffenc.recording.feed import Feed, FrameRing
 from ffenc.recording.flush import Flusher
-from ffenc.recording.results import AddedRow
+from ffenc.recording.results import AddedRow, CameraStatus
 from ffenc.recording.rows import RowLog
 from ffenc.recording.samples import SampleLog
-from ffenc.recording.unfinished import RecordedCamera, UnfinishedEpisode
+from ffenc.recording.unfinished import RecordedCamera, UnfinishedEpisode, delete_episode
 from ffenc.recording.uninterrupted import Uninterrupted
 
 _log = logging.getLogger("ffenc.recording")
@@ -118,6 +122,43 @@ def gone(take: Take) -> DestinationError | None:
     )
 
 
+def check_ended(take: Take) -> None:
+    """Refuse what comes after the episode's end.
+
+    Raises:
+        ConfigError: it is being saved or discarded.
+    """
+    if take.ended:
+        raise ConfigError("the episode has ended: it is being saved or discarded; start_episode comes next")
+
+
+def give(take: Take, camera: str, frame: npt.NDArray[Any] | bytes | None, timestamp: float | None) -> None:
+    """Give a camera's frame for the row to come; arguments and errors as of :meth:`Recorder.write`."""
+    track = take.tracks.get(camera_name(camera))
+    if track is None:
+        raise ConfigError(f"there is no camera {camera!r}; there are {', '.join(take.tracks)}")
+    feed = track.feed
+    seconds = seconds_of(camera, timestamp)
+    if feed.written or track.channel.name in take.full:
+        raise ConfigError(f"camera {camera} has a frame for row {take.rows} already; add_row comes first")
+    if frame is None:
+        if not take.rows:
+            raise ConfigError(f"camera {camera}: the first row needs a frame")
+    else:
+        track.channel.check(frame)
+        if track.channel.camera.depth:
+            assert isinstance(frame, np.ndarray)
+            frame = frame.reshape(frame.shape[:2])
+    try:
+        if not feed.write(frame):
+            take.full.append(track.channel.name)
+    except FfencError as error:
+        check_ended(take)  # by another thread, while this one went on
+        take.error = gone(take) or error
+        raise take.error from None
+    track.timestamp = seconds
+
+
 def add_row(take: Take, values: Mapping[str, Any], episode: int) -> AddedRow:
     """Write a row, and pass its frames on; where a camera has no room, leave it out of all.
 
@@ -204,9 +245,40 @@ def abandon(take: Take) -> None:
             take.log.close()
 
 
-def stored_bytes(take: Take, key: str) -> int:
+def recovery(root: Path) -> str:
+    """The command that brings back what was interrupted."""
+    return f"`ffenc recover {shlex.quote(str(root))}`"
+
+
+def warn_kept(take: Take, root: Path, error: BaseException | None) -> None:
+    """Say where an episode is that was not saved, and why; one without rows is deleted."""
+    if not take.rows:
+        with contextlib.suppress(OSError):
+            delete_episode(take.episode.path)
+    elif take.episode.path.is_dir():
+        why = f" ({': '.join((*error.places, error.cause))})" if isinstance(error, FfencError) else ""
+        warnings.warn(
+            f"an episode of {take.rows} rows was not saved{why}; it is kept in {take.episode.path}: "
+            f"{recovery(root)} brings it back",
+            FfencWarning,
+            stacklevel=4,
+        )
+
+
+def camera_statuses(take: Take) -> dict[str, CameraStatus]:
+    """Return how each camera fares, by name."""
+    cameras = {}
+    for name, track in take.tracks.items():
+        feed, maxsize = track.feed, track.channel.ring.waiting
+        queued = min(feed.queued, maxsize)
+        cameras[name] = CameraStatus(
+            feed.fed, queued, maxsize, track.dropped, track.repeated, stored_bytes(take, track)
+        )
+    return cameras
+
+
+def stored_bytes(take: Take, track: Track) -> int:
     """Return what a camera has on disk."""
-    track = take.tracks[camera_name(key)]
     episode, camera = take.episode, track.channel.camera
     if camera.way == "live":
         with contextlib.suppress(OSError):
