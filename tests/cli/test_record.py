@@ -365,7 +365,8 @@ def test_after_kill_9_recover_brings_every_row_back(ffenc, robot, tmp_path):
         in outcome.out
     )
     assert numbers(root, 0) == list(range(row["length"]))
-    assert recorded - row["length"] <= 45, "no more than the last second and a half"
+    # The last second and a half, and the 30 frames (queue_maxsize) that an encoder may be behind.
+    assert recorded - row["length"] <= 45 + 30
     assert row["tasks"] == ["lift"]
     assert_sound(root)
     assert ffenc.done("recover", root).out == f"{root}: nothing to recover\n"
