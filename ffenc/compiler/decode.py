@@ -16,6 +16,7 @@ from ffenc.compiler.inputs import (
     entered_at,
     excerpted,
     file_input,
+    file_url,
     picked,
     raw_output,
     within,
@@ -90,21 +91,51 @@ def compile_frame_list(
     return without_stop(arguments(listed, program))
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """Which samples of a file's frames are written raw to standard output, as they are stored, unrotated.
+
+    Attributes:
+        pix_fmt: their format.
+        conversion: how they come into that format, see :func:`rgb_conversion`; None: they are in it.
+        tap: only samples of the converted frames; None: all.
+    """
+
+    pix_fmt: str
+    conversion: Mapping[str, str] | None = None
+    tap: SampleTap | None = None
+
+
 def compile_checksums(
-    path: str, decoder: Mapping[str, Any], *, lenient: bool = False, program: str = "ffmpeg"
+    path: str,
+    decoder: Mapping[str, Any],
+    *,
+    pixels: Pixels | None = None,
+    listed: str = "pipe:1",
+    lenient: bool = False,
+    program: str = "ffmpeg",
 ) -> list[str]:
     """Compile the argument list that decodes a file and lists time and checksum of every frame.
 
     Args:
         path: the file, or ``pipe:0``.
         decoder: its options.
+        pixels: written too, to standard output; None: nothing is.
+        listed: the file that the list goes to, or ``pipe:1``.
         lenient: go on after a damaged frame.
         program: the ffmpeg to run.
     """
     options = {"copyts": None, "err_detect": "crccheck+bitstream+buffer+explode", **decoder}
-    source = file_input(path, **options)
-    listed = ffmpeg.output(source["v:0"], "pipe:1", f="framecrc", fps_mode="passthrough")
-    return without_stop(arguments(listed, program)) if lenient else arguments(listed, program)
+    source = file_input(path, noautorotate=None, **options)["v:0"]
+    result = ffmpeg.output(source, file_url(listed), f="framecrc", fps_mode="passthrough")
+    if pixels is not None:
+        video = source
+        if pixels.conversion is not None:
+            video = video.filter("scale", **pixels.conversion)
+        if pixels.tap is not None:
+            video = sampled(video.filter("format", "rgb24"), pixels.tap)
+        result = ffmpeg.merge_outputs(result, raw_output(video, pixels.pix_fmt))
+    return without_stop(arguments(result, program)) if lenient else arguments(result, program)
 
 
 def compile_packets(path: str, first: int, last: int, *, program: str = "ffmpeg") -> list[str]:

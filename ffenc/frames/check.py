@@ -22,15 +22,16 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ffenc.compiler.decode import compile_checksums, compile_packets
-from ffenc.errors import FfmpegError, SourceError, ToolchainError
+from ffenc.compiler.decode import Pixels, compile_checksums, compile_packets
+from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.process import FfmpegProcess, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain, how_to_get, toolchains
 from ffenc.frames.stream import NO_DECODER
+from ffenc.temporary import temporary_folder
 
 Decoder = Mapping[str, Any]
 
@@ -62,10 +63,29 @@ class Damage:
     reason: str
 
 
+class Viewer(Protocol):
+    """Looks at the frames of a sound file while it is checked, so that it is not decoded again for them."""
+
+    @property
+    def pixels(self) -> Pixels:
+        """What it looks at."""
+
+    def read(self, process: FfmpegProcess) -> None:
+        """Read all frames from a program's standard output; of a damaged file they may be fewer, or more.
+
+        Raises:
+            ConfigError: there are samples that it cannot look at.
+        """
+
+    def done(self) -> None:
+        """All frames that were read are sound."""
+
+
 def check_decoding(
     path: Path,
     info: StreamInfo,
     *,
+    viewer: Viewer | None = None,
     on_frames: Callable[[int], None] | None = None,
     cancellation: Cancellation | None = None,
     candidates: Sequence[Toolchain] | None = None,
@@ -78,6 +98,8 @@ def check_decoding(
     Args:
         path: the file.
         info: its stream, probed with times.
+        viewer: who looks at the frames too; it is not done where the file is damaged or FFmpeg fails at
+            what it looks at.
         on_frames: called now and then with the number of frames looked at so far.
         cancellation: who may end it.
         candidates: the programs to choose from; by default all that are found.
@@ -100,7 +122,7 @@ def check_decoding(
         for toolchain in toolchains() if candidates is None else candidates:
             check = _Check(path, info, way, toolchain, on_frames, cancellation)
             try:
-                return check.damages()
+                return check.damages(viewer)
             except _NoDecoder as error:
                 reports.append(f"  {toolchain}: {error}")
     told = "\n".join(dict.fromkeys(reports))
@@ -162,9 +184,12 @@ class _Check:
         ]
         self._pieces = 0
 
-    def damages(self) -> list[Damage]:
+    def damages(self, viewer: Viewer | None) -> list[Damage]:
         """Decode the file, and where that fails its pieces."""
-        fault = self._fault(None)
+        viewed = None if viewer is None else self._view(viewer)
+        fault = self._fault(None, viewed)
+        if viewer is not None and viewed is not None and fault is None:
+            viewer.done()
         found = [] if fault is None else self._search(self._groups, fault, self._suspected())
         joined: list[Damage] = []
         for damage in found:
@@ -218,11 +243,36 @@ class _Check:
         wanted = range(piece.first, piece.end)
         return {i for i in wanted if i not in given[0] or len({frames.get(i) for frames in given}) > 1}
 
-    def _fault(self, piece: _Group | None) -> str | None:
-        """Decode a piece, or the whole file, and return what is wrong with it, None where nothing is."""
+    def _view(self, viewer: Viewer) -> list[bytes] | None:
+        """Decode the whole file in the first way while the viewer looks at it, and return the checksums.
+
+        None where anything fails: whether the file is at fault is found out without the viewer.
+        """
+        with temporary_folder() as folder:
+            listed = folder / "frames"
+            command = compile_checksums(
+                str(self._path), self._way[0], pixels=viewer.pixels, listed=str(listed), program=self._program
+            )
+            try:
+                with FfmpegProcess(
+                    command, pull=True, on_frames=self._told(0), cancellation=self._cancellation
+                ) as process:
+                    viewer.read(process)
+                    process.finish()
+                sums = [match[2] for match in _LINE.finditer(listed.read_bytes())]
+            except (FfmpegError, ConfigError, OSError):
+                return None
+        return sums if len(sums) == len(self._times) else None
+
+    def _fault(self, piece: _Group | None, first: list[bytes] | None = None) -> str | None:
+        """Decode a piece, or the whole file, and return what is wrong with it, None where nothing is.
+
+        ``first``: the checksums that the first decoder has given, where it has decoded it already.
+        """
         count = len(self._times) if piece is None else piece.end - piece.first
-        first: list[bytes] | None = None
         for number, decoder in enumerate(self._way):
+            if number == 0 and first is not None:
+                continue
             listed = bytearray()
             command = compile_checksums(self._source(piece), decoder, program=self._program)
             told = self._told(number) if piece is None else None

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from ffenc import SourceError, VideoEncoderConfig, encode
-from ffenc.errors import Cancelled, FfmpegError, ToolchainError
+from ffenc.compiler.decode import Pixels
+from ffenc.compiler.frames import SampleTap
+from ffenc.errors import Cancelled, ConfigError, FfmpegError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
-from ffenc.ffmpeg.probe import probe
-from ffenc.ffmpeg.process import run_fed
+from ffenc.ffmpeg.probe import StreamInfo, probe
+from ffenc.ffmpeg.process import FfmpegProcess, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.check import Damage, check_decoding
 from tests.conftest import ANGLE, DEPTH, FIXTURES, TOP, find_toolchain, newest_program
@@ -270,3 +272,44 @@ def test_a_file_without_frames_is_refused(tmp_path: Path) -> None:
     info = replace(probe(SAMPLES[TOP], times=True), times=(), key_frames=(), places=())
     with pytest.raises(SourceError, match="has no frames"):
         check_decoding(SAMPLES[TOP], info)
+
+
+class Looks:
+    """A viewer that counts frames, or cannot look at them."""
+
+    def __init__(self, info: StreamInfo, *, able: bool = True) -> None:
+        depth = info.pix_fmt.startswith("gray")
+        tap = SampleTap(1, 16, 8)
+        self.pixels = Pixels(info.pix_fmt) if depth else Pixels("rgb24", {"flags": "bicubic"}, tap)
+        self.frames, self.sound, self._able = 0, False, able
+        self._buffer = bytearray(info.width * info.height * 2 if depth else 16 * 8 * 3)
+
+    def read(self, process: FfmpegProcess) -> None:
+        if not self._able:
+            raise ConfigError("samples of another kind")
+        while process.read_into(self._buffer) == len(self._buffer):
+            self.frames += 1
+
+    def done(self) -> None:
+        self.sound = True
+
+
+@pytest.mark.parametrize("key", SAMPLES)
+def test_who_looks_at_the_frames_meanwhile_changes_no_verdict(
+    key: str, toolchain: Toolchain, tmp_path: Path
+) -> None:
+    info = probe(SAMPLES[key], times=True)
+    run = {"info": info, "candidates": [toolchain]}
+    looks = Looks(info)
+    assert check_decoding(SAMPLES[key], viewer=looks, **run) == []  # type: ignore[arg-type]
+    assert (looks.sound, looks.frames) == (True, info.frames)
+    unable = Looks(info, able=False)
+    assert check_decoding(SAMPLES[key], viewer=unable, **run) == []  # type: ignore[arg-type]
+    assert not unable.sound
+    _, size, at = packets_of(SAMPLES[key])[30]
+    broken = flipped(SAMPLES[key], tmp_path / "broken.mp4", at + size // 2)
+    looks = Looks(info)
+    damage = check_decoding(broken, viewer=looks, **run)  # type: ignore[arg-type]
+    assert damage == check_decoding(broken, **run)  # type: ignore[arg-type]
+    assert [(one.first <= 30, one.last) for one in damage] == [(True, 31)]
+    assert not looks.sound

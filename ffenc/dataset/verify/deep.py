@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.compiler.colour import rgb_conversion
-from ffenc.compiler.decode import compile_decode
+from ffenc.compiler.decode import Pixels, compile_decode
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.layout import Floats, Layout, Listing
@@ -68,6 +68,11 @@ def decode_video(
         ToolchainError: there is no decoder for it.
     """
     digest = "" if checksum is None and records is None else file_checksum(video.path)
+    spans = _spans(video, frame_times(seen.info), listing)
+    meaning = None
+    if spans and seen.whole and layout and listing and video.camera in listing.stats:
+        meaning = _meaning(video.camera, seen, layout)
+    showing = None if meaning is None else _Showing(seen, meaning, spans, count)
     if checksum is not None and digest != checksum:
         faults.add("checksum", "is not what was written", file=video.place, camera=video.camera)
 
@@ -75,6 +80,7 @@ def decode_video(
         return check_decoding(
             video.path,
             seen.info,
+            viewer=showing,
             on_frames=count.counter(),
             cancellation=cancellation,
             candidates=candidates,
@@ -85,8 +91,6 @@ def decode_video(
     else:
         damage, known = records.damage(digest, [one.version for one in candidates], find)
         count.add(seen.info.frames if known else 0)
-    times = frame_times(seen.info)
-    spans = _spans(video, times, listing)
     for one in damage:
         stretch = f"frame {one.first}" if one.first == one.last else f"frames {one.first} to {one.last}"
         alone = one.first == one.last
@@ -102,14 +106,13 @@ def decode_video(
         if not owners:
             verb = "cannot be decoded" if alone else f"to {one.last} cannot be decoded"
             faults.add("damaged-frame", f"{verb}: {one.reason}", frame=one.first, **where)
-    if damage or not seen.whole or layout is None or listing is None or video.camera not in listing.stats:
-        return Shown()
-    meaning = _meaning(video.camera, seen, layout)
-    if not spans or meaning is None:
+    if damage or meaning is None or showing is None:
         return Shown()
 
     def show(_: Faults) -> Shown:
-        return _video_statistics(video, seen, meaning, spans, candidates[0], count, cancellation)
+        if showing.shown is not None:
+            return showing.shown
+        return _video_statistics(video, showing, candidates[0], cancellation)
 
     if records is None:
         return show(faults)
@@ -158,17 +161,21 @@ def _meaning(key: str, seen: Seen, layout: Layout) -> _Meaning | None:
 
 
 def _video_statistics(
-    video: VideoFile,
-    seen: Seen,
-    meaning: _Meaning,
-    spans: Mapping[int, tuple[int, int]],
-    toolchain: Toolchain,
-    count: FrameCount,
-    cancellation: Cancellation,
+    video: VideoFile, showing: _Showing, toolchain: Toolchain, cancellation: Cancellation
 ) -> Shown:
     """Decode a sound file for what its episodes show."""
+    pixels = showing.pixels
+    command = compile_decode(
+        str(video.path),
+        pix_fmt=pixels.pix_fmt,
+        conversion=pixels.conversion,
+        tap=pixels.tap,
+        program=toolchain.ffmpeg,
+    )
     try:
-        return _counted(video, seen, meaning, spans, toolchain, count, cancellation)
+        with FfmpegProcess(command, pull=True, cancellation=cancellation) as process:
+            showing.read(process)
+            process.finish()
     except FfmpegError as error:
         if error.unable:
             raise
@@ -179,55 +186,78 @@ def _video_statistics(
             stacklevel=2,
         )
         return Shown(failed=True)
+    showing.done()
+    assert showing.shown is not None
+    return showing.shown
 
 
-def _counted(
-    video: VideoFile,
-    seen: Seen,
-    meaning: _Meaning,
-    spans: Mapping[int, tuple[int, int]],
-    toolchain: Toolchain,
-    count: FrameCount,
-    cancellation: Cancellation,
-) -> Shown:
-    info, unit = seen.info, meaning.unit
-    taps = {at: sample_tap(end - first, info.width, info.height) for at, (first, end) in spans.items()}
-    size = next(iter(taps.values()))
-    counts: dict[int, RgbHistogram | DepthStatistics]
-    if unit is not None:
-        counts = {at: DepthStatistics(tap, unit) for at, tap in taps.items()}
-        command = compile_decode(str(video.path), pix_fmt=info.pix_fmt, program=toolchain.ffmpeg)
-        frame = np.empty((info.height, info.width), "<u2")
-    else:
-        counts = {at: RgbHistogram(tap) for at, tap in taps.items()}
-        conversion = rgb_conversion(info.pix_fmt, info.color_space, info.color_range)
-        command = compile_decode(
-            str(video.path),
-            pix_fmt="rgb24",
-            conversion=conversion,
-            tap=replace(size, step=1),
-            program=toolchain.ffmpeg,
-        )
-        frame = np.empty((size.height, size.width, 3), np.uint8)
-    owners = sorted((first, end, at) for at, (first, end) in spans.items())
-    buffer = frame.reshape(-1).view(np.uint8).data
-    place = 0
-    with FfmpegProcess(command, pull=True, cancellation=cancellation) as process:
-        for number in range(info.frames):
+class _Showing:
+    """Counts what the episodes of a file show.
+
+    Args:
+        seen: what is known of the file.
+        meaning: what its samples are.
+        spans: position in the list -> the episode's first frame in the file, and the frame after its last.
+        count: told of each frame.
+
+    Attributes:
+        pixels: the samples that are counted.
+        shown: what the episodes show; None until all was read.
+    """
+
+    def __init__(
+        self, seen: Seen, meaning: _Meaning, spans: Mapping[int, tuple[int, int]], count: FrameCount
+    ) -> None:
+        info = seen.info
+        self._frames, self._meaning, self._count = info.frames, meaning, count
+        self._taps = {
+            at: sample_tap(end - first, info.width, info.height) for at, (first, end) in spans.items()
+        }
+        self._owners = sorted((first, end, at) for at, (first, end) in spans.items())
+        self.shown: Shown | None = None
+        self._counts: dict[int, RgbHistogram | DepthStatistics] = {}
+        if meaning.unit is not None:
+            self.pixels = Pixels(info.pix_fmt)
+            self._frame = np.empty((info.height, info.width), "<u2")
+        else:
+            size = next(iter(self._taps.values()))
+            conversion = rgb_conversion(info.pix_fmt, info.color_space, info.color_range)
+            self.pixels = Pixels("rgb24", conversion, replace(size, step=1))
+            self._frame = np.empty((size.height, size.width, 3), np.uint8)
+
+    def read(self, process: FfmpegProcess) -> None:
+        """Count all frames from a program's standard output."""
+        unit, quantizer = self._meaning.unit, self._meaning.quantizer
+        self._counts = {
+            at: RgbHistogram(tap) if unit is None else DepthStatistics(tap, unit)
+            for at, tap in self._taps.items()
+        }
+        frame, owners = self._frame, self._owners
+        buffer = frame.reshape(-1).view(np.uint8).data
+        told = self._count.counter()
+        place = 0
+        for number in range(self._frames):
             if process.read_into(buffer) < frame.nbytes:
                 break
             while place < len(owners) and number >= owners[place][1]:
                 place += 1
-            count.add(1)
+            told(number + 1)
             if place == len(owners) or number < owners[place][0]:
                 continue
-            own = counts[owners[place][2]]
+            own = self._counts[owners[place][2]]
             if isinstance(own, DepthStatistics):
-                own.add(_depth(frame, meaning.quantizer, own.unit))
+                if own.picks_next:
+                    own.add(_depth(frame, quantizer, own.unit))
+                else:
+                    own.pass_over()
             elif (number - owners[place][0]) % own.tap.step == 0:
                 own.feed(frame.tobytes())
-        process.finish()
-    return _shown(counts)
+        while process.read_into(buffer):  # more frames than the index has: it could not end
+            pass
+
+    def done(self) -> None:
+        """All frames that were read are sound."""
+        self.shown = _shown(self._counts)
 
 
 def _shown(counts: Mapping[int, RgbHistogram | DepthStatistics]) -> Shown:
