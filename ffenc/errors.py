@@ -16,24 +16,31 @@ class Problem:
     """Something that is wrong, in parts: what an exception carries, and what a verification collects.
 
     Attributes:
-        what: what was found and what was expected; of many all there is to say.
-        where: the file, line, image, camera or setting that it is about; "": ``what`` says it.
-        fix: what to do; "": ``what`` says it.
+        found: what was found; where ``expected`` is empty, and the sentence says it, what was expected too.
+        expected: what was expected instead, such as ``a whole number``.
+        where: the file, line, image, camera or setting that it is about; "": ``found`` says it.
+        fix: what to do; "": ``found`` says it, or nothing but giving what is expected.
         kind: of what a verification finds, its kind; "": of no kind that code has to know.
     """
 
-    what: str
+    found: str
+    expected: str = ""
     where: str = ""
     fix: str = ""
     kind: str = ""
 
     @property
-    def found(self) -> str:
-        """What was found, and where; not what to do."""
+    def what(self) -> str:
+        """What was found, and what was expected."""
+        return f"{self.found}; expected {self.expected}" if self.expected else self.found
+
+    @property
+    def described(self) -> str:
+        """What is wrong, and where; not what to do."""
         return ": ".join(part for part in (self.where, self.what) if part)
 
     def __str__(self) -> str:
-        return f"{self.found}; {self.fix}" if self.fix else self.found
+        return f"{self.described}; {self.fix}" if self.fix else self.described
 
 
 class FfencError(Exception):
@@ -42,16 +49,16 @@ class FfencError(Exception):
     Code reads its attributes; the text is for people, and may change.
 
     Args:
-        what, where, fix: see :class:`Problem`.
+        found, expected, where, fix: see :class:`Problem`.
 
     Attributes:
         problem: these parts.
         places: what :meth:`within` was called with, outermost first.
     """
 
-    def __init__(self, what: str = "", *, where: object = "", fix: str = "") -> None:
-        super().__init__(what)
-        self.problem = Problem(what, str(where), fix)
+    def __init__(self, found: str = "", *, expected: str = "", where: object = "", fix: str = "") -> None:
+        super().__init__(found)
+        self.problem = Problem(found, expected, str(where), fix)
         self.places: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -59,7 +66,7 @@ class FfencError(Exception):
 
     @property
     def what(self) -> str:
-        """What was found and what was expected."""
+        """What was found, and what was expected."""
         return self.problem.what
 
     @property
@@ -77,9 +84,9 @@ class FfencError(Exception):
         self.problem = replace(self.problem, fix=text)
 
     @property
-    def found(self) -> str:
-        """What was found, and where; not what to do."""
-        return self.problem.found
+    def described(self) -> str:
+        """What is wrong, and where; not what to do."""
+        return self.problem.described
 
     @property
     def cause(self) -> str:

@@ -22,7 +22,7 @@ TEXT_LIMIT = 64 * 2**20
 LINE_LIMIT = 16 * 2**20
 """Longest line of a JSON Lines file, in bytes."""
 
-COPY = "Put what it leads to in its place"
+COPY = "put what it leads to in its place"
 """What to do about a link that leads out of a dataset."""
 
 FIELDS = frozenset({"video_key", "chunk_index", "file_index", "episode_chunk", "episode_index"})
@@ -58,7 +58,7 @@ def inside(root: Path, name: str, what: str) -> Path:
     fault = _fault(name)
     if fault:
         raise SourceError(
-            f"{_shown(name)} {fault}; expected a path inside {root}, with / between its parts", where=what
+            f"{_shown(name)} {fault}", expected=f"a path inside {root}, with / between its parts", where=what
         )
     return keep_inside(root, root / name, what)
 
@@ -71,7 +71,7 @@ def plain_name(name: str, what: str) -> str:
     """
     fault = _fault(name) or ("has more than one part" if "/" in name else None)
     if fault:
-        raise SourceError(f"{_shown(name)} {fault}; expected a plain name without /", where=what)
+        raise SourceError(f"{_shown(name)} {fault}", expected="a plain name without /", where=what)
     return name
 
 
@@ -91,9 +91,10 @@ def _check_within(
     real = _real(path)
     if not any(real == folder or folder in real.parents for folder in allowed):
         raise SourceError(
-            f"is a link, or lies behind one, that leads out of {root}, to {_shown(real)}; expected a file in "
-            f"that folder. {advice}",
+            f"is a link, or lies behind one, that leads out of {root}, to {_shown(real)}",
+            expected="a file in that folder",
             where=": ".join([*([what] if what else []), _shown(path)]),
+            fix=advice,
         )
 
 
@@ -121,8 +122,8 @@ def check_template(template: object, what: str, fields: Collection[str] = FIELDS
     if fault:
         names = ", ".join("{video_key}" if n == "video_key" else f"{{{n}:03d}}" for n in sorted(fields))
         raise SourceError(
-            f"{_shown(template)} is not a path template: it {fault}; expected a path inside the "
-            f"dataset with {names}",
+            f"{_shown(template)} is not a path template: it {fault}",
+            expected=f"a path inside the dataset with {names}",
             where=what,
         )
     return text
@@ -220,8 +221,10 @@ def plain_tree(folder: Path) -> Path:
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode):
             raise SourceError(
-                f"{_shown(path)} is a link, to {_shown(os.readlink(path))}; expected a file or folder of its "  # noqa: PTH115
-                "own. Delete it, or put what it leads to in its place"
+                f"is a link, to {_shown(os.readlink(path))}",  # noqa: PTH115
+                expected="a file or folder of its own",
+                where=_shown(path),
+                fix="delete it, or put what it leads to in its place",
             )
         if stat.S_ISDIR(mode):
             with os.scandir(path) as entries:
@@ -262,7 +265,8 @@ def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
         _check_kind(path, status.st_mode)
         if limit is not None and status.st_size > limit:
             raise SourceError(
-                f"{status.st_size:,} bytes; expected at most {limit:,} in a file of this kind",
+                f"{status.st_size:,} bytes",
+                expected=f"at most {limit:,} in a file of this kind",
                 where=_shown(path),
             )
         return os.fdopen(descriptor, "rb")
@@ -276,7 +280,11 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
     with open_regular(path, limit) as file:
         data = file.read() if limit is None else file.read(limit + 1)
     if limit is not None and len(data) > limit:  # it grew, or has no size as files in /proc
-        raise SourceError(f"expected at most {limit:,} bytes in a file of this kind", where=_shown(path))
+        raise SourceError(
+            f"more than {limit:,} bytes",
+            expected=f"at most {limit:,} in a file of this kind",
+            where=_shown(path),
+        )
     return data
 
 
@@ -292,7 +300,7 @@ def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise SourceError(
-            f"byte {error.start} is not UTF-8 text; expected a text file", where=_shown(path)
+            f"byte {error.start} is not UTF-8 text", expected="a text file", where=_shown(path)
         ) from None
 
 
@@ -357,7 +365,7 @@ def _real(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError):  # RuntimeError before Python 3.13
         raise SourceError(
-            "a link leads back to itself; expected a file or a folder", where=_shown(path)
+            "a link leads back to itself", expected="a file or a folder", where=_shown(path)
         ) from None
 
 
@@ -375,7 +383,7 @@ def _check_kind(path: Path, mode: int) -> None:
     if stat.S_ISREG(mode):
         return
     kind = next((text for check, text in _KINDS if check(mode)), "no regular file")
-    raise SourceError(f"is {kind}; expected a regular file", where=_shown(path))
+    raise SourceError(f"is {kind}", expected="a regular file", where=_shown(path))
 
 
 def _shown(name: object) -> str:

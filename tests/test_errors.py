@@ -20,18 +20,26 @@ def test_the_text_is_made_of_the_parts() -> None:
     error = SourceError("is cut short", where=Path("a/b.png"), fix="restore it")
     assert str(error) == "a/b.png: is cut short; restore it"
     assert (error.where, error.what, error.fix) == ("a/b.png", "is cut short", "restore it")
-    assert error.found == "a/b.png: is cut short"
+    assert error.described == "a/b.png: is cut short"
     assert error.within("top, episode 3") is error
     error.within("job")
     assert str(error) == "job: top, episode 3: a/b.png: is cut short; restore it"
     assert error.cause == "a/b.png: is cut short; restore it"
+    error = SourceError("fps is 'x'", expected="a number above 0", where="info.json", fix="correct it")
+    assert str(error) == "info.json: fps is 'x'; expected a number above 0; correct it"
+    assert (error.problem.found, error.problem.expected) == ("fps is 'x'", "a number above 0")
+    assert error.what == "fps is 'x'; expected a number above 0"
     assert str(SourceError("plain")) == "plain"
     assert str(FrameIndexError("no frame 9", where="a.mp4")) == "a.mp4: no frame 9"
 
 
 def test_parts_travel_between_processes() -> None:
     program = FfmpegError("failed", command=["ffmpeg"], returncode=1, stderr=["[error] no"])
-    for error in (SourceError("x", where="y", fix="z"), ToolchainError("text", cause="why"), program):
+    for error in (
+        SourceError("x", expected="w", where="y", fix="z"),
+        ToolchainError("text", cause="why"),
+        program,
+    ):
         error.within("camera top")
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

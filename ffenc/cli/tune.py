@@ -196,7 +196,7 @@ def _lists(
             return None
         found = [int(value) for value in read_numbers(text, name, whole=True)]
         if min(found) < least:
-            raise ConfigError(f"{name}: {min(found)} is not accepted; expected {least} or more")
+            raise ConfigError(f"{name}: {min(found)} is not accepted", expected=f"{least} or more")
         return found
 
     presets = None if encoder_preset is None else read_list(encoder_preset, "--encoder-preset")

@@ -182,6 +182,9 @@ def _json_fields(found: Verification, seconds: float) -> dict[str, Any]:
     from ffenc.dataset.verify.against import without_infinity  # noqa: PLC0415
 
     fields = asdict(found)
+    for listed, faults in ((fields["faults"], found.faults), (fields["notes"], found.notes)):
+        for one, fault in zip(listed, faults, strict=True):
+            one["what"] = fault.what
     for camera in fields["cameras"]:
         camera["compared"] = camera["compared"] and without_infinity(camera["compared"])
     fields |= {"path": str(found.path), "sound": found.sound, "seconds": round(seconds, 3)}

@@ -348,7 +348,8 @@ def _convert(
 def _fragments(seconds: float) -> dict[str, Any]:
     if not 0 < seconds <= _LONGEST_FRAGMENT:
         raise ConfigError(
-            f"fragment_seconds={seconds!r} is not accepted; expected more than 0, {_LONGEST_FRAGMENT} at most"
+            f"fragment_seconds={seconds!r} is not accepted",
+            expected=f"more than 0, {_LONGEST_FRAGMENT} at most",
         )
     return {
         # delay_moov: the header is written with the first fragment, when it is known how long a frame may be

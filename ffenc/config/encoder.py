@@ -66,7 +66,7 @@ class VideoEncoderConfig(Settings):
     @classmethod
     def _finite_crf(cls, value: int | float | None) -> int | float | None:
         if value is not None and not 0 <= value <= _MAX_CRF:
-            raise ConfigError(f"{value!r} is not accepted; expected an int or float of 0 or more, or null")
+            raise ConfigError(f"{value!r} is not accepted", expected="an int or float of 0 or more, or null")
         return value
 
     @field_validator("extra_options")

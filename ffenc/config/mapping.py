@@ -123,10 +123,10 @@ class FeatureMapping(Settings):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if not self.paths:
-            raise SettingError(("path",), f"names nothing; expected {_PATH}")
+            raise SettingError(("path",), "names nothing", expected=f"{_PATH}")
         if isinstance(self.columns, str) and not _SLICE.fullmatch(self.columns):
             raise SettingError(
-                ("columns",), f"{self.columns!r} is not accepted; expected a text such as '0:7'"
+                ("columns",), f"{self.columns!r} is not accepted", expected="a text such as '0:7'"
             )
         if self.scale is not None and self.dtype in ("string", "bool"):
             raise SettingError(("scale",), f"has no meaning for dtype {self.dtype}; leave it out")
@@ -298,21 +298,21 @@ def build_mapping(values: Mapping[str, Any], above: KeyPath = ()) -> SourceMappi
             built.pop(name, None)
             continue
         if not isinstance(found, Mapping):
-            raise SettingError((*above, name), f"{found!r} is not accepted; expected a mapping")
+            raise SettingError((*above, name), f"{found!r} is not accepted", "a mapping")
         built[name] = {
             _checked_name(str(key), name, above): _made(model, value, (*above, name, str(key)))
             for key, value in found.items()
         }
     mapping = _made(SourceMapping, built, above)
     if not mapping.cameras:
-        raise SettingError((*above, "cameras"), "names no camera; expected at least one")
+        raise SettingError((*above, "cameras"), "names no camera", "at least one")
     return mapping
 
 
 def _made(model: type[Model], values: Any, key: KeyPath) -> Model:
     if not isinstance(values, Mapping):
         keys = ", ".join(model.model_fields)
-        raise SettingError(key, f"{values!r} is not accepted; expected a mapping with some of: {keys}")
+        raise SettingError(key, f"{values!r} is not accepted", f"a mapping with some of: {keys}")
     for name in values:
         if name not in model.model_fields:
             raise SettingError((*key, str(name)), f"unknown key{accepted(name, model.model_fields)}")

@@ -107,7 +107,7 @@ def _recording_value(flag: str, text: str) -> Any:
     value = _value(flag, text)
     if flag == _STREAMING:
         if not isinstance(value, bool):
-            raise ConfigError(f"{flag}={text} is not accepted; expected true or false")
+            raise ConfigError(f"{flag}={text} is not accepted", expected="true or false")
         return "live" if value else "after"
     return _cameras(text, value) if flag == _CAMERAS else value
 
@@ -116,8 +116,10 @@ def _cameras(text: str, value: Any) -> dict[str, Any]:
     """LeRobot's cameras as a preset has them."""
     if not isinstance(value, dict) or not value:
         raise ConfigError(
-            f"{_CAMERAS}: {text!r} is not accepted; expected cameras by name: "
-            '"{front: {type: opencv, index_or_path: 0, width: 640, height: 480, fps: 30}}"'
+            f"{text!r} is not accepted",
+            expected="cameras by name: "
+            '"{front: {type: opencv, index_or_path: 0, width: 640, height: 480, fps: 30}}"',
+            where=_CAMERAS,
         )
     import yaml  # noqa: PLC0415 - takes a while
 

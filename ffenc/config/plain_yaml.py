@@ -67,7 +67,8 @@ def compose(text: str) -> yaml.Node | None:
         if values > _MOST_VALUES:
             shown = f"{values:,}" if values < 10**15 else "countless"
             raise ConfigError(
-                f"stands for {shown} values, once its aliases are replaced; expected at most {_MOST_VALUES:,}"
+                f"stands for {shown} values, once its aliases are replaced",
+                expected=f"at most {_MOST_VALUES:,}",
             )
     return node
 

@@ -241,7 +241,11 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
     own, places = read_keys(path, "a preset", _named)
     parent = own.pop("extends", None)
     if parent is not None and not isinstance(parent, str):
-        raise ConfigError(f"{places[('extends',)]}: extends: expected the name or path of a preset")
+        raise ConfigError(
+            f"extends: {parent!r} is not accepted",
+            expected="the name or path of a preset",
+            where=places[("extends",)],
+        )
     merged = _Merged()
     if parent is not None:
         try:
@@ -281,8 +285,8 @@ def _pairs(overrides: Any) -> Iterator[tuple[KeyPath, Any]]:
     for pair in overrides:
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], tuple) and pair[0]):
             raise ConfigError(
-                f"overrides holds {pair!r}; expected (key path, value) pairs, such as "
-                '(("depth_encoder", "vcodec"), "ffv1")'
+                f"overrides holds {pair!r}",
+                expected='(key path, value) pairs, such as (("depth_encoder", "vcodec"), "ffv1")',
             )
         yield pair[0], pair[1]
 
@@ -335,7 +339,7 @@ def _settings_of(values: Mapping[str, Any], key: KeyPath) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise SettingError(key, f"{found!r} is not accepted; expected a mapping")
+        raise SettingError(key, f"{found!r} is not accepted", expected="a mapping")
     return found
 
 

@@ -64,13 +64,15 @@ class CameraSource(Settings):
             name = field.rstrip("!")
             if field != name and getattr(self, name) in (None, ""):
                 expected = type(self).model_fields[name].description
-                raise SettingError((name,), f"is missing; type: {self.type} needs {expected}")
+                raise SettingError((name,), f"is missing for type: {self.type}", expected or "a value")
         if isinstance(self.device, int) and self.device < 0:
             raise SettingError(("device",), f"{self.device} is not the number of a device")
         if self.serial is not None and self.file is not None:
             raise SettingError(("serial",), "is of a device, and file says to read a recording; give one")
         if self.file is not None and not self.file.endswith((".db3", ".bag")):
-            raise SettingError(("file",), f"{self.file!r} is not accepted; expected a .db3 or .bag recording")
+            raise SettingError(
+                ("file",), f"{self.file!r} is not accepted", expected="a .db3 or .bag recording"
+            )
         return self
 
     @property
@@ -140,7 +142,7 @@ def lerobot_camera(name: str, values: object) -> LerobotCamera:
     """
     if not isinstance(values, Mapping):
         raise SettingError(
-            (name,), f"{values!r} is not accepted; expected a mapping such as {{type: opencv}}"
+            (name,), f"{values!r} is not accepted", expected="a mapping such as {type: opencv}"
         )
     kind = values.get("type")
     fields: tuple[str, ...]
@@ -168,7 +170,7 @@ def lerobot_camera(name: str, values: object) -> LerobotCamera:
     size = {key: values.get(key) for key in ("width", "height")}
     for key, value in size.items():
         if value is not None and (type(value) is not int or value < 1):
-            raise SettingError((name, key), f"{value!r} is not accepted; expected a number of pixels")
+            raise SettingError((name, key), f"{value!r} is not accepted", expected="a number of pixels")
     fps = values.get("fps")
     if fps is not None:
         try:
@@ -185,7 +187,9 @@ def _own(values: Mapping[str, Any]) -> dict[str, Any]:
 def _opencv(values: Mapping[str, Any]) -> dict[str, Any]:
     device = values.get("index_or_path")
     if device is None:
-        raise SettingError(("index_or_path",), "is missing; expected a number or a path such as /dev/video0")
+        raise SettingError(
+            ("index_or_path",), "is missing", expected="a number or a path such as /dev/video0"
+        )
     if isinstance(device, str) and re.search(r"\.(mp4|mkv|avi|mov|webm)$", device):
         raise SettingError(
             ("index_or_path",), f"{device!r} is a video file, not a camera; ffenc encode reads video files"
@@ -194,7 +198,9 @@ def _opencv(values: Mapping[str, Any]) -> dict[str, Any]:
     fourcc = values.get("fourcc")
     if fourcc is not None:
         if not isinstance(fourcc, str) or len(fourcc) != 4:
-            raise SettingError(("fourcc",), f"{fourcc!r} is not accepted; expected four letters such as MJPG")
+            raise SettingError(
+                ("fourcc",), f"{fourcc!r} is not accepted", expected="four letters such as MJPG"
+            )
         source["pixels"] = "mjpeg" if fourcc.upper() in ("MJPG", "JPEG") else "raw"
     return source
 

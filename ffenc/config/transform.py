@@ -98,13 +98,13 @@ class Transform(Settings):
     @classmethod
     def _size_in_range(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
         if value is not None and not (min(value) >= 1 and max(value) <= MOST_PIXELS):
-            raise ConfigError(f"{list(value)} is not accepted; expected 1 to {MOST_PIXELS} pixels a side")
+            raise ConfigError(f"{list(value)} is not accepted", expected=f"1 to {MOST_PIXELS} pixels a side")
         return value
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
         if not (self.crop or self.rotate or self.flip or self.resize or self.pad):
-            raise ConfigError("changes nothing; expected one of crop, rotate, flip, resize, pad")
+            raise ConfigError("changes nothing", expected="one of crop, rotate, flip, resize, pad")
         return self
 
     @classmethod
@@ -118,7 +118,7 @@ class Transform(Settings):
         if found is None:
             return None
         if not isinstance(found, Mapping):
-            raise ConfigError(f"video.transform is {found!r}; a mapping is expected")
+            raise ConfigError(f"video.transform is {found!r}", expected="a mapping")
         return cls(**found)
 
     def fields(self) -> dict[str, Any]:

@@ -18,8 +18,8 @@ class SettingError(ConfigError):
         key: path of the key, outermost first; ``where`` is the same with dots.
     """
 
-    def __init__(self, key: tuple[str, ...], what: str) -> None:
-        super().__init__(what, where=".".join(key))
+    def __init__(self, key: tuple[str, ...], found: str, expected: str = "") -> None:
+        super().__init__(found, expected=expected, where=".".join(key))
         self.key = key
 
     @classmethod
@@ -31,8 +31,10 @@ class SettingError(ConfigError):
             key: path of the key, outermost first.
         """
         if isinstance(error, SettingError):
-            return cls((*key, *error.key), error.what)
-        return cls(key, error.what if error.where in key[-1:] else str(error))
+            return cls((*key, *error.key), error.problem.found, error.problem.expected)
+        if error.where in key[-1:]:
+            return cls(key, error.problem.found, error.problem.expected)
+        return cls(key, str(error))
 
 
 class Settings(BaseModel):
@@ -59,7 +61,7 @@ def _explain(model: type[Settings], values: dict[str, Any], error: ValidationErr
     field = model.model_fields.get(key)
     expected = field.description if field is not None else None
     if first["type"] == "missing":
-        return SettingError((key,), f"is missing; expected {expected}")
+        return SettingError((key,), "is missing", expected=f"{expected}")
     found = values.get(key)
     try:
         shown = repr(found)
@@ -67,5 +69,5 @@ def _explain(model: type[Settings], values: dict[str, Any], error: ValidationErr
         shown = "an integer of very many digits"
     shown = shown if len(shown) <= 200 else f"{shown[:160]} ... ({len(shown)} characters)"
     return SettingError(
-        (key,), f"{shown} ({type(found).__name__}) is not accepted; expected {expected or first['msg']}"
+        (key,), f"{shown} ({type(found).__name__}) is not accepted", expected=f"{expected or first['msg']}"
     )

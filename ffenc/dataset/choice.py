@@ -74,7 +74,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
         raise ConfigError(
-            f"{argument('shard', text)} is not accepted; expected K/N, from 1/N to N/N, such as 3/64"
+            f"{argument('shard', text)} is not accepted", expected="K/N, from 1/N to N/N, such as 3/64"
         )
     return number, count
 
@@ -130,7 +130,7 @@ def divided(
     if not all(share > 0 for share in shares.values()) or abs(total - 1) > 1e-6:
         told = ", ".join(f"{name}={share:g}" for name, share in shares.items())
         raise ConfigError(
-            f"shares {told} are {total:g} together; shares above 0 that are 1 together are expected"
+            f"shares {told} are {total:g} together", expected="shares above 0 that are 1 together"
         )
     shuffled = [list(group) for group in groups]
     random.Random(seed).shuffle(shuffled)  # noqa: S311 - repeatable, not secret

@@ -165,7 +165,9 @@ def recording_folders(root: Path) -> list[Path]:
     try:
         keep_inside(root, folder)
         if folder.is_symlink() or not folder.is_dir():
-            raise SourceError(f"{folder} is no folder of its own; expected one. Delete it, or move it away")
+            raise SourceError(
+                "is no folder of its own", expected="one", where=folder, fix="delete it, or move it away"
+            )
         found = sorted(folder.iterdir())
         for path in found:
             if path.is_symlink() or not path.is_dir():

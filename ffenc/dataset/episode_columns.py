@@ -152,7 +152,7 @@ def check_features(features: Mapping[str, Mapping[str, Any]], cameras: Mapping[s
         shape = feature.get("shape") if isinstance(feature, Mapping) else None
         if not (isinstance(shape, (list, tuple)) and all(type(n) is int and n > 0 for n in shape)):
             raise ConfigError(
-                f"feature {key} is {feature!r}; a dtype such as float32 and a shape such as [6] are expected"
+                f"feature {key} is {feature!r}", expected="a dtype such as float32 and a shape such as [6]"
             )
         if feature.get("dtype") not in RECORDED_TYPES:
             raise ConfigError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ffenc.config.framerate import parse_fps
-from ffenc.errors import ConfigError, SourceError
+from ffenc.errors import ConfigError, Problem, SourceError
 from ffenc.layout import INFO
 
 
@@ -42,7 +42,7 @@ def check_not_v1(folder: Path) -> None:
         )
 
 
-def wrong_limits(info: Mapping[str, Any]) -> Iterator[str]:
+def wrong_limits(info: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield what is wrong with the limits on files in an info.json: each has to be a number above 0."""
     for key, kind in (
         ("chunks_size", int),
@@ -51,7 +51,7 @@ def wrong_limits(info: Mapping[str, Any]) -> Iterator[str]:
     ):
         value = info.get(key)
         if value is not None and not (isinstance(value, kind) and value > 0):
-            yield f"{key} is {value!r}; a number above 0 is expected"
+            yield Problem(f"{key} is {value!r}", expected="a number above 0")
 
 
 def features_of(info: Mapping[str, Any], where: Path) -> dict[str, Any]:

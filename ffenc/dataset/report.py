@@ -180,7 +180,7 @@ def report_dataset(root: str | Path, *, follow_links: bool = False) -> DatasetRe
 def _total(info: Mapping[str, Any], key: str, where: Path) -> int | None:
     value = info.get(key)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise SourceError(f"{where}: {key} is {value!r}; a whole number is expected")
+        raise SourceError(f"{where}: {key} is {value!r}", expected="a whole number")
     return value
 
 

@@ -75,9 +75,7 @@ def row_tables(
             if kind is None or not (
                 pa.types.is_integer(kind) or (name == "timestamp" and pa.types.is_floating(kind))
             ):
-                raise SourceError(
-                    f"its column {name} is {kind or 'missing'}; numbers are expected", where=path
-                )
+                raise SourceError(f"its column {name} is {kind or 'missing'}", expected="numbers", where=path)
         _check_metadata(path, schema)
         for groups in _gathered(file.metadata, rows, places):
             left = [groups]

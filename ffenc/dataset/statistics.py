@@ -155,7 +155,7 @@ class Aggregate:
         shape = self._low.shape if self._count else values["min"].shape
         unlike = next((name for name, value in values.items() if value.shape != shape), None)
         if unlike is not None:
-            raise ValueError(f"{unlike} is of shape {values[unlike].shape}, {shape} is expected")
+            raise ValueError(f"{unlike} is of shape {values[unlike].shape}; expected {shape}")
         low, high, std = (values.pop(name) for name in ("min", "max", "std"))
         if not self._count:
             self._low, self._high, self._means, self._squares = low, high, values, std**2 * count

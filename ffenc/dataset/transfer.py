@@ -57,7 +57,7 @@ def push_dataset(
     if (branch := revision or address.revision) is not None:
         if re.fullmatch("[0-9a-f]{40}", branch):
             raise ConfigError(
-                f"{argument('revision', branch)} is a commit; a branch is expected, which is written to"
+                f"{argument('revision', branch)} is a commit", expected="a branch, which is written to"
             )
         address = address.at(branch)
     root = Path(source)

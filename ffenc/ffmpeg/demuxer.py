@@ -82,6 +82,6 @@ def demuxer_of(path: Path) -> str:
         kind = next((kind for kind, beginning in _OTHERS if beginning.match(start)), None)
         found = f"is {kind}" if kind else f"begins with {start[:12]!r}"
     raise SourceError(
-        f"{path} cannot be read as a video: it {found}; expected MP4 or MOV, Matroska or WebM, AVI, MPEG, "
-        "Ogg, FLV, IVF, or a raw H.264, HEVC or AV1 stream"
+        f"{path} cannot be read as a video: it {found}",
+        expected="MP4 or MOV, Matroska or WebM, AVI, MPEG, Ogg, FLV, IVF, or a raw H.264, HEVC or AV1 stream",
     )

@@ -157,7 +157,7 @@ class Share:
             ToolchainError: this system cannot bind a program to processors.
         """
         if not 0 <= self.niceness <= 19:
-            raise ConfigError(f"niceness={self.niceness!r} is not accepted; expected an int of 0..19")
+            raise ConfigError(f"niceness={self.niceness!r} is not accepted", expected="an int of 0..19")
         if self.cpus is None:
             return
         if not hasattr(os, "sched_setaffinity"):
@@ -167,8 +167,8 @@ class Share:
             )
         if not self.cpus or min(self.cpus) < 0 or max(self.cpus) >= MOST_CPUS:
             raise ConfigError(
-                f"cpus={_numbers(self.cpus) or 'none'} is not accepted; "
-                f"expected processors from 0 on, below {MOST_CPUS}"
+                f"cpus={_numbers(self.cpus) or 'none'} is not accepted",
+                expected=f"processors from 0 on, below {MOST_CPUS}",
             )
         lacking = self.cpus - _possible_cpus(self.cpus)
         if lacking:

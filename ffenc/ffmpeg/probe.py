@@ -209,8 +209,9 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
     programs = fields_of(next((line for line in answer if line.startswith("format|")), ""))
     if int(programs.get("nb_programs", 0)) > 1:
         raise SourceError(
-            f"{path} holds {programs['nb_programs']} programs; expected one. "
-            "ffmpeg -i FILE -map 0:p:NUMBER -c copy OUT.ts takes one of them out"
+            f"{path} holds {programs['nb_programs']} programs",
+            expected="one",
+            fix="ffmpeg -i FILE -map 0:p:NUMBER -c copy OUT.ts takes one of them out",
         )
     streams = [fields_of(line) for line in answer if line.startswith("stream|")]
     video = next((s for s in streams if s.get("codec_type") == "video"), None)
@@ -221,7 +222,9 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
     if not (fps > 0 and time_base > 0):
         raise SourceError(
             f"{path} says no frame rate: {video.get('avg_frame_rate')} frames a second, time base "
-            f"{video.get('time_base')}; expected both above 0. Remux the file, or restore it"
+            f"{video.get('time_base')}",
+            expected="both above 0",
+            fix="remux the file, or restore it",
         )
     audio = next((s for s in streams if s.get("codec_type") == "audio"), None)
     stamps: tuple[int, ...] | None = None

@@ -111,8 +111,9 @@ def check_spacing(clip: Clip, fps: Fraction, where: str, *, start: float | None 
     number = off_grid(times, fps, base)
     if number is not None:
         raise SourceError(
-            f"{where}: frame {number} is at {float(times[number]):.6f} s of {clip.path}, expected at "
-            f"{float(base + number / fps):.6f} s ({float(fps):g} fps): a frame is missing or doubled"
+            f"frame {number} is at {float(times[number]):.6f} s of {clip.path}: one is missing or doubled",
+            expected=f"{float(base + number / fps):.6f} s ({float(fps):g} fps)",
+            where=where,
         )
 
 

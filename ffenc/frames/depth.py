@@ -340,10 +340,12 @@ def _flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _check_array(name: str, array: Any, kinds: str, expected: str) -> None:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
         found = str(array.dtype) if isinstance(array, np.ndarray) else type(array).__name__
-        raise ConfigError(f"{name} must be a numpy array of {expected}, got {found}")
+        raise ConfigError(f"got {found}", expected=f"a numpy array of {expected}", where=name)
     if array.ndim < 2 or (array.ndim > 3 and 1 not in (array.shape[-3], array.shape[-1])):
         raise ConfigError(
-            f"{name} must be of shape (H, W), (H, W, 1), (1, H, W) or a batch of these, got {array.shape}"
+            f"got the shape {array.shape}",
+            expected="(H, W), (H, W, 1), (1, H, W) or a batch of these",
+            where=name,
         )
 
 

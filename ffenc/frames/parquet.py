@@ -107,9 +107,7 @@ def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
                     yield from map(bytes, group_values(chunk, low, high, name, offset))
                 offset += length
             if offset < end:
-                raise SourceError(
-                    f"has {offset} rows, {end} were expected; the file is cut short", where=rows.path
-                )
+                raise SourceError(f"is cut short: has {offset} rows", expected=str(end), where=rows.path)
     except UNREADABLE as error:
         raise SourceError(f"column {column} cannot be read: {error}", where=rows.path) from None
 

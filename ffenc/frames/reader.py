@@ -283,7 +283,7 @@ class VideoReader:
             number = operator.index(index)
         except TypeError:
             raise ConfigError(
-                f"{index!r} is not a frame index; an integer, a slice or a list of integers is expected"
+                f"{index!r} is not a frame index", expected="an integer, a slice or a list of integers"
             ) from None
         count = len(self)
         if not -count <= number < count:

@@ -196,7 +196,9 @@ def image_files(folder: Path, *, start_number: int | None = None) -> ImageFiles:
     for name in images:
         match = re.fullmatch(r"(.*?)(\d+)(\D*)", Path(name).stem)
         if match is None:
-            raise SourceError(f"{folder / name}: has no frame number in its name; expected frame-000000.png")
+            raise SourceError(
+                f"{folder / name}: has no frame number in its name", expected="frame-000000.png"
+            )
         number = int(match[2])
         if number in numbered:
             raise SourceError(

@@ -92,9 +92,11 @@ def frame_rate(clip: Clip) -> Fraction:
     number = off_grid(times, fps, times[0], _rounding(clip.info, fps))
     if number is not None:
         raise SourceError(
-            f"{clip.path}: frame {clip.first + number} is at {float(times[number]):.6f} s, expected at "
-            f"{float(times[0] + number / fps):.6f} s ({float(fps):g} fps): the frames are not evenly spaced; "
-            f"the rate is variable, or a frame was dropped. {_pass_fps()}"
+            f"frame {clip.first + number} is at {float(times[number]):.6f} s: the frames are not evenly "
+            "spaced, because the rate is variable or a frame was dropped",
+            expected=f"{float(times[0] + number / fps):.6f} s ({float(fps):g} fps)",
+            where=clip.path,
+            fix=_pass_fps(),
         )
     return fps
 
@@ -158,7 +160,7 @@ def _own_rate(info: StreamInfo) -> Fraction:
         return average
     step = _usual_step(info)
     if not step:
-        raise SourceError(f"the file does not say how many frames a second it has. {_pass_fps()}")
+        raise SourceError("the file does not say how many frames a second it has", fix=_pass_fps())
     whole = round(average or 1 / step)
     rates = [rate for rate in (Fraction(whole), Fraction(whole * 1000, 1001), parse_fps(1 / step)) if rate]
 
@@ -180,4 +182,4 @@ def _usual_step(info: StreamInfo) -> Fraction:
 
 def _pass_fps() -> str:
     rate = argument("fps", "RATE")
-    return f"Pass {rate} to put the frames one after another, whatever their times are, at i / RATE"
+    return f"pass {rate} to put the frames one after another, whatever their times are, at i / RATE"

@@ -31,7 +31,7 @@ def seconds_of(camera: str, timestamp: Any) -> float | None:
             repr(timestamp) if not isinstance(timestamp, int) else f"an int of {timestamp.bit_length()} bits"
         )
         raise ConfigError(
-            f"camera {camera}: timestamp={text[:80]} is not accepted; a finite number of seconds is expected"
+            f"camera {camera}: timestamp={text[:80]} is not accepted", expected="a finite number of seconds"
         ) from None
     return seconds
 
@@ -49,12 +49,12 @@ def check_preset(preset: RobotPreset, jpeg: set[str]) -> None:
 
 def check_robot_type(robot_type: str | None) -> None:
     if robot_type is not None and not is_text(robot_type):
-        raise ConfigError(f"robot_type {robot_type!r} is not accepted; a text is expected")
+        raise ConfigError(f"robot_type {robot_type!r} is not accepted", expected="a text")
 
 
 def check_task(task: str | None) -> None:
     if task is not None and not (isinstance(task, str) and is_text(task)):
-        raise ConfigError(f"task {task!r} is not accepted; a text is expected")
+        raise ConfigError(f"task {task!r} is not accepted", expected="a text")
 
 
 def kind_of(frame: Any) -> str:

@@ -150,7 +150,7 @@ def features_of_row(row: Mapping[str, Any]) -> Features:
     features: Features = {}
     for name, value in row.items():
         if not isinstance(name, str) or not is_text(name):
-            raise ConfigError(f"a row cannot have a value named {name!r}: a text is expected")
+            raise ConfigError(f"a row has a value named {name!r}", expected="a text as its name")
         if name in NUMBERING or "/" in name or not name:
             raise ConfigError(f"a row cannot have a value named {name!r}: ffenc writes that column itself")
         array = _array(name, value)
@@ -183,7 +183,7 @@ def checked_row(row: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]
         array = _array(name, row[name])
         if dtype == "string":
             if array.dtype.kind != "U" or array.ndim:
-                raise ConfigError(f"{name}: {type(row[name]).__name__} is not accepted; a text is expected")
+                raise ConfigError(f"{name}: {type(row[name]).__name__} is not accepted", expected="a text")
             if not is_text(str(row[name])):
                 raise ConfigError(f"{name}: {row[name]!r} is not accepted; it cannot be written as UTF-8")
             values[name] = str(row[name])
@@ -191,9 +191,9 @@ def checked_row(row: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]
         wanted = np.dtype(dtype)
         whole = array.dtype.kind in "iu" and wanted.kind in "iu"  # whether they fit is looked at by value
         if array.dtype.kind not in "fiub" or not (whole or np.can_cast(array.dtype, wanted, "same_kind")):
-            raise ConfigError(f"{name}: {array.dtype} is not accepted; {dtype} is expected")
+            raise ConfigError(f"{name}: {array.dtype} is not accepted", expected=f"{dtype}")
         if array.size != size:
-            raise ConfigError(f"{name}: {array.size} numbers are not accepted; {size} are expected")
+            raise ConfigError(f"{name}: {array.size} numbers are not accepted", expected=f"{size}")
         flat = _cast(name, array, wanted).reshape(-1).tolist()
         values[name] = flat[0] if list(feature["shape"]) == [1] else flat
     return values

@@ -121,7 +121,8 @@ class _Session:
             )
         if not (math.isfinite(self.seconds) and math.isfinite(self.reset_seconds)):
             raise ConfigError(
-                f"episodes of {self.seconds} s with {self.reset_seconds} s between them: numbers are expected"
+                f"episodes of {self.seconds} s with {self.reset_seconds} s between them",
+                expected="finite numbers",
             )
         self._fps = parse_fps(self.recorder.preset.fps)
         self._rows = max(1, round(self.seconds * self._fps))

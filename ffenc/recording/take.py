@@ -49,7 +49,7 @@ class Channel:
         if self.frames == "jpeg":
             if not (isinstance(frame, bytes) and frame[:2] == b"\xff\xd8"):
                 raise ConfigError(
-                    f"camera {self.name}: bytes of a JPEG image are expected, got {kind_of(frame)}"
+                    f"got {kind_of(frame)}", expected="bytes of a JPEG image", where=f"camera {self.name}"
                 )
             if len(frame) > self.ring.slots.shape[1]:
                 raise ConfigError(
@@ -64,7 +64,9 @@ class Channel:
             if (header.width, header.height) != (width, height) or not has_end(frame, header.format):
                 found = header if has_end(frame, header.format) else f"{header} that is cut short"
                 raise ConfigError(
-                    f"camera {self.name}: a whole JPEG image of {width}x{height} is expected, got a {found}"
+                    f"got a {found}",
+                    expected=f"a whole JPEG image of {width}x{height}",
+                    where=f"camera {self.name}",
                 )
             return
         slots = self.ring.slots
@@ -74,8 +76,9 @@ class Channel:
         if shape != slots.shape[1:] or frame.dtype != slots.dtype:
             unit = f" ({self.camera.unit}; see depth_unit)" if self.camera.depth else ""
             raise ConfigError(
-                f"camera {self.name}: a frame of shape {slots.shape[1:]}, {slots.dtype}{unit}, is expected, "
-                f"got {kind_of(frame)}"
+                f"got {kind_of(frame)}",
+                expected=f"a frame of shape {slots.shape[1:]}, {slots.dtype}{unit}",
+                where=f"camera {self.name}",
             )
 
 

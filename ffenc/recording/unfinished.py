@@ -234,7 +234,7 @@ def _camera(values: Mapping[str, Any], where: str) -> RecordedCamera:
     camera = RecordedCamera(**given)
     plain_name(camera.key, f"{where}: key")
     if camera.key != camera_key(camera_name(camera.key)) or not camera_name(camera.key):
-        raise ValueError(f"{camera.key!r} is not the key of a camera: {camera_key('NAME')} is expected")
+        raise ValueError(f"{camera.key!r} is not the key of a camera; expected {camera_key('NAME')}")
     if camera.way not in get_args(Way) or camera.unit not in (None, *get_args(Unit)):
         raise ValueError(f"{camera.key}: way {camera.way!r} and unit {camera.unit!r} are not known")
     if not all(isinstance(n, int) and 0 < n <= _MOST_PIXELS for n in (camera.width, camera.height)):

@@ -146,13 +146,15 @@ def parse_address(name: str | Path) -> Address | Path:
         return _hub(name, rest)
     parts = rest.rstrip("/").split("/")
     if not all(parts) or {".", ".."} & set(parts) or "\\" in rest or "?" in rest or "#" in rest:
-        raise ConfigError(f"{name} is not an address of a dataset; expected {scheme}://BUCKET/PATH")
+        raise ConfigError(f"{name} is not an address of a dataset", expected=f"{scheme}://BUCKET/PATH")
     return Address(scheme, "/".join(parts))
 
 
 def _local(name: str, rest: str) -> Path:
     if not rest.startswith("/"):
-        raise ConfigError(f"{name}: expected file:/// and an absolute path, or the path alone")
+        raise ConfigError(
+            f"{name} is not an address", expected="file:/// and an absolute path, or the path alone"
+        )
     return Path(unquote(rest))
 
 
@@ -160,6 +162,8 @@ def _hub(name: str, rest: str) -> Address:
     match = _HUB.fullmatch(rest.rstrip("/"))
     inner = (match[3] or "").strip("/") if match else ""
     if match is None or {"", ".", ".."} & set(inner.split("/") if inner else []):
-        raise ConfigError(f"{name} is not a dataset on the Hub; expected hf://datasets/USER/NAME[@REVISION]")
+        raise ConfigError(
+            f"{name} is not a dataset on the Hub", expected="hf://datasets/USER/NAME[@REVISION]"
+        )
     place = f"{match[1]}/{inner}" if inner else match[1]
     return Address("hf", place, match[2].replace("%2F", "/") if match[2] else None)

@@ -38,7 +38,7 @@ def hub_address(name: str) -> Address:
     """
     found = parse_address(name if "://" in name else f"hf://datasets/{name}")
     if not isinstance(found, Address) or found.scheme != "hf" or found.place != found.repository:
-        raise ConfigError(f"{name!r} is not a dataset on the Hub; expected USER/NAME or USER/NAME@REVISION")
+        raise ConfigError(f"{name!r} is not a dataset on the Hub", expected="USER/NAME or USER/NAME@REVISION")
     return found
 
 
@@ -111,7 +111,7 @@ def check_free(address: Address, *, resume: bool, overwrite: bool) -> None:
     """
     if address.place != address.repository:
         raise ConfigError(
-            f"{address}: a dataset is a repository of its own; expected hf://datasets/USER/NAME"
+            f"{address}: a dataset is a repository of its own", expected="hf://datasets/USER/NAME"
         )
     try:
         files = _Hub(address, DestinationError).files()

@@ -84,7 +84,7 @@ def read_list(text: str, name: str) -> list[str]:
     """
     values = [word.strip() for word in text.split(",")]
     if not all(values):
-        raise ConfigError(f"{name}: {text!r} has an empty value; expected a list such as a,b,c")
+        raise ConfigError(f"{name}: {text!r} has an empty value", expected="a list such as a,b,c")
     return list(dict.fromkeys(values))
 
 
@@ -118,7 +118,7 @@ def read_numbers(text: str, name: str, *, whole: bool = False) -> list[Number]:
                 f"{name}: {word!r} is not a number of 0 or more, nor a range such as 18:36:4"
             ) from None
     if whole and any(not isinstance(value, int) for value in found):
-        raise ConfigError(f"{name}: {text!r} has fractions; whole numbers are expected")
+        raise ConfigError(f"{name}: {text!r} has fractions", expected="whole numbers")
     return list(dict.fromkeys(found))
 
 

@@ -61,7 +61,8 @@ def read_target(text: str) -> Target:
     kinds = [*_RANGES, "size"]
     if kind not in kinds or not equals:
         raise ConfigError(
-            f"{argument('target', text)}: expected e.g. vmaf=95 or size=5%{accepted(kind, kinds)}"
+            f"{argument('target', text)} is not accepted",
+            expected=f"a target such as vmaf=95 or size=5%{accepted(kind, kinds)}",
         )
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(%|[km]?b)?", value)
     if match is None or (kind != "size" and match[2]):
@@ -73,11 +74,13 @@ def read_target(text: str) -> Target:
         share = match[2] == "%"
         number = number / 100 if share else number * _UNITS[match[2] or ""]
         if not number > 0:
-            raise ConfigError(f"{argument('target', text)}: a size above 0 is expected")
+            raise ConfigError(f"{argument('target', text)} is not accepted", expected="a size above 0")
         return Target("size", number, share)
     low, high = _RANGES[kind]
     if not low < number < high:
-        raise ConfigError(f"{argument('target', text)}: expected a number between {low} and {high}")
+        raise ConfigError(
+            f"{argument('target', text)} is not accepted", expected=f"a number between {low} and {high}"
+        )
     return Target(kind, number)  # type: ignore[arg-type]
 
 

@@ -69,7 +69,7 @@ def test_many_faults_fit_on_a_screen_and_json_has_all(ffenc, video):
     assert sum(fault["kind"] == "timestamps" for fault in faults) == 3
     assert f"{len(faults)} faults;" in lines[-1]
     names = {
-        *("kind", "severity", "what", "where", "fix"),
+        *("kind", "severity", "what", "found", "expected", "where", "fix"),
         *("file", "camera", "episode", "frame", "frames", "other"),
     }
     assert all(set(fault) == names for fault in faults)

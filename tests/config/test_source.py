@@ -21,12 +21,15 @@ def test_each_type_takes_its_own_fields():
         ({}, "type: is missing; expected one of 'test', 'folder', 'v4l2', 'realsense'"),
         ({"type": "opencv"}, "type: 'opencv'"),
         ({"type": "test", "path": "a"}, "path: is not a field of type: test, which takes none"),
-        ({"type": "folder"}, "path: is missing; type: folder needs a folder's path"),
+        ({"type": "folder"}, "path: is missing for type: folder; expected a folder's path"),
         (
             {"type": "folder", "path": "a", "pixels": "raw"},
             "pixels: is not a field of type: folder; acc.*path",
         ),
-        ({"type": "v4l2"}, "device: is missing; type: v4l2 needs a path such as /dev/video0, or its number"),
+        (
+            {"type": "v4l2"},
+            "device: is missing for type: v4l2; expected a path such as /dev/video0, or its number",
+        ),
         ({"type": "v4l2", "device": -1}, "device: -1 is not the number of a device"),
         ({"type": "v4l2", "device": 0, "pixels": "yuyv"}, "pixels: 'yuyv'.*expected 'mjpeg' or 'raw'"),
         ({"type": "realsense", "serial": 83}, "serial: 83.*expected a text in quotes"),

@@ -206,7 +206,7 @@ def test_episodes_that_changed_places_in_the_data_file_are_refused(
     [
         ([float("nan")] * 72, "row 0 has timestamp nan"),
         ([None] * 72, "timestamp has rows without a value"),
-        (["x"] * 72, "timestamp is string; numbers are expected"),
+        (["x"] * 72, "timestamp is string; expected numbers"),
     ],
 )
 def test_times_that_are_none_are_refused(

@@ -440,7 +440,7 @@ def test_hostile_and_broken_messages_are_named(recorded: list[Sample], tmp_path:
     for change, said in (
         ({"height": 1 << 20}, "is 160x1048576; at most 16384 pixels a side"),
         ({"height": 200}, "is cut short: .* expected 200 rows of 480"),
-        ({"step": 9}, "is cut short: .* in rows of 9, expected 120 rows of 480"),
+        ({"step": 9}, "is cut short: .* in rows of 9; expected 120 rows of 480"),
         ({"encoding": "nv21"}, "its encoding is 'nv21'; read are rgb8"),
         ({"encoding": "8UC3"}, "its encoding is '8UC3'; say channels: rgb or bgr in the mapping"),
     ):

@@ -300,7 +300,7 @@ def test_depth_that_became_8_bit_is_found(toolchain, video):
     )
     change_info(video, lambda info: info["features"][DEPTH]["info"].update({"video.codec": "h264"}))
     (fault,) = only(verify_dataset(video), "depth")
-    assert "12-bit depth quietly became 8-bit; gray12le or gray16le is expected" in fault.what
+    assert "12-bit depth quietly became 8-bit; expected gray12le or gray16le" in fault.what
 
 
 def test_depth_whose_quantiser_or_reader_is_wrong_is_found(video):
@@ -651,17 +651,17 @@ def test_an_episode_may_be_longer_than_what_is_read_at_once(tmp_path):
     found = verify_dataset(root)
     (fault,) = [fault for fault in found.faults if fault.kind == "rows"]
     assert (fault.episode, fault.frame) == (2, 70_000 - 60_003)
-    assert "row 70000 has frame_index 7, 9997 is expected" in fault.what
+    assert "row 70000 has frame_index 7; expected 9997" in fault.what
 
 
 @pytest.mark.parametrize(
     ("name", "change", "kind", "said"),
     [
-        ("frame_index", lambda v: v[:30] + [9] + v[31:], "rows", "row 30 has frame_index 9, 6 is expected"),
+        ("frame_index", lambda v: v[:30] + [9] + v[31:], "rows", "row 30 has frame_index 9; expected 6"),
         ("timestamp", lambda v: v[:50] + [float("nan")] + v[51:], "timestamps", "row 50 has timestamp nan"),
-        ("timestamp", lambda v: [*v[:50], v[50] + 2e-4, *v[51:]], "timestamps", "timestamp 0.300200,"),
+        ("timestamp", lambda v: [*v[:50], v[50] + 2e-4, *v[51:]], "timestamps", "0.300200; expected 0.3000"),
         ("timestamp", lambda v: v[:50] + [None] + v[51:], "timestamps", "row 50 has timestamp nan"),
-        ("index", lambda v: v[:50] + [3] + v[51:], "index", "row 50 has index 3, 50 is expected"),
+        ("index", lambda v: v[:50] + [3] + v[51:], "index", "row 50 has index 3; expected 50"),
         ("task_index", lambda v: v[:50] + [5] + v[51:], "task-index", "row 50 has task_index 5"),
         ("episode_index", lambda v: v[:50] + [None] + v[51:], "rows", "of an episode that is not listed"),
         ("episode_index", lambda v: v[:71] + [8], "rows", "of an episode that is not listed"),
@@ -688,7 +688,7 @@ def test_a_missing_row_is_named_once(video):
         ("length", lambda v: [24, 0, 31], "its length is 0"),
         ("length", lambda v: [24, None, 31], "has None in length"),
         ("episode_index", lambda v: [0, 2, 1], "row 1 has episode_index 2"),
-        ("dataset_from_index", lambda v: [0, 25, 41], "dataset_from_index is 25, after"),
+        ("dataset_from_index", lambda v: [0, 25, 41], "dataset_from_index is 25; expected 24, as many as"),
         ("dataset_to_index", lambda v: [24, 40, 72], "dataset_to_index 40 is not its length 17"),
         ("data/file_index", lambda v: [0, None, 0], "has None in data/file_index"),
         (f"videos/{TOP}/from_timestamp", lambda v: [0.0, float("nan"), v[2]], "has nan in videos"),
@@ -706,7 +706,7 @@ def test_a_wrong_episode_list_is_named(video, name, change, said):
 def test_a_task_that_is_not_known_is_named(video):
     change_table(video, LIST, set_column("tasks", lambda v: [v[0], ["juggle"], None]))
     texts = [fault.what for fault in only(verify_dataset(video), "tasks")]
-    assert texts == ["task 'juggle' is not in the tasks table", "tasks is None; a list of texts is expected"]
+    assert texts == ["task 'juggle' is not in the tasks table", "tasks is None; expected a list of texts"]
 
 
 @pytest.mark.parametrize("part", ["length", "tasks", f"videos/{TOP}/from_timestamp", "data/file_index"])

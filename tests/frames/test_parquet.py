@@ -88,7 +88,7 @@ def test_a_row_without_an_image_is_named(tmp_path: Path, images: dict[str, list[
 def test_a_short_or_damaged_file_is_refused(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
     path = tmp_path / "x.parquet"
     pq.write_table(table_of(images[TOP]), path)
-    with pytest.raises(SourceError, match="has 72 rows, 80 were expected"):
+    with pytest.raises(SourceError, match="is cut short: has 72 rows; expected 80"):
         list(read_images(RowRange(path, 0, 80), "cam"))
     with pytest.raises(SourceError, match="no image column 'other'"):
         list(read_images(RowRange(path, 0, 1), "other"))

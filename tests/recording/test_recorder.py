@@ -441,7 +441,11 @@ def test_misuse_is_told_and_harms_nothing(tmp_path: Path) -> None:
             recorder.start_episode()
         for camera, frame, text in (
             ("side", picture(0), "no camera 'side'; there are top, deep"),
-            ("top", picture(0)[:-1], r"\(48, 64, 3\), uint8, is expected, got uint8 \(47, 64, 3\)"),
+            (
+                "top",
+                picture(0)[:-1],
+                r"got uint8 \(47, 64, 3\); expected a frame of shape \(48, 64, 3\), uint8",
+            ),
             ("top", picture(0).astype(np.float32), "got float32"),
             ("top", b"\xff\xd8", "got bytes of 2 bytes"),
             ("top", None, "first row needs a frame"),
@@ -465,15 +469,15 @@ def test_misuse_is_told_and_harms_nothing(tmp_path: Path) -> None:
         recorder.add_row({"note": "go", "next.done": False}, state=[1.0, 2.0])
         for row, text in (
             ({"note": "go"}, "has no next.done"),
-            ({"note": 3, "next.done": True}, "note: int is not accepted; a text"),
-            ({"note": "", "next.done": 0.5}, "next.done: float64 is not accepted; bool"),
+            ({"note": 3, "next.done": True}, "note: int is not accepted; expected a text"),
+            ({"note": "", "next.done": 0.5}, "next.done: float64 is not accepted; expected bool"),
         ):
             recorder.write("top", None) if not recorder.status().rows > 1 and text.startswith("has") else None
             if text.startswith("has"):
                 recorder.write("deep", None)
             with pytest.raises(ConfigError, match=text):
                 recorder.add_row(row, state=[1.0, 2.0])
-        with pytest.raises(ConfigError, match="3 numbers are not accepted; 2"):
+        with pytest.raises(ConfigError, match="3 numbers are not accepted; expected 2"):
             recorder.add_row({"note": "", "next.done": True}, state=[1.0, 2.0, 3.0])
         for value in (np.nan, np.inf):
             with pytest.raises(ConfigError, match="spoils the statistics"):

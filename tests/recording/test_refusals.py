@@ -120,12 +120,12 @@ def test_every_value_is_converted_or_refused_at_its_row(tmp_path: Path) -> None:
         ("byte", [0, 1, 256], "beyond what uint8"),
         ("byte", [0, 1, -1], "beyond what uint8"),
         ("byte", [0.0, 1.0, 2.0], "float64 is not accepted"),
-        ("byte", [0, 1], "2 numbers are not accepted; 3"),
+        ("byte", [0, 1], "2 numbers are not accepted; expected 3"),
         ("huge", -1, "beyond what uint64"),
         ("flag", [0, 1], "int64 is not accepted"),
         ("note", "\ud800", "UTF-8"),
-        ("note", b"bytes", "a text is expected"),
-        ("note", ["a"], "a text is expected"),
+        ("note", b"bytes", "expected a text"),
+        ("note", ["a"], "expected a text"),
     )
     with Recorder(robot(), tmp_path / "data", features=features) as recorder:
         recorder.start_episode()
@@ -157,7 +157,7 @@ def test_a_jpeg_of_another_size_or_kind_is_refused_at_its_row(tmp_path: Path) ->
     with Recorder(robot(), tmp_path / "data", jpeg={"top"}) as recorder:
         recorder.start_episode()
         for frame, text in (
-            (_jpeg(WIDTH // 2, HEIGHT), "a whole JPEG image of 64x48 is expected, got a 32x48 8-bit JPEG"),
+            (_jpeg(WIDTH // 2, HEIGHT), "got a 32x48 8-bit JPEG; expected a whole JPEG image of 64x48"),
             (good[:-20], "cut short"),
             (good[:30], "cut short"),
             (_jpeg(WIDTH, HEIGHT, "CMYK"), "4 channels"),

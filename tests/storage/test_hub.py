@@ -176,7 +176,7 @@ def test_throttling_costs_time_only(hub: Hub, ffenc: CommandLine, tmp_path: Path
         (["pull", "none", "out"], "is not a dataset on the Hub"),
         (["push", str(VIDEO), "s3://a/b"], "is not a dataset on the Hub"),
         (["push", str(VIDEO), "me/cube@a", "--revision", "b"], "names a revision"),
-        (["push", str(VIDEO), "me/cube", "--revision", "0" * 40], "a branch is expected"),
+        (["push", str(VIDEO), "me/cube", "--revision", "0" * 40], "expected a branch"),
     ],
 )
 def test_what_is_refused(

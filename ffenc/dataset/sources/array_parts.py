@@ -75,7 +75,7 @@ def _by_rows(file: ArrayFile, reader: ArrayReader, mapping: SourceMapping) -> li
     }
     what, kinds = wanted[name]
     if len(info.shape) != 1 or info.dtype.kind not in kinds or not 0 < info.rows <= MOST_ROWS:
-        raise SourceError(f"{where} is {info}; expected {what}")
+        raise SourceError(f"{where} is {info}", expected=f"{what}")
     values = reader.read(info.path, 0, info.rows)
     if name == "ends":
         stops = values.astype(np.int64)

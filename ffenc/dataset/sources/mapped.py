@@ -30,7 +30,9 @@ def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], w
     """
     if feature.dtype == "string":
         if len(arrays) > 1 or arrays[0].ndim > 1:
-            raise ConfigError(f"features.{name}: a text a row is expected of dtype string")
+            raise ConfigError(
+                "several values a row, of dtype string", expected="a text a row", where=f"features.{name}"
+            )
         return np.array([text_of(value) for value in arrays[0]], object)
     several = [array[:, None] if array.ndim == 1 else array for array in arrays]
     values = arrays[0] if len(arrays) == 1 else np.concatenate(several, 1)

@@ -82,14 +82,14 @@ def rvl(data: bytes, name: str) -> npt.NDArray[np.uint16]:
     last = int(np.searchsorted(ends, width * height))
     if last >= len(ends) or int(ends[last]) != width * height:
         found = "more" if last < len(ends) else int(ends[-1]) if len(ends) else 0
-        raise SourceError(f"{name}: is damaged: holds {found} pixels, expected {width}x{height}")
+        raise SourceError(f"is damaged: holds {found} pixels", expected=f"{width}x{height}", where=name)
     heads, runs = heads[: last + 1], runs[: last + 1]
     count = int(runs[:, 1].sum())
     coded = np.ones(len(values), bool)
     coded[heads] = coded[heads + 1] = False
     steps = values[coded][:count]
     if len(steps) < count:
-        raise SourceError(f"{name}: is cut short: has depth of {len(steps)} pixels, expected {count}")
+        raise SourceError(f"is cut short: has depth of {len(steps)} pixels", expected=str(count), where=name)
     there = np.repeat(np.tile([False, True], len(runs)), runs.reshape(-1))
     pixels = np.zeros(width * height, np.uint16)
     pixels[there] = np.cumsum((steps >> 1) ^ -(steps & 1)).astype(np.uint16)

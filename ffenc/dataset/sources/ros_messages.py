@@ -127,13 +127,13 @@ def bytes_of(data: Any, name: str) -> bytes:
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
     what = "a text that its schema does not call base64" if isinstance(data, str) else type(data).__name__
-    raise SourceError(f"{name}: its data is {what}; expected bytes")
+    raise SourceError(f"{name}: its data is {what}", expected="bytes")
 
 
 def _raw_frame(message: Any, camera: CameraMapping, name: str) -> EncodedFrame:
     encoding, sizes = str(message.encoding), [getattr(message, one) for one in ("width", "height", "step")]
     if not all(isinstance(one, (int, float, np.number)) and one == int(one) for one in sizes):
-        raise SourceError(f"{name}: its width, height and step are {sizes}; expected whole numbers")
+        raise SourceError(f"{name}: its width, height and step are {sizes}", expected="whole numbers")
     width, height, step = (int(one) for one in sizes)
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
         raise SourceError(f"{name}: is {width}x{height}; at most {MAX_SIDE} pixels a side are read")
@@ -166,8 +166,9 @@ def _rows(data: Any, height: int, step: int, wanted: int, name: str) -> npt.NDAr
     pixels = np.frombuffer(data, np.uint8)
     if step < wanted or pixels.size < step * height:
         raise SourceError(
-            f"{name}: is cut short: {pixels.size:,} bytes in rows of {step:,}, expected {height} rows of "
-            f"{wanted:,}"
+            f"is cut short: {pixels.size:,} bytes in rows of {step:,}",
+            expected=f"{height} rows of {wanted:,}",
+            where=name,
         )
     return pixels[: step * height].reshape(height, step)[:, :wanted]
 

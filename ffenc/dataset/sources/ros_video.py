@@ -185,8 +185,8 @@ class Packets:
             ) from None
         if info.frames != len(numbers):
             raise SourceError(
-                f"{self._where}: {len(numbers):,} messages hold {info.frames:,} frames; one frame in each is "
-                "expected"
+                f"{self._where}: {len(numbers):,} messages hold {info.frames:,} frames",
+                expected="one frame in each",
             )
         return info
 

@@ -319,7 +319,7 @@ def decode_images(
             where: dict[str, Any] = {"file": place, "camera": key}
             if at >= 0:
                 where |= {"episode": int(listing.index[at]), "frame": row - start[at]}
-            faults.add("image", error.found, **where)
+            faults.add("image", error.described, **where)
             damaged.add(at)
             count.add(1)
             continue

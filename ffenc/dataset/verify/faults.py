@@ -164,7 +164,7 @@ class Fault(Problem):
         object.__setattr__(self, "where", ", ".join(part for part in where if part is not None))
 
     def __str__(self) -> str:
-        return self.found
+        return self.described
 
 
 class Faults:
@@ -177,7 +177,8 @@ class Faults:
     def add(
         self,
         kind: str,
-        what: str,
+        found: str | Problem,
+        expected: str = "",
         *,
         file: str | None = None,
         camera: str | None = None,
@@ -187,10 +188,11 @@ class Faults:
         other: int | None = None,
         fix: str | None = None,
     ) -> None:
-        """Add one; ``fix`` where that of its kind does not fit."""
+        """Add one: what was found and expected, or a problem; ``fix`` where that of its kind does not fit."""
+        problem = found if isinstance(found, Problem) else Problem(found, expected)
         known = KINDS[kind]
         about = (file, camera, episode, frame, frames, other)
-        fault = Fault(what, "", fix or known.advice, kind, known.severity, *about)
+        fault = Fault(problem.found, problem.expected, "", fix or known.advice, kind, known.severity, *about)
         with self._lock:
             self._found.append(fault)
 

@@ -132,7 +132,7 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
                 check_key(key, root / place)
     except SourceError as error:
         file = OWN_INFO if error.where == str(root / OWN_INFO) else place
-        faults.add("info", error.what, file=file)
+        faults.add("info", error.problem, file=file)
         return None
     old = version.startswith("v2")
     kinds = {key: feature["dtype"] for key, feature in features.items()}
@@ -144,8 +144,7 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
             what = f"shape {shape!r} of {key} is not height, width and channels"
             faults.add("info", what, file=place, camera=key)
         if kind not in CAMERA_TYPES and shape == []:
-            what = f"shape [] of {key} cannot be loaded by LeRobot; [1] is expected"
-            faults.add("shape", what, file=place)
+            faults.add("shape", f"shape [] of {key} cannot be loaded by LeRobot", expected="[1]", file=place)
         if kind in CAMERA_TYPES and features[key].get("names") is None:
             what = f"names of {key} are null: LeRobot's policies stop at it"
             faults.add("names", what, file=place, camera=key)
@@ -189,7 +188,7 @@ def reason_of(error: Exception) -> str:
     """One line of an error, without the file that it is about: the fault names it."""
     text = str(error)
     if isinstance(error, FfencError):  # a ConfigError is about a setting, which has to be named
-        text = error.found if isinstance(error, ConfigError) else error.what
+        text = error.described if isinstance(error, ConfigError) else error.what
     text = " ".join(text.split())
     return text if len(text) <= 160 else f"{text[:157]}..."
 
@@ -261,7 +260,7 @@ def matrix(column: pa.ChunkedArray | pa.Array) -> Floats | None:
 def checked_tasks(tasks: Any, known: set[str], episode: int, place: str, faults: Faults) -> list[str] | None:
     """Return an episode's tasks, which must be texts of the tasks table; None where one is not."""
     if not (isinstance(tasks, list) and tasks and all(isinstance(task, str) for task in tasks)):
-        faults.add("tasks", f"tasks is {tasks!r}; a list of texts is expected", file=place, episode=episode)
+        faults.add("tasks", f"tasks is {tasks!r}", expected="a list of texts", file=place, episode=episode)
         return None
     unknown = [task for task in tasks if task not in known]
     for task in unknown:

@@ -66,7 +66,8 @@ def _check_splits(layout: Layout, episodes: int, faults: Faults) -> None:
         if match is None or not int(match[1]) <= int(match[2]) <= episodes:
             faults.add(
                 "info",
-                f"split {name} is {said!r}; episodes of 0:{episodes} are expected",
+                f"split {name} is {said!r}",
+                expected=f"episodes of 0:{episodes}",
                 file=INFO,
             )
 
@@ -140,15 +141,15 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
         stamp = name.endswith("timestamp")
         values = numbers(table[name], floats=stamp)
         if values is None:
-            faults.add("episodes", f"column {name} is {table[name].type}; numbers are expected", file=place)
+            faults.add("episodes", f"column {name} is {table[name].type}", expected="numbers", file=place)
             continue
         empty = ~np.isfinite(values) if stamp else values < 0
         rows = np.flatnonzero(empty).tolist()
         listed = columns.get("episode_index", np.full(len(values), -1))
         for row in rows if len(rows) < len(values) else rows[:1]:  # of no row: it is not of single episodes
             number = int(listed[row]) if len(rows) < len(values) and listed[row] >= 0 else None
-            what = f"row {row} has {table[name][row].as_py()} in {name}; a number is expected"
-            faults.add("episodes", what, file=place, episode=number)
+            what = f"row {row} has {table[name][row].as_py()} in {name}"
+            faults.add("episodes", what, expected="a number", file=place, episode=number)
         columns[name] = values
     if "episode_index" not in columns or "length" not in columns or not table.num_rows:
         if not table.num_rows:
@@ -279,7 +280,8 @@ def _check_numbering(layout: Layout, listing: Listing, faults: Faults) -> None:
     for row in np.flatnonzero(known & (listing.first != expected)):
         faults.add(
             "episode-columns",
-            f"dataset_from_index is {listing.first[row]}, after the episodes before it is {expected[row]}",
+            f"dataset_from_index is {listing.first[row]}",
+            expected=f"{expected[row]}, as many as the episodes before it have",
             file=place,
             episode=int(listing.index[row]),
         )
@@ -321,5 +323,5 @@ def _tasks(layout: Layout, faults: Faults) -> dict[int, str]:
     if not pairs:
         faults.add("tasks", "holds no tasks", file=place)
     if sorted(tasks) != list(range(len(tasks))):
-        faults.add("tasks", f"tasks are numbered {sorted(tasks)[:5]}...; 0 on is expected", file=place)
+        faults.add("tasks", f"tasks are numbered {sorted(tasks)[:5]}...", expected="0 on", file=place)
     return tasks

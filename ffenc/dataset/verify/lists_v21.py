@@ -32,8 +32,8 @@ def old_listing(layout: Layout, tasks: Mapping[int, str], faults: Faults) -> Lis
             if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= _INT_MAX for n in row):
                 faults.add(
                     "episodes",
-                    f"line {line.line} has episode_index {row[0]!r} and "
-                    f"length {row[1]!r}; whole numbers are expected",
+                    f"line {line.line} has episode_index {row[0]!r} and length {row[1]!r}",
+                    expected="whole numbers",
                     file=EPISODES_V2,
                 )
                 continue

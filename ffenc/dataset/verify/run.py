@@ -127,7 +127,8 @@ def verify_dataset(
     faults = Faults()
     _find_unfinished(place, faults)
     for where, fault in tree_faults(place, follow_links=follow_links):
-        faults.add("not-own-file", fault.what, file=where.relative_to(place).as_posix())
+        file = where.relative_to(place).as_posix()
+        faults.add("not-own-file", fault.problem, file=file, fix=fault.fix or None)
     # Where a file is not the dataset's own, nothing is read: not even to say more.
     tables = None if faults.has("not-own-file") else check_tables(place, faults)
     if tables is None:

@@ -133,7 +133,7 @@ class RowChecks:
                 good = pa.types.is_floating(kind) if name == "timestamp" else pa.types.is_integer(kind)
                 if not (good or pa.types.is_integer(kind)):
                     wrong.append(name)
-                    self._faults.add("columns", f"column {name} is {kind}; numbers are expected", file=place)
+                    self._faults.add("columns", f"column {name} is {kind}", expected="numbers", file=place)
         if "episode_index" in missing or wrong:
             return None
         return [name for name in schema.names if name in NUMBERING or name in self._layout.numeric]
@@ -167,8 +167,8 @@ class RowChecks:
             if leaf is None:
                 if key in file.schema_arrow.names:
                     kind = file.schema_arrow.field(key).type
-                    what = f"column {key} is {kind}; struct<bytes, path> is expected"
-                    self._faults.add("columns", what, file=place, camera=key)
+                    what, expected = f"column {key} is {kind}", "struct<bytes, path>"
+                    self._faults.add("columns", what, expected=expected, file=place, camera=key)
                 continue
             row = 0
             for group in range(metadata.num_row_groups):
@@ -209,12 +209,15 @@ class RowChecks:
                 self._begins(each, found, run, number)
         position = np.arange(len(episode)) - np.repeat(starts - before, sizes)
         owner = np.repeat(at, sizes)
-        told = _Told(self, run, starts, sizes, at, position)
+        report = _RowReport(self, run, starts, sizes, at, position)
         frame = columns.get("frame_index")
         if frame is None:
             frame = position
-        told.report(
-            "rows", frame != position, lambda r: f"has frame_index {frame[r]}, {position[r]} is expected"
+        report(
+            "rows",
+            frame != position,
+            lambda r: f"has frame_index {frame[r]}",
+            lambda r: str(position[r]),
         )
         stamp = columns.get("timestamp")
         if stamp is not None:
@@ -223,7 +226,7 @@ class RowChecks:
             # A float32 cannot say the time better from half an hour on.
             rounded = late & (stamp == due.astype(np.float32))
             late &= ~rounded
-            told.report(
+            report(
                 "timestamps-rounded",
                 rounded,
                 lambda r: (
@@ -232,36 +235,36 @@ class RowChecks:
                 ),
                 spoils=False,
             )
-            told.report(
+            report(
                 "timestamps",
                 late,
-                lambda r: (
-                    f"has timestamp {stamp[r]:.6f}, frame {frame[r]} at {self._fps:g} fps is at "
-                    f"{frame[r] / self._fps:.6f}"
-                ),
+                lambda r: f"has timestamp {stamp[r]:.6f}",
+                lambda r: f"{frame[r] / self._fps:.6f}, where frame {frame[r]} is at {self._fps:g} fps",
             )
         index = columns.get("index")
         if index is not None and len(self._listing):
             expected = self._listing.first[owner] + frame
-            told.report(
+            report(
                 "index",
                 (index != expected) & (owner >= 0),
-                lambda r: f"has index {index[r]}, {expected[r]} is expected",
+                lambda r: f"has index {index[r]}",
+                lambda r: str(expected[r]),
             )
         task = columns.get("task_index")
         if task is not None:
             self._add_tasks(owner, task)
             unknown = ~np.isin(task, self._tasks)
-            told.report(
+            report(
                 "task-index",
                 unknown,
-                lambda r: f"has task_index {task[r]}; the tasks table has {len(self._tasks)} tasks",
+                lambda r: f"has task_index {task[r]}",
+                lambda _: f"one of the {len(self._tasks)} tasks of the tasks table",
             )
         np.add.at(self._rows, at, sizes)
         self._faulty[-1] = False
         for name in self._layout.numeric:
             if name in batch.schema.names:
-                self._count(name, batch.column(name), starts, sizes, at, run, told)
+                self._count(name, batch.column(name), starts, sizes, at, run, report)
         run.episode, run.count = int(episode[-1]), int(before[-1] + sizes[-1])
         run.rows += len(episode)
 
@@ -310,7 +313,7 @@ class RowChecks:
         sizes: Integers,
         at: Integers,
         run: _Run,
-        told: _Told,
+        report: _RowReport,
     ) -> None:
         values = matrix(column)
         if values is None or (name in self._sums and self._sums[name].width != values.shape[1]):
@@ -333,10 +336,11 @@ class RowChecks:
         broken = np.flatnonzero(~finite.all(axis=1))
         if name not in NUMBERING and broken.size:
             self._not_finite.add(name)
-            told.report(
+            report(
                 "values",
                 np.isin(np.arange(len(values)), broken),
-                lambda r: f"has {values[r][~finite[r]][0]} in {name}, where a finite number is expected",
+                lambda r: f"has {values[r][~finite[r]][0]} in {name}",
+                lambda _: "a finite number",
             )
         self._sums[name].add(values, starts, sizes, at)
 
@@ -374,9 +378,9 @@ class RowChecks:
         """Remember that an episode's rows are not as they should be: its statistics are not compared."""
         self._faulty[at] = True
 
-    def add(self, kind: str, what: str, place: str, episode: int, frame: int) -> None:
+    def add(self, kind: str, found: str, expected: str, place: str, episode: int, frame: int) -> None:
         """Add a fault of a row."""
-        self._faults.add(kind, what, file=place, episode=episode, frame=frame)
+        self._faults.add(kind, found, expected, file=place, episode=episode, frame=frame)
 
 
 class _Run:
@@ -392,7 +396,7 @@ class _Run:
         self.told: set[tuple[str, int]] = set()
 
 
-class _Told:
+class _RowReport:
     """Turns rows that are wrong into a fault for each episode."""
 
     def __init__(
@@ -407,8 +411,14 @@ class _Told:
         self._checks, self._run = checks, run
         self._starts, self._sizes, self._at, self._position = starts, sizes, at, position
 
-    def report(
-        self, kind: str, wrong: npt.NDArray[np.bool_], say: Callable[[int], str], *, spoils: bool = True
+    def __call__(
+        self,
+        kind: str,
+        wrong: npt.NDArray[np.bool_],
+        found: Callable[[int], str],
+        expected: Callable[[int], str] = lambda _: "",
+        *,
+        spoils: bool = True,
     ) -> None:
         """Add a fault for each episode that has such rows; it ``spoils`` the comparison of statistics."""
         if not wrong.any():
@@ -425,7 +435,8 @@ class _Told:
             others = f" ({counts[each]} rows are wrong)" if counts[each] > 1 else ""
             self._checks.add(
                 kind,
-                f"row {self._run.rows + first} {say(first)}{others}",
+                f"row {self._run.rows + first} {found(first)}{others}",
+                expected(first),
                 self._run.place,
                 self._checks.episode(at),
                 int(self._position[first]),

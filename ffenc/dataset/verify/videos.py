@@ -234,7 +234,7 @@ def _check_fields(
     if lost_depth:
         became = "" if re.search(r"\d(le|be)$", info.pix_fmt) else ": 12-bit depth quietly became 8-bit"
         what = f"is {info.pix_fmt}{became}"
-        faults.add("depth", f"{what}; gray12le or gray16le is expected", **where)
+        faults.add("depth", f"{what}", expected="gray12le or gray16le", **where)
 
 
 def _shape(feature: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -289,10 +289,8 @@ def _check_places(
             )
             faults.add("episode-place", what, **where)
         if abs(start - expected) > TIME_TOLERANCE:
-            what = (
-                f"from_timestamp is {start:.6f} s, the episodes before it in the file end at {expected:.6f} s"
-            )
-            faults.add("episode-place", what, **where)
+            due = f"{expected:.6f} s, where the episodes before it in the file end"
+            faults.add("episode-place", f"from_timestamp is {start:.6f} s", expected=due, **where)
         expected = end
 
 

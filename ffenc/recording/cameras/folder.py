@@ -101,8 +101,9 @@ class Folder:
         )
         if pixels.shape[:2] != (stream.height, stream.width):
             raise SourceError(
-                f"{frame.name}: is {pixels.shape[1]}x{pixels.shape[0]}, expected "
-                f"{stream.width}x{stream.height}"
+                f"is {pixels.shape[1]}x{pixels.shape[0]}",
+                expected=f"{stream.width}x{stream.height}",
+                where=frame.name,
             )
         if stream.depth_unit is None:
             return pixels
