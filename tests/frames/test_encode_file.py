@@ -256,7 +256,7 @@ def test_frames_that_are_not_evenly_spaced_need_a_rate_to_be_put_at(
 ) -> None:
     expression, frame, at = UNEVEN[how]
     source, output = uneven(raw, tmp_path / "uneven.mp4", expression), tmp_path / "out.mp4"
-    with pytest.raises(SourceError, match=rf"frame {frame} is at {at} s, expected .* fps=RATE"):
+    with pytest.raises(SourceError, match=rf"frame {frame} is at {at} s: .*; expected .* fps=RATE"):
         encode(source, output, config=LOSSLESS)
     assert everything_in(tmp_path) == ["uneven.mp4"]
     info = encode(source, output, config=LOSSLESS, fps=30)
