@@ -15,13 +15,13 @@ from ffenc.compiler.frames import SampleTap
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.config.transform import Geometry
 from ffenc.errors import ConfigError, SourceError
+from ffenc.frames.crc import crc32
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import read_header, require_alike
 from ffenc.frames.pillow import decode
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.statistics import Picking, Stats, ValueCounts, histogram_statistics, thinned
-from ffenc.frames.stored_png import crc32
 from ffenc.frames.tiff import raw_samples
 from ffenc.layout import QUANTILES
 

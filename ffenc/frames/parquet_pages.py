@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 from cramjam import snappy
 
 from ffenc.errors import SourceError
+from ffenc.frames.crc import crc32
 from ffenc.frames.page_memory import Body, Buffer, Stream, Value, cut_short, decompressing, memory
-from ffenc.frames.stored_png import crc32
 
 DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
 PLAIN, _PLAIN_DICTIONARY, RLE_DICTIONARY = 0, 2, 8

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ffenc.errors import SourceError
+from ffenc.frames.crc import crc32
 from ffenc.frames.header import ImageHeader, several
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -39,7 +40,7 @@ def checksum_fault(data: bytes) -> str | None:
     view = memoryview(data)
     for kind, at, length in png_chunks(data):
         after = at + 8 + length
-        if zlib.crc32(view[at + 4 : after]) != int.from_bytes(view[after : after + 4], "big"):
+        if crc32(view[at + 4 : after]) != int.from_bytes(view[after : after + 4], "big"):
             return f"checksum of its {kind.decode('latin-1')} chunk does not match"
         if kind == b"IEND":
             break

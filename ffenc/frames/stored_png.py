@@ -8,18 +8,18 @@ they come: larger ones the allocator would take from the system and give back fo
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 
+from ffenc.frames.crc import crc32
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.png import png_chunks, png_pixel_bytes
 
 try:  # there are wheels for the usual systems; elsewhere images go to FFmpeg as they are
     from isal import igzip_lib, isal_zlib
 
-    AVAILABLE, crc32 = True, isal_zlib.crc32
+    AVAILABLE = True
 except ImportError:
-    AVAILABLE, crc32 = False, zlib.crc32
+    AVAILABLE = False
 
 _ZLIB = b"\x78\x01"  # a zlib stream, fastest level
 _BLOCK = 65535  # the most that a stored block holds
@@ -77,8 +77,11 @@ def inflated(header: ImageHeader, data: bytes) -> bytes:
         UndecodableError: as :func:`stored`.
     """
     view = memoryview(data)
-    bodies = (view[at + 8 : at + 8 + length] for kind, at, length in png_chunks(data) if kind == b"IDAT")
-    inflate = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
+    # In one piece: put together of what each chunk holds, all pixels would be copied as often.
+    packed = b"".join(
+        view[at + 8 : at + 8 + length] for kind, at, length in png_chunks(data) if kind == b"IDAT"
+    )
+    inflate, bodies = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB), iter([memoryview(packed)])
     try:
         pixels = _next(inflate, bodies, png_pixel_bytes(header, data))
         if _next(inflate, bodies, 1, all_of_it=False):

@@ -23,12 +23,12 @@ from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import run_asked, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.clip import Clip
+from ffenc.frames.crc import crc32
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics, changed
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.reader import VideoReader
 from ffenc.frames.statistics import RgbHistogram
-from ffenc.frames.stored_png import crc32
 
 DAMAGE_SHOWS = 100  # frames, in which a damaged one shows
 # Words of the program's reading side; NULL is a codec's parser.
