@@ -69,9 +69,10 @@ def compile_frame_checksums(
 ) -> list[str]:
     """Compile the argument list that writes the CRC-32 of every frame's samples to standard output.
 
+    It is for a few frames: one thread, because several would decode frames that nobody asked for.
     Arguments as for :func:`compile_decode`.
     """
-    video, limit = excerpted(path, excerpt, {})
+    video, limit = excerpted(path, excerpt, {"threads": 1})
     limit |= {"f": "framehash", "hash": "CRC32", "c:v": "rawvideo", "pix_fmt": pix_fmt}
     return arguments(ffmpeg.output(video, "pipe:1", fps_mode="passthrough", **limit), program)
 
