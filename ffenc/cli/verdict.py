@@ -110,7 +110,7 @@ def _conclusion(robot: RobotPreset, verdict: PresetVerdict) -> Iterator[str]:
 
 def flags(robot: RobotPreset, advice: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Return the advice as flags, a line a camera, or one line where all cameras of a kind get the same."""
-    told = set()
+    shown = set()
     for name, changes in advice.items():
         depth = robot.cameras[name].depth
         alike = [other for other, camera in robot.cameras.items() if camera.depth == depth]
@@ -118,8 +118,8 @@ def flags(robot: RobotPreset, advice: Mapping[str, Mapping[str, Any]]) -> Iterat
             prefix = "depth_encoder" if depth else "camera_encoder"
         else:
             prefix = f"cameras.{name}.encoder"
-        if prefix not in told:
-            told.add(prefix)
+        if prefix not in shown:
+            shown.add(prefix)
             yield "  " + " ".join(_flag(f"--{prefix}.{field}", value) for field, value in changes.items())
 
 

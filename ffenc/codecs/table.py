@@ -95,7 +95,7 @@ def _tune_fastdecode(level: int) -> Options:
 
 
 def _x265_threads(threads: int) -> Options:
-    # "threads" bounds x265's frame threads only; its worker pool takes every core unless told not to.
+    # "threads" bounds only the frame threads; without "pools" the worker pool takes every core.
     return {"threads": threads, "x265-params": {"pools": threads}}
 
 

@@ -60,7 +60,7 @@ class SampleTap:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Some of a stream's frames, told by their times, so that no seek can give others.
+    """Some of a stream's frames, chosen by their times, so that no seek can give others.
 
     Attributes:
         spans: first and last tick of each series of frames, both included, ascending.

@@ -36,7 +36,7 @@ _RECORDING: dict[str, KeyPath] = {
     _CAMERAS: ("cameras",),
 }
 
-# What LeRobot's record command is told of the robot itself, of its hub and of how it writes images.
+# What LeRobot's record command takes for the robot itself, its hub and how it writes images.
 _NOT_OURS = re.compile(
     r"--(teleop|policy)\..+|--robot\.(id|port|[a-z_]*(calibration|degrees|torque|max|left|right|ip|config)[\w.]*)"
     r"|--dataset\.(repo_id|push_to_hub|private|tags|num_image_writer_\w+|video_encoding_batch_size|rename_map)"

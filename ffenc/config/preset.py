@@ -359,7 +359,7 @@ def _transform(values: Mapping[str, Any], key: KeyPath) -> Transform | None:
 
 
 def _check_rate(camera: Any, preset: Any, place: KeyPath) -> None:
-    """A camera has no frame rate of its own; where one is told, it has to be that of all."""
+    """A camera has no frame rate of its own; where one is given, it has to be that of all."""
     try:
         same = parse_fps(camera) == parse_fps(preset)
     except ConfigError as error:

@@ -128,9 +128,9 @@ def divided(
     """
     total = sum(shares.values())
     if not all(share > 0 for share in shares.values()) or abs(total - 1) > 1e-6:
-        told = ", ".join(f"{name}={share:g}" for name, share in shares.items())
+        listed = ", ".join(f"{name}={share:g}" for name, share in shares.items())
         raise ConfigError(
-            f"shares {told} are {total:g} together", expected="shares above 0 that are 1 together"
+            f"shares {listed} are {total:g} together", expected="shares above 0 that are 1 together"
         )
     shuffled = [list(group) for group in groups]
     random.Random(seed).shuffle(shuffled)  # noqa: S311 - repeatable, not secret

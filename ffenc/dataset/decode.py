@@ -222,7 +222,7 @@ def run_decode(plan: DecodePlan, *, on_frames: Callable[[int], None] | None = No
         SourceError: a video is damaged; the text names the frame.
         DestinationError: the destination has been taken in the meantime, or cannot be written.
     """
-    told = on_frames or (lambda _: None)
+    report = on_frames or (lambda _: None)
     done = 0
     ranges: dict[str, tuple[float, float]] = {}
     files: list[Path] = []
@@ -245,12 +245,12 @@ def run_decode(plan: DecodePlan, *, on_frames: Callable[[int], None] | None = No
                 if plan.format == "npy":
                     path = place if single else place.with_suffix(".npy")
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    frames = _counted(readers.frames(part), told, done)
+                    frames = _counted(readers.frames(part), report, done)
                     save_array(path, frames, len(part.frames))
                     files.append(path)
                 else:
                     place.mkdir(parents=True, exist_ok=True)
-                    shown = _counted(readers.frames(part), told, done)
+                    shown = _counted(readers.frames(part), report, done)
                     for number, frame in zip(part.frames, shown, strict=True):
                         path = place / f"frame-{number:06d}.png"
                         pngs.save(path, frame, picture)
@@ -335,11 +335,11 @@ class _Readers:
 
 
 def _counted(
-    frames: Iterator[npt.NDArray[Any]], told: Callable[[int], None], done: int
+    frames: Iterator[npt.NDArray[Any]], report: Callable[[int], None], done: int
 ) -> Iterator[npt.NDArray[Any]]:
     for number, frame in enumerate(frames, 1):
         yield frame
-        told(done + number)
+        report(done + number)
 
 
 def _depths(parts: Sequence[_Part], readers: _Readers) -> tuple[float, float]:

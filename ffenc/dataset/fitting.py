@@ -1,4 +1,4 @@
-"""Whether what is to be recorded fits a dataset that is there: all that differs, told with both values."""
+"""Whether what is to be recorded fits a dataset that is there: all that differs, with both values."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ def check_fit(
         *_cameras(root, info, cameras),
     ]
     if differences:
-        told = "\n".join(f"  {difference}" for difference in differences)
+        listed = "\n".join(f"  {difference}" for difference in differences)
         raise DestinationError(
-            f"{root}: what is to be recorded does not fit what is there:\n{told}\n"
+            f"{root}: what is to be recorded does not fit what is there:\n{listed}\n"
             "Set it as the dataset has it, or record into another folder; ffenc merge makes one dataset of "
             "both, where that can be"
         )

@@ -52,7 +52,7 @@ class CameraReport:
         codec: of the stream (``av1``), or the kind of the images (``png``).
         pix_fmt: of the stream; None for images.
         bits: of a sample of an image; None for video.
-        settings: what the encoder was told, as far as info.json says: ``crf``, ``g``, ``preset`` ...
+        settings: what the encoder was set to, as far as info.json says: ``crf``, ``g``, ``preset`` ...
         encoder: who encoded, where info.json says so.
         files: how many hold its frames.
         bytes: of its frames.

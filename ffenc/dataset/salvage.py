@@ -1,7 +1,7 @@
 """What is left of a damaged LeRobot v3.0 dataset: which episodes, their rows, and where their frames are.
 
 Nothing is believed that another part of the dataset contradicts: rows say how long an episode is, the videos'
-frames where it lies. What had to be decided is noted, and what cannot be told is a damage of the episode.
+frames where it lies. What had to be decided is noted, and what cannot be decided is a damage of the episode.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Salvage(SalvagedRows):
         for one in self.episodes:
             place = places.get(one.number)
             if place is None:
-                self._damage(one, key, "its video is missing, or cannot be told from others'", 0)
+                self._damage(one, key, "its video is missing, or cannot be distinguished from others'", 0)
                 continue
             one.videos[key] = place
             if place.whole < one.length:

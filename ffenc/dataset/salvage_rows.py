@@ -84,7 +84,7 @@ class SalvagedRows:
         info: contents of info.json, usable.
 
     Raises:
-        SourceError: not a v3.0 dataset, or so little is left that nothing can be told.
+        SourceError: not a v3.0 dataset, or so little is left that nothing can be known.
         ConfigError: there is no such camera.
     """
 
@@ -187,7 +187,7 @@ class SalvagedRows:
         return found
 
     def _read_tasks(self, task: str | None) -> list[str]:
-        """The texts of the tasks by number; empty where they cannot be told."""
+        """The texts of the tasks by number; empty where they are not known."""
         if task is not None:
             self._note(f"all rows get the task {task!r}")
             return [task]

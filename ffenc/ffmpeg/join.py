@@ -73,7 +73,7 @@ def join_files(
         before = piece
         quoted = file_url(str(piece.path)).replace("'", r"'\''")
         frames += piece.of or piece.frames
-        # Each start is told to the microsecond, from the first frame on: nothing adds up.
+        # Each start is given to the microsecond, from the first frame on: nothing adds up.
         end = round(frames / fps * _MICROSECONDS)
         lines += [f"file '{quoted}'", f"duration {end - start}us"]
         start = end

@@ -125,9 +125,9 @@ def check_decoding(
                 return check.damages(viewer)
             except _NoDecoder as error:
                 reports.append(f"  {toolchain}: {error}")
-    told = "\n".join(dict.fromkeys(reports))
+    listed = "\n".join(dict.fromkeys(reports))
     raise ToolchainError(
-        f"{path}: {info.codec} {info.pix_fmt} cannot be decoded here:\n{told}\n{how_to_get()}"
+        f"{path}: {info.codec} {info.pix_fmt} cannot be decoded here:\n{listed}\n{how_to_get()}"
     )
 
 

@@ -103,7 +103,7 @@ def compare_episode(
     """
     cancellation = cancellation or Cancellation()
     found = toolchains() if candidates is None else candidates
-    told = on_frames or (lambda _: None)
+    report = on_frames or (lambda _: None)
     size = reference.info if isinstance(reference, Clip) else header
     assert size is not None
     try:
@@ -120,8 +120,8 @@ def compare_episode(
         else:
             assert header is not None
             wanted = _quantized(reference, header, used, unit, geometry)
-        return _compare_depth(_stored(video, found), wanted, used, told, cancellation)
-    return _compare_colours(video, reference, header, geometry, told, cancellation, found)
+        return _compare_depth(_stored(video, found), wanted, used, report, cancellation)
+    return _compare_colours(video, reference, header, geometry, report, cancellation, found)
 
 
 def check_alike(
@@ -311,9 +311,11 @@ def _failed(
     """Why there is no comparison: programs that cannot decode, or damage on one of the sides."""
     decoding = [error for _, error in errors if error is None or not NO_DECODER.search(str(error))]
     if not decoding:
-        told = "\n".join(f"  {toolchain}: {error.cause}" for toolchain, error in errors if error is not None)
+        reasons = "\n".join(
+            f"  {toolchain}: {error.cause}" for toolchain, error in errors if error is not None
+        )
         return ToolchainError(
-            f"{video.path} cannot be compared with its source here:\n{told}\n{how_to_get()}"
+            f"{video.path} cannot be compared with its source here:\n{reasons}\n{how_to_get()}"
         )
     name = "its source"
     if isinstance(reference, Clip):

@@ -234,7 +234,7 @@ def _refusal(
         return (
             ConfigError(f"{errors[0]}\nfor a fuller one: {how_to_get()}") if bits and not full else errors[0]
         )
-    told = "\n".join(f"  {p.toolchain}: {p.reason}" for p in passed)
+    reasons = "\n".join(f"  {p.toolchain}: {p.reason}" for p in passed)
     command = next((f"\n{error}" for error in errors if isinstance(error, FfmpegError)), "")
     lacks = all(_LACKS.search(p.reason) for p in passed)
     how = (
@@ -242,7 +242,7 @@ def _refusal(
     )
     return ToolchainError(
         f"{size} {config.pix_fmt} with {codec_for(name).encoder} cannot be encoded here:\n"
-        f"{told}{command}{how}",
+        f"{reasons}{command}{how}",
         cause=passed[0].reason,
     )
 
@@ -258,8 +258,8 @@ def _auto_told(encoding: Encoding) -> str:
     names: dict[str, list[str]] = {}
     for name, reason in encoding.why().items():
         names.setdefault(reason, []).append(name)
-    told = "; ".join(f"{', '.join(group)} ({reason})" for reason, group in names.items())
-    return f"auto is {encoding.config.vcodec} here" + (f": passed over {told}" if told else "")
+    listed = "; ".join(f"{', '.join(group)} ({reason})" for reason, group in names.items())
+    return f"auto is {encoding.config.vcodec} here" + (f": passed over {listed}" if listed else "")
 
 
 def _sentence(text: str) -> str:
@@ -309,7 +309,7 @@ def _tried(encoding: Encoding, sent: list[bytes], output: Path) -> str:
     """Encode, read back, decode; return the version the encoder tells, "" where it tells none."""
     codec = codec_for(encoding.config.vcodec)
     command = encoding.command(output)
-    command[command.index("-loglevel") + 1] = "level+info"  # versions are told at info level
+    command[command.index("-loglevel") + 1] = "level+info"  # versions are logged at info level
     limit = HARDWARE_SECONDS if codec.hardware else SOFTWARE_SECONDS
     log = run_fed(command, sent, stall_seconds=limit)
     _refuse_ignored(codec, log)

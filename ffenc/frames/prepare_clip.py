@@ -91,10 +91,10 @@ def _trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Too
         for toolchain in candidates:
             with contextlib.suppress(ToolchainError):  # it lacks the decoder
                 read_through(clip.part(0, min(DAMAGE_SHOWS, clip.frames)), toolchain)
-        told = "\n".join(faults)
+        reasons = "\n".join(faults)
         raise ToolchainError(
             f"{clip.path}: frame {clip.first} is damaged, or {clip.info.codec} cannot be decoded here:\n"
-            f"{told}\n{how_to_get()}"
+            f"{reasons}\n{how_to_get()}"
         )
     return able, frames
 

@@ -226,10 +226,10 @@ class Stream:
         """
         decoding = [(t, e) for t, e in errors if not NO_DECODER.search("\n".join(e.stderr))]
         if not decoding:
-            told = "\n".join(f"  {toolchain}: {error.cause}" for toolchain, error in errors)
+            reasons = "\n".join(f"  {toolchain}: {error.cause}" for toolchain, error in errors)
             raise ToolchainError(
                 f"{self.path}: {self._info.codec} {self._info.pix_fmt} cannot be decoded here:\n"
-                f"{told}\n{how_to_get()}",
+                f"{reasons}\n{how_to_get()}",
                 cause=errors[0][1].cause,
             )
         toolchain, error = decoding[-1]

@@ -12,11 +12,11 @@ class FrameCount:
 
     Args:
         total: of all.
-        told: called with the number done and the total.
+        report: called with the number done and the total.
     """
 
-    def __init__(self, total: int, told: Callable[[int, int], None] | None) -> None:
-        self._total, self._told = total, told
+    def __init__(self, total: int, report: Callable[[int, int], None] | None) -> None:
+        self._total, self._report = total, report
         self._done = 0
         self._lock = threading.Lock()
 
@@ -24,23 +24,23 @@ class FrameCount:
         """So many more are done."""
         with self._lock:
             self._done += frames
-            if self._told is not None:
-                self._told(min(self._done, self._total), self._total)
+            if self._report is not None:
+                self._report(min(self._done, self._total), self._total)
 
     def counter(self) -> Callable[[int], None]:
         """A function that takes the number of one file's frames done so far."""
         before = 0
 
-        def told(done: int) -> None:
+        def report(done: int) -> None:
             nonlocal before
             self.add(max(0, done - before))
             before = max(before, done)
 
-        return told
+        return report
 
     @contextmanager
     def part(self, frames: int) -> Iterator[Callable[[int], None]]:
         """Give what takes the count of one piece of work; all its frames are done when the block ends."""
-        told = self.counter()
-        yield lambda done: told(min(done, frames))
-        told(frames)
+        report = self.counter()
+        yield lambda done: report(min(done, frames))
+        report(frames)

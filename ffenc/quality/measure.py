@@ -151,9 +151,9 @@ def measure(
         text, vmaf = printed.decode("ascii", "replace"), log.read_text() if log.is_file() else ""
     values = {metric.name: metric.values(text, vmaf) for metric in gauge.metrics}
     if len({len(one) for one in values.values()}) != 1:
-        told = ", ".join(f"{name}: {len(one)}" for name, one in values.items())
+        counts = ", ".join(f"{name}: {len(one)}" for name, one in values.items())
         raise FfmpegError(
-            f"ffmpeg gave other numbers of values for each metric ({told})",
+            f"ffmpeg gave other numbers of values for each metric ({counts})",
             command=command,
             returncode=0,
             stderr=ended.head,

@@ -250,9 +250,9 @@ class _Run:
                 self._done += 1
         for camera, _ in plans:
             if not camera.rows and camera.not_here:
-                told = "; ".join(f"{name}: {reason}" for name, reason in camera.not_here.items())
+                reasons = "; ".join(f"{name}: {reason}" for name, reason in camera.not_here.items())
                 raise ToolchainError(
-                    f"nothing of it can be encoded here for {camera.sample.footage.key}: {told}"
+                    f"nothing of it can be encoded here for {camera.sample.footage.key}: {reasons}"
                 )
 
     def _plan(self, camera: CameraTuning) -> list[VideoEncoderConfig]:

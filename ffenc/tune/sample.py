@@ -176,7 +176,7 @@ def _thinned(picture: Picture) -> npt.NDArray[np.float64]:
 def choose(looked_at: Sequence[Stretch], count: int) -> list[Stretch]:
     """Return the stretch that moves most, then always the one that is least like those chosen.
 
-    How like two are is told by brightness and motion, each over its range, and by being of one episode.
+    How like two are follows from brightness and motion, each over its range, and by being of one episode.
 
     Args:
         looked_at: the stretches to choose from.

@@ -212,8 +212,8 @@ def _fields_of(message: Any, depth: int = 0) -> Any:
 
 def _repeated(field: Any) -> bool:
     """Whether a field holds a list; protobuf's newer versions say so otherwise than its older ones."""
-    told = getattr(field, "is_repeated", None)
-    return bool(told) if told is not None else field.label == field.LABEL_REPEATED
+    repeated = getattr(field, "is_repeated", None)
+    return bool(repeated) if repeated is not None else field.label == field.LABEL_REPEATED
 
 
 def _array(parts: list[Any]) -> Any:

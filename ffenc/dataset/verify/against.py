@@ -130,7 +130,7 @@ def compare_file(
         where: dict[str, Any] = {"file": video.place, "camera": video.camera, "episode": episode}
         start = float(listing.videos[video.camera].start[at])
         if not math.isfinite(start):
-            continue  # told when the list was read
+            continue  # reported when the list was read
         first = frames_at(times, start)
         try:
             reference, header, unit = source.reference(video.camera, episode)

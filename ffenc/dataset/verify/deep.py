@@ -198,7 +198,7 @@ class _Showing:
         seen: what is known of the file.
         meaning: what its samples are.
         spans: position in the list -> the episode's first frame in the file, and the frame after its last.
-        count: told of each frame.
+        count: counts each frame.
 
     Attributes:
         pixels: the samples that are counted.
@@ -234,14 +234,14 @@ class _Showing:
         }
         frame, owners = self._frame, self._owners
         buffer = frame.reshape(-1).view(np.uint8).data
-        told = self._count.counter()
+        report = self._count.counter()
         place = 0
         for number in range(self._frames):
             if process.read_into(buffer) < frame.nbytes:
                 break
             while place < len(owners) and number >= owners[place][1]:
                 place += 1
-            told(number + 1)
+            report(number + 1)
             if place == len(owners) or number < owners[place][0]:
                 continue
             own = self._counts[owners[place][2]]
@@ -295,7 +295,7 @@ def decode_images(
     try:
         rows = int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError):
-        return Shown()  # told when its rows were read
+        return Shown()  # reported when its rows were read
     aligned = rows == int(listing.length[list(episodes)].sum())
     owner = np.repeat(np.array(episodes), listing.length[list(episodes)]) if aligned else np.full(rows, -1)
     start = dict(zip(episodes, np.cumsum([0, *listing.length[list(episodes)][:-1]]).tolist(), strict=True))
@@ -336,7 +336,7 @@ def decode_images(
 
 
 def _each_image(path: Path, key: str, rows: int, place: str, faults: Faults) -> Iterator[tuple[int, bytes]]:
-    """Yield rows that have an image, with it; the others have been told of."""
+    """Yield rows that have an image, with it; the others have been reported."""
     at = 0
     while at < rows:
         try:

@@ -217,12 +217,12 @@ def _places(template: str, chunk: Integers, file: Integers, *, video_key: str) -
     known: dict[tuple[int, int], str] = {}
     places = []
     for pair in zip(chunk.tolist(), file.tolist(), strict=True):
-        if min(pair) < 0:  # a number that is missing; it has been told of
+        if min(pair) < 0:  # a number that is missing; it has been reported
             known[pair] = ""
         if pair not in known:
             try:
                 known[pair] = template.format(video_key=video_key, chunk_index=pair[0], file_index=pair[1])
-            except (LookupError, ValueError):  # a template of the other layout; it has been told of
+            except (LookupError, ValueError):  # a template of the other layout; it has been reported
                 known[pair] = ""
         places.append(known[pair])
     return places

@@ -316,7 +316,7 @@ class Statistics:
             if len(known) < len(_COMPARED):
                 continue
             if any(values.shape != known["min"].shape for values in known.values()):
-                continue  # told before
+                continue  # reported before
             found = self._as_stored(feature, found, known["min"].shape[1])
             if known["min"].shape != found["min"].shape:
                 what = f"statistics of {feature} have {known['min'].size} numbers, its rows {own.width}"

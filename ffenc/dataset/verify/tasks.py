@@ -58,8 +58,8 @@ class FileTask:
     def run(self, around: Surroundings) -> tuple[Any, list[Fault]]:
         """Return what was seen, and what is wrong."""
         faults = Faults()
-        with around.progress(self.counted) as told, around.slot:
-            count = FrameCount(self.counted, lambda done, _: told(done))
+        with around.progress(self.counted) as report, around.slot:
+            count = FrameCount(self.counted, lambda done, _: report(done))
             seen = self.look(faults, self.candidates, count, around.cancellation)
         return seen, [*faults.of("fault"), *faults.of("note")]
 

@@ -212,7 +212,7 @@ def _check_fields(
 ) -> None:
     block = layout.block(key)
     found = stream_fields(info)
-    lost_depth = is_depth(layout, key) and info.pix_fmt not in DEPTH_FORMATS  # which is told below
+    lost_depth = is_depth(layout, key) and info.pix_fmt not in DEPTH_FORMATS  # which is reported below
     for name, value in found.items():
         said = block.get(name)
         if name.startswith("audio.") or said is None or said == value or name == "video.fps":
@@ -271,7 +271,7 @@ def _check_places(
         }
         if not (np.isfinite(start) and np.isfinite(end)):
             expected = float("nan")
-            continue  # told when the list was read
+            continue  # reported when the list was read
         nearest = int(np.argmin(np.abs(times - start)))
         if start > times[-1] + TIME_TOLERANCE and not whole:
             pass  # its frames are those that are missing
