@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from ffenc.dataset.edit import edit_dataset
     from ffenc.dataset.edited import Edits
     from ffenc.dataset.executors.ray import RayExecutor
-    from ffenc.dataset.job import JobSummary, run_plan
+    from ffenc.dataset.job import run_plan
     from ffenc.dataset.merge import merge_datasets, plan_merge
     from ffenc.dataset.plan import JobPlan
     from ffenc.dataset.reencode import plan_reencode, reencode_dataset
     from ffenc.dataset.repair import Repair, repair_dataset
     from ffenc.dataset.sources.contents import contact_sheet, inspect_source
     from ffenc.dataset.split import split_dataset
+    from ffenc.dataset.summary import JobSummary
     from ffenc.dataset.transfer import Pull, Push, pull_dataset, push_dataset
     from ffenc.dataset.verify.faults import Fault, Verification
     from ffenc.dataset.verify.run import verify_dataset
@@ -59,7 +60,7 @@ _HOME = {
     "load_preset": "ffenc.config.preset",
     "Transform": "ffenc.config.transform",
     "JobPlan": "ffenc.dataset.plan",
-    "JobSummary": "ffenc.dataset.job",
+    "JobSummary": "ffenc.dataset.summary",
     "run_plan": "ffenc.dataset.job",
     "edit_dataset": "ffenc.dataset.edit",
     "RayExecutor": "ffenc.dataset.executors.ray",

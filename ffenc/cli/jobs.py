@@ -26,8 +26,8 @@ from ffenc.words import camera_frames, count, size_ratio
 
 if TYPE_CHECKING:
     from ffenc.dataset.executors.local import Executor
-    from ffenc.dataset.job import JobSummary
     from ffenc.dataset.plan import JobPlan
+    from ffenc.dataset.summary import JobSummary
 
 
 _MB = 1_000_000

@@ -15,9 +15,10 @@ from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import camera_name
 from ffenc.config.transform import Transform
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields, recorded_settings, same_settings
+from ffenc.dataset.model import Camera, EpisodeRef
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.plan import Stream
-from ffenc.dataset.source import Camera, DatasetSource, EpisodeRef
+from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfencWarning
 from ffenc.ffmpeg.probe import StreamInfo

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ffenc.dataset.choice import ranges_text
-from ffenc.dataset.source import EpisodeRef
+from ffenc.dataset.model import EpisodeRef
 from ffenc.errors import SourceError
 from ffenc.spelling import call
 

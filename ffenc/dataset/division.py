@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ffenc.dataset.source import DatasetSource, EpisodeRef
+from ffenc.dataset.model import Episode
+from ffenc.dataset.source import DatasetSource
 
 
 class Division:
@@ -58,11 +59,16 @@ class RowDivision:
         self._path: Path | None = None
         self._number = self._left = 0
 
-    def of(self, one: tuple[EpisodeRef, Path | None, pa.Table]) -> int:
-        """Return the number of the file for an episode's rows; see :meth:`DatasetSource.rows`."""
-        episode, path, table = one
+    def of(self, episode: Episode, table: pa.Table) -> int:
+        """Return the number of the file for an episode.
+
+        Args:
+            episode: the episode.
+            table: its rows as they are written, without images.
+        """
+        path = episode.file
         if path is None or (self._together and not self._images):
-            images = sum(self._source.camera_bytes(camera, [episode]) for camera in self._images)
+            images = sum(self._source.camera_bytes(camera, [episode.ref]) for camera in self._images)
             return self._division.of(table, table.nbytes + images)
         if not self._together:
             self._number += self._path not in (None, path)

@@ -16,13 +16,14 @@ from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
 from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.info_block import recorded_settings
-from ffenc.dataset.job import JobSummary, run_plan
+from ffenc.dataset.job import run_plan
+from ffenc.dataset.model import Camera, EpisodeRef
 from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path
-from ffenc.dataset.source import Camera, EpisodeRef
 from ffenc.dataset.sources.lerobot import open_dataset
+from ffenc.dataset.summary import JobSummary
 from ffenc.dataset.thinned import thinned
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.errors import ConfigError

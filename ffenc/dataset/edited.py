@@ -14,10 +14,11 @@ import pyarrow as pa
 from ffenc.codecs.suggest import accepted
 from ffenc.config.preset import camera_key, camera_name
 from ffenc.config.transform import Transform
-from ffenc.dataset.columns import list_of, set_column, task_texts, whole_numbers
+from ffenc.dataset.columns import set_column
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
-from ffenc.dataset.source import EpisodeRef, EpisodeVideo, check_key
+from ffenc.dataset.model import Episode, EpisodeRef, EpisodeVideo, with_known
+from ffenc.dataset.source import Streams, check_key
 from ffenc.dataset.tables import sized_feature
 from ffenc.dataset.thinned import ThinnedDataset
 from ffenc.errors import ConfigError, SourceError
@@ -198,10 +199,6 @@ class EditedDataset:
 
     # --- tasks ----------------------------------------------------------------------------------------
 
-    @cached_property
-    def _texts_before(self) -> list[str]:
-        return task_texts(self.source.tasks())
-
     def _text(self, episode: int, before: str) -> str:
         """The task of a row of an episode whose task was another."""
         if episode in self.edits.task_of:
@@ -213,11 +210,7 @@ class EditedDataset:
     @cached_property
     def _tasks_of(self) -> dict[int, list[str]]:
         """Number of an episode -> its tasks before, in the order of the rows."""
-        found: dict[int, list[str]] = {}
-        for episode, _, table in self.source.rows(self._kept):
-            numbers = whole_numbers(table["task_index"])
-            found[episode.index] = [self._texts_before[number] for number in numbers]
-        return found
+        return {one.index: list(one.tasks) for one in self.source.read(self._kept)}
 
     @cached_property
     def _texts(self) -> list[str]:
@@ -285,44 +278,32 @@ class EditedDataset:
     def has_episode_stats(self, feature: str) -> bool:
         return feature not in self._transforms and self.source.has_episode_stats(self._old_name(feature))
 
-    def rows(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[EpisodeRef, Path | None, pa.Table]]:
-        for episode, file, table in self.source.rows(episodes):
-            table = table.drop_columns([name for name in table.column_names if name in self._dropped])
+    def read(self, episodes: Sequence[EpisodeRef]) -> Iterator[Episode]:
+        for one in with_known(self.source.read(episodes), self._edited_known):
+            dropped = [name for name in one.rows.column_names if name in self._dropped]
+            edited = replace(one, rows=one.rows.drop_columns(dropped), streams=Streams(self, one.ref))
             if self.edits.tasks_change:
-                places = {text: number for number, text in enumerate(self._texts)}
-                before = table["task_index"].to_numpy()
-                new = np.zeros_like(before)
-                for number in np.unique(before).tolist():
-                    new[before == number] = places[self._text(episode.index, self._texts_before[number])]
-                table = set_column(table, "task_index", new)
-            yield episode, file, table
+                texts = [self._text(one.index, text) for text in one.tasks]
+                rows = np.zeros(one.length, np.int64) if one.row_tasks is None else one.row_tasks
+                edited = edited.with_tasks(texts, rows)
+            yield edited
 
-    def episode_tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path | None, pa.Table]]:
-        for file, table in self.source.episode_tables(episodes):
-            names = {name: self._episode_column(name) for name in table.column_names}
-            table = table.select([name for name, new in names.items() if new is not None])
-            table = table.rename_columns([names[name] for name in table.column_names])
-            if self.edits.tasks_change:
-                texts = [
-                    list(dict.fromkeys(self._text(number, text) for text in self._tasks_of[number]))
-                    for number in table["episode_index"].to_pylist()
-                ]
-                if "tasks" in table.column_names:
-                    table = set_column(table, "tasks", texts)
-                else:
-                    table = table.append_column("tasks", pa.array(texts, list_of(pa.string())))
-            yield file, table
+    def _edited_known(self, table: pa.Table) -> pa.Table:
+        """What is known of episodes by its new names; which tasks they have, the writer lists."""
+        names = {name: self._known_column(name) for name in table.column_names}
+        table = table.select([name for name, new in names.items() if new is not None])
+        table = table.rename_columns([names[name] for name in table.column_names])
+        if self.edits.tasks_change and "tasks" in table.column_names:
+            table = set_column(table, "tasks", [None] * table.num_rows)
+        return table
 
-    def _episode_column(self, name: str) -> str | None:
+    def _known_column(self, name: str) -> str | None:
         """What a column of the episode list is called; None: it is left out."""
         for prefix in ("stats/", "videos/"):
             if name.startswith(prefix):
                 key, _, rest = name.removeprefix(prefix).rpartition("/")
                 return None if key in self._dropped else f"{prefix}{self.new_name(key)}/{rest}"
         return name
-
-    def notes(self, episode: EpisodeRef) -> Path | None:
-        return self.source.notes(episode)
 
     def extra_files(self) -> list[tuple[Path, str]]:
         return self.source.extra_files()

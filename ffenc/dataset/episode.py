@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ffenc.dataset.checksums import file_checksum, read_checksums, write_checksums
-from ffenc.dataset.columns import feature_type, is_numeric, list_of, read_table, row_schema
+from ffenc.dataset.columns import feature_type, is_numeric, read_table, row_schema
 from ffenc.dataset.commit import Move, write_commit
 from ffenc.dataset.episode_columns import (
     all_features,
@@ -26,55 +26,20 @@ from ffenc.dataset.episode_columns import (
 )
 from ffenc.dataset.fitting import GrowingCamera, recorded_features
 from ffenc.dataset.info_block import kept_block
+from ffenc.dataset.listing import WrittenRows, listed_statistics, listings
+from ffenc.dataset.model import Episode, EpisodeVideo, FinishedVideo, Known
+from ffenc.dataset.places import DATA, EPISODES, FilePlace, VideoPlace, numbered_file, videos_of
 from ffenc.dataset.staging import write_info
 from ffenc.dataset.verify.metadata import brief, check_episode
-from ffenc.dataset.writer import (
-    DATA,
-    EPISODES,
-    DatasetWriter,
-    FilePlace,
-    NumberedRows,
-    State,
-    VideoPlace,
-    WrittenRows,
-    described_rows,
-    numbered_file,
-    row_columns,
-    videos_of,
-)
+from ffenc.dataset.writer import DatasetWriter, NumberedRows, State, described_rows
 from ffenc.errors import ConfigError, SourceError, VerificationError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.frames.images import read_header
 from ffenc.frames.sources import EncodedFrame, FrameSource, ImageFiles
-from ffenc.frames.statistics import Stats, histogram_statistics
-from ffenc.layout import CHECKSUMS, STATS, TASKS, file_limit
+from ffenc.frames.statistics import histogram_statistics
+from ffenc.layout import CHECKSUMS, NUMBERING, STATS, TASKS, file_limit
 
 _STAGED = "new"
-
-
-@dataclass(frozen=True)
-class NewEpisode:
-    """One episode that a dataset gets.
-
-    Attributes:
-        task: its text.
-        table: one row a frame, with the recorded columns only: numbers, texts, or lists of as many numbers
-            in every row (fixed-size or not); no column of LeRobot's own numbering.
-        length: frames of each camera, and rows.
-        videos: camera -> its finished, verified MP4 file, inside the folder that is staged, and the probed
-            fields of it. It is moved into the dataset when the episode is published, and stays until then.
-        images: camera that stays images -> its images.
-        stats: camera -> statistics, as :mod:`ffenc.frames.statistics` computes them.
-        notes: what is kept of the recording in ``meta/recording/``; JSON, as the caller likes.
-    """
-
-    task: str
-    table: pa.Table
-    length: int
-    videos: Mapping[str, tuple[Path, StreamInfo]] = field(default_factory=dict)
-    images: Mapping[str, FrameSource] = field(default_factory=dict)
-    stats: Mapping[str, Stats] = field(default_factory=dict)
-    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def list_to_grow(root: Path, state: State) -> FilePlace | None:
@@ -95,7 +60,8 @@ class StagedEpisode:
         root: the dataset.
         folder: where it waits.
         cameras, fps, state: of the dataset.
-        episode: what is to come in.
+        episode: what is to come in: its videos as files inside the folder, which are moved into the dataset
+            when it is published and stay until then; the statistics of all cameras are known.
     """
 
     def __init__(
@@ -105,10 +71,13 @@ class StagedEpisode:
         cameras: Mapping[str, GrowingCamera],
         fps: Fraction,
         state: State,
-        episode: NewEpisode,
+        episode: Episode,
     ) -> None:
         self._root, self._folder = root, folder
         self._cameras, self._fps, self._state, self._episode = cameras, fps, state, episode
+        streams = episode.streams.items()
+        self._videos = {key: own for key, own in streams if isinstance(own, FinishedVideo)}
+        self._images = {key: own for key, own in streams if not isinstance(own, FinishedVideo | EpisodeVideo)}
         self._info = self._described_info()
         self._features: dict[str, Any] = self._info["features"]
         self._writer = DatasetWriter(
@@ -127,44 +96,47 @@ class StagedEpisode:
             ConfigError, SourceError: as :meth:`write`.
         """
         numbered = self._rows()
-        for key in self._episode.images:
+        for key in self._images:
             if key not in self._row_schema.names:
                 raise SourceError(f"{self._root}: its rows have no column {key}; ffenc verify says more")
         rows = described_rows(numbered, self._writer.files.next(DATA), self._numeric)
-        self._list_row(rows, {}, self._writer.files.next(EPISODES))
+        listed = self._list_row(rows, {}, self._writer.files.next(EPISODES))
+        if self._state.episodes is not None:
+            fitted_list_row(listed, self._state.episodes, self._root)
         self._writer.task_rows()
-        self._total_stats(rows)
+        self._total_stats(listed)
 
     def write(self) -> State:
         """Write and list everything; returns what the dataset will be."""
         state, episode, writer = self._state, self._episode, self._writer
         self._check()
         shutil.rmtree(writer.folder, ignore_errors=True)
-        videos, checksums = self._videos()
+        videos, checksums = self._placed_videos()
         numbered = self._rows()
-        images = {key: _ImagesOf(self._cameras[key], own) for key, own in episode.images.items()}
+        images = {key: _ImagesOf(self._cameras[key], own) for key, own in self._images.items()}
         data = writer.files.next(DATA)
         [rows] = writer.write_rows(data, self._row_schema, [(numbered, images)], self._numeric)
         self._add(data.path)
         grows = list_to_grow(self._root, state)
         list_file = grows or writer.files.next(EPISODES)
-        row = self._list_row(rows, videos, list_file)
+        listed = self._list_row(rows, videos, list_file)
+        row = listed if state.episodes is None else fitted_list_row(listed, state.episodes, self._root)
         writer.write_list(list_file, [row])  # alone, as it is checked
         new_task = tuple(writer.tasks) != state.tasks
         if new_task:
             writer.write_tasks()
             self._add(TASKS, replaces=True)
-        total = self._total_stats(rows)
+        total = self._total_stats(listed)
         writer.write_stats(total)
         self._add(STATS, replaces=True)
         if checksums:
             write_checksums(writer.folder, read_checksums(self._root) | checksums)
             self._add(CHECKSUMS, replaces=True)
-        self._add(writer.write_notes(rows.number, episode.notes), replaces=True)
+        self._add(writer.write_notes(rows.number, episode.notes or {}), replaces=True)
         info = writer.info({**self._info, "total_tasks": len(writer.tasks)})
         own = write_info(writer.folder, info)
         read_back = {
-            video: brief(episode.videos[key][1], [0]) for video, key in zip(checksums, videos, strict=True)
+            video: brief(self._videos[key].info, [0]) for video, key in zip(checksums, videos, strict=True)
         }
         check_episode(writer.folder, writer.tasks, read_back)
         self._write_list(list_file, row, grows=grows is not None)
@@ -185,25 +157,25 @@ class StagedEpisode:
         """Compare the episode with the dataset's cameras."""
         episode = self._episode
         # A table without columns has no rows: only cameras were recorded.
-        unlike = episode.table.num_columns and episode.table.num_rows != episode.length
+        unlike = episode.rows.num_columns and episode.rows.num_rows != episode.length
         if episode.length < 1 or unlike:
             raise ConfigError(
-                f"the episode has {episode.table.num_rows} rows and {episode.length} frames; as many of "
+                f"the episode has {episode.rows.num_rows} rows and {episode.length} frames; as many of "
                 "both, and one at least, are expected"
             )
         for what, given, wanted in (
-            ("videos", episode.videos, {key for key, c in self._cameras.items() if c.video}),
-            ("images", episode.images, {key for key, c in self._cameras.items() if not c.video}),
-            ("statistics", episode.stats, set(self._cameras)),
+            ("videos", self._videos, {key for key, c in self._cameras.items() if c.video}),
+            ("images", self._images, {key for key, c in self._cameras.items() if not c.video}),
+            ("statistics", episode.known.features if episode.known else (), set(self._cameras)),
         ):
             if set(given) != wanted:
                 raise ConfigError(
                     f"the episode has {what} of {sorted(given) or 'no camera'}; "
                     f"{sorted(wanted) or 'none'} are expected"
                 )
-        for key, (path, info) in episode.videos.items():
-            self._check_video(self._cameras[key], path, info)
-        for key, images in episode.images.items():
+        for key, video in self._videos.items():
+            self._check_video(self._cameras[key], video.path, video.info)
+        for key, images in self._images.items():
             if len(images) != episode.length:
                 raise VerificationError(
                     f"{key}: has {len(images)} images, the episode {episode.length} frames"
@@ -227,15 +199,15 @@ class StagedEpisode:
         """info.json without this episode; for the first one, with what was not known before."""
         info, episode = dict(self._state.info), self._episode
         if "features" not in info:
-            found = features_of_table(episode.table)
+            found = features_of_table(episode.rows)
             check_features(found, self._cameras)
             described = {"features": all_features(self._cameras, found)}
             info = {name: info[name] for name in ("codebase_version", "fps")} | described | info
         info["features"] = {key: dict(feature) for key, feature in info["features"].items()}
-        for key, (_, stream) in episode.videos.items():
+        for key, video in self._videos.items():
             if not self._state.total_episodes:
                 camera = self._cameras[key]
-                block = kept_block(stream, camera.block or {}, camera.unit is not None)
+                block = kept_block(video.info, camera.block or {}, camera.unit is not None)
                 info["features"][key]["info"] = block
         return info
 
@@ -254,11 +226,11 @@ class StagedEpisode:
     def _add(self, target: str, *, replaces: bool = False) -> None:
         self._moves.append(Move(f"{_STAGED}/{target}", target, replaces))
 
-    def _videos(self) -> tuple[dict[str, list[VideoPlace]], dict[str, str]]:
+    def _placed_videos(self) -> tuple[dict[str, list[VideoPlace]], dict[str, str]]:
         """Give each video its place; returns these by camera, and checksums by path."""
         places, checksums = {}, {}
-        for key in (key for key in self._features if key in self._episode.videos):
-            path, _ = self._episode.videos[key]
+        for key in (key for key in self._features if key in self._videos):
+            path = self._videos[key].path
             file = self._writer.files.next(videos_of(key))
             self._moves.append(Move(path.relative_to(self._folder).as_posix(), file.path))
             places[key] = [VideoPlace(file, 0)]
@@ -267,18 +239,17 @@ class StagedEpisode:
 
     def _rows(self) -> NumberedRows:
         """The rows without images, in the dataset's types."""
-        table = self._episode.table
+        table = self._episode.rows
         wanted = recorded_features(self._info)
         unlike = sorted(set(wanted) ^ set(table.column_names))
         if unlike:
             whose = "the dataset has it" if unlike[0] in wanted else "the dataset has none of that name"
             raise ConfigError(f"the episode's column {unlike[0]}: {whose}; the same columns are expected")
-        own = row_columns(self._episode.length, self._fps, self._writer.task(self._episode.task))
-        columns = {}
+        columns, kinds = {}, {}
         for name in self._row_schema.names:
             kind = self._row_schema.field(name).type
-            if name in own:
-                columns[name] = own[name].cast(kind)
+            if name in NUMBERING:
+                kinds[name] = kind
             elif name in wanted:
                 columns[name] = column_as(table[name], kind, name)
             elif name not in self._cameras:
@@ -292,22 +263,18 @@ class StagedEpisode:
                 f"{self._root}: its rows have no column {lost[0]}, which meta/info.json describes; "
                 "ffenc verify says more"
             )
-        return self._writer.number(pa.table(columns))
+        return self._writer.number(replace(self._episode, rows=pa.table(columns)), kinds)
 
     def _list_row(
         self, rows: WrittenRows, videos: Mapping[str, list[VideoPlace]], file: FilePlace
     ) -> pa.Table:
-        """The episode's row of the episode list, with the columns of the rows that are there."""
-        known = {
-            "episode_index": pa.array([rows.number]),
-            "tasks": pa.array([[self._episode.task]], list_of(pa.string())),
-            "length": pa.array([rows.length]),
-        }
-        given = {**self._episode.stats, **rows.stats}
-        stats = {key: [given[key]] for key in self._features if key in given}
-        row = self._writer.list_rows(known, [rows], videos, stats, file)
-        schema = self._state.episodes
-        return row if schema is None else fitted_list_row(row, schema, self._root)
+        """The episode's row of the episode list."""
+        [listing] = listings([rows])
+        names = listing.known.column_names
+        ordered = [n for key in self._features for n in names if n.rpartition("/")[0] == f"stats/{key}"]
+        listing = replace(listing, known=listing.known.select(ordered))
+        stats = {key: [rows.stats[key]] for key in self._features if key in rows.stats}
+        return self._writer.list_rows(listing, videos, stats, file)
 
     def _write_list(self, file: FilePlace, row: pa.Table, *, grows: bool) -> None:
         """Put the episodes that are in the list before the new one's row."""
@@ -319,12 +286,11 @@ class StagedEpisode:
                 raise SourceError(f"{there}: cannot take another episode: {error}") from None
         self._add(file.path, replaces=grows)
 
-    def _total_stats(self, rows: WrittenRows) -> dict[str, Any]:
+    def _total_stats(self, listed: pa.Table) -> dict[str, Any]:
         """The statistics of all episodes, which follow from those before and the new ones."""
-        given = {**self._episode.stats, **rows.stats}
-        for key in (key for key in self._features if key in given):
+        for key, _, own in listed_statistics(listed):
             try:
-                self._writer.add_total(key, given[key])
+                self._writer.add_total(key, own)
             except (ValueError, TypeError, LookupError) as error:
                 raise SourceError(f"{self._root / STATS}: {key}: {error}") from None
         return self._state.stats | self._writer.totals
@@ -357,7 +323,7 @@ class _ImagesOf:
 
 def rehearsed(
     cameras: Mapping[str, GrowingCamera], features: Mapping[str, Mapping[str, Any]], task: str
-) -> NewEpisode:
+) -> Episode:
     """Return an episode of one row of zeros, without files."""
     zeros: dict[str, list[Any]] = {}
     for name, feature in features.items():
@@ -369,4 +335,4 @@ def rehearsed(
     }
     stats = {key: histogram_statistics(own, np.arange(256) / 255, 1) for key, own in counts.items()}
     images = {key: ImageFiles([]) for key, camera in cameras.items() if not camera.video}
-    return NewEpisode(task, row_table(zeros, features), 1, images=images, stats=stats)
+    return Episode(1, row_table(zeros, features), [task], streams=images, known=Known.of(stats))

@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ffenc.dataset.model import EpisodeVideo
 from ffenc.dataset.piece import PieceTask, Surroundings, run_piece
-from ffenc.dataset.source import EpisodeVideo
 from ffenc.errors import DestinationError, FfencWarning
 from ffenc.ffmpeg.machine import cores
 from ffenc.frames.sources import EncodedFrame, FrameSource

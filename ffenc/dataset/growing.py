@@ -17,12 +17,14 @@ from ffenc.config.framerate import fps_number
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.columns import is_numeric, read_table, task_texts
 from ffenc.dataset.commit import COMMIT, finish_commit, pending_commits
-from ffenc.dataset.episode import NewEpisode, StagedEpisode, list_to_grow, rehearsed
+from ffenc.dataset.episode import StagedEpisode, list_to_grow, rehearsed
 from ffenc.dataset.episode_columns import all_features, check_features
 from ffenc.dataset.fitting import GrowingCamera, check_fit, recorded_features
 from ffenc.dataset.identify import features_of, wrong_limits
+from ffenc.dataset.model import Episode
+from ffenc.dataset.places import DATA, EPISODES, NumberedFile, videos_of
 from ffenc.dataset.source import check_key
-from ffenc.dataset.writer import DATA, EPISODES, NumberedFile, State, videos_of
+from ffenc.dataset.writer import State
 from ffenc.errors import ConfigError, DestinationError, SourceError
 from ffenc.frames.info_json import read_info, read_json
 from ffenc.layout import (
@@ -40,7 +42,7 @@ from ffenc.layout import (
 from ffenc.paths import COPY, check_tree
 from ffenc.spelling import call
 
-__all__ = ["GrowingCamera", "GrowingDataset", "NewEpisode", "finish_commit", "pending_commits"]
+__all__ = ["GrowingCamera", "GrowingDataset", "finish_commit", "pending_commits"]
 
 _KNOWN_STATISTICS = (*STATISTICS, *QUANTILES)
 
@@ -158,7 +160,7 @@ class GrowingDataset:
         episode = rehearsed(self._cameras, features, _new_task(self._state.tasks))
         StagedEpisode(self.root, self.root, self._cameras, self._fps, self._state, episode).rehearse()
 
-    def stage(self, folder: Path, episode: NewEpisode) -> int:
+    def stage(self, folder: Path, episode: Episode) -> int:
         """Write what the dataset gets by an episode into a folder: from then on the episode is safe.
 
         Everything is flushed to disk, and listed last. Before that, a call that was interrupted can be made

@@ -17,9 +17,9 @@ from typing import ClassVar
 from typing_extensions import Self
 
 from ffenc.dataset.checksums import copy_file, file_checksum, same_bytes
+from ffenc.dataset.model import EpisodeVideo
 from ffenc.dataset.piece import Surroundings
 from ffenc.dataset.pieces import Piece, asked_of, copied_piece
-from ffenc.dataset.source import EpisodeVideo
 from ffenc.dataset.verify.metadata import brief
 from ffenc.dataset.videos import clip_of, compare_checksum
 from ffenc.errors import FfmpegError, SourceError, VerificationError

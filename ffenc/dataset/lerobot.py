@@ -5,22 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.config.framerate import parse_fps
-from ffenc.dataset.columns import set_column
+from ffenc.dataset.columns import task_texts
 from ffenc.dataset.damage import Damage
 from ffenc.dataset.identify import features_of, wrong_limits
 from ffenc.dataset.lerobot_videos import DatasetVideos, checked_unit
+from ffenc.dataset.model import Camera, Episode, EpisodeRef, EpisodeVideo, Known
 from ffenc.dataset.remote import fetch_rows
 from ffenc.dataset.row_checks import episode_rows, wrong_time
-from ffenc.dataset.row_tables import runs_of_rows
-from ffenc.dataset.source import Camera, EpisodeRef, EpisodeVideo, check_key
+from ffenc.dataset.row_tables import TASK_COLUMN, runs_of_rows
+from ffenc.dataset.source import Streams, check_key
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.info_json import feature_block, read_info
@@ -30,6 +32,7 @@ from ffenc.layout import (
     CHECKSUMS,
     INFO,
     NOTES_PATH,
+    NUMBERING,
     OWN_INFO,
     STATS,
     TASKS,
@@ -105,7 +108,6 @@ class LeRobotDataset(ABC):
     episode_list: ClassVar[str]
     data_path: ClassVar[str]
     video_path: ClassVar[str]
-    renumbered: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -121,6 +123,7 @@ class LeRobotDataset(ABC):
         self._damage = Damage(root, repairable=self.layout == "v3")
         self._chosen: frozenset[int] | None = None
         self.largest_shift = 0.0
+        self._off_time = False
         self.roots = (root,)
         self._info = read_info(root)
         self._features = self._check_info()
@@ -255,6 +258,7 @@ class LeRobotDataset(ABC):
                 self._damage.note(wrong_time(path, index, float(self.fps), rows), index)
             else:
                 self.largest_shift = max(self.largest_shift, rows.shift)
+                self._off_time |= not rows.exact
         for index, length in listed.items():
             if index not in found:
                 self._damage.note(f"{path}: has no rows of episode {index}", index)
@@ -332,36 +336,83 @@ class LeRobotDataset(ABC):
             total += stored * rows // max(1, metadata.num_rows)
         return total
 
-    def rows(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[EpisodeRef, Path | None, pa.Table]]:
-        wanted = {episode.index: episode for episode in episodes}
-        files: dict[Path, list[tuple[int, int]]] = {}
-        for episode in episodes:
-            place = self._places[episode.index]
-            files.setdefault(place.path, []).append((place.first_row, episode.length))
-        for path, places in files.items():
+    @property
+    def renumbered(self) -> frozenset[str]:
+        moved = {"timestamp"} if self._off_time else set()
+        if len(set(self._texts)) < len(self._texts):
+            moved.add("task_index")  # rows get the first of two tasks that are one text
+        return frozenset(moved)
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """The texts of the tasks, by number; empty where rows have none."""
+        return task_texts(self.tasks()) if TASK_COLUMN in self._features else []
+
+    @abstractmethod
+    def info(self) -> dict[str, Any]:
+        """The contents of ``info.json`` of v3.0."""
+
+    @abstractmethod
+    def stats(self) -> dict[str, Any]:
+        """The statistics of all episodes."""
+
+    @abstractmethod
+    def has_episode_stats(self, feature: str) -> bool:
+        """Whether of every episode the feature's statistics are known."""
+
+    @abstractmethod
+    def tasks(self) -> Path | Sequence[str]:
+        """The tasks table, or the texts by number."""
+
+    @abstractmethod
+    def _known(self, episodes: Sequence[EpisodeRef]) -> Iterator[Known]:
+        """What is known of episodes, in their order; many share a table."""
+
+    def read(self, episodes: Sequence[EpisodeRef]) -> Iterator[Episode]:
+        tables = self._tables(episodes)
+        for ref, (path, table), known in zip(episodes, tables, self._known(episodes), strict=True):
+            one = Episode(
+                ref.length,
+                table.drop_columns([name for name in table.column_names if name in NUMBERING]),
+                streams=Streams(self, ref),
+                known=known,
+                notes=self._notes(ref),
+                index=ref.index,
+                file=path if self.layout == "v3" else None,  # of v2, each has a file of its own
+            )
+            if TASK_COLUMN in table.column_names:
+                one = one.with_tasks(self._texts, table[TASK_COLUMN].to_numpy())
+            yield one
+
+    def _tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path, pa.Table]]:
+        """Yield each episode's rows with the numbering that they have, and the file that they are in."""
+        for path, some in groupby(episodes, key=lambda episode: self._places[episode.index].path):
+            wanted = {one.index: one for one in some}
+            places = [(self._places[one.index].first_row, one.length) for one in wanted.values()]
             for table in runs_of_rows(path, self._image_keys, places):
-                one = wanted.get(int(table["episode_index"][0].as_py()))
-                if one is not None:
-                    if self._retime:
-                        times = np.arange(one.length) / float(self.fps)
-                        table = set_column(table, "timestamp", times)
-                    yield one, path, table
+                if int(table["episode_index"][0].as_py()) in wanted:
+                    yield path, table
 
     def data_files(self) -> list[Path]:
         """The files of the rows, in the order of the episodes."""
         return list(dict.fromkeys(self._places[episode.index].path for episode in self.episodes))
 
     def row_schemas(self) -> list[pa.Schema]:
-        """The columns of the data files without images, each set of types once."""
+        """The recorded columns of the data files, each set of types once."""
         found: list[pa.Schema] = []
         for path in dict.fromkeys(place.path for place in self._places.values()):
             schema = pq.read_schema(path)
-            own = pa.schema([f for f in schema if f.name not in self._image_keys], schema.metadata)
+            left_out = {*self._image_keys, *NUMBERING}
+            own = pa.schema([f for f in schema if f.name not in left_out], schema.metadata)
             if not any(own.equals(other) for other in found):
                 found.append(own)
         return found
 
-    def notes(self, episode: EpisodeRef) -> Path | None:
+    def known_schema(self) -> pa.Schema:
+        """The columns of what is known of its episodes."""
+        return next(self._known(self.episodes[:1])).table.schema
+
+    def _notes(self, episode: EpisodeRef) -> Path | None:
         path = self.root / NOTES_PATH.format(episode_index=episode.index)
         return path if path.is_file() else None
 

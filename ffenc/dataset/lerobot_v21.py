@@ -12,8 +12,8 @@ from ffenc import paths
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import statistic_type
 from ffenc.dataset.lerobot import Choice, LeRobotDataset, Listed
+from ffenc.dataset.model import EpisodeRef, EpisodeVideo, Known
 from ffenc.dataset.row_tables import ROWS_A_BATCH
-from ffenc.dataset.source import EpisodeRef, EpisodeVideo
 from ffenc.dataset.statistics import Aggregate
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import json_object
@@ -125,17 +125,13 @@ class LeRobotV21(LeRobotDataset):
     def has_episode_stats(self, feature: str) -> bool:
         return feature in self._stats.aggregates
 
-    def rows(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[EpisodeRef, Path | None, pa.Table]]:
-        for episode, _, table in super().rows(episodes):
-            yield episode, None, table
-
-    def episode_tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path | None, pa.Table]]:
+    def _known(self, episodes: Sequence[EpisodeRef]) -> Iterator[Known]:
         for start in range(0, len(episodes), ROWS_A_BATCH):
             indices = [episode.index for episode in episodes[start : start + ROWS_A_BATCH]]
             table = self._table.take(pa.array(indices))
             for name, values in self._stats.columns(indices).items():
                 table = table.append_column(name, values)
-            yield None, table
+            yield from (Known(table, row) for row in range(len(indices)))
 
     def tasks(self) -> Sequence[str]:
         return self._tasks

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from ffenc.dataset.columns import kept_rows, read_table
 from ffenc.dataset.lerobot import Choice, LeRobotDataset, Listed
+from ffenc.dataset.model import EpisodeRef, EpisodeVideo, Known
 from ffenc.dataset.row_tables import ROWS_A_BATCH
-from ffenc.dataset.source import EpisodeRef, EpisodeVideo
 from ffenc.dataset.videos import videos_of
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import read_json
@@ -88,15 +88,14 @@ class LeRobotV3(LeRobotDataset):
     def has_episode_stats(self, feature: str) -> bool:
         return all(f"stats/{feature}/{name}" in self._episode_columns for name in STATISTICS)
 
-    def episode_tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path | None, pa.Table]]:
+    def _known(self, episodes: Sequence[EpisodeRef]) -> Iterator[Known]:
         wanted = np.array([episode.index for episode in episodes], np.int64)
         for path in self._episode_files:
             try:
                 for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(ROWS_A_BATCH):
                     table = pa.Table.from_batches([batch])
                     chosen = kept_rows(table, np.isin(table["episode_index"].to_numpy(), wanted))
-                    if chosen.num_rows:
-                        yield path, chosen
+                    yield from (Known(chosen, row, path) for row in range(chosen.num_rows))
             except (pa.ArrowException, OSError) as error:
                 raise SourceError(f"{path}: cannot be read: {error}") from None
 

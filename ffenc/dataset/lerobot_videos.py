@@ -12,8 +12,8 @@ from typing import Any, cast
 from ffenc.dataset.checksums import read_checksums
 from ffenc.dataset.damage import Damage
 from ffenc.dataset.info_block import ENCODER_FIELDS
+from ffenc.dataset.model import Camera, EpisodeRef, EpisodeVideo
 from ffenc.dataset.remote import fetch_indices
-from ffenc.dataset.source import Camera, EpisodeRef, EpisodeVideo
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.boxes import sample_description
 from ffenc.ffmpeg.probe import StreamInfo, probe

@@ -19,15 +19,16 @@ from ffenc.dataset.info_block import (
     recorded_settings,
     stream_fields,
 )
-from ffenc.dataset.job import JobSummary, run_plan
+from ffenc.dataset.job import run_plan
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
+from ffenc.dataset.model import Camera, EpisodeRef
 from ffenc.dataset.pieces import uncopied
 from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.reencode import refuse_nesting, say_shift
 from ffenc.dataset.remote import source_path
-from ffenc.dataset.source import Camera, EpisodeRef
 from ffenc.dataset.sources.lerobot import open_dataset
+from ffenc.dataset.summary import JobSummary
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import ConfigError, FfencWarning

@@ -5,7 +5,8 @@ from __future__ import annotations
 import filecmp
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
-from ffenc.dataset.columns import common_type, fitted, set_column, task_texts
+from ffenc.dataset.columns import common_type, fitted, task_texts
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
-from ffenc.dataset.source import Camera, EpisodeRef, EpisodeVideo
+from ffenc.dataset.model import Camera, Episode, EpisodeRef, EpisodeVideo, with_known
+from ffenc.dataset.source import Streams
 from ffenc.dataset.statistics import ACTION, Aggregate, relative_chunk
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
@@ -53,12 +55,12 @@ class MergedDataset:
         texts = [task_texts(source.tasks()) for source in self.sources]
         self._tasks = list(dict.fromkeys(text for own in texts for text in own))
         places = {text: number for number, text in enumerate(self._tasks)}
-        self._task_numbers = [np.array([places[text] for text in own], np.int64) for own in texts]
+        self._task_numbers = [[places[text] for text in own] for own in texts]
 
     @cached_property
     def renumbered(self) -> frozenset[str]:
         """Columns whose values are new, or whose statistics not every dataset has."""
-        moved: set[str] = set()
+        moved = set().union(*(source.renumbered for source in self.sources))
         if len(self.sources) > 1:
             moved |= {"index", "episode_index"}
             moved |= {
@@ -66,7 +68,7 @@ class MergedDataset:
                 for key in self.info()["features"]
                 if not all(s.has_episode_stats(key) for s in self.sources)
             }
-        if any((own != np.arange(len(own))).any() for own in self._task_numbers):
+        if any(own != list(range(len(own))) for own in self._task_numbers):
             moved.add("task_index")
         return frozenset(moved)
 
@@ -169,14 +171,26 @@ class MergedDataset:
     def has_episode_stats(self, feature: str) -> bool:
         return all(source.has_episode_stats(feature) for source in self.sources)
 
-    def rows(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[EpisodeRef, Path | None, pa.Table]]:
-        numbers = iter(self.episodes)
-        for source, tasks in zip(self.sources, self._task_numbers, strict=True):
-            for own, path, table in source.rows(source.episodes):
-                if "task_index" in table.column_names:
-                    table = set_column(table, "task_index", tasks[table["task_index"].to_numpy()])
-                table = _like(table, self._row_schema, f"{source.root}: the rows of episode {own.index}")
-                yield next(numbers), path, table
+    def read(self, episodes: Sequence[EpisodeRef]) -> Iterator[Episode]:
+        wanted = {episode.index for episode in episodes}
+        schema = self._known_schema()
+        first = 0
+        for source in self.sources:
+            all_refs = self.episodes[first : first + len(source.episodes)]
+            first += len(source.episodes)
+            refs = [ref for ref in all_refs if ref.index in wanted]
+            found = source.read([self.origin(ref)[1] for ref in refs])
+            alike = with_known(found, partial(_known_like, schema, source))
+            for own, ref in zip(alike, refs, strict=True):
+                what = f"{source.root}: the rows of episode {own.index}"
+                yield replace(
+                    own,
+                    rows=_like(own.rows, self._row_schema, what),
+                    streams=Streams(self, ref),
+                    # Its list is one of several, whose files do not stay files.
+                    known=None if own.known is None else replace(own.known, file=None),
+                    index=ref.index,
+                )
 
     @cached_property
     def _row_schema(self) -> pa.Schema:
@@ -187,19 +201,9 @@ class MergedDataset:
             kinds |= {f.name: common_type(kinds[f.name], f.type) for f in other if f.name in kinds}
         return pa.schema([f.with_type(kinds[f.name]) for f in schemas[0]], schemas[0].metadata)
 
-    def episode_tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path | None, pa.Table]]:
-        schema = self._episode_schema()
-        for source in self.sources:
-            for _, table in source.episode_tables(source.episodes):
-                for name in schema.names:
-                    if name not in table.column_names:
-                        table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
-                table = _like(table.select(schema.names), schema, f"{source.root}: its episode list")
-                yield None, table
-
-    def _episode_schema(self) -> pa.Schema:
-        """All columns that a dataset has, but only statistics that every one has."""
-        schemas = [next(s.episode_tables(s.episodes[:1]))[1].schema for s in self.sources]
+    def _known_schema(self) -> pa.Schema:
+        """All columns that a dataset's list has, but only statistics that every one has."""
+        schemas = [s.known_schema() for s in self.sources]
         fields: dict[str, pa.Field] = {}
         for schema in schemas:
             for field in schema:
@@ -207,10 +211,6 @@ class MergedDataset:
                 if shared or not field.name.startswith(("stats/", "videos/")):
                     fields.setdefault(field.name, field)
         return pa.schema(list(fields.values()), schemas[0].metadata)
-
-    def notes(self, episode: EpisodeRef) -> Path | None:
-        source, own = self.origin(episode)
-        return source.notes(own)
 
     def extra_files(self) -> list[tuple[Path, str]]:
         found: dict[str, Path] = {}
@@ -245,6 +245,14 @@ def refuse(faults: Sequence[str], how: str) -> None:
         more = [f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         told = "\n".join(f"  {fault}" for fault in [*faults[:_SHOWN], *more])
         raise SourceError(f"these datasets cannot be merged as they are:\n{told}\n{how}")
+
+
+def _known_like(schema: pa.Schema, source: Dataset, table: pa.Table) -> pa.Table:
+    """Bring what is known of a dataset's episodes into the columns of a schema."""
+    for name in schema.names:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
+    return _like(table.select(schema.names), schema, f"{source.root}: its episode list")
 
 
 def _like(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from ffenc.compiler.colour import COLOUR_TAGS
 from ffenc.compiler.command import VideoInput
 from ffenc.dataset.checksums import file_checksum
-from ffenc.dataset.source import EpisodeRef, EpisodeVideo
+from ffenc.dataset.model import EpisodeRef, EpisodeVideo
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import FfmpegError, SourceError, VerificationError

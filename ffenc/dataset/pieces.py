@@ -8,7 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from ffenc.config.framerate import frame_ticks, time_scale
-from ffenc.dataset.source import DatasetSource, EpisodeRef
+from ffenc.dataset.model import EpisodeRef
+from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.verify.metadata import brief
 from ffenc.dataset.videos import clip_of
 from ffenc.errors import SourceError, VerificationError

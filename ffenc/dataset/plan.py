@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ffenc.config.transform import Transform
+from ffenc.dataset.model import Camera, EpisodeRef
 from ffenc.dataset.piece import PieceTask, video_input
-from ffenc.dataset.source import Camera, DatasetSource, EpisodeRef
+from ffenc.dataset.source import DatasetSource, Streams
 from ffenc.dataset.verify.metadata import Stale
 from ffenc.dataset.videos import clip_of
 from ffenc.ffmpeg.toolchain import Toolchain
@@ -67,7 +68,7 @@ class Stream:
         return PieceTask(
             key=self.key,
             episode=episode,
-            frames=source.frames(self.key, episode) if images else source.video(self.key, episode),
+            frames=Streams(source, episode)[self.key],
             fps=source.fps,
             header=camera.header if images else None,
             unit=camera.unit,

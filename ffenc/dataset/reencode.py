@@ -17,17 +17,19 @@ from ffenc.dataset.camera_settings import Chooser, _changes, _kept, changing, ch
 from ffenc.dataset.choice import Episodes, chosen_episodes, parse_shard, shard_bounds
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.finished import check_free
-from ffenc.dataset.job import JobSummary, run_plan
+from ffenc.dataset.job import run_plan
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.model import Camera, EpisodeRef
 from ffenc.dataset.plan import JobPlan, Stream
 from ffenc.dataset.quantiles import StatsChoice, wants_exact
 from ffenc.dataset.remote import source_path
-from ffenc.dataset.source import Camera, DatasetSource, EpisodeRef
+from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.array_source import ArraySource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.plain import PlainSource
 from ffenc.dataset.sources.registry import open_source
+from ffenc.dataset.summary import JobSummary
 from ffenc.dataset.thinned import thinned
 from ffenc.dataset.verify.metadata import Stale, check_source
 from ffenc.errors import ConfigError, DestinationError, FfencWarning, SourceError

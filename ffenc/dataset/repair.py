@@ -12,13 +12,14 @@ from pathlib import Path
 
 from ffenc.codecs.suggest import accepted
 from ffenc.dataset.finished import check_free, finished_info, job_hash
-from ffenc.dataset.job import JobSummary, run_staged, staged
+from ffenc.dataset.job import run_staged, staged
 from ffenc.dataset.merge import plan_merge
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.repaired import EpisodeRepair, OnDamage, RepairedDataset
 from ffenc.dataset.salvage import Salvage
 from ffenc.dataset.salvage_files import Action
+from ffenc.dataset.summary import JobSummary
 from ffenc.dataset.verify.faults import Verification
 from ffenc.dataset.verify.records import DecodeRecords
 from ffenc.dataset.verify.run import verify_dataset

@@ -6,37 +6,31 @@ import contextlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_name
+from ffenc.dataset.listing import WrittenRows, listed_statistics, listings
+from ffenc.dataset.model import Episode, Known
+from ffenc.dataset.places import DATA, EPISODES, FilePlace, VideoPlace, videos_of
 from ffenc.dataset.repaired_videos import SoundVideos
 from ffenc.dataset.salvage import Salvage
 from ffenc.dataset.salvage_files import Action
 from ffenc.dataset.salvage_rows import Found
-from ffenc.dataset.statistics import Aggregate
 from ffenc.dataset.verify.faults import Fault
-from ffenc.dataset.writer import (
-    DATA,
-    EPISODES,
-    DatasetWriter,
-    FilePlace,
-    State,
-    VideoPlace,
-    WrittenRows,
-    row_columns,
-    videos_of,
-)
+from ffenc.dataset.writer import DatasetWriter, State
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.info_json import read_json
 from ffenc.layout import (
+    CAMERA_TYPES,
     DATA_PATH,
     INFO,
     NOTES_PATH,
@@ -221,6 +215,7 @@ class RepairedDataset:
     def _write_rows(self, writer: DatasetWriter) -> list[WrittenRows]:
         """Write each episode's rows, those of a data file into a file."""
         found: list[WrittenRows] = []
+        known = self._known()
         for path, own in groupby(self._kept, key=lambda one: one.path):
             episodes = list(own)
             table, places = self._left.table(path)
@@ -231,14 +226,17 @@ class RepairedDataset:
             lengths = np.array([one.length for one in episodes])
             first = np.cumsum(lengths) - lengths
             self._say_shifts(rows, np.arange(len(wanted)) - np.repeat(first, lengths), episodes, first)
-            tasks = self._tasks_of(episodes, rows, first, writer)
             kept = rows.select([name for name in features if name not in NUMBERING])
+            tasks = np.full(rows.num_rows, -1)
+            with contextlib.suppress(pa.ArrowException, LookupError, ValueError):
+                tasks = rows["task_index"].cast(pa.int64()).fill_null(-1).to_numpy()
             numbered = []
-            for one, start, numbers in zip(episodes, first.tolist(), tasks, strict=True):
-                part = kept.slice(start, one.length)
-                for name, values in row_columns(one.length, self._left.fps, numbers).items():
-                    part = part.append_column(name, values)
-                numbered.append(writer.number(part))
+            for one, start in zip(episodes, first.tolist(), strict=True):
+                part = Episode(one.length, kept.slice(start, one.length), index=one.number)
+                if known is not None and one.listed is not None:
+                    part = replace(part, known=Known(known, one.listed))
+                own_tasks = tasks[start : start + one.length]
+                numbered.append(writer.number(self._with_tasks(part, one, own_tasks)))
             schema = numbered[0].table.schema
             found += writer.write_rows(writer.files.next(DATA), schema, ((one, {}) for one in numbered), ())
         return found
@@ -273,34 +271,23 @@ class RepairedDataset:
         for name in sorted(set(table.column_names) - known):
             self._left.say(Action(f"column {name} is no feature of info.json; it is left out", file=place))
 
-    def _tasks_of(
-        self, episodes: Sequence[Found], rows: pa.Table, first: Any, writer: DatasetWriter
-    ) -> list[Any]:
-        """The number of the task of each episode's rows; the result gets those that are listed only."""
-        known = np.full(rows.num_rows, -1)
-        with contextlib.suppress(pa.ArrowException, LookupError, ValueError):
-            known = rows["task_index"].cast(pa.int64()).fill_null(-1).to_numpy()
-        count = len(self._left.tasks)
-        found: list[Any] = []
-        for one, start in zip(episodes, first.tolist(), strict=True):
-            own = known[start : start + one.length]
-            if count and ((own >= 0) & (own < count)).all():
-                found.append(own)
-            else:
-                found.append(0 if count == 1 else self._listed_task(one, writer))
-        return found
-
-    def _listed_task(self, one: Found, writer: DatasetWriter) -> int:
+    def _with_tasks(self, part: Episode, one: Found, numbers: npt.NDArray[np.int64]) -> Episode:
+        """The episode with the tasks of its rows, or with the one that is listed where these are wrong."""
+        known = self._left.tasks
+        if known and ((numbers >= 0) & (numbers < len(known))).all():
+            return part.with_tasks(known, numbers)
+        if len(known) == 1:
+            return replace(part, tasks=known)
         if len(one.texts) != 1:
             raise SourceError(
                 f"{self._left.root}: the task of episode {one.number} cannot be told from its rows and the "
                 f"lists: pass {argument('task', 'TEXT')} to give all rows one"
             )
-        if self._left.tasks:
+        if known:
             self._left.say(
                 Action("its rows name tasks that do not exist; they get the listed one", one.number)
             )
-        return writer.task(one.texts[0])
+        return replace(part, tasks=one.texts)
 
     def _link_videos(self, writer: DatasetWriter) -> dict[str, list[VideoPlace]]:
         """Link the videos; returns for each camera each episode's place."""
@@ -331,38 +318,41 @@ class RepairedDataset:
         return places
 
     def _write_list(self, writer: DatasetWriter, rows: Sequence[WrittenRows]) -> None:
-        known = {
-            "episode_index": pa.array([one.number for one in rows]),
-            "length": pa.array([one.length for one in rows]),
-            **self._camera_statistics(writer),
-        }
         file = writer.files.next(EPISODES)
-        writer.write_list(file, [writer.list_rows(known, rows, self._link_videos(writer), {}, file)])
+        videos = self._link_videos(writer)
+        tables: list[pa.Table] = []
+        spoilt: set[str] = set()  # features whose statistics cannot be put together: they are computed
+        done = 0
+        for listing in listings(rows):
+            part = slice(done, done + len(listing.rows))
+            done += len(listing.rows)
+            own = {key: places[part] for key, places in videos.items()}
+            tables.append(writer.list_rows(listing, own, {}, file))
+            for key, _, stats in listed_statistics(tables[-1]):
+                try:
+                    writer.add_total(key, stats)
+                except ValueError:
+                    spoilt.add(key)
+        begin = tuple(f"stats/{key}/" for key in spoilt)
+        kept = [[name for name in table.column_names if not name.startswith(begin)] for table in tables]
+        writer.write_list(file, [table.select(own) for table, own in zip(tables, kept, strict=True)])
+        writer.write_stats({key: total for key, total in writer.totals.items() if key not in spoilt})
 
-    def _camera_statistics(self, writer: DatasetWriter) -> dict[str, Any]:
+    def _known(self) -> pa.Table | None:
         """The statistics of cameras, of which all kept episodes are whole and listed; others are computed."""
-        listing, stats, totals = self._left.listing, dict[str, Any](), dict[str, Any]()
-        cameras = [k for k, f in self._left.info["features"].items() if f["dtype"] in ("image", "video")]
+        listing = self._left.listing
         rows = [one.listed for one in self._kept]
         whole = not self._bad and all(not one.damage for one in self._kept)
-        whole = whole and None not in rows and listing is not None
-        for key in cameras if whole else ():
-            assert listing is not None
-            names = [name for name in listing.column_names if name.startswith(f"stats/{key}/")]
-            own = listing.select(names).take(pa.array(rows, pa.int64()))
-            have = {name.rpartition("/")[2] for name in names}
-            if key in self._recomputed or not set(STATISTICS) <= have:
+        if listing is None or not whole or None in rows:
+            return None
+        names: list[str] = []
+        for key, feature in self._left.info["features"].items():
+            if feature["dtype"] not in CAMERA_TYPES or key in self._recomputed:
                 continue
-            total = Aggregate()
-            try:
-                for values in own.rename_columns([name.rpartition("/")[2] for name in names]).to_pylist():
-                    total.add(values)
-            except ValueError:
-                continue
-            stats |= {name: own[name] for name in names}
-            totals[key] = total.result()
-        writer.write_stats(totals)
-        return stats
+            own = [name for name in listing.column_names if name.startswith(f"stats/{key}/")]
+            if set(STATISTICS) <= {name.rpartition("/")[2] for name in own}:
+                names += own
+        return listing.select(names)
 
     def _write_info(self, writer: DatasetWriter) -> None:
         info = {

@@ -14,9 +14,9 @@ from ffenc.dataset.columns import is_numeric
 from ffenc.dataset.identify import check_dataset
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.model import Camera, EpisodeRef
 from ffenc.dataset.quantiles import exact_quantiles, feature_tables
 from ffenc.dataset.remote import source_path
-from ffenc.dataset.source import Camera, EpisodeRef
 from ffenc.dataset.sources.lerobot import open_dataset
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import ACTION, Aggregate, moments, relative_chunk, stored_numbers

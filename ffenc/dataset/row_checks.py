@@ -28,6 +28,7 @@ class EpisodeRows:
         length: how many there are.
         shift: the most seconds that one is off the time at which LeRobot could find its frame; infinity where
             a time is no number.
+        exact: whether every row's time is its frame's to the last digit of float32, as it is written.
         late: the first row that is too far off, and its time.
         wrong: why they cannot be used.
     """
@@ -35,6 +36,7 @@ class EpisodeRows:
     first: int
     length: int = 0
     shift: float = 0.0
+    exact: bool = True
     late: tuple[int, float] | None = None
     wrong: str | None = None
 
@@ -88,8 +90,13 @@ def episode_rows(path: Path, fps: float, features: Collection[str], tasks: int) 
         times = table["timestamp"].to_numpy()
         off = np.nan_to_num(np.abs(times - frames / fps), nan=np.inf)
         shifts = np.maximum.reduceat(off, starts).tolist()
-        for start, length, shift in zip(starts.tolist(), lengths.tolist(), shifts, strict=True):
+        same = times.astype(np.float32) == (frames / fps).astype(np.float32)
+        exact = np.logical_and.reduceat(same, starts).tolist()
+        for start, length, shift, own_exact in zip(
+            starts.tolist(), lengths.tolist(), shifts, exact, strict=True
+        ):
             own = found[int(episodes[start])]
+            own.exact &= own_exact
             if shift > TIME_TOLERANCE and own.late is None:
                 at = start + int(np.argmax(off[start : start + length] > TIME_TOLERANCE))
                 own.late = int(frames[at]), float(times[at])

@@ -8,16 +8,17 @@ from typing import Literal
 
 from ffenc.codecs.suggest import accepted
 from ffenc.dataset.choice import Episodes, chosen_episodes, divided
-from ffenc.dataset.columns import whole_numbers
+from ffenc.dataset.columns import task_texts
 from ffenc.dataset.edit import OnProgress, plan_edit
 from ffenc.dataset.executors.local import Executor
 from ffenc.dataset.identify import check_dataset
-from ffenc.dataset.job import JobSummary, run_plan
+from ffenc.dataset.job import run_plan
 from ffenc.dataset.plan import JobPlan
 from ffenc.dataset.quantiles import StatsChoice
 from ffenc.dataset.reencode import refuse_nesting
 from ffenc.dataset.remote import source_path
 from ffenc.dataset.sources.lerobot import open_dataset
+from ffenc.dataset.summary import JobSummary
 from ffenc.errors import ConfigError
 from ffenc.spelling import argument, call
 from ffenc.storage.address import parse_address
@@ -176,13 +177,14 @@ def _parts(
     if len(shares) == len(into):
         groups = [[number] for number in numbers]
         if by == "task":
-            of_task: dict[int, list[int]] = {}
-            for episode, _, table in opened.rows(opened.episodes):
-                found = whole_numbers(table["task_index"])
-                if len(found) > 1:
-                    raise ConfigError(f"by task: episode {episode.index} has rows of {len(found)} tasks")
-                of_task.setdefault(found[0], []).append(episode.index)
-            groups = [of_task[task] for task in sorted(of_task)]
+            of_task: dict[str, list[int]] = {text: [] for text in task_texts(opened.tasks())}
+            for episode in opened.read(opened.episodes):
+                if len(episode.tasks) > 1:
+                    raise ConfigError(
+                        f"by task: episode {episode.index} has rows of {len(episode.tasks)} tasks"
+                    )
+                of_task[episode.tasks[0]].append(episode.index)
+            groups = [own for own in of_task.values() if own]
         return divided(groups, {name: float(share) for name, share in shares.items()}, seed=seed)
     if shares:
         raise ConfigError("parts are either shares (train=0.9) or episodes (a=0-9): not both in one split")

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ffenc.frames.statistics import Stats
-from ffenc.layout import QUANTILES, STATISTICS
+from ffenc.layout import QUANTILES
 
 Array = npt.NDArray[np.float64]
 ACTION = "action"
-_CLOSE = 2e-5  # of the largest value
 
 
 def column_stats(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, Stats]:
@@ -77,32 +76,6 @@ def relative_chunk(count: int, lengths: Sequence[int] | npt.NDArray[np.int64]) -
         return None
     chunks = [c for c in range(2, int(rows.max()) + 1) if count % c == 0]
     return next((c for c in chunks if int(np.maximum(rows - c + 1, 0).sum()) * c == count), None)
-
-
-def alike(stored: Mapping[str, Any], computed: Mapping[str, Any]) -> bool:
-    """Whether stored statistics are those that were computed, as far as float32 and its sums go."""
-    try:
-        own = {n: stored_numbers(stored[n]).ravel() for n in STATISTICS}
-        new = {n: stored_numbers(computed[n]).ravel() for n in STATISTICS}
-    except (LookupError, ValueError):
-        return False
-    return alike_arrays(own, new)
-
-
-def alike_arrays(own: Mapping[str, Array], new: Mapping[str, Array]) -> bool:
-    """Do as :func:`alike` with arrays, each of the same shape, but for that of ``count``."""
-    scale = np.maximum(np.abs(new["min"]), np.abs(new["max"]))
-    for name, wanted in new.items():
-        found = own[name]
-        if found.shape != wanted.shape:
-            return False
-        if name == "std":  # a difference of squares
-            found, wanted, allowed = found**2, wanted**2, _CLOSE * scale**2
-        else:
-            allowed = np.zeros(1) if name == "count" else _CLOSE * scale
-        if not (np.abs(found - wanted) <= allowed + 1e-12).all():
-            return False
-    return True
 
 
 _MOST_ROWS = 2.0**53

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, groupby, islice
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from ffenc.dataset.columns import is_numeric, numbers_of, row_schema
+from ffenc.dataset.columns import feature_type, is_numeric, row_schema
 from ffenc.dataset.division import Division, RowDivision
+from ffenc.dataset.listing import Listing, WrittenRows, listed_statistics, listings
+from ffenc.dataset.model import Episode, EpisodeRef, EpisodeVideo, FinishedVideo
+from ffenc.dataset.places import DATA, EPISODES, FilePlace, VideoPlace
 from ffenc.dataset.quantiles import exact_quantiles
-from ffenc.dataset.source import DatasetSource, EpisodeRef
+from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.staging import write_info
-from ffenc.dataset.statistics import ACTION, alike, alike_arrays, relative_chunk
-from ffenc.dataset.writer import (
-    DATA,
-    EPISODES,
-    DatasetWriter,
-    FilePlace,
-    NumberedRows,
-    State,
-    VideoPlace,
-    WrittenRows,
-)
+from ffenc.dataset.statistics import ACTION, relative_chunk
+from ffenc.dataset.writer import DatasetWriter, NumberedRows, State
 from ffenc.errors import Cancelled, FfencWarning, SourceError
 from ffenc.frames.changed_images import ChangedImages
 from ffenc.frames.parquet import IMAGE
@@ -40,12 +36,11 @@ from ffenc.layout import (
     DATA_PATH,
     DEFAULT_FEATURES,
     QUANTILES,
-    STATISTICS,
     VIDEO_PATH,
     file_limit,
 )
 
-_Rows = tuple[EpisodeRef, NumberedRows]
+_Rows = tuple[Episode, NumberedRows]
 
 
 class JobTables:
@@ -111,20 +106,22 @@ class JobTables:
     def write(self) -> None:
         """Write every table."""
         writer = self._writer
-        rows = self._write_rows()
-        for key in self._changed:
-            self._camera_stats[key] = [self._counted[key, one.index] for one in self._episodes]
-        self._write_episodes(rows)
-        self._write_stats([writer.folder / path for path in dict.fromkeys(one.file.path for one in rows)])
+        files: dict[str, None] = {}
+        with closing(self._write_rows()) as rows:  # where something fails, what writes them ends first
+            self._write_list(self._noted(rows, files))
+        self._write_stats([writer.folder / path for path in files])
         writer.write_tasks()
         info = {**self._info, "data_path": DATA_PATH, "video_path": VIDEO_PATH}
         write_info(writer.folder, writer.info({**info, "splits": {}} if self._subset else info))
         for path, place in self._source.extra_files():
             writer.copy(path, place)
-        for number, episode in enumerate(self._episodes):
-            notes = self._source.notes(episode)
-            if notes is not None:
-                writer.write_notes(number, notes)
+
+    @staticmethod
+    def _noted(rows: Iterable[WrittenRows], files: dict[str, None]) -> Iterator[WrittenRows]:
+        """Note the files that rows are in."""
+        for one in rows:
+            files[one.file.path] = None
+            yield one
 
     def _make_features(self) -> dict[str, Any]:
         features: dict[str, Any] = {}
@@ -166,67 +163,49 @@ class JobTables:
                 lacking.append(key)
         return lacking
 
-    def _stale_numbering(self, computed: Sequence[Mapping[str, Stats]]) -> set[str]:
-        """Features of the numbering whose statistics are not of these rows, as LeRobot's edits leave them.
-
-        Args:
-            computed: those of each episode's rows.
-        """
-        candidates = set(computed[0]) - set(self._computed)
-        found = {key: _together([own[key] for own in computed]) for key in candidates}
-        listed = {key for key in candidates if self._source.has_episode_stats(key)}
-        stale: set[str] = set()
-        done = 0
-        for _, table in self._source.episode_tables(self._episodes) if listed else ():
-            part = slice(done, done + table.num_rows)
-            for key in listed:
-                try:
-                    stored = {n: _rows_of(table[f"stats/{key}/{n}"]) for n in STATISTICS}
-                    same = alike_arrays(stored, {n: values[part] for n, values in found[key].items()})
-                except (ValueError, TypeError, pa.ArrowException):  # lists that are not alike
-                    same = False
-                if not same:
-                    stale.add(key)
-            done += table.num_rows
-        totals = {} if self._subset else self._source.stats()
-        for key in candidates & set(totals):
-            if not alike(totals[key], _combined(found[key])):
-                stale.add(key)
-        return stale
-
-    def _write_rows(self) -> list[WrittenRows]:
-        """Write the frame rows, a row group an episode.
+    def _write_rows(self) -> Generator[WrittenRows, None, None]:
+        """Write the rows, a row group an episode; yields episodes in order, once they are written.
 
         Files with images are written several at once: compressing them is most of the work.
         """
-        keys = [key for key in self._features if key in self._computed or key in DEFAULT_FEATURES]
-        if self._images:
+        if not self._images:
+            for file, episodes in self._files_of_rows():
+                yield from self._write_file(file, episodes)
+            return
 
-            def write(unit: tuple[FilePlace, list[_Rows]]) -> list[WrittenRows]:
-                return self._write_file(*unit, keys)
+        def write(unit: tuple[FilePlace, list[_Rows]]) -> list[WrittenRows]:
+            return self._write_file(*unit)
 
-            units = ((file, list(rows)) for file, rows in self._files_of_rows())
-            threads, _ = share_cores(len(self._episodes), None, None)
-            several = run_units(units, write, threads=threads + 1, stop=self._stopped.set)
-            done = sorted((written for _, written in several), key=lambda written: written[0].number)
-        else:
-            done = [self._write_file(file, rows, keys) for file, rows in self._files_of_rows()]
-        found = [one for written in done for one in written]
-        stale = self._stale_numbering([one.stats for one in found])
-        self._computed = [key for key in keys if key in self._computed or key in stale]
-        return found
+        units = ((file, list(rows)) for file, rows in self._files_of_rows())
+        threads, _ = share_cores(len(self._episodes), None, None)
+        waiting: dict[int, list[WrittenRows]] = {}
+        following = 0
+        for _, written in run_units(units, write, threads=threads + 1, stop=self._stopped.set):
+            waiting[written[0].number] = written
+            while following in waiting:
+                done = waiting.pop(following)
+                following += len(done)
+                yield from done
 
     def _files_of_rows(self) -> Iterator[tuple[FilePlace, Iterable[_Rows]]]:
         """Each file of the result, and what comes into it."""
         limit = file_limit(self._info, "data")
         division = RowDivision(self._source, self._images, limit, together=self._together)
-        for _, rows in groupby(self._source.rows(self._episodes), key=division.of):
-            file = self._writer.files.next(DATA)
-            yield file, ((episode, self._writer.number(table)) for episode, _, table in rows)
+        for _, rows in groupby(self._numbered(), key=lambda one: division.of(one[0], one[1].table)):
+            yield self._writer.files.next(DATA), rows
 
-    def _write_file(
-        self, file: FilePlace, episodes: Iterable[_Rows], keys: Sequence[str]
-    ) -> list[WrittenRows]:
+    def _numbered(self) -> Iterator[_Rows]:
+        """Read the episodes, and give them their numbers."""
+        kinds = {
+            key: feature_type(feature) for key, feature in self._features.items() if key in DEFAULT_FEATURES
+        }
+        for episode in self._source.read(self._episodes):
+            rows = self._writer.number(episode, kinds)
+            if episode.notes is not None:
+                self._writer.write_notes(rows.number, episode.notes)
+            yield episode, rows
+
+    def _write_file(self, file: FilePlace, episodes: Iterable[_Rows]) -> list[WrittenRows]:
         """Write a data file; the statistics of some features are computed."""
         rows = iter(episodes)
         first = next(rows)
@@ -234,8 +213,8 @@ class JobTables:
 
         def parts() -> Iterator[tuple[NumberedRows, dict[str, FrameSource]]]:
             for episode, numbered in chain([first], rows):
-                images = {key: self._source.frames(key, episode) for key in self._images}
-                kept.append((episode, images))
+                images = {key: _images_of(episode, key) for key in self._images}
+                kept.append((numbered.number, images))
                 yield numbered, images
 
         def count(rows: int) -> None:
@@ -244,20 +223,20 @@ class JobTables:
             if self._images:
                 self._count_images(rows * len(self._images))
 
-        kept: list[tuple[EpisodeRef, dict[str, FrameSource]]] = []
-        written = self._writer.write_rows(file, schema, parts(), keys, count)
-        for episode, images in kept:
+        kept: list[tuple[int, dict[str, FrameSource]]] = []
+        written = self._writer.write_rows(file, schema, parts(), self._computed, count)
+        for number, images in kept:
             for key in self._changed:
                 frames = images[key]
                 assert isinstance(frames, ChangedImages)
-                self._take_counts(key, episode, frames)
+                self._take_counts(key, number, frames)
         return written
 
-    def _take_counts(self, key: str, episode: EpisodeRef, frames: ChangedImages) -> None:
+    def _take_counts(self, key: str, number: int, frames: ChangedImages) -> None:
         """Keep the statistics of an episode's images, which have been written."""
         values = frames.statistics.values()
         with self._counting:
-            self._counted[key, episode.index] = frames.statistics.statistics()
+            self._counted[key, number] = frames.statistics.statistics()
             known = self._camera_values.get(key)
             self._camera_values[key] = values if known is None else known + values
 
@@ -273,58 +252,53 @@ class JobTables:
         order = dict.fromkeys((*(key for key in self._features if key in fields), *fields))
         return pa.schema([fields[name] for name in order], schema.metadata)
 
-    def _write_episodes(self, rows: Sequence[WrittenRows]) -> None:
-        done = iter(rows)
-
-        def listed(file: FilePlace, tables: Iterable[tuple[Path | None, pa.Table]]) -> Iterator[pa.Table]:
-            for _, table in tables:
-                yield self._listed(table, list(islice(done, table.num_rows)), file)
-
+    def _write_list(self, rows: Iterable[WrittenRows]) -> None:
         division = Division(file_limit(self._info, "data"))
 
-        def file_of(one: tuple[Path | None, pa.Table]) -> int | Path:
-            return one[0] or division.of(one[1])
+        def file_of(one: Listing) -> int | Path:
+            return one.file or division.of(one.known)
 
-        for _, tables in groupby(self._source.episode_tables(self._episodes), key=file_of):
+        for _, some in groupby(listings(rows), key=file_of):
             file = self._writer.files.next(EPISODES)
-            self._writer.write_list(file, listed(file, tables))
+            self._writer.write_list(file, (self._listed(one, file) for one in some))
 
-    def _listed(self, table: pa.Table, rows: Sequence[WrittenRows], file: FilePlace) -> pa.Table:
-        """The source's rows of the episode list with the new numbers, places and statistics."""
+    def _listed(self, listing: Listing, file: FilePlace) -> pa.Table:
+        """Rows of the list with the new numbers, places and statistics."""
+        rows = listing.rows
         part = slice(rows[0].number, rows[-1].number + 1)
-        features = self._source.info()["features"]
-        gone = [
-            f"stats/{key}/"
-            for key, feature in features.items()
-            if feature.get("dtype") in CAMERA_TYPES and key not in (*self._cameras, *self._images)
-        ]
-        known = {name: table[name] for name in table.column_names if not name.startswith(tuple(gone))}
+        names = [name for name in listing.known.column_names if not name.startswith(self._gone)]
         stats = {key: computed[part] for key, computed in self._camera_stats.items()}
+        stats |= {key: [self._counted[key, one.number] for one in rows] for key in self._changed}
         stats |= {key: [one.stats[key] for one in rows] for key in self._computed}
         videos = {camera: self._videos[camera][part] for camera in self._cameras}
-        listed = self._writer.list_rows(known, rows, videos, stats, file)
-        self._add_to_totals(listed, part)
-        return listed.replace_schema_metadata(table.schema.metadata)
-
-    def _add_to_totals(self, listed: pa.Table, part: slice) -> None:
-        columns: dict[str, dict[str, pa.ChunkedArray]] = {}
-        for name in listed.column_names:
-            if name.startswith("stats/"):
-                key, _, statistic = name.removeprefix("stats/").rpartition("/")
-                columns.setdefault(key, {})[statistic] = listed[name]
-        for key, own in columns.items():
-            if not self._needs_aggregate(key):
-                continue
-            for row, episode in enumerate(self._episodes[part]):
+        kept = replace(listing, known=listing.known.select(names))
+        listed = self._writer.list_rows(kept, videos, stats, file)
+        for key, row, own in listed_statistics(listed):
+            if self._needs_aggregate(key):
                 try:
-                    self._writer.add_total(key, {name: column[row].as_py() for name, column in own.items()})
+                    self._writer.add_total(key, own)
                 except ValueError as error:
-                    raise SourceError(
-                        f"meta/episodes: stats/{key} of episode {episode.index}: {error}"
-                    ) from None
+                    where = f"meta/episodes: stats/{key} of episode {rows[row].index}"
+                    raise SourceError(f"{where}: {error}") from None
+        return listed
+
+    @cached_property
+    def _gone(self) -> tuple[str, ...]:
+        """How columns begin that are of cameras which are left out."""
+        kept = (*self._cameras, *self._images)
+        return tuple(
+            f"stats/{key}/"
+            for key, feature in self._source.info()["features"].items()
+            if feature.get("dtype") in CAMERA_TYPES and key not in kept
+        )
 
     def _needs_aggregate(self, key: str) -> bool:
-        return self._subset or key in (*self._computed, *self._camera_stats, *self._reaggregate)
+        return self._subset or key in (
+            *self._computed,
+            *self._camera_stats,
+            *self._changed,
+            *self._reaggregate,
+        )
 
     def _write_stats(self, files: Sequence[Path]) -> None:
         known, totals = self._source.stats(), self._writer.totals
@@ -354,28 +328,11 @@ class JobTables:
         return {**stats, **{name: found[name] for name in names}}
 
 
-def _together(stats: Sequence[Stats]) -> dict[str, npt.NDArray[np.float64]]:
-    """Statistics of many episodes, each of shape (episodes, D)."""
-    return {name: np.array([own[name] for own in stats], np.float64) for name in STATISTICS}
-
-
-def _rows_of(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """A column of lists of numbers, as shape (rows, D)."""
-    return np.asarray(numbers_of(column), np.float64).reshape(len(column), -1)
-
-
-def _combined(stats: Mapping[str, npt.NDArray[np.float64]]) -> Stats:
-    """The statistics of all episodes together, for a comparison: their last digits may differ."""
-    count = stats["count"][:, :1]
-    mean = (stats["mean"] * count).sum(axis=0) / count.sum()
-    squares = (stats["std"] ** 2 + (stats["mean"] - mean) ** 2) * count
-    return {
-        "min": stats["min"].min(axis=0).tolist(),
-        "max": stats["max"].max(axis=0).tolist(),
-        "mean": mean.tolist(),
-        "std": np.sqrt(squares.sum(axis=0) / count.sum()).tolist(),
-        "count": [int(count.sum())],
-    }
+def _images_of(episode: Episode, key: str) -> FrameSource:
+    """The images of a camera that stays images."""
+    frames = episode.streams[key]
+    assert not isinstance(frames, EpisodeVideo | FinishedVideo)
+    return frames
 
 
 def sized_feature(feature: Mapping[str, Any], width: int, height: int) -> dict[str, Any]:

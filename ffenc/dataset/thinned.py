@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from ffenc.config.framerate import Pick, fps_number, parse_fps
-from ffenc.dataset.columns import set_column
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
-from ffenc.dataset.source import EpisodeRef, EpisodeVideo
+from ffenc.dataset.model import Episode, EpisodeRef, EpisodeVideo, with_known
+from ffenc.dataset.source import Streams
 from ffenc.errors import ConfigError
 from ffenc.frames.sources import EncodedFrame, FrameSource
 from ffenc.spelling import argument
@@ -27,7 +27,7 @@ _RATES_NAMED = 6
 class ThinnedDataset:
     """A dataset of which some rows are kept, so that it has another frame rate.
 
-    Each row keeps its values; ``timestamp`` is ``frame_index / fps`` again. Statistics are those of the rows
+    Each row keeps its values. Statistics are those of the rows
     that are kept, so the source's are not passed on.
 
     Args:
@@ -63,31 +63,28 @@ class ThinnedDataset:
     def has_episode_stats(self, feature: str) -> bool:
         return False
 
-    def rows(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[EpisodeRef, Path | None, pa.Table]]:
-        whole = [self._whole[episode.index] for episode in episodes]
-        chosen = {episode.index: episode for episode in episodes}
-        for one, file, table in self.source.rows(whole):
-            episode = chosen[one.index]
-            table = table.take(pa.array(self.pick.indices(one.length), pa.int64()))
-            numbers = np.arange(episode.length)
-            table = set_column(table, "frame_index", numbers)
-            yield episode, file, set_column(table, "timestamp", numbers / float(self.fps))
-
-    def episode_tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path | None, pa.Table]]:
-        lengths = {episode.index: episode.length for episode in episodes}
-        for file, table in self.source.episode_tables(episodes):
-            table = table.select([name for name in table.column_names if not name.startswith("stats/")])
-            numbers = table["episode_index"].to_pylist()
-            yield file, set_column(table, "length", np.array([lengths[number] for number in numbers]))
-
-    def notes(self, episode: EpisodeRef) -> Path | None:
-        return None  # they are of rows that are there no more
+    def read(self, episodes: Sequence[EpisodeRef]) -> Iterator[Episode]:
+        found = self.source.read([self._whole[episode.index] for episode in episodes])
+        for one, ref in zip(with_known(found, _without_statistics), episodes, strict=True):
+            kept = self.pick.indices(one.length)
+            thin = replace(
+                one,
+                length=ref.length,
+                rows=one.rows.take(pa.array(kept, pa.int64())),
+                streams=Streams(self, ref),
+                notes=None,  # they are of rows that are there no more
+            )
+            yield thin if one.row_tasks is None else thin.with_tasks(one.tasks, one.row_tasks[kept])
 
     def extra_files(self) -> list[tuple[Path, str]]:
         return self.source.extra_files()
 
     def tasks(self) -> Path | Sequence[str]:
         return self.source.tasks()
+
+
+def _without_statistics(table: pa.Table) -> pa.Table:
+    return table.select([name for name in table.column_names if not name.startswith("stats/")])
 
 
 class PickedFrames:

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from ffenc.config.preset import chosen_cameras
 from ffenc.dataset.checksums import file_checksum
-from ffenc.dataset.source import EpisodeVideo, check_key
+from ffenc.dataset.model import EpisodeVideo
+from ffenc.dataset.source import check_key
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.ffmpeg.index import index_reader
 from ffenc.ffmpeg.probe import StreamInfo, probe

@@ -12,107 +12,36 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ffenc.dataset.columns import (
     WRITTEN,
-    list_of,
+    feature_type,
     misread_tasks,
     more_tasks,
     numbers_of,
     read_table,
     readable_tasks,
-    set_column,
-    statistic_type,
     task_table,
     task_texts,
-    whole_numbers,
 )
 from ffenc.dataset.image_rows import ImageRows, write_image_rows
+from ffenc.dataset.listing import Listing, WrittenRows, list_rows
+from ffenc.dataset.model import Episode, Known
+from ffenc.dataset.places import FilePlace, Files, NumberedFile, VideoPlace
 from ffenc.dataset.staging import write_json
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.errors import SourceError
 from ffenc.frames.sources import FrameSource
 from ffenc.frames.statistics import Stats
-from ffenc.layout import (
-    DATA_COLUMNS,
-    DATA_PATH,
-    EPISODES_PATH,
-    LIST_COLUMNS,
-    NOTES_PATH,
-    STATS,
-    TASKS,
-    VIDEO_PATH,
-    files_in_chunk,
-    place_columns,
-)
+from ffenc.layout import DEFAULT_FEATURES, NOTES_PATH, STATS, TASKS
 from ffenc.storage.mirror import held
 
-DATA, EPISODES = "data", "meta/episodes"  # kinds of files, by their folders; see videos_of for the others
-_TEMPLATES = {DATA: DATA_PATH, EPISODES: EPISODES_PATH}
-NumberedFile = tuple[int, int]  # of a chunk, and in it
-
-
-class FilePlace(NamedTuple):
-    """A numbered file of a dataset: its chunk, its number there, and its path in the dataset."""
-
-    chunk: int
-    number: int
-    path: str
-
-
-class VideoPlace(NamedTuple):
-    """Where an episode's frames are: the file, and the frame of it at which the episode starts."""
-
-    file: FilePlace
-    start: int | Fraction  # of a source that is off the grid, part of a frame too
-
-
-class Files:
-    """Numbers a dataset's files, those of each kind one after another.
-
-    Args:
-        info: contents of info.json, which says how many files are in a chunk.
-        last: the highest numbers that are in use, by kind: ``DATA``, ``EPISODES``, or :func:`videos_of` a
-            camera.
-        taken: whether a file is in a place already, though it has no number.
-    """
-
-    def __init__(
-        self,
-        info: Mapping[str, Any],
-        last: Mapping[str, NumberedFile] | None = None,
-        taken: Callable[[str], bool] = lambda _: False,
-    ) -> None:
-        self._in_chunk = files_in_chunk(info)
-        self.last = dict(last or {})
-        self._taken = taken
-
-    def next(self, kind: str) -> FilePlace:
-        """Return the next free place of a kind of file."""
-        chunk, number = self.last.get(kind, (0, -1))
-        while True:
-            chunk, number = (chunk, number + 1) if number + 1 < self._in_chunk else (chunk + 1, 0)
-            place = numbered_file(kind, chunk, number)
-            if not self._taken(place.path):
-                self.last[kind] = chunk, number
-                return place
-
-
-def videos_of(camera: str) -> str:
-    """Return the kind of file that a camera's videos are."""
-    return f"videos/{camera}"
-
-
-def numbered_file(kind: str, chunk: int, number: int) -> FilePlace:
-    """Return the place of a file that has its numbers."""
-    template, key = _TEMPLATES.get(kind, VIDEO_PATH), kind.removeprefix("videos/")
-    return FilePlace(chunk, number, template.format(video_key=key, chunk_index=chunk, file_index=number))
+NUMBERING_TYPES = {name: feature_type(feature) for name, feature in DEFAULT_FEATURES.items()}
 
 
 @dataclass(frozen=True)
@@ -149,50 +78,18 @@ class NumberedRows:
     Attributes:
         number: of the episode.
         first: number of the first row in the dataset.
-        table: the rows, without images.
+        table: the rows with LeRobot's own columns, without images.
+        tasks: numbers of its tasks, in the order in which they come.
+        known: what else is known of the episode.
+        index: its number in its source.
     """
 
     number: int
     first: int
     table: pa.Table
-
-
-@dataclass(frozen=True)
-class WrittenRows:
-    """What is known of an episode whose rows are written.
-
-    Attributes:
-        number, first: as of :class:`NumberedRows`.
-        length: how many rows.
-        file: where they are.
-        tasks: numbers of their tasks, in the order in which they come.
-        stats: statistics of their features.
-    """
-
-    number: int
-    first: int
-    length: int
-    file: FilePlace
     tasks: list[int]
-    stats: dict[str, Stats]
-
-
-def row_columns(length: int, fps: Fraction, tasks: int | npt.NDArray[np.int64] = 0) -> dict[str, pa.Array]:
-    """Return LeRobot's own columns of an episode's rows; :meth:`DatasetWriter.number` numbers them.
-
-    Args:
-        length: how many rows.
-        fps: frames a second.
-        tasks: number of the task of all rows, or of each, shape ``(length,)``.
-    """
-    numbers = np.arange(length)
-    return {
-        "timestamp": pa.array((numbers / float(fps)).astype(np.float32)),
-        "frame_index": pa.array(numbers),
-        "episode_index": pa.array(np.zeros_like(numbers)),
-        "index": pa.array(numbers),
-        "task_index": pa.array(np.full(length, tasks, np.int64)),
-    }
+    known: Known | None
+    index: int
 
 
 class DatasetWriter:
@@ -226,28 +123,46 @@ class DatasetWriter:
 
     # --- numbers --------------------------------------------------------------------------------------
 
-    def number(self, table: pa.Table) -> NumberedRows:
-        """Give the next episode its number, and its rows theirs.
+    def number(self, episode: Episode, kinds: Mapping[str, pa.DataType] = NUMBERING_TYPES) -> NumberedRows:
+        """Give the next episode its number, and its rows theirs, with the times that their frames have.
 
         Args:
-            table: its rows, with LeRobot's own columns.
+            episode: what comes next.
+            kinds: LeRobot's own columns that its rows get, and their types.
         """
+        tasks = [self.task(text) for text in episode.tasks]
+        frames = np.arange(episode.length)
+        task_of = np.array(tasks or [0])[0 if episode.row_tasks is None else episode.row_tasks]
         own = {
-            "episode_index": np.full(table.num_rows, self._episodes),
-            "index": np.arange(self._frames, self._frames + table.num_rows),
+            "timestamp": frames / float(self._fps),
+            "frame_index": frames,
+            "episode_index": np.full(episode.length, self._episodes),
+            "index": frames + self._frames,
+            "task_index": np.broadcast_to(task_of, episode.length),
         }
-        for name in own.keys() & set(table.column_names):
-            table = set_column(table, name, own[name])
-        rows = NumberedRows(self._episodes, self._frames, table)
+        table, schema = episode.rows, episode.rows.schema
+        for name, kind in kinds.items():
+            schema = schema.append(pa.field(name, kind))
+        added = [pa.array(own[name].astype(kind.to_pandas_dtype()), kind) for name, kind in kinds.items()]
+        table = pa.Table.from_arrays([*table.columns, *added], schema=schema)
+        rows = NumberedRows(self._episodes, self._frames, table, tasks, episode.known, episode.index)
         self._episodes += 1
-        self._frames += table.num_rows
+        self._frames += episode.length
         return rows
 
     def task(self, text: str) -> int:
         """Return the number of a task, which gets the next one where it is new."""
-        if text not in self.tasks:
+        if text not in self._task_numbers:
+            self._task_numbers[text] = len(self.tasks)
             self._more_tasks.append(text)
-        return self.tasks.index(text)
+        return self._task_numbers[text]
+
+    @cached_property
+    def _task_numbers(self) -> dict[str, int]:
+        numbers: dict[str, int] = {}
+        for number, text in enumerate(self._known_tasks):
+            numbers.setdefault(text, number)
+        return numbers
 
     @property
     def tasks(self) -> list[str]:
@@ -294,50 +209,13 @@ class DatasetWriter:
 
     def list_rows(
         self,
-        known: Mapping[str, Any],
-        rows: Sequence[WrittenRows],
+        listing: Listing,
         videos: Mapping[str, Sequence[VideoPlace]],
         stats: Mapping[str, Sequence[Stats]],
         file: FilePlace,
     ) -> pa.Table:
-        """Return rows of the episode list.
-
-        Args:
-            known: columns with what else is known of the episodes; numbers and places in them are replaced,
-                and ``tasks`` are filled in.
-            rows: the episodes.
-            videos: camera -> where each of them is.
-            stats: feature -> statistics of each of them.
-            file: the file of the list they go to.
-        """
-        own = dict(zip(LIST_COLUMNS, ([file.chunk] * len(rows), [file.number] * len(rows)), strict=True))
-        columns = {n: c for n, c in known.items() if n not in own and not n.startswith(("stats/", "videos/"))}
-        columns = self._with_tasks(columns, rows)
-        columns["episode_index"] = _whole(one.number for one in rows)
-        columns |= {
-            DATA_COLUMNS[0]: _whole(one.file.chunk for one in rows),
-            DATA_COLUMNS[1]: _whole(one.file.number for one in rows),
-        }
-        columns["dataset_from_index"] = _whole(one.first for one in rows)
-        columns["dataset_to_index"] = _whole(one.first + one.length for one in rows)
-        for camera, places in videos.items():
-            columns |= _video_columns(camera, places, [one.length for one in rows], self._fps)
-        columns |= {name: column for name, column in known.items() if name.startswith("stats/")}
-        for key, computed in stats.items():
-            for name in computed[0]:
-                values = [one[name] for one in computed]
-                columns[f"stats/{key}/{name}"] = pa.array(values, statistic_type(name, values[0]))
-        return pa.table(columns | {name: _whole(values) for name, values in own.items()})
-
-    def _with_tasks(self, columns: dict[str, Any], rows: Sequence[WrittenRows]) -> dict[str, Any]:
-        """The columns with each episode's task texts, which LeRobot's own conversion leaves out."""
-        there = columns["tasks"].to_pylist() if "tasks" in columns else [None] * len(rows)
-        if None not in there or not all(one.tasks for one in rows):
-            return columns
-        texts = [own or [self.tasks[n] for n in one.tasks] for own, one in zip(there, rows, strict=True)]
-        kind = columns["tasks"].type if "tasks" in columns else list_of(pa.string())
-        tasks = pa.array(texts, kind)
-        return {"episode_index": columns["episode_index"], "tasks": tasks, **columns} | {"tasks": tasks}
+        """Return rows of the episode list; see :func:`~ffenc.dataset.listing.list_rows`."""
+        return list_rows(listing, videos, stats, file, tasks=self.tasks, fps=self._fps)
 
     def write_list(self, file: FilePlace, tables: Iterable[pa.Table]) -> None:
         """Write a file of the episode list, from one table or more."""
@@ -445,23 +323,6 @@ def described_rows(rows: NumberedRows, file: FilePlace, stats_of: Sequence[str])
     """
     table = rows.table
     stats = column_stats({key: numbers_of(table[key]) for key in stats_of})
-    tasks = whole_numbers(table["task_index"]) if "task_index" in table.column_names else []
-    return WrittenRows(rows.number, rows.first, table.num_rows, file, tasks, stats)
-
-
-def _whole(values: Iterable[int]) -> pa.Array:
-    return pa.array(list(values), pa.int64())
-
-
-def _video_columns(
-    camera: str, places: Sequence[VideoPlace], lengths: Sequence[int], fps: Fraction
-) -> dict[str, pa.Array]:
-    """The columns of the episode list that say where a camera's episodes are."""
-    ends = [place.start + length for place, length in zip(places, lengths, strict=True)]
-    values = (
-        _whole(place.file.chunk for place in places),
-        _whole(place.file.number for place in places),
-        pa.array([float(place.start / fps) for place in places], pa.float64()),
-        pa.array([float(end / fps) for end in ends], pa.float64()),
+    return WrittenRows(
+        *(rows.number, rows.first, table.num_rows, file, rows.tasks, stats, rows.known, rows.index)
     )
-    return dict(zip(place_columns(camera), values, strict=True))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.dataset.episode_columns import row_table
-from ffenc.dataset.growing import GrowingDataset, NewEpisode
+from ffenc.dataset.growing import GrowingDataset
+from ffenc.dataset.model import Episode, FinishedVideo, Known
 from ffenc.errors import VerificationError
 from ffenc.ffmpeg.join import Joined, join_files
 from ffenc.ffmpeg.launch import Cancellation
@@ -36,13 +37,11 @@ class CameraResult:
     """What a camera gives to the dataset.
 
     Attributes:
-        video: the finished file and its fields; None where its images are kept.
-        images: those that are kept.
+        stream: the finished file, or the images where these are kept.
         stats: its statistics.
     """
 
-    video: tuple[Path, StreamInfo] | None
-    images: FrameSource | None
+    stream: FinishedVideo | FrameSource
     stats: Stats
 
 
@@ -200,7 +199,7 @@ def encode_images(
         )
         sent = samples.sent if samples is not None else None
         info = verify_encoded(encoding, temporary, len(images), sent, cancellation)
-    return CameraResult((result, info), None, statistics.statistics())
+    return CameraResult(FinishedVideo(result, info), statistics.statistics())
 
 
 def for_all(
@@ -231,13 +230,12 @@ def add_to_dataset(
     Raises:
         DestinationError: the dataset cannot be written.
     """
-    new = NewEpisode(
-        task=episode.settings.task,
-        table=row_table(rows.values, features),
-        length=rows.count,
-        videos={key: one.video for key, one in results.items() if one.video is not None},
-        images={key: one.images for key, one in results.items() if one.images is not None},
-        stats={key: one.stats for key, one in results.items()},
+    new = Episode(
+        rows.count,
+        row_table(rows.values, features),
+        [episode.settings.task],
+        streams={key: one.stream for key, one in results.items()},
+        known=Known.of({key: one.stats for key, one in results.items()}),
         notes={**rows.notes(), **notes},
     )
     index = dataset.stage(episode.path, new)

@@ -13,6 +13,7 @@ from ffenc.compiler.frames import raw_format
 from ffenc.config.framerate import time_scale
 from ffenc.dataset.commit import finish_commits
 from ffenc.dataset.growing import GrowingDataset
+from ffenc.dataset.model import FinishedVideo
 from ffenc.errors import FfencError, SourceError
 from ffenc.ffmpeg.fragments import drop_last_fragment, drop_torn_end, whole_frames
 from ffenc.ffmpeg.join import cut_file
@@ -258,7 +259,7 @@ class _Recovery:
         images = ImageFiles(self._images[camera.key].paths[:count])
         if camera.way == "images":
             statistics = recorded_statistics(self._episode, camera, count, images, self._toolchain)
-            return CameraResult(None, images, statistics)
+            return CameraResult(images, statistics)
         header = images.check()
         check_from_dataset(camera.config.extra_options, f"{self._episode.path}: {camera.key}: extra_options")
         encoding = prepare(
@@ -287,7 +288,7 @@ class _Recovery:
             lambda path: verify_recovered(camera, episode, path, count, toolchain),
         )
         statistics = recorded_statistics(episode, camera, count, (result, found), toolchain)
-        return CameraResult((result, found), None, statistics)
+        return CameraResult(FinishedVideo(result, found), statistics)
 
 
 def _whole_images(episode: UnfinishedEpisode, camera: RecordedCamera) -> ImageFiles:

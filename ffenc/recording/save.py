@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ffenc.config.preset import RobotPreset, camera_name
 from ffenc.dataset.growing import GrowingDataset
+from ffenc.dataset.model import FinishedVideo
 from ffenc.errors import DestinationError
 from ffenc.frames.sources import image_files
 from ffenc.jobs.pool import share_cores
@@ -67,8 +68,8 @@ def put_into_dataset(
         stop=take.cancellation.cancel,
     )
     sizes = {
-        camera_name(key): one.video[0].stat().st_size
-        if one.video
+        camera_name(key): one.stream.path.stat().st_size
+        if isinstance(one.stream, FinishedVideo)
         else stored_bytes(take, take.tracks[camera_name(key)])
         for key, one in results.items()
     }
@@ -85,7 +86,7 @@ def _finished(take: Take, camera: RecordedCamera, done: FrameCount) -> CameraRes
         encoding = track.channel.encoding
         video = finish_video(take.episode, camera, take.rows, encoding, track.samples)
         statistics = recorded_statistics(take.episode, camera, take.rows, video, encoding.toolchain)
-        return CameraResult(video, None, statistics)
+        return CameraResult(FinishedVideo(*video), statistics)
     images = image_files(take.episode.images(camera))
     if len(images) != take.rows:
         raise DestinationError(
@@ -94,6 +95,6 @@ def _finished(take: Take, camera: RecordedCamera, done: FrameCount) -> CameraRes
     if camera.way == "images":
         toolchain = track.channel.encoding.toolchain
         statistics = recorded_statistics(take.episode, camera, take.rows, images, toolchain)
-        return CameraResult(None, images, statistics)
+        return CameraResult(images, statistics)
     encoding, cancellation = track.channel.encoding, take.cancellation
     return encode_images(take.episode, camera, encoding, images, done.counter(), cancellation)

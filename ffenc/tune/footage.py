@@ -20,7 +20,8 @@ from ffenc.config.preset import camera_name, chosen_cameras
 from ffenc.dataset.choice import Episodes, chosen_episodes
 from ffenc.dataset.lerobot_v3 import LeRobotV3
 from ffenc.dataset.lerobot_v21 import LeRobotV21
-from ffenc.dataset.source import Camera, DatasetSource, EpisodeRef
+from ffenc.dataset.model import Camera, EpisodeRef
+from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.array_source import ArraySource
 from ffenc.dataset.sources.kind import Opening
 from ffenc.dataset.sources.registry import kinds, open_source

@@ -30,8 +30,9 @@ from ffenc import (
     verify_dataset,
 )
 from ffenc.dataset.commit import DELETED, RECORDINGS
-from ffenc.dataset.growing import GrowingCamera, GrowingDataset, NewEpisode, finish_commit
+from ffenc.dataset.growing import GrowingCamera, GrowingDataset, finish_commit
 from ffenc.dataset.info_block import ENCODER_FIELDS, encoder_fields
+from ffenc.dataset.model import Episode, FinishedVideo, Known
 from ffenc.ffmpeg.join import cut_file
 from ffenc.ffmpeg.toolchain import toolchains
 from ffenc.frames.sources import ImageFiles
@@ -89,7 +90,7 @@ def table(number: int, rows: int = FRAMES) -> pa.Table:
     )
 
 
-def waiting(root: Path, number: int, film: Film) -> tuple[Path, NewEpisode]:
+def waiting(root: Path, number: int, film: Film) -> tuple[Path, Episode]:
     """A recorded episode, in the folder it waits in."""
     folder = root / RECORDINGS / f"{number:03d}"
     folder.mkdir(parents=True)
@@ -97,9 +98,9 @@ def waiting(root: Path, number: int, film: Film) -> tuple[Path, NewEpisode]:
     (folder / "rows.jsonl").write_text("{}\n")
     task = "take the cube" if number % 2 == 0 else "put it back"
     notes = {"number": number}
-    return folder, NewEpisode(
-        task, table(number), FRAMES, {FRONT: (path, film[1])}, {}, {FRONT: film[2]}, notes
-    )
+    streams = {FRONT: FinishedVideo(path, film[1])}
+    known = Known.of({FRONT: film[2]})
+    return folder, Episode(FRAMES, table(number), [task], streams=streams, known=known, notes=notes)
 
 
 def grow(root: Path, film: Film, episodes: range, dataset: GrowingDataset | None = None) -> GrowingDataset:
@@ -196,7 +197,7 @@ def test_cameras_that_stay_images_stand_in_the_table(
     for number in range(2):
         folder = root / RECORDINGS / str(number)
         folder.mkdir(parents=True)
-        dataset.stage(folder, NewEpisode("look", table(number, 24), 24, images=files, stats=stats))
+        dataset.stage(folder, Episode(24, table(number, 24), ["look"], streams=files, known=Known.of(stats)))
         dataset.publish(folder)
     assert dataset.features is not None
     assert dataset.features["observation.state"] == {"dtype": "float32", "shape": [3], "names": None}
@@ -207,9 +208,8 @@ def test_cameras_that_stay_images_stand_in_the_table(
     assert info[DEPTH]["info"] == {"is_depth_map": True, "depth_unit": "mm"}
     folder = tmp_path / "other"
     folder.mkdir()
-    swapped = NewEpisode(
-        "look", table(0, 24), 24, images={ANGLE: files[DEPTH], DEPTH: files[DEPTH]}, stats=stats
-    )
+    streams = {ANGLE: files[DEPTH], DEPTH: files[DEPTH]}
+    swapped = Episode(24, table(0, 24), ["look"], streams=streams, known=Known.of(stats))
     with pytest.raises(VerificationError, match="of colours is expected"):
         dataset.stage(folder, swapped)
 
@@ -239,7 +239,7 @@ def aloha(change: Callable[[GrowingCamera], GrowingCamera] = lambda camera: came
     }
 
 
-def cut_episode(folder: Path, number: int) -> NewEpisode:
+def cut_episode(folder: Path, number: int) -> Episode:
     """An episode of the sample, cut out of its files."""
     folder.mkdir(parents=True)
     lists = pq.read_table(VIDEO / "meta/episodes/chunk-000/file-000.parquet").slice(number, 1).to_pylist()[0]
@@ -251,11 +251,12 @@ def cut_episode(folder: Path, number: int) -> NewEpisode:
             source, path, first=starts()[number], frames=lists["length"], fps=FPS,
             tag=probe(source).tag, toolchain=toolchains()[0],
         )  # fmt: skip
-        videos[key] = (path, probe(path))
+        videos[key] = FinishedVideo(path, probe(path))
     names = ("min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99")
     stats = {key: {n: lists[f"stats/{key}/{n}"] for n in names} for key in videos}
     columns = rows.select(["action", "observation.state"])  # in whatever order
-    return NewEpisode(lists["tasks"][0], columns, lists["length"], videos, {}, stats, {"again": number})
+    known, notes = Known.of(stats), {"again": number}
+    return Episode(lists["length"], columns, lists["tasks"], streams=videos, known=known, notes=notes)
 
 
 def test_a_dataset_that_lerobot_wrote_gets_more_episodes(tmp_path: Path) -> None:
@@ -379,31 +380,31 @@ def test_a_dataset_that_cannot_grow_is_refused(
     ("change", "error", "said"),
     [
         (lambda e: replace(e, length=5), ConfigError, "12 rows and 5 frames"),
-        (lambda e: replace(e, stats={}), ConfigError, "statistics of no camera"),
-        (lambda e: replace(e, videos={}), ConfigError, "videos of no camera"),
+        (lambda e: replace(e, known=None), ConfigError, "statistics of no camera"),
+        (lambda e: replace(e, streams={}), ConfigError, "videos of no camera"),
         (
-            lambda e: replace(e, table=e.table.drop_columns("action")),
+            lambda e: replace(e, rows=e.rows.drop_columns("action")),
             ConfigError,
             "column action: the dataset",
         ),
         (
-            lambda e: replace(e, table=e.table.set_column(1, "action", pa.nulls(FRAMES, pa.float32()))),
+            lambda e: replace(e, rows=e.rows.set_column(1, "action", pa.nulls(FRAMES, pa.float32()))),
             ConfigError,
             "column action has 12 rows without a value",
         ),
         (
-            lambda e: replace(e, table=e.table.set_column(1, "action", pa.array([[1.0, 2.0]] * FRAMES))),
+            lambda e: replace(e, rows=e.rows.set_column(1, "action", pa.array([[1.0, 2.0]] * FRAMES))),
             ConfigError,
             r"column action has rows of \[2\] numbers, not of 1",
         ),
         (
-            lambda e: replace(e, table=e.table.set_column(1, "action", pa.array(["up"] * FRAMES))),
+            lambda e: replace(e, rows=e.rows.set_column(1, "action", pa.array(["up"] * FRAMES))),
             ConfigError,
             "column action is string, not float",
         ),
         (
             lambda e: replace(
-                e, videos={FRONT: (e.videos[FRONT][0], replace(e.videos[FRONT][1], frames=11))}
+                e, streams={FRONT: replace(e.streams[FRONT], info=replace(e.streams[FRONT].info, frames=11))}
             ),
             VerificationError,
             "frames of observation.images.front is 11, 12 is expected",
@@ -411,7 +412,7 @@ def test_a_dataset_that_cannot_grow_is_refused(
     ],
 )
 def test_an_episode_that_is_not_of_the_dataset_is_refused(
-    tmp_path: Path, film: Film, change: Callable[[NewEpisode], NewEpisode], error: type[Exception], said: str
+    tmp_path: Path, film: Film, change: Callable[[Episode], Episode], error: type[Exception], said: str
 ) -> None:
     dataset = growing(tmp_path)
     folder, episode = waiting(tmp_path, 0, film)

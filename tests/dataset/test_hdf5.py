@@ -208,7 +208,7 @@ def test_episodes_are_cut_by_an_array(
         warnings.simplefilter("always")
         opened = open_source(source, Opening(fps=30, mapping=mapping))
     assert bool(said) == (spans[-1][1] < 6)  # rows behind the last episode
-    rows = [table["grip"].to_pylist() for _, _, table in opened.rows(opened.episodes)]
+    rows = [one.rows["grip"].to_pylist() for one in opened.read(opened.episodes)]
     assert rows == [list(range(*span)) for span in spans]
     frames = [frame.data for frame in opened.frames("observation.images.top", opened.episodes[1])]
     assert frames == [frame.tobytes() for frame in recorded[0].top[slice(*spans[1]), ..., 0]]

@@ -55,11 +55,11 @@ def test_each_file_is_read_as_what_went_into_it(name: str) -> None:
                 else:
                     assert frame.data == (pixels[..., ::-1] if kept == "bgr" else pixels).tobytes()
     width = STATE.get(name, 14)
-    for (_, _, rows), one in zip(source.rows(source.episodes), recorded, strict=True):
+    for read, one in zip(source.read(source.episodes), recorded, strict=True):
         joints = source.info()["features"]["observation.state"]["names"]
         order = [int(joint.rpartition("_")[2]) for joint in joints] if joints else np.arange(width)
         assert np.array_equal(
-            np.array(rows["observation.state"].to_pylist(), np.float32), one.state[:, order]
+            np.array(read.rows["observation.state"].to_pylist(), np.float32), one.state[:, order]
         )
 
 

@@ -15,19 +15,11 @@ import pytest
 
 from ffenc.dataset.columns import task_table, task_texts
 from ffenc.dataset.division import Division, RowDivision
-from ffenc.dataset.source import EpisodeRef
+from ffenc.dataset.listing import listings
+from ffenc.dataset.model import Episode, EpisodeRef, Known, with_known
+from ffenc.dataset.places import DATA, EPISODES, FilePlace, Files, VideoPlace, videos_of
 from ffenc.dataset.statistics import Aggregate, column_stats
-from ffenc.dataset.writer import (
-    DATA,
-    EPISODES,
-    DatasetWriter,
-    FilePlace,
-    Files,
-    State,
-    VideoPlace,
-    row_columns,
-    videos_of,
-)
+from ffenc.dataset.writer import DatasetWriter, State, described_rows
 from ffenc.errors import SourceError
 from ffenc.layout import STATISTICS, TASKS
 
@@ -37,8 +29,14 @@ LENGTHS, TEXTS = (3, 1, 4), ("wave", "stop", "wave")
 STATS = {"min": [0.0], "max": [1.0], "mean": [0.5], "std": [0.1], "count": [8]}
 
 
-def rows_of(length: int, task: int) -> pa.Table:
-    return pa.table({"grip": pa.array(np.arange(length) + 10.0 * task), **row_columns(length, FPS, task)})
+def episode(length: int, *tasks: str, **fields: Any) -> Episode:
+    return Episode(length, pa.table({"grip": pa.array(np.arange(length) + 10.0 * length)}), tasks, **fields)
+
+
+def listed_as(number: int) -> Known:
+    """What a source's list says of an episode."""
+    known = Known.of({TOP: STATS}).table
+    return Known(known.add_column(0, "episode_index", pa.array([number])))
 
 
 def written(root: Path, episodes: Sequence[int], before: State) -> tuple[pa.Table, pa.Table, State]:
@@ -47,19 +45,18 @@ def written(root: Path, episodes: Sequence[int], before: State) -> tuple[pa.Tabl
     writer = DatasetWriter(root, FPS, before, tasks=known, taken=lambda place: (root / place).exists())
     rows, tables, videos = [], [], []
     for number in episodes:
-        one = writer.number(rows_of(LENGTHS[number], writer.task(TEXTS[number])))
+        one = writer.number(episode(LENGTHS[number], TEXTS[number], known=listed_as(9), index=9))
         file = writer.files.next(DATA)
         rows += writer.write_rows(file, one.table.schema, [(one, {})], ["grip"])
         tables.append(pq.read_table(root / file.path))
         videos.append(VideoPlace(writer.files.next(videos_of(TOP)), 0))
         writer.add_total("grip", rows[-1].stats["grip"])
-    lengths = {
-        name: pa.array(values)
-        for name, values in (("episode_index", [9] * len(rows)), ("length", [one.length for one in rows]))
-    }
     file = writer.files.next(EPISODES)
-    stats = {"grip": [one.stats["grip"] for one in rows], TOP: [STATS] * len(rows)}
-    writer.write_list(file, [writer.list_rows(lengths, rows, {TOP: videos}, stats, file)])
+    listed = [
+        writer.list_rows(one, {TOP: [video]}, {"grip": [row.stats["grip"]]}, file)
+        for one, row, video in zip(listings(rows), rows, videos, strict=True)
+    ]
+    writer.write_list(file, listed)
     if tuple(writer.tasks) != before.tasks:
         writer.write_tasks()
     after = State(
@@ -166,8 +163,11 @@ class Images:
 def divided(source: Any, paths: Sequence[Path | None], images: Sequence[str], *, together: bool) -> list[int]:
     division = RowDivision(source, images, 200, together=together)
     tables = [pa.table({"a": pa.array(np.zeros(n, np.int8))}) for n in source.lengths]
-    episodes = [EpisodeRef(number, table.num_rows) for number, table in enumerate(tables)]
-    return [division.of(one) for one in zip(episodes, paths, tables, strict=True)]
+    episodes = [
+        Episode(table.num_rows, table, index=number, file=path)
+        for number, (table, path) in enumerate(zip(tables, paths, strict=True))
+    ]
+    return [division.of(one, one.rows) for one in episodes]
 
 
 def test_files_of_the_source_stay_files_unless_small_ones_are_put_together(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_files_of_the_source_stay_files_unless_small_ones_are_put_together(tmp_p
     whole = paths[0].stat().st_size
     division = RowDivision(source, [TOP], 2 * whole, together=True)
     table = pa.table({"a": pa.array([0])})
-    found = [division.of((EpisodeRef(n, 1), path, table)) for n, path in enumerate(paths)]
+    found = [division.of(Episode(1, table, index=n, file=path), table) for n, path in enumerate(paths)]
     assert found == [0, 0, 0, 0, 1]  # none is cut
 
 
@@ -190,3 +190,56 @@ def test_images_that_stay_count_for_the_size_of_a_data_file() -> None:
     source = Images([4, 4, 2])
     assert divided(source, [None] * 3, [TOP], together=True) == [0, 1, 1]
     assert divided(source, [None] * 3, (), together=True) == [0, 0, 0]
+
+
+def test_rows_get_the_columns_that_only_the_writer_knows(tmp_path: Path) -> None:
+    writer = DatasetWriter(tmp_path, FPS, State({}), tasks=["stop"])
+    writer.number(episode(2, "wave"))
+    numbers = np.array([1, 0, 1, 0])
+    rows = writer.number(episode(4).with_tasks(["stop", "wave"], numbers))
+    assert rows.tasks == [1, 0]  # in the order in which they come
+    assert rows.table.drop_columns("grip").to_pydict() == {
+        "timestamp": [np.float32(n / 10) for n in range(4)],
+        "frame_index": [0, 1, 2, 3],
+        "episode_index": [1] * 4,
+        "index": [2, 3, 4, 5],
+        "task_index": [1, 0, 1, 0],
+    }
+    kinds = {"timestamp": pa.float64(), "index": pa.int32()}
+    again = writer.number(episode(1, "wave"), kinds).table
+    assert again.schema.names == ["grip", "timestamp", "index"]
+    assert [again.schema.field(name).type for name in kinds] == list(kinds.values())
+
+
+def test_two_tasks_of_one_text_are_one() -> None:
+    one = episode(3).with_tasks(["stop", "wave", "stop"], np.array([2, 0, 2]))
+    assert (list(one.tasks), one.row_tasks) == (["stop"], None)
+    two = episode(3).with_tasks(["stop", "wave", "stop"], np.array([1, 2, 0]))
+    assert list(two.tasks) == ["wave", "stop"]
+    assert two.row_tasks is not None
+    assert two.row_tasks.tolist() == [0, 1, 1]
+
+
+def test_what_is_known_of_several_episodes_is_changed_and_listed_once() -> None:
+    shared = pa.table({"episode_index": pa.array([4, 7]), "said": pa.array(["a", "b"])})
+    given = [
+        *(episode(1, known=Known(shared, row), index=number) for row, number in enumerate((4, 7))),
+        episode(1, known=Known(shared.slice(1), 0), index=7),
+        *(episode(1, index=number) for number in range(2)),
+    ]
+    changed: list[int] = []
+
+    def change(table: pa.Table) -> pa.Table:
+        changed.append(table.num_rows)
+        return table.append_column("more", table["episode_index"])
+
+    writer = DatasetWriter(Path(), FPS, State({}))
+    place = FilePlace(0, 0, "data")
+    episodes = with_known(iter(given), change)
+    found = list(listings(described_rows(writer.number(one), place, []) for one in episodes))
+    assert changed == [2, 1]
+    assert [len(one.rows) for one in found] == [2, 1, 2]
+    listed = [writer.list_rows(one, {}, {}, place) for one in found]
+    assert [table["episode_index"].to_pylist() for table in listed] == [[0, 1], [2], [3, 4]]
+    assert listed[0]["more"].to_pylist() == [4, 7]
+    assert listed[2].column_names[:2] == ["episode_index", "length"]

@@ -17,7 +17,7 @@ import pyarrow as pa
 from ffenc.config.mapping import CameraMapping, FeatureMapping, SourceMapping, TaskMapping, refuse_fields
 from ffenc.config.preset import camera_key, chosen_cameras
 from ffenc.dataset.columns import column_of, dtype_of
-from ffenc.dataset.source import Camera, EpisodeRef
+from ffenc.dataset.model import Camera, EpisodeRef
 from ffenc.dataset.sources.array_parts import MOST_ROWS, Part
 from ffenc.dataset.sources.array_pixels import ArrayFrames, Pixels, pixels_of
 from ffenc.dataset.sources.arrays import Array, ArrayFile, ArrayInfo, ArrayReader, times

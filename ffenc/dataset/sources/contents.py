@@ -13,8 +13,8 @@ import numpy.typing as npt
 from ffenc.compiler.command import compile_pictures
 from ffenc.config.framerate import parse_fps
 from ffenc.config.mapping import SourceMapping, build_mapping, load_mapping
+from ffenc.dataset.model import Camera
 from ffenc.dataset.remote import source_path
-from ffenc.dataset.source import Camera
 from ffenc.errors import ConfigError, DestinationError, FfencError
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import toolchains

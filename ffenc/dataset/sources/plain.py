@@ -13,14 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
-from ffenc.dataset.columns import feature_type, list_of
-from ffenc.dataset.source import Camera, EpisodeRef, EpisodeVideo
-from ffenc.dataset.writer import row_columns
+from ffenc.dataset.columns import feature_type
+from ffenc.dataset.model import Camera, Episode, EpisodeRef, EpisodeVideo
+from ffenc.dataset.source import Streams
 from ffenc.frames.sources import FrameSource
 from ffenc.layout import DATA_PATH, DEFAULT_FEATURES, FILE_LIMITS
 
 DEFAULT_TASK = "unspecified"
-_EPISODES_A_BATCH = 1000
 
 
 class PlainSource(ABC):
@@ -122,28 +121,17 @@ class PlainSource(ABC):
             "splits": {"train": f"0:{len(self.episodes)}"},
         }
 
-    def rows(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[EpisodeRef, Path | None, pa.Table]]:
-        types = {key: feature_type(feature) for key, feature in (self._features | DEFAULT_FEATURES).items()}
+    def read(self, episodes: Sequence[EpisodeRef]) -> Iterator[Episode]:
+        types = {key: feature_type(feature) for key, feature in self._features.items()}
         schema = pa.schema(types, {"huggingface": '{"info": {}}'})
-        for episode in episodes:
-            own = row_columns(episode.length, self.fps, self.task_numbers(episode))
-            values = {**self.columns(episode), **own}
-            table = pa.Table.from_arrays(
-                [values[field.name].cast(field.type) for field in schema], schema=schema
+        for ref in episodes:
+            values = self.columns(ref)
+            arrays = [values[field.name].cast(field.type) for field in schema]
+            one = Episode(
+                ref.length,
+                pa.Table.from_arrays(arrays, schema=schema),
+                streams=Streams(self, ref),
+                notes=self.notes(ref),
+                index=ref.index,
             )
-            yield episode, None, table
-
-    def episode_tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path | None, pa.Table]]:
-        for first in range(0, len(episodes), _EPISODES_A_BATCH):
-            some = episodes[first : first + _EPISODES_A_BATCH]
-            texts = [[self._tasks[n] for n in dict.fromkeys(self.task_numbers(e).tolist())] for e in some]
-            yield (
-                None,
-                pa.table(
-                    {
-                        "episode_index": pa.array([e.index for e in some], pa.int64()),
-                        "tasks": pa.array(texts, list_of(pa.string())),
-                        "length": pa.array([e.length for e in some], pa.int64()),
-                    }
-                ),
-            )
+            yield one.with_tasks(self._tasks, self.task_numbers(ref))

@@ -9,7 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from ffenc.config.preset import camera_key, chosen_cameras
-from ffenc.dataset.source import Camera, EpisodeRef, check_key
+from ffenc.dataset.model import Camera, EpisodeRef
+from ffenc.dataset.source import check_key
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource
 from ffenc.errors import FfencWarning, SourceError

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ffenc.config.mapping import SourceMapping, TimeMapping, refuse_fields
 from ffenc.config.preset import camera_key, camera_name, chosen_cameras
 from ffenc.dataset.columns import column_of, dtype_of
-from ffenc.dataset.source import Camera, EpisodeRef, EpisodeVideo
+from ffenc.dataset.model import Camera, EpisodeRef, EpisodeVideo
 from ffenc.dataset.sources.kind import Opening, SourceKind
 from ffenc.dataset.sources.mapped import mapped_values
 from ffenc.dataset.sources.plain import DEFAULT_TASK, PlainSource

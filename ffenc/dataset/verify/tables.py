@@ -61,6 +61,8 @@ class RowChecks:
         for at, place in enumerate(self._listing.data):
             if place:
                 files.setdefault(place, []).append(at)
+        if episodes is not None and set(self._position) <= set(episodes):
+            episodes = None  # they are all, and can be compared with the statistics of all
         if episodes is not None:
             wanted = {self._position[number] for number in episodes if number in self._position}
             files = {place: own for place, own in files.items() if not wanted.isdisjoint(own)}

@@ -1,0 +1,116 @@
+"""What is said of a job when it has ended: what it did, or which of its episodes failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ffenc.dataset.choice import ranges_text
+from ffenc.dataset.executors.local import Failures
+from ffenc.dataset.plan import JobPlan
+from ffenc.errors import FfencError, SourceError, VerificationError
+from ffenc.spelling import argument
+from ffenc.storage.address import Address
+from ffenc.words import count
+
+_SHOWN = 20  # failed episodes, in an error
+
+
+@dataclass
+class JobSummary:
+    """What a job did.
+
+    Attributes:
+        destination: the dataset; where it was uploaded, its address.
+        episodes: how many.
+        frames: of all cameras.
+        source_bytes, video_bytes: of the chosen cameras before and after.
+        seconds: of this run.
+        resumed: encodes that an earlier run had finished.
+        outdated: encodes of an earlier run that did not fit: other settings, versions or frames.
+        copied: episodes, over all cameras, whose packets were copied.
+        cameras: for each, its codec, encoder and bytes.
+        complete_before: an earlier run had finished all of it, and nothing was done.
+    """
+
+    destination: Path | Address
+    episodes: int
+    frames: int
+    source_bytes: int
+    video_bytes: int = 0
+    seconds: float = 0.0
+    resumed: int = 0
+    outdated: int = 0
+    copied: int = 0
+    cameras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    complete_before: bool = False
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller the video is."""
+        return self.source_bytes / self.video_bytes if self.video_bytes else 0.0
+
+
+def planned(plan: JobPlan) -> JobSummary:
+    """Return what a plan says before anything is done."""
+    return JobSummary(
+        plan.destination,
+        len(plan.episodes),
+        plan.frames,
+        source_bytes=sum(stream.source_bytes for stream in plan.streams),
+        copied=sum(len(stream.copied) for stream in plan.streams),
+    )
+
+
+def done_before(plan: JobPlan, cameras: dict[str, dict[str, Any]]) -> JobSummary:
+    """Return what an earlier run has done, which was all.
+
+    Args:
+        plan: what it did.
+        cameras: as of :class:`JobSummary`.
+    """
+    summary = planned(plan)
+    summary.video_bytes = sum(camera["video_bytes"] for camera in cameras.values())
+    summary.cameras = cameras
+    summary.complete_before = True
+    return summary
+
+
+def camera_summary(
+    block: Mapping[str, Any], *, copied: int, source_bytes: int, video_bytes: int
+) -> dict[str, Any]:
+    """Return what is said of a camera.
+
+    Args:
+        block: its ``info`` block.
+        copied: episodes of which packets were copied.
+        source_bytes, video_bytes: before and after.
+    """
+    return {
+        **{name: block.get(f"video.{name}") for name in ("codec", "pix_fmt", "encoder")},
+        "copied_episodes": copied,
+        "source_bytes": source_bytes,
+        "video_bytes": video_bytes,
+    }
+
+
+def failed(plan: JobPlan, failures: Failures) -> FfencError:
+    """One error for all episodes that could not be encoded: which, why, and how to go on without them."""
+    failures = sorted(failures, key=lambda one: (one[0].episode.index, one[0].key))
+    numbers = {task.episode.index for task, _ in failures}
+    kept = ranges_text([episode.index for episode in plan.episodes if episode.index not in numbers])
+    lines = [
+        f"  episode {task.episode.index}, {task.key}: {error.cause}" for task, error in failures[:_SHOWN]
+    ]
+    if len(failures) > _SHOWN:
+        lines.append(f"  ... and {len(failures) - _SHOWN} more")
+    whole = f" (whole are episodes {kept})" if kept else ""
+    text = (
+        f"{count(len(failures), 'encode')} of {count(len(numbers), 'episode')} failed. The others are "
+        f"finished and kept{whole}: once these are restored or left out, "
+        f"go on with {argument('resume', True)}\n"
+    ) + "\n".join(lines)
+    every = all(isinstance(error, SourceError) for _, error in failures)
+    return SourceError(text) if every else VerificationError(text)
