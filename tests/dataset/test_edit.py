@@ -69,8 +69,8 @@ def tasks_of(root: Path) -> list[str]:
     return [texts[number] for number in rows_of(root)["task_index"].to_pylist()]
 
 
-def assert_sound(root: Path) -> None:
-    found = verify_dataset(root, deep=True)
+def assert_sound(root: Path, *, deep: bool = True) -> None:
+    found = verify_dataset(root, deep=deep)
     assert [str(fault) for fault in (*found.faults, *notes_of(found))] == []
 
 
@@ -141,11 +141,11 @@ def test_images_are_the_same_whatever_row_groups_they_stand_in(
     for number, episodes in enumerate(([0, 1, 2], [0, 2], [1], [1, 2])):
         out = tmp_path / str(number)
         edit_dataset(dataset_copy, out, edits=Edits(rename_cameras={TOP: FRONT}), episodes=episodes)
-        assert_sound(out)
+        assert_sound(out, deep=len(episodes) == 2)  # all are compared, to the byte
         kept = pc.is_in(before["episode_index"], pa.array(episodes))
         after, wanted = rows_of(out), before.filter(kept)
         for old, new in ((TOP, FRONT), (ANGLE, ANGLE), (DEPTH, DEPTH)):
-            assert after[new].to_pylist() == wanted[old].to_pylist()
+            assert after[new].equals(wanted[old])
         metadata = pq.read_metadata(next((out / "data").rglob("*.parquet")))
         groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         assert sum(groups) == metadata.num_rows == int(pc.sum(kept).as_py())

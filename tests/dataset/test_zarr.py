@@ -1,4 +1,7 @@
-"""Zarr stores of v2 and v3, in folders and zip files, become datasets; damaged and hostile ones do not."""
+"""Zarr stores of v2 and v3, in folders and zip files, become datasets; damaged and hostile ones do not.
+
+zarr is imported where it is used: it takes half a second of every worker.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from typing import Any
 import numcodecs
 import numpy as np
 import pytest
-import zarr
 
 from ffenc import ConfigError, FfencWarning, SourceError, plan_reencode, reencode_dataset, verify_dataset
 from ffenc.config.mapping import build_mapping
@@ -60,6 +62,8 @@ def test_a_replay_buffer_is_cut_at_its_ends(recorded: list[Sample], tmp_path: Pa
 
 
 def test_encoded_images_and_a_part_of_the_episodes(recorded: list[Sample], tmp_path: Path) -> None:
+    import zarr
+
     source, out = tmp_path / "a.zarr", tmp_path / "out"
     root = zarr.create_group(str(source), zarr_format=2)
     images = [jpeg(frame) for one in recorded for frame in one.angle]
@@ -109,6 +113,8 @@ def test_pusht_has_floats_up_to_255_and_key_points(recorded: list[Sample], tmp_p
 
 
 def test_damaged_and_hostile_stores_are_refused_by_name(recorded: list[Sample], tmp_path: Path) -> None:
+    import zarr
+
     source = write_replay_buffer(tmp_path / "a.zarr", recorded, 2)
     first = source / "data/camera0_rgb/0.0.0.0"
     whole = first.read_bytes()
@@ -170,6 +176,8 @@ def test_damaged_and_hostile_stores_are_refused_by_name(recorded: list[Sample], 
 def test_a_chunk_that_becomes_larger_than_the_array_says_is_not_decompressed(
     recorded: list[Sample], tmp_path: Path, codec: str
 ) -> None:
+    import zarr
+
     source = write_replay_buffer(tmp_path / "replay.zarr", recorded, 2)
     place = source / "data/img/.zarray"
     rows = zarr.open_group(str(source))["data/img"][:]
@@ -201,6 +209,7 @@ def large_image(codec: str) -> bytes:
 def test_an_image_that_is_larger_than_a_chunk_is_not_decoded(
     recorded: list[Sample], tmp_path: Path, codec: str
 ) -> None:
+    import zarr
     from imagecodecs.numcodecs import register_codecs
 
     register_codecs(verbose=False)
@@ -250,6 +259,8 @@ def test_a_codec_that_does_not_say_how_large_a_chunk_becomes_is_refused(
 
 
 def test_chunks_in_shards_and_chunks_that_are_declared_too_large(tmp_path: Path) -> None:
+    import zarr
+
     source = tmp_path / "sharded.zarr"
     root = zarr.open_group(str(source), mode="w", zarr_format=3)
     options: dict[str, Any] = {"shape": (6, 8, 8, 3), "dtype": "u1", "chunks": (1, 8, 8, 3)}

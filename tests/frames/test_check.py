@@ -294,22 +294,25 @@ class Looks:
         self.sound = True
 
 
-@pytest.mark.parametrize("key", SAMPLES)
+@pytest.mark.parametrize(
+    ("toolchain", "name"),
+    [("newest", DEPTH), ("newest", "libaom-av1"), ("newest", "h264"), ("system", "hevc")],
+    indirect=["toolchain"],
+)
 def test_who_looks_at_the_frames_meanwhile_changes_no_verdict(
-    key: str, toolchain: Toolchain, tmp_path: Path
+    toolchain: Toolchain, made: dict[str, Path], name: str, tmp_path: Path
 ) -> None:
-    info = probe(SAMPLES[key], times=True)
-    run = {"info": info, "candidates": [toolchain]}
-    looks = Looks(info)
-    assert check_decoding(SAMPLES[key], viewer=looks, **run) == []  # type: ignore[arg-type]
+    source = SAMPLES.get(name) or made[name]
+    info = probe(source, times=True)
+    looks, unable = Looks(info), Looks(info, able=False)
+    for viewer in (looks, unable):
+        assert check_decoding(source, info, viewer=viewer, candidates=[toolchain]) == []
     assert (looks.sound, looks.frames) == (True, info.frames)
-    unable = Looks(info, able=False)
-    assert check_decoding(SAMPLES[key], viewer=unable, **run) == []  # type: ignore[arg-type]
     assert not unable.sound
-    _, size, at = packets_of(SAMPLES[key])[30]
-    broken = flipped(SAMPLES[key], tmp_path / "broken.mp4", at + size // 2)
-    looks = Looks(info)
-    damage = check_decoding(broken, viewer=looks, **run)  # type: ignore[arg-type]
-    assert damage == check_decoding(broken, **run)  # type: ignore[arg-type]
-    assert [(one.first <= 30, one.last) for one in damage] == [(True, 31)]
-    assert not looks.sound
+    if info.codec != "hevc":  # its damage is looked for in the same way, and takes longest to find
+        _, size, at = packets_of(source)[10]
+        broken, looks = flipped(source, tmp_path / "broken.mp4", at + size // 2), Looks(info)
+        damage = check_decoding(broken, info, viewer=looks, candidates=[toolchain])
+        assert damage
+        assert damage == check_decoding(broken, info, candidates=[toolchain])
+        assert not looks.sound

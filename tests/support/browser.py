@@ -8,12 +8,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from selenium import webdriver
-from selenium.webdriver.support.wait import WebDriverWait
+
+if TYPE_CHECKING:
+    from selenium import webdriver
 
 # Without the background's switches it looks up its maker's hosts.
 _SWITCHES = (
@@ -48,6 +49,8 @@ class Browser:
 
     def wait(self, script: str, *arguments: Any) -> Any:
         """What a script gives, as soon as that is something: charts follow the mouse a frame later."""
+        from selenium.webdriver.support.wait import WebDriverWait
+
         return WebDriverWait(self.driver, 20, 0.05).until(lambda _: self.run(script, *arguments))
 
     def check_alone(self, page: Path) -> None:
@@ -85,6 +88,8 @@ class Browser:
 @contextmanager
 def opened_browser(profile: Path) -> Iterator[Browser]:
     """Start a browser with an empty profile."""
+    from selenium import webdriver
+
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for switch in _SWITCHES.split():
