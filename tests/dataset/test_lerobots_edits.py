@@ -246,6 +246,19 @@ def test_stale_statistics_of_the_numbering_are_computed(tmp_path: Path) -> None:
     assert read_json(tmp_path / "both", "stats")["index"]["max"] == [2 * ROWS - 1]
 
 
+def test_totals_that_are_not_of_the_rows_are_computed_though_the_episodes_are_sound(tmp_path: Path) -> None:
+    source, out = Path(shutil.copytree(VIDEO, tmp_path / "source")), tmp_path / "out"
+    known = read_json(source, "stats")
+    edit_json(source, "stats", lambda stats: stats["action"]["mean"].__setitem__(0, 7.0))
+    edit_json(source, "stats", lambda stats: stats["index"].update(max=[999]))
+    with pytest.warns(FfencWarning, match=r"mean of action\[0\] is .* over all rows, 7 here"):
+        reencode_dataset(source, out, cameras=["angle"])
+    found = read_json(out, "stats")
+    assert np.allclose(found["action"]["mean"], known["action"]["mean"], atol=1e-5)
+    assert found["index"]["max"] == known["index"]["max"]
+    assert faults_of(out) == []
+
+
 def relative(chunk: int) -> Callable[[dict[str, Any]], None]:
     """What ``recompute_stats(relative_action=True)`` does to ``stats.json``."""
     count = sum(max(n - chunk + 1, 0) for n in LENGTHS) * chunk
@@ -400,6 +413,18 @@ def test_timestamps_of_a_clock_are_put_on_the_grid_when_asked(tmp_path: Path) ->
         merge_datasets([one], tmp_path / "out", retime=True)
     assert np.allclose(rows_of(tmp_path / "out")["timestamp"].to_numpy(), frames / 10, atol=1e-6)
     assert faults_of(tmp_path / "out") == []
+
+
+def test_times_that_lerobot_would_still_find_are_those_of_the_frames_in_the_result(tmp_path: Path) -> None:
+    one = dataset(tmp_path / "one")
+    frames = rows_of(one)["frame_index"].to_numpy()
+    near = frames / 10 + np.array([0, 6e-5, -5e-5, 9e-5, 0, 0, 0])
+    edit_table(one, DATA, lambda t: set_column(t, "timestamp", near.astype(np.float32)))
+    merge_datasets([one], tmp_path / "out")
+    written = rows_of(tmp_path / "out")["timestamp"].to_numpy()
+    assert np.array_equal(written, (frames / 10).astype(np.float32))
+    assert read_json(tmp_path / "out", "stats")["timestamp"]["max"] == [float(np.float32(0.3))]
+    assert faults_of(tmp_path / "out") == faults_of(tmp_path / "out", "note") == []
 
 
 def test_images_with_timestamps_of_a_clock_are_re_encoded_when_asked(tmp_path: Path) -> None:
