@@ -180,7 +180,7 @@ class EditedDataset:
         edits = self.edits
         for text in (edits.task, edits.robot_type, *edits.task_of.values(), *edits.replace_tasks.values()):
             if text is not None and (not text.strip() or "\0" in text):
-                raise ConfigError(f"{text!r} is not accepted; a text is expected")
+                raise ConfigError(f"{text!r} is not accepted", expected="a text")
         if edits.robot_type is not None and edits.robot_type == self.source.info().get("robot_type"):
             raise ConfigError(
                 f"{argument('robot_type', edits.robot_type)}: the dataset says so already; leave it out"

@@ -160,8 +160,8 @@ class StagedEpisode:
         unlike = episode.rows.num_columns and episode.rows.num_rows != episode.length
         if episode.length < 1 or unlike:
             raise ConfigError(
-                f"the episode has {episode.rows.num_rows} rows and {episode.length} frames; as many of "
-                "both, and one at least, are expected"
+                f"the episode has {episode.rows.num_rows} rows and {episode.length} frames",
+                expected="as many of both, and one at least",
             )
         for what, given, wanted in (
             ("videos", self._videos, {key for key, c in self._cameras.items() if c.video}),
@@ -170,8 +170,8 @@ class StagedEpisode:
         ):
             if set(given) != wanted:
                 raise ConfigError(
-                    f"the episode has {what} of {sorted(given) or 'no camera'}; "
-                    f"{sorted(wanted) or 'none'} are expected"
+                    f"the episode has {what} of {sorted(given) or 'no camera'}",
+                    expected=f"{sorted(wanted) or 'none'}",
                 )
         for key, video in self._videos.items():
             self._check_video(self._cameras[key], video.path, video.info)
@@ -193,7 +193,9 @@ class StagedEpisode:
             ("pixel format", info.pix_fmt, camera.pix_fmt or info.pix_fmt),
         ):
             if found != wanted:
-                raise VerificationError(f"{path}: {name} of {camera.key} is {found}, {wanted} is expected")
+                raise VerificationError(
+                    f"{name} of {camera.key} is {found}", expected=str(wanted), where=path
+                )
 
     def _described_info(self) -> dict[str, Any]:
         """info.json without this episode; for the first one, with what was not known before."""
@@ -244,7 +246,7 @@ class StagedEpisode:
         unlike = sorted(set(wanted) ^ set(table.column_names))
         if unlike:
             whose = "the dataset has it" if unlike[0] in wanted else "the dataset has none of that name"
-            raise ConfigError(f"the episode's column {unlike[0]}: {whose}; the same columns are expected")
+            raise ConfigError(f"the episode's column {unlike[0]}: {whose}", expected="the same columns")
         columns, kinds = {}, {}
         for name in self._row_schema.names:
             kind = self._row_schema.field(name).type
@@ -312,9 +314,8 @@ class _ImagesOf:
             wanted = (self.camera.width, self.camera.height, self.camera.unit is not None)
             if (header.width, header.height, header.depth) != wanted:
                 what = "depth" if wanted[2] else "colours"
-                raise VerificationError(
-                    f"{frame.name}: is a {header}, {wanted[0]}x{wanted[1]} of {what} is expected"
-                )
+                size = f"{wanted[0]}x{wanted[1]}"
+                raise VerificationError(f"is a {header}", expected=f"{size} of {what}", where=frame.name)
             yield frame
 
     def fingerprint(self) -> str:

@@ -81,7 +81,7 @@ class LeRobotV21(LeRobotDataset):
         for line in _numbered(path, "task_index", "task"):
             if not isinstance(line.content.get("task"), str):
                 raise SourceError(
-                    f"task is {line.content.get('task')!r}; a text is expected", where=line.where
+                    f"task is {line.content.get('task')!r}", expected="a text", where=line.where
                 )
             self._tasks.append(line.content["task"])
         return len(self._tasks)
@@ -91,7 +91,7 @@ class LeRobotV21(LeRobotDataset):
         for line in _numbered(self.root / EPISODES_V2, "episode_index", "episode"):
             tasks = line.content.get("tasks")
             if not (isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)):
-                raise SourceError(f"tasks is {tasks!r}; a list of texts is expected", where=line.where)
+                raise SourceError(f"tasks is {tasks!r}", expected="a list of texts", where=line.where)
             length = _whole(line, "length")
             self._lines.append(line.content)
             yield Listed(
@@ -179,7 +179,7 @@ def _object(raw: bytes, path: Path, line: int) -> dict[str, Any]:
 def _whole(line: Line, key: str) -> int:
     value = line.content.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise SourceError(f"{key} is {value!r}; a whole number is expected", where=line.where)
+        raise SourceError(f"{key} is {value!r}", expected="a whole number", where=line.where)
     return value
 
 

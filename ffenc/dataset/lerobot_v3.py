@@ -16,7 +16,7 @@ from ffenc.dataset.lerobot import Choice, LeRobotDataset, Listed
 from ffenc.dataset.model import EpisodeRef, EpisodeVideo, Known
 from ffenc.dataset.row_tables import ROWS_A_BATCH
 from ffenc.dataset.videos import videos_of
-from ffenc.errors import SourceError
+from ffenc.errors import Problem, SourceError
 from ffenc.frames.info_json import read_json
 from ffenc.layout import (
     DATA_COLUMNS,
@@ -125,5 +125,5 @@ def _not_whole(path: Path, row: int, values: Sequence[Any]) -> str:
     """What is wrong with a row of the episode list."""
     pairs = zip(values, _EPISODE_COLUMNS, strict=True)
     found, name = next(pair for pair in pairs if _whole(pair[0]) is None)
-    said = f"{'no value' if found is None else found} in {name}; a whole number is expected"
-    return f"{path}: row {row} has {said}: restore the file"
+    said = "no value" if found is None else found
+    return str(Problem(f"row {row} has {said} in {name}", "a whole number", str(path), "restore the file"))

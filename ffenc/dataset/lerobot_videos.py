@@ -202,7 +202,7 @@ def checked_unit(root: Path, key: str, unit: Any) -> Unit:
         SourceError: it is not known.
     """
     if unit not in ("mm", "m"):
-        raise SourceError(f"{root / 'meta/info.json'}: depth_unit of {key} is {unit!r}; mm or m is expected")
+        raise SourceError(f"{root / 'meta/info.json'}: depth_unit of {key} is {unit!r}", expected="mm or m")
     return cast("Unit", unit)
 
 

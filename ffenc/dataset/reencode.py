@@ -351,8 +351,10 @@ def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[
     keys = [camera.key for camera in source.cameras]
     if not keys:
         raise SourceError(
-            f"{source.root}: it has no cameras; a dataset of images or video is expected (ffenc merge copies "
-            "one without cameras)"
+            "it has no cameras",
+            expected="a dataset of images or video",
+            where=source.root,
+            fix="ffenc merge copies one without cameras",
         )
     wanted = keys if names is None else chosen_cameras(keys, names)
     cameras = [camera for camera in source.cameras if camera.key in wanted]

@@ -23,7 +23,7 @@ def check_key(key: str, where: Path) -> str:
     plain_name(key, f"{where}: the name of a camera")
     if key.startswith("."):
         raise SourceError(
-            f"{key!r} begins with a dot; expected the name of a camera without one", where=where
+            f"{key!r} begins with a dot", expected="the name of a camera without one", where=where
         )
     return key
 

@@ -48,7 +48,7 @@ def plan_split(
         raise ConfigError("a split is into two parts at least, such as train=0.9,val=0.1")
     for name in into:
         if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
-            raise ConfigError(f"{name!r} is not accepted as the name of a part; a folder's name is expected")
+            raise ConfigError(f"{name!r} is not accepted as the name of a part", expected="a folder's name")
     if isinstance(target, Path):
         refuse_nesting(folder, target)
     check_dataset(folder)

@@ -154,8 +154,9 @@ def clip_of(video: EpisodeVideo, fps: Fraction, *, compare: bool = True) -> Clip
         found, expected = getattr(info, name), getattr(video.like, name, None)
         if video.like is not None and found != expected:
             raise SourceError(
-                f"{video.path}: {name} is {found}, but {expected} in the camera's first file: the videos of "
-                "one camera must be alike"
+                f"{name} is {found}",
+                expected=f"{expected}, as in the camera's first file: the videos of one camera must be alike",
+                where=video.path,
             )
     assert info.times is not None
     times = info.times

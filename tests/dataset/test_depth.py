@@ -176,7 +176,7 @@ def test_a_unit_that_is_none_is_refused(tmp_path: Path, dataset_copy: Path) -> N
     info = read_json(path)
     info["features"][DEPTH]["info"]["depth_unit"] = "inch"
     path.write_text(json.dumps(info))
-    with pytest.raises(SourceError, match="depth_unit of .*angle_depth is 'inch'; mm or m is expected"):
+    with pytest.raises(SourceError, match="depth_unit of .*angle_depth is 'inch'; expected mm or m"):
         reencode_dataset(dataset_copy, tmp_path / "out")
 
 

@@ -251,7 +251,7 @@ def half(root: Path, at: int) -> None:
         (Edits(replace_tasks={"hold the cub": "a"}), {}, "did you mean 'hold the cube'"),
         (Edits(task="a", replace_tasks={"hold the cube": "b"}), {}, "would have no effect"),
         (Edits(task_of={2: "hold the cube"}), {}, "has this task already"),
-        (Edits(task="  "), {}, "a text is expected"),
+        (Edits(task="  "), {}, "expected a text"),
         (Edits(robot_type="aloha"), {}, "says so already"),
         (None, {"episodes": "0-9"}, "there is no episode 9; there are 0 to 2"),
         (None, {"episodes": "5-"}, "there is no episode 5"),

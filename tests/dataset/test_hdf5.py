@@ -302,7 +302,9 @@ def test_a_number_that_does_not_fit_names_its_row(recorded: list[Sample], tmp_pa
     with h5py.File(source, "a") as root:
         root["joints"][2, 5] = np.nan
     mapping = build_mapping({"cameras": {"top": {"path": "gray"}}, "features": {"x": {"path": "joints"}}})
-    refused(source, tmp_path, r"own.h5: joints, row 2: number 5 of x is nan, where finite numbers", mapping)
+    refused(
+        source, tmp_path, r"own.h5: joints, row 2: number 5 of x is nan; expected a finite number", mapping
+    )
 
 
 def _external(root: h5py.File, path: Path) -> None:

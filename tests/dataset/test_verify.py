@@ -675,6 +675,12 @@ def test_a_wrong_number_in_a_row_is_named(video, name, change, kind, said):
     ]
 
 
+def test_a_wrong_frame_index_is_one_fault_where_time_and_number_are_those_of_the_place(video):
+    change_table(video, DATA, set_column("frame_index", lambda v: v[:30] + [9] + v[31:]))
+    (fault,) = verify_dataset(video).faults
+    assert (fault.kind, fault.episode, fault.frame) == ("rows", 1, 6)
+
+
 def test_a_missing_row_is_named_once(video):
     change_table(video, DATA, lambda t: pa.concat_tables([t.slice(0, 30), t.slice(31)]))
     faults = only(verify_dataset(video), "rows")

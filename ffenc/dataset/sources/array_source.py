@@ -161,7 +161,7 @@ class ArraySource(PlainSource):
         texts = feature.dtype == "string"
         if info.dtype.kind not in ("OSUT" if texts else "biuf"):
             wanted = "texts (dtype: string)" if texts else "numbers"
-            raise ConfigError(f"features.{name}: {info.path} is {info}; expected {wanted}")
+            raise ConfigError(f"features.{name}: {info.path} is {info}", expected=f"{wanted}")
         if info.row_bytes * max(part.length, 1) > _MOST_NUMBERS or (
             not part.length and info.row_bytes * info.rows > _MOST_NUMBERS
         ):
@@ -220,11 +220,10 @@ class ArraySource(PlainSource):
                     wide = values.reshape(len(values), -1)
                     row, place = (int(n[0]) for n in np.nonzero(~np.isfinite(wide)))
                     raise SourceError(
-                        f"{part}: {', '.join(feature.paths)}, row {row}: number {place} of {name} is "
-                        f"{wide[row, place]}, where "
-                        "finite "
-                        f"numbers are expected; restore the file, or leave the episode out "
-                        f"with {argument('episodes')}"
+                        f"number {place} of {name} is {wide[row, place]}",
+                        expected="a finite number",
+                        where=f"{part}: {', '.join(feature.paths)}, row {row}",
+                        fix=f"restore the file, or leave the episode out with {argument('episodes')}",
                     )
 
     def columns(self, episode: EpisodeRef) -> Mapping[str, Any]:
@@ -305,7 +304,7 @@ def _task_texts(part: Part, reader: ArrayReader, task: TaskMapping | None) -> li
     assert task.path is not None
     info = reader.array(part.place(task.path))
     if not info.text and info.dtype != np.uint8:
-        raise ConfigError(f"task.path: {info.path} is {info}; expected texts")
+        raise ConfigError(f"task.path: {info.path} is {info}", expected="texts")
     if info.rows <= 1:
         return [text_of(value) for value in reader.read(info.path, 0, 1)[:1]]
     if info.rows < part.first + part.length:

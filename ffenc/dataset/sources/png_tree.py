@@ -135,7 +135,7 @@ def find_folders(root: Path) -> list[dict[str, Path]]:
         elif _has_images(root):
             return [{camera_key(re.sub(r"\W+", "_", root.resolve().name) or "camera"): root}]
         else:
-            raise SourceError(f"{root}: holds neither a LeRobot dataset nor frames; expected {LAYOUTS}")
+            raise SourceError(f"{root}: holds neither a LeRobot dataset nor frames", expected=f"{LAYOUTS}")
     for number, cameras_found in enumerate(found):
         if not cameras_found:
             raise SourceError(f"{root}: episode {number} holds no camera folders with PNG or JPEG frames")

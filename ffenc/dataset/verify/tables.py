@@ -224,7 +224,9 @@ class RowChecks:
         stamp = columns.get("timestamp")
         if stamp is not None:
             due = np.asarray(frame / self._fps, np.float64)
-            late = np.asarray(~(np.abs(stamp - due) <= TIME_TOLERANCE), np.bool_)
+            in_place = np.abs(stamp - position / self._fps) <= TIME_TOLERANCE
+            # Where frame_index alone is wrong, the row's time and number are those of its place.
+            late = np.asarray(~((np.abs(stamp - due) <= TIME_TOLERANCE) | in_place), np.bool_)
             # A float32 cannot say the time better from half an hour on.
             rounded = late & (stamp == due.astype(np.float32))
             late &= ~rounded
@@ -246,9 +248,10 @@ class RowChecks:
         index = columns.get("index")
         if index is not None and len(self._listing):
             expected = self._listing.first[owner] + frame
+            in_place = index == self._listing.first[owner] + position
             report(
                 "index",
-                (index != expected) & (owner >= 0),
+                (index != expected) & ~in_place & (owner >= 0),
                 lambda r: f"has index {index[r]}",
                 lambda r: str(expected[r]),
             )
