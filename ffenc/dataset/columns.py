@@ -231,6 +231,15 @@ def set_column(table: pa.Table, name: str, values: Any) -> pa.Table:
     return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
 
 
+def of_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return an array in a type; as it is where it has that, without Arrow's compute module, slow to load.
+
+    Raises:
+        pa.ArrowException: the type cannot hold a value.
+    """
+    return array if array.type == kind else array.cast(kind)
+
+
 def flat(lists: pa.Array) -> pa.Array:
     """Return the values of all lists of a column: ``lists.flatten()``, without Arrow's compute module."""
     if lists.null_count:

@@ -610,11 +610,17 @@ def test_arrow_does_not_load_pandas(tmp_path: Path) -> None:
             {"PIL", "pyarrow.compute", "pyarrow.dataset", "pandas", "h5py", "zarr", "mcap", "rosbags"}
             | {"ray", "av", "huggingface_hub", "fsspec", "ffenc.dataset.sources.ros"},
         ),
+        (
+            "from ffenc.cli.app import run; run(['reencode', 'TREE', 'OUT', '--fps=10', '--task=lift'])",
+            {"PIL", "pyarrow.compute", "pyarrow.dataset", "pandas", "h5py", "zarr", "mcap", "rosbags", "ray"},
+        ),
     ],
-    ids=["import", "help", "compile", "info", "reencode"],
+    ids=["import", "help", "compile", "info", "reencode", "reencode-images"],
 )
-def test_a_start_loads_no_library_that_it_does_not_use(program: str, heavy: set[str], tmp_path: Path) -> None:
-    program = program.replace("OUT", str(tmp_path / "out"))
+def test_a_start_loads_no_library_that_it_does_not_use(
+    program: str, heavy: set[str], tmp_path: Path, png_tree: Path
+) -> None:
+    program = program.replace("OUT", str(tmp_path / "out")).replace("TREE", str(png_tree))
     ended = subprocess.run(
         [sys.executable, "-c", f"{program}; import sys; print('\\0'.join(sys.modules), file=sys.stderr)"],
         capture_output=True,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ffenc.config.framerate import fps_number
-from ffenc.dataset.columns import feature_type
+from ffenc.dataset.columns import feature_type, of_type
 from ffenc.dataset.model import Camera, Episode, EpisodeRef, EpisodeVideo
 from ffenc.dataset.source import Streams
 from ffenc.frames.sources import FrameSource
@@ -126,7 +126,7 @@ class PlainSource(ABC):
         schema = pa.schema(types, {"huggingface": '{"info": {}}'})
         for ref in episodes:
             values = self.columns(ref)
-            arrays = [values[field.name].cast(field.type) for field in schema]
+            arrays = [of_type(values[field.name], field.type) for field in schema]
             one = Episode(
                 ref.length,
                 pa.Table.from_arrays(arrays, schema=schema),
