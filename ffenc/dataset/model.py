@@ -15,11 +15,11 @@ from ffenc.config.framerate import Pick
 from ffenc.dataset.columns import statistic_type, whole_numbers
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.sources import FrameSource
-from ffenc.frames.statistics import Stats
 
 if TYPE_CHECKING:
     from ffenc.ffmpeg.probe import StreamInfo
     from ffenc.frames.depth import Unit
+    from ffenc.frames.statistics import Stats
 
 
 @dataclass(frozen=True)
