@@ -119,6 +119,7 @@ class DatasetWriter:
         self._fps, self._before, self._tasks = fps, before, tasks
         self._episodes, self._frames = before.total_episodes, before.total_frames
         self._more_tasks: list[str] = []
+        self._last_schema: tuple[pa.Schema, dict[str, pa.DataType], pa.Schema] | None = None
         self._totals: dict[str, Aggregate] = {}
 
     # --- numbers --------------------------------------------------------------------------------------
@@ -140,15 +141,21 @@ class DatasetWriter:
             "index": frames + self._frames,
             "task_index": np.broadcast_to(task_of, episode.length),
         }
-        table, schema = episode.rows, episode.rows.schema
-        for name, kind in kinds.items():
-            schema = schema.append(pa.field(name, kind))
         added = [pa.array(own[name].astype(kind.to_pandas_dtype()), kind) for name, kind in kinds.items()]
-        table = pa.Table.from_arrays([*table.columns, *added], schema=schema)
+        schema = self._numbered_schema(episode.rows.schema, kinds)
+        table = pa.Table.from_arrays([*episode.rows.columns, *added], schema=schema)
         rows = NumberedRows(self._episodes, self._frames, table, tasks, episode.known, episode.index)
         self._episodes += 1
         self._frames += episode.length
         return rows
+
+    def _numbered_schema(self, rows: pa.Schema, kinds: Mapping[str, pa.DataType]) -> pa.Schema:
+        """The columns of rows with LeRobot's own, which are made once for episodes that are alike."""
+        known = self._last_schema
+        if known is None or known[1] != kinds or not known[0].equals(rows, check_metadata=True):
+            fields = [*rows, *(pa.field(name, kind) for name, kind in kinds.items())]
+            known = self._last_schema = rows, dict(kinds), pa.schema(fields, rows.metadata)
+        return known[2]
 
     def task(self, text: str) -> int:
         """Return the number of a task, which gets the next one where it is new."""
