@@ -15,10 +15,10 @@ from ffenc.dataset.checksums import write_checksums
 from ffenc.dataset.estimate import check_space
 from ffenc.dataset.executors.local import Executor, LocalExecutor
 from ffenc.dataset.finished import finished_cameras, record_job
+from ffenc.dataset.image_stats import ImageStatsTask
 from ffenc.dataset.info_block import info_block, kept_block
 from ffenc.dataset.job_videos import JobVideos, Work
 from ffenc.dataset.model import Camera
-from ffenc.dataset.piece import ImageStatsTask
 from ffenc.dataset.plan import JobPlan
 from ffenc.dataset.staging import Staging, unfinished
 from ffenc.dataset.summary import JobSummary, camera_summary, done_before, planned

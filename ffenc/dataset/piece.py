@@ -27,7 +27,6 @@ from ffenc.ffmpeg.index import PieceReader
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.clip import Clip
-from ffenc.frames.decoded import image_statistics
 from ffenc.frames.depth import DepthQuantizer, Unit
 from ffenc.frames.depth_images import DepthSamples, DepthStatistics
 from ffenc.frames.encode import encode_frames, verify_encoded
@@ -272,48 +271,6 @@ class TakenUpTask:
                 known = known and replace(known, asked=piece.asked(clip))
             found.append(known)
         return found
-
-
-@dataclass(frozen=True)
-class ImageStatsTask:
-    """One episode of a camera that stays images, whose statistics are computed. It can be pickled.
-
-    Attributes:
-        key: the camera's feature.
-        episode: which.
-        frames: its images.
-        header: what they are.
-        unit: what depth is in; None for colours.
-        programs: those of the job.
-    """
-
-    key: str
-    episode: EpisodeRef
-    frames: FrameSource
-    header: ImageHeader
-    unit: Unit | None
-    programs: Toolchain
-    counted: ClassVar[int] = 0
-    threads: ClassVar[int] = 1
-    device: ClassVar[str | None] = None
-
-    @property
-    def name(self) -> str:
-        """What an error calls it."""
-        return f"{self.key}, episode {self.episode.index}"
-
-    def using(self, programs: Toolchain) -> ImageStatsTask:
-        """Return the task for a machine where the same programs are elsewhere."""
-        return replace(self, programs=programs)
-
-    def run(self, around: Surroundings) -> tuple[Stats, str]:
-        """Return the statistics, and the counts of values, packed.
-
-        Raises:
-            SourceError: images are missing or damaged.
-        """
-        own = image_statistics(self.frames, self.header, self.unit, check=around.cancellation.check)
-        return own.statistics(), own.values().packed()
 
 
 _KEPT = ("frames", "bytes", "packet_bytes", "configuration", "delay", "stats", "values")
