@@ -437,10 +437,10 @@ class _RowReport:
             self._run.told.add((kind, at))
             if spoils:
                 self._checks.told(at)
-            others = f" ({counts[each]} rows are wrong)" if counts[each] > 1 else ""
+            several = f"{counts[each]} rows are wrong: " if counts[each] > 1 else ""
             self._checks.add(
                 kind,
-                f"row {self._run.rows + first} {found(first)}{others}",
+                f"{several}row {self._run.rows + first} {found(first)}",
                 expected(first),
                 self._run.place,
                 self._checks.episode(at),
