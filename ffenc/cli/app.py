@@ -17,6 +17,7 @@ from ffenc.cli import output
 from ffenc.cli.failure import report
 from ffenc.cli.flags import Flags
 from ffenc.cli.limits import check_threads
+from ffenc.cli.memory import keep_freed
 from ffenc.codecs.suggest import accepted
 from ffenc.spelling import spelled
 from ffenc.version import VERSION
@@ -47,6 +48,7 @@ _COMMANDS = {
 
 
 _ALONE = ("compile",)  # needs no library that has threads
+_DECODING = ("compare", "decode", "edit", "merge", "repair", "tune", "verify")  # images in this process
 _FOREIGN = ("lerobot",)  # runs a program that is not ffenc's
 # Read by libraries when they are loaded: NumPy's OpenBLAS would have threads that spin and
 # have nothing to do, pydantic would search all installed packages for plugins.
@@ -116,6 +118,8 @@ class _LazyGroup(click.Group):
         if cmd_name not in _FOREIGN:
             for name, value in _QUICK.items():
                 os.environ.setdefault(name, value)
+        if cmd_name in _DECODING:
+            keep_freed()
         command: click.Command = importlib.import_module(f"ffenc.cli.{cmd_name}").command
         if not set(_OUTPUT_OPTIONS) & set(command.params):
             command.params.extend(_OUTPUT_OPTIONS)
