@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,8 @@ def s3_server() -> Iterator[S3]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     s3 = S3(server.server_port)
+    # Its memory is the process's: what a server before had is there still.
+    urllib.request.urlopen(urllib.request.Request(f"{s3.url}/moto-api/reset", method="POST")).close()
     s3.client().create_bucket(Bucket="lab")
     holder.append(s3)
     with pytest.MonkeyPatch.context() as patch:
