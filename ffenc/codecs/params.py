@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Settings that every "key=value:..." option can reach besides the row's own, by the sub-keys' many names.
+# Settings that every "key=value:..." option can reach beside those of its row, by their many names there.
 # "colour", "input" and "time" are ffenc's own, the others only where the config sets them.
 _COLOUR_KEYS = (
     "colorprim",

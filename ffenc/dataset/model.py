@@ -72,7 +72,7 @@ class EpisodeVideo:
         path: the file it is in.
         start: seconds in the file at which it starts.
         frames: how many it has.
-        like: what the camera's first file holds, which all have to hold.
+        like: what the camera's first file holds; its others have to hold the same.
         needed: how many frames the file has to have for all its episodes.
         checksum: SHA-256 that the file was written with, where that is known.
         part: not all of the file's episodes are read, so that damage of others does not matter.
