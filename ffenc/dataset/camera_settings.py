@@ -280,8 +280,8 @@ def _asked_for(config: VideoEncoderConfig, camera: Camera) -> str:
         was = camera.block.get(name)
         if name not in camera.block or not same_settings(codec, name, was, wanted[name]):
             pairs.append((name.removeprefix("video."), was, wanted[name]))
-    told = [f"{name} {new} (it has {old})" for name, old, new in pairs if old != new]
-    return ", ".join(told) or f"the encoder {codec.encoder}"
+    changes = [f"{name} {new} (it has {old})" for name, old, new in pairs if old != new]
+    return ", ".join(changes) or f"the encoder {codec.encoder}"
 
 
 def _matches(config: VideoEncoderConfig, camera: Camera) -> bool:

@@ -42,7 +42,7 @@ from ffenc.layout import DEPTH_FIELDS, INFO
 from ffenc.spelling import argument, call
 from ffenc.storage.upload import destination_path
 
-# What has to be the same in all files of a camera; a reader is told it once.
+# What has to be the same in all files of a camera; a reader learns it once.
 STREAM_FIELDS = ("video.codec", "video.pix_fmt", "video.height", "video.width", "video.fps")
 
 
@@ -264,9 +264,9 @@ def _encoded(merged: MergedDataset, key: str, odd: Sequence[EpisodeRef], reencod
     usual = [episode for episode in merged.episodes if episode not in others]
     reasons = uncopied(merged, key, usual)
     if reasons and not reencode:
-        told = [f"{key}: episode {number} of the result: {reason}" for number, reason in reasons.items()]
+        listed = [f"{key}: episode {number} of the result: {reason}" for number, reason in reasons.items()]
         refuse(
-            told,
+            listed,
             f"Pass {argument('reencode', True)} to encode these episodes with the settings that they have",
         )
     copied = {episode.index for episode in usual} - reasons.keys()
@@ -369,9 +369,9 @@ def merge_blocks(key: str, blocks: Mapping[str, Mapping[str, Any]]) -> dict[str,
     for name in ENCODER_FIELDS:
         merged.setdefault(name, {} if name == "video.extra_options" else None)
     if lost:
-        told = "; ".join(
+        listed = "; ".join(
             f"{name} is " + ", ".join(f"{block.get(name)!r} in {where}" for where, block in blocks.items())
             for name in lost
         )
-        warnings.warn(f"{key}: settings differ and are not kept: {told}", FfencWarning, stacklevel=2)
+        warnings.warn(f"{key}: settings differ and are not kept: {listed}", FfencWarning, stacklevel=2)
     return merged

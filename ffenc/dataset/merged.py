@@ -28,7 +28,7 @@ from ffenc.frames.statistics import Stats
 
 Dataset = LeRobotV3 | LeRobotV21
 
-_SHOWN = 8  # differences that are told at once
+_SHOWN = 8  # differences that are listed at once
 
 
 class MergedDataset:
@@ -240,11 +240,11 @@ class MergedDataset:
 
 
 def refuse(faults: Sequence[str], how: str) -> None:
-    """Raise :class:`SourceError` where datasets do not go together, telling the first of the differences."""
+    """Raise :class:`SourceError` where datasets do not go together, listing the first of the differences."""
     if faults:
         more = [f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
-        told = "\n".join(f"  {fault}" for fault in [*faults[:_SHOWN], *more])
-        raise SourceError(f"these datasets cannot be merged as they are:\n{told}\n{how}")
+        listed = "\n".join(f"  {fault}" for fault in [*faults[:_SHOWN], *more])
+        raise SourceError(f"these datasets cannot be merged as they are:\n{listed}\n{how}")
 
 
 def _known_like(schema: pa.Schema, source: Dataset, table: pa.Table) -> pa.Table:

@@ -196,8 +196,8 @@ def plan_reencode(
         except ConfigError as error:
             raise ConfigError(f"camera {camera.key}: {error}") from None
     check_changing(wanted, [stream.key for stream in streams if stream.transform is not None])
-    told = encoder_threads is not None or any(key == ("encoder_threads",) for key, _ in overrides)
-    if told and not any(stream.encoding for stream in streams):
+    given = encoder_threads is not None or any(key == ("encoder_threads",) for key, _ in overrides)
+    if given and not any(stream.encoding for stream in streams):
         raise ConfigError(
             f"{argument('encoder_threads')} would have no effect: all cameras are copied, nothing is encoded"
         )

@@ -280,7 +280,7 @@ class RepairedDataset:
             return replace(part, tasks=known)
         if len(one.texts) != 1:
             raise SourceError(
-                f"{self._left.root}: the task of episode {one.number} cannot be told from its rows and the "
+                f"{self._left.root}: the task of episode {one.number} does not follow from its rows and the "
                 f"lists: pass {argument('task', 'TEXT')} to give all rows one"
             )
         if known:

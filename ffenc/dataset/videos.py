@@ -179,12 +179,12 @@ def clip_of(video: EpisodeVideo, fps: Fraction, *, compare: bool = True) -> Clip
         )
     clip = Clip(video.path, info, first, video.frames, video.pick, video.origin)
     check_spacing(clip, fps, where, start=video.start)
-    # A gap is told with the episode it is in.
+    # A gap is reported with the episode it is in.
     whole = Clip(video.path, info, 0, info.frames)
     if info.frames < video.needed and off_grid(whole.seconds(), fps, whole.seconds()[0]) is None:
         raise SourceError(
             f"{video.path}: has {info.frames} frames, its episodes have {video.needed}: a frame is missing, "
-            "and which episode's it is cannot be told"
+            "and which episode it belongs to is not known"
         )
     return clip
 

@@ -255,7 +255,7 @@ class _Check:
             )
             try:
                 with FfmpegProcess(
-                    command, pull=True, on_frames=self._told(0), cancellation=self._cancellation
+                    command, pull=True, on_frames=self._report(0), cancellation=self._cancellation
                 ) as process:
                     viewer.read(process)
                     process.finish()
@@ -275,9 +275,9 @@ class _Check:
                 continue
             listed = bytearray()
             command = compile_checksums(self._source(piece), decoder, program=self._program)
-            told = self._told(number) if piece is None else None
+            report = self._report(number) if piece is None else None
             try:
-                self._run(command, piece, listed, told)
+                self._run(command, piece, listed, report)
             except FfmpegError as error:
                 if _could_not_run(error):
                     raise
@@ -354,7 +354,7 @@ class _Check:
                 if _could_not_run(error):
                     raise
 
-    def _told(self, number: int) -> Callable[[int], None] | None:
+    def _report(self, number: int) -> Callable[[int], None] | None:
         """Report the frames of the ``number``-th of several decoders as a part of one work."""
         if self._on_frames is None:
             return None

@@ -36,7 +36,7 @@ class CameraVerdict:
         encoding: how it is encoded here; None where it cannot be.
         reason: why it cannot be encoded, or ended before its time; "" otherwise.
         factor: how many times as fast as real time it was encoded, at most 2.
-        cpu: share of all cores it needs in real time, 0..1 and more; of no meaning where factor is 0.
+        cpu: share of all cores it needs in real time, 0..1 and more; meaningless where factor is 0.
     """
 
     camera: str

@@ -374,7 +374,7 @@ def test_both_programs_repair(toolchain: Toolchain, video: Path, tmp_path: Path,
 def test_what_cannot_be_told_is_asked_for(video: Path, two_cameras: Path, tmp_path: Path) -> None:
     (video / "meta/tasks.parquet").unlink()
     shutil.rmtree(video / "meta/episodes")
-    with pytest.raises(SourceError, match="the task of episode 0 cannot be told .*task=TEXT"):
+    with pytest.raises(SourceError, match="the task of episode 0 does not follow .*task=TEXT"):
         repair_dataset(video, tmp_path / "out")
     repair_dataset(video, tmp_path / "out", task="lift it")
     assert pq.read_table(tmp_path / "out/meta/tasks.parquet")["task"].to_pylist() == ["lift it"]

@@ -379,7 +379,7 @@ class RowChecks:
         """The number of an episode of the list."""
         return int(self._listing.index[at])
 
-    def told(self, at: int) -> None:
+    def mark_faulty(self, at: int) -> None:
         """Remember that an episode's rows are not as they should be: its statistics are not compared."""
         self._faulty[at] = True
 
@@ -398,7 +398,7 @@ class _Run:
         self.count = 0
         self.order: list[int] = []
         self.unlike: set[str] = set()
-        self.told: set[tuple[str, int]] = set()
+        self.reported: set[tuple[str, int]] = set()
 
 
 class _RowReport:
@@ -432,11 +432,11 @@ class _RowReport:
         for each in np.flatnonzero(counts):
             start, at = int(self._starts[each]), int(self._at[each])
             first = start + int(np.argmax(wrong[start : start + self._sizes[each]]))
-            if at < 0 or (kind, at) in self._run.told:
+            if at < 0 or (kind, at) in self._run.reported:
                 continue
-            self._run.told.add((kind, at))
+            self._run.reported.add((kind, at))
             if spoils:
-                self._checks.told(at)
+                self._checks.mark_faulty(at)
             several = f"{counts[each]} rows are wrong: " if counts[each] > 1 else ""
             self._checks.add(
                 kind,
