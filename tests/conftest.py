@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
@@ -74,6 +75,29 @@ LONG_FILES = (
     *("recording/test_samples.py", "recording/test_cameras.py", "report/test_pages.py"),
     *("report/test_contact.py", "storage/test_hub.py", "test_spelling.py", "test_errors.py"),
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Import the tests' modules, each worker from a file of its own on.
+
+    All workers collect all tests at the same time. In a fresh clone each would compile every module, which
+    costs more than all else that it does then; so each compiles a part, and finds the others' compiled.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1 or sys.dont_write_bytecode:
+        return
+    asked = [Path(word.partition("::")[0]).resolve() for word in session.config.args]
+    tests = Path(__file__).parent
+    files = [
+        path
+        for path in sorted(tests.rglob("test_*.py"))
+        if not path.is_relative_to(tests / "lerobot") and any(path.is_relative_to(one) for one in asked)
+    ]
+    first = len(files) * int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) // workers
+    for path in files[first:] + files[:first]:
+        with contextlib.suppress(Exception):  # it is raised again when pytest collects the file
+            importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
