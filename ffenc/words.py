@@ -24,13 +24,13 @@ def camera_frames(frames: int, cameras: int) -> str:
 
 
 def size_ratio(before: int, after: int) -> str:
-    """Return how two sizes compare: ``11.8 times smaller``, ``1.3 times larger``, ``as large``."""
+    """Return how two sizes compare: ``11.8 times smaller``, ``1.3 times larger``, ``about the same size``."""
     if not before or not after:
-        return "as large" if before == after else "smaller" if after < before else "larger"
+        return "the same size" if before == after else "smaller" if after < before else "larger"
     ratio = before / after
     larger = ratio < 1
     text = f"{1 / ratio if larger else ratio:.1f}"
-    return "as large" if text == "1.0" else f"{text} times {'larger' if larger else 'smaller'}"
+    return "about the same size" if text == "1.0" else f"{text} times {'larger' if larger else 'smaller'}"
 
 
 def ranges(numbers: Sequence[int]) -> str:

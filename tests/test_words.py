@@ -28,8 +28,8 @@ def test_frames_are_counted_by_camera(frames, cameras, text):
     [
         (118, 10, "11.8 times smaller"),
         (10, 13, "1.3 times larger"),
-        (100, 101, "as large"),
-        (0, 0, "as large"),
+        (100, 101, "about the same size"),
+        (0, 0, "the same size"),
         (0, 5, "larger"),
         (5, 0, "smaller"),
     ],

@@ -24,26 +24,26 @@ from ffenc.version import VERSION
 
 _COMMANDS = {
     "record": "Record cameras into a LeRobot dataset, episode by episode.",
-    "lerobot": "Run a command of LeRobot's, with ffenc as its video encoder.",
-    "recover": "Bring back episodes whose recording was interrupted.",
-    "reencode": "Turn a dataset of images or video into a LeRobot video dataset.",
-    "merge": "Merge datasets into one, without re-encoding.",
-    "edit": "Keep a part of a dataset, rename cameras, correct tasks, without re-encoding.",
-    "split": "Divide a dataset into several, without re-encoding.",
+    "lerobot": "Run a LeRobot command with ffenc as its video encoder.",
+    "recover": "Recover episodes whose recording was interrupted.",
+    "reencode": "Encode a dataset of images or video as a LeRobot video dataset.",
+    "merge": "Merge datasets into one without re-encoding.",
+    "edit": "Select episodes and cameras, rename cameras, correct tasks; video is copied.",
+    "split": "Split a dataset into several without re-encoding.",
     "push": "Upload a dataset to the Hugging Face Hub.",
-    "pull": "Fetch a dataset from the Hugging Face Hub.",
-    "encode": "Encode one folder of frames into one video file.",
+    "pull": "Download a dataset from the Hugging Face Hub.",
+    "encode": "Encode a folder of frames, or a video, as one video file.",
     "decode": "Write the frames of a video or a video dataset as images or arrays.",
-    "tune": "Choose encoder settings by trying them on your own pictures.",
-    "compare": "Measure every frame of videos against the frames they were made of.",
+    "tune": "Choose encoder settings by measuring them on your own frames.",
+    "compare": "Measure the quality of videos against the frames they were made from.",
     "compile": "Print the FFmpeg command lines of a robot preset.",
-    "inspect": "Say what a file that is no dataset holds, and write a mapping for it.",
-    "info": "Say what a dataset holds: episodes, cameras, codecs, settings, bytes.",
-    "verify": "Find what is wrong with a dataset or a video file.",
-    "repair": "Make a sound dataset of what is left of a damaged one.",
+    "inspect": "Show what an HDF5 file, zarr store or ROS bag contains, and write a mapping.",
+    "info": "Show what a dataset contains: episodes, cameras, codecs, settings, sizes.",
+    "verify": "Check a dataset or a video file, and report every fault.",
+    "repair": "Make a sound dataset from a damaged one.",
     "stats": "Compare a dataset's statistics with its rows, and correct them.",
     "probe": "Print the stream fields of a video file as JSON.",
-    "doctor": "Say what this machine can encode, and whether it can record a preset.",
+    "doctor": "Show what this machine can encode, and whether it can record a preset.",
 }
 
 
@@ -60,7 +60,7 @@ def _switch(act: Callable[[], None]) -> Callable[[click.Context, click.Parameter
         if value:
             chosen = ctx.find_root().meta.setdefault("ffenc.output", param.name)
             if chosen != param.name:
-                raise click.UsageError("--quiet and --verbose cannot go together: give one of them", ctx)
+                raise click.UsageError("--quiet and --verbose cannot be combined: pass one of them", ctx)
             act()
 
     return callback
@@ -82,7 +82,7 @@ _OUTPUT_OPTIONS = [
         is_eager=True,
         expose_value=False,
         callback=_switch(output.be_quiet),
-        help="Say warnings and errors only: no progress, no summary.",
+        help="Print warnings and errors only: no progress, no summary.",
     ),
     click.Option(
         ["--verbose", "-v"],
@@ -90,7 +90,7 @@ _OUTPUT_OPTIONS = [
         is_eager=True,
         expose_value=False,
         callback=_switch(output.be_verbose),
-        help="Also say each program that is started, and where an error comes from.",
+        help="Also print each program that is started, and the traceback of an error.",
     ),
     click.Option(
         ["--log-file"],
@@ -99,7 +99,7 @@ _OUTPUT_OPTIONS = [
         is_eager=True,
         expose_value=False,
         callback=_open_log,
-        help="Add everything that is said to FILE, with times and the details of --verbose.",
+        help="Append all messages to FILE, with times and the details of --verbose.",
     ),
 ]
 
@@ -153,7 +153,7 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(VERSION, prog_name="ffenc")
 def cli() -> None:
-    """Robot-camera encoder settings to FFmpeg command lines, run and proven.
+    """Compile robot-camera encoder settings to FFmpeg command lines, run them, and verify the result.
 
     \b
     Examples:
@@ -161,6 +161,8 @@ def cli() -> None:
       ffenc recover my_dataset
       ffenc reencode my_image_dataset my_video_dataset --preset so101
       ffenc merge monday tuesday --out week
+      ffenc edit week good --exclude-episodes 3,7
+      ffenc split good parts --into train=0.9,val=0.1
       ffenc push week me/week
       ffenc encode frames/ top.mp4 --fps 30
       ffenc decode top.mp4 frames
@@ -171,6 +173,7 @@ def cli() -> None:
       ffenc info my_video_dataset
       ffenc inspect demo.hdf5 --write-mapping demo.yaml
       ffenc verify my_video_dataset
+      ffenc repair broken good --dry-run
       ffenc probe top.mp4
     """
 
@@ -219,6 +222,6 @@ def _note_unraisable(found: sys.UnraisableHookArgs) -> None:
 def _note_in_thread(ending: Callable[[], bool], found: threading.ExceptHookArgs) -> None:
     """What has ended a thread: whoever waits for its work says what that means."""
     note = output.detail if ending() else output.warning
-    note(f"a part of the work has ended: {found.exc_type.__name__}: {found.exc_value}")
+    note(f"a worker thread failed: {found.exc_type.__name__}: {found.exc_value}")
     lines = traceback.format_exception(found.exc_type, found.exc_value, found.exc_traceback)
     output.detail("".join(lines).rstrip())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 OVERRIDES_HELP = """\b
-Any encoder setting can be given in LeRobot's spelling, and wins over the preset:
+Any encoder setting can be given with LeRobot's flags. Flags override the preset:
   --dataset.camera_encoder.vcodec=h264   --dataset.rgb_encoder.crf 23
   --camera_encoder.extra_options='{"tune": "film", "profile:v": "high", "bf": 2}'
   --cameras.wrist.encoder.crf=20         (one camera)
@@ -27,8 +27,9 @@ Any encoder setting can be given in LeRobot's spelling, and wins over the preset
 
 
 RECORDING_HELP = """\b
-LeRobot's recording flags too: --robot.type, --dataset.fps, --dataset.video, --dataset.vcodec,
---dataset.streaming_encoding, --dataset.encoder_queue_maxsize, --dataset.encoder_threads, and
+LeRobot's recording flags are also accepted: --robot.type, --dataset.fps, --dataset.video,
+--dataset.vcodec, --dataset.streaming_encoding, --dataset.encoder_queue_maxsize,
+--dataset.encoder_threads, and
   --robot.cameras='{front: {type: opencv, index_or_path: 0, width: 640, height: 480, fps: 30}}'
 """
 
@@ -113,16 +114,25 @@ _TRANSFORM = ("crop", "rotate", "flip", "resize", "pad")
 def transform_options(function: Function) -> Function:
     """Add the options that change pictures; :class:`SettingsCommand` makes overrides of them."""
     options = [
-        click.option("--crop", metavar="WxH+X+Y", help="Keep this part of pictures, such as 480x480+80+0."),
         click.option(
-            "--rotate", type=click.IntRange(0, 270), metavar="90|180|270", help="Turn them clockwise."
+            "--crop", metavar="WxH+X+Y", help="Crop frames to this rectangle, in pixels: 480x480+80+0."
         ),
-        click.option("--flip", metavar="h|v|hv", help="Swap left and right, top and bottom, or both."),
-        click.option("--resize", metavar="WxH", help="Scale them to this size, such as 320x240."),
+        click.option(
+            "--rotate",
+            type=click.IntRange(0, 270),
+            metavar="90|180|270",
+            help="Rotate frames clockwise, in degrees.",
+        ),
+        click.option(
+            "--flip",
+            metavar="h|v|hv",
+            help="Flip frames horizontally (h), vertically (v), or both (hv).",
+        ),
+        click.option("--resize", metavar="WxH", help="Scale frames to this size, in pixels: 320x240."),
         click.option(
             "--pad",
             is_flag=True,
-            help="With --resize, keep the aspect ratio and fill up with black; else make odd sizes even.",
+            help="With --resize: keep the aspect ratio and pad with black. Alone: pad odd sizes to even.",
         ),
     ]
     for option in reversed(options):
@@ -146,7 +156,7 @@ def links_option(function: Function) -> Function:
     return click.option(
         "--follow-links",
         is_flag=True,
-        help="Follow symbolic links that lead out of the source [default: refuse them].",
+        help="Follow symbolic links that point outside the source [default: refuse them].",
     )(function)
 
 
@@ -155,7 +165,7 @@ def retime_option(function: Function) -> Function:
     return click.option(
         "--retime",
         is_flag=True,
-        help="Put the rows of frame i at i / fps, where a dataset has a clock's timestamps.",
+        help="Set the timestamp of frame i to i / fps, for datasets with timestamps of a clock.",
     )(function)
 
 
@@ -164,7 +174,7 @@ def nearest_option(function: Function) -> Function:
     return click.option(
         "--fps-nearest",
         is_flag=True,
-        help="With --fps: take any lower rate, for each new time the frame that is nearest.",
+        help="With --fps: accept any lower rate, and take the frame nearest to each new time.",
     )(function)
 
 
@@ -178,19 +188,19 @@ def resume_option(function: Function) -> Function:
     return click.option(
         "--resume",
         is_flag=True,
-        help="Take up what an interrupted run has left; a result that is complete stays.",
+        help="Continue an interrupted run. A complete result is left as it is.",
     )(function)
 
 
 def force_space_option(function: Function) -> Function:
     """Add ``--force-space``."""
-    text = "Start even where the result seems to be larger than what is free on the disk."
+    text = "Start even if the result is estimated to be larger than the free disk space."
     return click.option("--force-space", is_flag=True, help=text)(function)
 
 
 def overwrite_option(function: Function) -> Function:
     """Add ``--overwrite``."""
-    text = "Replace the dataset that is at DST, where that is an address (s3://...)."
+    text = "Replace the dataset at DST if DST is an address (s3://...)."
     return click.option("--overwrite", is_flag=True, help=text)(function)
 
 

@@ -19,12 +19,17 @@ from ffenc.words import count
 @click.command("compare")
 @click.argument("reference", metavar="A", type=SourceName())
 @click.argument("others", metavar="B [C ...]", type=SourceName(), nargs=-1, required=True)
-@click.option("--cameras", metavar="X,Y", help="Only these cameras.")
-@click.option("--episodes", metavar="0,2,5-9", help="Only these episodes.")
-@click.option("--fps", metavar="RATE", help="Frames a second of A, where it is a tree of frames.")
-@click.option("--report", type=PathName(), metavar="FILE.html", help="Write a page with pictures.")
-@click.option("--sheet", type=PathName(), metavar="FILE.png", help="Write a picture of the worst frames.")
-@click.option("--overwrite", is_flag=True, help="Replace files of --report and --sheet that exist.")
+@click.option("--cameras", metavar="X,Y", help="Compare only these cameras [default: all that A and B have].")
+@click.option("--episodes", metavar="0,2,5-9", help="Compare only these episodes [default: all].")
+@click.option("--fps", metavar="RATE", help="If A is an image tree: its frames per second.")
+@click.option(
+    "--report",
+    type=PathName(),
+    metavar="FILE.html",
+    help="Write an HTML page with plots and the worst frames.",
+)
+@click.option("--sheet", type=PathName(), metavar="FILE.png", help="Write an image of the worst frames.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files of --report and --sheet.")
 @links_option
 @json_option
 @program_options
@@ -42,10 +47,11 @@ def command(
     ffmpeg: str | None,
     ffprobe: str | None,
 ) -> None:
-    """Measure every frame of B, C ... against A, which they were made of.
+    """Measure every frame of B, C, ... against A, which they were made from.
 
-    A is a dataset, a tree of frames or a video file; the others are datasets of video or video files with the
-    same frames. VMAF, SSIM, PSNR and XPSNR are of luma, as in `ffenc tune`; depth is compared in millimetres.
+    A is a dataset, a tree of images or a video file. B, C, ... are video datasets or files with the same
+    frames. VMAF, SSIM, PSNR and XPSNR are computed on luma, as in `ffenc tune`; depth is compared in
+    millimetres.
 
     \b
     Examples:
@@ -77,7 +83,7 @@ def command(
         if found.gauge.main.name != "vmaf":
             output.warning(NO_VMAF)
         if found.left_out:
-            output.warning(f"not compared, because not all have them: {', '.join(found.left_out)}")
+            output.warning(f"not compared, because not every source has them: {', '.join(found.left_out)}")
         fields = comparison_fields(found)
         if as_json:
             print_json(fields)

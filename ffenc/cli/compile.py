@@ -24,19 +24,23 @@ from ffenc.words import count
 
 @click.command("compile", cls=SettingsCommand, epilog="Presets: " + ", ".join(preset_names()))
 @click.argument("preset", metavar="PRESET")
-@click.option("--camera", "cameras", multiple=True, metavar="NAME", help="Only this camera; can be repeated.")
-@click.option("--encoder", metavar="NAME", help="What vcodec=auto is to stand for [default: libsvtav1].")
+@click.option(
+    "--camera", "cameras", multiple=True, metavar="NAME", help="Print only this camera; repeatable."
+)
+@click.option("--encoder", metavar="NAME", help="Encoder to use for vcodec=auto [default: libsvtav1].")
 @click.option(
     "--input",
     "frames",
     type=click.Choice([name for name in FRAME_FORMATS if not is_depth(name)]),
     default="png",
     show_default=True,
-    help="How colours come through the pipe; depth is always raw.",
+    help="Format of colour frames in the pipe. Depth is always raw.",
 )
 @click.option("--golden", type=PathName(file_okay=False), help="Write the command lines to this folder.")
 @click.option(
-    "--check", type=PathName(exists=True, file_okay=False), help="Compare them with those in this folder."
+    "--check",
+    type=PathName(exists=True, file_okay=False),
+    help="Compare the command lines with those in this folder.",
 )
 @json_option
 def command(
@@ -49,9 +53,9 @@ def command(
     as_json: bool,
     overrides: list[tuple[tuple[str, ...], Any]],
 ) -> None:
-    """Print the FFmpeg command line of each camera of PRESET (a name, or a YAML file). Needs no FFmpeg.
+    """Print the FFmpeg command line of each camera of PRESET (a name or a YAML file). Needs no FFmpeg.
 
-    With --check the exit status is 1 where a command line is no longer what it was.
+    With --check the exit status is 1 if a command line has changed.
 
     \b
     Examples:
@@ -61,15 +65,15 @@ def command(
       ffenc compile my_robot.yaml --check golden/
     """
     if golden is not None and check is not None:
-        raise click.UsageError("--golden writes and --check compares: give one of them")
+        raise click.UsageError("--golden writes and --check compares: pass one of them")
     if overrides:
         check_named(overrides, load_preset(preset).cameras, preset)
     robot = load_preset(preset, overrides)
     names = chosen_cameras(list(robot.cameras), cameras) if cameras else list(robot.cameras)
     if not names:
-        raise ConfigError(f"{preset} has no cameras")
+        raise ConfigError(f"preset {preset} has no cameras", fix="add one under cameras: in the preset")
     if encoder is None and any(robot.cameras[n].encoder.vcodec == "auto" for n in names):
-        output.note(f"vcodec=auto is taken for {AUTO_FALLBACK}; --encoder names another")
+        output.note(f"vcodec=auto is compiled as {AUTO_FALLBACK}; --encoder selects another encoder")
     commands = preset_commands(robot, cameras=names, encoder=encoder, frames=frames)
     texts = {golden_name(robot.name, camera): golden_text(line) for camera, line in commands.items()}
     if golden is not None:

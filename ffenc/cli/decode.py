@@ -58,34 +58,59 @@ class _Depths(click.ParamType[Any]):
 @click.command("decode", cls=_Command)
 @click.argument("source", type=SourceName(remote=True), metavar="FILE_OR_DATASET")
 @click.argument("target", type=PathName(), metavar="OUT")
-@click.option("--frames", type=_Frames(), metavar="A:B", help="Frames A to B - 1 of each video or episode.")
 @click.option(
-    "--format", type=click.Choice(["png", "npy"]), help="[default: npy where OUT ends in .npy, else png]"
+    "--frames",
+    type=_Frames(),
+    metavar="A:B",
+    help="Decode frames A to B - 1 of each video or episode, counted from 0 [default: all].",
 )
-@click.option("--camera", "cameras", multiple=True, metavar="NAME", help="Of a dataset: only this camera.")
+@click.option(
+    "--format",
+    type=click.Choice(["png", "npy"]),
+    help="File format [default: npy if OUT ends in .npy, else png].",
+)
+@click.option(
+    "--camera",
+    "cameras",
+    multiple=True,
+    metavar="NAME",
+    help="For datasets: decode only this camera; repeatable.",
+)
 @click.option(
     "--episode",
     "episodes",
     multiple=True,
     type=click.IntRange(0),
     metavar="N",
-    help="Of a dataset: only this episode.",
+    help="For datasets: decode only this episode, numbered from 0; repeatable.",
 )
 @click.option(
     "--unit",
     type=click.Choice(["mm", "m"]),
     default="mm",
-    help="Depth as uint16 millimetres or float32 metres [default: mm]. Also --dataset.depth_output_unit.",
+    help="Unit of depth: uint16 millimetres or float32 metres [default: mm]. LeRobot's "
+    "--dataset.depth_output_unit is the same.",
 )
-@click.option("--colormap", is_flag=True, help="Draw depth as pictures for people, near blue to far red.")
-@click.option("--range", "near_far", type=_Depths(), metavar="NEAR:FAR", help="Their range in metres.")
+@click.option("--colormap", is_flag=True, help="Draw depth in colours, from blue (near) to red (far).")
+@click.option(
+    "--range",
+    "near_far",
+    type=_Depths(),
+    metavar="NEAR:FAR",
+    help="With --colormap: the range of depths, in metres [default: that of the frames].",
+)
 @click.option(
     "--invalid",
     type=click.Choice(["keep", "clip"]),
-    help="Read code 0 as a hole (keep) or as depth (clip) [default: as info.json says, else clip].",
+    help="Read depth code 0 as no depth (keep) or as the nearest depth (clip) [default: as stored in the "
+    "dataset's metadata, else clip].",
 )
-@click.option("--codes", is_flag=True, help="Give a depth stream's stored samples as they are.")
-@click.option("--overwrite", is_flag=True, help="Replace what an earlier decode has written to OUT.")
+@click.option(
+    "--codes",
+    is_flag=True,
+    help="Write the stored samples of a depth stream, without converting them to depth.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the files that an earlier decode wrote to OUT.")
 @links_option
 @json_option
 @program_options

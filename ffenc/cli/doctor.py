@@ -42,14 +42,16 @@ class _Size(click.ParamType[Any]):
 @click.command("doctor", cls=SettingsCommand)
 @click.argument("preset", metavar="[PRESET]", required=False)
 @click.option(
-    "--size", type=_Size(), help="Size of the frames for the table [default: the preset's, or 640x480]."
+    "--size",
+    type=_Size(),
+    help="Frame size for the encoder table, in pixels [default: the preset's, or 640x480].",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(0.5, 600),
     default=3.0,
     show_default=True,
-    help="How long to measure each time; each encoder of the table for 1 at most.",
+    help="Seconds per measurement; at most 1 for each encoder of the table.",
 )
 @json_option
 @program_options
@@ -62,12 +64,12 @@ def command(
     ffprobe: str | None,
     overrides: list[tuple[tuple[str, ...], Any]],
 ) -> None:
-    """Say what this machine can encode, and whether it can record PRESET.
+    """Show what this machine can encode, and whether it can record PRESET in real time.
 
-    Lists every ffmpeg there is and which one is used, tries every encoder, and measures those that run. With
-    PRESET (a name, or a YAML file) all its cameras are encoded at once, at their size and speed; where the
-    machine falls short, faster settings are tried and named. The exit status is 0 where the preset, or
-    without one anything at all, can be encoded here.
+    Lists every ffmpeg and which one is used, tries every encoder, and measures those that run. With PRESET (a
+    name or a YAML file), all its cameras are encoded at once, at their size and frame rate; if the machine is
+    too slow, faster settings are tried and printed. The exit status is 0 if the preset can be recorded, or
+    without PRESET, if any encoder runs.
 
     \b
     Examples:
@@ -84,7 +86,7 @@ def command(
 
     robot = load_preset(preset, overrides) if preset is not None else None
     if robot is None and overrides:
-        raise ConfigError("settings are for a preset: name one, e.g. ffenc doctor so101")
+        raise ConfigError("settings have no effect without a preset; name one, such as ffenc doctor so101")
     if robot is not None:
         _check_cameras(preset, robot, overrides)
     width, height = size or _first_size(robot)

@@ -86,7 +86,7 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
     found: dict[Any, str] = {}
     for key, value in pairs:
         if key in found:
-            raise click.UsageError(f"{what}: {key} is named twice")
+            raise click.UsageError(f"{what}: {key} is given twice; keep one")
         found[key] = value
     return found
 
@@ -94,11 +94,13 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
 @click.command("edit", cls=EditCommand)
 @click.argument("source", type=SourceName(remote=True), metavar="SRC")
 @click.argument("destination", type=PathName(remote=True), metavar="DST")
-@click.option("--episodes", metavar="0,2,5-9,20-", help="Keep only these episodes; 20- is to the last.")
-@click.option("--exclude-episodes", metavar="3,7", help="Leave these episodes out.")
+@click.option("--episodes", metavar="0,2,5-9,20-", help="Keep only these episodes; 20- means 20 to the last.")
+@click.option("--exclude-episodes", metavar="3,7", help="Leave out these episodes.")
 @click.option("--cameras", metavar="A,B", help="Keep only these cameras.")
-@click.option("--drop-cameras", metavar="A,B", help="Leave these cameras out.")
-@click.option("--drop-features", metavar="A,B", help="Leave these other features out.")
+@click.option("--drop-cameras", metavar="A,B", help="Leave out these cameras.")
+@click.option(
+    "--drop-features", metavar="A,B", help="Leave out these features (columns that are not cameras)."
+)
 @click.option(
     "--rename-camera",
     "rename_cameras",
@@ -107,13 +109,13 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
     multiple=True,
     help="Rename a camera; repeatable.",
 )
-@click.option("--task", metavar="TEXT", help="The task of all episodes.")
+@click.option("--task", metavar="TEXT", help="Set the task of all episodes.")
 @click.option(
     "--task-of",
     type=EpisodePair(),
     metavar="NUMBER=TEXT",
     multiple=True,
-    help="The task of one episode of SRC; repeatable.",
+    help="Set the task of one episode, by its number in SRC; repeatable.",
 )
 @click.option(
     "--replace-task",
@@ -121,13 +123,15 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
     type=Replacement(),
     metavar="OLD=NEW",
     multiple=True,
-    help="Another text for a task; repeatable. OLD=>NEW where the old text has an = in it.",
+    help="Replace a task's text; repeatable. Write OLD=>NEW if the old text contains an =.",
 )
-@click.option("--fps", metavar="RATE", help="A lower rate: keep every second, third ... row and frame.")
+@click.option(
+    "--fps", metavar="RATE", help="Lower the frame rate: keep every second, third, ... row and frame."
+)
 @nearest_option
-@click.option("--robot-type", metavar="NAME", help="What the dataset says of its robot.")
+@click.option("--robot-type", metavar="NAME", help="Set robot_type in meta/info.json.")
 @transform_options
-@job_options("Say what would be done; write nothing.")
+@job_options("Print the plan; write nothing.")
 def command(
     source: str,
     destination: str,
@@ -147,12 +151,12 @@ def command(
     overrides: list[tuple[tuple[str, ...], Any]],
     **settings: Any,
 ) -> None:
-    """Make a LeRobot v3.0 dataset of a part of SRC, or with other names, tasks or pictures. SRC is only read.
+    """Select, rename, correct or resize parts of SRC as a new LeRobot v3.0 dataset. SRC is only read.
 
-    Video is copied packet for packet and images as they are, whatever their codec. An episode that does not
-    begin at a key frame, and a camera whose pictures are cropped, turned or resized, is encoded with the
-    settings that it has; images stay images. Episodes are numbered from 0, statistics are those of what is
-    kept. DST appears whole and verified, or not at all.
+    Video packets and images are copied, whatever their codec. Only an episode that does not begin at a key
+    frame, or a camera whose frames are cropped, rotated or resized, is encoded, with its existing
+    settings; images stay images. Episodes are numbered from 0, and statistics are computed from the rows
+    that are kept. DST appears complete and verified, or not at all.
 
     \b
     Examples:

@@ -30,17 +30,28 @@ from ffenc.words import count
 @click.option(
     "--fps",
     metavar="RATE",
-    help="Frames a second: 30, 29.97 or 30000/1001; of a video, at which its frames are put [its own].",
+    help="Frames per second: 30, 29.97 or 30000/1001. Required for a folder. A video's frames are put at "
+    "this rate [default: the video's own].",
 )
-@click.option("--start", type=float, metavar="SECONDS", help="Of a video, the first frame's time.")
-@click.option("--end", type=float, metavar="SECONDS", help="Of a video, the time before which it ends.")
-@click.option("--preset", metavar="NAME|FILE", help="Take the settings of a robot preset.")
-@click.option("--camera", metavar="NAME", help="With --preset: those of this camera.")
-@click.option("--encoder-threads", type=click.IntRange(1), help="Threads the encoder may use.")
+@click.option("--start", type=float, metavar="SECONDS", help="For videos: time of the first frame.")
+@click.option(
+    "--end", type=float, metavar="SECONDS", help="For videos: frames at this time and later are left out."
+)
+@click.option(
+    "--preset",
+    metavar="NAME|FILE",
+    help="Encoder settings of a robot preset [default: libsvtav1, crf 30, g 2].",
+)
+@click.option("--camera", metavar="NAME", help="With --preset: use the settings of this camera.")
+@click.option(
+    "--encoder-threads",
+    type=click.IntRange(1),
+    help="Threads for the encoder [default: the encoder's own choice].",
+)
 @click.option(
     "--start-number",
     type=click.IntRange(0),
-    help="Of a folder, the number of the first frame [default: 0 or 1].",
+    help="For folders: number of the first frame [default: 0 or 1].",
 )
 @transform_options
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
@@ -64,12 +75,12 @@ def command(
     ffprobe: str | None,
     overrides: list[tuple[tuple[str, ...], Any]],
 ) -> None:
-    """Encode a folder of numbered frames, or a video, into one MP4 file.
+    """Encode a folder of numbered frames, or a video, as one MP4 file.
 
-    Frames are PNG or JPEG, or depth (PNG of 16 bits, TIFF). A video is taken frame for frame, or those from
-    --start until before --end; its sound is left out.
+    Frames are PNG or JPEG images, or depth (16-bit PNG, TIFF). A video is encoded frame by frame, without its
+    audio; --start and --end select a part of it.
 
-    Frame i sits at exactly i / RATE. The file appears verified, or not at all.
+    The time of frame i is exactly i / RATE. OUTPUT appears complete and verified, or not at all.
 
     \b
     Examples:
@@ -86,7 +97,7 @@ def command(
 
     fps = fps if fps is not None else dict(overrides).get(("fps",))  # --dataset.fps
     if fps is None and Path(source).is_dir():
-        raise click.UsageError("a folder of frames has no frame rate: pass --fps RATE")
+        raise click.UsageError("a folder of frames has no frame rate; pass --fps RATE")
     robot = load_preset(preset, overrides)
     began = time.monotonic()
     plan = plan_encode(
@@ -104,9 +115,7 @@ def command(
     config = robot.depth_encoder if plan.depth else robot.camera_encoder
     transform = robot.transform
     if camera is None and (of_one := next((key for key, _ in overrides if key[0] == "cameras"), None)):
-        raise click.UsageError(
-            f"{named(of_one)} would have no effect: pass --camera NAME to use its settings"
-        )
+        raise click.UsageError(f"{named(of_one)} has no effect without --camera; pass --camera NAME too")
     check_overrides(overrides, {camera_name(camera) if camera else "the frames": plan.depth})
     if camera is not None:
         [name] = chosen_cameras(list(robot.cameras), [camera])

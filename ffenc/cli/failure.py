@@ -15,7 +15,7 @@ from ffenc.cli import output
 from ffenc.errors import FfencError
 
 _LONGEST = 300  # characters of a library's own words
-_NO_MEMORY = "not enough memory; free some, or look whether the file gives sizes that are not true"
+_NO_MEMORY = "not enough memory; free some, or check whether the file states wrong sizes"
 _BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE has ended
 
 
@@ -54,7 +54,7 @@ def _words(error: BaseException) -> str:
         return f"{place}: {reason}" if place else reason
     place = f"{where}: " if where else ""
     if isinstance(error, UnicodeEncodeError):  # bytes of a file's name
-        return f"a name that is not valid text is not supported: {error.object}"
+        return f"file names that are not valid Unicode are not supported: {error.object}"
     if isinstance(error, UnicodeError):
         return f"{place}the content is not valid text: {said}"
     if isinstance(error, MemoryError) or "failed to map segment" in said:
@@ -62,7 +62,7 @@ def _words(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return f"{place}the content is nested too deeply to be read"
     if isinstance(error, RuntimeError) and "start new thread" in said:
-        return "no more threads can be started: raise the limit on processes (ulimit -u)"
+        return "no more threads can be started; raise the limit on processes (ulimit -u)"
     if isinstance(error, ImportError):
         return f"a Python package cannot be loaded: {said}; install ffenc into an environment of its own"
     kind, home = type(error).__name__, type(error).__module__.partition(".")[0]
@@ -70,7 +70,7 @@ def _words(error: BaseException) -> str:
         return f"{place}a table cannot be read or written: {said} ({kind})"
     if home == "PIL":
         return f"{place}an image cannot be read or written: {said} ({kind})"
-    return f"{place}this was not expected: {said or 'no reason is given'} ({kind}); --verbose shows where"
+    return f"{place}unexpected error: {said or 'no reason given'} ({kind}); --verbose shows the traceback"
 
 
 def _where(error: BaseException) -> str:

@@ -36,7 +36,7 @@ def command(
     follow_links: bool,
     as_json: bool,
 ) -> None:
-    """Say what a LeRobot dataset of images or video holds, v3.0 or v2.1, without reading its rows.
+    """Show what a LeRobot dataset (v3.0, v2.1 or v2.0) contains, without reading its rows.
 
     \b
     Examples:

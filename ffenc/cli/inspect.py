@@ -21,8 +21,12 @@ _SHOWN = 60  # arrays or topics
 
 @click.command("inspect")
 @click.argument("path", type=SourceName(remote=True), metavar="FILE")
-@click.option("--write-mapping", type=PathName(), metavar="M.yaml", help="Write the mapping to a file.")
-@click.option("--sheet", type=PathName(), metavar="S.png", help="Draw the first frame of each camera.")
+@click.option(
+    "--write-mapping", type=PathName(), metavar="M.yaml", help="Write the suggested mapping to this file."
+)
+@click.option(
+    "--sheet", type=PathName(), metavar="S.png", help="Draw the first frame of each camera to this file."
+)
 @click.option(
     "--mapping", type=SourceName(), metavar="FILE", help="With --sheet: draw the cameras of this mapping."
 )
@@ -37,21 +41,22 @@ def command(
     ffmpeg: str | None,
     ffprobe: str | None,
 ) -> None:
-    """Say what is inside a file that is no dataset, and print a mapping to start from.
+    """Show what an HDF5 file, zarr store, ROS 2 bag or MCAP file contains, and print a mapping for it.
 
-    The mapping says which arrays or topics are which cameras and features; ffenc reencode takes it with
-    --mapping. Of a folder of files, the first is looked into.
+    A mapping says which arrays or topics are which cameras and features; pass it to `ffenc reencode
+    --mapping`. For a folder of files, the first file is inspected.
 
     \b
     Examples:
       ffenc inspect episode_0.hdf5
       ffenc inspect episode_0.hdf5 --sheet cameras.png
       ffenc inspect demo.hdf5 --write-mapping demo.yaml
+      ffenc inspect demo.hdf5 --mapping demo.yaml --sheet cameras.png
     """
     from ffenc.dataset.sources import contents  # noqa: PLC0415 - keeps --help quick
 
     if mapping is not None and sheet is None:
-        raise click.UsageError("--mapping is for --sheet, which draws its cameras")
+        raise click.UsageError("--mapping has no effect without --sheet; pass --sheet FILE.png too")
     found = contents.inspect_source(path)
     faults: list[str] = []
     if sheet is not None:

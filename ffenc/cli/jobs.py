@@ -36,12 +36,13 @@ on_options = (
     click.option(
         "--on",
         metavar="ray|auto|ADDRESS",
-        help="Work with Ray: ray, one of its own here; auto, the cluster of RAY_ADDRESS; ray://HOST:10001.",
+        help="Run on Ray: a new local instance (ray), the cluster of RAY_ADDRESS (auto), or ray://HOST:10001.",
     ),
     click.option(
         "--same-program",
         type=click.Choice(["prefer", "require"]),
-        help="Of machines with another FFmpeg, with --on: give them no work, or end [default: prefer].",
+        help="With --on: skip machines that have another FFmpeg version (prefer), or fail (require) "
+        "[default: prefer].",
     ),
 )
 """Where a command's work is done; see :func:`executor_of`."""
@@ -57,14 +58,14 @@ def job_options(dry_run: str) -> Callable[[Function], Function]:
         click.option(
             "--workers",
             type=click.IntRange(1),
-            help="Encodes at once [default: one a core, at most 16; a small job, some more].",
+            help="Number of parallel encodes [default: one per core, at most 16; more for a small job].",
         ),
         resume_option,
         overwrite_option,
         click.option(
             "--keep-going",
             is_flag=True,
-            help="Where an episode cannot be encoded, finish all others before the error that lists them.",
+            help="If an episode cannot be encoded, finish all others, then fail and list the failures.",
         ),
         force_space_option,
         click.option("--dry-run", is_flag=True, help=dry_run),
@@ -74,7 +75,8 @@ def job_options(dry_run: str) -> Callable[[Function], Function]:
             type=click.Choice(["exact", "keep"]),
             default="exact",
             show_default=True,
-            help="Quantiles in stats.json: of all rows, or the mean of the episodes' as LeRobot has them.",
+            help="Quantiles in stats.json: computed from all rows (exact), or the mean of the episodes' "
+            "quantiles, as LeRobot computes them (keep).",
         ),
         links_option,
         json_option,
@@ -98,7 +100,7 @@ def executor_of(settings: dict[str, Any]) -> Executor | None:
     address, same = settings.pop("on"), settings.pop("same_program")
     if address is None:
         if same is not None:
-            raise ConfigError("--same-program would have no effect without --on")
+            raise ConfigError("--same-program has no effect without --on; pass --on, or leave it out")
         return None
     from ffenc.dataset.executors.ray import RayExecutor  # noqa: PLC0415 - an extra
 
@@ -147,7 +149,7 @@ def kept_said(destination: Path, finished: str) -> Iterator[None]:
         kept = None if isinstance(error, DestinationError) else unfinished(destination)
         if kept is not None:
             folder, done = kept
-            output.note(f"{done} {finished} kept in {folder}: go on with --resume, or delete that folder")
+            output.note(f"{done} {finished} kept in {folder}: continue with --resume, or delete that folder")
         raise
 
 
@@ -173,7 +175,9 @@ def summary_fields(summary: JobSummary) -> dict[str, Any]:
 def print_summary(summary: JobSummary) -> None:
     """Say what a job did."""
     if summary.complete_before:
-        output.summary(f"{summary.destination}: an earlier run of this job has completed it; nothing to do")
+        output.summary(
+            f"{summary.destination}: already completed by an earlier run of this job; nothing to do"
+        )
         return
     for key, camera in summary.cameras.items():
         before, after = camera["source_bytes"], camera["video_bytes"]
@@ -196,10 +200,10 @@ def print_summary(summary: JobSummary) -> None:
     output.summary(
         f"{summary.destination}: {episodes}, {frames}, {sizes} "
         f"({size_ratio(summary.source_bytes, summary.video_bytes)}) in {speed}, verified"
-        + (f"; {count(summary.resumed, 'encode')} taken over" if summary.resumed else "")
+        + (f"; {count(summary.resumed, 'encode')} reused" if summary.resumed else "")
     )
     if summary.outdated:
         output.summary(
-            f"{count(summary.outdated, 'kept encode')} did not fit (other settings, versions or frames): "
-            "done again"
+            f"{count(summary.outdated, 'kept encode')} did not match (other settings, versions or frames) "
+            f"and {'was' if summary.outdated == 1 else 'were'} encoded again"
         )

@@ -16,17 +16,17 @@ import click
 @click.argument("name", metavar="COMMAND")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[LEROBOT'S FLAGS]")
 def command(name: str, words: tuple[str, ...]) -> None:
-    """Run a command of the LeRobot in this environment, with ffenc as its video encoder.
+    """Run a command of the LeRobot installed in this environment, with ffenc as its video encoder.
 
-    COMMAND is record, rollout, edit-dataset, teleoperate or another of LeRobot's, without lerobot-. All
-    flags are LeRobot's own, and are passed on, but for these:
+    COMMAND is a LeRobot command without the prefix lerobot-: record, rollout, edit-dataset, teleoperate, ...
+    All flags are passed on to LeRobot, except these:
 
     \b
-      --ffenc.preset=NAME      encoder settings of each camera from a preset; flags of
-                               --dataset.rgb_encoder and --dataset.depth_encoder win over it
-      --ffenc.cameras.CAMERA.encoder.crf=23    a setting of one camera, over the preset's
-      --ffenc.on_full=repeat   what is done with a frame whose encoder is behind: repeat
-                               stores the frame before again, block waits (or FFENC_ON_FULL)
+      --ffenc.preset=NAME      encoder settings of each camera from a preset; the flags
+                               --dataset.rgb_encoder and --dataset.depth_encoder override it
+      --ffenc.cameras.CAMERA.encoder.crf=23    override one setting of one camera
+      --ffenc.on_full=repeat   what to do if an encoder falls behind: repeat stores the
+                               previous frame again, block waits (or set FFENC_ON_FULL)
 
     \b
     Examples:

@@ -19,10 +19,10 @@ from ffenc.cli.plan import print_plans
 @click.option(
     "--reencode",
     is_flag=True,
-    help="Re-encode what is of another codec or pixel format than most, instead of refusing it.",
+    help="Re-encode videos whose codec or pixel format differs from most, instead of refusing the merge.",
 )
 @retime_option
-@job_options("Check whether they go together; write nothing.")
+@job_options("Check whether the datasets can be merged; write nothing.")
 def command(
     sources: tuple[str, ...],
     destination: str,
@@ -33,11 +33,11 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Merge LeRobot datasets into one of v3.0. Video is copied, not re-encoded; sources are only read.
+    """Merge LeRobot datasets into one v3.0 dataset. Video is copied, not re-encoded; sources are only read.
 
     Episodes, frames and tasks are numbered from 0, tasks with the same text become one, and statistics are
-    those of all rows. The datasets' frame rate, robot, features, codecs and depth quantisers must agree. DST
-    appears whole and verified, or not at all. One dataset alone becomes v3.0 without re-encoding.
+    computed from all rows. Frame rate, robot, features, codecs and depth quantisers must agree. DST appears
+    complete and verified, or not at all. A single v2.1 or v2.0 dataset is converted to v3.0.
 
     \b
     Examples:

@@ -26,9 +26,9 @@ def page_options(function: Function) -> Function:
             "--report",
             type=PathName(),
             metavar="FILE.html",
-            help="Write a page: the first, middle and last frame of each episode and camera.",
+            help="Write an HTML page with the first, middle and last frame of each episode and camera.",
         ),
-        click.option("--episodes", metavar="0,2,5-9", help="With --report: only pictures of these episodes."),
+        click.option("--episodes", metavar="0,2,5-9", help="With --report: show only these episodes."),
         click.option("--overwrite", is_flag=True, help="With --report: replace FILE if it exists."),
     ]
     for option in reversed(options):
@@ -46,7 +46,7 @@ def asked_page(report: str | None, *, episodes: str | None, overwrite: bool) -> 
     if report is None:
         for name, given in (("--episodes", episodes is not None), ("--overwrite", overwrite)):
             if given:
-                raise ConfigError(f"{name} would have no effect: it is for the page of --report FILE.html")
+                raise ConfigError(f"{name} has no effect without --report; pass --report FILE.html too")
         return None
     from ffenc.report.page import checked_page  # noqa: PLC0415 - loads Pillow
 

@@ -10,9 +10,13 @@ from ffenc.cli.output import print_json
 
 @click.command("probe")
 @click.argument("file", type=SourceName())
-@click.option("--ffprobe", metavar="PROGRAM", help="The ffprobe to use.")
+@click.option(
+    "--ffprobe",
+    metavar="PROGRAM",
+    help="The ffprobe to use [default: FFENC_FFPROBE, the Python package's, or PATH's].",
+)
 def command(file: str, ffprobe: str | None) -> None:
-    """Print the stream fields of a video file, as they stand in a dataset's info.json.
+    """Print the stream fields of a video file as JSON, as in a dataset's meta/info.json.
 
     \b
     Example:

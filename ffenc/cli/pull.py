@@ -16,10 +16,11 @@ from ffenc.words import count
 @click.argument("destination", type=PathName(), metavar="DST")
 @json_option
 def command(repository: str, destination: str, as_json: bool) -> None:
-    """Fetch a LeRobot dataset from the Hugging Face Hub into the folder DST.
+    """Download a LeRobot dataset from the Hugging Face Hub into the folder DST.
 
-    Every file is compared with the Hub's checksum, and the result is verified. DST appears whole, or not at
-    all; the same command takes up what was interrupted. Needs pip install 'ffenc[hub]'.
+    Every file is compared with the Hub's checksum, and the result is verified. DST appears complete, or not
+    at all. To continue an interrupted download, run the same command again. Requires pip install
+    'ffenc[hub]'.
 
     \b
     Examples:

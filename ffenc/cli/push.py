@@ -15,12 +15,14 @@ from ffenc.words import count
 @click.argument("dataset", type=SourceName(), metavar="DATASET")
 @click.argument("repository", metavar="USER/NAME")
 @click.option(
-    "--private/--public", default=None, help="Of a new repository [default: as the account has it]."
+    "--private/--public",
+    default=None,
+    help="Visibility of a new repository [default: the account's setting].",
 )
-@click.option("--revision", metavar="BRANCH", help="Write to this branch [default: main].")
-@click.option("--overwrite", is_flag=True, help="Replace the dataset that is there.")
-@click.option("--resume", is_flag=True, help="Take up an upload that was interrupted.")
-@click.option("--dry-run", is_flag=True, help="Check the dataset, and say what would be uploaded.")
+@click.option("--revision", metavar="BRANCH", help="Upload to this branch [default: main].")
+@click.option("--overwrite", is_flag=True, help="Replace the dataset in the repository.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted upload.")
+@click.option("--dry-run", is_flag=True, help="Verify the dataset, and print what would be uploaded.")
 @json_option
 def command(
     dataset: str,
@@ -32,10 +34,10 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Upload a LeRobot v3.0 dataset to the Hugging Face Hub, with a card and the tag that LeRobot looks for.
+    """Upload a LeRobot v3.0 dataset to the Hugging Face Hub, with a dataset card and LeRobot's version tag.
 
-    The dataset is verified first. meta/info.json comes last, so that nobody reads half of it. Log in with
-    `hf auth login`, or set HF_TOKEN. Needs pip install 'ffenc[hub]'.
+    The dataset is verified first. meta/info.json is uploaded last, so that nobody reads an incomplete
+    dataset. Log in with `hf auth login`, or set HF_TOKEN. Requires pip install 'ffenc[hub]'.
 
     \b
     Examples:
@@ -69,6 +71,6 @@ def command(
         return
     held = f"{count(len(done.files), 'file')}, {human_bytes(size)}"
     if dry_run:
-        output.result(f"{done.address} (not written): {held}, tag {done.tag}, and this card:\n\n{done.card}")
+        output.result(f"{done.address} (not written): {held}, tag {done.tag}, with this card:\n\n{done.card}")
     else:
-        output.summary(f"{done.address}: {held}, tag {done.tag}, checked")
+        output.summary(f"{done.address}: {held}, tag {done.tag}, verified")

@@ -51,7 +51,7 @@ class _Camera(click.ParamType[Any]):
 
         name, equals, source = str(value).partition("=")
         if not equals or not name or not source:
-            self.fail(f"{value!r} is not NAME=SOURCE, such as front=/dev/video0", param, ctx)
+            self.fail(f"{value!r} is not of the form NAME=SOURCE, such as front=/dev/video0", param, ctx)
         try:
             return name, parse_source(source)
         except ConfigError as error:
@@ -68,7 +68,7 @@ class _Camera(click.ParamType[Any]):
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="How many to record.",
+    help="Number of episodes to record.",
 )
 @click.option(
     "--seconds",
@@ -76,7 +76,7 @@ class _Camera(click.ParamType[Any]):
     type=click.FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
-    help="The length of each, at most.",
+    help="Longest duration of an episode, in seconds.",
 )
 @click.option(
     "--reset-seconds",
@@ -84,39 +84,40 @@ class _Camera(click.ParamType[Any]):
     type=click.FloatRange(0),
     default=0.0,
     show_default=True,
-    help="Time to set up the scene between two.",
+    help="Time between two episodes to reset the scene, in seconds.",
 )
 @click.option(
     "--task",
     "--dataset.single_task",
     metavar="TEXT",
-    help='The task\'s text, such as "pick up the cube" [default: unspecified].',
+    help='Task text, such as "pick up the cube" [default: unspecified].',
 )
-@click.option("--fps", metavar="RATE", help="Rows a second [default: the preset's].")
+@click.option("--fps", metavar="RATE", help="Frames and rows per second [default: the preset's].")
 @click.option(
     "--camera",
     "sources",
     type=_Camera(),
     multiple=True,
-    help="Where a camera's frames come from: test, /dev/video0, realsense, realsense:SERIAL, a .db3 or .bag "
-    "recording (+depth at the end: NAME_depth too), or a folder. Can be given several times.",
+    help="Source of a camera's frames: test, /dev/video0, realsense, realsense:SERIAL, a .db3 or .bag "
+    "RealSense recording, or a folder of images. Append +depth to a RealSense source to record NAME_depth "
+    "too. Repeatable.",
 )
 @click.option(
     "--test",
     is_flag=True,
-    help="Cameras that no --camera names show a test pattern, whatever source the preset gives them.",
+    help="Use a test pattern for every camera without --camera, whatever source the preset gives.",
 )
 @click.option(
     "--on-interrupt",
     type=click.Choice(["keep", "discard"]),
     default="keep",
     show_default=True,
-    help="What becomes of the episode that Ctrl-C ends.",
+    help="What to do with the episode that Ctrl-C interrupts.",
 )
 @force_space_option
 @transform_options
-@click.option("--no-check", is_flag=True, help="Do not measure first whether this machine keeps up.")
-@click.option("--dry-run", is_flag=True, help="Say what would be run; nothing is written.")
+@click.option("--no-check", is_flag=True, help="Skip the initial test whether this machine keeps up.")
+@click.option("--dry-run", is_flag=True, help="Print cameras and commands; write nothing.")
 @json_option
 @program_options
 def command(
@@ -141,12 +142,12 @@ def command(
 ) -> None:
     """Record the cameras of PRESET into the LeRobot dataset ROOT, episode by episode.
 
-    ROOT is made, or grows: each episode adds files, after its videos have been read back and compared. Each
-    camera has its own ffmpeg, which encodes while it is recorded. First all of them run for some seconds, to
-    see whether this machine keeps up.
+    ROOT is created, or episodes are added to it. Each camera has its own ffmpeg process, which encodes during
+    the recording; an episode is added after its videos have been read back and compared. First, all encoders
+    run for some seconds to test whether this machine keeps up.
 
     On a terminal the keys are LeRobot's: right arrow ends the episode (or the time between two), left arrow
-    records it again, Esc ends it and stops. What a crash interrupts, `ffenc recover ROOT` brings back.
+    records it again, Esc ends it and stops. After a crash, `ffenc recover ROOT` recovers the last episode.
 
     \b
     Examples:
@@ -172,7 +173,7 @@ def command(
             _print_plan(opened, where, as_json, ffmpeg, ffprobe)
             return
         if not task:
-            output.note(f'no --task says what is done: the episodes\' task is "{DEFAULT_TASK}"')
+            output.note(f'no --task was given: the task of the episodes is "{DEFAULT_TASK}"')
             task = DEFAULT_TASK
         if not force_space:
             check_recording_space(robot, where, episodes=episodes, seconds=seconds)
@@ -193,10 +194,10 @@ def command(
 
 def _root(root: str | None, lerobot_root: str | None) -> str:
     if root is not None and lerobot_root is not None and root != lerobot_root:
-        raise click.UsageError(f"ROOT is {root}, --dataset.root is {lerobot_root}: give one")
+        raise click.UsageError(f"ROOT is {root}, --dataset.root is {lerobot_root}: pass one of them")
     found = root or lerobot_root
     if not found:
-        raise click.UsageError("ROOT is missing: the folder of the dataset")
+        raise click.UsageError("ROOT is missing; pass the folder of the dataset")
     return found
 
 
@@ -217,7 +218,7 @@ def _check(robot: RobotPreset, ffmpeg: str | None, ffprobe: str | None) -> None:
         )
         return
     print_verdict(report_console(stderr=True), robot, verdict)
-    output.error("nothing was recorded; --no-check records anyway")
+    output.error("nothing was recorded; pass --no-check to record anyway")
     sys.exit(1)
 
 

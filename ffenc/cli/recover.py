@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 @click.command("recover")
 @click.argument("root", type=SourceName(), metavar="ROOT")
-@click.option("--discard", is_flag=True, help="Delete what was interrupted instead.")
+@click.option("--discard", is_flag=True, help="Delete interrupted episodes instead of recovering them.")
 @click.option(
-    "--partial", is_flag=True, help="Also where one camera ends so early that seconds of the others are lost."
+    "--partial",
+    is_flag=True,
+    help="Also recover episodes in which one camera ends seconds before the others, whose rest is lost.",
 )
 @click.option(
     "--trust",
     is_flag=True,
-    help="Also complete episodes that were saved by another user or on another machine; says which files.",
+    help="Also complete episodes that were saved by another user or on another machine; lists their files.",
 )
 @json_option
 @program_options
@@ -40,15 +42,14 @@ def command(
     ffmpeg: str | None,
     ffprobe: str | None,
 ) -> None:
-    """Bring back episodes of the dataset ROOT that were being recorded when the program or the power ended.
+    """Recover episodes of the dataset ROOT whose recording was interrupted by a crash or a power cut.
 
-    Each becomes the dataset's next episode, up to the last row that all cameras have a frame of, read back
-    and compared as any other. What is in the dataset already is not touched. The exit status is 1 where an
-    episode could not be brought back.
+    Each becomes the next episode of the dataset, up to the last row for which all cameras have a frame. It is
+    read back and compared like any other episode. Existing episodes are not changed. The exit status is 1 if
+    an episode could not be recovered.
 
-    An episode that was just being saved only waits for its files to be moved into the dataset. That is done
-    without asking where this user on this machine has saved it, and with --trust for a dataset that comes
-    from elsewhere. No file outside of ROOT is read or written.
+    An episode that was interrupted while it was saved is completed by moving its files into the dataset. If
+    another user or another machine saved it, --trust is required. No file outside ROOT is read or written.
 
     \b
     Examples:
@@ -79,7 +80,7 @@ def command(
         )
     else:
         if found.completed:
-            output.summary(f"{root}: {count(found.completed, 'saved episode')} put in place")
+            output.summary(f"{root}: {count(found.completed, 'saved episode')} completed")
         for one in found.episodes:
             (output.summary if one.error is None else output.error)(_line(one))
         for path in found.discarded:
@@ -100,13 +101,13 @@ def _say_moves(root: Path) -> None:
 
 def _line(one: Recovered) -> str:
     if one.error is not None:
-        return f"{one.folder}: cannot be brought back, and stays (--discard deletes it): {one.error}"
+        return f"{one.folder}: cannot be recovered, and is kept (--discard deletes it): {one.error}"
     if one.index is None:
         frames = ", ".join(f"{name} {whole}" for name, whole in one.frames.items())
         rows = count(one.recorded, "row")
-        return f"{one.folder}: nothing to bring back of {rows} (whole frames: {frames}); deleted"
+        return f"{one.folder}: nothing to recover from {rows} (complete frames: {frames}); deleted"
     lost = f"{one.lost} lost of {one.recorded}" if one.lost else "none lost"
-    return f"episode {one.index}: {count(one.rows, 'row')} brought back, {lost}"
+    return f"episode {one.index}: {count(one.rows, 'row')} recovered, {lost}"
 
 
 def _fields(one: Recovered) -> dict[str, Any]:

@@ -29,49 +29,59 @@ if TYPE_CHECKING:
 @click.command("reencode", cls=SettingsCommand)
 @click.argument("source", type=SourceName(remote=True), metavar="SRC")
 @click.argument("destination", type=PathName(remote=True), metavar="DST")
-@click.option("--preset", metavar="NAME|FILE", help="A robot's settings [default: libsvtav1, crf 30, g 2].")
+@click.option(
+    "--preset",
+    metavar="NAME|FILE",
+    help="Encoder settings of a robot preset [default: libsvtav1, crf 30, g 2].",
+)
 @click.option("--cameras", metavar="A,B", help="Keep only these cameras.")
 @click.option(
-    "--episodes", metavar="0,2,5-9,20-", help="Keep only these episodes, numbered from 0; 20- is to the last."
+    "--episodes",
+    metavar="0,2,5-9,20-",
+    help="Keep only these episodes, numbered from 0; 20- means 20 to the last.",
 )
 @click.option(
     "--shard",
     metavar="K/N",
-    help="Of these, the K-th of N parts with about as many frames each, for N machines; merge them in order.",
+    help="Encode only the K-th of N parts with about the same number of frames each, for N machines. Merge "
+    "the parts in order.",
 )
 @click.option(
     "--fps",
     metavar="RATE",
-    help="Frames a second of what says none itself [default: the preset's]; of a dataset a lower rate, for "
-    "which every second, third ... row and frame is kept.",
+    help="Frames per second of a source that does not state its own [default: the preset's]. For a dataset: "
+    "a lower rate, which keeps every second, third, ... row and frame.",
 )
 @nearest_option
-@click.option("--task", metavar="TEXT", help="The task's text, for what is not a dataset.")
+@click.option("--task", metavar="TEXT", help="The task text of a source that has none.")
 @click.option(
     "--mapping",
     type=SourceName(dir_okay=False),
     metavar="FILE",
-    help="What the arrays or topics of a file are [default: the preset's, or that of a known layout].",
+    help="YAML file that says which arrays or topics are which cameras and features [default: the preset's, "
+    "or that of a known layout].",
 )
 @click.option(
     "--on-gap",
     type=click.Choice(["error", "repeat", "split", "drop-episode"]),
-    help="Of a bag: what is done where a frame has no message near enough [default: error].",
+    help="For bags: what to do if no message is near enough to a frame's time [default: error].",
 )
 @click.option(
-    "--start-number", type=click.IntRange(0), help="Number of a PNG tree's first frames [default: 0 or 1]."
+    "--start-number",
+    type=click.IntRange(0),
+    help="For image trees: number of the first frame in each folder [default: 0 or 1].",
 )
 @click.option(
     "--encoder-threads",
     type=click.IntRange(1),
-    help="Threads an encoder may use [default: the cores' share].",
+    help="Threads per encoder [default: the cores divided by the workers].",
 )
 @click.option(
-    "--force", is_flag=True, help="Re-encode video that has these settings already; else it is copied."
+    "--force", is_flag=True, help="Re-encode video that already has these settings, instead of copying it."
 )
 @transform_options
 @retime_option
-@job_options("Say what would be done, with size and time from a short sample.")
+@job_options("Print the plan, with size and time estimated from a short sample; write nothing.")
 def command(
     source: str,
     destination: str,
@@ -85,17 +95,19 @@ def command(
     overrides: list[tuple[tuple[str, ...], Any]],
     **settings: Any,
 ) -> None:
-    """Turn a dataset of images into a LeRobot v3.0 video dataset. SRC is only read.
+    """Encode a dataset of images or video as a LeRobot v3.0 video dataset. SRC is only read.
 
-    SRC is a LeRobot v3.0, v2.1 or v2.0 image dataset, or a tree of PNG or JPEG frames:
-    episode_*/CAMERA/*.png, images/CAMERA/episode_*/*.png, or one folder of frames. DST appears whole and
-    verified, or not at all. Both may be addresses: s3://, gs://, az://, hf://datasets/USER/NAME.
+    SRC is a LeRobot v3.0, v2.1 or v2.0 dataset; a tree of PNG, JPEG or TIFF (depth) frames:
+    episode_*/CAMERA/*.png, images/CAMERA/episode_*/*.png, or one folder of frames; an HDF5 file, a zarr
+    store, a ROS 2 bag or an MCAP file. DST appears complete and verified, or not at all. Both may be
+    addresses: s3://, gs://, az://, hf://datasets/USER/NAME.
 
     \b
     Examples:
       ffenc reencode my_images my_videos --preset so101
       ffenc reencode my_images my_videos --cameras front,wrist --episodes 0,2,5-9
       ffenc reencode png_tree my_videos --fps 30 --task "pick up the cube"
+      ffenc reencode my_videos smaller --camera_encoder.crf=35
       ffenc reencode my_images small --resize 320x240 --cameras.wrist.crop=480x480+80+0
       ffenc reencode s3://lab/images s3://lab/videos --shard 3/64 --keep-going
       ffenc reencode my_images my_videos --dry-run

@@ -38,18 +38,18 @@ _SHOWN = 20
     type=click.Choice(["drop-episode", "trim", "repeat"]),
     default="drop-episode",
     show_default=True,
-    help="Of an episode with missing or damaged rows or frames: leave it out, end it before them, or show "
-    "the frame before instead of a video's damaged ones.",
+    help="What to do with an episode that has missing or damaged rows or frames: leave it out, end it before "
+    "the damage, or repeat the previous frame in place of damaged video frames.",
 )
 @click.option(
     "--without-camera",
     "without_cameras",
     metavar="NAME",
     multiple=True,
-    help="Leave a camera out, such as one whose files are lost; repeatable.",
+    help="Leave out a camera, such as one whose files are lost; repeatable.",
 )
-@click.option("--task", metavar="TEXT", help="The task of all rows, where nothing is left that tells it.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@click.option("--task", metavar="TEXT", help="Set the task of all rows, if it cannot be recovered.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing.")
 @resume_option
 @force_space_option
 @overwrite_option
@@ -57,12 +57,12 @@ _SHOWN = 20
 @json_option
 @program_options
 def command(source: str, destination: str, dry_run: bool, as_json: bool, **settings: Any) -> None:
-    """Make a sound dataset of what is left of a damaged one (LeRobot v3.0). SRC is only read.
+    """Make a sound LeRobot v3.0 dataset from a damaged one. SRC is only read.
 
-    Totals, numbers, places in files, templates, times, tasks and statistics are written again from the rows
-    and the videos, which are decoded frame by frame. Packets are copied. Nothing is made up, and nothing is
-    left out silently: what is done is said, episode by episode. DST passes ffenc verify --deep, or it is not
-    written.
+    Totals, numbering, file positions, path templates, timestamps, tasks and statistics are derived again from
+    the rows and the videos, which are decoded frame by frame. Video packets are copied. No data is invented,
+    and none is left out silently: every change is reported, episode by episode. DST passes `ffenc verify
+    --deep`, or it is not written.
 
     \b
     Examples:
@@ -104,9 +104,9 @@ def _show(done: Repair) -> None:
     for episode in changed[:_SHOWN]:
         fate = "left out"
         if episode.result is not None:
-            fate = f"is episode {episode.result}"
+            fate = f"becomes episode {episode.result}"
             if episode.kept < episode.rows:
-                fate = f"ends after {episode.kept} of {episode.rows} rows, and is episode {episode.result}"
+                fate = f"becomes episode {episode.result}, cut to {episode.kept} of {episode.rows} rows"
         output.summary(f"episode {episode.number}: {fate}: {episode.why}")
     if len(changed) > _SHOWN:
         output.summary(f"... and {len(changed) - _SHOWN} more episodes; --json has all")
@@ -119,5 +119,5 @@ def _show(done: Repair) -> None:
     print_summary(done.summary)
     if done.summary.complete_before:
         return
-    taken = f"; {count(done.resumed, 'file')} of an earlier run taken over" if done.resumed else ""
+    taken = f"; {count(done.resumed, 'file')} of an earlier run reused" if done.resumed else ""
     output.summary(f"{said}; every frame decoded{taken}")

@@ -47,16 +47,20 @@ class Parts(click.ParamType[Any]):
     help="The parts: shares such as train=0.9,val=0.1, or episodes such as a=0-9,b=10-.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random order of shares."
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the random order in which shares are filled.",
 )
 @click.option(
     "--by",
     type=click.Choice(["episode", "task"]),
     default="episode",
     show_default=True,
-    help="task: all episodes of a task come into the same part.",
+    help="Distribute single episodes, or keep all episodes of a task in the same part.",
 )
-@job_options("Say which episodes come where; write nothing.")
+@job_options("Print the episodes of each part; write nothing.")
 def command(
     source: str,
     destination: str,
@@ -68,10 +72,10 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Divide the dataset SRC into DST/NAME, one LeRobot v3.0 dataset a part. SRC is only read.
+    """Split the dataset SRC into one LeRobot v3.0 dataset per part, DST/NAME. SRC is only read.
 
-    Every episode is in exactly one part. Shares are filled in a random order that --seed fixes; inside a part
-    episodes keep their order. Video and images are copied, not re-encoded.
+    Every episode is in exactly one part. Shares are filled in a random order determined by --seed; within a
+    part, episodes keep their order. Video and images are copied, not re-encoded.
 
     \b
     Examples:

@@ -20,17 +20,18 @@ _SHOWN = 20
 
 @click.command("stats")
 @click.argument("dataset", type=SourceName(remote=True), metavar="DATASET")
-@click.option("--write", is_flag=True, help="Replace meta/stats.json; the old one is kept beside it.")
-@click.option("--cameras", is_flag=True, help="Cameras too, whose frames are decoded.")
+@click.option("--write", is_flag=True, help="Replace meta/stats.json; the old file is kept beside it.")
+@click.option("--cameras", is_flag=True, help="Check the cameras too, which decodes all frames.")
 @links_option
 @json_option
 @program_options
 def command(dataset: str, write: bool, cameras: bool, as_json: bool, **settings: Any) -> None:
     """Compare the statistics in meta/stats.json with those of all rows, and correct them.
 
-    Policies normalise by these numbers. LeRobot takes the mean of the episodes' quantiles for q01 ... q99,
-    which can be far from those of all rows; edits by hand leave others behind. Every column of numbers is
-    read; of cameras the quantiles, with --cameras. Nothing is written without --write.
+    Policies normalise by these numbers. LeRobot computes q01 ... q99 as the mean of the episodes' quantiles,
+    which can be far from the quantiles of all rows; manual edits can leave other statistics out of date. All
+    numeric columns are checked, and with --cameras the quantiles of the cameras. Nothing is written without
+    --write.
 
     \b
     Examples:
@@ -41,7 +42,7 @@ def command(dataset: str, write: bool, cameras: bool, as_json: bool, **settings:
     from ffenc.dataset.restat import OLD_STATS, restate  # noqa: PLC0415 - keeps --help quick
 
     if not cameras and any(settings[name] is not None for name in ("ffmpeg", "ffprobe")):
-        raise ConfigError("--ffmpeg and --ffprobe would have no effect: only --cameras decodes frames")
+        raise ConfigError("--ffmpeg and --ffprobe have no effect without --cameras; leave them out")
     with progress_bar("decoding", None) if cameras else nullcontext(lambda *_: None) as on_frames:
         found = restate(dataset, write=write, cameras=cameras, on_progress=on_frames, **settings)
     if as_json:
@@ -65,22 +66,22 @@ def command(dataset: str, write: bool, cameras: bool, as_json: bool, **settings:
         return
     for one in found.differences[:_SHOWN]:
         if one.stored is None:
-            output.result(f"  {one.feature} {one.name}: is not stored")
+            output.result(f"  {one.feature} {one.name}: not stored")
             continue
         stored, exact = np.ravel(one.stored), np.ravel(one.exact)
         which = f"[{one.at}]" if exact.size > 1 else ""
         output.result(
-            f"  {one.feature}{which} {one.name}: {stored[one.at]:.6g} is stored, "
-            f"{exact[one.at]:.6g} of all rows ({one.share:.1%} of its span)"
+            f"  {one.feature}{which} {one.name}: {stored[one.at]:.6g} stored, "
+            f"{exact[one.at]:.6g} over all rows (off by {one.share:.1%} of its range)"
         )
     if len(found.differences) > _SHOWN:
         output.result(f"  ... and {len(found.differences) - _SHOWN} more")
     for feature, why in found.left.items():
-        output.result(f"  {feature}: left as it is: {why}")
-    what = f"{count(len(found.differences), 'statistic')} not those of all rows"
+        output.result(f"  {feature}: unchanged: {why}")
+    what = count(len(found.differences), "statistic")
     if found.written:
-        output.result(f"{found.root}: corrected {what}; the old file is {found.root / OLD_STATS}")
+        output.result(f"{found.root}: {what} corrected; the old file is {found.root / OLD_STATS}")
     elif found.differences:
-        output.result(f"{found.root}: {what}; --write corrects them")
+        output.result(f"{found.root}: {what} not equal to those of all rows; --write corrects them")
     else:
-        output.result(f"{found.root}: all statistics are those of its rows")
+        output.result(f"{found.root}: all statistics match its rows")

@@ -45,40 +45,52 @@ class _Duration(click.ParamType[Any]):
 
 @click.command("tune", cls=SettingsCommand)
 @click.argument("source", metavar="DATASET|FRAMES|VIDEO", type=SourceName())
-@click.option("--preset", metavar="NAME|FILE", help="Also try what this robot preset has, and vary it.")
+@click.option(
+    "--preset", metavar="NAME|FILE", help="Also try the settings of this robot preset, and vary them."
+)
 @click.option(
     "--target",
     metavar="WHAT=VALUE",
-    help="Search the crf that reaches it: vmaf=95, ssim=0.98, psnr=40, size=4kB (a frame) or size=5% (of the "
-    "source) [default: try what is usual, and choose for vmaf=95].",
+    help="Search for the crf that reaches this: vmaf=95, ssim=0.98, psnr=40 or xpsnr=40 (dB), size=4kB "
+    "(per frame) or size=5% (of the source) [default: try the usual crf, and choose for vmaf=95].",
 )
 @click.option(
     "--budget",
     type=_Duration(),
     default=_DEFAULT_BUDGET,
     show_default=True,
-    help="Try no more after this time.",
+    help="Stop trying further settings after this time, such as 90s, 5m or 1h.",
 )
-@click.option("--cameras", metavar="A,B", help="Only these cameras.")
-@click.option("--episodes", metavar="0,2,5-9", help="Only pictures of these episodes.")
-@click.option("--fps", metavar="RATE", help="Frames a second of a tree of frames.")
+@click.option("--cameras", metavar="A,B", help="Measure only these cameras [default: all].")
+@click.option("--episodes", metavar="0,2,5-9", help="Sample only these episodes [default: all].")
+@click.option("--fps", metavar="RATE", help="For image trees: frames per second.")
 @click.option("--vcodec", metavar="A,B", help="Codecs to try [default: the usual ones that run here].")
-@click.option("--encoder-preset", metavar="A,B", help="Values of the encoder's preset, 12,10 or veryfast.")
-@click.option("--crf", metavar="A,B|FIRST:LAST:STEP", help="Values of crf, such as 18:36:4.")
-@click.option("--g", "groups", metavar="A,B", help="Values of g, such as 1,2,10,30.")
-@click.option("--pix-fmt", metavar="A,B", help="Pixel formats.")
-@click.option("--fast-decode", metavar="A,B", help="Values of fast_decode: 0,1,2.")
 @click.option(
-    "--stretches", type=click.IntRange(1, 64), default=4, show_default=True, help="Of the sample, a camera."
+    "--encoder-preset", metavar="A,B", help="Encoder presets to try, such as 12,10 or veryfast,medium."
+)
+@click.option("--crf", metavar="A,B|FIRST:LAST:STEP", help="Values of crf to try, such as 18:36:4.")
+@click.option(
+    "--g", "groups", metavar="A,B", help="Key frame intervals to try, in frames, such as 1,2,10,30."
+)
+@click.option("--pix-fmt", metavar="A,B", help="Pixel formats to try, such as yuv420p,yuv444p.")
+@click.option("--fast-decode", metavar="A,B", help="Values of fast_decode to try: 0,1,2.")
+@click.option(
+    "--stretches",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Number of stretches of consecutive frames to sample from each camera.",
 )
 @click.option(
     "--length",
     type=click.IntRange(2, 3000),
-    help="Frames of each [default: 60, or twice the longest g].",
+    help="Frames per stretch [default: 60, or twice the longest g].",
 )
 @click.option("--write", type=PathName(), metavar="FILE.yaml", help="Write the recommendation as a preset.")
-@click.option("--report", type=PathName(), metavar="FILE.html", help="Write a page with pictures.")
-@click.option("--overwrite", is_flag=True, help="Replace files of --write and --report that exist.")
+@click.option(
+    "--report", type=PathName(), metavar="FILE.html", help="Write an HTML page with plots and frames."
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing files of --write and --report.")
 @links_option
 @json_option
 @program_options
@@ -107,12 +119,12 @@ def command(
     ffprobe: str | None,
     overrides: list[tuple[tuple[str, ...], Any]],
 ) -> None:
-    """Choose encoder settings by trying them on your own pictures.
+    """Choose encoder settings by measuring them on your own frames.
 
-    Some short stretches of each camera are encoded with each candidate, read back, and measured: bytes,
-    quality against the source's pixels, and the time that encoding and reading take. The source is only
-    read. What was measured is kept, so that the next run measures only what is new. Ctrl-C shows what there
-    is.
+    Short stretches of each camera are encoded with each candidate, read back and measured: size, quality
+    against the source's pixels, and the time that encoding and reading take. The source is only read.
+    Measurements are cached, so that the next run measures only new candidates. Ctrl-C stops and shows the
+    measurements so far.
 
     \b
     Examples:
@@ -132,7 +144,7 @@ def command(
     lists = _lists(vcodec, encoder_preset, crf, groups, pix_fmt, fast_decode)
     goal = read_target(target) if target is not None else None
     if goal is not None and lists.crf is not None:
-        raise ConfigError("--target searches the crf, and --crf says which: give one of them")
+        raise ConfigError("--target searches for the crf, --crf lists it: pass one of them")
     written = _writable(write, overwrite=overwrite)
     page = checked_page(report, overwrite=overwrite) if report is not None else None
     with ExitStack() as closing:

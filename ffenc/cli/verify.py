@@ -38,14 +38,14 @@ _LINES, _NOTES = 24, 4  # of a screen; kinds of notes
     "--against",
     type=SourceName(remote=True),
     metavar="SRC",
-    help="Compare every frame with the dataset or the images it was made from.",
+    help="Compare every frame with the dataset, recording or images it was made from.",
 )
 @click.option(
     "--max-depth-error",
     type=float,
     metavar="MM",
-    help="With --against: the error of depth that is accepted, in millimetres [default: the widest step of "
-    "the camera's quantiser].",
+    help="With --against: the largest accepted depth error, in millimetres [default: the widest step of the "
+    "camera's quantiser].",
 )
 @click.option(
     "--metrics",
@@ -76,9 +76,9 @@ def command(
     ffmpeg: str | None,
     ffprobe: str | None,
 ) -> None:
-    """Find what is wrong with a LeRobot dataset, v3.0 or v2.1, or with a video file. Nothing is changed.
+    """Check a LeRobot dataset (v3.0, v2.1 or v2.0) or a video file. Nothing is changed.
 
-    The exit status is 0 where all is sound, and 1 where something is not.
+    The exit status is 0 if no fault is found, and 1 otherwise.
 
     \b
     Examples:
@@ -92,7 +92,7 @@ def command(
     from ffenc.dataset.verify.run import verify_dataset  # noqa: PLC0415 - keeps --help quick
 
     if metrics and against is None:
-        raise ConfigError("--metrics measures a comparison: pass --against SRC too")
+        raise ConfigError("--metrics has no effect without --against; pass --against SRC too")
     executor = executor_of({"on": on, "same_program": same_program})
     page = asked_page(report, episodes=episodes, overwrite=overwrite)
     began = time.monotonic()

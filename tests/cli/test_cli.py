@@ -134,7 +134,7 @@ def test_compile_reads_a_file_and_settings_between_the_other_words(ffenc, robot)
 
 def test_compile_says_what_auto_stands_for(ffenc):
     outcome = ffenc.done("compile", "reachy2")
-    assert "vcodec=auto is taken for libsvtav1" in outcome.err
+    assert "vcodec=auto is compiled as libsvtav1" in outcome.err
     assert "# torso_depth" in outcome.out
     assert "auto" not in ffenc.done("compile", "reachy2", "--encoder", "h264").err
 

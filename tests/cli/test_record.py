@@ -144,7 +144,9 @@ def test_a_machine_that_does_not_keep_up_records_nothing_and_names_flags_that_do
 def test_a_camera_without_a_source_and_a_root_that_is_missing_are_refused(ffenc, robot, tmp_path):
     assert "--camera front=/dev/video0" in ffenc.refused("record", robot, tmp_path / "d")
     assert "ROOT" in ffenc.refused("record", robot, "--test", status=2)
-    assert "is not NAME=SOURCE" in ffenc.refused("record", robot, "d", "--camera", "test", status=2)
+    assert "is not of the form NAME=SOURCE" in ffenc.refused(
+        "record", robot, "d", "--camera", "test", status=2
+    )
     assert not (tmp_path / "d").exists()
 
 
@@ -361,7 +363,7 @@ def test_after_kill_9_recover_brings_every_row_back(ffenc, robot, tmp_path):
     outcome = ffenc.done("recover", root)
     [row] = episodes(root)
     assert (
-        f"episode 0: {row['length']} rows brought back, {recorded - row['length']} lost of {recorded}"
+        f"episode 0: {row['length']} rows recovered, {recorded - row['length']} lost of {recorded}"
         in outcome.out
     )
     assert numbers(root, 0) == list(range(row["length"]))

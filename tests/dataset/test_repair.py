@@ -321,7 +321,7 @@ def test_a_killed_repair_is_taken_up_and_gives_the_same_bytes(
     assert contents(out) == contents(whole)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
     again = ffenc.done(*words, "--resume")
-    assert "an earlier run of this job has completed it" in again.out
+    assert "already completed by an earlier run of this job" in again.out
     assert "another job" in ffenc.refused("repair", str(video), str(out), "--resume")
 
 

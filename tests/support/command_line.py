@@ -30,20 +30,21 @@ COMMANDS = [
     "pull",
     "encode",
     "decode",
-    "compile",
-    "info",
-    "inspect",
-    "verify",
-    "compare",
-    "stats",
     "tune",
+    "compare",
+    "compile",
+    "inspect",
+    "info",
+    "verify",
+    "repair",
+    "stats",
     "probe",
     "doctor",
 ]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 # What nobody has thought of: the last resort's words, which no test takes for an answer.
-NOT_OURS = re.compile(r"Traceback|was not expected|a table cannot be read or written|an image cannot be read")
+NOT_OURS = re.compile(r"Traceback|unexpected error|a table cannot be read or written|an image cannot be read")
 
 
 class Outcome:
