@@ -73,7 +73,7 @@ def command(source: str, destination: str, dry_run: bool, as_json: bool, **setti
     """
     from ffenc.dataset.repair import repair_dataset  # noqa: PLC0415 - keeps --help quick
 
-    with kept_said(Path(destination), "files decoded or made are"), progress_bar("repairing", None) as said:
+    with kept_said(Path(destination), "files made are"), progress_bar("repairing", None) as said:
         done = repair_dataset(
             source,
             destination,
@@ -119,5 +119,5 @@ def _show(done: Repair) -> None:
     print_summary(done.summary)
     if done.summary.complete_before:
         return
-    taken = f"; {count(done.resumed, 'file')} of an earlier run reused" if done.resumed else ""
+    taken = f"; {count(done.resumed, 'file')} decoded or made by an earlier run" if done.resumed else ""
     output.summary(f"{said}; every frame decoded{taken}")

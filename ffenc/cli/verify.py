@@ -35,6 +35,11 @@ _LINES, _NOTES = 24, 4  # of a screen; kinds of notes
 @click.argument("path", type=SourceName(remote=True), metavar="DATASET_OR_FILE")
 @click.option("--deep", is_flag=True, help="Decode every frame, and compare episodes with their statistics.")
 @click.option(
+    "--again",
+    is_flag=True,
+    help="With --deep: also decode videos that an earlier run has decoded, known by their SHA-256.",
+)
+@click.option(
     "--against",
     type=SourceName(remote=True),
     metavar="SRC",
@@ -63,6 +68,7 @@ def command(
     context: click.Context,
     path: str,
     deep: bool,
+    again: bool,
     against: str | None,
     max_depth_error: float | None,
     metrics: bool,
@@ -100,6 +106,7 @@ def command(
         found = verify_dataset(
             path,
             deep=deep,
+            again=again,
             against=against,
             max_depth_error=max_depth_error,
             follow_links=follow_links,
@@ -254,6 +261,8 @@ def _summary(found: Verification, seconds: float) -> str:
     if found.layout:
         held = f"LeRobot {found.layout}, {count(found.episodes, 'episode')}, {held}"
     how = "every frame decoded" if found.deep else "not decoded (--deep does)"
+    if found.recorded:
+        how += f", of {count(found.recorded, 'file')} by an earlier run (--again does it again)"
     if found.against is not None:
         how = f"compared with {found.against}"
     return f"{found.path}: {result}; {held}, {how}, {human_seconds(seconds)}"

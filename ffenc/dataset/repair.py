@@ -49,7 +49,8 @@ class Repair:
         summary: what the job did; None for a dry run. Where an earlier run had completed it, ``actions`` and
             ``episodes`` are empty.
         result: how the result verifies; None for a dry run, and where nothing had to be done.
-        resumed: how many files an earlier run had decoded or made, which was not done again.
+        resumed: how many files an earlier run had decoded (one of ``verify_dataset`` too) or made, which was
+            not done again.
     """
 
     source: Path
@@ -80,7 +81,8 @@ def repair_dataset(
     """Make a sound dataset of what is left of a damaged one (v3.0). The source is only read.
 
     Rows say how long an episode is, the videos' frames where it lies; what only describes them (totals,
-    places, numbers, templates, statistics) is written again. Every frame is decoded. Packets are copied; only
+    places, numbers, templates, statistics) is written again. Every frame is decoded, but for those of files
+    that the user's cache has on record as decoded, by their SHA-256. Packets are copied; only
     an episode that does not begin at a key frame, and a file whose times cannot be put on the grid of the
     frame rate by a copy, is encoded. A result that does not pass ``ffenc verify --deep`` is not published.
 
@@ -94,8 +96,8 @@ def repair_dataset(
         without_cameras: cameras that are left out, such as one whose files are lost.
         task: text of all tasks, where neither the tasks table nor the episode list tells them.
         dry_run: find out what would be done; nothing is written but temporary files beside the destination.
-        resume: take up what an interrupted run has left: files that it has decoded or made are not decoded
-            or made again; where an earlier run has done all of it, nothing is done.
+        resume: take up what an interrupted run has left: files that it has made are not made again; where an
+            earlier run has done all of it, nothing is done.
         force_space: start even where the result seems to be larger than what is free on the disk.
         overwrite: of a destination that is an address: replace the dataset that is there.
         follow_links: follow symbolic links that lead out of the dataset; else they are refused by name.
@@ -120,7 +122,9 @@ def repair_dataset(
     done = Repair(root, target, [])
     job = job_hash([root], ["repair", on_damage, list(without_cameras), task])
 
-    def put_together(folder: Path, pieces: Path, records: DecodeRecords) -> RepairedDataset:
+    records = DecodeRecords(images=True)
+
+    def put_together(folder: Path, pieces: Path) -> RepairedDataset:
         left = Salvage(
             root,
             without=without_cameras,
@@ -130,6 +134,7 @@ def repair_dataset(
             repeat=on_damage == "repeat",
         )
         shadow = RepairedDataset(left, folder, pieces, on_damage, programs)
+        recorded: int | None = None
         while True:  # a frame that is damaged may hide another behind it
             shadow.write()
             found = verify_dataset(
@@ -141,8 +146,10 @@ def repair_dataset(
                 on_frames=lambda done, of: on_progress("decoding", done, of),
                 records=records,
             )
+            recorded = found.recorded if recorded is None else recorded  # later those of this run are among them
             if not shadow.learn(found.faults):
                 break
+        done.resumed = recorded
         done.actions, done.episodes = left.actions, shadow.fates()
         return shadow
 
@@ -150,7 +157,7 @@ def repair_dataset(
         warnings.simplefilter("ignore", FfencWarning)  # what they say of the source is among the actions
         if dry_run:
             with _folder_beside(target) as folder:
-                put_together(folder, folder / "pieces", DecodeRecords(folder / "pieces/decoded"))
+                put_together(folder, folder / "pieces")
             return done
         stack.enter_context(publishing(target))
         if resume and (info := finished_info(target, job, [root])) is not None:
@@ -158,9 +165,8 @@ def repair_dataset(
             done.summary = JobSummary(place, episodes, frames, 0, complete_before=True)
             return done
         with staged(target, resume=resume) as staging:
-            records = DecodeRecords(staging.pieces / "decoded")
             try:
-                shadow = put_together(staging.cuts, staging.pieces, records)
+                shadow = put_together(staging.cuts, staging.pieces)
                 plan = plan_merge(
                     [shadow.root],
                     target,
@@ -197,7 +203,7 @@ def repair_dataset(
     assert done.summary is not None
     done.summary.destination = place
     done.result = replace(done.result, path=target)
-    done.resumed = len(records.taken) + len(shadow.videos.taken) + done.summary.resumed
+    done.resumed += len(shadow.videos.taken) + done.summary.resumed
     return done
 
 

@@ -17,6 +17,8 @@ from ffenc.storage.folder import cache_folder
 from ffenc.version import VERSION
 
 MAX_AGE_DAYS = 30
+_SWEPT = "ffenc-swept"  # its age is that of the last look for what is too old
+_SWEEP_DAYS = 1
 # Only files with such a name are deleted: the folder may be one that holds the user's own files too.
 _OWN_FILE = re.compile(r"ffenc-([0-9a-f]{32}\.json|\w{8}\.new)")
 
@@ -61,8 +63,13 @@ def _entry(key: Sequence[Any]) -> tuple[Path, str]:
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what is too old to be believed."""
-    oldest = time.time() - MAX_AGE_DAYS * 86400
+    """Delete what is too old to be believed, once a day: there may be many thousands of answers."""
+    mark, now = folder / _SWEPT, time.time()
+    with contextlib.suppress(OSError):
+        if abs(now - mark.stat().st_mtime) < _SWEEP_DAYS * 86400:
+            return
+    mark.touch()
+    oldest = now - MAX_AGE_DAYS * 86400
     for entry in os.scandir(folder):
         with contextlib.suppress(OSError):
             if _OWN_FILE.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < oldest:

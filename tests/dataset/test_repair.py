@@ -20,7 +20,6 @@ import pytest
 from ffenc import FfencWarning, SourceError, VideoReader, edit_dataset, repair_dataset, verify_dataset
 from ffenc.dataset.restat import restate
 from ffenc.dataset.verify.faults import KINDS
-from ffenc.dataset.verify.records import DecodeRecords
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.report.contact import write_contact_page
 from ffenc.tune.compare import compare_sources
@@ -291,8 +290,22 @@ def test_which_side_of_a_swap_is_right_is_not_guessed(
     check(tmp_path / "out", undamaged, [ALL[0]], [ANGLE, DEPTH])
 
 
+@pytest.fixture
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache without records of decoded files; what is known of the programs is in it, as it always is."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("FFENC_CACHE", str(folder))
+    return folder
+
+
+def kept_records(folder: Path) -> dict[Path, str]:
+    """The records of decoded files in a cache."""
+    texts = {path: path.read_text() for path in folder.glob("ffenc-*.json")}
+    return {path: text for path, text in texts.items() if '\\"damage\\"' in text or '\\"shown\\"' in text}
+
+
 def test_a_killed_repair_is_taken_up_and_gives_the_same_bytes(
-    video: Path, tmp_path: Path, ffenc: CommandLine
+    video: Path, tmp_path: Path, ffenc: CommandLine, records: Path
 ) -> None:
     """It decodes, puts one file on the grid and repeats frames in another: each is believed by its record."""
     all_of(WHOLE["off the grid"].damage, flip(DEPTH, 33))(video)
@@ -300,20 +313,27 @@ def test_a_killed_repair_is_taken_up_and_gives_the_same_bytes(
     settings = ["--on-damage", "repeat"]
     unbroken = ffenc.done("repair", str(video), str(whole), *settings, "--json").json
     assert unbroken["resumed"] == 0
+    for record in kept_records(records):
+        record.unlink()
     words = ["repair", str(video), str(out), *settings]
-    for marks in ("pieces/made/*.json", "pieces/decoded/*.json", "dataset/meta/info.json"):
+    hidden = tmp_path / "new/.out.ffenc"
+    for reached in (
+        lambda: list(hidden.glob("pieces/made/*.json")),
+        lambda: kept_records(records),
+        lambda: list(hidden.glob("dataset/meta/info.json")),
+    ):
         with subprocess.Popen([sys.executable, "-m", "ffenc", "-q", *words, "--resume"]) as child:
-            wait_for(lambda marks=marks: list((tmp_path / "new").glob(f".out.ffenc/{marks}")))
+            wait_for(reached)
             child.kill()
         assert not out.exists()
     assert "Go on with --resume, or delete that folder" in ffenc.refused(*words)
     assert [one.kind for one in verify_dataset(whole).notes] == []
-    made = sorted((tmp_path / "new/.out.ffenc/pieces/made").glob("*.mp4"))
-    record = min((tmp_path / "new/.out.ffenc/pieces/decoded").glob("*.json"))
-    kept = len(list(record.parents[1].rglob("*.json")))
+    made = sorted(hidden.glob("pieces/made/*.mp4"))
+    kept = len(list(hidden.glob("pieces/**/*.json"))) + len(kept_records(records))
     assert len(made) == 2
     made[0].write_bytes(made[0].read_bytes()[:-1])
-    record.write_text(record.read_text()[:-20])
+    record, text = min(kept_records(records).items())
+    record.write_text(text[:-20])
     resumed = ffenc.done(*words, "--resume", "--json").json
     assert 0 < resumed["resumed"] <= kept - 2
     for same in ("actions", "episodes"):
@@ -466,7 +486,9 @@ def test_statistics_of_rows_need_no_video_and_are_of_no_damaged_page(video: Path
         restate(unreadable)
 
 
-def test_what_ffmpeg_failed_at_is_decoded_by_the_next_run(two_cameras: Path, tmp_path: Path) -> None:
+def test_what_ffmpeg_failed_at_is_decoded_by_the_next_run(
+    two_cameras: Path, tmp_path: Path, records: Path
+) -> None:
     """A failure of FFmpeg itself, such as a lack of memory, is not recorded as damage of the frames."""
     programs = newest_programs()
     broken, mark = tmp_path / "ffmpeg", tmp_path / "mark"
@@ -477,18 +499,46 @@ def test_what_ffmpeg_failed_at_is_decoded_by_the_next_run(two_cameras: Path, tmp
     mark.touch()
     options: Any = {"deep": True, "ffmpeg": str(broken), "ffprobe": programs["ffprobe"]}
     with pytest.warns(FfencWarning, match="FFmpeg failed at showing them"):
-        found = verify_dataset(two_cameras, records=DecodeRecords(tmp_path / "records"), **options)
+        found = verify_dataset(two_cameras, **options)
     assert not found.faults
-    kept = everything_in(tmp_path / "records")
-    assert len(kept) == 3  # the damage of both, and what depth shows
+    assert len(kept_records(records)) == 3  # the damage of both, and what depth shows
     mark.unlink()
-    records = DecodeRecords(tmp_path / "records")
-    verify_dataset(two_cameras, records=records, **options)
-    assert len(records.taken) == 2
-    kept = everything_in(tmp_path / "records")
-    assert len(kept) == 4
-    # A copy of the files is not decoded again, whatever describes it.
+    assert verify_dataset(two_cameras, **options).recorded == 1
+    assert len(kept_records(records)) == 4
+
+
+def test_a_file_that_was_decoded_is_not_decoded_again(
+    two_cameras: Path, tmp_path: Path, records: Path, ffenc: CommandLine
+) -> None:
+    """A record is of a file's bytes: of a copy too, of a changed one no more."""
+    log = tmp_path / "starts"
+    watched = tmp_path / "ffmpeg"
+    watched.write_text(f'#!/bin/sh\necho "$*" >>{log}\nexec {newest_programs()["ffmpeg"]} "$@"\n')
+    watched.chmod(0o755)
+    words = ["--deep", "--ffmpeg", str(watched), "--ffprobe", newest_programs()["ffprobe"]]
+
+    def decodes() -> int:
+        count = sum(" -version" not in line for line in log.read_text().splitlines() if "-i" in line)
+        log.write_text("")
+        return count
+
+    assert "by an earlier run" not in ffenc.done("verify", str(two_cameras), *words).out
+    assert decodes() > 0
+    kept = kept_records(records)
     copy = Path(shutil.copytree(two_cameras, tmp_path / "copy"))
     info(lambda content: content["features"][ANGLE]["info"].update({"video.crf": 7}))(copy)
-    assert verify_dataset(copy, records=records, **options).faults == []
-    assert everything_in(tmp_path / "records") == kept
+    out = ffenc.done("verify", str(copy), *words).out
+    assert "every frame decoded, of 2 files by an earlier run (--again does it again)" in out
+    assert decodes() == 0
+    assert kept_records(records) == kept
+    again = ffenc.done("verify", str(copy), *words, "--again", "--json").json
+    assert (again["recorded"], again["deep"]) == (0, True)
+    assert decodes() > 0
+    flip(DEPTH, 33)(copy)
+    broken = ffenc.run("verify", str(copy), *words, "--json").json
+    assert (broken["recorded"], [one["kind"] for one in broken["faults"]]) == (1, ["damaged-frame"])
+    assert decodes() > 0
+    dry = repair_dataset(copy, tmp_path / "out", dry_run=True, ffmpeg=str(watched))
+    assert decodes() == 0
+    assert dry.resumed == 2
+    assert "--again would have no effect" in ffenc.refused("verify", str(copy), "--again")

@@ -56,8 +56,8 @@ def decode_video(
     candidates: Sequence[Toolchain],
     count: FrameCount,
     cancellation: Cancellation,
+    records: DecodeRecords,
     checksum: str | None = None,
-    records: DecodeRecords | None = None,
 ) -> Shown:
     """Decode a file; returns what its episodes show, where it is whole.
 
@@ -67,7 +67,7 @@ def decode_video(
     Raises:
         ToolchainError: there is no decoder for it.
     """
-    digest = "" if checksum is None and records is None else file_checksum(video.path)
+    digest = file_checksum(video.path)
     spans = _spans(video, frame_times(seen.info), listing)
     meaning = None
     if spans and seen.whole and layout and listing and video.camera in listing.stats:
@@ -86,11 +86,8 @@ def decode_video(
             candidates=candidates,
         )
 
-    if records is None:
-        damage = find()
-    else:
-        damage, known = records.damage(digest, [one.version for one in candidates], find)
-        count.add(seen.info.frames if known else 0)
+    damage, recorded = records.damage(digest, [one.version for one in candidates], find)
+    count.add(seen.info.frames if recorded else 0)
     for one in damage:
         stretch = f"frame {one.first}" if one.first == one.last else f"frames {one.first} to {one.last}"
         alone = one.first == one.last
@@ -107,19 +104,17 @@ def decode_video(
             verb = "cannot be decoded" if alone else f"to {one.last} cannot be decoded"
             faults.add("damaged-frame", f"{verb}: {one.reason}", frame=one.first, **where)
     if damage or meaning is None or showing is None:
-        return Shown()
+        return Shown(recorded=recorded)
 
     def show(_: Faults) -> Shown:
         if showing.shown is not None:
             return showing.shown
         return _video_statistics(video, showing, candidates[0], cancellation)
 
-    if records is None:
-        return show(faults)
     parts = [sorted(spans.items()), asdict(meaning), candidates[0].version]
     shown, known = records.shown(digest, parts, faults, show)
     count.add(seen.info.frames if known else 0)
-    return shown
+    return replace(shown, recorded=recorded and known)
 
 
 def _spans(video: VideoFile, times: Floats, listing: Listing | None) -> dict[int, tuple[int, int]]:

@@ -286,6 +286,7 @@ class Verification:
         faults: all that make it unsound.
         notes: what was found, and leaves it sound.
         deep: every frame was decoded.
+        recorded: of how many video files that was done by an earlier run: the user's cache has them on record.
         against: what it was compared with, if anything.
     """
 
@@ -297,6 +298,7 @@ class Verification:
     faults: list[Fault]
     notes: list[Fault] = field(default_factory=list)
     deep: bool = False
+    recorded: int = 0
     against: Path | None = None
 
     @property

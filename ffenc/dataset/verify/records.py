@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from ffenc.dataset.staging import write_json
 from ffenc.dataset.verify.faults import Fault, Faults
+from ffenc.ffmpeg.cache import recall, remember
 from ffenc.frames.check import Damage
 from ffenc.frames.statistics import Stats, ValueCounts
 
@@ -23,15 +21,18 @@ class Shown:
         stats: position of an episode in the list -> its statistics.
         values: how often these episodes together have each value; None where there is no episode.
         failed: FFmpeg failed at it, though no frame is damaged: another try may show more.
+        recorded: of how many files it was on record, and was not decoded.
     """
 
     stats: dict[int, Stats] = field(default_factory=dict)
     values: ValueCounts | None = None
     failed: bool = False
+    recorded: int = 0
 
     def add(self, other: Shown) -> None:
         """Take in what another file has of the camera."""
         self.stats |= other.stats
+        self.recorded += other.recorded
         if other.values is not None:
             self.values = other.values if self.values is None else self.values + other.values
 
@@ -39,20 +40,20 @@ class Shown:
 class DecodeRecords:
     """Keeps what decoding files has found: which frames are damaged, and what episodes show.
 
-    A record is of the bytes of a file and of what it was asked for, wherever the file is and whatever
-    describes it: a copy of a file is not decoded again.
+    A record is of a file's bytes (its SHA-256), of the programs and of what was asked, wherever the file is
+    and whatever describes it: a copy of a file is not decoded again. They are kept in the user's cache, for
+    every run, as long as other answers there.
 
     Args:
-        folder: where they are kept; need not exist.
-
-    Attributes:
-        taken: checksums of the files of which records of an earlier run were used.
+        again: use no record of an earlier run; new ones are kept all the same.
+        images: keep records of images too. To know a file its bytes are hashed, which costs little beside
+            decoding video; of images it is a twentieth of the work.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._earlier = {path.name for path in folder.glob("*.json")}
-        self.taken: set[str] = set()
+    def __init__(self, *, again: bool = False, images: bool = False) -> None:
+        self.images = images
+        self._again = again
+        self._own: set[str] = set()
 
     def damage(
         self, checksum: str, parts: Sequence[Any], find: Callable[[], list[Damage]]
@@ -67,13 +68,13 @@ class DecodeRecords:
         Returns:
             its damage, and whether it was on record.
         """
-        record = self._record(checksum, ["damage", *parts])
-        content = self._read(record, checksum)
+        key = ["damage", checksum, *parts]
+        content = self._read(key)
         try:
             return [Damage(**one) for one in content["damage"]], True
         except (LookupError, TypeError):
             found = find()
-        write_json(record, {"damage": [asdict(one) for one in found]})
+        self._keep(key, {"damage": [asdict(one) for one in found]})
         return found, False
 
     def shown(
@@ -90,8 +91,8 @@ class DecodeRecords:
         Returns:
             what it shows, and whether it was on record.
         """
-        record = self._record(checksum, ["shown", *parts])
-        known = _shown(self._read(record, checksum))
+        key = ["shown", checksum, *parts]
+        known = _shown(self._read(key))
         if known is not None:
             found, shown = known
             faults.take(found)
@@ -107,24 +108,19 @@ class DecodeRecords:
         if values is not None:
             counts = {"channels": len(values.counts), "per": values.per, "packed": values.packed()}
         content = {"faults": [asdict(one) for one in found], "stats": shown.stats, "values": counts}
-        write_json(record, content)
+        self._keep(key, content)
         return shown, False
 
-    def _record(self, checksum: str, parts: Sequence[Any]) -> Path:
-        asked = json.dumps([checksum, *parts]).encode()
-        return self._folder / f"{hashlib.sha256(asked).hexdigest()}.json"
+    def _keep(self, key: Sequence[Any], content: Mapping[str, Any]) -> None:
+        self._own.add(json.dumps(key))
+        remember(key, content)
 
-    def _read(self, record: Path, checksum: str) -> Mapping[str, Any]:
-        """Return what is on record, nothing where that cannot be read."""
-        try:
-            content = json.loads(record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+    def _read(self, key: Sequence[Any]) -> Mapping[str, Any]:
+        """Return what is on record, nothing where there is no record."""
+        if self._again and json.dumps(key) not in self._own:
             return {}
-        if not isinstance(content, dict):
-            return {}
-        if record.name in self._earlier:
-            self.taken.add(checksum)
-        return content
+        content = recall(key)
+        return content if isinstance(content, dict) else {}
 
 
 def _shown(content: Mapping[str, Any]) -> tuple[list[Fault], Shown] | None:

@@ -6,7 +6,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ def verify_dataset(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
     on_frames: Progress | None = None,
+    again: bool = False,
     records: DecodeRecords | None = None,
     executor: Executor | None = None,
 ) -> Verification:
@@ -79,7 +80,9 @@ def verify_dataset(
         follow_links: follow symbolic links that lead out of the datasets; else each is a fault.
         ffmpeg, ffprobe: programs to use instead of those found.
         on_frames: called with the number of frames decoded so far and of all, with ``deep`` or ``against``.
-        records: what was decoded of a dataset before, and is not decoded again.
+        again: with ``deep``, also decode videos that are known: those of the same SHA-256 that an earlier run
+            has decoded with the same programs, which the user's cache has on record for 30 days.
+        records: what was decoded before, instead of what the user's cache has.
         executor: where frames are decoded and compared, such as a :class:`~ffenc.RayExecutor`; None: on this
             machine.
 
@@ -88,8 +91,8 @@ def verify_dataset(
 
     Raises:
         SourceError: there is nothing at ``path`` that could be verified.
-        ConfigError: ``against`` for a single file, or a ``max_depth_error`` that is no length or judges
-            nothing.
+        ConfigError: ``against`` for a single file, a ``max_depth_error`` that is no length or judges
+            nothing, or ``again`` without ``deep``.
         ToolchainError: no FFmpeg here can do it.
     """
     if executor is not None and not deep and against is None:
@@ -97,6 +100,12 @@ def verify_dataset(
             f"{argument('executor')} would have no effect: no frame is decoded; pass "
             f"{argument('deep', True)} or {argument('against', 'SRC')} too"
         )
+    if again and not deep:
+        raise ConfigError(
+            f"{argument('again', True)} would have no effect: no frame is decoded; pass "
+            f"{argument('deep', True)} too"
+        )
+    records = records or DecodeRecords(again=again)
     place = source_path(path, "metadata")
     programs = _Programs(ffmpeg, ffprobe)
     if max_depth_error is not None:
@@ -116,7 +125,7 @@ def verify_dataset(
             )
         if executor is not None:
             raise ConfigError(f"{place} is a single file; {argument('executor')} is for datasets")
-        return _verify_file(place, programs, deep=deep, on_frames=on_frames)
+        return _verify_file(place, programs, records if deep else None, on_frames)
     check_not_v1(place)
     if not (place / INFO).is_file():
         raise SourceError(
@@ -138,7 +147,9 @@ def verify_dataset(
     seen = {video: one for video, one in looked.items() if one is not None}
     shown: dict[str, Shown] | None = None
     if deep:
-        shown = _decode(layout, listing, seen, faults, programs, on_frames, records, executor)
+        shown = _decode(
+            layout, listing, seen, faults, programs, on_frames, records, executor, again=again
+        )
     note_quantiles(tables, shown, faults)
     compared: dict[str, CameraComparison | None] = {}
     origin = None if against is None else source_path(against)
@@ -171,17 +182,22 @@ def verify_dataset(
         faults=found,
         notes=faults.of("note"),
         deep=deep,
+        recorded=sum(one.recorded for one in (shown or {}).values()),
         against=origin,
     )
 
 
-def _verify_file(path: Path, programs: _Programs, *, deep: bool, on_frames: Progress | None) -> Verification:
+def _verify_file(
+    path: Path, programs: _Programs, records: DecodeRecords | None, on_frames: Progress | None
+) -> Verification:
+    """Verify a file that is no dataset; it is decoded where there are records for that."""
     faults = Faults()
     video = VideoFile(path, str(path), None)
     seen = check_video(video, faults, ffprobe=programs.probe())
     frames = seen.info.frames if seen else 0
-    if deep and seen is not None:
-        decode_video(
+    shown = Shown()
+    if records is not None and seen is not None:
+        shown = decode_video(
             video,
             seen,
             faults,
@@ -190,12 +206,15 @@ def _verify_file(path: Path, programs: _Programs, *, deep: bool, on_frames: Prog
             candidates=programs.candidates(),
             count=FrameCount(frames, on_frames),
             cancellation=Cancellation(),
+            records=records,
         )
     found = faults.of("fault")
     row = CameraCheck(None, "video", files=1, frames=frames, faults=len(found))
     if seen is not None:
         row.codec, row.pix_fmt, row.max_deviation = seen.info.codec, seen.info.pix_fmt, seen.deviation
-    return Verification(path, None, 0, frames, [row], found, faults.of("note"), deep)
+    notes = faults.of("note")
+    deep = records is not None
+    return Verification(path, None, 0, frames, [row], found, notes, deep, recorded=shown.recorded)
 
 
 def _find_unfinished(root: Path, faults: Faults) -> None:
@@ -221,8 +240,10 @@ def _decode(
     faults: Faults,
     programs: _Programs,
     on_frames: Progress | None,
-    records: DecodeRecords | None,
+    records: DecodeRecords,
     executor: Executor | None,
+    *,
+    again: bool,
 ) -> dict[str, Shown]:
     """Decode every frame, several files at once, and compare with the statistics; returns what was shown."""
     data: dict[str, list[int]] = {}
@@ -246,13 +267,13 @@ def _decode(
         faults.add("checksum", f"names {place}, which is no video of the dataset", file=CHECKSUMS)
 
     def unit_of_images(key: str, place: str, own: Sequence[int], decode: Callable[[Faults], Shown]) -> Shown:
-        if records is None:
+        if not records.images:
             return decode(faults)
         parts = [place, key, own, listing.index[own].tolist(), listing.length[own].tolist()]
         parts.append(layout.block(key))
         found, known = records.shown(file_checksum(layout.root / place), parts, faults, decode)
         count.add(int(listing.length[own].sum()) if known else 0)
-        return found
+        return replace(found, recorded=int(known))
 
     for video, one in seen.items():
         assert video.camera is not None
@@ -268,7 +289,9 @@ def _decode(
             units.append((key, partial(unit_of_images, key, place, own, decode)))
     shown: dict[str, Shown] = {}
     if executor is not None:
-        tasks = _decode_tasks(layout, slim(listing), seen, data, counted, candidates, checksums, programs)
+        tasks = _decode_tasks(
+            layout, slim(listing), seen, data, counted, candidates, checksums, programs, again=again
+        )
         for key, own_shown in _elsewhere(executor, tasks, faults, count, cancellation):
             shown.setdefault(key, Shown()).add(own_shown)
         units.clear()
@@ -306,6 +329,8 @@ def _decode_tasks(
     candidates: list[Toolchain],
     checksums: dict[str, str],
     programs: _Programs,
+    *,
+    again: bool,
 ) -> Iterator[FileTask]:
     found = tuple(candidates or programs.candidates())
     for video, one in seen.items():
@@ -316,6 +341,7 @@ def _decode_tasks(
             layout=layout,
             listing=listing,
             checksum=checksums.get(video.place),
+            again=again,
         )
         yield FileTask(video.camera or "", video.place, counted[video], found, look)
     for key in layout.images:

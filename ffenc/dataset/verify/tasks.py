@@ -13,7 +13,7 @@ from ffenc.dataset.verify.against import Source, compare_file
 from ffenc.dataset.verify.deep import decode_images, decode_video
 from ffenc.dataset.verify.faults import Fault, Faults
 from ffenc.dataset.verify.layout import Layout, Listing, read_layout
-from ffenc.dataset.verify.records import Shown
+from ffenc.dataset.verify.records import DecodeRecords, Shown
 from ffenc.dataset.verify.videos import Seen, VideoFile
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
@@ -80,6 +80,7 @@ def look_at_video(
     layout: Layout,
     listing: Listing,
     checksum: str | None,
+    again: bool,
 ) -> Shown:
     """Decode a video; see :func:`~ffenc.dataset.verify.deep.decode_video`."""
     return decode_video(
@@ -90,6 +91,7 @@ def look_at_video(
         count=count,
         cancellation=cancellation,
         checksum=checksum,
+        records=DecodeRecords(again=again),
     )
 
 
