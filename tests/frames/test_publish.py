@@ -56,7 +56,7 @@ def test_a_cache_folder_keeps_files_that_are_not_the_caches(
 ) -> None:
     monkeypatch.setenv("FFENC_CACHE", str(tmp_path))
     cache.remember(["old"], 1)
-    [entry] = tmp_path.iterdir()
+    [entry], [swept] = tmp_path.glob("*.json"), tmp_path.glob("*swept")
     mine = [
         tmp_path / name for name in ("notes.json", "draft.new", f"{'0' * 32}.json", "ffenc-settings.json")
     ]
@@ -64,6 +64,9 @@ def test_a_cache_folder_keeps_files_that_are_not_the_caches(
         path.touch()
         os.utime(path, (0, time.time() - 40 * 86400))
     cache.remember(["new"], 2)
+    assert entry.exists()  # they were looked for less than a day ago
+    os.utime(swept, (0, time.time() - 2 * 86400))
+    cache.remember(["newer"], 3)
     assert not entry.exists()
     assert all(path.exists() for path in mine)
     assert cache.recall(["new"]) == 2
