@@ -146,7 +146,8 @@ def repair_dataset(
                 on_frames=lambda done, of: on_progress("decoding", done, of),
                 records=records,
             )
-            recorded = found.recorded if recorded is None else recorded  # later those of this run are among them
+            if recorded is None:  # later, the files decoded by this run are among them
+                recorded = found.recorded
             if not shadow.learn(found.faults):
                 break
         done.resumed = recorded

@@ -286,7 +286,7 @@ class Verification:
         faults: all that make it unsound.
         notes: what was found, and leaves it sound.
         deep: every frame was decoded.
-        recorded: of how many video files that was done by an earlier run: the user's cache has them on record.
+        recorded: how many of the video files an earlier run had decoded.
         against: what it was compared with, if anything.
     """
 

@@ -147,9 +147,7 @@ def verify_dataset(
     seen = {video: one for video, one in looked.items() if one is not None}
     shown: dict[str, Shown] | None = None
     if deep:
-        shown = _decode(
-            layout, listing, seen, faults, programs, on_frames, records, executor, again=again
-        )
+        shown = _decode(layout, listing, seen, faults, programs, on_frames, records, executor, again=again)
     note_quantiles(tables, shown, faults)
     compared: dict[str, CameraComparison | None] = {}
     origin = None if against is None else source_path(against)
