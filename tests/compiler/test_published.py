@@ -252,16 +252,20 @@ def test_what_ffmpeg_applies_passes(name: str) -> None:
 def test_what_is_refused_ffmpeg_refuses_too(name: str) -> None:
     checked = [case for case in REFUSED if case[0] in encoders(name)]
     assert [c for c in checked if refusal(name, c[0], {c[1]: c[2]}) is None] == []
-    assert [c for c in checked if encode(name, c[0], ((c[1], str(c[2])),)) is not None] == []
+    # A refusal ends the run, so each is one of its own: on Debian, where a start is slow, a third of them.
+    asked = checked[:: 3 if name == "system" else 1]
+    assert [c for c in asked if encode(name, c[0], ((c[1], str(c[2])),)) is not None] == []
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_fraction_for_a_whole_number_is_refused_because_ffmpeg_rounds_it(name: str) -> None:
+    outputs = []
     for encoder, option, value, rounded in ROUNDED:
         assert "whole number" in (refusal(name, encoder, {option: value}) or "")
-        silent = encode(name, encoder, ((option, str(value)),))
-        assert silent is not None
-        assert silent == encode(name, encoder, ((option, str(rounded)),))
+        outputs += [encoded_with(encoder, ((option, str(given)),)) for given in (value, rounded)]
+    silent = (output_of(name, *outputs) or "").split()
+    assert len(silent) == 2 * len(ROUNDED)
+    assert silent[::2] == silent[1::2]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -311,13 +315,10 @@ def test_the_message_says_what_is_taken(name: str, options: dict[str, Value], me
 def test_every_video_encoder_is_read_whole(name: str) -> None:
     assert {"libx264", "libsvtav1", "ffv1", "mjpeg"} <= encoders(name)
     assert not {"aac", "srt", "="} & encoders(name)
-    # Each costs a start of the program, which is a slow one on Debian: there ours, and some of the others.
+    # Each costs a start of the program, which is a slow one on Debian: ours, and some of the others.
     asked = sorted(encoders(name))
-    for encoder in (
-        asked
-        if name != "system"
-        else {*asked[::6], *({codec.encoder for codec in CODECS.values()} & set(asked))}
-    ):
+    ours = {codec.encoder for codec in CODECS.values()} & set(asked)
+    for encoder in {*asked[:: 12 if name == "system" else 3], *ours}:
         help_text = text(name, "-h", f"encoder={encoder}")
         found = parse_encoder(help_text)
         assert found is not None
