@@ -17,6 +17,7 @@ from ffenc.compiler.inputs import (
     excerpted,
     file_input,
     file_url,
+    listed_input,
     picked,
     raw_output,
     within,
@@ -75,6 +76,22 @@ def compile_frame_checksums(
     video, limit = excerpted(path, excerpt, {"threads": 1})
     limit |= {"f": "framehash", "hash": "CRC32", "c:v": "rawvideo", "pix_fmt": pix_fmt}
     return arguments(ffmpeg.output(video, "pipe:1", fps_mode="passthrough", **limit), program)
+
+
+def compile_listed_checksums(*, pix_fmt: str, frames: int, program: str = "ffmpeg") -> list[str]:
+    """Compile the argument list that writes the CRC-32 of the frames of some stretches of files.
+
+    The list of stretches is read from standard input in the concat demuxer's format; no packet outside of
+    them is decoded.
+
+    Args:
+        pix_fmt: format of the samples, as they are stored.
+        frames: how many there are in all.
+        program: the ffmpeg to run.
+    """
+    source = listed_input(threads=1)["v:0"]
+    limit = {"f": "framehash", "hash": "CRC32", "c:v": "rawvideo", "pix_fmt": pix_fmt, "frames:v": frames}
+    return arguments(ffmpeg.output(source, "pipe:1", fps_mode="passthrough", **limit), program)
 
 
 def compile_frame_list(

@@ -31,6 +31,12 @@ def file_input(path: str, **options: Any) -> Any:
     return ffmpeg.input(file_url(path), **INPUT_LIMITS, **options)
 
 
+def listed_input(**options: Any) -> Any:
+    """Return files as one input; standard input lists them in the concat demuxer's format."""
+    limits = INPUT_LIMITS | {"format_whitelist": ",".join(("concat", *DEMUXERS))}
+    return ffmpeg.input("pipe:0", f="concat", safe=0, **limits, **options)
+
+
 def excerpted(path: str, excerpt: Excerpt | None, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """A file's frames, or some of them, and the output options that end the program after them."""
     opened: dict[str, Any] = {"noautorotate": None, **options}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import ffmpeg
 
 from ffenc.codecs.options import CONTAINER_OPTIONS
-from ffenc.compiler.inputs import DEMUXERS, INPUT_LIMITS, arguments, file_input, file_url, time_base
+from ffenc.compiler.inputs import arguments, file_input, file_url, listed_input, time_base
 from ffenc.config.framerate import frame_ticks
 
 
@@ -47,8 +47,7 @@ def compile_join(
         inside = "+".join(f"between(n\\,{first}\\,{first + count - 1})" for first, count in runs)
         place, drop = f"({place}-{'-'.join(shifts)})", f"noise=drop=not({inside}),"
     # Files are joined only where their decoder configuration is the same, so no packet has to be converted.
-    limits = INPUT_LIMITS | {"format_whitelist": ",".join(("concat", *DEMUXERS))}
-    source = ffmpeg.input("pipe:0", f="concat", safe=0, auto_convert=0, **limits)
+    source = listed_input(auto_convert=0)
     stamps = f"{drop}setts=pts={place}*{ticks}:dts=(N-{delay})*{ticks}:duration={ticks}"
     return arguments(_copied(source, stamps, fps, output, tag), program)
 

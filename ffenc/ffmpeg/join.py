@@ -59,7 +59,7 @@ def join_files(
     Raises:
         FfmpegError: ffmpeg failed.
     """
-    lines = ["ffconcat version 1.0"]
+    lines: list[str] = []
     frames = start = 0
     runs: list[tuple[int, int]] = []
     before: Joined | None = None
@@ -71,11 +71,10 @@ def join_files(
             continue
         _add(runs, frames + piece.first, piece.frames)
         before = piece
-        quoted = file_url(str(piece.path)).replace("'", r"'\''")
         frames += piece.of or piece.frames
         # Each start is given to the microsecond, from the first frame on: nothing adds up.
         end = round(frames / fps * _MICROSECONDS)
-        lines += [f"file '{quoted}'", f"duration {end - start}us"]
+        lines += [file_line(piece.path), f"duration {end - start}us"]
         start = end
     delay = max(piece.delay for piece in pieces)
     command = compile_join(
@@ -88,10 +87,21 @@ def join_files(
     )
     run_fed(
         command,
-        [os.fsencode("\n".join(lines)) + b"\n"],
+        [list_of(lines)],
         cancellation=cancellation,
         inputs=[piece.path for piece in pieces],
     )
+
+
+def file_line(path: Path) -> str:
+    """The line of a list for the concat demuxer that names a file."""
+    quoted = file_url(str(path)).replace("'", r"'\''")
+    return f"file '{quoted}'"
+
+
+def list_of(lines: Sequence[str]) -> bytes:
+    """A list for the concat demuxer, as it is fed."""
+    return os.fsencode("\n".join(["ffconcat version 1.0", *lines, ""]))
 
 
 def _add(runs: list[tuple[int, int]], first: int, frames: int) -> None:

@@ -46,9 +46,13 @@ class FrameIndex:
             key = self.key(max(0, key - self._delay))
         if key == 0 or self.times[key] <= 0:
             return None
-        # A little after the key frame's time: ffmpeg rounds to microseconds.
-        after = self.times[key + 1] if key + 1 < len(self.times) else self.times[key] + 1
-        return (self.times[key] + Fraction(after - self.times[key], 4)) * self._time_base
+        return self.after(key)
+
+    def after(self, index: int) -> Fraction:
+        """A time a little after a frame's, in seconds: FFmpeg rounds to microseconds."""
+        times = self.times
+        later = times[index + 1] if index + 1 < len(times) else times[index] + 1
+        return (times[index] + Fraction(later - times[index], 4)) * self._time_base
 
     def excerpt(self, indices: Sequence[int], seek: Fraction | None) -> Excerpt:
         """What to ask of FFmpeg for ascending indices."""

@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 
 from ffenc.compiler.command import VideoInput
-from ffenc.compiler.decode import compile_checksums, compile_decode, compile_frame_checksums
+from ffenc.compiler.decode import (
+    compile_checksums,
+    compile_decode,
+    compile_frame_checksums,
+    compile_listed_checksums,
+)
 from ffenc.compiler.inputs import without_stop
 from ffenc.config.transform import Geometry
 from ffenc.errors import (
@@ -19,6 +24,7 @@ from ffenc.errors import (
     SourceError,
     VerificationError,
 )
+from ffenc.ffmpeg.join import file_line, list_of
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import run_asked, run_fed
 from ffenc.ffmpeg.toolchain import Toolchain
@@ -27,6 +33,7 @@ from ffenc.frames.crc import crc32
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics, changed
 from ffenc.frames.encoding import Encoding
+from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.reader import VideoReader
 from ffenc.frames.statistics import RgbHistogram
 
@@ -202,6 +209,46 @@ def clip_checksums(
         again=listed.clear,
         cancellation=cancellation,
     )
+    return _hashes(listed)
+
+
+def key_checksums(
+    clip: Clip, parts: Sequence[range], toolchain: Toolchain, cancellation: Cancellation | None = None
+) -> list[int]:
+    """Return the CRC-32 of the samples of some frames of a clip in which every frame is a key frame.
+
+    One FFmpeg decodes just these, whatever lies between them. A container's seek may give it another frame.
+
+    Args:
+        clip: the frames, from the first of their file on.
+        parts: stretches of indices in the clip, ascending.
+        toolchain, cancellation: as for :func:`clip_checksums`.
+
+    Raises:
+        FfmpegError: a frame cannot be decoded.
+    """
+    index = FrameIndex(clip.info)
+    lines: list[str] = []
+    for part in parts:
+        lines.append(file_line(clip.path))
+        entries = [("inpoint", index.entry(part.start)), ("outpoint", index.after(part[-1]))]
+        lines += [f"{name} {round(place * 1_000_000)}us" for name, place in entries if place is not None]
+    listed = bytearray()
+    command = compile_listed_checksums(
+        pix_fmt=clip.info.pix_fmt, frames=sum(map(len, parts)), program=toolchain.ffmpeg
+    )
+    run_fed(
+        command,
+        [list_of(lines)],
+        on_output=listed.extend,
+        cancellation=cancellation,
+        inputs=[clip.path],
+    )
+    return _hashes(listed)
+
+
+def _hashes(listed: bytearray) -> list[int]:
+    """The checksums in what FFmpeg's framehash writes."""
     lines = (line for line in listed.decode("ascii", "replace").splitlines() if not line.startswith("#"))
     return [int(line.rpartition(",")[2].strip(), 16) for line in lines]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zlib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,14 @@ from ffenc import (
     encode,
 )
 from ffenc.compiler.frames import SampleTap
+from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames import encode as encoding_module
+from ffenc.frames.clip import Clip
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import DepthStatistics, millimetres, read_depth
 from ffenc.frames.sources import EncodedFrame
+from ffenc.frames.transcode import key_checksums
 from ffenc.layout import QUANTILES
 from tests.conftest import everything_in, find_toolchain
 from tests.support.read import depth_maps, depth_samples
@@ -187,7 +191,6 @@ def test_depth_written_in_two_units_is_refused(tmp_path: Path) -> None:
 
 def test_a_16_bit_picture_in_colours_is_no_depth_map() -> None:
     import struct
-    import zlib
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -207,8 +210,13 @@ def test_samples_that_do_not_come_back_are_an_error(
     tmp_path: Path, images: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever changes a code on its way is found before the file is published."""
-    folder = folder_of(tmp_path / "depth", depth_maps(images, 12), ".png")
-    for wrong in (0, 6, 7, 11):
+    maps = depth_maps(images, 12)
+    few = folder_of(tmp_path / "depth", maps, ".png")
+    many = folder_of(tmp_path / "long", np.concatenate([maps] * 5), ".png")
+    hevc = [(few, DepthEncoderConfig(), wrong) for wrong in (0, 6, 7, 11)]
+    # Of key frames alone, the first, the one in the middle and the last are decoded, by one process.
+    ffv1 = [(many, DepthEncoderConfig(**FFV1), wrong) for wrong in (0, 30, 59)]
+    for folder, config, wrong in hevc + ffv1:
         original = encoding_module.depth_pieces
 
         def changed(*arguments: Any, wrong: int = wrong, original: Any = original, **named: Any) -> Any:
@@ -220,8 +228,23 @@ def test_samples_that_do_not_come_back_are_an_error(
         with monkeypatch.context() as patch:
             patch.setattr(encoding_module, "depth_pieces", changed)
             with pytest.raises(VerificationError, match=f"frame {wrong} does not come back as it was sent"):
-                encode(folder, tmp_path / "out.mp4", fps=30)
+                encode(folder, tmp_path / "out.mp4", fps=30, config=config)
         assert not (tmp_path / "out.mp4").exists()
+
+
+def test_any_of_a_files_key_frames_are_read_back_at_once(
+    toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]]
+) -> None:
+    """At rates whose times are no whole microseconds, the frames are those that are asked for."""
+    maps = depth_maps(images, 12) + np.arange(12, dtype=np.uint16)[:, None, None]
+    folder = folder_of(tmp_path / "it's depth", maps, ".png")
+    for rate in (Fraction(30), Fraction(30_000, 1001), Fraction(7)):
+        output = tmp_path / f"{rate.numerator}.mp4"
+        encode(folder, output, fps=rate, config=EXACT, ffmpeg=find_toolchain("newest").ffmpeg)
+        clip = Clip(output, probe(output, times=True), 0, 12)
+        for parts in ([range(1), range(6, 7), range(11, 12)], [range(2, 5), range(6, 12)], [range(12)]):
+            wanted = [zlib.crc32(maps[i].tobytes()) for part in parts for i in part]
+            assert key_checksums(clip, parts, toolchain) == wanted
 
 
 def test_a_lossy_depth_stream_is_taken_as_it_is(
