@@ -17,7 +17,7 @@ from ffenc.frames.encoding import Encoding
 from ffenc.frames.load import measure_load
 from ffenc.frames.pattern import pattern_frames
 from ffenc.frames.survey import survey
-from tests.conftest import everything_in
+from tests.conftest import everything_in, newest_only
 from tests.stand_in import stand_in_ffmpeg
 
 pytestmark = pytest.mark.usefixtures("no_ffmpeg_left")
@@ -75,6 +75,7 @@ def test_one_that_stops_without_a_word_is_ended(
     assert everything_in(temporary) == []
 
 
+@newest_only
 def test_the_survey_says_of_every_encoder_whether_it_runs(
     toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
