@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from ffenc import ConfigError, SourceError, reencode_dataset
+from ffenc.tune import decoding
 from ffenc.tune import run as running
 from ffenc.tune.run import tune
 from ffenc.tune.tuning import Tuning
@@ -48,9 +49,15 @@ def wait_for_pieces(folder: Path, count: int, process: subprocess.Popen[bytes]) 
         time.sleep(0.01)
 
 
+def measured_briefly(patch: pytest.MonkeyPatch) -> None:
+    """Speeds are measured for a moment, and of few places: what they are is not tested."""
+    patch.setattr(running, "_LOAD_SECONDS", 0.05)
+    patch.setattr(decoding, "_PLACES", 3)
+
+
 def tuned(folder: Path, source: Path = DATASET, **options) -> Tuning:
     """Settings tried on a source; speeds are measured for a moment."""
     folder.mkdir()
     with ExitStack() as closing, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "_LOAD_SECONDS", 0.05)
+        measured_briefly(patch)
         return tune(source, folder, closing, **options)

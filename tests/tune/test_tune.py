@@ -25,7 +25,6 @@ from ffenc.frames.images import read_header
 from ffenc.quality.compare import quality_of
 from ffenc.quality.depth import DepthErrors, DepthHistory, DepthRange, edges
 from ffenc.quality.measure import gauges
-from ffenc.tune import run as running
 from ffenc.tune.candidates import Lists
 from ffenc.tune.decoding import decoders, read_times
 from ffenc.tune.depth import recommend_depth
@@ -37,15 +36,14 @@ from ffenc.tune.search import read_target
 from ffenc.tune.tuning import Tuning
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS, find_toolchain, pixels, starts
 from tests.support.make import image_files
-from tests.support.runs import tuned
+from tests.support.runs import measured_briefly, tuned
 
 VIDEO = FIXTURES / "aloha_video_v30"
 
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Speeds are measured for a moment: what they are is not tested."""
-    monkeypatch.setattr(running, "_LOAD_SECONDS", 0.05)
+    measured_briefly(monkeypatch)
 
 
 @pytest.fixture(scope="module")
