@@ -273,7 +273,7 @@ values = st.one_of(
 )
 sub_keys = st.dictionaries(st.sampled_from(list(SETTING_OF)), st.integers(0, 1), min_size=1, max_size=5)
 params_values = sub_keys.map(lambda subs: ":".join(f"{key}={value}" for key, value in subs.items()))
-unhurried = settings(deadline=None)  # a busy machine is no failure
+unhurried = settings(deadline=None, max_examples=40)  # a busy machine is no failure
 
 
 @st.composite

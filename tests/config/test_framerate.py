@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ffenc.config.framerate import Pick, fps_number, frame_ticks, parse_fps, time_scale
 from ffenc.errors import ConfigError
+from tests.conftest import newest_program
 
 
 @pytest.mark.parametrize(
@@ -84,12 +85,13 @@ def stored_scale(video: bytes) -> int:
 def test_the_time_scale_is_the_muxers_own_choice_for_every_rate(toolchain, tmp_path):
     """What is written without saying a time scale, as LeRobot does it."""
     command = [toolchain.ffmpeg, "-v", "error", "-f", "lavfi", "-i", "color=size=16x16:rate=1:duration=1"]
-    for number, rate in enumerate(RATES):
+    rates = RATES if toolchain.ffmpeg == newest_program("ffmpeg") else RATES[::7] + RATES[1000:]
+    for number, rate in enumerate(rates):
         output = ["-map", "0:v", "-r", str(rate), "-frames:v", "1", "-c:v", "mjpeg", "-threads", "1"]
         command += [*output, str(tmp_path / f"{number}.mp4")]
     subprocess.run(command, check=True)
-    found = [stored_scale((tmp_path / f"{number}.mp4").read_bytes()) for number in range(len(RATES))]
-    assert found == [time_scale(rate) for rate in RATES]
+    found = [stored_scale((tmp_path / f"{number}.mp4").read_bytes()) for number in range(len(rates))]
+    assert found == [time_scale(rate) for rate in rates]
 
 
 def test_the_time_scale_is_what_pyav_writes():

@@ -15,6 +15,7 @@ from ffenc.errors import FfmpegError
 from ffenc.ffmpeg.demuxer import demuxer_of
 from ffenc.ffmpeg.process import run_asked
 from ffenc.ffmpeg.toolchain import Toolchain
+from tests.conftest import newest_program
 
 pytestmark = pytest.mark.own_ffprobe
 
@@ -71,7 +72,11 @@ def streams(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_demuxer_is_told_by_the_first_bytes(toolchain: Toolchain, streams: Path) -> None:
     assert {demuxer for demuxer, _ in STREAMS.values()} == set(DEMUXERS)
-    for name, (demuxer, _) in STREAMS.items():
+    # The last of each demuxer on the system's FFmpeg, which is slow to start.
+    last = {demuxer: name for name, (demuxer, _) in STREAMS.items()}
+    newest = toolchain.ffmpeg == newest_program("ffmpeg")
+    for name in STREAMS if newest else last.values():
+        demuxer, _ = STREAMS[name]
         disguised = streams / "b.mp4"
         disguised.unlink(missing_ok=True)
         os.link(streams / name, disguised)

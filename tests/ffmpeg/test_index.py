@@ -99,7 +99,7 @@ def test_one_ffprobe_reads_all_pieces_of_an_encoder(toolchain: Toolchain, tmp_pa
     """Those of one frame too, whose times say nothing of the delay that the stream declares."""
     program, log = counting_ffprobe(tmp_path, toolchain.ffprobe)
     reader = PieceReader(program)
-    for frames in LENGTHS:
+    for frames in LENGTHS if toolchain.ffmpeg == newest_program("ffmpeg") else LENGTHS[:2]:
         path = encode(tmp_path / f"{frames}.mp4", CONFIGS[name], frames, toolchain)
         assert unlike(reader.read(path), probe(path, times=True, ffprobe=toolchain.ffprobe)) == {}
         assert sample_description(path) == sample_description(tmp_path / f"{LENGTHS[0]}.mp4")

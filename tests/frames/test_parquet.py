@@ -36,8 +36,8 @@ def test_every_codec_and_encoding_gives_what_was_written(
 ) -> None:
     rng = random.Random(0)
     path = tmp_path / "x.parquet"
-    for version, repeats, group in product(("1.0", "2.0"), (False, True), (7, 100)):
-        values = [rng.choice(images[key][:9]) for _ in range(72)] if repeats else images[key]
+    for version, repeats, group in product(("1.0", "2.0"), (False, True), (5, 100)):
+        values = [rng.choice(images[key][:9]) for _ in range(24)] if repeats else images[key][:24]
         pq.write_table(
             table_of(values),
             path,
@@ -49,7 +49,7 @@ def test_every_codec_and_encoding_gives_what_was_written(
             write_batch_size=rng.choice([1, 5, 1024]),
             data_page_size=rng.choice([1000, 1 << 20]),
         )
-        for first, count in ((0, 72), (5, 30), (70, 2), (23, 1)):
+        for first, count in ((0, 24), (5, 12), (22, 2), (17, 1)):
             assert list(read_images(RowRange(path, first, count), "cam")) == values[first : first + count]
 
 

@@ -248,7 +248,7 @@ def test_without_libvmaf_it_says_so_and_ssim_decides(ffenc, monkeypatch, tmp_pat
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--target", "vmaf=95", "--crf", "20"], "give one of them"),
+        (["--target", "vmaf=95", "--crf", "20"], "pass one of them"),
         (["--write", "out.txt"], "ends in .yaml"),
         (["--g", "0"], "expected 1 or more"),
         (["--budget", "soon"], "is not a time such as 90s, 5m or 1h"),
