@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import json
 import os
 import re
 import shutil
@@ -22,9 +21,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from ffenc import reencode_dataset
 from ffenc.dataset.verify.faults import Fault, Verification
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from tests.support.command_line import CommandLine
+from tests.support.make import drop_camera
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXTURES = ROOT / "fixtures"
@@ -230,15 +231,23 @@ def dataset_v21(tmp_path: Path, whole_v21: Path) -> Path:
 def two_cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The video dataset that LeRobot wrote, without its largest camera, which costs most to decode."""
     root = Path(shutil.copytree(FIXTURES / "aloha_video_v30", tmp_path_factory.mktemp("two") / "cameras"))
-    shutil.rmtree(root / "videos" / TOP)
-    for name in ("info", "stats"):
-        path = root / f"meta/{name}.json"
-        content = json.loads(path.read_text())
-        del (content["features"] if name == "info" else content)[TOP]
-        path.write_text(json.dumps(content, indent=4))
-    [path] = (root / "meta/episodes").rglob("*.parquet")
-    table = pq.read_table(path)
-    pq.write_table(table.drop_columns([n for n in table.column_names if f"/{TOP}/" in n]), path)
+    drop_camera(root, TOP)
+    return root
+
+
+@pytest.fixture(scope="session")
+def two_image_cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample of images without its largest camera, whose images are most of its bytes."""
+    root = Path(shutil.copytree(DATASET, tmp_path_factory.mktemp("two") / "images"))
+    drop_camera(root, TOP)
+    return root
+
+
+@pytest.fixture(scope="session")
+def one_episode(two_cameras: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shortest episode of LeRobot's video dataset, 17 frames, without its largest camera."""
+    root = tmp_path_factory.mktemp("one") / "episode"
+    reencode_dataset(two_cameras, root, episodes=[1], **newest_programs())
     return root
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import struct
 import zlib
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from PIL import Image
 
 from ffenc.frames.sources import ImageFiles
@@ -36,6 +39,25 @@ def png_with(image: bytes, fault: str) -> bytes:
         + crc
         + image[at + 8 + length :]
     )
+
+
+def drop_camera(root: Path, key: str) -> None:
+    """Take a camera out of a dataset of one file of rows, as if it had never had it."""
+    shutil.rmtree(root / "videos" / key, ignore_errors=True)
+    for name in ("info", "stats"):
+        path = root / f"meta/{name}.json"
+        content = json.loads(path.read_text())
+        del (content["features"] if name == "info" else content)[key]
+        path.write_text(json.dumps(content, indent=4))
+    [path] = (root / "meta/episodes").rglob("*.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns([n for n in table.column_names if f"/{key}/" in n]), path)
+    [path] = (root / "data").rglob("*.parquet")
+    if key in (table := pq.read_table(path)).column_names:
+        described = json.loads(table.schema.metadata[b"huggingface"])
+        del described["info"]["features"][key]
+        rows = table.drop_columns([key]).replace_schema_metadata({"huggingface": json.dumps(described)})
+        pq.write_table(rows, path)
 
 
 def numbered_images(folder: Path, suffix: str, count: int = 3, **save) -> list[bytes]:
