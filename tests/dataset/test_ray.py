@@ -126,9 +126,8 @@ def test_an_error_names_its_episode_and_the_rest_is_taken_up(cluster: Any, tmp_p
 def test_a_killed_worker_and_a_lost_machine_are_replaced(
     cluster: Any, slow_here: dict[str, str], tmp_path: Path
 ) -> None:
-    """Of four machines one is lost, and a worker of another is killed, while they encode."""
+    """Of three machines one is lost, and a worker of another is killed, while they encode."""
     lost = cluster.add_node(num_cpus=1)
-    cluster.add_node(num_cpus=1)
     raylet = psutil.Process(lost.all_processes["raylet"][0].process.pid)
     result: list[Any] = []
     thread = threading.Thread(
@@ -146,7 +145,8 @@ def test_a_killed_worker_and_a_lost_machine_are_replaced(
         own = {process.pid for process in raylet.children(recursive=True)}
         return [process for process in working() if process.pid in own]
 
-    wait_for(lambda: (bool(there()) and len(working()) > 1) or bool(result), limit=120)
+    # To look through all processes takes a processor that the machines need.
+    wait_for(lambda: (bool(there()) and len(working()) > 1) or bool(result), limit=120, every=0.1)
     assert not result
     next(process for process in working() if process not in there()).kill()
     cluster.remove_node(lost, allow_graceful=False)
@@ -263,7 +263,7 @@ def test_a_signal_ends_it_with_ffencs_own_words_and_leaves_no_process(tmp_path: 
             started[:] = psutil.Process(process.pid).children(recursive=True)
             return any(command_of(one).startswith("ray::observation.images.top") for one in started)
 
-        wait_for(working, limit=120)
+        wait_for(working, limit=120, every=0.2)
         process.terminate()
         _, said = process.communicate(timeout=30)
     assert "SIGTERM received" not in said
@@ -335,7 +335,7 @@ def run(task, around):
 nodes.run_task = run
 pip = {{"packages": [{str(wheel)!r}], "pip_check": False, "pip_install_options": ["--no-deps", "--no-index"]}}
 reencode_dataset(
-    {str(VIDEO)!r}, {str(tmp_path / "out")!r}, cameras=["angle"], overrides={H264!r}, episodes=[0],
+    {str(VIDEO)!r}, {str(tmp_path / "out")!r}, cameras=["angle"], overrides={H264!r}, episodes=[0], workers=1,
     executor=RayExecutor(runtime_env={{"pip": pip}}),
 )
 """

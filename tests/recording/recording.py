@@ -117,12 +117,12 @@ def assert_sound(root: Path) -> None:
     assert not (root / ".recording").exists()
 
 
-def wait_for(happens: Callable[[], bool], limit: float = 60.0) -> None:
-    """Look again and again until something has happened."""
+def wait_for(happens: Callable[[], bool], limit: float = 60.0, every: float = 0.005) -> None:
+    """Look again and again until something has happened, ``every`` so many seconds."""
     end = time.monotonic() + limit
     while not happens():
         assert time.monotonic() < end, "it has not happened"
-        time.sleep(0.005)
+        time.sleep(every)
 
 
 def encoders_of(root: Path, camera: str = "top") -> list[psutil.Process]:
