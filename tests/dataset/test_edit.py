@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -131,20 +132,21 @@ def test_images_stay_as_they_are_to_the_byte(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [7, 17, 41, 1000])
 def test_images_are_the_same_whatever_row_groups_they_stand_in(
-    rows: int, tmp_path: Path, dataset_copy: Path, monkeypatch: pytest.MonkeyPatch
+    rows: int, tmp_path: Path, two_image_cameras: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row groups that are kept whole are copied; where an episode is cut out of one, rows are written."""
-    monkeypatch.setattr(columns, "IMAGE_BYTES", 300_000)
+    dataset_copy = Path(shutil.copytree(two_image_cameras, tmp_path / "source"))
+    monkeypatch.setattr(columns, "IMAGE_BYTES", 100_000)
     (path,) = (dataset_copy / "data").rglob("*.parquet")
     pq.write_table(pq.read_table(path), path, row_group_size=rows)
     before = rows_of(dataset_copy)
     for number, episodes in enumerate(([0, 1, 2], [0, 2], [1], [1, 2])):
         out = tmp_path / str(number)
-        edit_dataset(dataset_copy, out, edits=Edits(rename_cameras={TOP: FRONT}), episodes=episodes)
+        edit_dataset(dataset_copy, out, edits=Edits(rename_cameras={ANGLE: FRONT}), episodes=episodes)
         assert_sound(out, deep=len(episodes) == 2)  # all are compared, to the byte
         kept = pc.is_in(before["episode_index"], pa.array(episodes))
         after, wanted = rows_of(out), before.filter(kept)
-        for old, new in ((TOP, FRONT), (ANGLE, ANGLE), (DEPTH, DEPTH)):
+        for old, new in ((ANGLE, FRONT), (DEPTH, DEPTH)):
             assert after[new].equals(wanted[old])
         metadata = pq.read_metadata(next((out / "data").rglob("*.parquet")))
         groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
@@ -286,21 +288,23 @@ def test_a_finished_edit_is_left_and_another_is_refused(tmp_path: Path) -> None:
 # --- split ------------------------------------------------------------------------------------------------
 
 
-def test_a_split_has_every_episode_once_and_a_merge_of_its_parts_is_the_whole(tmp_path: Path) -> None:
-    parts = split_dataset(VIDEO, tmp_path / "parts", {"train": 0.7, "val": 0.3}, seed=3)
+def test_a_split_has_every_episode_once_and_a_merge_of_its_parts_is_the_whole(
+    two_cameras: Path, tmp_path: Path
+) -> None:
+    parts = split_dataset(two_cameras, tmp_path / "parts", {"train": 0.7, "val": 0.3}, seed=3)
     assert {name: one.episodes for name, one in parts.items()} == {"train": 2, "val": 1}
     for name in parts:
         assert_sound(tmp_path / "parts" / name)
-    again = split_dataset(VIDEO, tmp_path / "again", {"train": 0.7, "val": 0.3}, seed=3)
+    again = split_dataset(two_cameras, tmp_path / "again", {"train": 0.7, "val": 0.3}, seed=3)
     assert {n: p.frames for n, p in again.items()} == {n: p.frames for n, p in parts.items()}
     merge_datasets([tmp_path / "parts/train", tmp_path / "parts/val"], tmp_path / "whole")
     lengths = episodes_of(tmp_path / "whole")["length"].to_pylist()
     assert sorted(lengths) == sorted(LENGTHS)
-    named = split_dataset(VIDEO, tmp_path / "named", {"a": "0,2", "b": [1]})
-    assert [named[n].frames for n in "ab"] == [3 * (LENGTHS[0] + LENGTHS[2]), 3 * LENGTHS[1]]
+    named = split_dataset(two_cameras, tmp_path / "named", {"a": "0,2", "b": [1]})
+    assert [named[n].frames for n in "ab"] == [2 * (LENGTHS[0] + LENGTHS[2]), 2 * LENGTHS[1]]
     with pytest.raises(DestinationError, match="exists"):
-        split_dataset(VIDEO, tmp_path / "named", {"a": "0,2", "b": [1]})
-    done = split_dataset(VIDEO, tmp_path / "named", {"a": "0,2", "b": [1]}, resume=True)
+        split_dataset(two_cameras, tmp_path / "named", {"a": "0,2", "b": [1]})
+    done = split_dataset(two_cameras, tmp_path / "named", {"a": "0,2", "b": [1]}, resume=True)
     assert all(part.complete_before for part in done.values())
 
 

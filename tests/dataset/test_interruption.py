@@ -32,10 +32,10 @@ OPTIONS = ["--fps", "30", "--workers", "2", "--camera_encoder.vcodec=h264"]
 
 @pytest.fixture(scope="module")
 def long_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve episodes that take some seconds to encode: there is time to end a run in its midst."""
+    """Eight episodes that take some seconds to encode: there is time to end a run in its midst."""
     root = tmp_path_factory.mktemp("long") / "tree"
     rng = np.random.default_rng(0)
-    for episode in range(12):
+    for episode in range(8):
         folder = root / f"episode_{episode:02d}/cam"
         folder.mkdir(parents=True)
         for i in range(8):
@@ -59,7 +59,7 @@ def command(source: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "ffenc", *words(source, out, *more)]
 
 
-@pytest.mark.parametrize("pieces", [0, 1, 5, 11])
+@pytest.mark.parametrize("pieces", [0, 1, 4, 7])
 def test_a_killed_run_is_taken_up_and_ends_as_an_unbroken_one(
     long_tree: Path, unbroken: dict[str, str], tmp_path: Path, pieces: int, ffenc: CommandLine
 ) -> None:
@@ -97,7 +97,7 @@ def test_a_signal_ends_in_order_and_keeps_what_is_finished(
     assert ffmpegs_for(tmp_path) == []
     assert not out.exists()
     assert not list(tmp_path.rglob("*partial*"))
-    assert "of 12 encodes finished and kept" in said
+    assert "of 8 encodes finished and kept" in said
     assert "--resume" in said
     assert "Traceback" not in said
     again = ffenc.refused(*words(long_tree, out))
@@ -112,7 +112,7 @@ def test_a_piece_that_changed_or_whose_frames_changed_is_encoded_anew(
     source = Path(shutil.copytree(long_tree, tmp_path / "tree"))
     out = tmp_path / "out"
     run = subprocess.Popen(command(source, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_pieces(tmp_path, 6, run)
+    wait_for_pieces(tmp_path, 4, run)
     run.kill()
     run.wait()
     wait_until_gone(tmp_path)
@@ -131,7 +131,7 @@ def test_a_piece_that_changed_or_whose_frames_changed_is_encoded_anew(
     whole = tmp_path / "whole"
     reencode_dataset(source, whole, fps=30, workers=2, overrides=H264)
     assert contents(out) == contents(whole) != unbroken
-    assert "3 kept encodes did not fit" in changed.out
+    assert "3 kept encodes did not match" in changed.out
 
 
 def test_a_second_run_on_one_destination_is_refused(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_full_disk_is_told_and_the_run_can_go_on(long_tree: Path, tmp_path: Pa
     small.mkdir()
     script = f"""
 set -eu
-mount -t tmpfs -o size=180k tmpfs {small}
+mount -t tmpfs -o size=120k tmpfs {small}
 if {shlex.join(command(long_tree, small / "out"))} 2> {tmp_path}/refused; then exit 7; fi
 test "$(ls -A {small})" = ""
 if {shlex.join(command(long_tree, small / "out", "--force-space"))} 2> {tmp_path}/said; then exit 7; fi
@@ -191,5 +191,5 @@ mount -o remount,size=100m {small}
     assert "--resume" in said
     assert "Traceback" not in said
     summary = json.loads((tmp_path / "summary").read_text())
-    assert summary["frames"] == 96
+    assert summary["frames"] == 64
     assert summary["resumed_encodes"] > 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 import subprocess
 import sys
+import zlib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -49,7 +52,8 @@ def test_every_frame_is_its_source_frame(
     toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]], vcodec: str
 ) -> None:
     overrides = [(("camera_encoder", "vcodec"), vcodec)]
-    floors = {TOP: 30, ANGLE: 26} if toolchain == find_toolchain("newest") else {ANGLE: 26}
+    large = vcodec == "h264" and toolchain == find_toolchain("newest")
+    floors = {TOP: 30, ANGLE: 26} if large else {ANGLE: 26}
     summary = reencode_dataset(DATASET, tmp_path / "out", cameras=list(floors), overrides=overrides)
     assert (summary.episodes, summary.frames) == (3, 72 * len(floors))
     for key, floor in floors.items():
@@ -100,7 +104,7 @@ def test_the_info_block_says_what_the_file_holds_and_how_it_was_made(
 ) -> None:
     out = tmp_path / "out"
     overrides = [*H264, (("camera_encoder", "crf"), 20), (("camera_encoder", "extra_options"), {"bf": 2})]
-    reencode_dataset(DATASET, out, cameras=RGB, overrides=overrides)
+    reencode_dataset(DATASET, out, cameras=["top"], overrides=overrides)
     info = read_json(out / "meta/info.json")
     assert info["video_path"] == "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
     assert (info["total_episodes"], info["total_frames"], info["splits"]) == (3, 72, {"train": "0:3"})
@@ -136,7 +140,7 @@ def test_a_preset_names_cameras_and_the_others_take_its_default(tmp_path: Path) 
     preset = tmp_path / "robot.yaml"
     preset.write_text(
         "camera_encoder: {vcodec: h264, crf: 25}\n"
-        "cameras:\n  top: {width: 640, height: 480, encoder: {vcodec: hevc, crf: 18}}\n"
+        "cameras:\n  top: {width: 640, height: 480, encoder: {vcodec: hevc, crf: 18, preset: ultrafast}}\n"
     )
     with pytest.warns(FfencWarning, match="does not name angle"):
         reencode_dataset(DATASET, tmp_path / "out", preset=preset, cameras=RGB)
@@ -263,10 +267,10 @@ def test_files_end_before_the_size_limit_and_episodes_never_span_two(
 def test_joined_episodes_stay_on_the_grid_however_many(
     toolchain: Toolchain, tmp_path: Path, fps: object, images: dict[str, list[bytes]]
 ) -> None:
-    """16 episodes of 3 and 4 frames with B-frames; hundreds are joined in the tests of joining."""
+    """8 episodes of 3 and 4 frames with B-frames; hundreds are joined in the tests of joining."""
     tree = tmp_path / "tree"
     count = 0
-    for episode in range(16):
+    for episode in range(8):
         folder = tree / f"episode_{episode:03d}/cam"
         folder.mkdir(parents=True)
         for i in range(3 + episode % 2):
@@ -308,17 +312,16 @@ def test_the_estimate_of_video_is_of_the_frames_that_stay(two_cameras: Path, tmp
 
 
 def test_memory_is_that_of_one_page_with_long_episodes(tmp_path: Path) -> None:
-    """250 frames of 640x480, 700 kB each: one page of 175 MB, as LeRobot's writer makes it."""
+    """250 images of 700 kB each: one page of 175 MB, as LeRobot's writer makes it.
+
+    Nearly all of their bytes are in a chunk that is not pixels: an encoder would be long at so much noise.
+    """
     rng = np.random.default_rng(0)
-    noise = tmp_path / "noise.png"
     source = tmp_path / "source"
-    images = []
-    for _ in range(8):
-        Image.fromarray(rng.integers(0, 200, (480, 640, 3), np.uint8)).save(noise, compress_level=1)
-        images.append(noise.read_bytes())
-    # Different bytes for each frame, or the dictionary would hold eight: a text chunk at the end.
+    plain = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 100, 50)).save(plain, "PNG")
     n = 250
-    column = [{"bytes": labelled(images[i % 8], i), "path": f"{i}.png"} for i in range(n)]
+    column = [{"bytes": padded(plain.getvalue(), rng.bytes(700_000)), "path": f"{i}.png"} for i in range(n)]
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     names = ("frame_index", "index", "episode_index", "task_index")
     numbers = {name: np.arange(n) if name in names[:2] else np.zeros(n, np.int64) for name in names}
@@ -343,7 +346,7 @@ def test_memory_is_that_of_one_page_with_long_episodes(tmp_path: Path) -> None:
     info = read_json(DATASET / "meta/info.json")
     keep = {k: info["features"][k] for k in (TOP, "timestamp", *names)}
     info |= {"features": keep, "total_episodes": 1, "total_frames": n, "splits": {}}
-    info["features"][TOP]["shape"] = [480, 640, 3]
+    info["features"][TOP]["shape"] = [48, 64, 3]
     (source / "meta/info.json").write_text(json.dumps(info))
     script = f"""
 from pathlib import Path
@@ -360,12 +363,10 @@ print(summary.frames, int(peak) / 1024)
     assert float(megabytes) < 700  # the page, once more as it is stored, and what all runs take
 
 
-def labelled(png: bytes, number: int) -> bytes:
-    import struct
-    import zlib
-
-    body = b"tEXtn\0" + str(number).encode()
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+def padded(png: bytes, more: bytes) -> bytes:
+    """A PNG with a chunk of its own kind at the end, which decoders pass over."""
+    body = b"prVt" + more
+    chunk = struct.pack(">I", len(more)) + body + struct.pack(">I", zlib.crc32(body))
     return png[:-12] + chunk + png[-12:]
 
 

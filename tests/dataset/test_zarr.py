@@ -38,6 +38,17 @@ def recorded() -> list[Sample]:
     return samples(5)
 
 
+@pytest.fixture(scope="module")
+def written(recorded: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_replay_buffer(tmp_path_factory.mktemp("written") / "replay.zarr", recorded, 2)
+
+
+@pytest.fixture
+def replay(written: Path, tmp_path: Path) -> Path:
+    """A copy of a replay buffer of version 2, to be damaged."""
+    return Path(shutil.copytree(written, tmp_path / "replay.zarr"))
+
+
 def refused(source: Path, tmp_path: Path, said: str, mapping: Any = None) -> None:
     with pytest.raises((SourceError, ConfigError), match=said):
         plan_reencode(source, tmp_path / "out", mapping=mapping, fps=30)
@@ -174,11 +185,11 @@ def test_damaged_and_hostile_stores_are_refused_by_name(recorded: list[Sample], 
 
 @pytest.mark.parametrize("codec", ["blosc", "lz4", "zstd", "gzip", "zlib", "bz2", "lzma"])
 def test_a_chunk_that_becomes_larger_than_the_array_says_is_not_decompressed(
-    recorded: list[Sample], tmp_path: Path, codec: str
+    replay: Path, tmp_path: Path, codec: str
 ) -> None:
     import zarr
 
-    source = write_replay_buffer(tmp_path / "replay.zarr", recorded, 2)
+    source = replay
     place = source / "data/img/.zarray"
     rows = zarr.open_group(str(source))["data/img"][:]
     known = json.loads(place.read_text())
@@ -200,20 +211,20 @@ def large_image(codec: str) -> bytes:
     """An image of 4,000x3,000 pixels that takes few bytes; JPEG XL in a code stream, JPEG 2000 in a file."""
     import imagecodecs
 
-    options: dict[str, Any] = {"jpeg2k": {"codecformat": "jp2"}, "jpegxl": {"lossless": False}}
+    options: dict[str, Any] = {"jpeg2k": {"codecformat": "jp2"}, "jpegxl": {"lossless": False, "effort": 1}}
     encode = getattr(imagecodecs, f"{codec}_encode")
     return bytes(encode(np.zeros((3000, 4000, 3), np.uint8), **options.get(codec, {})))
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "jpeg2k", "jpegxl", "png", "webp", "qoi"])
 def test_an_image_that_is_larger_than_a_chunk_is_not_decoded(
-    recorded: list[Sample], tmp_path: Path, codec: str
+    recorded: list[Sample], replay: Path, tmp_path: Path, codec: str
 ) -> None:
     import zarr
     from imagecodecs.numcodecs import register_codecs
 
     register_codecs(verbose=False)
-    source = write_replay_buffer(tmp_path / "replay.zarr", recorded, 2)
+    source = replay
     place = source / "data/camera0_rgb/.zarray"
     known = json.loads(place.read_text())
     known |= {
@@ -243,10 +254,8 @@ def test_an_image_that_is_larger_than_a_chunk_is_not_decoded(
     refused(source, tmp_path, rf"0.0.0.0 cannot be read as {codec}: ", IMG)
 
 
-def test_a_codec_that_does_not_say_how_large_a_chunk_becomes_is_refused(
-    recorded: list[Sample], tmp_path: Path
-) -> None:
-    source = write_replay_buffer(tmp_path / "replay.zarr", recorded, 2)
+def test_a_codec_that_does_not_say_how_large_a_chunk_becomes_is_refused(replay: Path, tmp_path: Path) -> None:
+    source = replay
     place = source / "data/camera0_rgb/.zarray"
     known = json.loads(place.read_text())
     for compressor, said in (
