@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -371,6 +372,8 @@ def _file_system(address: Address) -> Any:
     if address.scheme == "s3":
         # Tries are counted here, so that their number and waits are the same for every store.
         options["config_kwargs"] = {"retries": {"max_attempts": 0}, **_TIMEOUTS}
+        if not fsspec.config.conf.keys() & {"s3", "s3a"}:  # what stands there may be for a session of s3fs's
+            options["session"] = _s3_session()
     try:
         fs = fsspec.filesystem(kind.protocol, **options)
     except Exception as error:
@@ -381,6 +384,26 @@ def _file_system(address: Address) -> Any:
     if address.scheme == "s3":
         fs.retries = 1
     return fs
+
+
+def _s3_session() -> Any:
+    """Return a session whose descriptions of Amazon's services are shared.
+
+    Each session would parse them again, which takes half of the time of a first request. Credentials and
+    all else that the environment says are its own.
+    """
+    from aiobotocore.session import AioSession  # noqa: PLC0415 - an extra, and slow to import
+
+    session = AioSession()
+    session.register_component("data_loader", _s3_models(session.get_config_variable("data_path")))
+    return session
+
+
+@lru_cache
+def _s3_models(path: str | None) -> Any:
+    from botocore.loaders import create_loader  # noqa: PLC0415 - an extra, and slow to import
+
+    return create_loader(path)
 
 
 def _entry(info: dict[str, Any]) -> Entry:

@@ -6,6 +6,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ class S3:
         self.rule: Rule = lambda method, path: None
         self.sent = 0
 
-    def client(self) -> Any:
-        """A client of Amazon's own library."""
+    @cached_property
+    def _client(self) -> Any:
         import boto3
         from botocore.config import Config
 
@@ -45,6 +46,10 @@ class S3:
             region_name="us-east-1",
             config=Config(retries={"max_attempts": 1}),
         )
+
+    def client(self) -> Any:
+        """The client of Amazon's own library: to make one takes longer than most that it is asked for."""
+        return self._client
 
     def upload(self, folder: Path, place: str) -> None:
         """Put a folder's files there."""
