@@ -76,22 +76,22 @@ def set_block(key: str, **fields: Any) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.fixture(scope="module")
-def h264(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def h264(two_cameras: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample with its colour cameras as h264, with B-frames."""
     root = tmp_path_factory.mktemp("h264") / "dataset"
     extra = (("camera_encoder", "extra_options"), {"bf": 3})
     overrides = [*H264, extra, (("camera_encoder", "g"), 30)]
-    reencode_dataset(VIDEO, root, overrides=overrides, **newest_programs())
+    reencode_dataset(two_cameras, root, overrides=overrides, **newest_programs())
     return root
 
 
 @pytest.fixture(scope="module")
-def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def baseline(two_cameras: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of another profile: its decoder configuration is another."""
     root = tmp_path_factory.mktemp("baseline") / "dataset"
     extra = (("camera_encoder", "extra_options"), {"profile:v": "baseline"})
     overrides = [*H264, extra, (("camera_encoder", "g"), 30)]
-    reencode_dataset(VIDEO, root, overrides=overrides, **newest_programs())
+    reencode_dataset(two_cameras, root, overrides=overrides, **newest_programs())
     return root
 
 
@@ -164,8 +164,8 @@ def test_videos_of_an_older_versions_time_base_get_todays(toolchain: Toolchain, 
             assert packets(video_of(root, key)) == source * times
 
 
-def test_tasks_are_numbered_anew_and_equal_texts_become_one(tmp_path: Path) -> None:
-    other = copy_of(VIDEO, tmp_path / "other")
+def test_tasks_are_numbered_anew_and_equal_texts_become_one(two_cameras: Path, tmp_path: Path) -> None:
+    other = copy_of(two_cameras, tmp_path / "other")
     path = other / "meta/tasks.parquet"
     own = pq.read_table(path)
     texts = own["task"].to_pylist() if "task" in own.column_names else own[own.column_names[-1]].to_pylist()
@@ -181,10 +181,10 @@ def test_tasks_are_numbered_anew_and_equal_texts_become_one(tmp_path: Path) -> N
     at = episodes.schema.get_field_index("tasks")
     pq.write_table(episodes.set_column(at, "tasks", pa.array(tasks, episodes.schema.field(at).type)), path)
 
-    merge_datasets([VIDEO, other], tmp_path / "out")
+    merge_datasets([two_cameras, other], tmp_path / "out")
     tasks = pq.read_table(tmp_path / "out/meta/tasks.parquet")
     assert tasks["task"].to_pylist() == [*texts, "fold the towel"]
-    numbers = rows_of(VIDEO)["task_index"].to_numpy()
+    numbers = rows_of(two_cameras)["task_index"].to_numpy()
     expected = np.concatenate([numbers, np.array([2, 0])[numbers]])
     assert np.array_equal(rows_of(tmp_path / "out")["task_index"].to_numpy(), expected)
     stats = json_of(tmp_path / "out", "stats")["task_index"]
@@ -192,9 +192,9 @@ def test_tasks_are_numbered_anew_and_equal_texts_become_one(tmp_path: Path) -> N
     assert json_of(tmp_path / "out", "info")["total_tasks"] == 3
 
 
-def test_statistics_of_unlike_datasets_are_those_of_all_rows(tmp_path: Path) -> None:
-    reencode_dataset(VIDEO, tmp_path / "a", episodes=[0])
-    reencode_dataset(VIDEO, tmp_path / "b", episodes=[1, 2])
+def test_statistics_of_unlike_datasets_are_those_of_all_rows(two_cameras: Path, tmp_path: Path) -> None:
+    reencode_dataset(two_cameras, tmp_path / "a", episodes=[0])
+    reencode_dataset(two_cameras, tmp_path / "b", episodes=[1, 2])
     merge_datasets([tmp_path / "b", tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     rows = rows_of(tmp_path / "out")
     action = np.array(rows["action"].to_pylist(), np.float64)
@@ -216,21 +216,23 @@ def test_files_of_another_decoder_configuration_stay_files_of_their_own(
     toolchain: Toolchain, tmp_path: Path, h264: Path, baseline: Path
 ) -> None:
     """Merged into one file, the second's frames would be decoded with the first's parameters."""
-    first, second = (probe(video_of(root, TOP)).extradata_hash for root in (h264, baseline))
+    first, second = (probe(video_of(root, ANGLE)).extradata_hash for root in (h264, baseline))
     assert first != second
     with pytest.warns(FfencWarning, match=r"video\.extra_options is"):
         merge_datasets([h264, baseline, h264], tmp_path / "out")
     for number, root in enumerate((h264, baseline, h264)):
-        assert np.array_equal(decode(video_of(tmp_path / "out", TOP, number)), decode(video_of(root, TOP)))
+        assert np.array_equal(
+            decode(video_of(tmp_path / "out", ANGLE, number)), decode(video_of(root, ANGLE))
+        )
     assert probe(video_of(tmp_path / "out", DEPTH), times=True).frames == 216
-    assert block_of(tmp_path / "out", TOP)["video.extra_options"] == {}
-    assert block_of(tmp_path / "out", TOP)["video.crf"] == 23
+    assert block_of(tmp_path / "out", ANGLE)["video.extra_options"] == {}
+    assert block_of(tmp_path / "out", ANGLE)["video.crf"] == 23
 
 
 def test_many_pieces_with_b_frames_stay_on_the_grid(tmp_path: Path, h264: Path) -> None:
-    assert probe(video_of(h264, TOP), times=True).delay
+    assert probe(video_of(h264, ANGLE), times=True).delay
     merge_datasets([h264] * 8, tmp_path / "out")
-    for key in CAMERAS:
+    for key in (ANGLE, DEPTH):
         info = probe(video_of(tmp_path / "out", key), times=True)
         assert info.times == tuple(range(0, 576 * 512, 512))
         assert info.fps == 30
@@ -252,36 +254,40 @@ def test_settings_that_differ_are_null_and_told(tmp_path: Path) -> None:
     assert block_of(tmp_path / "out", ANGLE)["video.crf"] == 30
 
 
-def test_another_codec_is_refused_and_brought_into_line_when_asked(tmp_path: Path, h264: Path) -> None:
+def test_another_codec_is_refused_and_brought_into_line_when_asked(
+    two_cameras: Path, tmp_path: Path, h264: Path
+) -> None:
     with pytest.raises(SourceError) as refused:
-        merge_datasets([VIDEO, h264, VIDEO], tmp_path / "out")
+        merge_datasets([two_cameras, h264, two_cameras], tmp_path / "out")
     for part in (
-        f"{TOP}: video.codec is 'av1' in {VIDEO}, 'h264' in {h264}",
+        f"{ANGLE}: video.codec is 'av1' in {two_cameras}, 'h264' in {h264}",
         f"reencode=True to bring {h264}",
     ):
         assert part in str(refused.value)
     assert not list(tmp_path.iterdir())
 
-    summary = merge_datasets([VIDEO, h264, VIDEO], tmp_path / "out", reencode=True)
-    assert summary.copied == 9 + 2 * 6
-    times = [probe(p, times=True) for p in sorted((tmp_path / "out/videos" / TOP).rglob("*.mp4"))]
+    summary = merge_datasets([two_cameras, h264, two_cameras], tmp_path / "out", reencode=True)
+    assert summary.copied == 9 + 6
+    times = [probe(p, times=True) for p in sorted((tmp_path / "out/videos" / ANGLE).rglob("*.mp4"))]
     assert {info.codec for info in times} == {"av1"}
     assert sum(info.frames for info in times) == 216
     table = episodes_of(tmp_path / "out")
-    shown = {p: decode(p) for p in sorted((tmp_path / "out/videos" / TOP).rglob("*.mp4"))}
-    source = decode(video_of(h264, TOP))
+    shown = {p: decode(p) for p in sorted((tmp_path / "out/videos" / ANGLE).rglob("*.mp4"))}
+    source = decode(video_of(h264, ANGLE))
     for episode in (3, 4, 5):
-        number = table[f"videos/{TOP}/file_index"][episode].as_py()
-        first = round(table[f"videos/{TOP}/from_timestamp"][episode].as_py() * 30)
+        number = table[f"videos/{ANGLE}/file_index"][episode].as_py()
+        first = round(table[f"videos/{ANGLE}/from_timestamp"][episode].as_py() * 30)
         length = LENGTHS[episode - 3]
-        frames = shown[video_of(tmp_path / "out", TOP, number)][first : first + length].astype(float)
+        frames = shown[video_of(tmp_path / "out", ANGLE, number)][first : first + length].astype(float)
         expected = source[starts()[episode - 3] :][:length].astype(float)
         assert abs(frames - expected).mean() < 3
-    assert block_of(tmp_path / "out", TOP)["video.crf"] == 30
+    assert block_of(tmp_path / "out", ANGLE)["video.crf"] == 30
 
 
-def test_options_of_a_dataset_that_do_more_than_tune_are_not_used(tmp_path: Path, h264: Path) -> None:
-    hostile = Path(shutil.copytree(VIDEO, tmp_path / "hostile"))
+def test_options_of_a_dataset_that_do_more_than_tune_are_not_used(
+    two_cameras: Path, tmp_path: Path, h264: Path
+) -> None:
+    hostile = Path(shutil.copytree(two_cameras, tmp_path / "hostile"))
     victim = tmp_path / "victim"
     for extra in (
         {"svtav1-params": f"stat-file={victim}"},
@@ -289,7 +295,7 @@ def test_options_of_a_dataset_that_do_more_than_tune_are_not_used(tmp_path: Path
         {"svtav1-params": "new=1"},
     ):
         info = json_of(hostile, "info")
-        set_block(TOP, extra_options=extra)(info)
+        set_block(ANGLE, extra_options=extra)(info)
         (hostile / "meta/info.json").write_text(json.dumps(info))
         with pytest.raises(SourceError, match="video.extra_options: .*is not an option that is taken"):
             merge_datasets([hostile, h264, hostile], tmp_path / "out", reencode=True)
@@ -318,11 +324,11 @@ def other_shape(info: dict[str, Any]) -> None:
     ],
 )
 def test_datasets_that_do_not_go_together_are_refused_before_anything_is_written(
-    tmp_path: Path, change: Callable[[dict[str, Any]], None], said: str
+    two_cameras: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], said: str
 ) -> None:
-    other = copy_of(VIDEO, tmp_path / "other", change)
+    other = copy_of(two_cameras, tmp_path / "other", change)
     with pytest.raises(SourceError, match=said):
-        merge_datasets([VIDEO, other], tmp_path / "out", reencode=True)
+        merge_datasets([two_cameras, other], tmp_path / "out", reencode=True)
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
@@ -367,18 +373,20 @@ def test_images_and_video_do_not_merge(tmp_path: Path) -> None:
         merge_datasets([FIXTURES / "aloha_image_v30", VIDEO], tmp_path / "out")
 
 
-def test_a_difference_in_the_files_is_found_whatever_the_blocks_say(tmp_path: Path, h264: Path) -> None:
+def test_a_difference_in_the_files_is_found_whatever_the_blocks_say(
+    two_cameras: Path, tmp_path: Path, h264: Path
+) -> None:
     """The files are asked, not only what is written about them."""
-    other = copy_of(h264, tmp_path / "other", set_block(TOP, codec="av1"))
+    other = copy_of(h264, tmp_path / "other", set_block(ANGLE, codec="av1"))
     with (
         pytest.warns(FfencWarning, match="'av1', but .* is h264"),
         pytest.raises(SourceError, match=r"video\.codec is 'av1' in .*, 'h264' in"),
     ):
-        merge_datasets([VIDEO, other], tmp_path / "out")
+        merge_datasets([two_cameras, other], tmp_path / "out")
 
 
-def test_extra_files_come_along_and_conflicts_are_told(tmp_path: Path) -> None:
-    a, b = copy_of(VIDEO, tmp_path / "a"), copy_of(VIDEO, tmp_path / "b")
+def test_extra_files_come_along_and_conflicts_are_told(two_cameras: Path, tmp_path: Path) -> None:
+    a, b = copy_of(two_cameras, tmp_path / "a"), copy_of(two_cameras, tmp_path / "b")
     (a / "README.md").write_text("one")
     (b / "README.md").write_text("two")
     (b / "meta/notes.txt").write_text("kept")
@@ -388,23 +396,23 @@ def test_extra_files_come_along_and_conflicts_are_told(tmp_path: Path) -> None:
     assert (tmp_path / "out/meta/notes.txt").read_text() == "kept"
 
 
-def test_a_missing_column_of_statistics_is_computed(tmp_path: Path) -> None:
+def test_a_missing_column_of_statistics_is_computed(two_cameras: Path, tmp_path: Path) -> None:
     """LeRobot's own conversion to video drops the cameras' statistics."""
-    other = copy_of(VIDEO, tmp_path / "other")
+    other = copy_of(two_cameras, tmp_path / "other")
     path = other / "meta/episodes/chunk-000/file-000.parquet"
     table = pq.read_table(path)
-    lost = tuple(f"stats/{key}/" for key in (TOP, DEPTH, "action"))
+    lost = tuple(f"stats/{key}/" for key in (ANGLE, DEPTH, "action"))
     gone = [name for name in table.column_names if name.startswith(lost)]
     pq.write_table(table.drop_columns(gone), path)
     stats = json_of(other, "stats")
-    for key in (TOP, DEPTH, "action"):
+    for key in (ANGLE, DEPTH, "action"):
         del stats[key]
     (other / "meta/stats.json").write_text(json.dumps(stats))
-    merge_datasets([VIDEO, other], tmp_path / "out")
-    found, expected = json_of(tmp_path / "out", "stats"), json_of(VIDEO, "stats")
+    merge_datasets([two_cameras, other], tmp_path / "out")
+    found, expected = json_of(tmp_path / "out", "stats"), json_of(two_cameras, "stats")
     np.testing.assert_allclose(found["action"]["mean"], expected["action"]["mean"], rtol=1e-6)
-    np.testing.assert_allclose(found[TOP]["mean"], expected[TOP]["mean"], atol=0.01)
-    with VideoReader(video_of(VIDEO, DEPTH)) as depth:  # which has no more than the codes' 10 m
+    np.testing.assert_allclose(found[ANGLE]["mean"], expected[ANGLE]["mean"], atol=0.01)
+    with VideoReader(video_of(two_cameras, DEPTH)) as depth:  # which has no more than the codes' 10 m
         np.testing.assert_allclose(found[DEPTH]["mean"], [[[depth[:].mean()]]], rtol=1e-6)
     assert all(name in episodes_of(tmp_path / "out").column_names for name in gone)
 
@@ -435,13 +443,13 @@ def test_files_that_a_conversion_has_left_do_not_replace_those_of_the_result(
     ids=["nan", "null", "of other rows", "of no rows", "too few numbers"],
 )
 def test_statistics_that_cannot_be_used_are_computed(
-    tmp_path: Path, spoil: Callable[[dict[str, Any]], None]
+    two_cameras: Path, tmp_path: Path, spoil: Callable[[dict[str, Any]], None]
 ) -> None:
-    other = copy_of(VIDEO, tmp_path / "other")
+    other = copy_of(two_cameras, tmp_path / "other")
     stats = json_of(other, "stats")
     spoil(stats)
     (other / "meta/stats.json").write_text(json.dumps(stats))
-    for sources in ([VIDEO, other], [other]):
+    for sources in ([two_cameras, other], [other]):
         out = tmp_path / f"out{len(sources)}"
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
@@ -451,7 +459,7 @@ def test_statistics_that_cannot_be_used_are_computed(
         assert ["count of action is" in text for text in texts] == [True] * (
             stats["action"]["count"] in ([0], [71])
         ), texts
-        found, expected = json_of(out, "stats")["action"], json_of(VIDEO, "stats")["action"]
+        found, expected = json_of(out, "stats")["action"], json_of(two_cameras, "stats")["action"]
         assert found["count"] == [72 * len(sources)]
         for name in ("min", "max", "mean", "std"):
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
@@ -477,13 +485,15 @@ def test_a_task_without_a_text_is_named(tmp_path: Path) -> None:
         merge_datasets([VIDEO, other], tmp_path / "out")
 
 
-def test_settings_of_another_encoder_do_not_hinder_a_reencode(tmp_path: Path, h264: Path) -> None:
+def test_settings_of_another_encoder_do_not_hinder_a_reencode(
+    two_cameras: Path, tmp_path: Path, h264: Path
+) -> None:
     """The block of what an encoder of a graphics card has written has that one's presets."""
-    usual = copy_of(h264, tmp_path / "usual", set_block(TOP, preset="p4", encoder=None))
+    usual = copy_of(h264, tmp_path / "usual", set_block(ANGLE, preset="p4", encoder=None))
     with pytest.warns(FfencWarning, match=r"video\.preset is 'p4'"):
-        summary = merge_datasets([usual, usual, VIDEO], tmp_path / "out", reencode=True)
-    assert summary.cameras[TOP]["codec"] == "h264"
-    assert summary.cameras[TOP]["copied_episodes"] == 6
+        summary = merge_datasets([usual, usual, two_cameras], tmp_path / "out", reencode=True)
+    assert summary.cameras[ANGLE]["codec"] == "h264"
+    assert summary.cameras[ANGLE]["copied_episodes"] == 6
 
 
 def test_what_only_one_block_says_of_depth_is_kept(tmp_path: Path) -> None:
@@ -495,8 +505,8 @@ def test_what_only_one_block_says_of_depth_is_kept(tmp_path: Path) -> None:
     assert block_of(tmp_path / "out", DEPTH)["depth_unit"] == "mm"
 
 
-def test_a_damaged_episode_list_is_named(tmp_path: Path) -> None:
-    other = copy_of(VIDEO, tmp_path / "other")
+def test_a_damaged_episode_list_is_named(two_cameras: Path, tmp_path: Path) -> None:
+    other = copy_of(two_cameras, tmp_path / "other")
     path = other / "meta/episodes/chunk-000/file-000.parquet"
     column = pq.read_metadata(path).row_group(0).column(pq.read_schema(path).names.index("dataset_to_index"))
     content = bytearray(path.read_bytes())
@@ -506,18 +516,18 @@ def test_a_damaged_episode_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         SourceError, match=r"other: .*\n  meta/episodes/chunk-000/file-000\.parquet: cannot be read"
     ):
-        merge_datasets([VIDEO, other], tmp_path / "out")
+        merge_datasets([two_cameras, other], tmp_path / "out")
 
 
-def test_damage_is_not_copied_where_the_source_has_checksums(tmp_path: Path) -> None:
+def test_damage_is_not_copied_where_the_source_has_checksums(two_cameras: Path, tmp_path: Path) -> None:
     """The result's own checksums would say that it is sound."""
-    merge_datasets([VIDEO], tmp_path / "own")
+    merge_datasets([two_cameras], tmp_path / "own")
     path = video_of(tmp_path / "own", DEPTH)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(SourceError, match=r"own/videos/.*file-000\.mp4: is not, to the byte"):
-        merge_datasets([VIDEO, tmp_path / "own"], tmp_path / "out")
+        merge_datasets([two_cameras, tmp_path / "own"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -529,17 +539,19 @@ def command(out: Path, *sources: Path, more: tuple[str, ...] = ()) -> list[str]:
 
 
 def test_a_kill_at_any_moment_leaves_nothing_that_passes_for_a_dataset(
-    tmp_path: Path, h264: Path, request: pytest.FixtureRequest, ffenc: CommandLine
+    two_cameras: Path, tmp_path: Path, h264: Path, request: pytest.FixtureRequest, ffenc: CommandLine
 ) -> None:
-    before = contents(VIDEO)
+    before = contents(two_cameras)
     whole = tmp_path / "whole"
     began = time.monotonic()
-    subprocess.run(command(whole, VIDEO, VIDEO, h264, more=("--reencode",)), check=True, capture_output=True)
+    subprocess.run(
+        command(whole, two_cameras, two_cameras, h264, more=("--reencode",)), check=True, capture_output=True
+    )
     seconds = time.monotonic() - began
     out = tmp_path / "out"
     for share in (0.2, 0.4, 0.6, 0.7, 0.8, 0.9) if request.config.getoption("--long") else (0.6,):
         run = subprocess.Popen(
-            command(out, VIDEO, VIDEO, h264, more=("--reencode", "--resume")),
+            command(out, two_cameras, two_cameras, h264, more=("--reencode", "--resume")),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -549,9 +561,9 @@ def test_a_kill_at_any_moment_leaves_nothing_that_passes_for_a_dataset(
         if out.exists():  # it was done before
             break
     if not out.exists():
-        ffenc.done("merge", VIDEO, VIDEO, h264, "--out", out, "--reencode", "--resume")
+        ffenc.done("merge", two_cameras, two_cameras, h264, "--out", out, "--reencode", "--resume")
     assert contents(out) == contents(whole)
-    assert contents(VIDEO) == before
+    assert contents(two_cameras) == before
     assert not list(tmp_path.glob(".*"))
 
 

@@ -19,7 +19,6 @@ from ffenc.recording.samples import MOST_SAMPLES, SampleLog, read_samples, sampl
 from tests.recording.recording import FPS, HEIGHT, WIDTH, assert_sound, depth_map, episodes, robot
 
 TOP, DEEP = "observation.images.top", "observation.images.deep"
-BLACK, WHITE = 150, 300  # frames
 
 
 def stats(root: Path, key: str, name: str, episode: int = 0) -> Any:
@@ -91,7 +90,7 @@ def test_what_is_kept_gives_the_statistics_of_every_length_and_damage_is_noticed
 def test_all_parts_of_an_episode_weigh_the_same_and_recovery_gives_the_same(
     tmp_path: Path, preset: RobotPreset, jpeg: bool
 ) -> None:
-    rows = BLACK + WHITE if preset.video and not jpeg else 300
+    rows = 300
     root = tmp_path / "data"
     with Recorder(preset, root, jpeg={"top"} if jpeg else set()) as recorder:
         recorder.start_episode()
