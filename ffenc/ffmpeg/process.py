@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
 import signal
@@ -305,14 +306,16 @@ class FfmpegProcess:
             self._pulled.close()
 
     def _read_log(self, pipe: IO[bytes]) -> None:
-        for raw in pipe:
-            line = raw.decode("utf-8", "replace").rstrip()
-            progress = _PROGRESS.fullmatch(line)
-            if progress is None:
-                if line:
-                    self.log.add(line)
-            elif progress[1] == "frame" and self._on_frames is not None and progress[2].strip().isdigit():
-                self._on_frames(int(progress[2]))
+        assert isinstance(pipe, io.RawIOBase)
+        with io.BufferedReader(pipe) as lines:  # the pipe itself is read byte by byte to find a line's end
+            for raw in lines:
+                line = raw.decode("utf-8", "replace").rstrip()
+                progress = _PROGRESS.fullmatch(line)
+                if progress is None:
+                    if line:
+                        self.log.add(line)
+                elif progress[1] == "frame" and self._on_frames is not None and progress[2].strip().isdigit():
+                    self._on_frames(int(progress[2]))
 
 
 def _lacks_resources(said: Iterable[str]) -> bool:

@@ -83,9 +83,11 @@ def test_an_error_line_is_a_failure_even_with_exit_status_0(tmp_path: Path) -> N
         run_fed(command, [])
 
 
-def test_much_stderr_does_not_block(tmp_path: Path) -> None:
+def test_much_stderr_does_not_block_and_is_read_in_blocks(tmp_path: Path) -> None:
+    before = psutil.Process().io_counters().read_count
     log = run_fed(program(tmp_path, "#!/bin/sh\nyes 'one line of many' | head -n 20000 >&2\n"), [])
     assert len(log.lines) < 100
+    assert psutil.Process().io_counters().read_count - before < 20_000  # of 360,000 bytes
 
 
 def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
