@@ -23,6 +23,7 @@ from ffenc.dataset.verify.records import DecodeRecords, Shown
 from ffenc.dataset.verify.videos import Seen, VideoFile, frame_times, frames_at, is_depth
 from ffenc.errors import ConfigError, FfencWarning, FfmpegError, SourceError
 from ffenc.ffmpeg.launch import Cancellation
+from ffenc.ffmpeg.machine import file_identity, machine_facts
 from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.check import Damage, check_decoding
@@ -86,7 +87,8 @@ def decode_video(
             candidates=candidates,
         )
 
-    damage, recorded = records.damage(digest, [one.version for one in candidates], find)
+    programs = [*(file_identity(one.ffmpeg) for one in candidates), machine_facts()]
+    damage, recorded = records.damage(digest, programs, find)
     count.add(seen.info.frames if recorded else 0)
     for one in damage:
         stretch = f"frame {one.first}" if one.first == one.last else f"frames {one.first} to {one.last}"
@@ -111,7 +113,7 @@ def decode_video(
             return showing.shown
         return _video_statistics(video, showing, candidates[0], cancellation)
 
-    parts = [sorted(spans.items()), asdict(meaning), candidates[0].version]
+    parts = [sorted(spans.items()), asdict(meaning), *programs]
     shown, known = records.shown(digest, parts, faults, show)
     count.add(seen.info.frames if known else 0)
     return replace(shown, recorded=recorded and known)
