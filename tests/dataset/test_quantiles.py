@@ -19,7 +19,7 @@ from ffenc.dataset.edit import edit_dataset
 from ffenc.dataset.edited import Edits
 from ffenc.dataset.quantiles import exact_quantiles
 from ffenc.dataset.restat import OLD_STATS, restate
-from tests.conftest import DATASET, DEPTH, FIXTURES, LENGTHS, TOP
+from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS
 from tests.support.read import stats_of
 
 VIDEO = FIXTURES / "aloha_video_v30"
@@ -44,19 +44,21 @@ def assert_exact(root: Path) -> None:
         assert own["count"] == [len(values)]
 
 
-def test_a_merge_a_part_and_an_edit_have_the_quantiles_of_their_rows(tmp_path: Path) -> None:
-    merge_datasets([VIDEO, VIDEO], tmp_path / "merged")
+def test_a_merge_a_part_and_an_edit_have_the_quantiles_of_their_rows(
+    two_cameras: Path, tmp_path: Path
+) -> None:
+    merge_datasets([two_cameras, two_cameras], tmp_path / "merged")
     reencode_dataset(DATASET, tmp_path / "part", cameras=["angle"], episodes="0,2", overrides=H264)
-    edit_dataset(VIDEO, tmp_path / "edited", exclude_episodes=[0])
+    edit_dataset(two_cameras, tmp_path / "edited", exclude_episodes=[0])
     for name in ("merged", "part", "edited"):
         assert_exact(tmp_path / name)
         assert verify_dataset(tmp_path / name).sound
         assert restate(tmp_path / name).differences == []
 
 
-def test_kept_quantiles_are_the_mean_of_the_episodes(tmp_path: Path) -> None:
+def test_kept_quantiles_are_the_mean_of_the_episodes(two_cameras: Path, tmp_path: Path) -> None:
     """As LeRobot aggregates them."""
-    edit_dataset(VIDEO, tmp_path / "kept", episodes=[0, 2], stats="keep")
+    edit_dataset(two_cameras, tmp_path / "kept", episodes=[0, 2], stats="keep")
     lists = pq.read_table(next((VIDEO / "meta/episodes").rglob("*.parquet"))).take([0, 2])
     own = np.array(lists["stats/action/q99"].to_pylist())
     weighted = np.average(own, axis=0, weights=[LENGTHS[0], LENGTHS[2]])
@@ -105,8 +107,8 @@ def test_quantiles_are_numpys_whatever_the_type_and_wherever_they_stand(
         exact_quantiles(files[:1], "wide")
 
 
-def test_statistics_are_corrected_in_place_and_the_old_ones_kept(tmp_path: Path) -> None:
-    root = Path(shutil.copytree(VIDEO, tmp_path / "root"))
+def test_statistics_are_corrected_in_place_and_the_old_ones_kept(two_cameras: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(two_cameras, tmp_path / "root"))
     old = (root / "meta/stats.json").read_bytes()
     spoilt = stats_of(root)
     spoilt["action"]["max"][3] += 1
@@ -122,7 +124,7 @@ def test_statistics_are_corrected_in_place_and_the_old_ones_kept(tmp_path: Path)
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert restate(root, write=True).written
     assert_exact(root)
-    assert stats_of(root)[TOP] == json.loads(old)[TOP]
+    assert stats_of(root)[ANGLE] == json.loads(old)[ANGLE]
     assert (root / OLD_STATS).read_bytes() == before[root / "meta/stats.json"]
     assert [fault.kind for fault in verify_dataset(root, deep=True).faults] == []
     assert restate(root, write=True).differences == []
@@ -151,23 +153,24 @@ def frames_of_all(root: Path, key: str) -> np.ndarray:
 
 def test_quantiles_of_cameras_that_are_encoded_are_those_of_all_their_frames(tmp_path: Path) -> None:
     overrides = [*H264, (("camera_encoder", "crf"), 0), (("camera_encoder", "pix_fmt"), "yuv444p")]
+    overrides.append((("depth_encoder", "preset"), "ultrafast"))
     source = Path(shutil.copytree(DATASET, tmp_path / "source"))
     (source / "meta/stats.json").unlink()
     out = tmp_path / "out"
-    reencode_dataset(source, out, cameras=["top", "angle_depth"], overrides=overrides)
-    for key, scale in ((TOP, 255), (DEPTH, 1)):
+    reencode_dataset(source, out, cameras=["angle", "angle_depth"], overrides=overrides)
+    for key, scale in ((ANGLE, 255), (DEPTH, 1)):
         frames = frames_of_all(out, key).astype(np.float64) / scale
         own = stats_of(out)[key]
         for name, share in NAMES.items():
-            wanted = np.quantile(frames.reshape(-1, 3 if key == TOP else 1), share, axis=0)
+            wanted = np.quantile(frames.reshape(-1, 3 if key == ANGLE else 1), share, axis=0)
             # They are of the images: depth before it was quantised. The rest is x264's, and steps of codes.
             found = np.minimum(np.ravel(own[name]), frames.max())
             np.testing.assert_allclose(found, wanted, rtol=0.004, atol=2.1 / 255, err_msg=name)
     assert not [note for note in verify_dataset(out, deep=True).notes if note.kind == "quantiles"]
 
 
-def test_quantiles_of_a_camera_are_corrected_from_its_frames(tmp_path: Path) -> None:
-    root = Path(shutil.copytree(VIDEO, tmp_path / "root"))
+def test_quantiles_of_a_camera_are_corrected_from_its_frames(two_cameras: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(two_cameras, tmp_path / "root"))
     notes = [note for note in verify_dataset(root).notes if note.kind == "quantiles"]
     assert len(notes) == 1
     assert "deep=True says how far" in notes[0].what
@@ -176,17 +179,17 @@ def test_quantiles_of_a_camera_are_corrected_from_its_frames(tmp_path: Path) -> 
     assert "q50 of action[12] is -0.177073, and -0.0179991 of all rows" in deep[0].what
     before = stats_of(root)
     plain = restate(root)
-    assert not any(one.feature == TOP for one in plain.differences)
+    assert not any(one.feature == ANGLE for one in plain.differences)
     found = restate(root, cameras=True, write=True)
-    assert {one.feature for one in found.differences} >= {TOP, "action"}
+    assert {one.feature for one in found.differences} >= {ANGLE, "action"}
     after = stats_of(root)
-    frames = frames_of_all(root, TOP).reshape(-1, 3) / 255
+    frames = frames_of_all(root, ANGLE).reshape(-1, 3) / 255
     for name, share in NAMES.items():
         wanted = np.quantile(frames, share, axis=0)
-        np.testing.assert_allclose(np.ravel(after[TOP][name]), wanted, atol=1 / 255)
+        np.testing.assert_allclose(np.ravel(after[ANGLE][name]), wanted, atol=1 / 255)
         assert after[DEPTH][name] == before[DEPTH][name]
-    assert {name: after[TOP][name] for name in ("min", "max", "mean", "std", "count")} == {
-        name: before[TOP][name] for name in ("min", "max", "mean", "std", "count")
+    assert {name: after[ANGLE][name] for name in ("min", "max", "mean", "std", "count")} == {
+        name: before[ANGLE][name] for name in ("min", "max", "mean", "std", "count")
     }
     assert "before it was quantised" in found.left[DEPTH]
     assert restate(root, cameras=True).differences == []
@@ -196,7 +199,7 @@ def test_quantiles_of_a_camera_are_corrected_from_its_frames(tmp_path: Path) -> 
 def test_resumed_work_gives_the_same_quantiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Path(shutil.copytree(DATASET, tmp_path / "source"))
     (source / "meta/stats.json").unlink()
-    options: dict[str, Any] = {"cameras": ["top"], "overrides": H264, "episodes": [0, 1]}
+    options: dict[str, Any] = {"cameras": ["angle"], "overrides": H264, "episodes": [0, 1]}
     reencode_dataset(source, tmp_path / "a", **options)
 
     def fail(*_: object, **__: object) -> None:
