@@ -107,7 +107,8 @@ def _numbers(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Yield rows of what should be whole numbers."""
     try:
         file = pq.ParquetFile(path)
-        missing = [name for name in columns if name not in file.schema_arrow.names]
+        names = frozenset(file.schema_arrow.names)
+        missing = [name for name in columns if name not in names]
         if missing:
             raise SourceError(f"{path}: has no column {', '.join(missing)}")
         table = file.read(columns=list(columns))

@@ -249,8 +249,9 @@ def refuse(faults: Sequence[str], how: str) -> None:
 
 def _known_like(schema: pa.Schema, source: Dataset, table: pa.Table) -> pa.Table:
     """Bring what is known of a dataset's episodes into the columns of a schema."""
+    columns = frozenset(table.column_names)
     for name in schema.names:
-        if name not in table.column_names:
+        if name not in columns:
             table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
     return _like(table.select(schema.names), schema, f"{source.root}: its episode list")
 

@@ -232,8 +232,9 @@ def _part_stats(
     wanted: Mapping[str, Sequence[str]], table: pa.Table, place: str, faults: Faults
 ) -> dict[str, dict[str, Floats]]:
     found: dict[str, dict[str, Floats]] = {}
+    columns = frozenset(table.column_names)
     for feature, names in wanted.items():
-        there = {name.rsplit("/", 1)[1]: name for name in names if name in table.column_names}
+        there = {name.rsplit("/", 1)[1]: name for name in names if name in columns}
         missing = [name for name in STATISTICS if name not in there]
         if missing:
             faults.add(
