@@ -22,7 +22,7 @@ TEXT_LIMIT = 64 * 2**20
 LINE_LIMIT = 16 * 2**20
 """Longest line of a JSON Lines file, in bytes."""
 
-COPY = "put what it leads to in its place"
+COPY = "replace the link with its target"
 """What to do about a link that leads out of a dataset."""
 
 FIELDS = frozenset({"video_key", "chunk_index", "file_index", "episode_chunk", "episode_index"})
@@ -91,7 +91,7 @@ def _check_within(
     real = _real(path)
     if not any(real == folder or folder in real.parents for folder in allowed):
         raise SourceError(
-            f"is a link, or lies behind one, that leads out of {root}, to {_shown(real)}",
+            f"is a link, or below one, that points outside {root}, to {_shown(real)}",
             expected="a file in that folder",
             where=": ".join([*([what] if what else []), _shown(path)]),
             fix=advice,
@@ -114,9 +114,9 @@ def check_template(template: object, what: str, fields: Collection[str] = FIELDS
     plain = _FIELD.sub("0", text)
     fault = _fault(template if not text else plain)
     if unknown:
-        fault = f"has {unknown[0]!r} in it"
+        fault = f"contains {unknown[0]!r}"
     elif "{" in plain or "}" in plain:
-        fault = "has braces around something else"
+        fault = "has braces that do not enclose a field"
     elif plain.startswith("."):
         fault = "begins with a dot"
     if fault:
@@ -178,7 +178,7 @@ def tree_faults(
     a dataset. Folders behind links are looked into.
     """
     if advice is None:
-        advice = f"{COPY}, or pass {argument('follow_links', True)} if you trust whoever made the link"
+        advice = f"{COPY}, or pass {argument('follow_links', True)} if you trust the author of the link"
     allowed = tuple(_allowed(_real(root)))
     pending, seen = [root], set()
     while pending:
@@ -222,9 +222,9 @@ def plain_tree(folder: Path) -> Path:
         if stat.S_ISLNK(mode):
             raise SourceError(
                 f"is a link, to {_shown(os.readlink(path))}",  # noqa: PTH115
-                expected="a file or folder of its own",
+                expected="a real file or folder",
                 where=_shown(path),
-                fix="delete it, or put what it leads to in its place",
+                fix="delete it, or replace it with its target",
             )
         if stat.S_ISDIR(mode):
             with os.scandir(path) as entries:
@@ -348,9 +348,9 @@ def _fault(name: object) -> str | None:
     if len(parts[0]) > 1 and parts[0][1] == ":":
         return "begins with a drive letter"
     if ".." in parts:
-        return "leads out of its folder by '..'"
+        return "points outside its folder with '..'"
     if "" in parts or "." in parts:
-        return "has a part that names nothing"
+        return "has an empty part, or one that is only dots"
     if any(len(part.encode("utf-8")) > _NAME_LIMIT for part in parts):
         return f"has a part longer than {_NAME_LIMIT} bytes"
     return None
@@ -364,9 +364,7 @@ def _real(path: Path) -> Path:
     try:
         return path.resolve()
     except (OSError, RuntimeError):  # RuntimeError before Python 3.13
-        raise SourceError(
-            "a link leads back to itself", expected="a file or a folder", where=_shown(path)
-        ) from None
+        raise SourceError("a link to itself", expected="a file or a folder", where=_shown(path)) from None
 
 
 def _allowed(root: Path) -> Iterator[Path]:
@@ -382,7 +380,7 @@ def _allowed(root: Path) -> Iterator[Path]:
 def _check_kind(path: Path, mode: int) -> None:
     if stat.S_ISREG(mode):
         return
-    kind = next((text for check, text in _KINDS if check(mode)), "no regular file")
+    kind = next((text for check, text in _KINDS if check(mode)), "not a regular file")
     raise SourceError(f"is {kind}", expected="a regular file", where=_shown(path))
 
 

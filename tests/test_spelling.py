@@ -151,10 +151,10 @@ def test_the_same_refusal_in_both(tmp_path: Path, ffenc: CommandLine) -> None:
     with pytest.raises(ConfigError, match=r"^max_depth_error judges .* pass against=SRC too$"):
         verify_dataset(VIDEO, max_depth_error=3)
     said = ffenc.refused("verify", VIDEO, "--max-depth-error", 3)
-    assert "--max-depth-error judges a comparison: pass --against SRC too" in said
-    with pytest.raises(ConfigError, match=r"^retime=True: every row is at frame_index / fps already"):
+    assert "--max-depth-error applies to a comparison; pass --against SRC too" in said
+    with pytest.raises(ConfigError, match=r"^retime=True: every timestamp is frame_index / fps already"):
         merge_datasets([VIDEO, VIDEO], out, retime=True)
-    assert ": --retime: every row" in ffenc.refused("merge", VIDEO, VIDEO, "--out", out, "--retime")
+    assert ": --retime: every timestamp" in ffenc.refused("merge", VIDEO, VIDEO, "--out", out, "--retime")
     with pytest.raises(ConfigError, match=r"^shard='5/4' is not accepted"):
         reencode_dataset(VIDEO, out, shard="5/4")
     assert "--shard 5/4 is not accepted" in ffenc.refused("reencode", VIDEO, out, "--shard", "5/4")

@@ -152,8 +152,9 @@ def _check_cameras(
 def lossy_depth(verdict: PresetVerdict) -> list[str]:
     """Return a sentence for each depth camera whose settings do not give depth back as it was given."""
     return [
-        f"{camera.camera}: depth would be encoded with loss ({camera.encoding.codec.encoder}), which puts it "
-        "off by up to some hundred mm at edges and fills holes; the default settings (hevc, extra_options "
+        f"{camera.camera}: depth would be encoded with loss ({camera.encoding.codec.encoder}), "
+        "which causes errors of up to some hundred mm at edges and fills holes; the default "
+        "settings (hevc, extra_options "
         "{x265-params: lossless=1}) lose nothing, and `ffenc tune` measures it on your own pictures"
         for camera in verdict.cameras
         if camera.encoding is not None and camera.encoding.depth and not camera.encoding.lossless

@@ -47,8 +47,8 @@ _NEXT_KEYS = "→ go on   Esc stop   Ctrl-C leave"  # after an episode that was 
 _BUSY_KEYS = "Esc stop   Ctrl-C leave"  # while an episode is saved, or waits for its first frames
 _LATE = "row times missed"
 _EXPLAINED = (
-    f"{_LATE}: moments of the frame rate for which there is no row, since a camera or this machine was "
-    "late; the times in the table do not show the gap"
+    f"{_LATE}: frame times without a row, because a camera or this machine was late; the times in the "
+    "table do not show the gap"
 )
 
 
@@ -284,7 +284,7 @@ def _line(event: Event) -> str:
             f"no room for {', '.join(event.cameras)}"
         )
     if isinstance(event, FrameRepeated):
-        return f"episode {event.episode}, row {event.row}: {event.camera} shows the frame before again"
+        return f"episode {event.episode}, row {event.row}: {event.camera} repeats the previous frame"
     if isinstance(event, EpisodeEnded):
         return (
             f"episode {event.episode}: {count(event.rows, 'row')} recorded{_to_set_up(event.reset_seconds)}"

@@ -182,7 +182,7 @@ def command(
         if written is not None:
             written.write_text(preset_text(found), encoding="utf-8")
             say = output.note if as_json else output.summary
-            say(f"{written}: the recommended settings; --preset {written} takes them")
+            say(f"{written}: the recommended settings; use them with --preset {written}")
         if page is not None:
             with steps() as on_page:
                 write_tune_page(page, found, fields, on_step=on_page)
@@ -370,5 +370,5 @@ def _ending(fields: dict[str, Any]) -> str:
     text = f"{count(tried, 'candidate')} in {human_seconds(fields['seconds'])}"
     text += f", {known} of them measured before" if known else ""
     if fields["stopped"] == "budget":
-        text += f"; the time was over before {count(fields['not_tried'], 'other')}: --budget gives more"
+        text += f"; the budget was used up before {count(fields['not_tried'], 'other')}: increase --budget"
     return f"{text}; quality by {fields['machine']['ffmpeg']}, frames read by {readers[0]}"

@@ -90,7 +90,7 @@ def _conclusion(robot: RobotPreset, verdict: PresetVerdict) -> Iterator[str]:
         return
     others = "" if verdict.can_be_encoded else "The others: "
     if not verdict.advised:
-        yield f"{others}No faster settings are known: record fewer frames a second, or smaller ones."
+        yield f"{others}No faster settings are known: record at a lower frame rate or a smaller size."
         return
     lines = list(flags(robot, verdict.advice))
     slowest = min(
@@ -103,7 +103,7 @@ def _conclusion(robot: RobotPreset, verdict: PresetVerdict) -> Iterator[str]:
     else:
         yield f"{others}Faster, but still too slow ({slowest.camera} at {slowest.factor:.2f}x):"
         yield from lines
-        yield "Record fewer frames a second, or smaller ones."
+        yield "Record at a lower frame rate or a smaller size."
     if any(changes.get("vcodec") == "ffv1" for changes in verdict.advice.values()):
         yield "(LeRobot does not read ffv1; ffenc does.)"
 

@@ -91,8 +91,8 @@ def check_no_files(option: str, said: str, value: object) -> None:
             found = f"{said} {sub}"
     if found is not None:
         raise ConfigError(
-            f"{found} makes the encoder open files of its own",
-            expected="options without files, since an encoder reads and writes only the video",
+            f"{found} makes the encoder open other files",
+            expected="options without files; an encoder only reads and writes the video",
             where="extra_options",
             fix="leave it out",
         )
@@ -109,7 +109,7 @@ def check_from_dataset(extra: object, where: str) -> dict[str, str | int | float
         SourceError: no such mapping, or an option that is not known to be harmless.
     """
     if not isinstance(extra, Mapping):
-        raise SourceError(f"{where}: {extra!r} is no mapping of options", expected="names with values")
+        raise SourceError(f"{where}: {extra!r} is not a mapping of options", expected="names with values")
     for key, value in extra.items():
         name = str(key).split(":", 1)[0]
         name = "x264-params" if name == "x264opts" else name
@@ -123,10 +123,10 @@ def check_from_dataset(extra: object, where: str) -> dict[str, str | int | float
             harmless = _tunes(name) and _PLAIN_VALUE.fullmatch(str(value)) is not None
         if not (known and harmless):
             raise SourceError(
-                f"{str(key)[:60]!r}: {str(value)[:60]!r} is not an option that is taken from a dataset",
+                f"{str(key)[:60]!r}: {str(value)[:60]!r} is not accepted from a dataset",
                 expected="options that tune an encoder",
                 where=where,
-                fix="re-encode with settings of your own, or take it out there",
+                fix="re-encode with your own settings, or remove it from the dataset",
             )
     return dict(extra)
 

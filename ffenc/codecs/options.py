@@ -149,7 +149,7 @@ def check_extra_options(extra: Mapping[str, object]) -> None:
             )
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ConfigError(
-                f"{key}={value!r} is not a text or a number (for a switch write 1 or 0)",
+                f"{key}={value!r} is not a text or a number (write 1 or 0 for a switch)",
                 where="extra_options",
             )
         if isinstance(value, float) and not math.isfinite(value):
@@ -195,9 +195,9 @@ def _refuse_open_groups(codec: Codec, where: str, name: str, value: str) -> None
     values = closed.get(name.removeprefix("no-") if negated else name)
     if values is not None and (value.strip().lower() in values) == negated:
         raise ConfigError(
-            f"{where}: {name}{f'={value}' if value else ''} asks {codec.name} for key frames that cannot be "
-            "decoded by themselves: a reader that enters the file there, as LeRobot's does, would miss "
-            "frames, and episodes could not be cut; leave it out"
+            f"{where}: {name}{f'={value}' if value else ''} makes {codec.name} write key frames "
+            "that cannot be decoded by themselves (open GOPs): a reader that seeks there, as "
+            "LeRobot's does, would miss frames, and episodes could not be cut; leave it out"
         )
 
 

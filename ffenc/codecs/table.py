@@ -381,10 +381,10 @@ def codec_for(vcodec: str, encoder: str | None = None) -> Codec:
     if name == "auto":
         if encoder is None:
             raise ConfigError(
-                'vcodec="auto" has to be resolved first: pass the encoder this machine can run, one of '
+                'vcodec="auto" has to be resolved first; pass an encoder that this machine can run, one of '
                 + ", ".join((*AUTO_ORDER, AUTO_FALLBACK))
             )
         name = check_vcodec(encoder)
         if name == "auto":
-            raise ConfigError(f"encoder={encoder!r} is no answer to what auto stands for")
+            raise ConfigError(f"encoder={encoder!r} is not an encoder for vcodec=auto")
     return CODECS[name]

@@ -300,7 +300,7 @@ def _fault(value: Value, option: PublishedOption, open_: bool) -> str | None:
         return "is not a number"
     unknown = _unknown_word(text, option, open_)
     if option.kind == "flags":
-        return f"names {unknown!r}, which is not a flag" if unknown else None
+        return f"contains {unknown!r}, which is not a flag" if unknown else None
     if unknown is not None:
         return "is not one of its values" if option.choices else "is not a number"
     number = None if text in option.choices else _number(text)

@@ -74,10 +74,10 @@ class CameraMapping(Settings):
     @model_validator(mode="after")
     def _fields_of_depth(self) -> Self:
         if self.unit is not None and not self.depth:
-            raise SettingError(("unit",), "only a depth camera has one (depth: true)")
+            raise SettingError(("unit",), "applies only to depth cameras (depth: true)")
         for name in ("channels", "white"):
             if self.depth and getattr(self, name) is not None:
-                raise SettingError((name,), "has no meaning for depth maps; leave it out")
+                raise SettingError((name,), "does not apply to depth maps; leave it out")
         return self
 
 
@@ -123,15 +123,15 @@ class FeatureMapping(Settings):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if not self.paths:
-            raise SettingError(("path",), "names nothing", expected=f"{_PATH}")
+            raise SettingError(("path",), "is empty", expected=f"{_PATH}")
         if isinstance(self.columns, str) and not _SLICE.fullmatch(self.columns):
             raise SettingError(
                 ("columns",), f"{self.columns!r} is not accepted", expected="a text such as '0:7'"
             )
         if self.scale is not None and self.dtype in ("string", "bool"):
-            raise SettingError(("scale",), f"has no meaning for dtype {self.dtype}; leave it out")
+            raise SettingError(("scale",), f"does not apply to dtype {self.dtype}; leave it out")
         if self.interpolate and self.dtype is not None and not self.dtype.startswith("float"):
-            raise SettingError(("interpolate",), f"makes numbers with fractions; dtype is {self.dtype}")
+            raise SettingError(("interpolate",), f"gives fractions, but dtype is {self.dtype}")
         return self
 
     def chosen(self, width: int) -> list[int] | slice:
@@ -150,7 +150,7 @@ class FeatureMapping(Settings):
             assert found is not None
             chosen = slice(*(int(text) if text else None for text in found.groups()))
             if not range(width)[chosen]:
-                raise SettingError(("columns",), f"{self.columns} takes none of {width} numbers")
+                raise SettingError(("columns",), f"{self.columns} selects none of {width} numbers")
             return chosen
         if not self.columns or max(self.columns) >= width:
             raise SettingError(("columns",), f"{self.columns}: there are numbers 0 to {width - 1}")
@@ -173,7 +173,7 @@ class TaskMapping(Settings):
     @model_validator(mode="after")
     def _says_one(self) -> Self:
         if sum(value is not None for value in (self.text, self.attribute, self.path)) != 1:
-            raise ConfigError("says where the text is by one of: text, attribute, path")
+            raise ConfigError("needs exactly one of: text, attribute, path")
         return self
 
 
@@ -204,9 +204,9 @@ class EpisodeMapping(Settings):
     def _says_one(self) -> Self:
         ways = [name for name in type(self).model_fields if name != "between"]
         if sum(getattr(self, name) is not None for name in ways) != 1:
-            raise ConfigError(f"says what an episode is by one of: {', '.join(ways)}")
+            raise ConfigError(f"needs exactly one of: {', '.join(ways)}")
         if self.between is not None and self.topic is None:
-            raise ConfigError("between has no meaning without a topic; leave it out")
+            raise ConfigError("between does not apply without a topic; leave it out")
         return self
 
 
@@ -248,9 +248,9 @@ class SourceMapping(Settings):
         None, description="a mapping with groups, ends or the like, or null"
     )
     task: TaskMapping | None = Field(None, description="a text, a mapping with attribute or path, or null")
-    cameras: dict[str, CameraMapping] = Field(description="a mapping of camera names to what they are")
+    cameras: dict[str, CameraMapping] = Field(description="a mapping of camera names to descriptions")
     features: dict[str, FeatureMapping] = Field(
-        default_factory=dict, description="a mapping of names of features to what they are"
+        default_factory=dict, description="a mapping of feature names to descriptions"
     )
     time: TimeMapping | None = Field(
         None, description="a mapping of stamps, tolerance, on_gap, keep, or null"
@@ -326,9 +326,11 @@ def _checked_name(name: str, section: str, above: KeyPath) -> str:
     if section == "cameras":
         name = name.removeprefix(IMAGE_PREFIX)
     elif name in DEFAULT_FEATURES or name.startswith(IMAGE_PREFIX):
-        raise SettingError((*above, section, name), "is a name that LeRobot keeps for itself; choose another")
+        raise SettingError((*above, section, name), "is a name that LeRobot reserves; choose another")
     if not name or re.search(r"[/\\\x00-\x1f]", name) or name.startswith("."):
-        raise SettingError((*above, section, name), f"{name!r} cannot be a name: no / and no dot in front")
+        raise SettingError(
+            (*above, section, name), f"{name!r} cannot be a name: it must not contain / or begin with a dot"
+        )
     return name
 
 
@@ -366,4 +368,4 @@ def refuse_fields(model: Settings, key: KeyPath, takes: Collection[str], what: s
     """
     for name in model.model_fields_set:
         if name not in takes and getattr(model, name) != type(model).model_fields[name].default:
-            raise SettingError((*key, name), f"has no meaning for {what}{accepted(name, takes)}")
+            raise SettingError((*key, name), f"does not apply to {what}{accepted(name, takes)}")

@@ -45,8 +45,8 @@ def check_overrides(
                 raise ConfigError(f"{named(key)}: there is no camera {name!r}{accepted(name, cameras)}")
             if key[2:3] not in (("encoder",), ("transform",)):
                 raise ConfigError(
-                    f"{named(key)} would have no effect: {'.'.join(key[2:])} is a setting for recording, and "
-                    "these frames are there already; what can be set is "
+                    f"{named(key)} would have no effect: {'.'.join(key[2:])} is a setting for "
+                    "recording, but these frames exist already; what can be set is "
                     f"{argument('cameras.NAME.encoder.FIELD')}, and "
                     "crop, rotate, flip, resize and pad"
                 )
@@ -79,8 +79,9 @@ def check_preset(preset: RobotPreset, cameras: Collection[str]) -> None:
         near = (pair for name in unnamed for pair in difflib.get_close_matches(name, preset.cameras, 1))
         question = "".join(f" (did you mean {name!r}?)" for name in list(near)[:1])
         raise ConfigError(
-            f"preset {preset.name} is for cameras {', '.join(preset.cameras)}, and none of them is there, "
-            f"found {', '.join(unnamed)}{question}. Choose another preset, or write one with these cameras"
+            f"preset {preset.name} is for cameras {', '.join(preset.cameras)}, none of which "
+            f"exists; found {', '.join(unnamed)}{question}. Choose another preset, or write one "
+            "with these cameras"
         )
     if unnamed:
         warnings.warn(
@@ -117,6 +118,6 @@ def check_added(name: str, names: Collection[str], where: str) -> None:
         return
     if near := difflib.get_close_matches(name, names, 1, _NEAR):
         raise ConfigError(
-            f"{where} has no camera {name!r}; did you mean {near[0]!r}? Cameras of it: {', '.join(names)}. "
-            "A further camera of such a name has to be written into a preset of your own"
+            f"{where} has no camera {name!r}; did you mean {near[0]!r}? Its cameras: "
+            f"{', '.join(names)}. To add a camera with such a name, write it into your own preset"
         )

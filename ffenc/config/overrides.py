@@ -94,7 +94,7 @@ def split_overrides(
             overrides.append((_key(flag, more), _value(flag, text)))
     if passed:
         warnings.warn(
-            f"{', '.join(passed)}: passed over; ffenc records cameras, and does not move the robot",
+            f"{', '.join(passed)}: ignored; ffenc records cameras, and does not move the robot",
             FfencWarning,
             stacklevel=2,
         )

@@ -67,7 +67,7 @@ def compose(text: str) -> yaml.Node | None:
         if values > _MOST_VALUES:
             shown = f"{values:,}" if values < 10**15 else "countless"
             raise ConfigError(
-                f"stands for {shown} values, once its aliases are replaced",
+                f"expands to {shown} values through its aliases",
                 expected=f"at most {_MOST_VALUES:,}",
             )
     return node
@@ -100,7 +100,7 @@ def read_keys(
             raise ConfigError(f"{path}:1: {what} is a mapping of keys, found a {node.tag.rsplit(':')[-1]}")
         return _mapping(path, node, (), places, named), places
     except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply, or a YAML alias that holds itself") from None
+        raise ConfigError(f"{path}: nested too deeply, or a YAML alias that contains itself") from None
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{path}{line}: not YAML: {error.problem}") from None
@@ -140,7 +140,7 @@ def _mapping(
         key = (*above, name)
         place = f"{path}:{key_node.start_mark.line + 1}"
         if name in values:
-            raise ConfigError(f"{place}: {'.'.join(key)}: stands twice, first at {places[key]}")
+            raise ConfigError(f"{place}: {'.'.join(key)}: is defined twice, first at {places[key]}")
         places[key] = place
         if isinstance(value_node, yaml.MappingNode):
             if value_node.tag != "tag:yaml.org,2002:map":
@@ -184,7 +184,7 @@ def _count(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
     import yaml  # noqa: PLC0415 - takes a while
 
     if id(node) in above:
-        raise ConfigError("nested too deeply, or a YAML alias that holds itself")
+        raise ConfigError("nested too deeply, or a YAML alias that contains itself")
     if id(node) not in known:
         above.add(id(node))
         below: list[yaml.Node] = []

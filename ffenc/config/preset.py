@@ -79,7 +79,7 @@ class CameraPreset(Settings):
     @model_validator(mode="after")
     def _unit_of_depth(self) -> Self:
         if "depth_unit" in self.model_fields_set and not self.depth:
-            raise SettingError(("depth_unit",), "only a depth camera has one (depth: true)")
+            raise SettingError(("depth_unit",), "applies only to depth cameras (depth: true)")
         return self
 
 
@@ -208,7 +208,7 @@ def _find(name: str, beside: Path | None = None) -> Path:
     if looks_like_path:
         raise ConfigError(f"preset file {path} does not exist")
     raise ConfigError(
-        f"no preset is named {name!r}{accepted(name, preset_names())} (or give the path of a YAML file)"
+        f"there is no preset {name!r}{accepted(name, preset_names())} (or give the path of a YAML file)"
     )
 
 

@@ -68,7 +68,9 @@ class CameraSource(Settings):
         if isinstance(self.device, int) and self.device < 0:
             raise SettingError(("device",), f"{self.device} is not the number of a device")
         if self.serial is not None and self.file is not None:
-            raise SettingError(("serial",), "is of a device, and file says to read a recording; give one")
+            raise SettingError(
+                ("serial",), "selects a device, but file selects a recording; keep one of them"
+            )
         if self.file is not None and not self.file.endswith((".db3", ".bag")):
             raise SettingError(
                 ("file",), f"{self.file!r} is not accepted", expected="a .db3 or .bag recording"
@@ -111,8 +113,8 @@ _NO_EFFECT: dict[str, tuple[Any, ...]] = {
 }
 _INSTEAD = {
     "color_mode": "recordings hold RGB",
-    "rotation": "frames are recorded as the camera gives them; turn the camera, or the frames afterwards",
-    "use_rgb": "depth without colours is not recorded",
+    "rotation": "frames are recorded as the camera delivers them; rotate the frames afterwards",
+    "use_rgb": "depth without colour cannot be recorded",
     "backend": "cameras are read through V4L2",
     "exposure": "set it with realsense-viewer",
     "gain": "set it with realsense-viewer",

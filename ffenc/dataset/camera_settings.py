@@ -140,7 +140,7 @@ def check_changing(asked: Mapping[str, Transform | None], changed: Collection[st
     if named and not changed:
         key, transform = next(iter(named.items()))
         raise ConfigError(
-            f"{transform}: would have no effect, {camera_name(key)} is so already; leave it out"
+            f"{transform}: would have no effect, {camera_name(key)} already is like that; leave it out"
         )
 
 
@@ -177,7 +177,7 @@ def video_stream(
     usual = next((episode for episode in episodes if episode.index not in camera.odd), episodes[0])
     # Whoever copies or encodes an episode compares its file with the checksum.
     clip = clip_of(chooser.source.video(camera.key, usual), chooser.source.fps, compare=False)
-    asked_why = "it is to be encoded in any case"
+    asked_why = "encoding was requested"
     if transform is not None or clip.pick is not None:
         force, compute_stats = True, True
         rate = [f"{float(clip.pick.new):g} of {float(clip.pick.old):g} fps"] if clip.pick is not None else []
@@ -199,11 +199,11 @@ def video_stream(
     if keep and not force:
         reasons = _not_copied(chooser.source, camera, episodes)
         if not reasons:
-            return replace(all_copied, why="no settings are asked for, it keeps its own")
+            return replace(all_copied, why="no settings were given, so it keeps its own")
     if config is None:
         raise ConfigError(
-            f"{clip.path} holds {clip.info.codec} {clip.info.pix_fmt}, which ffenc does not write, and has "
-            "to be encoded: say with which settings"
+            f"{clip.path} holds {clip.info.codec} {clip.info.pix_fmt}, which ffenc does not "
+            "write, so it has to be encoded: pass encoder settings"
         )
     if camera.depth and not clip.depth:
         if force or odd or reasons or not _matches(config, camera):
@@ -252,7 +252,7 @@ def video_stream(
         all_copied,
         encoding=encoding,
         copied=all_copied.copied - reasons.keys(),
-        why="no settings are asked for, it keeps its own" if keep else "it has these settings already",
+        why="no settings were given, so it keeps its own" if keep else "it has these settings already",
         uncopied=reasons,
     )
 
@@ -262,7 +262,7 @@ def _not_copied(source: DatasetSource, camera: Camera, episodes: Sequence[Episod
     alike = [episode for episode in episodes if episode.index not in camera.odd]
     reasons = uncopied(source, camera.key, alike)
     for index in camera.odd & {episode.index for episode in episodes}:
-        reasons[index] = "it is of another codec or pixel format than most"
+        reasons[index] = "its codec or pixel format differs from most"
     return dict(sorted(reasons.items()))
 
 

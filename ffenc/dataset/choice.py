@@ -38,7 +38,7 @@ def chosen_episodes(chosen: Episodes, known: Sequence[int], what: str = "episode
         end = first if match is None or not match[2] else int(match[3]) if match[3] else max(first, last)
         if match is None or end < first:
             raise ConfigError(
-                f"{what}: {part!r} is not an episode's number, nor a range such as 5-9 or 5- (to the last)"
+                f"{what}: {part!r} is neither an episode number nor a range such as 5-9 or 5- (to the last)"
             )
         if first > last or end > last:
             raise ConfigError(
@@ -49,7 +49,7 @@ def chosen_episodes(chosen: Episodes, known: Sequence[int], what: str = "episode
     if lacking:
         raise ConfigError(f"{what}: there is no episode {lacking[0]}; there are {min(known)} to {last}")
     if not numbers:
-        raise ConfigError(f"{what}: no episode is named")
+        raise ConfigError(f"{what}: no episode is selected")
     return sorted(numbers)
 
 

@@ -166,7 +166,10 @@ def recording_folders(root: Path) -> list[Path]:
         keep_inside(root, folder)
         if folder.is_symlink() or not folder.is_dir():
             raise SourceError(
-                "is no folder of its own", expected="one", where=folder, fix="delete it, or move it away"
+                "is not a folder",
+                expected="a folder, not a link",
+                where=folder,
+                fix="delete it, or move it away",
             )
         found = sorted(folder.iterdir())
         for path in found:
@@ -247,8 +250,8 @@ def _check_move(move: Move, folder: Path, root: Path) -> None:
     places = _REPLACED if move.replaces else _NEW
     if move.source == COMMIT or not any(place.fullmatch(move.target) for place in places):
         raise SourceError(
-            f"{where}: {move.source!r} is to become {move.target!r}, which no recording writes; delete the "
-            "list to have the episode written again"
+            f"{where}: {move.source!r} is to become {move.target!r}, but no recording writes that "
+            "file; delete the list to have the episode written again"
         )
 
 
@@ -274,7 +277,7 @@ def _check_place(move: Move, folder: Path, root: Path) -> None:
         )
     if not waits and not there:
         raise DestinationError(
-            f"{folder / move.source} is gone, and not in the dataset either; restore it there, or delete "
+            f"{folder / move.source} is missing, also in the dataset; restore it there, or delete "
             f"{folder / COMMIT} to have the episode written again"
         )
 

@@ -72,7 +72,7 @@ class FrameRange:
         stop = count if self.stop is None else self.stop
         if stop > count or self.start >= count:
             asked = f"{self.start}:{'' if self.stop is None else self.stop}"
-            raise SourceError(f"{where}: has {count} frames (0:{count}), frames {asked} were asked for")
+            raise SourceError(f"{where}: has {count} frames (0:{count}), but frames {asked} were requested")
         return range(self.start, stop, self.step)
 
 
@@ -173,7 +173,7 @@ def plan_decode(
     depth_streams = []
     if not root.is_dir():
         if cameras is not None or episodes is not None:
-            raise ConfigError(f"{root} is one file; cameras and episodes are chosen of a dataset")
+            raise ConfigError(f"{root} is one file; cameras and episodes can only be selected in a dataset")
         with _opened(root, plan) as reader:
             depth_streams.append(reader.is_depth)
             parts.append((_Part(root, ".", 0, chosen.within(len(reader), str(root))),))
@@ -200,7 +200,7 @@ def plan_decode(
         parts = [tuple(found) for found in by_camera.values()]
     if options.colormap and not any(depth_streams):
         raise ConfigError(
-            f"{root}: {argument('colormap', True)} is for depth, and no depth camera was chosen"
+            f"{root}: {argument('colormap', True)} is for depth, but no depth camera was selected"
         )
     if kind == "png" and not options.colormap and options.unit == "m" and any(depth_streams):
         raise ConfigError(
@@ -263,18 +263,20 @@ def run_decode(plan: DecodePlan, *, on_frames: Callable[[int], None] | None = No
 
 def _check_format(kind: Format, target: Path, depth: DepthOptions, *, single: bool, dataset: bool) -> None:
     if kind == "png" and single:
-        raise ConfigError(f"{target}: PNG files come into a folder; give it a name without .npy")
+        raise ConfigError(f"{target}: PNG files are written to a folder; choose a name without .npy")
     if kind == "npy" and single and dataset:
         raise ConfigError(
-            f"{target}: a dataset comes into a folder: name one, and pass {argument('format', 'npy')}"
+            f"{target}: a dataset is written to a folder; name one, and pass {argument('format', 'npy')}"
         )
     if kind == "npy" and not single and not dataset:
-        raise ConfigError(f"{target}: the frames of one file are one array: give a name that ends in .npy")
+        raise ConfigError(
+            f"{target}: the frames of one file become one array; choose a name that ends in .npy"
+        )
     if kind == "npy" and depth.colormap:
-        raise ConfigError(f"{argument('colormap', True)} draws pictures, which are PNG files; leave out npy")
+        raise ConfigError(f"{argument('colormap', True)} writes PNG files; leave out npy")
     if depth.codes and (depth.colormap or depth.fields or depth.invalid or depth.unit == "m"):
         raise ConfigError(
-            f"{argument('codes', True)} gives the stored samples, so no unit, colours or quantiser go with it"
+            f"{argument('codes', True)} writes the stored samples; leave out unit, colours and quantiser"
         )
 
 

@@ -38,8 +38,8 @@ def check_free(target: Path, *, single: bool, overwrite: bool) -> None:
         )
         if foreign is not None:
             raise DestinationError(
-                f"{target} holds {foreign.relative_to(target)}, which no decode has written, and is not "
-                "overwritten; choose another name"
+                f"{target} holds {foreign.relative_to(target)}, which was not written by ffenc "
+                "decode and is not overwritten; choose another name"
             )
         return
     try:

@@ -65,7 +65,7 @@ def plan_edit(
     edits = edits or Edits()
     chosen = (episodes, exclude_episodes, cameras, transform, transforms or None, fps)
     if not edits and all(one is None for one in chosen):
-        raise ConfigError("nothing is to be changed; name an edit, or copy the dataset with ffenc merge")
+        raise ConfigError("no edit was requested; pass one, or copy the dataset with ffenc merge")
     target = destination_path(destination, resume=resume, overwrite=overwrite)
     check_free(target, resume=resume)
     folder = source_path(source, "metadata")
@@ -80,7 +80,7 @@ def plan_edit(
     opened = thinned(base, base.fps if fps is None else fps, nearest=fps_nearest)
     if fps is not None and opened is base:
         raise ConfigError(
-            f"{argument('fps', fps)} would have no effect: it is the dataset's own; leave it out"
+            f"{argument('fps', fps)} would have no effect: it is the dataset's own rate; leave it out"
         )
     picked = _picked(opened.episodes, episodes, exclude_episodes)
     base.choose(picked)
@@ -250,12 +250,12 @@ def _without_others(edits: Edits, keys: Sequence[str], names: Sequence[str]) -> 
     """The edits that keep some cameras only."""
     if edits.drop_cameras:
         raise ConfigError(
-            f"{argument('cameras')} says which are kept, {argument('drop_cameras')} which are not: "
-            "give one of them"
+            f"{argument('cameras')} selects cameras, {argument('drop_cameras')} leaves cameras "
+            "out: pass one of them"
         )
     kept = chosen_cameras(keys, names)
     if len(kept) == len(keys):
-        raise ConfigError(f"{argument('cameras')} names all cameras that are there; leave it out")
+        raise ConfigError(f"{argument('cameras')} selects all cameras; leave it out")
     return replace(edits, drop_cameras=[key for key in keys if key not in kept])
 
 

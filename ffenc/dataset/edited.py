@@ -183,18 +183,17 @@ class EditedDataset:
                 raise ConfigError(f"{text!r} is not accepted", expected="a text")
         if edits.robot_type is not None and edits.robot_type == self.source.info().get("robot_type"):
             raise ConfigError(
-                f"{argument('robot_type', edits.robot_type)}: the dataset says so already; leave it out"
+                f"{argument('robot_type', edits.robot_type)}: the dataset has this robot type "
+                "already; leave it out"
             )
         kept = {episode.index for episode in self._kept}
         for number in edits.task_of:
             if number not in kept:
-                raise ConfigError(
-                    f"{argument('task_of')}: there is no episode {number} among those that are kept"
-                )
+                raise ConfigError(f"{argument('task_of')}: episode {number} is not among those that are kept")
         if edits.task is not None and edits.replace_tasks:
             raise ConfigError(
                 f"{argument('replace_tasks')} would have no effect: "
-                f"{argument('task')} gives all episodes one text"
+                f"{argument('task')} sets the task of all episodes"
             )
 
     # --- tasks ----------------------------------------------------------------------------------------

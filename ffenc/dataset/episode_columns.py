@@ -142,12 +142,12 @@ def check_features(features: Mapping[str, Mapping[str, Any]], cameras: Mapping[s
         ConfigError: names the column, what is said of it and what is expected.
     """
     if not isinstance(features, Mapping):
-        raise ConfigError(f"features: {features!r} is not accepted; a mapping of names to descriptions is")
+        raise ConfigError(f"features: {features!r} is not accepted; pass a mapping of names to descriptions")
     for key, feature in features.items():
         if not isinstance(key, str) or key in cameras or key in DEFAULT_FEATURES or "/" in key or not key:
             raise ConfigError(
-                f"a column cannot be called {key!r}: LeRobot keeps {', '.join(DEFAULT_FEATURES)} and the "
-                "cameras' names for itself, and takes no / in a name"
+                f"a column cannot be called {key!r}: LeRobot reserves "
+                f"{', '.join(DEFAULT_FEATURES)} and the cameras' names, and does not accept / in a name"
             )
         shape = feature.get("shape") if isinstance(feature, Mapping) else None
         if not (isinstance(shape, (list, tuple)) and all(type(n) is int and n > 0 for n in shape)):

@@ -123,7 +123,7 @@ def finished_info(root: Path, job: str, sources: Sequence[Path]) -> dict[str, An
                 )
     for place in read_checksums(root):
         if not (root / place).exists():
-            raise DestinationError(f"{root / place} is gone; delete {root}, and run the job again")
+            raise DestinationError(f"{root / place} is missing; delete {root}, and run the job again")
     return read_info(root)
 
 

@@ -103,14 +103,14 @@ def check_fit(
     if differences:
         listed = "\n".join(f"  {difference}" for difference in differences)
         raise DestinationError(
-            f"{root}: what is to be recorded does not fit what is there:\n{listed}\n"
-            "Set it as the dataset has it, or record into another folder; ffenc merge makes one dataset of "
-            "both, where that can be"
+            f"{root}: the recording does not match the existing dataset:\n{listed}\n"
+            "Use the dataset's settings, or record into another folder; ffenc merge joins the "
+            "two if they are compatible"
         )
 
 
 def _differs(what: str, there: Any, here: Any) -> str:
-    return f"{what} is {there!r} in the dataset, {here!r} in what is to be recorded"
+    return f"{what} is {there!r} in the dataset, {here!r} in the recording"
 
 
 def _general(info: Mapping[str, Any], fps: Fraction, robot_type: str | None) -> Iterator[str]:
@@ -133,7 +133,7 @@ def _features(info: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]]
         if key not in features:
             yield f"feature {key} is only in the dataset"
         elif key not in there:
-            yield f"feature {key} is only in what is to be recorded"
+            yield f"feature {key} is only in the recording"
         else:
             yield from _feature(key, there[key], features[key])
 
@@ -155,7 +155,7 @@ def _cameras(root: Path, info: Mapping[str, Any], cameras: Sequence[GrowingCamer
         if key not in here:
             yield f"camera {key} is only in the dataset"
         elif key not in there:
-            yield f"camera {key} is only in what is to be recorded"
+            yield f"camera {key} is only in the recording"
         else:
             yield from _camera(root, there[key], here[key], described=bool(info.get("total_episodes")))
 

@@ -93,7 +93,7 @@ class GrowingDataset:
         pending = pending_commits(self.root)
         if pending:
             raise DestinationError(
-                f"{pending[0]}: an episode that was finished before an interruption still has to come into "
+                f"{pending[0]}: an episode that was finished before an interruption is not yet in "
                 f"{self.root}; recover it first"
             )
         self._staged: tuple[Path, State] | None = None
@@ -135,8 +135,8 @@ class GrowingDataset:
                 what = "removed" if checksum is None else "changed" if known is not None else "made"
                 raise DestinationError(
                     f"{self.root / place} was {what} by another program since it was read, and would be "
-                    "overwritten. Begin the recording again, which reads it; what has been recorded is kept, "
-                    "and can be recovered then"
+                    "overwritten. Start the recording again, which reads the new version; "
+                    "recorded episodes are kept, and can be recovered then"
                 )
 
     def _checksums(self) -> dict[str, str | None]:
@@ -182,9 +182,7 @@ class GrowingDataset:
         self.check_unchanged()
         if self._staged is not None or (folder / COMMIT).exists():
             waiting = folder if self._staged is None else self._staged[0]
-            raise DestinationError(
-                f"{waiting}: holds an episode that was staged and has to be published first"
-            )
+            raise DestinationError(f"{waiting}: contains a staged episode, which has to be published first")
         staged = StagedEpisode(self.root, folder, self._cameras, self._fps, self._state, episode)
         with self._kept(folder):
             self._staged = folder, staged.write()
@@ -197,7 +195,7 @@ class GrowingDataset:
             DestinationError: as :func:`~ffenc.dataset.commit.finish_commit`; the episode stays staged.
         """
         if self._staged is None or self._staged[0] != folder:
-            raise DestinationError(f"{folder}: no episode has been staged in there")
+            raise DestinationError(f"{folder}: no episode has been staged there")
         with self._kept(folder):
             finish_commit(folder, self.root, trust=True)  # this run has written it
         self._state, self._staged = self._staged[1], None
@@ -260,8 +258,9 @@ def _checked_info(root: Path) -> dict[str, Any]:
     version = str(info.get("codebase_version", ""))
     if not version.startswith("v3"):
         raise DestinationError(
-            f"{root}: is a LeRobot dataset of layout {version or 'unknown'}, to which no episodes are added; "
-            f"{call('merge_datasets', sources=[root], destination='NEW')} makes one of v3.0 of it"
+            f"{root}: is a LeRobot dataset of layout {version or 'unknown'}, to which episodes "
+            "cannot be added; "
+            f"{call('merge_datasets', sources=[root], destination='NEW')} converts it to v3.0"
         )
     features_of(info, where)
     for fault in wrong_limits(info):
@@ -298,7 +297,7 @@ def _opened(root: Path, info: dict[str, Any]) -> State:
         if rest and (key not in info["features"] or statistic not in _KNOWN_STATISTICS):
             raise SourceError(
                 f"{listed.path}: has a column {name}, which cannot be computed for a new episode; "
-                "leave it out of all files of the episode list"
+                "remove it from all files of the episode list"
             )
     tasks = tuple(task_texts(root / TASKS))
     return State(info, stats, tasks, rows, episodes, listed.last | _on_disk(root, listed.last))

@@ -92,7 +92,9 @@ def staged(destination: Path, *, resume: bool) -> Iterator[Staging]:
     except OSError as error:
         kept = ""
         if unfinished(destination) is not None:
-            kept = f". Finished episodes are kept: once there is room, go on with {argument('resume', True)}"
+            kept = (
+                f". Finished episodes are kept; free some space, and continue with {argument('resume', True)}"
+            )
         elif error.errno == errno.ENOSPC:
             kept = "; free some space and run it again"
         raise DestinationError(f"{destination} cannot be written: {error.strerror or error}{kept}") from error

@@ -218,7 +218,9 @@ class LeRobotDataset(ABC):
         files: dict[Path, dict[int, int]] = {}
         for one in self._listed():
             if listed and one.index <= next(reversed(listed)):
-                self._damage.note(f"{one.where}: episode {one.index} is doubled or out of order", one.index)
+                self._damage.note(
+                    f"{one.where}: episode {one.index} is duplicated or out of order", one.index
+                )
                 continue
             listed[one.index] = max(1, one.length)
             if one.length < 1:
@@ -250,7 +252,8 @@ class LeRobotDataset(ABC):
         for index, rows in found.items():
             if index not in listed:
                 self._damage.note(
-                    f"{path}: has rows of episode {index}, which {self.episode_list} does not place there"
+                    f"{path}: has rows of episode {index}, which according to {self.episode_list} "
+                    "are elsewhere"
                 )
             elif rows.wrong is not None:
                 self._damage.note(rows.wrong, index)

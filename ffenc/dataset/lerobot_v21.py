@@ -104,7 +104,7 @@ class LeRobotV21(LeRobotDataset):
         for path in sorted((self.root / "data").rglob("*.parquet")):
             if path not in known:
                 raise SourceError(
-                    f"is of no episode in {EPISODES_V2}; restore the line there, or move the file away",
+                    f"belongs to no episode in {EPISODES_V2}; restore the line there, or move the file away",
                     where=path,
                 )
 
@@ -192,7 +192,7 @@ def _numbered(path: Path, key: str, what: str) -> list[Line]:
     lines.sort(key=lambda line: line.number)
     for expected, line in enumerate(lines):
         if line.number < expected:
-            raise SourceError(f"{what} {line.number} is there a second time; keep one", where=line.where)
+            raise SourceError(f"{what} {line.number} is there twice; keep one", where=line.where)
         if line.number > expected:
             raise SourceError(
                 f"{what} {expected} is missing, {what} {line.number} is there; "
@@ -210,7 +210,9 @@ def _episode_table(lines: Sequence[Mapping[str, Any]], path: Path) -> pa.Table:
         try:
             columns[key] = pa.array([line.get(key) for line in lines], types.get(key))
         except (pa.ArrowException, OverflowError) as error:
-            raise SourceError(f"{key} is not of one kind in all lines: {error}", where=path) from None
+            raise SourceError(
+                f"{key} does not have the same type in all lines: {error}", where=path
+            ) from None
     return pa.table(columns)
 
 
@@ -239,15 +241,15 @@ class _EpisodeStats:
         for line in read_lines(path):
             index = _whole(line, "episode_index")
             if index in self._places or index >= episodes:
-                what = "is there a second time; keep one" if index < episodes else f"is not in {EPISODES_V2}"
+                what = "is there twice; keep one" if index < episodes else f"is not in {EPISODES_V2}"
                 raise SourceError(f"episode {index} {what}", where=line.where)
             self._add(line)
             self._places[index] = (line.line, line.offset)
         missing = next((index for index in range(episodes) if index not in self._places), None)
         if missing is not None:
             raise SourceError(
-                f"has no line of episode {missing}; restore it, or move the file away: "
-                "statistics that are not there are computed",
+                f"has no line of episode {missing}; restore it, or move the file away: missing "
+                "statistics are computed",
                 where=path,
             )
 

@@ -62,7 +62,7 @@ class DatasetVideos:
                 continue
             end = ends.get(video.path)
             if end is None and not video.path.is_file():
-                self._damage.note(f"{video.path} is missing; the dataset is not whole", episode.index)
+                self._damage.note(f"{video.path} is missing; the dataset is incomplete", episode.index)
                 continue
             if end is not None and video.start < end - TIME_TOLERANCE:
                 self._damage.note(
@@ -106,7 +106,7 @@ class DatasetVideos:
             if said is not None and said != value:
                 warnings.warn(
                     f"{self._root / 'meta/info.json'}: video.{name} of {key} is {said!r}, but {path.name} is "
-                    f"{value}; the file is believed",
+                    f"{value}; the file's value is used",
                     FfencWarning,
                     stacklevel=5,
                 )

@@ -68,7 +68,7 @@ def plan_merge(
     target = destination_path(destination, resume=resume, overwrite=overwrite)
     check_free(target, resume=resume)
     if not sources:
-        raise ConfigError("no dataset is named to be merged")
+        raise ConfigError("no dataset to merge was named")
     folders = [source_path(source) for source in sources]
     opened: dict[Path, Dataset] = {}
     for folder in folders:
@@ -233,7 +233,7 @@ def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[EpisodeRef]
             for index in sorted(mixed.odd)[:1]:
                 path = source.video(camera.key, next(e for e in source.episodes if e.index == index)).path
                 mendable.append(
-                    f"{camera.key}: {path} is of another video.codec or pix_fmt than most of {source.root}"
+                    f"{camera.key}: {path} has another video.codec or pix_fmt than most of {source.root}"
                 )
         own = stream_fields(_stored(camera)) | {"video.fps": fps_number(first.fps)}
         for other in dict.fromkeys(merged.sources[1:]):
@@ -249,13 +249,15 @@ def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[EpisodeRef]
                     faults.append(_told(camera.key, name, a.get(name), b.get(name), first, other))
     refuse(
         faults,
-        "The same samples would mean different depths, or frames of another size: re-encode from the frames "
-        "they were made of, or leave the camera out with "
+        "The same samples would mean different depths, or frames have different sizes: re-encode "
+        "from the original frames, or leave the camera out with "
         + call("reencode_dataset", source="SRC", destination="NEW", cameras="A,B"),
     )
     if mendable and not reencode:
         ones = {merged.origin(episode)[0].root: None for own_odd in odd.values() for episode in own_odd}
-        refuse(mendable, f"Pass {argument('reencode', True)} to bring {', '.join(map(str, ones))} into line")
+        refuse(
+            mendable, f"Pass {argument('reencode', True)} to re-encode {', '.join(map(str, ones))} to match"
+        )
 
 
 def _encoded(merged: MergedDataset, key: str, odd: Sequence[EpisodeRef], reencode: bool) -> frozenset[int]:
@@ -267,7 +269,7 @@ def _encoded(merged: MergedDataset, key: str, odd: Sequence[EpisodeRef], reencod
         listed = [f"{key}: episode {number} of the result: {reason}" for number, reason in reasons.items()]
         refuse(
             listed,
-            f"Pass {argument('reencode', True)} to encode these episodes with the settings that they have",
+            f"Pass {argument('reencode', True)} to encode these episodes with their own settings",
         )
     copied = {episode.index for episode in usual} - reasons.keys()
     return frozenset(episode.index for episode in merged.episodes) - copied

@@ -157,9 +157,9 @@ class MergedDataset:
         }
         if chunks != {None} and len(chunks) > 1:
             warnings.warn(
-                f"{ACTION}: statistics of relative actions are not in every dataset, or of chunks of other "
-                "lengths: those of the actions themselves are written instead; LeRobot's "
-                "recompute_stats(relative_action=True) computes the others",
+                f"{ACTION}: not every dataset has statistics of relative actions over chunks of "
+                "the same length: statistics of the actions themselves are written instead; LeRobot's "
+                "recompute_stats(relative_action=True) computes them for the result",
                 FfencWarning,
                 stacklevel=2,
             )
@@ -222,14 +222,14 @@ class MergedDataset:
                     continue
                 if place == "meta/subtasks.parquet":
                     raise SourceError(
-                        f"{path} and {other} differ, and rows point into them by number: subtasks are not "
-                        "merged. Make the files alike first"
+                        f"{path} and {other} differ, and rows refer to them by number: subtasks "
+                        "cannot be merged. Make the files equal first"
                     )
                 left_out.append(path)
         if left_out:
             more = f" and {len(left_out) - 1} more files" if len(left_out) > 1 else ""
             warnings.warn(
-                f"{left_out[0]}{more}: the first dataset has another, which is kept",
+                f"{left_out[0]}{more}: the first dataset's version is kept",
                 FfencWarning,
                 stacklevel=2,
             )
@@ -260,10 +260,10 @@ def _like(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
     """Bring a table's columns into the order and the types of a schema."""
     if set(table.column_names) != set(schema.names):
         differing = sorted(set(table.column_names) ^ set(schema.names))
-        raise SourceError(f"{what}: column {differing[0]} is there in one dataset and not in another")
+        raise SourceError(f"{what}: column {differing[0]} is missing in one of the datasets")
     try:
         return fitted(table, schema)
     except (pa.ArrowException, ValueError) as error:
         raise SourceError(
-            f"{what}: its columns are of other types than the first dataset's: {error}"
+            f"{what}: its columns have other types than in the first dataset: {error}"
         ) from None

@@ -41,9 +41,8 @@ def wants_exact(choice: StatsChoice, *, combined: bool) -> bool:
         raise ConfigError(f"stats={choice!r} is not accepted{accepted(choice, ('exact', 'keep'))}")
     if choice == "keep" and not combined:
         raise ConfigError(
-            f"{argument('stats', 'keep')} would have no effect: the result has all rows of its source, and "
-            "keeps their "
-            "statistics"
+            f"{argument('stats', 'keep')} would have no effect: the result has all rows of its "
+            "source and keeps the statistics; leave it out"
         )
     return choice == "exact"
 

@@ -58,10 +58,10 @@ def say_shift(sources: Sequence[LeRobotV3 | LeRobotV21]) -> None:
     largest = max(sources, key=lambda source: source.largest_shift)
     if largest.largest_shift <= TIME_TOLERANCE:
         raise ConfigError(
-            f"{argument('retime', True)}: every row is at frame_index / fps already; leave it out"
+            f"{argument('retime', True)}: every timestamp is frame_index / fps already; leave it out"
         )
     warnings.warn(
-        f"{largest.root}: the rows of frame i are put at i / fps; the largest shift of a timestamp is "
+        f"{largest.root}: timestamps of frame i are set to i / fps; the largest shift of a timestamp is "
         f"{largest.largest_shift:.3f} s",
         FfencWarning,
         stacklevel=3,
@@ -101,7 +101,7 @@ def plan_reencode(
     target = destination_path(destination, resume=resume, overwrite=overwrite)
     check_free(target, resume=resume)
     if isinstance(preset, RobotPreset) and overrides:
-        raise ConfigError("overrides are for a preset that is named; give them to load_preset")
+        raise ConfigError("overrides apply to a preset's name; pass them to load_preset")
     robot = preset if isinstance(preset, RobotPreset) else load_preset(preset, overrides)
     source = source_path(source, "metadata")
     refuse_nesting(source, target)
@@ -138,8 +138,8 @@ def plan_reencode(
         opened = thinned(opened, opened.fps if fps is None else fps, nearest=fps_nearest)
     elif fps_nearest:
         raise ConfigError(
-            f"{argument('fps_nearest', True)} is for datasets; other sources have the rate that "
-            f"{argument('fps')} says"
+            f"{argument('fps_nearest', True)} applies to datasets; other sources get the rate of "
+            f"{argument('fps')}"
         )
     chosen = _choose_cameras(opened, cameras)
     named = {camera_name(camera.key): camera.depth for camera in chosen}
@@ -338,13 +338,11 @@ def refuse_nesting(source: Path, destination: Path) -> None:
     mirror, address = mirror_of(source), address_of(destination)
     if mirror is not None and address is not None:
         if address.within(mirror.address) or mirror.address.within(address):
-            raise DestinationError(
-                f"{address} and {mirror.address} are inside each other; choose an address beside it"
-            )
+            raise DestinationError(f"{address} and {mirror.address} overlap; choose an address outside of it")
         return
     outer, inner = source.resolve(), destination.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise DestinationError(f"{destination} and {source} are inside each other; choose a folder beside it")
+        raise DestinationError(f"{destination} and {source} overlap; choose a folder outside of it")
 
 
 def _choose_cameras(source: DatasetSource, names: Sequence[str] | None) -> list[Camera]:

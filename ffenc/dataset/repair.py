@@ -188,7 +188,7 @@ def repair_dataset(
                         records=records,
                     )
                     if faults := done.result.faults:
-                        raise VerificationError(f"what could be made of {root} is not sound: {faults[0]}")
+                        raise VerificationError(f"the result for {root} is not sound: {faults[0]}")
 
                 done.summary = run_staged(
                     replace(plan, job=job),
@@ -226,7 +226,7 @@ def _folder_beside(target: Path) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise DestinationError(
-            f"{target} cannot be written: {error.strerror or error}; nothing is kept of it"
+            f"{target} cannot be written: {error.strerror or error}; nothing was kept"
         ) from error
     finally:
         for parent in made:

@@ -110,11 +110,12 @@ class RepairedDataset:
                 if not any(key in one.videos for one in self._left.episodes):
                     name = camera_name(key)
                     hint = (
-                        f". No video of {name} is left: leave it out with {argument('without_cameras', name)}"
+                        f". No video of {name} is left; leave the camera out with "
+                        f"{argument('without_cameras', name)}"
                     )
                     break
             raise SourceError(
-                f"{self._left.root}: no episode is whole (episode {worst.number}: {worst.damage}){hint}"
+                f"{self._left.root}: no episode is complete (episode {worst.number}: {worst.damage}){hint}"
             )
         return kept
 
@@ -134,7 +135,7 @@ class RepairedDataset:
 
     def _said_repeated(self, number: int) -> str:
         said = [
-            f"{key}: the frame before is shown in {_ranges(repeated.rows)}"
+            f"{key}: the previous frame is repeated in {_ranges(repeated.rows)}"
             for (episode, key), (_, repeated) in self.videos.repeated.items()
             if episode == number
         ]
@@ -157,13 +158,13 @@ class RepairedDataset:
                 for own, other in ((one, self._kept[fault.other]), (self._kept[fault.other], one)):
                     where = f"{fault.camera}: " if fault.camera else ""
                     own.damage = own.damage or (
-                        f"{where}it and episode {other.number} have each other's statistics, and nothing "
-                        "tells which of the two is right"
+                        f"{where}it and episode {other.number} have each other's statistics, and "
+                        "nothing says which side is right"
                     )
                     own.length = 0
                 continue
             if fault.kind == "other-content" and fault.camera not in self._recomputed:
-                what = "shows something else than its statistics say; they are computed of what it shows"
+                what = "its frames do not match its statistics; the statistics are computed from the frames"
                 self._left.say(Action(what, one.number, fault.camera))
                 self._recomputed.add(fault.camera or "")
                 continue
@@ -195,7 +196,7 @@ class RepairedDataset:
                 f"; or leave the camera out with {argument('without_cameras', camera_name(fault.camera))}"
             )
         return SourceError(
-            f"{self._left.root}: cannot be repaired without making data up: {fault.what}{where}; "
+            f"{self._left.root}: cannot be repaired without inventing data: {fault.what}{where}; "
             f"{fault.fix}{without}"
         )
 
@@ -253,7 +254,7 @@ class RepairedDataset:
         shifts = np.maximum.reduceat(off, first)
         for one, shift in zip(episodes, shifts.tolist(), strict=True):
             if shift > TIME_TOLERANCE:
-                what = f"its rows are put at frame_index / fps, up to {shift:.3f} s away"
+                what = f"its timestamps are set to frame_index / fps, up to {shift:.3f} s away"
                 self._left.say(Action(what, one.number))
 
     def _check_columns(self, table: pa.Table, path: Path) -> None:
@@ -261,15 +262,13 @@ class RepairedDataset:
         videos = {key for key, feature in features.items() if feature["dtype"] == "video"}
         for name in [name for name in features if name not in table.column_names]:
             if name in NUMBERING:
-                self._left.say(
-                    Action("is missing; it follows from the rows and is written", None, name, place)
-                )
+                self._left.say(Action("is missing; it is derived from the rows", None, name, place))
             elif name not in videos:
                 self._left.say(Action("has no column in the data files; the feature is left out", None, name))
                 del features[name]
         known = {*features, *NUMBERING, *self._left.left_out}
         for name in sorted(set(table.column_names) - known):
-            self._left.say(Action(f"column {name} is no feature of info.json; it is left out", file=place))
+            self._left.say(Action(f"column {name} is not a feature of info.json; it is left out", file=place))
 
     def _with_tasks(self, part: Episode, one: Found, numbers: npt.NDArray[np.int64]) -> Episode:
         """The episode with the tasks of its rows, or with the one that is listed where these are wrong."""
@@ -280,12 +279,16 @@ class RepairedDataset:
             return replace(part, tasks=known)
         if len(one.texts) != 1:
             raise SourceError(
-                f"{self._left.root}: the task of episode {one.number} does not follow from its rows and the "
-                f"lists: pass {argument('task', 'TEXT')} to give all rows one"
+                f"{self._left.root}: the task of episode {one.number} cannot be derived from its "
+                f"rows and the lists: pass {argument('task', 'TEXT')} to set the task of all rows"
             )
         if known:
             self._left.say(
-                Action("its rows name tasks that do not exist; they get the listed one", one.number)
+                Action(
+                    "its rows refer to tasks that do not exist; they get the task that the "
+                    "episode list names",
+                    one.number,
+                )
             )
         return replace(part, tasks=one.texts)
 

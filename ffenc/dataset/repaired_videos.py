@@ -112,7 +112,7 @@ class SoundVideos:
         if missing := missing_bytes(path):
             # FFmpeg does not copy packets of a file that ends early; which frames are lost, decoding tells.
             whole, _ = self._piece(["filled", path], lambda whole: _filled(path, whole, missing))
-            what = f"is cut short, {missing:,} bytes are missing at its end: frames of them are lost"
+            what = f"is cut short, {missing:,} bytes are missing at its end: the frames in them are lost"
             self._left.say(Action(what, None, key, place))
             self._good[path] = (whole, info)
         elif (off > TIME_TOLERANCE / 2 or self._left.misleads(path)) and path not in cut:
@@ -173,7 +173,7 @@ class SoundVideos:
             found = probe(copy, times=True, ffprobe=programs[0].ffprobe)
             ticks = frame_ticks(fps)
             if found.times == tuple(number * ticks for number in range(info.frames)):
-                return "its packets are copied onto it"
+                return "its packets are copied to the grid"
         except FfencError:
             pass
         finally:
@@ -181,7 +181,7 @@ class SoundVideos:
         clip = Clip(path, info, 0, info.frames)
         encoding = prepare_clip(clip, self._settings(key, info), fps, candidates=programs)
         transcode(encoding, clip, copy)
-        return "no copy can put them there, so it is encoded with the settings that it has"
+        return "copying cannot correct them, so it is encoded with its own settings"
 
 
 def _filled(path: Path, whole: Path, missing: int) -> str:

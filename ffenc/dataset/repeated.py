@@ -56,7 +56,9 @@ def shown_frames(clip: Clip, rows: int, fps: Fraction, damaged: Collection[int])
         elif shown:
             shown.append(shown[-1])
         else:
-            raise SourceError(f"{clip.path}: frame {clip.first} cannot be shown, and there is none before it")
+            raise SourceError(
+                f"{clip.path}: frame {clip.first} cannot be decoded, and there is no previous frame"
+            )
     return shown
 
 

@@ -115,8 +115,8 @@ def restate(
     """
     if write and isinstance(parse_address(root), Address):
         raise DestinationError(
-            f"{root}: statistics are corrected in a dataset on this machine: fetch it first, or merge it "
-            "alone to another address"
+            f"{root}: statistics can only be corrected in a local dataset: download it first, or "
+            "merge it alone to another address"
         )
     folder = source_path(root)
     check_dataset(folder)
@@ -124,9 +124,9 @@ def restate(
     opened.check(opened.episodes, videos=cameras)  # statistics of rows need no videos
     if isinstance(opened, LeRobotV21):
         raise SourceError(
-            f"{folder} is of an older layout, whose statistics are kept by episode; "
-            f"{call('merge_datasets', sources=[folder], destination='NEW')} makes v3.0 of it, with "
-            "statistics of all rows"
+            f"{folder} is of an older layout, whose statistics are stored by episode; "
+            f"{call('merge_datasets', sources=[folder], destination='NEW')} converts it to v3.0, "
+            "with statistics of all rows"
         )
     stored = opened.stats()
     stats = dict(stored)

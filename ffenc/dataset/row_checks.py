@@ -79,7 +79,7 @@ def episode_rows(path: Path, fps: float, features: Collection[str], tasks: int) 
                 frames[:length] += found[index].length
             elif index in found:
                 found[index].wrong = found[index].wrong or (
-                    f"{path}: episode {index} stands in two places, at row {found[index].first} and at row "
+                    f"{path}: episode {index} is in two places, at row {found[index].first} and at row "
                     f"{row + start}"
                 )
             found.setdefault(index, EpisodeRows(row + start)).length += length
@@ -122,9 +122,9 @@ def wrong_time(path: Path, index: int, fps: float, rows: EpisodeRows) -> str:
     frame, time = rows.late
     return (
         f"{path}: episode {index}: row {frame} has timestamp {time:.6f}, frame {frame} at {fps:g} fps is "
-        f"{frame / fps:.6f}; LeRobot could not find it in a video. Where the rows are whole and only their "
-        f"times are others, as of a clock, pass {argument('retime', True)}: frame i is put at i / fps, "
-        f"here up to "
+        f"{frame / fps:.6f}; LeRobot could not find it in a video. If the rows are complete and "
+        f"their timestamps come from a clock, pass {argument('retime', True)}, which sets the "
+        "timestamp of frame i to i / fps, here up to "
         f"{rows.shift:.3f} s away"
     )
 
@@ -138,8 +138,8 @@ def _wrong_rows(
     for at in _first_of_each(numbers != frames, episodes):
         yield (
             int(episodes[at]),
-            f"{path}: episode {episodes[at]}: row {frames[at]} has frame_index {numbers[at]}; a frame is "
-            "missing or doubled",
+            f"{path}: episode {episodes[at]}: row {frames[at]} has frame_index {numbers[at]}; a "
+            "frame is missing or duplicated",
         )
     if TASK_COLUMN in table.column_names:
         chosen = table[TASK_COLUMN].to_numpy()

@@ -79,8 +79,8 @@ class Salvage(SalvagedRows):
         for folder in sorted((self.root / "images").glob("*/episode-*")):
             if count := sum(1 for _ in folder.glob("frame-*")):
                 self._note(
-                    f"{count} images of an episode that was being recorded; its rows were never written, so "
-                    "that it is left out",
+                    f"{count} images of an episode that was being recorded; its rows were never "
+                    "written, so it is left out",
                     file=self._relative(folder),
                 )
 
@@ -97,7 +97,7 @@ class Salvage(SalvagedRows):
             moved = [number for number, place in in_order.items() if places.get(number) != place]
             for number in moved:
                 self._note(
-                    "where its video is was wrong or missing; the frames of the files tell it: "
+                    "its position in the videos was wrong or missing; it was found from the frame counts: "
                     f"{self._relative(in_order[number].path)}, frame {in_order[number].first}",
                     episode=number,
                     camera=key,
@@ -166,7 +166,7 @@ class Salvage(SalvagedRows):
         if held and held <= set(DEPTH_FORMATS) and not says_depth(block):
             block |= {"is_depth_map": True, "video.video_backend": LEROBOTS_BACKEND}
             self.info["features"][key] = {**feature, "info": block}
-            self._note("is marked as depth, which its files hold", file=INFO, camera=key)
+            self._note("is marked as depth, which its files contain", file=INFO, camera=key)
 
     def _listed_places(self, key: str) -> dict[int, tuple[Path, float]]:
         """Number of an episode -> the file that the list names, and the second at which it starts."""
@@ -286,7 +286,7 @@ class Salvage(SalvagedRows):
                 places[one.number] = fitting[0]
                 ends[fitting[0].path] += one.length
                 self._note(
-                    "where its video is was wrong or missing; it is the only one that fits into "
+                    "its position in the videos was wrong or missing; it is the only episode that fits into "
                     f"{self._relative(fitting[0].path)}, from frame {fitting[0].first} on",
                     episode=one.number,
                     camera=key,

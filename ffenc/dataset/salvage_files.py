@@ -120,9 +120,9 @@ class SalvagedFiles:
         numbers, frames = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.int64)
         lost = int((numbers < 0).sum())
         if lost and lost == len(numbers):
-            raise next(iter(errors.values()), ValueError("episode_index is missing or has no numbers"))
+            raise next(iter(errors.values()), ValueError("episode_index is missing or not numeric"))
         if lost:
-            what = f"{lost} of its rows cannot be read, nor of which episode they are"
+            what = f"{lost} of its rows cannot be read, nor can the episode they belong to"
             self._note(path, what)
         self._damaged_groups[path] = frozenset(errors)
         whole = np.repeat([group not in errors for group in range(len(counts))], counts)
@@ -175,8 +175,8 @@ class SalvagedFiles:
         self._readable[path] = copy
         self._note(
             path,
-            f"its end is missing, as of a recording that was broken off; its {count} rows are read from its "
-            "pages",
+            f"its end is missing, as after an interrupted recording; its {count} rows are read "
+            "from its pages",
         )
 
 

@@ -109,7 +109,7 @@ class SalvagedRows:
         version = str(info.get("codebase_version", ""))
         if not version.startswith("v3"):
             raise SourceError(
-                f"{self.root}: is a dataset of layout {version or 'unknown'}; v3.0 is repaired. "
+                f"{self.root}: is a dataset of layout {version or 'unknown'}; only v3.0 can be repaired. "
                 f"{call('merge_datasets', sources=['DATASET'], destination='NEW')} converts v2.1 and v2.0"
             )
         where = self.root / INFO
@@ -117,13 +117,13 @@ class SalvagedRows:
         for key, feature in features_of(info, where).items():
             features[key] = readable_feature(feature)
             if features[key] != feature:
-                self._note("its shape or names are written as LeRobot uses them", file=INFO, camera=key)
+                self._note("its shape or names are rewritten as LeRobot uses them", file=INFO, camera=key)
             if feature["dtype"] in ("image", "video"):
                 check_key(key, where)
             block = feature_block(features[key])
             if says_depth(block) and block.get("video.video_backend") not in (None, LEROBOTS_BACKEND):
                 features[key] = {**features[key], "info": {**block, "video.video_backend": LEROBOTS_BACKEND}}
-                what = f"video.video_backend becomes {LEROBOTS_BACKEND!r}, as LeRobot opens depth"
+                what = f"video.video_backend becomes {LEROBOTS_BACKEND!r}, with which LeRobot opens depth"
                 self._note(what, file=INFO, camera=key)
         for name, usual in (("data_path", DATA_PATH), ("video_path", VIDEO_PATH)):
             try:
@@ -169,11 +169,11 @@ class SalvagedRows:
                 tables.append(table)
             except UNREADABLE as error:
                 self._note(
-                    f"cannot be read ({short_reason(error)}); its episodes are found by their rows",
+                    f"cannot be read ({short_reason(error)}); its episodes are derived from their rows",
                     file=self._relative(path),
                 )
         if not tables:
-            self._note("no episode list is left; it is written again from the rows and the videos")
+            self._note("the episode list is missing; it is derived from the rows and the videos")
             return None
         try:
             return pa.concat_tables(tables, promote_options="permissive")
@@ -214,7 +214,7 @@ class SalvagedRows:
                 self._order(one, None if (frames[rows] < 0).any() else frames[rows])
                 if not whole[one.rows].all():
                     one.length = int(np.argmin(whole[one.rows]))
-                    one.damage = one.damage or ("its rows cannot be read, or have no value of a feature")
+                    one.damage = one.damage or ("its rows cannot be read, or lack values of a feature")
                 claims.setdefault(one.number, []).append(one)
         index = self._column("episode_index")
         tasks, lengths = self._column("tasks"), self._column("length")
@@ -222,7 +222,7 @@ class SalvagedRows:
         found = self._numbered(claims, {number: lengths[row] for number, row in last.items()})
         for number, row in last.items():
             if number not in found:
-                self._note("is listed, but no rows of it are left; it is left out", episode=number)
+                self._note("is listed, but its rows are missing; it is left out", episode=number)
                 continue
             one = found[number]
             one.listed = row
@@ -230,11 +230,11 @@ class SalvagedRows:
                 one.texts = [str(text) for text in tasks[row] if text]
             if lengths[row] != one.length and not one.damage:
                 self._note(
-                    f"its length is {lengths[row]} in the list, it has {one.length} rows, which count",
+                    f"its length is {lengths[row]} in the list, it has {one.length} rows; the rows are used",
                     episode=number,
                 )
         for number in sorted(set(found) - set(last)) if self.listing is not None else ():
-            self._note("is not in the episode list; it is listed again", episode=number)
+            self._note("is not in the episode list; it is added", episode=number)
         if index != sorted(index, key=lambda value: (value is None, value)):
             self._note("the episode list is out of order; it is sorted", file="meta/episodes")
         order = sorted(found)
@@ -263,7 +263,7 @@ class SalvagedRows:
                     one.number = fitting[0]
                     del missing[one.number]
                     found[one.number] = one
-                    what = f"its rows have the number {number}; their count tells whose they are"
+                    what = f"its rows have the number {number}; it was identified by the number of rows"
                     self._note(what, episode=one.number)
                 else:
                     left.append(one)
@@ -305,9 +305,7 @@ class SalvagedRows:
                 one.damage = "rows are missing: frame_index has gaps"
                 first = first[: int(np.argmax(ordered != np.arange(len(ordered))))]  # up to the gap
             else:
-                what = (
-                    "are put in order" if len(first) == count else f"lose {count - len(first)} doubled ones"
-                )
+                what = "are sorted" if len(first) == count else f"lose {count - len(first)} duplicates"
                 if len(first) == count and (np.diff(frames) == 1).all():
                     what = f"are counted from 0 (frame_index began at {frames[0]})"
                 self._note(f"its rows {what}", episode=one.number)

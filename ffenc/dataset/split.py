@@ -45,7 +45,7 @@ def plan_split(
     """
     folder, target = source_path(source), parse_address(destination)
     if len(into) < 2:
-        raise ConfigError("a split is into two parts at least, such as train=0.9,val=0.1")
+        raise ConfigError("a split needs at least two parts, such as train=0.9,val=0.1")
     for name in into:
         if name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
             raise ConfigError(f"{name!r} is not accepted as the name of a part", expected="a folder's name")
@@ -187,7 +187,7 @@ def _parts(
             groups = [own for own in of_task.values() if own]
         return divided(groups, {name: float(share) for name, share in shares.items()}, seed=seed)
     if shares:
-        raise ConfigError("parts are either shares (train=0.9) or episodes (a=0-9): not both in one split")
+        raise ConfigError("parts are either shares (train=0.9) or episodes (a=0-9), not both in one split")
     if by == "task" or seed:
         raise ConfigError(
             f"{argument('seed')} and {argument('by')} are for shares; these parts name their episodes"
@@ -205,7 +205,7 @@ def _parts(
             owner[number] = name
     if left := [number for number in numbers if number not in owner]:
         raise ConfigError(
-            f"episode {left[0]} is in no part (of {len(left)} such); name it, or choose with "
+            f"episode {left[0]} is in no part (of {len(left)} such); add it to one, or select episodes with "
             + call("edit_dataset", source="SRC", destination="NEW", episodes="...")
         )
     return parts

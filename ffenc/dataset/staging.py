@@ -71,7 +71,7 @@ class Staging:
             self._unlock()
             raise DestinationError(
                 f"an interrupted run towards {self.destination} left finished episodes in {self.folder}. "
-                f"Go on with {argument('resume', True)}, or delete that folder to start from the beginning"
+                f"Continue with {argument('resume', True)}, or delete that folder to start again"
             )
         self._delete_scratch()
         (self.folder / _PUBLISHING).unlink(missing_ok=True)
@@ -168,7 +168,7 @@ def _check_own(folder: Path) -> None:
         DestinationError: it is, or holds, a link or a file of someone else's.
     """
     if folder.is_symlink():
-        raise DestinationError(f"{folder} is a link; ffenc keeps finished episodes there: delete the link")
+        raise DestinationError(f"{folder} is a link; ffenc keeps finished episodes there; delete the link")
     for entry in folder.iterdir():
         if entry.name not in _CONTENT or entry.is_symlink():
             what = "a link" if entry.is_symlink() else "not a file of ffenc's"
@@ -221,7 +221,7 @@ def check_destination(destination: Path) -> None:
         raise DestinationError(f"{destination} is the current folder; name a new folder in it")
     if destination.is_symlink() or os.path.ismount(destination):
         raise DestinationError(
-            f"{destination} is a link or a mount point, which no folder can be moved to; name a folder in it"
+            f"{destination} is a link or a mount point, to which no folder can be moved; name a folder in it"
         )
     if destination.is_dir():
         if any(destination.iterdir()):

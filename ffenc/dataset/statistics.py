@@ -91,7 +91,7 @@ def stored_numbers(value: Any) -> Array:
         return np.asarray(value, np.float64)
     except (TypeError, ValueError, OverflowError):
         text = repr(value)[:60]
-        raise ValueError(f"{text} is no number, nor a list of numbers") from None
+        raise ValueError(f"{text} is neither a number nor a list of numbers") from None
 
 
 class Aggregate:

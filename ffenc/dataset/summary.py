@@ -106,11 +106,11 @@ def failed(plan: JobPlan, failures: Failures) -> FfencError:
     ]
     if len(failures) > _SHOWN:
         lines.append(f"  ... and {len(failures) - _SHOWN} more")
-    whole = f" (whole are episodes {kept})" if kept else ""
+    whole = f" (episodes {kept} are complete)" if kept else ""
     text = (
         f"{count(len(failures), 'encode')} of {count(len(numbers), 'episode')} failed. The others are "
-        f"finished and kept{whole}: once these are restored or left out, "
-        f"go on with {argument('resume', True)}\n"
+        f"finished and kept{whole}: restore these or leave them out, and continue with "
+        f"{argument('resume', True)}\n"
     ) + "\n".join(lines)
     every = all(isinstance(error, SourceError) for _, error in failures)
     return SourceError(text) if every else VerificationError(text)

@@ -142,9 +142,9 @@ class JobTables:
         lengths = [episode.length for episode in self._source.episodes]
         if self._subset and count is not None and relative_chunk(int(np.ravel(count)[0]), lengths):
             warnings.warn(
-                f"{ACTION}: its statistics are of relative actions, which cannot be computed for a part of "
-                "the episodes: those of the actions themselves are written instead; LeRobot's "
-                "recompute_stats(relative_action=True) computes the others",
+                f"{ACTION}: its statistics are of relative actions, which cannot be computed for "
+                "a part of the episodes: statistics of the actions themselves are written instead; LeRobot's "
+                "recompute_stats(relative_action=True) computes them for the result",
                 FfencWarning,
                 stacklevel=3,
             )

@@ -132,16 +132,17 @@ def thinned(
         return source
     if new > old:
         raise ConfigError(
-            f"{argument('fps', fps)} is more than the dataset's {fps_number(old)}: frames are never made up"
+            f"{argument('fps', fps)} is more than the dataset's {fps_number(old)}; only a lower "
+            "rate is possible"
         )
     ratio = old / new
     if ratio.denominator != 1 and not nearest:
         near = sorted(range(1, 61), key=lambda step: abs(step - ratio))[:_RATES_NAMED]
         rates = ", ".join(f"{float(old / step):g}" for step in sorted(near) if step > 1)
         raise ConfigError(
-            f"{argument('fps', fps)} does not divide the dataset's {fps_number(old)}: say one that does "
-            f"({rates}), or "
-            f"{argument('fps_nearest', True)} to take the frame that is nearest to each new time"
+            f"{argument('fps', fps)} does not divide the dataset's {fps_number(old)}: use one "
+            f"that does ({rates}), or "
+            f"{argument('fps_nearest', True)} to take the frame nearest to each new time"
         )
     if ratio.denominator == 1 and nearest:
         raise ConfigError(

@@ -52,23 +52,21 @@ def push_dataset(
     address = hub_address(repository)
     if revision is not None and address.revision is not None:
         raise ConfigError(
-            f"{repository} names a revision, and {argument('revision', revision)} too: give one of them"
+            f"{repository} names a revision, and so does {argument('revision', revision)}: pass one of them"
         )
     if (branch := revision or address.revision) is not None:
         if re.fullmatch("[0-9a-f]{40}", branch):
-            raise ConfigError(
-                f"{argument('revision', branch)} is a commit", expected="a branch, which is written to"
-            )
+            raise ConfigError(f"{argument('revision', branch)} is a commit", expected="a branch to upload to")
         address = address.at(branch)
     root = Path(source)
     found = verify_dataset(root, ffprobe=ffprobe)
     if not found.sound:
         more = f" (and {len(found.faults) - 1} more)" if len(found.faults) > 1 else ""
-        raise VerificationError(f"{root} is not sound and is not uploaded: {found.faults[0]}{more}")
+        raise VerificationError(f"{root} has faults and is not uploaded: {found.faults[0]}{more}")
     if found.layout != CODEBASE_VERSION:
         raise SourceError(
-            f"{root} is of layout {found.layout}; {CODEBASE_VERSION} is uploaded: "
-            f"{call('merge_datasets', sources=[root], destination='NEW')} makes it without re-encoding"
+            f"{root} is of layout {found.layout}; {CODEBASE_VERSION} is required: "
+            f"{call('merge_datasets', sources=[root], destination='NEW')} converts it without re-encoding"
         )
     return push_folder(root, address, private=private, overwrite=overwrite, resume=resume, dry_run=dry_run)
 

@@ -54,7 +54,7 @@ def episode_videos(
     where = root / INFO
     keys = [check_key(k, where) for k, f in info_features(info, where).items() if f.get("dtype") == "video"]
     if not keys:
-        raise SourceError(f"{root}: has no video cameras; its frames are images already, or it has none")
+        raise SourceError(f"{root}: has no video cameras; its frames are images, or it has none")
     chosen = chosen_cameras(keys, cameras) if cameras is not None else keys
     template = check_template(
         info.get("video_path") or VIDEO_PATH, f"{where}: video_path", template_fields(VIDEO_PATH)
@@ -77,7 +77,7 @@ def episode_videos(
     videos = [video for key in chosen for video in found[key] if video.episode in wanted]
     for path in dict.fromkeys(video.path for video in videos):
         if not path.is_file():
-            raise SourceError(f"{path} is missing; the dataset is not whole")
+            raise SourceError(f"{path} is missing; the dataset is incomplete")
     return videos
 
 
@@ -184,7 +184,7 @@ def clip_of(video: EpisodeVideo, fps: Fraction, *, compare: bool = True) -> Clip
     if info.frames < video.needed and off_grid(whole.seconds(), fps, whole.seconds()[0]) is None:
         raise SourceError(
             f"{video.path}: has {info.frames} frames, its episodes have {video.needed}: a frame is missing, "
-            "and which episode it belongs to is not known"
+            "and it is not known from which episode"
         )
     return clip
 

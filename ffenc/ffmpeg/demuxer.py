@@ -77,7 +77,7 @@ def demuxer_of(path: Path) -> str:
     if not start:
         found = "is empty"
     elif not start.strip(b"\0"):
-        found = f"holds only zeros in its first {len(start)} bytes"
+        found = f"contains only zeros in its first {len(start)} bytes"
     else:
         kind = next((kind for kind, beginning in _OTHERS if beginning.match(start)), None)
         found = f"is {kind}" if kind else f"begins with {start[:12]!r}"

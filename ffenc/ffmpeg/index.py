@@ -171,9 +171,7 @@ def read_index(path: Path) -> VideoIndex | None:
         with open_regular(path) as file:
             return _read(file, os.fstat(file.fileno()).st_size)
     except BoxError as error:
-        raise SourceError(
-            f"{path}: its index is damaged: {error}. Restore the file, or write it again"
-        ) from None
+        raise SourceError(f"{path}: its index is damaged: {error}. Restore the file, or remux it") from None
     except OSError as error:
         raise SourceError(f"{path} cannot be opened: {error.strerror}") from None
 
@@ -313,9 +311,7 @@ def _starts(tables: dict[bytes, memoryview], sizes: Integers, data: tuple[int, i
     outside = (chunks < data[0]) | (chunks > data[1])
     starts: Integers = np.repeat(chunks, held) + within
     if outside.any() or (starts + sizes > data[1]).any():
-        raise BoxError(
-            f"{name.decode()} places frames outside of the bytes {data[0]} to {data[1]} they are in"
-        )
+        raise BoxError(f"{name.decode()} places frames outside the bytes {data[0]} to {data[1]} they are in")
     return starts
 
 

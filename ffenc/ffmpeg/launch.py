@@ -174,8 +174,8 @@ class Share:
         if lacking:
             there = _possible_cpus(frozenset(range(MOST_CPUS)))
             raise ConfigError(
-                f"processor {_numbers(lacking)} is not here or may not be used; "
-                f"encoders can run on {_numbers(there)}"
+                f"processor {_numbers(lacking)} does not exist or may not be used; encoders can "
+                f"run on {_numbers(there)}"
             )
 
     @contextlib.contextmanager

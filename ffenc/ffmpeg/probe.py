@@ -69,7 +69,7 @@ class StreamInfo:
             before. A decoder that starts at that key frame skips them. None unless asked for.
         hidden: frames that are stored and never shown, because an edit list leaves them out; 0 unless asked
             for.
-        raw: it is a stream without a container, whose frames have no times; ``times`` are their numbers then.
+        raw: it is an elementary stream, whose frames have no timestamps; ``times`` are their numbers then.
         rotation: degrees that a player turns the pictures by, because a tag says so.
         reorder: how many frames the stream declares that a frame may be stored before it is shown.
     """
@@ -193,8 +193,8 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
     raw = _demuxer(path) in RAW
     if raw and times and rate is None:
         raise SourceError(
-            f"{path} is a stream without a container, whose frames have no times; "
-            f"{call('encode', source=path, output='OUT.MP4', fps='RATE')} makes a video of it"
+            f"{path} is an elementary stream, whose frames have no timestamps; "
+            f"{call('encode', source=path, output='OUT.MP4', fps='RATE')} stores it as a video"
         )
     streams_of = ("-show_streams", "-show_data_hash", "sha256", "-show_entries")
     packets_of = "packet=stream_index,pts,size,flags,pos"
@@ -211,7 +211,7 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
         raise SourceError(
             f"{path} holds {programs['nb_programs']} programs",
             expected="one",
-            fix="ffmpeg -i FILE -map 0:p:NUMBER -c copy OUT.ts takes one of them out",
+            fix="ffmpeg -i FILE -map 0:p:NUMBER -c copy OUT.ts extracts one of them",
         )
     streams = [fields_of(line) for line in answer if line.startswith("stream|")]
     video = next((s for s in streams if s.get("codec_type") == "video"), None)
@@ -221,7 +221,7 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
     time_base = _fraction(video.get("time_base"))
     if not (fps > 0 and time_base > 0):
         raise SourceError(
-            f"{path} says no frame rate: {video.get('avg_frame_rate')} frames a second, time base "
+            f"{path} does not state a frame rate: {video.get('avg_frame_rate')} frames a second, time base "
             f"{video.get('time_base')}",
             expected="both above 0",
             fix="remux the file, or restore it",
@@ -254,7 +254,7 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
                     continue  # cut off by an edit list: it is decoded, and never shown
                 if not fields["pts"].lstrip("-").isdigit():
                     raise SourceError(
-                        f"{path} has frames without a time. Decode it into a container without loss first: "
+                        f"{path} has frames without a timestamp. Convert it without loss first: "
                         "`ffmpeg -i FILE -c:v ffv1 NEW.mkv`"
                     )
                 own.append((int(fields["pts"]), "K" in fields["flags"], stored - 1, int(fields["size"])))

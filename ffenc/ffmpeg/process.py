@@ -266,7 +266,7 @@ class FfmpegProcess:
         self._cancellation.check()
         code = self._code
         if self._stalled:
-            raise self._error(f"ffmpeg hung: it did nothing for {self._stall_seconds:.0f} s and was ended")
+            raise self._error(f"ffmpeg hung: it did nothing for {self._stall_seconds:.0f} s and was killed")
         if any("No space left on device" in line for line in self.log.lines):
             raise self._error("the disk is full; free some space and run it again")
         if code in _KILLS:
@@ -274,7 +274,7 @@ class FfmpegProcess:
         if code != 0:
             raise self._error("ffmpeg failed" if code > 0 else f"ffmpeg crashed with signal {-code}")
         if self.log.faults:
-            raise self._error("ffmpeg met an error and went on")
+            raise self._error("ffmpeg reported an error and continued")
         return self.log
 
     def _error(self, reason: str) -> FfmpegError:

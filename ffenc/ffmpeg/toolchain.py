@@ -206,7 +206,7 @@ def _looked_at(path: str, kind: Kind, origin: str) -> Program:
     number = _number(version)  # a build from git has no number and is new
     if kind == "ffmpeg" and number is not None and number < MIN_VERSION:
         needed = ".".join(map(str, MIN_VERSION))
-        return Program(path, origin, version, f"{path} is FFmpeg {version}, {needed} or newer is needed")
+        return Program(path, origin, version, f"{path} is FFmpeg {version}, {needed} or newer is required")
     return Program(path, origin, version)
 
 

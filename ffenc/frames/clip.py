@@ -111,7 +111,8 @@ def check_spacing(clip: Clip, fps: Fraction, where: str, *, start: float | None 
     number = off_grid(times, fps, base)
     if number is not None:
         raise SourceError(
-            f"frame {number} is at {float(times[number]):.6f} s of {clip.path}: one is missing or doubled",
+            f"frame {number} is at {float(times[number]):.6f} s of {clip.path}: a frame is "
+            "missing or duplicated",
             expected=f"{float(base + number / fps):.6f} s ({float(fps):g} fps)",
             where=where,
         )

@@ -109,11 +109,13 @@ def compare_episode(
     try:
         geometry = transform.of(size.width, size.height) if transform is not None else None
     except ConfigError as error:
-        raise SourceError(f"{video.path}: {error}; compare it with the source it was made of") from None
+        raise SourceError(f"{video.path}: {error}; compare it with the source it was made from") from None
     check_alike(video, reference, header, geometry)
     if video.info.pix_fmt in DEPTH_FORMATS:
         if video.info.pix_fmt == "gray12le" and quantizer is None:
-            raise SourceError(f"{video.path}: holds 12-bit depth codes, and how they were made is not known")
+            raise SourceError(
+                f"{video.path}: contains 12-bit depth codes, and it is not known how they were quantised"
+            )
         used = quantizer if video.info.pix_fmt == "gray12le" else None
         if isinstance(reference, Clip):
             wanted: Iterator[Depth] = (changed(depth, geometry) for depth in _stored(reference, found))
@@ -140,7 +142,7 @@ def check_alike(
         if len(reference) != video.frames:
             raise SourceError(
                 f"{video.path}: the episode at frame {video.first} has {video.frames} frames, its source "
-                f"{len(reference)}; compare it with the source it was made of"
+                f"{len(reference)}; compare it with the source it was made from"
             )
         name, other = str(reference.path), f"{reference.info.width}x{reference.info.height}"
         same = (
@@ -153,13 +155,13 @@ def check_alike(
         if len(reference) != video.frames:
             raise SourceError(
                 f"{video.path}: the episode at frame {video.first} has {video.frames} frames, its source has "
-                f"{len(reference)} images; compare it with the source it was made of"
+                f"{len(reference)} images; compare it with the source it was made from"
             )
         assert header is not None
         name, other = "its source", f"{header.width}x{header.height}"
         same, kind = header.depth == depth, str(header)
     if geometry is not None:
-        name, other = f"{name}, changed as it was,", f"{geometry.width}x{geometry.height}"
+        name, other = f"{name}, transformed in the same way,", f"{geometry.width}x{geometry.height}"
     if other != size:
         raise SourceError(
             f"{video.path}: frames are {size}, those of {name} are {other}; compare it with the source it "
@@ -168,7 +170,7 @@ def check_alike(
     if not same:
         raise SourceError(
             f"{video.path}: holds {video.info.pix_fmt} {'depth' if depth else 'colours'}, {name} is {kind}; "
-            "compare it with the source it was made of"
+            "compare it with the source it was made from"
         )
 
 

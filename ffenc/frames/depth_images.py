@@ -49,7 +49,7 @@ def _decoded(frame: EncodedFrame, header: ImageHeader) -> Depth:
     if depth.ndim != 2 or depth.dtype.kind not in "uif":
         raise SourceError(
             f"{frame.name}: has {'x'.join(map(str, depth.shape))} {depth.dtype} samples; "
-            "a depth image has one channel of numbers"
+            "a depth image has one channel"
         )
     # Pillow has no unsigned 32-bit numbers.
     unsigned = header.samples == "unsigned" and depth.dtype == np.int32
@@ -131,9 +131,7 @@ class DepthSamples:
 
     def __init__(self, config: object, unit: Unit | None = None) -> None:
         if not isinstance(config, DepthEncoderConfig):
-            raise ConfigError(
-                "these are depth images: the settings have to be a depth camera's (DepthEncoderConfig)"
-            )
+            raise ConfigError("these are depth images: pass a depth camera's settings (DepthEncoderConfig)")
         if config.pix_fmt not in ("gray12le", "gray16le"):
             raise ConfigError(f"pix_fmt={config.pix_fmt!r} does not hold depth; accepted: gray12le, gray16le")
         self._quantizer = DepthQuantizer.from_config(config) if config.pix_fmt == "gray12le" else None
@@ -151,7 +149,7 @@ class DepthSamples:
         elif not self._given and depth_unit(depth) != self._unit:
             raise ConfigError(
                 f"depth frame {len(self.checksums)} is {depth.dtype}, so in {depth_unit(depth)}, but the "
-                f"frames before it are in {self._unit}: convert it, or give their unit (depth_unit)"
+                f"frames before it are in {self._unit}: convert it, or set their unit (depth_unit)"
             )
         if self._quantizer is not None:
             samples = self._quantizer.quantize(depth, input_unit=self._unit)

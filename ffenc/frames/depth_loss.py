@@ -36,17 +36,18 @@ def warn_of_loss(encoding: Encoding, frames: Sequence[bytes]) -> None:
         return
     quantizer = DepthQuantizer.from_config(config) if config.pix_fmt == "gray12le" else None
     measured = _measured(encoding, frames, quantizer)
-    expected = "by how much cannot be measured here"
+    expected = "the error cannot be measured here"
     if measured is not None:
         largest, mean = measured
-        expected = f"it is up to {largest:.0f} mm off, {mean:.2f} mm on average"
+        expected = f"the error is up to {largest:.0f} mm, {mean:.2f} mm on average"
     beside = ""
     if quantizer is not None:
-        beside = ", beside the quantiser's steps of {:.1f} to {:.1f} mm".format(*quantizer.steps_mm())
+        beside = ", in addition to the quantiser's steps of {:.1f} to {:.1f} mm".format(*quantizer.steps_mm())
     warnings.warn(
-        f"{encoding.width}x{encoding.height} depth is encoded with loss ({encoding.codec.encoder}): in the "
-        f"{len(frames)} frames it was tried with, {expected}{beside}. The default settings (hevc, "
-        "extra_options {x265-params: lossless=1}) lose nothing; "
+        f"{encoding.width}x{encoding.height} depth is encoded with loss "
+        f"({encoding.codec.encoder}): in the {len(frames)} frames of a trial, {expected}{beside}. "
+        "The default settings (hevc, "
+        "extra_options {x265-params: lossless=1}) are lossless; "
         f"{call('verify_dataset', path='OUT', against='SRC', max_depth_error='MM')} measures every frame",
         FfencWarning,
         stacklevel=3,

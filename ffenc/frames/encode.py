@@ -86,10 +86,10 @@ def frame_format(header: ImageHeader, config: VideoEncoderConfig) -> FrameFormat
         ConfigError: depth images and settings that are not for depth, or the other way round.
     """
     if header.depth != isinstance(config, DepthEncoderConfig):
-        found, needed = ("", "a depth camera's (DepthEncoderConfig)")
+        found, needed = ("", "a depth camera's settings (DepthEncoderConfig)")
         if not header.depth:
-            found, needed = ("no ", "a camera's of colours (VideoEncoderConfig)")
-        raise ConfigError(f"{header} images are {found}depth maps: the settings have to be {needed}")
+            found, needed = ("not ", "a colour camera's settings (VideoEncoderConfig)")
+        raise ConfigError(f"{header} images are {found}depth maps; pass {needed}")
     return raw_format(config) if header.depth else fed_format(header)
 
 
@@ -265,7 +265,7 @@ def verify_encoded(
         for number, (given, shown) in enumerate(zip_longest(expected, found), looked.start):
             if given != shown:
                 raise VerificationError(
-                    f"frame {number} does not come back as it was sent, though the settings are lossless"
+                    f"frame {number} was not decoded to what was sent, although the settings are lossless"
                 )
     return info
 
@@ -354,7 +354,7 @@ def checked_output(output: str | Path, *, overwrite: bool) -> Path:
     """
     target = Path(output)
     if target.suffix.lower() != ".mp4":
-        raise ConfigError(f"{target}: results are MP4 files; give a name that ends in .mp4")
+        raise ConfigError(f"{target}: results are MP4 files; choose a name that ends in .mp4")
     if target.is_dir() or (target.exists() and not overwrite):
         raise DestinationError(f"{target} exists; choose another name, or pass {argument('overwrite', True)}")
     if not target.parent.is_dir():

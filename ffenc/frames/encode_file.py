@@ -109,8 +109,8 @@ class _Video:
         settings = self._depth_settings(config) if self.depth else config or VideoEncoderConfig()
         if isinstance(settings, DepthEncoderConfig) and not self.depth:
             raise ConfigError(
-                f"{self.clip.path} holds {self.clip.info.pix_fmt}, which is no depth: the settings "
-                "have to be a camera's of colours (VideoEncoderConfig)"
+                f"{self.clip.path} holds {self.clip.info.pix_fmt}, which is not depth: pass a "
+                "colour camera's settings (VideoEncoderConfig)"
             )
         return prepare_clip(
             self.clip,
@@ -209,7 +209,7 @@ def plan_encode(
     if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_dir():
         path = regular(Path(source))
         if target.exists() and target.samefile(path):
-            raise DestinationError(f"{target} is the video that is read; name another file to write")
+            raise DestinationError(f"{target} is also the source; choose another file to write")
         target = checked_output(output, overwrite=overwrite)
         candidates = tuple(toolchains(ffmpeg, ffprobe))
         video = _video(path, fps, start, end, start_number, candidates[0].ffprobe)
@@ -217,8 +217,8 @@ def plan_encode(
     target = checked_output(output, overwrite=overwrite)
     if start is not None or end is not None:
         raise ConfigError(
-            f"{argument('start')} and {argument('end')} are for a video file; of images, name those that "
-            "are wanted"
+            f"{argument('start')} and {argument('end')} apply to a video file; for images, choose "
+            "the files themselves"
         )
     images = _images(source, fps, start_number, follow_links)
     return EncodePlan(target, tuple(toolchains(ffmpeg, ffprobe)), images, overwrite)
@@ -233,7 +233,7 @@ def _images(
     if isinstance(source, str | Path):
         folder = Path(source)
         if not folder.is_dir():
-            raise SourceError(f"{folder} is not a folder of frames, nor a video file")
+            raise SourceError(f"{folder} is neither a folder of frames nor a video file")
         check_tree(folder, follow_links=follow_links)
         files = image_files(folder, start_number=start_number)
     else:
@@ -254,7 +254,7 @@ def _video(
 ) -> _Video:
     if start_number is not None:
         raise ConfigError(
-            f"{argument('start_number')} is for a folder of images; of a video, pass "
+            f"{argument('start_number')} applies to a folder of images; for a video, pass "
             f"{argument('start')} in seconds"
         )
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -263,7 +263,7 @@ def _video(
     clip = trimmed(path, start=start, end=end, rate=rate, ffprobe=ffprobe)
     video = _Video(clip, frame_rate(clip) if rate is None else rate)
     if clip.info.audio is not None:
-        warnings.warn(f"{path}: its sound is left out", FfencWarning, stacklevel=4)
+        warnings.warn(f"{path}: its audio is left out", FfencWarning, stacklevel=4)
     warn_of_hidden(path, clip.info)
     warn_of_rotation(path, clip.info)
     return video

@@ -65,4 +65,4 @@ class ImageHeader:
 
 def several(name: str, why: str) -> SourceError:
     """Return the error that a file holds more than one image."""
-    return SourceError(f"{name}: holds more than one image ({why}); each frame has to be a file of its own")
+    return SourceError(f"{name}: holds more than one image ({why}); each frame has to be a separate file")

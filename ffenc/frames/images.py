@@ -49,8 +49,8 @@ def read_header(data: bytes | memoryview, name: str) -> ImageHeader:
         raise SourceError(what, where=name, fix="restore or re-record it")
     if max(header.width, header.height) > MAX_SIDE or header.width * header.height > MAX_PIXELS:
         raise SourceError(
-            f"is a {header}; at most {MAX_SIDE} pixels a side and {MAX_PIXELS:,} pixels in all are "
-            "read: scale the images, or look whether this one is damaged",
+            f"is a {header}; at most {MAX_SIDE} pixels a side and {MAX_PIXELS:,} pixels in all "
+            "are read: scale the images, or check whether this one is damaged",
             where=name,
         )
     return header
@@ -75,7 +75,7 @@ def require_alike(
     fields = ("width", "height", "depth", "unit" if found.depth else "format", "order")
     if any(getattr(found, field) != getattr(expected, field) for field in fields):
         units = {"mm": "integers, millimetres", "m": "floats, metres"}
-        how = "the frames of one video must be alike"
+        how = "the frames of one video must have the same format"
         if found.depth and expected.depth and found.unit != expected.unit:
             how = (
                 f"the frames of one camera must all be {units['mm']}, or all {units['m']}; "

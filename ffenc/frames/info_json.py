@@ -53,7 +53,7 @@ def json_object(text: str | bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     except ValueError:
-        raise ValueError("has a number of more digits than any value has") from None
+        raise ValueError("contains a number with too many digits") from None
     if not isinstance(content, dict):
         raise ValueError("is not a JSON object")
     return content
@@ -82,7 +82,7 @@ def _read_own(root: Path) -> dict[str, Any]:
     if not isinstance(cameras, dict) or not all(isinstance(fields, dict) for fields in cameras.values()):
         raise SourceError(
             "cameras is not a mapping of names to fields; restore the file, or move it away: "
-            "without it, holes in depth are read as the nearest depth",
+            "without it, pixels without depth are read as the nearest depth",
             where=path,
         )
     return cameras
@@ -195,8 +195,8 @@ def block_quantizer(block: dict[str, Any], where: str, how: str | None = None) -
         marked = "" if says_depth(block) else ", nor that it is depth (is_depth_map): LeRobot shows it as RGB"
         warnings.warn(
             f"{where} does not say how depth was quantised (video.depth_min and so on){marked}; its 12-bit "
-            f"codes are read by LeRobot's defaults, {quantizer.depth_min:g} to {quantizer.depth_max:g} m. If "
-            f"they were made otherwise, {how}",
+            f"codes are read by LeRobot's defaults, {quantizer.depth_min:g} to "
+            f"{quantizer.depth_max:g} m. If they were quantised otherwise, {how}",
             FfencWarning,
             stacklevel=3,
         )

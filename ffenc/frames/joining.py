@@ -62,7 +62,7 @@ def join_videos(
     """
     target = checked_output(output, overwrite=overwrite)
     if not sources:
-        raise SourceError("there is nothing to join: give one file or more")
+        raise SourceError("there is nothing to join; pass one file or more")
     toolchain = toolchains(ffmpeg, ffprobe)[0]
     clips = [_whole(regular(Path(source)).resolve(), toolchain) for source in sources]
     fps = _common_rate(clips)
@@ -153,13 +153,13 @@ def _stretches(whole: Clip, parts: Sequence[tuple[int, int]]) -> list[tuple[int,
     for first, end in parts:
         if not 0 <= first < end <= whole.frames:
             raise SourceError(
-                f"{whole.path} has {whole.frames} frames, and frames {first} to {end - 1} are to be kept"
+                f"{whole.path} has {whole.frames} frames, but frames {first} to {end - 1} were requested"
             )
         if stretches and stretches[-1][1] == first:
             first = stretches.pop()[0]
         stretches.append((first, end))
     if not stretches:
-        raise SourceError(f"no frames of {whole.path} are to be kept: give one stretch or more")
+        raise SourceError(f"no frames of {whole.path} were requested; pass one range or more")
     return stretches
 
 
@@ -176,10 +176,10 @@ def why_not_copied(clip: Clip) -> str | None:
     if first not in info.closed:
         return f"its first frame, {first}, is not a key frame, or frames before it need it"
     if max(info.places[first:end]) >= end:
-        return f"its last frame, {end - 1}, needs frames of the episode behind it"
+        return f"its last frame, {end - 1}, needs frames of the next episode"
     missed = next((frame for frame in info.missed if first < frame <= end), None)
     if missed is not None:
-        return f"it has open groups: frame {missed} is missed by readers that seek to it, as LeRobot's does"
+        return f"it has open groups: frame {missed} is lost to readers that seek to it, as LeRobot's does"
     return None
 
 
@@ -211,7 +211,7 @@ def _common_rate(clips: Sequence[Clip]) -> Fraction:
                 values = "" if what == "decoder configuration" else f": {here}, and {there}"
                 raise SourceError(
                     f"{clip.path} cannot be joined to {clips[0].path}: their {what} differs{values}. "
-                    "Re-encode one like the other, or keep them apart"
+                    "Re-encode one with the settings of the other, or do not join them"
                 )
     return rates[0]
 

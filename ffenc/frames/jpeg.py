@@ -46,8 +46,8 @@ def jpeg_header(data: bytes | memoryview, name: str) -> ImageHeader:
         bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
         if marker not in _JPEG_READ or bits != 8 or channels not in (1, 3):
             raise SourceError(
-                f"is a JPEG image of a kind that is not read (SOF{marker - 0xC0}, {bits} bits, "
-                f"{channels} channels); 8-bit gray or colours, baseline or progressive, are: convert it",
+                f"is an unsupported kind of JPEG image (SOF{marker - 0xC0}, {bits} bits, "
+                f"{channels} channels); convert it to 8-bit gray or colour, baseline or progressive",
                 where=name,
             )
         if width and height:
@@ -71,7 +71,7 @@ def jpeg_end(data: bytes, name: str) -> int:
         raise several(name, "another JPEG follows its scan")
     if markers[_JPEG_SCAN] > _JPEG_SCANS:
         raise SourceError(
-            f"has more than {_JPEG_SCANS} scans: it is damaged, or made to take up time",
+            f"has more than {_JPEG_SCANS} scans: it is damaged, or made to exhaust processor time",
             where=name,
             fix="restore or re-record it",
         )

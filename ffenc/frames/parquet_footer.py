@@ -91,10 +91,10 @@ def with_footer(path: Path, schema: pa.Schema, target: Path) -> int:
     try:
         with open_regular(path) as file:
             if file.read(len(MAGIC)) != MAGIC:
-                raise SourceError(f"{path}: is no parquet file")
+                raise SourceError(f"{path}: is not a parquet file")
             whole = list(_groups(_pages(file), leaves))
             if not whole:
-                raise SourceError(f"{path}: holds no whole row group with the columns of the dataset")
+                raise SourceError(f"{path}: contains no complete row group with the columns of the dataset")
             codec = _codec(file, whole[0][0][0].pages[0])
             end = whole[-1][0][-1].pages[-1]
             footer, _ = read_struct(_footer_of(described))

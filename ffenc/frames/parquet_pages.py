@@ -100,7 +100,7 @@ def group_values(chunk: Chunk, low: int, high: int, name: str, offset: int) -> I
 def _present(value: Value | None, name: str, row: int) -> Value:
     if value is None:
         raise NoImageError(
-            f"row {row} has no image bytes. If the images are kept as files, give that folder instead",
+            f"row {row} has no image bytes. If the images are stored as files, pass that folder instead",
             where=name,
         )
     return value

@@ -87,16 +87,16 @@ def png_end(data: bytes, header: ImageHeader, name: str) -> int:
             raise several(name, "it is an animation (APNG)")
         elif not kind[0] & 0x20 and kind not in _PNG_CRITICAL:
             raise SourceError(
-                f"has a chunk {kind.decode('latin-1')!r}, which a reader of PNG must know and none "
-                "does; save it as a plain PNG",
+                f"has a chunk {kind.decode('latin-1')!r}, a critical chunk that no reader knows; "
+                "save it as a plain PNG",
                 where=name,
             )
         elif kind in _PNG_DEFLATED:
             room -= _text_length(data[at + 8 : at + 8 + length], kind, room + 1)
             if room < 0:
                 raise SourceError(
-                    f"its texts and colour profile unpack to more than {_TEXT_BYTES >> 20} MB: it is "
-                    "damaged, or made to take up memory; save the image without them",
+                    f"its texts and colour profile unpack to more than {_TEXT_BYTES >> 20} MB: it "
+                    "is damaged, or made to exhaust memory; save the image without them",
                     where=name,
                 )
     raise SourceError(
@@ -113,7 +113,7 @@ def _check_amount(compressed: int, header: ImageHeader, data: bytes, name: str) 
     if compressed > most:
         raise SourceError(
             f"has {compressed:,} bytes of compressed pixels, but a {header} has only {raw:,} before "
-            "compression: it is damaged, or made to take up memory",
+            "compression: it is damaged, or made to exhaust memory",
             where=name,
             fix="restore or re-record it",
         )
@@ -188,7 +188,7 @@ def pixel_blocks(data: bytes, header: ImageHeader) -> Iterator[bytes]:
                 if filters.max() >= _PNG_FILTERS:
                     row = rows - left + int(np.argmax(filters >= _PNG_FILTERS))
                     raise PixelFault(
-                        f"row {row} names filter {filters.max()}, and there are 0 to {_PNG_FILTERS - 1}"
+                        f"row {row} has filter type {filters.max()}; there are 0 to {_PNG_FILTERS - 1}"
                     )
                 yield block
                 left -= some

@@ -194,7 +194,7 @@ def _check_samples(config: VideoEncoderConfig, channels: int, bits: int) -> None
     fmt = pixel_format(config.pix_fmt)
     if fmt.channels < channels:
         raise ConfigError(
-            f"pix_fmt={fmt.name} has no colours, and the frames have: they would be lost. Use yuv420p, or "
+            f"pix_fmt={fmt.name} has no colour, which the frames would lose. Use yuv420p, or "
             "convert the frames to gray first"
         )
     if fmt.bits < bits and "pix_fmt" not in config.model_fields_set:
@@ -232,13 +232,19 @@ def _refusal(
         bits = pixel_format(config.pix_fmt).bits > 8 and isinstance(errors[0], PixelFormatError)
         full = any(p.toolchain.origin == "imageio-ffmpeg" for p in passed)
         return (
-            ConfigError(f"{errors[0]}\nfor a fuller one: {how_to_get()}") if bits and not full else errors[0]
+            ConfigError(f"{errors[0]}\nfor a more complete FFmpeg: {how_to_get()}")
+            if bits and not full
+            else errors[0]
         )
     reasons = "\n".join(f"  {p.toolchain}: {p.reason}" for p in passed)
     command = next((f"\n{error}" for error in errors if isinstance(error, FfmpegError)), "")
     lacks = all(_LACKS.search(p.reason) for p in passed)
     how = (
-        f"\na newer or fuller FFmpeg can: {how_to_get()}" if lacks else "" if command else f"\n{how_to_get()}"
+        f"\na newer or more complete FFmpeg can: {how_to_get()}"
+        if lacks
+        else ""
+        if command
+        else f"\n{how_to_get()}"
     )
     return ToolchainError(
         f"{size} {config.pix_fmt} with {codec_for(name).encoder} cannot be encoded here:\n"
@@ -249,7 +255,7 @@ def _refusal(
 
 def _tell_passed_over(passed: Sequence[PassedOver], chosen: Toolchain) -> None:
     for one in passed:
-        text = f"{one.toolchain.ffmpeg} was passed over for {chosen.ffmpeg}: {one.reason}"
+        text = f"{one.toolchain.ffmpeg} was skipped in favour of {chosen.ffmpeg}: {one.reason}"
         warnings.warn(text, FfencWarning, stacklevel=3)
 
 
@@ -259,7 +265,7 @@ def _auto_told(encoding: Encoding) -> str:
     for name, reason in encoding.why().items():
         names.setdefault(reason, []).append(name)
     listed = "; ".join(f"{', '.join(group)} ({reason})" for reason, group in names.items())
-    return f"auto is {encoding.config.vcodec} here" + (f": passed over {listed}" if listed else "")
+    return f"auto is {encoding.config.vcodec} here" + (f": skipped {listed}" if listed else "")
 
 
 def _sentence(text: str) -> str:
@@ -297,8 +303,8 @@ def _proven(encoding: Encoding, first_frames: Sequence[bytes], absent: Absent) -
         raise
     except OSError as error:
         raise ToolchainError(
-            f"a trial cannot be written to {tempfile.gettempdir()}: {error.strerror}; free some space there, "
-            "or name another folder with TMPDIR"
+            f"a trial cannot be written to {tempfile.gettempdir()}: {error.strerror}; free some "
+            "space there, or set TMPDIR to another folder"
         ) from None
     if not codec.hardware:
         remember(key, {"encoder_version": version})

@@ -52,10 +52,10 @@ def depth_config(
         ConfigError: the settings are not for depth, or of another pixel format than the depth is in.
     """
     if not isinstance(config, DepthEncoderConfig):
-        raise ConfigError(f"{clip.path} holds depth: the settings have to be a depth camera's")
+        raise ConfigError(f"{clip.path} contains depth: pass a depth camera's settings (DepthEncoderConfig)")
     if config.pix_fmt != clip.info.pix_fmt:
         raise ConfigError(
-            f"{clip.path} holds depth as {clip.info.pix_fmt}, which is kept: pix_fmt={config.pix_fmt!r} "
+            f"{clip.path} contains depth as {clip.info.pix_fmt}, which is kept: pix_fmt={config.pix_fmt!r} "
             f"would change it. Pass {argument('depth_encoder.pix_fmt', clip.info.pix_fmt)}"
             + (f" {argument('depth_encoder.vcodec', 'ffv1')}" if clip.info.pix_fmt == "gray16le" else "")
         )
@@ -207,8 +207,8 @@ def _warn_of_colours(clip: Clip, config: VideoEncoderConfig) -> None:
     full_range = clip.info.color_range == "pc" or clip.info.pix_fmt.startswith("yuvj")
     if full_range and not clip.depth and not pixel_format(config.pix_fmt).rgb:
         warnings.warn(
-            f"{clip.path}: its full range of levels (0 to 255) becomes the limited one (16 to 235), for "
-            "which readers take a video: they show the same colours, give or take a level",
+            f"{clip.path}: its full range (0 to 255) is converted to limited range (16 to 235), "
+            "which readers assume; colours stay the same within one level",
             FfencWarning,
             stacklevel=3,
         )
@@ -216,7 +216,7 @@ def _warn_of_colours(clip: Clip, config: VideoEncoderConfig) -> None:
     if not clip.depth and pixel_format(config.pix_fmt).rgb and not is_bt601(space):
         warnings.warn(
             f"{clip.path}: its colours, {space}, become RGB in {config.pix_fmt}. A reader that ignores "
-            "colour tags, as LeRobot's does, will show other colours than it has shown of this file",
+            "colour tags, as LeRobot's does, will show other colours than for this file",
             FfencWarning,
             stacklevel=3,
         )
@@ -235,8 +235,8 @@ def _check_crop(clip: Clip, geometry: Geometry) -> None:
     if x % fmt.x_step or width % fmt.x_step or y % fmt.y_step or height % fmt.y_step:
         even = [number - number % 2 for number in geometry.crop]
         raise ConfigError(
-            f"crop {width}x{height}+{x}+{y} cuts through the chroma of {clip.info.pix_fmt}, which has half "
-            f"the size: use even numbers, such as "
+            f"crop {width}x{height}+{x}+{y} cuts through the chroma of {clip.info.pix_fmt}, which "
+            "has half the resolution: use even numbers, such as "
             f"{argument('crop', f'{even[2]}x{even[3]}+{even[0]}+{even[1]}')}"
         )
 

@@ -155,7 +155,7 @@ class LiveDecoder:
             while self._ready and self._ready[0][0] < index:
                 self._ready.popleft()
         if not self._ready or self._ready[0][0] != index:
-            raise NotGivenError(f"frame {index} was left out")
+            raise NotGivenError(f"frame {index} was skipped")
         return self._ready[0][1]
 
     def _enter(self, file: _File, key: int) -> None:
@@ -171,7 +171,7 @@ class LiveDecoder:
                 self._place, self._entered = self._places[found], found
                 self._decode(file, packet)
                 return
-        raise NotGivenError(f"PyAV does not find key frame {key}")
+        raise NotGivenError(f"PyAV did not find key frame {key}")
 
     def _decode(self, file: _File, packet: av.Packet) -> None:
         """Put a packet into the decoder, and what comes out of it among the frames that are ready."""

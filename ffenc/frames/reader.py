@@ -117,14 +117,15 @@ class VideoReader:
         self._depth = depth
         self._unit = depth_output_unit
         if isinstance(depth, DepthQuantizer) and self.info.pix_fmt != "gray12le":
-            kind = "millimetres already" if self.is_depth else f"{self.info.pix_fmt}, which is no depth"
+            kind = "millimetres already" if self.is_depth else f"{self.info.pix_fmt}, which is not depth"
             raise ConfigError(f"{path}: depth={depth} was given, but the stream is {kind}; leave it out")
         if depth is None and self.info.pix_fmt == "gray12le":
             self._depth = stored_quantizer(self.path)
             if self._depth is None:
                 raise SourceError(
-                    f"{path}: holds 12-bit depth codes and lies in no dataset that says how they were made; "
-                    f"pass {argument('depth', 'DepthQuantizer(...)')}, or {argument('depth', False)} "
+                    f"{path}: contains 12-bit depth codes and is not in a dataset that says how "
+                    f"they were quantised; pass {argument('depth', 'DepthQuantizer(...)')}, or "
+                    f"{argument('depth', False)} "
                     "for the codes"
                 )
         self._stream = Stream(self.path, self.info, found)
@@ -213,7 +214,9 @@ class VideoReader:
         except (TypeError, ValueError):
             raise ConfigError(f"{seconds!r} is not a time in seconds") from None
         if not (math.isfinite(wanted) and tolerance >= 0):
-            raise ConfigError(f"{wanted} s within {tolerance} s: not a time, or not a tolerance of 0 or more")
+            raise ConfigError(
+                f"{wanted} s within {tolerance} s: needs a time in seconds and a tolerance of 0 or more"
+            )
         after = int(np.searchsorted(self._times, wanted))
         near = [i for i in (after - 1, after) if 0 <= i < len(self)]
         best = min(near, key=lambda i: abs(float(self._times[i]) - wanted))
@@ -260,8 +263,8 @@ class VideoReader:
     def _check_pyav(self) -> None:
         if self.info.codec not in EXACT_CODECS:
             raise ConfigError(
-                f"{self.path}: decoder='pyav' reads {', '.join(EXACT_CODECS)}, whose samples are the same "
-                f"from every decoder, and this is {self.info.codec}; leave it out"
+                f"{self.path}: decoder='pyav' reads {', '.join(EXACT_CODECS)}, whose samples are "
+                f"the same from every decoder, but this is {self.info.codec}; leave it out"
             )
         try:
             load()

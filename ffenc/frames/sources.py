@@ -208,7 +208,7 @@ def image_files(folder: Path, *, start_number: int | None = None) -> ImageFiles:
         numbered[number] = name
     if len(stems) > 1:
         one, other = list(stems.values())[:2]
-        raise SourceError(f"{folder}: {one} and {other} are named differently; keep one series in a folder")
+        raise SourceError(f"{folder}: {one} and {other} are named differently; keep one series per folder")
     _check_numbers(folder, numbered, start_number)
     return ImageFiles([folder / numbered[number] for number in sorted(numbered)])
 
@@ -222,7 +222,7 @@ def _check_numbers(folder: Path, numbered: dict[int, str], start_number: int | N
     elif first > 1:
         raise SourceError(
             f"{folder}: frames 0 to {first - 1} are missing, the first is {numbered[first]}. "
-            f"If it starts there on purpose, pass {argument('start_number', first)}"
+            f"If this is intended, pass {argument('start_number', first)}"
         )
     missing = [n for n, after in pairwise(numbers) if after != n + 1]
     if missing:
@@ -231,5 +231,5 @@ def _check_numbers(folder: Path, numbered: dict[int, str], start_number: int | N
         gap = f"frame {before + 1} is" if after == before + 2 else f"frames {before + 1} to {after - 1} are"
         raise SourceError(
             f"{folder}: {gap} missing (after {numbered[before]} comes {numbered[after]}). "
-            "A video made of the rest would no longer match its table: restore the frames, or renumber them"
+            "A video of the rest would no longer match its table: restore the frames, or renumber them"
         )

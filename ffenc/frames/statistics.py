@@ -164,7 +164,7 @@ def histogram_statistics(
         ValueError: no frame was counted.
     """
     if not frames:
-        raise ValueError("no frames to compute statistics over")
+        raise ValueError("there are no frames to compute statistics from")
     total = counts.sum(axis=1)
     mean = counts @ values / total
     variance = counts @ values**2 / total - mean**2

@@ -123,9 +123,7 @@ class Stream:
                     if NO_DECODER.search("\n".join(error.stderr)):
                         attempts = [a for a in attempts if a[0] != toolchain]
                     elif attempts and attempts[0][0] == toolchain:
-                        log.info(
-                            "%s: cannot be entered before frame %d, read from its start", self.path, run[0]
-                        )
+                        log.info("%s: cannot be seeked to frame %d, read from its start", self.path, run[0])
             else:
                 yield from self._before_damage(run, done, room, errors)
 
@@ -185,7 +183,7 @@ class Stream:
                         raise _miscounted(process, number, len(indices))
                     if process.log.faults and not lenient:  # said ahead of the frame it is about
                         raise FfmpegError(
-                            "ffmpeg met an error",
+                            "ffmpeg reported an error",
                             command=process.command,
                             returncode=0,
                             stderr=process.log.faults,

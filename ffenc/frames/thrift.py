@@ -83,7 +83,7 @@ _SCALARS = {
 
 def _read(protocol: Any, kind: int, depth: int) -> Field:
     if depth > _DEEPEST:
-        raise ValueError("a header has too many structs in one another")
+        raise ValueError("a header has too many nested structs")
     if kind == TType.STRUCT:
         struct: Struct = {}
         protocol.readStructBegin()

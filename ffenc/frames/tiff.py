@@ -76,25 +76,25 @@ def tiff_header(data: bytes | memoryview, name: str) -> ImageHeader:
         for tag, missing in ((256, 0), (257, 0), (258, 1), (259, 1), (277, 1), (339, 1))
     )
     if not (width and height):
-        raise _tiff_damage(name, "it says no size")
+        raise _tiff_damage(name, "it states no size")
     kind = _TIFF_KINDS.get(samples)
     if channels != 1 or kind is None or (kind, bits) not in _TIFF_DEPTH or tags.get(262, 1) > 1:
         raise SourceError(
             f"is a TIFF image with {channels} x {bits}-bit {kind or 'unknown'} samples; TIFF is for "
-            "depth maps: one channel of 16 or 32-bit integers (millimetres) or 32-bit floats (metres). Keep "
-            "colours as PNG or JPEG",
+            "depth maps: one channel of 16 or 32-bit integers (millimetres) or 32-bit floats "
+            "(metres). Store colour images as PNG or JPEG",
             where=name,
         )
     if compression not in _TIFF_LOSSLESS:
         what = _TIFF_COMPRESSIONS.get(compression, f"method {compression}")
         raise SourceError(
-            f"is a TIFF image compressed by {what}, which is lossy or not read; save it "
+            f"is a TIFF image compressed by {what}, which is lossy or not supported; save it "
             "uncompressed, or with LZW, Deflate or Zstandard",
             where=name,
         )
     if tags.get(274, 1) != 1:
         raise SourceError(
-            f"is a TIFF image that is to be turned when shown (orientation {tags[274]}); save it upright",
+            f"is a TIFF image that has to be rotated for display (orientation {tags[274]}); save it upright",
             where=name,
         )
     if tags.get(322, 0) * tags.get(323, 0) > MAX_PIXELS or max(tags.get(322, 0), tags.get(323, 0)) > MAX_SIDE:
@@ -122,9 +122,9 @@ def _tiff_tags(data: bytes | memoryview, name: str) -> dict[int, int]:
                 (place,) = struct.unpack_from(f"{order}I", data, place)
             (tags[tag],) = struct.unpack_from(order + code, data, place)
     except struct.error:
-        raise _tiff_damage(name, "its directory lies outside of it, as in a file that is cut short") from None
+        raise _tiff_damage(name, "its directory is outside the file, as in a truncated file") from None
     if following:
-        raise several(name, "it is a TIFF of several pages")
+        raise several(name, "it is a multi-page TIFF")
     return tags
 
 

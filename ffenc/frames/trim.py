@@ -125,9 +125,9 @@ def warn_of_rotation(path: Path, info: StreamInfo) -> None:
     """Say that the pixels of a video that players turn stay as they are stored."""
     if info.rotation % 360:
         warnings.warn(
-            f"{path}: a tag says to show it turned by {info.rotation} degrees; its pixels are taken as they "
-            "are stored, and readers that ignore the tag, as LeRobot's, show them so. `ffmpeg -i IN OUT` "
-            "makes a file whose pixels are turned",
+            f"{path}: a tag says to rotate it by {info.rotation} degrees for display; its pixels "
+            "are used as stored, and readers that ignore the tag, as LeRobot's, show them that "
+            "way. `ffmpeg -i IN OUT` makes a file whose pixels are rotated",
             FfencWarning,
             stacklevel=5,
         )
@@ -142,7 +142,7 @@ def warn_of_hidden(path: Path, info: StreamInfo) -> None:
     """
     if info.hidden:
         warnings.warn(
-            f"{path}: {count(info.hidden, 'frame')} that its edit list hides, as players do, left out",
+            f"{path}: {count(info.hidden, 'frame')} hidden by its edit list left out, as players do",
             FfencWarning,
             stacklevel=5,
         )
@@ -160,7 +160,7 @@ def _own_rate(info: StreamInfo) -> Fraction:
         return average
     step = _usual_step(info)
     if not step:
-        raise SourceError("the file does not say how many frames a second it has", fix=_pass_fps())
+        raise SourceError("the file does not state its frame rate", fix=_pass_fps())
     whole = round(average or 1 / step)
     rates = [rate for rate in (Fraction(whole), Fraction(whole * 1000, 1001), parse_fps(1 / step)) if rate]
 
@@ -182,4 +182,4 @@ def _usual_step(info: StreamInfo) -> Fraction:
 
 def _pass_fps() -> str:
     rate = argument("fps", "RATE")
-    return f"pass {rate} to put the frames one after another, whatever their times are, at i / RATE"
+    return f"pass {rate} to set the time of frame i to i / RATE, whatever the frames' times are"

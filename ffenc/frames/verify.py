@@ -50,7 +50,7 @@ def verify_video(
     asked = asked_fields(config, width=width, height=height, depth=depth, tags=tags)
     faults = _differences(asked, info, fps, frames, starts)
     if faults:
-        raise VerificationError("what was encoded is not what was asked for: " + "; ".join(faults))
+        raise VerificationError("the encoded video is not what was requested: " + "; ".join(faults))
     return info
 
 
@@ -109,7 +109,7 @@ def verify_joined(
     if found != packet_bytes:
         faults.append(f"its packets have {found} bytes, not {packet_bytes}")
     if faults:
-        raise VerificationError("what was joined is not what its parts were: " + "; ".join(faults))
+        raise VerificationError("the joined video is not what its parts were: " + "; ".join(faults))
     return info
 
 
@@ -127,7 +127,7 @@ def _differences(
     assert info.key_frames is not None
     compared = {**asked, "frames": frames, "fps": fps}
     faults = [
-        f"{name} is {found}, asked for {want}"
+        f"{name} is {found}, requested was {want}"
         for name, want in compared.items()
         if (found := getattr(info, name)) != want
     ]
@@ -139,7 +139,7 @@ def _differences(
         )
     missed = next((frame for frame in info.missed or () if frame < info.frames), None)
     if missed is not None and not open_groups:
-        faults.append(f"frame {missed} is missed by readers that seek to it (open groups)")
+        faults.append(f"frame {missed} is lost to readers that seek to it (open groups)")
     keys = set(info.key_frames)
     not_key = [frame for frame in key_frames if frame not in keys]
     if not_key:

@@ -151,7 +151,7 @@ class VideoWriter:
             return self.info
         if self._closed or self._encoding is None or self._process is None or self._temporary is None:
             self._closed = True
-            raise ConfigError("no frame has been written, so there is no video")
+            raise ConfigError("no frame was written, so there is no video")
         try:
             self._process.finish()
             sent = self._depth.sent if self._depth else None

@@ -140,10 +140,14 @@ class StreamedCamera:
             if frame.ndim == 3 and frame.shape[2] == 1:
                 frame = frame[..., 0]
             if frame.ndim != 2 or frame.dtype.kind not in "iuf":
-                raise ConfigError(f"{frame.dtype} {np.shape(image)} is no depth map; (H, W) numbers are")
+                raise ConfigError(
+                    f"{frame.dtype} {np.shape(image)} is not a depth map; pass numbers of shape (H, W)"
+                )
             return frame
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype.kind not in "iuf":
-            raise ConfigError(f"{frame.dtype} {np.shape(image)} is no RGB frame; (H, W, 3) uint8 is")
+            raise ConfigError(
+                f"{frame.dtype} {np.shape(image)} is not an RGB frame; pass uint8 of shape (H, W, 3)"
+            )
         return frame if frame.dtype == np.uint8 else (frame * 255).astype(np.uint8)
 
     def _start(self, frame: npt.NDArray[Any], take: StreamedTake) -> None:
@@ -154,8 +158,8 @@ class StreamedCamera:
             there = psutil.virtual_memory().available
             if size > there:
                 raise ConfigError(
-                    f"encoder_queue_maxsize={owner.queue_maxsize} takes {size >> 20} MiB of memory a camera; "
-                    f"there are {there >> 20}"
+                    f"encoder_queue_maxsize={owner.queue_maxsize} takes {size >> 20} MiB of "
+                    f"memory per camera; {there >> 20} MiB are available"
                 )
             # Megabytes for a second of frames: LeRobot's loop, which waits here, is not held up for them.
             owner._rings[self.key] = ring = FrameRing(

@@ -92,8 +92,8 @@ def read_call(words: Sequence[str]) -> Call:
         rest, settings = encoders.rest, [*settings, *(f"{flag}={value}" for flag, value in encoders.taken)]
     elif settings:
         raise ConfigError(
-            f"{_OWN}{next(iter(own))} wins over a preset: name one, {_OWN}preset=NAME, or say it in "
-            "LeRobot's words, --dataset.rgb_encoder.crf=23"
+            f"{_OWN}{next(iter(own))} overrides a preset: pass one with {_OWN}preset=NAME, or use "
+            "LeRobot's flag, --dataset.rgb_encoder.crf=23"
         )
     return Call(words[0], rest, preset, on_full, split_overrides(settings)[0])
 
@@ -133,8 +133,8 @@ def commands() -> list[str]:
     files = [file for place in places for file in place.glob("lerobot_*.py")]
     if not files:
         raise ConfigError(
-            f"LeRobot is not installed in this environment ({sys.prefix}): install ffenc into the one that "
-            "has it, with the pip of that environment"
+            f"LeRobot is not installed in this environment ({sys.prefix}): install ffenc into "
+            "LeRobot's environment, with its pip"
         )
     return sorted(file.stem.removeprefix("lerobot_").replace("_", "-") for file in files)
 

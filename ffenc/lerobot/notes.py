@@ -55,8 +55,9 @@ def check_alike(roots: Sequence[Path]) -> None:
         for root, other in zip(roots[1:], others, strict=True):
             if other != first:
                 raise ValueError(
-                    f"{key}: {_HOLES} is {first!r} in {roots[0]}, {other!r} in {root}: the same code is "
-                    "a hole in one and a depth in the other. Re-encode one like the other first"
+                    f"{key}: {_HOLES} is {first!r} in {roots[0]}, {other!r} in {root}: the same "
+                    "code is a pixel without depth in one and a depth in the other. Re-encode "
+                    "one with the setting of the other first"
                 )
 
 

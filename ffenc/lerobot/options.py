@@ -54,8 +54,8 @@ class Options:
         if isinstance(camera.encoder, DepthEncoderConfig) != depth:
             kinds = ("depth", "colours") if depth else ("colours", "depth")
             raise ConfigError(
-                f"camera {camera_name(key)} gives {kinds[0]}, and preset {self.preset.name} has it as "
-                f"{kinds[1]}: set depth: {str(depth).lower()} there"
+                f"camera {camera_name(key)} gives {kinds[0]}, but preset {self.preset.name} has "
+                f"it as {kinds[1]}: set depth: {str(depth).lower()} there"
             )
         return camera.encoder
 
@@ -87,17 +87,18 @@ def read_options(
         changed = [name for name, camera in robot.cameras.items() if camera.transform is not None]
         if changed:
             raise ConfigError(
-                f"preset {robot.name} changes the pictures of {', '.join(changed)} (transform): LeRobot's "
-                "dataset has the cameras' own size. Leave it out, and use ffenc edit afterwards"
+                f"preset {robot.name} transforms the frames of {', '.join(changed)}, but "
+                "LeRobot's dataset has the cameras' own size. Remove the transform, and use "
+                "ffenc edit afterwards"
             )
         if robot.encode != "live" or not robot.video:
             raise ConfigError(
-                f"preset {robot.name} does not encode while it records (encode: {robot.encode}, video: "
-                f"{str(robot.video).lower()}): of LeRobot's recording, "
-                f"{argument('dataset.streaming_encoding')} and {argument('dataset.video')} say that"
+                f"preset {robot.name} does not encode during the recording (encode: {robot.encode}, video: "
+                f"{str(robot.video).lower()}): use LeRobot's "
+                f"{argument('dataset.streaming_encoding')} and {argument('dataset.video')} instead"
             )
     elif overrides:
-        raise ConfigError(f"settings that win over a preset need one: pass {argument('preset', 'NAME')}")
+        raise ConfigError(f"settings that override a preset need one; pass {argument('preset', 'NAME')}")
     where = "on_full"
     if on_full is None and (said := os.environ.get(ON_FULL_VARIABLE)):
         on_full, where = said, ON_FULL_VARIABLE
@@ -105,7 +106,8 @@ def read_options(
         on_full, where = robot.on_full, f"preset {robot.name}: on_full"
     if on_full == "drop":
         raise ConfigError(
-            f"{where}=drop is not for LeRobot, whose row stays: it would have no frame. Use repeat or block"
+            f"{where}=drop is not possible in LeRobot, whose row would be kept without a frame; "
+            "use repeat or block"
         )
     if on_full is not None and on_full not in get_args(OnFull):
         raise ConfigError(f"{where}={on_full!r} is not accepted{accepted(on_full, get_args(OnFull))}")

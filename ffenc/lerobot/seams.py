@@ -62,8 +62,8 @@ class Seam:
         if names is None or names.removeprefix("self ").removeprefix("self") != self.parameters:
             has = "it is not there" if names is None else f"it takes ({names})"
             raise ConfigError(
-                f"{self.module}.{self.name} is not the one that is known, with ({self.parameters}): {has}. "
-                f"Nothing was changed. LeRobot {' or '.join(KNOWN_VERSIONS)} is known"
+                f"{self.module}.{self.name} is not as expected, with ({self.parameters}): {has}. "
+                f"Nothing was changed. Supported is LeRobot {' or '.join(KNOWN_VERSIONS)}"
             )
         return found
 
@@ -148,7 +148,7 @@ def use(
     options = read_options(on_full, preset, overrides)
     with _lock:
         if _active is not None:
-            raise ConfigError("ffenc is in use in LeRobot already: undo() that first")
+            raise ConfigError("ffenc is already active in LeRobot; call undo() first")
         check_version()
         _active = Use(options)
         return _active
@@ -173,8 +173,8 @@ def check_version() -> None:
         ) from None
     if version not in KNOWN_VERSIONS:
         raise ConfigError(
-            f"LeRobot {version} is not known, {' or '.join(KNOWN_VERSIONS)} is: nothing of it was changed. "
-            "Install one of these, or a newer ffenc"
+            f"LeRobot {version} is not supported, {' or '.join(KNOWN_VERSIONS)} is; nothing was "
+            "changed. Install one of these, or a newer ffenc"
         )
 
 

@@ -72,8 +72,8 @@ class StreamingVideoEncoder:
                 queue_maxsize = preset.queue_maxsize
         if queue_maxsize < 1:
             raise ConfigError(
-                f"encoder_queue_maxsize={queue_maxsize} is not accepted: memory for the frames that wait is "
-                "taken beforehand. Give a number of frames, 1 or more (30: a second)"
+                f"encoder_queue_maxsize={queue_maxsize} is not accepted: memory for waiting "
+                "frames is allocated in advance. Set it to 1 frame or more (30: a second)"
             )
         self.queue_maxsize = queue_maxsize
         self._encoder_threads = encoder_threads
@@ -121,7 +121,7 @@ class StreamingVideoEncoder:
             left = interrupted_episodes(root)
             if left:
                 _log.warning(
-                    "%s: %d interrupted episodes are kept in %s; `ffenc recover %s` brings them back",
+                    "%s: %d interrupted episodes are kept in %s; `ffenc recover %s` recovers them",
                     *(root, len(left), left[0].parent, root),
                 )
             self._lock = resources.pop_all()
@@ -152,7 +152,8 @@ class StreamingVideoEncoder:
         if count == 1 or count % 10 == 0:
             help_ = _help_depth() if self._threads[key].depth else _HELP
             _log.warning(
-                "%s: its encoder is behind by %d frames; %d frame(s) of this episode show the one before. %s",
+                "%s: its encoder is %d frames behind; %d frame(s) of this episode repeat the "
+                "previous one. %s",
                 *(key, self.queue_maxsize, count, help_),
             )
 
@@ -182,7 +183,8 @@ class StreamingVideoEncoder:
         for key, camera in self._threads.items():
             if camera.repeated:
                 _log.warning(
-                    "Episode finished: %s repeats %d of %d frames, at rows %s: its encoder was behind",
+                    "Episode finished: %s repeats %d of %d frames, at rows %s, because its "
+                    "encoder was behind",
                     *(key, len(camera.repeated), camera.frames, ranges(camera.repeated)),
                 )
         if not take.logged:
@@ -232,7 +234,7 @@ class StreamingVideoEncoder:
         self._threads = {}
         if take.path is not None and take.path.exists():
             _log.warning(
-                "the episode was not saved; %d rows are kept in %s: `ffenc recover %s` brings them back",
+                "the episode was not saved; %d rows are kept in %s: `ffenc recover %s` recovers them",
                 *(take.rows, take.path, take.root),
             )
 
@@ -256,7 +258,6 @@ class StreamingVideoEncoder:
 
 def _help_depth() -> str:
     return (
-        f"{argument('depth_encoder.preset', 'ultrafast')} is three times as fast, lossless too, a "
-        "third larger; or "
-        "use a larger encoder_queue_maxsize"
+        f"{argument('depth_encoder.preset', 'ultrafast')} is three times as fast, also lossless, and "
+        "a third larger; or use a larger encoder_queue_maxsize"
     )

@@ -110,7 +110,7 @@ class StreamedTake:
         except Exception as error:
             # LeRobot's own copy of the rows is the one that counts: the recording goes on.
             _log.warning(
-                "row %d cannot be kept for ffenc recover, nor those after it: %s", *(self.rows, error)
+                "row %d and the following rows cannot be kept for ffenc recover: %s", *(self.rows, error)
             )
         finally:
             if log is not None:

@@ -26,7 +26,7 @@ from ffenc.temporary import temporary_folder
 
 METRICS: dict[str, Metric] = {one.name: one for one in (VMAF, SSIM, PSNR, XPSNR)}
 NO_VMAF = (
-    "no ffmpeg here has libvmaf, so there is no VMAF and SSIM is used; pip install 'ffenc[ffmpeg]' brings one"
+    "no ffmpeg here has libvmaf, so SSIM is used instead of VMAF; pip install 'ffenc[ffmpeg]' installs one"
 )
 
 

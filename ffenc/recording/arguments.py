@@ -41,10 +41,10 @@ def check_preset(preset: RobotPreset, jpeg: set[str]) -> None:
         raise ConfigError(f"{preset.name} has no cameras")
     for name, camera in preset.cameras.items():
         if camera.width is None or camera.height is None:
-            raise ConfigError(f"{preset.name}: cameras.{name}: width and height are needed to record it")
+            raise ConfigError(f"{preset.name}: cameras.{name}: width and height are required to record it")
     for name in sorted(jpeg):
         if name not in preset.cameras or preset.cameras[name].depth:
-            raise ConfigError(f"jpeg: {name!r} is not a camera of colours of {preset.name}")
+            raise ConfigError(f"jpeg: {name!r} is not a colour camera of {preset.name}")
 
 
 def check_robot_type(robot_type: str | None) -> None:

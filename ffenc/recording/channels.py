@@ -113,8 +113,8 @@ def _ring(robot: RobotPreset, preset: CameraPreset, frames: FrameFormat) -> Fram
     there = psutil.virtual_memory().available // len(robot.cameras)
     if size > there:
         raise ConfigError(
-            f"queue_maxsize={robot.queue_maxsize} takes {size >> 20} MiB of memory a camera; "
-            f"there are {there >> 20}"
+            f"queue_maxsize={robot.queue_maxsize} takes {size >> 20} MiB of memory per camera; "
+            f"{there >> 20} MiB are available"
         )
     return FrameRing(shape, dtype, robot.queue_maxsize, encoded=frames == "jpeg")
 
@@ -129,7 +129,7 @@ def _transform(transform: Transform | None, size: tuple[int, int], way: Way) -> 
         return None
     if way == "images":
         raise ConfigError(
-            f"{transform}: would have no effect, its frames are kept as images (video: false); change them "
-            "with ffenc reencode"
+            f"{transform}: would have no effect, because its frames are stored as images (video: "
+            "false); transform the dataset afterwards with ffenc edit or ffenc reencode"
         )
     return transform

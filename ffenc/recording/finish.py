@@ -144,7 +144,7 @@ def finish_video(
     source = episode.video(camera)
     info = probe(source, times=True, ffprobe=encoding.toolchain.ffprobe)
     if info.frames != rows:
-        raise VerificationError(f"{source} has {info.frames} frames, the table has {rows} rows")
+        raise VerificationError(f"{source} has {info.frames} frames, but the table has {rows} rows")
     sent = samples.sent if samples is not None else None
     return remux(
         *(episode, camera, source, info, encoding.toolchain),

@@ -118,7 +118,7 @@ class Recorder:
         if "\n" in str(self.root.absolute()):
             # FFmpeg's lists of files, by which packets are copied, have a file a line.
             raise ConfigError(
-                f"{str(self.root)!r}: a folder with a line break in its name is not recorded into"
+                f"{str(self.root)!r}: cannot record into a folder with a line break in its name"
             )
         self._task = task
         self._stall_seconds = stall_seconds
@@ -148,7 +148,7 @@ class Recorder:
             if interrupted:
                 warnings.warn(
                     f"{self.root}: {len(interrupted)} interrupted episodes are kept in "
-                    f"{interrupted[0].parent}; {recovery(self.root)} brings them back",
+                    f"{interrupted[0].parent}; {recovery(self.root)} recovers them",
                     FfencWarning,
                     stacklevel=2,
                 )
@@ -190,7 +190,7 @@ class Recorder:
         self._check_owner()
         if self._take is not None:
             if self._take.error is None:
-                raise ConfigError("an episode is being recorded: save it, or discard it")
+                raise ConfigError("an episode is being recorded; save it or discard it first")
             self._leave()
         self._check_lock()
         self._dataset.check_unchanged()
@@ -250,8 +250,8 @@ class Recorder:
         without = [n for n, t in take.tracks.items() if not t.feed.written and n not in take.full]
         if without:
             raise ConfigError(
-                f"camera {without[0]} has no frame for row {take.rows}: write one, or None to repeat the one "
-                "before"
+                f"camera {without[0]} has no frame for row {take.rows}: write one, or None to "
+                "repeat the previous one"
             )
         features = self._features
         if features is None:
@@ -289,7 +289,7 @@ class Recorder:
         """
         take = self._current()
         if not take.rows:
-            raise ConfigError("the episode has no rows: nothing to save; discard_episode ends it")
+            raise ConfigError("the episode has no rows to save; end it with discard_episode")
         with self._ended(take):
             return self._save(take, on_frames)
 
@@ -384,14 +384,14 @@ class Recorder:
         self._check_owner()
         take = self._take
         if take is None:
-            raise ConfigError("no episode is being recorded: start_episode comes first")
+            raise ConfigError("no episode is being recorded; call start_episode first")
         check_ended(take)
         return take
 
     def _check_owner(self) -> None:
         if self._owner not in (None, os.getpid()):
             raise ConfigError(
-                f"this recorder belongs to process {self._owner}, of which this one is a fork: record there"
+                f"this recorder belongs to process {self._owner}, of which this is a fork; use it there"
             )
 
     @contextlib.contextmanager

@@ -162,7 +162,7 @@ class _Recovery:
         count = self._common(min([rows.count, *frames.values()]))
         if rows.count and episode.settings.features is None:
             raise SourceError(
-                f"{episode.path}: episode.json does not say what its rows hold; write their features in there"
+                f"{episode.path}: episode.json does not describe its rows; add their features there"
             )
         if not count:
             self._check_nothing(rows.count, frames)
@@ -171,9 +171,9 @@ class _Recovery:
         if not partial and recorded - count > self._short():
             least = min(frames, key=lambda key: frames[key])
             raise SourceError(
-                f"only {count} of {recorded} rows would come back: {least} has {frames[least]} frames that "
-                f"can be read, and what the others have beyond them would be deleted. "
-                f"Pass {argument('partial', True)} to do so"
+                f"only {count} of {recorded} rows can be recovered: {least} has {frames[least]} "
+                "readable frames, and the further frames of the others would be deleted. To "
+                f"accept this, pass {argument('partial', True)}"
             )
         settings = episode.settings
         dataset = GrowingDataset(
@@ -209,13 +209,13 @@ class _Recovery:
         most, least = max(frames, key=lambda key: frames[key]), min(frames, key=lambda key: frames[key])
         if not rows and frames[most]:
             raise SourceError(
-                f"{self._episode.rows}: its first row is missing or damaged, and {most} has {frames[most]} "
-                "frames; repair that line by hand"
+                f"{self._episode.rows}: its first row is missing or damaged, but {most} has "
+                f"{frames[most]} frames; repair that line by hand"
             )
         if max(rows, frames[most]) > self._short():
             raise SourceError(
                 f"{self._episode.path}: no frame of {least} can be read, of {rows} rows and {frames[most]} "
-                f"frames of {most}; take what you need of it"
+                f"frames of {most}; copy what you need from it"
             )
 
     def _frames(self, camera: RecordedCamera) -> int:

@@ -152,7 +152,7 @@ def features_of_row(row: Mapping[str, Any]) -> Features:
         if not isinstance(name, str) or not is_text(name):
             raise ConfigError(f"a row has a value named {name!r}", expected="a text as its name")
         if name in NUMBERING or "/" in name or not name:
-            raise ConfigError(f"a row cannot have a value named {name!r}: ffenc writes that column itself")
+            raise ConfigError(f"a row cannot have a value named {name!r}: ffenc writes that column")
         array = _array(name, value)
         kind = _KINDS.get(array.dtype.kind)
         if kind is None or array.ndim > 1 or not array.size or (kind == "string" and array.ndim):
@@ -221,8 +221,8 @@ def _cast(name: str, array: npt.NDArray[Any], wanted: np.dtype[Any]) -> npt.NDAr
     """The same numbers in another type, none of them turned into another."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ConfigError(
-            f"{name}: {array.tolist()} is not accepted: what is no number spoils the statistics of the whole "
-            "dataset. Give the value before, or leave the row out"
+            f"{name}: {array.tolist()} is not accepted: NaN and infinity spoil the statistics of "
+            "the whole dataset. Pass the previous value, or leave the row out"
         )
     with np.errstate(over="ignore"):
         cast = array.astype(wanted)
@@ -233,9 +233,9 @@ def _cast(name: str, array: npt.NDArray[Any], wanted: np.dtype[Any]) -> npt.NDAr
         beyond = wanted.kind == "f" and not np.isfinite(cast).all()
     if wanted == np.float64 and bool((np.abs(cast) > _MOST).any()):
         raise ConfigError(
-            f"{name}: {array.tolist()} is not accepted: of numbers beyond {_MOST:g} no statistics can be "
-            "computed"
+            f"{name}: {array.tolist()} is not accepted: statistics cannot be computed from "
+            f"numbers beyond {_MOST:g}"
         )
     if beyond:
-        raise ConfigError(f"{name}: {array.tolist()} is beyond what {wanted} holds")
+        raise ConfigError(f"{name}: {array.tolist()} is beyond the range of {wanted}")
     return cast

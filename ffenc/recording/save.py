@@ -90,7 +90,7 @@ def _finished(take: Take, camera: RecordedCamera, done: FrameCount) -> CameraRes
     images = image_files(take.episode.images(camera))
     if len(images) != take.rows:
         raise DestinationError(
-            f"{take.episode.images(camera)} has {len(images)} images, the table has {take.rows} rows"
+            f"{take.episode.images(camera)} has {len(images)} images, but the table has {take.rows} rows"
         )
     if camera.way == "images":
         toolchain = track.channel.encoding.toolchain

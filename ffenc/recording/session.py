@@ -115,9 +115,9 @@ class _Session:
         values = self.recorder.features
         if values:
             raise DestinationError(
-                f"{self.recorder.root}: its rows have values of {', '.join(values)}, and a recording of "
-                "cameras alone has none: record into another folder, or from the robot's loop with "
-                "ffenc.Recorder"
+                f"{self.recorder.root}: its rows have values of {', '.join(values)}, but a "
+                "recording of cameras alone has none; record into another folder, or from the "
+                "robot's loop with ffenc.Recorder"
             )
         if not (math.isfinite(self.seconds) and math.isfinite(self.reset_seconds)):
             raise ConfigError(
@@ -290,7 +290,7 @@ class _Session:
                 continue
             found = newest.take(max(0.0, until - time.monotonic()))
             if found is None and (newest.ended or seconds == _FIRST_SECONDS):
-                why = "gives no more frames" if newest.ended else f"no frame has come in {seconds:.0f} s"
+                why = "delivers no more frames" if newest.ended else f"no frame has come in {seconds:.0f} s"
                 raise CameraError(f"{self._names([camera])}: {why}")
             frames |= found if found is not None else dict.fromkeys(s.name for s in camera.streams)
         return frames

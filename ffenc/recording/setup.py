@@ -98,10 +98,8 @@ def parse_source(text: str) -> dict[str, Any]:
     if Path(text).is_dir():
         return {"type": "folder", "path": text}
     if depth:
-        raise ConfigError(f"{text!r}: {_DEPTH} is for a realsense camera or its recording")
-    raise ConfigError(
-        f"{text!r} is neither a folder that exists nor another source; accepted are {_ACCEPTED}"
-    )
+        raise ConfigError(f"{text!r}: {_DEPTH} applies only to a realsense camera or its recording")
+    raise ConfigError(f"{text!r} is neither an existing folder nor another source; accepted are {_ACCEPTED}")
 
 
 def choose_cameras(
@@ -149,9 +147,9 @@ def choose_cameras(
         given += [(("cameras", name), None) for name in without]
     elif without:
         raise ConfigError(
-            f"{robot.name}: nothing says where the frames of {', '.join(without)} come from: say it with "
-            f"{argument('sources', {without[0]: '/dev/video0'})} for each, in the preset with "
-            f"source: {{type: v4l2, device: /dev/video0}}, or take test pictures with "
+            f"{robot.name}: no source of frames is set for {', '.join(without)}; pass "
+            f"{argument('sources', {without[0]: '/dev/video0'})} for each, write source: "
+            f"{{type: v4l2, device: /dev/video0}} into the preset, or use test frames with "
             f"{argument('test', True)}"
         )
     robot = load_preset(preset, given)
@@ -246,7 +244,7 @@ def open_cameras(chosen: Chosen, ffmpeg: str | None = None) -> Iterator[OpenCame
                     if said not in (None, found):
                         raise ConfigError(
                             f"camera {stream.name}: its frames are {stream.width}x{stream.height}, and its "
-                            f"{what} is {said}: say {what}: {found}, or nothing"
+                            f"{what} is {said}: set {what}: {found}, or leave it out"
                         )
                 settled += [
                     (("cameras", stream.name, "width"), stream.width),

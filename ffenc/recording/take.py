@@ -120,8 +120,8 @@ def gone(take: Take) -> DestinationError | None:
     if take.log.path.exists():
         return None
     return DestinationError(
-        f"{take.episode.path}: was deleted or moved while the episode was recorded, so it cannot be saved; "
-        "if it was moved, put it back and recover it"
+        f"{take.episode.path}: was deleted or moved during the recording, so the episode cannot "
+        "be saved; if it was moved, put it back and recover it"
     )
 
 
@@ -132,7 +132,7 @@ def check_ended(take: Take) -> None:
         ConfigError: it is being saved or discarded.
     """
     if take.ended:
-        raise ConfigError("the episode has ended: it is being saved or discarded; start_episode comes next")
+        raise ConfigError("the episode has ended and is being saved or discarded; call start_episode next")
 
 
 def give(take: Take, camera: str, frame: npt.NDArray[Any] | bytes | None, timestamp: float | None) -> None:
@@ -143,7 +143,7 @@ def give(take: Take, camera: str, frame: npt.NDArray[Any] | bytes | None, timest
     feed = track.feed
     seconds = seconds_of(camera, timestamp)
     if feed.written or track.channel.name in take.full:
-        raise ConfigError(f"camera {camera} has a frame for row {take.rows} already; add_row comes first")
+        raise ConfigError(f"camera {camera} already has a frame for row {take.rows}; call add_row first")
     if frame is None:
         if not take.rows:
             raise ConfigError(f"camera {camera}: the first row needs a frame")
@@ -190,7 +190,7 @@ def add_row(take: Take, values: Mapping[str, Any], episode: int) -> AddedRow:
     for name in repeated:
         take.tracks[name].repeated += 1
         row = take.rows - 1
-        _log.warning("episode %d, row %d: %s shows the frame before again", episode, row, name)
+        _log.warning("episode %d, row %d: %s repeats the previous frame", episode, row, name)
     return AddedRow(take.rows - 1, repeated=tuple(repeated))
 
 
@@ -262,7 +262,7 @@ def warn_kept(take: Take, root: Path, error: BaseException | None) -> None:
         why = f" ({': '.join((*error.places, error.cause))})" if isinstance(error, FfencError) else ""
         warnings.warn(
             f"an episode of {take.rows} rows was not saved{why}; it is kept in {take.episode.path}: "
-            f"{recovery(root)} brings it back",
+            f"{recovery(root)} recovers it",
             FfencWarning,
             stacklevel=4,
         )

@@ -159,7 +159,7 @@ class UnfinishedEpisode:
             content = read_json(where)
             cameras = [_camera(values, str(where)) for values in content["cameras"]]
             if not cameras or len({camera.key for camera in cameras}) < len(cameras):
-                raise ValueError("its cameras are not one or more, each of another name")
+                raise ValueError("it has no cameras, or two with the same name")
             features = content["features"]
             if features is not None:
                 check_features(features, {camera.key: camera for camera in cameras})
@@ -305,13 +305,13 @@ def recording_lock(root: Path) -> Iterator[Callable[[], None]]:
     with file:
         # The other run may have deleted the file since it was opened: then this lock is on nothing.
         if not (locked(file) and is_at(file, folder / "lock")):
-            raise DestinationError(f"{root} is being recorded by another run of ffenc; wait for it")
+            raise DestinationError(f"{root} is being recorded by another run of ffenc; wait until it ends")
 
         def check() -> None:
             if not is_at(file, folder / "lock"):
                 raise DestinationError(
-                    f"{folder / 'lock'}: was deleted or moved while {root} was being recorded into, and the "
-                    "dataset perhaps with it; put it back, or begin again"
+                    f"{folder / 'lock'}: was deleted or moved while {root} was being recorded, "
+                    "perhaps with the dataset; put it back, or start again"
                 )
 
         owner = os.getpid()

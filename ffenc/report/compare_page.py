@@ -32,7 +32,7 @@ def checked_sheet(path: str | Path, *, overwrite: bool = False) -> Path:
     """
     target = Path(path)
     if target.suffix.lower() != ".png":
-        raise ConfigError(f"{target}: a sheet is a PNG file; give a name that ends in .png")
+        raise ConfigError(f"{target}: a sheet is a PNG file; choose a name that ends in .png")
     if target.is_dir() or (target.exists() and not overwrite):
         raise DestinationError(f"{target} exists; choose another name, or pass {argument('overwrite', True)}")
     if not target.parent.is_dir():

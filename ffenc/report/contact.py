@@ -110,11 +110,11 @@ def write_contact_page(
         except ConfigError:
             raise
         except FfencError as error:
-            said.append(f"There are no pictures, because it cannot be opened: {error.cause}")
+            said.append(f"No frames are shown, because the dataset cannot be opened: {error.cause}")
         for number, what in list(damage.items())[:_DAMAGE_SHOWN]:
-            said.append(f"There are no pictures of episode {number}: {what}")
+            said.append(f"No frames of episode {number} are shown: {what}")
         if len(damage) > _DAMAGE_SHOWN:
-            said.append(f"Nor are there pictures of {len(damage) - _DAMAGE_SHOWN} more episodes, for damage.")
+            said.append(f"{len(damage) - _DAMAGE_SHOWN} more damaged episodes are not shown either.")
         if footage:
             width = _width(footage)
             strips = _read(footage, width, on_frames)
@@ -155,8 +155,8 @@ def _width(footage: Sequence[Footage]) -> int:
 def _too_much(footage: Sequence[Footage]) -> ConfigError:
     episodes = max((len(one.episodes) for one in footage), default=0)
     return ConfigError(
-        f"the pictures of {episodes:,} episodes of {len(footage)} cameras do not fit into a page of "
-        f"{MOST_BYTES // 1_000_000} MB: choose some with {argument('episodes')}, such as "
+        f"the frames of {episodes:,} episodes of {len(footage)} cameras do not fit on a page of "
+        f"{MOST_BYTES // 1_000_000} MB; select some with {argument('episodes')}, such as "
         f"{argument('episodes', '0-499')}"
     )
 

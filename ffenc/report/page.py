@@ -47,7 +47,7 @@ def checked_page(path: str | Path, *, overwrite: bool = False) -> Path:
     """
     target = Path(path)
     if target.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"{target}: a page is an HTML file; give a name that ends in .html")
+        raise ConfigError(f"{target}: a page is an HTML file; choose a name that ends in .html")
     if target.is_dir() or (target.exists() and not overwrite):
         raise DestinationError(f"{target} exists; choose another name, or pass {argument('overwrite', True)}")
     if not target.parent.is_dir():
@@ -100,7 +100,7 @@ def write_page(
 <h1>{html.escape(title)}</h1>
 {said}</header>
 <main>
-<noscript><p class="bad">Scripts are switched off here, and they draw this page's charts.</p></noscript>
+<noscript><p class="bad">This page needs scripts, which are disabled, to draw its charts.</p></noscript>
 {body}</main>
 <footer>
 {ends}<p class="faint">Made by ffenc {html.escape(VERSION)}, {html.escape(when)}.</p>

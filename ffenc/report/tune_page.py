@@ -48,7 +48,10 @@ def write_tune_page(
             on_step(f"{camera.sample.footage.name}: pictures of {count(len(camera.shown), 'candidate')}")
             pictures[camera.sample.footage.key] = _pictures(camera, found.metric)
     machine = fields["machine"]
-    early = {"budget": "The time was over before all was tried.", "interrupted": "It was interrupted."}
+    early = {
+        "budget": "The budget was used up before all candidates were tried.",
+        "interrupted": "It was interrupted.",
+    }
     write_page(
         path,
         title=f"Encoder settings for {found.source.name}",
@@ -64,7 +67,7 @@ def write_tune_page(
             f"{machine['system']}; quality by FFmpeg {machine['ffmpeg']}, frames read by "
             f"{', '.join(machine['readers'])}.",
             "Quality is of luma, against the source's pixels as readers give them. Speeds are those of this "
-            "machine, with whatever else it did.",
+            "machine, including whatever else it was doing.",
         ],
     )
 

@@ -51,7 +51,10 @@ KINDS = {
 }
 """Scheme of an address -> the store; a new one is a line here and an extra in pyproject.toml."""
 
-EXPECTED = "s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH, file:///PATH or hf://datasets/USER/NAME[@REVISION]"
+EXPECTED = (
+    "s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH, file:///PATH or "
+    "hf://datasets/USER/NAME[@REVISION]"
+)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def parse_address(name: str | Path) -> Address | Path:
     """
     if isinstance(name, Path):
         if _COLLAPSED.match(str(name)):
-            raise ConfigError(f"{name}: give an address as a text, not as a Path, which takes out its //")
+            raise ConfigError(f"{name}: pass an address as a text, not as a Path, which removes its //")
         return name
     match = _ADDRESS.fullmatch(name)
     if match is None:
@@ -131,7 +134,8 @@ def parse_address(name: str | Path) -> Address | Path:
     if "@" in rest.partition("/")[0]:
         # Whoever writes a key there has it in the history of the shell: it is not repeated here.
         raise ConfigError(
-            f"{scheme}://...: an address holds no account and no password; credentials are found by the "
+            f"{scheme}://...: an address must not contain an account or a password; credentials "
+            "are found by the "
             f"library: {KINDS[scheme].credentials if scheme in KINDS else 'see docs/remote.md'}"
         )
     if not name.isprintable():
@@ -139,9 +143,7 @@ def parse_address(name: str | Path) -> Address | Path:
     if scheme == "file":
         return _local(name, rest)
     if scheme not in KINDS:
-        raise ConfigError(
-            f"{name}: addresses of the kind {scheme}:// are not read or written; {EXPECTED} are"
-        )
+        raise ConfigError(f"{name}: addresses with {scheme}:// are not supported; supported are {EXPECTED}")
     if scheme == "hf":
         return _hub(name, rest)
     parts = rest.rstrip("/").split("/")

@@ -86,8 +86,8 @@ class Cache:
             if taken + size > limit:
                 raise SourceError(
                     f"{folder}: copies of remote files that are in use take {taken:,} bytes, {size:,} more "
-                    f"are needed, and FFENC_CACHE_SIZE allows {limit:,}; give it more, or let fewer encodes "
-                    f"run at once ({argument('workers')})"
+                    f"are needed, and FFENC_CACHE_SIZE allows {limit:,}; increase it, or run "
+                    f"fewer encodes at once ({argument('workers')})"
                 )
             self._taken[folder] = taken + size
 

@@ -111,8 +111,8 @@ class Claim:
             self._look()
         if self._lost is not None:
             raise DestinationError(
-                f"{self._store.address}: another run of ffenc ({self._lost.who}) writes there now; this one "
-                "had not been heard of, and stops"
+                f"{self._store.address}: another run of ffenc ({self._lost.who}) writes there "
+                "now, because this run was silent for too long; it stops"
             )
 
     def end(self) -> None:
@@ -141,17 +141,17 @@ class Claim:
             if lives is None and resume:
                 lives = self._changes(found)
             if lives is not False:
-                killed = f". Where that run was killed, {argument('resume', True)} goes on"
+                killed = f". If that run was killed, {argument('resume', True)} continues it"
                 raise DestinationError(
-                    f"{address} is being written by another run of ffenc ({found.who}); wait for its end"
+                    f"{address} is being written by another run of ffenc ({found.who}); wait until it ends"
                     + (killed if lives is None else "")
                 )
-            _log.info("%s: a run that was killed (%s) had begun to write there", address, found.who)
+            _log.info("%s: a run that was killed (%s) had started to write there", address, found.who)
             if (now := self._read()) is not None and now.version == found.version:
                 self._store.remove(PLACE)
         raise DestinationError(
-            f"{address} cannot be written to: {PLACE}, which notes who does, comes and goes; is another run "
-            "of ffenc beginning there?"
+            f"{address} cannot be written to: {PLACE}, the lock file, appears and disappears; "
+            "another run of ffenc may be starting there. Wait, and run it again"
         )
 
     def _changes(self, found: _Found) -> bool:

@@ -84,7 +84,7 @@ class Mirror:
         except OSError as error:
             raise SourceError(
                 f"{self.folder}: the local copy of {address} cannot be written: {error.strerror}. "
-                "FFENC_CACHE names another folder"
+                "Set FFENC_CACHE to another folder"
             ) from None
 
     @property
@@ -131,8 +131,8 @@ class Mirror:
         if _read_json(manifest) != content:
             self.close()
             raise SourceError(
-                f"{self.address} has changed, and another run of ffenc still reads what was there before; "
-                "wait for its end"
+                f"{self.address} has changed, and another run of ffenc still reads the previous "
+                "version; wait until it ends"
             )
 
     def _forget(self, place: str) -> None:
@@ -215,7 +215,7 @@ class Mirror:
                 raise self._no_room(place, error) from None
             except MissingError as error:
                 raise SourceError(
-                    f"{self.address}/{place} is gone since the dataset was opened: {error}"
+                    f"{self.address}/{place} disappeared after the dataset was opened: {error}"
                 ) from None
             state.called[name] = keep
             _write_json(path, asdict(state))
@@ -266,8 +266,8 @@ class Mirror:
             self._discard(place)
             raise SourceError(
                 f"{self.address}/{place} was changed while it was read ({entry.size:,} bytes, version "
-                f"{entry.version}; now {found.size:,} bytes, version {found.version}); run it again once "
-                "nobody writes there"
+                f"{entry.version}; now {found.size:,} bytes, version {found.version}); run it "
+                "again when nobody writes there"
             )
 
     def _check_bytes(self, place: str, entry: Entry) -> None:
@@ -282,7 +282,7 @@ class Mirror:
         if entry.sha256 is not None or digest.hexdigest() != file_hash(path, "sha256"):
             self._discard(place)
             raise SourceError(
-                f"{self.address}/{place}: what came is not what the store's checksum says; run it again"
+                f"{self.address}/{place}: the download does not match the store's checksum; run it again"
             )
 
     def _discard(self, place: str) -> None:
@@ -303,8 +303,8 @@ class Mirror:
             return _State(entry.version, [], [], {})
         if state.version != entry.version:
             raise SourceError(
-                f"{self.address}/{place} was changed since the dataset was opened; run it again once nobody "
-                "writes there"
+                f"{self.address}/{place} was changed after the dataset was opened; run it again "
+                "when nobody writes there"
             )
         return state
 
@@ -313,9 +313,7 @@ class Mirror:
             f"{self.folder}: the copy of {self.address}/{place} cannot be written: {error.strerror or error}"
         )
         if error.errno == errno.ENOSPC:
-            what += (
-                ". FFENC_CACHE names a folder on another disk, FFENC_CACHE_SIZE says how large it may become"
-            )
+            what += ". Set FFENC_CACHE to a folder on another disk, or limit its size with FFENC_CACHE_SIZE"
         return SourceError(what)
 
 

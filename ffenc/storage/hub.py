@@ -110,9 +110,7 @@ def check_free(address: Address, *, resume: bool, overwrite: bool) -> None:
         ConfigError: a place inside of a repository is named.
     """
     if address.place != address.repository:
-        raise ConfigError(
-            f"{address}: a dataset is a repository of its own", expected="hf://datasets/USER/NAME"
-        )
+        raise ConfigError(f"{address}: a dataset is a whole repository", expected="hf://datasets/USER/NAME")
     try:
         files = _Hub(address, DestinationError).files()
     except MissingError:
@@ -125,8 +123,8 @@ def check_free(address: Address, *, resume: bool, overwrite: bool) -> None:
         )
     if others and INFO not in files and not resume and not overwrite:
         raise DestinationError(
-            f"{address} holds {len(others)} files and no {INFO}, as an interrupted upload leaves them; go on "
-            f"with {argument('resume', True)}, or choose another name"
+            f"{address} holds {len(others)} files and no {INFO}, as after an interrupted upload; "
+            f"continue with {argument('resume', True)}, or choose another name"
         )
 
 
@@ -224,7 +222,7 @@ def _push(
     ]
     if wrong:
         raise DestinationError(
-            f"{push.address}: {', '.join(wrong[:_SHOWN])} ({len(wrong)} files) is not what was sent"
+            f"{push.address}: {', '.join(wrong[:_SHOWN])} ({len(wrong)} files) differ from what was sent"
         )
     operations = [library.CommitOperationDelete(path_in_repo=place) for place in gone]
     operations += [_added(library, INFO, files[INFO])]
@@ -248,7 +246,7 @@ def _check_others(address: Address, before: Mapping[str, Any], info: Path, gone:
         raise DestinationError(f"{address} holds another dataset; {other}")
     if gone:
         raise DestinationError(
-            f"{address} holds files of something else ({gone[0]} and {len(gone) - 1} more); {other}"
+            f"{address} contains other files ({gone[0]} and {len(gone) - 1} more); {other}"
         )
 
 
@@ -276,9 +274,10 @@ def _commit(hub: _Hub, operations: Sequence[Any], message: str, parent: str) -> 
             if status_of(error) != _MOVED:
                 raise
             raise DestinationError(
-                f"{hub.address}: somebody else has written there since this upload began: commit "
-                f"{parent[:_SHORT]} is not the last any more",
-                fix=f"once that has ended, {argument('resume', True)} goes on, where it was the same dataset",
+                f"{hub.address}: someone else has written there since this upload began: commit "
+                f"{parent[:_SHORT]} is no longer the last",
+                fix=f"when that has ended, continue with {argument('resume', True)} if it was the "
+                "same dataset",
             ) from None
 
     return str(hub.ask("written", make).oid)
@@ -325,7 +324,8 @@ def _card(root: Path, address: Address) -> str:
         about = (root / INFO).read_text(encoding="utf-8")
         text = (
             "This dataset is in the format of [LeRobot](https://github.com/huggingface/lerobot).\n\n"
-            f"[Look at it](https://huggingface.co/spaces/lerobot/visualize_dataset?path={address.repository})\n\n"
+            "[Look at "
+            f"it](https://huggingface.co/spaces/lerobot/visualize_dataset?path={address.repository})\n\n"
             f"## Dataset Structure\n\n[meta/info.json](meta/info.json):\n\n```json\n{about.strip()}\n```\n"
         )
     return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n\n{text}"
@@ -367,7 +367,9 @@ def pull_folder(address: Address, folder: Path) -> dict[str, int]:
     }
     for place, one in wanted.items():
         if not _same(folder / place, one) if os.path.lexists(folder / place) else True:
-            raise SourceError(f"{address}/{place}: what came is not what the Hub says it is; run it again")
+            raise SourceError(
+                f"{address}/{place}: the download does not match the Hub's checksum; run it again"
+            )
     for path in folder.rglob("*"):  # of an earlier call, for another revision
         if path.is_file() and path.relative_to(folder).as_posix() not in wanted:
             path.unlink()

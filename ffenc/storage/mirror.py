@@ -75,8 +75,8 @@ def attach(copies: Iterable[MirrorOf]) -> None:
             made = Mirror(one.address, one.pinned, one.entries)
             if made.root != one.root:
                 raise SourceError(
-                    f"{one.address}: its local copy is in {one.root} on the machine that the job was started "
-                    f"on, and in {made.root} here; FFENC_CACHE has to be the same on all machines"
+                    f"{one.address}: its local copy is in {one.root} on the machine where the job "
+                    f"was started, but in {made.root} here; FFENC_CACHE has to be the same on all machines"
                 )
             _add(made)
 

@@ -165,7 +165,7 @@ class Store:
             found = self.entry(place)
             if not self.same(path, place, found) and not self._reads_back(path, place, found):
                 raise self._error(
-                    f"{self.address}/{place}: is not what was sent: {found.size:,} bytes are there, "
+                    f"{self.address}/{place}: is not what was sent: {found.size:,} bytes there, "
                     f"{path.stat().st_size:,} were sent"
                 )
         except MissingError as error:
@@ -276,7 +276,7 @@ def _words(address: Address, what: str, error: Exception, tries: int) -> str:
             f"finds: {store.credentials}"
         )
     if passes(error):
-        return f"{where}: tried {tries} times: {said(error)}. What is done is kept: try again later"
+        return f"{where}: tried {tries} times: {said(error)}. Finished work is kept; try again later"
     return f"{where}: {said(error)}"
 
 
@@ -365,7 +365,7 @@ def _file_system(address: Address) -> Any:
         import fsspec  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         raise ConfigError(
-            f"{address}: {kind.what} needs the package {error.name or kind.module}: "
+            f"{address}: {kind.what} requires the package {error.name or kind.module}: "
             f"pip install 'ffenc[{kind.extra}]'"
         ) from None
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}

@@ -64,9 +64,8 @@ def destination_path(destination: str | Path, *, resume: bool = False, overwrite
     if isinstance(place, Path):
         if overwrite:
             raise DestinationError(
-                f"{place}: {argument('overwrite', True)} is for an address, such as s3://BUCKET/PATH; "
-                "delete a local folder "
-                "yourself"
+                f"{place}: {argument('overwrite', True)} applies to an address, such as "
+                "s3://BUCKET/PATH; delete a local folder yourself"
             )
         return place
     folder = real_cache_folder() / "uploads" / hashlib.sha256(str(place).encode()).hexdigest()[:20]
@@ -76,9 +75,8 @@ def destination_path(destination: str | Path, *, resume: bool = False, overwrite
         return there
     if root.exists() and not resume:
         raise DestinationError(
-            f"an interrupted run has left the dataset for {place} in {root}, whole: go on with "
-            f"{argument('resume', True)}, or "
-            "delete that folder to start from the beginning"
+            f"an interrupted run has left the complete dataset for {place} in {root}: continue "
+            f"with {argument('resume', True)}, or delete that folder to start again"
         )
     _uploads[root] = _Upload(place, root, overwrite, resume)
     call(root, place)
@@ -115,8 +113,9 @@ def _look(address: Address, *, resume: bool, overwrite: bool, waits: bool) -> Pa
         )
     if not resume:
         raise DestinationError(
-            f"{address} is not empty: it holds {len(entries)} files and no {INFO}, as an interrupted upload "
-            f"leaves them. Go on with {argument('resume', True)}, delete them, or choose another address"
+            f"{address} is not empty: it holds {len(entries)} files and no {INFO}, as after an "
+            f"interrupted upload. Continue with {argument('resume', True)}, delete them, or "
+            "choose another address"
         )
     return None
 
@@ -158,7 +157,7 @@ def publishing(root: Path, on_bytes: Callable[[int, int], None] | None = None) -
         try:
             _send(upload, claim, on_bytes or (lambda *_: None))
         except DestinationError as error:
-            kept = f"the dataset is whole, and kept on this machine: go on with {argument('resume', True)}"
+            kept = f"the complete dataset is kept on this machine: continue with {argument('resume', True)}"
             error.fix = f"{error.fix}; {kept}" if error.fix else kept
             raise
     del _uploads[root]
@@ -222,10 +221,10 @@ def _check_arrived(store: Store, arrived: Mapping[str, Entry]) -> None:
     for place in sorted(found.keys() | arrived.keys()):
         there, own = found.get(place), arrived.get(place)
         if there is None or own is None or (there.size, there.version) != (own.size, own.version):
-            what = "is gone" if there is None else "was written" if own is None else "was written again"
+            what = "is gone" if there is None else "was written" if own is None else "was rewritten"
             raise DestinationError(
-                f"{store.address}/{place} {what} while the dataset was uploaded, by somebody else; no "
-                f"{INFO} was written there"
+                f"{store.address}/{place} {what} by someone else while the dataset was uploaded; "
+                f"no {INFO} was written there"
             )
 
 
@@ -235,11 +234,11 @@ def _check_others(
     """Refuse to upload among files of something else."""
     if others:
         raise DestinationError(
-            f"{upload.address} holds files of something else ({others[0]} and {len(others) - 1} more); "
+            f"{upload.address} contains other files ({others[0]} and {len(others) - 1} more); "
             "choose another address, or delete them"
         )
     for place, entry in found.items():
         if not upload.resume or (place == INFO and not store.same(files[place], place, entry)):
             raise DestinationError(
-                f"{upload.address} was taken since this run began ({place} is there); choose another address"
+                f"{upload.address} was taken since this run began ({place} exists); choose another address"
             )

@@ -140,8 +140,8 @@ def tried_codecs(lists: Lists) -> list[Codec]:
     names = [check_vcodec(name) for name in lists.vcodec]
     if "auto" in names:
         raise ConfigError(
-            f"{argument('vcodec', 'auto')}: is one of the others; name those, or leave {argument('vcodec')} "
-            "out to try all"
+            f"{argument('vcodec', 'auto')}: stands for one of the others; list those, or leave "
+            f"{argument('vcodec')} out to try all"
         )
     return [CODECS[name] for name in dict.fromkeys(names)]
 
@@ -250,7 +250,7 @@ def _check(codecs: Sequence[Codec], lists: Lists) -> None:
                 f"{row.name} {row.crf_range[0]:g} to {row.crf_range[1]:g}" for row in takers if row.crf_range
             )
             raise ConfigError(
-                f"{argument('crf', crf)}: no codec that is tried takes it ({ranges or 'they have none'})"
+                f"{argument('crf', crf)}: no tried codec accepts it ({ranges or 'they have none'})"
             )
     if (
         lists.fast_decode is not None
@@ -258,8 +258,8 @@ def _check(codecs: Sequence[Codec], lists: Lists) -> None:
         and not any(r.has_fast_decode for r in codecs)
     ):
         raise ConfigError(
-            f"{argument('fast_decode', True)}: {', '.join(row.name for row in codecs)} cannot do that; "
-            "leave it out"
+            f"{argument('fast_decode', True)}: {', '.join(row.name for row in codecs)} do not "
+            "support it; leave it out"
         )
 
 

@@ -172,8 +172,8 @@ def _paired(
     if not pairs:
         names = [", ".join(one.name for one in side) for side in (first, second)]
         raise SourceError(
-            f"{path} has the cameras {names[1]}, {source} has {names[0]}: none is in both; name one with "
-            f"{argument('cameras')}, or a video file of each"
+            f"{path} has the cameras {names[1]}, {source} has {names[0]}: they have none in "
+            f"common; select one with {argument('cameras')}, or compare a video file of each"
         )
     both = {one.name for one, _ in pairs}
     missing |= dict.fromkeys(one.name for one in (*first, *second) if one.name not in both)
@@ -183,7 +183,9 @@ def _paired(
 def _against(path: Path, reference: Footage, video: Footage) -> Against:
     where = f"{path}: {video.name}"
     if video.header is not None:
-        raise SourceError(f"{where} is images; name the images first, and then the videos made of them")
+        raise SourceError(
+            f"{where} contains images; pass the images first, and then the videos made from them"
+        )
     if reference.depth != video.depth:
         kinds = ["depth" if one.depth else "colours" for one in (video, reference)]
         raise SourceError(f"{where} holds {kinds[0]}, {reference.key} of the first source {kinds[1]}")
@@ -191,8 +193,8 @@ def _against(path: Path, reference: Footage, video: Footage) -> Against:
     if lacking:
         who = path if lacking[0] not in video.episodes else "the first source"
         raise SourceError(
-            f"{where}: {who} has no episode {lacking[0]} of it, and the same frames are compared; choose "
-            f"those that both have with {argument('episodes')}"
+            f"{where}: {who} has no episode {lacking[0]} of it, but the same frames have to be "
+            f"compared; select common episodes with {argument('episodes')}"
         )
     transform = Transform.from_block(video.block)
     same = Transform.from_block(reference.block) == transform

@@ -115,7 +115,7 @@ def open_footage(
     readers = _Readers(closing, ffmpeg, ffprobe, scattered=scattered)
     if source.exists() and not source.is_dir() and not any(kind.recognises(source) for kind in kinds()):
         if cameras is not None or episodes is not None:
-            raise ConfigError(f"{source} is one file; cameras and episodes are chosen of a dataset")
+            raise ConfigError(f"{source} is one file; cameras and episodes can only be selected in a dataset")
         path = regular(source)
         rate = None if fps is None else parse_fps(fps)
         clip = trimmed(path, start=None, end=None, rate=rate, ffprobe=ffprobe)

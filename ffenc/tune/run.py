@@ -104,8 +104,8 @@ def tune(
         group = key[0] in ("camera_encoder", "depth_encoder")
         if not group and not (key[0] == "cameras" and key[2:3] == ("encoder",)):
             raise ConfigError(
-                f"{named(key)} would have no effect: encoder settings are tried, on pictures as the source "
-                "has them"
+                f"{named(key)} would have no effect: tune only tries encoder settings, on frames "
+                "as they are in the source"
             )
     return _Run(
         Path(source),
@@ -156,9 +156,8 @@ class _Run:
         names = [metric.name for metric in gauge.metrics]
         if target is not None and target.kind not in (*names, "size"):
             raise ConfigError(
-                f"{argument('target', target)}: no ffmpeg here has it; those that are here measure "
-                f"{', '.join(names)}: "
-                "take one of them as the target, or pip install 'ffenc[ffmpeg]'"
+                f"{argument('target', target)}: no ffmpeg here supports it; supported are "
+                f"{', '.join(names)}: use one of them as the target, or pip install 'ffenc[ffmpeg]'"
             )
         metric = gauge.main.name if target is None or target.kind == "size" else target.kind
         self._searches = target is not None
@@ -215,14 +214,14 @@ class _Run:
             check_preset(self._robot, cameras)
         if all(cameras.values()) and (self._lists.any or self._searches):
             raise ConfigError(
-                f"lists and targets are for cameras of colours, and {', '.join(cameras)} holds depth; leave "
-                "them out"
+                f"lists and targets apply to colour cameras, but {', '.join(cameras)} is depth; "
+                "leave them out"
             )
         for name in cameras:
             if self._robot.transform_for(name) is not None:
                 warnings.warn(
-                    f"{self.result.preset} changes the pictures of {name}: settings are tried on pictures as "
-                    "they are",
+                    f"{self.result.preset} transforms the frames of {name}: settings are tried on "
+                    "frames as they are in the source",
                     FfencWarning,
                     stacklevel=5,
                 )
@@ -252,7 +251,7 @@ class _Run:
             if not camera.rows and camera.not_here:
                 reasons = "; ".join(f"{name}: {reason}" for name, reason in camera.not_here.items())
                 raise ToolchainError(
-                    f"nothing of it can be encoded here for {camera.sample.footage.key}: {reasons}"
+                    f"none of the settings can be encoded here for {camera.sample.footage.key}: {reasons}"
                 )
 
     def _plan(self, camera: CameraTuning) -> list[VideoEncoderConfig]:

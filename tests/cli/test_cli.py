@@ -245,7 +245,7 @@ def test_golden_in_a_folder_that_cannot_be_made_is_refused(ffenc, robot, tmp_pat
 @pytest.mark.parametrize(
     ("words", "status", "parts"),
     [
-        ("compile so102", 1, ["no preset is named 'so102'", "did you mean 'so10", "unitree_g1"]),
+        ("compile so102", 1, ["there is no preset 'so102'", "did you mean 'so10", "unitree_g1"]),
         ("compile nowhere/robot.yaml", 1, ["nowhere/robot.yaml does not exist"]),
         ("compile so101 --camera frnt", 1, ["no camera 'frnt'", "did you mean 'front'", "wrist"]),
         ("compile reachy2 --encoder libx264", 1, ["'libx264' is not known", "did you mean 'h264'"]),
@@ -272,7 +272,7 @@ def test_golden_in_a_folder_that_cannot_be_made_is_refused(ffenc, robot, tmp_pat
         ("encode nowhere out.mp4 --fps 30", 1, ["nowhere is not a folder"]),
         ("encode . out.mp4 --fps 30", 1, ["holds no PNG, JPEG or TIFF images"]),
         ("encode . out.mp4 --fps 30 --encoder-threads 0", 2, ["--encoder-threads", "0"]),
-        ("encode . out.mp4 --fps 30 --preset so102", 1, ["no preset is named 'so102'"]),
+        ("encode . out.mp4 --fps 30 --preset so102", 1, ["there is no preset 'so102'"]),
         ("probe", 2, ["FILE"]),
         ("probe nowhere.mp4", 1, ["nowhere.mp4 does not exist"]),
         ("probe .", 1, ["is a folder", "regular file"]),
@@ -541,7 +541,7 @@ def test_the_bar_of_a_part_of_a_video_counts_its_frames(ffenc, tmp_path, monkeyp
         ("--start 2 --end 1", "--start 2 is not before --end 1"),
         ("--end 9", "--end 9 is outside the video"),
         ("--start x", "'x' is not a valid float"),
-        ("--start-number 1", "--start-number is for a folder"),
+        ("--start-number 1", "--start-number applies to a folder"),
         ("--preset so101 --camera frnt", "did you mean 'front'"),
     ],
 )

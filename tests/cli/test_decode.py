@@ -233,7 +233,7 @@ def test_cameras_without_depth_come_as_they_are_beside_pictures_of_depth(
 @pytest.mark.parametrize(
     ("source", "words", "status", "part"),
     [
-        (TOP_FILE, "out --frames 0:100", 1, "has 72 frames (0:72), frames 0:100 were asked for"),
+        (TOP_FILE, "out --frames 0:100", 1, "has 72 frames (0:72), but frames 0:100 were requested"),
         (TOP_FILE, "out --frames 72:", 1, "has 72 frames"),
         (VIDEOS, "out --frames 0:20", 1, "episode 1 of top: has 17 frames"),
         (TOP_FILE, "out --frames 5:2", 2, "'5:2' has no frames"),
@@ -242,14 +242,14 @@ def test_cameras_without_depth_come_as_they_are_beside_pictures_of_depth(
         (VIDEOS, "out --episode 3", 1, "there is no episode 3; it has 3 (0..2)"),
         (TOP_FILE, "out --camera top", 1, "is one file"),
         (VIDEOS, "out.npy", 1, "--format npy"),
-        (TOP_FILE, "out --format npy", 1, "give a name that ends in .npy"),
-        (TOP_FILE, "out.npy --format png", 1, "PNG files come into a folder"),
+        (TOP_FILE, "out --format npy", 1, "choose a name that ends in .npy"),
+        (TOP_FILE, "out.npy --format png", 1, "PNG files are written to a folder"),
         (DEPTH_FILE, "out --unit m", 1, "which no PNG file holds: pass --unit mm, or --format npy"),
         (DEPTH_FILE, "out --unit cm", 2, "'cm' is not one of"),
         (DEPTH_FILE, "out.npy --colormap", 1, "leave out npy"),
         (DEPTH_FILE, "out --range 1:2", 1, "say that too"),
         (DEPTH_FILE, "out --colormap --range 2:1", 2, "not a range of depths"),
-        (DEPTH_FILE, "out --codes --invalid keep", 1, "--codes gives the stored samples"),
+        (DEPTH_FILE, "out --codes --invalid keep", 1, "--codes writes the stored samples"),
         (TOP_FILE, "out --colormap", 1, "--colormap is for depth"),
         (DEPTH_FILE, "out --camera_encoder.crf=3", 1, "--camera_encoder.crf is no setting of a decode"),
         (FIXTURES / "aloha_image_v30", "out", 1, "has no video cameras"),
@@ -284,7 +284,7 @@ def test_what_is_there_is_replaced_only_when_told_to_and_only_if_a_decode_wrote_
     ffenc.done(*words, "5", "--overwrite")
     assert everything_in(tmp_path) == ["out", "out/frame-000005.png"]
     (out / "notes.txt").write_text("mine")
-    assert "notes.txt, which no decode has written" in ffenc.refused(*words, "6", "--overwrite")
+    assert "notes.txt, which was not written by ffenc decode" in ffenc.refused(*words, "6", "--overwrite")
     assert everything_in(out) == ["frame-000005.png", "notes.txt"]
     (tmp_path / "a.npy").write_bytes(b"mine")
     assert "exists" in ffenc.refused("decode", TOP_FILE, tmp_path / "a.npy")

@@ -39,7 +39,7 @@ def test_an_edit_is_planned_and_made(ffenc: CommandLine, tmp_path: Path) -> None
         (["--task-of", "x=a"], "'x' is not an episode's number"),
         (["--episodes", "0,a"], "'a' is not an episode's number"),
         (["--drop-cameras", TOP + "p"], "did you mean"),
-        ([], "nothing is to be changed"),
+        ([], "no edit was requested"),
     ],
 )
 def test_words_that_mean_nothing_are_refused(
@@ -66,7 +66,7 @@ def test_a_split_is_planned_and_made(ffenc: CommandLine, tmp_path: Path) -> None
 
 def test_reencode_takes_the_same_ranges(ffenc: CommandLine, tmp_path: Path) -> None:
     said = ffenc.refused("reencode", VIDEO, tmp_path / "out", "--episodes", "5-2")
-    assert "'5-2' is not an episode's number, nor a range such as 5-9" in " ".join(said.split())
+    assert "'5-2' is neither an episode number nor a range such as 5-9" in " ".join(said.split())
     plan = json.loads(
         ffenc.done("reencode", VIDEO, tmp_path / "out", "--episodes", "1-", "--dry-run", "--json").out
     )

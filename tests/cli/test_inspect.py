@@ -72,7 +72,7 @@ def test_json_has_arrays_rates_mapping_and_what_is_missing(
     odd = json.loads(capsys.readouterr().out)
     assert odd["layout"] is None
     assert odd["fault"] == "cameras: names no camera; expected at least one"
-    assert "no array looks like images: name the cameras" in odd["remarks"]
+    assert "no array looks like images: add the cameras" in odd["remarks"]
 
 
 def test_the_sheet_has_each_camera_in_the_mappings_colours(
@@ -106,4 +106,4 @@ def test_what_is_a_dataset_is_for_info(capsys: pytest.CaptureFixture[str], tmp_p
     assert run(["inspect", str(DATASET)]) == 1
     assert "is a LeRobot dataset; ffenc inspect is for HDF5 files, zarr stores" in capsys.readouterr().err
     assert run(["inspect", str(tmp_path / "none.h5")]) == 1
-    assert "none.h5 is not a folder, and no file of a kind that is read" in capsys.readouterr().err
+    assert "none.h5 is neither a folder nor a supported file" in capsys.readouterr().err

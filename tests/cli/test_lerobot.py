@@ -9,7 +9,7 @@ def test_without_lerobot_it_says_where_to_install(ffenc: CommandLine) -> None:
     outcome = ffenc.run("lerobot", "record", "--robot.type=so101_follower")
     assert outcome.status == 1
     assert "LeRobot is not installed in this environment" in outcome.err
-    assert "with the pip of that environment" in outcome.err
+    assert "install ffenc into LeRobot's environment, with its pip" in outcome.err
 
 
 def test_help_is_ffencs(ffenc: CommandLine) -> None:

@@ -194,7 +194,7 @@ def test_a_failure_names_the_file_that_was_being_read(
         ),
         (["tune", "hf://datasets/a/b@v2.0"], "copy it here first: ffenc pull a/b@v2.0 b"),
         (["probe", "s3://bucket/some data"], "aws s3 cp --recursive 's3://bucket/some data' 'some data'"),
-        (["decode", "https://x.org/a.mp4", "out"], "addresses of the kind https://"),
+        (["decode", "https://x.org/a.mp4", "out"], "addresses with https://"),
         (["record", "so101", "gs://bucket/all"], "and then: gcloud storage cp -r FOLDER gs://bucket/all"),
         (["encode", "x", "hf://datasets/a/b"], "and then: ffenc push FOLDER a/b"),
         (["info", "file:///data/x"], "/data/x is not a folder"),

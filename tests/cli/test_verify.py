@@ -79,7 +79,7 @@ def test_like_faults_are_told_once(ffenc, video):
     for i in range(40):
         (video / f"data/chunk-000/file-{i + 1:03d}.parquet").write_bytes(b"")
     text = " ".join(ffenc.run("verify", video).out.split())
-    assert "file-001.parquet: is of no episode in meta/episodes ... and 39 more like this" in text
+    assert "file-001.parquet: belongs to no episode in meta/episodes ... and 39 more like this" in text
 
 
 def test_json_of_a_sound_dataset(ffenc):

@@ -31,7 +31,7 @@ def test_a_sub_key_that_opens_a_file_is_refused_in_every_spelling(params: str, k
 
 def test_an_option_that_opens_a_file_is_refused() -> None:
     for option in (*FILE_OPTIONS, "stats:v", "passlogfile:v:0"):
-        with pytest.raises(ConfigError, match=f"extra_options: {option} makes the encoder open files"):
+        with pytest.raises(ConfigError, match=f"extra_options: {option} makes the encoder open other files"):
             VideoEncoderConfig(extra_options={option: "x"})
     with pytest.raises(ConfigError, match="x264opts cqmfile"):
         VideoEncoderConfig(vcodec="h264", extra_options={"x264opts": "cqmfile=x"})

@@ -369,7 +369,12 @@ ERRORS = [
     ("encoder_cpus: 2\n", 1, "encoder_cpus", "a list of processors' numbers"),
     ("encoder_cpus: []\n", 1, "encoder_cpus", "a list of processors' numbers"),
     ("encoder_cpus: [0, -1]\n", 1, "encoder_cpus", "a list of processors' numbers"),
-    ("cameras:\n  front:\n    depth_unit: mm\n", 3, "cameras.front.depth_unit", "only a depth camera"),
+    (
+        "cameras:\n  front:\n    depth_unit: mm\n",
+        3,
+        "cameras.front.depth_unit",
+        "applies only to depth cameras",
+    ),
     ("cameras:\n  front: {depth: true,\n    depth_unit: cm}\n", 3, "cameras.front.depth_unit", "'mm' or 'm'"),
     ("cameras:\n  front:\n    source: test\n", 3, "cameras.front.source", "a mapping with a type"),
     (
@@ -404,9 +409,9 @@ ERRORS = [
         "cameras.front.encoder.crf",
         "-1 is not accepted",
     ),
-    ("fps: 30\nfps: 25\n", 2, "fps", "stands twice, first at"),
-    ("camera_encoder:\n  crf: 3\n  g: 2\n  crf: 4\n", 4, "camera_encoder.crf", "stands twice, first at"),
-    (FRONT + "cameras: {}\n", 2, "cameras", "stands twice, first at"),
+    ("fps: 30\nfps: 25\n", 2, "fps", "is defined twice, first at"),
+    ("camera_encoder:\n  crf: 3\n  g: 2\n  crf: 4\n", 4, "camera_encoder.crf", "is defined twice, first at"),
+    (FRONT + "cameras: {}\n", 2, "cameras", "is defined twice, first at"),
     ("fps: !!python/object/apply:os.getcwd []\n", 1, "fps", "python/object/apply"),
     ("camera_encoder:\n  crf: !!python/name:os.sep ''\n", 2, "camera_encoder.crf", "python/name"),
     ("fps: 30\ncamera_encoder: !!python/object:os.PathLike {crf: 3}\n", 2, "camera_encoder", "python/object"),
@@ -460,7 +465,7 @@ def test_an_alias_that_holds_itself_is_refused(write, text):
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_there_are():
     text = refusal("so10")
-    assert "no preset is named 'so10'" in text
+    assert "there is no preset 'so10'" in text
     assert "did you mean 'so10" in text
     assert ", ".join(preset_names()) in text
 
@@ -475,7 +480,7 @@ def test_a_file_that_does_not_exist_is_refused_by_name(name, tmp_path, monkeypat
     "name", ["", ".", "..", "a\0b", pytest.param("x" * 5000, id="longer than a file name")]
 )
 def test_a_name_that_can_be_no_file_is_refused(name):
-    assert "no preset is named" in refusal(name)
+    assert "there is no preset" in refusal(name)
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "''"])

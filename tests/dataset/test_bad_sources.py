@@ -177,9 +177,12 @@ def set_values(name: str, values: list[object]) -> Callable[[pa.Table], pa.Table
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.slice(1), "has rows of episode 0, which meta/episodes does not place there"),
-        (lambda t: t.slice(0, 2), "has rows of episode 2, which meta/episodes does not place there"),
-        (lambda t: pa.concat_tables([t.slice(1, 1), t.slice(0, 1), t.slice(2)]), "doubled or out of order"),
+        (lambda t: t.slice(1), "has rows of episode 0, which according to meta/episodes are elsewhere"),
+        (lambda t: t.slice(0, 2), "has rows of episode 2, which according to meta/episodes are elsewhere"),
+        (
+            lambda t: pa.concat_tables([t.slice(1, 1), t.slice(0, 1), t.slice(2)]),
+            "duplicated or out of order",
+        ),
         (set_values("length", [24, 17, 30]), "episode 2 has 31 rows, its length in meta/episodes is 30"),
         (set_values("length", [24, 0, 31]), "episode 1 has length 0"),
         (set_values("length", [24, None, 31]), "row 1 has no value in length"),
@@ -249,7 +252,7 @@ def test_what_would_vanish_from_a_tree_in_silence_is_refused(png_tree: Path, tmp
     good = last.read_bytes()
     last.unlink()
     last.symlink_to(tmp_path / "nowhere")
-    refused(png_tree, tmp_path, r"frame-000030\.png: is a link, .* leads out of", fps=30)
+    refused(png_tree, tmp_path, r"frame-000030\.png: is a link, .* points outside", fps=30)
     last.unlink()
     (last.with_suffix(".webp")).write_bytes(good)
     refused(
@@ -263,7 +266,7 @@ def test_what_would_vanish_from_a_tree_in_silence_is_refused(png_tree: Path, tmp
     refused(png_tree, tmp_path, "are the same camera", fps=30)
     shutil.rmtree(twin)
     (png_tree / "episode_000003").symlink_to(tmp_path / "nowhere")
-    refused(png_tree, tmp_path, "episode_000003: is a link, .* leads out of", fps=30)
+    refused(png_tree, tmp_path, "episode_000003: is a link, .* points outside", fps=30)
 
 
 def test_kept_encodes_of_another_source_are_not_taken_over(png_tree: Path, tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ def half(root: Path, at: int) -> None:
 @pytest.mark.parametrize(
     ("edits", "options", "said"),
     [
-        (Edits(), {}, "nothing is to be changed"),
+        (Edits(), {}, "no edit was requested"),
         (Edits(drop_cameras=["topp"]), {}, "did you mean 'top'"),
         (Edits(drop_features=["action.x"]), {}, "did you mean 'action'"),
         (Edits(drop_features=["index"]), {}, "LeRobot's own numbering"),
@@ -254,15 +254,15 @@ def half(root: Path, at: int) -> None:
         (Edits(task="a", replace_tasks={"hold the cube": "b"}), {}, "would have no effect"),
         (Edits(task_of={2: "hold the cube"}), {}, "has this task already"),
         (Edits(task="  "), {}, "expected a text"),
-        (Edits(robot_type="aloha"), {}, "says so already"),
+        (Edits(robot_type="aloha"), {}, "has this robot type already"),
         (None, {"episodes": "0-9"}, "there is no episode 9; there are 0 to 2"),
         (None, {"episodes": "5-"}, "there is no episode 5"),
         (None, {"episodes": "2-1"}, "'2-1' is not an episode's number"),
-        (None, {"episodes": []}, "no episode is named"),
+        (None, {"episodes": []}, "no episode is selected"),
         (None, {"exclude_episodes": "0-"}, "no episode is left"),
         (None, {"episodes": [0], "exclude_episodes": [1]}, "is not among episodes"),
-        (None, {"cameras": ["top", "angle", "angle_depth"]}, "names all cameras"),
-        (Edits(drop_cameras=["top"]), {"cameras": ["angle"]}, "give one of them"),
+        (None, {"cameras": ["top", "angle", "angle_depth"]}, "selects all cameras"),
+        (Edits(drop_cameras=["top"]), {"cameras": ["angle"]}, "pass one of them"),
     ],
 )
 def test_what_would_do_nothing_or_matches_nothing_is_refused(
@@ -281,7 +281,7 @@ def test_a_finished_edit_is_left_and_another_is_refused(tmp_path: Path) -> None:
     for edits in (Edits(task="b"), Edits(task="a", robot_type="b")):
         with pytest.raises(DestinationError, match="is the result of another job"):
             edit_dataset(VIDEO, out, edits=edits, resume=True)
-    with pytest.raises(DestinationError, match="inside each other"):
+    with pytest.raises(DestinationError, match="overlap"):
         edit_dataset(VIDEO, VIDEO / "inside", edits=Edits(task="a"))
 
 
@@ -317,7 +317,7 @@ def test_by_task_no_part_has_a_task_of_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("into", "options", "said"),
     [
-        ({"a": 1.0}, {}, "two parts at least"),
+        ({"a": 1.0}, {}, "at least two parts"),
         ({"a": 0.6, "b": 0.6}, {}, "1.2 together"),
         ({"a": 0.99, "b": 0.01}, {}, "would have no episode"),
         ({"a": 0.5, "b": "0-"}, {}, "not both in one split"),

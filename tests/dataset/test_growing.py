@@ -316,7 +316,7 @@ def state(**fields: Any) -> dict[str, Any]:
         ({"fps": Fraction(15)}, "fps is 30 in the dataset, 15 in"),
         ({"robot_type": "so101"}, "robot_type is 'aloha' in the dataset, 'so101'"),
         ({"cameras": []}, f"camera {TOP} is only in the dataset"),
-        ({"cameras": [*aloha()["cameras"], CAMERA]}, f"camera {FRONT} is only in what is to be recorded"),
+        ({"cameras": [*aloha()["cameras"], CAMERA]}, f"camera {FRONT} is only in the recording"),
         ({"cameras": aloha(lambda c: replace(c, block=None))["cameras"]}, "dtype is 'video' .* 'image'"),
         (
             {"cameras": aloha(other(width=640))["cameras"]},
@@ -355,7 +355,7 @@ def info_with(**changes: Any) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "error", "said"),
     [
-        (info_with(codebase_version="v2.1"), DestinationError, r"merge_datasets\(.*\)` makes one of v3.0"),
+        (info_with(codebase_version="v2.1"), DestinationError, r"merge_datasets\(.*\)` converts it to v3.0"),
         (info_with(data_path="d/{episode_index}.parquet"), DestinationError, "data_path is 'd/"),
         (info_with(total_frames=73), SourceError, "meta/info.json says 3 episodes and 73 frames"),
         (

@@ -70,7 +70,7 @@ def test_aloha_comes_without_a_mapping_and_its_jpeg_goes_to_ffmpeg_as_it_is(
 
     original = encode.whole_image
     monkeypatch.setattr(encode, "whole_image", lambda *a: fed.append(original(*a)) or fed[-1])
-    with pytest.warns(FfencWarning, match="episode_0_qpos.png: not carried over"):
+    with pytest.warns(FfencWarning, match="episode_0_qpos.png: not included in the result"):
         reencode_dataset(source, tmp_path / "out", fps=50, task="lift", overrides=FINE)
     out = tmp_path / "out"
     sent = {jpeg(frame) for one in recorded for frame in (*one.top, *one.angle)}
@@ -215,7 +215,7 @@ def test_episodes_are_cut_by_an_array(
     with h5py.File(source, "a") as root:
         del root["cut"]
         root["cut"] = np.zeros(6, bool)
-    refused(source, tmp_path, "own.h5: cut: is false in all 6 rows: there is no episode", mapping)
+    refused(source, tmp_path, "own.h5: cut: is false in all 6 rows, so there is no episode", mapping)
 
 
 def test_a_preset_has_a_mapping_and_arguments_win_over_it(recorded: list[Sample], tmp_path: Path) -> None:
@@ -253,16 +253,16 @@ def test_a_job_is_finished_or_another_by_its_mapping(recorded: list[Sample], tmp
     ("camera", "said"),
     [
         ({"path": "bgr"}, r"cameras.top.channels: is missing: bgr holds raw pixels"),
-        ({"path": "bgr", "channels": "rgba"}, "rgba has 4 values a pixel, bgr has 3"),
+        ({"path": "bgr", "channels": "rgba"}, "rgba has 4 values per pixel, bgr has 3"),
         ({"path": "floats", "channels": "rgb"}, "cameras.top.white: is missing"),
-        ({"path": "bgr", "channels": "rgb", "white": 1}, "white: has no meaning for bgr"),
-        ({"path": "depth"}, "say depth: true if it is depth"),
+        ({"path": "bgr", "channels": "rgb", "white": 1}, "white: does not apply to bgr"),
+        ({"path": "depth"}, "write depth: true if it is depth"),
         ({"path": "bgr", "depth": True}, "depth is 16- or 32-bit integers"),
         ({"path": "swapped", "depth": True}, "is a 320x240 8-bit PNG, and the mapping says depth: true"),
         ({"path": "joints", "channels": "gray"}, "cameras.top.white: is missing: joints is float64 6x14"),
         ({"path": "bgrr"}, "there is no array 'bgrr'; did you mean 'bgr'"),
-        ({"path": "bgr", "channels": "rgb", "tolerance": 1}, "tolerance: has no meaning for HDF5 files"),
-        ({"path": "bgr", "channels": "rgb", "axes": "chw"}, "rgb has 3 values a pixel, bgr has 240"),
+        ({"path": "bgr", "channels": "rgb", "tolerance": 1}, "tolerance: does not apply to HDF5 files"),
+        ({"path": "bgr", "channels": "rgb", "axes": "chw"}, "rgb has 3 values per pixel, bgr has 240"),
     ],
 )
 def test_a_camera_that_an_array_cannot_be_is_refused(
@@ -398,13 +398,13 @@ def _unlike(root: h5py.File, _: Path) -> None:
         (_external, r"a.h5: images/top is a link to another file, '.*other.h5', which is not followed"),
         (_virtual, "images/top has its values in another file"),
         (_outside, "images/top has its values in another file"),
-        (_unwritten, "of which none has been written"),
+        (_unwritten, "none of which was written"),
         (_huge_chunk, "2 rows of 192,000,000 bytes are compressed together; at most 256 MB"),
         (_huge_frames, "frames of 1048576x1048576"),
-        (_loop, "is a link that leads back to itself"),
-        (_web_of_links, "is a link that leads back to itself, or to too many"),
+        (_loop, "is a link to itself"),
+        (_web_of_links, "is a link to itself, or a chain of too many links"),
         (_deep, "a.h5: has groups within groups, more than 64 deep"),
-        (_long, "a.h5: has 1,099,511,627,776 rows; an episode of at most 10,000,000 is read"),
+        (_long, "a.h5: has 1,099,511,627,776 rows; at most 10,000,000 per episode are read"),
         (_unknown_filter, "a.h5: images/top: it is compressed by a filter that h5py does not have .pip inst"),
         (_unequal, "a.h5: x has 4 rows, images/top has 3"),
         (_unlike, r"b.h5: images/top has rows of 32x32x3 uint8, those of other episodes are 32x48x3"),
@@ -466,8 +466,8 @@ def test_damaged_files_and_images_are_named_and_a_restored_source_is_taken_up(
     assert reencode_dataset(source, tmp_path / "out", fps=30, overrides=FINE, resume=True).resumed >= 1
     with h5py.File(path, "a") as root:
         del root["action"]
-    refused(path, tmp_path / "b", "is an HDF5 file of no layout that is known.*inspect_source")
-    refused(tmp_path / "nothing.h5", tmp_path / "b", "is not a folder, and no file of a kind that is read")
+    refused(path, tmp_path / "b", "is an HDF5 file with an unknown layout.*inspect_source")
+    refused(tmp_path / "nothing.h5", tmp_path / "b", "is neither a folder nor a supported file")
 
 
 def test_memory_stays_while_a_file_of_many_frames_is_read(tmp_path: Path) -> None:
@@ -480,7 +480,7 @@ def test_memory_stays_while_a_file_of_many_frames_is_read(tmp_path: Path) -> Non
         made[:4] = 7
         made[596:] = 7
     with pytest.warns(
-        FfencWarning, match="images/top: 148 chunks are not in the file; their frames are empty"
+        FfencWarning, match="images/top: 148 chunks are not in the file; their frames have the fill value"
     ):
         source = open_source(path, Opening(fps=30, mapping=of()))
     tracemalloc.start()

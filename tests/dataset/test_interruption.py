@@ -101,7 +101,7 @@ def test_a_signal_ends_in_order_and_keeps_what_is_finished(
     assert "--resume" in said
     assert "Traceback" not in said
     again = ffenc.refused(*words(long_tree, out))
-    assert "Go on with --resume, or delete that folder" in again
+    assert "Continue with --resume, or delete that folder" in again
     ffenc.done(*words(long_tree, out, "--resume"))
     assert contents(out) == unbroken
 

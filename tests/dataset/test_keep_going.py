@@ -42,7 +42,7 @@ def test_all_that_fails_is_listed_and_the_rest_is_kept(
     words = ["--cameras", "angle", "--camera_encoder.vcodec=h264", "--camera_encoder.preset=ultrafast"]
     message = ffenc.refused("reencode", damaged, tmp_path / "out", *words, "--keep-going", "--workers", 1)
     assert "2 encodes of 2 episodes failed" in message
-    assert "(whole are episodes 1)" in message
+    assert "(episodes 1 are complete)" in message
     assert message.index("episode 0, observation.images.angle: ") < message.index(
         "episode 2, observation.images.angle: "
     )

@@ -306,7 +306,7 @@ def with_stats(at: int, key: str, name: str, value: object) -> Callable[[list[An
         (lines("episodes", lambda found: [found[0], found[2]]), "episode 1 is missing, episode 2 is there"),
         (lines("episodes", lambda found: found[:2]), "total_episodes 3, meta/episodes.jsonl has 2"),
         (lines("episodes", lambda found: []), r"episodes\.jsonl: holds no episodes"),
-        (lines("episodes", lambda found: [*found, found[1]]), "line 4: episode 1 is there a second time"),
+        (lines("episodes", lambda found: [*found, found[1]]), "line 4: episode 1 is there twice"),
         (
             lines("episodes", with_key(1, "length", 16)),
             "episode 1 has 17 rows, its length in meta",
@@ -344,7 +344,7 @@ def with_stats(at: int, key: str, name: str, value: object) -> Callable[[list[An
         (lambda root: (root / "meta/tasks.jsonl").unlink(), r"tasks\.jsonl: cannot be read: No such file"),
         (lambda root: (root / "meta/episodes.jsonl").unlink(), r"episodes\.jsonl: cannot be read: No such"),
         (lines("episodes_stats", lambda found: found[:2]), "has no line of episode 2"),
-        (lines("episodes_stats", lambda found: [*found, found[0]]), "line 4: episode 0 is there a second"),
+        (lines("episodes_stats", lambda found: [*found, found[0]]), "line 4: episode 0 is there twice"),
         (
             lines("episodes_stats", with_key(2, "episode_index", 7)),
             r"line 3: episode 7 is not in meta/episodes\.jsonl",

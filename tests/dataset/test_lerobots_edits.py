@@ -284,7 +284,7 @@ def test_statistics_of_relative_actions_stay(tmp_path: Path) -> None:
         assert after["count"] == [9 * len(sources)]
         assert all(np.allclose(after[n], before[n]) for n in ("min", "max", "mean", "std"))
         assert faults_of(tmp_path / name) == []
-    with pytest.warns(FfencWarning, match="statistics of relative actions are not in every dataset"):
+    with pytest.warns(FfencWarning, match="not every dataset has statistics of relative actions"):
         merge_datasets([one, absolute], tmp_path / "mixed")
     assert read_json(tmp_path / "mixed", "stats")["action"]["count"] == [2 * ROWS]
     assert faults_of(tmp_path / "mixed") == []
@@ -400,7 +400,7 @@ def test_a_layout_before_v2_is_named(tmp_path: Path, what: Callable[[Path], obje
 
 def test_timestamps_of_a_clock_are_put_on_the_grid_when_asked(tmp_path: Path) -> None:
     one = dataset(tmp_path / "one")
-    with pytest.raises(ConfigError, match="every row is at frame_index / fps already"):
+    with pytest.raises(ConfigError, match="every timestamp is frame_index / fps already"):
         merge_datasets([one], tmp_path / "out", retime=True)
     frames = rows_of(one)["frame_index"].to_numpy()
     clock = frames / 10 + np.array([0, 0.013, -0.021, 0.004] * 2)[:ROWS]
@@ -464,10 +464,10 @@ def video_of(root: Path, number: int = 0) -> Path:
     return root / f"videos/{ANGLE}/chunk-000/file-{number:03d}.mp4"
 
 
-@pytest.mark.filterwarnings("ignore:.*is re-encoded, not copied. it is of another codec")
+@pytest.mark.filterwarnings("ignore:.*is re-encoded, not copied. its codec or pixel format differs")
 def test_a_recording_that_went_on_with_another_codec_comes_into_line(resumed: Path, tmp_path: Path) -> None:
     h264 = [(("camera_encoder", "vcodec"), "h264")]
-    with pytest.raises(SourceError, match=r"(?s)file-001.mp4 is of another video.codec .*Pass reencode=True"):
+    with pytest.raises(SourceError, match=r"(?s)file-001.mp4 has another video.codec .*Pass reencode=True"):
         merge_datasets([resumed], tmp_path / "merged")
     for name, bring in (
         ("merged", lambda out: merge_datasets([resumed], out, reencode=True)),

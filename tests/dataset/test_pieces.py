@@ -118,17 +118,21 @@ def test_a_piece_is_one_process_and_ffprobe_reads_the_first_of_what_is_alike(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("format=yuv420p", "format=yuv444p", r"pix_fmt is yuv444p, asked for yuv420p"),
-        ("range=tv[", "range=pc[", r"color_range is pc, asked for tv"),
-        ("colorspace=smpte170m", "colorspace=bt709", r"color_space is bt709, asked for smpte170m"),
-        ("scale=flags", "scale=32:16:flags", r"width is 32, asked for 64; height is 16, asked for 64"),
-        ("format=yuv420p", "format=yuv420p,select=lt(n\\,2)", r"frames is 2, asked for 3"),
+        ("format=yuv420p", "format=yuv444p", r"pix_fmt is yuv444p, requested was yuv420p"),
+        ("range=tv[", "range=pc[", r"color_range is pc, requested was tv"),
+        ("colorspace=smpte170m", "colorspace=bt709", r"color_space is bt709, requested was smpte170m"),
+        (
+            "scale=flags",
+            "scale=32:16:flags",
+            r"width is 32, requested was 64; height is 16, requested was 64",
+        ),
+        ("format=yuv420p", "format=yuv420p,select=lt(n\\,2)", r"frames is 2, requested was 3"),
         (
             "format=yuv420p",
             "format=yuv420p,setpts=PTS+gt(N\\,1)/TB/30",
             r"frame 2 is at 0.100000 s, not at 2/30",
         ),
-        ("libx264", "libx265", r"codec is hevc, asked for h264"),
+        ("libx264", "libx265", r"codec is hevc, requested was h264"),
     ],
 )
 def test_what_is_wrong_with_one_piece_is_found_before_the_next_hour(
@@ -169,7 +173,7 @@ def test_a_joined_file_must_be_what_was_asked_for(tree: Path, tmp_path: Path) ->
     verify(right)
     wrong = {"codec": "av1", "pix_fmt": "yuv444p", "width": 66, "color_range": "pc", "configuration": "x"}
     for name, value in wrong.items():
-        with pytest.raises(VerificationError, match=rf"{name} is .*, asked for {value}"):
+        with pytest.raises(VerificationError, match=rf"{name} is .*, requested was {value}"):
             verify({**right, name: value})
     with pytest.raises(VerificationError, match=rf"its packets have {packet_bytes} bytes, not 5"):
         verify(right, packet_bytes=5)

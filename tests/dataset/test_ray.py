@@ -221,7 +221,7 @@ def test_commands_run_on_a_cluster(cluster: Any, ffenc: CommandLine, tmp_path: P
 def test_where_work_is_done_is_refused_where_it_means_nothing(ffenc: CommandLine, tmp_path: Path) -> None:
     words = ["reencode", DATASET, tmp_path / "b", "--same-program", "require"]
     assert "--same-program has no effect without --on" in ffenc.refused(*words)
-    assert "--on would have no effect: no frame is decoded; pass --deep or --against SRC too" in (
+    assert "--on would have no effect, because no frame is decoded; pass --deep or --against SRC too" in (
         ffenc.refused("verify", VIDEO, "--on", "ray")
     )
     file = next(VIDEO.rglob("*.mp4"))
@@ -296,7 +296,7 @@ def test_all_other_episodes_are_finished_on_request(cluster: Any, tmp_path: Path
     at = table.column_names.index(ANGLE)
     pq.write_table(table.set_column(at, ANGLE, pa.array(images, table.schema.field(at).type)), path)
     options: dict[str, Any] = {"cameras": ["angle"], "overrides": H264}
-    with pytest.raises(SourceError, match=r"1 encode of 1 episode failed.*whole are episodes 1-2"):
+    with pytest.raises(SourceError, match=r"1 encode of 1 episode failed.*episodes 1-2 are complete"):
         reencode_dataset(source, tmp_path / "out", executor=RayExecutor(), keep_going=True, **options)
     summary = reencode_dataset(source, tmp_path / "out", resume=True, episodes=[1, 2], **options)
     assert summary.resumed == 2

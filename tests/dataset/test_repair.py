@@ -241,7 +241,7 @@ def test_damaged_frames_can_show_the_frame_before(
     assert [one.result for one in done.episodes] == [0, 1, 2]
     assert [one.why != "" for one in done.episodes] == [one == episode for one in range(3)]
     why = done.episodes[episode].why
-    assert f"{camera}: the frame before is shown in {said}" in why
+    assert f"{camera}: the previous frame is repeated in {said}" in why
     notes = json.loads((tmp_path / f"out/meta/recording/episode_{episode:06d}.json").read_text())
     listed = notes["repeated_rows"][camera]
     repeated = [row for first, last in listed for row in range(first, last + 1)]
@@ -326,7 +326,7 @@ def test_a_killed_repair_is_taken_up_and_gives_the_same_bytes(
             wait_for(reached)
             child.kill()
         assert not out.exists()
-    assert "Go on with --resume, or delete that folder" in ffenc.refused(*words)
+    assert "Continue with --resume, or delete that folder" in ffenc.refused(*words)
     assert [one.kind for one in verify_dataset(whole).notes] == []
     made = sorted(hidden.glob("pieces/made/*.mp4"))
     kept = len(list(hidden.glob("pieces/**/*.json"))) + len(kept_records(records))
@@ -348,7 +348,7 @@ def test_a_killed_repair_is_taken_up_and_gives_the_same_bytes(
 def test_what_cannot_be_repaired_leaves_nothing_to_take_up(video: Path, tmp_path: Path) -> None:
     for frame in (0, 24, 41):
         flip(ANGLE, frame)(video)
-    with pytest.raises(SourceError, match="no episode is whole"):
+    with pytest.raises(SourceError, match="no episode is complete"):
         repair_dataset(video, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
@@ -362,7 +362,9 @@ def test_a_lost_camera_is_left_out_if_that_is_said(
     video: Path, tmp_path: Path, undamaged: dict[str, list[np.ndarray]]
 ) -> None:
     file_of(video, ANGLE).write_bytes(b"no video")
-    with pytest.raises(SourceError, match=r"no episode is whole .*leave it out with without_cameras='angle'"):
+    with pytest.raises(
+        SourceError, match=r"no episode is complete .*leave the camera out with without_cameras='angle'"
+    ):
         repair_dataset(video, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
     repair_dataset(video, tmp_path / "out", without_cameras=["angle"])
@@ -394,13 +396,13 @@ def test_both_programs_repair(toolchain: Toolchain, video: Path, tmp_path: Path,
 def test_what_cannot_be_told_is_asked_for(video: Path, two_cameras: Path, tmp_path: Path) -> None:
     (video / "meta/tasks.parquet").unlink()
     shutil.rmtree(video / "meta/episodes")
-    with pytest.raises(SourceError, match="the task of episode 0 does not follow .*task=TEXT"):
+    with pytest.raises(SourceError, match="the task of episode 0 cannot be derived .*task=TEXT"):
         repair_dataset(video, tmp_path / "out")
     repair_dataset(video, tmp_path / "out", task="lift it")
     assert pq.read_table(tmp_path / "out/meta/tasks.parquet")["task"].to_pylist() == ["lift it"]
     for damage, said in (
         (lambda root: (root / "meta/info.json").write_text("{"), "is not JSON"),
-        (info(lambda i: i.update(codebase_version="v2.1")), "v3.0 is repaired"),
+        (info(lambda i: i.update(codebase_version="v2.1")), "only v3.0 can be repaired"),
         (lambda root: shutil.rmtree(root / "data"), "no rows of any episode are left"),
     ):
         broken = Path(shutil.copytree(two_cameras, tmp_path / said[:4].strip()))
@@ -412,7 +414,7 @@ def test_what_cannot_be_told_is_asked_for(video: Path, two_cameras: Path, tmp_pa
 def test_a_file_of_another_rate_is_encoded_onto_the_grid(video: Path, tmp_path: Path) -> None:
     ffmpeg(video, ANGLE, "-c", "copy", "-bsf:v", "setts=ts=N*0.04/TB:duration=0.04/TB")
     done = repair_dataset(video, tmp_path / "out")
-    assert any("encoded with the settings that it has" in action.what for action in done.actions)
+    assert any("encoded with its own settings" in action.what for action in done.actions)
     for found, wanted in zip(frames_of(tmp_path / "out", ANGLE), frames_of(VIDEO, ANGLE), strict=True):
         assert psnr(found, wanted) > 30
 
@@ -470,7 +472,7 @@ def test_pictures_of_other_episodes_are_shown_and_measured(
         assert [(one.episodes.keys(), left_out.keys()) for one in footage] == 2 * [({0, 2}, {1})]
     write_contact_page(tmp_path / "page.html", video, title="", intro=[])
     page = (tmp_path / "page.html").read_text()
-    assert "There are no pictures of episode 1: " in page
+    assert "No frames of episode 1 are shown: " in page
     assert page.count("data:image") >= 2 * 2 * 3
 
 
@@ -498,7 +500,7 @@ def test_what_ffmpeg_failed_at_is_decoded_by_the_next_run(
     broken.chmod(0o755)
     mark.touch()
     options: Any = {"deep": True, "ffmpeg": str(broken), "ffprobe": programs["ffprobe"]}
-    with pytest.warns(FfencWarning, match="FFmpeg failed at showing them"):
+    with pytest.warns(FfencWarning, match="FFmpeg failed to output them"):
         found = verify_dataset(two_cameras, **options)
     assert not found.faults
     assert len(kept_records(records)) == 3  # the damage of both, and what depth shows

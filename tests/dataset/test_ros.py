@@ -126,7 +126,7 @@ def test_the_mapping_that_inspect_writes_reads_the_file(
     source = open_source(mcap, Opening(mapping=mapping))
     assert [episode.length for episode in source.episodes] == [6]
     assert source.tasks() == ["lift the cube"]
-    with pytest.raises(ConfigError, match="is a ROS 2 bag: say what its 7 topics are with mapping=FILE"):
+    with pytest.raises(ConfigError, match="is a ROS 2 bag: describe its 7 topics with mapping=FILE"):
         plan_reencode(mcap, tmp_path / "out")
 
 
@@ -261,7 +261,7 @@ def test_packets_of_video_are_copied_onto_the_grid_or_decoded_where_they_do_not_
     wanted = pictures[[0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5]]
     assert min(psnr(a, b) for a, b in zip(frames, wanted, strict=True)) > 36
     write_mcap(path, [("/cam", BEGIN, make.video(BEGIN, b"x", "vp9"))])
-    with pytest.raises(SourceError, match="/cam: holds packets of vp9; H.264 and H.265 are read"):
+    with pytest.raises(SourceError, match="/cam: holds packets of vp9; H.264 and H.265 are supported"):
         opened(path, {"fps": 20, "cameras": {"cam": {"path": "/cam"}}})
 
 
@@ -286,7 +286,7 @@ def test_what_is_missing_is_an_error_repeated_split_or_left_out(
         SourceError, match=r"a.mcap: /top/image_raw has no message within 0.05 s of frame 2 .* and of 1 "
     ):
         opened(folder, MAPPING)
-    with pytest.warns(FfencWarning, match="a.mcap: /top/image_raw: 2 frames repeat the message before"):
+    with pytest.warns(FfencWarning, match="a.mcap: /top/image_raw: 2 frames repeat the previous message"):
         source = opened(folder, MAPPING, on_gap="repeat")
     frames = shown(source)
     assert [episode.length for episode in source.episodes] == [6, 6]
@@ -299,7 +299,7 @@ def test_what_is_missing_is_an_error_repeated_split_or_left_out(
         source = opened(folder, {**MAPPING, "time": {"on_gap": "split"}})
     assert [episode.length for episode in source.episodes] == [2, 2, 6]
     assert shown(source, episode=1) == shown(source, episode=2)[4:]
-    with pytest.warns(FfencWarning, match="a.mcap: left out, as frames of it have no message"):
+    with pytest.warns(FfencWarning, match="a.mcap: left out, because some frames have no message"):
         source = opened(folder, MAPPING, on_gap="drop-episode")
     assert [episode.length for episode in source.episodes] == [6]
     with pytest.raises(ConfigError, match="on_gap is for ROS 2 bags"):
@@ -363,7 +363,7 @@ def test_headers_without_times_and_stamps_that_are_kept(recorded: list[Sample], 
             message.header.stamp.sec = message.header.stamp.nanosec = 0
     path = write_mcap(tmp_path / "a.mcap", messages)
     with pytest.raises(
-        SourceError, match="headers of /top/image_raw have no times .all are 0.; say stamps: received"
+        SourceError, match="headers of /top/image_raw have no timestamps .all are 0.; write stamps: received"
     ):
         opened(path, TOP)
     source = opened(path, {**TOP, "time": {"stamps": "received", "keep": True}})
@@ -378,7 +378,7 @@ def test_a_file_that_is_cut_short_is_read_up_to_there_and_a_damaged_one_is_not(
     whole, path = mcap.read_bytes(), tmp_path / "a.mcap"
     path.write_bytes(whole[: len(whole) * 3 // 4])
     with pytest.warns(
-        FfencWarning, match="a.mcap: has no index, as a crash leaves it: .* messages up to where it"
+        FfencWarning, match="a.mcap: has no index, as after a crash: .* messages before its truncated end"
     ):
         source = opened(path, TOP)
     count = source.episodes[0].length
@@ -388,7 +388,7 @@ def test_a_file_that_is_cut_short_is_read_up_to_there_and_a_damaged_one_is_not(
     assert isinstance(notes, dict)
     assert "is cut short" in notes["recovered"]
     path.write_bytes(whole[:100])
-    with pytest.raises(SourceError, match="a.mcap: is cut short, and no whole message is left in it"):
+    with pytest.raises(SourceError, match="a.mcap: is truncated, and contains no complete message"):
         opened(path, TOP)
     at = len(whole) // 3
     path.write_bytes(whole[:at] + bytes(byte ^ 255 for byte in whole[at : at + 64]) + whole[at + 64 :])
@@ -419,14 +419,14 @@ def test_a_file_that_is_cut_short_is_read_up_to_there_and_a_damaged_one_is_not(
         ({"cameras": {"top": {"path": "/depth/image_raw/compressedDepth"}}}, "does not say depth: true"),
         (
             {"cameras": {"top": {"path": "/top/image_raw", "white": 1}}},
-            "white: has no meaning for ROS 2 bags",
+            "white: does not apply to ROS 2 bags",
         ),
         ({"features": {"x": {"path": "/joint_states", "names": ["a"]}}}, "has no joint 'a'; it has joint_"),
         (
             {"features": {"x": {"path": "/joint_states", "field": "pos"}}},
             "has no field 'pos' of pos; it has header, name",
         ),
-        ({"episodes": {"ends": "meta"}}, "ends: has no meaning for ROS 2 bags"),
+        ({"episodes": {"ends": "meta"}}, "ends: does not apply to ROS 2 bags"),
     ],
 )
 def test_what_a_topic_cannot_be_is_refused(mcap: Path, changes: dict[str, Any], said: str) -> None:
@@ -441,8 +441,8 @@ def test_hostile_and_broken_messages_are_named(recorded: list[Sample], tmp_path:
         ({"height": 1 << 20}, "is 160x1048576; at most 16384 pixels a side"),
         ({"height": 200}, "is cut short: .* expected 200 rows of 480"),
         ({"step": 9}, "is cut short: .* in rows of 9; expected 120 rows of 480"),
-        ({"encoding": "nv21"}, "its encoding is 'nv21'; read are rgb8"),
-        ({"encoding": "8UC3"}, "its encoding is '8UC3'; say channels: rgb or bgr in the mapping"),
+        ({"encoding": "nv21"}, "its encoding is 'nv21'; supported are rgb8"),
+        ({"encoding": "8UC3"}, "its encoding is '8UC3'; write channels: rgb or bgr in the mapping"),
     ):
         message = make.image(BEGIN, image, "rgb8")
         for name, value in change.items():

@@ -97,8 +97,8 @@ def test_metres_come_back_from_disparities() -> None:
         (struct.pack("<III", 4, 4, 0x70000000), "16UC1; compressedDepth rvl", "holds 7 pixels; expected 4x4"),
         (struct.pack("<III", 4, 1, 0x70000000), "16UC1; compressedDepth rvl", "holds more pixels; expected"),
         (struct.pack("<III", 9, 1, 0x09100000), "16UC1; compressedDepth rvl", "cut short|holds"),
-        (b"AAAA", "16UC1; compressedDepth png", "and it holds no PNG"),
-        (b"AAAA", "16UC1; compressedDepth zstd", "compressedDepth with PNG and RVL is read"),
+        (b"AAAA", "16UC1; compressedDepth png", "and it contains no PNG"),
+        (b"AAAA", "16UC1; compressedDepth zstd", "compressedDepth is read as PNG and RVL"),
     ],
 )
 def test_damaged_depth_is_named(data: bytes, kind: str, said: str) -> None:
@@ -109,7 +109,7 @@ def test_damaged_depth_is_named(data: bytes, kind: str, said: str) -> None:
 def test_numbers_that_make_no_distances_are_refused() -> None:
     codes = np.full((2, 2), 5, np.uint16)
     for a, b in ((0.0, 0.0), (1.0, 5.0), (float("nan"), 0.0), (1.0, 9.0)):
-        with pytest.raises(SourceError, match="make no distances of its codes"):
+        with pytest.raises(SourceError, match="do not convert its codes to distances"):
             compressed_depth(
                 struct.pack("<iff", 0, a, b) + rvl_bytes(codes), "32FC1; compressedDepth rvl", "x"
             )

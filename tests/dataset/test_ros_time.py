@@ -89,13 +89,13 @@ def test_times_are_reported() -> None:
 def test_a_clock_that_was_set_is_an_error() -> None:
     back = np.concatenate([np.arange(40) / 10, np.arange(40) / 10 + 1.5])
     with pytest.raises(
-        SourceError, match=r"/t: its clock was set back by 2.400 s before message 40; say stamps"
+        SourceError, match=r"/t: its clock was set back by 2.400 s before message 40; write stamps"
     ):
         grid(camera=stream(back))
     assert len(grid(which="received", camera=stream(np.arange(80) / 10, header=back))[0].times) == 80
     years = np.concatenate([np.arange(20) / 10 - 1.6e9, np.arange(20) / 10])
     with pytest.raises(
-        SourceError, match=r"1,600,000,0\d\d s apart .*, 16,000,000,0\d\d frames; at most 10,000,000"
+        SourceError, match=r"1,600,000,0\d\d s from .*, 16,000,000,0\d\d frames; at most 10,000,000"
     ):
         grid(camera=stream(years))
 

@@ -105,12 +105,12 @@ def test_b_frames_are_shown_in_their_order_whichever_order_their_stamps_have(
     if codec == "h265":
         return
     ascending = [BEGIN + i * STEP for i in range(COUNT)]  # stamped when they left the encoder
-    with pytest.warns(FfencWarning, match="/cam: has B-frames, and stamps in the order in which it was rec"):
+    with pytest.warns(FfencWarning, match="/cam: has B-frames, and timestamps in rec"):
         alike(shown(opened(written(path, packets, ascending))), pictures)
-    with pytest.warns(FfencWarning, match="/cam: has B-frames, and stamps"):
+    with pytest.warns(FfencWarning, match="/cam: has B-frames, and timestamps"):
         received = opened(written(path, packets, stamps), {**CAM, "time": {"stamps": "received"}})
     alike(shown(received), pictures)
-    with pytest.raises(SourceError, match="has B-frames, and its stamps ascend neither in the order"):
+    with pytest.raises(SourceError, match="has B-frames, and its timestamps ascend neither in display order"):
         opened(written(path, packets, stamps[::-1]))
 
 
@@ -171,7 +171,7 @@ def test_a_lost_key_frame_takes_its_group_with_it(
 def test_a_camera_that_paused_has_lost_nothing(pictures: np.ndarray, tmp_path: Path) -> None:
     packets = video_packets(pictures, "h264", GROUP)
     stamps = [BEGIN + (i + 2 * (i > 6)) * STEP for i in range(COUNT)]
-    with pytest.warns(FfencWarning, match="2 frames repeat the message before"):
+    with pytest.warns(FfencWarning, match="2 frames repeat the previous message"):
         source = opened(written(tmp_path / "a.mcap", packets, stamps), on_gap="repeat")
     alike(shown(source), pictures[[*range(7), 6, 6, *range(7, COUNT)]])
 
@@ -204,6 +204,6 @@ def test_a_job_with_packets_is_taken_up_where_it_ended(pictures: np.ndarray, tmp
 
 
 def test_packets_without_start_codes_are_refused(tmp_path: Path) -> None:
-    said = "/cam: has no key frame in packets with start codes .Annex B.: nothing"
+    said = "/cam: has no key frame in packets with start codes .Annex B., so nothing"
     with pytest.raises(SourceError, match=said):
         opened(written(tmp_path / "a.mcap", [b"\0\0\0\4\x65abc"], [BEGIN]))

@@ -106,7 +106,7 @@ def test_images_that_stay_are_picked_too(tmp_path: Path, dataset_v21: Path) -> N
 def test_a_rate_that_cannot_be_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for fps, nearest, said in (
-        ("12", False, r"does not divide the dataset's 30: say one that does \(15, 10, 7.5, 6, 5\)"),
+        ("12", False, r"does not divide the dataset's 30: use one that does \(15, 10, 7.5, 6, 5\)"),
         ("60", False, "fps='60' is more than the dataset's 30"),
         ("10", True, "fps_nearest=True would have no effect: 10 divides 30"),
         (None, True, "fps_nearest=True would have no effect: the dataset has 30 fps"),

@@ -145,7 +145,10 @@ def test_a_run_with_other_changes_takes_nothing_over(tmp_path: Path) -> None:
 def test_what_changes_nothing_or_cannot_be_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for overrides, said in (
-        ([(("transform", "resize"), "160x120")], "resize 160x120: would have no effect, angle is so already"),
+        (
+            [(("transform", "resize"), "160x120")],
+            "resize 160x120: would have no effect, angle already is like that",
+        ),
         ([(("transform", "crop"), "400x4+0+0")], "camera observation.images.angle: crop .* does not lie"),
         ([(("transform", "resize"), "33x33")], "33x33 frames cannot be stored as yuv420p"),
         ([(("cameras", "nose", "transform", "flip"), "h")], "there is no camera 'nose'"),
@@ -154,7 +157,7 @@ def test_what_changes_nothing_or_cannot_be_is_refused(tmp_path: Path) -> None:
             plan_reencode(DATASET, out, overrides=overrides, cameras=["angle"])
     with pytest.raises(ConfigError, match="camera observation.images.top: crop .* does not lie"):
         plan_edit(DATASET, out, transform=Transform(crop=(0, 0, 400, 4)))
-    with pytest.raises(ConfigError, match="resize 320x240: would have no effect, top is so already"):
+    with pytest.raises(ConfigError, match="resize 320x240: would have no effect, top already is like that"):
         plan_edit(DATASET, out, transforms={"top": Transform(resize=(320, 240))})
     with pytest.raises(ConfigError, match="there is no camera 'nose'"):
         plan_edit(VIDEO, out, transforms={"nose": Transform(flip="h")})

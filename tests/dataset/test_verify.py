@@ -328,7 +328,7 @@ def test_depth_that_became_8_bit_is_found(video):
     )
     change_info(video, lambda info: info["features"][DEPTH]["info"].update({"video.codec": "h264"}))
     (fault,) = only(verify_dataset(video), "depth")
-    assert "12-bit depth quietly became 8-bit; expected gray12le or gray16le" in fault.what
+    assert "12-bit depth was silently stored as 8-bit; expected gray12le or gray16le" in fault.what
 
 
 def test_depth_whose_quantiser_or_reader_is_wrong_is_found(video):
@@ -337,7 +337,7 @@ def test_depth_whose_quantiser_or_reader_is_wrong_is_found(video):
     assert found.sound  # every reader takes the same default
     (note,) = notes_of(found)
     assert note.kind == "depth-defaults"
-    assert "has no video.shift: readers take LeRobot's defaults" in note.what
+    assert "has no video.shift: readers assume LeRobot's defaults" in note.what
     change_info(video, lambda info: info["features"][DEPTH]["info"].update({"video.shift": "far"}))
     assert "shift" in only(verify_dataset(video, deep=True), "depth")[0].what
     change_info(
@@ -566,7 +566,10 @@ def test_a_cut_off_data_file_is_found(video):
     found = verify_dataset(video)
     assert only(found, "data-file")[0].file == DATA
     place.unlink()
-    assert "is missing; the rows of episodes 0 to 2" in only(verify_dataset(video), "data-file")[0].what
+    assert (
+        "is missing; it should contain the rows of episodes 0 to 2"
+        in only(verify_dataset(video), "data-file")[0].what
+    )
 
 
 @pytest.mark.parametrize(
@@ -584,7 +587,7 @@ def test_an_extra_column_and_wrong_schema_metadata_are_named(video):
     found = verify_dataset(video)
     assert kinds(found) == ["columns", "schema-metadata"]
     texts = [fault.what for fault in found.faults]
-    assert any("has a column reward, which is no feature" in text for text in texts)
+    assert any("has a column reward, which is not a feature" in text for text in texts)
     assert any("'huggingface' lacks reward" in text for text in texts)
 
 
@@ -727,7 +730,7 @@ def test_a_missing_row_is_named_once(video):
         ("length", lambda v: [24, 0, 31], "its length is 0"),
         ("length", lambda v: [24, None, 31], "has None in length"),
         ("episode_index", lambda v: [0, 2, 1], "row 1 has episode_index 2"),
-        ("dataset_from_index", lambda v: [0, 25, 41], "dataset_from_index is 25; expected 24, as many as"),
+        ("dataset_from_index", lambda v: [0, 25, 41], "dataset_from_index is 25; expected 24"),
         ("dataset_to_index", lambda v: [24, 40, 72], "dataset_to_index 40 is not its length 17"),
         ("data/file_index", lambda v: [0, None, 0], "has None in data/file_index"),
         (f"videos/{TOP}/from_timestamp", lambda v: [0.0, float("nan"), v[2]], "has nan in videos"),
@@ -850,7 +853,7 @@ def test_a_damaged_line_of_the_checksums_is_found(two_cameras, tmp_path):
     path.write_text(whole[1:])
     assert "line 1 cannot be read" in only(verify_dataset(root, deep=True), "checksum")[0].what
     path.write_text(whole[:-5])
-    assert "is no video of the dataset" in only(verify_dataset(root, deep=True), "checksum")[0].what
+    assert "is not a video of the dataset" in only(verify_dataset(root, deep=True), "checksum")[0].what
 
 
 @pytest.mark.parametrize(
@@ -864,7 +867,7 @@ def test_a_damaged_line_of_the_checksums_is_found(two_cameras, tmp_path):
             "info",
             "dtype 'flaot32' of action",
         ),
-        (lambda info: info["features"]["action"].update(shape=[7]), "columns", "has 14 numbers a row"),
+        (lambda info: info["features"]["action"].update(shape=[7]), "columns", "has 14 numbers per row"),
         (lambda info: info["features"][TOP].update(shape=[240, 320]), "info", "shape [240, 320] of"),
         (lambda info: info.pop("total_frames"), "totals", "has no total_frames"),
     ],
@@ -1017,7 +1020,7 @@ PASSED_ON = {
     "null": (DATA, set_column("action", lambda v: [*v[:30], None, *v[31:]]), "columns", "rows without"),
     "ragged": (
         DATA, lambda t: with_column(t, "action", [r[: 13 + (i != 30)] for i, r in
-        enumerate(t["action"].to_pylist())]), "columns", "unlike length",
+        enumerate(t["action"].to_pylist())]), "columns", "different lengths",
     ),
     "extra column": (
         DATA, lambda t: t.append_column("reward", pa.array([0.5] * 72)), "columns", "has a column reward",
@@ -1096,7 +1099,7 @@ def test_a_template_of_another_layout_does_not_make_good_files_orphans(video, na
     usual = json.loads((video / "meta/info.json").read_text())[name]
     change_info(video, lambda info: info.update({name: old}))
     (fault,) = only(verify_dataset(video), "path-template")
-    assert fault.fix == f"write {usual!r} there; no file has to be moved for it"
+    assert fault.fix == f"write {usual!r} there; no file has to be moved"
     change_info(video, lambda info: info.update({name: usual}))
     assert verify_dataset(video).sound
 

@@ -465,7 +465,7 @@ def test_a_video_dataset_without_settings_is_copied_and_keeps_its_own(tmp_path: 
     reencode_dataset(LEROBOTS, source, cameras=["angle"], overrides=overrides)
     plan = plan_reencode(source, out, episodes=[0, 2])
     assert (plan.encodes, plan.streams[0].copied) == (0, {0, 2})
-    assert plan.streams[0].why == "no settings are asked for, it keeps its own"
+    assert plan.streams[0].why == "no settings were given, so it keeps its own"
     [stream] = plan_reencode(source, out, overrides=[(("camera_encoder", "crf"), 30)]).streams
     assert stream.encoding is not None
     config = stream.encoding.config
@@ -909,7 +909,7 @@ def test_a_file_with_frames_that_are_never_shown_is_cut_at_those_that_are(
         assert reencode_dataset(root, out, cameras=["angle"], overrides=overrides).copied == 2
     texts = " ".join(str(one.message) for one in said)
     assert "episode 1 is re-encoded, not copied" in texts
-    assert "episode_000001.mp4: 5 frames that its edit list hides, as players do, left out" in texts
+    assert "episode_000001.mp4: 5 frames hidden by its edit list left out, as players do" in texts
     check_frames(check_files(out, ANGLE)[1], decode(path), 36)
     notes = verify_dataset(root).notes
     assert [(note.kind, note.camera) for note in notes if note.kind == "hidden-frames"] == [

@@ -230,7 +230,7 @@ def box(content: bytes, kind: bytes) -> int:
         (b"stss", 8, 0, r"stss does not list frames of 1 to 12, ascending"),
         (b"stsc", 12, 11, r"stsc is of 11 frames, stsz of 12"),
         (b"stsc", 8, 2, r"stsc does not say how many frames each of 1 chunks has"),
-        (b"stco", 8, 1 << 30, r"stco places frames outside of the bytes \d+ to \d+"),
+        (b"stco", 8, 1 << 30, r"stco places frames outside the bytes \d+ to \d+"),
         (b"mdhd", 12, 0, r"mdhd says 0 ticks a second"),
         (b"elst", 4, 3, r"elst says 3 entries, and has 20 bytes"),
         (b"stbl", -8, 7, r"stbl at byte \d+ says that it has 7 bytes"),

@@ -188,7 +188,7 @@ def test_no_thread_of_an_encoder_has_real_time_priority(toolchain: Toolchain) ->
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"cpus": [0, 4095]}, "processor 4095 is not here or may not be used; encoders can run on 0"),
+        ({"cpus": [0, 4095]}, "processor 4095 does not exist or may not be used; encoders can run on 0"),
         ({"cpus": []}, "expected processors from 0 on"),
         ({"niceness": 20}, "niceness=20 is not accepted"),
     ],

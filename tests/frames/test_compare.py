@@ -225,7 +225,9 @@ def test_sides_that_are_not_alike_are_refused_by_name(tmp_path: Path, images: di
         compare_episode(excerpt(TOP_FILE, 70, 5), source, header=source.check())
     with pytest.raises(SourceError, match="holds gray12le depth, its source is 160x120 8-bit PNG"):
         compare_episode(codes, small, header=small.check(), quantizer=CODES)
-    with pytest.raises(SourceError, match="holds 12-bit depth codes, and how they were made is not known"):
+    with pytest.raises(
+        SourceError, match="contains 12-bit depth codes, and it is not known how they were quantised"
+    ):
         compare_episode(codes, depth, header=depth.check())
 
 

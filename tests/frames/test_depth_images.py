@@ -92,7 +92,7 @@ def test_ffv1_in_an_mp4_that_an_older_ffmpeg_cannot_write_is_refused_with_what_t
 ) -> None:
     folder = folder_of(tmp_path / "depth", depth_maps(images, 2), ".png")
     old = find_toolchain("system")
-    with pytest.raises(ToolchainError, match="a newer or fuller FFmpeg can: install one with"):
+    with pytest.raises(ToolchainError, match="a newer or more complete FFmpeg can: install one with"):
         encode(folder, tmp_path / "out.mp4", fps=30, config=EXACT, ffmpeg=old.ffmpeg)
     assert everything_in(tmp_path) == everything_in(folder.parent)
 
@@ -134,9 +134,9 @@ def test_frames_that_are_no_depth_are_refused(tmp_path: Path) -> None:
 def test_settings_and_images_have_to_be_of_one_kind(tmp_path: Path, images: dict[str, list[bytes]]) -> None:
     depth = folder_of(tmp_path / "depth", depth_maps(images, 2), ".png")
     colours = folder_of(tmp_path / "colours", np.zeros((2, 16, 16, 3), np.uint8), ".png")
-    with pytest.raises(ConfigError, match=r"have to be a depth camera's \(DepthEncoderConfig\)"):
+    with pytest.raises(ConfigError, match=r"pass a depth camera's settings \(DepthEncoderConfig\)"):
         encode(depth, tmp_path / "out.mp4", fps=30, config=VideoEncoderConfig())
-    with pytest.raises(ConfigError, match="no depth maps: the settings have to be a camera's of colours"):
+    with pytest.raises(ConfigError, match="not depth maps; pass a colour camera's settings"):
         encode(colours, tmp_path / "out.mp4", fps=30, config=DepthEncoderConfig())
 
 
@@ -227,7 +227,7 @@ def test_samples_that_do_not_come_back_are_an_error(
 
         with monkeypatch.context() as patch:
             patch.setattr(encoding_module, "depth_pieces", changed)
-            with pytest.raises(VerificationError, match=f"frame {wrong} does not come back as it was sent"):
+            with pytest.raises(VerificationError, match=f"frame {wrong} was not decoded to what was sent"):
                 encode(folder, tmp_path / "out.mp4", fps=30, config=config)
         assert not (tmp_path / "out.mp4").exists()
 
@@ -260,7 +260,7 @@ def test_a_lossy_depth_stream_is_taken_as_it_is(
     (text,) = [str(warning.message) for warning in told]
     # The figures are those of the frames it was tried with: the first two, by turns.
     (largest, mean, least, widest) = map(
-        float, re.findall(r"up to (\d+) mm off, (\S+) mm on average, .* steps of (\S+) to (\S+) mm", text)[0]
+        float, re.findall(r"up to (\d+) mm, (\S+) mm on average, .* steps of (\S+) to (\S+) mm", text)[0]
     )
     assert (least, widest) == (1.2, 4.4)
     assert 1 <= mean < largest < 10_000

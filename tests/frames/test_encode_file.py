@@ -220,9 +220,9 @@ def test_a_range_holds_the_frames_from_its_start_until_before_its_end(
         ({"start": 2.4}, "there is no frame at 2.4 s or later"),
         ({"end": 0}, "there is no frame at 0 s or later and before 0 s"),
         ({"start": 0.51, "end": 0.52}, "there is no frame at 0.51 s or later and before 0.52 s"),
-        ({"start_number": 1}, "start_number is for a folder"),
+        ({"start_number": 1}, "start_number applies to a folder"),
         ({"fps": 0}, "fps: 0 is not a frame rate"),
-        ({"config": DepthEncoderConfig()}, "holds yuv420p, which is no depth"),
+        ({"config": DepthEncoderConfig()}, "holds yuv420p, which is not depth"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_written(
@@ -239,7 +239,7 @@ def test_images_need_a_rate_and_have_no_times(tmp_path: Path, images: dict[str, 
     (folder / "0.png").write_bytes(images[TOP][0])
     with pytest.raises(ConfigError, match="pass fps"):
         encode(folder, tmp_path / "out.mp4")
-    with pytest.raises(ConfigError, match="start and end are for a video"):
+    with pytest.raises(ConfigError, match="start and end apply to a video"):
         encode(folder, tmp_path / "out.mp4", fps=30, end=1)
     with pytest.raises(SourceError, match="is one image; name a folder"):
         encode(folder / "0.png", tmp_path / "out.mp4")
@@ -411,7 +411,7 @@ def test_a_quantiser_that_is_not_the_depths_own_is_told_to_have_no_effect(tmp_pa
     with pytest.warns(FfencWarning, match=r"depth_max=3\.5 has no effect"):
         encode(DEPTH_FILE, tmp_path / "out.mp4", config=DepthEncoderConfig(depth_max=3.5), end=0.5)
     assert sums(tmp_path / "out.mp4") == sums(DEPTH_FILE)[:15]
-    with pytest.raises(ConfigError, match="settings have to be a depth camera's"):
+    with pytest.raises(ConfigError, match="pass a depth camera's settings"):
         encode(DEPTH_FILE, tmp_path / "colour.mp4", config=QUICK)
 
 
@@ -434,7 +434,7 @@ def test_sound_is_left_out_with_a_word(toolchain: Toolchain, made: Path, tmp_pat
     source, output = tmp_path / "sound.mp4", tmp_path / "out.mp4"
     tone = ("-f", "lavfi", "-i", "sine=duration=2.4")
     run(*tone, "-i", made / "b-frames.mp4", "-map", "0:a", "-map", "1:v", "-c:v", "copy", source)
-    with pytest.warns(FfencWarning, match=r"sound\.mp4: its sound is left out"):
+    with pytest.warns(FfencWarning, match=r"sound\.mp4: its audio is left out"):
         info = encode(source, output, config=LOSSLESS, start=1)
     assert info.audio is None
     assert sums(output) == sums(made / "b-frames.mp4")[30:]
@@ -504,7 +504,7 @@ def test_a_file_is_not_written_over_itself(made: Path, tmp_path: Path) -> None:
     os.link(source, tmp_path / "hard.mp4")
     before = source.read_bytes()
     for output in ("a.mp4", "link.mp4", "hard.mp4"):
-        with pytest.raises(DestinationError, match="is the video that is read"):
+        with pytest.raises(DestinationError, match="is also the source"):
             encode(source, tmp_path / output, config=QUICK, overwrite=True)
     assert source.read_bytes() == before
     (tmp_path / "other.mp4").write_text("precious")
@@ -531,7 +531,7 @@ def test_what_is_no_video_is_refused(toolchain: Toolchain, tmp_path: Path) -> No
     run("-f", "lavfi", "-i", "sine=duration=1", tmp_path / "tone.m4a")
     with pytest.raises(SourceError, match="has no video stream"):
         encode(tmp_path / "tone.m4a", tmp_path / "out.mp4")
-    with pytest.raises(SourceError, match="is not a folder of frames, nor a video file"):
+    with pytest.raises(SourceError, match="is neither a folder of frames nor a video file"):
         encode(tmp_path / "none.mp4", tmp_path / "out.mp4")
 
 
@@ -623,7 +623,7 @@ def test_a_stream_without_a_container_is_encoded_at_the_rate_that_is_said(
     if name == "a.ivf":  # it has times of its own
         assert encode(source, output, config=LOSSLESS).fps == 30
     else:
-        with pytest.raises(SourceError, match="whose frames have no times; .* fps=RATE"):
+        with pytest.raises(SourceError, match="whose frames have no timestamps; .* fps=RATE"):
             encode(source, output, config=LOSSLESS)
     newest = toolchain == find_toolchain("newest")
     for rate in (Fraction(30), NTSC) if newest else (NTSC,):
@@ -684,7 +684,7 @@ def test_frames_that_the_container_hides_are_counted(raw: bytes, tmp_path: Path)
     run("-r", "30", "-i", tmp_path / "raw.h264", "-c", "copy", hiding, find=system_program)
     hidden = probe(hiding, times=True).hidden
     assert hidden == 2
-    with pytest.warns(FfencWarning, match="2 frames that its edit list hides"):
+    with pytest.warns(FfencWarning, match="2 frames hidden by its edit list"):
         assert encode(hiding, tmp_path / "out.mp4", config=QUICK).frames == FRAMES - hidden
     found = verify_dataset(hiding)
     assert ([one.kind for one in found.notes], found.faults) == (["hidden-frames"], [])
@@ -696,6 +696,6 @@ def test_a_video_that_players_turn_is_taken_as_it_is_stored_with_a_warning(
     turned = tmp_path / "turned.mp4"
     run("-i", TOP_FILE, "-c", "copy", "-metadata:s:v", "rotate=90", turned, find=system_program)
     assert abs(probe(turned).rotation) == 90
-    with pytest.warns(FfencWarning, match="turned by -?90 degrees"):
+    with pytest.warns(FfencWarning, match="rotate it by -?90 degrees"):
         info = encode(turned, tmp_path / "out.mp4", config=QUICK)
     assert (info.width, info.height) == (320, 240)

@@ -137,7 +137,7 @@ DEPTH_MAP = np.arange(12, dtype=np.uint16).reshape(3, 4)
         (made_png(ROWS, kind=(16, 3)), "is damaged"),
         (made_png(ROWS, kind=(8, 7)), "is damaged"),
         (made_png(ROWS, interlaced=2), "is damaged"),
-        (made_png(ROWS, extra=chunk(b"ABCD", b"x")), "a chunk 'ABCD', which a reader of PNG must know"),
+        (made_png(ROWS, extra=chunk(b"ABCD", b"x")), "a chunk 'ABCD', a critical chunk that no reader knows"),
         (made_png(ROWS, extra=chunk(b"acTL", bytes(8))), r"more than one image .*animation"),
         (made_png(ROWS) * 2, "more than one image"),
         (
@@ -151,8 +151,8 @@ DEPTH_MAP = np.arange(12, dtype=np.uint16).reshape(3, 4)
             "more than 4 MB",
         ),
         (JPEG * 2, "more than one image"),
-        (encoded("CMYK", "JPEG"), r"JPEG image of a kind that is not read .*4 channels"),
-        (JPEG.replace(b"\xff\xc0", b"\xff\xc3"), "of a kind that is not read .SOF3"),
+        (encoded("CMYK", "JPEG"), r"unsupported kind of JPEG image .*4 channels"),
+        (JPEG.replace(b"\xff\xc0", b"\xff\xc3"), "unsupported kind of JPEG image .SOF3"),
         (JPEG[:-2] + b"\xff\xda\0\2" * 300 + b"\xff\xd9", "more than 256 scans"),
         (b"\xff\xd8\xff" + b"\xe0\0\2\xff" * 90_000, "cut short or damaged"),
         (JPEG[: len(JPEG) // 2], "cut short"),
@@ -165,9 +165,9 @@ DEPTH_MAP = np.arange(12, dtype=np.uint16).reshape(3, 4)
         (made_tiff(DEPTH_MAP, t259=34925), "compressed by method 34925"),
         (made_tiff(DEPTH_MAP, t274=6), "orientation 6"),
         (made_tiff(DEPTH_MAP, t322=1 << 20, t323=1 << 20), "its tiles are 1048576x1048576"),
-        (made_tiff(DEPTH_MAP, following=8), "TIFF of several pages"),
-        (made_tiff(DEPTH_MAP)[:-20], "its directory lies outside of it"),
-        (made_tiff(DEPTH_MAP, t256=0), "it says no size"),
+        (made_tiff(DEPTH_MAP, following=8), "multi-page TIFF"),
+        (made_tiff(DEPTH_MAP)[:-20], "its directory is outside the file"),
+        (made_tiff(DEPTH_MAP, t256=0), "it states no size"),
     ],
 )
 def test_what_is_not_read_or_would_take_up_memory_is_named(data: bytes, said: str) -> None:
@@ -265,7 +265,7 @@ def test_damage_inside_a_png_is_found() -> None:
     assert find_fault(made_png(ROWS[: len(ROWS) // 2])) == "pixel rows are missing"
     wrong = bytearray(ROWS)
     wrong[94 * 5] = 9
-    assert find_fault(made_png(bytes(wrong))) == "row 5 names filter 9, and there are 0 to 4"
+    assert find_fault(made_png(bytes(wrong))) == "row 5 has filter type 9; there are 0 to 4"
     broken = chunk(b"IDAT", b"no zlib stream")
     assert "cannot be decompressed" in str(find_fault(made_png(ROWS, extra=broken)))
 
@@ -323,7 +323,7 @@ def test_every_kind_of_png_is_decoded_as_pillow_decodes_it(bits: int, colour: in
         (lambda: encoded("RGB")[:-20], "cut short"),
         (lambda: made_png(ROWS[: len(ROWS) // 2]), "pixel rows are missing"),
         (lambda: made_png(ROWS + b"more"), "more pixel data"),
-        (lambda: made_png(ROWS[: 94 * 5] + b"\t" + ROWS[94 * 5 + 1 :]), "row 5 names filter 9"),
+        (lambda: made_png(ROWS[: 94 * 5] + b"\t" + ROWS[94 * 5 + 1 :]), "row 5 has filter type 9"),
         (lambda: made_png(ROWS).replace(zlib.compress(ROWS), zlib.compress(ROWS)[:-1] + b"\0"), "checksum"),
     ],
     ids=["cut", "rows", "more", "filter", "flipped"],

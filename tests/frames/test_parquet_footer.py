@@ -83,13 +83,13 @@ def test_what_is_no_parquet_file_or_has_other_columns_is_refused(tmp_path: Path)
     table = rows(5)
     path = tmp_path / "cut.parquet"
     path.write_bytes(b"PAR1" + bytes(1000))
-    with pytest.raises(SourceError, match="holds no whole row group"):
+    with pytest.raises(SourceError, match="contains no complete row group"):
         with_footer(path, table.schema, tmp_path / "again.parquet")
     path.write_bytes(b"text")
-    with pytest.raises(SourceError, match="is no parquet file"):
+    with pytest.raises(SourceError, match="is not a parquet file"):
         with_footer(path, table.schema, tmp_path / "again.parquet")
     path.write_bytes(written(tmp_path / "whole.parquet", [table]))
-    with pytest.raises(SourceError, match="holds no whole row group"):
+    with pytest.raises(SourceError, match="contains no complete row group"):
         with_footer(path, pa.schema([("other", pa.int64())]), tmp_path / "again.parquet")
     assert not (tmp_path / "again.parquet").exists()
 

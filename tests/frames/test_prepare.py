@@ -169,7 +169,7 @@ def test_12_bit_depth_is_never_stored_as_8(toolchain: Toolchain, vcodec: str) ->
     if vcodec == "auto":
         encoding = prepared(depth, small_ffmpeg(), toolchain, frames="gray12le")
     else:
-        with pytest.warns(FfencWarning, match="passed over.*'gray12le' is not one libx265 takes"):
+        with pytest.warns(FfencWarning, match="skipped in favour of.*'gray12le' is not one libx265 takes"):
             encoding = prepared(depth, small_ffmpeg(), toolchain, frames="gray12le")
     assert (encoding.config.vcodec, encoding.toolchain) == ("hevc", toolchain)
     with pytest.raises((ConfigError, ToolchainError)) as caught:
@@ -336,7 +336,7 @@ def test_old_entries_are_neither_believed_nor_kept(
 def test_the_best_program_that_can_do_it_is_taken_and_the_others_are_told(toolchain: Toolchain) -> None:
     """The small build has no libaom."""
     config = VideoEncoderConfig(vcodec="libaom-av1", preset=8)
-    with pytest.warns(FfencWarning, match=r"was passed over for .*: not compiled in"):
+    with pytest.warns(FfencWarning, match=r"was skipped in favour of .*: not compiled in"):
         encoding = prepared(config, small_ffmpeg(), toolchain)
     assert encoding.toolchain == toolchain
     assert list(encoding.why().values()) == ["not compiled in"]
@@ -500,7 +500,7 @@ def test_where_an_encoder_is_not_compiled_in_one_that_runs_is_named() -> None:
 
 @pytest.mark.parametrize("pix_fmt", ["gray", "gray12le"])
 def test_a_format_without_colours_is_refused_for_frames_that_have_them(pix_fmt: str) -> None:
-    with pytest.raises(ConfigError, match=f"pix_fmt={pix_fmt} has no colours, and the frames have"):
+    with pytest.raises(ConfigError, match=f"pix_fmt={pix_fmt} has no colour, which the frames would lose"):
         prepared(VideoEncoderConfig(vcodec="hevc", pix_fmt=pix_fmt), find_toolchain("newest"))
     config = VideoEncoderConfig(vcodec="hevc", pix_fmt=pix_fmt, preset="ultrafast")
     assert prepared(config, find_toolchain("newest"), stored=(1, 8)).config == config

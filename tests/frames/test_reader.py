@@ -274,7 +274,7 @@ def test_millimetres_of_16_bits_come_back_as_they_are(toolchain: Toolchain, made
 def test_codes_without_a_dataset_are_refused_with_what_to_give(made: dict[str, Path]) -> None:
     with pytest.raises(SourceError, match=r"depth=DepthQuantizer\(.*depth=False"):
         VideoReader(made["depth"])
-    with pytest.raises(ConfigError, match="is no depth"):
+    with pytest.raises(ConfigError, match="is not depth"):
         VideoReader(made["av1"], depth=CODES)
     with pytest.raises(ConfigError, match="depth must be"):
         VideoReader(made["av1"], depth=True)  # type: ignore[arg-type]

@@ -233,7 +233,7 @@ def test_jpeg_images_come_as_they_are_and_the_end_is_told(tmp_path: Path, v4l2) 
     assert camera.live
     found = []
     with pytest.raises(
-        CameraError, match="video0 cannot be read: ffmpeg ended; see whether it is still plugged in"
+        CameraError, match="video0 cannot be read: ffmpeg ended; check whether it is still connected"
     ):
         while True:
             found.append(camera.read(WAIT)["front"])
@@ -280,7 +280,7 @@ def test_a_camera_that_gives_nothing_is_told_in_time(tmp_path: Path, v4l2) -> No
     )
     os.write(keep, bytes(64 * 48 * 3) * 2)
     camera.open()
-    with pytest.raises(CameraError, match=r"gave no frame in 0.3 s: see whether it is still plugged in"):
+    with pytest.raises(CameraError, match=r"gave no frame in 0.3 s: check whether it is still connected"):
         for _ in range(3):
             camera.read(0.3)
     os.close(keep)
@@ -291,7 +291,7 @@ def test_a_camera_that_gives_nothing_is_told_in_time(tmp_path: Path, v4l2) -> No
     [
         ("Device or resource busy", "Device or resource busy; another program uses it"),
         ("Permission denied", "sudo usermod -aG video"),
-        ("Invalid argument", "--list-formats-ext lists those it has"),
+        ("Invalid argument", "--list-formats-ext lists those it supports"),
     ],
 )
 def test_a_camera_that_cannot_be_opened_is_told_with_what_to_do(v4l2, said: str, words: str) -> None:
@@ -302,7 +302,7 @@ def test_a_camera_that_cannot_be_opened_is_told_with_what_to_do(v4l2, said: str,
 
 def test_no_such_device_lists_those_there_are() -> None:
     with pytest.raises(
-        CameraError, match=r"there is no /dev/video97; (cameras here: |no camera is plugged in)"
+        CameraError, match=r"there is no /dev/video97; (cameras here: |no camera is connected)"
     ):
         opened(type="v4l2", device=97, width=64, height=48)
 

@@ -168,7 +168,7 @@ def test_colours_alone(tmp_path: Path, raw, colours) -> None:
     ("settings", "words"),
     [
         ({"fps": Fraction(60)}, "has 30 frames a second, not 60: pass fps=30"),
-        ({"width": 320}, "colours of 160x120, but the camera's width is 320"),
+        ({"width": 320}, "colour frames of 160x120, but the camera's width is 320"),
     ],
 )
 def test_a_recording_of_another_rate_or_size_is_refused(settings, words) -> None:
@@ -217,9 +217,9 @@ def device(software: SoftwareCamera | None, **settings) -> RealsenseDevice:
 
 
 def test_no_device_and_an_unknown_serial_number() -> None:
-    with pytest.raises(CameraError, match="no RealSense camera is plugged in"):
+    with pytest.raises(CameraError, match="no RealSense camera is connected"):
         device(None).open()
-    with pytest.raises(CameraError, match=r"'99'; plugged in: 012345678901 \(Stand-in D435\)"):
+    with pytest.raises(CameraError, match=r"'99'; connected are: 012345678901 \(Stand-in D435\)"):
         device(SoftwareCamera(SHAPE), serial="99").open()
 
 

@@ -480,7 +480,7 @@ def test_misuse_is_told_and_harms_nothing(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="3 numbers are not accepted; expected 2"):
             recorder.add_row({"note": "", "next.done": True}, state=[1.0, 2.0, 3.0])
         for value in (np.nan, np.inf):
-            with pytest.raises(ConfigError, match="spoils the statistics"):
+            with pytest.raises(ConfigError, match="spoil the statistics"):
                 recorder.add_row({"note": "", "next.done": True}, state=[value, 2.0])
         recorder.add_row({"note": "stop", "next.done": True}, state=[3.0, 2.0])
         recorder.save_episode()

@@ -167,14 +167,14 @@ def test_values_that_could_not_be_saved_are_refused_at_their_row(tmp_path: Path)
             ({"\ud800": 1}, "a text"),
             ({3: 1}, "a text"),
             ({"observation.images.top": 1.0}, "cannot be called"),
-            ({"number": 2**63}, "beyond what int64 holds"),
+            ({"number": 2**63}, "beyond the range of int64"),
             ({"pair": [[1], [1, 2]]}, "different lengths"),
         ):
             with pytest.raises(ConfigError, match=text):
                 recorder.add_row(first)  # type: ignore[arg-type]
         recorder.add_row({"number": np.uint8(1), "speed": 1.5})
         recorder.write("top", picture(1))
-        with pytest.raises(ConfigError, match="beyond what float32 holds"):
+        with pytest.raises(ConfigError, match="beyond the range of float32"):
             recorder.add_row({"number": 2, "speed": 1e300})
         recorder.add_row({"number": 2, "speed": 0.5})
         recorder.save_episode()
@@ -204,7 +204,9 @@ def test_an_episode_that_would_lose_much_stays_until_that_is_asked_for(tmp_path:
         file.truncate(video.stat().st_size // 5)
     [stays] = recover(root).episodes
     assert stays.error is not None
-    assert re.search(r"of 200 rows would come back: observation.images.left .*partial=True", str(stays.error))
+    assert re.search(
+        r"of 200 rows can be recovered: observation.images.left .*partial=True", str(stays.error)
+    )
     [back] = recover(root, partial=True).episodes
     assert (back.index, back.recorded) == (0, 200)
     assert 0 < back.rows < 50

@@ -108,7 +108,7 @@ def test_every_value_is_converted_or_refused_at_its_row(tmp_path: Path) -> None:
         "note": "grüß dich\n\0",
     }
     refused = (
-        ("half", [1.0, 70000.0], "beyond what float16"),
+        ("half", [1.0, 70000.0], "beyond the range of float16"),
         ("half", [1.0, None], "object is not accepted"),
         ("half", [[1.0], 2.0], "different lengths|not accepted"),
         ("half", _Odd(), "another device"),
@@ -117,11 +117,11 @@ def test_every_value_is_converted_or_refused_at_its_row(tmp_path: Path) -> None:
         ("double", "1", "is not accepted"),
         ("double", -1e200, "beyond 1e.150"),
         ("double", 1 + 1j, "complex128 is not accepted"),
-        ("byte", [0, 1, 256], "beyond what uint8"),
-        ("byte", [0, 1, -1], "beyond what uint8"),
+        ("byte", [0, 1, 256], "beyond the range of uint8"),
+        ("byte", [0, 1, -1], "beyond the range of uint8"),
         ("byte", [0.0, 1.0, 2.0], "float64 is not accepted"),
         ("byte", [0, 1], "2 numbers are not accepted; expected 3"),
-        ("huge", -1, "beyond what uint64"),
+        ("huge", -1, "beyond the range of uint64"),
         ("flag", [0, 1], "int64 is not accepted"),
         ("note", "\ud800", "UTF-8"),
         ("note", b"bytes", "expected a text"),
@@ -454,7 +454,7 @@ def test_an_episode_that_is_deleted_while_it_is_recorded_is_said_at_once(
                 not shutil.rmtree(tmp_path / "gone", ignore_errors=True) and not (tmp_path / "gone").exists()
             )
         )
-        with pytest.raises(DestinationError, match="deleted or moved while the episode was recorded"):
+        with pytest.raises(DestinationError, match="deleted or moved during the recording"):
             for _ in range(2):
                 recorder.write("top", picture(4))
                 recorder.add_row(state=[4.0, 0.0], action=[0.0])

@@ -362,7 +362,7 @@ def test_a_source_is_read_as_it_is_written(text, source):
 
 def test_a_folder_is_a_source_where_it_exists(tmp_path):
     assert parse_source(str(tmp_path)) == {"type": "folder", "path": str(tmp_path)}
-    with pytest.raises(ConfigError, match="neither a folder that exists"):
+    with pytest.raises(ConfigError, match="neither an existing folder"):
         parse_source(str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="realsense"):
         parse_source(f"{tmp_path}+depth")

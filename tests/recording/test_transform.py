@@ -118,7 +118,9 @@ def test_an_interrupted_episode_comes_back_changed(way: str, tmp_path: Path) -> 
 
 def test_images_that_stay_are_not_changed(tmp_path: Path) -> None:
     with (
-        pytest.raises(ConfigError, match="camera top: crop .* would have no effect, its frames are kept as"),
+        pytest.raises(
+            ConfigError, match="camera top: crop .* would have no effect, because its frames are stored as"
+        ),
         Recorder(preset(video=False), tmp_path / "data", task="a"),
     ):
         pass

@@ -88,7 +88,7 @@ def test_what_cannot_be_read_is_said_in_its_place(damaged: Path, tmp_path: Path)
     page = tmp_path / "cut.html"
     write_contact_page(page, broken, title="cut", intro=[], findings=[Finding("cut", "restore it")])
     text = page.read_text()
-    assert "There are no pictures, because it cannot be opened" in text or 'class="bad">' in text
+    assert "No frames are shown, because the dataset cannot be opened" in text or 'class="bad">' in text
     assert "restore it" in text
     image = tmp_path / "images.html"
     write_contact_page(image, DATASET, title="images", intro=[], episodes="2")
@@ -105,7 +105,7 @@ def test_pictures_are_as_small_as_they_have_to_be() -> None:
     assert 100 <= _width(many) <= 160
     assert _width([one]) == 160
     too_many = [replace(one, episodes=dict.fromkeys(range(5000), 300))] * 3
-    with pytest.raises(ConfigError, match="5,000 episodes of 3 cameras do not fit into a page of 20 MB"):
+    with pytest.raises(ConfigError, match="5,000 episodes of 3 cameras do not fit on a page of 20 MB"):
         _width(too_many)
     assert MOST_BYTES == 20_000_000
 

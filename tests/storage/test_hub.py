@@ -144,7 +144,7 @@ def test_of_two_that_push_at_once_one_does(hub: Hub, ffenc: CommandLine, tmp_pat
 
     hub.rule = rule
     message = ffenc.refused("push", VIDEO, "me/cube")
-    assert "somebody else has written there since this upload began" in message
+    assert "someone else has written there since this upload began" in message
     assert [one.returncode for one in others] == [0], others[0].stderr
     repository = hub.repositories["me/cube"]
     assert repository.files(repository.tags["v3.0"]) == repository.files()
@@ -192,7 +192,7 @@ def test_only_sound_datasets_of_v3_are_uploaded(
 ) -> None:
     broken = Path(shutil.copytree(VIDEO, tmp_path / "broken"))
     next(broken.rglob("*.mp4")).unlink()
-    assert "is not sound and is not uploaded" in ffenc.refused("push", broken, "me/cube")
+    assert "has faults and is not uploaded" in ffenc.refused("push", broken, "me/cube")
     assert "is of layout v2.1" in ffenc.refused("push", dataset_v21, "me/cube")
     assert not hub.repositories
 

@@ -115,13 +115,13 @@ def test_other_commands(s3: S3, ffenc: CommandLine, tmp_path: Path) -> None:
     )
     assert [path.name for path in (tmp_path / "frames").rglob("*.png")] == ["frame-000000.png"]
     ffenc.done("stats", "s3://lab/video", "--json")
-    assert "fetch it first" in ffenc.refused("stats", "s3://lab/video", "--write")
+    assert "download it first" in ffenc.refused("stats", "s3://lab/video", "--write")
     ffenc.done(
         *("split", "s3://lab/video", "s3://lab/parts", "--into", "a=0,b=1-"),
     )
     merged = ffenc.done("merge", "s3://lab/parts/a", "s3://lab/parts/b", "--out", tmp_path / "all", "--json")
     assert merged.json["episodes"] == 3
-    assert "are inside each other" in ffenc.refused("merge", "s3://lab/video", "--out", "s3://lab/video/all")
+    assert "overlap" in ffenc.refused("merge", "s3://lab/video", "--out", "s3://lab/video/all")
     repaired = ffenc.done("repair", "s3://lab/parts/a", "s3://lab/repaired")
     assert "s3://lab/repaired" in repaired.out
     assert "meta/info.json" in s3.files("repaired")
@@ -189,7 +189,7 @@ def test_a_dataset_is_replaced_only_on_request(s3: S3, local: Any) -> None:
     s3.client().put_object(Bucket="lab", Key="notes/a.txt", Body=b"mine")
     with pytest.raises(DestinationError, match="overwrite=True replaces datasets only"):
         reencode_dataset(VIDEO, "s3://lab/notes", **COPIED, overwrite=True)
-    with pytest.raises(DestinationError, match="is for an address"):
+    with pytest.raises(DestinationError, match="applies to an address"):
         reencode_dataset(VIDEO, "local", **COPIED, overwrite=True)
     assert s3.files("notes") == {"a.txt": b"mine"}
 
@@ -275,7 +275,7 @@ def test_a_bucket_that_vanishes_half_way(s3: S3, tmp_path: Path, cache: Path, lo
 
     s3.upload(VIDEO, "gone")
     s3.rule = vanish
-    with pytest.raises(SourceError, match="gone since the dataset was opened"):
+    with pytest.raises(SourceError, match="disappeared after the dataset was opened"):
         reencode_dataset("s3://lab/gone", tmp_path / "out", **COPIED)
     assert not (tmp_path / "out").exists()
     forget()

@@ -133,8 +133,8 @@ def test_a_table_names_the_worst_frames(ffenc, coarse: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([VIDEO, DATASET, "--cameras", "angle"], "is images; name the images first"),
-        ([VIDEO, FILE], "none is in both|angle_depth"),
+        ([VIDEO, DATASET, "--cameras", "angle"], "contains images; pass the images first"),
+        ([VIDEO, FILE], "none in common|angle_depth"),
         ([DATASET, VIDEO, "--sheet", "a.jpg"], "ends in .png"),
         ([DATASET, VIDEO, "--report", "a.pdf"], "ends in .html"),
         ([DATASET, VIDEO, "--cameras", "tip"], "there is no camera 'tip'"),

@@ -237,11 +237,11 @@ def test_without_libvmaf_it_says_so_and_ssim_decides(ffenc, monkeypatch, tmp_pat
     monkeypatch.setenv("FFENC_FFMPEG", system.ffmpeg)
     words = ["--cameras", "angle", "--episodes", "1", "--vcodec", "h264", "--crf", "23"]
     done = ffenc.done("tune", DATASET, *words, "--json")
-    assert "no ffmpeg here has libvmaf, so there is no VMAF and SSIM is used" in done.err
+    assert "no ffmpeg here has libvmaf, so SSIM is used instead of VMAF" in done.err
     assert done.json["metric"] == "ssim"
     assert done.json["target"] == "ssim=0.98"
     assert set(done.json["cameras"][0]["candidates"][0]["quality"]) == {"ssim", "psnr"}
-    with pytest.raises(ConfigError, match="those that are here measure ssim, psnr"):
+    with pytest.raises(ConfigError, match="supported are ssim, psnr"):
         tuned(tmp_path / "no", target=read_target("vmaf=95"))
 
 
@@ -257,7 +257,7 @@ def test_without_libvmaf_it_says_so_and_ssim_decides(ffenc, monkeypatch, tmp_pat
         (["--vcodec", "h264_nvenc"], "h264_nvenc"),
         (["--cameras.tip.encoder.crf=20"], "there is no camera 'tip'"),
         (["--cameras.top.resize=80x60"], "would have no effect"),
-        (["--cameras", "angle_depth", "--crf", "20"], "holds depth; leave them out"),
+        (["--cameras", "angle_depth", "--crf", "20"], "is depth; leave them out"),
     ],
 )
 def test_what_cannot_be_is_refused(ffenc, words: list[str], told: str) -> None:

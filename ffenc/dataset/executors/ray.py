@@ -210,7 +210,7 @@ class _Session:
 
 def _not_run(task: Task, why: str) -> ToolchainError:
     return ToolchainError(
-        f"{task.name}: Ray could not run it: {why}. What is finished is kept: go on with "
+        f"{task.name}: Ray could not run it: {why}. Finished work is kept: continue with "
         f"{argument('resume', True)}"
     )
 

@@ -85,10 +85,9 @@ def _known(path: Path, file: ArrayFile, what: str) -> SourceMapping:
         found = suggest(reader, what)
     if found.layout is None:
         raise ConfigError(
-            f"{path} is {what} of no layout that is known (ALOHA, robomimic, Diffusion Policy, UMI): say "
-            f"what its arrays are with {argument('mapping', 'FILE')}. "
-            f"{call('inspect_source', path=path)} makes "
-            "one to start from"
+            f"{path} is {what} with an unknown layout (known are ALOHA, robomimic, Diffusion "
+            f"Policy and UMI): describe its arrays with {argument('mapping', 'FILE')}. "
+            f"{call('inspect_source', path=path)} suggests one"
         )
     return build_mapping(found.mapping)
 
@@ -100,7 +99,7 @@ def _say_what_is_left(path: Path, files: Sequence[ArrayFile]) -> None:
     others = sorted(one for one in path.iterdir() if one not in known and one.name[0] != ".")
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        warnings.warn(f"{others[0]}{more}: not carried over", FfencWarning, stacklevel=3)
+        warnings.warn(f"{others[0]}{more}: not included in the result", FfencWarning, stacklevel=3)
 
 
 def suggest(reader: ArrayReader, what: str) -> Contents:
@@ -151,13 +150,12 @@ def suggest(reader: ArrayReader, what: str) -> Contents:
     values["features"] = _features(rest, layout, found)
     if layout == "ALOHA" and any("channels" not in camera for camera in cameras.values()):
         found.remarks.append(
-            "ALOHA's recorder gives RGB to OpenCV, which takes it for BGR: look whether red and blue of the "
-            f"JPEG are right ({call('contact_sheet', path='FILE', output='PNG')} shows them), else "
-            "write channels: bgr"
+            "ALOHA's recorder passes RGB to OpenCV, which expects BGR: check whether red and blue are right "
+            f"({call('contact_sheet', path='FILE', output='PNG')} shows them), else write channels: bgr"
         )
     if not cameras:
         found.layout = None
-        found.remarks.append("no array looks like images: name the cameras")
+        found.remarks.append("no array looks like images: add the cameras")
     return found
 
 
@@ -226,7 +224,7 @@ def _camera(reader: ArrayReader, info: ArrayInfo, place: str, found: Contents) -
     if colours and (kind == "uint8" or kind.startswith("float")):
         camera: dict[str, Any] = {"path": path, "channels": "rgb" if 3 in (shape[0], shape[2]) else "rgba"}
         found.remarks.append(
-            f"{path}: nothing in the file says the order of its colours; look whether they are right "
+            f"{path}: the file does not state the channel order; check whether the colours are right "
             f"({call('contact_sheet', path='FILE', output='PNG')} shows them), "
             "else write channels: bgr"
         )
@@ -291,8 +289,13 @@ def _features(arrays: Sequence[ArrayInfo], layout: str | None, found: Contents) 
     if state and "observation.state" not in features:
         features["observation.state"] = {"path": state, "dtype": "float32"}
     if "action" not in features:
-        what = "UMI keeps no actions; its training takes the poses that follow. Else name the array that is"
-        found.remarks.append(what if layout == "UMI" else "no array is called action: name the one that is")
+        what = (
+            "UMI stores no actions; its training uses the following poses. Otherwise add the array "
+            "that has them"
+        )
+        found.remarks.append(
+            what if layout == "UMI" else "no array is called action: add the one that contains the actions"
+        )
     first = [key for key in ("observation.state", "action") if key in features]
     return {key: features[key] for key in (*first, *(key for key in features if key not in first))}
 

@@ -89,11 +89,11 @@ def _by_rows(file: ArrayFile, reader: ArrayReader, mapping: SourceMapping) -> li
         if values.dtype == np.bool_:
             starts, stops = starts[values[starts]], stops[values[starts]]
     if not len(stops):
-        raise SourceError(f"{where}: is false in all {info.rows:,} rows: there is no episode")
+        raise SourceError(f"{where}: is false in all {info.rows:,} rows, so there is no episode")
     if (wrong := np.flatnonzero(stops <= starts)).size:
         number = int(wrong[0])
         raise SourceError(
-            f"{where}: episode {number} ends at row {stops[number]}, and begins at row "
+            f"{where}: episode {number} ends at row {stops[number]}, but begins at row "
             f"{starts[number]}; the ends have to ascend"
         )
     first = next(iter(mapping.cameras.values()))
@@ -101,7 +101,8 @@ def _by_rows(file: ArrayFile, reader: ArrayReader, mapping: SourceMapping) -> li
     beyond = rows - int(stops[-1])
     if beyond > 0:
         warnings.warn(
-            f"{file.path}: {beyond:,} rows behind the last episode's end are in no episode, and left out",
+            f"{file.path}: {beyond:,} rows after the end of the last episode are in no episode, "
+            "and are left out",
             FfencWarning,
             stacklevel=3,
         )

@@ -101,7 +101,7 @@ def _rows_at_once(info: ArrayInfo, path: Path) -> int:
         raise SourceError(
             f"{path}: {info.path}: {chunk:,} rows of {info.row_bytes:,} bytes are compressed together; at "
             "most "
-            f"{_MOST_AT_ONCE >> 20} MB are read at once. Write it with smaller chunks, of one row best"
+            f"{_MOST_AT_ONCE >> 20} MB are read at once. Write it with smaller chunks, ideally of one row"
         )
     return max(1, _AT_ONCE // max(1, chunk * info.row_bytes)) * chunk
 
@@ -136,13 +136,13 @@ def _encoded_pixels(
 ) -> Pixels:
     for name in ("axes", "white"):
         if getattr(camera, name) is not None:
-            raise ConfigError(f"{where}.{name}: has no meaning for encoded images, which {info.path} holds")
+            raise ConfigError(f"{where}.{name}: does not apply to encoded images, which {info.path} holds")
     if camera.channels not in (None, "rgb", "bgr"):
         raise ConfigError(
-            f"{where}.channels: of encoded images rgb or bgr is accepted, not {camera.channels}"
+            f"{where}.channels: for encoded images only rgb or bgr is accepted, not {camera.channels}"
         )
     if info.row_bytes > MAX_FILE_BYTES:
-        raise SourceError(f"{part}: {info.path} has rows of {info.row_bytes:,} bytes; no image has so many")
+        raise SourceError(f"{part}: {info.path} has rows of {info.row_bytes:,} bytes; no image is that large")
     name = f"{part.file.path}: {info.path}, row {part.first}"
     header = read_header(_bytes(reader.read(info.path, part.first, part.first + 1)[0]), name)
     if header.depth != camera.depth:
@@ -170,33 +170,33 @@ def _raw_pixels(camera: CameraMapping, part: Part, info: ArrayInfo, where: str) 
         wanted += [shape[:2]] if len(shape) == 3 and shape[2] == 1 else []
         wanted += [shape[1:]] if len(shape) == 3 and shape[0] == 1 else []
         if not wanted:
-            raise ConfigError(f"{where}: {info.path} is {info}; depth maps have one number a pixel")
+            raise ConfigError(f"{where}: {info.path} is {info}; depth maps have one number per pixel")
         height, width = wanted[0]
         bits = 32 if kind.kind == "f" else kind.itemsize * 8
         names: dict[str, Any] = {"u": "unsigned", "i": "signed", "f": "float"}
         return Pixels(_checked(ImageHeader("tiff", width, height, bits, 1, names[kind.kind]), part, info))
     floats = kind.kind == "f"
     if kind != np.uint8 and not floats:
-        hint = "; say depth: true if it is depth" if kind.name in _DEPTH_KINDS else ""
+        hint = "; write depth: true if it is depth" if kind.name in _DEPTH_KINDS else ""
         raise ConfigError(f"{where}: {info.path} is {info}; pixels are uint8, or floats{hint}")
     if floats and camera.white is None:
         raise ConfigError(
-            f"{where}.white: is missing: {info.path} is {info}; say which value is white, such as 1 or 255"
+            f"{where}.white: is missing: {info.path} is {info}; write which value is white, such as 1 or 255"
         )
     if not floats and camera.white is not None:
-        raise ConfigError(f"{where}.white: has no meaning for {info.path}, which is {info}")
+        raise ConfigError(f"{where}.white: does not apply to {info.path}, which is {info}")
     chw, (height, width, channels) = _axes(camera, info, where)
     order = camera.channels
     if order is None and channels != 1:
         raise ConfigError(
-            f"{where}.channels: is missing: {info.path} holds raw pixels, and nothing in the file says "
-            "whether "
-            f"they are rgb or bgr. {call('contact_sheet', path='FILE', output='PNG')} shows them"
+            f"{where}.channels: is missing: {info.path} holds raw pixels, and the file does not "
+            "state whether they are rgb or bgr. "
+            f"{call('contact_sheet', path='FILE', output='PNG')} shows them"
         )
     order = order or "gray"
     if _CHANNELS[order] != channels:
         raise ConfigError(
-            f"{where}.channels: {order} has {_CHANNELS[order]} values a pixel, {info.path} has {channels}"
+            f"{where}.channels: {order} has {_CHANNELS[order]} values per pixel, {info.path} has {channels}"
         )
     header = ImageHeader("raw", width, height, 8, channels, order=_ORDERS[order])
     return Pixels(_checked(header, part, info), chw, camera.white)
@@ -207,15 +207,15 @@ def _axes(camera: CameraMapping, info: ArrayInfo, where: str) -> tuple[bool, tup
     shape = info.shape[1:]
     if len(shape) == 2:
         if camera.axes is not None:
-            raise ConfigError(f"{where}.axes: has no meaning for {info.path}, which is {info}")
+            raise ConfigError(f"{where}.axes: does not apply to {info.path}, which is {info}")
         return False, (shape[0], shape[1], 1)
     if len(shape) != 3:
         raise ConfigError(f"{where}: {info.path} is {info}; images are frames x height x width x colours")
     last, first = shape[2] in (1, 3, 4), shape[0] in (1, 3, 4)
     if camera.axes is None and last == first:
         raise ConfigError(
-            f"{where}.axes: is missing: {info.path} is {info}; say hwc or chw, where its 1, 3 or 4 colours "
-            "are"
+            f"{where}.axes: is missing: {info.path} is {info}; write hwc or chw, by the position "
+            "of its 1, 3 or 4 channels"
         )
     chw = camera.axes == "chw" if camera.axes is not None else first
     height, width, channels = (shape[1], shape[2], shape[0]) if chw else shape

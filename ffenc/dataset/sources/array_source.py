@@ -101,9 +101,8 @@ class ArraySource(PlainSource):
             self._look_at_camera(key, camera, part, info, reader)
             if (info.path, part.file) not in whole and (missing := reader.missing_chunks(info.path)):
                 warnings.warn(
-                    f"{part.file.path}: {info.path}: {missing:,} chunks are not in the file; their frames "
-                    "are "
-                    "empty (black, where nothing else is said)",
+                    f"{part.file.path}: {info.path}: {missing:,} chunks are not in the file; "
+                    "their frames have the fill value (black by default)",
                     FfencWarning,
                     stacklevel=4,
                 )
@@ -118,7 +117,7 @@ class ArraySource(PlainSource):
         if length < 1:
             raise SourceError(f"{part}: has no rows; leave it out, or restore it")
         if length > MOST_ROWS:
-            raise SourceError(f"{part}: has {length:,} rows; an episode of at most {MOST_ROWS:,} is read")
+            raise SourceError(f"{part}: has {length:,} rows; at most {MOST_ROWS:,} per episode are read")
         return Part(part.file, part.group, part.first, length)
 
     def _look_at_camera(
@@ -154,9 +153,8 @@ class ArraySource(PlainSource):
             )
         if len(shape) > 1 and not feature.flatten:
             raise ConfigError(
-                f"features.{name}: {info.path} has rows of {times(shape)} numbers; a feature has numbers "
-                "in one "
-                "dimension. Say flatten: true to take them one after another"
+                f"features.{name}: {info.path} has rows of {times(shape)} numbers; a feature has "
+                "one dimension. Write flatten: true to flatten them"
             )
         texts = feature.dtype == "string"
         if info.dtype.kind not in ("OSUT" if texts else "biuf"):
@@ -283,8 +281,8 @@ def _same_length(part: Part, length: int, first: str | None, info: ArrayInfo) ->
         return length, None
     if info.rows != length:
         raise SourceError(
-            f"{part}: {info.path} has {info.rows:,} rows, {first} has {length:,}: all arrays of an episode "
-            "have one row a frame"
+            f"{part}: {info.path} has {info.rows:,} rows, {first} has {length:,}: all arrays of "
+            "an episode must have one row per frame"
         )
     return length, first
 

@@ -171,7 +171,9 @@ def contact_sheet(
         raise ConfigError(f"{target}: a contact sheet is a PNG file; give a name that ends in .png")
     if target.exists() or not target.parent.is_dir():
         why = (
-            "exists; choose another name" if target.exists() else "cannot be written: its folder is not there"
+            "exists; choose another name"
+            if target.exists()
+            else "cannot be written: its folder does not exist"
         )
         raise DestinationError(f"{target} {why}")
     if isinstance(mapping, (str, Path)):

@@ -76,7 +76,7 @@ class _Hdf5Reader(ArrayReader):
             if dataset.shape == ():
                 return np.asarray([dataset[()]])
             if dataset.shape is None:
-                raise SourceError(f"{self.path}: {path} holds nothing; leave it out, or restore it")
+                raise SourceError(f"{self.path}: {path} is empty; leave it out, or restore it")
             self._check_chunks(path, dataset, first, stop)
             return np.asarray(dataset[first:stop])
 
@@ -135,7 +135,7 @@ class _Hdf5Reader(ArrayReader):
                 if isinstance(link, h5py.ExternalLink):
                     raise SourceError(
                         f"{self.path}: {path} is a link to another file, {link.filename!r}, which is not "
-                        "followed; copy what it leads to into this file"
+                        "followed; copy its target into this file"
                     )
                 if isinstance(link, h5py.SoftLink):
                     target = link.path if link.path.startswith("/") else f"{thing.name}/{link.path}"
@@ -149,7 +149,7 @@ class _Hdf5Reader(ArrayReader):
         self._depth += 1
         try:
             if self._depth > _MOST_DEPTH or self._followed > _MOST_LINKS:
-                raise SourceError(f"{self.path}: {path} is a link that leads back to itself, or to too many")
+                raise SourceError(f"{self.path}: {path} is a link to itself, or a chain of too many links")
             return self._get(target)
         finally:
             self._depth -= 1
@@ -166,9 +166,8 @@ class _Hdf5Reader(ArrayReader):
             shape = tuple(dataset.shape or ())
             if not stored and shape and 0 not in shape and dataset.dtype.kind != "V":
                 raise SourceError(
-                    f"{self.path}: {path} has {'x'.join(map(str, shape))} values, of which none has been "
-                    "written; "
-                    "restore the file"
+                    f"{self.path}: {path} has {'x'.join(map(str, shape))} values, none of which "
+                    "was written; restore the file"
                 )
             chunk = dataset.chunks[0] if dataset.chunks else 0
             return ArrayInfo(path, shape, dataset.dtype, stored, chunk)
@@ -209,7 +208,8 @@ def _told(error: Exception) -> str:
     lacking = "not registered" in text or "not available" in text
     if "plugin" in text or ("filter" in text and lacking):
         return (
-            "it is compressed by a filter that h5py does not have (pip install hdf5plugin has the most used)"
+            "it is compressed by a filter that h5py does not have (pip install hdf5plugin installs "
+            "the most common ones)"
         )
     found = re.search(r"\((.*)\)$", text)
     return found[1] if found else text

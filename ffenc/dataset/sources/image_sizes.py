@@ -55,7 +55,7 @@ def _jpeg2k(data: memoryview) -> int:
     if bytes(data[:4]) != _J2K_START:  # a JP2 file: its own header may say another size than what is decoded
         data = next((inner for kind, inner in boxes_in(data) if kind == b"jp2c"), data[:0])
     if bytes(data[:4]) != _J2K_START:
-        raise _UnreadableError("it is no JPEG 2000")
+        raise _UnreadableError("it is not a JPEG 2000 image")
     right, bottom, left, top, *_, channels = struct.unpack_from(">8IH", data, 8)
     depth = max((data[42 + 3 * n] & 127) + 1 for n in range(channels)) if channels else 0
     return int(max(0, right - left) * max(0, bottom - top) * channels * (1 if depth <= 8 else 2))
@@ -64,7 +64,7 @@ def _jpeg2k(data: memoryview) -> int:
 def _webp(data: memoryview) -> int:
     kind = bytes(data[12:16])
     if bytes(data[:4]) != b"RIFF" or bytes(data[8:12]) != b"WEBP":
-        raise _UnreadableError("it is no WebP")
+        raise _UnreadableError("it is not a WebP image")
     if kind == b"VP8X":
         if data[20] & 2:
             raise _UnreadableError("it is an animation")
@@ -75,7 +75,7 @@ def _webp(data: memoryview) -> int:
     elif kind == b"VP8 ":
         width, height = (side & 0x3FFF for side in struct.unpack_from("<2H", data, 26))
     else:
-        raise _UnreadableError("it is no WebP")
+        raise _UnreadableError("it is not a WebP image")
     return int(width * height * 3)
 
 
@@ -90,7 +90,7 @@ def _jpegxl(data: memoryview) -> int:
     if bytes(data[: len(_JXL_BOXES)]) == _JXL_BOXES:
         data = _code_stream(data)
     if bytes(data[:2]) != _JXL_START:
-        raise _UnreadableError("it is no JPEG XL")
+        raise _UnreadableError("it is not a JPEG XL image")
     bits = _Bits(bytes(data[2:_JXL_HEADER_BYTES]))
     width, height = _jxl_size(bits)
     extra = 0

@@ -58,7 +58,7 @@ class PngTree(PlainSource):
             missing = sorted(set(keys) - set(episode))
             if missing:
                 raise SourceError(
-                    f"{root}: episode {number} has no frames of {missing[0]}, other episodes have"
+                    f"{root}: episode {number} has no frames of {missing[0]}, which other episodes have"
                 )
             self._images.append({key: image_files(episode[key], start_number=start_number) for key in keys})
         cameras_found = [self._camera(key) for key in keys]
@@ -81,10 +81,12 @@ class PngTree(PlainSource):
         files = [f for folder in sorted(beside) for f in folder.iterdir() if f.is_file() and f.name[0] != "."]
         if files and folders[0] != {cameras[0].key: root}:
             more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
-            warnings.warn(f"{files[0]}{more}: not frames, and not carried over", FfencWarning, stacklevel=3)
+            warnings.warn(
+                f"{files[0]}{more}: not frames, and not included in the result", FfencWarning, stacklevel=3
+            )
         for one in cameras:
             if one.header.has_alpha and not one.depth:
-                warnings.warn(f"{one.key}: the alpha channel is not kept", FfencWarning, stacklevel=3)
+                warnings.warn(f"{one.key}: the alpha channel is dropped", FfencWarning, stacklevel=3)
 
     def _camera(self, key: str) -> Camera:
         header = ImageFiles([path for episode in self._images for path in episode[key].paths]).check()
@@ -166,7 +168,7 @@ def _episode_folders(root: Path) -> list[Path]:
     ):
         present = ", ".join(folder.name for folder in folders[:4])
         raise SourceError(
-            f"{root}: episodes are missing or doubled; there are {present} ... Renumber them from 0"
+            f"{root}: episodes are missing or duplicated; there are {present} ... Renumber them from 0"
         )
     return folders
 

@@ -42,7 +42,7 @@ def kind_of(path: Path) -> SourceKind:
         if kind.recognises(path):
             return kind
     several = _listed([kind.several for kind in kinds()])
-    raise SourceError(f"{path} is not a folder, and no file of a kind that is read; {several} are")
+    raise SourceError(f"{path} is neither a folder nor a supported file; supported are {several}")
 
 
 def open_source(root: str | Path, opening: Opening) -> DatasetSource:

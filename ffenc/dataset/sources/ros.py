@@ -142,17 +142,20 @@ class RosSource(PlainSource):
                 span=span,
             )
             if not pieces and self._on_gap == "drop-episode":
-                text = f"{bag.path}: left out, as frames of it have no message that is near enough"
+                text = f"{bag.path}: left out, because some frames have no message near enough"
                 warnings.warn(text, FfencWarning, stacklevel=4)
             if len(pieces) > 1:
                 text = (
-                    f"{bag.path}: split into {len(pieces)} episodes, where frames have no message near enough"
+                    f"{bag.path}: split into {len(pieces)} episodes, because some frames have no "
+                    "message near enough"
                 )
                 warnings.warn(text, FfencWarning, stacklevel=4)
             for piece in pieces:
                 for name, rows in piece.repeated.items():
                     if rows:
-                        text = f"{bag.path}: {used[name].topic}: {len(rows)} frames repeat the message before"
+                        text = (
+                            f"{bag.path}: {used[name].topic}: {len(rows)} frames repeat the previous message"
+                        )
                         warnings.warn(text, FfencWarning, stacklevel=4)
                 self._takes.append(_Take(bag, streams, piece))
                 self._task_takes.append(self._task_rows(bag, streams, piece, texts, task))
@@ -191,7 +194,7 @@ class RosSource(PlainSource):
         numbers = Numbers(bag.topics[mapping.path].type, None, None)
         stamps = stream.stamps(self._time.stamps)
         if not len(stamps):
-            raise SourceError(f"{bag.path}: {mapping.path} has no messages, and task.path names it")
+            raise SourceError(f"{bag.path}: {mapping.path} has no messages, but task.path names it")
         said = []
         for _, message in numbered(bag, mapping.path, np.arange(len(stamps)), stream.received):
             spoken = str(numbers.of(message, f"{bag.path}: {mapping.path}"))
@@ -349,8 +352,8 @@ def _open(path: Path, opening: Opening) -> RosSource:
     if mapping is None:
         count = len(bags_of(path)[0].topics)
         raise ConfigError(
-            f"{path} is a ROS 2 bag: say what its {count} topics are with "
-            f"{argument('mapping', 'FILE')}. {call('inspect_source', path=path)} makes one to start from"
+            f"{path} is a ROS 2 bag: describe its {count} topics with "
+            f"{argument('mapping', 'FILE')}. {call('inspect_source', path=path)} suggests one"
         )
     return RosSource(
         path,

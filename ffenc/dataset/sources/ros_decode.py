@@ -127,7 +127,8 @@ class Decoders:
             return _json_decoder(topic, where)
         if topic.encoding not in _CDR:
             raise SourceError(
-                f"{where}: its messages are encoded as {topic.encoding or 'nothing known'}; read are {READ}"
+                f"{where}: its messages are encoded as {topic.encoding or 'nothing known'}; "
+                f"supported are {READ}"
             )
         if topic.type not in self._ros.fielddefs:
             raise SourceError(
@@ -187,7 +188,7 @@ class Decoders:
 def _fields_of(message: Any, depth: int = 0) -> Any:
     """A message of protobuf as a plain object; one within it that is not there is None."""
     if depth > _MOST_DEPTH:
-        raise ValueError(f"has messages within messages, more than {_MOST_DEPTH} deep")
+        raise ValueError(f"has nested messages, more than {_MOST_DEPTH} levels deep")
     described = message.DESCRIPTOR
     if described.full_name in ("google.protobuf.Timestamp", "google.protobuf.Duration"):
         return Stamp(message.seconds, message.nanos)
@@ -239,7 +240,7 @@ def _json_decoder(topic: Topic, where: str) -> Decode:
 def _json_fields(value: Any, schema: Any, depth: int = 0) -> Any:
     """A value of JSON as a plain object: numbers are floats but where the schema says integer."""
     if depth > _MOST_DEPTH:
-        raise ValueError(f"has values within values, more than {_MOST_DEPTH} deep")
+        raise ValueError(f"has nested values, more than {_MOST_DEPTH} levels deep")
     schema = schema if isinstance(schema, Mapping) else {}
     if isinstance(value, dict):
         names = set(value)

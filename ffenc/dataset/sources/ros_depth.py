@@ -38,7 +38,7 @@ def compressed_depth(data: bytes, kind: str, name: str) -> EncodedFrame:
     png = is_png(image)
     if not png and "rvl" not in kind.partition(";")[2]:
         raise SourceError(
-            f"{name}: its format is {kind!r}, and it holds no PNG; compressedDepth with PNG and RVL is read"
+            f"{name}: its format is {kind!r}, and it contains no PNG; compressedDepth is read as PNG and RVL"
         )
     if not kind.startswith("32FC1"):
         return EncodedFrame(name, image if png else tiff_of(rvl(image, name)))
@@ -48,7 +48,9 @@ def compressed_depth(data: bytes, kind: str, name: str) -> EncodedFrame:
     with np.errstate(all="ignore"):
         metres = np.where(there, np.float32(a) / (codes.astype(np.float32) - np.float32(b)), 0)
     if not (np.isfinite(metres).all() and (metres[there] > 0).all()):
-        raise SourceError(f"{name}: is damaged: its header's {a:g} and {b:g} make no distances of its codes")
+        raise SourceError(
+            f"{name}: is damaged: its header's {a:g} and {b:g} do not convert its codes to distances"
+        )
     return EncodedFrame(name, tiff_of(metres.astype(np.float32)))
 
 

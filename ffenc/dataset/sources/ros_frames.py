@@ -56,9 +56,8 @@ class MessageFrames:
             waiting = {one: frame for one, frame in waiting.items() if one in later}
             if len(waiting) > _HELD:
                 raise SourceError(
-                    f"{self._bag.path}: {self._topic}: more than {_HELD} messages stand behind those that "
-                    "follow "
-                    "them by their stamps; say stamps: received in the mapping's time"
+                    f"{self._bag.path}: {self._topic}: more than {_HELD} messages are out of "
+                    "order by their timestamps; write stamps: received under time in the mapping"
                 )
         if place < len(self):
             raise SourceError(f"{self._bag.path}: {self._topic}: has fewer messages than when it was opened")

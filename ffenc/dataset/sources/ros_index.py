@@ -135,8 +135,8 @@ def _check_camera(bag: Bag, topic: str, key: str) -> None:
     kind = bag.topics[topic].type
     if not kind_of(kind):
         raise SourceError(
-            f"{bag.path}: {topic}: its messages are {kind or 'of no type that is known'}, and the mapping "
-            f"says that they are the camera {camera_name(key)}; {IMAGES} are images"
+            f"{bag.path}: {topic}: its messages are {kind or 'of no type that is known'}, but the "
+            f"mapping says that they are the camera {camera_name(key)}; {IMAGES} are images"
         )
 
 
@@ -179,15 +179,16 @@ def episode_spans(
     if not spans:
         what = "false, 0 or empty" if episodes.between is None else f"among {episodes.between}"
         raise SourceError(
-            f"{bag.path}: {episodes.topic} begins no episode: all its values are {what}, which is "
-            "between episodes. episodes.between of the mapping says which values are"
+            f"{bag.path}: {episodes.topic} begins no episode: all its values are {what}, which "
+            "means between episodes. Set episodes.between in the mapping to the values that are "
+            "between episodes"
         )
     numbers_seen = {tuple(one) for one in seen if not isinstance(one, str)}
     if passed and episodes.between is None and len(numbers_seen) > 2:
         warnings.warn(
-            f"{bag.path}: {episodes.topic} has {len(numbers_seen)} values, and what is recorded while it "
-            "is 0 is in no episode. Where 0 is the first episode's number, write between: [] under "
-            "episodes in the mapping; between: [0] keeps it out and ends this warning",
+            f"{bag.path}: {episodes.topic} has {len(numbers_seen)} values, and what is recorded "
+            "while it is 0 is in no episode. If 0 is the first episode's number, write between: [] under "
+            "episodes in the mapping; between: [0] excludes it without this warning",
             FfencWarning,
             stacklevel=5,
         )

@@ -30,7 +30,7 @@ class _Limited:
 
     def read(self, size: int = -1) -> bytes:
         if size > _MOST_RECORD:
-            raise ValueError(f"a record says that it has {size:,} bytes; at most {_MOST_RECORD:,} are read")
+            raise ValueError(f"a record states {size:,} bytes; at most {_MOST_RECORD:,} are read")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -71,12 +71,12 @@ class McapBag(Bag):
         except SourceError:
             whole = False
         if not counts:
-            what = "has no messages" if whole else "is cut short, and no whole message is left in it"
+            what = "has no messages" if whole else "is truncated, and contains no complete message"
             raise SourceError(f"{self.path}: {what}")
         if not whole:
             self.remark = (
-                f"{self.path}: has no index, as a crash leaves it: {sum(counts.values()):,} messages up to "
-                "where it is cut short are read; what came after is lost"
+                f"{self.path}: has no index, as after a crash: {sum(counts.values()):,} messages "
+                "before its truncated end are read; later ones are lost"
             )
         return _topics(channels, {key: value for key, value in schemas.items() if value}, counts)
 
@@ -120,8 +120,8 @@ class McapBag(Bag):
                 if size > _MOST_WAITING:
                     raise SourceError(
                         f"{self.path}: the times of its chunks overlap so that more than "
-                        f"{_MOST_WAITING >> 30} GB of messages would wait for earlier ones; put it in order "
-                        "with: mcap sort"
+                        f"{_MOST_WAITING >> 30} GB of messages would wait for earlier ones; sort "
+                        "it with: mcap sort"
                     )
             while waiting:
                 yield heapq.heappop(waiting)[-1]
@@ -210,9 +210,11 @@ def _decompressed(chunk: Any) -> Any:
 
         data = lz4.frame.LZ4FrameDecompressor().decompress(chunk.data, max_length=size + 1)
     elif chunk.compression != _NO_COMPRESSION:
-        raise ValueError(f"a chunk is compressed or encrypted as {chunk.compression!r}; read are zstd, lz4")
+        raise ValueError(
+            f"a chunk is compressed or encrypted as {chunk.compression!r}; supported are zstd and lz4"
+        )
     if len(data) != size:
-        raise ValueError(f"a chunk says that it has {size:,} bytes, and has {len(data):,} or more")
+        raise ValueError(f"a chunk states {size:,} bytes, and has {len(data):,} or more")
     return replace(chunk, compression=_NO_COMPRESSION, data=data)
 
 

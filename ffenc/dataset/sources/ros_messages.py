@@ -109,7 +109,7 @@ def required(message: Any, fields: Sequence[str], name: str) -> None:
     for field in fields:
         if getattr(message, field, None) is None:
             has = ", ".join(_fields(message)) or "none"
-            raise SourceError(f"{name}: has no field {field!r}, which such messages have; it has {has}")
+            raise SourceError(f"{name}: has no field {field!r}, which such messages need; it has {has}")
 
 
 def _fields(message: Any) -> list[str]:
@@ -152,9 +152,9 @@ def _raw_frame(message: Any, camera: CameraMapping, name: str) -> EncodedFrame:
     if encoding in _OPEN and camera.channels in _OPEN[encoding]:
         order, channels = _OPEN[encoding][camera.channels], int(encoding[-1])
     if not order:
-        hint = f"; say channels: {' or '.join(_OPEN[encoding])} in the mapping" if encoding in _OPEN else ""
+        hint = f"; write channels: {' or '.join(_OPEN[encoding])} in the mapping" if encoding in _OPEN else ""
         raise SourceError(
-            f"{name}: its encoding is {encoding!r}{hint or '; read are ' + ', '.join((*_RAW, *_DEPTH))}"
+            f"{name}: its encoding is {encoding!r}{hint or '; supported are ' + ', '.join((*_RAW, *_DEPTH))}"
         )
     rows = _rows(data, height, step, width * channels, name)
     header = ImageHeader("raw", width, height, 8, channels, order=order)
@@ -216,7 +216,7 @@ class Numbers:
             return numbers
         if len(joints) != len(numbers):
             raise SourceError(
-                f"{where}: names {len(joints)} joints, and has {len(numbers)} numbers in {path}"
+                f"{where}: names {len(joints)} joints, but has {len(numbers)} numbers in {path}"
             )
         if joints != self._seen:
             missing = [name for name in self.names if name not in joints]

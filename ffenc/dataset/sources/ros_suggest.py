@@ -62,7 +62,7 @@ def suggest(path: Path) -> Contents:
     _suggest_mapping(found, bag, first, rates)
     if zero:
         found.mapping["time"] = {"stamps": "received"}
-        found.remarks.append("headers have no times: the times at which messages were recorded are used")
+        found.remarks.append("headers have no timestamps: the times of reception are used")
     return found
 
 
@@ -113,7 +113,7 @@ def _suggest_mapping(found: Contents, bag: Bag, first: Mapping[str, Any], rates:
             ):
                 found.mapping["task"] = {"path": name}
             else:
-                found.remarks.append(f"{name}: texts; if it says the task, write task: {{path: {name}}}")
+                found.remarks.append(f"{name}: texts; if it is the task, write task: {{path: {name}}}")
             continue
         if not 0 < len(value) <= 1000 or value.dtype.kind not in "fiub":
             continue
@@ -127,9 +127,11 @@ def _suggest_mapping(found: Contents, bag: Bag, first: Mapping[str, Any], rates:
         features[_feature_name(name, topic.type, features)] = one
     found.mapping |= {"cameras": cameras, "features": features}
     if "action" not in features:
-        found.remarks.append("no topic is called action, command or target: name the one that is")
+        found.remarks.append(
+            "no topic is called action, command or target: add the one that contains the actions"
+        )
     if not cameras:
-        found.remarks.append("no topic has images that are read: name the cameras")
+        found.remarks.append("no topic has supported images: add the cameras")
 
 
 def _short(topic: str, taken: Mapping[str, Any]) -> str:

@@ -129,9 +129,8 @@ def on_grid(
             raise SourceError(f"{where}: {stream.topic} has no messages; leave it out of the mapping")
         if which == "header" and stream.header is not None and not stream.header.any():
             raise SourceError(
-                f"{where}: the headers of {stream.topic} have no times (all are 0); say stamps: received in "
-                "the "
-                "mapping's time"
+                f"{where}: the headers of {stream.topic} have no timestamps (all are 0); write "
+                "stamps: received under time in the mapping"
             )
         _refuse_set_back(stamps, taken, stream, where)
         order = np.argsort(stamps, kind="stable")
@@ -149,9 +148,9 @@ def on_grid(
     count = int((end - start) * fps // _SECOND) + 1
     if count > _MOST_FRAMES:
         raise SourceError(
-            f"{where}: its stamps are {(end - start) / _SECOND:,.0f} s apart from first to last, {count:,} "
-            f"frames; at most {_MOST_FRAMES:,} are read. Was a clock set meanwhile? Try stamps: received in "
-            "the mapping's time"
+            f"{where}: its stamps are {(end - start) / _SECOND:,.0f} s from first to last, {count:,} "
+            f"frames; at most {_MOST_FRAMES:,} are read. If a clock was set meanwhile, write "
+            "stamps: received under time in the mapping"
         )
     # i / fps, rounded down to a nanosecond
     times = start + (np.arange(count) * fps.denominator * _SECOND) // fps.numerator
@@ -198,7 +197,7 @@ def _refuse_set_back(stamps: Stamps, numbers: Stamps, stream: Stream, where: str
     place = int(steps.argmin())
     raise SourceError(
         f"{where}: {stream.topic}: its clock was set back by {-steps[place] / _SECOND:.3f} s before message "
-        f"{numbers[place + 1]}; say stamps: received in the mapping's time"
+        f"{numbers[place + 1]}; write stamps: received under time in the mapping"
     )
 
 
@@ -225,8 +224,8 @@ def _none(
         for name, (stamps, _) in ordered.items()
     )
     raise SourceError(
-        f"{where}: its topics have no time in common: {spans}. Are some stamps of another clock? Try stamps: "
-        "received in the mapping's time"
+        f"{where}: its topics have no time in common: {spans}. If some timestamps come from "
+        "another clock, write stamps: received under time in the mapping"
     )
 
 
@@ -240,9 +239,9 @@ def _gap(
         f"{where}: {stream.topic} has no message within {stream.tolerance / _SECOND:.4g} s of frame {frame} "
         "(at "
         f"{(times[frame] - times[0]) / _SECOND:.3f} s; the nearest is {far[0] / _SECOND:.4g} s away)"
-        + (f", and of {more:,} frames more" if more else "")
-        + f", at {float(fps):g} fps. Repeat the message before, split the episode, or leave it out: "
-        f"{argument('on_gap')} is repeat, split or drop-episode; or set a tolerance in the mapping"
+        + (f", nor of {more:,} more frames" if more else "")
+        + f", at {float(fps):g} fps. Set {argument('on_gap')} to repeat (the previous message), "
+        "split (the episode there) or drop-episode, or set a larger tolerance in the mapping"
     )
 
 

@@ -57,7 +57,7 @@ def codec_of(message: Any, where: str) -> Codec:
     found = _CODECS.get(name) or _CODECS.get(name.partition("_")[0])
     if found is None:
         raise SourceError(
-            f"{where}: holds packets of {said or 'no codec that is said'}; H.264 and H.265 are read"
+            f"{where}: holds packets of {said or 'an unknown codec'}; H.264 and H.265 are supported"
         )
     return found
 
@@ -146,7 +146,7 @@ class Packets:
             self.first += 1
         what = "no messages; leave it out of the mapping"
         if self.first:
-            what = "no key frame in packets with start codes (Annex B): nothing of it can be decoded"
+            what = "no key frame in packets with start codes (Annex B), so nothing can be decoded"
         raise SourceError(f"{self._where}: has {what}")
 
     def _messages(self) -> Iterator[Any]:
@@ -240,8 +240,8 @@ class Packets:
             return stamps
         if (np.diff(stamps[np.sort(self.shown)]) < 0).any():
             raise SourceError(
-                f"{self._where}: has B-frames, and its stamps ascend neither in the order in which they are "
-                "shown nor in that in which they were recorded; say stamps: received in the mapping's time"
+                f"{self._where}: has B-frames, and its timestamps ascend neither in display order "
+                "nor in recording order; write stamps: received under time in the mapping"
             )
         found = stamps.copy()
         found[self.shown] = np.sort(stamps[self.shown])
@@ -299,8 +299,8 @@ def decodable(bag: Bag, stream: Stream, fps: Fraction, which: str) -> tuple[Stre
     stamps = packets.in_order_of_showing(given) if packets.reordered else given
     if stamps is not given:
         text = (
-            f"{where}: has B-frames, and stamps in the order in which it was recorded; frames have the same "
-            "stamps in the order in which they are shown"
+            f"{where}: has B-frames, and timestamps in recording order; frames get the same "
+            "timestamps in display order"
         )
         warnings.warn(text, FfencWarning, stacklevel=6)
         by_header = which == "header" and stream.header is not None

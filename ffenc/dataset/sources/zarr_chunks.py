@@ -100,7 +100,7 @@ class Chunks:
                 elif _unpacked(self.codec, own, self.size) > self.size:
                     raise SourceError(
                         f"{self.name}: {key} becomes more than the {self.size:,} bytes that a chunk has: it "
-                        "is damaged, or made to fill the memory"
+                        "is damaged, or made to exhaust memory"
                     )
 
     def _check_image(self, key: str, packed: memoryview) -> None:
@@ -115,7 +115,7 @@ class Chunks:
         if found > self.size:
             raise SourceError(
                 f"{self.name}: {key} is an image of {found:,} bytes, more than the {self.size:,} that a "
-                "chunk has: it is damaged, or made to fill the memory"
+                "chunk has: it is damaged, or made to exhaust memory"
             )
 
     def _chunks_in(self, key: str, data: memoryview) -> Iterator[memoryview]:
@@ -151,7 +151,7 @@ def chunks_of(array: Any, path: str, name: str) -> Chunks:
         if [one["name"] for one in own] == ["sharding_indexed"]:
             shard = own[0]["configuration"]
             if [_name(one) for one in shard["index_codecs"]] != ["bytes", "crc32c"]:
-                raise SourceError(f"{name}: its shards' index is stored in a way that is not read")
+                raise SourceError(f"{name}: its shards' index is stored in an unsupported way")
             index_first = getattr(shard["index_location"], "value", shard["index_location"]) == "start"
             own = list(shard["codecs"])
         names = [_name(one) for one in own]
@@ -162,16 +162,18 @@ def chunks_of(array: Any, path: str, name: str) -> Chunks:
         names = [_usual(one.codec_id) for one in given]
         if any(own == "jpeg" and getattr(one, "header", None) for own, one in zip(names, given, strict=True)):
             raise SourceError(
-                f"{name}: keeps the header of its JPEG images apart from them, which is not read"
+                f"{name}: stores the header of its JPEG images separately, which is not supported"
             )
     if unknown := [one for one in names if one not in _COMPRESSING | _ALIKE]:
         raise SourceError(
-            f"{name}: is compressed with {unknown[0]}, which is not read: how much memory a chunk takes "
-            "shows only when it is decompressed. Store it with blosc, zstd, or as JPEG XL"
+            f"{name}: is compressed with {unknown[0]}, which is not supported: the size of a "
+            "chunk is only known after decompression. Store it with blosc, zstd, or as JPEG XL"
         )
     packing = [one for one in names if one in _COMPRESSING]
     if len(packing) > 1 or (index_first is not None and "sharding_indexed" in names):
-        raise SourceError(f"{name}: is compressed more than once ({', '.join(names)}), which is not read")
+        raise SourceError(
+            f"{name}: is compressed more than once ({', '.join(names)}), which is not supported"
+        )
     kind = np.dtype(array.dtype)
     size = _MOST if kind.hasobject else math.prod(chunk) * kind.itemsize
     whole = math.prod(stored) * kind.itemsize

@@ -207,7 +207,7 @@ def _told(error: Exception) -> str:
     text = str(error.args[0] if error.args else error) or type(error).__name__
     if "codec not available" in text or "unknown codec" in text.lower():
         hint = " (pip install 'ffenc[umi]')" if "imagecodecs" in text else ""
-        return f"{text}: it is compressed in a way that is not read here{hint}"
+        return f"{text}: its compression is not supported here{hint}"
     return text
 
 

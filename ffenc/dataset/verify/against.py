@@ -38,7 +38,7 @@ from ffenc.layout import INFO
 
 _ANOTHER_PICTURE = 15.0  # dB; the coarsest settings stay above 20, two pictures of one scene are about 12
 _ROUNDING = 0.01  # mm; depth of codes is float32
-_ITS_SOURCE = "name the source it was made from, with the same episodes, and restore the side that is damaged"
+_ITS_SOURCE = "pass the source it was made from, with the same episodes, and restore the damaged side"
 
 
 class Source:
@@ -158,7 +158,7 @@ def compare_file(
             continue
         found.append((episode, compared))
         if compared.psnr_min < _ANOTHER_PICTURE and compared.differing is None:
-            what = f"is another picture than the source's: PSNR {compared.psnr_min:.1f} dB"
+            what = f"is a different picture from the source's: PSNR {compared.psnr_min:.1f} dB"
             faults.add("differs", what, frame=compared.worst, **where)
         # A neighbouring code may be another machine's logarithm; LeRobot's codes depend on it.
         if _is_lossless(layout, video.camera, seen.info) and (compared.max_steps or 0) > 1:
@@ -172,7 +172,7 @@ def compare_file(
         if compared.max_difference is not None and compared.max_difference > limit + _ROUNDING:
             what = (
                 f"depth is up to {compared.max_difference:.1f} mm off its source's, more than the "
-                f"{limit:.1f} mm that are accepted; {compared.mean_difference:.2f} mm on average"
+                f"{limit:.1f} mm accepted; {compared.mean_difference:.2f} mm on average"
             )
             faults.add("depth-error", what, frame=compared.farthest, **where)
     return found

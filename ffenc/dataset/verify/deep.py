@@ -177,8 +177,8 @@ def _video_statistics(
         if error.unable:
             raise
         warnings.warn(
-            f"{video.path}: all frames are sound, but FFmpeg failed at showing them, so they are not "
-            f"compared with their statistics: {error.cause}",
+            f"{video.path}: all frames are sound, but FFmpeg failed to output them, so they are "
+            f"not compared with their statistics: {error.cause}",
             FfencWarning,
             stacklevel=2,
         )
@@ -399,7 +399,8 @@ def compare_statistics(
             first, second = (int(listing.index[at[i]]) for i in (a, b))
             faults.add(
                 "swapped",
-                f"episodes {first} and {second} seem swapped: each shows what the other's statistics say",
+                f"episodes {first} and {second} seem swapped: the frames of each match the "
+                "other's statistics",
                 file=places[at[a]],
                 camera=key,
                 episode=first,
@@ -412,7 +413,7 @@ def compare_statistics(
             show = np.exp if depth else (lambda value: value)
             faults.add(
                 "other-content",
-                f"shows something else than its statistics say: {name} is {show(found[a, column]):.4g}, "
+                f"its frames do not match its statistics: {name} is {show(found[a, column]):.4g}, "
                 f"{show(known[a, column]):.4g} is stored",
                 file=places[at[a]],
                 camera=key,

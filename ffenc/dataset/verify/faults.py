@@ -61,26 +61,24 @@ class _Named(dict[str, str]):
 
 # A fix must be something that can be done, and must never lose what is still good.
 _RESTORE = "restore the file from a copy, or make the dataset again from its source"
-_LISTS = "restore it from a copy; data and videos are not touched by this, so keep them as they are"
+_LISTS = "restore it from a copy; data and videos are not affected, so keep them as they are"
 KINDS = {
-    "not-own-file": Kind("put a copy of the file in its place, or move it out of the dataset"),
+    "not-own-file": Kind("replace it with a copy of the file, or move it out of the dataset"),
     "info": Kind("correct meta/info.json", copied=True),
     "path-template": Kind("correct the template in meta/info.json; the files stay where they are"),
     "shape": Kind("{merge} writes it as [1]"),
     "names": Kind("{merge} writes them by the shape", severity="note"),
-    "totals": Kind(
-        "restore the file of the list that is missing; only where none is, correct meta/info.json"
-    ),
+    "totals": Kind("restore the missing file of the list; if none is missing, correct meta/info.json"),
     "episodes": Kind(_LISTS, copied=True),
     "episode-columns": Kind("{merge} writes them"),
     "tasks": Kind(_LISTS, copied=True),
     "tasks-table": Kind("{merge} writes it as LeRobot reads it"),
     "data-file": Kind(_RESTORE),
     "columns": Kind(
-        "restore the file; or, where it is right, describe its columns in meta/info.json", copied=True
+        "restore the file; or, if it is correct, describe its columns in meta/info.json", copied=True
     ),
     "schema-metadata": Kind("{merge} writes it"),
-    "rows": Kind("restore the data file: rows are missing, doubled or out of place", copied=True),
+    "rows": Kind("restore the data file: rows are missing, duplicated or out of place", copied=True),
     "timestamps": Kind(
         "restore the data file, or put frame i at i / fps with {retime}: "
         "LeRobot finds a row's frame by its timestamp"
@@ -92,7 +90,7 @@ KINDS = {
     "index": Kind("restore the data file, or number its rows with {merge}"),
     "task-index": Kind("restore the data file, the episode list or the tasks table", copied=True),
     "statistics-missing": Kind("{merge} computes them"),
-    "statistics-differ": Kind("restore the data file; or, where its rows are right, {merge} computes them"),
+    "statistics-differ": Kind("restore the data file; or, if its rows are correct, {merge} computes them"),
     "statistics-stale": Kind("{merge} computes them; training does not use them", severity="note"),
     "quantiles": Kind("{restate} computes them of all rows", severity="note"),
     "swapped": Kind("restore the two episodes from a copy", copied=True),
@@ -100,35 +98,35 @@ KINDS = {
     "video-missing": Kind(_RESTORE),
     "video-unreadable": Kind(_RESTORE),
     "video-cut": Kind(_RESTORE),
-    "video-fields": Kind("restore the video; or, where it is the right one, {merge} writes what it is"),
+    "video-fields": Kind("restore the video; or, if it is the right one, {merge} writes its fields"),
     "video-block": Kind("{merge} writes it", severity="note"),
     "depth": Kind("re-encode the depth camera from its images", copied=True),
     "depth-defaults": Kind(
-        "where depth was quantised otherwise, write video.depth_min and so on there", severity="note"
+        "if depth was quantised otherwise, write video.depth_min and the other fields there", severity="note"
     ),
-    "depth-codec": Kind("re-encode it as hevc to open the dataset with LeRobot", severity="note"),
+    "depth-codec": Kind("re-encode it with hevc to open the dataset in LeRobot", severity="note"),
     "frame-count": Kind(_RESTORE),
     "frame-times": Kind(f"{_RESTORE}: LeRobot's reader refuses a frame that is more than 0.1 ms away"),
     "frame-rate": Kind(f"{_RESTORE}: LeRobot turns a time into a frame's number by this rate"),
     "episode-place": Kind("restore the episode list from a copy, with the camera's timestamps"),
     "key-frame": Kind("{reencode} encodes such episodes, so that each starts on a key frame"),
-    "open-groups": Kind("{merge_reencode} encodes such episodes, with the settings that they have"),
+    "open-groups": Kind("{merge_reencode} encodes such episodes, with their own settings"),
     "hidden-frames": Kind(
-        "where they are wanted, encode the stream that the file was made of again",
+        "if they are needed, encode the original stream again",
         severity="note",
     ),
-    "time-scale": Kind("{merge} copies the packets into such files", severity="note"),
-    "orphan": Kind("move it out of the dataset, where no episode list that names it was lost"),
+    "time-scale": Kind("{merge} copies the packets into files that have it", severity="note"),
+    "orphan": Kind("move it out of the dataset, unless an episode list that names it was lost"),
     "damaged-frame": Kind(_RESTORE),
     "checksum": Kind(f"{_RESTORE}; if it was changed on purpose, delete its line in {CHECKSUMS}"),
-    "other-content": Kind("restore the video, or the statistics, whichever is not this episode's"),
-    "differs": Kind("restore the video: it does not show what its source does"),
+    "other-content": Kind("restore the video or the statistics, whichever does not belong to this episode"),
+    "differs": Kind("restore the video: it does not show the frames of its source"),
     "depth-error": Kind(
-        "re-encode it from its source with less loss; or, where so much is accepted, pass {max_depth_error}"
+        "re-encode it from its source with less loss; or, to accept the error, pass {max_depth_error}"
     ),
-    "not-compared": Kind("name the source that has it", severity="note"),
-    "unfinished": Kind("go on with {resume}, or delete that folder", severity="note"),
-    "recording": Kind("{recover} brings interrupted episodes back", severity="note"),
+    "not-compared": Kind("pass the source that has it", severity="note"),
+    "unfinished": Kind("continue with {resume}, or delete that folder", severity="note"),
+    "recording": Kind("{recover} recovers interrupted episodes", severity="note"),
 }
 
 

@@ -146,10 +146,10 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
         if kind not in CAMERA_TYPES and shape == []:
             faults.add("shape", f"shape [] of {key} cannot be loaded by LeRobot", expected="[1]", file=place)
         if kind in CAMERA_TYPES and features[key].get("names") is None:
-            what = f"names of {key} are null: LeRobot's policies stop at it"
+            what = f"names of {key} are null, which stops LeRobot's policies"
             faults.add("names", what, file=place, camera=key)
         if kind not in ("image", "video", *TEXT_TYPES) and arrow_type(kind) is None:
-            faults.add("info", f"dtype {kind!r} of {key} is no type of numbers or texts", file=place)
+            faults.add("info", f"dtype {kind!r} of {key} is not a type of numbers or texts", file=place)
     paths = {
         "data_path": (LeRobotV21.data_path if old else DATA_PATH),
         "video_path": (LeRobotV21.video_path if old else VIDEO_PATH),
@@ -157,7 +157,7 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
     for name, usual in paths.items():
         if (said := info.get(name)) is None:
             continue
-        fix = f"write {usual!r} there; no file has to be moved for it"
+        fix = f"write {usual!r} there; no file has to be moved"
         try:
             paths[name] = check_template(said, name, template_fields(usual))
         except SourceError as error:

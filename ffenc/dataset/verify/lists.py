@@ -50,7 +50,7 @@ def read_listing(layout: Layout, faults: Faults) -> Listing:
     ):
         said = layout.info.get(name)
         if said is None and name != "total_tasks":
-            faults.add("totals", f"has no {name}, which LeRobot takes for 0", file=INFO)
+            faults.add("totals", f"has no {name}, which LeRobot reads as 0", file=INFO)
         if said is not None and said != found:
             faults.add("totals", f"{name} is {said!r}, the lists have {found}", file=INFO)
     _check_splits(layout, len(listing), faults)
@@ -192,7 +192,7 @@ def _check_own_place(path: Path, place: str, columns: Mapping[str, Integers], fa
             row = int(wrong[0])
             faults.add(
                 "episode-columns",
-                f"meta/episodes/{name} is not {number}, as of the file it stands in",
+                f"meta/episodes/{name} is not {number}, the number of the file it is in",
                 file=place,
                 episode=int(columns["episode_index"][row]),
             )
@@ -252,7 +252,7 @@ def _part_stats(
         if broken:
             faults.add(
                 "statistics-missing",
-                f"column stats/{feature}/{broken[0]} has rows without numbers, or of unlike shape",
+                f"column stats/{feature}/{broken[0]} has rows without numbers, or of different shapes",
                 file=place,
                 camera=feature,
             )
@@ -282,7 +282,7 @@ def _check_numbering(layout: Layout, listing: Listing, faults: Faults) -> None:
         faults.add(
             "episode-columns",
             f"dataset_from_index is {listing.first[row]}",
-            expected=f"{expected[row]}, as many as the episodes before it have",
+            expected=f"{expected[row]}, the number of rows of all previous episodes",
             file=place,
             episode=int(listing.index[row]),
         )
@@ -317,7 +317,7 @@ def _tasks(layout: Layout, faults: Faults) -> dict[int, str]:
         whole = isinstance(number, int) and not isinstance(number, bool)
         if not whole or not isinstance(text, str) or number in tasks:
             faults.add(
-                "tasks", f"row {row} is task {number!r}: {text!r}; a new number and a text", file=place
+                "tasks", f"row {row} is task {number!r}: {text!r}; a unique number and a text", file=place
             )
             continue
         tasks[number] = text

@@ -80,7 +80,7 @@ def _old_stats(layout: Layout, listing: Listing, faults: Faults) -> dict[str, di
             number, stats = line.content.get("episode_index"), line.content.get("stats")
             at = position.get(number) if isinstance(number, int) else None
             if at is None or seen[at] or not isinstance(stats, dict):
-                problem = "which is not listed, or is there a second time"
+                problem = "which is not listed, or is listed twice"
                 what = f"line {line.line} is of episode {number!r}, {problem}"
                 faults.add("statistics-missing", what, file=EPISODE_STATS_V2)
                 continue

@@ -152,8 +152,7 @@ def check_source(root: Path, *, cameras: Collection[str], episodes: Collection[i
     copied = [fault for fault in found if KINDS[fault.kind].copied]
     if copied:
         raise SourceError(
-            f"{root}: what is made of it would have these faults too, which `ffenc verify` finds:\n"
-            f"{listed(copied)}"
+            f"{root}: the result would have these faults too, which `ffenc verify` finds:\n{listed(copied)}"
         )
     stale = [note for note in faults.of("note") if note.kind == "statistics-stale" and kept(note)]
     spoilt = [fault for fault in found if fault.kind in ("statistics-missing", "statistics-differ")]
@@ -223,7 +222,7 @@ def check_episode(new: Path, tasks: Sequence[str], known: Mapping[str, StreamInf
 def _refuse(found: Sequence[Fault]) -> None:
     if found:
         raise VerificationError(
-            f"what was written does not pass `ffenc verify` and is not published:\n{listed(found)}"
+            f"the result does not pass `ffenc verify` and is not published:\n{listed(found)}"
         )
 
 
@@ -250,12 +249,12 @@ def _find_orphans(layout: Layout, listing: Listing, faults: Faults) -> None:
     known |= {place for places in listing.videos.values() for place in places.files}
     fix = None
     if faults.has("info", "path-template", "totals", "episodes"):
-        fix = "keep it: the episode list is not whole, and may have named it; see to that first"
+        fix = "keep it for now: the episode list is incomplete, and may have named it; restore that first"
     folders = ["data", "videos", *([] if layout.old else [EPISODES])]
     for folder in folders:
         for place in _walk(layout.root, folder):
             if place not in known:
-                what = f"is of no episode in {layout.list_place}"
+                what = f"belongs to no episode in {layout.list_place}"
                 faults.add("orphan", what, file=place, fix=fix)
 
 

@@ -36,8 +36,8 @@ def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Fa
         if names:
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             what = (
-                f"quantiles of {', '.join(names[:_SHOWN])}{more} are made of the episodes', and may be "
-                f"far from those of all rows; {argument('deep', True)} says how far"
+                f"quantiles of {', '.join(names[:_SHOWN])}{more} are aggregated from the episodes' "
+                f"quantiles, and may be far from those of all rows; {argument('deep', True)} measures how far"
             )
             faults.add("quantiles", what, file=STATS)
         return
@@ -67,10 +67,10 @@ def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Fa
         cameras = {"cameras": True} if any(feature not in layout.numeric for feature in distances) else {}
         faults.add(
             "quantiles",
-            f"{distances[worst][1]}, since it is made of the episodes' quantiles{more}",
+            f"{distances[worst][1]}, because it is aggregated from the episodes' quantiles{more}",
             file=STATS,
             camera=worst,
-            fix=f"{call('restate', root='DATASET', **cameras, write=True)} computes them of all rows",
+            fix=f"{call('restate', root='DATASET', **cameras, write=True)} computes them from all rows",
         )
 
 
@@ -87,8 +87,8 @@ def _distance(feature: str, stored: Stats, exact: Stats) -> tuple[float, str]:
         at = int(np.argmax(off))
         which = f"[{at}]" if span.size > 1 else ""
         what = (
-            f"{name} of {feature}{which} is {said[at]:.6g}, and {have[at]:.6g} of all rows, {off[at]:.0%} of "
-            "the span from min to max away"
+            f"{name} of {feature}{which} is {said[at]:.6g}, but {have[at]:.6g} over all rows, off by "
+            f"{off[at]:.0%} of the range from min to max"
         )
         worst = max(worst, (float(off[at]), what))
     return worst

@@ -97,7 +97,7 @@ def verify_dataset(
     """
     if executor is not None and not deep and against is None:
         raise ConfigError(
-            f"{argument('executor')} would have no effect: no frame is decoded; pass "
+            f"{argument('executor')} would have no effect, because no frame is decoded; pass "
             f"{argument('deep', True)} or {argument('against', 'SRC')} too"
         )
     if again and not deep:
@@ -111,11 +111,12 @@ def verify_dataset(
     if max_depth_error is not None:
         if not (math.isfinite(max_depth_error) and max_depth_error >= 0):
             raise ConfigError(
-                f"{argument('max_depth_error', max_depth_error)}: is not a number of millimetres, 0 or more"
+                f"{argument('max_depth_error', max_depth_error)}: is not a number of millimetres of 0 or more"
             )
         if against is None:
             raise ConfigError(
-                f"{argument('max_depth_error')} judges a comparison: pass {argument('against', 'SRC')} too"
+                f"{argument('max_depth_error')} applies to a comparison; pass "
+                f"{argument('against', 'SRC')} too"
             )
     if place.exists() and not place.is_dir():
         regular(place)
@@ -219,7 +220,7 @@ def _find_unfinished(root: Path, faults: Faults) -> None:
     """What interrupted work has left beside a dataset or in it."""
     left = unfinished(root)
     if left is not None:
-        what = f"{left[0]} is left of an interrupted run ({left[1]} finished pieces)"
+        what = f"{left[0]} is left over from an interrupted run ({left[1]} finished pieces)"
         faults.add("unfinished", what)
     kept = [path for path in (root / RECORDINGS).glob("*") if path.is_dir() and path.suffix != DELETED]
     if kept:
@@ -227,7 +228,7 @@ def _find_unfinished(root: Path, faults: Faults) -> None:
             "recording",
             f"{count(len(kept), 'episode')} being recorded, or interrupted",
             file=RECORDINGS,
-            fix=f"`ffenc recover {shlex.quote(str(root))}` brings interrupted episodes back",
+            fix=f"`ffenc recover {shlex.quote(str(root))}` recovers interrupted episodes",
         )
 
 
@@ -262,7 +263,7 @@ def _decode(
         faults.add("checksum", f"line {broken[0]} cannot be read", file=CHECKSUMS)
     listed = {place for places in listing.videos.values() for place in places.files}
     for place in sorted(set(checksums) - listed):
-        faults.add("checksum", f"names {place}, which is no video of the dataset", file=CHECKSUMS)
+        faults.add("checksum", f"names {place}, which is not a video of the dataset", file=CHECKSUMS)
 
     def unit_of_images(key: str, place: str, own: Sequence[int], decode: Callable[[Faults], Shown]) -> Shown:
         if not records.images:

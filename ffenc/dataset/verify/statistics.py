@@ -139,7 +139,7 @@ class Statistics:
             own = self._total.get(feature)
             if not isinstance(own, dict):
                 self._faults.add(
-                    "statistics-missing", f"has none of {feature}", file=self._place, camera=feature
+                    "statistics-missing", f"has no statistics of {feature}", file=self._place, camera=feature
                 )
                 continue
             there = [*names, *(name for name in QUANTILES if name in own)]
@@ -156,7 +156,7 @@ class Statistics:
     def _tell_impossible(self, feature: str, stats: Mapping[str, Floats], file: str) -> None:
         unlike = [n for n, values in stats.items() if n != "count" and values.shape != stats["min"].shape]
         if unlike:
-            what = f"{unlike[0]} of {feature} has not as many numbers as its min"
+            what = f"{unlike[0]} of {feature} has a different number of values than its min"
             self._faults.add("statistics-missing", what, file=file, camera=feature)
             return
         for name, wrong in impossible(stats).items():
@@ -166,7 +166,7 @@ class Statistics:
             at, column = (int(n) for n in np.argwhere(wrong)[0])
             least, most = (stats[n][at, column] for n in ("min", "max"))
             value = stats[name][at, min(column, stats[name].shape[1] - 1)]
-            what = f"{name} of {feature} is {value:.6g}, which cannot be: min {least:.6g}, max {most:.6g}"
+            what = f"{name} of {feature} is {value:.6g}, which is impossible: min {least:.6g}, max {most:.6g}"
             episode = None if file == self._place else int(self._listing.index[at])
             self._faults.add("statistics-differ", what, file=file, camera=feature, episode=episode)
 
@@ -196,7 +196,7 @@ class Statistics:
             if far.any():
                 column = int(np.argmax(far))
                 what = (
-                    f"{name} of {feature} is {stored[name][0, column]:.6g}, of its episodes together "
+                    f"{name} of {feature} is {stored[name][0, column]:.6g}, aggregated from its episodes "
                     f"{values[column]:.6g}"
                 )
                 self._faults.add("statistics-differ", what, file=self._place, camera=feature)
@@ -240,7 +240,7 @@ class Statistics:
             first, second = (int(self._listing.index[at]) for at in (a, b))
             self._faults.add(
                 "swapped",
-                f"episodes {first} and {second} seem swapped: the rows of each have the other's statistics "
+                f"episodes {first} and {second} seem swapped: the rows of each match the other's statistics "
                 f"({', '.join(dict.fromkeys(features))})",
                 file=self._listing.data[a],
                 episode=first,

@@ -83,7 +83,7 @@ class RowChecks:
         first, last = (int(self._listing.index[at]) for at in (episodes[0], episodes[-1]))
         whose = f"episode {first}" if first == last else f"episodes {first} to {last}"
         if not path.is_file():
-            self._faults.add("data-file", f"is missing; the rows of {whose} should be in it", file=place)
+            self._faults.add("data-file", f"is missing; it should contain the rows of {whose}", file=place)
             self._faulty[list(episodes)] = True
             return False
         run = _Run(place)
@@ -114,13 +114,13 @@ class RowChecks:
         if missing:
             self._faults.add(
                 "columns",
-                f"has no column {', '.join(missing[:5])}, which info.json has as a feature",
+                f"has no column {', '.join(missing[:5])}, which info.json lists as a feature",
                 file=place,
             )
         if extra:
             self._faults.add(
                 "columns",
-                f"has a column {', '.join(extra[:5])}, which is no feature in info.json",
+                f"has a column {', '.join(extra[:5])}, which is not a feature in info.json",
                 file=place,
             )
         doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
@@ -155,8 +155,8 @@ class RowChecks:
             which = "has" if differing[0] in known else "lacks"
             self._faults.add(
                 "schema-metadata",
-                f"its schema metadata 'huggingface' {which} {differing[0]}, unlike the columns "
-                "that are there; LeRobot loads by it",
+                f"its schema metadata 'huggingface' {which} {differing[0]}, unlike the columns of "
+                "the file; LeRobot loads by it",
                 file=place,
             )
 
@@ -302,11 +302,11 @@ class RowChecks:
         run.order.append(at)
         place = self._listing.data[at] if at >= 0 else ""
         if at < 0 or place != run.place:
-            what = "is not listed" if at < 0 else f"is listed to be in {place}"
+            what = "is not listed" if at < 0 else f"is listed in {place}"
             self._faults.add("rows", f"has rows of an episode that {what}", file=run.place, episode=episode)
         elif self._place[at] == number:
             self._faulty[at] = True
-            self._faults.add("rows", "its rows stand in two places", file=run.place, episode=episode)
+            self._faults.add("rows", "its rows are in two places", file=run.place, episode=episode)
         else:
             self._place[at] = number
 
@@ -324,7 +324,7 @@ class RowChecks:
         if values is None or (name in self._sums and self._sums[name].width != values.shape[1]):
             if name not in run.unlike:
                 run.unlike.add(name)
-                what = f"column {name} ({column.type}) has rows without numbers, or of unlike length"
+                what = f"column {name} ({column.type}) has rows without numbers, or of different lengths"
                 self._faults.add("columns", what, file=run.place)
             self._faulty[at] = True
             return
@@ -332,7 +332,7 @@ class RowChecks:
             expected = width_of(self._layout.features[name])
             if expected not in (None, values.shape[1]):
                 what = (
-                    f"column {name} has {values.shape[1]} numbers a row, its shape in info.json is "
+                    f"column {name} has {values.shape[1]} numbers per row, its shape in info.json is "
                     f"{self._layout.features[name]['shape']}"
                 )
                 self._faults.add("columns", what, file=run.place)
@@ -369,7 +369,7 @@ class RowChecks:
             wrong = next(i for i, (a, b) in enumerate(zip(found, listed, strict=True)) if a != b)
             self._faults.add(
                 "rows",
-                f"its rows stand where those of episode {listing.index[listed[wrong]]} should: "
+                f"its rows are where those of episode {listing.index[listed[wrong]]} should be: "
                 f"the episodes are in another order than in {self._layout.list_place}",
                 file=place,
                 episode=int(listing.index[found[wrong]]),

@@ -78,24 +78,24 @@ def check_feature(layout: Layout, key: str, faults: Faults) -> None:
     block = layout.block(key)
     place = INFO
     if not block:
-        faults.add("video-block", "has no info block that says what the stream is", file=place, camera=key)
+        faults.add("video-block", "has no info block that describes the stream", file=place, camera=key)
     if not is_depth(layout, key):
         return  # whether its files hold depth is seen there
     backend = block.get("video.video_backend")
     if backend not in (None, LEROBOTS_BACKEND):
         only = f"LeRobot opens a depth dataset only where it is {LEROBOTS_BACKEND!r}"
-        what, fix = f"video.video_backend is {backend!r}; {only}", "write that there: it changes no video"
+        what, fix = f"video.video_backend is {backend!r}; {only}", "set it there; the videos need no change"
         faults.add("depth", what, file=place, camera=key, fix=fix)
     codec = block.get("video.codec")
     if isinstance(codec, str) and codec not in _LEROBOTS_DEPTH and "_" not in codec:
-        what = f"is {codec}, which ffenc reads and LeRobot does not: it knows other depth codecs"
+        what = f"is {codec}, which ffenc reads and LeRobot does not, because it supports other depth codecs"
         faults.add("depth-codec", what, file=place, camera=key)
     if block.get("video.pix_fmt") == "gray16le":
         return
     missing = [f"video.{name}" for name in _QUANTISER if block.get(f"video.{name}") is None]
-    fix = "say how depth was quantised; without it the codes cannot become depth again"
+    fix = "write how depth was quantised; without it the codes cannot be converted back to depth"
     if missing:
-        what = f"has no {', '.join(missing)}: readers take LeRobot's defaults"
+        what = f"has no {', '.join(missing)}: readers assume LeRobot's defaults"
         faults.add("depth-defaults", what, file=place, camera=key)
     try:
         DepthQuantizer.from_video_info(block)
@@ -141,7 +141,7 @@ def check_video(
         missing = 0 if known else missing_bytes(video.path)
         info = known or probe(video.path, times=True, ffprobe=ffprobe)
     except (SourceError, OSError) as error:
-        faults.add("video-unreadable", f"{reason_of(error)}; it is cut short, or no video", **where)
+        faults.add("video-unreadable", f"{reason_of(error)}; it is truncated, or not a video", **where)
         return None
     assert info.key_frames is not None
     if missing:
@@ -157,8 +157,8 @@ def check_video(
     if missed:
         many = f" ({len(missed)} frames are)" if len(missed) > 1 else ""
         what = (
-            "is missed by a reader that seeks to it, as LeRobot's does: it enters the file at a key frame "
-            f"that needs the group before (an open group){many}"
+            "is lost to a reader that seeks to it, as LeRobot's does: it enters the file at a key frame of "
+            f"an open group, which needs the previous group{many}"
         )
         fix = None if layout is not None else "`ffenc encode FILE NEW` encodes it with closed groups"
         faults.add("open-groups", what, frame=missed[0], fix=fix, **where)
@@ -178,7 +178,7 @@ def check_video(
     elif 0 not in info.key_frames and not info.hidden:  # the key frame is among those
         faults.add("key-frame", "its first frame is no key frame", frame=0, **where)
     if info.hidden:
-        what = f"{count(info.hidden, 'frame')} stored in it that an edit list hides: no reader shows them"
+        what = f"{count(info.hidden, 'frame')} stored in it but hidden by an edit list: no reader shows them"
         faults.add("hidden-frames", what, **where)
     return Seen(info, deviation, whole and not missing)
 
@@ -232,7 +232,9 @@ def _check_fields(
         what = f"is {info.pix_fmt}, but meta/info.json does not mark {key} as depth: LeRobot shows it as RGB"
         faults.add("depth", what, fix='write "is_depth_map": true in its info block there', **where)
     if lost_depth:
-        became = "" if re.search(r"\d(le|be)$", info.pix_fmt) else ": 12-bit depth quietly became 8-bit"
+        became = (
+            "" if re.search(r"\d(le|be)$", info.pix_fmt) else ": 12-bit depth was silently stored as 8-bit"
+        )
         what = f"is {info.pix_fmt}{became}"
         faults.add("depth", f"{what}", expected="gray12le or gray16le", **where)
 

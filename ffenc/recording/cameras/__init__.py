@@ -54,7 +54,7 @@ def open_camera(
             if source.type == "v4l2"
             else f"the colour camera's source with use_depth: true, which also gives {name}_depth"
         )
-        raise ConfigError(f"cameras.{name}: type: {source.type} gives no depth by itself; use {instead}")
+        raise ConfigError(f"cameras.{name}: type: {source.type} does not give depth by itself; use {instead}")
     if source.type == "test":
         size = (width or _TEST_SIZE[0], height or _TEST_SIZE[1])
         return TestPattern(name, width=size[0], height=size[1], depth=depth, depth_unit=unit)

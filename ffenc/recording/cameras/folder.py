@@ -61,8 +61,8 @@ class Folder:
         if header.depth != (self._unit is not None):
             found, wanted = ("depth", "colours") if header.depth else ("colours", "depth")
             raise CameraError(
-                f"{self._name}: {first} is a {header}, so it holds {found}, but the camera is set to "
-                f"{wanted}: say depth: {str(header.depth).lower()} for the camera, or name another folder"
+                f"{self._name}: {first} is a {header}, so it holds {found}, but the camera is set "
+                f"to {wanted}: set depth: {str(header.depth).lower()} for the camera, or name another folder"
             )
         for found_size, size, what in zip(
             (header.width, header.height), self._size, ("width", "height"), strict=True

@@ -66,7 +66,7 @@ def read_number(frame: npt.NDArray[Any]) -> int:
     """
     height, width = frame.shape[:2]
     if width < MIN_SIZE[0] or height < MIN_SIZE[1]:
-        raise ValueError(f"{width}x{height} pixels hold no number; expected 64x48 or more")
+        raise ValueError(f"{width}x{height} frames are too small for the test number; expected 64x48 or more")
     tall, wide, top = height // _PART, width // _COLUMNS, code_top(height)
     bits = np.zeros((_ROWS, _COLUMNS), bool)
     for row in range(_ROWS):
@@ -84,7 +84,7 @@ def read_number(frame: npt.NDArray[Any]) -> int:
     code = int(np.packbits(bits.reshape(-1)).view(">u1").astype(np.int64) @ [65536, 256, 1])
     number = code >> 4
     if number >= NUMBERS or _checksum(number) != code & 15:
-        raise ValueError(f"there is no number in this {width}x{height} picture, or it is damaged")
+        raise ValueError(f"this {width}x{height} frame contains no test number, or is damaged")
     return number
 
 

@@ -82,7 +82,7 @@ class Realsense:
         ):
             if asked not in (None, found):
                 raise CameraError(
-                    f"{self._name}: {place} has colours of {video.width()}x{video.height()}, but the "
+                    f"{self._name}: {place} has colour frames of {video.width()}x{video.height()}, but the "
                     f"camera's {what} is {asked}: say width: {video.width()} and height: {video.height()}"
                 )
         for profile in (colour, depth):
@@ -202,8 +202,8 @@ class RealsenseDevice(Realsense):
             wanted = f"{size[0]}x{size[1]} at " if all(size) else ""
             raise CameraError(
                 f"{self._name}: the RealSense camera cannot be started with {wanted}{self._fps} "
-                f"frames a second: {error}; rs-enumerate-devices lists what it can give. It may "
-                "also be in use, or on a USB 2 port"
+                f"frames a second: {error}; rs-enumerate-devices lists what it supports. It may "
+                "also be in use, or connected to a USB 2 port"
             ) from None
         self._pipeline = pipeline
         try:
@@ -225,8 +225,8 @@ class RealsenseDevice(Realsense):
             arrived, frames = self._pipeline.try_wait_for_frames(round(timeout * 1000))
             if not arrived:
                 raise CameraError(
-                    f"{self._name}: the RealSense camera gave no frame in {timeout:g} s: see whether it is "
-                    "still plugged in (a USB 3 port and cable), and plug it in again"
+                    f"{self._name}: the RealSense camera gave no frame in {timeout:g} s: check "
+                    "whether it is still connected (with a USB 3 port and cable), and reconnect it"
                 )
             colour = frames.get_color_frame()
             depth = frames.get_depth_frame() if self._use_depth else None
@@ -256,7 +256,7 @@ class RealsenseDevice(Realsense):
         listed = ", ".join(f"{serial} ({name})" for serial, name in devices.items())
         if not devices:
             raise CameraError(
-                f"{self._name}: no RealSense camera is plugged in (rs-enumerate-devices lists them)"
+                f"{self._name}: no RealSense camera is connected (rs-enumerate-devices lists them)"
             )
         if self._serial is None:
             return next(iter(devices))
@@ -264,7 +264,7 @@ class RealsenseDevice(Realsense):
         if len(matching) != 1:
             what = "several RealSense cameras are" if matching else "no RealSense camera is"
             raise CameraError(
-                f"{self._name}: {what} {self._serial!r}; plugged in: {listed}. Give source.serial one of "
-                "these numbers, in quotes"
+                f"{self._name}: {what} {self._serial!r}; connected are: {listed}. Set "
+                "source.serial to one of these numbers, in quotes"
             )
         return matching[0]

@@ -68,7 +68,7 @@ class RealsenseFile(Realsense):
         self.close()
         rs = self._rs = realsense_library()
         if not self._file.is_file():
-            raise CameraError(f"{self._name}: {self._file} does not exist; source.file names a recording")
+            raise CameraError(f"{self._name}: {self._file} does not exist; set source.file to a recording")
         try:
             playback = rs.playback(rs.context().load_device(str(self._file)))
             playback.set_real_time(False)
@@ -102,8 +102,8 @@ class RealsenseFile(Realsense):
             self._playback.pause()  # waits for frames that are on their way
             if self._strayed():
                 raise CameraError(
-                    f"{self._name}: colours and depth in {self._file} have no times in common; record it "
-                    "again with both streams on, or say use_depth: false"
+                    f"{self._name}: colours and depth in {self._file} have no times in common; "
+                    "record it again with both streams enabled, or set use_depth: false"
                 )
             if not came:
                 raise CameraError(
@@ -155,8 +155,8 @@ class RealsenseFile(Realsense):
             found = profiles[stream][1].format()
             if found != form:
                 raise CameraError(
-                    f"{self._name}: {self._file} holds {what} as {found.name}, only {form.name} is read; "
-                    f"record it again with {form.name}"
+                    f"{self._name}: {self._file} holds {what} as {found.name}, but only "
+                    f"{form.name} is supported; record it again with {form.name}"
                 )
         self._take_profiles(
             profiles[rs.stream.color][1],

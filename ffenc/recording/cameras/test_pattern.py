@@ -43,7 +43,7 @@ class TestPattern:
         self, name: str, *, width: int, height: int, depth: bool = False, depth_unit: Unit = "mm"
     ) -> None:
         if width < MIN_SIZE[0] or height < MIN_SIZE[1]:
-            raise ConfigError(f"{name}: test pictures of {width}x{height} are too small; 64x48 or more")
+            raise ConfigError(f"{name}: test frames of {width}x{height} are too small; 64x48 or more")
         unit = depth_unit if depth else None
         self.streams: Sequence[CameraStream] = (
             CameraStream(name, width, height, "depth" if depth else "rgb24", unit),

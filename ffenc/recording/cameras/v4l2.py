@@ -27,13 +27,14 @@ _OTHER_SIZE = 5  # images of another size in a row: then it is the camera's, not
 _CHANGED_RATE = re.compile(r"changed the time per frame from (\d+)/(\d+) to (\d+)/(\d+)")
 
 _ADVICE = {
-    "Device or resource busy": "another program uses it: close that (fuser -v {device} names it)",
-    "Permission denied": "this user may not read it: sudo usermod -aG video $USER, and log in again",
-    "Invalid argument": "it does not take these settings: v4l2-ctl -d {device} --list-formats-ext lists "
-    "those it has; with source.pixels: raw it need not give JPEG",
+    "Device or resource busy": "another program uses it; close that program (fuser -v {device} names it)",
+    "Permission denied": "this user may not read it; run sudo usermod -aG video $USER, and log in again",
+    "Invalid argument": "it does not support these settings; v4l2-ctl -d {device} --list-formats-ext "
+    "lists those it "
+    "supports; with source.pixels: raw it need not provide JPEG",
 }
 _OTHERWISE = (
-    "see whether it is still plugged in; v4l2-ctl -d {device} --list-formats-ext lists what it can give"
+    "check whether it is still connected; v4l2-ctl -d {device} --list-formats-ext lists what it supports"
 )
 
 
@@ -92,7 +93,7 @@ class V4l2:
                 + (
                     f"cameras here: {', '.join(there)}"
                     if there
-                    else "no camera is plugged in (no /dev/video*)"
+                    else "no camera is connected (there is no /dev/video*)"
                 )
             )
         stream = self.streams[0]
@@ -141,7 +142,7 @@ class V4l2:
             if count is None:
                 raise CameraError(
                     f"{self._name}: {self._device} gave no frame in {timeout:g} s: "
-                    "see whether it is still plugged in, and plug it in again"
+                    "check whether it is still connected, and reconnect it"
                 )
             if count == 0:
                 raise self._ended(self._process)
@@ -185,7 +186,8 @@ class V4l2:
         stream = self.streams[0]
         return CameraError(
             f"{self._name}: {self._device} gives frames of {found}, not {stream.width}x{stream.height}: set "
-            f"the camera's width and height to a size it has (v4l2-ctl -d {self._device} --list-formats-ext)"
+            f"the camera's width and height to a size it supports (v4l2-ctl -d {self._device} "
+            "--list-formats-ext)"
         )
 
     def _check_rate(self, process: FfmpegProcess) -> None:
@@ -197,8 +199,8 @@ class V4l2:
                 if abs(given - self._fps) > self._fps / 1000:
                     raise CameraError(
                         f"{self._name}: {self._device} gives {fps_number(given):g} frames a second, not "
-                        f"{fps_number(self._fps):g}: set fps or the camera's size to a mode it has "
-                        f"(v4l2-ctl -d {self._device} --list-formats-ext)"
+                        f"{fps_number(self._fps):g}: set fps or the camera's size to a mode it "
+                        f"supports (v4l2-ctl -d {self._device} --list-formats-ext)"
                     )
 
     def _ended(self, process: FfmpegProcess) -> CameraError:

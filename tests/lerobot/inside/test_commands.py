@@ -159,7 +159,7 @@ def test_the_plug_in_is_off_or_says_why(plugins: Path) -> None:
     )
     said = ran(plugins, "asked", FFENC_LEROBOT="1", FFENC_ON_FULL="drop")
     assert said.returncode == 1
-    assert "FFENC_ON_FULL=drop is not for LeRobot" in said.stderr
+    assert "FFENC_ON_FULL=drop is not possible in LeRobot" in said.stderr
 
 
 def test_command_lines() -> None:
@@ -181,7 +181,7 @@ def test_command_lines() -> None:
     assert call.overrides == [(("camera_encoder", "crf"), 20)]
     with pytest.raises(ConfigError, match=r"LeRobot has no command 'recrod'.*record"):
         read_call(["recrod"])
-    with pytest.raises(ConfigError, match=r"--ffenc.cameras.a.crf wins over a preset: name one"):
+    with pytest.raises(ConfigError, match=r"--ffenc.cameras.a.crf overrides a preset: pass one"):
         read_call(["record", "--ffenc.cameras.a.crf=3"])
     with pytest.raises(ConfigError, match=r"--ffenc.preset needs a value"):
         read_call(["record", "--ffenc.preset"])

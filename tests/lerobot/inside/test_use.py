@@ -56,7 +56,7 @@ def test_every_name_is_replaced_and_given_back() -> None:
 
 
 def test_once_at_a_time() -> None:
-    with ffenc.lerobot.use(), pytest.raises(ConfigError, match="in use in LeRobot already"):
+    with ffenc.lerobot.use(), pytest.raises(ConfigError, match="already active in LeRobot"):
         ffenc.lerobot.use()
     ffenc.lerobot.use().undo()
 
@@ -114,13 +114,15 @@ def test_who_says_what_full_queues_do(
 
 
 def test_refused_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"on_full=drop is not for LeRobot, whose row stays"):
+    with pytest.raises(
+        ConfigError, match=r"on_full=drop is not possible in LeRobot, whose row would be kept"
+    ):
         ffenc.lerobot.use(on_full="drop")
     monkeypatch.setenv("FFENC_ON_FULL", "wait")
     with pytest.raises(ConfigError, match=r"FFENC_ON_FULL='wait' is not accepted"):
         ffenc.lerobot.use()
     monkeypatch.delenv("FFENC_ON_FULL")
-    with pytest.raises(ConfigError, match=r"changes the pictures of front"):
+    with pytest.raises(ConfigError, match=r"transforms the frames of front"):
         ffenc.lerobot.use(preset="so101", overrides=[(("cameras", "front", "transform", "rotate"), 90)])
     with pytest.raises(ConfigError, match=r"need one"):
         ffenc.lerobot.use(overrides=[(("fps",), 30)])
@@ -182,5 +184,5 @@ def test_presets_say_each_cameras_settings() -> None:
         assert use.options.settings("observation.images.other", lerobots) == preset.camera_encoder
         recorded = use.options.of_camera("observation.images.wrist", lerobots)
         assert (type(recorded), recorded.crf) == (RGBEncoderConfig, 21)
-        with pytest.raises(ConfigError, match="camera wrist gives depth, and preset so101 has it as colours"):
+        with pytest.raises(ConfigError, match="camera wrist gives depth, but preset so101 has it as colours"):
             use.options.settings("observation.images.wrist", DepthEncoderConfig())
