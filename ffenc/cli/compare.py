@@ -114,7 +114,7 @@ def show_comparison(fields: dict[str, Any]) -> None:
             soft_wrap=True,
         )
         if camera["depth"]:
-            columns = ["B/frame", "mm off 50%/99%/max", "edges 99%", "outside", "holes filled"]
+            columns = ["B/frame", "mm error 50%/99%/max", "edges 99%", "outside", "holes filled"]
         else:
             columns = [
                 "B/frame",
@@ -126,7 +126,7 @@ def show_comparison(fields: dict[str, Any]) -> None:
             table.add_row(Path(side["path"]).name, side["stored"], *_figures(side, fields, main, others))
         console.print(table)
         for side in camera["results"]:
-            unit = "mm off" if camera["depth"] else main["label"]
+            unit = "mm error" if camera["depth"] else main["label"]
             digits = 1 if camera["depth"] else main["digits"]
             worst = ", ".join(
                 f"episode {one['episode']} frame {one['frame']} ({_figure(one['value'], digits)})"

@@ -112,7 +112,7 @@ def _show(done: Repair) -> None:
         output.summary(f"... and {len(changed) - _SHOWN} more episodes; --json has all")
     kept = sum(episode.result is not None for episode in done.episodes)
     whole = kept - sum(episode.result is not None for episode in changed)
-    said = f"{kept} of {count(len(done.episodes), 'episode')} kept, {whole} whole"
+    said = f"{kept} of {count(len(done.episodes), 'episode')} kept, {whole} complete"
     if done.summary is None:
         output.summary(f"{done.destination} (not written): {said}")
         return

@@ -177,7 +177,7 @@ def command(
         else:
             show(fields)
         if found.stopped == "interrupted":
-            output.note("ended by a signal; what was measured is kept, and the next run goes on from there")
+            output.note("ended by a signal; measurements are kept, and the next run continues from there")
             raise KeyboardInterrupt
         if written is not None:
             written.write_text(preset_text(found), encoding="utf-8")
@@ -326,7 +326,7 @@ def _table(fields: dict[str, Any], camera: dict[str, Any]) -> Table:
 
 
 def _depth_table(_: dict[str, Any], camera: dict[str, Any]) -> Table:
-    table = _grid("B/frame", "mm off 50%/99%/max", "edges 99%", "outside", "holes")
+    table = _grid("B/frame", "mm error 50%/99%/max", "edges 99%", "outside", "holes")
     for number in camera["shown"]:
         row = camera["candidates"][number]
         depth = row["depth"]
@@ -354,7 +354,7 @@ def _recommendation(console: Console, camera: dict[str, Any]) -> None:
     if suggested is not None and present is not None:
         console.print(
             f"   depth is {suggested['depth_min']:g} to {suggested['depth_max']:g} m "
-            f"({suggested['saturated'] * 100:.2f} % of it outside); in the range now in force, "
+            f"({suggested['saturated'] * 100:.2f} % of it outside); with the current range,  "
             f"{present['depth_min']:g} to {present['depth_max']:g} m, {present['saturated'] * 100:.2f} % "
             f"would saturate; {suggested['no_reading'] * 100:.1f} % of the pixels are at the sensor's limit, "
             "and come back as the range's end",

@@ -272,8 +272,8 @@ def _check_place(move: Move, folder: Path, root: Path) -> None:
     waits, there = (folder / move.source).exists(), (root / move.target).exists()
     if waits and there and not move.replaces:
         raise DestinationError(
-            f"{root / move.target} is there already, and would be overwritten by the episode in {folder}; "
-            "move that file away if it is of no episode"
+            f"{root / move.target} already exists, and would be overwritten by the episode in "
+            f"{folder}; move that file away if it belongs to no episode"
         )
     if not waits and not there:
         raise DestinationError(

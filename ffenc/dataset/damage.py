@@ -87,6 +87,6 @@ class Damage:
             "edit_dataset", source=self._root, destination="NEW", exclude_episodes=ranges_text(wrong)
         )
         if not self._repairable:
-            return f". The other episodes are sound, as far as is known: {leave}"
+            return f". The other episodes have no known damage; to continue with them: {leave}"
         repair = call("repair_dataset", source=self._root, destination="NEW")
-        return f". To bring back what can be: {repair}; to go on with the others: {leave}"
+        return f". To recover what is left: {repair}; to continue with the other episodes: {leave}"

@@ -66,7 +66,9 @@ def boxes_in(content: memoryview) -> Iterator[Box]:
     """
     for box in _walk(lambda at, count: bytes(content[at : at + count]), len(content)):
         if box.end > len(content):
-            raise BoxError(f"{_shown(box.kind)} ends {box.end - len(content)} bytes behind the box it is in")
+            raise BoxError(
+                f"{_shown(box.kind)} ends {box.end - len(content)} bytes after the end of its parent box"
+            )
         yield box.kind, content[box.start : box.end]
 
 

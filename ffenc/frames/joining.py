@@ -112,7 +112,7 @@ def keep_parts(
     whole = _whole(regular(Path(source)).resolve(), toolchain)
     rate = frame_rate(whole)
     if fps is not None and rate != fps:
-        raise SourceError(f"{whole.path} has {float(rate):g} frames a second, not {float(fps):g}")
+        raise SourceError(f"{whole.path} has {float(rate):g} frames per second, not {float(fps):g}")
     clips = [whole.part(first, end - first) for first, end in _stretches(whole, parts)]
     with (
         claimed(target),

@@ -54,7 +54,7 @@ def write_compare_page(path: Path, found: CompareResult, fields: Mapping[str, An
     }
     write_page(
         path,
-        title=f"Frames of {found.reference.name} and of what was made of it",
+        title=f"Frames of {found.reference.name} and of the videos made from it",
         intro=[f"{found.reference} against {', '.join(map(str, found.others))}"],
         data={"report": fields, "pictures": shown},
         scripts=(CHARTS, "page.js", "slider.js", "compare.js"),

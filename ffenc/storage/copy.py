@@ -70,7 +70,9 @@ class Mirror:
         self._store = store
         self.entries = dict(entries)
         if not self.entries:
-            raise SourceError(f"{address}: there is nothing", expected="a dataset with meta/info.json")
+            raise SourceError(
+                f"{address} does not exist or is empty", expected="a dataset with meta/info.json"
+            )
         key = hashlib.sha256(str(address).encode()).hexdigest()[:20]
         self.folder = copies_folder() / key
         self.root = self.folder / (address.name or "dataset")

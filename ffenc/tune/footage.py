@@ -125,7 +125,9 @@ def open_footage(
     opening = Opening(fps=fps, cameras=names, follow_links=follow_links, partial=partial)
     opened = open_source(source, opening)
     if fps is not None and parse_fps(fps) != opened.fps:
-        raise ConfigError(f"{source} has {float(opened.fps):g} frames a second; leave {argument('fps')} out")
+        raise ConfigError(
+            f"{source} has {float(opened.fps):g} frames per second; leave {argument('fps')} out"
+        )
     keys = [camera.key for camera in opened.cameras]
     wanted = chosen_cameras(keys, cameras) if cameras is not None else keys
     if not wanted:

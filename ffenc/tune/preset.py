@@ -40,7 +40,7 @@ def preset_text(found: Tuning) -> str:
     head = [
         f"# Chosen by ffenc tune for {found.target} on {found.source}.",
         *(
-            f"# {camera.sample.footage.name}: {camera.recommendation.reason}."
+            f"# {camera.sample.footage.name}: this {camera.recommendation.reason}."
             for camera in found.cameras
             if camera.recommendation is not None
         ),

@@ -490,7 +490,7 @@ def test_a_commit_overwrites_nothing_that_came_in_between(tmp_path: Path, film: 
     rows = root / "data/chunk-000/file-001.parquet"
     rows.write_bytes(b"another's")
     before = contents(root)
-    with pytest.raises(DestinationError, match=r"file-001\.parquet is there already"):
+    with pytest.raises(DestinationError, match=r"file-001\.parquet already exists"):
         dataset.publish(folder)
     rows.unlink()
     info = (root / "meta/info.json").read_bytes()

@@ -320,7 +320,7 @@ def with_stats(at: int, key: str, name: str, value: object) -> Callable[[list[An
         (lambda root: (root / EPISODE.format(1)).unlink(), r"episode_000001\.parquet: cannot be read"),
         (
             lambda root: shutil.copy(root / EPISODE.format(1), root / EPISODE.format(3)),
-            r"episode_000003\.parquet: is of no episode",
+            r"episode_000003\.parquet: belongs to no episode",
         ),
         (
             lambda root: (root / EPISODE.format(0)).rename(root / EPISODE.format(1)),

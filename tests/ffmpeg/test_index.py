@@ -234,7 +234,7 @@ def box(content: bytes, kind: bytes) -> int:
         (b"mdhd", 12, 0, r"mdhd says 0 ticks a second"),
         (b"elst", 4, 3, r"elst says 3 entries, and has 20 bytes"),
         (b"stbl", -8, 7, r"stbl at byte \d+ says that it has 7 bytes"),
-        (b"stbl", -8, 1 << 20, r"stbl ends \d+ bytes behind the box it is in"),
+        (b"stbl", -8, 1 << 20, r"stbl ends \d+ bytes after the end of its parent box"),
         (b"stts", -4, 0x73747A7A, r"stts is missing"),
         (b"mdat", -8, 1 << 20, r"the file ends \d+ bytes before its mdat box does"),
     ],

@@ -121,7 +121,7 @@ def test_stretches_that_are_not_there(tmp_path: Path, ten: Path) -> None:
         ([(0, 4), (8, 12)], None, r"ten.mp4 has 10 frames, but frames 8 to 11 were requested"),
         ([(4, 4)], None, r"has 10 frames"),
         ([], None, r"no frames of .*ten.mp4 were requested"),
-        ([(0, 4)], Fraction(25), r"ten.mp4 has 30 frames a second, not 25"),
+        ([(0, 4)], Fraction(25), r"ten.mp4 has 30 frames per second, not 25"),
     ):
         with pytest.raises(SourceError, match=said):
             keep_parts(ten, tmp_path / "out.mp4", parts, fps=fps)

@@ -267,7 +267,7 @@ def test_a_driver_that_takes_another_size_is_found_out(tmp_path: Path, v4l2, pix
 
 def test_a_driver_that_takes_another_rate_is_found_out(v4l2) -> None:
     said = "[video4linux2,v4l2 @ 0x1] [info] The driver changed the time per frame from 1/30 to 1/15"
-    with pytest.raises(CameraError, match="gives 15 frames a second, not 30: set fps"):
+    with pytest.raises(CameraError, match="gives 15 frames per second, not 30: set fps"):
         v4l2(scene("15"), said=said, pixels="raw").open()
 
 

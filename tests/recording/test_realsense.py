@@ -167,7 +167,7 @@ def test_colours_alone(tmp_path: Path, raw, colours) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"fps": Fraction(60)}, "has 30 frames a second, not 60: pass fps=30"),
+        ({"fps": Fraction(60)}, "has 30 frames per second, not 60: pass fps=30"),
         ({"width": 320}, "colour frames of 160x120, but the camera's width is 320"),
     ],
 )

@@ -222,7 +222,7 @@ def test_ctrl_c_gives_what_there_is() -> None:
     assert fields["stopped"] == "interrupted"
     assert fields["cameras"][0]["candidates"]
     assert fields["cameras"][0]["recommendation"]
-    assert "the next run goes on from there" in err
+    assert "the next run continues from there" in err
 
 
 def test_settings_that_an_encoder_does_not_take_are_left_out_and_said(ffenc) -> None:
@@ -253,7 +253,7 @@ def test_without_libvmaf_it_says_so_and_ssim_decides(ffenc, monkeypatch, tmp_pat
         (["--g", "0"], "expected 1 or more"),
         (["--budget", "soon"], "is not a time such as 90s, 5m or 1h"),
         (["--cameras", "tip"], "there is no camera 'tip'; did you mean 'top'"),
-        (["--fps", "10"], "has 30 frames a second; leave --fps out"),
+        (["--fps", "10"], "has 30 frames per second; leave --fps out"),
         (["--vcodec", "h264_nvenc"], "h264_nvenc"),
         (["--cameras.tip.encoder.crf=20"], "there is no camera 'tip'"),
         (["--cameras.top.resize=80x60"], "would have no effect"),

@@ -240,7 +240,7 @@ def _camera(reader: ArrayReader, info: ArrayInfo, place: str, found: Contents) -
         return {"path": path, "channels": "gray"}
     if flat and kind in ("uint16", "float32", "uint32"):
         found.remarks.append(
-            f"{path}: taken for depth in {'m' if kind == 'float32' else 'mm'}; else say unit"
+            f"{path}: read as depth in {'m' if kind == 'float32' else 'mm'}; if that is wrong, set unit"
         )
         return {"path": path, "depth": True, "unit": "m" if kind == "float32" else "mm"}
     return None

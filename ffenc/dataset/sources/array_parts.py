@@ -69,7 +69,7 @@ def _by_rows(file: ArrayFile, reader: ArrayReader, mapping: SourceMapping) -> li
     info = reader.array(getattr(episodes, name).strip("/"))
     where = f"{file.path}: {info.path}"
     wanted = {
-        "ends": ("the row behind each episode's last", "iu"),
+        "ends": ("the row after each episode's last", "iu"),
         "values": ("one value a row", "biuSUOT"),
         "last": ("one truth value a row", "biuf"),
     }

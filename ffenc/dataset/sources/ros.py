@@ -110,7 +110,7 @@ class RosSource(PlainSource):
         for bag, index in zip(bags, indexes, strict=True):
             self._read(bag, index, fps, texts, task)
         if not self._takes:
-            raise SourceError(f"{root}: no episode is left of {len(bags)} recordings")
+            raise SourceError(f"{root}: none of the {len(bags)} recordings has a usable episode")
         super().__init__(
             root,
             fps=fps,

@@ -135,7 +135,7 @@ def _check_camera(bag: Bag, topic: str, key: str) -> None:
     kind = bag.topics[topic].type
     if not kind_of(kind):
         raise SourceError(
-            f"{bag.path}: {topic}: its messages are {kind or 'of no type that is known'}, but the "
+            f"{bag.path}: {topic}: its messages are {kind or 'of an unknown type'}, but the "
             f"mapping says that they are the camera {camera_name(key)}; {IMAGES} are images"
         )
 

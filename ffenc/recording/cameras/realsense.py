@@ -88,7 +88,7 @@ class Realsense:
         for profile in (colour, depth):
             if profile is not None and profile.fps() != self._fps:
                 raise CameraError(
-                    f"{self._name}: {place} has {profile.fps()} frames a second, not "
+                    f"{self._name}: {place} has {profile.fps()} frames per second, not "
                     f"{fps_number(self._fps):g}: pass {argument('fps', profile.fps())}"
                 )
         streams = [CameraStream(self._name, video.width(), video.height(), "rgb24")]
@@ -202,7 +202,7 @@ class RealsenseDevice(Realsense):
             wanted = f"{size[0]}x{size[1]} at " if all(size) else ""
             raise CameraError(
                 f"{self._name}: the RealSense camera cannot be started with {wanted}{self._fps} "
-                f"frames a second: {error}; rs-enumerate-devices lists what it supports. It may "
+                f"frames per second: {error}; rs-enumerate-devices lists what it supports. It may "
                 "also be in use, or connected to a USB 2 port"
             ) from None
         self._pipeline = pipeline

@@ -198,7 +198,7 @@ class V4l2:
                 given = Fraction(int(changed[4]), int(changed[3]))
                 if abs(given - self._fps) > self._fps / 1000:
                     raise CameraError(
-                        f"{self._name}: {self._device} gives {fps_number(given):g} frames a second, not "
+                        f"{self._name}: {self._device} gives {fps_number(given):g} frames per second, not "
                         f"{fps_number(self._fps):g}: set fps or the camera's size to a mode it "
                         f"supports (v4l2-ctl -d {self._device} --list-formats-ext)"
                     )
