@@ -205,7 +205,7 @@ def _check_fields(codec: Codec, settings: EncoderSettings, encoder_threads: int 
     """Refuse values the codec's options cannot take; return field -> sentence for each without effect."""
     if encoder_threads is not None and not (type(encoder_threads) is int and encoder_threads >= 1):
         raise ConfigError(
-            f"encoder_threads={encoder_threads!r} is not accepted", expected="an int of 1 or more"
+            f"encoder_threads={encoder_threads!r} is not accepted", expected="a whole number of 1 or more"
         )
     _check_crf(codec, settings.crf)
     if settings.preset is not None and codec.presets is not None and settings.preset not in codec.presets:

@@ -43,10 +43,10 @@ class VideoEncoderConfig(Settings):
 
     vcodec: str = Field("libsvtav1", description="a codec name")
     pix_fmt: str = Field("yuv420p", description="an FFmpeg pixel format name")
-    g: Annotated[int, Field(ge=1)] | None = Field(2, description="an int of 1 or more, or null")
-    crf: int | float | None = Field(30, description="an int or float of 0 or more, or null")
-    preset: int | str | None = Field(None, description="an int, a preset name, or null")
-    fast_decode: Annotated[int, Field(ge=0, le=2)] = Field(0, description="an int: 0 off, 1 or 2 on")
+    g: Annotated[int, Field(ge=1)] | None = Field(2, description="a whole number of 1 or more, or null")
+    crf: int | float | None = Field(30, description="a number of 0 or more, or null")
+    preset: int | str | None = Field(None, description="a whole number, a preset name, or null")
+    fast_decode: Annotated[int, Field(ge=0, le=2)] = Field(0, description="a whole number: 0 off, 1 or 2 on")
     video_backend: Literal["pyav"] = Field("pyav", description="'pyav', the one LeRobot's reader accepts")
     extra_options: dict[str, Any] = Field(
         default_factory=dict, description="a mapping of FFmpeg option names to texts or numbers"
@@ -66,7 +66,7 @@ class VideoEncoderConfig(Settings):
     @classmethod
     def _finite_crf(cls, value: int | float | None) -> int | float | None:
         if value is not None and not 0 <= value <= _MAX_CRF:
-            raise ConfigError(f"{value!r} is not accepted", expected="an int or float of 0 or more, or null")
+            raise ConfigError(f"{value!r} is not accepted", expected="a number of 0 or more, or null")
         return value
 
     @field_validator("extra_options")

@@ -88,7 +88,7 @@ class RobotPreset(Settings):
 
     Attributes:
         name: the preset's name.
-        robot_type: LeRobot's name of the robot, kept in datasets made from PNG trees.
+        robot_type: LeRobot's name of the robot, stored in datasets made from other sources.
         fps: frames a second: a number, or a text such as ``"30000/1001"``.
         camera_encoder, depth_encoder: settings of cameras that have none of their own.
         encoder_threads: threads one encoder may use; None leaves it to ffenc.
@@ -112,13 +112,13 @@ class RobotPreset(Settings):
     camera_encoder: VideoEncoderConfig = Field(default_factory=VideoEncoderConfig)
     depth_encoder: DepthEncoderConfig = Field(default_factory=DepthEncoderConfig)
     encoder_threads: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="an int of 1 or more, or null"
+        None, description="a whole number of 1 or more, or null"
     )
     on_full: Literal["block", "drop", "repeat"] = Field("block", description="'block', 'drop' or 'repeat'")
-    queue_maxsize: Annotated[int, Field(ge=1)] = Field(30, description="an int of 1 or more")
+    queue_maxsize: Annotated[int, Field(ge=1)] = Field(30, description="a whole number of 1 or more")
     encode: Literal["live", "after"] = Field("live", description="'live' or 'after'")
     video: bool = Field(True, description="true or false")
-    encoder_niceness: Annotated[int, Field(ge=0, le=19)] = Field(5, description="an int of 0..19")
+    encoder_niceness: Annotated[int, Field(ge=0, le=19)] = Field(5, description="a whole number from 0 to 19")
     encoder_cpus: list[Annotated[int, Field(ge=0, lt=MOST_CPUS)]] | None = Field(
         None,
         min_length=1,

@@ -63,11 +63,15 @@ def _explain(model: type[Settings], values: dict[str, Any], error: ValidationErr
     if first["type"] == "missing":
         return SettingError((key,), "is missing", expected=f"{expected}")
     found = values.get(key)
+    return SettingError((key,), f"{_shown(found)} is not accepted", expected=f"{expected or first['msg']}")
+
+
+def _shown(value: object) -> str:
+    """Return a value, not too long; of a type that YAML does not have, with the type's name."""
     try:
-        shown = repr(found)
+        shown = repr(value)
     except ValueError:  # an integer of thousands of digits
         shown = "an integer of very many digits"
     shown = shown if len(shown) <= 200 else f"{shown[:160]} ... ({len(shown)} characters)"
-    return SettingError(
-        (key,), f"{shown} ({type(found).__name__}) is not accepted", expected=f"{expected or first['msg']}"
-    )
+    known = isinstance(value, str | int | float | list | dict) or value is None
+    return shown if known else f"{shown} ({type(value).__name__})"

@@ -129,9 +129,7 @@ def divided(
     total = sum(shares.values())
     if not all(share > 0 for share in shares.values()) or abs(total - 1) > 1e-6:
         listed = ", ".join(f"{name}={share:g}" for name, share in shares.items())
-        raise ConfigError(
-            f"shares {listed} are {total:g} together", expected="shares above 0 that are 1 together"
-        )
+        raise ConfigError(f"shares {listed} add up to {total:g}", expected="shares above 0 that add up to 1")
     shuffled = [list(group) for group in groups]
     random.Random(seed).shuffle(shuffled)  # noqa: S311 - repeatable, not secret
     count = sum(map(len, shuffled))

@@ -23,7 +23,7 @@ def check_dataset(folder: Path) -> None:
     if (folder / INFO).is_file():
         return
     if not folder.is_dir():
-        raise SourceError(f"{folder} is not a folder")
+        raise SourceError(f"{folder} is not a folder", expected="the folder of a dataset")
     check_not_v1(folder)
     raise SourceError("is not a LeRobot dataset: it has no meta/info.json", where=folder)
 

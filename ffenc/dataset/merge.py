@@ -219,7 +219,7 @@ def _check_images(merged: MergedDataset) -> None:
                 faults.append(
                     _told(camera.key, "depth_unit", camera.unit, found.unit, merged.sources[0], other)
                 )
-    refuse(faults, "Make them alike first")
+    refuse(faults, "Make them equal first, with ffenc edit or ffenc reencode")
 
 
 def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[EpisodeRef]], *, reencode: bool) -> None:

@@ -91,7 +91,7 @@ class MergedDataset:
             faults += [
                 f"{what} is {a!r} in {first.root}, {b!r} in {other.root}" for what, a, b in pairs if a != b
             ]
-        refuse(faults, "Make them alike first")
+        refuse(faults, "Make them equal first, with ffenc edit or ffenc reencode")
 
     def origin(self, episode: EpisodeRef) -> tuple[Dataset, EpisodeRef]:
         """The dataset an episode comes from, and what it is there."""

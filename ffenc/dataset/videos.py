@@ -54,7 +54,7 @@ def episode_videos(
     where = root / INFO
     keys = [check_key(k, where) for k, f in info_features(info, where).items() if f.get("dtype") == "video"]
     if not keys:
-        raise SourceError(f"{root}: has no video cameras; its frames are images, or it has none")
+        raise SourceError(f"{root}: has no video cameras; its frames are images, or it has no cameras")
     chosen = chosen_cameras(keys, cameras) if cameras is not None else keys
     template = check_template(
         info.get("video_path") or VIDEO_PATH, f"{where}: video_path", template_fields(VIDEO_PATH)

@@ -157,7 +157,9 @@ class Share:
             ToolchainError: this system cannot bind a program to processors.
         """
         if not 0 <= self.niceness <= 19:
-            raise ConfigError(f"niceness={self.niceness!r} is not accepted", expected="an int of 0..19")
+            raise ConfigError(
+                f"niceness={self.niceness!r} is not accepted", expected="a whole number from 0 to 19"
+            )
         if self.cpus is None:
             return
         if not hasattr(os, "sched_setaffinity"):

@@ -721,7 +721,7 @@ def test_a_value_that_the_encoder_would_clip_or_not_read_is_refused(vcodec, fiel
 
 @pytest.mark.parametrize("level", [-1, 3])
 def test_fast_decode_has_three_levels(level):
-    with pytest.raises(ConfigError, match=r"fast_decode: .* expected an int: 0 off, 1 or 2 on"):
+    with pytest.raises(ConfigError, match=r"fast_decode: .* expected a whole number: 0 off, 1 or 2 on"):
         VideoEncoderConfig(fast_decode=level)
 
 

@@ -120,7 +120,9 @@ def inspect_source(path: str | Path) -> Contents:
     kind = kind_of(place)
     if kind.look is None:
         several = ", ".join(one.several for one in kinds() if one.look is not None)
-        raise ConfigError(f"{place} is {kind.what}; ffenc inspect is for {several}, ffenc info for datasets")
+        raise ConfigError(
+            f"{place} is {kind.what}; ffenc inspect is for {several}; use ffenc info for datasets"
+        )
     return kind.look(place)
 
 

@@ -199,7 +199,7 @@ def _open(folder: Path, opening: Opening) -> PngTree:
 
 KIND = SourceKind(
     "a tree of images",
-    "PNG trees",
+    "image trees",
     recognises=lambda path: path.is_dir(),
     open=_open,
     takes=frozenset(["task", "start_number"]),
