@@ -148,7 +148,7 @@ def test_values_on_the_command_line() -> None:
 
 def test_the_same_refusal_in_both(tmp_path: Path, ffenc: CommandLine) -> None:
     out = tmp_path / "out"
-    with pytest.raises(ConfigError, match=r"^max_depth_error judges .* pass against=SRC too$"):
+    with pytest.raises(ConfigError, match=r"^max_depth_error applies to .* pass against=SRC too$"):
         verify_dataset(VIDEO, max_depth_error=3)
     said = ffenc.refused("verify", VIDEO, "--max-depth-error", 3)
     assert "--max-depth-error applies to a comparison; pass --against SRC too" in said

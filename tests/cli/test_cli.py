@@ -269,7 +269,7 @@ def test_golden_in_a_folder_that_cannot_be_made_is_refused(ffenc, robot, tmp_pat
         ("compile so101 --camera_encoder.vcodec=h264_v4l2m2m", 1, ["has no quality option", "b:v"]),
         ("encode", 2, ["FOLDER|VIDEO"]),
         ("encode . out.mp4", 2, ["--fps"]),
-        ("encode nowhere out.mp4 --fps 30", 1, ["nowhere is not a folder"]),
+        ("encode nowhere out.mp4 --fps 30", 1, ["nowhere is neither a folder of frames nor"]),
         ("encode . out.mp4 --fps 30", 1, ["holds no PNG, JPEG or TIFF images"]),
         ("encode . out.mp4 --fps 30 --encoder-threads 0", 2, ["--encoder-threads", "0"]),
         ("encode . out.mp4 --fps 30 --preset so102", 1, ["there is no preset 'so102'"]),

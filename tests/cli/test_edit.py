@@ -35,9 +35,9 @@ def test_an_edit_is_planned_and_made(ffenc: CommandLine, tmp_path: Path) -> None
     ("words", "said"),
     [
         (["--rename-camera", "top"], "not of the form KEY=VALUE"),
-        (["--rename-camera", "top=a", "--rename-camera", "top=b"], "top is named twice"),
+        (["--rename-camera", "top=a", "--rename-camera", "top=b"], "top is given twice"),
         (["--task-of", "x=a"], "'x' is not an episode's number"),
-        (["--episodes", "0,a"], "'a' is not an episode's number"),
+        (["--episodes", "0,a"], "'a' is neither an episode number"),
         (["--drop-cameras", TOP + "p"], "did you mean"),
         ([], "no edit was requested"),
     ],

@@ -79,7 +79,10 @@ def test_lerobots_cameras_are_translated():
         ("{a: {type: opencv, index_or_path: x.mp4}}", "a.index_or_path: 'x.mp4' is a video file"),
         ("{a: {type: opencv, index_or_path: 0, fourc: MJPG}}", "a.fourc: unknown key.*did you mean 'fourcc'"),
         ("{a: {type: opencv, index_or_path: 0, fourcc: JPG}}", "a.fourcc: 'JPG'.*four letters"),
-        ("{a: {type: opencv, index_or_path: 0, rotation: 90}}", "a.rotation: 90 is not accepted.*rotate the frames"),
+        (
+            "{a: {type: opencv, index_or_path: 0, rotation: 90}}",
+            "a.rotation: 90 is not accepted.*rotate the frames",
+        ),
         ("{a: {type: opencv, index_or_path: 0, color_mode: bgr}}", "a.color_mode: 'bgr'.*hold RGB"),
         ("{a: {type: opencv, index_or_path: 0, width: 0}}", "a.width: 0 is not accepted"),
         (

@@ -176,7 +176,7 @@ def test_quantiles_of_a_camera_are_corrected_from_its_frames(two_cameras: Path, 
     assert "deep=True measures how far" in notes[0].what
     deep = [note for note in verify_dataset(root, deep=True).notes if note.kind == "quantiles"]
     assert [note.camera for note in deep] == ["action"]
-    assert "q50 of action[12] is -0.177073, and -0.0179991 of all rows" in deep[0].what
+    assert "q50 of action[12] is -0.177073, but -0.0179991 over all rows" in deep[0].what
     before = stats_of(root)
     plain = restate(root)
     assert not any(one.feature == ANGLE for one in plain.differences)

@@ -454,7 +454,7 @@ def test_misuse_is_told_and_harms_nothing(tmp_path: Path) -> None:
             with pytest.raises(ConfigError, match=text):
                 recorder.write(camera, frame)
         recorder.write("observation.images.top", picture(0))
-        with pytest.raises(ConfigError, match="has a frame for row 0 already"):
+        with pytest.raises(ConfigError, match="already has a frame for row 0"):
             recorder.write("top", picture(1))
         with pytest.raises(ConfigError, match="camera deep has no frame for row 0"):
             recorder.add_row(state=[1.0])

@@ -113,7 +113,7 @@ def test_every_value_is_converted_or_refused_at_its_row(tmp_path: Path) -> None:
         ("half", [[1.0], 2.0], "different lengths|not accepted"),
         ("half", _Odd(), "another device"),
         ("double", 10**400, "object is not accepted"),
-        ("double", float("nan"), "spoils"),
+        ("double", float("nan"), "spoil"),
         ("double", "1", "is not accepted"),
         ("double", -1e200, "beyond 1e.150"),
         ("double", 1 + 1j, "complex128 is not accepted"),

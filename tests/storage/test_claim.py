@@ -141,8 +141,12 @@ def test_only_one_of_many_that_begin_at_once_gets_it(s3: S3) -> None:
     ("place", "content", "said"),
     [
         (PLACE, ELSEWHERE, "another run of ffenc .process 4 on node7.* writes there now"),
-        ("videos/other.mp4", b"x", "taken/videos/other.mp4 was written while the dataset was uploaded"),
-        ("meta/tasks.parquet", b"x", "taken/meta/tasks.parquet was rewritten while"),
+        (
+            "videos/other.mp4",
+            b"x",
+            "taken/videos/other.mp4 was written by someone else while the dataset was uploaded",
+        ),
+        ("meta/tasks.parquet", b"x", "taken/meta/tasks.parquet was rewritten by someone else while"),
     ],
 )
 def test_what_others_write_meanwhile_is_noticed_before_it_is_a_dataset(

@@ -75,8 +75,8 @@ class McapBag(Bag):
             raise SourceError(f"{self.path}: {what}")
         if not whole:
             self.remark = (
-                f"{self.path}: has no index, as after a crash: {sum(counts.values()):,} messages "
-                "before its truncated end are read; later ones are lost"
+                f"{self.path}: has no index, as after a crash: {sum(counts.values()):,} messages are "
+                "read, up to where it is cut short; later ones are lost"
             )
         return _topics(channels, {key: value for key, value in schemas.items() if value}, counts)
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ffenc.errors import SourceError
 from ffenc.spelling import argument
+from ffenc.words import count
 
 Stamps = npt.NDArray[np.int64]
 
@@ -239,7 +240,7 @@ def _gap(
         f"{where}: {stream.topic} has no message within {stream.tolerance / _SECOND:.4g} s of frame {frame} "
         "(at "
         f"{(times[frame] - times[0]) / _SECOND:.3f} s; the nearest is {far[0] / _SECOND:.4g} s away)"
-        + (f", nor of {more:,} more frames" if more else "")
+        + (f", nor of {count(more, 'more frame')}" if more else "")
         + f", at {float(fps):g} fps. Set {argument('on_gap')} to repeat (the previous message), "
         "split (the episode there) or drop-episode, or set a larger tolerance in the mapping"
     )
