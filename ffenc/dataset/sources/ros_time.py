@@ -62,13 +62,13 @@ class Stream:
                 "jitter": round(float(np.percentile(np.abs(gaps - np.median(gaps)), 95)), 6),
                 "longest_gap": round(float(gaps.max()), 6),
             }
-        for name, count in (
+        for name, number in (
             ("duplicates", int((np.diff(ordered) == 0).sum())),
             ("out_of_order", int((steps < 0).sum())),
             ("clock_jumps", int((np.abs(steps) > max(_JUMP, 20 * float(np.median(np.abs(steps))))).sum())),
         ):
-            if count:
-                found[name] = count
+            if number:
+                found[name] = number
         if self.header is not None:
             late = (self.received - self.header) / _SECOND
             found["received_after_header"] = [round(float(v), 6) for v in (np.median(late), late.max())]
