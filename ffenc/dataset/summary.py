@@ -108,8 +108,8 @@ def failed(plan: JobPlan, failures: Failures) -> FfencError:
         lines.append(f"  ... and {len(failures) - _SHOWN} more")
     whole = f" (episodes {kept} are complete)" if kept else ""
     text = (
-        f"{count(len(failures), 'encode')} of {count(len(numbers), 'episode')} failed. The others are "
-        f"finished and kept{whole}: restore these or leave them out, and continue with "
+        f"{count(len(failures), 'encode')} of {count(len(numbers), 'episode')} failed. The others "
+        f"are finished and kept{whole}. Restore the following or leave them out, then continue with "
         f"{argument('resume', True)}\n"
     ) + "\n".join(lines)
     every = all(isinstance(error, SourceError) for _, error in failures)

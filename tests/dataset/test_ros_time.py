@@ -60,7 +60,7 @@ def test_it_begins_and_ends_where_all_streams_are_there() -> None:
 def test_what_is_missing_is_an_error_repeated_split_or_dropped() -> None:
     times = np.delete(np.arange(20) / 10, [5, 6, 12])
     with pytest.raises(
-        SourceError, match=r"within 0.05 s of frame 5 .at 0.500 s; the nearest is 0.1 s away., and of 2 "
+        SourceError, match=r"within 0.05 s of frame 5 .at 0.500 s; the nearest is 0.1 s away., nor of 2 "
     ):
         grid(camera=stream(times), joints=stream(np.arange(200) / 100))
     both = {"camera": stream(times), "joints": stream(np.arange(200) / 100)}
