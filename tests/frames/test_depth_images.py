@@ -48,8 +48,15 @@ def folder_of(root: Path, maps: np.ndarray, suffix: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tiff"])
-@pytest.mark.parametrize("preset", [None, "ultrafast"])
+@pytest.mark.parametrize(
+    ("toolchain", "suffix", "preset"),
+    [
+        *(("newest", suffix, preset) for suffix in (".png", ".tiff") for preset in (None, "ultrafast")),
+        ("system", ".png", "ultrafast"),
+        ("system", ".tiff", None),
+    ],
+    indirect=["toolchain"],
+)
 def test_a_folder_of_depth_maps_is_stored_as_their_codes(
     toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]], suffix: str, preset: str | None
 ) -> None:
