@@ -28,7 +28,17 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.clip import Clip
 from ffenc.frames.compare import compare_episode
 from ffenc.frames.sources import ImageFiles
-from tests.conftest import DEPTH, FIXTURES, LENGTHS, TOP, decode, find_toolchain, pixels, starts
+from tests.conftest import (
+    DEPTH,
+    FIXTURES,
+    LENGTHS,
+    TOP,
+    decode,
+    find_toolchain,
+    newest_only,
+    pixels,
+    starts,
+)
 
 VIDEOS = FIXTURES / "aloha_video_v30/videos"
 TOP_FILE = VIDEOS / TOP / "chunk-000/file-000.mp4"
@@ -283,6 +293,7 @@ def test_a_comparison_can_be_ended(
         )
 
 
+@newest_only
 def test_pngs_of_mixed_modes_are_one_camera(toolchain: Toolchain, tmp_path: Path) -> None:
     """Gray, palette and alpha by turns: every frame is encoded, compared, and counted once."""
     rng = np.random.default_rng(0)

