@@ -200,7 +200,7 @@ def test_commands_run_on_a_cluster(cluster: Any, ffenc: CommandLine, tmp_path: P
         place.rename(tmp_path / f"{place.name} here")
         ffenc.done(*words, "--on", "auto")
         assert contents(place) == contents(tmp_path / f"{place.name} here")
-    compared = ["verify", made, "--against", DATASET, "--deep", "--json"]
+    compared = ["verify", made, "--against", DATASET, "--deep", "--again", "--json"]
     here, there = (ffenc.done(*compared, *more).json for more in ([], ["--on", "auto"]))
     assert there["cameras"][0]["compared"] is not None
     assert {**here, "seconds": 0} == {**there, "seconds": 0}
@@ -212,7 +212,8 @@ def test_commands_run_on_a_cluster(cluster: Any, ffenc: CommandLine, tmp_path: P
         ffenc.run("verify", made, "--deep", "--json", *more).json for more in ([], ["--on", "auto"])
     )
     assert not there["sound"]
-    assert {**here, "seconds": 0} == {**there, "seconds": 0}
+    assert (here["recorded"], there["recorded"]) == (0, 1)  # a machine of the cluster has it on record
+    assert {**here, "seconds": 0, "recorded": 1} == {**there, "seconds": 0}
     said = ffenc.run("edit", made, tmp_path / "cut", "--exclude-episodes", "1", "--on", "auto").err
     assert "`ffenc verify NEW --deep`" in said
     assert "verify_dataset(" not in said, "a worker names flags too"
