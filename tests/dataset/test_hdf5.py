@@ -129,6 +129,12 @@ def write_own(path: Path, one: Sample) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def own(recorded: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a file, only to be read."""
+    return write_own(tmp_path_factory.mktemp("own") / "own.h5", recorded[0])
+
+
 def test_a_mapping_says_colours_axes_scale_columns_names_texts_and_task(
     recorded: list[Sample], tmp_path: Path
 ) -> None:
@@ -266,10 +272,9 @@ def test_a_job_is_finished_or_another_by_its_mapping(recorded: list[Sample], tmp
     ],
 )
 def test_a_camera_that_an_array_cannot_be_is_refused(
-    recorded: list[Sample], tmp_path: Path, camera: dict[str, Any], said: str
+    own: Path, tmp_path: Path, camera: dict[str, Any], said: str
 ) -> None:
-    source = write_own(tmp_path / "own.h5", recorded[0])
-    refused(source, tmp_path, said, build_mapping({"cameras": {"top": camera}}))
+    refused(own, tmp_path, said, build_mapping({"cameras": {"top": camera}}))
 
 
 @pytest.mark.parametrize(
@@ -283,11 +288,10 @@ def test_a_camera_that_an_array_cannot_be_is_refused(
     ],
 )
 def test_a_feature_that_an_array_cannot_be_is_refused(
-    recorded: list[Sample], tmp_path: Path, features: dict[str, Any], said: str
+    own: Path, tmp_path: Path, features: dict[str, Any], said: str
 ) -> None:
-    source = write_own(tmp_path / "own.h5", recorded[0])
     mapping = {"cameras": {"top": {"path": "gray"}}, "features": {"x": features}}
-    refused(source, tmp_path, said, build_mapping(mapping))
+    refused(own, tmp_path, said, build_mapping(mapping))
 
 
 def test_a_number_that_does_not_fit_names_its_row(recorded: list[Sample], tmp_path: Path) -> None:
@@ -338,7 +342,7 @@ def _bomb(root: h5py.File, _: Path) -> None:
         "images/top", (2, 32, 32, 3), np.uint8, chunks=(1, 32, 32, 3), compression="gzip"
     )
     made[0] = 1
-    made.id.write_direct_chunk((1, 0, 0, 0), zlib.compress(bytes(400 << 20), 9))
+    made.id.write_direct_chunk((1, 0, 0, 0), zlib.compress(bytes(400 << 20), 1))
 
 
 def _huge_frames(root: h5py.File, _: Path) -> None:
