@@ -82,7 +82,7 @@ def test_statistics_are_compared_and_corrected(ffenc: CommandLine, tmp_path: Pat
     assert found["written"] is False
     assert {one["name"] for one in found["differences"]} <= {"q01", "q10", "q50", "q90", "q99"}
     assert "corrected" in ffenc.done("stats", root, "--write").out
-    assert "all statistics are those of its rows" in ffenc.done("stats", root).out
+    assert "all statistics match its rows" in ffenc.done("stats", root).out
 
 
 def test_a_merge_is_planned_in_the_same_words(ffenc: CommandLine, tmp_path: Path) -> None:

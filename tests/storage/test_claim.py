@@ -84,7 +84,9 @@ def test_a_run_elsewhere_that_was_killed_is_followed_by_another_on_request(
     s3: S3, local: dict[str, bytes]
 ) -> None:
     put(s3, f"dead/{PLACE}", ELSEWHERE)
-    with pytest.raises(DestinationError, match="process 4 on node7, since yesterday.*resume=True goes on"):
+    with pytest.raises(
+        DestinationError, match="process 4 on node7, since yesterday.*resume=True continues it"
+    ):
         reencode_dataset(VIDEO, "s3://lab/dead", **COPIED)
     assert set(s3.files("dead")) == {PLACE}
     forget()
