@@ -240,7 +240,7 @@ ROUNDED: list[tuple[str, str, Value, int]] = [
 def test_what_ffmpeg_applies_passes(name: str) -> None:
     checked = [case for case in ACCEPTED if case[0] in encoders(name)]
     taken = []
-    for group in (checked[i : i + 8] for i in range(0, len(checked), 8)):
+    for group in (checked[i : i + 24] for i in range(0, len(checked), 24)):
         # By themselves where one of them is refused, which ends the run, so that it is named.
         together = taken_together(name, group)
         taken += [c for c in group if together or encode(name, c[0], ((c[1], str(c[2])),)) is not None]
