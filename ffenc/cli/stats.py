@@ -75,7 +75,7 @@ def command(dataset: str, write: bool, cameras: bool, as_json: bool, **settings:
             f"{exact[one.at]:.6g} over all rows (off by {one.share:.1%} of its range)"
         )
     if len(found.differences) > _SHOWN:
-        output.result(f"  ... and {len(found.differences) - _SHOWN} more")
+        output.result(f"  ... and {len(found.differences) - _SHOWN} more; --json has all")
     for feature, why in found.left.items():
         output.result(f"  {feature}: unchanged: {why}")
     what = count(len(found.differences), "statistic")

@@ -184,7 +184,7 @@ def image_files(folder: Path, *, start_number: int | None = None) -> ImageFiles:
             "convert it, or move it away"
         )
     if not images:
-        raise SourceError(f"{folder}: holds no PNG, JPEG or TIFF images")
+        raise SourceError(f"{folder}: holds no PNG, JPEG or TIFF images; name a folder that does")
     kinds = {IMAGE_SUFFIXES[Path(n).suffix.lower()]: n for n in reversed(images)}
     if len(kinds) > 1:
         raise SourceError(

@@ -24,7 +24,7 @@ function about(row) {
     ...Object.keys(row.quality).filter((name) => name !== REPORT.metric).map((name) => `${REPORT.metrics[name].label} ${quality(row, name)[0]} ${REPORT.metrics[name].unit}`),
     `encodes ${alone(row).toFixed(0)} frames/s` + (row.encode_fps_together === null ? "" : `, ${row.encode_fps_together.toFixed(0)} with all cameras`),
   ];
-  if (reads) lines.push(`random frame ${(reads.random_1 * 1000).toFixed(1)} ms: ${reads.samples_per_second.random_1.toFixed(0)} samples/s a worker`);
+  if (reads) lines.push(`random frame ${(reads.random_1 * 1000).toFixed(1)} ms: ${reads.samples_per_second.random_1.toFixed(0)} samples/s per worker`);
   return lines;
 }
 
@@ -49,12 +49,12 @@ function recommendation(camera) {
   }
   const row = camera.candidates[choice.candidate];
   card.append(
-    make("h3", { text: `Take ${row.label}` }),
+    make("h3", { text: `Recommended: ${row.label}` }),
     make("p", { class: choice.meets_target ? "" : "bad", text: `It ${choice.reason}.` }),
   );
   if (camera.range) {
     const [own, now] = [camera.range, camera.present_range];
-    card.append(make("p", { text: `The depth lies in ${own.depth_min} to ${own.depth_max} m; ${(own.saturated * 100).toFixed(2)} % is outside and would saturate, ${(now.saturated * 100).toFixed(2)} % in the range now in force, ${now.depth_min} to ${now.depth_max} m. ${(own.no_reading * 100).toFixed(1)} % of the pixels are at the sensor's limit.` }));
+    card.append(make("p", { text: `The depth lies in ${own.depth_min} to ${own.depth_max} m; ${(own.saturated * 100).toFixed(2)} % is outside and would saturate, ${(now.saturated * 100).toFixed(2)} % with the current range, ${now.depth_min} to ${now.depth_max} m. ${(own.no_reading * 100).toFixed(1)} % of the pixels are at the sensor's limit.` }));
   }
   return card;
 }
@@ -87,7 +87,7 @@ function colourCards(camera, index, grid) {
   grid.append(scatter);
   const codecs = [...new Set(rows.map((row) => row.settings.vcodec))];
   const target = /^(\w+)=([\d.]+)$/.exec(REPORT.target);
-  const points = plot(scatter, `${camera.camera}: bytes a frame and ${METRIC.label} of each candidate`, () => ({
+  const points = plot(scatter, `${camera.camera}: bytes per frame and ${METRIC.label} of each candidate`, () => ({
     type: "scatter",
     data: {
       datasets: [
@@ -114,7 +114,7 @@ function colourCards(camera, index, grid) {
     },
     options: {
       scales: {
-        x: axis("bytes a frame (B), logarithmic", { type: "logarithmic" }),
+        x: axis("bytes per frame (B), logarithmic", { type: "logarithmic" }),
         y: axis(`${METRIC.label}${METRIC.unit ? ` (${METRIC.unit})` : ""}, mean of all frames`),
       },
       plugins: { tooltip: { callbacks: {
@@ -131,7 +131,7 @@ function colourCards(camera, index, grid) {
   grid.append(make("div", { class: "card" }, title, facts, make("div", { class: "row" }, make("span", { class: "faint", text: "for a preset:" }), copyButton(() => yaml.textContent)), yaml));
   listeners.push(() => {
     const row = rows[state.chosen];
-    title.textContent = `${row.label}${row.present ? " (now in force)" : ""}${state.chosen === camera.recommendation.candidate ? " (recommended)" : ""}`;
+    title.textContent = `${row.label}${row.present ? " (current)" : ""}${state.chosen === camera.recommendation.candidate ? " (recommended)" : ""}`;
     facts.replaceChildren(...about(row).map((line) => make("li", { text: line })), make("li", { text: row.encoder }));
     yaml.textContent = encoderYaml(camera, row);
   });
@@ -173,7 +173,7 @@ function colourCards(camera, index, grid) {
     grid.append(make("div", { class: "card" }, box.element));
     listeners.push(() => {
       const source = shown(state.chosen);
-      missing.textContent = source ? "" : "There is no picture of this candidate: only those of the table have one.";
+      missing.textContent = source ? "" : "No frames of this candidate are shown; only candidates in the table have them.";
       if (source) box.show(source, rows[state.chosen].label);
     });
   }
@@ -191,7 +191,7 @@ function colourCards(camera, index, grid) {
   plot(speed, `${camera.camera}: encoding speed`, bars([
     { label: "alone", of: alone },
     { label: "all cameras at once, each", of: (row) => row.encode_fps_together },
-  ], "frames a second"));
+  ], "frames per second"));
   plot(reading, `${camera.camera}: reading time`, bars(WINDOWS.map(([name, label]) => ({ label, of: (row) => (READER(row) ? READER(row)[name] * 1000 : null) })), "milliseconds"));
 
   // All of it.
@@ -217,7 +217,7 @@ function colourCards(camera, index, grid) {
 function depthCards(camera, index, grid) {
   const rows = camera.candidates;
   const bands = [...new Map(rows.flatMap((row) => row.depth.bands.map((band) => [band.from, band]))).values()].sort((a, b) => a.from - b.from);
-  const card = make("div", { class: "card wide" }, make("h3", { text: "Error by distance: 99 % of the pixels are less off" }));
+  const card = make("div", { class: "card wide" }, make("h3", { text: "Error by distance, 99th percentile" }));
   grid.append(card);
   plot(card, `${camera.camera}: error of depth by distance`, () => ({
     type: "bar",

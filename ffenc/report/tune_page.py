@@ -50,7 +50,7 @@ def write_tune_page(
     machine = fields["machine"]
     early = {
         "budget": "The budget was used up before all candidates were tried.",
-        "interrupted": "It was interrupted.",
+        "interrupted": "The run was interrupted.",
     }
     write_page(
         path,
@@ -66,8 +66,8 @@ def write_tune_page(
             f"Measured on {machine['processor'] or machine['system']}, {machine['cores']} cores, "
             f"{machine['system']}; quality by FFmpeg {machine['ffmpeg']}, frames read by "
             f"{', '.join(machine['readers'])}.",
-            "Quality is of luma, against the source's pixels as readers give them. Speeds are those of this "
-            "machine, including whatever else it was doing.",
+            "Quality is measured on luma, against the source's pixels as readers return them. "
+            "Speeds depend on this machine and whatever else it was doing.",
         ],
     )
 

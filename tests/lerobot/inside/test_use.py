@@ -65,7 +65,7 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     before = everywhere()
     with monkeypatch.context() as patch:
         patch.setattr("lerobot.__version__", "0.5.1")
-        with pytest.raises(ConfigError, match=r"LeRobot 0.5.1 is not known, 0.6.0 or 0.6.1 or 0.6.2 is"):
+        with pytest.raises(ConfigError, match=r"LeRobot 0.5.1 is not supported, 0.6.0 or 0.6.1 or 0.6.2 is"):
             ffenc.lerobot.use()
     with monkeypatch.context() as patch:
         patch.setattr(video_utils, "reencode_video", lambda source, target: None)
