@@ -245,7 +245,8 @@ def test_any_of_a_files_key_frames_are_read_back_at_once(
     """At rates whose times are no whole microseconds, the frames are those that are asked for."""
     maps = depth_maps(images, 12) + np.arange(12, dtype=np.uint16)[:, None, None]
     folder = folder_of(tmp_path / "it's depth", maps, ".png")
-    for rate in (Fraction(30), Fraction(30_000, 1001), Fraction(7)):
+    rates = (Fraction(30_000, 1001), Fraction(30), Fraction(7))
+    for rate in rates if toolchain == find_toolchain("newest") else rates[:1]:
         output = tmp_path / f"{rate.numerator}.mp4"
         encode(folder, output, fps=rate, config=EXACT, ffmpeg=find_toolchain("newest").ffmpeg)
         clip = Clip(output, probe(output, times=True), 0, 12)
