@@ -152,11 +152,11 @@ def command(
     for key, _ in overrides:
         if len(key) != 2 or key[0] != "depth_encoder" or key[1] not in DEPTH_FIELDS:
             raise ConfigError(
-                f"--{'.'.join(key)} is no setting of a decode; those are "
+                f"--{'.'.join(key)} is not a setting of decode; accepted: "
                 + ", ".join(f"--depth_encoder.{name}" for name in DEPTH_FIELDS)
             )
     if near_far is not None and not colormap:
-        raise ConfigError("--range is the range of --colormap's colours; say that too")
+        raise ConfigError("--range has no effect without --colormap; pass --colormap too")
     plan = plan_decode(
         source,
         target,

@@ -61,8 +61,8 @@ class EditCommand(SettingsCommand):
         for key, _ in ctx.params["overrides"]:
             if "transform" not in (key[0], *key[2:3]):
                 raise click.UsageError(
-                    f"--{'.'.join(key)} is not for an edit, which keeps the settings of the encoder; "
-                    "ffenc reencode changes them",
+                    f"--{'.'.join(key)} is not accepted by edit, which keeps the encoder "
+                    "settings; use ffenc reencode",
                     ctx,
                 )
         return remaining

@@ -70,7 +70,7 @@ def write_contact(
     """Write the page of :func:`ffenc.report.contact.write_contact_page`, and say where it is."""
     from ffenc.report.contact import write_contact_page  # noqa: PLC0415
 
-    with progress_bar("reading pictures", None) as on_frames:
+    with progress_bar("reading frames", None) as on_frames:
         write_contact_page(
             page,
             source,

@@ -37,7 +37,7 @@ def local_name(name: str, *, read: bool) -> str:
         copy = (
             f"{_COPY[place.scheme]} {shlex.quote(name)} {folder}" if place.scheme in _COPY else _pull(place)
         )
-        raise SourceError(f"{name} is an address; this command reads local files: copy it here first: {copy}")
+        raise SourceError(f"{name} is an address; this command reads local files; download it first: {copy}")
     copy = f"{_COPY[place.scheme]} FOLDER {shlex.quote(name)}" if place.scheme in _COPY else ""
     copy = copy or f"ffenc push FOLDER {place.repository}"
     raise DestinationError(
@@ -59,7 +59,7 @@ def check_hub(name: str) -> None:
         raise SourceError(f"{name} is not a folder here; LeRobot keeps it in {kept}: give that path")
     raise SourceError(
         f"{name} is not a folder here. If it is a dataset of the Hugging Face Hub, name it "
-        f"hf://datasets/{name}, or fetch it: {_pull(Address('hf', name))}"
+        f"hf://datasets/{name}, or download it: {_pull(Address('hf', name))}"
     )
 
 

@@ -354,7 +354,7 @@ def _recommendation(console: Console, camera: dict[str, Any]) -> None:
     if suggested is not None and present is not None:
         console.print(
             f"   depth is {suggested['depth_min']:g} to {suggested['depth_max']:g} m "
-            f"({suggested['saturated'] * 100:.2f} % of it outside); with the current range,  "
+            f"({suggested['saturated'] * 100:.2f} % of it outside); with the current range, "
             f"{present['depth_min']:g} to {present['depth_max']:g} m, {present['saturated'] * 100:.2f} % "
             f"would saturate; {suggested['no_reading'] * 100:.1f} % of the pixels are at the sensor's limit, "
             "and come back as the range's end",

@@ -230,8 +230,8 @@ def recommend_depth(
     if finest != first and widest(finest) <= widest(first) * _WORTH:
         assert suggested is not None
         return finest, (
-            f"loses nothing but its steps of up to {widest(finest):.1f} mm, where the range of "
+            f"is lossless except for quantiser steps of up to {widest(finest):.1f} mm, while the range of "
             f"{rows[first][0].depth_min:g}-{rows[first][0].depth_max:g} m has {widest(first):.1f} mm; "
-            f"{suggested.saturated * 100:.2f} % of the depths are outside of its range"
+            f"{suggested.saturated * 100:.2f} % of the depths are outside its range"
         )
-    return first, f"loses nothing but its steps of up to {widest(first):.1f} mm"
+    return first, f"is lossless except for quantiser steps of up to {widest(first):.1f} mm"

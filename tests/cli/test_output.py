@@ -190,9 +190,9 @@ def test_a_failure_names_the_file_that_was_being_read(
     [
         (
             ["info", "lerobot/pusht"],
-            "or fetch it: ffenc pull lerobot/pusht pusht",
+            "or download it: ffenc pull lerobot/pusht pusht",
         ),
-        (["tune", "hf://datasets/a/b@v2.0"], "copy it here first: ffenc pull a/b@v2.0 b"),
+        (["tune", "hf://datasets/a/b@v2.0"], "download it first: ffenc pull a/b@v2.0 b"),
         (["probe", "s3://bucket/some data"], "aws s3 cp --recursive 's3://bucket/some data' 'some data'"),
         (["decode", "https://x.org/a.mp4", "out"], "addresses with https://"),
         (["record", "so101", "gs://bucket/all"], "and then: gcloud storage cp -r FOLDER gs://bucket/all"),

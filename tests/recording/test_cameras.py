@@ -141,9 +141,9 @@ def test_a_folder_of_depth_comes_in_the_unit_asked_for(tmp_path: Path, unit: str
 
 def test_a_folder_that_is_not_as_asked_is_refused(tmp_path: Path) -> None:
     numbered_images(tmp_path / "a", ".png")
-    with pytest.raises(CameraError, match="width is 640: say width: 64 and height: 48"):
+    with pytest.raises(CameraError, match="width is 640: set width: 64 and height: 48"):
         opened(type="folder", path=str(tmp_path / "a"), width=640)
-    with pytest.raises(CameraError, match="holds colours, but the camera is set to depth: say depth: false"):
+    with pytest.raises(CameraError, match="holds colours, but the camera is set to depth: set depth: false"):
         opened(type="folder", path=str(tmp_path / "a"), depth=True)
     (tmp_path / "a/frame-000001.png").unlink()
     with pytest.raises(CameraError, match="front: .*frame 1 is missing"):

@@ -370,7 +370,7 @@ def test_depth_settings_are_told_apart_by_millimetres(found: Tuning) -> None:
     near = DepthRange(suggested["depth_min"], suggested["depth_max"], 0.0, 0.0)
     number, reason = recommend_depth(rows, near)
     assert rows[number][0].depth_max == suggested["depth_max"]
-    assert "steps of up to 0.2 mm, where the range of 0.01-10 m has 4.4 mm" in reason
+    assert "steps of up to 0.2 mm, while the range of 0.01-10 m has 4.4 mm" in reason
 
 
 def load_preset_of(found: Tuning):

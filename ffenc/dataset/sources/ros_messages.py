@@ -94,7 +94,7 @@ def frame_of(message: Any, camera: CameraMapping, name: str) -> EncodedFrame:
     header = read_header(data, name)
     if header.depth != camera.depth:
         raise SourceError(
-            f"{name}: is a {header} ({kind or 'no format is said'}), and the mapping "
+            f"{name}: is a {header} ({kind or 'no format is given'}), and the mapping "
             f"{'says depth: true' if camera.depth else 'does not say depth: true'}"
         )
     return EncodedFrame(name, data, order="bgr" if camera.channels == "bgr" else "")

@@ -235,7 +235,7 @@ class RowChecks:
                 rounded,
                 lambda r: (
                     f"has timestamp {stamp[r]:.6f}, the nearest float32 to {frame[r] / self._fps:.6f}: more "
-                    "than 0.1 ms away, where LeRobot's reader raises"
+                    "than 0.1 ms away, where LeRobot's reader raises an error"
                 ),
                 spoils=False,
             )
@@ -243,7 +243,7 @@ class RowChecks:
                 "timestamps",
                 late,
                 lambda r: f"has timestamp {stamp[r]:.6f}",
-                lambda r: f"{frame[r] / self._fps:.6f}, where frame {frame[r]} is at {self._fps:g} fps",
+                lambda r: f"{frame[r] / self._fps:.6f}, the time of frame {frame[r]} at {self._fps:g} fps",
             )
         index = columns.get("index")
         if index is not None and len(self._listing):

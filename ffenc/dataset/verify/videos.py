@@ -291,7 +291,7 @@ def _check_places(
             )
             faults.add("episode-place", what, **where)
         if abs(start - expected) > TIME_TOLERANCE:
-            due = f"{expected:.6f} s, where the episodes before it in the file end"
+            due = f"{expected:.6f} s, the end of the previous episode in the file"
             faults.add("episode-place", f"from_timestamp is {start:.6f} s", expected=due, **where)
         expected = end
 

@@ -69,8 +69,8 @@ class Folder:
         ):
             if size not in (None, found_size):
                 raise CameraError(
-                    f"{self._name}: {first} is a {header}, but the camera's {what} is {size}: "
-                    f"say width: {header.width} and height: {header.height}, or scale the images"
+                    f"{self._name}: {first} is a {header}, but the camera's {what} is {size}: set "
+                    f"width: {header.width} and height: {header.height}, or scale the images"
                 )
         kind: Literal["depth", "jpeg", "rgb24"]
         kind = "depth" if self._unit is not None else "jpeg" if header.format == "jpeg" else "rgb24"

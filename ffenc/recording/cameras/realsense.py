@@ -83,7 +83,7 @@ class Realsense:
             if asked not in (None, found):
                 raise CameraError(
                     f"{self._name}: {place} has colour frames of {video.width()}x{video.height()}, but the "
-                    f"camera's {what} is {asked}: say width: {video.width()} and height: {video.height()}"
+                    f"camera's {what} is {asked}: set width: {video.width()} and height: {video.height()}"
                 )
         for profile in (colour, depth):
             if profile is not None and profile.fps() != self._fps:
