@@ -161,7 +161,7 @@ def test_the_table_fits_a_screen_and_marks_what_to_take(ffenc, found: Tuning) ->
     assert len(lines) <= 24
     assert sum(line.startswith("=>  ") for line in lines) == 2
     assert "VMAF mean/5%/worst" in out
-    assert "now" in out
+    assert "with the current range" in out
     assert "of them measured before" in out
 
 
