@@ -175,7 +175,7 @@ def test_tasks_are_corrected_in_rows_lists_and_table(source: str, tmp_path: Path
         assert episodes_of(out)["tasks"].to_pylist() == [[text] for text in texts]
         assert pq.read_table(out / "meta/tasks.parquet")["task"].to_pylist() == list(dict.fromkeys(texts))
         assert json_of(out, "info")["total_tasks"] == len(set(texts))
-        assert_sound(out)
+        assert_sound(out, deep=number == 0)  # the images are the same each time
 
 
 def test_a_codec_is_kept_and_only_what_cannot_be_cut_is_encoded(tmp_path: Path) -> None:
