@@ -296,7 +296,7 @@ def test_a_second_encode_has_the_same_bytes(two_cameras: Path, tmp_path: Path) -
 # Copy
 
 
-def test_what_is_as_asked_for_is_copied_packet_by_packet(toolchain: Toolchain, tmp_path: Path) -> None:
+def test_what_is_as_asked_for_is_copied_packet_by_packet(tmp_path: Path) -> None:
     out = tmp_path / "out"
     summary = reencode_dataset(LEROBOTS, out)
     assert summary.copied == 9
