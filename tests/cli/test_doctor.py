@@ -201,7 +201,7 @@ def lack(folder: Path, how: str) -> dict[str, str]:
         "garbage": ("/usr/bin/head -c 300 /dev/zero | /usr/bin/tr '\\0' '\\377'", "is not ffmpeg: it says"),
         "markup": ("echo '[/bold] [x] :smile:'", "it says '[/bold] [x] :smile:'"),
         "crashes": ("kill -SEGV $$", "crashed with signal 11"),
-        "4.x": ("echo 'ffmpeg version 4.4.2-0ubuntu0.22.04.1 Copyright'", "5.1 or newer is needed"),
+        "4.x": ("echo 'ffmpeg version 4.4.2-0ubuntu0.22.04.1 Copyright'", "5.1 or newer is required"),
     }
     program = folder / "ffmpeg"
     if how in scripts:

@@ -294,7 +294,7 @@ def test_a_key_pressed_twice_or_while_it_is_saved_counts_once_and_the_reset_is_c
     root = tmp_path / "d"
     words = ["--test", "--episodes", "2", "--seconds", "60", "--reset-seconds", "3", "--no-check"]
     with terminal(robot, root, *words) as screen:
-        screen.until('task is "unspecified"')
+        screen.until('the episodes is "unspecified"')
         screen.until("episode 0 (1 of 2): ")
         screen.until(" rows/s")
         screen.press(RIGHT)

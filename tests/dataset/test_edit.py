@@ -318,7 +318,7 @@ def test_by_task_no_part_has_a_task_of_another(tmp_path: Path) -> None:
     ("into", "options", "said"),
     [
         ({"a": 1.0}, {}, "at least two parts"),
-        ({"a": 0.6, "b": 0.6}, {}, "1.2 together"),
+        ({"a": 0.6, "b": 0.6}, {}, "add up to 1.2"),
         ({"a": 0.99, "b": 0.01}, {}, "would have no episode"),
         ({"a": 0.5, "b": "0-"}, {}, "not both in one split"),
         ({"a": "0-1", "b": "1-"}, {}, "episode 1 is in a and in b"),

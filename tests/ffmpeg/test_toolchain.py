@@ -69,7 +69,7 @@ def test_one_that_is_too_old_or_broken_does_not_hide_a_good_one(
     [found] = toolchains()
     assert (found.ffmpeg, found.ffprobe) == good
     faults = [program.fault for program in find_programs("ffmpeg")]
-    assert "4.4.2-0ubuntu0.22.04.1, 5.1 or newer is needed" in faults[0]
+    assert "4.4.2-0ubuntu0.22.04.1, 5.1 or newer is required" in faults[0]
     assert "is not ffmpeg: it says 'bash: ffmpeg: cannot execute'" in faults[1]
     assert faults[2] == ""
 

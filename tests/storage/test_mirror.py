@@ -197,5 +197,5 @@ def test_a_single_file(s3: S3, folder: Path) -> None:
 
 
 def test_nothing_there(s3: S3) -> None:
-    with pytest.raises(SourceError, match="s3://lab/none: there is nothing"):
+    with pytest.raises(SourceError, match="s3://lab/none does not exist or is empty"):
         open_mirror(remote("none"))

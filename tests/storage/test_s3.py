@@ -222,7 +222,7 @@ def forbidden(method: str, path: str) -> int | None:
 @pytest.mark.parametrize(
     ("address", "rule", "said"),
     [
-        ("s3://lab/none", None, "s3://lab/none: there is nothing"),
+        ("s3://lab/none", None, "s3://lab/none does not exist or is empty"),
         ("s3://nobody/x", None, "there is no such bucket"),
         ("s3://lab/video", busy, "cannot be listed: tried 6 times: .*SlowDown"),
         ("s3://lab/video", forbidden, "permission is denied.*AWS_ACCESS_KEY_ID"),
