@@ -64,17 +64,20 @@ def pytest_configure(config: pytest.Config) -> None:
 # Files whose tests take longest, the longest first: a worker that begins one last keeps the others waiting.
 LONG_FILES = (
     *("dataset/test_ray.py", "dataset/test_repair.py", "dataset/test_video_to_video.py"),
-    *("dataset/test_verify.py", "frames/test_encode_file.py", "dataset/test_merge.py"),
-    *("frames/test_seek.py", "frames/test_reader.py", "cli/test_record.py", "cli/test_doctor.py"),
-    *("frames/test_check.py", "tune/test_tune.py", "compiler/test_published.py", "frames/test_encode.py"),
-    *("dataset/test_reencode.py", "storage/test_s3.py", "frames/test_prepare.py"),
-    *("recording/test_recorder.py", "dataset/test_edit.py", "dataset/test_interruption.py"),
+    *("dataset/test_verify.py", "frames/test_encode_file.py", "recording/test_recorder.py"),
+    *("dataset/test_reencode.py", "cli/test_doctor.py", "dataset/test_merge.py", "storage/test_s3.py"),
+    *("frames/test_seek.py", "frames/test_reader.py", "cli/test_record.py", "dataset/test_edit.py"),
+    *("dataset/test_interruption.py", "frames/test_check.py", "tune/test_tune.py"),
+    *("compiler/test_published.py", "frames/test_encode.py", "frames/test_prepare.py"),
+    *("attack/test_interrupted.py", "cli/test_cli.py", "dataset/test_depth.py", "dataset/test_transform.py"),
+    *("dataset/test_thinned.py", "dataset/test_zarr.py", "dataset/test_same_bytes.py"),
     *("frames/test_transform.py", "cli/test_signals.py", "recording/test_endurance.py"),
-    *("recording/test_keep_up.py", "dataset/test_depth.py", "attack/test_interrupted.py"),
-    *("recording/test_recover.py", "dataset/test_pieces.py", "dataset/test_transform.py"),
-    *("frames/test_compare.py", "dataset/test_zarr.py", "dataset/test_thinned.py"),
-    *("recording/test_samples.py", "recording/test_cameras.py", "report/test_pages.py"),
-    *("report/test_contact.py", "storage/test_hub.py", "test_spelling.py", "test_errors.py"),
+    *("recording/test_keep_up.py", "recording/test_samples.py", "storage/test_claim.py"),
+    *("dataset/test_hdf5.py", "dataset/test_lerobots_edits.py", "ffmpeg/test_index.py"),
+    *("ffmpeg/test_join.py", "dataset/test_pieces.py", "cli/test_decode.py", "dataset/test_quantiles.py"),
+    *("frames/test_compare.py", "recording/test_recover.py", "recording/test_cameras.py"),
+    *("report/test_pages.py", "report/test_contact.py", "storage/test_hub.py"),
+    *("test_spelling.py", "test_errors.py"),
 )
 
 
