@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -11,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -81,8 +82,18 @@ LONG_FILES = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Collect without looking for garbage: what is collected stays."""
+    gc.disable()
+    try:
+        import_modules(session)
+        return (yield)
+    finally:
+        gc.enable()
+
+
+def import_modules(session: pytest.Session) -> None:
     """Import the tests' modules, each worker from a file of its own on.
 
     All workers collect all tests at the same time. In a fresh clone each would compile every module, which
