@@ -32,7 +32,7 @@ def test_nested_aliases_are_counted_and_not_built(tmp_path: Path, kind: str) -> 
     path = tmp_path / "robot.yaml"
     path.write_text(bomb(kind))
     began = time.monotonic()
-    with pytest.raises(ConfigError, match=r"robot\.yaml: stands for .* values"):
+    with pytest.raises(ConfigError, match=r"robot\.yaml: expands to .* values"):
         load_preset(path)
     assert time.monotonic() - began < 5
 
@@ -79,7 +79,7 @@ def test_processors_that_no_machine_has_are_refused(tmp_path: Path, value: str) 
 
 def test_a_setting_on_the_command_line_is_held_to_the_same() -> None:
     text = "{" + ", ".join(bomb("mappings").splitlines()) + "}"
-    with pytest.raises(ConfigError, match=r"--camera_encoder\.extra_options: stands for"):
+    with pytest.raises(ConfigError, match=r"--camera_encoder\.extra_options: expands to"):
         split_overrides([f"--camera_encoder.extra_options={text}"])
     with pytest.raises(ConfigError, match="is not a value"):
         split_overrides(["--camera_encoder.crf=" + "[" * 700])

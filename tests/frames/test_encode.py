@@ -324,7 +324,7 @@ def test_an_encoder_that_stores_another_format_is_an_error(
     with pytest.raises(VerificationError) as caught:
         verify_video(output, asked, width=320, height=242, fps=Fraction(25), frames=25, starts=(0, 7))
     for text in (
-        "codec is h264, asked for hevc",
+        "codec is h264, requested was hevc",
         "pix_fmt is yuv420p",
         "height is 240",
         f"frames is {COUNT}",

@@ -146,7 +146,7 @@ def test_hardware_that_stores_something_else_is_passed_over(tmp_path: Path) -> N
     program = stand_in_ffmpeg(tmp_path, h264_nvenc="libx265")
     encoding = prepared(AUTO, program)
     assert encoding.config.vcodec == "libsvtav1"
-    assert "codec is hevc, asked for h264" in encoding.why()["h264_nvenc"]
+    assert "codec is hevc, requested was h264" in encoding.why()["h264_nvenc"]
 
 
 def test_a_named_encoder_that_cannot_run_is_refused_with_the_reason(toolchain: Toolchain) -> None:
@@ -186,7 +186,7 @@ def test_depth_that_an_encoder_would_change_without_a_word_is_refused(tmp_path: 
     """A stand-in that publishes no pixel formats and, as an 8-bit x265 does, exits with 0."""
     lossy = VideoEncoderConfig(vcodec="h264_nvenc", pix_fmt="gray12le", crf=None)
     program = stand_in_ffmpeg(tmp_path, h264_nvenc="libx264")
-    with pytest.raises(ToolchainError, match="pix_fmt is yuv420p10le, asked for gray12le"):
+    with pytest.raises(ToolchainError, match="pix_fmt is yuv420p10le, requested was gray12le"):
         prepared(lossy, program, frames="gray12le")
 
 

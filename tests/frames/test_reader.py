@@ -210,7 +210,7 @@ def test_a_time_between_frames_is_refused_with_the_nearest_and_the_tolerance(mad
         with pytest.raises(SourceError, match="the nearest, 40, is at"):
             reader.at([0.0, 99])
         for bad in (float("nan"), "now", float("inf")):
-            with pytest.raises(ConfigError, match="not a time"):
+            with pytest.raises(ConfigError, match="a time in seconds"):
                 reader.at(bad)
 
 
