@@ -37,7 +37,7 @@ _LINES, _NOTES = 24, 4  # of a screen; kinds of notes
 @click.option(
     "--again",
     is_flag=True,
-    help="With --deep: also decode videos that an earlier run has decoded, known by their SHA-256.",
+    help="With --deep: decode all videos again, also those with the SHA-256 of an earlier run.",
 )
 @click.option(
     "--against",
@@ -262,7 +262,7 @@ def _summary(found: Verification, seconds: float) -> str:
         held = f"LeRobot {found.layout}, {count(found.episodes, 'episode')}, {held}"
     how = "every frame decoded" if found.deep else "not decoded (--deep does)"
     if found.recorded:
-        how += f", of {count(found.recorded, 'file')} by an earlier run (--again does it again)"
+        how += f" ({count(found.recorded, 'file')} by an earlier run; --again decodes them again)"
     if found.against is not None:
         how = f"compared with {found.against}"
     return f"{found.path}: {result}; {held}, {how}, {human_seconds(seconds)}"

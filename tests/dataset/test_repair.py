@@ -530,7 +530,7 @@ def test_a_file_that_was_decoded_is_not_decoded_again(
     copy = Path(shutil.copytree(two_cameras, tmp_path / "copy"))
     info(lambda content: content["features"][ANGLE]["info"].update({"video.crf": 7}))(copy)
     out = ffenc.done("verify", str(copy), *words).out
-    assert "every frame decoded, of 2 files by an earlier run (--again does it again)" in out
+    assert "every frame decoded (2 files by an earlier run; --again decodes them again)" in out
     assert decodes() == 0
     assert kept_records(records) == kept
     again = ffenc.done("verify", str(copy), *words, "--again", "--json").json
