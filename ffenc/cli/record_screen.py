@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
-from typing_extensions import Self
 
 from ffenc.cli import output
 from ffenc.cli.display import human_bytes, human_seconds
@@ -36,6 +35,7 @@ from ffenc.words import count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from typing_extensions import Self
 
 _REFRESH_SECONDS = 0.25
 _END_SECONDS = 10.0

@@ -12,9 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import ClassVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, ClassVar
 
 from ffenc.dataset.checksums import copy_file, file_checksum, same_bytes
 from ffenc.dataset.model import EpisodeVideo
@@ -32,6 +30,9 @@ from ffenc.frames.transcode import read_through
 from ffenc.frames.verify import verify_joined
 from ffenc.storage.mirror import held
 from ffenc.temporary import temporary_folder
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, eq=False)

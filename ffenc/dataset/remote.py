@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ffenc.ffmpeg.boxes import fetch_index
 from ffenc.frames.parquet import rows_needed
 from ffenc.jobs.pool import run_units
 from ffenc.layout import INFO, OWN_INFO, TASKS, TASKS_V2
 from ffenc.storage.address import Address, parse_address
-from ffenc.storage.copy import THREADS, Mirror
 from ffenc.storage.mirror import fetched, mirror_of, open_mirror
+from ffenc.storage.threads import FETCH_THREADS
+
+if TYPE_CHECKING:
+    from ffenc.storage.copy import Mirror
 
 _SUMMARY = (INFO, OWN_INFO, TASKS, TASKS_V2)
 Fetched = Literal["summary", "metadata", "indices", "everything"]
@@ -80,5 +83,5 @@ def fetch_indices(paths: Sequence[Path]) -> None:
 
 def _each(paths: Sequence[Path], fetch: Callable[[Path], None]) -> None:
     remote = [path for path in paths if mirror_of(path) is not None]
-    for _ in run_units(remote, fetch, threads=THREADS, stop=lambda: None):
+    for _ in run_units(remote, fetch, threads=FETCH_THREADS, stop=lambda: None):
         pass

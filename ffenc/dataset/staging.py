@@ -10,15 +10,16 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
-
-from typing_extensions import Self
+from typing import IO, TYPE_CHECKING, Any
 
 from ffenc.errors import DestinationError
 from ffenc.frames.info_json import split_info
 from ffenc.frames.publish import is_at, locked, published, sync_folder
 from ffenc.layout import INFO, OWN_INFO
 from ffenc.spelling import argument
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _PUBLISHING = "publishing"
 _CONTENT = frozenset({"lock", "pieces", "cuts", "dataset", _PUBLISHING})

@@ -18,17 +18,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from typing_extensions import Self
 
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.errors import ConfigError
 from ffenc.layout import DEPTH_FIELDS
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Unit = Literal["mm", "m"]
 InputUnit = Literal["auto", "mm", "m"]

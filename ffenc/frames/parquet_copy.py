@@ -13,11 +13,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from typing_extensions import Self
 
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
@@ -25,6 +24,9 @@ from ffenc.frames.parquet import IMAGE, MAGIC, UNREADABLE
 from ffenc.frames.parquet_pages import Chunk, group_values
 from ffenc.frames.thrift import I64, LIST, STRING, STRUCT, Field, Struct, read_struct, write_struct
 from ffenc.paths import open_regular
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _BLOCK = 1 << 20
 # Numbers of fields in the footer, as the parquet specification has them (parquet.thrift).

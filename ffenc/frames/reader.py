@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Self
 
 from ffenc.codecs.suggest import accepted
 from ffenc.errors import (
@@ -32,6 +31,9 @@ from ffenc.frames.pyav import EXACT_CODECS, HOW_TO_GET_PYAV, LiveDecoder, NotGiv
 from ffenc.frames.stream import DEPTH_FORMATS, Array, Stream, log
 from ffenc.layout import TIME_TOLERANCE
 from ffenc.spelling import argument
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Decoder = Literal["ffmpeg", "pyav"]
 _DECODERS = ("ffmpeg", "pyav")

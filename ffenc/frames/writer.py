@@ -6,11 +6,10 @@ import contextlib
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Self
 
 from ffenc.compiler.frames import raw_format
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
@@ -25,6 +24,9 @@ from ffenc.frames.encode import checked_output, verify_encoded
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.prepare import prepare
 from ffenc.frames.publish import claimed, published
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class VideoWriter:

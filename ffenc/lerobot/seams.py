@@ -10,9 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any
 
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset
@@ -23,6 +21,9 @@ from ffenc.lerobot.options import OnFull, Options, read_options
 from ffenc.lerobot.streaming import StreamingVideoEncoder
 from ffenc.lerobot.workers import Worker
 from ffenc.lerobot.writing import writer_methods
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 KNOWN_VERSIONS = ("0.6.0", "0.6.1", "0.6.2")
 

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
-from typing_extensions import Self
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import RobotPreset, camera_key, camera_name, load_preset
@@ -56,6 +55,9 @@ from ffenc.recording.unfinished import (
     recording_lock,
 )
 from ffenc.recording.uninterrupted import Uninterrupted
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DEFAULT_TASK = "unspecified"
 _STALL_SECONDS = 60.0

@@ -28,7 +28,6 @@ from ffenc.storage.cache import MARK, Cache, copies_folder
 from ffenc.storage.ranges import Needs, Range, blocks, everything, joined, missing
 from ffenc.storage.store import BLOCK, Entry, MissingError, Store, file_hash
 
-THREADS = 8  # files that are fetched at once
 _ALIGNED = 64 << 10  # bytes: what is fetched begins and ends at multiples of it
 
 
@@ -186,9 +185,9 @@ class Mirror:
             with self.held(place, needs, name=name, keep=keep):
                 pass
 
-        from ffenc.storage.threads import for_all  # noqa: PLC0415 - only remote datasets need it
+        from ffenc.storage.threads import FETCH_THREADS, for_all  # noqa: PLC0415 - only remote datasets need it
 
-        for_all(places, one, threads=THREADS)
+        for_all(places, one, threads=FETCH_THREADS)
 
     @contextmanager
     def _lease(self, place: str) -> Iterator[None]:

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ffenc.errors import SourceError
-from ffenc.storage.address import Address
-from ffenc.storage.copy import Mirror
 from ffenc.storage.names import call
 from ffenc.storage.ranges import Needs, everything
-from ffenc.storage.store import Entry, Store
+
+if TYPE_CHECKING:
+    from ffenc.storage.address import Address
+    from ffenc.storage.copy import Mirror
+    from ffenc.storage.store import Entry
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ def open_mirror(address: Address, pinned: Address | None = None) -> Mirror:
     Raises:
         SourceError: as :class:`Mirror`.
     """
+    from ffenc.storage.copy import Mirror  # noqa: PLC0415 - every start asks here, and few datasets are remote
+    from ffenc.storage.store import Store  # noqa: PLC0415
+
     pinned = pinned or address
     store = Store(pinned)
     entries = store.entries()
@@ -65,6 +71,8 @@ def attach(copies: Iterable[MirrorOf]) -> None:
     Raises:
         SourceError: as :class:`Mirror`.
     """
+    from ffenc.storage.copy import Mirror  # noqa: PLC0415 - as in open_mirror
+
     with _guard:
         for one in copies:
             known = _mirrors.get(one.root)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+FETCH_THREADS = 8  # files that are fetched at once
+
 
 def for_all(places: Iterable[str], work: Callable[[str], object], *, threads: int) -> None:
     """Do something for each file; an error, or Ctrl-C, leaves out those that have not begun.

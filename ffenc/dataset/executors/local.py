@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ffenc.dataset.piece import Surroundings
 from ffenc.errors import DestinationError, FfencError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.jobs.pool import run_units
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Task(Protocol):
