@@ -1,4 +1,4 @@
-"""Robot-camera encoder settings to FFmpeg command lines, run and proven. The public API."""
+"""Robot-camera encoder settings compiled to FFmpeg command lines, run and verified. The public API."""
 
 from __future__ import annotations
 
