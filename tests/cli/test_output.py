@@ -85,7 +85,9 @@ def test_quiet_says_nothing_of_what_went_well_and_still_answers(ffenc: CommandLi
         assert (tmp_path / target).exists()
     assert ffenc.done("info", FIXTURES / "aloha_video_v30", "--quiet").out
     assert ffenc.done("probe", VIDEO, "--quiet").json
-    assert ffenc.refused("--quiet", "info", "nowhere") == "ffenc: error: nowhere is not a folder\n"
+    assert ffenc.refused("--quiet", "info", "nowhere") == (
+        "ffenc: error: nowhere is not a folder; expected the folder of a dataset\n"
+    )
 
 
 def test_verbose_says_what_is_run_and_a_log_file_keeps_it_all(ffenc: CommandLine, tmp_path: Path) -> None:

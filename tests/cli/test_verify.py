@@ -106,7 +106,9 @@ def test_a_comparison_names_the_worst_frame(ffenc):
 def test_a_comparison_that_cannot_be_is_refused(ffenc, tmp_path):
     whole = LEROBOTS_VIDEO / f"videos/{TOP}/chunk-000/file-000.mp4"
     assert "is a single file" in ffenc.refused("verify", whole, "--against", DATASET)
-    assert "is not a folder" in ffenc.refused("verify", LEROBOTS_VIDEO, "--against", tmp_path / "nothing")
+    assert "is neither a folder nor a supported file" in ffenc.refused(
+        "verify", LEROBOTS_VIDEO, "--against", tmp_path / "nothing"
+    )
 
 
 def test_a_file_is_a_table_of_one_row(ffenc, tmp_path):

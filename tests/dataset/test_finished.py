@@ -35,7 +35,7 @@ def test_a_result_that_is_complete_is_recognised_by_the_job_that_made_it(tmp_pat
         reencode_dataset(source, out, cameras=["angle"])
     video = next(out.glob("videos/*/*/*.mp4"))
     kept = video.rename(tmp_path / "kept.mp4")
-    with pytest.raises(DestinationError, match=r"file-000\.mp4 is gone"):
+    with pytest.raises(DestinationError, match=r"file-000\.mp4 is missing"):
         reencode(source, out)
     kept.rename(video)
     (source / "meta/stats.json").touch()

@@ -118,5 +118,5 @@ def test_a_rate_that_cannot_be_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_tree_of_images_has_the_rate_that_is_said(png_tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="fps_nearest=True is for datasets"):
+    with pytest.raises(ConfigError, match="fps_nearest=True applies to datasets"):
         plan_reencode(png_tree, tmp_path / "out", fps=30, fps_nearest=True)

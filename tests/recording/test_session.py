@@ -374,7 +374,7 @@ def test_cameras_without_a_source_are_told_left_out_or_test_pictures(tmp_path):
         "cameras: {a: {width: 64, height: 48}, b: {source: {type: test}}, "
         "b_depth: {depth: true, depth_unit: m}}\n"
     )
-    with pytest.raises(ConfigError, match=r"of a, b_depth come from.*sources={'a': '/dev/video0'}"):
+    with pytest.raises(ConfigError, match=r"is set for a, b_depth; pass sources={'a': '/dev/video0'}"):
         choose_cameras(path)
     assert list(choose_cameras(path, sources={"new": {"type": "test"}}).preset.cameras) == ["b", "new"]
     chosen = choose_cameras(path, test=True)
