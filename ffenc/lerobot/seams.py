@@ -63,8 +63,9 @@ class Seam:
         if names is None or names.removeprefix("self ").removeprefix("self") != self.parameters:
             has = "it is not there" if names is None else f"it takes ({names})"
             raise ConfigError(
-                f"{self.module}.{self.name} is not as expected, with ({self.parameters}): {has}. "
-                f"Nothing was changed. Supported is LeRobot {' or '.join(KNOWN_VERSIONS)}"
+                f"{self.module}.{self.name} is not the function that ffenc replaces, "
+                f"with ({self.parameters}): {has}. "
+                f"Nothing was changed. ffenc supports LeRobot {' and '.join(KNOWN_VERSIONS)}"
             )
         return found
 

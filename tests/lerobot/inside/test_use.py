@@ -69,9 +69,8 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             ffenc.lerobot.use()
     with monkeypatch.context() as patch:
         patch.setattr(video_utils, "reencode_video", lambda source, target: None)
-        with pytest.raises(
-            ConfigError, match=r"video_utils.reencode_video is not the one .*\(source target\)"
-        ):
+        expected = r"video_utils.reencode_video is not the function that .*: it takes \(source target\)"
+        with pytest.raises(ConfigError, match=expected):
             ffenc.lerobot.use()
     assert all(value is before[at] for at, value in everywhere().items())
     assert not seams.in_use()
