@@ -160,6 +160,15 @@ def links_option(function: Function) -> Function:
     )(function)
 
 
+def preset_option(function: Function) -> Function:
+    """Add ``--preset``."""
+    return click.option(
+        "--preset",
+        metavar="NAME|FILE",
+        help="Encoder settings of a robot preset [default: libsvtav1, crf 30, g 2].",
+    )(function)
+
+
 def retime_option(function: Function) -> Function:
     """Add ``--retime``."""
     return click.option(

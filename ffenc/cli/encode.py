@@ -15,6 +15,7 @@ from ffenc.cli.common import (
     SourceName,
     json_option,
     links_option,
+    preset_option,
     program_options,
     thread_setting,
     transform_options,
@@ -37,11 +38,7 @@ from ffenc.words import count
 @click.option(
     "--end", type=float, metavar="SECONDS", help="For videos: frames at this time and later are left out."
 )
-@click.option(
-    "--preset",
-    metavar="NAME|FILE",
-    help="Encoder settings of a robot preset [default: libsvtav1, crf 30, g 2].",
-)
+@preset_option
 @click.option("--camera", metavar="NAME", help="With --preset: use the settings of this camera.")
 @click.option(
     "--encoder-threads",

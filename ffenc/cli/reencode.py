@@ -13,6 +13,7 @@ from ffenc.cli.common import (
     SettingsCommand,
     SourceName,
     nearest_option,
+    preset_option,
     retime_option,
     thread_setting,
     transform_options,
@@ -29,11 +30,7 @@ if TYPE_CHECKING:
 @click.command("reencode", cls=SettingsCommand)
 @click.argument("source", type=SourceName(remote=True), metavar="SRC")
 @click.argument("destination", type=PathName(remote=True), metavar="DST")
-@click.option(
-    "--preset",
-    metavar="NAME|FILE",
-    help="Encoder settings of a robot preset [default: libsvtav1, crf 30, g 2].",
-)
+@preset_option
 @click.option("--cameras", metavar="A,B", help="Keep only these cameras.")
 @click.option(
     "--episodes",

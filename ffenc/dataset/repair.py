@@ -21,7 +21,6 @@ from ffenc.dataset.salvage import Salvage
 from ffenc.dataset.salvage_files import Action
 from ffenc.dataset.summary import JobSummary
 from ffenc.dataset.verify.faults import Verification
-from ffenc.dataset.verify.records import DecodeRecords
 from ffenc.dataset.verify.run import verify_dataset
 from ffenc.errors import (
     ConfigError,
@@ -122,8 +121,6 @@ def repair_dataset(
     done = Repair(root, target, [])
     job = job_hash([root], ["repair", on_damage, list(without_cameras), task])
 
-    records = DecodeRecords(images=True)
-
     def put_together(folder: Path, pieces: Path) -> RepairedDataset:
         left = Salvage(
             root,
@@ -144,7 +141,7 @@ def repair_dataset(
                 ffmpeg=ffmpeg,
                 ffprobe=ffprobe,
                 on_frames=lambda done, of: on_progress("decoding", done, of),
-                records=records,
+                known_images=True,
             )
             if recorded is None:  # later, the files decoded by this run are among them
                 recorded = found.recorded
@@ -185,7 +182,7 @@ def repair_dataset(
                         ffmpeg=ffmpeg,
                         ffprobe=ffprobe,
                         on_frames=lambda done, of: on_progress("verifying", done, of),
-                        records=records,
+                        known_images=True,
                     )
                     if faults := done.result.faults:
                         raise VerificationError(f"the result for {root} is not sound: {faults[0]}")

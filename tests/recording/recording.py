@@ -118,7 +118,7 @@ def assert_sound(root: Path) -> None:
 
 
 def wait_for(happens: Callable[[], bool], limit: float = 60.0, every: float = 0.005) -> None:
-    """Look again and again until something has happened, ``every`` so many seconds."""
+    """Poll until something has happened, ``every`` and at most ``limit`` seconds."""
     end = time.monotonic() + limit
     while not happens():
         assert time.monotonic() < end, "it has not happened"

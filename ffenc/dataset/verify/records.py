@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -45,15 +44,13 @@ class DecodeRecords:
     every run, as long as other answers there.
 
     Args:
-        again: use no record of an earlier run; new ones are kept all the same.
+        again: use no record; new ones are kept all the same.
         images: keep records of images too. To know a file its bytes are hashed, which costs little beside
             decoding video; of images it is a twentieth of the work.
     """
 
     def __init__(self, *, again: bool = False, images: bool = False) -> None:
-        self.images = images
-        self._again = again
-        self._own: set[str] = set()
+        self.again, self.images = again, images
 
     def damage(
         self, checksum: str, parts: Sequence[Any], find: Callable[[], list[Damage]]
@@ -74,7 +71,7 @@ class DecodeRecords:
             return [Damage(**one) for one in content["damage"]], True
         except (LookupError, TypeError):
             found = find()
-        self._keep(key, {"damage": [asdict(one) for one in found]})
+        remember(key, {"damage": [asdict(one) for one in found]})
         return found, False
 
     def shown(
@@ -108,18 +105,12 @@ class DecodeRecords:
         if values is not None:
             counts = {"channels": len(values.counts), "per": values.per, "packed": values.packed()}
         content = {"faults": [asdict(one) for one in found], "stats": shown.stats, "values": counts}
-        self._keep(key, content)
-        return shown, False
-
-    def _keep(self, key: Sequence[Any], content: Mapping[str, Any]) -> None:
-        self._own.add(json.dumps(key))
         remember(key, content)
+        return shown, False
 
     def _read(self, key: Sequence[Any]) -> Mapping[str, Any]:
         """Return what is on record, nothing where there is no record."""
-        if self._again and json.dumps(key) not in self._own:
-            return {}
-        content = recall(key)
+        content = None if self.again else recall(key)
         return content if isinstance(content, dict) else {}
 
 

@@ -63,7 +63,7 @@ def verify_dataset(
     ffprobe: str | None = None,
     on_frames: Progress | None = None,
     again: bool = False,
-    records: DecodeRecords | None = None,
+    known_images: bool = False,
     executor: Executor | None = None,
 ) -> Verification:
     """Find what is wrong with a LeRobot dataset of images or video (v3.0, v2.1, v2.0), or with a video file.
@@ -82,7 +82,8 @@ def verify_dataset(
         on_frames: called with the number of frames decoded so far and of all, with ``deep`` or ``against``.
         again: with ``deep``, also decode videos that are known: those of the same SHA-256 that an earlier run
             has decoded with the same programs, which the user's cache has on record for 30 days.
-        records: what was decoded before, instead of what the user's cache has.
+        known_images: with ``deep``, images are known in the same way; to hash them is a twentieth of the work
+            of decoding them.
         executor: where frames are decoded and compared, such as a :class:`~ffenc.RayExecutor`; None: on this
             machine.
 
@@ -102,10 +103,10 @@ def verify_dataset(
         )
     if again and not deep:
         raise ConfigError(
-            f"{argument('again', True)} would have no effect: no frame is decoded; pass "
+            f"{argument('again', True)} would have no effect, because no frame is decoded; pass "
             f"{argument('deep', True)} too"
         )
-    records = records or DecodeRecords(again=again)
+    records = DecodeRecords(again=again, images=known_images)
     place = source_path(path, "metadata")
     programs = _Programs(ffmpeg, ffprobe)
     if max_depth_error is not None:
@@ -148,7 +149,7 @@ def verify_dataset(
     seen = {video: one for video, one in looked.items() if one is not None}
     shown: dict[str, Shown] | None = None
     if deep:
-        shown = _decode(layout, listing, seen, faults, programs, on_frames, records, executor, again=again)
+        shown = _decode(layout, listing, seen, faults, programs, on_frames, records, executor)
     note_quantiles(tables, shown, faults)
     compared: dict[str, CameraComparison | None] = {}
     origin = None if against is None else source_path(against)
@@ -241,8 +242,6 @@ def _decode(
     on_frames: Progress | None,
     records: DecodeRecords,
     executor: Executor | None,
-    *,
-    again: bool,
 ) -> dict[str, Shown]:
     """Decode every frame, several files at once, and compare with the statistics; returns what was shown."""
     data: dict[str, list[int]] = {}
@@ -289,7 +288,7 @@ def _decode(
     shown: dict[str, Shown] = {}
     if executor is not None:
         tasks = _decode_tasks(
-            layout, slim(listing), seen, data, counted, candidates, checksums, programs, again=again
+            layout, slim(listing), seen, data, counted, candidates, checksums, programs, again=records.again
         )
         for key, own_shown in _elsewhere(executor, tasks, faults, count, cancellation):
             shown.setdefault(key, Shown()).add(own_shown)
