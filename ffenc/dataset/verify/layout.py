@@ -30,6 +30,9 @@ Integers = npt.NDArray[np.int64]
 
 EPISODES = "meta/episodes"
 
+_FIXED_LIST = pa.list_(pa.null(), 1).id
+_LISTS = frozenset((pa.list_(pa.null()).id, pa.large_list(pa.null()).id, _FIXED_LIST))
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -228,24 +231,22 @@ def matrix(column: pa.ChunkedArray | pa.Array) -> Floats | None:
         None: not such a column, or one where values are missing or lists differ in length.
     """
     rows = len(column)
-    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    values = column
+    if isinstance(values, pa.ChunkedArray):
+        values = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
     if isinstance(values, pa.ExtensionArray):
         values = values.storage
-    while (
-        pa.types.is_list(values.type)
-        or pa.types.is_large_list(values.type)
-        or pa.types.is_fixed_size_list(values.type)
-    ):
+    while (kind := values.type).id in _LISTS:
         if values.null_count:
             return None
-        if not pa.types.is_fixed_size_list(values.type):
-            lengths = np.diff(values.offsets.to_numpy())
+        if kind.id != _FIXED_LIST:
+            offsets = values.offsets.to_numpy()
+            lengths = offsets[1:] - offsets[:-1]
             if lengths.size and (lengths != lengths[0]).any():
                 return None
         values = flat(values)
-    kind = values.type
     if values.null_count or not (
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     ):

@@ -120,8 +120,9 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
     own = ["meta/episodes/chunk_index", "meta/episodes/file_index"]
     asked = [*wanted, *own, *(n for names in (*video.values(), *stats.values()) for n in names)]
     try:
-        names = set(pq.read_schema(path).names)
-        table = read_table(path, [name for name in asked if name in names], checked=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            names = set(file.schema_arrow.names)
+            table = file.read(columns=[name for name in asked if name in names])
     except (pa.ArrowException, OSError) as error:
         faults.add("episodes", f"cannot be read: {reason_of(error)}", file=place)
         return None

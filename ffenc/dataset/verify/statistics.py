@@ -292,11 +292,12 @@ class Statistics:
                 continue
             if each.shape[1] != row.shape[1] or not np.isfinite(each).all():
                 return False
-            made = [(each * count).sum(axis=0) / count.sum(), each.min(axis=0), each.max(axis=0)]
-            scale = np.abs(each).max(axis=0) + 1e-12
+            low, high = each.min(axis=0), each.max(axis=0)
+            scale = np.maximum(np.abs(low), np.abs(high)) + 1e-12
+            made = ((each * count).sum(axis=0) / count.sum(), low, high)
             if all((np.abs(row[0] - one) > _CLOSE * scale).any() for one in made):
                 return False
-            apart = max(apart, float((np.ptp(each, axis=0) / scale).max()))
+            apart = max(apart, float(((high - low) / scale).max()))
         return apart > _APART
 
     def check_total(self, sums: Mapping[str, Sums]) -> None:
