@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
+import shlex
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,18 +22,16 @@ CAMERAS = ("left", "right")
 B_FRAMES = [(("camera_encoder", "vcodec"), "h264"), (("camera_encoder", "extra_options"), {"bf": 2})]
 
 # Logs its arguments, changes some of them where a file beside it says so, and becomes the real program.
-_SHIM = """#!{python} -IS
-import json, os, sys
-
-me, arguments = os.path.splitext(__file__)[0], sys.argv[1:]
-with open(me + ".log", "a") as log:
-    log.write(json.dumps(arguments) + "\\n")
-if os.path.exists(me + ".change"):
-    with open(me + ".change") as file:
-        change = json.load(file)
-    if any(change["where"] in argument for argument in arguments):
-        arguments = [argument.replace(change["old"], change["new"]) for argument in arguments]
-os.execv({real!r}, [{real!r}, *arguments])
+_SHIM = r"""#!/bin/bash
+me={path}
+printf '%s\0' "$@" $'\n' >> "$me.log"
+if [ -e "$me.change" ]; then
+    mapfile -d '' -t change < "$me.change"
+    if [[ "$*" == *"${{change[0]}}"* ]]; then
+        set -- "${{@//"${{change[1]}}"/"${{change[2]}}"}}"
+    fi
+fi
+exec {real} "$@"
 """
 
 
@@ -44,20 +41,19 @@ class Shim:
     def __init__(self, folder: Path, name: str, real: str) -> None:
         folder.mkdir(exist_ok=True)
         self.path = folder / name
-        self.path.write_text(_SHIM.format(python=sys.executable, real=real))
+        self.path.write_text(_SHIM.format(path=shlex.quote(str(self.path)), real=shlex.quote(real)))
         self.path.chmod(0o755)
 
     def change(self, where: str, old: str, new: str) -> None:
         """From now on replace a text in the arguments of runs that have another in theirs."""
-        said = {"where": where, "old": old, "new": new}
-        self.path.with_suffix(".change").write_text(json.dumps(said))
+        self.path.with_suffix(".change").write_text("".join(f"{word}\0" for word in (where, old, new)))
 
     def runs(self) -> list[list[str]]:
         """The arguments of every run since this was asked last."""
         log = self.path.with_suffix(".log")
-        lines = log.read_text().splitlines() if log.exists() else []
+        runs = log.read_text().split("\n\0")[:-1] if log.exists() else []
         log.unlink(missing_ok=True)
-        return [json.loads(line) for line in lines]
+        return [run.split("\0")[:-1] for run in runs]
 
 
 @pytest.fixture(scope="module")
