@@ -95,7 +95,7 @@ def decoded(path: Path, key: str) -> np.ndarray:
     described = json.loads((path.parents[3] / "meta/info.json").read_text())["features"][key]
     known = hashlib.sha256(path.read_bytes()).hexdigest(), json.dumps(described)
     if known not in _DECODED:
-        with VideoReader(path, depth=False if key == DEPTH else None) as reader:
+        with VideoReader(path, depth=False if key == DEPTH else None, decoder="pyav") as reader:
             frames = reader[:]
         if len(_DECODED) == 12:
             del _DECODED[next(iter(_DECODED))]
