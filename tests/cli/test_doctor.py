@@ -350,10 +350,9 @@ def test_two_whole_doctors_at_once_with_ascii_only_and_no_reader(tmp_path, monke
     """Both share a cache that is new; one prints where only ASCII is, the other nowhere at all."""
     monkeypatch.setenv("FFENC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    words = ["--size", "64x64", "--seconds", "0.5", "--ffmpeg"]
-    shown = start(tmp_path / "a", *words, system_program("ffmpeg"), stdout=subprocess.PIPE)
-    newest = find_toolchain("newest").ffmpeg
-    closed = start(tmp_path / "b", *words, newest, preexec_fn=lambda: os.close(1))
+    words = ["--size", "64x64", "--seconds", "0.5", "--ffmpeg", find_toolchain("newest").ffmpeg]
+    shown = start(tmp_path / "a", *words, stdout=subprocess.PIPE)
+    closed = start(tmp_path / "b", *words, preexec_fn=lambda: os.close(1))
     out, said = shown.communicate(timeout=120)
     _, said_by_other = closed.communicate(timeout=120)
     assert (shown.returncode, closed.returncode) == (0, 0)

@@ -101,11 +101,12 @@ def test_one_ffprobe_reads_all_pieces_of_an_encoder(toolchain: Toolchain, tmp_pa
     reader = PieceReader(program)
     for frames in LENGTHS if toolchain.ffmpeg == newest_program("ffmpeg") else LENGTHS[:2]:
         path = encode(tmp_path / f"{frames}.mp4", CONFIGS[name], frames, toolchain)
-        assert unlike(reader.read(path), probe(path, times=True, ffprobe=toolchain.ffprobe)) == {}
+        probed = probe(path, times=True, ffprobe=toolchain.ffprobe)
+        assert unlike(reader.read(path), probed) == {}
         assert sample_description(path) == sample_description(tmp_path / f"{LENGTHS[0]}.mp4")
     assert len(log.read_text().splitlines()) == 1
     again = PieceReader(program).read(path)  # as in the next run
-    assert again == probe(path, times=True, ffprobe=toolchain.ffprobe)
+    assert again == probed
     assert len(log.read_text().splitlines()) == 1
     PieceReader(program, "another encoder").read(path)
     assert len(log.read_text().splitlines()) == 2

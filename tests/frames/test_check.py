@@ -123,8 +123,12 @@ def test_lerobots_own_videos_are_sound(toolchain: Toolchain, key: str) -> None:
     assert told[-1] == 72
 
 
-def test_nothing_is_taken_for_damage_that_is_not(toolchain: Toolchain, made: dict[str, Path]) -> None:
-    assert {name: found for name, path in made.items() if (found := check(path))} == {}
+def test_nothing_is_taken_for_damage_that_is_not(
+    toolchain: Toolchain, made: dict[str, Path], request: pytest.FixtureRequest
+) -> None:
+    every = request.config.getoption("--long") or toolchain == find_toolchain("newest")
+    files = {name: path for name, path in made.items() if every or name not in SOUND or "open" in name}
+    assert {name: found for name, path in files.items() if (found := check(path))} == {}
 
 
 # ---- damage --------------------------------------------------------------------------------------------

@@ -40,13 +40,21 @@ def config_of(codec: str, g: int) -> VideoEncoderConfig:
     return VideoEncoderConfig(vcodec=codec, g=g, preset=FAST.get(codec))
 
 
-def lengths_of(codec: str, g: int) -> tuple[int, ...]:
-    """Fewer of the slowest encoder."""
-    return LENGTHS[g][::4] if codec == "libaom-av1" and g > 1 else LENGTHS[g]
+# Of the slowest encoder few, and of those that order no 16 frames together every second.
+STEPS = {"libsvtav1": 1, "libaom-av1": 4}
+
+
+def lengths_of(codec: str, g: int, *, long: bool) -> tuple[int, ...]:
+    """The lengths of a codec's episodes, with ``--long`` all."""
+    return LENGTHS[g] if long or g == 1 else LENGTHS[g][:: STEPS.get(codec, 2)]
 
 
 def episodes(
-    toolchain: Toolchain, folder: Path, config: VideoEncoderConfig, change: tuple[str, str] = ("", "")
+    toolchain: Toolchain,
+    folder: Path,
+    config: VideoEncoderConfig,
+    lengths: tuple[int, ...],
+    change: tuple[str, str] = ("", ""),
 ) -> Path:
     """Encode an episode of each length, several in one process, and join them."""
     parts: list[Joined] = []
@@ -59,7 +67,7 @@ def episodes(
         "-i",
         f"testsrc2=size={SIZE}x{SIZE}:rate={FPS}",
     ]
-    for length in lengths_of(config.vcodec, config.g):
+    for length in lengths:
         path = folder / f"{length}.mp4"
         own = compile_command(
             config,
@@ -119,25 +127,31 @@ def missed(path: Path, lengths: tuple[int, ...]) -> list[int]:
 
 @pytest.mark.parametrize("g", [1, 2, 10, 30])
 @pytest.mark.parametrize("codec", ["libsvtav1", "h264", "hevc", "libaom-av1", DEPTH])
-def test_every_frame_of_every_episode_is_found(tmp_path: Path, codec: str, g: int) -> None:
-    path = episodes(find_toolchain("newest"), tmp_path, config_of(codec, g))
+def test_every_frame_of_every_episode_is_found(
+    tmp_path: Path, codec: str, g: int, request: pytest.FixtureRequest
+) -> None:
+    lengths = lengths_of(codec, g, long=request.config.getoption("--long"))
+    path = episodes(find_toolchain("newest"), tmp_path, config_of(codec, g), lengths)
     info = probe(path, times=True)
     assert info.leading == ()
     assert info.closed == info.key_frames
-    assert missed(path, lengths_of(codec, g)) == []
+    assert missed(path, lengths) == []
 
 
 @pytest.mark.parametrize("codec", ["hevc", DEPTH])
-def test_so_it_is_with_the_systems_encoder(tmp_path: Path, codec: str) -> None:
-    path = episodes(find_toolchain("system"), tmp_path, config_of(codec, 10))
-    assert missed(path, LENGTHS[10]) == []
+def test_so_it_is_with_the_systems_encoder(
+    tmp_path: Path, codec: str, request: pytest.FixtureRequest
+) -> None:
+    lengths = lengths_of(codec, 10, long=request.config.getoption("--long"))
+    path = episodes(find_toolchain("system"), tmp_path, config_of(codec, 10), lengths)
+    assert missed(path, lengths) == []
 
 
 @pytest.mark.parametrize("g", [2, 10])
 def test_what_open_groups_cost_is_known_from_the_index(tmp_path: Path, g: int) -> None:
     """As x265 encodes by default, and LeRobot records."""
     config = VideoEncoderConfig(vcodec="hevc", g=g, preset="medium")
-    path = episodes(find_toolchain("newest"), tmp_path, config, ("open-gop=0", "open-gop=1"))
+    path = episodes(find_toolchain("newest"), tmp_path, config, LENGTHS[g], ("open-gop=0", "open-gop=1"))
     info = probe(path, times=True)
     assert info.leading
     assert info.missed == tuple(missed(path, LENGTHS[g]))
