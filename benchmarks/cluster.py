@@ -29,7 +29,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import ray as real_ray
+from msgspec.structs import replace
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import Struct
 
 from ffenc.cli import output
 from ffenc.cli.common import SettingsCommand, json_option, program_options
@@ -168,8 +168,7 @@ def _is_advised(vcodec: str) -> bool:
     return CODECS[vcodec].hardware and not CODECS[vcodec].needs_bit_rate
 
 
-@dataclass
-class _Findings:
+class _Findings(Struct):
     """All that doctor has found.
 
     Attributes:

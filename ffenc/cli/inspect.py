@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +10,7 @@ from ffenc.cli import output
 from ffenc.cli.common import PathName, SourceName, json_option, program_options
 from ffenc.cli.display import human_bytes, report_console, report_table
 from ffenc.cli.output import print_json
+from ffenc.fields import fields_of
 from ffenc.words import count
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def command(
     if write_mapping is not None:
         contents.write_mapping(found, write_mapping)
     if as_json:
-        fields = asdict(found) | {"path": str(found.path), "fault": found.fault, "not_shown": faults}
+        fields = fields_of(found) | {"path": str(found.path), "fault": found.fault, "not_shown": faults}
         print_json(fields)
         return
     _show(found)

@@ -136,7 +136,7 @@ def command(
     from ffenc.quality.measure import NO_VMAF  # noqa: PLC0415 - keeps --help quick
     from ffenc.report.page import checked_page  # noqa: PLC0415
     from ffenc.report.tune_page import write_tune_page  # noqa: PLC0415
-    from ffenc.tune.fields import fields_of  # noqa: PLC0415
+    from ffenc.tune.fields import tuning_fields  # noqa: PLC0415
     from ffenc.tune.preset import preset_text  # noqa: PLC0415
     from ffenc.tune.run import tune  # noqa: PLC0415
     from ffenc.tune.search import read_target  # noqa: PLC0415
@@ -171,7 +171,7 @@ def command(
             )
         if found.gauge.main.name != "vmaf":
             output.warning(NO_VMAF)
-        fields = fields_of(found)
+        fields = tuning_fields(found)
         if as_json:
             print_json(fields)
         else:

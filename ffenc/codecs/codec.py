@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 Number = int | float
 Value = str | int | float
@@ -28,8 +29,7 @@ def _no_change(_: Mapping[str, Value], *__: int) -> dict[str, Value]:
     return {}
 
 
-@dataclass(frozen=True)
-class Codec:
+class Codec(Struct, frozen=True):
     """One row: how a ``vcodec`` becomes FFmpeg options.
 
     Attributes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from ffenc.codecs.codec import Codec, Number, Options, Value
 from ffenc.codecs.files import check_no_files
@@ -35,8 +36,7 @@ class EncoderSettings(Protocol):
     def model_fields_set(self) -> set[str]: ...
 
 
-@dataclass(frozen=True)
-class EncoderOptions:
+class EncoderOptions(Struct, frozen=True):
     """The outcome of a compilation.
 
     Attributes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ffenc.codecs.suggest import accepted
 from ffenc.errors import ConfigError
@@ -11,8 +12,7 @@ from ffenc.errors import ConfigError
 _YUV_SUBSAMPLING = {"444": (1, 1), "440": (1, 2), "422": (2, 1), "420": (2, 2)}
 
 
-@dataclass(frozen=True)
-class PixelFormat:
+class PixelFormat(Struct, frozen=True):
     """One FFmpeg pixel format.
 
     Attributes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 import ffmpeg
+from msgspec import Struct, field
 
 from ffenc.codecs.codec import Codec
 from ffenc.codecs.options import CONTAINER_OPTIONS, encoder_options
@@ -28,8 +28,7 @@ _LONGEST_FRAGMENT = 60.0  # seconds
 _SCALING = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
-@dataclass(frozen=True)
-class VideoInput:
+class VideoInput(Struct, frozen=True):
     """Frames of a video file, as what is encoded.
 
     Attributes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import ffmpeg
+from msgspec import Struct
 
 from ffenc.compiler.command import fed_frames, in_rgb, sampled
 from ffenc.compiler.frames import Excerpt, FrameFormat, SampleTap
@@ -109,8 +109,7 @@ def compile_frame_list(
     return without_stop(arguments(listed, program))
 
 
-@dataclass(frozen=True)
-class Pixels:
+class Pixels(Struct, frozen=True):
     """Which samples of a file's frames are written raw to standard output, as they are stored, unrotated.
 
     Attributes:
@@ -172,8 +171,7 @@ def compile_packets(path: str, first: int, last: int, *, program: str = "ffmpeg"
     return arguments(cut, program)
 
 
-@dataclass(frozen=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """One side of a comparison.
 
     Attributes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
+
+from msgspec import Struct
 
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import Pick
@@ -44,8 +45,7 @@ def is_encoded(frames: FrameFormat) -> bool:
     return frames.startswith(("png", "jpeg"))
 
 
-@dataclass(frozen=True)
-class SampleTap:
+class SampleTap(Struct, frozen=True):
     """A second, small output of the same process: every ``step``-th frame, shrunk, as raw rgb24 on stdout.
 
     Attributes:
@@ -58,8 +58,7 @@ class SampleTap:
     height: int
 
 
-@dataclass(frozen=True)
-class Excerpt:
+class Excerpt(Struct, frozen=True):
     """Some of a stream's frames, chosen by their times, so that no seek can give others.
 
     Attributes:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from ffenc.codecs.codec import Value
 from ffenc.errors import ConfigError
@@ -24,8 +26,7 @@ class PixelFormatError(ConfigError):
     """An encoder, as it was built, does not take a pixel format."""
 
 
-@dataclass(frozen=True)
-class PublishedOption:
+class PublishedOption(Struct, frozen=True):
     """One option.
 
     Attributes:
@@ -44,8 +45,7 @@ class PublishedOption:
     choices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class PublishedEncoder:
+class PublishedEncoder(Struct, frozen=True):
     """One encoder.
 
     Attributes:
@@ -72,8 +72,7 @@ class PublishedEncoder:
         return cls(data["name"], tuple(data["pixel_formats"]), _options(data["options"]))
 
 
-@dataclass(frozen=True)
-class PublishedOptions:
+class PublishedOptions(Struct, frozen=True):
     """A whole program.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
+
+from msgspec import Struct
 
 from ffenc.errors import ConfigError
 
@@ -62,8 +63,7 @@ def frame_ticks(fps: Fraction) -> int:
     return ticks.numerator
 
 
-@dataclass(frozen=True)
-class Pick:
+class Pick(Struct, frozen=True):
     """Which frames are kept of a series whose rate is lowered: for each new time the nearest, or the later.
 
     Attributes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from msgspec import Struct
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
@@ -84,8 +84,7 @@ class CameraSource(Settings):
         return f"/dev/video{text}" if text.isdigit() else text
 
 
-@dataclass(frozen=True)
-class LerobotCamera:
+class LerobotCamera(Struct, frozen=True):
     """One camera of LeRobot's ``--robot.cameras``, in ffenc's terms.
 
     Attributes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from msgspec import Struct
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
@@ -18,8 +18,7 @@ _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 _CROP = re.compile(r"(\d{1,6})x(\d{1,6})\+(\d{1,6})\+(\d{1,6})")
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(Struct, frozen=True):
     """A transform of pictures of one size, step by step; a step that is None is left out.
 
     Attributes:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ffenc.dataset.checksums import file_checksum
 from ffenc.dataset.owner import is_signed, sign
@@ -48,8 +49,7 @@ _SIGNATURE = "signature"
 _MOST_SHOWN = 20  # moves, in an error
 
 
-@dataclass(frozen=True)
-class Move:
+class Move(Struct, frozen=True):
     """A file that comes into a dataset.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ffenc.dataset.choice import ranges_text
 from ffenc.dataset.model import EpisodeRef
@@ -12,8 +13,7 @@ from ffenc.errors import SourceError
 from ffenc.spelling import call
 
 
-@dataclass(frozen=True)
-class _Damage:
+class _Damage(Struct, frozen=True):
     """Something that is wrong.
 
     Attributes:

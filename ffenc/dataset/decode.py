@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.config.preset import camera_name
 from ffenc.dataset.decoded_files import PngWriter, check_free, published_frames, save_array
@@ -28,8 +29,7 @@ from ffenc.spelling import argument
 Format = Literal["png", "npy"]
 
 
-@dataclass(frozen=True)
-class DepthOptions:
+class DepthOptions(Struct, frozen=True):
     """How depth is read and shown; RGB is not concerned.
 
     Attributes:
@@ -49,8 +49,7 @@ class DepthOptions:
     near_far: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
-class FrameRange:
+class FrameRange(Struct, frozen=True):
     """``start:stop:step`` as Python has it, but it has to lie within the video.
 
     Attributes:
@@ -76,8 +75,7 @@ class FrameRange:
         return range(self.start, stop, self.step)
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(Struct, frozen=True):
     """Frames of one file that come into one folder, or into one array.
 
     Attributes:
@@ -93,8 +91,7 @@ class _Part:
     frames: range
 
 
-@dataclass(frozen=True)
-class DecodePlan:
+class DecodePlan(Struct, frozen=True):
     """What will be written where.
 
     Attributes:
@@ -111,8 +108,7 @@ class DecodePlan:
     frames: int
 
 
-@dataclass(frozen=True)
-class DecodeSummary:
+class DecodeSummary(Struct, frozen=True):
     """What has been written.
 
     Attributes:

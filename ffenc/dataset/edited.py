@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from msgspec import Struct, field
+from msgspec.structs import asdict, replace
 
 from ffenc.codecs.suggest import accepted
 from ffenc.config.preset import camera_key, camera_name
@@ -30,8 +31,7 @@ from ffenc.spelling import argument
 Dataset = LeRobotV3 | LeRobotV21 | ThinnedDataset
 
 
-@dataclass(frozen=True)
-class Edits:
+class Edits(Struct, frozen=True):
     """What is changed of a dataset, beside its episodes.
 
     Attributes:

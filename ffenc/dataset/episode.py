@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.dataset.checksums import file_checksum, read_checksums, write_checksums
 from ffenc.dataset.columns import feature_type, is_numeric, read_table, row_schema
@@ -298,8 +299,7 @@ class StagedEpisode:
         return self._state.stats | self._writer.totals
 
 
-@dataclass(frozen=True)
-class _ImagesOf:
+class _ImagesOf(Struct, frozen=True):
     """A camera's images, each looked at when it is read: one of another size would be found by a reader."""
 
     camera: GrowingCamera

@@ -6,10 +6,12 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.dataset.model import EpisodeVideo
 from ffenc.dataset.piece import PieceTask, Surroundings, run_piece
@@ -28,8 +30,7 @@ _ROOMY = 8  # times the source's size: with so much free, no result is too large
 _TIGHT = 0.8  # of what is free: a sample of some frames is not more exact than that
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """What a short sample says of a whole job.
 
     Attributes:

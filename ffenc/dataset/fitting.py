@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ffenc.codecs.table import CODECS
 from ffenc.config.framerate import fps_number, parse_fps
@@ -24,8 +25,7 @@ from ffenc.layout import (
 )
 
 
-@dataclass(frozen=True)
-class GrowingCamera:
+class GrowingCamera(Struct, frozen=True):
     """A camera of a dataset that grows.
 
     Attributes:

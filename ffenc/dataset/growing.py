@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.checksums import file_checksum
@@ -303,8 +303,7 @@ def _opened(root: Path, info: dict[str, Any]) -> State:
     return State(info, stats, tasks, rows, episodes, listed.last | _on_disk(root, listed.last))
 
 
-@dataclass(frozen=True)
-class _Listed:
+class _Listed(Struct, frozen=True):
     """What the episode list says: totals, its last file, the last data file, and the highest numbers."""
 
     episodes: int

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import ClassVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.dataset.model import EpisodeRef
 from ffenc.dataset.piece import Surroundings
@@ -15,8 +17,7 @@ from ffenc.frames.sources import FrameSource
 from ffenc.frames.statistics import Stats
 
 
-@dataclass(frozen=True)
-class ImageStatsTask:
+class ImageStatsTask(Struct, frozen=True):
     """One episode of a camera that stays images, whose statistics are computed. It can be pickled.
 
     Attributes:

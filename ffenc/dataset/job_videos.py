@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+
+from msgspec import Struct
 
 from ffenc.dataset.executors.local import AnyTask, Failures, Runner
 from ffenc.dataset.joins import JoinRecord, JoinTask, LookTask
@@ -24,8 +25,7 @@ from ffenc.layout import file_limit
 _TAKEN_UP = 250  # pieces of an earlier run that a task looks at
 
 
-@dataclass(frozen=True)
-class JoinedFiles:
+class JoinedFiles(Struct, frozen=True):
     """A camera's finished files.
 
     Attributes:

@@ -9,10 +9,12 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.dataset.checksums import copy_file, file_checksum, same_bytes
 from ffenc.dataset.model import EpisodeVideo
@@ -35,8 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-@dataclass(frozen=True, eq=False)
-class _CopyTask:
+class _CopyTask(Struct, frozen=True, eq=False):
     """What tasks that copy have in common; see :class:`~ffenc.dataset.executors.local.Task`."""
 
     key: str
@@ -49,8 +50,7 @@ class _CopyTask:
         return replace(self, programs=programs)
 
 
-@dataclass(frozen=True, eq=False)
-class LookTask(_CopyTask):
+class LookTask(_CopyTask, frozen=True, eq=False):
     """A file of a source, and the episodes in it whose packets are to be copied.
 
     Attributes:
@@ -98,8 +98,7 @@ class LookTask(_CopyTask):
 _MOST_PICKED = 100  # pieces whose frames FFmpeg picks out of their files; each is a term for every packet
 
 
-@dataclass(frozen=True)
-class JoinRecord:
+class JoinRecord(Struct, frozen=True):
     """A file of the result.
 
     Attributes:
@@ -113,8 +112,7 @@ class JoinRecord:
     checksum: str
 
 
-@dataclass(frozen=True, eq=False)
-class JoinTask(_CopyTask):
+class JoinTask(_CopyTask, frozen=True, eq=False):
     """A file of the result, and the pieces that it is joined from.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.columns import task_texts
@@ -55,16 +56,14 @@ Choice = Callable[[Sequence[EpisodeRef]], Sequence[EpisodeRef]]
 """Given the episodes of a dataset, which of them are meant."""
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(Struct, frozen=True):
     """Where an episode's rows are."""
 
     path: Path
     first_row: int
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """An episode as the episode list has it.
 
     Attributes:

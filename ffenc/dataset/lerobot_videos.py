@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
+
+from msgspec.structs import replace
 
 from ffenc.dataset.checksums import read_checksums
 from ffenc.dataset.damage import Damage

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ffenc.dataset.columns import list_of, statistic_type
 from ffenc.dataset.model import Known
@@ -19,8 +19,7 @@ from ffenc.layout import DATA_COLUMNS, LIST_COLUMNS, place_columns
 _LISTED_AT_ONCE = 1000  # episodes of which nothing is known
 
 
-@dataclass(frozen=True)
-class WrittenRows:
+class WrittenRows(Struct, frozen=True):
     """What is known of an episode whose rows are written.
 
     Attributes:
@@ -40,8 +39,7 @@ class WrittenRows:
     index: int
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """Episodes that come into the list together.
 
     Attributes:

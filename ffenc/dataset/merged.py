@@ -5,13 +5,13 @@ from __future__ import annotations
 import filecmp
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import replace
 
 from ffenc.config.framerate import fps_number
 from ffenc.dataset.columns import common_type, fitted, task_texts

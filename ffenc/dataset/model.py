@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ffenc.config.framerate import Pick
 from ffenc.dataset.columns import statistic_type, whole_numbers
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from ffenc.frames.statistics import Stats
 
 
-@dataclass(frozen=True)
-class Camera:
+class Camera(Struct, frozen=True):
     """One image stream.
 
     Attributes:
@@ -49,8 +49,7 @@ class Camera:
         return self.stored
 
 
-@dataclass(frozen=True)
-class EpisodeRef:
+class EpisodeRef(Struct, frozen=True):
     """Which episode of a source, for plans and tasks: nothing of it has to be read for that.
 
     Attributes:
@@ -62,8 +61,7 @@ class EpisodeRef:
     length: int
 
 
-@dataclass(frozen=True)
-class EpisodeVideo:
+class EpisodeVideo(Struct, frozen=True):
     """One episode of one camera in a video file.
 
     Attributes:
@@ -98,8 +96,7 @@ class EpisodeVideo:
         return replace(self, frames=last + 1)
 
 
-@dataclass(frozen=True)
-class FinishedVideo:
+class FinishedVideo(Struct, frozen=True):
     """One episode of one camera as a file of its own, which becomes a file of the dataset.
 
     Attributes:
@@ -115,8 +112,7 @@ CameraStream = FrameSource | EpisodeVideo | FinishedVideo
 """The frames of a camera in an episode: images, a part of a video file, or a file that is finished."""
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(Struct, frozen=True):
     """What is known of an episode beside its rows and frames, as columns of LeRobot's episode list.
 
     Attributes:
@@ -147,8 +143,7 @@ class Known:
         return {name.removeprefix("stats/").rpartition("/")[0] for name in names}
 
 
-@dataclass(frozen=True)
-class Episode:
+class Episode(Struct, frozen=True):
     """One episode: what a source yields, and a writer takes.
 
     Attributes:

@@ -10,11 +10,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ffenc.compiler.colour import COLOUR_TAGS
 from ffenc.compiler.command import VideoInput
@@ -38,8 +40,7 @@ from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.frames.transcode import clip_statistics, damage_named, transcode
 
 
-@dataclass(frozen=True)
-class PieceTask:
+class PieceTask(Struct, frozen=True):
     """What is to be done of one episode of one camera. It can be pickled.
 
     Attributes:
@@ -160,8 +161,7 @@ def _stem(episode: EpisodeRef) -> str:
     return f"episode-{episode.index:06d}"
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(Struct, frozen=True, eq=False):
     """Pieces whose commands differ in nothing but a file's name and numbers.
 
     Attributes:
@@ -170,8 +170,14 @@ class _Kind:
     """
 
     key: str
-    encoding: Encoding = field(compare=False)
-    video: VideoInput | None = field(compare=False)
+    encoding: Encoding
+    video: VideoInput | None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Kind) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     @classmethod
     def of(cls, encoding: Encoding, video: VideoInput | None) -> _Kind:
@@ -202,8 +208,7 @@ def _settings(kind: _Kind) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class PieceRecord:
+class PieceRecord(Struct, frozen=True):
     """What came of a task; of a piece that is only copied, its statistics.
 
     Attributes:
@@ -231,8 +236,7 @@ class PieceRecord:
     asked: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class TakenUpTask:
+class TakenUpTask(Struct, frozen=True):
     """Pieces that are on record: which of them an earlier run has made in the same way.
 
     Attributes:
@@ -276,8 +280,7 @@ class TakenUpTask:
 _KEPT = ("frames", "bytes", "packet_bytes", "configuration", "delay", "stats", "values")
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """What the place where tasks are done adds: limits, a report of progress, an end from outside.
 
     Attributes:

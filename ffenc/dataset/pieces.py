@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.config.framerate import frame_ticks, time_scale
 from ffenc.dataset.model import EpisodeRef
@@ -25,8 +27,7 @@ FILES_LOOKED_AT = 32
 _ALIKE = ("codec", "configuration")  # what pieces of one file have in common
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """Packets that come into a file together: one encoded episode, or some that stand together in a source.
 
     Attributes:

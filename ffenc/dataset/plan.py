@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from ffenc.config.transform import Transform
 from ffenc.dataset.model import Camera, EpisodeRef
@@ -22,8 +23,7 @@ from ffenc.frames.header import ImageHeader
 from ffenc.layout import VIDEO_PATH
 
 
-@dataclass(frozen=True, eq=False)
-class Stream:
+class Stream(Struct, frozen=True, eq=False):
     """One camera of a job.
 
     Attributes:
@@ -81,8 +81,7 @@ class Stream:
         )
 
 
-@dataclass(frozen=True)
-class JobPlan:
+class JobPlan(Struct, frozen=True):
     """What a job will do, checked as far as it can be before the first frame.
 
     Attributes:

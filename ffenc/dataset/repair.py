@@ -7,8 +7,10 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ffenc.codecs.suggest import accepted
 from ffenc.dataset.finished import check_free, finished_info, job_hash
@@ -37,8 +39,7 @@ from ffenc.storage.upload import address_of, destination_path, publishing
 _ON_DAMAGE = ("drop-episode", "trim", "repeat")
 
 
-@dataclass
-class Repair:
+class Repair(Struct):
     """What a repair does, or would do.
 
     Attributes:

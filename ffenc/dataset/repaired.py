@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.config.framerate import fps_number
 from ffenc.config.preset import camera_name
@@ -53,8 +54,7 @@ _WRITTEN = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class EpisodeRepair:
+class EpisodeRepair(Struct, frozen=True):
     """What becomes of an episode.
 
     Attributes:

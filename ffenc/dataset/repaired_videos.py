@@ -8,9 +8,10 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.framerate import frame_ticks
@@ -40,8 +41,7 @@ from ffenc.layout import (
 )
 
 
-@dataclass(frozen=True)
-class Repeated:
+class Repeated(Struct, frozen=True):
     """An episode's video in which frames are repeated: where it is, and which rows show the frame before."""
 
     place: Place

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct, field
 
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.columns import task_texts
@@ -40,8 +40,7 @@ SAMPLED_FILES = 50
 _SETTINGS = ("crf", "g", "preset", "fast_decode", "extra_options")
 
 
-@dataclass(frozen=True)
-class CameraReport:
+class CameraReport(Struct, frozen=True):
     """One camera of a dataset.
 
     Attributes:
@@ -77,8 +76,7 @@ class CameraReport:
     bytes_per_second: float | None
 
 
-@dataclass(frozen=True)
-class DatasetReport:
+class DatasetReport(Struct, frozen=True):
     """What a dataset holds.
 
     Attributes:
@@ -184,8 +182,7 @@ def _total(info: Mapping[str, Any], key: str, where: Path) -> int | None:
     return value
 
 
-@dataclass
-class _Files:
+class _Files(Struct):
     """The files of a dataset with their sizes, found in one walk.
 
     Attributes:

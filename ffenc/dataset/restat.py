@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from ffenc.dataset.columns import is_numeric
 from ffenc.dataset.identify import check_dataset
@@ -43,8 +43,7 @@ _CLOSE = 2e-5  # of the span from min to max: what float32 and its sums make
 _CAMERA_CLOSE = 0.01  # encoding takes noise away, and with it some of what is beyond q01 and q99
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """A statistic that is stored otherwise than the rows have it.
 
     Attributes:
@@ -64,8 +63,7 @@ class Difference:
     at: int = 0
 
 
-@dataclass(frozen=True)
-class Restated:
+class Restated(Struct, frozen=True):
     """The statistics of a dataset's rows.
 
     Attributes:

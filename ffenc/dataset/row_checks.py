@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct
 
 from ffenc.dataset.row_tables import ROW_COLUMNS, TASK_COLUMN, row_tables
 from ffenc.errors import SourceError
@@ -19,8 +19,7 @@ from ffenc.spelling import argument
 _ROWS_CHECKED = 1 << 18
 
 
-@dataclass
-class EpisodeRows:
+class EpisodeRows(Struct):
     """The rows of an episode in a data file.
 
     Attributes:

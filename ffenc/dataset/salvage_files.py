@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct
 
 from ffenc.dataset.columns import feature_type, is_numeric
 from ffenc.errors import FfencError, SourceError
@@ -21,8 +21,7 @@ from ffenc.layout import NUMBERING
 UNREADABLE = (SourceError, pa.ArrowException, OSError, ValueError, LookupError, TypeError)
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(Struct, frozen=True):
     """Something that is done to a dataset.
 
     Attributes:
@@ -43,8 +42,7 @@ class Action:
         return f"{named}: {self.what}" if named else self.what
 
 
-@dataclass(frozen=True)
-class RowNumbers:
+class RowNumbers(Struct, frozen=True):
     """The numbers of a data file's rows.
 
     Attributes:

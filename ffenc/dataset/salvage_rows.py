@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct, field
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import camera_name, chosen_cameras
@@ -34,8 +34,7 @@ from ffenc.paths import check_template, template_fields
 from ffenc.spelling import argument, call
 
 
-@dataclass
-class Place:
+class Place(Struct):
     """Where an episode's frames are in a file: the first one, and how many follow without a gap."""
 
     path: Path
@@ -43,8 +42,7 @@ class Place:
     whole: int
 
 
-@dataclass
-class Found:
+class Found(Struct):
     """An episode of which something is left.
 
     Attributes:

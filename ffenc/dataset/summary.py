@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from ffenc.dataset.choice import ranges_text
 from ffenc.dataset.executors.local import Failures
@@ -18,8 +19,7 @@ from ffenc.words import count
 _SHOWN = 20  # failed episodes, in an error
 
 
-@dataclass
-class JobSummary:
+class JobSummary(Struct):
     """What a job did.
 
     Attributes:

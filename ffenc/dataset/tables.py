@@ -6,7 +6,6 @@ import threading
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import cached_property
 from itertools import chain, groupby
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import replace
 
 from ffenc.dataset.columns import feature_type, is_numeric, row_schema
 from ffenc.dataset.division import Division, RowDivision

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ffenc.dataset.staging import check_destination
 from ffenc.dataset.verify.run import verify_dataset
@@ -71,8 +72,7 @@ def push_dataset(
     return push_folder(root, address, private=private, overwrite=overwrite, resume=resume, dry_run=dry_run)
 
 
-@dataclass(frozen=True)
-class Pull:
+class Pull(Struct, frozen=True):
     """What was fetched.
 
     Attributes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct, field
 
 from ffenc.dataset.columns import (
     WRITTEN,
@@ -44,8 +44,7 @@ from ffenc.storage.mirror import held
 NUMBERING_TYPES = {name: feature_type(feature) for name, feature in DEFAULT_FEATURES.items()}
 
 
-@dataclass(frozen=True)
-class State:
+class State(Struct, frozen=True):
     """A dataset between two episodes.
 
     Attributes:
@@ -71,8 +70,7 @@ class State:
         return int(self.info.get("total_frames") or 0)
 
 
-@dataclass(frozen=True)
-class NumberedRows:
+class NumberedRows(Struct, frozen=True):
     """The rows of an episode.
 
     Attributes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.ffmpeg.probe import StreamInfo, ask, fields_of
 from ffenc.storage.mirror import held
@@ -16,8 +18,7 @@ _LACKING = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class DecodedFrame:
+class DecodedFrame(Struct, frozen=True):
     """A frame as a decoder gives it.
 
     Attributes:

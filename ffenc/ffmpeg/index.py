@@ -6,7 +6,6 @@ import hashlib
 import os
 import struct
 import threading
-from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from ffenc.errors import SourceError
 from ffenc.ffmpeg.boxes import BoxError, box_in, boxes_in, fetch_index, handler, top_boxes, track_description
@@ -34,8 +35,7 @@ _MOST_TICKS = 1 << 31  # a frame's duration; greater ones are negative to some r
 _WHOLE_SPEED = 1 << 16
 
 
-@dataclass(frozen=True, eq=False)
-class VideoIndex:
+class VideoIndex(Struct, frozen=True, eq=False):
     """The frames of an MP4 file that holds one video track, in the order they are shown in.
 
     Attributes:
@@ -133,8 +133,7 @@ class PieceReader:
 
 def _plain(info: StreamInfo) -> dict[str, Any]:
     """A file's fields, without sound, as JSON has them."""
-    found = {one.name: getattr(info, one.name) for one in fields(info)}
-    return found | {"fps": str(info.fps), "time_base": str(info.time_base)}
+    return asdict(info) | {"fps": str(info.fps), "time_base": str(info.time_base)}
 
 
 def _restored(found: Any) -> StreamInfo | None:

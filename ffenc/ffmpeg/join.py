@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+
+from msgspec import Struct
 
 from ffenc.compiler.inputs import file_url
 from ffenc.compiler.packets import compile_cut, compile_join
@@ -17,8 +18,7 @@ from ffenc.ffmpeg.toolchain import Toolchain
 _MICROSECONDS = 1_000_000
 
 
-@dataclass(frozen=True)
-class Joined:
+class Joined(Struct, frozen=True):
     """A file to be joined with others.
 
     Attributes:

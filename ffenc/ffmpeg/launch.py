@@ -17,9 +17,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from ffenc.config.limits import MOST_CPUS
 from ffenc.errors import Cancelled, ConfigError, ToolchainError
@@ -137,8 +138,7 @@ def _machine(path: str) -> bytes:
     return head[:6] + head[18:]
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(Struct, frozen=True):
     """Which part of the machine a program gets.
 
     Attributes:
@@ -200,6 +200,9 @@ class Share:
             with contextlib.suppress(ProcessLookupError):
                 os.setpriority(os.PRIO_PGRP, pid, nice)
             _make_group_nice(pid, nice)
+
+
+_WHOLE = Share()
 
 
 def _make_group_nice(pid: int, nice: int) -> None:
@@ -365,7 +368,7 @@ def start(
     *,
     stdin: bool,
     stdout: bool,
-    share: Share = Share(),
+    share: Share = _WHOLE,
 ) -> subprocess.Popen[bytes]:
     """Start a program that dies with this one.
 

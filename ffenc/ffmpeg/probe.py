@@ -6,11 +6,12 @@ import os
 import re
 from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+from msgspec import Struct
 
 from ffenc.codecs.pixel_formats import PIXEL_FORMATS
 from ffenc.compiler.inputs import INPUT_LIMITS, file_url
@@ -33,8 +34,7 @@ _MOST_KEPT, _MOST_KEPT_FRAMES = 64, 100_000
 _kept: dict[Any, StreamInfo] = {}
 
 
-@dataclass(frozen=True)
-class AudioInfo:
+class AudioInfo(Struct, frozen=True):
     """The first audio stream of a file."""
 
     codec: str
@@ -45,8 +45,7 @@ class AudioInfo:
     bit_depth: int | None
 
 
-@dataclass(frozen=True)
-class StreamInfo:
+class StreamInfo(Struct, frozen=True, dict=True):
     """The first video stream of a file, as ffprobe reads it.
 
     Attributes:

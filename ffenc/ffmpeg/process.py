@@ -13,11 +13,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import IO
+
+from msgspec import Struct, field
 
 from ffenc.errors import FfmpegError
 from ffenc.ffmpeg.launch import (
@@ -55,8 +56,7 @@ _FAULT = re.compile(r"^(\[[^\]]+\] )*\[(error|fatal|panic)\] ")
 _inputs: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # of programs that are fed
 
 
-@dataclass
-class Log:
+class Log(Struct):
     """What a program wrote to standard error.
 
     Attributes:

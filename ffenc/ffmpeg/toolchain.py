@@ -9,9 +9,10 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from ffenc.errors import FfmpegError, ToolchainError
 from ffenc.ffmpeg.cache import recall, remember
@@ -34,8 +35,7 @@ def how_to_get() -> str:
     )
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(Struct, frozen=True):
     """One ffmpeg or ffprobe that was found.
 
     Attributes:
@@ -51,8 +51,7 @@ class Program:
     fault: str = ""
 
 
-@dataclass(frozen=True)
-class Toolchain:
+class Toolchain(Struct, frozen=True):
     """The programs a job runs on.
 
     Attributes:

@@ -18,11 +18,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.compiler.decode import Pixels, compile_checksums, compile_packets
 from ffenc.errors import ConfigError, FfmpegError, SourceError, ToolchainError
@@ -48,8 +50,7 @@ _LINE = re.compile(rb"^0, +-?\d+, +(-?\d+), .*, *(0x[0-9a-f]+)", re.MULTILINE)
 _TIME_BASE = re.compile(rb"#tb 0: (\d+)/(\d+)")
 
 
-@dataclass(frozen=True)
-class Damage:
+class Damage(Struct, frozen=True):
     """One damaged stretch of a file.
 
     Attributes:
@@ -135,8 +136,7 @@ class _NoDecoder(Exception):
     """The program lacks a decoder; the text is its own."""
 
 
-@dataclass(frozen=True)
-class _Group:
+class _Group(Struct, frozen=True):
     """Frames that are decoded without any other: from one closed key frame to the next.
 
     Attributes:

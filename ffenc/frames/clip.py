@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.compiler.colour import kept_tags, rgb_conversion
 from ffenc.compiler.command import VideoInput
@@ -20,8 +22,7 @@ from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.layout import TIME_TOLERANCE
 
 
-@dataclass(frozen=True)
-class Clip:
+class Clip(Struct, frozen=True):
     """Frames of a video file, one after another.
 
     Attributes:

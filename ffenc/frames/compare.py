@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.compiler.colour import rgb_conversion
 from ffenc.compiler.decode import Compared, compile_compare
@@ -33,8 +34,7 @@ _PEAK = 255  # of an RGB sample
 _VALUE = re.compile(rb"lavfi\.(psnr\.psnr_avg|ssim\.All)=(\S+)")
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """One episode of one camera against its source.
 
     Attributes:
@@ -213,8 +213,7 @@ def _compare_colours(
     return _summary([error for error, _ in values], [ssim for _, ssim in values], _PEAK)
 
 
-@dataclass(frozen=True)
-class Sides:
+class Sides(Struct, frozen=True):
     """The two sides of a comparison of colours.
 
     Attributes:

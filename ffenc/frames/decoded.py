@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from ffenc.errors import SourceError
 from ffenc.frames.depth import Unit

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import Struct
+from msgspec.structs import force_setattr, replace
 
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import DepthEncoderConfig
@@ -43,8 +44,7 @@ _MAX_MM = 65535
 _BLOCK = 1 << 18  # values computed at once: their float32 stay in the processor's cache
 
 
-@dataclass(frozen=True)
-class DepthQuantizer:
+class DepthQuantizer(Struct, frozen=True):
     """Depth to 12-bit codes and back, with one range.
 
     Args:
@@ -81,7 +81,7 @@ class DepthQuantizer:
             invalid=self.invalid,
         )
         for name in ("depth_min", "depth_max", "shift"):  # an int is now a float
-            object.__setattr__(self, name, getattr(config, name))
+            force_setattr(self, name, getattr(config, name))
         for unit in _UNITS:
             _scale(self, unit)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+
+from msgspec import Struct
 
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
@@ -38,8 +39,7 @@ _Rate = int | float | str | Fraction
 _OnFrames = Callable[[int], None] | None
 
 
-@dataclass(frozen=True)
-class _Images:
+class _Images(Struct, frozen=True):
     """Image files, as what is encoded."""
 
     files: ImageFiles
@@ -81,8 +81,7 @@ class _Images:
         return verify_encoded(encoding, output, len(self), depth.sent if depth else None)
 
 
-@dataclass(frozen=True)
-class _Video:
+class _Video(Struct, frozen=True):
     """Frames of a video file, as what is encoded."""
 
     clip: Clip
@@ -144,8 +143,7 @@ class _Video:
         return verify_encoded(encoding, output, len(self), sent, tags=self.clip.tags)
 
 
-@dataclass(frozen=True)
-class EncodePlan:
+class EncodePlan(Struct, frozen=True):
     """What will be encoded, and where to; everything that can be checked without decoding has been.
 
     Attributes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+
+from msgspec import Struct
 
 from ffenc.codecs.codec import Codec
 from ffenc.codecs.options import encoder_options
@@ -22,8 +23,7 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.verify import asked_fields, verify_video
 
 
-@dataclass(frozen=True)
-class PassedOver:
+class PassedOver(Struct, frozen=True):
     """An encoder in a program that was tried before the one that was chosen, and did not serve.
 
     Attributes:
@@ -37,8 +37,7 @@ class PassedOver:
     reason: str
 
 
-@dataclass(frozen=True)
-class Encoding:
+class Encoding(Struct, frozen=True):
     """Everything that decides how one stream is encoded on this machine.
 
     Attributes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from ffenc.errors import SourceError
 
@@ -15,8 +16,7 @@ MAX_PIXELS = 1 << 26  # 8192x8192: 200 MB of RGB
 MAX_FILE_BYTES = 1 << 29  # of one image: such a one, of 16 bits with alpha, not compressed at all
 
 
-@dataclass(frozen=True)
-class ImageHeader:
+class ImageHeader(Struct, frozen=True):
     """The shape of an image, encoded or raw.
 
     Attributes:

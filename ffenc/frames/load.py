@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
 import psutil
+from msgspec import Struct
 
 from ffenc.errors import Cancelled, FfmpegError
 from ffenc.ffmpeg.launch import Cancellation
@@ -27,8 +27,7 @@ MIN_FRAMES = 4
 MAX_SECONDS = 20.0
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(Struct, frozen=True):
     """What one encode did while all ran.
 
     Attributes:

@@ -6,13 +6,13 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from cramjam import DecompressionError
+from msgspec import Struct
 
 from ffenc.errors import SourceError
 from ffenc.frames.parquet_pages import (
@@ -41,8 +41,7 @@ UNREADABLE = (
 )
 
 
-@dataclass(frozen=True)
-class RowRange:
+class RowRange(Struct, frozen=True):
     """Rows of one parquet file: ``count`` from ``first`` on."""
 
     path: Path

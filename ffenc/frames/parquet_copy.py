@@ -10,19 +10,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct
 
 from ffenc.errors import SourceError
 from ffenc.frames.images import read_header
 from ffenc.frames.parquet import IMAGE, MAGIC, UNREADABLE
 from ffenc.frames.parquet_pages import Chunk, group_values
-from ffenc.frames.thrift import I64, LIST, STRING, STRUCT, Field, Struct, read_struct, write_struct
+from ffenc.frames.thrift import I64, LIST, STRING, STRUCT, Field, ThriftStruct, read_struct, write_struct
 from ffenc.paths import open_regular
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ _SIZES = (_VALUES, _UNCOMPRESSED, _COMPRESSED, _DATA)
 _ELSEWHERE = (10, 14, 15)  # index page and Bloom filter, which are not copied
 
 
-@dataclass(frozen=True)
-class RowGroup:
+class RowGroup(Struct, frozen=True):
     """A row group of a file.
 
     Attributes:
@@ -125,7 +124,7 @@ class CopySource:
             for column in columns.values()
         )
 
-    def _chunks(self, group: int) -> dict[str, Struct]:
+    def _chunks(self, group: int) -> dict[str, ThriftStruct]:
         """The images' columns of a row group, as the footer describes them, by their paths."""
         found = {}
         for column in self._footer[_ROW_GROUPS].value[group][_COLUMNS].value:
@@ -133,7 +132,7 @@ class CopySource:
                 found[name] = column
         return found
 
-    def columns(self, group: RowGroup) -> Iterator[tuple[Struct, int, int]]:
+    def columns(self, group: RowGroup) -> Iterator[tuple[ThriftStruct, int, int]]:
         """Yield the columns of a row group, named as in the file that is written, and where their pages are.
 
         Raises:
@@ -168,7 +167,7 @@ class CopySource:
             except UNREADABLE as error:
                 raise SourceError(f"{self.path}: column {key} cannot be read: {error}") from None
 
-    def _place(self, column: Struct) -> tuple[int, int]:
+    def _place(self, column: ThriftStruct) -> tuple[int, int]:
         meta = column[_META].value
         start = meta[_DATA].value
         if (dictionary := meta.get(_DICTIONARY)) is not None and dictionary.value > 0:
@@ -196,7 +195,7 @@ class CopyingWriter:
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pq.ParquetWriter(self._sink, schema, **options)
         self._groups = 0
-        self._copied: dict[tuple[int, str], Struct] = {}
+        self._copied: dict[tuple[int, str], ThriftStruct] = {}
 
     def write(self, table: pa.Table) -> None:
         """Write rows with their images as one row group."""
@@ -258,11 +257,11 @@ class CopyingWriter:
             file.truncate()
 
 
-def _path_of(column: Struct) -> str:
+def _path_of(column: ThriftStruct) -> str:
     return b".".join(column[_META].value[_PATH].value).decode("utf-8", "replace")
 
 
-def _read_footer(file: BinaryIO, size: int) -> Struct:
+def _read_footer(file: BinaryIO, size: int) -> ThriftStruct:
     """Read a file's footer.
 
     Raises:
@@ -281,7 +280,7 @@ def _read_footer(file: BinaryIO, size: int) -> Struct:
     return footer
 
 
-def _moved(column: Struct, shift: int) -> Struct:
+def _moved(column: ThriftStruct, shift: int) -> ThriftStruct:
     """A column's description in a file where its pages begin so many bytes later."""
     meta = {number: field for number, field in column[_META].value.items() if number not in _ELSEWHERE}
     for number in (_DATA, _DICTIONARY):

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct, field
 
 from ffenc.errors import SourceError
 from ffenc.frames.parquet import MAGIC
@@ -26,7 +26,7 @@ from ffenc.frames.parquet_pages import (
     PLAIN,
     RLE_DICTIONARY,
 )
-from ffenc.frames.thrift import I32, I64, LIST, STRING, STRUCT, Field, Struct, read_struct, write_struct
+from ffenc.frames.thrift import I32, I64, LIST, STRING, STRUCT, Field, ThriftStruct, read_struct, write_struct
 from ffenc.paths import open_regular
 
 _BLOCK = 1 << 20
@@ -41,8 +41,7 @@ _CODECS = {"snappy": 1, None: 0, "zstd": 6, "gzip": 2, "lz4_raw": 7, "brotli": 4
 _ROWS, _ROW_GROUPS = 3, 4
 
 
-@dataclass(frozen=True)
-class _Page:
+class _Page(Struct, frozen=True):
     """Where a page is, its header included, and what it holds."""
 
     dictionary: bool
@@ -53,8 +52,7 @@ class _Page:
     values: int
 
 
-@dataclass
-class _Column:
+class _Column(Struct):
     """The pages of a column in a row group."""
 
     pages: list[_Page] = field(default_factory=list)
@@ -233,8 +231,8 @@ def _codec(file: BinaryIO, page: _Page) -> str | None:
     raise ValueError("they are compressed with a codec that is not known")
 
 
-def _row_group(group: Sequence[_Column], rows: int, leaves: Sequence[Any], codec: str | None) -> Struct:
-    columns: list[Struct] = []
+def _row_group(group: Sequence[_Column], rows: int, leaves: Sequence[Any], codec: str | None) -> ThriftStruct:
+    columns: list[ThriftStruct] = []
     for own, leaf in zip(group, leaves, strict=True):
         sizes = [(page.header + page.uncompressed, page.size) for page in own.pages]
         first_data = next(page.start for page in own.pages if not page.dictionary)

@@ -17,13 +17,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from cramjam import snappy
+from msgspec import Struct
 
 from ffenc.errors import SourceError
 from ffenc.frames.crc import crc32
@@ -48,8 +48,7 @@ class NotCoveredError(Exception):
     """A feature of parquet that is left to pyarrow."""
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """One column of a row group.
 
     Attributes:
@@ -106,8 +105,7 @@ def _present(value: Value | None, name: str, row: int) -> Value:
     return value
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(Struct, frozen=True):
     kind: int
     header: dict[int, Any]
     raw: BinaryIO

@@ -8,11 +8,12 @@ import re
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from ffenc.codecs.codec import Codec
 from ffenc.codecs.options import encoder_options

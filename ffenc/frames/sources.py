@@ -7,10 +7,12 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.errors import FfencWarning, SourceError
 from ffenc.frames.header import HEADER_BYTES, MAX_FILE_BYTES, ImageHeader
@@ -25,8 +27,7 @@ IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff"
 OTHER_SUFFIXES = (".bmp", ".webp", ".gif", ".ppm", ".pgm", ".exr", ".npy")
 
 
-@dataclass(frozen=True)
-class EncodedFrame:
+class EncodedFrame(Struct, frozen=True):
     """One image as it was stored.
 
     Attributes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import zlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from ffenc.compiler.frames import SampleTap
 from ffenc.layout import QUANTILES
@@ -35,8 +35,7 @@ def thinned(frame: npt.NDArray[Any], tap: SampleTap) -> npt.NDArray[Any]:
     return frame[:: frame.shape[0] // tap.height, :: frame.shape[1] // tap.width]
 
 
-@dataclass(frozen=True)
-class ValueCounts:
+class ValueCounts(Struct, frozen=True):
     """How often each value of a camera's samples was seen, which can be added up over episodes.
 
     Attributes:

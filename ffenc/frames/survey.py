@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
+
+from msgspec import Struct
 
 from ffenc.codecs.codec import Codec
 from ffenc.codecs.table import CODECS
@@ -22,8 +23,7 @@ from ffenc.frames.prepare import prepare
 _BIT_RATE = "4M"  # for an encoder without a quality option
 
 
-@dataclass(frozen=True)
-class Surveyed:
+class Surveyed(Struct, frozen=True):
     """One encoder with its default settings.
 
     Attributes:

@@ -20,7 +20,7 @@ class Field(NamedTuple):
 
     Attributes:
         kind: its ``TType``.
-        value: a number, truth value or bytes; a :data:`Struct`; of a list, its elements.
+        value: a number, truth value or bytes; a :data:`ThriftStruct`; of a list, its elements.
         of: of a list, the ``TType`` of its elements.
     """
 
@@ -29,13 +29,13 @@ class Field(NamedTuple):
     of: int = TType.STOP
 
 
-Struct: TypeAlias = dict[int, Field]
+ThriftStruct: TypeAlias = dict[int, Field]
 """Number of a field -> the field."""
 
 I32, I64, LIST, STRING, STRUCT = TType.I32, TType.I64, TType.LIST, TType.STRING, TType.STRUCT
 
 
-def read_struct(data: bytes) -> tuple[Struct, int]:
+def read_struct(data: bytes) -> tuple[ThriftStruct, int]:
     """Read a struct; returns it, and how many bytes it takes.
 
     Raises:
@@ -49,7 +49,7 @@ def read_struct(data: bytes) -> tuple[Struct, int]:
     return found.value, buffer.cstringio_buf.tell()
 
 
-def write_struct(struct: Struct) -> bytes:
+def write_struct(struct: ThriftStruct) -> bytes:
     """Return a struct's bytes."""
     buffer = TMemoryBuffer()
     _write(TCompactProtocol(buffer), Field(TType.STRUCT, struct))
@@ -57,7 +57,7 @@ def write_struct(struct: Struct) -> bytes:
     return written
 
 
-def values(struct: Struct) -> dict[int, Any]:
+def values(struct: ThriftStruct) -> dict[int, Any]:
     """Return the values of a struct's fields by their numbers, those of structs in it likewise."""
     return {number: _plain(field) for number, field in struct.items()}
 
@@ -85,7 +85,7 @@ def _read(protocol: Any, kind: int, depth: int) -> Field:
     if depth > _DEEPEST:
         raise ValueError("a header has too many nested structs")
     if kind == TType.STRUCT:
-        struct: Struct = {}
+        struct: ThriftStruct = {}
         protocol.readStructBegin()
         while True:
             _, own, number = protocol.readFieldBegin()

@@ -7,9 +7,10 @@ import importlib.util
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from msgspec import Struct
 
 from ffenc.codecs.suggest import accepted
 from ffenc.config.overrides import split_overrides
@@ -23,8 +24,7 @@ _OWN = "--ffenc."
 _ENCODERS = re.compile(r"--dataset\.(rgb|camera|depth)_encoder\..+")
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(Struct, frozen=True):
     """A command of LeRobot's as it was called.
 
     Attributes:
@@ -98,8 +98,7 @@ def read_call(words: Sequence[str]) -> Call:
     return Call(words[0], rest, preset, on_full, split_overrides(settings)[0])
 
 
-@dataclass(frozen=True)
-class _Taken:
+class _Taken(Struct, frozen=True):
     taken: list[tuple[str, str]]
     rest: list[str]
 

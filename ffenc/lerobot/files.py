@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ffenc.compiler.frames import raw_format
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
@@ -32,8 +33,7 @@ Original = Callable[..., Any]
 _NUMBERED = "frame-" + "[0-9]" * 6
 
 
-@dataclass(frozen=True)
-class Files:
+class Files(Struct, frozen=True):
     """LeRobot's functions, as methods with its parameters.
 
     Attributes:

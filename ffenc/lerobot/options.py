@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from msgspec import Struct
 
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
@@ -22,8 +24,7 @@ ON_FULL_VARIABLE = "FFENC_ON_FULL"
 _X265_LOSSLESS = {"x265-params": "lossless=1"}
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     """How ffenc encodes inside LeRobot.
 
     Attributes:

@@ -7,10 +7,11 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import RobotPreset
@@ -36,8 +37,7 @@ _VIDEO, _TOOLS, _MERGE, _WRITER, _CONFIGS = (
 )
 
 
-@dataclass(frozen=True)
-class Seam:
+class Seam(Struct, frozen=True):
     """A function, class or method of LeRobot's that is replaced.
 
     Attributes:

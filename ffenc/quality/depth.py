@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from ffenc.frames.depth import DepthQuantizer
 
@@ -24,8 +24,7 @@ _BACKGROUND = 0.1  # share of the depths that may be background
 _STRAY = 1e-6  # share of the depths at one millimetre that is nothing
 
 
-@dataclass(frozen=True)
-class Errors:
+class Errors(Struct, frozen=True):
     """Errors over some pixels, in millimetres; all 0 where there are none.
 
     Attributes:
@@ -40,8 +39,7 @@ class Errors:
     max: float
 
 
-@dataclass(frozen=True)
-class DepthError:
+class DepthError(Struct, frozen=True):
     """How depth came back.
 
     Attributes:
@@ -158,8 +156,7 @@ def edges(depth: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
     return found
 
 
-@dataclass(frozen=True)
-class DepthRange:
+class DepthRange(Struct, frozen=True):
     """A range to store depth in.
 
     Attributes:

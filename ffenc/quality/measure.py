@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from ffenc.compiler.decode import Compared
 from ffenc.compiler.published import parse_filter_names
@@ -30,8 +30,7 @@ NO_VMAF = (
 )
 
 
-@dataclass(frozen=True)
-class Gauge:
+class Gauge(Struct, frozen=True):
     """An ffmpeg and the metrics that it computes.
 
     Attributes:
@@ -66,8 +65,7 @@ def gauges(candidates: Sequence[Toolchain]) -> list[Gauge]:
     return sorted(found, key=lambda gauge: VMAF not in gauge.metrics)
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """A metric over some frames.
 
     Attributes:
@@ -83,8 +81,7 @@ class Summary:
     frame: int
 
 
-@dataclass(frozen=True)
-class Quality:
+class Quality(Struct, frozen=True):
     """Values of each frame, by the metric's name; infinite where a metric in dB finds no difference."""
 
     values: Mapping[str, Sequence[float]]

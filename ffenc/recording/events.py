@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
+from msgspec import Struct, field
+
+from ffenc.fields import fields_of
 from ffenc.recording.results import CameraStatus, SavedEpisode
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(Struct, frozen=True):
     """Something that happened in a session."""
 
     kind: ClassVar[str]
 
     def fields(self) -> dict[str, Any]:
         """What is to be said of it, as plain values."""
-        return {"event": self.kind, **asdict(self)}
+        return {"event": self.kind, **fields_of(self)}
 
 
-@dataclass(frozen=True)
-class CameraSettings:
+class CameraSettings(Struct, frozen=True):
     """How a camera is recorded.
 
     Attributes:
@@ -38,8 +38,7 @@ class CameraSettings:
     encoder: str
 
 
-@dataclass(frozen=True)
-class SessionStarted(Event):
+class SessionStarted(Event, frozen=True):
     """All is open: the first episode can begin.
 
     Attributes:
@@ -62,8 +61,7 @@ class SessionStarted(Event):
     cameras: dict[str, CameraSettings]
 
 
-@dataclass(frozen=True)
-class EpisodeStarted(Event):
+class EpisodeStarted(Event, frozen=True):
     """An episode begins.
 
     Attributes:
@@ -79,8 +77,7 @@ class EpisodeStarted(Event):
     attempt: int
 
 
-@dataclass(frozen=True)
-class Status(Event):
+class Status(Event, frozen=True):
     """What goes on, reported at regular times.
 
     Attributes:
@@ -105,8 +102,7 @@ class Status(Event):
     cameras: dict[str, CameraStatus]
 
 
-@dataclass(frozen=True)
-class RowDropped(Event):
+class RowDropped(Event, frozen=True):
     """A row was left out, because an encoder was behind.
 
     Attributes:
@@ -123,8 +119,7 @@ class RowDropped(Event):
     cameras: list[str]
 
 
-@dataclass(frozen=True)
-class FrameRepeated(Event):
+class FrameRepeated(Event, frozen=True):
     """A row shows a camera's frame before again: no new one had come, or its encoder was behind.
 
     Attributes:
@@ -137,8 +132,7 @@ class FrameRepeated(Event):
     camera: str
 
 
-@dataclass(frozen=True)
-class EpisodeEnded(Event):
+class EpisodeEnded(Event, frozen=True):
     """An episode has its last row; it is not in the dataset yet.
 
     Attributes:
@@ -153,8 +147,7 @@ class EpisodeEnded(Event):
     reset_seconds: float
 
 
-@dataclass(frozen=True)
-class EpisodeSaving(Event):
+class EpisodeSaving(Event, frozen=True):
     """An episode is put into the dataset: from now on it cannot be taken back.
 
     Attributes:
@@ -165,8 +158,7 @@ class EpisodeSaving(Event):
     episode: int
 
 
-@dataclass(frozen=True)
-class EpisodeEncoding(Event):
+class EpisodeEncoding(Event, frozen=True):
     """An episode whose frames went to disk first is encoded, reported at regular times.
 
     Attributes:
@@ -181,8 +173,7 @@ class EpisodeEncoding(Event):
     of: int
 
 
-@dataclass(frozen=True)
-class EpisodeSaved(Event):
+class EpisodeSaved(Event, frozen=True):
     """An episode is in the dataset, read back and compared.
 
     Attributes:
@@ -205,8 +196,7 @@ class EpisodeSaved(Event):
     bytes: dict[str, int]
 
 
-@dataclass(frozen=True)
-class EpisodeDiscarded(Event):
+class EpisodeDiscarded(Event, frozen=True):
     """An episode was deleted.
 
     Attributes:
@@ -223,8 +213,7 @@ class EpisodeDiscarded(Event):
     reset_seconds: float
 
 
-@dataclass(frozen=True)
-class SessionEnded(Event):
+class SessionEnded(Event, frozen=True):
     """Nothing more is recorded.
 
     Attributes:
@@ -243,8 +232,7 @@ class SessionEnded(Event):
     error: str | None
 
 
-@dataclass(frozen=True)
-class SessionSummary:
+class SessionSummary(Struct, frozen=True):
     """What a session has recorded.
 
     Attributes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.dataset.episode_columns import row_table
@@ -32,8 +34,7 @@ from ffenc.recording.samples import read_samples, sample_step
 from ffenc.recording.unfinished import RecordedCamera, UnfinishedEpisode
 
 
-@dataclass(frozen=True)
-class CameraResult:
+class CameraResult(Struct, frozen=True):
     """What a camera gives to the dataset.
 
     Attributes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ffenc.codecs.table import X264_PRESETS, codec_for
 from ffenc.compiler.frames import is_depth, raw_format
@@ -27,8 +29,7 @@ KEPT_UP = 0.97  # of its own speed; a little below 1, because a few seconds hold
 MAX_ROUNDS = 4  # of changes that are tried
 
 
-@dataclass(frozen=True)
-class CameraVerdict:
+class CameraVerdict(Struct, frozen=True):
     """What became of one camera while all were encoded.
 
     Attributes:
@@ -50,8 +51,7 @@ class CameraVerdict:
         return not self.reason and self.factor >= KEPT_UP
 
 
-@dataclass(frozen=True)
-class PresetVerdict:
+class PresetVerdict(Struct, frozen=True):
     """Whether a preset can be recorded here.
 
     Attributes:

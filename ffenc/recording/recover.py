@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from ffenc.codecs.files import check_from_dataset
 from ffenc.compiler.frames import raw_format
@@ -47,8 +48,7 @@ from ffenc.spelling import argument
 _SHORT_FRAMES, _SHORT_SECONDS = 150, 5
 
 
-@dataclass(frozen=True)
-class Recovered:
+class Recovered(Struct, frozen=True):
     """An episode that was interrupted.
 
     Attributes:
@@ -73,8 +73,7 @@ class Recovered:
         return self.recorded - self.rows
 
 
-@dataclass(frozen=True)
-class Recovery:
+class Recovery(Struct, frozen=True):
     """What :func:`recover` found.
 
     Attributes:

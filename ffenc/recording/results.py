@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True)
-class CameraStatus:
+class CameraStatus(Struct, frozen=True):
     """What a camera does at the moment.
 
     Attributes:
@@ -25,8 +24,7 @@ class CameraStatus:
     bytes: int
 
 
-@dataclass(frozen=True)
-class RecorderStatus:
+class RecorderStatus(Struct, frozen=True):
     """What a recorder does at the moment.
 
     Attributes:
@@ -44,8 +42,7 @@ class RecorderStatus:
     cameras: dict[str, CameraStatus]
 
 
-@dataclass(frozen=True)
-class AddedRow:
+class AddedRow(Struct, frozen=True):
     """What became of a row.
 
     Attributes:
@@ -59,8 +56,7 @@ class AddedRow:
     repeated: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class SavedEpisode:
+class SavedEpisode(Struct, frozen=True):
     """An episode that is in the dataset.
 
     Attributes:

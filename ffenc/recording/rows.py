@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from ffenc.errors import ConfigError
 from ffenc.layout import NUMBERING
@@ -21,8 +21,7 @@ _MOST = 1e150  # of a float64: the squares of all rows together are a number
 _KINDS = {"f": "float32", "i": "int64", "u": "int64", "b": "bool", "U": "string"}
 
 
-@dataclass
-class Rows:
+class Rows(Struct):
     """What was recorded beside the frames.
 
     Attributes:

@@ -12,11 +12,11 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from ffenc.compiler.frames import SampleTap
 from ffenc.frames.depth import Unit

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ffenc.config.preset import RobotPreset, camera_name
 from ffenc.dataset.growing import GrowingDataset
@@ -25,8 +26,7 @@ from ffenc.recording.take import Take, stored_bytes
 from ffenc.recording.unfinished import RecordedCamera
 
 
-@dataclass(frozen=True)
-class InDataset:
+class InDataset(Struct, frozen=True):
     """An episode that has come into the dataset.
 
     Attributes:

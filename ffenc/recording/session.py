@@ -6,8 +6,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
+
+from msgspec import Struct
 
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import CameraError, ConfigError, DestinationError, FfencError
@@ -94,8 +95,7 @@ def record_episodes(
     return session.summary()
 
 
-@dataclass
-class _Session:
+class _Session(Struct, dict=True):
     recorder: Recorder
     cameras: Sequence[Camera]
     episodes: int
@@ -331,8 +331,7 @@ class _Session:
         return ", ".join(stream.name for camera in cameras for stream in camera.streams)
 
 
-@dataclass
-class _Take:
+class _Take(Struct):
     """The episode that is being recorded."""
 
     episode: int

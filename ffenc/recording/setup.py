@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.matching import check_added, check_named
@@ -27,8 +28,7 @@ _ACCEPTED = "test, /dev/video0 or its number, realsense, realsense:SERIAL, a .db
 Overrides = Sequence[tuple[KeyPath, Any]]
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(Struct, frozen=True):
     """The cameras that are to be recorded.
 
     Attributes:
@@ -48,8 +48,7 @@ class Chosen:
         return OpenCameras((), self.preset, frozenset(jpeg))
 
 
-@dataclass(frozen=True)
-class OpenCameras:
+class OpenCameras(Struct, frozen=True):
     """Cameras that give frames.
 
     Attributes:

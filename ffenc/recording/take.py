@@ -8,12 +8,12 @@ import shlex
 import threading
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from ffenc.compiler.frames import FrameFormat
 from ffenc.config.preset import camera_name
@@ -34,8 +34,7 @@ from ffenc.recording.uninterrupted import Uninterrupted
 _log = logging.getLogger("ffenc.recording")
 
 
-@dataclass
-class Channel:
+class Channel(Struct):
     """A camera with what stays from episode to episode."""
 
     name: str
@@ -82,8 +81,7 @@ class Channel:
             )
 
 
-@dataclass
-class Track:
+class Track(Struct):
     """A camera in one episode."""
 
     channel: Channel
@@ -97,8 +95,7 @@ class Track:
     image_bytes: int = 0
 
 
-@dataclass
-class Take:
+class Take(Struct):
     """The episode that is being recorded."""
 
     episode: UnfinishedEpisode

@@ -8,11 +8,13 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
@@ -38,8 +40,7 @@ _MOST_PIXELS = 1 << 15  # in a row or column: more than any encoder takes
 Way = Literal["live", "after", "images"]
 
 
-@dataclass(frozen=True)
-class RecordedCamera:
+class RecordedCamera(Struct, frozen=True):
     """One camera of a recording.
 
     Attributes:
@@ -90,8 +91,7 @@ class RecordedCamera:
         )
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What an episode is recorded with.
 
     Attributes:

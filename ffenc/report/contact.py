@@ -6,12 +6,12 @@ import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from ffenc.dataset.choice import Episodes
 from ffenc.errors import ConfigError, FfencError
@@ -32,8 +32,7 @@ _LISTED = 500  # faults
 _DAMAGE_SHOWN = 20  # episodes without pictures, each with its damage
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """Something that is wrong, or to be noted.
 
     Attributes:
@@ -51,8 +50,7 @@ class Finding:
     frame: int | None = None
 
 
-@dataclass(frozen=True)
-class _Strip:
+class _Strip(Struct, frozen=True):
     """The small pictures of one episode of one camera: RGB, or millimetres; or why there are none."""
 
     frames: Sequence[int]

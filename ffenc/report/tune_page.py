@@ -35,8 +35,8 @@ def write_tune_page(
     Args:
         path: the file.
         found: what was found, whose sample is still there.
-        fields: the same as plain values, see :func:`ffenc.tune.fields.fields_of`; every figure of the page is
-            one of them.
+        fields: the same as plain values, of :func:`ffenc.tune.fields.tuning_fields`; every figure of the
+            page is one of them.
         on_step: called with what is done next.
 
     Raises:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.errors import ConfigError
 
@@ -14,8 +16,7 @@ _COLLAPSED = re.compile(r"(s3|gs|az|hf):/[^/]")  # what pathlib makes of an addr
 _HUB = re.compile(r"datasets/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([^/@]+(?:%2F[^/@]+)*))?(/.*)?")
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A kind of store.
 
     Attributes:
@@ -57,8 +58,7 @@ EXPECTED = (
 )
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(Struct, frozen=True):
     """A dataset, or a file, in a store.
 
     Attributes:

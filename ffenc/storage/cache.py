@@ -9,8 +9,9 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ffenc.errors import ConfigError, SourceError
 from ffenc.spelling import argument
@@ -44,8 +45,7 @@ def size_limit() -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-@dataclass(frozen=True)
-class _Kept:
+class _Kept(Struct, frozen=True):
     """A file that could be deleted, in part or whole."""
 
     folder: Path

@@ -15,12 +15,12 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import psutil
+from msgspec import Struct
 
 from ffenc.errors import DestinationError, FfencError
 from ffenc.spelling import argument
@@ -37,8 +37,7 @@ RENEWED = 20.0  # seconds from one time that it is written to the next
 PATIENCE = 90.0  # seconds without that, after which its run is taken for dead
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(Struct, frozen=True):
     """What is there.
 
     Attributes:

@@ -17,11 +17,13 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from msgspec import Struct
+
 from ffenc.errors import SourceError
+from ffenc.fields import fields_of
 from ffenc.paths import inside
 from ffenc.storage.address import Address
 from ffenc.storage.cache import MARK, Cache, copies_folder
@@ -31,8 +33,7 @@ from ffenc.storage.store import BLOCK, Entry, MissingError, Store, file_hash
 _ALIGNED = 64 << 10  # bytes: what is fetched begins and ends at multiples of it
 
 
-@dataclass
-class _State:
+class _State(Struct):
     """What of a file is there.
 
     Attributes:
@@ -113,7 +114,7 @@ class Mirror:
         manifest = self.folder / MARK
         content: dict[str, Any] = {
             "address": str(self.address),
-            "files": {place: asdict(entry) for place, entry in sorted(self.entries.items())},
+            "files": {place: fields_of(entry) for place, entry in sorted(self.entries.items())},
         }
         # As long as the process lives: no Python file, which would complain that it was not closed.
         self._open = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -219,7 +220,7 @@ class Mirror:
                     f"{self.address}/{place} disappeared after the dataset was opened: {error}"
                 ) from None
             state.called[name] = keep
-            _write_json(path, asdict(state))
+            _write_json(path, fields_of(state))
 
     def _bring(self, place: str, entry: Entry, state: _State, needs: Needs, keep: bool) -> None:
         before = list(state.there)

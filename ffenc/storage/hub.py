@@ -6,11 +6,11 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from msgspec import Struct
 
 from ffenc.errors import ConfigError, DestinationError, FfencError, SourceError
 from ffenc.layout import CODEBASE_VERSION, INFO
@@ -128,8 +128,7 @@ def check_free(address: Address, *, resume: bool, overwrite: bool) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Push:
+class Push(Struct, frozen=True):
     """What is, or would be, uploaded.
 
     Attributes:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ffenc.errors import SourceError
 from ffenc.storage.names import call
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from ffenc.storage.store import Entry
 
 
-@dataclass(frozen=True)
-class MirrorOf:
+class MirrorOf(Struct, frozen=True):
     """What another machine needs to make the same copy: plain data.
 
     Attributes:

@@ -10,11 +10,12 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from ffenc.errors import ConfigError, DestinationError, FfencError, SourceError
 from ffenc.storage.address import Address
@@ -50,8 +51,7 @@ class ShortError(ConnectionError):
     """Fewer bytes came than were asked for."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """What a store says of a file.
 
     Attributes:

@@ -13,9 +13,10 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ffenc.errors import DestinationError
 from ffenc.layout import INFO
@@ -35,8 +36,7 @@ _log = logging.getLogger("ffenc")
 THREADS = 4  # files that are uploaded at once
 
 
-@dataclass(frozen=True)
-class _Upload:
+class _Upload(Struct, frozen=True):
     """What becomes of a local folder."""
 
     address: Address

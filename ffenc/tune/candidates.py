@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from ffenc.codecs.codec import Codec
 from ffenc.codecs.options import merged_options
@@ -55,8 +56,7 @@ def settings_of(config: VideoEncoderConfig) -> dict[str, Any]:
     return fields
 
 
-@dataclass(frozen=True)
-class Lists:
+class Lists(Struct, frozen=True):
     """The user's lists; None: what is usual.
 
     Attributes:
@@ -73,7 +73,7 @@ class Lists:
     @property
     def any(self) -> bool:
         """Whether there is a list."""
-        return any(getattr(self, name) is not None for name in self.__dataclass_fields__)
+        return any(getattr(self, name) is not None for name in self.__struct_fields__)
 
 
 def read_list(text: str, name: str) -> list[str]:

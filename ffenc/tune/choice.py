@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ffenc.tune.search import Target
 
@@ -12,8 +13,7 @@ _ALIKE = 1.2  # times that differ by less are one: they are measured on a machin
 _SLOWEST_READ = 1.5  # times the quickest, of a random frame
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(Struct, frozen=True):
     """What is weighed of a candidate.
 
     Attributes:
@@ -57,8 +57,7 @@ def shown(pareto: Sequence[int], always: Sequence[int], points: Mapping[int, Poi
     return sorted(chosen, key=lambda number: points[number].bytes)
 
 
-@dataclass(frozen=True)
-class Recommendation:
+class Recommendation(Struct, frozen=True):
     """The candidate to take.
 
     Attributes:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from ffenc.compiler.colour import rgb_conversion
 from ffenc.compiler.decode import Compared
@@ -22,6 +22,7 @@ from ffenc.errors import SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import how_to_get, toolchains
+from ffenc.fields import fields_of
 from ffenc.frames.clip import Clip
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import changed
@@ -36,8 +37,7 @@ from ffenc.tune.footage import Footage, open_footage
 _NAMED = 5  # worst frames
 
 
-@dataclass
-class Against:
+class Against(Struct):
     """One video, or one camera of a dataset, against its reference.
 
     Attributes:
@@ -84,8 +84,7 @@ class Against:
         return sorted(range(len(bad)), key=lambda at: -bad[at])
 
 
-@dataclass
-class CompareResult:
+class CompareResult(Struct):
     """What was found.
 
     Attributes:
@@ -334,9 +333,9 @@ def _side_fields(side: Against, metric: str) -> dict[str, Any]:
     }
     if side.off:
         assert side.depth is not None
-        bands = [{"from": low, "to": high} | asdict(errors) for low, high, errors in side.depth.bands]
+        bands = [{"from": low, "to": high} | fields_of(errors) for low, high, errors in side.depth.bands]
         off = {str(number): [round(value, 2) for value in values] for number, values in side.off.items()}
-        return fields | {"error_mm": asdict(side.depth) | {"bands": bands}, "largest_mm": off}
+        return fields | {"error_mm": fields_of(side.depth) | {"bands": bands}, "largest_mm": off}
     together = side.together()
     quality = {}
     for name in METRICS:

@@ -6,11 +6,12 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.reader import VideoReader
@@ -20,8 +21,7 @@ _PLACES = 10  # of a file, at which each window is read
 _ROUNDS = 3  # of which the quickest counts: what else the machine does makes reading slower, never quicker
 
 
-@dataclass(frozen=True)
-class Decoder:
+class Decoder(Struct, frozen=True):
     """Something that reads frames.
 
     Attributes:

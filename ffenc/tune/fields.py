@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.ffmpeg.machine import cores
+from ffenc.fields import fields_of
 from ffenc.quality.measure import plain
 from ffenc.tune.candidates import (
     label,
@@ -40,7 +40,7 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def fields_of(found: Tuning) -> dict[str, Any]:
+def tuning_fields(found: Tuning) -> dict[str, Any]:
     """Return everything that was found as plain values; infinity, of identical pictures in dB, is None."""
     return {
         "source": str(found.source),
@@ -72,13 +72,13 @@ def _camera_fields(found: Tuning, camera: CameraTuning) -> dict[str, Any]:
         "fps": float(footage.fps),
         "stored": footage.stored,
         "source_bytes_per_frame": round(footage.bytes_per_frame, 1),
-        "sample": [asdict(stretch) for stretch in camera.sample.stretches],
+        "sample": [fields_of(stretch) for stretch in camera.sample.stretches],
         "frames": len(camera.sample),
         "candidates": [_row_fields(found, camera, number) for number in range(len(camera.rows))],
         "shown": camera.shown,
         "not_here": camera.not_here,
-        "range": None if camera.range is None else asdict(camera.range),
-        "present_range": None if camera.present_range is None else asdict(camera.present_range),
+        "range": None if camera.range is None else fields_of(camera.range),
+        "present_range": None if camera.present_range is None else fields_of(camera.present_range),
         "recommendation": None
         if choice is None
         else {"candidate": choice.number, "meets_target": choice.meets, "reason": choice.reason},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from itertools import islice
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ffenc.compiler.quality import compile_rgb
 from ffenc.config.framerate import parse_fps
@@ -45,8 +46,7 @@ from ffenc.spelling import argument
 Picture = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Footage:
+class Footage(Struct, frozen=True):
     """The pictures of one camera.
 
     Attributes:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from ffenc.compiler.colour import rgb_conversion
 from ffenc.compiler.decode import Compared
@@ -35,8 +35,7 @@ _RAW = rgb_conversion("rgb24", None, None)
 _FED = 24  # pictures that the load is measured with
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(Struct, frozen=True):
     """What a candidate came to.
 
     Attributes:

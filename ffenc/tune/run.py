@@ -6,10 +6,11 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from ffenc.codecs.codec import Codec
 from ffenc.codecs.table import CODECS

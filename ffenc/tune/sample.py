@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from ffenc.errors import SourceError
 from ffenc.tune.footage import Footage, Picture, contiguous
@@ -21,8 +21,7 @@ _OTHER_EPISODE = 0.15  # what another episode counts for, where 1 is all the dif
 _MOST_BYTES = 400_000_000  # of a camera's sample on disk
 
 
-@dataclass(frozen=True)
-class Stretch:
+class Stretch(Struct, frozen=True):
     """Frames of an episode, one after another.
 
     Attributes:
@@ -40,8 +39,7 @@ class Stretch:
     motion: float
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """The pictures that all candidates are tried on.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from ffenc.codecs.suggest import accepted
 from ffenc.errors import ConfigError
@@ -22,8 +23,7 @@ _RANGES = {"vmaf": (0, 100), "ssim": (0, 1), "psnr": (0, 100), "xpsnr": (0, 100)
 _UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6}
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Struct, frozen=True):
     """What settings have to reach.
 
     Attributes:
@@ -84,8 +84,7 @@ def read_target(text: str) -> Target:
     return Target(kind, number)  # type: ignore[arg-type]
 
 
-@dataclass
-class CrfSearch:
+class CrfSearch(Struct):
     """The search for one set of settings: which crf to try next, until one meets the target closely.
 
     A larger crf is taken to mean a smaller file of lower quality.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.frames.encoding import Encoding
@@ -17,8 +18,7 @@ from ffenc.tune.sample import Sample
 from ffenc.tune.search import Target
 
 
-@dataclass
-class Row:
+class Row(Struct):
     """One candidate of one camera.
 
     Attributes:
@@ -40,8 +40,7 @@ class Row:
     seconds: float = 0.0
 
 
-@dataclass
-class CameraTuning:
+class CameraTuning(Struct):
     """What was found for one camera.
 
     Attributes:
@@ -68,8 +67,7 @@ class CameraTuning:
         return self.sample.footage.depth
 
 
-@dataclass
-class Tuning:
+class Tuning(Struct):
     """What was found.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 import subprocess
 import tracemalloc
-from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 
@@ -73,7 +72,7 @@ def counting_ffprobe(folder: Path, real: str) -> tuple[str, Path]:
 
 def unlike(one: StreamInfo, other: StreamInfo) -> dict[str, tuple[object, object]]:
     """Fields that differ."""
-    names = [field.name for field in fields(StreamInfo)]
+    names = StreamInfo.__struct_fields__
     pairs = {name: (getattr(one, name), getattr(other, name)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 

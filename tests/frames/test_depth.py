@@ -309,7 +309,10 @@ def test_functions_and_quantizer_agree_with_the_config() -> None:
     assert DepthQuantizer.from_config(DepthEncoderConfig()) == DepthQuantizer(invalid="keep")
     for function in (quantize_depth, dequantize_depth):
         defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
-        assert DepthQuantizer(**{name: defaults[name] for name in vars(DepthQuantizer())}) == DepthQuantizer()
+        assert (
+            DepthQuantizer(**{name: defaults[name] for name in DepthQuantizer.__struct_fields__})
+            == DepthQuantizer()
+        )
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import logging
 import random
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from ffenc import (

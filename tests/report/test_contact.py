@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from ffenc import ConfigError, VideoReader
 from ffenc.report.contact import MOST_BYTES, Finding, _width, write_contact_page

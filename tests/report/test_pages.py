@@ -10,7 +10,7 @@ import pytest
 from ffenc.report.page import write_page
 from ffenc.report.tune_page import write_tune_page
 from ffenc.tune.candidates import Lists
-from ffenc.tune.fields import fields_of
+from ffenc.tune.fields import tuning_fields
 from tests.conftest import ANGLE, DATASET, DEPTH, pixels, starts
 from tests.support.browser import Browser, embedded, opened_browser, picture_of
 from tests.support.runs import tuned
@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
         overrides=[(("depth_encoder", "preset"), "ultrafast")],
         lists=Lists(vcodec=["h264"], crf=[23, 35]),
     )
-    page, fields = folder / "tune.html", fields_of(found)
+    page, fields = folder / "tune.html", tuning_fields(found)
     write_tune_page(page, found, fields)
     return page, fields
 

@@ -28,7 +28,7 @@ from ffenc.quality.measure import gauges
 from ffenc.tune.candidates import Lists
 from ffenc.tune.decoding import decoders, read_times
 from ffenc.tune.depth import recommend_depth
-from ffenc.tune.fields import fields_of
+from ffenc.tune.fields import tuning_fields
 from ffenc.tune.footage import open_footage
 from ffenc.tune.preset import preset_text
 from ffenc.tune.sample import Stretch, choose, places, take_sample
@@ -59,8 +59,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Tuning:
 
 
 def test_bytes_quality_and_times_of_every_candidate_are_measured(found: Tuning) -> None:
-    assert json.loads(json.dumps(fields_of(found), allow_nan=False)) == fields_of(found)
-    colour, _ = fields_of(found)["cameras"]
+    assert json.loads(json.dumps(tuning_fields(found), allow_nan=False)) == tuning_fields(found)
+    colour, _ = tuning_fields(found)["cameras"]
     assert [row["label"] for row in colour["candidates"]] == [
         "h264 preset veryfast crf 23 g 2",
         "h264 preset veryfast crf 35 g 2",
@@ -169,7 +169,7 @@ def test_slow_reads_leave_mark_and_settings_of_a_row_whole(
     found: Tuning, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "110")
-    fields = fields_of(found)
+    fields = tuning_fields(found)
     for row in fields["cameras"][0]["candidates"]:
         row["encode_fps_alone"] = row["encode_fps_together"] = 123456.7
         row["decode"]["pyav"] |= {"random_1": 12.3456, "window_2": 23.4567, "window_6": 34.5678}
@@ -343,7 +343,7 @@ def test_reading_is_timed_in_ffmpeg_too_where_nothing_else_is_there() -> None:
 
 
 def test_depth_settings_are_told_apart_by_millimetres(found: Tuning) -> None:
-    depth = fields_of(found)["cameras"][1]
+    depth = tuning_fields(found)["cameras"][1]
     rows = {row["label"]: row for row in depth["candidates"]}
     present = rows["hevc lossless 0.01-10 m"]
     assert present["present"]

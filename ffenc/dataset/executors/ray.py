@@ -9,10 +9,10 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Generic, get_args
 
 import psutil
+from msgspec import Struct
 
 from ffenc.codecs.suggest import accepted
 from ffenc.dataset.executors.local import AnyTask, Failures, Progress, Runner, Task
@@ -27,8 +27,7 @@ _LOCAL = "ray"  # a Ray of its own on this machine
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@dataclass
-class _Try(Generic[AnyTask]):
+class _Try(Struct, Generic[AnyTask]):
     """A task in work; how many times it had to be started on another machine."""
 
     task: AnyTask

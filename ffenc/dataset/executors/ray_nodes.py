@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from ffenc.dataset.executors.local import Task
 from ffenc.dataset.executors.ray_task import run_task, same_programs
@@ -20,8 +21,7 @@ _GPU_SHARE = 0.25  # of a GPU that an encode takes: its encoder works on several
 _AHEAD = 2  # tasks that wait for each core, so that none is idle
 
 
-@dataclass(frozen=True)
-class _Node:
+class _Node(Struct, frozen=True):
     """A machine of the cluster.
 
     Attributes:
@@ -34,8 +34,7 @@ class _Node:
     devices: frozenset[str]
 
 
-@dataclass(frozen=True)
-class _Group:
+class _Group(Struct, frozen=True):
     """The machines that have the programs of one version; whether these are all that there are."""
 
     nodes: list[_Node]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.dataset.executors.local import Task
 from ffenc.dataset.piece import Surroundings
@@ -16,8 +18,7 @@ from ffenc.spelling import Spelling, spelled
 from ffenc.storage.mirror import MirrorOf, attach
 
 
-@dataclass(frozen=True)
-class Around:
+class Around(Struct, frozen=True):
     """What the tasks of a job share, sent to each machine once: plain data.
 
     Attributes:
@@ -29,8 +30,7 @@ class Around:
     spelling: Spelling
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What came of a task.
 
     Attributes:

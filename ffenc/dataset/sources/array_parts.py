@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from ffenc.config.mapping import SourceMapping
 from ffenc.dataset.sources.arrays import ArrayFile, ArrayReader
@@ -15,8 +15,7 @@ from ffenc.errors import FfencWarning, SourceError
 MOST_ROWS = 10_000_000  # of an episode, and of an array that says what one is
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Struct, frozen=True):
     """One episode: some rows of arrays.
 
     Attributes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from ffenc.config.mapping import CameraMapping
 from ffenc.dataset.sources.array_parts import Part
@@ -26,8 +26,7 @@ _CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "gray": 1}
 _DEPTH_KINDS = ("uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
 
 
-@dataclass(frozen=True)
-class Pixels:
+class Pixels(Struct, frozen=True):
     """How the rows of an array become images.
 
     Attributes:

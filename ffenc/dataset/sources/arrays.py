@@ -8,20 +8,19 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from ffenc.errors import SourceError
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class ArrayInfo:
+class ArrayInfo(Struct, frozen=True):
     """An array of a file.
 
     Attributes:
@@ -133,15 +132,15 @@ class ArrayReader(ABC):
         return found
 
 
-@dataclass(frozen=True)
 class ArrayFile(ABC):
     """A file of arrays that is opened when something is read of it.
 
-    Attributes:
+    Args:
         path: where it is.
     """
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     @abstractmethod
     def open(self) -> AbstractContextManager[ArrayReader]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from ffenc.compiler.command import compile_pictures
 from ffenc.config.framerate import parse_fps
@@ -34,8 +34,7 @@ _MARGIN, _LINE = 8, 18
 _COLUMNS = 4
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(Struct, frozen=True):
     """An array, or the messages of a topic.
 
     Attributes:
@@ -55,8 +54,7 @@ class Held:
     notes: str = ""
 
 
-@dataclass
-class Contents:
+class Contents(Struct):
     """What is inside a source.
 
     Attributes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.mapping import OnGap, SourceMapping
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from ffenc.dataset.lerobot import Choice
 
 
-@dataclass(frozen=True)
-class Opening:
+class Opening(Struct, frozen=True):
     """How a source is to be read. What a kind of source does not take is refused where it is given.
 
     Attributes:
@@ -73,8 +73,7 @@ class Opening:
         )
 
 
-@dataclass(frozen=True)
-class SourceKind:
+class SourceKind(Struct, frozen=True):
     """A kind of source. A file of this package has one, called ``KIND``.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 from ffenc.dataset.identify import check_not_v1
@@ -58,12 +57,13 @@ def open_source(root: str | Path, opening: Opening) -> DatasetSource:
     """
     path = Path(root)
     kind = kind_of(path)
-    for field in fields(opening):
-        if field.name in _OF_ALL or field.name in kind.takes:
+    usual = Opening()
+    for name in Opening.__struct_fields__:
+        if name in _OF_ALL or name in kind.takes:
             continue
-        if getattr(opening, field.name) != field.default:
-            takers = [one.several for one in kinds() if field.name in one.takes]
-            raise ConfigError(f"{argument(field.name)} is for {_listed(takers)}; {path} is {kind.what}")
+        if getattr(opening, name) != getattr(usual, name):
+            takers = [one.several for one in kinds() if name in one.takes]
+            raise ConfigError(f"{argument(name)} is for {_listed(takers)}; {path} is {kind.what}")
     return kind.open(path, opening)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.config.mapping import SourceMapping, TimeMapping, refuse_fields
 from ffenc.config.preset import camera_key, camera_name, chosen_cameras
@@ -39,8 +40,7 @@ _SECOND = 1_000_000_000
 _STAMPS = "observation.stamps."
 
 
-@dataclass(frozen=True)
-class _Take:
+class _Take(Struct, frozen=True):
     """One episode: the messages of its frames.
 
     Attributes:

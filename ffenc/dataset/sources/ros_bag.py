@@ -6,17 +6,17 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ffenc.dataset.sources.ros_decode import Decoders, Topic
 from ffenc.errors import SourceError
 
 
-@dataclass(frozen=True)
-class Raw:
+class Raw(Struct, frozen=True):
     """A message.
 
     Attributes:

@@ -6,13 +6,13 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from ffenc.errors import ConfigError, SourceError
 
@@ -36,8 +36,7 @@ _MORE_TYPES = {
 }
 
 
-@dataclass(frozen=True)
-class Topic:
+class Topic(Struct, frozen=True):
     """A topic of a bag.
 
     Attributes:
@@ -59,8 +58,7 @@ class Topic:
     other: str = ""
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(Struct, frozen=True):
     """A time in a message.
 
     Attributes:

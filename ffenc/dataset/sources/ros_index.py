@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from ffenc.config.mapping import CameraMapping, EpisodeMapping, SourceMapping, TimeMapping
 from ffenc.config.preset import camera_name
@@ -22,8 +22,7 @@ from ffenc.frames.sources import EncodedFrame
 from ffenc.jobs.pool import run_units, share_cores
 
 
-@dataclass(frozen=True)
-class Index:
+class Index(Struct, frozen=True):
     """What was found in a recording.
 
     Attributes:
@@ -68,8 +67,7 @@ def indexed(
     return [found[place] for place in places]
 
 
-@dataclass(frozen=True)
-class _Look:
+class _Look(Struct, frozen=True):
     """What is looked for in each recording; see :func:`indexed`."""
 
     mapping: SourceMapping

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import io
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from typing import IO, Any, cast
+
+from msgspec.structs import replace
 
 from ffenc.dataset.sources.ros_bag import Bag, Raw, words
 from ffenc.dataset.sources.ros_decode import Topic, missing
@@ -215,7 +217,7 @@ def _decompressed(chunk: Any) -> Any:
         )
     if len(data) != size:
         raise ValueError(f"a chunk states {size:,} bytes, and has {len(data):,} or more")
-    return replace(chunk, compression=_NO_COMPRESSION, data=data)
+    return dataclasses.replace(chunk, compression=_NO_COMPRESSION, data=data)
 
 
 def _has(chunk: Any, channels: Collection[int]) -> bool:

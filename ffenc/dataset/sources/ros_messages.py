@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from ffenc.config.mapping import CameraMapping
 from ffenc.dataset.sources.ros_depth import compressed_depth
@@ -173,8 +173,7 @@ def _rows(data: Any, height: int, step: int, wanted: int, name: str) -> npt.NDAr
     return pixels[: step * height].reshape(height, step)[:, :wanted]
 
 
-@dataclass
-class Numbers:
+class Numbers(Struct):
     """Takes the numbers of a feature out of messages.
 
     Args:
@@ -186,10 +185,8 @@ class Numbers:
     type: str
     field: str | None
     names: list[str] | None
-
-    def __post_init__(self) -> None:
-        self._seen: list[str] | None = None
-        self._places: list[int] | None = None
+    _seen: list[str] | None = None
+    _places: list[int] | None = None
 
     def of(self, message: Any, where: str) -> npt.NDArray[Any] | str:
         """The numbers, shape ``(D,)``, or the text.

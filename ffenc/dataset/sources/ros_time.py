@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from ffenc.errors import SourceError
 from ffenc.spelling import argument
@@ -21,8 +21,7 @@ _JUMP = 1.0  # seconds by which a clock is set, and no message is late
 _MOST_FRAMES = 10_000_000  # of a recording: more than three days at 30 frames a second
 
 
-@dataclass(frozen=True)
-class Stream:
+class Stream(Struct, frozen=True):
     """The times of a topic's messages, in the order they were recorded.
 
     Attributes:
@@ -75,8 +74,7 @@ class Stream:
         return found
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """Frames that become an episode.
 
     Attributes:

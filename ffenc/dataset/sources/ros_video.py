@@ -8,7 +8,6 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import groupby, repeat
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from ffenc.codecs.table import CODECS
 from ffenc.compiler.packets import compile_fed_packets

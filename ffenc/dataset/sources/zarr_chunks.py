@@ -5,12 +5,12 @@ from __future__ import annotations
 import lzma
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from msgspec import Struct
 
 from ffenc.dataset.sources.image_sizes import IMAGE_CODECS, decoded_bytes
 from ffenc.errors import SourceError
@@ -48,8 +48,7 @@ _CHECKSUM = 4  # bytes of a CRC-32C behind a chunk, and behind a shard's index
 _ABSENT = (1 << 64) - 1  # of a chunk that a shard does not hold
 
 
-@dataclass(frozen=True)
-class Chunks:
+class Chunks(Struct, frozen=True):
     """The chunks of an array as they are stored.
 
     Attributes:

@@ -8,7 +8,6 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,6 @@ class _ZarrReader(ArrayReader):
             raise SourceError(f"{self.path}: {path or '/'}: {_told(error)}") from None
 
 
-@dataclass(frozen=True)
 class ZarrFile(ArrayFile):
     """A zarr store: a folder, or a zip file of one."""
 

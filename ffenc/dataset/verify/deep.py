@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.compiler.colour import rgb_conversion
 from ffenc.compiler.decode import Pixels, compile_decode
@@ -26,6 +27,7 @@ from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.machine import file_identity, machine_facts
 from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import Toolchain
+from ffenc.fields import fields_of
 from ffenc.frames.check import Damage, check_decoding
 from ffenc.frames.decoded import check_image, decode_image
 from ffenc.frames.depth import DepthQuantizer, Unit
@@ -113,7 +115,7 @@ def decode_video(
             return showing.shown
         return _video_statistics(video, showing, candidates[0], cancellation)
 
-    parts = [sorted(spans.items()), asdict(meaning), *programs]
+    parts = [sorted(spans.items()), fields_of(meaning), *programs]
     shown, known = records.shown(digest, parts, faults, show)
     count.add(seen.info.frames if known else 0)
     return replace(shown, recorded=recorded and known)
@@ -132,8 +134,7 @@ def _spans(video: VideoFile, times: Floats, listing: Listing | None) -> dict[int
     return found
 
 
-@dataclass(frozen=True)
-class _Meaning:
+class _Meaning(Struct, frozen=True):
     """What a video's samples are.
 
     Attributes:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 from ffenc.errors import Problem
 from ffenc.layout import CHECKSUMS
@@ -16,8 +18,7 @@ from ffenc.spelling import argument, call
 Severity = Literal["fault", "note"]
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A kind of finding; docs/verify.md says more of each.
 
     Attributes:
@@ -130,8 +131,7 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Fault(Problem):
+class Fault(Problem, frozen=True):
     """One thing that was found; its ``kind`` is one of :data:`KINDS`, ``where`` follows from the rest.
 
     Attributes:
@@ -159,7 +159,7 @@ class Fault(Problem):
             None if self.episode is None else f"episode {self.episode}",
             None if self.frame is None else f"frame {self.frame}",
         ]
-        object.__setattr__(self, "where", ", ".join(part for part in where if part is not None))
+        force_setattr(self, "where", ", ".join(part for part in where if part is not None))
 
     def __str__(self) -> str:
         return self.described
@@ -218,8 +218,7 @@ class Faults:
         )
 
 
-@dataclass
-class CameraCheck:
+class CameraCheck(Struct):
     """What was found of one camera.
 
     Attributes:
@@ -245,8 +244,7 @@ class CameraCheck:
     compared: CameraComparison | None = None
 
 
-@dataclass(frozen=True)
-class CameraComparison:
+class CameraComparison(Struct, frozen=True):
     """A camera compared with its source, all episodes together.
 
     Attributes:
@@ -272,8 +270,7 @@ class CameraComparison:
     farthest: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
-class Verification:
+class Verification(Struct, frozen=True):
     """The result of a verification.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import Struct, field
 
 from ffenc.config.framerate import parse_fps
 from ffenc.dataset.columns import arrow_type, flat, is_numeric
@@ -34,8 +34,7 @@ _FIXED_LIST = pa.list_(pa.null(), 1).id
 _LISTS = frozenset((pa.list_(pa.null()).id, pa.large_list(pa.null()).id, _FIXED_LIST))
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """What ``info.json`` says.
 
     Attributes:
@@ -74,8 +73,7 @@ class Layout:
         return feature_block(self.features[key])
 
 
-@dataclass
-class VideoPlaces:
+class VideoPlaces(Struct):
     """Where a camera's episodes are: a file each, and seconds in it."""
 
     files: list[str]
@@ -83,8 +81,7 @@ class VideoPlaces:
     end: Floats
 
 
-@dataclass
-class Listing:
+class Listing(Struct):
     """The episodes as they are listed, in that order.
 
     Attributes:

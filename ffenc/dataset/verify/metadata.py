@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.dataset.verify.faults import KINDS, Fault, Faults
 from ffenc.dataset.verify.layout import EPISODES, Layout, Listing, read_layout
@@ -22,8 +24,7 @@ from ffenc.layout import CAMERA_TYPES, STATS
 _SHOWN = 8  # faults in an error
 
 
-@dataclass(frozen=True)
-class Tables:
+class Tables(Struct, frozen=True):
     """A dataset's lists, once they, its rows and its statistics have been checked.
 
     Attributes:
@@ -102,8 +103,7 @@ def brief(info: StreamInfo, starts: Collection[int]) -> StreamInfo:
 # --- for jobs ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Stale:
+class Stale(Struct, frozen=True):
     """Features whose statistics in a source are not those of its rows or frames.
 
     Attributes:

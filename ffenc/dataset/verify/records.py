@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from ffenc.dataset.verify.faults import Fault, Faults
 from ffenc.ffmpeg.cache import recall, remember
+from ffenc.fields import fields_of
 from ffenc.frames.check import Damage
 from ffenc.frames.statistics import Stats, ValueCounts
 
 
-@dataclass
-class Shown:
+class Shown(Struct):
     """What was decoded of a camera.
 
     Attributes:
@@ -71,7 +72,7 @@ class DecodeRecords:
             return [Damage(**one) for one in content["damage"]], True
         except (LookupError, TypeError):
             found = find()
-        remember(key, {"damage": [asdict(one) for one in found]})
+        remember(key, {"damage": [fields_of(one) for one in found]})
         return found, False
 
     def shown(
@@ -104,7 +105,7 @@ class DecodeRecords:
         counts = None
         if values is not None:
             counts = {"channels": len(values.counts), "per": values.per, "packed": values.packed()}
-        content = {"faults": [asdict(one) for one in found], "stats": shown.stats, "values": counts}
+        content = {"faults": [fields_of(one) for one in found], "stats": shown.stats, "values": counts}
         remember(key, content)
         return shown, False
 

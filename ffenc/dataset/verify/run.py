@@ -6,10 +6,12 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.dataset.checksums import broken_lines, file_checksum, read_checksums
 from ffenc.dataset.commit import DELETED, RECORDINGS
@@ -40,8 +42,7 @@ from ffenc.words import count
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class _Programs:
+class _Programs(Struct, frozen=True):
     ffmpeg: str | None
     ffprobe: str | None
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ffenc.dataset.piece import Surroundings
 from ffenc.dataset.verify.against import Source, compare_file
@@ -21,8 +23,7 @@ from ffenc.frames.compare import Comparison
 from ffenc.jobs.progress import FrameCount
 
 
-@dataclass(frozen=True, eq=False)
-class FileTask:
+class FileTask(Struct, frozen=True, eq=False):
     """A file whose frames are looked at. It can be pickled.
 
     Attributes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from ffenc.config.framerate import parse_fps, time_scale
 from ffenc.dataset.info_block import stream_fields
@@ -29,8 +29,7 @@ _QUANTISER = ("depth_min", "depth_max", "shift", "use_log")
 _LEROBOTS_DEPTH = ("h264", "hevc", "av1", "libsvtav1", "libaom-av1")
 
 
-@dataclass(frozen=True)
-class VideoFile:
+class VideoFile(Struct, frozen=True):
     """A video file, and the episodes that should be in it.
 
     Attributes:
@@ -45,8 +44,7 @@ class VideoFile:
     episodes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What a readable file holds.
 
     Attributes:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
+from msgspec import Struct
 
 from ffenc.frames.depth import Unit
 
 
-@dataclass(frozen=True)
-class CameraStream:
+class CameraStream(Struct, frozen=True):
     """One series of frames, which becomes one feature.
 
     Attributes:
@@ -29,8 +28,7 @@ class CameraStream:
     depth_unit: Unit | None = None
 
 
-@dataclass(frozen=True)
-class CapturedFrame:
+class CapturedFrame(Struct, frozen=True):
     """One frame of one stream.
 
     Attributes:
