@@ -50,9 +50,8 @@ _COMMANDS = {
 _ALONE = ("compile",)  # needs no library that has threads
 _DECODING = ("compare", "decode", "edit", "merge", "repair", "tune", "verify")  # images in this process
 _FOREIGN = ("lerobot",)  # runs a program that is not ffenc's
-# Read by libraries when they are loaded: NumPy's OpenBLAS would have threads that spin and
-# have nothing to do, pydantic would search all installed packages for plugins.
-_QUICK = {"OPENBLAS_NUM_THREADS": "1", "PYDANTIC_DISABLE_PLUGINS": "__all__"}
+# Read when NumPy is loaded, whose OpenBLAS would have threads that spin and have nothing to do.
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 def _switch(act: Callable[[], None]) -> Callable[[click.Context, click.Parameter, bool], None]:
@@ -116,8 +115,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _ALONE:
             check_threads()
         if cmd_name not in _FOREIGN:
-            for name, value in _QUICK.items():
-                os.environ.setdefault(name, value)
+            os.environ.setdefault(_BLAS_THREADS, "1")
         if cmd_name in _DECODING:
             keep_freed()
         command: click.Command = importlib.import_module(f"ffenc.cli.{cmd_name}").command

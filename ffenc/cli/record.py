@@ -290,9 +290,7 @@ def _print_plan(
                 "fps": str(robot.fps),
                 "cameras": {
                     name: {
-                        "source": source.model_dump(exclude_unset=True)
-                        if (source := sources[name])
-                        else None,
+                        "source": source.as_plain(only_given=True) if (source := sources[name]) else None,
                         "width": camera.width,
                         "height": camera.height,
                         "depth": camera.depth,
@@ -309,7 +307,7 @@ def _print_plan(
     output.result(f"{root} (not written): {count(len(plan), 'camera')} of {robot.name} at {robot.fps} rows/s")
     for name, (camera, line) in plan.items():
         source = sources[name]
-        fields = source.model_dump(mode="json", exclude_unset=True) if source is not None else {}
+        fields = source.as_plain(only_given=True) if source is not None else {}
         kind = fields.pop("type", "depth of another camera")
         said = ", ".join([kind, *(f"{field} {value}" for field, value in fields.items())])
         stored = "images" if camera.way == "images" else f"{camera.codec} {camera.pix_fmt}"

@@ -33,7 +33,7 @@ class EncoderSettings(Protocol):
     @property
     def extra_options(self) -> Mapping[str, Value]: ...
     @property
-    def model_fields_set(self) -> set[str]: ...
+    def given(self) -> frozenset[str]: ...
 
 
 class EncoderOptions(Struct, frozen=True):
@@ -217,7 +217,7 @@ def _check_fields(codec: Codec, settings: EncoderSettings, encoder_threads: int 
         )
     unused = {}
     # Defaults are not asked for.
-    if settings.crf is not None and not codec.has_crf and "crf" in settings.model_fields_set:
+    if settings.crf is not None and not codec.has_crf and "crf" in settings.given:
         if codec.needs_bit_rate:
             how = 'set crf to null and give a bit rate, e.g. extra_options={"b:v": "4M"}'
         else:
@@ -370,7 +370,7 @@ def merged_options(
             options[key] = value
             taken[base] = (key, value)
             extras[key] = value
-    if "crf" in settings.model_fields_set and settings.crf and _is_lossless(codec, options, settings):
+    if "crf" in settings.given and settings.crf and _is_lossless(codec, options, settings):
         unused["crf"] = (
             f"crf={settings.crf} would have no effect, the settings are lossless "
             f"({codec.params}={_render(options[codec.params])}); "  # type: ignore[index]

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
-from typing_extensions import Self
+from msgspec import Meta, field
+from msgspec.structs import force_setattr
 
 from ffenc.codecs.codec import Value
 from ffenc.codecs.files import check_from_dataset
 from ffenc.codecs.options import check_extra_options, encoder_options, merged_options
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.codecs.table import CODECS, check_vcodec, codec_for
-from ffenc.config.validation import Settings
+from ffenc.config.validation import Finite, Flag, Settings, accepts
 from ffenc.errors import ConfigError
 from ffenc.layout import DEPTH_FIELDS
 
-_MAX_CRF = 1000  # far above every codec's scale
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_CRF = Meta(ge=0, le=1000)  # far above every codec's scale
+_OPTIONS = "a mapping of FFmpeg option names to texts or numbers"
 
 
-class VideoEncoderConfig(Settings):
+def _pixel_format(name: str) -> str:
+    return pixel_format(name).name
+
+
+def _options(options: Mapping[str, Any]) -> dict[str, Any]:
+    check_extra_options(options)
+    return dict(options)
+
+
+class VideoEncoderConfig(Settings, frozen=True, kw_only=True):
     """How one camera's frames are encoded. Constructing one needs no FFmpeg.
 
     Args:
@@ -41,55 +54,28 @@ class VideoEncoderConfig(Settings):
         ConfigError: a wrong type, an unknown key or codec, or a value out of range.
     """
 
-    vcodec: str = Field("libsvtav1", description="a codec name")
-    pix_fmt: str = Field("yuv420p", description="an FFmpeg pixel format name")
-    g: Annotated[int, Field(ge=1)] | None = Field(2, description="a whole number of 1 or more, or null")
-    crf: int | float | None = Field(30, description="a number of 0 or more, or null")
-    preset: int | str | None = Field(None, description="a whole number, a preset name, or null")
-    fast_decode: Annotated[int, Field(ge=0, le=2)] = Field(0, description="a whole number: 0 off, 1 or 2 on")
-    video_backend: Literal["pyav"] = Field("pyav", description="'pyav', the one LeRobot's reader accepts")
-    extra_options: dict[str, Any] = Field(
-        default_factory=dict, description="a mapping of FFmpeg option names to texts or numbers"
-    )
+    vcodec: Annotated[str, accepts("a codec name")] = "libsvtav1"
+    pix_fmt: Annotated[str, accepts("an FFmpeg pixel format name")] = "yuv420p"
+    g: Annotated[Annotated[int, Meta(ge=1)] | None, accepts("a whole number of 1 or more, or null")] = 2
+    crf: Annotated[
+        Annotated[int, _CRF] | Annotated[float, _CRF] | None,
+        accepts("a number of 0 or more, or null"),
+    ] = 30
+    preset: Annotated[int | str | None, accepts("a whole number, a preset name, or null")] = None
+    fast_decode: Annotated[int, accepts("a whole number: 0 off, 1 or 2 on", ge=0, le=2)] = 0
+    video_backend: Annotated[Literal["pyav"], accepts("'pyav', the one LeRobot's reader accepts")] = "pyav"
+    extra_options: Annotated[dict[str, Any], accepts(_OPTIONS)] = field(default_factory=dict)
 
-    @field_validator("vcodec")
-    @classmethod
-    def _known_vcodec(cls, value: str) -> str:
-        return check_vcodec(value)
-
-    @field_validator("pix_fmt")
-    @classmethod
-    def _known_pix_fmt(cls, value: str) -> str:
-        return pixel_format(value).name
-
-    @field_validator("crf")
-    @classmethod
-    def _finite_crf(cls, value: int | float | None) -> int | float | None:
-        if value is not None and not 0 <= value <= _MAX_CRF:
-            raise ConfigError(f"{value!r} is not accepted", expected="a number of 0 or more, or null")
-        return value
-
-    @field_validator("extra_options")
-    @classmethod
-    def _plausible_options(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_extra_options(value)
-        return dict(value)
-
-    @model_validator(mode="after")
-    def _default_preset(self) -> Self:
+    def _check(self) -> None:
+        checks: dict[str, Callable[[Any], Any]] = {
+            "vcodec": check_vcodec,
+            "pix_fmt": _pixel_format,
+            "extra_options": _options,
+        }
+        for name, read in checks.items():
+            force_setattr(self, name, self._checked(name, read))
         if self.preset is None and self.vcodec in CODECS:
-            default = CODECS[self.vcodec].default_preset
-            if default is not None:
-                object.__setattr__(self, "preset", default)
-        return self
-
-    def replace(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed, validated again.
-
-        A preset that was only the codec's default follows a change of codec.
-        """
-        values = {name: getattr(self, name) for name in self.model_fields_set} | changes
-        return type(self)(**values)
+            force_setattr(self, "preset", CODECS[self.vcodec].default_preset)
 
     def resolve(self, encoder: str | None = None) -> Self:
         """Return the config with ``auto`` replaced by ``encoder``, the machine's answer; others unchanged.
@@ -151,7 +137,7 @@ class VideoEncoderConfig(Settings):
                 values["extra_options"] = merged.extras
             config = cls(**values)
             if "crf" in merged.unused:
-                config.model_fields_set.discard("crf")
+                config = config.as_given(config.given - {"crf"})
         return config
 
     @classmethod
@@ -172,7 +158,7 @@ class VideoEncoderConfig(Settings):
         return values
 
 
-class DepthEncoderConfig(VideoEncoderConfig):
+class DepthEncoderConfig(VideoEncoderConfig, frozen=True, kw_only=True):
     """How one depth camera's frames are quantised and encoded. Depths are in metres.
 
     By default ``extra_options`` are those that make ``hevc``, ``libaom-av1`` and ``ffv1`` lossless.
@@ -191,30 +177,21 @@ class DepthEncoderConfig(VideoEncoderConfig):
             ``keep`` with a ``depth_min`` below 0.
     """
 
-    vcodec: str = Field("hevc", description="a codec name")
-    pix_fmt: str = Field("gray12le", description="an FFmpeg pixel format name")
-    extra_options: dict[str, Any] = Field(
-        default_factory=lambda: {"x265-params": "lossless=1"},
-        description="a mapping of FFmpeg option names to texts or numbers",
+    vcodec: Annotated[str, accepts("a codec name")] = "hevc"
+    pix_fmt: Annotated[str, accepts("an FFmpeg pixel format name")] = "gray12le"
+    extra_options: Annotated[dict[str, Any], accepts(_OPTIONS)] = field(
+        default_factory=lambda: {"x265-params": "lossless=1"}
     )
-    depth_min: Annotated[float, Field(allow_inf_nan=False)] = Field(
-        0.01, description="a finite number of metres"
-    )
-    depth_max: Annotated[float, Field(allow_inf_nan=False)] = Field(
-        10.0, description="a finite number of metres"
-    )
-    shift: Annotated[float, Field(allow_inf_nan=False)] = Field(3.5, description="a finite number of metres")
-    use_log: bool = Field(True, description="true or false")
-    invalid: Literal["keep", "clip"] = Field("keep", description="'keep' or 'clip'")
+    depth_min: Annotated[Finite, accepts("a finite number of metres")] = 0.01
+    depth_max: Annotated[Finite, accepts("a finite number of metres")] = 10.0
+    shift: Annotated[Finite, accepts("a finite number of metres")] = 3.5
+    use_log: Flag = True
+    invalid: Annotated[Literal["keep", "clip"], accepts("'keep' or 'clip'")] = "keep"
 
-    @model_validator(mode="after")
-    def _lossless_by_default(self) -> Self:
-        if "extra_options" not in self.model_fields_set and self.vcodec in CODECS:
-            object.__setattr__(self, "extra_options", dict(CODECS[self.vcodec].lossless_extras or {}))
-        return self
-
-    @model_validator(mode="after")
-    def _range(self) -> Self:
+    def _check(self) -> None:
+        super()._check()
+        if "extra_options" not in self.given and self.vcodec in CODECS:
+            force_setattr(self, "extra_options", dict(CODECS[self.vcodec].lossless_extras or {}))
         if not self.depth_min < self.depth_max:
             raise ConfigError(f"depth_min={self.depth_min} must be below depth_max={self.depth_max}")
         if self.use_log and not self.depth_min + self.shift > 0:
@@ -222,10 +199,9 @@ class DepthEncoderConfig(VideoEncoderConfig):
                 f"depth_min={self.depth_min} + shift={self.shift} must be above 0 with use_log: true"
             )
         if self.depth_min < 0 and self.invalid == "keep":
-            if "invalid" in self.model_fields_set:
+            if "invalid" in self.given:
                 raise ConfigError(f"depth_min={self.depth_min} must be 0 or more with invalid: keep")
-            object.__setattr__(self, "invalid", "clip")
-        return self
+            force_setattr(self, "invalid", "clip")
 
     @classmethod
     def _values_from_info(cls, info: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,21 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
-from typing_extensions import Self
+from msgspec import Meta, field
 
 from ffenc.codecs.suggest import accepted
 from ffenc.config.framerate import parse_fps
 from ffenc.config.plain_yaml import KeyPath, read_keys
-from ffenc.config.validation import SettingError, Settings
+from ffenc.config.validation import (
+    Finite,
+    Flag,
+    Positive,
+    SettingError,
+    Settings,
+    accepts,
+    default_of,
+    field_names,
+)
 from ffenc.errors import ConfigError
 from ffenc.layout import DEFAULT_FEATURES
 
@@ -44,7 +52,7 @@ _SLICE = re.compile(r"(-?\d*):(-?\d*)")
 Model = TypeVar("Model", bound=Settings)
 
 
-class CameraMapping(Settings):
+class CameraMapping(Settings, frozen=True, kw_only=True):
     """One camera.
 
     Attributes:
@@ -59,29 +67,23 @@ class CameraMapping(Settings):
         tolerance: how far a message may be from its frame's time, in seconds; None: that of ``time``.
     """
 
-    path: str = Field(description=_PATH)
-    channels: Channels | None = Field(None, description="'rgb', 'bgr', 'rgba', 'bgra', 'gray' or null")
-    axes: Literal["hwc", "chw"] | None = Field(None, description="'hwc', 'chw' or null")
-    depth: bool = Field(False, description="true or false")
-    unit: Literal["mm", "m"] | None = Field(None, description="'mm', 'm' or null")
-    white: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, strict=False, description="a number above 0, such as 1 or 255, or null"
-    )
-    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, strict=False, description="a number of seconds above 0, or null"
-    )
+    path: Annotated[str, accepts(_PATH)]
+    channels: Annotated[Channels | None, accepts("'rgb', 'bgr', 'rgba', 'bgra', 'gray' or null")] = None
+    axes: Annotated[Literal["hwc", "chw"] | None, accepts("'hwc', 'chw' or null")] = None
+    depth: Flag = False
+    unit: Annotated[Literal["mm", "m"] | None, accepts("'mm', 'm' or null")] = None
+    white: Annotated[Positive | None, accepts("a number above 0, such as 1 or 255, or null")] = None
+    tolerance: Annotated[Positive | None, accepts("a number of seconds above 0, or null")] = None
 
-    @model_validator(mode="after")
-    def _fields_of_depth(self) -> Self:
+    def _check(self) -> None:
         if self.unit is not None and not self.depth:
             raise SettingError(("unit",), "applies only to depth cameras (depth: true)")
         for name in ("channels", "white"):
             if self.depth and getattr(self, name) is not None:
                 raise SettingError((name,), "does not apply to depth maps; leave it out")
-        return self
 
 
-class FeatureMapping(Settings):
+class FeatureMapping(Settings, frozen=True, kw_only=True):
     """One feature beside the cameras: a value, or several numbers, a row.
 
     Attributes:
@@ -98,30 +100,26 @@ class FeatureMapping(Settings):
         tolerance: how far a message may be from its row's time, in seconds; None: that of ``time``.
     """
 
-    path: str | list[str] = Field(description=f"{_PATH}, or a list of them")
-    field: str | None = Field(None, description="a name such as position, or null")
-    names: list[str] | None = Field(None, description="a list of texts, or null")
-    columns: list[Annotated[int, Field(ge=0)]] | str | None = Field(
-        None, description="a list of places from 0, a text such as '0:7', or null"
-    )
-    dtype: Dtype | None = Field(None, description="such as 'float32', or null")
-    scale: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
-        None, strict=False, description="a number, or null"
-    )
-    unit: str | None = Field(None, description="a text such as rad, or null")
-    flatten: bool = Field(False, description="true or false")
-    interpolate: bool = Field(False, description="true or false")
-    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, strict=False, description="a number of seconds above 0, or null"
-    )
+    path: Annotated[str | list[str], accepts(f"{_PATH}, or a list of them")]
+    field: Annotated[str | None, accepts("a name such as position, or null")] = None
+    names: Annotated[list[str] | None, accepts("a list of texts, or null")] = None
+    columns: Annotated[
+        list[Annotated[int, Meta(ge=0)]] | str | None,
+        accepts("a list of places from 0, a text such as '0:7', or null"),
+    ] = None
+    dtype: Annotated[Dtype | None, accepts("such as 'float32', or null")] = None
+    scale: Annotated[Finite | None, accepts("a number, or null")] = None
+    unit: Annotated[str | None, accepts("a text such as rad, or null")] = None
+    flatten: Flag = False
+    interpolate: Flag = False
+    tolerance: Annotated[Positive | None, accepts("a number of seconds above 0, or null")] = None
 
     @property
     def paths(self) -> list[str]:
         """The arrays or topics."""
         return [self.path] if isinstance(self.path, str) else self.path
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check(self) -> None:
         if not self.paths:
             raise SettingError(("path",), "is empty", expected=f"{_PATH}")
         if isinstance(self.columns, str) and not _SLICE.fullmatch(self.columns):
@@ -132,7 +130,6 @@ class FeatureMapping(Settings):
             raise SettingError(("scale",), f"does not apply to dtype {self.dtype}; leave it out")
         if self.interpolate and self.dtype is not None and not self.dtype.startswith("float"):
             raise SettingError(("interpolate",), f"gives fractions, but dtype is {self.dtype}")
-        return self
 
     def chosen(self, width: int) -> list[int] | slice:
         """The places of the numbers that are taken.
@@ -157,7 +154,7 @@ class FeatureMapping(Settings):
         return self.columns
 
 
-class TaskMapping(Settings):
+class TaskMapping(Settings, frozen=True, kw_only=True):
     """Where the text of an episode's task is.
 
     Attributes:
@@ -166,18 +163,16 @@ class TaskMapping(Settings):
         path: an array or a topic of texts: one for the episode, or one a row.
     """
 
-    text: str | None = Field(None, description="a text, or null")
-    attribute: str | None = Field(None, description="the name of an attribute, or null")
-    path: str | None = Field(None, description=f"{_PATH}, or null")
+    text: Annotated[str | None, accepts("a text, or null")] = None
+    attribute: Annotated[str | None, accepts("the name of an attribute, or null")] = None
+    path: Annotated[str | None, accepts(f"{_PATH}, or null")] = None
 
-    @model_validator(mode="after")
-    def _says_one(self) -> Self:
+    def _check(self) -> None:
         if sum(value is not None for value in (self.text, self.attribute, self.path)) != 1:
             raise ConfigError("needs exactly one of: text, attribute, path")
-        return self
 
 
-class EpisodeMapping(Settings):
+class EpisodeMapping(Settings, frozen=True, kw_only=True):
     """What an episode is, where it is not a file.
 
     Attributes:
@@ -191,26 +186,24 @@ class EpisodeMapping(Settings):
             is an episode, 0 too; None: those that are false, 0 or empty.
     """
 
-    groups: str | None = Field(None, description="a pattern such as data/demo_*, or null")
-    ends: str | None = Field(None, description="the path of an array such as meta/episode_ends, or null")
-    values: str | None = Field(None, description="the path of an array of one value a row, or null")
-    last: str | None = Field(None, description="the path of an array of one truth value a row, or null")
-    topic: str | None = Field(None, description="a topic, or null")
-    between: list[bool | int | float | str] | None = Field(
-        None, description="a list of values of the topic, or null"
-    )
+    groups: Annotated[str | None, accepts("a pattern such as data/demo_*, or null")] = None
+    ends: Annotated[str | None, accepts("the path of an array such as meta/episode_ends, or null")] = None
+    values: Annotated[str | None, accepts("the path of an array of one value a row, or null")] = None
+    last: Annotated[str | None, accepts("the path of an array of one truth value a row, or null")] = None
+    topic: Annotated[str | None, accepts("a topic, or null")] = None
+    between: Annotated[
+        list[bool | int | float | str] | None, accepts("a list of values of the topic, or null")
+    ] = None
 
-    @model_validator(mode="after")
-    def _says_one(self) -> Self:
-        ways = [name for name in type(self).model_fields if name != "between"]
+    def _check(self) -> None:
+        ways = [name for name in field_names(type(self)) if name != "between"]
         if sum(getattr(self, name) is not None for name in ways) != 1:
             raise ConfigError(f"needs exactly one of: {', '.join(ways)}")
         if self.between is not None and self.topic is None:
             raise ConfigError("between does not apply without a topic; leave it out")
-        return self
 
 
-class TimeMapping(Settings):
+class TimeMapping(Settings, frozen=True, kw_only=True):
     """How messages are put on the grid of frames.
 
     Attributes:
@@ -223,15 +216,13 @@ class TimeMapping(Settings):
             seconds.
     """
 
-    stamps: Stamps = Field("header", description="'header' or 'received'")
-    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, strict=False, description="a number of seconds above 0, or null"
-    )
-    on_gap: OnGap = Field("error", description="'error', 'repeat', 'split' or 'drop-episode'")
-    keep: bool = Field(False, description="true or false")
+    stamps: Annotated[Stamps, accepts("'header' or 'received'")] = "header"
+    tolerance: Annotated[Positive | None, accepts("a number of seconds above 0, or null")] = None
+    on_gap: Annotated[OnGap, accepts("'error', 'repeat', 'split' or 'drop-episode'")] = "error"
+    keep: Flag = False
 
 
-class SourceMapping(Settings):
+class SourceMapping(Settings, frozen=True, kw_only=True):
     """What of a source becomes what of a dataset.
 
     Attributes:
@@ -243,31 +234,26 @@ class SourceMapping(Settings):
         time: how messages are put on the grid; None: the defaults.
     """
 
-    fps: int | float | str | None = Field(None, description="a number, a text such as '30000/1001', or null")
-    episodes: EpisodeMapping | None = Field(
-        None, description="a mapping with groups, ends or the like, or null"
+    fps: Annotated[int | float | str | None, accepts("a number, a text such as '30000/1001', or null")] = None
+    episodes: Annotated[
+        EpisodeMapping | None, accepts("a mapping with groups, ends or the like, or null")
+    ] = None
+    task: Annotated[TaskMapping | None, accepts("a text, a mapping with attribute or path, or null")] = None
+    cameras: Annotated[dict[str, CameraMapping], accepts("a mapping of camera names to descriptions")]
+    features: Annotated[dict[str, FeatureMapping], accepts("a mapping of feature names to descriptions")] = (
+        field(default_factory=dict)
     )
-    task: TaskMapping | None = Field(None, description="a text, a mapping with attribute or path, or null")
-    cameras: dict[str, CameraMapping] = Field(description="a mapping of camera names to descriptions")
-    features: dict[str, FeatureMapping] = Field(
-        default_factory=dict, description="a mapping of feature names to descriptions"
-    )
-    time: TimeMapping | None = Field(
-        None, description="a mapping of stamps, tolerance, on_gap, keep, or null"
+    time: Annotated[TimeMapping | None, accepts("a mapping of stamps, tolerance, on_gap, keep, or null")] = (
+        None
     )
 
-    @field_validator("fps")
-    @classmethod
-    def _is_rate(cls, value: int | float | str | None) -> int | float | str | None:
-        if value is not None:
-            parse_fps(value)
-        return value
+    def _check(self) -> None:
+        if self.fps is not None:
+            self._checked("fps", parse_fps)
 
     def plain(self) -> dict[str, Any]:
         """The mapping as plain values, without what is not set."""
-        return {
-            name: value for name, value in self.model_dump(exclude_unset=True).items() if value is not None
-        }
+        return {name: value for name, value in self.as_plain(only_given=True).items() if value is not None}
 
 
 def build_mapping(values: Mapping[str, Any], above: KeyPath = ()) -> SourceMapping:
@@ -311,11 +297,11 @@ def build_mapping(values: Mapping[str, Any], above: KeyPath = ()) -> SourceMappi
 
 def _made(model: type[Model], values: Any, key: KeyPath) -> Model:
     if not isinstance(values, Mapping):
-        keys = ", ".join(model.model_fields)
+        keys = ", ".join(field_names(model))
         raise SettingError(key, f"{values!r} is not accepted", f"a mapping with some of: {keys}")
     for name in values:
-        if name not in model.model_fields:
-            raise SettingError((*key, str(name)), f"unknown key{accepted(name, model.model_fields)}")
+        if name not in field_names(model):
+            raise SettingError((*key, str(name)), f"unknown key{accepted(name, field_names(model))}")
     try:
         return model(**values)
     except SettingError as error:
@@ -366,6 +352,6 @@ def refuse_fields(model: Settings, key: KeyPath, takes: Collection[str], what: s
     Raises:
         SettingError: such a field is set.
     """
-    for name in model.model_fields_set:
-        if name not in takes and getattr(model, name) != type(model).model_fields[name].default:
+    for name in model.given:
+        if name not in takes and getattr(model, name) != default_of(type(model), name):
             raise SettingError((*key, name), f"does not apply to {what}{accepted(name, takes)}")

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
-from typing_extensions import Self
+from msgspec import Meta, field
 
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
@@ -19,7 +18,7 @@ from ffenc.config.mapping import IMAGE_PREFIX, SourceMapping, build_mapping
 from ffenc.config.plain_yaml import KeyPath, read_keys
 from ffenc.config.source import CameraSource
 from ffenc.config.transform import Transform
-from ffenc.config.validation import SettingError, Settings
+from ffenc.config.validation import Flag, SettingError, Settings, accepts, default_of, field_names
 from ffenc.errors import ConfigError
 from ffenc.spelling import argument
 
@@ -48,13 +47,13 @@ def chosen_cameras(keys: Sequence[str], names: Sequence[str]) -> list[str]:
     return [key for key in keys if camera_name(key) in wanted]
 
 
-Size = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+Size = Annotated[int, Meta(ge=1, le=MOST_PIXELS)]
 
 
 TRANSFORM = "a mapping of crop, rotate, flip, resize and pad, or null"
 
 
-class CameraPreset(Settings):
+class CameraPreset(Settings, frozen=True, kw_only=True):
     """One camera of a robot.
 
     Attributes:
@@ -68,22 +67,20 @@ class CameraPreset(Settings):
             values; None: not at all.
     """
 
-    width: Size | None = Field(None, description=f"a number of pixels, 1 to {MOST_PIXELS}")
-    height: Size | None = Field(None, description=f"a number of pixels, 1 to {MOST_PIXELS}")
-    depth: bool = Field(False, description="true or false")
-    depth_unit: Literal["mm", "m"] = Field("mm", description="'mm' or 'm'")
-    source: CameraSource | None = Field(None, description="a mapping with a type, such as {type: test}")
-    encoder: VideoEncoderConfig = Field(description="a mapping of encoder settings")
-    transform: Transform | None = Field(None, description=TRANSFORM)
+    width: Annotated[Size | None, accepts(f"a number of pixels, 1 to {MOST_PIXELS}")] = None
+    height: Annotated[Size | None, accepts(f"a number of pixels, 1 to {MOST_PIXELS}")] = None
+    depth: Flag = False
+    depth_unit: Annotated[Literal["mm", "m"], accepts("'mm' or 'm'")] = "mm"
+    source: Annotated[CameraSource | None, accepts("a mapping with a type, such as {type: test}")] = None
+    encoder: Annotated[VideoEncoderConfig, accepts("a mapping of encoder settings")]
+    transform: Annotated[Transform | None, accepts(TRANSFORM)] = None
 
-    @model_validator(mode="after")
-    def _unit_of_depth(self) -> Self:
-        if "depth_unit" in self.model_fields_set and not self.depth:
+    def _check(self) -> None:
+        if "depth_unit" in self.given and not self.depth:
             raise SettingError(("depth_unit",), "applies only to depth cameras (depth: true)")
-        return self
 
 
-class RobotPreset(Settings):
+class RobotPreset(Settings, frozen=True, kw_only=True):
     """A robot's cameras and how they are encoded.
 
     Attributes:
@@ -107,35 +104,31 @@ class RobotPreset(Settings):
     """
 
     name: str
-    robot_type: str | None = Field(None, description="a text or null")
-    fps: int | float | str = Field(30, description="a number, or a text such as '30000/1001'")
-    camera_encoder: VideoEncoderConfig = Field(default_factory=VideoEncoderConfig)
-    depth_encoder: DepthEncoderConfig = Field(default_factory=DepthEncoderConfig)
-    encoder_threads: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="a whole number of 1 or more, or null"
-    )
-    on_full: Literal["block", "drop", "repeat"] = Field("block", description="'block', 'drop' or 'repeat'")
-    queue_maxsize: Annotated[int, Field(ge=1)] = Field(30, description="a whole number of 1 or more")
-    encode: Literal["live", "after"] = Field("live", description="'live' or 'after'")
-    video: bool = Field(True, description="true or false")
-    encoder_niceness: Annotated[int, Field(ge=0, le=19)] = Field(5, description="a whole number from 0 to 19")
-    encoder_cpus: list[Annotated[int, Field(ge=0, lt=MOST_CPUS)]] | None = Field(
-        None,
-        min_length=1,
-        max_length=MOST_CPUS,
-        description=f"a list of processors' numbers, from 0 to {MOST_CPUS - 1}, or null",
-    )
-    transform: Transform | None = Field(None, description=TRANSFORM)
-    source: SourceMapping | None = Field(None, description="a mapping of cameras and features, or null")
-    cameras: dict[str, CameraPreset] = Field(
-        default_factory=dict, description="a mapping of camera names to their settings"
+    robot_type: Annotated[str | None, accepts("a text or null")] = None
+    fps: Annotated[int | float | str, accepts("a number, or a text such as '30000/1001'")] = 30
+    camera_encoder: VideoEncoderConfig = field(default_factory=VideoEncoderConfig)
+    depth_encoder: DepthEncoderConfig = field(default_factory=DepthEncoderConfig)
+    encoder_threads: Annotated[
+        Annotated[int, Meta(ge=1)] | None, accepts("a whole number of 1 or more, or null")
+    ] = None
+    on_full: Annotated[Literal["block", "drop", "repeat"], accepts("'block', 'drop' or 'repeat'")] = "block"
+    queue_maxsize: Annotated[int, accepts("a whole number of 1 or more", ge=1)] = 30
+    encode: Annotated[Literal["live", "after"], accepts("'live' or 'after'")] = "live"
+    video: Flag = True
+    encoder_niceness: Annotated[int, accepts("a whole number from 0 to 19", ge=0, le=19)] = 5
+    encoder_cpus: Annotated[
+        Annotated[list[Annotated[int, Meta(ge=0, lt=MOST_CPUS)]], Meta(min_length=1, max_length=MOST_CPUS)]
+        | None,
+        accepts(f"a list of processors' numbers, from 0 to {MOST_CPUS - 1}, or null"),
+    ] = None
+    transform: Annotated[Transform | None, accepts(TRANSFORM)] = None
+    source: Annotated[SourceMapping | None, accepts("a mapping of cameras and features, or null")] = None
+    cameras: Annotated[dict[str, CameraPreset], accepts("a mapping of camera names to their settings")] = (
+        field(default_factory=dict)
     )
 
-    @field_validator("fps")
-    @classmethod
-    def _is_rate(cls, value: int | float | str) -> int | float | str:
-        parse_fps(value)
-        return value
+    def _check(self) -> None:
+        self._checked("fps", parse_fps)
 
     def encoder_for(self, camera: str, *, depth: bool = False) -> VideoEncoderConfig:
         """Return the settings for a camera, named with or without ``observation.images.``.
@@ -374,7 +367,7 @@ def _check_rate(camera: Any, preset: Any, place: KeyPath) -> None:
 
 def _build(name: str, values: dict[str, Any]) -> RobotPreset:
     """Apply each camera's overrides and validate everything."""
-    keys = ["extends", *(key for key in RobotPreset.model_fields if key != "name")]
+    keys = ["extends", *(key for key in field_names(RobotPreset) if key != "name")]
     for key in values:
         if key not in keys:
             raise SettingError((key,), f"unknown key{accepted(key, keys)}")
@@ -411,13 +404,10 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
             changes = common | _settings_of(own, (*place, "transform"))
             own["transform"] = _transform(changes, (*place, "transform"))
         if "fps" in own:
-            _check_rate(own.pop("fps"), values.get("fps", RobotPreset.model_fields["fps"].default), place)
+            _check_rate(own.pop("fps"), values.get("fps", default_of(RobotPreset, "fps")), place)
         try:
             cameras[camera] = CameraPreset(**own)
         except SettingError as error:
             raise SettingError.of(error, *place) from None
     built["cameras"] = cameras
-    if built.keys() <= {"camera_encoder", "depth_encoder", "transform", "source", "cameras"}:
-        # Each has been validated above, and what validates all of a preset takes a while to build.
-        return RobotPreset.model_construct(name=name, **built)
     return RobotPreset(name=name, **built)

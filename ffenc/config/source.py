@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Struct
-from pydantic import Field, model_validator
-from typing_extensions import Self
 
 from ffenc.codecs.suggest import accepted
 from ffenc.config.framerate import parse_fps
-from ffenc.config.validation import SettingError, Settings
+from ffenc.config.validation import Flag, SettingError, Settings, accepts, expected_of, field_names
 from ffenc.errors import ConfigError
 
 SourceType = Literal["test", "folder", "v4l2", "realsense"]
@@ -26,7 +24,7 @@ _FIELDS: dict[SourceType, tuple[str, ...]] = {
 }
 
 
-class CameraSource(Settings):
+class CameraSource(Settings, frozen=True, kw_only=True):
     """Where one camera's frames come from. Constructing one looks at no device and no file.
 
     Args:
@@ -44,26 +42,25 @@ class CameraSource(Settings):
         ConfigError: a wrong type or value, a field that the type does not take, or one it needs.
     """
 
-    type: SourceType = Field(description="one of 'test', 'folder', 'v4l2', 'realsense'")
-    path: str | None = Field(None, description="a folder's path")
-    device: int | str | None = Field(None, description="a path such as /dev/video0, or its number")
-    pixels: Literal["mjpeg", "raw"] = Field("mjpeg", description="'mjpeg' or 'raw'")
-    serial: str | None = Field(None, description="a text in quotes, such as '012345678901', or null")
-    file: str | None = Field(None, description="the path of a .db3 or .bag recording, or null")
-    use_depth: bool = Field(False, description="true or false")
+    type: Annotated[SourceType, accepts("one of 'test', 'folder', 'v4l2', 'realsense'")]
+    path: Annotated[str | None, accepts("a folder's path")] = None
+    device: Annotated[int | str | None, accepts("a path such as /dev/video0, or its number")] = None
+    pixels: Annotated[Literal["mjpeg", "raw"], accepts("'mjpeg' or 'raw'")] = "mjpeg"
+    serial: Annotated[str | None, accepts("a text in quotes, such as '012345678901', or null")] = None
+    file: Annotated[str | None, accepts("the path of a .db3 or .bag recording, or null")] = None
+    use_depth: Flag = False
 
-    @model_validator(mode="after")
-    def _fields_of_the_type(self) -> Self:
+    def _check(self) -> None:
         fields = _FIELDS[self.type]
         names = [name.rstrip("!") for name in fields]
-        for name in type(self).model_fields:
-            if name != "type" and name in self.model_fields_set and name not in names:
+        for name in field_names(type(self)):
+            if name != "type" and name in self.given and name not in names:
                 takes = f"; accepted: {', '.join(names)}" if names else ", which takes none"
                 raise SettingError((name,), f"is not a field of type: {self.type}{takes}")
         for field in fields:
             name = field.rstrip("!")
             if field != name and getattr(self, name) in (None, ""):
-                expected = type(self).model_fields[name].description
+                expected = expected_of(type(self), name)
                 raise SettingError((name,), f"is missing for type: {self.type}", expected or "a value")
         if isinstance(self.device, int) and self.device < 0:
             raise SettingError(("device",), f"{self.device} is not the number of a device")
@@ -75,7 +72,6 @@ class CameraSource(Settings):
             raise SettingError(
                 ("file",), f"{self.file!r} is not accepted", expected="a .db3 or .bag recording"
             )
-        return self
 
     @property
     def device_path(self) -> str:
@@ -152,7 +148,7 @@ def lerobot_camera(name: str, values: object) -> LerobotCamera:
     elif kind == "intelrealsense":
         fields, build = _REALSENSE, _intelrealsense
     elif kind in _OWN:
-        fields, build = tuple(CameraSource.model_fields), _own
+        fields, build = field_names(CameraSource), _own
     else:
         found = "is missing" if kind is None else f"{kind!r} is not accepted"
         raise SettingError((name, "type"), f"{found}{accepted(kind, ('opencv', 'intelrealsense', *_OWN))}")

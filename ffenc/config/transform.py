@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Struct
-from pydantic import Field, field_validator, model_validator
-from typing_extensions import Self
 
 from ffenc.config.limits import MOST_PIXELS
-from ffenc.config.validation import Settings
+from ffenc.config.validation import Flag, SettingError, Settings, accepts
 from ffenc.errors import ConfigError
 
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
@@ -44,7 +42,7 @@ class Geometry(Struct, frozen=True):
         return bool(self.crop or self.rotate or self.flip or self.scale or self.pad)
 
 
-class Transform(Settings):
+class Transform(Settings, frozen=True, kw_only=True):
     """Changes of a camera's pictures, done in this order: crop, rotate, flip, resize, pad.
 
     Attributes:
@@ -61,50 +59,40 @@ class Transform(Settings):
         ConfigError: a value that is not accepted, or no change at all.
     """
 
-    crop: tuple[int, int, int, int] | None = Field(
-        None, description="[x, y, width, height] in pixels, or a text such as 480x480+80+0"
-    )
-    rotate: Literal[0, 90, 180, 270] = Field(0, description="0, 90, 180 or 270 degrees clockwise")
-    flip: Literal["h", "v", "hv"] | None = Field(None, description="'h', 'v', 'hv' or null")
-    resize: tuple[int, int] | None = Field(
-        None, description="[width, height] in pixels, or a text such as 320x240"
-    )
-    pad: bool = Field(False, description="true or false")
+    crop: Annotated[
+        tuple[int, int, int, int] | None,
+        accepts("[x, y, width, height] in pixels, or a text such as 480x480+80+0"),
+    ] = None
+    rotate: Annotated[Literal[0, 90, 180, 270], accepts("0, 90, 180 or 270 degrees clockwise")] = 0
+    flip: Annotated[Literal["h", "v", "hv"] | None, accepts("'h', 'v', 'hv' or null")] = None
+    resize: Annotated[
+        tuple[int, int] | None, accepts("[width, height] in pixels, or a text such as 320x240")
+    ] = None
+    pad: Flag = False
 
-    @field_validator("crop", mode="before")
     @classmethod
-    def _crop_of_text(cls, value: Any) -> Any:
-        if isinstance(value, str) and (found := _CROP.fullmatch(value)):
+    def _prepared(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        read = dict(values)
+        crop, size = read.get("crop"), read.get("resize")
+        if isinstance(crop, str) and (found := _CROP.fullmatch(crop)):
             width, height, x, y = map(int, found.groups())
-            return x, y, width, height
-        return _numbers(value, 4)
+            read["crop"] = x, y, width, height
+        if isinstance(size, str) and (found := _SIZE.fullmatch(size)):
+            read["resize"] = tuple(map(int, found.groups()))
+        return read
 
-    @field_validator("resize", mode="before")
-    @classmethod
-    def _size_of_text(cls, value: Any) -> Any:
-        if isinstance(value, str) and (found := _SIZE.fullmatch(value)):
-            return tuple(map(int, found.groups()))
-        return _numbers(value, 2)
-
-    @field_validator("crop")
-    @classmethod
-    def _crop_in_range(cls, value: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
-        if value is not None and (min(value[:2]) < 0 or min(value[2:]) < 1):
-            raise ConfigError(f"{list(value)} is not accepted; x and y are 0 or more, the size 1 or more")
-        return value
-
-    @field_validator("resize")
-    @classmethod
-    def _size_in_range(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
-        if value is not None and not (min(value) >= 1 and max(value) <= MOST_PIXELS):
-            raise ConfigError(f"{list(value)} is not accepted", expected=f"1 to {MOST_PIXELS} pixels a side")
-        return value
-
-    @model_validator(mode="after")
-    def _changes_something(self) -> Self:
+    def _check(self) -> None:
+        crop, size = self.crop, self.resize
+        if crop is not None and (min(crop[:2]) < 0 or min(crop[2:]) < 1):
+            raise SettingError(
+                ("crop",), f"{list(crop)} is not accepted; x and y are 0 or more, the size 1 or more"
+            )
+        if size is not None and not (min(size) >= 1 and max(size) <= MOST_PIXELS):
+            raise SettingError(
+                ("resize",), f"{list(size)} is not accepted", expected=f"1 to {MOST_PIXELS} pixels a side"
+            )
         if not (self.crop or self.rotate or self.flip or self.resize or self.pad):
             raise ConfigError("changes nothing", expected="one of crop, rotate, flip, resize, pad")
-        return self
 
     @classmethod
     def from_block(cls, block: Mapping[str, Any]) -> Transform | None:
@@ -179,11 +167,6 @@ class Transform(Settings):
             width, height = width + width % 2, height + height % 2
             pad = (width, height, 0, 0)
         return Geometry(crop, self.rotate, self.flip or "", scale, pad, width, height)
-
-
-def _numbers(value: Any, count: int) -> Any:
-    """A list of so many numbers as pydantic wants it; anything else as it is, to be refused by it."""
-    return tuple(value) if isinstance(value, list) and len(value) == count else value
 
 
 def _even(number: int) -> int:

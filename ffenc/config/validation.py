@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from typing_extensions import Self
+from msgspec import NODEFAULT, Meta, Struct, StructMeta, ValidationError, convert
+from msgspec.structs import FieldInfo, asdict, force_setattr
+from msgspec.structs import fields as struct_fields
 
 from ffenc.codecs.suggest import accepted
 from ffenc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Value = TypeVar("Value")
+AnySettings = TypeVar("AnySettings", bound="Settings")
+
+
+def accepts(text: str, *, ge: float | None = None, le: float | None = None) -> Meta:
+    """Return what a field accepts: in words for errors, and the ends of its range."""
+    return Meta(description=text, ge=ge, le=le)
+
+
+# Types of fields. JSON and YAML have infinity and NaN, which no setting takes.
+Flag = Annotated[bool, accepts("true or false")]
+Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 
 
 class SettingError(ConfigError):
@@ -37,33 +58,183 @@ class SettingError(ConfigError):
         return cls(key, str(error))
 
 
-class Settings(BaseModel):
-    """Frozen, strictly typed settings; unknown keys are refused with the nearest accepted one."""
+class _Checking(StructMeta):
+    """Makes settings of values that have been checked; a struct's own constructor looks at no types."""
 
-    # The validators are built when first used: importing the package builds none.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+    if not TYPE_CHECKING:  # a type checker sees the constructor that follows from the fields
 
-    def __init__(self, **values: Any) -> None:
+        def __call__(cls, /, **values: Any) -> Any:
+            fields = _fields(cls)
+            read = cls._prepared(values)
+            for name, field in fields.items():
+                if name in read:
+                    read[name] = field.read(name, read[name])
+                elif field.default is NODEFAULT:
+                    raise SettingError((name,), "is missing", expected=field.expected)
+            for name in read:
+                if name not in fields:
+                    raise SettingError((name,), f"unknown key{accepted(name, fields)}")
+            made = _made(cls, read, frozenset(values))
+            try:
+                made._check()
+            except ConfigError as error:
+                raise SettingError.of(error) from None
+            return made
+
+
+class Settings(Struct, frozen=True, kw_only=True, dict=True, metaclass=_Checking):
+    """Frozen, strictly typed settings; unknown keys are refused with the nearest accepted one.
+
+    What a field accepts is in its type, in words by :func:`accepts`.
+    """
+
+    @classmethod
+    def _prepared(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values as the fields have them, where other spellings are accepted too."""
+        return dict(values)
+
+    def _check(self) -> None:
+        """Check what the types of the fields do not say, and set what follows from other fields.
+
+        Raises:
+            ConfigError: a value that is not accepted.
+        """
+
+    def _checked(self, name: str, check: Callable[[Any], Value]) -> Value:
+        """Return what a function makes of a field; its errors name the field."""
         try:
-            super().__init__(**values)
+            return check(getattr(self, name))
+        except ConfigError as error:
+            raise SettingError.of(error, name) from None
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The fields that were passed; all others have their defaults."""
+        given: frozenset[str] = self.__dict__["_given"]
+        return given
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, validated again; what follows from others follows again."""
+        return type(self)(**{name: getattr(self, name) for name in self.given} | changes)
+
+    __replace__ = replace
+
+    def as_given(self, given: frozenset[str]) -> Self:
+        """Return the same settings, of which other fields count as passed."""
+        return _made(type(self), asdict(self), given)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (type(self), asdict(self), self.given)
+
+    def as_plain(self, *, only_given: bool = False) -> dict[str, Any]:
+        """Return the fields as plain values, those of settings in them too.
+
+        Args:
+            only_given: leave out what was not passed.
+        """
+        names = [name for name in self.__struct_fields__ if not only_given or name in self.given]
+        return {name: _plain(getattr(self, name), only_given) for name in names}
+
+
+def field_names(model: type[Settings]) -> tuple[str, ...]:
+    """Return the names of all fields."""
+    return model.__struct_fields__
+
+
+def default_of(model: type[Settings], name: str) -> Any:
+    """Return a field's default."""
+    return _fields(model)[name].default
+
+
+def expected_of(model: type[Settings], name: str) -> str:
+    """Return what a field accepts, in words."""
+    return _fields(model)[name].expected
+
+
+class _Field(Struct, frozen=True):
+    """A field of settings.
+
+    Attributes:
+        type: its type, as msgspec checks it.
+        expected: what is accepted, in words.
+        default: ``NODEFAULT``: it has to be passed.
+        model: the settings that it holds, alone or by name; None: other values.
+    """
+
+    type: Any
+    expected: str
+    default: Any
+    model: type[Settings] | None
+
+    def read(self, name: str, value: Any) -> Any:
+        """Return a value as the field has it.
+
+        Raises:
+            SettingError: it is not accepted.
+        """
+        try:
+            if self.model is None:
+                return convert(value, self.type)
+            return self._settings(name, value)
         except ValidationError as error:
-            raise _explain(type(self), values, error) from None
+            problem = f"{_shown(value)} is not accepted"
+            raise SettingError((name,), problem, expected=self.expected or str(error)) from None
+
+    def _settings(self, name: str, value: Any) -> Any:
+        assert self.model is not None
+        if value is None and type(None) in get_args(self.type):
+            return None
+        if get_origin(self.type) is dict and isinstance(value, Mapping):
+            return {key: _built(self.model, one, (name, str(key))) for key, one in value.items()}
+        return _built(self.model, value, (name,))
 
 
-def _explain(model: type[Settings], values: dict[str, Any], error: ValidationError) -> SettingError:
-    first = error.errors(include_url=False)[0]
-    key = str(first["loc"][0]) if first["loc"] else ""
-    if first["type"] == "extra_forbidden":
-        return SettingError((key,), f"unknown key{accepted(key, model.model_fields)}")
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, ConfigError):
-        return SettingError.of(cause, *([key] if key else []))
-    field = model.model_fields.get(key)
-    expected = field.description if field is not None else None
-    if first["type"] == "missing":
-        return SettingError((key,), "is missing", expected=f"{expected}")
-    found = values.get(key)
-    return SettingError((key,), f"{_shown(found)} is not accepted", expected=f"{expected or first['msg']}")
+@cache
+def _fields(model: type[Settings]) -> dict[str, _Field]:
+    """The fields of settings, by name: found when they are first made, importing the package finds none."""
+    return {field.name: _field(field) for field in struct_fields(model)}
+
+
+def _field(field: FieldInfo) -> _Field:
+    kind, expected = field.type, ""
+    if get_origin(kind) is Annotated:
+        kind, *notes = get_args(kind)
+        expected = next((note.description for note in notes if note.description), "")
+    default = field.default
+    if field.default_factory is not NODEFAULT:
+        default = field.default_factory()
+    within = [one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, Settings)]
+    return _Field(kind if within else field.type, expected, default, within[0] if within else None)
+
+
+def _built(model: type[Settings], value: Any, key: tuple[str, ...]) -> Settings:
+    """Settings in settings, which may be passed as plain values."""
+    if isinstance(value, model):
+        return value
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ValidationError("a mapping")
+    try:
+        return model(**value)
+    except SettingError as error:
+        raise SettingError.of(error, *key) from None
+
+
+def _made(model: type[AnySettings], values: Mapping[str, Any], given: frozenset[str]) -> AnySettings:
+    """Settings of values that have been checked before."""
+    made: AnySettings = StructMeta.__call__(model, **values)
+    force_setattr(made, "_given", given)
+    return made
+
+
+def _plain(value: Any, only_given: bool) -> Any:
+    if isinstance(value, Settings):
+        return value.as_plain(only_given=only_given)
+    if isinstance(value, dict):
+        return {key: _plain(one, only_given) for key, one in value.items()}
+    return [_plain(one, only_given) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _shown(value: object) -> str:

@@ -161,7 +161,7 @@ def _job(plan: JobPlan) -> str:
         [
             [
                 *(stream.key, stream.compute_stats, stream.camera.unit, sorted(stream.copied)),
-                stream.encoding and stream.encoding.config.model_dump(mode="json"),
+                stream.encoding and stream.encoding.config.as_plain(),
                 *([stream.transform.fields()] if stream.transform is not None else []),
             ]
             for stream in plan.streams

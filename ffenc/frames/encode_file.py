@@ -12,6 +12,7 @@ from msgspec import Struct
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
 from ffenc.config.transform import Transform
+from ffenc.config.validation import default_of
 from ffenc.errors import ConfigError, DestinationError, FfencWarning, SourceError
 from ffenc.ffmpeg.probe import StreamInfo
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
@@ -129,7 +130,7 @@ class _Video(Struct, frozen=True):
         settings = depth_config(config, self.clip, known)
         for name in DEPTH_FIELDS:
             asked, used = getattr(config, name), getattr(settings, name)
-            if asked not in (used, type(config).model_fields[name].default):
+            if asked not in (used, default_of(type(config), name)):
                 warnings.warn(
                     f"{self.clip.path}: {name}={asked} has no effect, its depth is quantised with "
                     f"{name}={used}, and codes are kept as they are",

@@ -159,7 +159,7 @@ def _other_codec(
 ) -> str | None:
     """A software codec that encodes these frames here, with its default settings; None where none does."""
     own = ("vcodec", "preset", "crf", "fast_decode", "extra_options")
-    kept = {name: getattr(config, name) for name in config.model_fields_set if name not in own}
+    kept = {name: getattr(config, name) for name in config.given if name not in own}
     for row in CODECS.values():
         if row.hardware or row.name == config.vcodec:
             continue
@@ -198,7 +198,7 @@ def _check_samples(config: VideoEncoderConfig, channels: int, bits: int) -> None
             f"pix_fmt={fmt.name} has no colour, which the frames would lose. Use yuv420p, or "
             "convert the frames to gray first"
         )
-    if fmt.bits < bits and "pix_fmt" not in config.model_fields_set:
+    if fmt.bits < bits and "pix_fmt" not in config.given:
         raise ConfigError(
             f"the frames have {bits} bits a sample, and pix_fmt={fmt.name}, the default, keeps {fmt.bits}: "
             f"set pix_fmt, e.g. yuv420p10le (hevc, libsvtav1) to keep 10, or {fmt.name} to reduce them"

@@ -15,6 +15,7 @@ from ffenc.codecs.table import codec_for
 from ffenc.compiler.frames import SampleTap, raw_format
 from ffenc.config.encoder import VideoEncoderConfig
 from ffenc.config.preset import RobotPreset, camera_name
+from ffenc.config.validation import default_of
 from ffenc.dataset.info_block import encoding_block
 from ffenc.errors import ConfigError, FfencError
 from ffenc.ffmpeg.index import PieceReader
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from ffenc.lerobot.take import StreamedTake
 
 _STALL_SECONDS = 60.0
-_NICENESS: int = RobotPreset.model_fields["encoder_niceness"].default
+_NICENESS: int = default_of(RobotPreset, "encoder_niceness")
 
 
 class Encodings:

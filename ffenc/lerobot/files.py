@@ -301,5 +301,5 @@ def _for_file(settings: VideoEncoderConfig, source: Path) -> VideoEncoderConfig:
     depth = probe(source).pix_fmt in DEPTH_FORMATS
     if not depth or isinstance(settings, DepthEncoderConfig):
         return settings
-    names = settings.model_fields_set
+    names = settings.given
     return DepthEncoderConfig(**{name: getattr(settings, name) for name in names})

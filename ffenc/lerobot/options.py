@@ -103,7 +103,7 @@ def read_options(
     where = "on_full"
     if on_full is None and (said := os.environ.get(ON_FULL_VARIABLE)):
         on_full, where = said, ON_FULL_VARIABLE
-    if on_full is None and robot is not None and "on_full" in robot.model_fields_set:
+    if on_full is None and robot is not None and "on_full" in robot.given:
         on_full, where = robot.on_full, f"preset {robot.name}: on_full"
     if on_full == "drop":
         raise ConfigError(

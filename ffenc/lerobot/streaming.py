@@ -68,7 +68,7 @@ class StreamingVideoEncoder:
         preset = self.options.preset
         if preset is not None:
             encoder_threads = preset.encoder_threads if encoder_threads is None else encoder_threads
-            if "queue_maxsize" in preset.model_fields_set:
+            if "queue_maxsize" in preset.given:
                 queue_maxsize = preset.queue_maxsize
         if queue_maxsize < 1:
             raise ConfigError(

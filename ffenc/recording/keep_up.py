@@ -243,11 +243,11 @@ def _other_codec(vcodec: str, preset: str | None = None) -> dict[str, Any]:
 
 def _needed(config: VideoEncoderConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what takes away a setting that is not there."""
-    given = {"preset": "preset" in config.model_fields_set, "extra_options": bool(config.extra_options)}
+    given = {"preset": "preset" in config.given, "extra_options": bool(config.extra_options)}
     return {name: value for name, value in changes.items() if value or given.get(name, True)}
 
 
 def _changed(camera: CameraPreset, changes: Mapping[str, Any]) -> CameraPreset:
     if not changes:
         return camera
-    return camera.model_copy(update={"encoder": camera.encoder.replace(**changes)})
+    return camera.replace(encoder=camera.encoder.replace(**changes))

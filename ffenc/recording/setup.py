@@ -251,7 +251,7 @@ def open_cameras(chosen: Chosen, ffmpeg: str | None = None) -> Iterator[OpenCame
                 ]
                 jpeg |= {stream.name} if stream.format == "jpeg" else set()
             cameras.append(camera)
-        if any(camera.live for camera in cameras) and "on_full" not in robot.model_fields_set:
+        if any(camera.live for camera in cameras) and "on_full" not in robot.given:
             # The robot goes on whether somebody waits or not, and a row left out is a jump in what it did.
             settled.append((("on_full",), "repeat"))
         yield OpenCameras(cameras, chosen.build(settled), frozenset(jpeg))

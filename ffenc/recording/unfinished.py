@@ -176,7 +176,7 @@ class UnfinishedEpisode:
         cameras = [
             {
                 **asdict(camera),
-                "config": camera.config.model_dump(mode="json"),
+                "config": camera.config.as_plain(),
                 "transform": camera.transform.fields() if camera.transform is not None else None,
             }
             for camera in settings.cameras

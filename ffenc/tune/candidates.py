@@ -14,6 +14,7 @@ from ffenc.codecs.options import merged_options
 from ffenc.codecs.suggest import accepted
 from ffenc.codecs.table import CODECS, check_vcodec
 from ffenc.config.encoder import VideoEncoderConfig
+from ffenc.config.validation import default_of
 from ffenc.errors import ConfigError
 from ffenc.spelling import argument
 
@@ -31,7 +32,7 @@ def label(config: VideoEncoderConfig) -> str:
     fields = settings_of(config)
     parts = [config.vcodec]
     parts += [f"{name} {fields[name]}" for name in ("preset", "crf", "g", "fast_decode") if name in fields]
-    if config.pix_fmt != type(config).model_fields["pix_fmt"].default:
+    if config.pix_fmt != default_of(type(config), "pix_fmt"):
         parts.append(config.pix_fmt)
     parts += [f"{key} {value}" for key, value in config.extra_options.items()]
     return " ".join(parts)
@@ -43,7 +44,7 @@ def settings_of(config: VideoEncoderConfig) -> dict[str, Any]:
     What has no effect with the codec, which a preset may not say, is left out.
     """
     # As a preset that says them all: a default that would have no effect is not found wanting else.
-    said = config.model_copy(update={name: getattr(config, name) for name in ("preset", "crf", "g")})
+    said = config.replace(**{name: getattr(config, name) for name in ("preset", "crf", "g")})
     unused = merged_options(CODECS[config.vcodec], said).unused
     fields: dict[str, Any] = {"vcodec": config.vcodec, "pix_fmt": config.pix_fmt}
     for name in ("preset", "crf", "g"):
@@ -208,7 +209,7 @@ def _of_grid(row: Codec, base: VideoEncoderConfig) -> Iterator[tuple[int, dict[s
 def _of_lists(row: Codec, lists: Lists, base: VideoEncoderConfig) -> Iterator[tuple[int, dict[str, Any]]]:
     """All combinations of the lists that a codec takes."""
     usual: list[int | str | None] = [row.usual_presets[0] if row.usual_presets else row.default_preset]
-    if row.name == base.vcodec and "preset" in base.model_fields_set:
+    if row.name == base.vcodec and "preset" in base.given:
         usual = [base.preset]
     crfs: Sequence[Number | None] = [None]
     if row.has_crf:

@@ -51,7 +51,7 @@ def depth_candidates(base: DepthEncoderConfig, suggested: DepthRange | None) -> 
     with loss, to show what it does.
     """
     fields = ["depth_min", "depth_max", "shift", "use_log"]
-    if base.vcodec == "hevc" and "preset" in base.model_fields_set:
+    if base.vcodec == "hevc" and "preset" in base.given:
         fields.append("preset")  # speed against size is the user's choice for all of them
     shared = {name: getattr(base, name) for name in fields}
     found = [base, DepthEncoderConfig(**shared)]

@@ -597,12 +597,12 @@ def test_arrow_does_not_load_pandas(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "heavy"),
     [
-        ("import ffenc", {"pydantic", "pyarrow", "numpy", "PIL", "rich", "yaml"}),
-        ("from ffenc.cli.app import run; run(['--help'])", {"pydantic", "pyarrow", "numpy", "PIL", "yaml"}),
+        ("import ffenc", {"msgspec", "pyarrow", "numpy", "PIL", "rich", "yaml"}),
+        ("from ffenc.cli.app import run; run(['--help'])", {"pyarrow", "numpy", "PIL", "rich", "yaml"}),
         ("from ffenc.cli.app import run; run(['compile', 'so101'])", {"pyarrow", "numpy", "PIL"}),
         (
             f"from ffenc.cli.app import run; run(['info', {str(FIXTURES / 'aloha_image_v30')!r}])",
-            {"pydantic", "PIL", "pyarrow.compute", "pyarrow.dataset", "pandas"},
+            {"PIL", "pyarrow.compute", "pyarrow.dataset", "pandas"},
         ),
         (  # Arrow's compute module alone takes longer to load than the tables of most datasets to read
             "from ffenc.cli.app import run; "

@@ -11,7 +11,7 @@ from ffenc.errors import ConfigError, FfencError
 
 
 def test_the_defaults_are_lerobots():
-    assert VideoEncoderConfig().model_dump() == {
+    assert VideoEncoderConfig().as_plain() == {
         "vcodec": "libsvtav1",
         "pix_fmt": "yuv420p",
         "g": 2,
@@ -24,7 +24,7 @@ def test_the_defaults_are_lerobots():
 
 
 def test_the_depth_defaults_are_lerobots():
-    assert DepthEncoderConfig().model_dump() == {
+    assert DepthEncoderConfig().as_plain() == {
         "vcodec": "hevc",
         "pix_fmt": "gray12le",
         "g": 2,
@@ -61,7 +61,7 @@ def test_a_preset_of_0_is_kept():
 
 def test_a_config_cannot_be_changed():
     config = VideoEncoderConfig()
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(AttributeError, match="immutable"):
         config.crf = 20
     assert config.crf == 30
 
@@ -204,7 +204,7 @@ def test_a_wrong_value_is_refused_with_what_was_found_and_what_is_expected(field
         VideoEncoderConfig(**{field: value})
     text = str(caught.value)
     assert text.startswith(f"{field}: ")
-    assert repr(value) in text
+    assert repr(value)[:100] in text
     assert expected in text
 
 

@@ -134,7 +134,7 @@ def test_no_preset_is_the_defaults():
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "{}\n", "camera_encoder:\ncameras:\n"])
 def test_a_file_without_settings_is_the_defaults(write, text):
     preset = load_preset(write(text))
-    assert preset == load_preset(None).model_copy(update={"name": "robot"})
+    assert preset == load_preset(None).replace(name="robot")
 
 
 def test_a_camera_takes_the_robots_settings_with_its_own_over_them(write):

@@ -151,7 +151,7 @@ def test_damaged_and_hostile_stores_are_refused_by_name(recorded: list[Sample], 
     described.write_text(
         json.dumps({**known, "shape": [1 << 40, *known["shape"][1:]], "chunks": [1, 1, 1, 1]})
     )
-    alone = IMG.model_copy(update={"episodes": None})
+    alone = IMG.replace(episodes=None)
     with pytest.warns(FfencWarning, match="chunks are not in the file"):
         refused(
             source, tmp_path, "has 1,099,511,627,776 rows; at most 10,000,000 per episode are read", alone

@@ -30,7 +30,7 @@ def preset(**fields: Any) -> Any:
         "top": CameraPreset(width=WIDTH, height=HEIGHT, encoder=COLOUR, transform=CHANGES),
         "deep": CameraPreset(width=WIDTH, height=HEIGHT, encoder=DEPTH, depth=True, transform=CHANGES),
     }
-    return robot(**fields).model_copy(update={"cameras": cameras})
+    return robot(**fields).replace(cameras=cameras)
 
 
 def halves(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,8 +77,8 @@ def test_a_recording_is_of_changed_frames(way: str, tmp_path: Path) -> None:
             recorder.add_row(state=[0.0])
         recorder.save_episode()
     check(root, 12)
-    other = preset().model_copy(
-        update={"cameras": {**preset().cameras, "top": CameraPreset(width=64, height=64, encoder=COLOUR)}}
+    other = preset().replace(
+        cameras={**preset().cameras, "top": CameraPreset(width=64, height=64, encoder=COLOUR)}
     )
     with pytest.raises(DestinationError, match="transform"), Recorder(other, root, task="a"):
         pass

@@ -183,7 +183,7 @@ def contact_sheet(
     program = toolchains(ffmpeg, ffprobe)[0].ffmpeg
     kind, shown, faults = kind_of(place), [], []
     for name, camera in mapping.cameras.items():
-        alone = mapping.model_copy(update={"cameras": {name: camera}, "features": {}, "task": None})
+        alone = mapping.replace(cameras={name: camera}, features={}, task=None)
         try:
             shown.append((name, *_first_picture(place, kind, alone, program)))
         except FfencError as error:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from ffenc.config.mapping import SourceMapping, TimeMapping, refuse_fields
 from ffenc.config.preset import camera_key, camera_name, chosen_cameras
+from ffenc.config.validation import field_names
 from ffenc.dataset.columns import column_of, dtype_of
 from ffenc.dataset.model import Camera, EpisodeRef, EpisodeVideo
 from ffenc.dataset.sources.kind import Opening, SourceKind
@@ -97,7 +98,7 @@ class RosSource(PlainSource):
         self._on_gap = on_gap or self._time.on_gap
         self._half = int(_SECOND / (2 * fps)) + 1
         self.reading = {
-            "mapping": {**mapping.plain(), "time": {**self._time.model_dump(), "on_gap": self._on_gap}}
+            "mapping": {**mapping.plain(), "time": {**self._time.as_plain(), "on_gap": self._on_gap}}
         }
         self._first: dict[str, EncodedFrame] = {}
         self._packets: dict[tuple[Path, str], Packets] = {}
@@ -334,7 +335,7 @@ def _check_mapping(mapping: SourceMapping) -> None:
         refuse_fields(camera, ("cameras", name), ("path", "channels", "depth", "unit", "tolerance"), what)
     for name, feature in mapping.features.items():
         refuse_fields(
-            feature, ("features", name), tuple(f for f in type(feature).model_fields if f != "flatten"), what
+            feature, ("features", name), tuple(f for f in field_names(type(feature)) if f != "flatten"), what
         )
     if mapping.episodes is not None:
         refuse_fields(mapping.episodes, ("episodes",), ("topic", "between"), what)

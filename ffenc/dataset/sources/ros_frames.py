@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,7 +64,9 @@ class MessageFrames:
             raise SourceError(f"{self._bag.path}: {self._topic}: has fewer messages than when it was opened")
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(self._picks.tobytes() + self._camera.model_dump_json().encode()).hexdigest()
+        digest = hashlib.sha256(
+            self._picks.tobytes() + json.dumps(self._camera.as_plain()).encode()
+        ).hexdigest()
         return f"{files_fingerprint(self._bag.files)} {self._topic} {digest}"
 
 
