@@ -32,7 +32,7 @@ _DECORATED = r"((?:^@[^\n]*\n)*)"
 def main(folder: Path) -> None:
     root = Path(__file__).resolve().parents[1]
     newer = next(filter(runs, ("python3.12", "python3.13")), None)
-    run(newer or sys.executable, "-m", "venv", str(folder))
+    run(newer or sys.executable, "-m", "venv", "--upgrade-deps", str(folder))  # today's pip, which is fast
     python = folder / "bin/python"
 
     def install(*what: str) -> None:
