@@ -38,12 +38,12 @@ def main(folder: Path) -> None:
     def install(*what: str) -> None:
         run(str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *what)
 
+    ours = (f"{root}[ffmpeg]", "pytest")
     if newer:
-        install(LEROBOT)
+        install(LEROBOT, *ours)
     else:
-        install(*WANTED)
-        install("--no-deps", "torchvision==0.28")
-        install("--no-deps", "--ignore-requires-python", LEROBOT)
+        install(*WANTED, *ours)
+        install("--no-deps", "--ignore-requires-python", "torchvision==0.28", LEROBOT)
         packages = Path(next((folder / "lib").glob("python3*"))) / "site-packages"
         for path in (packages / "lerobot").rglob("*.py"):
             text = path.read_text("utf-8")
@@ -51,7 +51,6 @@ def main(folder: Path) -> None:
             if older != text:
                 path.write_text(older, "utf-8")
         declare_operators(packages / "torchvision/_meta_registrations.py")
-    install(f"{root}[ffmpeg]", "pytest")
     run(str(python), "-c", "import lerobot.datasets.lerobot_dataset")
     print(python)
 
