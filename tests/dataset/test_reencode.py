@@ -47,7 +47,11 @@ from tests.support.make import H264, RGB
 from tests.support.read import episodes_of, read_json, rows_of, video_of
 
 
-@pytest.mark.parametrize("vcodec", ["libsvtav1", "h264", "hevc"])
+@pytest.mark.parametrize(
+    ("toolchain", "vcodec"),
+    [*(("newest", vcodec) for vcodec in ("libsvtav1", "h264", "hevc")), ("system", "h264")],
+    indirect=["toolchain"],
+)
 def test_every_frame_is_its_source_frame(
     toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]], vcodec: str
 ) -> None:

@@ -28,9 +28,9 @@ FAST = [
 
 
 def small_tree(root: Path) -> Path:
-    """Three short episodes of colours and of depth."""
+    """Two short episodes of colours and of depth."""
     rng = np.random.default_rng(0)
-    for episode, length in enumerate((5, 1, 4)):
+    for episode, length in enumerate((5, 1)):
         for camera, most in (("top", 255), ("deep", 3000)):
             folder = root / f"episode_{episode}" / camera
             folder.mkdir(parents=True)
