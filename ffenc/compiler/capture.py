@@ -21,24 +21,24 @@ def compile_capture(
 ) -> list[str]:
     """Compile the argument list that writes a V4L2 camera's frames to standard output, one by one.
 
-    It goes on after a damaged frame, and says at level ``info`` what the driver has changed.
+    On a damaged frame the program continues; at level ``info`` it reports what the driver has changed.
 
     Args:
         device: a path such as ``/dev/video0``.
-        width, height: pixels; a driver that has no such size takes another.
-        fps: frames a second, likewise.
-        pixels: ``mjpeg``: the camera's JPEG images, back to back. ``raw``: RGB frames as PPM images, whose
-            header says the size that the driver has really taken.
+        width, height: frame size in pixels; a driver without this size selects another.
+        fps: frames per second; a driver without this rate selects another.
+        pixels: ``mjpeg`` writes the camera's JPEG images back to back. ``raw`` writes RGB frames as PPM
+            images, whose headers contain the size that the driver has selected.
         program: the ffmpeg to run.
     """
-    # nobuffer: the first frames are not held back while the stream is looked at.
+    # nobuffer: do not hold back the first frames while the stream is analysed.
     options: dict[str, Any] = {
         "f": "v4l2",
         "fflags": "nobuffer",
         "framerate": str(fps),
         "video_size": (width, height),
     }
-    # Each frame leaves at once; else its end would wait in a buffer for the next.
+    # Write each frame at once; otherwise its end would wait in a buffer for the next frame.
     result: dict[str, Any] = {"flush_packets": 1}
     if pixels == "mjpeg":
         options["input_format"] = "mjpeg"

@@ -1,4 +1,4 @@
-"""How colours are converted, and which tags say so."""
+"""Colour conversions, and the colour tags that describe them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ COLOUR_TAGS = {
     "color_primaries": "bt709",
     "color_trc": "bt709",
 }
-# Beginnings of the names of formats that hold RGB.
+# Prefixes of the names of pixel formats that hold RGB.
 _RGB_FORMATS = ("gbr", "rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "pal", "bayer")
-# A stream's colour tag -> the scale filter's name of the matrix; all others are BT.601.
+# Colour space tag -> the scale filter's name of the matrix; all other tags select BT.601.
 _MATRICES = {
     "bt709": "bt709",
     "fcc": "fcc",
@@ -24,14 +24,15 @@ _MATRICES = {
 
 
 def rgb_conversion(pix_fmt: str, color_space: str | None, color_range: str | None) -> dict[str, str]:
-    """Return how a stream's samples become RGB: options of FFmpeg's scale filter.
+    """Return the options of FFmpeg's scale filter that convert a stream's samples to RGB.
 
-    Without ``accurate_rnd`` and ``full_chroma_int``, because LeRobot's readers convert without them: with
-    them colours beside an edge would differ from what a policy was trained on by up to 50 levels.
+    ``accurate_rnd`` and ``full_chroma_int`` are not set, because LeRobot's readers convert without them: with
+    these flags, colours beside an edge would differ by up to 50 levels from those that a policy was trained
+    on.
 
     Args:
-        pix_fmt, color_space, color_range: as probed. What is not tagged is BT.601 of limited range, as in
-            every file of LeRobot's; a range is only assumed where the pixel format leaves it open.
+        pix_fmt, color_space, color_range: as probed. Untagged streams are BT.601 with limited range, as in
+            all files of LeRobot; the range is assumed only if the pixel format does not determine it.
     """
     options = {"in_color_matrix": _MATRICES.get(color_space or "", "bt601"), "flags": "bicubic"}
     if not pix_fmt.startswith(("yuvj", *_RGB_FORMATS)):
@@ -40,7 +41,7 @@ def rgb_conversion(pix_fmt: str, color_space: str | None, color_range: str | Non
 
 
 def is_bt601(color_space: str | None) -> bool:
-    """Whether samples are read by the matrix of BT.601: by their tag, or because they have none."""
+    """Return whether samples are converted with the BT.601 matrix, because of their tag or without a tag."""
     return (color_space or "") not in _MATRICES
 
 
@@ -50,13 +51,13 @@ def kept_tags(
     color_primaries: str | None,
     color_transfer: str | None,
 ) -> dict[str, str]:
-    """Return what a video that is re-encoded is tagged with: what it was, so that its matrix stays.
+    """Return the colour tags of a re-encoded video: those of the source, so that its matrix stays valid.
 
-    A reader that ignores tags then shows the colours that it has shown of the source.
+    A reader that ignores tags then shows the same colours as for the source.
 
     Args:
-        pix_fmt, color_space, color_primaries, color_transfer: as probed. What is not tagged, and all of RGB,
-            is as in :data:`COLOUR_TAGS`.
+        pix_fmt, color_space, color_primaries, color_transfer: as probed. Missing tags, and all tags of RGB,
+            become those of :data:`COLOUR_TAGS`.
     """
     if pix_fmt.startswith(_RGB_FORMATS):
         return dict(COLOUR_TAGS)

@@ -1,4 +1,4 @@
-"""The FFmpeg argument lists ffenc runs, built through ffmpeg-python."""
+"""The FFmpeg argument lists for encoding, built with ffmpeg-python."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from ffenc.errors import ConfigError
 from ffenc.spelling import argument
 
 _LONGEST_FRAGMENT = 60.0  # seconds
-# Scaling of pictures, in RGB: without these swscale would halve the chroma of RGB on its way.
+# Flags for scaling in RGB: without them, swscale would halve the chroma resolution of RGB on the way.
 _SCALING = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
 class VideoInput(Struct, frozen=True):
-    """Frames of a video file, as what is encoded.
+    """Frames of a video file as the input of an encode.
 
     Attributes:
         path: the file.
-        excerpt: which frames.
-        conversion: how its colours are read, see :func:`rgb_conversion`; None: depth, taken as it is.
-        tags: what the result is tagged with, see :func:`kept_tags`; its matrix and range.
+        excerpt: the frames to encode.
+        conversion: options of the colour conversion, see :func:`rgb_conversion`; None: depth, samples are not
+            converted.
+        tags: colour tags of the result, see :func:`kept_tags`; they also determine its matrix and range.
     """
 
     path: str
@@ -45,7 +46,7 @@ class VideoInput(Struct, frozen=True):
 
 
 def check_size(config: VideoEncoderConfig, width: int, height: int) -> None:
-    """Refuse a frame size that the encoder, or the pixel format's chroma subsampling, cannot hold.
+    """Check that the encoder and the pixel format's chroma subsampling support a frame size.
 
     Raises:
         ConfigError: width or height is not positive, outside of the encoder's limits, or not a multiple of
@@ -101,34 +102,35 @@ def compile_command(
     fragment_seconds: float | None = None,
     program: str = "ffmpeg",
 ) -> list[str]:
-    """Compile the argument list that encodes frames from standard input, or of a file, into one MP4 file.
+    """Compile the argument list that encodes frames from standard input or a video file to one MP4 file.
 
     Args:
         config: the camera's encoder settings.
         width, height: frame size in pixels.
-        fps: frames a second; the file's time base (:func:`~ffenc.config.framerate.time_scale`) makes every
+        fps: frames per second; the file's time base (:func:`~ffenc.config.framerate.time_scale`) makes every
             frame's time an exact integer.
         output: path of the result.
-        frames: how they come, one of :data:`FRAME_FORMATS`: ``png`` or ``jpeg`` for encoded images back to
-            back, ``rgb24`` and others for raw pixels, ``gray12le`` or ``gray16le`` for raw depth, which is
-            stored as it is.
-        video: the frames come from this file instead; ``frames`` then says only whether they are depth.
-            They are put on the grid of ``fps`` one after another, whatever their times were.
-        transform: how frames are changed on the way; not of depth, whose samples come changed already.
-        encoder: what ``vcodec="auto"`` stands for on the machine that will run this.
-        encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
+        frames: format of the frames, one of :data:`FRAME_FORMATS`: ``png`` or ``jpeg`` for encoded images
+            back to back, ``rgb24`` and others for raw pixels, ``gray12le`` or ``gray16le`` for raw depth,
+            whose samples are stored unchanged.
+        video: encode frames of this file instead of standard input; ``frames`` then only determines whether
+            they are depth. Frame i of the excerpt is stored at i / fps, whatever its time was.
+        transform: changes of the frames before encoding. For depth it only determines the size: depth samples
+            are transformed before they are written to the pipe.
+        encoder: the codec that ``vcodec="auto"`` stands for on the machine that runs the command.
+        encoder_threads: number of threads of the encoder, 1 or more; None: the encoder's default.
         tap: also write sampled frames to standard output.
-        fragment_seconds: write the file in fragments of so many seconds, more than 0: it can be read up to
-            the last whole one while it grows, and after the program has been killed. Such a file is to be
-            joined (:func:`compile_join`) into one that has an index; None: the file has one.
+        fragment_seconds: write the file in fragments of this many seconds, more than 0. Such a file can be
+            read up to its last complete fragment while it grows and after the program was killed, and is then
+            joined (:func:`compile_join`) into one with an index. None: write a file with an index.
         program: the ffmpeg to run.
 
     Returns:
-        The arguments, the program first. The same input gives the same list on any machine.
+        The arguments, beginning with the program. The same input gives the same list on any machine.
 
     Raises:
-        ConfigError: settings that cannot be encoded: an odd size with subsampled chroma, a pixel format the
-            hardware does not take, ``auto`` without ``encoder``, or a setting that would have no effect.
+        ConfigError: settings that cannot be encoded: an odd size with subsampled chroma, a pixel format that
+            the hardware does not support, ``auto`` without ``encoder``, or a setting without effect.
     """
     if frames not in FRAME_FORMATS:
         raise ConfigError(f"frames={frames!r} is not known{accepted(frames, FRAME_FORMATS)}")
@@ -160,8 +162,8 @@ def compile_command(
         conversion, tags = video.conversion or {}, video.tags
         rate_options["enc_time_base"] = f"{rate.denominator}:{rate.numerator}"
         rate_options["frames:v"] = video.excerpt.frames
-        # The last frame would keep the duration it had in the file, which changes the average rate. It gets
-        # that of the packet before, because builds differ in the time base they count in here.
+        # The last frame would keep its duration in the source file, which changes the average rate. It gets
+        # the duration of the packet before it, because builds differ in the time base they count in here.
         first = "1" if rate.denominator == 1 else "DURATION"
         if video.excerpt.frames > 1:
             rate_options["bsf:v"] = f"setts=pts=PTS:dts=DTS:duration=if(N\\,DTS-PREV_INDTS\\,{first})"
@@ -201,9 +203,9 @@ def compile_samples(
     transform: Transform | None = None,
     program: str = "ffmpeg",
 ) -> list[str]:
-    """Compile the argument list that writes, raw to standard output, the samples an encoder would be given.
+    """Compile the argument list that writes the samples passed to the encoder, raw, to standard output.
 
-    They are what a lossless stream has to decode to. Arguments as for :func:`compile_command`.
+    A lossless stream has to decode to these samples. Arguments as for :func:`compile_command`.
     """
     geometry = transform.of(width, height) if transform is not None else None
     if geometry is not None and is_depth(frames):
@@ -217,10 +219,11 @@ def compile_samples(
 
 
 def compile_pictures(frames: FrameFormat, width: int, height: int, *, program: str = "ffmpeg") -> list[str]:
-    """Compile the argument list that shows frames from standard input as raw rgb24 on standard output.
+    """Compile the argument list that converts frames from standard input to raw rgb24 on standard output.
 
     Args:
-        frames, width, height: what they are; the size is that of raw pixels.
+        frames: format of the frames.
+        width, height: size of raw frames in pixels.
         program: the ffmpeg to run.
     """
     source = fed_frames(frames, width, height, Fraction(1), None)
@@ -230,13 +233,13 @@ def compile_pictures(frames: FrameFormat, width: int, height: int, *, program: s
 
 
 def in_rgb(source: Any, geometry: Geometry, bits: int) -> Any:
-    """Frames as RGB, changed. Images of one stream may differ in their format; a scaler takes them all."""
+    """Convert frames to RGB and transform them. One scaler accepts images of different pixel formats."""
     frames = source.filter("scale", flags=_SCALING).filter("format", "rgb48le" if bits > 8 else "rgb24")
     return _padded(_moved(frames, geometry), geometry)
 
 
 def _moved(frames: Any, geometry: Geometry) -> Any:
-    """The filters that crop, turn and scale, in the frames' own format."""
+    """Crop, rotate, flip and scale frames in their own pixel format."""
     if geometry.crop is not None:
         x, y, width, height = geometry.crop
         frames = frames.filter("crop", width, height, x, y, exact=1)
@@ -258,37 +261,39 @@ def _padded(frames: Any, geometry: Geometry) -> Any:
 def fed_frames(
     frames: FrameFormat, width: int, height: int, rate: Fraction, threads: int | None, **options: Any
 ) -> Any:
-    """Return frames that are fed to standard input, their colours in order.
+    """Return the input of frames from standard input, with their colour channels in the right order.
 
     Args:
-        frames, width, height: what they are; the size is that of raw pixels.
-        rate: frames a second.
-        threads: threads of the decoder of images; None: its own choice.
+        frames: format of the frames.
+        width, height: size of raw frames in pixels.
+        rate: frames per second.
+        threads: number of threads of the image decoder; None: FFmpeg's default.
         options: further options of the input.
     """
     source = ffmpeg.input("pipe:0", **options, **_input_options(frames, width, height, rate, threads))
     if options:
         source = source["v:0"]
-    if frames.startswith("bayer"):  # straight to YUV, FFmpeg makes other colours of a mosaic
+    if frames.startswith("bayer"):  # converted directly to YUV, a mosaic has other colours
         return source.filter("format", "rgb24")
     if not frames.endswith("-bgr"):
         return source
-    # A scaler takes images that differ in their format. The planes of gbrp are green, blue, red.
+    # A scaler accepts images of different pixel formats. The planes of gbrp are green, blue, red.
     return source.filter("scale", flags=_SCALING).filter("format", "gbrp").filter("shuffleplanes", 0, 2, 1)
 
 
 def _input_options(
     frames: FrameFormat, width: int, height: int, rate: Fraction, threads: int | None
 ) -> dict[str, Any]:
-    """How frames are read from standard input."""
-    # Frames are shown as they are stored, as LeRobot's reader has them, whatever an EXIF tag says.
+    """Return the input options for frames from standard input."""
+    # Frames are encoded as stored, whatever an EXIF tag says, because LeRobot's reader ignores the tag too.
     options: dict[str, Any] = {"framerate": str(rate), "noautorotate": None}
     if not is_encoded(frames):
         options |= {"f": "rawvideo", "pix_fmt": frames, "video_size": (width, height)}
     else:
-        # A damaged image must stop the run; by default FFmpeg shows what it could decode and goes on.
-        # Images may be gray, with a palette or alpha by turns. Filters that were set up again for each change
-        # would begin to count frames again, and drop those of the other input that wait.
+        # A damaged image must stop the run; by default FFmpeg shows what it could decode and continues.
+        # Images of one stream may change between gray, palette and alpha. Without reinit_filter=0, each
+        # change would restart the filters, which would count frames from 0 and drop queued frames of the
+        # other input.
         options |= {
             "f": "image2pipe",
             "c:v": "mjpeg" if frames.startswith("jpeg") else "png",
@@ -301,10 +306,10 @@ def _input_options(
 
 
 def encoder_format(codec: Codec, config: VideoEncoderConfig) -> str:
-    """Return the pixel format the encoder itself is given: the config's, or what its device takes for it.
+    """Return the pixel format that the encoder receives: the config's, or what its device uses for it.
 
     Raises:
-        ConfigError: the device takes nothing for it.
+        ConfigError: the device does not support the config's pixel format.
     """
     return "vaapi" if codec.hwupload and _memory_format(codec, config) else _memory_format(codec, config)
 
@@ -326,20 +331,20 @@ def _convert(
     conversion: Mapping[str, str] | None = None,
     tags: Mapping[str, str] = COLOUR_TAGS,
 ) -> Any:
-    """The filters that bring frames into the encoder's format and tag them with the conversion used."""
+    """Convert frames to the encoder's format and tag them with the conversion used."""
     fmt = pixel_format(config.pix_fmt)
     if not is_depth(frames):
-        # Where matrix, range and format are the source's own, this changes nothing.
+        # No effect if matrix, range and format are those of the source.
         scaled = {**(conversion or {}), **({} if fmt.rgb else RGB_TO_YUV)}
         if conversion and not fmt.rgb:
             scaled |= {"out_color_matrix": conversion["in_color_matrix"], "out_range": tags["range"]}
-            # From RGB, FFmpeg would make all darker by up to three levels.
+            # Without these flags FFmpeg converts RGB up to three levels too dark.
             scaled["flags"] = "bicubic+accurate_rnd+full_chroma_int"
         source = source.filter("scale", **scaled) if scaled else source
     video = source.filter("format", _memory_format(codec, config))
     if fmt.rgb:
         return video
-    # Depth has no colours, only a range; LeRobot's is tv, and no sample is changed for it.
+    # Depth has no colours, only a range. LeRobot's is tv; no sample is changed for it.
     shown = {"range": COLOUR_TAGS["range"]} if is_depth(frames) else tags
     return video.filter("setparams", **shown)
 
@@ -351,22 +356,22 @@ def _fragments(seconds: float) -> dict[str, Any]:
             expected=f"more than 0, {_LONGEST_FRAGMENT} at most",
         )
     return {
-        # delay_moov: the header is written with the first fragment, when it is known how long a frame may be
-        # stored before it is shown; without it all times would be moved by that.
+        # delay_moov: the header is written with the first fragment, when the reorder delay is known;
+        # otherwise all times would be shifted by that delay.
         "movflags": "+empty_moov+delay_moov+default_base_moof",
         "frag_duration": round(seconds * 1_000_000),
-        "flush_packets": 1,  # what is whole is on the disk, and not in the program's memory
+        "flush_packets": 1,  # complete fragments are in the file, not in the program's memory
     }
 
 
 def _video_source(video: VideoInput, rate: Fraction, threads: int | None) -> Any:
-    """A file's frames, picked by their times and put on the grid."""
+    """Select frames of a file by their times and put them on the grid."""
     source, _ = excerpted(video.path, video.excerpt, {} if threads is None else {"threads": threads})
     source = source.filter("settb", f"1/{rate.numerator}").filter("setpts", f"N*{rate.denominator}")
-    if video.excerpt.frames == 1:  # there is no packet before it, so the filter gives it its duration
+    if video.excerpt.frames == 1:  # there is no packet before it, so the filter sets its duration
         source = source.filter("fps", f"{rate.numerator}/{rate.denominator}", start_time=0)
-    # Cameras have square pixels, and some containers say so where others say nothing: so that files of
-    # one dataset can be joined, none says it.
+    # Cameras have square pixels, which some containers state and others do not. No result states it, so that
+    # the files of one dataset can be joined.
     return source.filter("setsar", "0")
 
 
@@ -376,6 +381,6 @@ def tap_output(samples: Any, tap: SampleTap) -> Any:
 
 
 def sampled(video: Any, tap: SampleTap) -> Any:
-    """The frames and pixels that statistics are made of, see :class:`~ffenc.compiler.frames.SampleTap`."""
+    """Select and shrink the frames for statistics, see :class:`~ffenc.compiler.frames.SampleTap`."""
     picked = video.filter("select", f"not(mod(n,{tap.step}))") if tap.step > 1 else video
     return picked.filter("scale", tap.width, tap.height, flags="neighbor").filter("format", "rgb24")

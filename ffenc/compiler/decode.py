@@ -1,4 +1,4 @@
-"""Commands that decode video: to frames, to checksums, to what is compared."""
+"""The argument lists that decode video to frames, checksums or values of a comparison."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ def compile_decode(
     lenient: bool = False,
     program: str = "ffmpeg",
 ) -> list[str]:
-    """Compile the argument list that decodes a file's frames, as they are stored, unrotated.
+    """Compile the argument list that decodes a file's frames as they are stored, unrotated.
 
     Args:
         path: the file.
-        pix_fmt: write the samples raw to standard output in this format; None: only decode.
-        conversion: how they come into that format, see :func:`rgb_conversion`; None: they are in it.
-        excerpt: the frames to take; None: all.
-        tap: of those, only samples.
-        geometry: how they are changed, once they are RGB.
-        lenient: go on after a damaged frame, with one thread.
+        pix_fmt: write raw samples of this format to standard output; None: decode only.
+        conversion: options of the conversion to that format, see :func:`rgb_conversion`; None: the samples
+            already have it.
+        excerpt: the frames to select; None: all.
+        tap: write only samples of these frames.
+        geometry: transform of the frames, after the conversion to RGB.
+        lenient: continue after a damaged frame, with one thread.
         program: the ffmpeg to run.
     """
     video, limit = excerpted(path, excerpt, {"threads": 1} if lenient else {})
@@ -70,7 +71,7 @@ def compile_frame_checksums(
 ) -> list[str]:
     """Compile the argument list that writes the CRC-32 of every frame's samples to standard output.
 
-    It is for a few frames: one thread, because several would decode frames that nobody asked for.
+    Meant for a few frames: it uses one thread, because several would decode frames that are not requested.
     Arguments as for :func:`compile_decode`.
     """
     video, limit = excerpted(path, excerpt, {"threads": 1})
@@ -79,14 +80,14 @@ def compile_frame_checksums(
 
 
 def compile_listed_checksums(*, pix_fmt: str, frames: int, program: str = "ffmpeg") -> list[str]:
-    """Compile the argument list that writes the CRC-32 of the frames of some stretches of files.
+    """Compile the argument list that writes the CRC-32 of every frame in parts of several files.
 
-    The list of stretches is read from standard input in the concat demuxer's format; no packet outside of
-    them is decoded.
+    The list of parts is read from standard input in the concat demuxer's format; no packet outside these
+    parts is decoded.
 
     Args:
-        pix_fmt: format of the samples, as they are stored.
-        frames: how many there are in all.
+        pix_fmt: pixel format of the stored samples.
+        frames: total number of frames.
         program: the ffmpeg to run.
     """
     source = listed_input(threads=1)["v:0"]
@@ -97,10 +98,11 @@ def compile_listed_checksums(*, pix_fmt: str, frames: int, program: str = "ffmpe
 def compile_frame_list(
     path: str, *, seek: Fraction | None, frames: int, program: str = "ffmpeg"
 ) -> list[str]:
-    """Compile the argument list that lists the times of all frames that can be decoded without a fault.
+    """Compile the argument list that lists the times of all frames that decode without an error.
 
-    It goes on after a damaged frame; with one thread, so that frames and faults come in order. Arguments as
-    for :func:`compile_decode` and :class:`Excerpt`; ``frames``: how many to list at most.
+    The program continues after a damaged frame, and uses one thread, so that frames and errors are in order.
+    Arguments as for :func:`compile_decode` and :class:`Excerpt`; ``frames`` is the greatest number of frames
+    to list.
     """
     options: dict[str, Any] = {"copyts": None, "threads": 1, "err_detect": "explode", **entered_at(seek)}
     source = file_input(path, **options)
@@ -110,12 +112,13 @@ def compile_frame_list(
 
 
 class Pixels(Struct, frozen=True):
-    """Which samples of a file's frames are written raw to standard output, as they are stored, unrotated.
+    """The samples that are written raw to standard output, as they are stored, unrotated.
 
     Attributes:
-        pix_fmt: their format.
-        conversion: how they come into that format, see :func:`rgb_conversion`; None: they are in it.
-        tap: only samples of the converted frames; None: all.
+        pix_fmt: pixel format of the output.
+        conversion: options of the conversion to that format, see :func:`rgb_conversion`; None: the samples
+            already have it.
+        tap: write only samples of the converted frames; None: all frames.
     """
 
     pix_fmt: str
@@ -132,14 +135,14 @@ def compile_checksums(
     lenient: bool = False,
     program: str = "ffmpeg",
 ) -> list[str]:
-    """Compile the argument list that decodes a file and lists time and checksum of every frame.
+    """Compile the argument list that decodes a file and lists the time and checksum of every frame.
 
     Args:
         path: the file, or ``pipe:0``.
-        decoder: its options.
-        pixels: written too, to standard output; None: nothing is.
-        listed: the file that the list goes to, or ``pipe:1``.
-        lenient: go on after a damaged frame.
+        decoder: options of the decoder.
+        pixels: also write these samples to standard output; None: no samples.
+        listed: the file that the list is written to, or ``pipe:1``.
+        lenient: continue after a damaged frame.
         program: the ffmpeg to run.
     """
     options = {"copyts": None, "err_detect": "crccheck+bitstream+buffer+explode", **decoder}
@@ -156,12 +159,12 @@ def compile_checksums(
 
 
 def compile_packets(path: str, first: int, last: int, *, program: str = "ffmpeg") -> list[str]:
-    """Compile the argument list that writes some of a file's packets to standard output, undecoded.
+    """Compile the argument list that writes a range of a file's packets to standard output, undecoded.
 
     Args:
         path: the file.
-        first, last: places of the packets in the file, both included. They are counted from the file's
-            start, so that no seek can give others.
+        first, last: positions of the first and last packet, both included. They are counted from the start of
+            the file, because a seek could land on other packets.
         program: the ffmpeg to run.
     """
     source = file_input(path, copyts=None)
@@ -176,10 +179,10 @@ class Compared(Struct, frozen=True):
 
     Attributes:
         path: a video file, or ``pipe:0`` for images.
-        conversion: how its samples become RGB, see :func:`rgb_conversion`.
-        images: what comes down the pipe; None: a video file.
-        excerpt: the frames to take of a video; None: all.
-        geometry: how they are changed before they are compared.
+        conversion: options of the conversion to RGB, see :func:`rgb_conversion`.
+        images: format of the images in the pipe; None: a video file.
+        excerpt: the frames to select from a video; None: all.
+        geometry: transform of the frames before the comparison.
         size: width and height of raw frames.
     """
 
@@ -192,24 +195,25 @@ class Compared(Struct, frozen=True):
 
 
 def compile_compare(video: Compared, reference: Compared, *, program: str = "ffmpeg") -> list[str]:
-    """Compile the argument list that compares frames in RGB, the n-th with the n-th.
+    """Compile the argument list that compares frames in RGB, frame n of one side with frame n of the other.
 
-    PSNR and SSIM of each pair are written to standard output as the metadata filter prints them. It ends
-    with the shorter side.
+    The PSNR and SSIM of each pair are written to standard output in the metadata filter's format. The
+    comparison ends with the shorter side.
     """
-    # A queue of its own also tells the two inputs apart where both are the same frames of one file.
+    # A thread_queue_size of its own also keeps the two inputs distinct if both are the same frames of one
+    # file.
     copies = rgb_frames(reference, thread_queue_size=64).filter("format", "gbrp")
     copies = copies.filter_multi_output("split")
     shown = rgb_frames(video).filter("format", "gbrp")
     compared = ffmpeg.filter([shown, copies[0]], "psnr", shortest=1)
-    # psnr and ssim pass their first input on, with what the filters before have noted of it.
+    # psnr and ssim output their first input, with the metadata of the filters before them.
     compared = ffmpeg.filter([compared, copies[1]], "ssim", shortest=1)
     printed = compared.filter("metadata", "print", file="pipe:1")
     return arguments(ffmpeg.output(printed, "-", f="null", fps_mode="passthrough"), program)
 
 
 def rgb_frames(side: Compared, **options: Any) -> Any:
-    """One side's frames as rgb24, which is what readers convert to, numbered from 0."""
+    """Return one side's frames as rgb24, the format that readers convert to, numbered from 0."""
     if side.images is not None:
         source = fed_frames(side.images, *side.size, Fraction(1), None, **options)
     else:
@@ -217,11 +221,11 @@ def rgb_frames(side: Compared, **options: Any) -> Any:
         options |= {"noautorotate": None, "copyts": None, **entered_at(seek)}
         source = file_input(side.path, **options)["v:0"]
     if side.excerpt is not None:
-        # Without an end the other side's last frame would wait for the end of this file.
+        # Without an end, the other side's last frame would wait for the end of this file.
         source = source.filter("trim", end_pts=side.excerpt.spans[-1][1] + 1)
         source = picked(source.filter("select", within(side.excerpt.spans)), side.excerpt.pick)
     frames = source.filter("scale", **side.conversion).filter("format", "rgb24")
     if side.geometry is not None:
         frames = in_rgb(frames, side.geometry, 8)
-    # A second each: whatever rate FFmpeg takes for the result, no two frames get the same time.
+    # One second per frame: whatever rate FFmpeg selects for the result, no two frames get the same time.
     return frames.filter("settb", "1/1").filter("setpts", "N")

@@ -1,4 +1,4 @@
-"""What frames are, as FFmpeg is given them: formats, pieces of a file, samples that are taken."""
+"""How frames are passed to FFmpeg: pixel formats, excerpts of a file, samples."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from msgspec import Struct
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import Pick
 
-# How frames come through the pipe: encoded images as they are, or raw pixels. gray12le and gray16le are
-# depth. In images that end in -bgr red and blue were swapped when they were encoded, as by OpenCV from RGB.
+# Formats of frames in the pipe: encoded images, or raw pixels. gray12le and gray16le are depth. In the
+# formats that end in -bgr, red and blue were swapped before encoding, as OpenCV does with RGB.
 FrameFormat = Literal[
     "png",
     "jpeg",
@@ -36,12 +36,12 @@ _DEPTH = ("gray12le", "gray16le")
 
 
 def is_depth(frames: FrameFormat) -> bool:
-    """Whether frames of a format are depth: codes or millimetres, to be stored as they are."""
+    """Return whether frames of a format are depth: codes or millimetres, stored unchanged."""
     return frames in _DEPTH
 
 
 def is_encoded(frames: FrameFormat) -> bool:
-    """Whether frames of a format are encoded images, not raw pixels."""
+    """Return whether frames of a format are encoded images, not raw pixels."""
     return frames.startswith(("png", "jpeg"))
 
 
@@ -49,7 +49,7 @@ class SampleTap(Struct, frozen=True):
     """A second, small output of the same process: every ``step``-th frame, shrunk, as raw rgb24 on stdout.
 
     Attributes:
-        step: 1 or more.
+        step: distance of the sampled frames, 1 or more.
         width, height: size of a sample in pixels.
     """
 
@@ -59,15 +59,16 @@ class SampleTap(Struct, frozen=True):
 
 
 class Excerpt(Struct, frozen=True):
-    """Some of a stream's frames, chosen by their times, so that no seek can give others.
+    """Frames of a stream, selected by their times, so that no seek can give others.
 
     Attributes:
         spans: first and last tick of each series of frames, both included, ascending.
-        frames: how many frames that is; the program ends after them.
-        seek: seconds; the file is entered at the last key frame until there. None: at its start.
-        rate: frames a second of a stream without a container, whose frames have no times: they are counted,
-            and frame i is at tick i. None: the file has times.
-        pick: which frames of the series are taken; None: all.
+        frames: total number of frames; the program ends after them.
+        seek: in seconds; decoding starts at the last key frame up to this time. None: at the start of the
+            file.
+        rate: frames per second of an elementary stream, whose frames have no times: frame i is at tick i.
+            None: the file has times.
+        pick: selects among the frames of the series; None: all.
     """
 
     spans: tuple[tuple[int, int], ...]
@@ -78,7 +79,7 @@ class Excerpt(Struct, frozen=True):
 
 
 def raw_format(config: VideoEncoderConfig) -> FrameFormat:
-    """Return how a camera's raw frames go to its encoder: colours, or depth as codes or millimetres."""
+    """Return the format of a camera's raw frames for its encoder: colours, or depth as codes or mm."""
     if not isinstance(config, DepthEncoderConfig):
         return "rgb24"
     return "gray16le" if config.pix_fmt == "gray16le" else "gray12le"

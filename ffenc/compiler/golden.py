@@ -1,4 +1,4 @@
-"""Command lines as text: for a person to paste, and for golden files that read well in a diff."""
+"""Command lines as text: shell text to paste, and golden files with readable diffs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def preset_commands(
     Args:
         preset: the robot.
         cameras: names to compile; None: all.
-        encoder: what ``vcodec="auto"`` stands for; by default libsvtav1, which runs everywhere. Of a depth
-            camera it is always the software encoder that carries its bits.
-        frames: how colours come, see :func:`compile_command`; depth is always raw.
+        encoder: the codec that ``vcodec="auto"`` stands for; default libsvtav1, which runs everywhere. For a
+            depth camera it is always the software encoder that supports its bit depth.
+        frames: format of colour frames, see :func:`compile_command`; depth is always raw.
 
     Returns:
-        camera name -> arguments.
+        Camera name -> arguments.
 
     Raises:
         ConfigError: settings that cannot be compiled.
@@ -57,7 +57,7 @@ def preset_commands(
 
 
 def golden_text(command: Sequence[str]) -> str:
-    """Return a command line as shell text with one option a line."""
+    """Return a command line as shell text with one option per line."""
     lines: list[str] = []
     for part in command:
         is_option = part.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", part)
@@ -70,19 +70,19 @@ def golden_text(command: Sequence[str]) -> str:
 
 
 def golden_name(preset: str, camera: str) -> str:
-    """Return the golden file's name of a preset's camera."""
+    """Return the name of the golden file of a preset's camera."""
     return f"{preset}.{camera}.txt"
 
 
 def golden_diff(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
-    """Compare golden files with what is compiled now.
+    """Compare golden files with the compiled command lines.
 
     Args:
-        expected: file name -> text, as kept.
-        found: file name -> text, as compiled.
+        expected: file name -> stored text.
+        found: file name -> compiled text.
 
     Returns:
-        a unified diff, "" where nothing differs.
+        A unified diff, or "" if there is no difference.
     """
     diff: list[str] = []
     for name in sorted({*expected, *found}):

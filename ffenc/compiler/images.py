@@ -1,4 +1,4 @@
-"""The argument list that writes frames as numbered images, to be encoded later."""
+"""The argument list that writes frames as numbered images, which are encoded later."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ffenc.compiler.inputs import arguments, file_url
 from ffenc.config.framerate import parse_fps
 from ffenc.errors import ConfigError
 
-# What comes down the pipe -> what a PNG holds it as, to the last bit.
+# Format of frames in the pipe -> pixel format in which a PNG stores them without loss.
 _STORED = {"rgb24": "rgb24", "jpeg": "rgb24", "gray16le": "gray16be"}
 
-# Level 1 takes 11 to 17 ms of a processor for a 640x480 colour frame, more than libx264 needs, and is 450 to
-# 650 kB. Level 0, which does not compress, takes 2 to 4 ms and is 925 kB: 28 MB a second and camera.
+# Level 1 takes 11 to 17 ms of CPU time for a 640x480 colour frame, more than libx264, and gives 450 to 650
+# kB. Level 0, without compression, takes 2 to 4 ms and gives 925 kB: 28 MB per second and camera.
 _PNG = {"c:v": "png", "pred": "none"}
 
 
@@ -36,25 +36,25 @@ def compile_images(
 ) -> list[str]:
     """Compile the argument list that writes frames from standard input as PNG files, numbered from 0.
 
-    Each file is there whole or not at all, also when the program is killed.
+    Each file exists completely or not at all, also when the program is killed.
 
     Args:
         width, height: frame size in pixels.
         frames: ``rgb24`` for raw pixels, ``gray16le`` for raw depth (16-bit gray), ``jpeg`` for JPEG images
             back to back.
-        output: path of the files, with the place of the number in the name: ``FOLDER/frame-%06d.png``. A
-            ``%`` in the folder's path is only a character.
-        fps: frames a second.
-        compressed: take more of the processor for less of the disk, for images that are kept.
-        encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
+        output: path of the files with a pattern for the number in the name: ``FOLDER/frame-%06d.png``. A
+            ``%`` in the folder's path is taken literally.
+        fps: frames per second.
+        compressed: compress more, with more CPU time, for images that are kept.
+        encoder_threads: number of threads of the encoder, 1 or more; None: the encoder's default.
         tap: also write sampled frames to standard output.
         program: the ffmpeg to run.
 
     Returns:
-        The arguments, the program first.
+        The arguments, beginning with the program.
 
     Raises:
-        ConfigError: a format that a PNG cannot hold as it is, or a size that is none.
+        ConfigError: a format that a PNG cannot store without loss, or an invalid size.
     """
     if frames not in _STORED:
         raise ConfigError(f"frames={frames!r} cannot be written as images{accepted(frames, _STORED)}")

@@ -1,4 +1,4 @@
-"""What all commands share: how files are opened, which frames of them are read, the program's own options."""
+"""Parts of all commands: how files are opened, which of their frames are read, the program's own options."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ import ffmpeg
 from ffenc.compiler.frames import Excerpt
 from ffenc.config.framerate import Pick, time_scale
 
-# level+ makes an error line recognisable: a damaged image is reported at error level with exit status 0.
+# level+ marks lines with their level: FFmpeg reports a damaged image at error level and exits with 0.
 PROGRAM_OPTIONS = ("-nostdin", "-hide_banner", "-loglevel", "level+warning", "-xerror")
-# What a file may be opened as. FFmpeg chooses by content: a text that is a playlist (concat, HLS, DASH,
-# SDP) would make it open the files and addresses named there. None of these demuxers opens another file.
+# Demuxers that may open a file. FFmpeg selects by content: a text that is a playlist (concat, HLS, DASH, SDP)
+# would make it open the files and addresses named there. None of these demuxers opens another file.
 DEMUXERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "ogg", "nut", "ivf", "obu", "hevc", "h264")
 PROTOCOLS = ("file", "pipe", "fd")
 INPUT_LIMITS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": ",".join(PROTOCOLS)}
-_TERMS = 25  # of a sum in a filter's expression
+_TERMS = 25  # terms of a sum in a filter's expression
 
 
 def file_url(path: str) -> str:
-    """Return a path as a ``file:`` URL, in which ``-``, ``%d`` and ``:`` are only characters of a name."""
+    """Return a path as a ``file:`` URL, in which ``-``, ``%d`` and ``:`` are taken literally."""
     return path if path.startswith("pipe:") else f"file:{path}"
 
 
 def file_input(path: str, **options: Any) -> Any:
-    """Return a video file, or ``pipe:0``, as an input; it is opened as nothing but a video."""
+    """Return a video file, or ``pipe:0``, as an input that only video demuxers may open."""
     return ffmpeg.input(file_url(path), **INPUT_LIMITS, **options)
 
 
 def listed_input(**options: Any) -> Any:
-    """Return files as one input; standard input lists them in the concat demuxer's format."""
+    """Return several files as one input; standard input lists them in the concat demuxer's format."""
     limits = INPUT_LIMITS | {"format_whitelist": ",".join(("concat", *DEMUXERS))}
     return ffmpeg.input("pipe:0", f="concat", safe=0, **limits, **options)
 
 
 def excerpted(path: str, excerpt: Excerpt | None, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """A file's frames, or some of them, and the output options that end the program after them."""
+    """Return the selected frames of a file, and the output options that end the program after them."""
     opened: dict[str, Any] = {"noautorotate": None, **options}
     limit: dict[str, Any] = {}
     if excerpt is not None:
-        opened["copyts"] = None  # the frames' times stay the file's own, by which they are chosen
+        opened["copyts"] = None  # keeps the file's own times, by which frames are selected
         limit["frames:v"] = excerpt.frames
         opened |= entered_at(excerpt.seek)
         if excerpt.rate is not None:
@@ -56,7 +56,7 @@ def excerpted(path: str, excerpt: Excerpt | None, options: Mapping[str, Any]) ->
 
 
 def picked(video: Any, pick: Pick | None) -> Any:
-    """Some of the frames: those that :meth:`Pick.indices` names, in floating point, which is exact here."""
+    """Select the frames of :meth:`Pick.indices`, in floating point, which is exact here."""
     if pick is None:
         return video
     p, q = pick.ratio.numerator, pick.ratio.denominator
@@ -67,38 +67,38 @@ def picked(video: Any, pick: Pick | None) -> Any:
 
 
 def without_stop(command: list[str]) -> list[str]:
-    """Return a command that goes on after an error."""
+    """Return a command that continues after an error."""
     return [word for word in command if word != "-xerror"]
 
 
 def entered_at(seek: Fraction | None) -> dict[str, Any]:
-    """Where a file is entered. What comes is picked later, so nothing is dropped for the time sought."""
+    """Return the options of a seek. No frame is dropped for its time: frames are selected later."""
     if seek is None:
         return {}
     return {"noaccurate_seek": None, "seek_timestamp": 1, "ss": f"{float(seek):.6f}"}
 
 
 def within(spans: Sequence[tuple[int, int]]) -> str:
-    """The expression that a frame's time is within one of the spans."""
+    """Return the expression that is true if a frame's time is within one of the spans."""
     terms = [f"between(pts,{first},{last})" for first, last in spans]
-    # FFmpeg refuses sums of more than about 100 terms, but not sums of sums.
+    # FFmpeg refuses sums of more than about 100 terms, but accepts sums of sums.
     groups = ["+".join(terms[i : i + _TERMS]) for i in range(0, len(terms), _TERMS)]
     return groups[0] if len(groups) == 1 else "+".join(f"({group})" for group in groups)
 
 
 def raw_output(video: Any, pix_fmt: str, **limit: Any) -> Any:
-    """Frames as raw pixels on standard output, each once."""
+    """Write frames as raw pixels to standard output, each of them once."""
     return ffmpeg.output(video, "pipe:1", f="rawvideo", pix_fmt=pix_fmt, fps_mode="passthrough", **limit)
 
 
 def arguments(result: Any, program: str, *program_options: str) -> list[str]:
-    """Return the argument list of what ffmpeg-python has built."""
+    """Return the argument list of an ffmpeg-python output."""
     command = [program, *PROGRAM_OPTIONS, *program_options]
     return [str(part) for part in ffmpeg.compile(result, cmd=command, overwrite_output=True)]
 
 
 def time_base(rate: Fraction) -> dict[str, Any]:
-    """The options that make a tick of the file the rate's own."""
-    # The movie header has the track's scale: edit lists are written in it, and with the default of 1/1000
-    # they would cut a frame off.
+    """Return the options that make every frame's time an exact number of ticks."""
+    # The movie header has the track's time scale: edit lists are written in it, and with the default of
+    # 1/1000 they could cut off a frame.
     return {"video_track_timescale": time_scale(rate), "movie_timescale": time_scale(rate)}

@@ -1,4 +1,4 @@
-"""Commands that move packets without decoding them."""
+"""The argument lists that copy packets without decoding them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def compile_join(
 ) -> list[str]:
     """Compile the argument list that joins encoded files back to back without re-encoding.
 
-    The list of files is read from standard input in the concat demuxer's format. That demuxer rounds each
-    file's start to a microsecond, so every packet is put back on its exact place on the frame grid.
+    The list of files is read from standard input in the concat demuxer's format. This demuxer rounds each
+    file's start to a microsecond, so the time of every packet is rounded back to the frame grid.
 
     Args:
-        fps: frame rate of all the files; their time base is the one :func:`compile_command` gives.
+        fps: frame rate of all files; they have the time base of :func:`compile_command`.
         output: path of the result.
-        delay: how many frames the decode times begin before the first frame, the most of any of the files
-            (``StreamInfo.decode_delay``).
-        tag: stream tag of the codec, if it needs one.
-        runs: which of all the files' frames are kept, ascending: the first of each run, and how many; a run
-            can be cut out. Empty: all.
+        delay: number of frames by which decode times begin before the first frame: the greatest
+            ``StreamInfo.decode_delay`` of the files.
+        tag: stream tag of the codec; None: the muxer's default.
+        runs: ranges of frames to keep, counted over all files, ascending: first frame and number of frames.
+            Each file has to be cuttable at both ends of a range. Empty: all frames.
         program: the ffmpeg to run.
     """
     ticks = frame_ticks(fps)
@@ -46,7 +46,7 @@ def compile_join(
             kept += count
         inside = "+".join(f"between(n\\,{first}\\,{first + count - 1})" for first, count in runs)
         place, drop = f"({place}-{'-'.join(shifts)})", f"noise=drop=not({inside}),"
-    # Files are joined only where their decoder configuration is the same, so no packet has to be converted.
+    # Only files with the same decoder configuration are joined, so no packet has to be converted.
     source = listed_input(auto_convert=0)
     stamps = f"{drop}setts=pts={place}*{ticks}:dts=(N-{delay})*{ticks}:duration={ticks}"
     return arguments(_copied(source, stamps, fps, output, tag), program)
@@ -62,17 +62,17 @@ def compile_cut(
     tag: str | None = None,
     program: str = "ffmpeg",
 ) -> list[str]:
-    """Compile the argument list that copies packets of a file, in the time base of :func:`compile_command`.
+    """Compile the argument list that copies packets of a file to the time base of :func:`compile_command`.
 
-    The file is read from its start: seeking in a file with B-frames may land behind what is sought.
+    The file is read from its start: a seek in a file with B-frames may land after the requested packet.
 
     Args:
         path: the file.
-        first: the first packet, in the order they are stored in; the frame has to be a key frame.
-        packets: how many.
-        fps: its frame rate.
+        first: position of the first packet in stored order; it has to be a key frame.
+        packets: number of packets.
+        fps: frame rate of the file.
         output: path of the result.
-        tag: the stream tag it has.
+        tag: stream tag of the file.
         program: the ffmpeg to run.
     """
     outside = f"lt(n\\,{first})+gte(n\\,{first + packets})"
@@ -84,17 +84,17 @@ def compile_cut(
 def compile_fed_packets(
     codec: Literal["h264", "hevc"], *, fps: Fraction, output: str, tag: str | None, program: str = "ffmpeg"
 ) -> list[str]:
-    """Compile the argument list that copies packets from standard input into a file, frame i at i / fps.
+    """Compile the argument list that copies packets from standard input to a file, with frame i at i / fps.
 
     Args:
-        codec: of the packets, one frame each, in the order they are shown, with start codes (Annex B).
-        fps: frames a second.
+        codec: codec of the packets. Each contains one frame, in display order, with start codes (Annex B).
+        fps: frames per second.
         output: path of the result.
-        tag: the stream tag it gets.
+        tag: stream tag of the result; None: the muxer's default.
         program: the ffmpeg to run.
     """
     source = ffmpeg.input("pipe:0", f=codec, framerate=str(fps))
-    # In ticks of a stream without a container, far finer than the file's: rounding leaves no trace.
+    # In ticks of an elementary stream, which are far finer than the file's: rounding has no effect.
     stamp = f"round(N*{fps.denominator}/{fps.numerator}/TB)"
     stamps = f"setts=pts={stamp}:dts={stamp}:duration=round({fps.denominator}/{fps.numerator}/TB)"
     return arguments(_copied(source, stamps, fps, output, tag), program)

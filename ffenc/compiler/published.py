@@ -1,7 +1,7 @@
-"""What FFmpeg publishes of its options in its help texts, and the check of compiled options against it.
+"""The options that FFmpeg's help texts list, and the check of compiled options against them.
 
-It is a first word, said before a job runs: what could be right passes, the trial encode has the last word.
-The rules of reading are those of libavutil/opt.c and eval.c, the same in 5.1, 8.1 and 9.0.
+This check runs before a job and accepts what may be right; the trial encode decides. The parsing rules are
+those of libavutil/opt.c and eval.c, which are the same in 5.1, 8.1 and 9.0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class PixelFormatError(ConfigError):
-    """An encoder, as it was built, does not take a pixel format."""
+    """An encoder, as it was built, does not support a pixel format."""
 
 
 class PublishedOption(Struct, frozen=True):
@@ -31,10 +31,10 @@ class PublishedOption(Struct, frozen=True):
 
     Attributes:
         name: without the leading dash.
-        kind: FFmpeg's word for its type: int, int64, float, boolean, flags, string, dictionary, ...;
-            with ``[]`` behind it for a list.
-        minimum, maximum: None where the type's own limit is the only one. A float is printed with six
-            digits by FFmpeg and is only that exact, an int is exact.
+        kind: FFmpeg's name of its type: int, int64, float, boolean, flags, string, dictionary, ...; followed
+            by ``[]`` for a list.
+        minimum, maximum: None: no limit but that of the type. FFmpeg prints a float with six digits, so it is
+            exact to six digits only; an int is exact.
         choices: named values.
     """
 
@@ -49,9 +49,9 @@ class PublishedEncoder(Struct, frozen=True):
     """One encoder.
 
     Attributes:
-        name: FFmpeg's name; empty where the text was not understood.
-        pixel_formats: the formats it takes; empty: it publishes none.
-        options: the encoder's own, by name.
+        name: FFmpeg's name; empty if the text could not be parsed.
+        pixel_formats: supported pixel formats; empty: FFmpeg lists none.
+        options: the encoder's own options, by name.
     """
 
     name: str
@@ -59,7 +59,7 @@ class PublishedEncoder(Struct, frozen=True):
     options: Mapping[str, PublishedOption]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what :meth:`from_json` takes, as plain JSON values."""
+        """Return the encoder as plain JSON values for :meth:`from_json`."""
         return {
             "name": self.name,
             "pixel_formats": list(self.pixel_formats),
@@ -68,28 +68,28 @@ class PublishedEncoder(Struct, frozen=True):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Return what was saved; KeyError or TypeError where the data is of another make."""
+        """Return an encoder that was saved; raises KeyError or TypeError if the data has another layout."""
         return cls(data["name"], tuple(data["pixel_formats"]), _options(data["options"]))
 
 
 class PublishedOptions(Struct, frozen=True):
-    """A whole program.
+    """The options of an ffmpeg program.
 
     Attributes:
-        generic: the options every video encoder has, by name.
-        names: every option name any part of the program knows; empty where the text was not understood.
+        generic: options of all video encoders, by name.
+        names: names of all options of the program; empty if the text could not be parsed.
     """
 
     generic: Mapping[str, PublishedOption]
     names: frozenset[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what :meth:`from_json` takes, as plain JSON values."""
+        """Return the options as plain JSON values for :meth:`from_json`."""
         return {"generic": _plain(self.generic), "names": sorted(self.names)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Return what was saved; KeyError or TypeError where the data is of another make."""
+        """Return options that were saved; raises KeyError or TypeError if the data has another layout."""
         return cls(_options(data["generic"]), frozenset(data["names"]))
 
 
@@ -129,12 +129,12 @@ def _limit(text: str) -> float | None:
         return _LIMITS[text]
     if re.fullmatch(r"-?\d{1,6}", text):
         return int(text)
-    # What is left besides numbers are I64_MAX, FLT_MAX and their like: no limit worth naming.
+    # Other texts are I64_MAX, FLT_MAX and similar: not worth naming as limits.
     return float(text) if re.fullmatch(r"-?\d{1,9}(\.\d{1,9})?(e[+-]\d{1,2})?", text) else None
 
 
 def _parse_options(text: str) -> dict[str, tuple[PublishedOption, str]]:
-    """The options listed in a text, each with its column of capabilities; the first of a name stays."""
+    """Return the options listed in a text with their capability columns; of equal names, the first."""
     rows: list[tuple[re.Match[str], list[str]]] = []
     for line in text.splitlines():
         if option := _OPTION.match(line):
@@ -144,7 +144,7 @@ def _parse_options(text: str) -> dict[str, tuple[PublishedOption, str]]:
     found: dict[str, tuple[PublishedOption, str]] = {}
     for row, choices in rows:
         name, array, kind, capabilities, about = row.groups()
-        # The help itself may speak of a range; FFmpeg's own comes behind it.
+        # The help text itself may contain a range; FFmpeg's own is the last one.
         low, high = (_RANGE.findall(about or "") or [("", "")])[-1]
         kind += "[]" if array else ""
         option_ = PublishedOption(name, kind, _limit(low), _limit(high), tuple(dict.fromkeys(choices)))
@@ -153,11 +153,11 @@ def _parse_options(text: str) -> dict[str, tuple[PublishedOption, str]]:
 
 
 def parse_encoder(text: str) -> PublishedEncoder | None:
-    """Read ``ffmpeg -hide_banner -h encoder=NAME``; for a codec's name the first of its encoders.
+    """Parse ``ffmpeg -hide_banner -h encoder=NAME``; for a codec's name, the first of its encoders.
 
     Returns:
-        None where FFmpeg says that it has no such encoder. Any other text that is not understood gives an
-        encoder without a name, which publishes nothing.
+        None if FFmpeg reports that it has no such encoder. Any other text that cannot be parsed gives an
+        encoder without name and options.
     """
     headings = list(_ENCODER.finditer(text))
     if not headings:
@@ -172,7 +172,7 @@ def parse_encoder(text: str) -> PublishedEncoder | None:
 
 
 def parse_full(text: str) -> PublishedOptions:
-    """Read ``ffmpeg -hide_banner -h full``."""
+    """Parse ``ffmpeg -hide_banner -h full``."""
     _, heading, rest = text.partition("AVCodecContext AVOptions:\n")
     section = rest.split("AVOptions:", 1)[0] if heading else ""
     generic = {
@@ -186,23 +186,23 @@ def parse_full(text: str) -> PublishedOptions:
 
 
 def parse_encoder_names(text: str) -> frozenset[str]:
-    """Read the names of the video encoders from ``ffmpeg -hide_banner -encoders``."""
+    """Return the names of the video encoders in ``ffmpeg -hide_banner -encoders``."""
     return frozenset(_VIDEO_ENCODER.findall(text))
 
 
 def parse_filter_names(text: str) -> frozenset[str]:
-    """Read the names of the filters from ``ffmpeg -hide_banner -filters``."""
+    """Return the names of the filters in ``ffmpeg -hide_banner -filters``."""
     return frozenset(_FILTER.findall(text))
 
 
 _WHOLE = frozenset(("int", "int64", "uint64", "unsigned"))
 _NUMBERS = _WHOLE | {"float", "double", "rational"}
-# Generic options that have named values no help text lists: those of each encoder, or of old scripts.
+# Generic options with named values that no help text lists: those of single encoders or of old scripts.
 _OPEN = frozenset(("profile", "level", "flags"))
 _BOOLEAN_WORDS = frozenset(
     "true y yes enable enabled on false n no disable disabled off auto".split()  # as av_match_name
 )
-# What every expression may name, besides the option's choices; nan and inf are strtod's.
+# Names that every expression may contain, in addition to the option's choices; nan and inf are strtod's.
 _CONSTANTS = frozenset("default max min none all PI E PHI QP2LAMBDA".split())
 _STRTOD = frozenset(("nan", "inf", "infinity"))
 _IDENTIFIER = re.compile(r"(?<![\w.])[^\W\d]\w*")
@@ -220,14 +220,14 @@ _POWERS = dict(zip("yzafpnum", range(-24, 0, 3), strict=True)) | {
 
 
 def _number(text: str) -> Fraction | None:
-    """The value of a plain number as FFmpeg reads it (``1.5M``, ``2Ki``, ``0x10``); None: an expression."""
+    """Return the value of a number as FFmpeg reads it (``1.5M``, ``2Ki``, ``0x10``); None: an expression."""
     match = _NUMBER.fullmatch(text.strip())
     if match is None or (match["prefix"] == "d" and match["bytes"]):  # 20dB is a ratio
         return None
     if match["hex"]:
         value = Fraction(int(match["hex"], 16))
     else:
-        # 5. and .5 are numbers to strtod, and to Fraction from Python 3.12 on only.
+        # strtod accepts 5. and .5, Fraction only from Python 3.12 on.
         value = Fraction(f"0{match['digits']}0" if "." in match["digits"] else match["digits"])
         value *= Fraction(10) ** int(match["exponent"] or 0)
         power = _POWERS[match["prefix"]]
@@ -237,7 +237,7 @@ def _number(text: str) -> Fraction | None:
 
 
 def _slack(limit: float) -> float:
-    # Half of the sixth digit, to which FFmpeg prints what is not a short whole number.
+    # Half of the sixth digit: FFmpeg prints values that are not short whole numbers with six digits.
     return 0 if isinstance(limit, int) else abs(limit) * 5e-6
 
 
@@ -248,15 +248,15 @@ def _listed(names: Iterable[str], most: int = 40) -> str:
 
 
 def _question(name: str, *pools: Iterable[str]) -> str:
-    """``; did you mean 'x'?``, x from the first pool that has something near; empty where none has."""
-    for cutoff, pool in zip((0.6, 0.8), pools, strict=False):  # among thousands chance comes near, too
+    """Return ``; did you mean 'x'?`` with the most similar name of the first pool that has one, or ""."""
+    for cutoff, pool in zip((0.6, 0.8), pools, strict=False):  # in a large pool some name is always similar
         if near := difflib.get_close_matches(name, sorted(pool), n=1, cutoff=cutoff):
             return f"; did you mean {near[0]!r}?"
     return ""
 
 
 def _taken(option: PublishedOption) -> str:
-    """``an int from 0 to 63, or one of: a, b``."""
+    """Return the accepted values: ``an int from 0 to 63, or one of: a, b``."""
     if option.kind == "boolean":
         return "a boolean: 1 or 0"
     if option.kind == "flags":
@@ -277,7 +277,7 @@ def _shown(limit: float) -> str:
 
 
 def _unknown_word(text: str, option: PublishedOption, open_: bool) -> str | None:
-    """The first name in an expression that stands for nothing; None where there is none, or no telling."""
+    """Return the first undefined name in an expression; None if there is none or this is unknown."""
     if open_ or "(" in text or text in option.choices:
         return None
     if any(not choice.isidentifier() and choice in text for choice in option.choices):
@@ -288,10 +288,10 @@ def _unknown_word(text: str, option: PublishedOption, open_: bool) -> str | None
 
 
 def _fault(value: Value, option: PublishedOption, open_: bool) -> str | None:
-    """What is wrong with a value, as the end of "crf=64 "; None where FFmpeg may take it."""
+    """Return what is wrong with a value, as the end of "crf=64 "; None if FFmpeg may accept it."""
     text = str(value)
     if option.kind == "boolean":
-        # Any int passes: FFmpeg does not publish a boolean's range.
+        # Any int is accepted: FFmpeg does not list a boolean's range.
         fine = text.lower() in _BOOLEAN_WORDS or re.fullmatch(r"(\s*[+-]?\d+)?", text)
         return None if fine else "is not a boolean"
     if option.kind not in _NUMBERS and option.kind != "flags":
@@ -315,21 +315,21 @@ def _fault(value: Value, option: PublishedOption, open_: bool) -> str | None:
     return None
 
 
-# Options of the ffmpeg program that set one of every encoder's.
+# Options of the ffmpeg program that set an option of all encoders.
 _PROGRAM_SPELLINGS = {"q": "global_quality", "qscale": "global_quality"}
 
 
 def _generic_name(name: str, program: PublishedOptions) -> str | None:
-    """The option of every encoder that a name sets; None: none."""
+    """Return the generic encoder option that a name sets; None: no generic option."""
     if name in _PROGRAM_SPELLINGS:
         return _PROGRAM_SPELLINGS[name]
-    # FFmpeg takes -vg for the g of video streams.
+    # FFmpeg accepts -vg for the g of video streams.
     bare = name[1:] if name[:1] == "v" and name not in program.generic else name
     return bare if bare in program.generic else None
 
 
 def _is_known(name: str, program: PublishedOptions) -> bool:
-    # FFmpeg takes -ag for the g of audio streams, and -nostats for the opposite of its switch -stats.
+    # FFmpeg accepts -ag for the g of audio streams, and -nostats for the opposite of its switch -stats.
     return (
         name in program.names
         or (name[:1] in ("a", "s") and name[1:] in program.generic)
@@ -349,16 +349,16 @@ def check_options(
     reads: Collection[str] | None = None,
     takers: Callable[[str], Sequence[str]] = _no_takers,
 ) -> None:
-    """Refuse options that this encoder does not take, or not with these values.
+    """Check that an encoder has the options, and accepts their values.
 
     Args:
-        options: the compiled encoder options, stream specifiers and all.
-        pix_fmt: the format the encoder is really given: for a hardware encoder with upload the device's
+        options: the compiled encoder options, with stream specifiers.
+        pix_fmt: pixel format that the encoder receives: for a hardware encoder with upload the device's
             (``vaapi``), not the one in memory.
-        encoder: what the encoder publishes; one that publishes nothing takes everything.
-        program: what the program publishes; where it names no options, none is unknown.
-        reads: the options of every encoder that this one reads; None: not known, it may be all.
-        takers: returns the codecs whose encoders take an option, for the error.
+        encoder: the encoder's options; one without name accepts everything.
+        program: the program's options; without names, no option is unknown.
+        reads: the generic options that this encoder reads; None: unknown, perhaps all.
+        takers: returns the codecs whose encoders have an option, for the error.
 
     Raises:
         ConfigError: an option that is unknown, or that this encoder does not take; a value of another type
@@ -367,7 +367,7 @@ def check_options(
     if not encoder.options and not encoder.pixel_formats:
         return
     if encoder.pixel_formats and pix_fmt not in encoder.pixel_formats:
-        # No nearest one is offered: beside 12 bits of gray that would be 8.
+        # No similar format is suggested: for 12-bit gray that would be 8-bit gray.
         raise PixelFormatError(
             f"pix_fmt={pix_fmt!r} is not one {encoder.name} takes in this FFmpeg; "
             f"accepted: {_listed(encoder.pixel_formats)}"

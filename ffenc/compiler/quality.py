@@ -12,8 +12,8 @@ from ffenc.compiler.inputs import arguments
 
 QualityFilter = Literal["psnr", "ssim", "xpsnr", "libvmaf"]
 
-# What readers give as RGB is brought into luma of limited range, which VMAF's models were trained with; the
-# same for both sides, whatever each is stored as.
+# RGB as readers convert it becomes luma of limited range, which VMAF's models were trained with; the same for
+# both sides, whatever their stored formats are.
 _LUMA = {"out_color_matrix": "bt601", "out_range": "tv", "flags": "bicubic+accurate_rnd+full_chroma_int"}
 
 
@@ -26,17 +26,17 @@ def compile_quality(
     threads: int = 1,
     program: str = "ffmpeg",
 ) -> list[str]:
-    """Compile the argument list that measures frames against others, the n-th against the n-th.
+    """Compile the argument list that measures the quality of frames, frame n against frame n.
 
-    Values of each pair are written to standard output as the metadata filter prints them, those of VMAF to
-    a file. It ends with the shorter side.
+    The values of each pair are written to standard output in the metadata filter's format, those of VMAF to a
+    file. The measurement ends with the shorter side.
 
     Args:
-        video: what is measured.
-        reference: what it was made of.
+        video: the measured frames.
+        reference: the frames that they were encoded from.
         filters: one or more of ``psnr``, ``ssim``, ``xpsnr`` and ``libvmaf``.
-        vmaf_log: the file for VMAF's values, as CSV; with ``libvmaf`` only, which needs it.
-        threads: that libvmaf may use, 1 or more.
+        vmaf_log: file for VMAF's values, as CSV; required with ``libvmaf``, not used without it.
+        threads: number of threads of libvmaf, 1 or more.
         program: the ffmpeg to run.
     """
     copies = _luma(reference, thread_queue_size=64).filter_multi_output("split", len(filters))
@@ -46,14 +46,14 @@ def compile_quality(
         if name == "libvmaf":
             assert vmaf_log is not None
             options |= {"log_path": vmaf_log, "log_fmt": "csv", "n_threads": threads}
-        # Each filter passes its first input on, with what the filters before have noted of it.
+        # Each filter outputs its first input, with the metadata of the filters before it.
         measured = ffmpeg.filter([measured, copies[number]], name, **options)
     printed = measured.filter("metadata", "print", file="pipe:1")
     return arguments(ffmpeg.output(printed, "-", f="null", fps_mode="passthrough"), program)
 
 
 def compile_rgb(side: Compared, *, program: str = "ffmpeg") -> list[str]:
-    """Compile the argument list that writes a side's frames to standard output as readers give them: rgb24.
+    """Compile the argument list that writes frames to standard output as readers convert them: rgb24.
 
     Args:
         side: the frames.
@@ -64,5 +64,5 @@ def compile_rgb(side: Compared, *, program: str = "ffmpeg") -> list[str]:
 
 
 def _luma(side: Compared, **options: int) -> ffmpeg.nodes.FilterableStream:
-    # With chroma of full size: libvmaf takes no gray, and reads luma alone.
+    # Chroma is not subsampled: libvmaf does not support gray, and only reads luma.
     return rgb_frames(side, **options).filter("scale", **_LUMA).filter("format", "yuv444p")
