@@ -1,1 +1,1 @@
-"""The codec table and what it takes to turn encoder settings into FFmpeg options: pure data and functions."""
+"""The codec table, and the translation of encoder settings to FFmpeg options: pure data and functions."""

@@ -1,4 +1,4 @@
-"""What a row of the codec table says of a codec, and what holds where it says nothing."""
+"""The type of a row of the codec table, with the defaults of its columns."""
 
 from __future__ import annotations
 
@@ -30,45 +30,46 @@ def _no_change(_: Mapping[str, Value], *__: int) -> dict[str, Value]:
 
 
 class Codec(Struct, frozen=True):
-    """One row: how a ``vcodec`` becomes FFmpeg options.
+    """One row of the codec table: how a ``vcodec`` becomes FFmpeg options.
 
     Attributes:
         name: the ``vcodec`` value.
-        encoder: FFmpeg's encoder.
-        stream: the codec name ffprobe reports for the result.
-        hardware: it needs a device and its driver, which may come and go.
-        key_frames: ``g`` to options.
-        quality: ``crf`` to options.
-        integer_quality: the encoder's quality option takes whole numbers only.
-        preset_option: where ``preset`` goes; None: the encoder has no such option.
+        encoder: name of FFmpeg's encoder.
+        stream: codec name that ffprobe reports for the result.
+        hardware: the encoder needs a device and its driver.
+        key_frames: converts ``g`` to options.
+        quality: converts ``crf`` to options.
+        integer_quality: the encoder's quality option accepts only whole numbers.
+        preset_option: the option for ``preset``; None: the encoder has none.
         presets: accepted preset values; None: FFmpeg decides.
-        default_preset: used where ``preset`` is not set.
-        fast_decode: ``fast_decode`` to options.
-        threads: ``encoder_threads`` to options.
-        fixed: options that are always set, where ``threads`` does not set them.
+        default_preset: used if ``preset`` is not set.
+        fast_decode: converts ``fast_decode`` to options.
+        threads: converts ``encoder_threads`` to options.
+        fixed: options that are always set, unless ``threads`` sets them.
         params: name of the encoder's "key=value:..." option.
-        params_fields: sub-key of ``params`` -> the setting it would override, which then wins.
+        params_fields: sub-key of ``params`` -> the setting that it would override; the setting takes
+            precedence.
         program_options: options before the input (devices).
-        upload: ``pix_fmt`` -> the format frames are given to the encoder in; empty: any, unchanged.
-        hwupload: frames are uploaded to the device by a filter.
-        needs_bit_rate: there is no quality option, a bit rate must come from ``extra_options``.
-        tag: the stream tag players expect in MP4.
-        version: pattern of the library's version in what an encode prints or writes.
-        open_groups: option or sub-key of ``params`` that asks for key frames which cannot be decoded by
-            themselves -> the values that do not; empty: every value does.
-        ignored: pattern of a line that says a sub-key of ``params`` was not used; the encode goes on.
-        lossless: whether compiled options, with a pixel format of so many bits, give every sample back.
-        lossless_extras: the ``extra_options`` that make it lossless; None where it cannot be.
-        crf_range: least and greatest ``crf`` that changes anything; None: FFmpeg decides.
-        usual_crf: from fine to coarse, what is worth trying of cameras; empty: not to be tried unasked.
-        usual_presets: likewise, the one to begin with first; empty: the encoder's default.
-        generic: the options of every FFmpeg encoder that this one reads; None: not known.
-        ranges: sub-key of ``params`` -> least and greatest value that the library uses as it is.
-        reported: pattern of the ``key=value`` list the library writes into its stream; its keys are those
+        upload: ``pix_fmt`` -> pixel format that the encoder receives; empty: frames are not converted.
+        hwupload: a filter uploads the frames to the device.
+        needs_bit_rate: the encoder has no quality option; ``extra_options`` must contain a bit rate.
+        tag: stream tag that players expect in MP4.
+        version: pattern of the library's version in the log or the stream of an encode.
+        open_groups: option or sub-key of ``params`` that enables open GOPs -> the values that do not; empty:
+            all values do.
+        ignored: pattern of the log line that reports an unused sub-key of ``params``; the encode continues.
+        lossless: whether compiled options, with a pixel format of so many bits, are lossless.
+        lossless_extras: the ``extra_options`` for lossless encoding; None: not possible.
+        crf_range: least and greatest ``crf`` with a distinct effect; None: FFmpeg decides.
+        usual_crf: values worth trying for cameras, from fine to coarse; empty: tried only on request.
+        usual_presets: presets worth trying, the first one first; empty: the encoder's default.
+        generic: generic options of FFmpeg that this encoder reads; None: unknown.
+        ranges: sub-key of ``params`` -> least and greatest value that the library uses unchanged.
+        reported: pattern of the ``key=value`` list that the library writes to its stream; its keys are those
             of ``params``, with ``_`` for ``-``.
         min_size, max_size: width and height of frames, in pixels.
-        old_min_size: what older libraries need; the trial tells.
-        fit: options for a frame of (width, height, channels, bits) that replace compiled ones.
+        old_min_size: ``min_size`` of older libraries; a trial shows whether it applies.
+        fit: options that replace compiled ones for a frame of (width, height, channels, bits).
     """
 
     name: str
@@ -108,7 +109,7 @@ class Codec(Struct, frozen=True):
     fit: Callable[[Mapping[str, Value], int, int, int, int], dict[str, Value]] = _no_change
 
     def preset_name(self, preset: Any) -> Any:
-        """The name of a preset that is given by its number, for an encoder that takes either."""
+        """Return the name of a preset given by its number, for an encoder that accepts both."""
         names = [name for name in self.presets or () if isinstance(name, str)]
         return names[preset] if type(preset) is int and 0 <= preset < len(names) else preset
 

@@ -1,7 +1,7 @@
-"""Encoder options that open files, which nobody may set; and those that may come from a dataset.
+"""Encoder options that open files, which are refused, and options that a dataset may set.
 
-An encoder reads frames from ffenc and writes its stream to ffenc. An option that makes it open a file of its
-own could read or overwrite anything; and settings are also read from datasets, which others have made.
+An encoder reads frames from ffenc and writes its stream to ffenc. An option that makes it open another file
+could read or overwrite anything, and settings are also read from datasets of unknown origin.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 
 from ffenc.errors import ConfigError, SourceError
 
-# The encoders' own options (ffmpeg -h full, 5.1 to 9.0) that name a file or a library to load.
+# Options of encoders that name a file or a library to load (ffmpeg -h full, 5.1 to 9.0).
 FILE_OPTIONS = frozenset(("stats", "passlogfile", "x265-stats", "load_plugin", "load_plugins"))
 
-# Sub-keys that name a file, or make the library write one of a fixed name; by the option they are given in.
-# x264: common/base.c and x264.c; x265: common/param.cpp and x265cli.cpp; SVT-AV1: enc_settings.c and
-# app_config.c; libaom: av1/arg_defs.c. Some are only taken by the libraries' own programs, until one day.
+# Option -> its sub-keys that name a file, or make the library write a file with a fixed name. x264:
+# common/base.c and x264.c; x265: common/param.cpp and x265cli.cpp; SVT-AV1: enc_settings.c and app_config.c;
+# libaom: av1/arg_defs.c. Some are read only by the libraries' own programs today.
 FILE_SUB_KEYS: Mapping[str, frozenset[str]] = {
     "x264-params": frozenset(
         "cqmfile dump-yuv log-file opencl opencl-clbin pass qpfile stats tcfile-in tcfile-out".split()
@@ -40,8 +40,8 @@ FILE_SUB_KEYS: Mapping[str, frozenset[str]] = {
     ),
 }
 
-# What changes how an encoder works, and nothing else: options of any encoder, sub-keys of any library. A name
-# that is among the file sub-keys of a library is none for that one.
+# Options of any encoder, and sub-keys of any library, that only change how an encoder works. A file sub-key
+# of a library is not accepted for that library, even if it is listed here.
 _TUNING = frozenset(
     """
     8x8dct a53cc ac-bias adaptive-i amp analyse aq-mode aq-motion aq-strength aq_mode arnr-maxframes
@@ -75,15 +75,15 @@ _PLAIN_VALUE = re.compile(r"[\w.,+-]{0,64}", re.ASCII)  # numbers, words, lists 
 
 
 def check_no_files(option: str, said: str, value: object) -> None:
-    """Refuse an extra option that makes an encoder open a file.
+    """Check that an extra option does not make an encoder open a file.
 
     Args:
-        option: its one name, without a stream specifier.
-        said: as it was given, for the error.
-        value: of a "key=value:..." option, its text.
+        option: canonical name, without a stream specifier.
+        said: the name as the user wrote it, for the error.
+        value: the value; for a "key=value:..." option, its text.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: the option opens a file.
     """
     found = said if option in FILE_OPTIONS else None
     for sub in _sub_keys(str(value)) if option in FILE_SUB_KEYS else ():
@@ -99,14 +99,14 @@ def check_no_files(option: str, said: str, value: object) -> None:
 
 
 def check_from_dataset(extra: object, where: str) -> dict[str, str | int | float]:
-    """Return extra options that a dataset names, if they only tune an encoder.
+    """Return extra options that a dataset contains, after checking that they only tune an encoder.
 
     Args:
-        extra: ``video.extra_options`` of a camera, as it was read.
-        where: who says so, to begin an error with.
+        extra: ``video.extra_options`` of a camera, as read.
+        where: the file and camera, with which the error begins.
 
     Raises:
-        SourceError: no such mapping, or an option that is not known to be harmless.
+        SourceError: not a mapping, or an option that is not known to be harmless.
     """
     if not isinstance(extra, Mapping):
         raise SourceError(f"{where}: {extra!r} is not a mapping of options", expected="names with values")
@@ -132,7 +132,7 @@ def check_from_dataset(extra: object, where: str) -> dict[str, str | int | float
 
 
 def _sub_keys(text: str) -> Iterator[str]:
-    """The names in ``a=1:b=2``, each in its one spelling."""
+    """Yield the canonical names of the sub-keys in ``a=1:b=2``."""
     for part in filter(None, text.split(":")):
         yield part.partition("=")[0].strip().lstrip("-").replace("_", "-").lower()
 

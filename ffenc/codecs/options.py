@@ -1,4 +1,4 @@
-"""Encoder settings -> FFmpeg encoder options, and the merge of ``extra_options`` that never overrides."""
+"""Encoder settings -> FFmpeg encoder options, and the merge of ``extra_options``, which never override."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class EncoderSettings(Protocol):
 
 
 class EncoderOptions(Struct, frozen=True):
-    """The outcome of a compilation.
+    """The result of compiling encoder settings.
 
     Attributes:
         values: option name -> value, in the order they were set.
-        unused: setting -> one sentence, for each that would have no effect.
-        extras: those of ``extra_options`` that are used.
+        unused: setting -> one sentence, for each setting without effect.
+        extras: the entries of ``extra_options`` that are used.
     """
 
     values: dict[str, Value]
@@ -52,7 +52,7 @@ class EncoderOptions(Struct, frozen=True):
 
 _OPTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*(:[A-Za-z0-9#_]+)*")
 
-# Other spellings FFmpeg has for one option (ffmpeg -h full; stream specifiers are cut off before).
+# Other spellings of an option in FFmpeg (ffmpeg -h full), without stream specifiers.
 _SPELLINGS = {
     "codec": "c",
     "vcodec": "c",
@@ -73,9 +73,9 @@ _SPELLINGS = {
 
 _RATE_CONTROL = ("b", "crf", "cq", "q", "qp", "rc", "rc_mode")
 
-# What ffenc itself decides: the program's behaviour, input, output, mapping, container, colour and time.
-# These are the options of the ffmpeg program (ffmpeg -h full, 5.1 and 9.0) that are not an encoder's own,
-# the options of the MP4 muxer, and the names ffmpeg-python gives a meaning of its own.
+# Options that ffenc sets itself: the program's behaviour, input, output, mapping, container, colour and time.
+# They are the options of the ffmpeg program that are not an encoder's (ffmpeg -h full, 5.1 and 9.0), the
+# options of the MP4 muxer, and names with a special meaning in ffmpeg-python.
 RESERVED = frozenset(
     """
     L ab abort_on absf ac accurate_seek adrift_threshold af aframes an apad apply_cropping apre aq ar aspect
@@ -108,9 +108,9 @@ RESERVED = frozenset(
 )
 
 
-# How every stream is written. passthrough: no frame is added or dropped; faststart: readable before the
-# last byte has come; bitexact and no metadata: the same job gives the same bytes; cgop: a key frame and what
-# follows it can be decoded without what is before it.
+# Options of every output. passthrough: no frame is added or dropped; faststart: the index precedes the
+# packets; bitexact and no metadata: the same job gives the same bytes; cgop: closed GOPs, so that decoding
+# can start at every key frame.
 CONTAINER_OPTIONS: dict[str, Value] = {
     "f": "mp4",
     "fps_mode": "passthrough",
@@ -122,23 +122,23 @@ CONTAINER_OPTIONS: dict[str, Value] = {
 
 
 def canonical(name: str) -> str:
-    """Return the one name under which all spellings of an option meet (``codec:v`` -> ``c``)."""
+    """Return the canonical name of an option (``codec:v`` -> ``c``)."""
     base = name.split(":", 1)[0]
     return _SPELLINGS.get(base, base)
 
 
 def is_reserved(name: str) -> bool:
-    """Whether an option is ffenc's own to set, whatever codec runs."""
+    """Return whether an option is reserved for ffenc, for all codecs."""
     base = canonical(name)
     return base in RESERVED or (base.startswith("no") and base[2:] in RESERVED)
 
 
 def check_extra_options(extra: Mapping[str, object]) -> None:
-    """Refuse what could not be an FFmpeg option.
+    """Check that every entry can be an FFmpeg option.
 
     Raises:
-        ConfigError: a key is not a plausible option name, a value is not a one-line text or a number, or the
-            option makes an encoder open a file.
+        ConfigError: a key that cannot be an option name, a value that is not a one-line text or a number, or
+            an option that makes an encoder open a file.
     """
     for key, value in extra.items():
         if not isinstance(key, str) or not _OPTION_NAME.fullmatch(key):
@@ -162,7 +162,7 @@ def check_extra_options(extra: Mapping[str, object]) -> None:
 
 
 def _structured(codec: Codec, settings: EncoderSettings, encoder_threads: int | None) -> Options:
-    """The options the config's own fields ask for, in LeRobot's order."""
+    """Return the options of the config's own fields, in LeRobot's order."""
     options: Options = {}
 
     def add(more: Mapping[str, Value | dict[str, Value]]) -> None:
@@ -188,7 +188,7 @@ def _structured(codec: Codec, settings: EncoderSettings, encoder_threads: int | 
 
 
 def _refuse_open_groups(codec: Codec, where: str, name: str, value: str) -> None:
-    """Refuse an option that makes key frames which cannot be decoded by themselves."""
+    """Refuse an option that enables open GOPs."""
     name = name.strip().lstrip("-").replace("_", "-").lower()
     closed = {key.replace("_", "-"): values for key, values in codec.open_groups.items()}
     negated = name.startswith("no-") and name not in closed
@@ -202,7 +202,7 @@ def _refuse_open_groups(codec: Codec, where: str, name: str, value: str) -> None
 
 
 def _check_fields(codec: Codec, settings: EncoderSettings, encoder_threads: int | None) -> dict[str, str]:
-    """Refuse values the codec's options cannot take; return field -> sentence for each without effect."""
+    """Check the fields' values against the codec; return field -> sentence for each field without effect."""
     if encoder_threads is not None and not (type(encoder_threads) is int and encoder_threads >= 1):
         raise ConfigError(
             f"encoder_threads={encoder_threads!r} is not accepted", expected="a whole number of 1 or more"
@@ -216,7 +216,7 @@ def _check_fields(codec: Codec, settings: EncoderSettings, encoder_threads: int 
             + accepted(settings.preset, codec.presets)
         )
     unused = {}
-    # Defaults are not asked for.
+    # Defaults may be without effect: the user did not set them.
     if settings.crf is not None and not codec.has_crf and "crf" in settings.given:
         if codec.needs_bit_rate:
             how = 'set crf to null and give a bit rate, e.g. extra_options={"b:v": "4M"}'
@@ -247,7 +247,7 @@ def _check_crf(codec: Codec, crf: Number | None) -> None:
 
 
 def _in_force(settings: EncoderSettings, encoder_threads: int | None) -> dict[str, object]:
-    """The settings a sub-key of a params option must not touch, with the values they have."""
+    """Return the settings that a sub-key of a params option must not change, with their values."""
     force: dict[str, object] = {
         "colour": "the matrix and range of the conversion",
         "input": "the frames' size and pix_fmt",
@@ -266,10 +266,10 @@ def _in_force(settings: EncoderSettings, encoder_threads: int | None) -> dict[st
 def _merge_params(
     codec: Codec, key: str, text: str, options: Options, in_force: Mapping[str, object]
 ) -> tuple[dict[str, str], str]:
-    """Merge the user's ``a=1:b=2`` into the option's structured sub-keys, which win.
+    """Merge the user's ``a=1:b=2`` into the option's structured sub-keys, which take precedence.
 
     Returns:
-        sub-key -> sentence for those that lost, and the text without them.
+        Sub-key -> sentence for each one that is not used, and the text without them.
     """
     if re.search(r"[\\'\"]", text):
         raise ConfigError(
@@ -305,7 +305,7 @@ def _merge_params(
 
 
 def _plain(sub_key: str) -> str:
-    """The one name under which the spellings of a sub-key meet."""
+    """Return the canonical name of a sub-key."""
     return sub_key.strip().lstrip("-").replace("_", "-").lower()
 
 
@@ -313,7 +313,7 @@ def _check_range(codec: Codec, name: str, said: str, value: str) -> None:
     try:
         number = float(value)
     except ValueError:
-        return  # a name, or a list of numbers
+        return  # a name or a list of numbers
     low, high = codec.ranges.get(name, (-math.inf, math.inf))
     if not low <= number <= high:
         raise ConfigError(f"extra_options: {said} is out of range: {codec.encoder} takes {low} to {high}")
@@ -328,18 +328,19 @@ def _render(value: Value | dict[str, Value]) -> Value:
 def merged_options(
     codec: Codec, settings: EncoderSettings, encoder_threads: int | None = None
 ) -> EncoderOptions:
-    """Compile encoder settings into the options of one codec, and say which of them have no effect.
+    """Compile encoder settings to the options of a codec, and list the settings without effect.
 
-    ``extra_options`` are merged last and never override: not under another spelling, not through a
-    sub-key of a params option, not what ffenc decides itself (input, output, mapping, container, colour).
+    ``extra_options`` are merged last and never override another option: not under another spelling, not
+    through a sub-key of a params option, and none that ffenc sets itself (input, output, mapping, container,
+    colour).
 
     Args:
-        codec: the table row.
+        codec: the row of the codec table.
         settings: an encoder config.
-        encoder_threads: threads one encoder may use, 1 or more; None leaves it to the encoder.
+        encoder_threads: number of threads of the encoder, 1 or more; None: the encoder's default.
 
     Raises:
-        ConfigError: a value the codec cannot take.
+        ConfigError: a value that the codec does not accept.
     """
     check_extra_options(settings.extra_options)
     unused = _check_fields(codec, settings, encoder_threads)
@@ -347,7 +348,7 @@ def merged_options(
     in_force = _in_force(settings, encoder_threads)
     taken = {canonical(key): (key, value) for key, value in options.items()}
     if settings.crf is not None and codec.has_crf:
-        # Another rate control would take crf's place, or have no effect beside it.
+        # Another rate control would replace crf, or have no effect.
         taken = dict.fromkeys(_RATE_CONTROL, ("crf", settings.crf)) | taken
     extras: dict[str, Value] = {}
     for key, value in settings.extra_options.items():
@@ -380,7 +381,7 @@ def merged_options(
 
 
 def _is_lossless(codec: Codec, options: Options, settings: EncoderSettings) -> bool:
-    """Whether a sub-key makes the encoder lossless, whatever ``crf`` says."""
+    """Return whether a sub-key makes the encoder lossless, whatever ``crf`` is."""
     if codec.params is None or codec.params not in options:
         return False
     values = {codec.params: _render(options[codec.params])}
@@ -390,12 +391,12 @@ def _is_lossless(codec: Codec, options: Options, settings: EncoderSettings) -> b
 def encoder_options(
     codec: Codec, settings: EncoderSettings, encoder_threads: int | None = None
 ) -> dict[str, Value]:
-    """Compile encoder settings into the options of one codec: name -> value, in the order they are set.
+    """Compile encoder settings to the options of a codec: name -> value, in the order they are set.
 
     Arguments as for :func:`merged_options`.
 
     Raises:
-        ConfigError: a value the codec cannot take, or a setting that would have no effect.
+        ConfigError: a value that the codec does not accept, or a setting without effect.
     """
     merged = merged_options(codec, settings, encoder_threads)
     if merged.unused:
@@ -404,9 +405,9 @@ def encoder_options(
 
 
 def used_fields(codec: Codec, settings: EncoderSettings) -> dict[str, object]:
-    """Return what of the settings the encoder uses, by field: those that become options.
+    """Return the settings that the encoder uses, by field: those that become options.
 
-    A field the codec has no option for is None (``fast_decode``: 0); a fixed ``g`` is the codec's.
+    A field without an option of the codec is None (``fast_decode``: 0); a fixed ``g`` is the codec's.
     """
     return {
         "g": codec.fixed.get("g", settings.g),

@@ -1,9 +1,9 @@
-"""What encoders read: the sub-keys of their "key=value:..." options, and which of FFmpeg's own options."""
+"""What encoders read: sub-keys of their "key=value:..." options, and FFmpeg's generic options."""
 
 from __future__ import annotations
 
-# Settings that every "key=value:..." option can reach beside those of its row, by their many names there.
-# "colour", "input" and "time" are ffenc's own, the others only where the config sets them.
+# Names that every "key=value:..." option has for settings, in addition to those of its row. "colour", "input"
+# and "time" are always set by ffenc, the others only if the config sets them.
 _COLOUR_KEYS = (
     "colorprim",
     "color-primaries",
@@ -46,8 +46,8 @@ COMMON_PARAMS: dict[str, str] = {
 X26X_PARAMS = {**COMMON_PARAMS, "tune": "fast_decode"}
 OFF = ("0", "false", "no")
 X26X_OPEN = {"open-gop": OFF, "intra-refresh": OFF}
-# Options of every FFmpeg encoder that these read (their files in libavcodec, 5.1 to 9.0); the others are
-# taken by FFmpeg and change nothing.
+# Generic options of FFmpeg that these encoders read (their files in libavcodec, 5.1 to 9.0); the others are
+# accepted by FFmpeg without effect.
 _ANY_GENERIC = frozenset("flags flags2 threads thread_type strict max_pixels".split())
 _RATE_GENERIC = _ANY_GENERIC | frozenset("b g keyint_min maxrate bufsize qmin qmax profile level".split())
 X264_GENERIC = _RATE_GENERIC | frozenset(
@@ -61,8 +61,8 @@ SVTAV1_GENERIC = _RATE_GENERIC - {"keyint_min"}
 AOM_GENERIC = _RATE_GENERIC | frozenset(("minrate", "qcomp", "rc_init_occupancy"))
 FFV1_GENERIC = _ANY_GENERIC | frozenset(("g", "level", "slices"))
 
-# What the libraries use as it is. x264 clips what is outside without a word, x265 and SVT-AV1 refuse most and
-# map some; the sources are x264's validate_parameters, x265's x265_check_params, SVT-AV1's verify_settings.
+# Values that the libraries use unchanged. x264 clips others without a message, x265 and SVT-AV1 refuse most
+# and map some. Sources: x264's validate_parameters, x265's x265_check_params, SVT-AV1's verify_settings.
 _SWITCH = (0, 1)
 X264_RANGES: dict[str, tuple[float, float]] = {
     "bframes": (0, 16),

@@ -1,4 +1,4 @@
-"""The pixel formats ffenc writes, and the few facts about each that an encode depends on."""
+"""The supported pixel formats of video, with the facts that an encode depends on."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class PixelFormat(Struct, frozen=True):
 
     Attributes:
         name: FFmpeg's name.
-        channels: components a pixel has (1 gray, 3 colour).
-        bits: bits of one component.
+        channels: number of components per pixel (1 gray, 3 colour).
+        bits: bit depth of a component.
         x_step, y_step: width and height must be multiples of these (chroma subsampling).
         rgb: components are red, green and blue; there is no YUV matrix.
-        interleaved_of: the planar format that ffprobe reports for it once encoded.
+        interleaved_of: planar format that ffprobe reports for it after encoding.
     """
 
     name: str
@@ -56,10 +56,10 @@ PIXEL_FORMATS = _formats()
 
 
 def pixel_format(name: str) -> PixelFormat:
-    """Look a pixel format up by FFmpeg's name.
+    """Return a pixel format by FFmpeg's name.
 
     Raises:
-        ConfigError: the name is not one ffenc writes; the text lists those it does.
+        ConfigError: the format is not supported; the text lists the supported ones.
     """
     if name in PIXEL_FORMATS:
         return PIXEL_FORMATS[name]

@@ -1,6 +1,6 @@
-"""The codec table: one row a codec, with everything a codec needs. Adding a codec is a row here.
+"""The codec table: one row per codec. To add a codec, add a row.
 
-What the columns mean is in :class:`~ffenc.codecs.codec.Codec`; long lists of sub-keys are in ``params.py``.
+:class:`~ffenc.codecs.codec.Codec` describes the columns; long lists of sub-keys are in ``params.py``.
 
 Sources of the mappings: ``ffmpeg -h encoder=NAME`` of FFmpeg 5.1 and 9.0 for option names and ranges,
 LeRobot 0.6 for ``q:v = 100 - 2 crf``, ``rc=0`` with ``qp`` and ``svtav1-params``.
@@ -41,8 +41,8 @@ X264_PRESETS = (
     "veryslow",
     "placebo",
 )
-_X26X_PRESETS: tuple[int | str, ...] = (*X264_PRESETS, *range(len(X264_PRESETS)))  # x264 and x265 take either
-# The first that can run is what vcodec="auto" means (LeRobot's order); libsvtav1 where none can.
+_X26X_PRESETS: tuple[int | str, ...] = (*X264_PRESETS, *range(len(X264_PRESETS)))  # names or numbers
+# vcodec="auto" selects the first that can run, in LeRobot's order; libsvtav1 if none can.
 AUTO_ORDER = (
     "h264_videotoolbox",
     "hevc_videotoolbox",
@@ -52,25 +52,25 @@ AUTO_ORDER = (
     "h264_qsv",
 )
 AUTO_FALLBACK = "libsvtav1"
-# One channel of more than 8 bits, which libsvtav1 cannot carry. LeRobot reads hevc.
+# libsvtav1 does not support one channel of more than 8 bits. LeRobot can read hevc.
 _AUTO_DEPTH_FALLBACK = {"gray10le": "hevc", "gray12le": "hevc", "gray16le": "ffv1"}
-_AOM_LOOKAHEAD = 35  # libaom's own, in frames
+_AOM_LOOKAHEAD = 35  # libaom's default, in frames
 RENDER_DEVICE = "/dev/dri/renderD128"
 
 
 def _lossless_key(params: str) -> Callable[[Mapping[str, Value], int], bool]:
-    """``lossless=1`` among the sub-keys of a params option."""
+    """Return a check for ``lossless=1`` among the sub-keys of a params option."""
     on = re.compile(r"(?:^|:)\s*-*lossless(?:=(?:1|true|yes))?\s*(?::|$)")
     return lambda options, _: on.search(str(options.get(params, ""))) is not None
 
 
 def _x264_lossless(options: Mapping[str, Value], bits: int) -> bool:
-    # crf counts from -12 at 10 bits, where 0 is not lossless.
+    # At 10 bits, crf starts at -12, and 0 is not lossless.
     return str(options.get("qp")) == "0" or (bits == 8 and options.get("crf") == 0)
 
 
 def _aom_key_frames(g: int) -> Options:
-    # Looking past the next key frame gains nothing, and with g of 1 or 2 libaom 3.15 crashes at it.
+    # Lookahead past the next key frame has no benefit, and with a g of 1 or 2 libaom 3.15 crashes with it.
     return {"g": g, "lag-in-frames": g} if g < _AOM_LOOKAHEAD else {"g": g}
 
 
@@ -95,13 +95,13 @@ def _tune_fastdecode(level: int) -> Options:
 
 
 def _x265_threads(threads: int) -> Options:
-    # "threads" bounds only the frame threads; without "pools" the worker pool takes every core.
+    # "threads" limits only the frame threads; without "pools" the worker pool uses every core.
     return {"threads": threads, "x265-params": {"pools": threads}}
 
 
-# Slice counts that FFV1 takes at every frame size above 64x64: columns times rows.
+# Numbers of slices that FFV1 accepts at every frame size above 64x64: columns times rows.
 _FFV1_SLICES = {4: (2, 2), 6: (3, 2), 9: (3, 3), 12: (4, 3), 16: (4, 4), 24: (6, 4), 30: (6, 5)}
-_FFV1_SLICE_BITS = 8 << 24  # what a slice may hold, counted as libavcodec/ffv1enc.c does
+_FFV1_SLICE_BITS = 8 << 24  # greatest size of a slice, as computed in libavcodec/ffv1enc.c
 
 
 def _ffv1_threads(threads: int) -> Options:
@@ -113,7 +113,7 @@ def _ffv1_threads(threads: int) -> Options:
 def _ffv1_fit(
     options: Mapping[str, Value], width: int, height: int, channels: int, bits: int
 ) -> dict[str, Value]:
-    """More slices where the frame is too large for those that are set."""
+    """Return more slices if the frame is too large for the number that is set."""
     for slices, (columns, rows) in _FFV1_SLICES.items():
         samples = -(-width // columns) * -(-height // rows) * channels
         if slices >= int(options["slices"]) and samples * (bits + 1) <= _FFV1_SLICE_BITS:
@@ -125,13 +125,13 @@ _NV12 = {"yuv420p": "nv12", "nv12": "nv12"}
 _P010 = {"yuv420p10le": "p010le", "p010le": "p010le"}
 
 
-# Quantisers of cameras; AV1's scale has 255 steps where the others have 51.
+# Usual quantisers for cameras; AV1's scale has 255 steps, that of the others 51.
 _HARDWARE_CRF = (20, 26, 32)
 _HARDWARE_AV1_CRF = (80, 120, 160)
 
 
 def _svtav1_quality(crf: Number) -> Options:
-    # FFmpeg takes 0 in its own crf option for "not set", which is 35; the library takes it for 0.
+    # In FFmpeg's own crf option, 0 means "not set" (35); the library accepts it as 0.
     return {"crf": crf} if crf else {"crf": crf, "svtav1-params": {"crf": crf}}
 
 
@@ -164,7 +164,7 @@ def _qsv(name: str, stream: str, tag: str | None = None) -> Codec:
         crf_range=None if stream == "av1" else (1, 51),
         usual_crf=_HARDWARE_AV1_CRF if stream == "av1" else _HARDWARE_CRF,
         preset_option="preset",
-        # Every I-frame is an IDR frame of H.264 at 0, the default, and of HEVC at 1.
+        # Makes every I-frame an IDR frame: for H.264 the value is 0, the default, for HEVC 1.
         fixed={"idr_interval": 1} if stream == "hevc" else {},
         open_groups={
             "int_ref_type": ("0", "-1", "none"),
@@ -263,7 +263,7 @@ _ROWS = (
         presets=_X26X_PRESETS,
         fast_decode=_tune_fastdecode,
         threads=_x265_threads,
-        # x265's groups are open by default: readers that enter at a key frame skip frames that follow it.
+        # x265's GOPs are open by default: a reader that starts at a key frame would skip frames.
         fixed={"x265-params": {"open-gop": 0}},
         open_groups=X26X_OPEN,
         params="x265-params",
@@ -286,7 +286,7 @@ _ROWS = (
         encoder="libaom-av1",
         stream="av1",
         key_frames=_aom_key_frames,
-        # Constant quality: FFmpeg's default bit rate for libaom is 0 from 4.3 on, so crf alone decides.
+        # Constant quality: FFmpeg's default bit rate for libaom is 0 from 4.3 on, so only crf counts.
         quality=_option("crf"),
         integer_quality=True,
         preset_option="cpu-used",
@@ -323,7 +323,7 @@ _ROWS = (
     _videotoolbox("hevc_videotoolbox", "hevc", tag="hvc1"),
     _nvenc("h264_nvenc", "h264"),
     _nvenc("hevc_nvenc", "hevc", tag="hvc1"),
-    # Takes crf as it is, on AV1's own quantiser scale of 0..255: 30 is much finer there than libsvtav1's 30.
+    # crf is passed unchanged, on AV1's own quantiser scale of 0..255: 30 is much finer than libsvtav1's 30.
     _nvenc("av1_nvenc", "av1"),
     _vaapi("h264_vaapi", "h264", _option("qp")),
     _vaapi("hevc_vaapi", "hevc", _option("qp"), tag="hvc1"),
@@ -347,10 +347,10 @@ VCODECS = (*CODECS, *ALIASES, "auto")
 
 
 def check_vcodec(name: str) -> str:
-    """Return the canonical ``vcodec`` for a name, with aliases resolved; ``auto`` stays.
+    """Return the canonical ``vcodec`` of a name, with aliases resolved; ``auto`` stays.
 
     Raises:
-        ConfigError: unknown; the text lists the accepted names and the nearest one.
+        ConfigError: an unknown name; the text lists the accepted names and the nearest one.
     """
     name = ALIASES.get(name, name)
     if name in CODECS or name == "auto":
@@ -367,15 +367,15 @@ def check_vcodec(name: str) -> str:
 
 
 def auto_fallback(pix_fmt: str) -> str:
-    """Return what ``vcodec="auto"`` means where no hardware encoder runs."""
+    """Return what ``vcodec="auto"`` selects if no hardware encoder can run."""
     return _AUTO_DEPTH_FALLBACK.get(pix_fmt, AUTO_FALLBACK)
 
 
 def codec_for(vcodec: str, encoder: str | None = None) -> Codec:
-    """Return the table row for a ``vcodec``; for ``auto`` the row of ``encoder``, the machine's answer.
+    """Return the table row of a ``vcodec``; for ``auto``, the row of ``encoder``.
 
     Raises:
-        ConfigError: ``auto`` without an answer, or an unknown name.
+        ConfigError: ``auto`` without ``encoder``, or an unknown name.
     """
     name = check_vcodec(vcodec)
     if name == "auto":
