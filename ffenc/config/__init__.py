@@ -1,1 +1,1 @@
-"""What the user asked for: encoder configs and robot presets. Pure data."""
+"""Settings of the user: encoder configs and robot presets. Pure data."""

@@ -21,7 +21,7 @@ from ffenc.layout import DEPTH_FIELDS
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_CRF = Meta(ge=0, le=1000)  # far above every codec's scale
+_CRF = Meta(ge=0, le=1000)  # far above the scales of all codecs
 _OPTIONS = "a mapping of FFmpeg option names to texts or numbers"
 
 
@@ -35,23 +35,29 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class VideoEncoderConfig(Settings, frozen=True, kw_only=True):
-    """How one camera's frames are encoded. Constructing one needs no FFmpeg.
+    """Encoder settings of a camera: LeRobot's fields, names and defaults. Constructing needs no FFmpeg.
 
     Args:
         vcodec: ``libsvtav1`` (alias ``av1``), ``h264``, ``hevc``, ``libaom-av1``, ``ffv1``, a hardware
-            encoder such as ``h264_nvenc``, or ``auto``: the first hardware encoder that can run here.
+            encoder such as ``h264_nvenc``, or ``auto``: the first hardware encoder that can run on this
+            machine.
         pix_fmt: FFmpeg pixel format of the stored video.
-        g: a key frame at least every ``g`` frames, 1 or more; None leaves it to the encoder.
-        crf: quality, lower is better and larger; its scale is the codec's own. None: the encoder's default.
-        preset: speed against size, a number or a name as the codec has it. None: 12 for ``libsvtav1``,
-            else the encoder's default.
-        fast_decode: 0 off; 1 or 2: the stream is made cheaper to decode, with a codec that can do that.
+        g: greatest distance between key frames, in frames, 1 or more. None: the encoder's default.
+        crf: quality on the codec's own scale; a lower value is better and gives a larger file. None: the
+            encoder's default.
+        preset: speed against size, a number or name of the codec. None: 12 for ``libsvtav1``, otherwise the
+            encoder's default.
+        fast_decode: 0: off; 1 or 2: make the stream cheaper to decode, if the codec supports this.
         video_backend: ``pyav``, kept for LeRobot's reader.
-        extra_options: FFmpeg encoder options, merged last; one that the fields above have set is refused when
-            the options are compiled.
+        extra_options: FFmpeg encoder options, merged last. An option that the fields above have set is
+            refused when the options are compiled.
 
     Raises:
         ConfigError: a wrong type, an unknown key or codec, or a value out of range.
+
+    Example:
+        >>> VideoEncoderConfig(vcodec="h264", crf=23).get_codec_options()
+        {'g': 2, 'crf': 23}
     """
 
     vcodec: Annotated[str, accepts("a codec name")] = "libsvtav1"
@@ -78,10 +84,10 @@ class VideoEncoderConfig(Settings, frozen=True, kw_only=True):
             force_setattr(self, "preset", CODECS[self.vcodec].default_preset)
 
     def resolve(self, encoder: str | None = None) -> Self:
-        """Return the config with ``auto`` replaced by ``encoder``, the machine's answer; others unchanged.
+        """Return the config with ``auto`` replaced by ``encoder``; other configs are returned unchanged.
 
         Raises:
-            ConfigError: the codec is ``auto`` and no answer is given.
+            ConfigError: the codec is ``auto`` and ``encoder`` is None.
         """
         return self if self.vcodec != "auto" else self.replace(vcodec=codec_for("auto", encoder).name)
 
@@ -91,22 +97,26 @@ class VideoEncoderConfig(Settings, frozen=True, kw_only=True):
         """Return the FFmpeg encoder options of this config.
 
         Args:
-            encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
-            as_strings: return every value as text.
+                encoder_threads: number of threads of the encoder, 1 or more; None: the encoder's default.
+                as_strings: return all values as text.
+
+        Returns:
+            Option name -> value, in the order they are set.
 
         Raises:
-            ConfigError: a value this codec cannot take, a setting that would have no effect, such as an extra
-                option that a field has set (the text names both values), or ``vcodec="auto"`` unresolved.
+            ConfigError: a value that this codec does not accept, ``vcodec="auto"`` that is not resolved, or a
+                setting without effect, such as an extra option that a field has set (the text names both
+                values).
         """
         compiled = encoder_options(codec_for(self.vcodec), self, encoder_threads)
         return {key: str(value) if as_strings else value for key, value in compiled.items()}
 
     @classmethod
     def from_video_info(cls, info: Mapping[str, Any] | None) -> Self:
-        """Rebuild a config from a feature's info block in ``info.json``.
+        """Return the config of a feature's info block in ``info.json``.
 
-        ``video.codec`` gives the codec (``av1`` means libsvtav1) unless ``video.encoder`` names a more
-        exact one that writes it; ``null`` and ``{}`` mean the default.
+        ``video.encoder`` gives the codec if it writes the codec of ``video.codec``, which is used otherwise
+        (``av1`` means libsvtav1). ``null`` and ``{}`` mean the default.
 
         Args:
             info: the block, or None for the defaults.
@@ -115,9 +125,9 @@ class VideoEncoderConfig(Settings, frozen=True, kw_only=True):
 
     @classmethod
     def in_force(cls, values: Mapping[str, Any]) -> Self:
-        """Return settings that frames were encoded with before.
+        """Return settings that existing frames were encoded with.
 
-        What of them had no effect then is left out, where :meth:`get_codec_options` would refuse it.
+        Settings that had no effect are left out; :meth:`get_codec_options` would refuse them.
 
         Args:
             values: the fields.
@@ -127,10 +137,10 @@ class VideoEncoderConfig(Settings, frozen=True, kw_only=True):
         """
         values = dict(values)
         level = values.get("fast_decode")
-        if type(level) is int:  # LeRobot limits it when it encodes
+        if type(level) is int:  # LeRobot limits it too when it encodes
             values["fast_decode"] = max(0, min(2, level))
         config = cls(**values)
-        with contextlib.suppress(ConfigError):  # of another encoder: a hardware encoder's preset
+        with contextlib.suppress(ConfigError):  # a preset of another encoder, such as a hardware encoder's
             merged = merged_options(codec_for(config.vcodec), config)
             values = {k: v for k, v in values.items() if k not in merged.unused or k == "crf"}
             if "extra_options" in values:
@@ -159,22 +169,22 @@ class VideoEncoderConfig(Settings, frozen=True, kw_only=True):
 
 
 class DepthEncoderConfig(VideoEncoderConfig, frozen=True, kw_only=True):
-    """How one depth camera's frames are quantised and encoded. Depths are in metres.
+    """Quantiser and encoder settings of a depth camera.
 
     By default ``extra_options`` are those that make ``hevc``, ``libaom-av1`` and ``ffv1`` lossless.
 
     Args:
-        depth_min, depth_max: the range that is stored, in metres.
-        shift: added before the logarithm, in metres.
+        depth_min, depth_max: stored range, in metres.
+        shift: offset added before the logarithm, in metres.
         use_log: quantise the logarithm of depth (finer near, coarser far) instead of depth itself.
-        invalid: what becomes of pixels without depth (0, NaN). ``keep``: they have code 0 for themselves and
-            come back as 0. ``clip``: LeRobot's codes to the last one; they come back as ``depth_min``.
-            LeRobot reads ``depth_min`` for them in either. By default ``keep``, or ``clip`` where
-            ``depth_min`` is below 0, so that 0 is a depth.
+        invalid: how pixels without depth (0, NaN) are stored. ``keep``: as code 0, which no depth has; they
+            are read as 0. ``clip``: with LeRobot's codes, bit for bit; they are read as ``depth_min``.
+            LeRobot reads them as ``depth_min`` in both cases. Default: ``keep``, or ``clip`` if ``depth_min``
+            is below 0, so that 0 is a depth.
 
     Raises:
-        ConfigError: as for :class:`VideoEncoderConfig`, or an empty range, a logarithm of nothing, or
-            ``keep`` with a ``depth_min`` below 0.
+        ConfigError: as for :class:`VideoEncoderConfig`, or an empty range, a logarithm of a number that is
+            not positive, or ``keep`` with a ``depth_min`` below 0.
     """
 
     vcodec: Annotated[str, accepts("a codec name")] = "hevc"

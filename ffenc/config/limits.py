@@ -1,4 +1,4 @@
-"""The most that a setting may ask for; above it only a mistake, or malice, is meant."""
+"""Greatest values of settings; a greater value is a mistake or malicious."""
 
-MOST_CPUS = 8192  # of any Linux
-MOST_PIXELS = 1 << 16  # in a row or column: more than any encoder takes
+MOST_CPUS = 8192  # Linux's limit
+MOST_PIXELS = 1 << 16  # in a row or column: above the limits of all encoders

@@ -1,4 +1,4 @@
-"""Which arrays or topics of a source become which cameras and features of a dataset."""
+"""Mapping of a source's arrays or topics to the cameras and features of a dataset."""
 
 from __future__ import annotations
 
@@ -53,18 +53,19 @@ Model = TypeVar("Model", bound=Settings)
 
 
 class CameraMapping(Settings, frozen=True, kw_only=True):
-    """One camera.
+    """The mapping of a camera.
 
     Attributes:
-        path: of the array or topic that its images are in.
-        channels: the order of the colours in raw pixels. Of JPEG and PNG, which say it themselves, ``bgr``
-            where red and blue were swapped when they were encoded, as OpenCV does with RGB arrays. A message
-            that says its encoding needs none.
-        axes: order of an array's axes behind the first: ``hwc`` or ``chw``; None: by where the 1, 3 or 4 is.
-        depth: its images are depth maps.
-        unit: what depth is in, ``mm`` or ``m``; None: integers are millimetres, floats metres.
-        white: of an array of floats, the value that is white, such as 1 or 255.
-        tolerance: how far a message may be from its frame's time, in seconds; None: that of ``time``.
+        path: array or topic of its images.
+        channels: order of the colour channels in raw pixels. For JPEG and PNG, which define it themselves,
+            ``bgr`` if red and blue were swapped before encoding, as OpenCV does with RGB arrays. Not needed
+            for a message with an encoding field.
+        axes: order of an array's axes after the first: ``hwc`` or ``chw``; None: determined from the axis of
+            length 1, 3 or 4.
+        depth: the images are depth maps.
+        unit: unit of depth, ``mm`` or ``m``; None: integers are millimetres, floats metres.
+        white: value of white in an array of floats, such as 1 or 255.
+        tolerance: greatest distance of a message from its frame's time, in seconds; None: that of ``time``.
     """
 
     path: Annotated[str, accepts(_PATH)]
@@ -84,20 +85,20 @@ class CameraMapping(Settings, frozen=True, kw_only=True):
 
 
 class FeatureMapping(Settings, frozen=True, kw_only=True):
-    """One feature beside the cameras: a value, or several numbers, a row.
+    """The mapping of a feature that is not a camera: one value or several numbers per row.
 
     Attributes:
-        path: of the array or topic; a list: of several whose numbers follow each other.
-        field: of a message, where its numbers are, such as ``position`` or ``pose.position``.
-        names: of the numbers. Of joints in a message that names them, which are taken, and in this order.
-        columns: which of the numbers are taken: their places from 0, or a text such as ``"0:7"``.
-        dtype: what they are stored as; None: as they are.
-        scale: what they are multiplied by, such as 0.001 to make metres of millimetres.
-        unit: what they are in then, which is noted beside the dataset.
-        flatten: take the numbers of an array of several dimensions a row one after another.
-        interpolate: of messages, the values at a frame's time lie on the line between the two around it;
-            else they are those of the nearest message.
-        tolerance: how far a message may be from its row's time, in seconds; None: that of ``time``.
+        path: array or topic; a list: several, whose numbers are concatenated.
+        field: field of a message that contains the numbers, such as ``position`` or ``pose.position``.
+        names: names of the numbers. For a message that names its joints: the joints to take, in this order.
+        columns: the numbers to take: their indices from 0, or a text such as ``"0:7"``.
+        dtype: stored data type; None: that of the source.
+        scale: factor of all numbers, such as 0.001 for millimetres to metres.
+        unit: unit after scaling, which is noted in the dataset.
+        flatten: flatten an array of several dimensions to one row of numbers.
+        interpolate: for messages, interpolate linearly between the two around a frame's time; otherwise the
+            nearest message is used.
+        tolerance: greatest distance of a message from its row's time, in seconds; None: that of ``time``.
     """
 
     path: Annotated[str | list[str], accepts(f"{_PATH}, or a list of them")]
@@ -116,7 +117,7 @@ class FeatureMapping(Settings, frozen=True, kw_only=True):
 
     @property
     def paths(self) -> list[str]:
-        """The arrays or topics."""
+        """Paths of the arrays or topics."""
         return [self.path] if isinstance(self.path, str) else self.path
 
     def _check(self) -> None:
@@ -132,13 +133,13 @@ class FeatureMapping(Settings, frozen=True, kw_only=True):
             raise SettingError(("interpolate",), f"gives fractions, but dtype is {self.dtype}")
 
     def chosen(self, width: int) -> list[int] | slice:
-        """The places of the numbers that are taken.
+        """Return the indices of the numbers to take.
 
         Args:
-            width: how many there are.
+            width: number of numbers in the source.
 
         Raises:
-            SettingError: there are not so many, or none is taken.
+            SettingError: an index is out of range, or no number is selected.
         """
         if self.columns is None:
             return slice(None)
@@ -155,12 +156,12 @@ class FeatureMapping(Settings, frozen=True, kw_only=True):
 
 
 class TaskMapping(Settings, frozen=True, kw_only=True):
-    """Where the text of an episode's task is.
+    """Where the text of an episode's task comes from.
 
     Attributes:
         text: the text itself, for all episodes.
-        attribute: an attribute of the episode's group or file.
-        path: an array or a topic of texts: one for the episode, or one a row.
+        attribute: name of an attribute of the episode's group or file.
+        path: array or topic of texts: one per episode, or one per row.
     """
 
     text: Annotated[str | None, accepts("a text, or null")] = None
@@ -173,17 +174,18 @@ class TaskMapping(Settings, frozen=True, kw_only=True):
 
 
 class EpisodeMapping(Settings, frozen=True, kw_only=True):
-    """What an episode is, where it is not a file.
+    """How a source is divided into episodes, if not one per file.
 
     Attributes:
-        groups: a pattern of the groups that hold one each, such as ``data/demo_*``; paths are in them.
-        ends: an array of the rows behind each episode's last, such as ``meta/episode_ends``.
-        values: an array of one value a row, which is constant within an episode, such as its number. Of truth
-            values, rows that are false are in no episode.
-        last: an array that is true, or not 0, in the last row of each episode.
-        topic: a topic whose value is constant within an episode: a number, a truth value or a text.
-        between: values of the topic that are between episodes, such as ``[-1]``, or ``[]`` where each value
-            is an episode, 0 too; None: those that are false, 0 or empty.
+        groups: pattern of the groups with one episode each, such as ``data/demo_*``; paths are relative to
+            them.
+        ends: array with the row after each episode's last, such as ``meta/episode_ends``.
+        values: array with one value per row that is constant within an episode, such as its number. If the
+            values are booleans, rows with false belong to no episode.
+        last: array that is true, or not 0, in the last row of each episode.
+        topic: topic with a value that is constant within an episode: a number, a boolean or a text.
+        between: values of the topic between episodes, such as ``[-1]``, or ``[]`` if each value is an
+            episode, also 0; None: false, 0 and empty values.
     """
 
     groups: Annotated[str | None, accepts("a pattern such as data/demo_*, or null")] = None
@@ -204,14 +206,14 @@ class EpisodeMapping(Settings, frozen=True, kw_only=True):
 
 
 class TimeMapping(Settings, frozen=True, kw_only=True):
-    """How messages are put on the grid of frames.
+    """How messages are assigned to the grid of frames.
 
     Attributes:
-        stamps: ``header``: the times in the messages, where they have them; ``received``: when they were
-            recorded.
-        tolerance: how far a message may be from its frame's time, in seconds; None: half a frame.
-        on_gap: what is done where no message is near enough: ``error``; ``repeat`` the one before; ``split``
-            the episode there; ``drop-episode``.
+        stamps: ``header``: the times in the messages, if they have them; ``received``: the times of
+            recording.
+        tolerance: greatest distance of a message from its frame's time, in seconds; None: half a frame.
+        on_gap: action if no message is near enough: ``error``; ``repeat`` the one before; ``split`` the
+            episode there; ``drop-episode``.
         keep: also store, for each stream, the time of each row's message since the episode's first, in
             seconds.
     """
@@ -223,15 +225,15 @@ class TimeMapping(Settings, frozen=True, kw_only=True):
 
 
 class SourceMapping(Settings, frozen=True, kw_only=True):
-    """What of a source becomes what of a dataset.
+    """The mapping of a source to a dataset.
 
     Attributes:
-        fps: frames a second; None: as the source says, or as asked for.
-        episodes: what an episode is; None: a file is one.
+        fps: frames per second; None: that of the source or of the call.
+        episodes: division into episodes; None: one per file.
         task: the text of an episode's task.
         cameras: by name, without ``observation.images.``.
         features: by name, such as ``observation.state`` and ``action``.
-        time: how messages are put on the grid; None: the defaults.
+        time: how messages are assigned to the grid; None: the defaults.
     """
 
     fps: Annotated[int | float | str | None, accepts("a number, a text such as '30000/1001', or null")] = None
@@ -252,19 +254,19 @@ class SourceMapping(Settings, frozen=True, kw_only=True):
             self._checked("fps", parse_fps)
 
     def plain(self) -> dict[str, Any]:
-        """The mapping as plain values, without what is not set."""
+        """Return the mapping as plain values, without fields that are not set."""
         return {name: value for name, value in self.as_plain(only_given=True).items() if value is not None}
 
 
 def build_mapping(values: Mapping[str, Any], above: KeyPath = ()) -> SourceMapping:
-    """Return a mapping of plain values.
+    """Return the mapping of plain values.
 
     Args:
-        values: as YAML has them.
-        above: the keys that it stands under, for errors.
+        values: as read from YAML.
+        above: path of the key that contains them, for errors.
 
     Raises:
-        SettingError: a key or value that is not accepted; it has the whole key.
+        SettingError: a key or value that is not accepted; it contains the whole key path.
     """
     built: dict[str, Any] = dict(values)
     if isinstance(built.get("task"), str):
@@ -341,16 +343,16 @@ def load_mapping(path: str | Path) -> SourceMapping:
 
 
 def refuse_fields(model: Settings, key: KeyPath, takes: Collection[str], what: str) -> None:
-    """Refuse fields of a mapping that are set and mean nothing to a kind of source.
+    """Refuse fields of a mapping that are set but not used by a kind of source.
 
     Args:
         model: a part of the mapping.
-        key: where it stands.
-        takes: the fields that mean something.
+        key: its key path.
+        takes: the fields that are used.
         what: the kind of source, for the error.
 
     Raises:
-        SettingError: such a field is set.
+        SettingError: another field is set.
     """
     for name in model.given:
         if name not in takes and getattr(model, name) != default_of(type(model), name):

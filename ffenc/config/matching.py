@@ -1,4 +1,4 @@
-"""Whether what is said of cameras reaches one: names that match nothing are refused with the nearest."""
+"""Checks that settings of cameras apply to a camera; unknown names are refused with the nearest one."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from ffenc.config.preset import RobotPreset
 from ffenc.errors import ConfigError, FfencWarning
 from ffenc.spelling import argument
 
-_NEAR = 0.75  # how alike two names are of which one is taken for a slip of the other
+_NEAR = 0.75  # similarity of two names above which one is assumed to be a misspelling of the other
 
 Overrides = Sequence[tuple[KeyPath, Any]]
 
 
 def named(key: KeyPath) -> str:
-    """Return how a setting is named in a message."""
+    """Return the name of a setting for messages."""
     return argument(".".join(key))
 
 
 def check_overrides(
     overrides: Overrides, cameras: Mapping[str, bool], left_out: Collection[str] = ()
 ) -> None:
-    """Refuse settings of cameras that frames which exist are not encoded with.
+    """Refuse settings of cameras that are not encoded.
 
     Args:
         overrides: (key path, value) pairs, as for :func:`ffenc.load_preset`.
-        cameras: those that are encoded, by short name, and whether each is depth.
-        left_out: cameras that are there and are not chosen.
+        cameras: cameras that are encoded, short name -> whether it is depth.
+        left_out: existing cameras that are not selected.
 
     Raises:
-        ConfigError: a setting would have no effect; the text names it, and the nearest camera.
+        ConfigError: a setting without effect; the text names it and the nearest camera.
     """
     for key, _ in overrides:
         if key[0] == "cameras" and len(key) > 1:
@@ -60,17 +60,17 @@ def check_overrides(
 
 
 def check_preset(preset: RobotPreset, cameras: Collection[str]) -> None:
-    """Refuse a preset that has cameras of which none is there.
+    """Refuse a preset with cameras of which none is encoded.
 
     Args:
         preset: the robot.
-        cameras: those that are encoded, by short name.
+        cameras: short names of the cameras that are encoded.
 
     Raises:
-        ConfigError: none is; the text names both, and the nearest.
+        ConfigError: no camera is in both; the text names both lists and the nearest name.
 
     Warns:
-        FfencWarning: of the cameras that are not in the preset and take its general settings.
+        FfencWarning: names the cameras that are not in the preset and get its general settings.
     """
     if not preset.cameras:
         return
@@ -101,7 +101,7 @@ def check_named(overrides: Overrides, names: Collection[str], where: str) -> Non
         where: the preset, for the error.
 
     Raises:
-        ConfigError: there is no such camera; the text names the nearest.
+        ConfigError: an unknown camera; the text contains the nearest name.
     """
     for key, _ in overrides:
         if key[0] == "cameras" and len(key) > 1 and key[1] not in names:
@@ -109,10 +109,10 @@ def check_named(overrides: Overrides, names: Collection[str], where: str) -> Non
 
 
 def check_added(name: str, names: Collection[str], where: str) -> None:
-    """Refuse to add a camera whose name is nearly that of one that is there.
+    """Refuse to add a camera whose name is very similar to that of an existing one.
 
     Raises:
-        ConfigError: it is; the text names that camera.
+        ConfigError: the name is too similar; the text contains the existing one.
     """
     if name in names:
         return

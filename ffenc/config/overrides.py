@@ -24,7 +24,7 @@ _SINGLE = ("fps", "encoder_threads")
 _OF_CAMERAS = ("encoder", "source", "transform")
 _CHANGES = ("crop", "rotate", "flip", "resize", "pad")  # fields of a transform
 
-# LeRobot's flags that say how a robot is recorded -> a preset's keys.
+# LeRobot's flags for recording -> a preset's keys.
 _STREAMING = "--dataset.streaming_encoding"
 _CAMERAS = "--robot.cameras"
 _RECORDING: dict[str, KeyPath] = {
@@ -36,7 +36,7 @@ _RECORDING: dict[str, KeyPath] = {
     _CAMERAS: ("cameras",),
 }
 
-# What LeRobot's record command takes for the robot itself, its hub and how it writes images.
+# LeRobot's flags for the robot itself, the Hub and image writers.
 _NOT_OURS = re.compile(
     r"--(teleop|policy)\..+|--robot\.(id|port|[a-z_]*(calibration|degrees|torque|max|left|right|ip|config)[\w.]*)"
     r"|--dataset\.(repo_id|push_to_hub|private|tags|num_image_writer_\w+|video_encoding_batch_size|rename_map)"
@@ -46,27 +46,27 @@ _NOT_OURS = re.compile(
 def split_overrides(
     arguments: Sequence[str], *, recording: bool = False, own: Collection[str] = ()
 ) -> tuple[list[tuple[KeyPath, Any]], list[str]]:
-    """Take the settings in LeRobot's spelling out of a command line.
+    """Separate the settings in LeRobot's spelling from the other words of a command line.
 
-    Both ``--a.b=value`` and ``--a.b value`` are read; a value is YAML, so numbers, ``null`` and
-    ``'{"tune": "film"}'`` mean what they say. The prefix ``dataset.`` may be left out.
+    Both ``--a.b=value`` and ``--a.b value`` are read. A value is YAML, so numbers, ``null`` and ``'{"tune":
+    "film"}'`` have their types. The prefix ``dataset.`` is optional.
 
     Args:
         arguments: the words of a command line, without the program.
-        recording: also take what LeRobot's record command has of them: ``--dataset.streaming_encoding``,
+        recording: also read the settings of LeRobot's record command: ``--dataset.streaming_encoding``,
             ``--dataset.encoder_queue_maxsize``, ``--dataset.video``, ``--dataset.vcodec``, ``--robot.type``,
-            and ``--robot.cameras``, whose cameras take the place of the preset's. What it says of the robot
-            itself (``--robot.port``, ``--teleop.type``) is passed over.
-        own: flags with a point in them that the command reads itself: ``--dataset.root``.
+            and ``--robot.cameras``, whose cameras replace the preset's. Its flags for the robot itself
+            (``--robot.port``, ``--teleop.type``) are ignored.
+        own: flags with a dot that the command reads itself: ``--dataset.root``.
 
     Returns:
-        (key path, value) pairs for :func:`ffenc.load_preset`, and the words that were not of this kind.
+        (key path, value) pairs for :func:`ffenc.load_preset`, and the other words.
 
     Raises:
         ConfigError: an unknown group, a missing value, or a value that is not YAML.
 
     Warns:
-        FfencWarning: lists the flags that are passed over.
+        FfencWarning: lists the flags that are ignored.
     """
     passed: list[str] = []
     overrides: list[tuple[KeyPath, Any]] = []
@@ -113,7 +113,7 @@ def _recording_value(flag: str, text: str) -> Any:
 
 
 def _cameras(text: str, value: Any) -> dict[str, Any]:
-    """LeRobot's cameras as a preset has them."""
+    """Convert LeRobot's cameras to those of a preset."""
     if not isinstance(value, dict) or not value:
         raise ConfigError(
             f"{text!r} is not accepted",
@@ -121,10 +121,10 @@ def _cameras(text: str, value: Any) -> dict[str, Any]:
             '"{front: {type: opencv, index_or_path: 0, width: 640, height: 480, fps: 30}}"',
             where=_CAMERAS,
         )
-    import yaml  # noqa: PLC0415 - takes a while
+    import yaml  # noqa: PLC0415 - slow to load
 
-    # As they were written: YAML takes the serial number 012345670 for a number of base 8.
-    written = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - makes texts only
+    # The texts as written: YAML reads the serial number 012345670 as an octal number.
+    written = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - creates only texts
     cameras: dict[str, Any] = {}
     for name, fields in value.items():
         serial = "serial_number_or_name"
@@ -149,7 +149,7 @@ def _key(flag: str, more: Sequence[str]) -> KeyPath:
     if parts[0] == "cameras" and parts[1:3] == ("observation", "images"):
         parts = (parts[0], *parts[3:])
     if parts[0] in _GROUPS and len(parts) > 1 and all(parts):
-        # Short for a camera's transform; its name may hold points.
+        # Short form of a key of a camera's transform; the camera's name may contain dots.
         if parts[0] == "cameras" and len(parts) > 2 and parts[-1] in _CHANGES and parts[-2] != "transform":
             parts = (*parts[:-1], "transform", parts[-1])
         if parts[0] == "cameras" and len(parts) > 4 and parts[-2] in _OF_CAMERAS:

@@ -1,4 +1,4 @@
-"""YAML with limits: a few aliases can stand for more values than any memory holds."""
+"""YAML with limits: a few aliases can expand to more values than fit in memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ KeyPath = tuple[str, ...]
 MOST_BYTES = 1 << 20
 """Largest YAML file that is read, in bytes: a preset has some kilobytes."""
 
-_MOST_VALUES = 20_000  # a preset with a hundred cameras has some thousands
-# What stands for itself in YAML; most values of a command line do, and the library takes a while to load.
+_MOST_VALUES = 20_000  # a preset with a hundred cameras has a few thousand
+# Texts that YAML reads as themselves, as most values of a command line; the library is slow to load.
 _WORD, _NUMBER = re.compile(r"[A-Za-z][A-Za-z0-9_-]*"), re.compile(r"0|[1-9][0-9]{0,8}")
 _NO_WORDS = frozenset(("yes", "no", "true", "false", "on", "off", "null"))
 
@@ -28,14 +28,14 @@ def value_of(text: str) -> Any:
     """Return the plain value of a YAML text.
 
     Raises:
-        ConfigError: as :func:`compose`.
-        ValueError: it is no YAML, or has no plain value.
+        ConfigError: as for :func:`compose`.
+        ValueError: not YAML, or without a plain value.
     """
     if _WORD.fullmatch(text) and text.lower() not in _NO_WORDS:
         return text
     if _NUMBER.fullmatch(text):
         return int(text)
-    import yaml  # noqa: PLC0415 - takes a while
+    import yaml  # noqa: PLC0415 - slow to load
 
     try:
         node = compose(text)
@@ -45,17 +45,17 @@ def value_of(text: str) -> Any:
 
 
 def compose(text: str) -> yaml.Node | None:
-    """Return the document of a YAML text, whose aliases have been counted.
+    """Return the document of a YAML text after checking the size of its aliases.
 
     Args:
-        text: of at most :data:`MOST_BYTES`.
+        text: at most :data:`MOST_BYTES` long.
 
     Raises:
-        ConfigError: an alias that holds itself, or too many values once each alias is replaced.
-        yaml.YAMLError: it is no YAML.
-        RecursionError: it is nested too deeply.
+        ConfigError: an alias that contains itself, or too many values with all aliases expanded.
+        yaml.YAMLError: not YAML.
+        RecursionError: nested too deeply.
     """
-    import yaml  # noqa: PLC0415 - takes a while
+    import yaml  # noqa: PLC0415 - slow to load
 
     loader = yaml.SafeLoader(text)
     try:
@@ -76,20 +76,20 @@ def compose(text: str) -> yaml.Node | None:
 def read_keys(
     path: Path, what: str, named: Callable[[KeyPath, str], str] = lambda _, name: name
 ) -> tuple[dict[str, Any], dict[KeyPath, str]]:
-    """Read a YAML file that is a mapping of keys, with safe YAML only.
+    """Read a YAML file that is a mapping, with safe YAML only.
 
     Args:
         path: the file.
-        what: what it is, with its article, for errors: ``a preset``.
-        named: gives a key its name, from the keys above it and what is written.
+        what: what the file is, with an article, for errors: ``a preset``.
+        named: returns the name of a key, from the key path above it and its text.
 
     Returns:
-        its values, and for each key the file and line at which it stands.
+        The values, and key path -> file and line of the key.
 
     Raises:
-        ConfigError: it cannot be read, is no mapping, or a key stands twice; the text says file, line, key.
+        ConfigError: not readable, not a mapping, or with a duplicate key; the text names file, line and key.
     """
-    import yaml  # noqa: PLC0415 - takes a while
+    import yaml  # noqa: PLC0415 - slow to load
 
     places: dict[KeyPath, str] = {}
     try:
@@ -109,10 +109,10 @@ def read_keys(
 
 
 def _composed(path: Path) -> yaml.Node | None:
-    """Read a file's nodes.
+    """Return the root node of a file.
 
     Raises:
-        ConfigError: it cannot be read, or its aliases stand for too much.
+        ConfigError: not readable, or with too many values with all aliases expanded.
     """
     try:
         return compose(read_text(path, MOST_BYTES))
@@ -131,8 +131,8 @@ def _mapping(
     places: dict[KeyPath, str],
     named: Callable[[KeyPath, str], str],
 ) -> dict[str, Any]:
-    """Construct a mapping with safe YAML only, note each key's line, and refuse a key that stands twice."""
-    import yaml  # noqa: PLC0415 - takes a while
+    """Construct a mapping with safe YAML only, record the line of each key, and refuse duplicate keys."""
+    import yaml  # noqa: PLC0415 - slow to load
 
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
@@ -168,9 +168,9 @@ def construct(node: yaml.Node) -> object:
     """Return the plain value of a node of :func:`compose`.
 
     Raises:
-        yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError: it has none.
+        yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError: the node has none.
     """
-    import yaml  # noqa: PLC0415 - takes a while
+    import yaml  # noqa: PLC0415 - slow to load
 
     loader = yaml.SafeLoader("")
     try:
@@ -180,8 +180,8 @@ def construct(node: yaml.Node) -> object:
 
 
 def _count(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
-    """How many values a node stands for; each is looked at once, however many aliases lead to it."""
-    import yaml  # noqa: PLC0415 - takes a while
+    """Count the values of a node with aliases expanded; each node is visited once."""
+    import yaml  # noqa: PLC0415 - slow to load
 
     if id(node) in above:
         raise ConfigError("nested too deeply, or a YAML alias that contains itself")

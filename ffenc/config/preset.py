@@ -1,4 +1,4 @@
-"""Robot presets: one YAML file a robot, found by name or path."""
+"""Robot presets: one YAML file per robot, found by name or path."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def camera_key(name: str) -> str:
 
 
 def chosen_cameras(keys: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the keys that are named, with or without ``observation.images.``, in their own order.
+    """Return the keys of cameras, named with or without ``observation.images.``, in the order of ``keys``.
 
     Raises:
-        ConfigError: a name is not among them.
+        ConfigError: an unknown name.
     """
     wanted = {camera_name(name) for name in names}
     known = {camera_name(key) for key in keys}
@@ -54,17 +54,18 @@ TRANSFORM = "a mapping of crop, rotate, flip, resize and pad, or null"
 
 
 class CameraPreset(Settings, frozen=True, kw_only=True):
-    """One camera of a robot.
+    """The settings of a camera of a robot.
 
     Attributes:
-        width, height: frame size in pixels, as recorded; frames that exist have their own.
+        width, height: frame size of recordings, in pixels; existing frames have their own size.
         depth: a depth camera, encoded with the preset's ``depth_encoder``.
-        depth_unit: what a depth camera's frames are in when they are recorded: ``mm`` (uint16 millimetres) or
+        depth_unit: unit of a depth camera's frames when they are recorded: ``mm`` (uint16 millimetres) or
             ``m`` (float32 metres).
-        source: where frames come from when they are recorded; None: from a program, or not said.
-        encoder: the camera's settings: the preset's, with the camera's own overrides applied.
-        transform: how its pictures are changed before they are encoded: the preset's, with the camera's own
-            values; None: not at all.
+        source: source of the frames when they are recorded; None: a program that calls the recorder, or not
+            specified.
+        encoder: encoder settings: the preset's, with the camera's own overrides.
+        transform: changes of the frames before encoding: the preset's, with the camera's own values; None: no
+            change.
     """
 
     width: Annotated[Size | None, accepts(f"a number of pixels, 1 to {MOST_PIXELS}")] = None
@@ -81,25 +82,25 @@ class CameraPreset(Settings, frozen=True, kw_only=True):
 
 
 class RobotPreset(Settings, frozen=True, kw_only=True):
-    """A robot's cameras and how they are encoded.
+    """The cameras of a robot and their encoder settings.
 
     Attributes:
         name: the preset's name.
-        robot_type: LeRobot's name of the robot, stored in datasets made from other sources.
-        fps: frames a second: a number, or a text such as ``"30000/1001"``.
-        camera_encoder, depth_encoder: settings of cameras that have none of their own.
-        encoder_threads: threads one encoder may use; None leaves it to ffenc.
-        on_full: what is done where a camera's encoder cannot follow a recording: ``block`` waits for it,
-            ``drop`` leaves the whole row out, ``repeat`` encodes the frame before once more.
-        queue_maxsize: frames a camera's encoder may be behind, before that.
-        encode: ``live``, while frames come, or ``after``: they are kept as PNG files, and encoded when the
+        robot_type: LeRobot's name of the robot, stored in datasets that are made from other sources.
+        fps: frames per second: a number, or a text such as ``"30000/1001"``.
+        camera_encoder, depth_encoder: settings of cameras without settings of their own.
+        encoder_threads: number of threads of an encoder; None: ffenc decides.
+        on_full: action if a camera's encoder cannot keep up with a recording: ``block`` waits, ``drop`` drops
+            the whole row, ``repeat`` encodes the previous frame again.
+        queue_maxsize: greatest number of frames that wait for a camera's encoder before that.
+        encode: ``live``: during the episode; ``after``: frames are stored as PNG files and encoded when the
             episode is saved.
-        video: cameras become video; False: images.
-        encoder_niceness: how much lower than this process's the priority of the encoders of a recording is,
-            0..19.
-        encoder_cpus: the processors the encoders of a recording may run on; None: all.
-        transform: how pictures of all cameras are changed before they are encoded.
-        source: what the arrays or topics of a file of this robot are, where that is not a dataset.
+        video: True: cameras become video; False: images.
+        encoder_niceness: by how much the priority of a recording's encoders is lower than that of this
+            process, 0..19.
+        encoder_cpus: the processors that a recording's encoders may run on; None: all.
+        transform: changes of all cameras' frames before encoding.
+        source: mapping of this robot's arrays or topics, for sources that are not datasets.
         cameras: by name, without the ``observation.images.`` prefix.
     """
 
@@ -131,9 +132,9 @@ class RobotPreset(Settings, frozen=True, kw_only=True):
         self._checked("fps", parse_fps)
 
     def encoder_for(self, camera: str, *, depth: bool = False) -> VideoEncoderConfig:
-        """Return the settings for a camera, named with or without ``observation.images.``.
+        """Return the encoder settings of a camera, named with or without ``observation.images.``.
 
-        A camera the preset does not name takes ``camera_encoder``, or ``depth_encoder`` for depth.
+        A camera that is not in the preset gets ``camera_encoder``, or ``depth_encoder`` for depth.
         """
         known = self.cameras.get(camera_name(camera))
         if known is not None and known.depth == depth:
@@ -141,20 +142,20 @@ class RobotPreset(Settings, frozen=True, kw_only=True):
         return self.depth_encoder if depth else self.camera_encoder
 
     def transform_for(self, camera: str) -> Transform | None:
-        """Return how a camera's pictures are changed, named with or without ``observation.images.``."""
+        """Return a camera's transform, or None; named with or without ``observation.images.``."""
         known = self.cameras.get(camera_name(camera))
         return self.transform if known is None else known.transform
 
 
 def preset_folder() -> Path:
-    """Return the folder of the presets that come with ffenc: in the wheel, or beside the source tree."""
+    """Return the folder of ffenc's presets: in the wheel, or beside the source tree."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "presets"
     return installed if installed.is_dir() else package.parent / "presets"
 
 
 def preset_names() -> list[str]:
-    """Return the names of the presets that come with ffenc, sorted."""
+    """Return the names of ffenc's presets, sorted."""
     return sorted(path.stem for path in preset_folder().glob("*.yaml"))
 
 
@@ -164,15 +165,20 @@ def load_preset(
     """Load a robot preset.
 
     Args:
-        name_or_path: the name of a preset that comes with ffenc, or the path of a YAML file; None for the
-            defaults alone.
-        overrides: (key path, value) pairs that win over the file, such as
-            ``(("depth_encoder", "vcodec"), "ffv1")``. One for ``camera_encoder`` or
-            ``depth_encoder`` reaches every camera, also those with settings of their own. One for ``cameras``
-            replaces them all, and keeps the encoder settings of those that have the same names.
+            name_or_path: name of one of ffenc's presets, or path of a YAML file; None: only the defaults.
+            overrides: (key path, value) pairs that take precedence over the file, such as
+                ``(("depth_encoder", "vcodec"), "ffv1")``. Overrides of ``camera_encoder`` or
+                ``depth_encoder`` apply to all cameras, also to those with settings of their own. An override
+                of ``cameras`` replaces all cameras; those with the same names keep their encoder settings.
 
     Raises:
-        ConfigError: not found, not readable, or a key that is not accepted; the text says file, line and key.
+        ConfigError: not found, not readable, or with a key or value that is not accepted; the text names
+            file, line and key.
+
+    Example:
+        >>> preset = load_preset("aloha", [(("camera_encoder", "vcodec"), "h264")])
+        >>> preset.encoder_for("cam_high").vcodec
+        'h264'
     """
     if name_or_path is None:
         merged = _Merged()
@@ -195,7 +201,7 @@ def load_preset(
 def _find(name: str, beside: Path | None = None) -> Path:
     looks_like_path = name.endswith((".yaml", ".yml")) or "/" in name
     path = (beside / name if beside else Path(name)) if looks_like_path else preset_folder() / f"{name}.yaml"
-    with contextlib.suppress(OSError):  # a name that is too long for any file
+    with contextlib.suppress(OSError):  # the name is too long for a file name
         if path.is_file() or (looks_like_path and path.exists()):
             return path
     if looks_like_path:
@@ -206,7 +212,7 @@ def _find(name: str, beside: Path | None = None) -> Path:
 
 
 class _Merged:
-    """A preset's plain values, and for each key where it was written."""
+    """The plain values of a preset, and the place of each key."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -214,13 +220,13 @@ class _Merged:
         self.file = "defaults"
 
     def place(self, key: KeyPath) -> str:
-        """Where a key, or the nearest key above it, was written."""
+        """Return the place of a key, or of the nearest key above it."""
         while key and key not in self.places:
             key = key[:-1]
         return self.places.get(key, self.file)
 
     def override(self, key: KeyPath) -> None:
-        """Note that a key, with all below, is the command line's; cameras that are replaced keep encoders."""
+        """Mark a key and all below it as overridden; replaced cameras keep the places of their encoders."""
         for place in list(self.places):
             if place[: len(key)] == key and not (key == ("cameras",) and "encoder" in place[2:3]):
                 del self.places[place]
@@ -228,7 +234,7 @@ class _Merged:
 
 
 def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
-    """Read a file and, below it, the one it extends."""
+    """Read a file and the preset that it extends."""
     if path.resolve() in extended_by:
         raise ConfigError(f"{path}: extends itself, through " + " -> ".join(p.name for p in extended_by))
     own, places = read_keys(path, "a preset", _named)
@@ -253,7 +259,7 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
 
 
 def _named(above: KeyPath, name: str) -> str:
-    """A camera's name is its short one."""
+    """Return the short name of a camera; other names unchanged."""
     return camera_name(name) if above == ("cameras",) else name
 
 
@@ -262,7 +268,7 @@ def _plain(value: Any) -> Any:
 
 
 def _deep_merge(base: Mapping[str, Any], over: Mapping[str, Any], above: KeyPath = ()) -> dict[str, Any]:
-    """Merge mappings key by key; extra_options and a camera's source are one value each, replaced whole."""
+    """Merge mappings key by key; extra_options and a camera's source are replaced as a whole."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
@@ -285,7 +291,7 @@ def _pairs(overrides: Any) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def _override(values: dict[str, Any], key: KeyPath, value: Any) -> None:
-    """Set one value from outside; for a field of all cameras, take away what one camera says of it."""
+    """Apply one override; for a field of all cameras, remove the cameras' own values."""
     target = values
     for part in key[:-1]:
         below = target.get(part)
@@ -313,7 +319,7 @@ def _override(values: dict[str, Any], key: KeyPath, value: Any) -> None:
 
 
 def _with_encoders(cameras: Any, before: Any) -> Any:
-    """Cameras that take the place of others, with the encoder settings of those."""
+    """Return the replacing cameras with the encoder settings of those that they replace."""
     if not isinstance(cameras, dict) or not isinstance(before, dict):
         return cameras
     kept = {}
@@ -344,7 +350,7 @@ def _built(model: type[VideoEncoderConfig], values: Mapping[str, Any], key: KeyP
 
 
 def _transform(values: Mapping[str, Any], key: KeyPath) -> Transform | None:
-    """The transform of plain values; none of them: no transform."""
+    """Return the transform of plain values; None if all of them are None."""
     try:
         return Transform(**values) if values else None
     except SettingError as error:
@@ -352,7 +358,7 @@ def _transform(values: Mapping[str, Any], key: KeyPath) -> Transform | None:
 
 
 def _check_rate(camera: Any, preset: Any, place: KeyPath) -> None:
-    """A camera has no frame rate of its own; where one is given, it has to be that of all."""
+    """Check that a camera's frame rate, if given, is that of the preset: all cameras have one rate."""
     try:
         same = parse_fps(camera) == parse_fps(preset)
     except ConfigError as error:
@@ -366,7 +372,7 @@ def _check_rate(camera: Any, preset: Any, place: KeyPath) -> None:
 
 
 def _build(name: str, values: dict[str, Any]) -> RobotPreset:
-    """Apply each camera's overrides and validate everything."""
+    """Apply each camera's overrides and validate all values."""
     keys = ["extends", *(key for key in field_names(RobotPreset) if key != "name")]
     for key in values:
         if key not in keys:
@@ -382,7 +388,7 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
         built["source"] = build_mapping(_settings_of(values, ("source",)), ("source",))
     cameras = {}
     for camera, found in _settings_of(values, ("cameras",)).items():
-        if found is None:  # a camera of the extended preset that this robot does not have
+        if found is None:  # removes a camera of the extended preset
             continue
         place: KeyPath = ("cameras", camera)
         if re.search(r"[/\\\x00-\x1f]", camera) or not camera.strip("."):

@@ -1,4 +1,4 @@
-"""Where a camera's frames come from when they are recorded."""
+"""The source of a camera's frames in a recording."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ffenc.errors import ConfigError
 
 SourceType = Literal["test", "folder", "v4l2", "realsense"]
 
-# What each type takes; the fields it cannot do without come first, with a mark.
+# The fields of each type; required fields come first and are marked.
 _FIELDS: dict[SourceType, tuple[str, ...]] = {
     "test": (),
     "folder": ("path!",),
@@ -25,21 +25,22 @@ _FIELDS: dict[SourceType, tuple[str, ...]] = {
 
 
 class CameraSource(Settings, frozen=True, kw_only=True):
-    """Where one camera's frames come from. Constructing one looks at no device and no file.
+    """The source of a camera's frames. Creating one does not access a device or file.
 
     Args:
-        type: ``test``: a moving picture with its number in it. ``folder``: images in a folder. ``v4l2``: a
-            camera of Linux (USB, CSI), read by FFmpeg. ``realsense``: a RealSense camera or its recording.
-        path: of ``folder``: the folder, with images named as in ``frame-000000.png``.
-        device: of ``v4l2``: a path such as ``/dev/video0``, or its number.
-        pixels: of ``v4l2``: ``mjpeg``, the camera's JPEG images are passed on as they are; ``raw``: FFmpeg
-            converts what the camera gives to RGB.
-        serial: of ``realsense``: the device's serial number or name; None: the first device.
-        file: of ``realsense``: a recording (``.db3``, ``.bag``) instead of a device.
-        use_depth: of ``realsense``: camera NAME also gives NAME_depth, in the colour image's pixels.
+        type: ``test``: a moving test pattern with the frame number. ``folder``: images in a folder. ``v4l2``:
+            a Linux camera (USB, CSI), read by FFmpeg. ``realsense``: a RealSense camera or a recording of
+            one.
+        path: for ``folder``: the folder, with images named like ``frame-000000.png``.
+        device: for ``v4l2``: a path such as ``/dev/video0``, or its number.
+        pixels: for ``v4l2``: ``mjpeg``: the camera's JPEG images are used unchanged; ``raw``: FFmpeg converts
+            the camera's pixel format to RGB.
+        serial: for ``realsense``: serial number or name of the device; None: the first device.
+        file: for ``realsense``: a recording (``.db3``, ``.bag``) instead of a device.
+        use_depth: for ``realsense``: camera NAME also provides NAME_depth, aligned to the colour image.
 
     Raises:
-        ConfigError: a wrong type or value, a field that the type does not take, or one it needs.
+        ConfigError: a wrong type or value, a field that the type does not have, or a missing one.
     """
 
     type: Annotated[SourceType, accepts("one of 'test', 'folder', 'v4l2', 'realsense'")]
@@ -75,18 +76,18 @@ class CameraSource(Settings, frozen=True, kw_only=True):
 
     @property
     def device_path(self) -> str:
-        """The path of a ``v4l2`` device."""
+        """Path of a ``v4l2`` device."""
         text = str(self.device)
         return f"/dev/video{text}" if text.isdigit() else text
 
 
 class LerobotCamera(Struct, frozen=True):
-    """One camera of LeRobot's ``--robot.cameras``, in ffenc's terms.
+    """A camera of LeRobot's ``--robot.cameras``, translated to ffenc's fields.
 
     Attributes:
-        source: fields of a :class:`CameraSource`, as a preset has them.
-        width, height: pixels; None: not said.
-        fps: frames a second; None: not said.
+        source: fields of a :class:`CameraSource`, as in a preset.
+        width, height: frame size in pixels; None: not specified.
+        fps: frames per second; None: not specified.
     """
 
     source: dict[str, Any]
@@ -96,7 +97,7 @@ class LerobotCamera(Struct, frozen=True):
 
 
 _BESIDE = ("width", "height", "fps")
-# LeRobot's fields and the values that ask for what a recording holds anyway.
+# LeRobot's fields with the values that are the same as ffenc's behaviour.
 _NO_EFFECT: dict[str, tuple[Any, ...]] = {
     "color_mode": (None, "rgb", "RGB"),
     "rotation": (None, 0, "NO_ROTATION"),
@@ -128,14 +129,14 @@ def lerobot_camera(name: str, values: object) -> LerobotCamera:
     """Translate one entry of LeRobot's ``--robot.cameras``.
 
     ``type: opencv`` becomes ``v4l2`` and ``type: intelrealsense`` becomes ``realsense``. ffenc's own types
-    are accepted too, with ``width``, ``height`` and ``fps`` beside their fields.
+        are accepted too, with ``width``, ``height`` and ``fps`` in addition to their fields.
 
     Args:
-        name: the camera's, for errors.
+        name: name of the camera, for errors.
         values: the entry, as read from YAML.
 
     Raises:
-        ConfigError: an unknown field, or one that asks for what is not done; the text names camera and field.
+        ConfigError: an unknown field, or a value that is not supported; the text names camera and field.
     """
     if not isinstance(values, Mapping):
         raise SettingError(
@@ -156,7 +157,7 @@ def lerobot_camera(name: str, values: object) -> LerobotCamera:
     for key, value in values.items():
         if key not in known:
             raise SettingError((name, str(key)), f"unknown key of type: {kind}{accepted(key, known)}")
-        # 1 == True and 0 == False, but they are not meant alike
+        # 1 == True and 0 == False, but they have different meanings here
         if key in _NO_EFFECT and not any(value == v and type(value) is type(v) for v in _NO_EFFECT[key]):
             raise SettingError((name, str(key)), f"{value!r} is not accepted: {_INSTEAD[key]}")
     try:

@@ -1,4 +1,4 @@
-"""How a camera's pictures are changed before they are encoded: cropped, turned, scaled, padded."""
+"""Changes of a camera's frames before encoding: crop, rotate, flip, scale, pad."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _CROP = re.compile(r"(\d{1,6})x(\d{1,6})\+(\d{1,6})\+(\d{1,6})")
 
 
 class Geometry(Struct, frozen=True):
-    """A transform of pictures of one size, step by step; a step that is None is left out.
+    """A transform of frames of one size, step by step; a step that is None is not applied.
 
     Attributes:
-        crop: x, y, width and height of what is kept.
+        crop: x, y, width and height of the part that is kept.
         rotate: degrees clockwise, 0, 90, 180 or 270.
-        flip: ``""``, or the directions, of ``h`` and ``v``.
-        scale: width and height to which pictures are scaled.
+        flip: ``""``, or ``h``, ``v`` or ``hv``.
+        scale: width and height after scaling.
         pad: width and height after padding, and x and y of the picture in it.
-        width, height: of the result.
+        width, height: size of the result.
     """
 
     crop: tuple[int, int, int, int] | None
@@ -38,25 +38,25 @@ class Geometry(Struct, frozen=True):
 
     @property
     def changes(self) -> bool:
-        """Whether any picture is changed."""
+        """Whether the transform changes any frame."""
         return bool(self.crop or self.rotate or self.flip or self.scale or self.pad)
 
 
 class Transform(Settings, frozen=True, kw_only=True):
-    """Changes of a camera's pictures, done in this order: crop, rotate, flip, resize, pad.
+    """Changes of a camera's frames, applied in this order: crop, rotate, flip, resize, pad.
 
     Attributes:
         crop: x and y of the upper left corner, width and height, in pixels; as a text ``480x480+80+0``
             (width, height, x, y).
         rotate: degrees clockwise: 0, 90, 180 or 270.
         flip: ``h`` swaps left and right, ``v`` top and bottom, ``hv`` both.
-        resize: width and height in pixels; as a text ``320x240``. Colours are scaled by FFmpeg's bicubic
-            scaler; of depth the nearest pixel is taken.
-        pad: with ``resize``: keep the aspect ratio, and fill the rest with black (of depth, holes); without:
-            add a black column or row where the size is odd.
+            resize: width and height in pixels; as a text ``320x240``. Colours are scaled with FFmpeg's
+                bicubic scaler, depth with the nearest pixel.
+            pad: with ``resize``: keep the aspect ratio, and fill the rest with black (for depth: with pixels
+                without depth). Without ``resize``: add a black column or row if the size is odd.
 
     Raises:
-        ConfigError: a value that is not accepted, or no change at all.
+        ConfigError: a value that is not accepted, or a transform that changes nothing.
     """
 
     crop: Annotated[
@@ -96,10 +96,10 @@ class Transform(Settings, frozen=True, kw_only=True):
 
     @classmethod
     def from_block(cls, block: Mapping[str, Any]) -> Transform | None:
-        """Return what a camera's ``info`` block says its pictures were changed by; None: not at all.
+        """Return the transform that a camera's ``info`` block records; None if it has none.
 
         Raises:
-            ConfigError: it cannot be read.
+            ConfigError: the recorded transform is invalid.
         """
         found = block.get("video.transform")
         if found is None:
@@ -109,7 +109,7 @@ class Transform(Settings, frozen=True, kw_only=True):
         return cls(**found)
 
     def fields(self) -> dict[str, Any]:
-        """Return what is set, as plain values."""
+        """Return the fields that are set, as plain values."""
         values = {
             "crop": None if self.crop is None else list(self.crop),
             "rotate": self.rotate,
@@ -130,18 +130,18 @@ class Transform(Settings, frozen=True, kw_only=True):
         return ", ".join([*parts, *(["pad"] if self.pad else [])])
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Return the width and height that pictures of a size have afterwards; errors as for :meth:`of`."""
+        """Return width and height of transformed frames; raises as :meth:`of`."""
         geometry = self.of(width, height)
         return geometry.width, geometry.height
 
     def of(self, width: int, height: int) -> Geometry:
-        """Return what is done to pictures of a size.
+        """Return the steps for frames of a size.
 
         Args:
-            width, height: in pixels.
+            width, height: size of the frames, in pixels.
 
         Raises:
-            ConfigError: the crop does not lie within them.
+            ConfigError: the crop is not inside the frame.
         """
         crop = self.crop
         if crop is not None:
@@ -161,7 +161,7 @@ class Transform(Settings, frozen=True, kw_only=True):
             scale = None if inner == (width, height) else inner
             width, height = wanted
             if inner != wanted:
-                # Even places, so that the halved planes of chroma fit.
+                # An even position, so that subsampled chroma planes fit.
                 pad = (width, height, _even((width - inner[0]) // 2), _even((height - inner[1]) // 2))
         elif self.pad and (width % 2 or height % 2):
             width, height = width + width % 2, height + height % 2
@@ -174,7 +174,7 @@ def _even(number: int) -> int:
 
 
 def _fitted(width: int, height: int, wanted: tuple[int, int]) -> tuple[int, int]:
-    """The largest size of the same aspect ratio within another, even unless the other is odd."""
-    if width * wanted[1] >= height * wanted[0]:  # as wide as it may be
+    """Return the largest size of the same aspect ratio inside another, even unless the other is odd."""
+    if width * wanted[1] >= height * wanted[0]:  # limited by the width
         return wanted[0], min(wanted[1], max(2, _even(round(height * wanted[0] / width))))
     return min(wanted[0], max(2, _even(round(width * wanted[1] / height)))), wanted[1]

@@ -1,4 +1,4 @@
-"""One base for validated settings, with errors that name the key, what was found and what is accepted."""
+"""The base class of validated settings; errors name the key, the value found and what is accepted."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ AnySettings = TypeVar("AnySettings", bound="Settings")
 
 
 def accepts(text: str, *, ge: float | None = None, le: float | None = None) -> Meta:
-    """Return what a field accepts: in words for errors, and the ends of its range."""
+    """Return the constraints of a field: what it accepts in words, for errors, and its range."""
     return Meta(description=text, ge=ge, le=le)
 
 
-# Types of fields. JSON and YAML have infinity and NaN, which no setting takes.
+# Types of fields. JSON and YAML have infinity and NaN, which no setting accepts.
 Flag = Annotated[bool, accepts("true or false")]
 Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 
 
 class SettingError(ConfigError):
-    """A :class:`ConfigError` that knows which key it is about.
+    """A :class:`ConfigError` about a key.
 
     Attributes:
-        key: path of the key, outermost first; ``where`` is the same with dots.
+        key: path of the key, outermost first; ``where`` is the same path with dots.
     """
 
     def __init__(self, key: tuple[str, ...], found: str, expected: str = "") -> None:
@@ -45,10 +45,10 @@ class SettingError(ConfigError):
 
     @classmethod
     def of(cls, error: ConfigError, *key: str) -> Self:
-        """Return an error as one of a key, which the error may name itself, or of a key in it.
+        """Return an error as an error about a key; a key that the error itself names is appended or kept.
 
         Args:
-            error: what is wrong with the value of the key.
+            error: an error about the value of the key.
             key: path of the key, outermost first.
         """
         if isinstance(error, SettingError):
@@ -59,9 +59,9 @@ class SettingError(ConfigError):
 
 
 class _Checking(StructMeta):
-    """Makes settings of values that have been checked; a struct's own constructor looks at no types."""
+    """Validates values before a settings object is made; msgspec's own constructor does not check types."""
 
-    if not TYPE_CHECKING:  # a type checker sees the constructor that follows from the fields
+    if not TYPE_CHECKING:  # type checkers use the constructor that msgspec derives from the fields
 
         def __call__(cls, /, **values: Any) -> Any:
             fields = _fields(cls)
@@ -83,25 +83,25 @@ class _Checking(StructMeta):
 
 
 class Settings(Struct, frozen=True, kw_only=True, dict=True, metaclass=_Checking):
-    """Frozen, strictly typed settings; unknown keys are refused with the nearest accepted one.
+    """Base of frozen, strictly typed settings; unknown keys are refused with the nearest accepted one.
 
-    What a field accepts is in its type, in words by :func:`accepts`.
+    The type of a field determines what it accepts, and describes it in words with :func:`accepts`.
     """
 
     @classmethod
     def _prepared(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values as the fields have them, where other spellings are accepted too."""
+        """Convert other accepted spellings to the values of the fields."""
         return dict(values)
 
     def _check(self) -> None:
-        """Check what the types of the fields do not say, and set what follows from other fields.
+        """Check what the fields' types cannot express, and set fields that depend on others.
 
         Raises:
             ConfigError: a value that is not accepted.
         """
 
     def _checked(self, name: str, check: Callable[[Any], Value]) -> Value:
-        """Return what a function makes of a field; its errors name the field."""
+        """Return the result of a function for a field; its errors name the field."""
         try:
             return check(getattr(self, name))
         except ConfigError as error:
@@ -109,18 +109,18 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True, metaclass=_Checking
 
     @property
     def given(self) -> frozenset[str]:
-        """The fields that were passed; all others have their defaults."""
+        """Names of the fields that were passed; all others have their defaults."""
         given: frozenset[str] = self.__dict__["_given"]
         return given
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed, validated again; what follows from others follows again."""
+        """Return a validated copy with some fields changed; fields that depend on others are set again."""
         return type(self)(**{name: getattr(self, name) for name in self.given} | changes)
 
     __replace__ = replace
 
     def as_given(self, given: frozenset[str]) -> Self:
-        """Return the same settings, of which other fields count as passed."""
+        """Return the same settings with another set of fields marked as passed."""
         return _made(type(self), asdict(self), given)
 
     def __copy__(self) -> Self:
@@ -130,10 +130,10 @@ class Settings(Struct, frozen=True, kw_only=True, dict=True, metaclass=_Checking
         return _made, (type(self), asdict(self), self.given)
 
     def as_plain(self, *, only_given: bool = False) -> dict[str, Any]:
-        """Return the fields as plain values, those of settings in them too.
+        """Return the fields as plain values, including those of nested settings.
 
         Args:
-            only_given: leave out what was not passed.
+            only_given: return only fields that were passed.
         """
         names = [name for name in self.__struct_fields__ if not only_given or name in self.given]
         return {name: _plain(getattr(self, name), only_given) for name in names}
@@ -155,13 +155,13 @@ def expected_of(model: type[Settings], name: str) -> str:
 
 
 class _Field(Struct, frozen=True):
-    """A field of settings.
+    """A field of a settings class.
 
     Attributes:
-        type: its type, as msgspec checks it.
+        type: its type, as checked by msgspec.
         expected: what is accepted, in words.
-        default: ``NODEFAULT``: it has to be passed.
-        model: the settings that it holds, alone or by name; None: other values.
+        default: its default; ``NODEFAULT``: the field is required.
+        model: the settings class of its value, or of its values by name; None: other values.
     """
 
     type: Any
@@ -170,10 +170,10 @@ class _Field(Struct, frozen=True):
     model: type[Settings] | None
 
     def read(self, name: str, value: Any) -> Any:
-        """Return a value as the field has it.
+        """Return the value of the field, converted and checked.
 
         Raises:
-            SettingError: it is not accepted.
+            SettingError: the value is not accepted.
         """
         try:
             if self.model is None:
@@ -194,7 +194,7 @@ class _Field(Struct, frozen=True):
 
 @cache
 def _fields(model: type[Settings]) -> dict[str, _Field]:
-    """The fields of settings, by name: found when they are first made, importing the package finds none."""
+    """Return the fields of a settings class by name. They are computed at first use, not at import."""
     return {field.name: _field(field) for field in struct_fields(model)}
 
 
@@ -211,7 +211,7 @@ def _field(field: FieldInfo) -> _Field:
 
 
 def _built(model: type[Settings], value: Any, key: tuple[str, ...]) -> Settings:
-    """Settings in settings, which may be passed as plain values."""
+    """Return nested settings, which may be passed as plain values."""
     if isinstance(value, model):
         return value
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
@@ -223,7 +223,7 @@ def _built(model: type[Settings], value: Any, key: tuple[str, ...]) -> Settings:
 
 
 def _made(model: type[AnySettings], values: Mapping[str, Any], given: frozenset[str]) -> AnySettings:
-    """Settings of values that have been checked before."""
+    """Return settings made of checked values."""
     made: AnySettings = StructMeta.__call__(model, **values)
     force_setattr(made, "_given", given)
     return made
@@ -238,7 +238,7 @@ def _plain(value: Any, only_given: bool) -> Any:
 
 
 def _shown(value: object) -> str:
-    """Return a value, not too long; of a type that YAML does not have, with the type's name."""
+    """Return the value as a short text; types that YAML does not have are named."""
     try:
         shown = repr(value)
     except ValueError:  # an integer of thousands of digits
