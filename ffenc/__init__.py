@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from ffenc.recording.results import AddedRow, RecorderStatus, SavedEpisode
     from ffenc.version import VERSION as __version__
 
-# Loaded when first used: `ffenc --help` and a config alone need neither numpy nor pyarrow.
+# Imported at first use: `ffenc --help` and configs need neither numpy nor pyarrow.
 _HOME = {
     "compile_command": "ffenc.compiler.command",
     "DepthEncoderConfig": "ffenc.config.encoder",

@@ -1,4 +1,4 @@
-"""What can go wrong, in the few kinds a caller would tell apart."""
+"""The errors of ffenc: one class for each kind that a caller may handle differently."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Problem(Struct, frozen=True):
-    """Something that is wrong, in parts: what an exception carries, and what a verification collects.
+    """A problem in parts: carried by exceptions, and collected by verification.
 
     Attributes:
-        found: what was found; where ``expected`` is empty, and the sentence says it, what was expected too.
+        found: what was found; if ``expected`` is empty, the sentence may also say what was expected.
         expected: what was expected instead, such as ``a whole number``.
-        where: the file, line, image, camera or setting that it is about; "": ``found`` says it.
-        fix: what to do; "": ``found`` says it, or nothing but giving what is expected.
-        kind: of what a verification finds, its kind; "": of no kind that code has to know.
+        where: the file, line, image, camera or setting; "": ``found`` names it.
+        fix: what to do; "": ``found`` says it, or to give what is expected is all there is to do.
+        kind: kind of a fault that verification finds; "": code does not need to distinguish it.
     """
 
     found: str
@@ -33,12 +33,12 @@ class Problem(Struct, frozen=True):
 
     @property
     def what(self) -> str:
-        """What was found, and what was expected."""
+        """What was found and what was expected."""
         return f"{self.found}; expected {self.expected}" if self.expected else self.found
 
     @property
     def described(self) -> str:
-        """What is wrong, and where; not what to do."""
+        """What is wrong and where, without what to do."""
         return ": ".join(part for part in (self.where, self.what) if part)
 
     def __str__(self) -> str:
@@ -46,16 +46,16 @@ class Problem(Struct, frozen=True):
 
 
 class FfencError(Exception):
-    """Base of every error ffenc raises on purpose. Its text says what was found and what to do.
+    """Base class of the errors that ffenc raises. The text says what was found and what to do.
 
-    Code reads its attributes; the text is for people, and may change.
+    Programs should use the attributes; the text is for people and may change.
 
     Args:
         found, expected, where, fix: see :class:`Problem`.
 
     Attributes:
         problem: these parts.
-        places: what :meth:`within` was called with, outermost first.
+        places: the arguments of :meth:`within`, outermost first.
     """
 
     def __init__(self, found: str = "", *, expected: str = "", where: object = "", fix: str = "") -> None:
@@ -68,12 +68,12 @@ class FfencError(Exception):
 
     @property
     def what(self) -> str:
-        """What was found, and what was expected."""
+        """What was found and what was expected."""
         return self.problem.what
 
     @property
     def where(self) -> str:
-        """What it is about."""
+        """The file, line, image, camera or setting."""
         return self.problem.where
 
     @property
@@ -87,21 +87,21 @@ class FfencError(Exception):
 
     @property
     def described(self) -> str:
-        """What is wrong, and where; not what to do."""
+        """What is wrong and where, without what to do."""
         return self.problem.described
 
     @property
     def cause(self) -> str:
-        """Why, in one line, without :attr:`places`."""
+        """The cause in one line, without :attr:`places`."""
         return str(self.problem).partition("\n")[0]
 
     def within(self, place: str) -> Self:
-        """Add in what it has happened, such as a camera's name, before all else; returns the error itself."""
+        """Put a place, such as a camera's name, before the error's text; return the error itself."""
         self.places = (place, *self.places)
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors travel between processes, whatever they are constructed with."""
+        """Support pickling: errors are passed between processes, whatever their constructors take."""
         return _restored, (type(self), self.args, self.__dict__)
 
 
@@ -113,23 +113,23 @@ def _restored(kind: type[FfencError], args: tuple[Any, ...], fields: dict[str, A
 
 
 class ConfigError(FfencError, ValueError):
-    """A setting, a preset or a command-line value that cannot be accepted."""
+    """A setting, preset or command-line value that is not accepted."""
 
 
 class FrameIndexError(ConfigError, IndexError):
-    """A frame was asked for that the video does not have."""
+    """A requested frame that the video does not have."""
 
 
 class SourceError(FfencError):
-    """The input frames or dataset are damaged, incomplete or of a kind that is not supported."""
+    """Input frames or a dataset that is damaged, incomplete or not supported."""
 
 
 class DestinationError(FfencError):
-    """The destination exists, is in use, or cannot be written."""
+    """A destination that exists, is in use, or cannot be written."""
 
 
 class CameraError(FfencError):
-    """A camera cannot be opened, gives no frames, or gives others than were asked for."""
+    """A camera that cannot be opened, gives no frames, or gives other frames than requested."""
 
 
 class ToolchainError(FfencError):
@@ -137,7 +137,7 @@ class ToolchainError(FfencError):
 
     Args:
         text: what was found and what to do.
-        cause: why, in one line; by default the text's first.
+        cause: the cause in one line; default: the first line of the text.
     """
 
     def __init__(self, text: str, cause: str | None = None) -> None:
@@ -150,19 +150,19 @@ class ToolchainError(FfencError):
 
 
 class VerificationError(FfencError):
-    """FFmpeg reported success, but what it wrote is not what was asked for."""
+    """FFmpeg reported success, but its output is not what was requested."""
 
 
 class FfmpegError(FfencError):
     """An FFmpeg process failed.
 
     Attributes:
-        reason: what happened, without FFmpeg's words.
-        command: the argument list that was run.
-        returncode: exit status; negative is the number of the signal that ended it.
-        stderr: the last lines it wrote to standard error.
-        unable: it could not run: it was killed from outside, or lacked memory, threads or open files. That
-            says nothing of its input, nor of what it can do.
+        reason: what happened, without FFmpeg's messages.
+        command: the argument list.
+        returncode: exit status; if negative, the number of the signal that ended the process.
+        stderr: last lines of standard error.
+        unable: the process could not run: it was killed from outside, or lacked memory, threads or open
+            files. The failure then says nothing about the input or the program.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class FfmpegError(FfencError):
 
     @property
     def cause(self) -> str:
-        """The line of ``stderr`` that most likely says why, without the marks FFmpeg puts before it."""
+        """The line of ``stderr`` that most likely names the cause, without FFmpeg's prefixes."""
         faults = [line for line in self.stderr if "[error]" in line or "[fatal]" in line]
         telling = [line for line in faults if not re.search(r"failed: -\d+\.?$", line)]
         line = (telling or faults or self.stderr or [self.reason])[0]
@@ -194,8 +194,8 @@ class FfmpegError(FfencError):
 
 
 class Cancelled(FfencError):
-    """The work was stopped from outside before it was done."""
+    """The work was cancelled before it was complete."""
 
 
 class FfencWarning(UserWarning):
-    """A setting that was accepted but does not have the effect its writer may expect."""
+    """A setting was accepted, but may not have the expected effect."""

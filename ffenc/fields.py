@@ -1,4 +1,4 @@
-"""Structs as dictionaries of plain values, for JSON."""
+"""Conversion of structs to dictionaries of plain values, for JSON."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import msgspec
 
 
 def fields_of(struct: msgspec.Struct) -> dict[str, Any]:
-    """Return the fields of a struct, those of structs in it too.
+    """Return the fields of a struct as plain values, including those of nested structs.
 
     Args:
-        struct: a path or a fraction in it becomes its text, a number of NumPy's one of Python's.
+        struct: paths and fractions in it become texts, NumPy's numbers Python's.
 
     Raises:
-        TypeError: there is something else in it that is no plain value.
+        TypeError: it contains another value that is not plain.
     """
     fields: dict[str, Any] = msgspec.to_builtins(struct, enc_hook=_plain)
     return fields

@@ -1,6 +1,6 @@
 """Facts of the LeRobot dataset format (v3.0): paths, columns, defaults, limits and tolerances, each once.
 
-Source: LeRobot 0.6.1, ``lerobot/datasets/utils.py`` and ``video_utils.py``; what is ffenc's own says so.
+Source: LeRobot 0.6.1, ``lerobot/datasets/utils.py`` and ``video_utils.py``; ffenc's own facts are marked.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-CODEBASE_VERSION = "v3.0"  # and the tag that LeRobot's loader looks for on the Hub
+CODEBASE_VERSION = "v3.0"  # also the tag that LeRobot's loader requires on the Hub
 
 # --- files ----------------------------------------------------------------------------------------------
 
@@ -18,25 +18,25 @@ TASKS = "meta/tasks.parquet"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-# ffenc's own: fields of cameras that LeRobot does not know, checksums of videos, and what a recording kept
-# of an episode: frames that were dropped, times of the cameras.
+# ffenc's own files: fields of cameras that LeRobot does not know, checksums of videos, and notes of recorded
+# episodes: dropped frames, times of the cameras.
 OWN_INFO = "meta/ffenc.json"
 OWN_FIELDS = ("video.encoder", "video.invalid", "video.transform", "video.source_fps")
-# What a depth camera's info block holds of its quantiser, under video.; the last is ffenc's own.
+# Fields of a depth camera's quantiser in its info block, with the prefix "video."; the last is ffenc's own.
 DEPTH_FIELDS = ("depth_min", "depth_max", "shift", "use_log", "invalid")
 CHECKSUMS = "meta/videos.sha256"
 NOTES_PATH = "meta/recording/episode_{episode_index:06d}.json"
 
-# Layouts v2.1 and v2.0, which are read.
+# Layouts v2.1 and v2.0, which are only read.
 EPISODES_V2 = "meta/episodes.jsonl"
 EPISODE_STATS_V2 = "meta/episodes_stats.jsonl"
 TASKS_V2 = "meta/tasks.jsonl"
 DATA_PATH_V2 = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 VIDEO_PATH_V2 = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 
-# What a dataset that says nothing else has: files in a chunk, and the size up to which a file grows.
+# Defaults of info.json: files in a chunk, and the size up to which a file grows.
 FILE_LIMITS = {"chunks_size": 1000, "data_files_size_in_mb": 100, "video_files_size_in_mb": 200}
-# LeRobot reads files in the order of their names, in which file-1000 comes before file-999.
+# LeRobot reads files in the order of their names, and file-1000 sorts before file-999.
 MOST_IN_CHUNK = 1000
 
 # --- features and columns -------------------------------------------------------------------------------
@@ -51,22 +51,23 @@ DEFAULT_FEATURES: dict[str, dict[str, Any]] = {
     "task_index": {"dtype": "int64", "shape": [1], "names": None},
 }
 NUMBERING = tuple(DEFAULT_FEATURES)
-# Columns of the episode list that say which file an episode's rows are in; of its videos, see place_columns.
+# Columns of the episode list with the file of an episode's rows; for its videos see place_columns.
 DATA_COLUMNS = ("data/chunk_index", "data/file_index")
-LIST_COLUMNS = ("meta/episodes/chunk_index", "meta/episodes/file_index")  # and in which its own row is
+LIST_COLUMNS = ("meta/episodes/chunk_index", "meta/episodes/file_index")  # file of the episode's own entry
 STATISTICS = ("min", "max", "mean", "std", "count")
-QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}  # which a feature may have too
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}  # optional statistics
 
 # --- times ----------------------------------------------------------------------------------------------
 
-TIME_TOLERANCE = 1e-4  # seconds between a row's time and its frame's, beyond which LeRobot's reader raises
+TIME_TOLERANCE = 1e-4  # greatest distance of a row's time from its frame's in LeRobot's reader, in seconds
 
 
 def place_columns(camera: str) -> tuple[str, str, str, str]:
-    """Return the columns of the episode list that say where an episode of a camera is.
+    """Return the columns of the episode list with the place of an episode in a camera's videos.
 
     Returns:
-        the file's chunk, its number in it, and the seconds at which the episode begins and ends there.
+        The columns of the file's chunk and number, and of the times in seconds at which the episode begins
+        and ends in the file.
     """
     return (
         f"videos/{camera}/chunk_index",
@@ -77,7 +78,7 @@ def place_columns(camera: str) -> tuple[str, str, str, str]:
 
 
 def files_in_chunk(info: Mapping[str, Any]) -> int:
-    """Return how many files a chunk of a dataset takes.
+    """Return the number of files per chunk of a dataset.
 
     Args:
         info: contents of info.json.
@@ -90,13 +91,13 @@ def file_limit(info: Mapping[str, Any], kind: Literal["data", "video"]) -> float
 
     Args:
         info: contents of info.json.
-        kind: ``data`` is of rows and of the episode list.
+        kind: ``data`` applies to rows and to the episode list.
     """
     name = f"{kind}_files_size_in_mb"
     return float(info.get(name) or FILE_LIMITS[name]) * 2**20
 
 
-LEROBOTS_BACKEND = "pyav"  # the one video_backend of a depth camera with which LeRobot opens a dataset
+LEROBOTS_BACKEND = "pyav"  # LeRobot opens datasets with depth cameras only with this video_backend
 
 
 def says_depth(block: Mapping[str, Any]) -> bool:

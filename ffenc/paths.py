@@ -1,7 +1,7 @@
-"""Paths that a dataset names, kept inside its folder; files that are read, kept to regular ones.
+"""Paths in datasets, kept inside the dataset's folder, and access to regular files only.
 
-A dataset may come from a stranger. Whatever it names (a template, a camera key, a link) leads to files
-inside its own folder, or is refused.
+A dataset may be untrusted. All that it names (templates, camera keys, links) has to lead to files inside its
+own folder; anything else is refused.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ffenc.errors import SourceError
 from ffenc.spelling import argument
 
 TEXT_LIMIT = 64 * 2**20
-"""Largest JSON, YAML or text file that is read at once, in bytes: LeRobot's largest are a few megabytes."""
+"""Largest JSON, YAML or text file that is read at once, in bytes: LeRobot's are at most a few megabytes."""
 
 LINE_LIMIT = 16 * 2**20
 """Longest line of a JSON Lines file, in bytes."""
 
 COPY = "replace the link with its target"
-"""What to do about a link that leads out of a dataset."""
+"""What to do about a link that leads out of a dataset, for errors."""
 
 FIELDS = frozenset({"video_key", "chunk_index", "file_index", "episode_chunk", "episode_index"})
-"""What a path template of ``info.json`` may have in braces, in any layout."""
+"""The fields in braces that a path template of ``info.json`` may have, in any layout."""
 
 _FIELD = re.compile(r"\{(?P<name>\w+)(?::0(?P<width>[1-9])d)?\}", re.ASCII)
-_NAME_LIMIT = 255  # bytes in one part of a path, on every file system in use
+_NAME_LIMIT = 255  # bytes in a part of a path, the limit of all common file systems
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe (FIFO)"),
@@ -40,20 +40,20 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 
 
 def inside(root: Path, name: str, what: str) -> Path:
-    """A path that is written in a dataset, kept inside the dataset's folder. The file need not exist.
+    """Return a path named in a dataset, after checking that it stays inside the folder. It need not exist.
 
     Args:
-        root: the folder that the path is relative to, and that it may not leave.
-        name: the path as it is written, with ``/`` between its parts.
-        what: who says it, to begin an error with: ``"meta/info.json: data_path"``.
+        root: the folder that the path is relative to.
+        name: the path as written, with ``/`` between its parts.
+        what: where it is written, with which the error begins: ``"meta/info.json: data_path"``.
 
     Returns:
-        ``root / name``, links not resolved. Symbolic links that stay inside, and those of a Hub cache
-        (``snapshots/REVISION`` links into the ``blobs`` beside it), are followed.
+        ``root / name``, with links not resolved. Symbolic links that stay inside, and those of a Hub cache
+        (``snapshots/REVISION`` links to the ``blobs`` beside it), are accepted.
 
     Raises:
         SourceError: ``name`` is absolute, has empty, ``.`` or ``..`` parts, backslashes, drive letters or
-            characters that cannot be printed, or leads out of ``root`` by a link.
+            characters that cannot be printed, or leads out of ``root`` through a link.
     """
     fault = _fault(name)
     if fault:
@@ -64,10 +64,10 @@ def inside(root: Path, name: str, what: str) -> Path:
 
 
 def plain_name(name: str, what: str) -> str:
-    """One part of a path that is written in a dataset: a camera key, the name of an image.
+    """Return a single part of a path named in a dataset: a camera key, the name of an image.
 
     Raises:
-        SourceError: it has more than one part, or ``inside`` refuses it.
+        SourceError: it has more than one part, or :func:`inside` refuses it.
     """
     fault = _fault(name) or ("has more than one part" if "/" in name else None)
     if fault:
@@ -76,10 +76,10 @@ def plain_name(name: str, what: str) -> str:
 
 
 def keep_inside(root: Path, path: Path, what: str | None = None) -> Path:
-    """A path that was found below ``root``, unless a symbolic link leads it out (see ``inside``).
+    """Return a path that was found below ``root``, after checking that no symbolic link leads out of it.
 
     Raises:
-        SourceError: a link leads out of ``root``, or in a circle.
+        SourceError: a link leads out of ``root`` (see :func:`inside`), or in a circle.
     """
     _check_within(root, tuple(_allowed(_real(root))), path, what)
     return path
@@ -99,15 +99,15 @@ def _check_within(
 
 
 def check_template(template: object, what: str, fields: Collection[str] = FIELDS) -> str:
-    """Return a path template that is written in a dataset, if it is one, for ``str.format``.
+    """Return a path template for ``str.format`` from a dataset, after checking it.
 
     Args:
         template: such as ``data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet``.
-        what: who says it, to begin an error with.
-        fields: the names that it may have in braces; numbers may have a width of 1 to 9 digits.
+        what: where it is written, with which the error begins.
+        fields: the accepted names in braces; numbers may have a width of 1 to 9 digits.
 
     Raises:
-        SourceError: it is no text, has anything else in braces, or leads out of the folder.
+        SourceError: not a text, with anything else in braces, or leading out of the folder.
     """
     text = template if isinstance(template, str) else ""
     unknown = [m[0] for m in _FIELD.finditer(text) if m["name"] not in fields or _has_wrong_width(m)]
@@ -130,15 +130,15 @@ def check_template(template: object, what: str, fields: Collection[str] = FIELDS
 
 
 def template_fields(template: str) -> frozenset[str]:
-    """Return the names that a template has in braces."""
+    """Return the names in braces of a template."""
     return frozenset(match["name"] for match in _FIELD.finditer(template))
 
 
 def template_pattern(template: str) -> re.Pattern[str]:
-    """Return what paths of a template look like; the camera is the group ``video_key``.
+    """Return the pattern of a template's paths; the camera is the group ``video_key``.
 
     Args:
-        template: one that :func:`check_template` has accepted.
+        template: a template accepted by :func:`check_template`.
     """
     parts, end, named = [], 0, False
     for match in _FIELD.finditer(template):
@@ -153,17 +153,17 @@ def template_pattern(template: str) -> re.Pattern[str]:
 
 
 def check_tree(root: Path, *, follow_links: bool = False, advice: str | None = None) -> None:
-    """Refuse a dataset with a link that leads out of it, or with a pipe, a device or a socket in it.
+    """Refuse a dataset that contains a link that leads out of it, a pipe, a device or a socket.
 
-    What is read of a dataset afterwards by paths inside of it is the dataset's own.
+    After this check, paths inside the dataset lead only to files of the dataset.
 
     Args:
-        root: its folder.
-        follow_links: whether symbolic links may lead out of it.
-        advice: what to do about one that does, for the error; None: that it can be followed too.
+        root: the dataset's folder.
+        follow_links: accept symbolic links that lead out of it.
+        advice: what to do about such a link, for the error; None: suggest to follow links.
 
     Raises:
-        SourceError: the first that is found, by name.
+        SourceError: the first such entry, by name.
     """
     for _, fault in tree_faults(root, follow_links=follow_links, advice=advice):
         raise fault
@@ -172,10 +172,10 @@ def check_tree(root: Path, *, follow_links: bool = False, advice: str | None = N
 def tree_faults(
     root: Path, *, follow_links: bool = False, advice: str | None = None
 ) -> Iterator[tuple[Path, SourceError]]:
-    """Yield what :func:`check_tree` refuses: where it is, and the error.
+    """Yield what :func:`check_tree` refuses: path and error.
 
-    Hidden files and folders directly in ``root`` (``.git``, ``.cache``) are passed over: they are no part of
-    a dataset. Folders behind links are looked into.
+    Hidden files and folders directly in ``root`` (``.git``, ``.cache``) are skipped: they are not part of a
+    dataset. Folders behind links are searched too.
     """
     if advice is None:
         advice = f"{COPY}, or pass {argument('follow_links', True)} if you trust the author of the link"
@@ -187,7 +187,7 @@ def tree_faults(
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError:
-            continue  # nothing in it can be read
+            continue  # not readable: nothing in it can be read later either
         for entry in entries:
             if entry.is_file(follow_symlinks=False) or (folder == root and entry.name.startswith(".")):
                 continue
@@ -205,14 +205,14 @@ def tree_faults(
             except SourceError as error:
                 yield path, error
             except OSError:
-                continue  # a link to nothing: whoever reads it says so
+                continue  # a dangling link: opening it gives an error later
 
 
 def plain_tree(folder: Path) -> Path:
-    """A folder that holds nothing but regular files and folders, however deep; or a regular file.
+    """Return a folder that contains only regular files and folders at any depth, or a regular file.
 
     Raises:
-        SourceError: it, or something in it, is a symbolic link, a named pipe, a device or a socket.
+        SourceError: it is or contains a symbolic link, a named pipe, a device or a socket.
         OSError: it cannot be read.
     """
     waiting = [folder]
@@ -237,28 +237,28 @@ def plain_tree(folder: Path) -> Path:
 
 
 def regular(path: Path) -> Path:
-    """The path of a file that can be opened without waiting and that has an end.
+    """Return the path of a file after checking that it is regular: opening it does not block, and it ends.
 
     Raises:
         SourceError: it is a folder, a named pipe, a device or a socket.
-        OSError: it is not there, or cannot be looked at.
+        OSError: it does not exist or is not accessible.
     """
     _check_kind(path, path.stat().st_mode)
     return path
 
 
 def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
-    """A regular file, opened for reading in binary.
+    """Open a regular file for reading in binary mode.
 
     Args:
         path: the file. Links are followed.
-        limit: most bytes that it may have; by default any number.
+        limit: greatest size in bytes; None: any size.
 
     Raises:
-        SourceError: it is no regular file, or longer than ``limit``.
+        SourceError: not a regular file, or larger than ``limit``.
         OSError: it cannot be opened.
     """
-    # without O_NONBLOCK, opening a named pipe waits for somebody to write into it
+    # without O_NONBLOCK, opening a named pipe blocks until another process opens it for writing
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(descriptor)
@@ -276,10 +276,10 @@ def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
 
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
-    """What a regular file holds (see ``open_regular``)."""
+    """Return the contents of a regular file; arguments and errors as for :func:`open_regular`."""
     with open_regular(path, limit) as file:
         data = file.read() if limit is None else file.read(limit + 1)
-    if limit is not None and len(data) > limit:  # it grew, or has no size as files in /proc
+    if limit is not None and len(data) > limit:  # it has grown, or its size is unknown, as in /proc
         raise SourceError(
             f"more than {limit:,} bytes",
             expected=f"at most {limit:,} in a file of this kind",
@@ -289,10 +289,10 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
-    """What a regular file of UTF-8 text holds.
+    """Return the text of a regular UTF-8 file.
 
     Raises:
-        SourceError: it is no regular file, longer than ``limit`` bytes, or not UTF-8.
+        SourceError: not a regular file, larger than ``limit`` bytes, or not UTF-8.
         OSError: it cannot be opened.
     """
     data = read_bytes(path, limit)
@@ -305,10 +305,10 @@ def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
 
 
 class LineError(SourceError):
-    """A line of a file cannot be read.
+    """A line of a file that cannot be read.
 
     Attributes:
-        line: its number, counted from 1.
+        line: number of the line, from 1.
     """
 
     def __init__(self, what: str, path: Path, line: int, *, fix: str = "") -> None:
@@ -317,11 +317,11 @@ class LineError(SourceError):
 
 
 def read_lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[bytes]:
-    """Line by line, what a regular file holds, each with its line end.
+    """Yield the lines of a regular file, with their line ends.
 
     Raises:
         LineError: a line is longer than ``limit`` bytes.
-        SourceError: it is no regular file.
+        SourceError: not a regular file.
         OSError: it cannot be opened.
     """
     with open_regular(path) as file:
@@ -368,7 +368,7 @@ def _real(path: Path) -> Path:
 
 
 def _allowed(root: Path) -> Iterator[Path]:
-    """The folder itself and, where it is part of a snapshot in a Hub cache, the blobs of that cache."""
+    """Yield the folder itself and, if it is a snapshot in a Hub cache, the blobs of that cache."""
     yield root
     for folder in (root, *root.parents):
         if folder.parent.name == "snapshots":
@@ -385,6 +385,6 @@ def _check_kind(path: Path, mode: int) -> None:
 
 
 def _shown(name: object) -> str:
-    """A path in an error: as it is where it can be printed, else as Python writes it; never many lines."""
+    """Return a path for an error, in one line: unchanged if it can be printed, otherwise as its repr."""
     text = str(name) if isinstance(name, Path) and str(name).isprintable() else repr(name)
     return text if len(text) <= 300 else f"{text[:200]} ... ({len(text)} characters)"

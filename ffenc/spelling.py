@@ -1,8 +1,8 @@
-"""How a message names an argument: as Python does, or as a flag while the command line runs.
+"""How messages name arguments: in Python's spelling, or as flags while the command line runs.
 
-Whoever calls ``reencode_dataset`` reads "pass overwrite=True", whoever runs ``ffenc reencode`` reads "pass
---overwrite" of the same line of code. Messages name arguments by :func:`argument` and calls by :func:`call`;
-``cli/flags.py`` replaces the spelling while a command runs, as gettext replaces a language.
+For the same line of code, a caller of ``reencode_dataset`` reads "pass overwrite=True", and a user of ``ffenc
+reencode`` reads "pass --overwrite". Messages name arguments with :func:`argument` and calls with
+:func:`call`; ``cli/flags.py`` replaces the spelling while a command runs, as gettext replaces a language.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Spelling:
     """Python's spelling of arguments and calls."""
 
     def argument(self, name: str, *value: Any) -> str:
-        """Return an argument with its value, or its name alone: ``resume=True``, ``fps``."""
+        """Return an argument with its value, or only its name: ``resume=True``, ``fps``."""
         return f"{name}={_python(value[0])}" if value else name
 
     def call(self, function: str, arguments: dict[str, Any]) -> str:
@@ -32,35 +32,35 @@ _spelling: Spelling = Spelling()
 
 
 def argument(name: str, value: Any = _UNSAID) -> str:
-    """Return how the caller writes an argument.
+    """Return an argument as the caller writes it.
 
     Args:
-        name: as the public functions have it: ``overwrite``; with a point in it, an encoder setting as
-            ``overrides`` has it: ``depth_encoder.pix_fmt``.
-        value: what it is, or is to be; a text without small letters (``FILE``), or that ends in dots, stands
-            for any. Left out: the name alone.
+        name: name of a parameter of a public function: ``overwrite``; with a dot, an encoder setting as in
+            ``overrides``: ``depth_encoder.pix_fmt``.
+        value: its value; a text without lower-case letters (``FILE``), or one that ends in dots, is a
+            placeholder. If omitted, only the name is returned.
     """
     return _spelling.argument(name) if value is _UNSAID else _spelling.argument(name, value)
 
 
 def call(function: str, **arguments: Any) -> str:
-    """Return how the caller writes a call of one of ffenc's public functions.
+    """Return a call of a public function as the caller writes it.
 
     Args:
         function: its name in ``ffenc``.
-        arguments: by their names, with values as of :func:`argument`.
+        arguments: by name, with values as for :func:`argument`.
     """
     return f"`{_spelling.call(function, arguments)}`"
 
 
 def current() -> Spelling:
-    """Return the spelling that holds in this process, for :func:`spelled` in another one."""
+    """Return the current spelling of this process, to use it in another one with :func:`spelled`."""
     return _spelling
 
 
 @contextmanager
 def spelled(spelling: Spelling) -> Iterator[None]:
-    """Have messages name arguments in another way, in all threads of this process."""
+    """Use another spelling of arguments in messages, in all threads of this process."""
     global _spelling  # noqa: PLW0603 - one process has one user
     before, _spelling = _spelling, spelling
     try:
@@ -70,7 +70,7 @@ def spelled(spelling: Spelling) -> Iterator[None]:
 
 
 def stands_for_value(text: str) -> bool:
-    """Whether a text stands for a value: ``FILE``, ``MM``, ``...``."""
+    """Return whether a text is a placeholder of a value: ``FILE``, ``MM``, ``...``."""
     return text.endswith("...") or text.endswith("...)") or (text.upper() == text and text.lower() != text)
 
 

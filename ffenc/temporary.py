@@ -1,4 +1,4 @@
-"""Folders that are gone when their work is, whenever a signal comes."""
+"""Temporary folders that are removed also if a signal arrives."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 @contextmanager
 def temporary_folder(beside: Path | None = None, prefix: str = "ffenc-") -> Iterator[Path]:
-    """Make a folder of a name that is not taken, and delete it with all that is in it.
+    """Create a folder with an unused name; remove it with its contents at the end.
 
-    A signal can raise in any line of the main thread. :class:`tempfile.TemporaryDirectory` leaves its folder
-    where that is the line after the folder was made; here it is already within reach of the deletion.
+    A signal can raise an exception at any line of the main thread. :class:`tempfile.TemporaryDirectory`
+    leaves its folder behind if that is the line after its creation; this function removes it.
 
     Args:
-        beside: where to make it; None: where the system has its temporary files.
-        prefix: what its name begins with.
+        beside: folder to create it in; None: the system's temporary folder.
+        prefix: prefix of its name.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     folder = Path(beside or tempfile.gettempdir()) / f"{prefix}{secrets.token_hex(6)}"
     try:
@@ -31,6 +31,6 @@ def temporary_folder(beside: Path | None = None, prefix: str = "ffenc-") -> Iter
     finally:
         try:
             shutil.rmtree(folder, ignore_errors=True)
-        except BaseException:  # a signal: once it has come, no other raises
+        except BaseException:  # a signal: no second one raises after it
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -1,4 +1,4 @@
-"""Numbers in sentences."""
+"""Numbers and quantities in sentences."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from itertools import groupby
 
 
 def count(number: int, what: str) -> str:
-    """Return a number of things: ``1 episode``, ``216 frames``, ``1,200 files``; 1 is the only singular."""
+    """Return a quantity: ``1 episode``, ``216 frames``, ``1,200 files``; only 1 is singular."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def camera_frames(frames: int, cameras: int) -> str:
-    """Return how many frames each of some cameras has: ``72 frames x 3 cameras``.
+    """Return the number of frames per camera: ``72 frames x 3 cameras``.
 
     Args:
-        frames: of all cameras together, which have as many each.
-        cameras: how many there are.
+        frames: total of all cameras, which have the same number each.
+        cameras: number of cameras.
     """
     if cameras < 1 or frames % cameras:
         return count(frames, "frame")
@@ -24,7 +24,7 @@ def camera_frames(frames: int, cameras: int) -> str:
 
 
 def size_ratio(before: int, after: int) -> str:
-    """Return how two sizes compare: ``11.8 times smaller``, ``1.3 times larger``, ``about the same size``."""
+    """Return the ratio of two sizes: ``11.8 times smaller``, ``1.3 times larger``, ``the same size``."""
     if not before or not after:
         return "the same size" if before == after else "smaller" if after < before else "larger"
     ratio = before / after
@@ -34,7 +34,7 @@ def size_ratio(before: int, after: int) -> str:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Return numbers in ascending order, those that follow each other as one: ``3-17, 40, 52-60``."""
+    """Return numbers in ascending order, with runs as ranges: ``3-17, 40, 52-60``."""
     parts = []
     for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
         run = [number for _, number in group]
