@@ -1,1 +1,1 @@
-"""The real programs: find them, run them, ask them. The only room that starts a process."""
+"""FFmpeg's programs: find, run and query them. The only package that starts processes."""

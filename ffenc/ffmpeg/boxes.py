@@ -1,4 +1,4 @@
-"""Boxes of an MP4 file, read without FFmpeg."""
+"""Reading of the boxes of an MP4 file without FFmpeg."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from ffenc.paths import open_regular
 from ffenc.storage.mirror import fetched
 from ffenc.storage.ranges import Range, Reader, everything
 
-Box = tuple[bytes, memoryview]  # its kind, and what is in it
+Box = tuple[bytes, memoryview]  # type and content
 
-_HEAD = 16  # bytes: size, kind, and a 64-bit size where the first is 1
+_HEAD = 16  # bytes: size, type, and a 64-bit size if the first is 1
 _STSD_HEAD = 8  # version, flags, number of sample entries
-_VISUAL = 78  # bytes of a video's sample entry before the boxes in it
-_PLACED = 44  # bytes at a track header's end: how its pictures are turned, and to what size
+_VISUAL = 78  # bytes of a video's sample entry before its boxes
+_PLACED = 44  # bytes at the end of a track header: display matrix and size
 _BIT_RATES = b"btrt"
-_FETCHED = 64 << 10  # bytes that are fetched at once of a remote file
-_FIRST_FRAMES = 512 << 10  # bytes of packets from which a decoder tells the pixel format
+_FETCHED = 64 << 10  # bytes of a remote file that are fetched at once
+_FIRST_FRAMES = 512 << 10  # bytes of packets from which a decoder determines the pixel format
 
 
 class BoxError(Exception):
-    """What is wrong with a file's boxes, as the end of a sentence: ``stsz is missing``."""
+    """A fault in a file's boxes, as the end of a sentence: ``stsz is missing``."""
 
 
 class TopBox(NamedTuple):
-    """A box that is in no other.
+    """A box at the top level of a file.
 
     Attributes:
-        kind: four letters; empty where the file ends in the midst of its header.
-        start, end: of its content, in bytes from the file's start; the end may be beyond that of the file.
+        kind: type of the box, four letters; empty if the file ends inside its header.
+        start, end: start and end of its content, in bytes from the start of the file; the end may be beyond
+            that of the file.
     """
 
     kind: bytes
@@ -41,14 +42,14 @@ class TopBox(NamedTuple):
 
 
 def top_boxes(file: BinaryIO, end: int) -> Iterator[TopBox]:
-    """Yield a file's boxes, without reading what is in them.
+    """Yield the top-level boxes of a file without reading their contents.
 
     Args:
         file: the file.
-        end: how many bytes it has.
+        end: size of the file in bytes.
 
     Raises:
-        BoxError: there is something else where a box should begin.
+        BoxError: there is no box where one should begin.
     """
 
     def read(at: int, count: int) -> bytes:
@@ -59,10 +60,10 @@ def top_boxes(file: BinaryIO, end: int) -> Iterator[TopBox]:
 
 
 def boxes_in(content: memoryview) -> Iterator[Box]:
-    """Yield the boxes in a box.
+    """Yield the boxes inside a box.
 
     Raises:
-        BoxError: one does not end where it has to.
+        BoxError: a box does not end where it should.
     """
     for box in _walk(lambda at, count: bytes(content[at : at + count]), len(content)):
         if box.end > len(content):
@@ -73,7 +74,7 @@ def boxes_in(content: memoryview) -> Iterator[Box]:
 
 
 def box_in(content: memoryview, *way: bytes) -> memoryview:
-    """Return what is in the one box that a way of kinds leads to.
+    """Return the content of the single box at a path of box types.
 
     Raises:
         BoxError: there is no such box, or more than one.
@@ -91,9 +92,7 @@ def box_in(content: memoryview, *way: bytes) -> memoryview:
 
 
 def fetch_index(path: Path) -> None:
-    """Have of a remote video what says where its frames are.
-
-    Of a file that is here nothing is done.
+    """Fetch the part of a remote video that contains its index; do nothing for a local file.
 
     Raises:
         SourceError: it cannot be fetched.
@@ -102,12 +101,12 @@ def fetch_index(path: Path) -> None:
 
 
 def fetch_first_frames(path: Path) -> None:
-    """Have of a remote video what ffprobe reads of it: its index, and packets for a decoder to look at."""
+    """Fetch what ffprobe reads of a remote video: its index, and first packets for the decoder."""
     fetched(path, lambda read, size: _index_ranges(read, size, _FIRST_FRAMES), name="first frames")
 
 
 def _index_ranges(read: Reader, size: int, packets: int = 0) -> Iterable[Range]:
-    """What of an MP4 file says where its frames are, and so many bytes of packets; all of any other file."""
+    """Return the ranges of an MP4 file's index and of its first packets; for other files, the whole file."""
     if read(0, min(size, _FETCHED))[4:8] != b"ftyp":
         return everything(read, size)
     wanted: list[Range] = [(0, min(size, _FETCHED))]
@@ -123,10 +122,10 @@ def _index_ranges(read: Reader, size: int, packets: int = 0) -> Iterable[Range]:
 
 
 def missing_bytes(path: Path) -> int:
-    """Return how many bytes an MP4 file's boxes promise beyond its end; 0 for other files.
+    """Return how many bytes of an MP4 file's boxes are missing at its end; 0 for other files.
 
-    A file whose index stands in front is still opened when its end is missing: FFmpeg gives what is there,
-    a last frame that is cut short included, and some versions say nothing of it.
+    A file with its index at the front opens even if its end is missing: FFmpeg returns the frames that exist,
+    with a truncated last frame, and some versions report no error.
 
     Raises:
         OSError: it cannot be read.
@@ -139,13 +138,13 @@ def missing_bytes(path: Path) -> int:
         try:
             for box in top_boxes(file, size):
                 end = box.end
-        except BoxError:  # FFmpeg says what is wrong with it
+        except BoxError:  # FFmpeg reports what is wrong
             return 0
     return end - size
 
 
 def is_plain_mp4(path: Path) -> bool:
-    """Return whether a file is MP4, whole, and has one index of all its frames, not fragments.
+    """Return whether a file is MP4, complete, and has one index of all its frames instead of fragments.
 
     Raises:
         OSError: it cannot be read.
@@ -163,12 +162,12 @@ def is_plain_mp4(path: Path) -> bool:
 
 
 def sample_description(path: Path) -> bytes | None:
-    """Return what an MP4 file says its samples are: codec, size and decoder configuration, of all tracks.
+    """Return the sample descriptions of all tracks of an MP4 file: codec, size, decoder configuration.
 
-    Files with the same have the same codec, pixel format and size.
+    Files with equal descriptions have the same codec, pixel format and size.
 
     Returns:
-        None: it says nothing, or is no MP4 file.
+        The description; None: the file has none, or is not MP4.
 
     Raises:
         OSError: it cannot be read.
@@ -188,13 +187,13 @@ def sample_description(path: Path) -> bytes | None:
 
 
 def track_description(track: memoryview) -> bytes:
-    """Return what a track's samples are, and how they are shown; but not how many bits they take.
+    """Return a track's sample description and display matrix, without bit rates.
 
     Args:
-        track: what is in its ``trak`` box.
+        track: content of its ``trak`` box.
 
     Raises:
-        BoxError: it does not say it.
+        BoxError: a box is missing or damaged.
     """
     shown = bytes(box_in(track, b"tkhd")[-_PLACED:])
     media = box_in(track, b"mdia")
@@ -211,16 +210,16 @@ def track_description(track: memoryview) -> bytes:
 
 
 def handler(media: memoryview) -> bytes:
-    """Return what kind of track a ``mdia`` box is of: ``vide``, ``soun``.
+    """Return the handler type of a ``mdia`` box: ``vide``, ``soun``.
 
     Raises:
-        BoxError: it does not say it.
+        BoxError: a box is missing or damaged.
     """
     return bytes(box_in(media, b"hdlr")[8:12])
 
 
 def _walk(read: Callable[[int, int], bytes], end: int) -> Iterator[TopBox]:
-    """Yield boxes that follow one another from 0 to ``end``, or beyond it."""
+    """Yield the boxes from 0 to ``end``; the last may end beyond it."""
     at = 0
     while at < end:
         head = read(at, _HEAD)
@@ -234,7 +233,7 @@ def _walk(read: Callable[[int, int], bytes], end: int) -> Iterator[TopBox]:
                 yield TopBox(head[4:8], start, start)
                 return
             size = int(struct.unpack_from(">Q", head, 8)[0])
-        elif size == 0:  # until the end, wherever that is
+        elif size == 0:  # to the end of the file
             size = end - at
         if size < start - at:
             raise BoxError(f"{_shown(head[4:8])} at byte {at} says that it has {size} bytes")
@@ -243,5 +242,5 @@ def _walk(read: Callable[[int, int], bytes], end: int) -> Iterator[TopBox]:
 
 
 def _shown(kind: bytes) -> str:
-    """A box's kind as it is written in an error."""
+    """Return the type of a box for an error."""
     return kind.decode("ascii", "backslashreplace") if kind.isalnum() else repr(kind)[1:]

@@ -1,4 +1,4 @@
-"""Answers of programs, kept on disk between runs. Losing it costs time, never a run."""
+"""A cache of programs' answers on disk. Losing it costs time, but changes no result."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ffenc.storage.folder import cache_folder
 from ffenc.version import VERSION
 
 MAX_AGE_DAYS = 30
-_SWEPT = "ffenc-swept"  # its age is that of the last look for what is too old
+_SWEPT = "ffenc-swept"  # its modification time is that of the last search for old entries
 _SWEEP_DAYS = 1
-# Only files with such a name are deleted: the folder may be one that holds the user's own files too.
+# Only files with such names are deleted: the folder may contain files of the user.
 _OWN_FILE = re.compile(r"ffenc-([0-9a-f]{32}\.json|\w{8}\.new)")
 
 
 def recall(key: Sequence[Any]) -> Any | None:
-    """Return what was kept under a key, or None: never kept, too old, damaged, or written by another ffenc.
+    """Return the answer stored under a key; None: not stored, too old, damaged, or of another ffenc version.
 
     Args:
-        key: plain values; everything the answer depends on.
+        key: plain values that the answer depends on.
     """
     path, text = _entry(key)
     try:
@@ -40,16 +40,16 @@ def recall(key: Sequence[Any]) -> Any | None:
 
 
 def remember(key: Sequence[Any], answer: Any) -> None:
-    """Keep an answer; where that is impossible (read-only, full) it will be asked for again."""
+    """Store an answer. If this is not possible (read-only, full disk), it is not an error."""
     path, text = _entry(key)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Written whole under another name first: two runs at once never see half an entry.
+        # Written to another name first, so that a concurrent run never reads half an entry.
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix="ffenc-", suffix=".new")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump({"key": text, "answer": answer}, file)
-            os.replace(name, path)  # noqa: PTH105 - mkstemp gives a text
+            os.replace(name, path)  # noqa: PTH105 - mkstemp returns a text
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)  # noqa: PTH108
@@ -63,7 +63,7 @@ def _entry(key: Sequence[Any]) -> tuple[Path, str]:
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what is too old to be believed, once a day: there may be many thousands of answers."""
+    """Delete entries that are too old, at most once a day: there may be many thousands."""
     mark, now = folder / _SWEPT, time.time()
     with contextlib.suppress(OSError):
         if abs(now - mark.stat().st_mtime) < _SWEEP_DAYS * 86400:

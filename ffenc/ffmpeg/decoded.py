@@ -1,4 +1,4 @@
-"""What a decoder makes of a file's packets, through ffprobe."""
+"""The frames that a decoder returns for a file's packets, listed by ffprobe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from ffenc.ffmpeg.probe import StreamInfo, ask, fields_of
 from ffenc.storage.mirror import held
 
-_DECODE_SECONDS = 86400.0  # a whole file is decoded before there is an answer
+_DECODE_SECONDS = 86400.0  # ffprobe decodes the whole file before it answers
 _LACKING = re.compile(
     r"Frame num gap|Could not find ref|reference picture missing|Missing reference|concealing|"
     r"error while decoding|Error constructing|mmco: unref short failure"
@@ -19,11 +19,11 @@ _LACKING = re.compile(
 
 
 class DecodedFrame(Struct, frozen=True):
-    """A frame as a decoder gives it.
+    """A decoded frame.
 
     Attributes:
-        place: of its packet among those of the file.
-        broken: the decoder lacked a frame that it refers to, and made one up.
+        place: position of its packet in the file.
+        broken: a reference frame was missing, and the decoder concealed it.
     """
 
     place: int
@@ -31,11 +31,11 @@ class DecodedFrame(Struct, frozen=True):
 
 
 def decoded_frames(path: Path, info: StreamInfo, *, ffprobe: str) -> list[DecodedFrame]:
-    """Decode a file, and return its frames in the order in which they are shown.
+    """Decode a file and return its frames in display order.
 
     Args:
-        path: a file whose packets have ascending times, whatever order their frames are shown in.
-        info: its fields, with ``times``.
+        path: a file whose packets have ascending times, whatever their display order is.
+        info: its stream fields, with ``times``.
         ffprobe: the program.
 
     Raises:
@@ -43,7 +43,7 @@ def decoded_frames(path: Path, info: StreamInfo, *, ffprobe: str) -> list[Decode
     """
     assert info.times is not None
     places = {tick: place for place, tick in enumerate(info.times)}
-    # FFmpeg conceals a missing reference of H.264, and says so to nobody who does not ask for all it says.
+    # FFmpeg conceals a missing reference frame of H.264, and reports it only with -show_log.
     asked = ("-threads", "1", "-select_streams", "v:0", "-show_frames", "-show_log", "48")
     with held(path):
         answer = ask(

@@ -1,8 +1,8 @@
-"""Which of FFmpeg's demuxers a video file is for, by its own first bytes.
+"""FFmpeg's demuxer of a video file, selected by the file's first bytes.
 
-FFmpeg opens a file by its content, whatever its name: a text that is a playlist makes it open the files that
-are named there, and an image or a drawing becomes a video of one frame. So ffenc looks first, and names what
-it found.
+FFmpeg opens a file by its content, whatever its name is: a text that is a playlist makes it open the files
+named there, and an image becomes a video of one frame. So ffenc checks the first bytes, and names what it
+found.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ffenc.paths import open_regular
 
 _LOOKED_AT = 1024  # bytes
 
-# The first boxes that MP4 and MOV files begin with.
+# First boxes of MP4 and MOV files.
 _BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot", b"sidx", b"uuid")
 
-# Demuxer -> what its files begin with.
+# Demuxer -> first bytes of its files.
 _VIDEO: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("mov", re.compile(rb"....(?:" + b"|".join(_BOXES) + rb")", re.S)),
     ("matroska", re.compile(rb"\x1aE\xdf\xa3")),
@@ -31,15 +31,15 @@ _VIDEO: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("nut", re.compile(rb"nut/multimedia container")),
     ("ivf", re.compile(rb"DKIF")),
     ("obu", re.compile(rb"\x12\0[\x0a\x12\x1a\x32]")),
-    # Raw streams: a start code, then a unit that a stream may begin with (delimiter, parameters, SEI).
+    # Elementary streams: a start code, then a unit that a stream may begin with (delimiter, parameters, SEI).
     ("hevc", re.compile(rb"\0{2,3}\x01[\x40\x42\x44\x46\x4e]\x01")),
     ("h264", re.compile(rb"\0{2,3}\x01(?:\x09[\x10\x30\x50\x70\x90\xb0\xd0\xf0]|[\x27\x47\x67]|\x06)")),
 )
 
-# Streams without a container: their frames have no times.
+# Demuxers of elementary streams, whose frames have no times.
 RAW = ("obu", "hevc", "h264")
 
-# What else is met under a video's name.
+# Other kinds of files that are found with a video's name.
 _OTHERS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("a Git LFS pointer (git lfs pull fetches the file itself)", re.compile(rb"version https://git-lfs")),
     ("a list of files for FFmpeg (ffconcat)", re.compile(rb"\s*ffconcat ")),
@@ -61,11 +61,10 @@ _OTHERS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
 
 
 def demuxer_of(path: Path) -> str:
-    """Return FFmpeg's name of the demuxer that a video file is for (``mov`` for MP4).
+    """Return FFmpeg's name of the demuxer of a video file (``mov`` for MP4).
 
     Raises:
-        SourceError: it is no regular file, is empty, or is no video of a kind that ffenc reads; the text says
-            what it is.
+        SourceError: not a regular file, empty, or not a supported kind of video; the text names the kind.
         OSError: it cannot be opened.
     """
     fetch_index(path)

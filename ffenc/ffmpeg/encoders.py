@@ -1,4 +1,4 @@
-"""Ask an ffmpeg what encoders it lists and which options they take. Listed is not yet able to run."""
+"""The encoders that an ffmpeg lists, and their options. A listed encoder may still be unable to run."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ NOT_LISTED = "not compiled in"
 
 
 def encoder_names(ffmpeg: str) -> frozenset[str]:
-    """Return the video encoders a program lists.
+    """Return the names of the video encoders that a program lists.
 
     Raises:
-        ToolchainError: it does not answer.
+        ToolchainError: the program does not answer.
     """
     return parse_encoder_names(ask(ffmpeg, "-hide_banner", "-encoders"))
 
 
 def check_encoder(ffmpeg: str, codec: Codec, options: Mapping[str, str | int | float], pix_fmt: str) -> None:
-    """Compare compiled options with what a program publishes of an encoder.
+    """Check compiled options against the options that a program lists for an encoder.
 
     Args:
         ffmpeg: the program.
         codec: the encoder's row of the codec table.
         options: compiled encoder options.
-        pix_fmt: what the encoder itself is given, see :func:`ffenc.compiler.command.encoder_format`.
+        pix_fmt: pixel format that the encoder receives, see :func:`ffenc.compiler.command.encoder_format`.
 
     Raises:
-        ToolchainError: it does not have the encoder, or does not answer.
-        ConfigError: an option or a value that it does not take; the text says what it takes.
+        ToolchainError: the program does not have the encoder, or does not answer.
+        ConfigError: an option or value that the encoder does not accept; the text says what it accepts.
     """
     listed = encoder_names(ffmpeg)
     if codec.encoder not in listed:
         raise ToolchainError(NOT_LISTED)
 
     def takers(name: str) -> list[str]:
-        """The codecs whose encoder in this program takes an option."""
+        """Return the codecs whose encoders in this program have an option."""
         found = []
         for row in CODECS.values():
             if row.encoder in listed and row is not codec:

@@ -1,4 +1,4 @@
-"""What there is of a video file that was being written, in fragments, when its writer ended."""
+"""The readable part of a fragmented MP4 file whose writer was interrupted."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import BinaryIO
 from ffenc.ffmpeg.probe import StreamInfo
 
 _HEADER = 8  # bytes: size and type of a box
-_TOP = (b"ftyp", b"moov", b"moof", b"mdat", b"mfra", b"free")  # what FFmpeg writes
+_TOP = (b"ftyp", b"moov", b"moof", b"mdat", b"mfra", b"free")  # boxes that FFmpeg writes
 
 
 def whole_bytes(path: Path, most: int | None = None) -> int:
-    """Return up to where a file in fragments can be read: the end of the last fragment that is whole.
+    """Return the end of the last complete fragment of a file, up to which it can be read.
 
     Args:
-        path: an MP4 file that :func:`~ffenc.compiler.command.compile_command` was writing with
-            ``fragment_seconds``.
-        most: look at no more bytes than so many; None: all.
+        path: an MP4 file written with ``fragment_seconds`` of
+            :func:`~ffenc.compiler.command.compile_command`.
+        most: read at most this many bytes; None: the whole file.
 
     Returns:
-        A number of bytes; 0 where not even the first fragment is whole.
+        A number of bytes; 0 if not even the first fragment is complete.
     """
     size = path.stat().st_size if most is None else most
     end = place = 0
@@ -37,10 +37,10 @@ def whole_bytes(path: Path, most: int | None = None) -> int:
 
 
 def drop_torn_end(path: Path) -> int:
-    """Cut a file in fragments behind the last one that is whole; FFmpeg calls a torn one an error.
+    """Truncate a fragmented file after its last complete fragment; FFmpeg treats a partial one as an error.
 
     Returns:
-        how many bytes the file has now; with 0 there is no frame in it.
+        The new size in bytes; 0: the file has no frames.
 
     Raises:
         OSError: it cannot be written.
@@ -52,10 +52,10 @@ def drop_torn_end(path: Path) -> int:
 
 
 def drop_last_fragment(path: Path) -> int:
-    """Cut a file that ends with a whole fragment before it.
+    """Remove the last fragment of a file that ends with a complete fragment.
 
     Returns:
-        how many bytes the file has now; with 0 there is no frame in it.
+        The new size in bytes; 0: the file has no frames.
 
     Raises:
         OSError: it cannot be written.
@@ -66,16 +66,16 @@ def drop_last_fragment(path: Path) -> int:
 
 
 def whole_frames(info: StreamInfo, fps: Fraction, most: int | None = None) -> int:
-    """Return how many frames of a file, from its first, can be cut out of it with none missing among them.
+    """Return the greatest number of frames from the first one that can be cut out without gaps.
 
-    A frame may be stored before others that are shown earlier (B-frames), and those may be lost: of N packets
-    those behind the last whole group of B-frames cannot be used. The others are cut out with
+    With B-frames, a frame may be stored before others that are displayed earlier, and those may be missing.
+    So packets after the last complete group of B-frames cannot be used. The frames can be copied with
     ``cut_file(first=0, frames=...)``.
 
     Args:
-        info: its fields, with ``times``.
+        info: the file's stream fields, with ``times``.
         fps: its frame rate.
-        most: no more than so many; None: as many as there are.
+        most: greatest number to return; None: no limit.
     """
     assert info.times is not None
     assert info.places is not None
@@ -91,13 +91,13 @@ def whole_frames(info: StreamInfo, fps: Fraction, most: int | None = None) -> in
 
 
 def _box(file: BinaryIO, place: int, size: int) -> tuple[bytes, int] | None:
-    """The type and the end of the box at some place; None where there is none, or not all of it."""
+    """Return type and end of the box at an offset; None if there is none, or only a part of it."""
     file.seek(place)
     start = file.read(2 * _HEADER)
     length, kind = int.from_bytes(start[:4], "big"), start[4:8]
-    if length == 1:  # its size stands behind its type
+    if length == 1:  # the size follows the type
         length = int.from_bytes(start[8:16], "big")
-    # After a power cut the end of a file may be zeros, which are no box.
+    # After a power failure the end of a file may be zeros, which are not a box.
     if kind not in _TOP or length < _HEADER or place + length > size:
         return None
     return kind, place + length

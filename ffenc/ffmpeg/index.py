@@ -1,4 +1,4 @@
-"""What an MP4 file's index says of its frames, read without a process."""
+"""The index of an MP4 file, read without a process."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from ffenc.paths import open_regular
 
 Integers = npt.NDArray[np.int64]
 
-# Boxes whose meaning is known here. Others, such as sample groups, may change what FFmpeg makes of a file.
+# Boxes that this module understands. Others, such as sample groups, may change how FFmpeg reads a file.
 _TOP = frozenset((b"ftyp", b"moov", b"mdat", b"free"))
 _TRACK = frozenset((b"tkhd", b"edts", b"mdia"))
 _TABLES = frozenset((b"stsd", b"stts", b"ctts", b"stss", b"sdtp", b"stsz", b"stsc", b"stco", b"co64"))
 
 _FULL = 8  # bytes of a table before its rows: version, flags, count
-_MOST_TICKS = 1 << 31  # a frame's duration; greater ones are negative to some readers
+_MOST_TICKS = 1 << 31  # of a frame's duration; some readers take greater values as negative
 _WHOLE_SPEED = 1 << 16
 
 
 class VideoIndex(Struct, frozen=True, eq=False):
-    """The frames of an MP4 file that holds one video track, in the order they are shown in.
+    """The frames of an MP4 file with a single video track, in display order.
 
     Attributes:
-        description: hash of what its samples are: codec, size, decoder configuration, colour tags.
-        time_base: seconds a tick.
-        fps: average frames a second, exact.
+        description: hash of the sample description: codec, size, decoder configuration, colour tags.
+        time_base: seconds per tick.
+        fps: average frames per second, exact.
         times: presentation time of every frame in ticks, ascending from 0; shape (N,).
-        keys: numbers of the key frames.
-        places: each frame's place among the packets as they are stored; shape (N,).
-        sizes: bytes of every frame's packet; shape (N,).
-        starts: where in the file each packet begins, in the order they are stored in; shape (N,).
+        keys: indices of the key frames.
+        places: position of each frame's packet in stored order; shape (N,).
+        sizes: size of every frame's packet in bytes; shape (N,).
+        starts: byte offset of each packet, in stored order; shape (N,).
     """
 
     description: str
@@ -59,11 +59,11 @@ class VideoIndex(Struct, frozen=True, eq=False):
     starts: Integers
 
     def info(self, path: Path, like: StreamInfo) -> StreamInfo:
-        """Return the file's fields.
+        """Return the file's stream fields.
 
         Args:
             path: the file.
-            like: of a file with the same description.
+            like: stream fields of a file with the same description.
         """
         keys, places = tuple(self.keys.tolist()), tuple(self.places.tolist())
         leading = leading_frames(keys, places)
@@ -84,26 +84,25 @@ class VideoIndex(Struct, frozen=True, eq=False):
 
 
 class PieceReader:
-    """Reads back the files that one encoder has written; its first by ffprobe, the others by their index.
+    """Reads the stream fields of an encoder's files: the first one with ffprobe, the others from their index.
 
-    What only FFmpeg can tell (pixel format, colour tags, how many frames the stream declares that a frame
-    may be stored early) follows from what a file says of its samples: ffprobe is asked once for each such
-    description, and what it answers is kept on disk for the same programs. A file that is not laid out as
-    FFmpeg writes them, and all of a description whose first file ffprobe reads otherwise, are left to
-    ffprobe.
+    What only FFmpeg can determine (pixel format, colour tags, the stream's reorder delay) follows from a
+    file's sample description. ffprobe reads the first file of each description, and its answer is kept on
+    disk for the same programs. ffprobe also reads each file with another layout than FFmpeg's muxer writes,
+    and all files of a description if it does not agree with the index of the first one.
 
     Args:
         ffprobe: the program.
-        written_by: what else its answer belongs to: which program and encoder the files are of.
+        written_by: what else the answer depends on: the program and encoder that wrote the files.
     """
 
     def __init__(self, ffprobe: str, *written_by: str) -> None:
         self._ffprobe, self._written_by = ffprobe, written_by
         self._lock = threading.Lock()
-        self._known: dict[str, StreamInfo | None] = {}  # by description; None: ffprobe reads these otherwise
+        self._known: dict[str, StreamInfo | None] = {}  # by description; None: ffprobe does not agree
 
     def read(self, path: Path) -> StreamInfo:
-        """Return a file's fields, with ``times``; from any thread.
+        """Return a file's stream fields, with ``times``. Thread-safe.
 
         Raises:
             SourceError: it cannot be read as a video, or its index is damaged.
@@ -132,12 +131,12 @@ class PieceReader:
 
 
 def _plain(info: StreamInfo) -> dict[str, Any]:
-    """A file's fields, without sound, as JSON has them."""
+    """Return stream fields without audio as JSON values."""
     return asdict(info) | {"fps": str(info.fps), "time_base": str(info.time_base)}
 
 
 def _restored(found: Any) -> StreamInfo | None:
-    """What :func:`_plain` was given; None where there is no such answer."""
+    """Return the fields from values of :func:`_plain`; None if they are not valid."""
     try:
         rates = {name: Fraction(found[name]) for name in ("fps", "time_base")}
         return StreamInfo(**{**found, **rates})
@@ -147,7 +146,7 @@ def _restored(found: Any) -> StreamInfo | None:
 
 @lru_cache(maxsize=16)
 def index_reader(ffprobe: str) -> PieceReader:
-    """Return what reads files of any origin, the same one for a program each time.
+    """Return a reader for files of any origin; for the same program always the same one.
 
     Args:
         ffprobe: the program.
@@ -159,11 +158,12 @@ def read_index(path: Path) -> VideoIndex | None:
     """Read an MP4 file's index.
 
     Returns:
-        None: it is no MP4 file, or not one video track laid out as FFmpeg's muxer does without options: one
-        that is in fragments, has other tracks or an edit list that leaves frames out. ffprobe reads those.
+        The index; None: not an MP4 file with one video track as FFmpeg's muxer writes it without options, but
+        for example one in fragments, with other tracks, or with an edit list that hides frames. ffprobe has
+        to read such files.
 
     Raises:
-        SourceError: the file cannot be opened, or what its index says cannot be; the text says what.
+        SourceError: the file cannot be opened, or its index is inconsistent; the text says how.
     """
     try:
         fetch_index(path)
@@ -195,7 +195,7 @@ def _read(file: BinaryIO, end: int) -> VideoIndex | None:
 def _movie(movie: memoryview, data: tuple[int, int]) -> VideoIndex | None:
     tracks = []
     for kind, content in boxes_in(movie):
-        if kind == b"mvex":  # its frames are in fragments
+        if kind == b"mvex":  # the frames are in fragments
             return None
         if kind == b"trak":
             tracks.append(content)
@@ -228,7 +228,7 @@ def _movie(movie: memoryview, data: tuple[int, int]) -> VideoIndex | None:
     if b"stss" in tables:
         numbers = _rows(tables[b"stss"], 1, "stss")[:, 0]
         if not len(numbers):
-            return None  # to FFmpeg this says nothing
+            return None  # FFmpeg ignores this value
         if numbers[0] < 1 or numbers[-1] > count or (np.diff(numbers) <= 0).any():
             raise BoxError(f"stss does not list frames of 1 to {count}, ascending")
         keys[:] = False
@@ -248,7 +248,7 @@ def _movie(movie: memoryview, data: tuple[int, int]) -> VideoIndex | None:
 
 
 def _scale(parent: memoryview, kind: bytes) -> int:
-    """Ticks a second, of a movie or media header."""
+    """Return the ticks per second in a movie or media header."""
     header = box_in(parent, kind)
     scale = _number(header, 20 if bytes(header[:1]) == b"\1" else 12, kind.decode())
     if not scale:
@@ -257,7 +257,7 @@ def _scale(parent: memoryview, kind: bytes) -> int:
 
 
 def _shown_from(track: memoryview, scale: int, movie_scale: int, times: Integers) -> int | None:
-    """The tick that is shown first; None where the edit list leaves frames out, or does more than that."""
+    """Return the first displayed tick; None if the edit list hides frames or does anything else."""
     if all(kind != b"edts" for kind, _ in boxes_in(track)):
         return 0
     edits = box_in(track, b"edts", b"elst")
@@ -274,7 +274,7 @@ def _shown_from(track: memoryview, scale: int, movie_scale: int, times: Integers
 
 
 def _sizes(table: memoryview, room: int) -> Integers:
-    """Bytes of every packet, in the order they are stored in."""
+    """Return the sizes of all packets in bytes, in stored order."""
     size, count = _number(table, 4, "stsz"), _number(table, 8, "stsz")
     if size:
         if size * count > room:
@@ -287,7 +287,7 @@ def _sizes(table: memoryview, room: int) -> Integers:
 
 
 def _runs(table: memoryview, name: str, count: int) -> Integers:
-    """A value a frame, of a table that says for how many frames each holds."""
+    """Return a value per frame, from a table of runs."""
     rows = _rows(table, 2, name)
     if rows[:, 0].sum() != count:
         raise BoxError(f"{name} is of {rows[:, 0].sum()} frames, stsz of {count}")
@@ -295,7 +295,7 @@ def _runs(table: memoryview, name: str, count: int) -> Integers:
 
 
 def _starts(tables: dict[bytes, memoryview], sizes: Integers, data: tuple[int, int]) -> Integers:
-    """Where in the file each packet begins, in the order they are stored in."""
+    """Return the byte offset of each packet, in stored order."""
     name, width = (b"co64", 8) if b"co64" in tables else (b"stco", 4)
     chunks = _rows(_table(tables, name), 1, name.decode(), width)[:, 0]
     runs = _rows(_table(tables, b"stsc"), 3, "stsc")
@@ -321,7 +321,7 @@ def _table(tables: dict[bytes, memoryview], name: bytes) -> memoryview:
 
 
 def _rows(table: memoryview, columns: int, name: str, width: int = 4) -> Integers:
-    """A table's rows, unsigned."""
+    """Return a table's rows as unsigned integers."""
     count = _number(table, 4, name)
     if len(table) != _FULL + count * columns * width:
         raise BoxError(f"{name} says {count} entries, and has {len(table)} bytes")
@@ -331,7 +331,7 @@ def _rows(table: memoryview, columns: int, name: str, width: int = 4) -> Integer
 
 
 def _number(content: memoryview, at: int, name: str) -> int:
-    """An unsigned number of four bytes."""
+    """Return an unsigned integer of four bytes."""
     if len(content) < at + 4:
         raise BoxError(f"{name} ends after {len(content)} bytes")
     return int(struct.unpack_from(">I", content, at)[0])

@@ -1,4 +1,4 @@
-"""Copy packets: join encoded files back to back, and cut parts out of them, without re-encoding."""
+"""Copying of packets: join encoded files back to back, and cut parts out of them, without re-encoding."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Joined(Struct, frozen=True):
     """A file to be joined with others.
 
     Attributes:
-        path: absolute.
-        frames: how many of its frames are taken.
+        path: absolute path.
+        frames: number of frames to copy.
         delay: as probed, see :attr:`~ffenc.ffmpeg.probe.StreamInfo.decode_delay`.
-        first: the first that is taken; they can be cut out.
-        of: how many frames the file has; None: all are taken.
+        first: index of the first frame to copy; the file has to be cuttable there.
+        of: number of frames of the file; None: all are copied.
     """
 
     path: Path
@@ -48,13 +48,12 @@ def join_files(
     """Join files of the same codec, settings, size and frame rate without re-encoding.
 
     Args:
-        pieces: in order; each with the time base that ffenc writes
-            (:func:`~ffenc.config.framerate.time_scale`).
+        pieces: the files in order; each with ffenc's time base (:func:`~ffenc.config.framerate.time_scale`).
         output: the file to write.
-        fps: their frame rate; frame i of the result sits at exactly i / fps.
-        tag: the codec's stream tag, if it needs one.
+        fps: frame rate of the files; frame i of the result is at exactly i / fps.
+        tag: stream tag of the codec; None: the muxer's default.
         toolchain: the programs.
-        cancellation: who may end it.
+        cancellation: can stop the program from another thread.
 
     Raises:
         FfmpegError: ffmpeg failed.
@@ -72,7 +71,8 @@ def join_files(
         _add(runs, frames + piece.first, piece.frames)
         before = piece
         frames += piece.of or piece.frames
-        # Each start is given to the microsecond, from the first frame on: nothing adds up.
+        # Each start is computed from the first frame on, rounded to a microsecond, so errors do not
+        # accumulate.
         end = round(frames / fps * _MICROSECONDS)
         lines += [file_line(piece.path), f"duration {end - start}us"]
         start = end
@@ -94,18 +94,18 @@ def join_files(
 
 
 def file_line(path: Path) -> str:
-    """The line of a list for the concat demuxer that names a file."""
+    """Return the line that names a file in a list for the concat demuxer."""
     quoted = file_url(str(path)).replace("'", r"'\''")
     return f"file '{quoted}'"
 
 
 def list_of(lines: Sequence[str]) -> bytes:
-    """A list for the concat demuxer, as it is fed."""
+    """Return a list for the concat demuxer, as written to its standard input."""
     return os.fsencode("\n".join(["ffconcat version 1.0", *lines, ""]))
 
 
 def _add(runs: list[tuple[int, int]], first: int, frames: int) -> None:
-    """Add frames to runs; to the last one, where they follow it."""
+    """Append frames to the runs; extend the last run if they follow it."""
     if runs and sum(runs[-1]) == first:
         first, frames = runs[-1][0], runs.pop()[1] + frames
     runs.append((first, frames))
@@ -122,17 +122,17 @@ def cut_file(
     toolchain: Toolchain,
     cancellation: Cancellation | None = None,
 ) -> None:
-    """Copy some of a file's frames into one that can be joined.
+    """Copy a part of a file to a new file that can be joined.
 
     Args:
         source: the file.
         output: the file to write.
-        first: the first frame, at which the file can be entered: one of ``StreamInfo.closed``.
-        frames: how many, up to the file's end or another such frame.
-        fps: its frame rate.
-        tag: the stream tag it has.
+        first: index of the first frame, one of ``StreamInfo.closed``.
+        frames: number of frames; they end at the end of the file or before another such frame.
+        fps: frame rate of the file.
+        tag: stream tag of the file.
         toolchain: the programs.
-        cancellation: who may end it.
+        cancellation: can stop the program from another thread.
 
     Raises:
         FfmpegError: ffmpeg failed.

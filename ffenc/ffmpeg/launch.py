@@ -1,4 +1,4 @@
-"""How programs are started: they die with their parent, and take the share of the machine they are given."""
+"""Starting of programs: they end with their parent, and get a limited share of the machine."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from ffenc.errors import Cancelled, ConfigError, ToolchainError
 
 log = logging.getLogger("ffenc")
 _GROUP_NICE_TRIES = 40
-# A program that was killed and is still there waits in a driver or for a network file system.
+# A program that is still there after SIGKILL waits for a driver or a network file system.
 _KILLED_SECONDS = 10.0
 MORE_PROCESSES = "end other programs, or raise the limit on processes and threads (ulimit -u)"
-_STEP_SECONDS = 0.5  # of waiting: a stand-still of the whole machine counts as one
+_STEP_SECONDS = 0.5  # of waiting; a suspended machine counts as one step
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _CAP_SYS_NICE = 23
-_beginning = threading.Lock()  # of the thread that starts programs
+_beginning = threading.Lock()  # held while the thread that starts programs is created
 libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class Cancellation:
-    """Ends every process started under it, from any thread."""
+    """Ends all processes that were started with it, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -51,7 +51,7 @@ class Cancellation:
         return self._cancelled
 
     def cancel(self) -> None:
-        """Kill what runs, and refuse to start more."""
+        """Kill the running processes and refuse to start others."""
         with self._lock:
             self._cancelled = True
             for process in self._running:
@@ -68,24 +68,25 @@ class Cancellation:
             self._running.discard(process)
 
     def check(self) -> None:
-        """Raise :class:`Cancelled` once cancelled."""
+        """Raise :class:`Cancelled` after :meth:`cancel`."""
         if self._cancelled:
             raise Cancelled("stopped before the work was done")
 
 
 @lru_cache
 def _launcher() -> tuple[str, ...] | None:
-    """What has the kernel kill the program it becomes when the parent dies, however it dies.
+    """Return the command prefix that makes the kernel kill a program when its parent dies.
 
-    Root's program loses the right to real-time priority with it: see :func:`_keep_from_real_time`.
+    If root starts a program in this way, it loses the right to real-time priority: see
+    :func:`_keep_from_real_time`.
 
     Returns:
-        its command; empty where the system has no such thing; None where this process has to see to it
-        between fork and exec. That copies its page tables: 10 to 70 ms in which all its threads stand still.
+        The prefix; empty if the system has no such function; None if this process has to do it between fork
+        and exec. A fork copies the page tables: all threads stand still for 10 to 70 ms.
     """
     if libc is None:
         return ()
-    program = shutil.which("setpriv")  # of util-linux, which nearly every Linux has
+    program = shutil.which("setpriv")  # part of util-linux, which nearly every Linux system has
     if program is None:
         return None
     dying = (program, "--pdeathsig", "KILL")
@@ -98,29 +99,29 @@ def _launcher() -> tuple[str, ...] | None:
 
 
 def _before_exec() -> None:
-    """In the child, before exec: what :func:`_launcher` is for."""
+    """Do what :func:`_launcher` is for, in the child before exec."""
     assert libc is not None
     libc.prctl(_PR_CAPBSET_DROP, _CAP_SYS_NICE)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _keep_from_real_time(pid: int) -> None:
-    """Keep a program of a user's from real-time priority; one of root's is started without that right.
+    """Prevent real-time priority of a program; root's programs are started without the right to it.
 
-    SVT-AV1 gives its threads real-time priority wherever it may, which is as root, in most containers. They
-    then come before the program that reads the cameras, and niceness does nothing.
+    SVT-AV1 gives its threads real-time priority if it may: as root, which is the user of most containers. Its
+    threads then preempt the program that reads the cameras, and niceness has no effect.
     """
     if sys.platform == "linux":
         import resource  # noqa: PLC0415 - not on Windows
 
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the program has ended
             resource.prlimit(pid, resource.RLIMIT_RTPRIO, (0, 0))
 
 
 def _launched(program: str) -> bool:
-    """Whether a launcher can become a program: it is there, and made for this machine.
+    """Return whether the launcher can execute a program: the file exists and is made for this machine.
 
-    Of any other file exec itself says best what is wrong, or the launcher would have a shell read it.
+    For any other file exec itself gives the best error; the launcher would let a shell read it.
     """
     path = shutil.which(program)
     if path is None:
@@ -132,28 +133,28 @@ def _launched(program: str) -> bool:
 
 
 def _machine(path: str) -> bytes:
-    """Word size, byte order and processor of an ELF program."""
+    """Return word size, byte order and processor of an ELF program."""
     with Path(path).open("rb") as file:
         head = file.read(20)
     return head[:6] + head[18:]
 
 
 class Share(Struct, frozen=True):
-    """Which part of the machine a program gets.
+    """The share of the machine that a program gets.
 
     Attributes:
-        niceness: how much nicer than this process, 0..19.
-        cpus: the processors it may run on; None: those of this process.
+        niceness: added to this process's niceness, 0..19.
+        cpus: the processors that it may run on; None: those of this process.
     """
 
     niceness: int = 0
     cpus: frozenset[int] | None = None
 
     def check(self) -> None:
-        """Refuse what cannot be had.
+        """Check that the share is possible.
 
         Raises:
-            ConfigError: a niceness out of range, or no processors are named, or one that is not there.
+            ConfigError: a niceness out of range, an empty set of processors, or one that does not exist.
             ToolchainError: this system cannot bind a program to processors.
         """
         if not 0 <= self.niceness <= 19:
@@ -182,7 +183,7 @@ class Share(Struct, frozen=True):
 
     @contextlib.contextmanager
     def bound(self) -> Iterator[None]:
-        """Bind the calling thread for as long as it starts a program, which has it from its first moment."""
+        """Bind the calling thread while it starts a program, which inherits the binding."""
         if self.cpus is None:
             yield
             return
@@ -194,7 +195,7 @@ class Share(Struct, frozen=True):
             os.sched_setaffinity(0, before)
 
     def make_nice(self, pid: int) -> None:
-        """Make a program that was just started, and leads a session, nicer with all its threads."""
+        """Change the niceness of a started program that leads a session, with all its threads."""
         if self.niceness:
             nice = min(os.getpriority(os.PRIO_PROCESS, 0) + self.niceness, 19)
             with contextlib.suppress(ProcessLookupError):
@@ -206,19 +207,19 @@ _WHOLE = Share()
 
 
 def _make_group_nice(pid: int, nice: int) -> None:
-    """Make the session that a program leads nicer than others (Linux).
+    """Change the niceness of a program's session relative to other sessions (Linux).
 
-    Where the kernel shares the processors between sessions first (``kernel.sched_autogroup_enabled``, as most
-    distributions have it), niceness counts within a session only; see sched(7).
+    If the kernel distributes the processors among sessions first (``kernel.sched_autogroup_enabled``, the
+    default of most distributions), niceness has an effect only within a session; see sched(7).
     """
     left = _GROUP_NICE_TRIES
     while left:
         try:
             Path(f"/proc/{pid}/autogroup").write_bytes(f"{nice}".encode())
-        except BlockingIOError:  # one change in 0.1 s, of whoever is not root
+        except BlockingIOError:  # one change per 0.1 s, except for root
             left -= 1
             time.sleep(0.03)
-        except OSError:  # there are no such groups, or the program has ended
+        except OSError:  # no autogroups, or the program has ended
             return
         else:
             return
@@ -229,15 +230,16 @@ def _numbers(cpus: Iterable[int]) -> str:
 
 
 def _possible_cpus(cpus: frozenset[int]) -> set[int]:
-    """Those of some processors that a program can be bound to: there, and not kept from this one's group.
+    """Return those of some processors that a program can be bound to.
 
-    Only trying tells: a process may be bound to fewer than it could have, and the kernel leaves out silently
-    what a container does not have. It is tried in a thread of its own, which leaves all others as they are.
+    Only an attempt shows this: a process may be bound to fewer processors than it is allowed to use, and the
+    kernel silently ignores those that a container does not have. The attempt uses a separate thread, so that
+    all others keep their binding.
     """
     possible: set[int] = set()
 
     def bind() -> None:
-        with contextlib.suppress(OSError):  # none of them
+        with contextlib.suppress(OSError):  # none of them can be used
             os.sched_setaffinity(0, cpus)
             possible.update(os.sched_getaffinity(0) & cpus)
 
@@ -248,7 +250,7 @@ def _possible_cpus(cpus: frozenset[int]) -> set[int]:
 
 
 class _Start:
-    """One program to be started, and who waits for it."""
+    """A program to start, and the thread that waits for it."""
 
     def __init__(self, start: Callable[[], subprocess.Popen[bytes]]) -> None:
         self._start = start
@@ -273,7 +275,7 @@ class _Start:
     def wait(self) -> subprocess.Popen[bytes]:
         try:
             self._done.wait()
-        except BaseException:  # Ctrl-C: nobody will use the program
+        except BaseException:  # Ctrl-C: the program will not be used
             with self._lock:
                 self._abandoned = True
                 if self._process is not None:
@@ -286,17 +288,17 @@ class _Start:
 
 
 def running_wait(come: Callable[[float], bool], seconds: float) -> bool:
-    """Wait for something, for a time that this process has run and not only passed.
+    """Wait for an event; only time in which this process was running counts.
 
-    Where all processes stand still for a while (a laptop that sleeps, a container that is frozen), the one
-    that is waited for has had no chance: such a time counts as one short step.
+    While all processes stand still (a suspended laptop, a frozen container), the event cannot happen: such a
+    time counts as one short step.
 
     Args:
-        come: waits for it, for so many seconds at most, and returns whether it has come.
-        seconds: how long to wait.
+        come: waits at most the given number of seconds, and returns whether the event has happened.
+        seconds: greatest waiting time.
 
     Returns:
-        whether it has come.
+        Whether the event has happened.
     """
     left = seconds
     while True:
@@ -309,10 +311,10 @@ def running_wait(come: Callable[[float], bool], seconds: float) -> bool:
 
 
 def has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait at most so long for a program's end; return whether it has ended."""
+    """Wait at most ``seconds`` for a program's end; return whether it has ended."""
     if process.returncode is None and sys.platform == "linux" and hasattr(os, "pidfd_open"):
-        # Popen.wait looks every 50 ms at last: longer than a short episode is encoded.
-        with contextlib.suppress(OSError):  # kernels of sandboxes, or another thread has seen its end
+        # Popen.wait polls every 50 ms in the end, which is longer than encoding a short episode takes.
+        with contextlib.suppress(OSError):  # sandboxes without pidfd, or another thread has seen its end
             descriptor = os.pidfd_open(process.pid)
             try:
                 end = select.poll()
@@ -327,19 +329,19 @@ def has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def has_finished(thread: threading.Thread, seconds: float) -> bool:
-    """Wait at most so long for a thread's end; return whether it has ended."""
+    """Wait at most ``seconds`` for a thread's end; return whether it has ended."""
     thread.join(seconds)
     return not thread.is_alive()
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program and wait for its end, but not without end: a driver may hold it."""
+    """Kill a program and wait a limited time for its end: a driver may block it."""
     process.kill()
     running_wait(lambda step: has_ended(process, step), _KILLED_SECONDS)
 
 
 def end_unused(process: subprocess.Popen[bytes]) -> None:
-    """End a program that nobody will feed or read, and close its pipes."""
+    """End a program that is not used, and close its pipes."""
     kill(process)
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
@@ -348,10 +350,10 @@ def end_unused(process: subprocess.Popen[bytes]) -> None:
 
 @lru_cache
 def starts() -> queue.SimpleQueue[Callable[[], object]]:
-    """The requests of the one thread that starts programs."""
-    # The kernel takes the death of the thread that started a program for the death of its parent, so all
-    # are started by one thread that lives as long as the interpreter. Not an executor's: a signal that comes
-    # while one makes its thread leaves a thread that is waited for without end when the program exits.
+    """Return the queue of requests to the single thread that starts programs."""
+    # The kernel treats the death of the thread that started a program as the death of its parent, so one
+    # thread that lives as long as the interpreter starts all programs. An executor is not used: if a signal
+    # interrupts the creation of its thread, the interpreter waits for that thread forever at exit.
     waiting: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
     def serve() -> None:
@@ -370,17 +372,17 @@ def start(
     stdout: bool,
     share: Share = _WHOLE,
 ) -> subprocess.Popen[bytes]:
-    """Start a program that dies with this one.
+    """Start a program that ends when this process ends.
 
     Args:
         command: the program and its arguments.
-        cancellation: who may end it.
-        stdin, stdout: whether they are pipes.
-        share: the niceness and the processors it runs with.
+        cancellation: can stop the program from another thread.
+        stdin, stdout: whether these are pipes.
+        share: niceness and processors of the program.
 
     Raises:
         ToolchainError: it cannot be started.
-        Cancelled: it was cancelled before.
+        Cancelled: ``cancellation`` was cancelled before.
     """
     if log.isEnabledFor(logging.DEBUG):
         log.debug("runs %s", shlex.join(command))
@@ -390,7 +392,7 @@ def start(
 
 
 def make_ready() -> None:
-    """Find out how programs are started while there is other work, before the first is."""
+    """Prepare the start of programs while other work goes on."""
     _queue().put(_launcher)
 
 
@@ -414,13 +416,14 @@ def _start_here(
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 env={**os.environ, "AV_LOG_FORCE_NOCOLOR": "1"},
-                # Its own process group: Ctrl-C reaches the parent, which then ends its children in order.
+                # Its own process group: Ctrl-C reaches only the parent, which then ends its children in
+                # order.
                 start_new_session=True,
                 preexec_fn=_before_exec if launcher is None else None,  # noqa: PLW1509 - two system calls
             )
         _keep_from_real_time(process.pid)
         share.make_nice(process.pid)
-    except (OSError, subprocess.SubprocessError) as error:  # the second: processors went away meanwhile
+    except (OSError, subprocess.SubprocessError) as error:  # the second: processors were removed meanwhile
         reason = error.strerror if isinstance(error, OSError) else error
         limited = isinstance(error, OSError) and error.errno == errno.EAGAIN
         raise ToolchainError(
@@ -434,7 +437,7 @@ def begin(thread: threading.Thread) -> None:
     """Start a thread.
 
     Raises:
-        ToolchainError: the limit on processes and threads is reached.
+        ToolchainError: the limit of processes and threads is reached.
     """
     try:
         thread.start()

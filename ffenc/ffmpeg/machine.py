@@ -1,4 +1,4 @@
-"""What this machine has."""
+"""Facts about this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import re
 
-# What a driver's libraries and devices are chosen by.
+# Environment variables that select a driver's libraries and devices.
 _ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
     "LD_LIBRARY_PATH",
@@ -25,12 +25,12 @@ _DEVICES = {
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def file_identity(path: str) -> list[str | int]:
-    """Return what changes when a file is replaced: its real path, size and times of change in ns."""
+    """Return values that change when a file is replaced: real path, size and times of change in ns."""
     real = os.path.realpath(path)
     try:
         found = os.stat(real)  # noqa: PTH116 - one system call
@@ -40,16 +40,17 @@ def file_identity(path: str) -> list[str | int]:
 
 
 def machine_facts() -> list[str | int]:
-    """Return what changes when a driver or a shared library comes, goes or is replaced.
+    """Return values that change when a driver or a shared library is installed, removed or replaced.
 
-    The processor and kernel, the linker's list of libraries (a distribution's ffmpeg stays the same file when
-    its libx265 is upgraded), video devices and whether this user may open them, and the driver's environment.
+    They cover the processor and kernel, the linker's list of libraries (a distribution's ffmpeg stays the
+    same file when its libx265 is upgraded), video devices and whether this user may open them, and the
+    driver's environment variables.
     """
     facts: list[str | int] = [platform.machine(), platform.release(), cores()]
     facts += file_identity("/etc/ld.so.cache") + file_identity("/proc/driver/nvidia/version")
     for folder, names in _DEVICES.items():
         with contextlib.suppress(OSError):
-            for name in sorted(filter(names.match, os.listdir(folder))):  # noqa: PTH208 - names are enough
+            for name in sorted(filter(names.match, os.listdir(folder))):  # noqa: PTH208 - names suffice
                 device = f"{folder}/{name}"
                 facts.append(f"{device}{'' if os.access(device, os.R_OK | os.W_OK) else ' denied'}")
     return facts + [f"{name}={os.environ.get(name, '')}" for name in _ENVIRONMENT]

@@ -1,4 +1,4 @@
-"""What is done with the pipes to a program: waiting for them, memory that is lent to them, their size."""
+"""Pipes to a program: waiting, splicing of memory, size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Piece(ctypes.Structure):
 
 
 def splice(descriptor: int, view: memoryview) -> int:
-    """Put memory into a pipe as it is (Linux), and return how many bytes of it; else copy it there."""
+    """Splice memory into a pipe without a copy (Linux), otherwise write it; return the number of bytes."""
     if libc is None or view.readonly:
         return os.write(descriptor, view)
     piece = _Piece(ctypes.addressof(ctypes.c_char.from_buffer(view)), len(view))
@@ -35,13 +35,13 @@ def splice(descriptor: int, view: memoryview) -> int:
     if count >= 0:
         return count
     code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL):  # kernels of sandboxes
+    if code in (errno.ENOSYS, errno.EINVAL):  # sandboxes without vmsplice
         return os.write(descriptor, view)
     raise OSError(code, os.strerror(code))
 
 
 def set_pipe_size(descriptor: int, size: int) -> None:
-    """Ask for a pipe of another size where the system has that (Linux): a larger one switches less."""
+    """Set the size of a pipe if the system supports it (Linux): a larger one needs fewer context switches."""
     import fcntl  # noqa: PLC0415 - not on Windows
 
     fcntl.fcntl(descriptor, _F_SETPIPE_SZ, size)

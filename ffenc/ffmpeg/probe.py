@@ -1,4 +1,4 @@
-"""Read back what is in a video file, through ffprobe."""
+"""Stream fields of a video file, read with ffprobe."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ffenc.spelling import call
 from ffenc.storage.mirror import held
 from ffenc.storage.ranges import Range, Reader, ReadFile
 
-# HEVC's units in MP4: a length of four bytes, and the unit's type in its first byte.
+# NAL units of HEVC in MP4: a length of four bytes, then the unit's type in the first byte.
 _UNIT_HEAD, _LAST_SLICE, _RADL = 5, 31, (6, 7)
-_MOST_UNITS = 8  # before a picture's first slice
+_MOST_UNITS = 8  # before the first slice of a picture
 
-_HASHED_BYTES = 8 << 20  # of a larger file, hashing takes longer than another process
-# What was read of files that have not changed since: a job looks at each of its files several times.
+_HASHED_BYTES = 8 << 20  # hashing a larger file takes longer than another process
+# Limits of the cache of unchanged files: a job reads the fields of each of its files several times.
 _MOST_KEPT, _MOST_KEPT_FRAMES = 64, 100_000
 _kept: dict[Any, StreamInfo] = {}
 
@@ -51,26 +51,25 @@ class StreamInfo(Struct, frozen=True, dict=True):
     Attributes:
         codec: ``av1``, ``h264``, ``hevc``, ``ffv1``.
         pix_fmt: FFmpeg pixel format.
-        width, height: pixels.
-        fps: average frames a second, exact.
+        width, height: frame size in pixels.
+        fps: average frames per second, exact.
         frames: number of frames.
-        time_base: seconds a tick of ``times``.
-        channels: components a pixel has.
-        color_space, color_range, color_primaries, color_transfer: the tags, None where absent.
-        audio: the first audio stream, if any.
-        tag: the stream's tag in MP4 (``avc1``), None where it has none.
-        extradata_hash: of the decoder configuration.
-        times: presentation time of every frame in ticks, ascending; None unless asked for.
-        key_frames: indices of the key frames in that order; None unless asked for.
-        places: each frame's place among the packets as they are stored; None unless asked for.
-        sizes: bytes of every frame's packet, in the order of ``times``; None unless asked for.
-        leading: frames of open groups: stored behind a key frame, shown before it, and decoded from the group
-            before. A decoder that starts at that key frame skips them. None unless asked for.
-        hidden: frames that are stored and never shown, because an edit list leaves them out; 0 unless asked
-            for.
-        raw: it is an elementary stream, whose frames have no timestamps; ``times`` are their numbers then.
-        rotation: degrees that a player turns the pictures by, because a tag says so.
-        reorder: how many frames the stream declares that a frame may be stored before it is shown.
+        time_base: seconds per tick of ``times``.
+        channels: number of components per pixel.
+        color_space, color_range, color_primaries, color_transfer: colour tags, None if absent.
+        audio: the first audio stream; None: there is none.
+        tag: the stream's tag in MP4 (``avc1``); None: it has none.
+        extradata_hash: hash of the decoder configuration.
+        times: presentation time of every frame in ticks, ascending; None unless requested.
+        key_frames: indices of the key frames in ``times``; None unless requested.
+        places: position of each frame's packet in stored order; None unless requested.
+        sizes: size of every frame's packet in bytes, in the order of ``times``; None unless requested.
+        leading: frames of open GOPs: stored after a key frame, displayed before it, and predicted from the
+            GOP before. A decoder that starts at that key frame skips them. None unless requested.
+        hidden: number of stored frames that are never displayed because of an edit list; 0 unless requested.
+        raw: an elementary stream, whose frames have no timestamps; ``times`` are then frame numbers.
+        rotation: degrees by which players rotate the frames because of a tag.
+        reorder: reorder delay that the stream declares, in frames.
     """
 
     codec: str
@@ -100,15 +99,16 @@ class StreamInfo(Struct, frozen=True, dict=True):
 
     @property
     def configuration(self) -> str:
-        """What files that are joined have in common: the decoder's configuration and the colour tags."""
+        """What files have to share to be joined: the decoder configuration and the colour tags."""
         tags = self.color_space, self.color_range, self.color_primaries, self.color_transfer
         return " ".join(str(part) for part in (self.extradata_hash, *tags))
 
     @property
     def closed(self) -> tuple[int, ...] | None:
-        """The key frames at which the file can be cut.
+        """The key frames at which the file can be cut; None if unknown.
 
-        Behind them no frame is stored that is shown before them, and before them none that is never shown.
+        No frame stored after such a key frame is displayed before it, and no hidden frame is stored before
+        it.
         """
         if self.key_frames is None or self.places is None:
             return None
@@ -117,9 +117,9 @@ class StreamInfo(Struct, frozen=True, dict=True):
 
     @cached_property
     def delay(self) -> int | None:
-        """The most packets that a frame is stored before the one that is shown in its place.
+        """The greatest number of packets by which a frame is stored before its display position.
 
-        0 where frames are stored in the order they are shown in.
+        0 if frames are stored in display order.
         """
         if self.places is None:
             return None
@@ -127,20 +127,20 @@ class StreamInfo(Struct, frozen=True, dict=True):
 
     @property
     def decode_delay(self) -> int:
-        """How many frames the first decode time lies before the first frame, as FFmpeg's muxer writes it.
+        """The number of frames by which decode times begin before the first frame, as in FFmpeg's muxer.
 
-        That is the delay which the stream declares, even where no frame needs it: files whose decode times
-        begin alike can be concatenated in any order by programs that copy them.
+        This is the declared reorder delay, even if no frame needs it. Programs that copy files can
+        concatenate those with the same delay in any order.
         """
         return max(self.delay or 0, self.reorder)
 
     @cached_property
     def missed(self) -> tuple[int, ...] | None:
-        """The frames that a reader like LeRobot's misses for open groups, seeking to each by its time.
+        """The frames that a reader like LeRobot's misses because of open GOPs, seeking to each by its time.
 
-        A seek in MP4 ends at the last key frame that is stored before a frame's place in the order of
-        showing. ``frames`` is among them where what is joined to the file's end would lose its first frame:
-        FFmpeg's decoder drops it where it follows the first open key frame of a sequence at once.
+        A seek in MP4 ends at the last key frame stored before a frame's display position. The value also
+        contains ``frames`` if a file joined to the end would lose its first frame: FFmpeg's decoder drops a
+        frame that directly follows the first open key frame of a sequence.
         """
         if self.leading is None or self.key_frames is None or self.places is None:
             return None
@@ -156,25 +156,30 @@ class StreamInfo(Struct, frozen=True, dict=True):
 def probe(
     path: str | Path, *, times: bool = False, rate: Fraction | None = None, ffprobe: str | None = None
 ) -> StreamInfo:
-    """Read a file's video stream fields back with ffprobe; what has not changed since is not read again.
+    """Read the fields of a file's video stream with ffprobe. Results of unchanged files are reused.
 
     Args:
         path: the file.
-        times: also list every frame's time and the key frames, from the packets.
-        rate: frames a second of a stream without a container, which has no times: frame i is at i / rate.
-            Other files have their own.
-        ffprobe: the program; by default the one :func:`find_ffprobe` finds.
+        times: also read every frame's time and the key frames, from the packets.
+        rate: frames per second of an elementary stream, which has no times: frame i is at i / rate. Ignored
+            for other files.
+        ffprobe: the program; None: the one that :func:`find_ffprobe` returns.
 
     Raises:
         SourceError: the file does not exist, cannot be read as video, or has no video stream.
         ToolchainError: there is no ffprobe.
         FfmpegError: ffprobe could not run: it was killed, or lacked memory.
+
+    Example:
+        >>> info = probe("top.mp4", times=True)
+        >>> info.frames, info.fps, info.key_frames[:3]
+        (300, Fraction(30, 1), (0, 2, 4))
     """
     program = ffprobe or find_ffprobe()
     try:
         found = os.stat(path)  # noqa: PTH116 - one system call
     except OSError:
-        return _probed(path, times=times, rate=rate, program=program)  # which says what is wrong
+        return _probed(path, times=times, rate=rate, program=program)  # reports what is wrong
     state = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
     key = (str(path), state, times, rate, program)
     known = _kept.get(key)
@@ -197,12 +202,12 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
         )
     streams_of = ("-show_streams", "-show_data_hash", "sha256", "-show_entries")
     packets_of = "packet=stream_index,pts,size,flags,pos"
-    # Line by line: the JSON of a long file's packets would take hundreds of megabytes.
+    # Line by line: the JSON of a long file's packets would need hundreds of megabytes.
     if not times:
         answer = ask(program, path, *streams_of, "format=nb_programs")
     elif Path(path).stat().st_size < _HASHED_BYTES:
         answer = ask(program, path, *streams_of, f"format=nb_programs:{packets_of}")
-    else:  # where packets are listed too, it hashes each of them, shown or not
+    else:  # if packets are listed, it also hashes each of them, whether displayed or not
         answer = ask(program, path, *streams_of, "format=nb_programs")
         answer += ask(program, path, "-show_entries", packets_of)
     programs = fields_of(next((line for line in answer if line.startswith("format|")), ""))
@@ -234,7 +239,7 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
     hidden = 0
     if times and raw:
         assert rate is not None
-        # A packet is a frame; which of them are key frames is not used, as nothing can be entered by time.
+        # Each packet is a frame. Key frames are not needed: an elementary stream cannot be entered by time.
         count = sum(line.startswith(f"packet|stream_index={video['index']}|") for line in answer)
         fps, time_base = rate, 1 / rate
         stamps = places = tuple(range(count))
@@ -250,7 +255,7 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
                 at.append(fields.get("pos", ""))
                 if "D" in fields["flags"]:
                     hidden += 1
-                    continue  # cut off by an edit list: it is decoded, and never shown
+                    continue  # hidden by an edit list: decoded, but never displayed
                 if not fields["pts"].lstrip("-").isdigit():
                     raise SourceError(
                         f"{path} has frames without a timestamp. Convert it without loss first: "
@@ -295,11 +300,11 @@ def _probed(path: str | Path, *, times: bool, rate: Fraction | None, program: st
 
 
 def leading_frames(keys: Sequence[int], places: Sequence[int]) -> tuple[int, ...]:
-    """Return the frames that are stored behind a key frame and shown before it.
+    """Return the frames that are stored after a key frame and displayed before it.
 
     Args:
-        keys: the key frames.
-        places: each frame's place among the packets.
+        keys: indices of the key frames.
+        places: position of each frame's packet in stored order.
     """
     if all(places[key] == key for key in keys):
         return ()
@@ -314,19 +319,19 @@ def leading_frames(keys: Sequence[int], places: Sequence[int]) -> tuple[int, ...
 
 
 def without_radl(path: str | Path, leading: Sequence[int], starts: Sequence[int | None]) -> tuple[int, ...]:
-    """Leave out those of HEVC's leading pictures that need nothing before their key frame.
+    """Remove HEVC's leading pictures that can be decoded without the frames before their key frame.
 
     Args:
         path: an MP4 file.
-        leading: the frames.
-        starts: the byte at which each one's packet begins; None: not known.
+        leading: indices of the leading frames.
+        starts: byte offset of each one's packet; None: unknown.
     """
 
     def needed(read: Reader, _: int) -> list[Range]:
         for start in starts:
             if start is not None:
                 _is_radl(cast(BinaryIO, ReadFile(read)), start)
-        return []  # what was read is enough
+        return []  # what was read suffices
 
     with held(Path(path), needs=needed, name="leading frames"), Path(path).open("rb") as file:
         found = zip(leading, starts, strict=True)
@@ -334,7 +339,7 @@ def without_radl(path: str | Path, leading: Sequence[int], starts: Sequence[int 
 
 
 def _is_radl(file: BinaryIO, place: int) -> bool:
-    """Whether a packet in an MP4 file is a random access decodable leading picture."""
+    """Return whether a packet in an MP4 file is a random access decodable leading picture."""
     for _ in range(_MOST_UNITS):
         file.seek(place)
         head = file.read(_UNIT_HEAD)
@@ -348,7 +353,7 @@ def _is_radl(file: BinaryIO, place: int) -> bool:
 
 
 def _demuxer(path: str | Path) -> str:
-    """The demuxer that a file's first bytes ask for."""
+    """Return the demuxer for a file's first bytes."""
     try:
         return demuxer_of(Path(path))
     except FileNotFoundError:
@@ -358,7 +363,7 @@ def _demuxer(path: str | Path) -> str:
 
 
 def ask(program: str, path: str | Path, *questions: str, timeout: float = STALL_SECONDS) -> list[str]:
-    """What ffprobe answers, in lines; the file is opened with the demuxer that its first bytes ask for."""
+    """Return the lines of ffprobe's answer; the file is opened with the demuxer of its first bytes."""
     demuxer = _demuxer(path)
     fetch_first_frames(Path(path))
     limits = [word for name, value in INPUT_LIMITS.items() for word in (f"-{name}", value)]
@@ -378,7 +383,7 @@ def fields_of(line: str) -> dict[str, str]:
 
 
 def _rotation(video: dict[str, str]) -> int:
-    """From the display matrix, or the tag that stood for it before."""
+    """Return the rotation in the display matrix, or in the older rotate tag."""
     found = (value for name, value in video.items() if name.endswith((":rotation", "tag:rotate")))
     text = next(found, "0")
     return int(text) if re.fullmatch(r"-?\d+", text) else 0
@@ -394,11 +399,11 @@ def _tag(text: str | None) -> str | None:
 
 
 def _frame_count(video: dict[str, str], program: str, path: str | Path) -> int:
-    """From the container's index, or by counting packets where it has none (a stream, Matroska)."""
+    """Return the number of frames in the container's index, or of packets if it has none."""
     if video.get("nb_frames", "").isdigit():
         return int(video["nb_frames"])
     query = ("-count_packets", "-select_streams", "v:0", "-show_entries", "stream=nb_read_packets")
-    # A stream of a program (MPEG-TS) is listed with its program, and once more by itself.
+    # A stream of a program (MPEG-TS) is listed twice: with its program and by itself.
     lines = (line for line in ask(program, path, *query) if line.startswith("stream|"))
     counted = fields_of(next(lines, "")).get("nb_read_packets", "")
     return int(counted) if counted.isdigit() else 0

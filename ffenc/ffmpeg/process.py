@@ -1,4 +1,4 @@
-"""Run one FFmpeg program: feed it, drain it, end it with its parent, and tell what it said."""
+"""Run an FFmpeg program: feed its input, drain its outputs, end it with this process, report its errors."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from ffenc.ffmpeg.pipes import readable, set_pipe_size, splice, writable
 from ffenc.storage.mirror import held
 
 Buffer = bytes | bytearray | memoryview
-# An encoder that neither takes a byte nor ends in this time hangs (a driver that does not answer).
+# An encoder that neither accepts a byte nor ends in this time hangs (for example in a driver).
 STALL_SECONDS = 300.0
-PIPE_BYTES = 1 << 20  # a pipe holds no more
+PIPE_BYTES = 1 << 20  # greatest size of a pipe
 _TAIL_LINES = 40
-_KILLS = (-signal.SIGKILL, -signal.SIGTERM)  # from outside
-# Words of FFmpeg, of its libraries and of C++ where the system gives no memory, thread or open file.
+_KILLS = (-signal.SIGKILL, -signal.SIGTERM)  # signals from outside
+# Messages of FFmpeg, its libraries and C++ if the system gives no memory, thread or open file.
 _LACKING = re.compile(
     r"Cannot allocate memory|out of memory|memory allocation (error|failed)|bad_alloc|"
     r"(failed|unable) to allocate|malloc of size \d+ failed|could not allocate|"
@@ -53,16 +53,16 @@ _PROGRESS = re.compile(
 )
 # "[png @ 0x55d0] [error] text", with level+ in -loglevel
 _FAULT = re.compile(r"^(\[[^\]]+\] )*\[(error|fatal|panic)\] ")
-_inputs: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # of programs that are fed
+_inputs: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # standard inputs of running programs
 
 
 class Log(Struct):
     """What a program wrote to standard error.
 
     Attributes:
-        lines: its last lines, without progress reports.
+        lines: the last lines, without progress reports.
         faults: lines at error level, which FFmpeg may write and still exit with 0.
-        head: its first lines, where encoders name their version.
+        head: the first lines, in which encoders name their version.
     """
 
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
@@ -78,29 +78,28 @@ class Log(Struct):
 
 
 class FfmpegProcess:
-    """One running program whose standard input is fed and whose outputs are drained.
+    """A running program whose standard input is fed and whose outputs are drained.
 
-    Use as a context manager: leaving it early kills the program. :meth:`write` raises nothing of its own
-    when the program has died; :meth:`finish` does, with the reason.
+    Use it as a context manager: leaving it early kills the program. If the program has died, :meth:`write`
+    returns False and :meth:`finish` raises the reason.
 
     Args:
         command: the argument list.
         on_frames: called with the number of frames encoded so far, from another thread.
         on_output: called with each piece of standard output, from another thread.
-        pull: standard output is taken with :meth:`read_into`; it waits while nobody does.
-        cancellation: who may end it.
-        stall_seconds: how long it may take no input, give no output that is waited for, or not end after
-            its last input.
-        progress_seconds: how often ``on_frames`` is called.
-        niceness: how much lower than this process's its priority is, 0..19: all its threads have it from
-            the start.
-        cpus: the processors its threads may run on; None: those of this process.
-        pipe_bytes: how much of its input may wait in the pipe, where the system lets that be chosen.
-        inputs: files that it reads and the command does not name.
+        pull: standard output is read with :meth:`read_into`; the program waits while it is not.
+        cancellation: can stop the program from another thread.
+        stall_seconds: the greatest time in which it accepts no input, gives no output that is waited for, or
+            does not end after its last input.
+        progress_seconds: interval of ``on_frames``.
+        niceness: added to this process's niceness, 0..19, for all its threads from the start.
+        cpus: the processors that its threads may run on; None: those of this process.
+        pipe_bytes: size of its input pipe, if the system supports this.
+        inputs: files that it reads and that the command does not name.
 
     Raises:
         ToolchainError: the program cannot be started, or this system cannot bind it to processors.
-        ConfigError: a niceness out of range, or a processor that is not there.
+        ConfigError: a niceness out of range, or a processor that does not exist.
     """
 
     def __init__(
@@ -129,7 +128,7 @@ class FfmpegProcess:
         self._stall_seconds = stall_seconds
         self._stalled = False
         stdout = pull or on_output is not None
-        # A remote file that it reads is here, and stays, until it ends.
+        # Remote files that it reads are local until it ends.
         self._inputs = contextlib.ExitStack()
         self._inputs.enter_context(held(*_files_read(command), *inputs))
         try:
@@ -151,7 +150,7 @@ class FfmpegProcess:
             if on_output is not None:
                 self._drains.append(_drain(self._process.stdout, lambda pipe: _read_output(pipe, on_output)))
         except BaseException:
-            # A signal may come while a thread that reads begins: its pipe is its own to close.
+            # If a signal arrives while a reading thread starts, that thread closes its own pipe.
             self._close_stdin()
             kill(self._process)
             self._cancellation.remove(self._process)
@@ -160,12 +159,12 @@ class FfmpegProcess:
 
     @property
     def pid(self) -> int:
-        """The program's process number."""
+        """Process ID of the program."""
         return self._process.pid
 
     @property
     def ended(self) -> bool:
-        """Whether it has."""
+        """Whether the program has ended."""
         return self._process.poll() is not None
 
     def __enter__(self) -> FfmpegProcess:
@@ -178,21 +177,21 @@ class FfmpegProcess:
         self._end()
 
     def write(self, data: Buffer) -> bool:
-        """Give it bytes; waits while it is busy.
+        """Write bytes to the program; wait while it is busy.
 
         Returns:
-            False when it takes no more, because it has ended or hangs: :meth:`finish` says why.
+            False if it accepts no more, because it has ended or hangs: :meth:`finish` raises the reason.
         """
         return self._give(data, os.write)
 
     def lend(self, data: Buffer) -> bool:
-        """Give it bytes without copying them: it reads this memory itself, when it comes to it.
+        """Pass bytes to the program without copying them: it reads this memory itself, later.
 
-        Until :data:`PIPE_BYTES` more have been given, or it has ended, they have to stay as they are. Where
-        the system or the buffer does not allow it they are copied.
+        The memory must not change until :data:`PIPE_BYTES` more have been written, or the program has ended.
+        If the system or the buffer does not support this, the bytes are copied.
 
         Returns:
-            as :meth:`write`.
+            As :meth:`write`.
         """
         return self._give(data, splice)
 
@@ -200,7 +199,7 @@ class FfmpegProcess:
         view = memoryview(data).cast("B")
         try:
             descriptor = self._stdin.fileno()
-        except ValueError:  # closed by whoever ended it
+        except ValueError:  # closed by the thread that ended the program
             return False
         while view:
             try:
@@ -217,10 +216,11 @@ class FfmpegProcess:
         return True
 
     def read_into(self, buffer: Buffer) -> int:
-        """Fill a buffer from its standard output; waits while there is nothing.
+        """Fill a buffer from the program's standard output; wait while there is none.
 
         Returns:
-            how many bytes were read: fewer when it has ended or hangs, and :meth:`finish` says why.
+            Number of bytes read. If it is less than the buffer's size, the program has ended or hangs, and
+            :meth:`finish` raises the reason.
         """
         view = memoryview(buffer).cast("B")
         done = 0
@@ -236,11 +236,11 @@ class FfmpegProcess:
         return done
 
     def read_some(self, buffer: Buffer, timeout: float) -> int | None:
-        """Read what is there of its standard output into a buffer; waits for the first byte.
+        """Read the available bytes of the program's standard output; wait for the first one.
 
         Returns:
-            how many bytes were read: 0 when it has ended, and :meth:`finish` says why; None where nothing
-            came in ``timeout`` seconds, and it runs on.
+            Number of bytes read. 0: the program has ended, and :meth:`finish` raises the reason. None:
+            nothing arrived within ``timeout`` seconds, and the program is running.
         """
         assert self._pulled is not None
         descriptor = self._pulled.fileno()
@@ -249,14 +249,14 @@ class FfmpegProcess:
         return os.readv(descriptor, [buffer])
 
     def finish(self) -> Log:
-        """Close its input, wait for its end, and check how it ended.
+        """Close the program's input, wait for its end, and check its result.
 
         Returns:
-            what it said.
+            What it wrote to standard error.
 
         Raises:
-            FfmpegError: it failed, hung, or wrote an error line; the text holds command and last lines.
-            Cancelled: it was ended from outside.
+            FfmpegError: it failed, hung, or wrote an error line; the text contains command and last lines.
+            Cancelled: it was ended by ``cancellation``.
         """
         self._close_stdin()
         if not running_wait(lambda step: has_ended(self._process, step), self._stall_seconds):
@@ -279,7 +279,7 @@ class FfmpegProcess:
 
     def _error(self, reason: str) -> FfmpegError:
         said = list(self.log.lines)
-        # Faults first reported tell the cause; the last lines may be only their echo.
+        # The first errors name the cause; the last lines may only be consequences.
         lines = [line for line in self.log.faults[:4] if line not in said[-8:]] + said[-8:]
         code = self._code
         unable = (code in _KILLS and not self._stalled) or _lacks_resources([*self.log.faults, *said])
@@ -287,7 +287,7 @@ class FfmpegProcess:
 
     @property
     def _code(self) -> int:
-        """How it ended; what was killed and does not end counts as killed."""
+        """Return the exit status; a killed program that does not end counts as killed."""
         code = self._process.returncode
         return -signal.SIGKILL if code is None else code
 
@@ -298,7 +298,7 @@ class FfmpegProcess:
     def _end(self) -> None:
         for thread in self._drains:
             # They end with the program, unless another process holds its outputs open: one that was forked
-            # from this one in the moment of the start.
+            # from this process at the moment of the start.
             running_wait(partial(has_finished, thread), self._stall_seconds)
         self._cancellation.remove(self._process)
         self._inputs.close()
@@ -307,7 +307,7 @@ class FfmpegProcess:
 
     def _read_log(self, pipe: IO[bytes]) -> None:
         assert isinstance(pipe, io.RawIOBase)
-        with io.BufferedReader(pipe) as lines:  # the pipe itself is read byte by byte to find a line's end
+        with io.BufferedReader(pipe) as lines:  # readline on the unbuffered pipe would read single bytes
             for raw in lines:
                 line = raw.decode("utf-8", "replace").rstrip()
                 progress = _PROGRESS.fullmatch(line)
@@ -319,9 +319,10 @@ class FfmpegProcess:
 
 
 def _lacks_resources(said: Iterable[str]) -> bool:
-    """Whether a program says, before all else, that the system gave it no memory, thread or open file.
+    """Return whether a program's first error is that the system gave it no memory, thread or open file.
 
-    A decoder that has met damage may ask for memory that nobody has: dav1d does in a third of damaged files.
+    After damage, a decoder may request an impossible amount of memory: dav1d does so for a third of damaged
+    files.
     """
     for line in said:
         if _LACKING.search(line):
@@ -332,13 +333,13 @@ def _lacks_resources(said: Iterable[str]) -> bool:
 
 
 def _files_read(command: Sequence[str]) -> list[Path]:
-    """The files that a command names as its inputs."""
+    """Return the files that a command names as inputs."""
     named = (word for flag, word in pairwise(command) if flag == "-i")
     return [Path(word.removeprefix("file:")) for word in named if word.startswith("file:")]
 
 
 def _forked() -> None:
-    """In a process forked from this one: a program's input does not end while a copy of it is open."""
+    """Close other programs' inputs in a forked process: an input ends only when all its copies are closed."""
     starts.cache_clear()
     for pipe in list(_inputs):
         with contextlib.suppress(OSError):
@@ -376,13 +377,13 @@ def run_fed(
     stall_seconds: float = STALL_SECONDS,
     inputs: Sequence[Path] = (),
 ) -> Log:
-    """Run a program, feed it all pieces, and wait for its end; see :class:`FfmpegProcess`.
+    """Run a program, feed it all pieces, and wait for its end; arguments as for :class:`FfmpegProcess`.
 
     Raises:
-        FfmpegError: it failed. An error that ``pieces`` raises ends the program and is passed on.
+        FfmpegError: it failed. An exception of ``pieces`` ends the program and is passed on.
     """
     with (
-        # What a generator has opened is closed now, and not when an error's traceback is forgotten.
+        # Closes what a generator has opened now, not when an error's traceback is freed.
         contextlib.closing(pieces) if isinstance(pieces, Generator) else contextlib.nullcontext(),
         FfmpegProcess(
             command,
@@ -404,7 +405,7 @@ def run_asked(command: Sequence[str], *, timeout: float = STALL_SECONDS) -> str:
 
     Raises:
         ToolchainError: it cannot be started.
-        FfmpegError: it failed or did not answer in ``timeout`` seconds.
+        FfmpegError: it failed or did not answer within ``timeout`` seconds.
     """
     cancellation = Cancellation()
     process = start(command, cancellation, stdin=False, stdout=True)

