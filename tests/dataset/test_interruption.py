@@ -59,7 +59,7 @@ def command(source: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "ffenc", *words(source, out, *more)]
 
 
-@pytest.mark.parametrize("pieces", [0, 1, 4, 7])
+@pytest.mark.parametrize("pieces", [0, 4, 7])
 def test_a_killed_run_is_taken_up_and_ends_as_an_unbroken_one(
     long_tree: Path, unbroken: dict[str, str], tmp_path: Path, pieces: int, ffenc: CommandLine
 ) -> None:

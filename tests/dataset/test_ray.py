@@ -57,7 +57,8 @@ def cluster(bucket: S3) -> Iterator[Any]:
         patch.setenv("FFENC_FFMPEG", newest.ffmpeg)
         patch.setenv("FFENC_FFPROBE", newest.ffprobe)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        unneeded = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **unneeded})
         made.add_node(num_cpus=1)
         patch.setenv("RAY_ADDRESS", made.address)
         ray.init(address=made.address, log_to_driver=False)

@@ -43,7 +43,10 @@ def test_rows_and_frames_of_images_stay_in_step(
 ) -> None:
     out, pick = tmp_path / "out", Pick(parse_fps(30), parse_fps(fps))
     ultrafast = ("depth_encoder", "preset"), "ultrafast"
-    reencode_dataset(DATASET, out, overrides=[H264, ultrafast], fps=fps, fps_nearest=fps == "12")
+    cameras = ["top", "angle_depth"]
+    reencode_dataset(
+        DATASET, out, cameras=cameras, overrides=[H264, ultrafast], fps=fps, fps_nearest=fps == "12"
+    )
     kept, before, rows = kept_rows(pick), rows_of(DATASET), rows_of(out)
     for name in ("action", "observation.state", "task_index", "episode_index"):
         assert rows[name].to_pylist() == before.take(kept)[name].to_pylist()

@@ -95,7 +95,7 @@ def test_episodes_are_what_was_written_and_change_nothing_that_is_there(
     own = json.loads((root / "meta/ffenc.json").read_text())["cameras"]["observation.images.top"]
     assert own["video.encoder"]["ffmpeg_version"] == toolchain.version
     place = root / "videos/observation.images.deep/chunk-000/file-000.mp4"
-    with VideoReader(place) as video:
+    with VideoReader(place, decoder="pyav") as video:
         expected = dequantize_depth(quantize_depth(depth_map(3), invalid="keep"), invalid="keep")
         np.testing.assert_array_equal(video[3], expected)
 
