@@ -90,7 +90,8 @@ def test_every_codec_that_runs_here_is_read() -> None:
         (version, name)
         for version in ("system", "newest")
         for name in CONFIGS
-        if not (version == "system" and "ffv1" in name)  # FFmpeg 5.1 writes no FFV1 into MP4
+        # FFmpeg 5.1 writes no FFV1 into MP4, and H.264 without B-frames as it does with them.
+        if not (version == "system" and (name == "h264" or "ffv1" in name))
     ],
     indirect=["toolchain"],
 )

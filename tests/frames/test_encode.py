@@ -213,7 +213,8 @@ def test_an_orientation_tag_turns_no_frame(
 def test_two_runs_give_the_same_bytes(toolchain: Toolchain, frames: Path, tmp_path: Path) -> None:
     for path in sorted(frames.iterdir())[8:]:
         path.unlink()
-    for vcodec in ("libsvtav1", "h264", "hevc"):
+    newest = toolchain == find_toolchain("newest")
+    for vcodec in ("libsvtav1", "h264", "hevc") if newest else ("libsvtav1",):
         sums = set()
         for run in range(2):
             output = tmp_path / f"{vcodec}{run}.mp4"

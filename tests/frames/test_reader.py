@@ -108,7 +108,11 @@ def opened(made: dict[str, Path], name: str) -> VideoReader:
 # ---- every index ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize(
+    ("toolchain", "name"),
+    [*(("newest", name) for name in MADE), *(("system", name) for name in ("h264_open", "av1", "depth"))],
+    indirect=["toolchain"],
+)
 def test_every_index_gives_its_frame_in_any_order(
     toolchain: Toolchain, made: dict[str, Path], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
