@@ -279,7 +279,7 @@ def decode(path: Path) -> np.ndarray:
     return _decoded(path, (found.st_ino, found.st_size, found.st_mtime_ns))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _decoded(path: Path, _version: tuple[int, ...]) -> np.ndarray:
     raw = subprocess.run(
         [newest_program("ffmpeg"), "-v", "error", "-i", f"file:{path}", "-fps_mode", "passthrough"]
