@@ -139,7 +139,8 @@ def check_video(
         missing = 0 if known else missing_bytes(video.path)
         info = known or probe(video.path, times=True, ffprobe=ffprobe)
     except (SourceError, OSError) as error:
-        faults.add("video-unreadable", f"{reason_of(error)}; it is truncated, or not a video", **where)
+        reason = reason_of(error).removeprefix(f"{video.path} ")  # the fault names the file
+        faults.add("video-unreadable", f"{reason}; it is truncated, or not a video", **where)
         return None
     assert info.key_frames is not None
     if missing:
