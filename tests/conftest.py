@@ -60,6 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "own_ffprobe: `toolchain` reads with the ffprobe of the same build")
+    config.addinivalue_line("markers", "long: one more of a kind that is tested anyway, run with --long only")
 
 
 # Files whose tests take longest, the longest first: a worker that begins one last keeps the others waiting.
@@ -115,7 +116,10 @@ def import_modules(session: pytest.Session) -> None:
             importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
@@ -183,6 +187,9 @@ def toolchain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 # For a test that takes `toolchain` and looks at what ffenc does with any.
 newest_only = pytest.mark.parametrize("toolchain", ["newest"], indirect=True)
+# For one whose every part that FFmpeg does is tested by itself with the system's, which is slow to start.
+SYSTEM_IF_LONG = pytest.param("system", marks=pytest.mark.long)
+system_if_long = pytest.mark.parametrize("toolchain", ["newest", SYSTEM_IF_LONG], indirect=True)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ from tests.conftest import (
     everything_in,
     newest_programs,
     starts,
+    system_if_long,
 )
 from tests.support.command_line import CommandLine
 from tests.support.read import contents, episodes_of, json_of, packets, rows_of, video_of
@@ -95,6 +96,7 @@ def baseline(two_cameras: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
+@system_if_long
 def test_a_dataset_merges_with_itself(toolchain: Toolchain, tmp_path: Path) -> None:
     before = contents(VIDEO)
     out = tmp_path / "it's 100%d"
@@ -143,6 +145,7 @@ def test_a_dataset_merges_with_itself(toolchain: Toolchain, tmp_path: Path) -> N
     assert block_of(out, DEPTH) == block_of(VIDEO, DEPTH)
 
 
+@system_if_long
 def test_videos_of_an_older_versions_time_base_get_todays(toolchain: Toolchain, tmp_path: Path) -> None:
     """Which had one tick a frame."""
     old = copy_of(VIDEO, tmp_path / "old")
@@ -212,6 +215,7 @@ def test_statistics_of_unlike_datasets_are_those_of_all_rows(two_cameras: Path, 
     np.testing.assert_allclose(json_of(tmp_path / "kept", "stats")["action"]["q50"], weighted)
 
 
+@system_if_long
 def test_files_of_another_decoder_configuration_stay_files_of_their_own(
     toolchain: Toolchain, tmp_path: Path, h264: Path, baseline: Path
 ) -> None:

@@ -265,7 +265,10 @@ def test_files_end_before_the_size_limit_and_episodes_never_span_two(
 
 @pytest.mark.parametrize(
     ("toolchain", "fps"),
-    [*(("newest", fps) for fps in (10, 25, 29.97, "30000/1001")), ("system", "30000/1001")],
+    [
+        *(("newest", fps) for fps in (10, 25, 29.97, "30000/1001")),
+        pytest.param("system", "30000/1001", marks=pytest.mark.long),
+    ],
     indirect=["toolchain"],
 )
 def test_joined_episodes_stay_on_the_grid_however_many(

@@ -16,7 +16,7 @@ from PIL import Image
 from ffenc import FfencWarning, Recorder, edit_dataset, merge_datasets, recover, reencode_dataset
 from ffenc.dataset.edited import Edits
 from ffenc.ffmpeg.toolchain import Toolchain
-from tests.conftest import ANGLE, DATASET, TOP
+from tests.conftest import ANGLE, DATASET, TOP, system_if_long
 from tests.recording.recording import record, robot
 from tests.support.read import contents
 
@@ -42,6 +42,7 @@ def small_tree(root: Path) -> Path:
     return root
 
 
+@system_if_long
 def test_however_many_encoders_run_at_once(toolchain: Toolchain, tmp_path: Path) -> None:
     tree = small_tree(tmp_path / "tree")
     for workers in (1, 4):
@@ -52,6 +53,7 @@ def test_however_many_encoders_run_at_once(toolchain: Toolchain, tmp_path: Path)
     assert contents(tmp_path / "1 workers") == contents(tmp_path / "4 workers")
 
 
+@system_if_long
 def test_whatever_layout_the_images_are_in(
     toolchain: Toolchain, png_tree: Path, whole_v21: Path, tmp_path: Path
 ) -> None:
@@ -76,7 +78,11 @@ def test_a_merge_and_an_edit_that_copy(two_cameras: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("toolchain", "video"),
-    [("system", True), ("newest", True), ("newest", False)],  # images are the same for both programs
+    [
+        pytest.param("system", True, marks=pytest.mark.long),
+        ("newest", True),
+        ("newest", False),
+    ],  # images are the same for both programs
     indirect=["toolchain"],
 )
 def test_an_episode_that_is_saved_or_recovered(toolchain: Toolchain, tmp_path: Path, *, video: bool) -> None:

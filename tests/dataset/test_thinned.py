@@ -75,7 +75,7 @@ def test_rows_and_frames_of_images_stay_in_step(
 
 @pytest.mark.parametrize(
     ("toolchain", "fps"),
-    [("newest", "15"), ("newest", "13"), ("system", "13")],
+    [("newest", "15"), ("newest", "13"), pytest.param("system", "13", marks=pytest.mark.long)],
     indirect=["toolchain"],
 )
 def test_frames_of_video_are_picked_by_their_place(

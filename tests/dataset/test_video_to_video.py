@@ -52,6 +52,7 @@ from tests.conftest import (
     pixels,
     psnr,
     starts,
+    system_if_long,
 )
 from tests.support.command_line import CommandLine
 from tests.support.make import H264, RGB
@@ -378,6 +379,7 @@ def test_streams_of_other_decoder_configuration_are_not_joined(tmp_path: Path, v
 # Depth
 
 
+@system_if_long
 def test_depth_keeps_its_codes_and_its_quantiser(toolchain: Toolchain, tmp_path: Path) -> None:
     out = tmp_path / "out"
     overrides = [(("depth_encoder", "preset"), "ultrafast")]
@@ -845,6 +847,7 @@ def test_a_wrong_block_is_told_and_the_file_is_believed(lerobots: Path, tmp_path
     assert (block["video.codec"], block["video.width"]) == ("av1", 320)
 
 
+@system_if_long
 def test_sound_is_left_out_whatever_stream_it_is(
     toolchain: Toolchain, tmp_path: Path, video_v21: Path
 ) -> None:

@@ -257,7 +257,12 @@ with Recorder(robot(depth="mm", **fields), Path(sys.argv[1])) as recorder:
 
 @pytest.mark.parametrize(
     ("toolchain", "way"),
-    [("system", "live"), ("newest", "live"), ("newest", "after"), ("newest", "images")],
+    [
+        ("newest", "live"),
+        ("newest", "after"),
+        ("newest", "images"),
+        pytest.param("system", "live", marks=pytest.mark.long),
+    ],
     indirect=["toolchain"],
 )
 def test_after_kill_9_of_everything_each_row_has_its_frame(
