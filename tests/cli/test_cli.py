@@ -20,6 +20,7 @@ from tests.conftest import (
     newest_program,
     pixels,
     psnr,
+    system_if_long,
 )
 from tests.support.command_line import COMMANDS, process
 
@@ -507,6 +508,7 @@ def test_encode_with_a_program_that_is_not_there_is_refused(ffenc, tmp_path, pic
 SAMPLE = FIXTURES / f"aloha_video_v30/videos/{TOP}/chunk-000/file-000.mp4"
 
 
+@system_if_long
 def test_encode_takes_a_part_of_a_video(ffenc, tmp_path, toolchain, no_ffmpeg_left):
     target = tmp_path / "part.mp4"
     words = ["--start", "0.5", "--end", "1", "--camera_encoder.vcodec=h264", "--camera_encoder.crf=10"]

@@ -184,9 +184,13 @@ def test_the_samples_are_sound(toolchain, deep, dataset_v21):
 
 @pytest.mark.parametrize(
     ("toolchain", "overrides"),
-    [("newest", ()), ("system", [VCODEC_H264, (("depth_encoder", "preset"), "ultrafast")])],
+    [
+        ("newest", ()),
+        ("newest", [VCODEC_H264, (("depth_encoder", "preset"), "ultrafast")]),
+        pytest.param("system", [VCODEC_H264], marks=pytest.mark.long),
+    ],
     indirect=["toolchain"],
-    ids=["newest-av1", "system-h264"],
+    ids=["newest-av1", "newest-h264", "system-h264"],
 )
 def test_what_reencode_has_just_made_is_sound(toolchain, tmp_path, overrides):
     reencode_dataset(DATASET, tmp_path / "out", overrides=overrides, episodes=[1])

@@ -15,7 +15,7 @@ from ffenc.frames import load as loading
 from ffenc.frames.encoding import Encoding
 from ffenc.recording import keep_up
 from ffenc.recording.keep_up import check_preset, faster_settings
-from tests.conftest import find_toolchain
+from tests.conftest import find_toolchain, system_if_long
 from tests.stand_in import stand_in_ffmpeg
 
 pytestmark = pytest.mark.usefixtures("no_ffmpeg_left")
@@ -82,6 +82,7 @@ def test_faster_settings(
         config.replace(**step).get_codec_options()  # are settings
 
 
+@system_if_long
 def test_small_cameras_keep_up_whatever_their_rate(tmp_path: Path, toolchain: Toolchain) -> None:
     for fps in (2, 120):
         robot = preset(

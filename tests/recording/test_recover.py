@@ -20,6 +20,7 @@ from ffenc.config.framerate import time_scale
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.recording.recorder import Recorder
 from ffenc.recording.recover import recover
+from tests.conftest import system_if_long
 from tests.recording.recording import assert_sound, encoders_of, picture, record, robot, shown, states
 
 
@@ -88,6 +89,7 @@ def test_frames_whose_rows_cannot_be_read_stay(root: Path, harm: Callable[[Path]
     assert_sound(root)
 
 
+@system_if_long
 def test_an_episode_of_an_older_version_comes_back_in_the_time_base_of_today(
     toolchain: Toolchain, root: Path, tmp_path: Path
 ) -> None:
