@@ -1,1 +1,1 @@
-"""Pixels in and out: images from folders and parquet, arrays, and the encode that proves its result."""
+"""Frames in and out of video: images from folders and parquet, arrays, encoding and its verification."""

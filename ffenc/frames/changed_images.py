@@ -1,4 +1,4 @@
-"""Images that stay images, cropped, turned, scaled and padded."""
+"""Transforms of images that stay images: cropped, rotated, flipped, scaled and padded."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _Frame = tuple[EncodedFrame, npt.NDArray[Any]]
 
 
 class ChangedImages:
-    """Images whose pictures are changed, and what they then show.
+    """Transformed images, and the statistics of what they show.
 
-    Colours become PNG of 8 bits a channel, and are scaled by Pillow's bicubic filter. Depth keeps its numbers
-    and its kind, TIFF or PNG: scaling takes the nearest pixel, holes stay holes, and what is padded is one.
-    Several are changed at once; a few are in memory.
+    Colours become PNG with 8 bits per channel, scaled with Pillow's bicubic filter. Depth keeps its values
+    and its format, TIFF or PNG: scaling uses the nearest pixel, and padding consists of pixels without depth.
+    Several images are transformed at once; only a few are in memory.
 
     Args:
         frames: the images, one or more.
-        header: what they are.
-        unit: what depth is in; None for colours.
-        transform: how they are changed.
+        header: their header.
+        unit: unit of depth; None for colours.
+        transform: the transform.
 
     Attributes:
-        statistics: of the frames that LeRobot's rule picks; complete once all frames have been read.
+        statistics: of the frames that LeRobot's rule selects; complete after all frames have been read.
 
     Raises:
-        ConfigError: the transform cannot be done to pictures of their size.
+        ConfigError: the transform cannot be applied to images of their size.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class ChangedImages:
         return len(self._frames)
 
     def __iter__(self) -> Iterator[EncodedFrame]:
-        """Yield the changed images.
+        """Yield the transformed images.
 
         Raises:
-            SourceError: an image is damaged, or unlike the others; the text names it.
+            SourceError: an image is damaged, or differs from the others in size or kind; the text names it.
         """
         self.statistics = self._counting()
         waiting: deque[Future[_Frame]] = deque()
@@ -103,14 +103,14 @@ class ChangedImages:
 
 
 def changed_header(header: ImageHeader, transform: Transform) -> ImageHeader:
-    """Return what images are once they have been changed.
+    """Return the header of transformed images.
 
     Args:
-        header: what they are before.
-        transform: how they are changed.
+        header: header of the source images.
+        transform: the transform.
 
     Raises:
-        ConfigError: it cannot be done to pictures of their size.
+        ConfigError: the transform cannot be applied to images of their size.
     """
     width, height = transform.size(header.width, header.height)
     if header.depth:

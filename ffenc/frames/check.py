@@ -1,15 +1,15 @@
-"""Whether every frame of a video file can be decoded, and which cannot.
+"""Check whether every frame of a video file can be decoded, and find the damaged ones.
 
-A decoder alone overlooks much damage: what is stored is one long arithmetic code, in which almost any bytes
-mean something. So each codec is decoded in the way that notices most of it:
+Most damage gives no error in a decoder: a frame is one long arithmetic code, in which almost any bytes are
+valid. So each codec is decoded in the way that detects most damage:
 
-- AV1: libaom looks at the bits that are left when a tile has been decoded, and refuses damage that way
-  almost always. dav1d, which is twice as fast, does so only in newer versions and with ``-strict strict``.
-- HEVC: most encoders write where each row of blocks begins (wavefronts). FFmpeg's decoder uses that when it
-  decodes rows at once, and goes on where the row before ended when it does not. Where the two differ, a row
-  did not end where it should. The last row of a frame has no next one to show it.
-- H.264: FFmpeg's decoder conceals what it cannot decode, and then says so; with several threads only
-  sometimes, as it may be asked before the frame is done.
+- AV1: libaom checks the remaining bits after decoding a tile, and so detects damage almost always. dav1d,
+  which is twice as fast, does this only in newer versions and with ``-strict strict``.
+- HEVC: most encoders write the start of each row of blocks (wavefronts). FFmpeg's decoder uses these
+  positions if it decodes rows in parallel; otherwise it continues where the row before ended. If the two
+  results differ, a row did not end where it should. The last row of a frame is not covered.
+- H.264: FFmpeg's decoder conceals damage and reports it; with several threads only sometimes, because it may
+  be queried before the frame is complete.
 - FFV1: every slice has a checksum.
 """
 
@@ -37,26 +37,26 @@ from ffenc.temporary import temporary_folder
 
 Decoder = Mapping[str, Any]
 
-# For each codec the ways to decode it, best first. All decoders of a way have to give the same frames.
+# Ways to decode each codec, best first. All decoders of a way have to return the same frames.
 _WAYS: Mapping[str, Sequence[Sequence[Decoder]]] = {
     "av1": [[{"c:v": "libaom-av1"}], [{"c:v": "libdav1d", "strict": "strict"}]],
     "h264": [[{"threads": 1}]],
     "hevc": [[{"thread_type": "frame"}, {"thread_type": "slice", "threads": 4}]],
 }
 _NOT_STARTED = (126, 127)  # exit status of a program that cannot be loaded
-_MOST_PIECES = 200  # of a damaged file that are decoded to find where
+_MOST_PIECES = 200  # of a damaged file that are decoded to locate the damage
 _PIPE_BYTES = 1 << 20
 _LINE = re.compile(rb"^0, +-?\d+, +(-?\d+), .*, *(0x[0-9a-f]+)", re.MULTILINE)
 _TIME_BASE = re.compile(rb"#tb 0: (\d+)/(\d+)")
 
 
 class Damage(Struct, frozen=True):
-    """One damaged stretch of a file.
+    """A damaged range of a file's frames.
 
     Attributes:
-        first, last: indices of its first and last frame, both included. It reaches to the next key frame,
-            because until there frames are predicted from the damaged one.
-        reason: what was noticed, in one line.
+        first, last: indices of its first and last frame, both included. It extends to the next key frame,
+            because frames up to there are predicted from the damaged one.
+        reason: what was detected, in one line.
     """
 
     first: int
@@ -65,21 +65,21 @@ class Damage(Struct, frozen=True):
 
 
 class Viewer(Protocol):
-    """Looks at the frames of a sound file while it is checked, so that it is not decoded again for them."""
+    """Reads the frames of an intact file during its check, so that they are not decoded twice."""
 
     @property
     def pixels(self) -> Pixels:
-        """What it looks at."""
+        """The samples that it reads."""
 
     def read(self, process: FfmpegProcess) -> None:
-        """Read all frames from a program's standard output; of a damaged file they may be fewer, or more.
+        """Read all frames from a program's standard output; a damaged file may give fewer frames, or more.
 
         Raises:
-            ConfigError: there are samples that it cannot look at.
+            ConfigError: samples that it cannot process.
         """
 
     def done(self) -> None:
-        """All frames that were read are sound."""
+        """Called when all frames that were read are known to be intact."""
 
 
 def check_decoding(
@@ -91,27 +91,27 @@ def check_decoding(
     cancellation: Cancellation | None = None,
     candidates: Sequence[Toolchain] | None = None,
 ) -> list[Damage]:
-    """Decode every frame of a file, in the way that notices most damage.
+    """Decode every frame of a file, in the way that detects most damage.
 
-    A sound file is decoded once, HEVC twice. Where something is noticed, it is decoded again to see which
-    frames are skipped, and what lies between them by itself, in ever smaller pieces where it is not sound.
+    An intact file is decoded once, HEVC twice. After an error, the file is decoded again to see which frames
+    are skipped; then each part is decoded separately, and damaged parts in smaller and smaller pieces.
 
     Args:
         path: the file.
-        info: its stream, probed with times.
-        viewer: who looks at the frames too; it is not done where the file is damaged or FFmpeg fails at
-            what it looks at.
-        on_frames: called now and then with the number of frames looked at so far.
-        cancellation: who may end it.
-        candidates: the programs to choose from; by default all that are found.
+        info: its stream fields, probed with times.
+        viewer: also reads the frames; its ``done`` is not called if the file is damaged or FFmpeg fails while
+            it reads.
+        on_frames: called from time to time with the number of frames checked so far.
+        cancellation: can stop the check from another thread.
+        candidates: the programs to select from; None: all that are found.
 
     Returns:
-        the damaged stretches in order; empty: nothing was noticed.
+        The damaged ranges in order; empty: none were detected.
 
     Raises:
-        ToolchainError: no ffmpeg here has a decoder for it.
+        ToolchainError: no ffmpeg on this machine has a decoder for the codec.
         FfmpegError: a program could not run: it was killed, lacked memory, hung or crashed.
-        Cancelled: it was ended by ``cancellation``.
+        Cancelled: ``cancellation`` was cancelled.
     """
     assert info.times is not None
     assert info.key_frames is not None
@@ -133,14 +133,14 @@ def check_decoding(
 
 
 class _NoDecoder(Exception):
-    """The program lacks a decoder; the text is its own."""
+    """The program lacks a decoder; the text is the program's own."""
 
 
 class _Group(Struct, frozen=True):
-    """Frames that are decoded without any other: from one closed key frame to the next.
+    """Frames that can be decoded without others: from one closed key frame to the next.
 
     Attributes:
-        first, end: indices; ``end`` is not included.
+        first, end: frame indices; ``end`` is not included.
     """
 
     first: int
@@ -148,15 +148,15 @@ class _Group(Struct, frozen=True):
 
 
 def _could_not_run(error: FfmpegError) -> bool:
-    """Whether an FFmpeg failed for another reason than the file: it lacked memory, was ended, or crashed.
+    """Return whether FFmpeg failed for another reason than the file: lack of memory, a signal, or a crash.
 
-    A decoder that crashes may have met damage; but to call frames damaged that are sound would lose them.
+    A crash may be caused by damage, but if intact frames were reported as damaged, they would be lost.
     """
     return error.unable or error.returncode < 0 or error.returncode in _NOT_STARTED
 
 
 class _Check:
-    """The search for damage in one file with one program."""
+    """The search for damage in a file with one program."""
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class _Check:
         self._pieces = 0
 
     def damages(self, viewer: Viewer | None) -> list[Damage]:
-        """Decode the file, and where that fails its pieces."""
+        """Decode the file; after an error, locate the damage."""
         viewed = None if viewer is None else self._view(viewer)
         fault = self._fault(None, viewed)
         if viewer is not None and viewed is not None and fault is None:
@@ -200,10 +200,10 @@ class _Check:
         return joined
 
     def _suspected(self) -> list[Sequence[_Group]]:
-        """Cut the file into series of groups in which decoders skip or contradict frames, and the others.
+        """Divide the file into series of groups with skipped or contradictory frames, and the others.
 
-        Only where to look first: a frame before a damaged one may be lost with it, and not all damage costs
-        a frame.
+        This only determines where to search first: a frame before a damaged one may be lost with it, and not
+        all damage loses a frame.
         """
         bad = self._bad(_Group(0, len(self._times)))
         series = groupby(self._groups, lambda group: not bad.isdisjoint(range(group.first, group.end)))
@@ -212,7 +212,7 @@ class _Check:
     def _search(
         self, groups: Sequence[_Group], fault: str, parts: Sequence[Sequence[_Group]] = ()
     ) -> list[Damage]:
-        """Find the damage in groups that are together known to be damaged, part by part, else by halves."""
+        """Find the damage in groups that are damaged together: by the given parts, otherwise by halves."""
         if len(groups) == 1:
             return self._in_group(groups[0], fault)
         if len(parts) < 2:
@@ -225,11 +225,12 @@ class _Check:
                 own = self._fault(_Group(part[0].first, part[-1].end))
                 if own is not None:
                     found += self._search(part, own)
-        # Only all together are they damaged, or too many pieces are: then it is not known more closely.
+        # No single part was damaged, or there were too many pieces: the damage cannot be located more
+        # closely.
         return found or [Damage(groups[0].first, groups[-1].end - 1, fault)]
 
     def _in_group(self, group: _Group, fault: str) -> list[Damage]:
-        """Name the frames of a damaged group that are missing or not the same from all decoders."""
+        """Return the frames of a damaged group that are missing, or on which decoders disagree."""
         found = []
         for index in sorted(self._bad(group)):
             place = bisect_right(self._keys, index)
@@ -238,15 +239,15 @@ class _Check:
         return found or [Damage(group.first, group.end - 1, fault)]
 
     def _bad(self, piece: _Group) -> set[int]:
-        """Return the frames of a damaged piece that a decoder skips, or that decoders do not agree on."""
+        """Return the frames of a damaged piece that a decoder skips, or on which decoders disagree."""
         given = [self._frames(decoder, piece) for decoder in self._way]
         wanted = range(piece.first, piece.end)
         return {i for i in wanted if i not in given[0] or len({frames.get(i) for frames in given}) > 1}
 
     def _view(self, viewer: Viewer) -> list[bytes] | None:
-        """Decode the whole file in the first way while the viewer looks at it, and return the checksums.
+        """Decode the whole file in the first way while the viewer reads it; return the checksums.
 
-        None where anything fails: whether the file is at fault is found out without the viewer.
+        None if anything fails: the file is then checked without the viewer.
         """
         with temporary_folder() as folder:
             listed = folder / "frames"
@@ -265,9 +266,9 @@ class _Check:
         return sums if len(sums) == len(self._times) else None
 
     def _fault(self, piece: _Group | None, first: list[bytes] | None = None) -> str | None:
-        """Decode a piece, or the whole file, and return what is wrong with it, None where nothing is.
+        """Decode a piece, or the whole file; return what is wrong with it, None if nothing is.
 
-        ``first``: the checksums that the first decoder has given, where it has decoded it already.
+        ``first``: checksums of the first decoder, if it has decoded the piece before.
         """
         count = len(self._times) if piece is None else piece.end - piece.first
         for number, decoder in enumerate(self._way):
@@ -294,9 +295,12 @@ class _Check:
         return None
 
     def _frames(self, decoder: Decoder, piece: _Group) -> dict[int, bytes]:
-        """Return the checksum of each frame of a damaged piece that a decoder gives."""
+        """Return the checksums of the frames that a decoder returns for a damaged piece."""
         listed = bytearray()
-        options = {"threads": 1, **decoder}  # frames on their way in other threads are lost with a bad one
+        options = {
+            "threads": 1,
+            **decoder,
+        }  # others lose frames together with a damaged one
         whole = piece.end - piece.first == len(self._times)
         source = None if whole else piece
         command = compile_checksums(self._source(source), options, lenient=True, program=self._program)
@@ -339,15 +343,15 @@ class _Check:
         )
 
     def _packets(self, piece: _Group) -> Iterator[bytes]:
-        """Yield a piece as a file of its own. A seek would not do: decoders look beyond its end."""
+        """Yield a piece as a separate file. A seek is not enough: decoders read beyond the piece's end."""
         command = compile_packets(str(self._path), piece.first, piece.end - 1, program=self._program)
         with FfmpegProcess(command, pull=True, cancellation=self._cancellation) as process:
             buffer = bytearray(_PIPE_BYTES)
             while count := process.read_into(buffer):
                 yield bytes(buffer[:count])
-            # What it says of frames is not looked at: FFmpeg tries the file's first ones when it opens it,
-            # and would complain of their damage for every piece. What it left out is missed when the piece
-            # is decoded; but where it could not run, all behind that would be missed too.
+            # Errors about frames are ignored: FFmpeg decodes the file's first frames when it opens it, and
+            # would report their damage for every piece. A packet that it drops is detected when the piece is
+            # decoded; but if the program could not run, everything after that point would be lost too.
             try:
                 process.finish()
             except FfmpegError as error:
@@ -355,7 +359,7 @@ class _Check:
                     raise
 
     def _report(self, number: int) -> Callable[[int], None] | None:
-        """Report the frames of the ``number``-th of several decoders as a part of one work."""
+        """Return the callback for the ``number``-th of several decoders, which reports parts of the whole."""
         if self._on_frames is None:
             return None
         report, count = self._on_frames, len(self._times)

@@ -1,4 +1,4 @@
-"""A stretch of a video's frames, and whether its times are on a grid."""
+"""A range of a video's frames, and the check that its times are on a grid."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ffenc.layout import TIME_TOLERANCE
 
 
 class Clip(Struct, frozen=True):
-    """Frames of a video file, one after another.
+    """Consecutive frames of a video file.
 
     Attributes:
         path: the file.
-        info: its fields, with ``times``.
-        first: the first frame's index in the file.
-        frames: how many frames of the file it covers, 1 or more.
-        pick: which of those are taken; None: all.
-        origin: what the file was made of, where it was made for one run; None: it is a source itself.
+        info: its stream fields, with ``times``.
+        first: index of the first frame in the file.
+        frames: number of frames in the range, 1 or more.
+        pick: selects among these frames; None: all.
+        origin: source of the file, if the file was made for one run; None: the file itself is the source.
     """
 
     path: Path
@@ -45,41 +45,41 @@ class Clip(Struct, frozen=True):
         return self.frames if self.pick is None else self.pick.count(self.frames)
 
     def numbers(self) -> Sequence[int]:
-        """The frames' indices in the file."""
+        """Indices of the frames in the file."""
         if self.pick is None:
             return range(self.first, self.first + self.frames)
         return [self.first + number for number in self.pick.indices(self.frames)]
 
     @property
     def depth(self) -> bool:
-        """Whether it holds depth."""
+        """Whether the video contains depth."""
         return self.info.pix_fmt in DEPTH_FORMATS
 
     @property
     def tags(self) -> Mapping[str, str]:
-        """What is tagged in a video that is made of it."""
+        """Colour tags of a video that is encoded from it."""
         info = self.info
         return kept_tags(info.pix_fmt, info.color_space, info.color_primaries, info.color_transfer)
 
     def seconds(self) -> list[Fraction]:
-        """The frames' times in the file, in seconds."""
+        """Times of the frames in the file, in seconds."""
         assert self.info.times is not None
         times = self.info.times[self.first : self.first + self.frames]
         return [ticks * self.info.time_base for ticks in times]
 
     def part(self, first: int, frames: int) -> Clip:
-        """Some of the frames that it covers, all of them, ``first`` counted from its own first."""
+        """Return a range of all frames that it covers, with ``first`` relative to its first frame."""
         return Clip(self.path, self.info, self.first + first, frames)
 
     def inputs(self) -> list[VideoInput]:
-        """The frames as FFmpeg is asked for them, in the order to try.
+        """Return the inputs for FFmpeg, in the order to try.
 
-        Entering a file may fail where key frames only say that they are: then it is read from its start.
+        A seek may fail if key frames are wrongly marked; the second input reads the file from its start.
         """
         return [self.input(), *([self.input(from_start=True)] if self.input().excerpt.seek else [])]
 
     def input(self, *, from_start: bool = False) -> VideoInput:
-        """The frames as FFmpeg is asked for them."""
+        """Return the frames as an input for FFmpeg."""
         index = FrameIndex(self.info)
         chosen = range(self.first, self.first + self.frames)
         conversion = None
@@ -90,22 +90,22 @@ class Clip(Struct, frozen=True):
         return VideoInput(str(self.path), excerpt, conversion, self.tags)
 
     def fingerprint(self) -> str:
-        """What the file is, without reading it."""
+        """Return a text that identifies the file's version, without reading the file."""
         picked = "" if self.pick is None else f"{self.pick} "
         return f"{self.first} {self.frames} {picked}{self.origin or files_fingerprint([self.path])}"
 
 
 def check_spacing(clip: Clip, fps: Fraction, where: str, *, start: float | None = None) -> None:
-    """Refuse frames that are not at i / fps from the first, by more than LeRobot's reader allows.
+    """Check that frame i is at i / fps from the first one, within the tolerance of LeRobot's reader.
 
     Args:
         clip: the frames.
-        fps: frames a second.
-        where: what they are, for the error.
-        start: where the first should be in the file, in seconds; None: where it is.
+        fps: frames per second.
+        where: name of the frames, for the error.
+        start: expected time of the first frame in the file, in seconds; None: its actual time.
 
     Raises:
-        SourceError: a frame is elsewhere; the text names it.
+        SourceError: a frame is at another time; the text names it.
     """
     times = clip.seconds()
     base = times[0] if start is None else Fraction(start)
@@ -122,13 +122,13 @@ def check_spacing(clip: Clip, fps: Fraction, where: str, *, start: float | None 
 def off_grid(
     times: Sequence[Fraction], fps: Fraction, base: Fraction, tolerance: float = TIME_TOLERANCE
 ) -> int | None:
-    """Return the number of the first frame that is not at base + i / fps; None: all are.
+    """Return the index of the first frame that is not at base + i / fps; None: there is none.
 
     Args:
-        times: of the frames, in seconds.
-        fps: frames a second.
-        base: where the first should be, in seconds.
-        tolerance: how far off a frame may be, in seconds; by default what LeRobot's reader allows.
+        times: times of the frames, in seconds.
+        fps: frames per second.
+        base: expected time of the first frame, in seconds.
+        tolerance: greatest accepted difference, in seconds; default that of LeRobot's reader.
     """
     first, ticks, scale = float(base), fps.denominator, fps.numerator
     return next(

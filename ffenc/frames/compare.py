@@ -1,4 +1,4 @@
-"""How far the frames of a video are from those they were made of."""
+"""Comparison of a video's frames with those that they were encoded from."""
 
 from __future__ import annotations
 
@@ -30,27 +30,28 @@ from ffenc.frames.stream import DEPTH_FORMATS, NO_DECODER, Stream
 
 Value = TypeVar("Value")
 
-_PEAK = 255  # of an RGB sample
+_PEAK = 255  # greatest value of an RGB sample
 _VALUE = re.compile(rb"lavfi\.(psnr\.psnr_avg|ssim\.All)=(\S+)")
 
 
 class Comparison(Struct, frozen=True):
-    """One episode of one camera against its source.
+    """The comparison of one episode of one camera with its source.
 
     Attributes:
-        frames: how many were compared, 1 or more.
-        psnr_mean: PSNR of the mean squared error over all frames, in dB: a frame that is identical, whose
-            own PSNR is infinite, lowers the error and no more. Infinite where every frame is identical. Of
-            colours over the samples of RGB, 0..255; of depth over the stored samples, and their range.
-        psnr_min: of the worst frame; infinite where every frame is identical.
-        worst: which that is, counted in the episode.
-        ssim_mean: mean of the frames' SSIM over R, G and B, 1 where all are identical. NaN for depth.
-        ssim_min, ssim_worst: of the frame with the lowest, and which that is. NaN and ``worst`` for depth.
-        differing: depth only: how many stored samples differ, in all frames together.
-        max_difference: depth only: the largest difference in millimetres.
-        mean_difference: depth only: the mean difference in millimetres, over all samples.
-        farthest: depth only: the frame with the largest difference.
-        max_steps: depth only: the largest difference of stored samples.
+        frames: number of compared frames, 1 or more.
+        psnr_mean: PSNR of the mean squared error over all frames, in dB; infinite if all frames are
+            identical. For colours it covers the samples of RGB, 0..255, for depth the stored samples and
+            their range.
+        psnr_min: PSNR of the worst frame, in dB; infinite if all frames are identical.
+        worst: index of that frame in the episode.
+        ssim_mean: mean SSIM of the frames over R, G and B; 1 if all are identical. NaN for depth.
+        ssim_min, ssim_worst: lowest SSIM of a frame, and the index of that frame. NaN and ``worst`` for
+            depth.
+        differing: for depth, number of stored samples that differ, in all frames.
+        max_difference: for depth, greatest difference in millimetres.
+        mean_difference: for depth, mean difference in millimetres, over all samples.
+        farthest: for depth, index of the frame with the greatest difference.
+        max_steps: for depth, greatest difference of stored samples.
     """
 
     frames: int
@@ -79,27 +80,26 @@ def compare_episode(
     cancellation: Cancellation | None = None,
     candidates: Sequence[Toolchain] | None = None,
 ) -> Comparison:
-    """Compare frames of a video with the images, or the frames of another video, that they were made of.
+    """Compare frames of a video with the images, or the frames of another video, that they were encoded from.
 
-    Colours are compared as RGB, as readers see them; depth sample by sample.
+    Colours are compared as RGB, as readers convert them; depth sample by sample.
 
     Args:
-        video: the episode's frames.
-        reference: the source's frames of the episode.
-        header: of the images; needed where ``reference`` is images.
-        quantizer: how depth of a ``gray12le`` video was quantised. A reference video has to be quantised in
-            the same way.
-        unit: of depth images, ``mm`` or ``m``; None: integers are millimetres, floats are metres.
-        transform: how the source's frames were changed before they were encoded.
-        on_frames: called now and then with the number of frames compared so far.
-        cancellation: who may end it.
-        candidates: the programs to choose from; by default all that are found.
+        video: frames of the episode.
+        reference: frames of the episode in the source.
+        header: header of the images; required if ``reference`` is images.
+        quantizer: quantiser of a ``gray12le`` video. A reference video has to have the same one.
+        unit: unit of depth images, ``mm`` or ``m``; None: integers are millimetres, floats are metres.
+        transform: changes of the source's frames before encoding.
+        on_frames: called from time to time with the number of frames compared so far.
+        cancellation: can stop the comparison from another thread.
+        candidates: the programs to select from; None: all that are found.
 
     Raises:
         SourceError: sizes, kinds or numbers of frames differ, or one side is damaged; the text names it.
-        ToolchainError: no ffmpeg here can decode both.
+        ToolchainError: no ffmpeg on this machine can decode both.
         FfmpegError: a program was killed from outside.
-        Cancelled: it was ended by ``cancellation``.
+        Cancelled: ``cancellation`` was cancelled.
     """
     cancellation = cancellation or Cancellation()
     found = toolchains() if candidates is None else candidates
@@ -129,7 +129,7 @@ def compare_episode(
 def check_alike(
     video: Clip, reference: FrameSource | Clip, header: ImageHeader | None, geometry: Geometry | None
 ) -> None:
-    """Compare what can be compared without decoding; arguments as for :func:`compare_episode`.
+    """Check all that can be compared without decoding; arguments as for :func:`compare_episode`.
 
     Raises:
         SourceError: sizes, kinds or numbers of frames differ.
@@ -205,7 +205,7 @@ def _compare_colours(
         found: dict[bytes, list[float]] = {b"psnr.psnr_avg": [], b"ssim.All": []}
         for name, value in _VALUE.findall(bytes(printed)):
             found[name].append(float(value))
-        # From the PSNR: the error itself is printed with six digits behind the point, where small ones are 0.
+        # Computed from the PSNR: the error itself is printed with six decimals, so small errors would be 0.
         errors = [_PEAK**2 / 10 ** (psnr / 10) for psnr in found[b"psnr.psnr_avg"]]
         return list(zip(errors, found[b"ssim.All"], strict=False))
 
@@ -217,8 +217,8 @@ class Sides(Struct, frozen=True):
     """The two sides of a comparison of colours.
 
     Attributes:
-        video, reference: as FFmpeg is given them.
-        pieces: what is fed of the reference; nothing where it is a video.
+        video, reference: the sides as inputs for FFmpeg.
+        pieces: bytes of the reference that are written to the program; empty if it is a video.
     """
 
     video: Compared
@@ -239,10 +239,10 @@ def compared(
 
     Args:
         video: the frames.
-        reference: those that they were made of.
-        run: compares the sides with a program; its values are those of all pairs, or fewer.
+        reference: the frames that they were encoded from.
+        run: compares the sides with a program; returns a value per pair, or fewer.
         header, geometry: of the reference, as for :func:`compare_episode`.
-        candidates: the programs to choose from.
+        candidates: the programs to select from.
 
     Raises:
         SourceError: one side is damaged; the text names it.
@@ -259,7 +259,7 @@ def compared(
     errors: list[tuple[Toolchain, FfmpegError | None]] = []
     for toolchain in candidates:
         tried: list[Sides] = []
-        # A seek that lands somewhere else gives too few frames; then videos are read from their start.
+        # A seek to a wrong frame gives too few frames; the videos are then read from their start.
         for seek in (True, False):
             wanted = replace(reference_side(reference, header, seek=seek), geometry=geometry)
             sides = Sides(_side(video, seek=seek), wanted, pieces)
@@ -294,7 +294,7 @@ def _side(video: Clip, *, seek: bool) -> Compared:
 def reference_side(
     reference: FrameSource | Clip, header: ImageHeader | None, *, seek: bool = True
 ) -> Compared:
-    """Return a side of a comparison as FFmpeg is given it; images are fed to it."""
+    """Return the reference as an input for FFmpeg; images are written to its standard input."""
     if isinstance(reference, Clip):
         return _side(reference, seek=seek)
     assert header is not None
@@ -309,7 +309,7 @@ def _failed(
     reference: FrameSource | Clip,
     errors: Sequence[tuple[Toolchain, FfmpegError | None]],
 ) -> SourceError | ToolchainError:
-    """Why there is no comparison: programs that cannot decode, or damage on one of the sides."""
+    """Return the reason of a failed comparison: missing decoders, or damage on one side."""
     decoding = [error for _, error in errors if error is None or not NO_DECODER.search(str(error))]
     if not decoding:
         reasons = "\n".join(
@@ -337,7 +337,7 @@ def _failed(
 
 
 def _stored(video: Clip, candidates: Sequence[Toolchain]) -> Iterator[Depth]:
-    """Yield a depth video's stored samples, uint16 ``(H, W)``; each array is used again."""
+    """Yield a depth video's stored samples, uint16 ``(H, W)``; the array is reused."""
     stream = Stream(video.path, video.info, candidates)
     samples = stream.empty()
     return stream.frames(video.numbers(), lambda _: samples)
@@ -405,7 +405,7 @@ def _compare_depth(
 
 
 def _summary(errors: Sequence[float], similar: Sequence[float], peak: int) -> Comparison:
-    """Sum up the mean squared error and the SSIM of each frame."""
+    """Compute the summary of each frame's mean squared error and SSIM."""
     worst = max(range(len(errors)), key=errors.__getitem__)
     ssim_worst = min(range(len(similar)), key=similar.__getitem__)
     return Comparison(

@@ -1,4 +1,4 @@
-"""One encoded image as an array, decoded in Python: for looking, not for encoding."""
+"""Decoding of single images to arrays in Python, for display and checks, not for encoding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[Any]:
     """Return an image as RGB (H, W, 3), or a depth map (H, W).
 
     Raises:
-        SourceError: it is damaged.
+        SourceError: the image is damaged.
     """
     header = read_header(data, name)
     if header.format == "tiff":
@@ -51,10 +51,10 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[Any]:
 
 
 def check_image(data: bytes, name: str) -> None:
-    """Look for damage, as :func:`decode_image` does; a PNG's pixels are only decompressed.
+    """Check an image for damage like :func:`decode_image`; the pixels of a PNG are only decompressed.
 
     Raises:
-        SourceError: it is damaged.
+        SourceError: the image is damaged.
     """
     header = read_header(data, name)
     if header.format != "png":
@@ -78,7 +78,7 @@ def check_image(data: bytes, name: str) -> None:
 
 
 def _refuse(data: bytes, name: str) -> None:
-    """Say what is wrong with an image, where that is found."""
+    """Raise an error with the damage of an image, if it can be located."""
     if fault := find_fault(data):
         raise damaged(name, fault)
 
@@ -86,12 +86,12 @@ def _refuse(data: bytes, name: str) -> None:
 def image_statistics(
     frames: FrameSource, header: ImageHeader, unit: Unit | None, *, check: Callable[[], None] = lambda: None
 ) -> RgbHistogram | DepthStatistics:
-    """Count the values of an episode's images, over the frames and pixels that LeRobot's rule picks.
+    """Compute the statistics of an episode's images, over the pixels that LeRobot's rule selects.
 
     Args:
         frames: the images, one or more.
-        header: what they are.
-        unit: what depth is in; None for colours.
+        header: their header.
+        unit: unit of depth; None for colours.
         check: called before each image is decoded; may raise.
 
     Raises:

@@ -1,15 +1,15 @@
-"""Depth to the 12-bit codes a video stores, and back: LeRobot's quantiser, as lookups.
+"""Depth to the 12-bit codes of a video and back: LeRobot's quantiser, with lookup tables.
 
-The formula is that of ``lerobot.datasets.depth_utils``, which has it from BEHAVIOR-1K's ``obs_utils.py``.
-With ``d`` the depth in the unit it arrives in, and the range converted to that unit::
+The formula is that of ``lerobot.datasets.depth_utils``, taken from BEHAVIOR-1K's ``obs_utils.py``. With ``d``
+the depth in its input unit, and the range converted to that unit::
 
     log:     code = rint(4095 * (ln(d + shift) - ln(depth_min + shift))
                               / (ln(depth_max + shift) - ln(depth_min + shift)))
     linear:  code = rint(4095 * (d - depth_min) / (depth_max - depth_min))
 
-clipped to 0..4095. It is computed in float32, in LeRobot's order, so that codes are equal to the last one
-with the same numpy on the same kind of processor: numpy's float32 logarithm is not everywhere the same in
-its last bit, and a depth between two codes may take the other one (in LeRobot as here).
+clipped to 0..4095. It is computed in float32, in LeRobot's order, so that all codes are equal to LeRobot's
+with the same numpy on the same kind of processor. The last bit of numpy's float32 logarithm differs between
+processors, and a depth between two codes may get the other one (in LeRobot as well).
 """
 
 from __future__ import annotations
@@ -38,30 +38,38 @@ InputUnit = Literal["auto", "mm", "m"]
 Invalid = Literal["keep", "clip"]
 
 MAX_CODE = 4095
-_UNITS = {"mm": 1000.0, "m": 1.0}  # how many of them are a metre
+_UNITS = {"mm": 1000.0, "m": 1.0}  # units per metre
 _INVALID = ("keep", "clip")
 _MAX_MM = 65535
-_BLOCK = 1 << 18  # values computed at once: their float32 stay in the processor's cache
+_BLOCK = 1 << 18  # values computed at once, so that their float32 stay in the processor's cache
 
 
 class DepthQuantizer(Struct, frozen=True):
-    """Depth to 12-bit codes and back, with one range.
+    """Quantiser of depth to 12-bit codes and back, with one range.
 
     Args:
-        depth_min, depth_max: the range that is stored, in metres; what is nearer or farther takes its ends.
-        shift: added before the logarithm, in metres.
+        depth_min, depth_max: stored range in metres; depth outside it gets the code of its nearest end.
+        shift: offset added before the logarithm, in metres.
         use_log: quantise the logarithm of depth (finer near, coarser far) instead of depth itself.
-        invalid: what becomes of pixels without depth, which are 0, below 0 or NaN. The default is LeRobot's
-            way; a camera's config says ``keep`` by default.
-            ``clip``: LeRobot's codes exactly. Such a pixel takes the code of depth that is too near, 0, and
-            every reader, LeRobot's included, gets ``depth_min`` back: a surface where nothing is known.
-            ``keep``: it takes code 0, which no depth takes: depth has 1..4095, and :meth:`dequantize` gives 0
-            back. LeRobot's reader gets ``depth_min`` as with ``clip``, but only for such pixels; depth that
-            ``clip`` gives code 0 reads one step farther there (1.2 mm with the defaults), all other the same.
+        invalid: how pixels without depth (0, below 0, or NaN) are stored. The default is LeRobot's; the
+            default of a camera's config is ``keep``.
+            ``clip``: LeRobot's codes exactly. Such a pixel gets code 0, that of too near depth, and every
+                reader, LeRobot's included, returns ``depth_min`` for it: a surface where nothing was
+                measured.
+            ``keep``: such a pixel gets code 0, and depth gets only 1..4095; :meth:`dequantize` returns 0 for
+                code 0. LeRobot's reader returns ``depth_min``, but only for such pixels. Depth with code 0 in
+                ``clip`` is read one step farther (1.2 mm with the defaults), all other depth is the same.
 
     Raises:
-        ConfigError: a wrong type, an empty range or one that is empty or infinite in float32, a logarithm of
-            nothing, an unknown ``invalid``, or ``keep`` where ``depth_min`` is below 0, so that 0 is a depth.
+        ConfigError: a wrong type, a range that is empty, or empty or infinite in float32, a logarithm of a
+            number that is not positive, an unknown ``invalid``, or ``keep`` with a ``depth_min`` below 0, so
+            that 0 is a depth.
+
+    Example:
+        >>> quantizer = DepthQuantizer(depth_min=0.1, depth_max=5.0)
+        >>> codes = quantizer.quantize(np.array([[0, 500, 5000]], np.uint16))  # millimetres
+        >>> quantizer.dequantize(codes)
+        array([[ 100,  500, 5000]], dtype=uint16)
     """
 
     depth_min: float = 0.01
@@ -80,7 +88,7 @@ class DepthQuantizer(Struct, frozen=True):
             use_log=self.use_log,
             invalid=self.invalid,
         )
-        for name in ("depth_min", "depth_max", "shift"):  # an int is now a float
+        for name in ("depth_min", "depth_max", "shift"):  # converts ints to floats
             force_setattr(self, name, getattr(config, name))
         for unit in _UNITS:
             _scale(self, unit)
@@ -92,9 +100,9 @@ class DepthQuantizer(Struct, frozen=True):
 
     @classmethod
     def from_video_info(cls, info: Mapping[str, Any]) -> Self:
-        """Return the quantiser a stream was made with, from its info block in ``info.json``.
+        """Return the quantiser of a stream, from its info block in ``info.json``.
 
-        A block without ``video.invalid`` is LeRobot's, whose code 0 is a depth: ``clip``.
+        A block without ``video.invalid`` is LeRobot's, in which code 0 is a depth: ``clip``.
         """
         block = {"video.invalid": "clip"} | {k: v for k, v in info.items() if v is not None}
         return cls(**{key: block[f"video.{key}"] for key in DEPTH_FIELDS if f"video.{key}" in block})
@@ -102,18 +110,18 @@ class DepthQuantizer(Struct, frozen=True):
     def quantize(self, depth: npt.NDArray[Any], *, input_unit: InputUnit = "auto") -> npt.NDArray[np.uint16]:
         """Return the codes of depth.
 
-        What is nearer than ``depth_min`` takes the lowest code (0, or 1 with ``invalid="keep"``), what is
-        farther than ``depth_max`` and plus infinity take 4095. NaN, minus infinity and, unless ``depth_min``
-        is below it, 0 and less take code 0.
-        Integers of up to 16 bits are looked up in a table, which is made once for each range and dtype.
+        Depth below ``depth_min`` gets the lowest code (0, or 1 with ``invalid="keep"``), depth above
+        ``depth_max`` and plus infinity get 4095. NaN and minus infinity get code 0, as do 0 and negative
+        values unless ``depth_min`` is negative. Integers of up to 16 bits are looked up in a table, which is
+        computed once for each range and dtype.
 
         Args:
-            depth: integers or floats, computed with as float32. Shape ``(H, W)``, ``(H, W, 1)``,
-                ``(1, H, W)`` or a batch of any of these; need not be contiguous or writable.
+            depth: integers or floats, which are converted to float32. Shape ``(H, W)``, ``(H, W, 1)``, ``(1,
+                H, W)`` or a batch of any of these; need not be contiguous or writable.
             input_unit: ``mm`` or ``m``; ``auto``: integers are millimetres and floats are metres.
 
         Returns:
-            a new uint16 array of the same shape, values 0..4095.
+            A new uint16 array of the same shape with values 0..4095.
 
         Raises:
             ConfigError: a wrong dtype, shape or unit.
@@ -132,28 +140,29 @@ class DepthQuantizer(Struct, frozen=True):
         return codes.reshape(depth.shape)
 
     def steps_mm(self) -> tuple[float, float]:
-        """Return the least and the widest distance in millimetres between depths of neighbouring codes."""
+        """Return the least and greatest distance between depths of neighbouring codes, in millimetres."""
         apart = np.diff(_inverse(replace(self, invalid="clip"), "m").astype(np.float64)) * 1000
         return float(apart.min()), float(apart.max())
 
     def dequantize(self, codes: npt.NDArray[Any], *, output_unit: Unit = "mm") -> npt.NDArray[Any]:
         """Return the depth of codes, as LeRobot computes it with numpy.
 
-        LeRobot's torch path differs from its numpy path, and so from this, in the last bits of float32:
-        for a few codes by one millimetre, because they are next to a half.
+        LeRobot's torch code differs from its numpy code, and so from this method, in the last bits of
+        float32: a few codes close to a half are rounded to another millimetre.
 
         Args:
-            codes: integers 0..4095, shaped as :meth:`quantize` accepts.
+            codes: integers 0..4095, shaped as for :meth:`quantize`.
             output_unit: ``mm`` or ``m``.
 
         Returns:
-            a new array of the same shape, within ``depth_min`` and ``depth_max``. ``mm``: uint16, rounded to
-            even, at most 65535 whatever ``depth_max`` is; ``m``: float32. With ``invalid="keep"`` 0 stands
-            for code 0, and for no other: depth that rounds to 0 mm is 1 mm.
+            A new array of the same shape with values from ``depth_min`` to ``depth_max``. ``mm``: uint16,
+            rounded half to even, at most 65535 for any ``depth_max``; ``m``: float32. With ``invalid="keep"``
+            code 0, and no other code, gives 0: depth that rounds to 0 mm becomes 1 mm.
 
         Raises:
             ConfigError: a wrong dtype, shape or unit, or a code outside 0..4095. (LeRobot returns
-                ``depth_max`` above 4095; samples of 16 bits, or 12 in the high bits, would pass as depth.)
+                ``depth_max`` for codes above 4095; samples of 16 bits, or of 12 bits in the high bits, would
+                be accepted as depth.)
         """
         _check_array("codes", codes, "iu", "integers")
         _check_unit("output_unit", output_unit)
@@ -175,7 +184,7 @@ def quantize_depth(
     input_unit: InputUnit = "auto",
     invalid: Invalid = "clip",
 ) -> npt.NDArray[np.uint16]:
-    """Return the 12-bit codes of depth: :meth:`DepthQuantizer.quantize`.
+    """Return the 12-bit codes of depth, as :meth:`DepthQuantizer.quantize`.
 
     Args:
         depth: integers or floats, shape ``(H, W)``, ``(H, W, 1)``, ``(1, H, W)`` or a batch of any of these.
@@ -183,10 +192,10 @@ def quantize_depth(
         input_unit: ``mm`` or ``m``; ``auto``: integers are millimetres and floats are metres.
 
     Returns:
-        a new uint16 array of the same shape, values 0..4095.
+        A new uint16 array of the same shape with values 0..4095.
 
     Raises:
-        ConfigError: a range, dtype, shape or name that cannot be accepted.
+        ConfigError: a range, dtype, shape or unit that is not accepted.
     """
     return DepthQuantizer(depth_min, depth_max, shift, use_log, invalid).quantize(
         depth, input_unit=input_unit
@@ -203,18 +212,18 @@ def dequantize_depth(
     output_unit: Unit = "mm",
     invalid: Invalid = "clip",
 ) -> npt.NDArray[Any]:
-    """Return the depth of 12-bit codes: :meth:`DepthQuantizer.dequantize`.
+    """Return the depth of 12-bit codes, as :meth:`DepthQuantizer.dequantize`.
 
     Args:
         codes: integers 0..4095, shape ``(H, W)``, ``(H, W, 1)``, ``(1, H, W)`` or a batch of any of these.
-        depth_min, depth_max, shift, use_log, invalid: those the codes were made with.
+        depth_min, depth_max, shift, use_log, invalid: the values that the codes were quantised with.
         output_unit: ``mm`` for uint16, ``m`` for float32.
 
     Returns:
-        a new array of the same shape.
+        A new array of the same shape.
 
     Raises:
-        ConfigError: a range, dtype, shape, code or name that cannot be accepted.
+        ConfigError: a range, dtype, shape, code or unit that is not accepted.
     """
     return DepthQuantizer(depth_min, depth_max, shift, use_log, invalid).dequantize(
         codes, output_unit=output_unit
@@ -222,7 +231,7 @@ def dequantize_depth(
 
 
 class _Scale(NamedTuple):
-    """The formula's numbers in one unit: ``(d + shift - offset) / span``, the sum's logarithm if log."""
+    """Constants of the formula in one unit: ``(d + shift - offset) / span``, or with the sum's logarithm."""
 
     shift: np.float32
     offset: np.float32
@@ -252,7 +261,7 @@ def _scale(quantizer: DepthQuantizer, unit: str) -> _Scale:
 
 
 def _formula(depth: npt.NDArray[Any], quantizer: DepthQuantizer, unit: str) -> npt.NDArray[np.uint16]:
-    """Compute codes as LeRobot does, one new array a step. What the tables are made of, and the reference."""
+    """Compute codes as LeRobot does, with a new array per step: for the tables, and as a reference."""
     shift, offset, span = _scale(quantizer, unit)
     with np.errstate(all="ignore"):
         values = depth.astype(np.float32)
@@ -263,7 +272,7 @@ def _formula(depth: npt.NDArray[Any], quantizer: DepthQuantizer, unit: str) -> n
 
 
 def _computed(values: npt.NDArray[Any], quantizer: DepthQuantizer, unit: str) -> npt.NDArray[np.uint16]:
-    """``_formula`` of a flat array, in one small buffer; code for code the same."""
+    """Compute ``_formula`` for a flat array with one small buffer; all codes are equal."""
     shift, offset, span = _scale(quantizer, unit)
     lowest = 1 if quantizer.invalid == "keep" else 0
     codes = np.empty(values.size, np.uint16)
@@ -284,7 +293,7 @@ def _computed(values: npt.NDArray[Any], quantizer: DepthQuantizer, unit: str) ->
             np.rint(work, out=work)
             np.clip(work, lowest, MAX_CODE, out=work)
             np.copyto(out, work, casting="unsafe")
-            if math.isnan(work.min()):  # what a NaN is cast to is the processor's choice
+            if math.isnan(work.min()):  # the result of casting a NaN depends on the processor
                 np.multiply(out, np.isfinite(work), out=out)
                 np.clip(out, lowest, MAX_CODE, out=out)
             if quantizer.invalid == "keep":
@@ -297,7 +306,7 @@ def _inverse(quantizer: DepthQuantizer, unit: str) -> npt.NDArray[Any]:
     low, high, shift = quantizer.depth_min, quantizer.depth_max, quantizer.shift
     if quantizer.use_log:
         low, high = math.log(low + shift), math.log(high + shift)
-    # The product is rounded to float32 from float64, all that follows is float32.
+    # The product is computed in float64 and rounded to float32; all later steps are float32.
     depth = (np.arange(MAX_CODE + 1) * ((high - low) / MAX_CODE)).astype(np.float32)
     depth += np.float32(low)
     if quantizer.use_log:
@@ -315,7 +324,7 @@ def _inverse(quantizer: DepthQuantizer, unit: str) -> npt.NDArray[Any]:
 
 @lru_cache(maxsize=32)
 def _codes_of(quantizer: DepthQuantizer, unit: str, dtype: np.dtype[Any]) -> Any:
-    """The code of every value of an integer dtype, in the order of its bits."""
+    """Return the code of every value of an integer dtype, in the order of its bits."""
     unsigned = np.dtype(f"u{dtype.itemsize}")
     values = np.arange(1 << 8 * dtype.itemsize).astype(unsigned).view(dtype)
     return pa.array(_formula(values, quantizer, unit))
@@ -327,15 +336,16 @@ def _depths_of(quantizer: DepthQuantizer, unit: str) -> Any:
 
 
 def _looked_up(table: Any, indices: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    # numpy would widen every index to 8 bytes first: 1.6 times as long. The buffer is new and writable.
-    import pyarrow.compute as pc  # noqa: PLC0415 - 50 ms, which a start without depth need not take
+    # numpy would first widen every index to 8 bytes, which takes 1.6 times as long. The buffer is new and
+    # writable.
+    import pyarrow.compute as pc  # noqa: PLC0415 - 50 ms, only needed for depth
 
     picked = pc.take(table, pa.array(indices), boundscheck=False)
     return np.frombuffer(picked.buffers()[1], dtype, count=indices.size)
 
 
 def _flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The values in order, in this machine's byte order; a view where that is possible."""
+    """Return the values in order, in this machine's byte order; a view if possible."""
     return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(-1)
 
 

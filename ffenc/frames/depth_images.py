@@ -1,6 +1,6 @@
-"""Depth maps as images: 16-bit PNG or TIFF in, raw samples for the encoder out.
+"""Depth maps as images: decode 16-bit PNG or TIFF to raw samples for the encoder.
 
-They are decoded in Python, as the codes have to be computed there to be LeRobot's to the last one.
+They are decoded in Python, because the codes have to be computed there to be equal to LeRobot's.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _COUNTED_AT_ONCE = 1 << 19
 
 
 def read_depth(frame: EncodedFrame) -> Depth:
-    """Decode one depth map.
+    """Decode a depth map.
 
     Returns:
-        shape ``(H, W)``; uint16, int32 or uint32 for integers, float32 for floats.
+        Shape ``(H, W)``; uint16, int32 or uint32 for integers, float32 for floats.
 
     Raises:
-        SourceError: not an image of one channel, or damaged; the text names it.
+        SourceError: not an image with one channel, or damaged; the text names it.
     """
     return _decoded(frame, read_header(frame.data, frame.name))
 
@@ -57,10 +57,10 @@ def _decoded(frame: EncodedFrame, header: ImageHeader) -> Depth:
 
 
 def read_alike(frame: EncodedFrame, header: ImageHeader) -> Depth:
-    """Decode one depth map of a camera, whose other maps have ``header``.
+    """Decode a depth map of a camera whose other maps have ``header``.
 
     Raises:
-        SourceError: it is damaged, or of another size or unit; the text names it.
+        SourceError: it is damaged, or has another size or unit; the text names it.
     """
     own = read_header(frame.data, frame.name)
     require_alike(own, header, frame.name)
@@ -68,14 +68,14 @@ def read_alike(frame: EncodedFrame, header: ImageHeader) -> Depth:
 
 
 def changed(depth: Depth, geometry: Geometry | None) -> Depth:
-    """Return a picture cropped, turned, scaled and padded.
+    """Return a frame cropped, rotated, flipped, scaled and padded.
 
-    Of depth, scaling takes the nearest pixel: it is never interpolated, and holes stay holes. Colours are
-    scaled by Pillow's bicubic filter. What is padded has no depth (0), or is black.
+    Depth is scaled with the nearest pixel, without interpolation, so pixels without depth stay so. Colours
+    are scaled with Pillow's bicubic filter. Padding has no depth (0), or is black.
 
     Args:
         depth: shape ``(H, W)``; or colours, ``(H, W, 3)`` uint8.
-        geometry: what is done; None: nothing.
+        geometry: the transform; None: the frame is returned unchanged.
     """
     if geometry is None:
         return depth
@@ -97,7 +97,7 @@ def changed(depth: Depth, geometry: Geometry | None) -> Depth:
 
 def _scaled(picture: Depth, width: int, height: int) -> Depth:
     if picture.ndim == 3:
-        from PIL import Image  # noqa: PLC0415 - loaded only where colours are scaled
+        from PIL import Image  # noqa: PLC0415 - only needed to scale colours
 
         image = Image.fromarray(np.ascontiguousarray(picture))
         return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
@@ -110,23 +110,23 @@ def _scaled(picture: Depth, width: int, height: int) -> Depth:
 
 
 def depth_unit(depth: Depth) -> Unit:
-    """Return what depth is in where nothing says so: floats are metres, integers millimetres."""
+    """Return the unit of depth if none is specified: floats are metres, integers millimetres."""
     return "m" if depth.dtype.kind == "f" else "mm"
 
 
 class DepthSamples:
-    """Turns depth maps into the samples that are stored, and remembers a checksum of each.
+    """Converts depth maps to the stored samples, and records a checksum of each map.
 
     Args:
-        config: the encoder settings. ``gray12le`` stores codes, ``gray16le`` millimetres as they are.
-        unit: of the depth, ``mm`` or ``m``; None: as :func:`depth_unit` says of the first map, and the others
-            have to agree.
+        config: the encoder settings. ``gray12le`` stores codes, ``gray16le`` millimetres.
+        unit: unit of the depth, ``mm`` or ``m``; None: :func:`depth_unit` of the first map, which the others
+            have to share.
 
     Attributes:
-        checksums: of each frame that has been given to the encoder, in order.
+        checksums: of each frame passed to the encoder, in order.
 
     Raises:
-        ConfigError: the settings are not for depth, or of another pixel format.
+        ConfigError: the settings are not for depth, or have another pixel format.
     """
 
     def __init__(self, config: object, unit: Unit | None = None) -> None:
@@ -139,10 +139,10 @@ class DepthSamples:
         self.checksums: list[int] = []
 
     def of(self, depth: Depth) -> Depth:
-        """Return a map's samples, uint16 little endian, of the same shape.
+        """Return the samples of a map, uint16 little endian, of the same shape.
 
         Raises:
-            ConfigError: its unit is not given, and it is of floats among integers, or the other way round.
+            ConfigError: no unit was given, and the maps mix floats and integers.
         """
         if self._unit is None:
             self._unit = depth_unit(depth)
@@ -160,16 +160,16 @@ class DepthSamples:
         return samples
 
     def sent(self, first: int, count: int) -> list[int]:
-        """The checksums of some frames; fewer where there are fewer."""
+        """Return the checksums of some frames; fewer at the end."""
         return self.checksums[first : first + count]
 
 
 def millimetres(depth: Depth, unit: Unit | None = None) -> npt.NDArray[np.uint16]:
-    """Return depth in whole millimetres, 0..65535; NaN and what is below 0 become 0.
+    """Return depth in whole millimetres, 0..65535; NaN and negative values become 0.
 
     Args:
         depth: integers or floats, any shape.
-        unit: ``mm`` or ``m``; None: as :func:`depth_unit` says.
+        unit: ``mm`` or ``m``; None: :func:`depth_unit`.
     """
     unit = unit or depth_unit(depth)
     if depth.dtype == np.uint16 and unit == "mm":
@@ -184,7 +184,7 @@ def samples_in_mm(samples: Depth, quantizer: DepthQuantizer | None) -> npt.NDArr
 
     Args:
         samples: uint16, shape ``(N,)``.
-        quantizer: how they were quantised; None: they are millimetres.
+        quantizer: quantiser of the samples; None: they are millimetres.
     """
     if quantizer is None:
         return samples.astype(np.float64)
@@ -202,7 +202,7 @@ def depth_pieces(
     """Yield each depth map's samples for the encoder's pipe.
 
     Raises:
-        SourceError: an image is damaged, or of another size; the text names it.
+        SourceError: an image is damaged, or has another size; the text names it.
     """
     for frame in frames:
         depth = changed(read_alike(frame, header), geometry)
@@ -212,11 +212,11 @@ def depth_pieces(
 
 
 class DepthStatistics(Picking):
-    """Statistics of depth maps in their own unit, over the pixels LeRobot's rule picks.
+    """Statistics of depth maps in their own unit, over the pixels that LeRobot's rule selects.
 
     Args:
-        tap: which frames, and how many of their pixels.
-        unit: what the maps are in.
+        tap: the sampled frames and pixels.
+        unit: unit of the maps.
     """
 
     def __init__(self, tap: SampleTap, unit: Unit) -> None:
@@ -229,7 +229,7 @@ class DepthStatistics(Picking):
         self._waiting: list[npt.NDArray[np.uint16]] = []
 
     def add(self, depth: Depth) -> None:
-        """Count one frame, if it is picked."""
+        """Add a frame, if it is selected."""
         if not self.picks_next:
             self.pass_over()
             return
@@ -243,7 +243,7 @@ class DepthStatistics(Picking):
             return
         floats = pixels.astype(np.float64)
         floats = floats[np.isfinite(floats)]
-        # Quantiles are of whole millimetres; all else is exact.
+        # Quantiles are computed from whole millimetres; all other statistics are exact.
         counted = millimetres(floats if pixels.dtype.kind == "f" else pixels, self.unit).reshape(-1)
         self._counts += np.bincount(counted, minlength=_MAX_MM + 1)
         if floats.size:
@@ -254,14 +254,14 @@ class DepthStatistics(Picking):
             self._pixels += floats.size
 
     def _count_waiting(self) -> None:
-        """Count whole millimetres of several frames at once: a histogram of all depths is a large one."""
+        """Add whole millimetres of several frames to the histogram at once: the histogram is large."""
         if not self._waiting:
             return
         counts = np.bincount(np.concatenate(self._waiting), minlength=_MAX_MM + 1)
         self._waiting.clear()
         self._counts += counts
-        # Whole numbers, so these sums are exact. A product of matrices would have BLAS's threads wait for
-        # the next one at full speed, on processors that encoders need.
+        # These are whole numbers, so the sums are exact. A matrix product is avoided: BLAS's threads would
+        # spin until the next one, on processors that the encoders need.
         there = np.flatnonzero(counts)
         sums = counts[there] * there
         self._low, self._high = min(self._low, float(there[0])), max(self._high, float(there[-1]))
@@ -270,19 +270,19 @@ class DepthStatistics(Picking):
         self._pixels += int(counts.sum())
 
     def statistics(self) -> Stats:
-        """Return min, max, mean, std, count and quantiles, shaped ``[[[x]]]``.
+        """Return min, max, mean, std, count and quantiles, shaped ``(1, 1, 1)``.
 
         Raises:
-            ValueError: no frame has come.
+            ValueError: no frame was added.
         """
         self._count_waiting()
         if not self._pixels:
-            self._counts[0] += 1  # nothing but NaN and infinity: all are 0
+            self._counts[0] += 1  # only NaN and infinity, which count as 0
         there = np.flatnonzero(self._counts)
         values = there / (1000 if self.unit == "m" else 1)
         stats = histogram_statistics(self._counts[None, there], values, self._frames)
         if self._pixels:
-            for name in QUANTILES:  # which rounding may have put beside what there is
+            for name in QUANTILES:  # rounding may have moved them out of the range
                 stats[name] = np.clip(stats[name], self._low, self._high).tolist()
             mean = self._sum / self._pixels
             exact = {
@@ -295,6 +295,6 @@ class DepthStatistics(Picking):
         return stats
 
     def values(self) -> ValueCounts:
-        """Return what was counted, in whole millimetres."""
+        """Return the histogram in whole millimetres."""
         self._count_waiting()
         return ValueCounts(self._counts[None], 1000 if self.unit == "m" else 1)

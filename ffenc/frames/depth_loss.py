@@ -1,4 +1,4 @@
-"""What a lossy encoder makes of depth, measured before a job is begun with it."""
+"""The error of depth after lossy encoding, measured before a job starts."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ffenc.temporary import temporary_folder
 
 
 def warn_of_loss(encoding: Encoding, frames: Sequence[bytes]) -> None:
-    """Warn of the error to expect, where an encoding does not give depth back as it was given.
+    """Warn of the expected error if an encoding of depth is lossy.
 
     Args:
-        encoding: how depth will be encoded; of colours, or without loss, nothing is said.
-        frames: some of its frames, raw samples as the encoder gets them.
+        encoding: the encoding; nothing is done for colours or a lossless one.
+        frames: some frames, as raw samples for the encoder.
 
     Warns:
-        FfencWarning: with the largest and the mean error of these frames in millimetres.
+        FfencWarning: the greatest and the mean error of these frames in millimetres.
     """
     config = encoding.config
     if not encoding.depth or encoding.lossless or not isinstance(config, DepthEncoderConfig):
@@ -57,7 +57,7 @@ def warn_of_loss(encoding: Encoding, frames: Sequence[bytes]) -> None:
 def _measured(
     encoding: Encoding, frames: Sequence[bytes], quantizer: DepthQuantizer | None
 ) -> tuple[float, float] | None:
-    """The largest and the mean error in millimetres; None where no program here decodes the result."""
+    """Return the greatest and the mean error in millimetres; None if no program here decodes the result."""
     with temporary_folder() as folder:
         output = Path(folder) / "trial.mp4"
         run_fed(encoding.command(output), frames)

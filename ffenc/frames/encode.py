@@ -1,4 +1,4 @@
-"""Encode images, and what every encoding does: publish its file verified, or not at all."""
+"""Encode images, and verify and publish the file of any encoding."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ from ffenc.frames.transcode import clip_checksums, key_checksums
 from ffenc.spelling import argument
 
 _DECODE_SECONDS = 30.0
-_FIRST_IMAGES = 2  # which an encoding is tried with, by turns
-_COMPARED = 4  # frames at each place that is looked at, at most
-_BETWEEN = 16  # frames that are decoded in less time than another FFmpeg starts
-_SEARCHED_AT_ONCE = 32  # frames held in memory while looking for a damaged one
+_FIRST_IMAGES = 2  # used for the trial, alternating
+_COMPARED = 4  # greatest number of frames compared at each place
+_BETWEEN = 16  # decoding this many frames takes less time than the start of another FFmpeg
+_SEARCHED_AT_ONCE = 32  # frames in memory during the search for a damaged one
 
 
 def check_frames(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterator[bytes]:
-    """Yield each frame's own bytes, and refuse one that is not like the others.
+    """Yield the bytes of each frame, and check that all have the same header.
 
     Raises:
-        SourceError: not an image, cut short, or of another size or kind; the text names the frame.
+        SourceError: not an image, truncated, or of another size or kind; the text names the frame.
     """
     for frame in frames:
         found = frame.header()
@@ -60,10 +60,10 @@ def check_frames(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterato
 
 
 def fed_pieces(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterator[Buffer]:
-    """Yield what FFmpeg is fed of frames: their bytes, pixels decompressed where that takes less time.
+    """Yield the bytes of frames for FFmpeg's input, with pixels decompressed if that takes less time.
 
     Raises:
-        SourceError: as :func:`check_frames`, or a frame's pixels are damaged; the text names it.
+        SourceError: as for :func:`check_frames`, or a frame's pixels are damaged; the text names it.
     """
     for frame in frames:
         found = frame.header()
@@ -80,10 +80,10 @@ def fed_pieces(frames: Iterable[EncodedFrame], header: ImageHeader) -> Iterator[
 
 
 def frame_format(header: ImageHeader, config: VideoEncoderConfig) -> FrameFormat:
-    """Return how a source's frames go to the encoder: images as they are, depth as its samples.
+    """Return the format of a source's frames for the encoder: encoded images, or samples of depth.
 
     Raises:
-        ConfigError: depth images and settings that are not for depth, or the other way round.
+        ConfigError: depth images with settings for colours, or the other way round.
     """
     if header.depth != isinstance(config, DepthEncoderConfig):
         found, needed = ("", "a depth camera's settings (DepthEncoderConfig)")
@@ -94,7 +94,7 @@ def frame_format(header: ImageHeader, config: VideoEncoderConfig) -> FrameFormat
 
 
 def fed_format(header: ImageHeader) -> FrameFormat:
-    """Return how images of colours go down the pipe: as they are."""
+    """Return the format of colour images in the pipe, which are passed unchanged."""
     if header.format == "raw":
         return cast(FrameFormat, header.order)
     return cast(FrameFormat, f"{header.format}-{header.order}" if header.order else header.format)
@@ -108,13 +108,13 @@ def first_frames(
     unit: Unit | None = None,
     transform: Transform | None = None,
 ) -> list[bytes]:
-    """Return a source's first frames as the encoder gets them.
+    """Return a source's first frames in the format that the encoder receives.
 
-    Images are looked over for damage that would be taken for FFmpeg's inability.
+    Images are checked for damage, which would otherwise be mistaken for a missing feature of FFmpeg.
 
     Raises:
-        SourceError: one is damaged or unlike the header; the text names it.
-        ConfigError: settings that do not hold depth.
+        SourceError: a frame is damaged or differs from the header; the text names it.
+        ConfigError: settings that do not support depth.
     """
     found = list(islice(iter(frames), count))
     if header.depth:
@@ -140,15 +140,15 @@ def prepare_images(
     absent: Absent | None = None,
     transform: Transform | None = None,
 ) -> Encoding:
-    """Choose the programs and the encoder for a source's images, by its first two.
+    """Select the programs and the encoder for a source's images, by encoding the first two.
 
     Args:
         frames, header: the images.
         config, fps, encoder_threads, candidates, absent, transform: as for :func:`prepare`.
-        unit: of depth, ``mm`` or ``m``; None: integers are millimetres, floats metres.
+        unit: unit of depth, ``mm`` or ``m``; None: integers are millimetres, floats metres.
 
     Raises:
-        SourceError: one of the two is damaged, or unlike the header; the text names it.
+        SourceError: one of the two is damaged, or differs from the header; the text names it.
         ConfigError, ToolchainError: as for :func:`prepare`.
     """
     found = list(candidates) if candidates is not None else toolchains()
@@ -168,7 +168,8 @@ def prepare_images(
     except ToolchainError:
         if header.depth:
             raise
-        # A JPEG has no checksum: that it is damaged, and no program unable, shows where it alone is decoded.
+        # A JPEG has no checksum. Whether it is damaged, or a program lacks a feature, shows when it is
+        # decoded alone.
         for frame in islice(iter(frames), _FIRST_IMAGES):
             faults = [decode_fault([frame.data], header, toolchain.ffmpeg) for toolchain in found]
             if faults and faults[0] and all(faults):
@@ -190,13 +191,13 @@ def encode_frames(
     """Encode a source's images into ``output``; the caller verifies and publishes it.
 
     Args:
-        encoding: how.
+        encoding: the encoding.
         frames, header: the images.
         output: the file.
-        depth: makes the samples of depth maps, and has their checksums afterwards.
-        statistics: filled on the way.
-        on_frames: called now and then with the number of frames encoded so far.
-        cancellation: who may end it.
+        depth: converts depth maps to samples, and has their checksums afterwards.
+        statistics: statistics to which the frames are added.
+        on_frames: called from time to time with the number of frames encoded so far.
+        cancellation: can stop the encode from another thread.
 
     Raises:
         SourceError: a frame is damaged; the text names it.
@@ -234,20 +235,20 @@ def verify_encoded(
     tags: Mapping[str, str] = COLOUR_TAGS,
     read: Callable[[Path], StreamInfo] | None = None,
 ) -> StreamInfo:
-    """Compare a file with its encoding, and some frames of a lossless depth stream sample by sample.
+    """Compare a file with its encoding, and some frames of lossless depth sample by sample.
 
-    At its start, middle and end a few frames are decoded: it costs little, and what changes samples (a
-    range, a conversion, a build for fewer bits) changes them everywhere.
+    A few frames at the start, middle and end are decoded. This is enough, because a fault that changes
+    samples (a wrong range, a conversion, a build with fewer bits) changes them everywhere.
 
     Args:
-        encoding: how it was made.
+        encoding: the encoding of the file.
         path: the file.
-        frames: how many it must hold.
-        sent: returns the CRC-32 of the samples of some depth frames that were encoded, given the first one's
-            number and how many; None for colours.
-        cancellation: who may end it.
-        tags: the colour tags that it must have.
-        read: reads its fields, with ``times``; None: ffprobe does.
+        frames: expected number of frames.
+        sent: returns the CRC-32 of the encoded samples of depth frames, given the index of the first one and
+            their number; None for colours.
+        cancellation: can stop the comparison from another thread.
+        tags: expected colour tags.
+        read: reads the stream fields, with ``times``; None: ffprobe does.
 
     Raises:
         VerificationError: something differs; the text names it.
@@ -277,7 +278,7 @@ def _come_back(
     encoding: Encoding,
     cancellation: Cancellation | None,
 ) -> bool:
-    """Whether frames of a file of key frames come back as sent; where not, each is looked at by itself."""
+    """Compare frames of a file with only key frames in one run; if one differs, compare each place alone."""
     try:
         found = key_checksums(whole, places, encoding.toolchain, cancellation)
     except FfmpegError as error:
@@ -288,9 +289,9 @@ def _come_back(
 
 
 def _looked_at(keys: Sequence[int], frames: int) -> list[range]:
-    """Some frames from the first, the middle and the last key frame on; what is close is one stretch.
+    """Return ranges of frames from the first, the middle and the last key frame on; close ones are merged.
 
-    Each reaches to the next key frame at most: what follows that is decoded as what comes before it.
+    Each extends at most to the next key frame: the frames after it are decoded in the same way.
     """
     found: list[range] = []
     bounds = [*keys, frames]
@@ -304,7 +305,7 @@ def _looked_at(keys: Sequence[int], frames: int) -> list[range]:
 def _named_fault(
     encoding: Encoding, frames: FrameSource, header: ImageHeader, error: FfmpegError
 ) -> SourceError | FfmpegError:
-    """Find the frame that FFmpeg could not decode, which it does not name."""
+    """Find the frame that FFmpeg could not decode, because its message does not name it."""
     program = encoding.toolchain.ffmpeg
     remaining = iter(frames)
     while batch := list(islice(remaining, _SEARCHED_AT_ONCE)):
@@ -319,11 +320,11 @@ def _named_fault(
 
 
 def decode_fault(images: Sequence[bytes], header: ImageHeader, program: str) -> str | None:
-    """Return what FFmpeg says of images that it cannot decode; None where it can.
+    """Return FFmpeg's error message for images that it cannot decode; None if it can.
 
     Args:
         images: PNG or JPEG images.
-        header: what they are.
+        header: their header.
         program: the ffmpeg.
     """
     if header.format == "raw":
@@ -346,11 +347,11 @@ def decode_fault(images: Sequence[bytes], header: ImageHeader, program: str) -> 
 
 
 def checked_output(output: str | Path, *, overwrite: bool) -> Path:
-    """Return the path of a result that may be written.
+    """Return the path of a result after checking that it can be written.
 
     Raises:
-        ConfigError: not an ``.mp4`` name.
-        DestinationError: it exists, or its folder does not.
+        ConfigError: the name does not end in ``.mp4``.
+        DestinationError: the file exists, or its folder does not.
     """
     target = Path(output)
     if target.suffix.lower() != ".mp4":

@@ -1,4 +1,4 @@
-"""Encode a folder of frames, or a video file's frames, into one file."""
+"""Encode a folder of frames, or frames of a video file, to one file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _OnFrames = Callable[[int], None] | None
 
 
 class _Images(Struct, frozen=True):
-    """Image files, as what is encoded."""
+    """Image files as the source of an encode."""
 
     files: ImageFiles
     header: ImageHeader
@@ -83,7 +83,7 @@ class _Images(Struct, frozen=True):
 
 
 class _Video(Struct, frozen=True):
-    """Frames of a video file, as what is encoded."""
+    """Frames of a video file as the source of an encode."""
 
     clip: Clip
     fps: Fraction
@@ -122,7 +122,7 @@ class _Video(Struct, frozen=True):
         )
 
     def _depth_settings(self, config: VideoEncoderConfig | None) -> DepthEncoderConfig:
-        """The settings with the quantiser that the depth has; codes are kept, so it changes no sample."""
+        """Return the settings with the quantiser of the source; codes are kept, so no sample changes."""
         if config is None and self.clip.info.pix_fmt == "gray16le":
             config = DepthEncoderConfig(vcodec="ffv1", pix_fmt="gray16le")
         config = config or DepthEncoderConfig()
@@ -145,13 +145,13 @@ class _Video(Struct, frozen=True):
 
 
 class EncodePlan(Struct, frozen=True):
-    """What will be encoded, and where to; everything that can be checked without decoding has been.
+    """The source and destination of an encode, after all checks that need no decoding.
 
     Attributes:
         target: the file to write.
-        candidates: programs, in the order they are tried.
+        candidates: programs in the order to try.
         source: the frames.
-        overwrite: whether a file that is there is replaced.
+        overwrite: whether an existing file is replaced.
     """
 
     target: Path
@@ -161,12 +161,12 @@ class EncodePlan(Struct, frozen=True):
 
     @property
     def frames(self) -> int:
-        """How many there are."""
+        """Number of frames."""
         return len(self.source)
 
     @property
     def depth(self) -> bool:
-        """Whether they are depth."""
+        """Whether the frames are depth."""
         return self.source.depth
 
     def run(
@@ -177,7 +177,7 @@ class EncodePlan(Struct, frozen=True):
         transform: Transform | None = None,
         on_frames: _OnFrames = None,
     ) -> StreamInfo:
-        """Encode, verify, publish; see :func:`encode`."""
+        """Encode, verify and publish; see :func:`encode`."""
         if transform is not None and not transform.of(*self.source.size).changes:
             width, height = self.source.size
             raise ConfigError(
@@ -203,7 +203,7 @@ def plan_encode(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> EncodePlan:
-    """Look at the frames and the destination of :func:`encode`, whose arguments these are."""
+    """Check the frames and the destination of an encode; arguments as for :func:`encode`."""
     target = Path(output)
     if isinstance(source, str | Path) and Path(source).exists() and not Path(source).is_dir():
         path = regular(Path(source))
@@ -285,42 +285,47 @@ def encode(
     ffprobe: str | None = None,
     on_frames: Callable[[int], None] | None = None,
 ) -> StreamInfo:
-    """Encode a folder of frames, or a video, into one MP4 file. The file appears verified, or not at all.
+    """Encode a folder of frames, or a video, to one MP4 file. The file appears verified, or not at all.
 
-    A video is decoded and encoded inside one ffmpeg, each of its frames once and in order. Depth codes are
-    kept bit for bit; sound is left out.
+    A video is decoded and encoded in one ffmpeg, each of its frames once and in order. Depth codes are kept
+    bit for bit; audio is dropped.
 
     Args:
-        source: a folder of numbered images, or their paths in order: PNG or JPEG, or for depth PNG of 16 bits
-            or TIFF; there integers are millimetres and floats are metres. Or a video file.
+        source: a folder of numbered images, or their paths in order: PNG or JPEG, or for depth 16-bit PNG or
+            TIFF, in which integers are millimetres and floats are metres. Or a video file.
         output: the file to write, ending in ``.mp4``; not the source.
-        fps: frames a second; frame i will sit at exactly i / fps. None, for a video: its own, if its frames
-            are evenly spaced to 0.1 ms, or to one tick of the container (1 ms in MKV); with a rate they are
-            put one after another whatever their times were.
-        config: encoder settings; by default :class:`VideoEncoderConfig`'s, or for depth
-            :class:`DepthEncoderConfig`'s.
-        encoder_threads: threads the encoder may use, 1 or more; None: a sane share of the cores.
-        transform: how frames are changed before they are encoded: cropped, rotated, flipped, resized, padded.
-        start, end: of a video, take the frames whose times are in ``[start, end)``, in seconds, 0 or more;
-            they begin at 0 in the result. None: from its first frame, to its last.
-        start_number: the number of a folder's first frame; by default 0 or 1.
+        fps: frames per second; frame i of the result is at exactly i / fps. None, for a video: its own rate,
+            if its frames are evenly spaced to 0.1 ms, or to one tick of the container (1 ms in MKV). If a
+            rate is given, the frames are stored one after another whatever their times were.
+        config: encoder settings; default :class:`VideoEncoderConfig`, or :class:`DepthEncoderConfig` for
+            depth.
+        encoder_threads: number of threads of the encoder, 1 or more; None: a suitable share of the cores.
+        transform: changes of the frames before encoding: crop, rotate, flip, resize, pad.
+        start, end: for a video, encode the frames with times in ``[start, end)``, in seconds, 0 or more; the
+            first is at 0 in the result. None: from the first frame, to the last.
+        start_number: number of a folder's first frame; default 0 or 1.
         overwrite: replace ``output`` if it exists.
-        follow_links: of a folder, follow symbolic links that lead out of it; else they are refused by name.
-        ffmpeg, ffprobe: programs to use instead of those found.
-        on_frames: called now and then with the number of frames encoded so far.
+        follow_links: for a folder, follow symbolic links that lead out of it; otherwise they are refused.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
+        on_frames: called from time to time with the number of frames encoded so far.
 
     Returns:
-        the finished stream's fields, read back from the file.
+        The stream fields of the result, read back from the file.
 
     Raises:
-        SourceError: a frame is missing, damaged or unlike the others, or not where the frame rate puts it.
+        SourceError: a frame is missing, damaged, of another size or kind, or not at the time of its index.
         ConfigError: settings that cannot be encoded, no ``fps`` for images, or no frames in ``[start, end)``.
         DestinationError: ``output`` exists, is the source, or cannot be written.
-        ToolchainError: no FFmpeg here can do it.
-        FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
+        ToolchainError: no FFmpeg on this machine can do it.
+        FfmpegError, VerificationError: the encode failed, or its result is not what was requested.
 
     Warns:
-        FfencWarning: for sound that is left out, and for each setting that has no effect.
+        FfencWarning: audio is dropped, or a setting has no effect.
+
+    Example:
+        >>> info = encode("frames/top", "top.mp4", fps=30, config=VideoEncoderConfig(vcodec="h264"))
+        >>> info.codec, info.frames
+        ('h264', 300)
     """
     plan = plan_encode(
         source,

@@ -1,4 +1,4 @@
-"""One stream's encoding on one machine: settings, programs, argument list."""
+"""The encoding of a stream on this machine: settings, programs, argument list."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ffenc.frames.verify import asked_fields, verify_video
 
 
 class PassedOver(Struct, frozen=True):
-    """An encoder in a program that was tried before the one that was chosen, and did not serve.
+    """An encoder in a program that was tried before the selected one, and failed.
 
     Attributes:
         vcodec: the encoder's name in the codec table.
         toolchain: the program.
-        reason: why, in one line: ``listed, but cannot load libcuda.so.1``.
+        reason: the reason in one line: ``listed, but cannot load libcuda.so.1``.
     """
 
     vcodec: str
@@ -38,19 +38,19 @@ class PassedOver(Struct, frozen=True):
 
 
 class Encoding(Struct, frozen=True):
-    """Everything that decides how one stream is encoded on this machine.
+    """All that determines how a stream is encoded on this machine.
 
     Attributes:
-        config: the settings, ``auto`` resolved.
-        width, height: of the frames as they come, in pixels.
-        fps: frames a second.
-        frames: how they come.
-        encoder_threads: threads the encoder may use; None leaves it to the encoder.
+        config: the settings, with ``auto`` resolved.
+        width, height: size of the source frames, in pixels.
+        fps: frames per second.
+        frames: format of the frames.
+        encoder_threads: number of threads of the encoder; None: the encoder's default.
         toolchain: the programs.
-        encoder_version: the encoder library's version, "" where it does not tell.
-        auto: the settings said ``vcodec: auto``.
-        passed_over: what was tried before, in that order.
-        transform: how frames of colours are changed on the way; depth comes changed already.
+        encoder_version: version of the encoder library, "" if unknown.
+        auto: the settings had ``vcodec: auto``.
+        passed_over: failed attempts before the selected encoder, in order.
+        transform: changes of colour frames by FFmpeg; depth frames are transformed before.
     """
 
     config: VideoEncoderConfig
@@ -67,7 +67,7 @@ class Encoding(Struct, frozen=True):
 
     @property
     def geometry(self) -> Geometry | None:
-        """What is done to frames of this size; None: nothing."""
+        """The transform for frames of this size; None: no change."""
         return self.transform.of(self.width, self.height) if self.transform is not None else None
 
     @property
@@ -78,7 +78,7 @@ class Encoding(Struct, frozen=True):
 
     @property
     def fed_size(self) -> tuple[int, int]:
-        """Width and height of raw frames that the program is fed: depth comes changed already."""
+        """Width and height of raw frames for the program; depth frames are transformed before."""
         return self.stored_size if self.depth else (self.width, self.height)
 
     @property
@@ -93,7 +93,7 @@ class Encoding(Struct, frozen=True):
 
     @property
     def lossless(self) -> bool:
-        """Whether every sample comes back as it was given to the encoder."""
+        """Whether every sample is decoded as it was passed to the encoder."""
         options = encoder_options(self.codec, self.config, self.encoder_threads)
         return self.codec.lossless(options, pixel_format(self.config.pix_fmt).bits)
 
@@ -105,7 +105,7 @@ class Encoding(Struct, frozen=True):
         *,
         fragment_seconds: float | None = None,
     ) -> list[str]:
-        """The argument list that writes ``output``, from frames that are fed, or those of a file.
+        """Return the argument list that writes ``output``, from standard input or from frames of a file.
 
         Arguments as for :func:`~ffenc.compiler.command.compile_command`.
         """
@@ -125,7 +125,7 @@ class Encoding(Struct, frozen=True):
         )
 
     def asked(self, tags: Mapping[str, str] = COLOUR_TAGS) -> dict[str, object]:
-        """The fields that its files must have; see :func:`ffenc.frames.verify.asked_fields`."""
+        """Return the expected fields of its files; see :func:`ffenc.frames.verify.asked_fields`."""
         width, height = self.stored_size
         return asked_fields(self.config, width=width, height=height, depth=self.depth, tags=tags)
 
@@ -154,12 +154,12 @@ class Encoding(Struct, frozen=True):
         )
 
     def why(self) -> dict[str, str]:
-        """Return what was passed over and why: encoder -> reason for ``auto``, else program -> reason."""
+        """Return the failed attempts: encoder -> reason for ``auto``, otherwise program -> reason."""
         if not self.auto:
             return {f"{p.toolchain.origin} {p.toolchain.version}": p.reason for p in self.passed_over}
         reasons: dict[str, str] = {}
         for passed in self.passed_over:
-            # The most telling: of a program that lists the encoder, where there is one.
+            # The most informative reason: that of a program that lists the encoder, if there is one.
             if reasons.get(passed.vcodec, NOT_LISTED) == NOT_LISTED:
                 reasons[passed.vcodec] = passed.reason
         return reasons

@@ -1,4 +1,4 @@
-"""Where frames are in a file: which times they have, and where it can be entered for them."""
+"""Positions of frames in a file: their times, and where decoding can start for them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ffenc.ffmpeg.probe import StreamInfo
 
 
 class FrameIndex:
-    """The frames of a file by their index.
+    """Positions of a file's frames by index.
 
     Args:
-        info: its fields, with ``times``.
+        info: stream fields of the file, with ``times``.
     """
 
     def __init__(self, info: StreamInfo) -> None:
@@ -23,23 +23,23 @@ class FrameIndex:
         assert info.key_frames is not None
         assert info.closed is not None
         self.times = info.times
-        # H.264's decoder calls it a fault that frames behind an open key frame lack what they refer to.
+        # H.264's decoder reports an error if frames after an open key frame lack their references.
         self._keys = info.closed if info.codec == "h264" else info.key_frames
         self._time_base, self._raw = info.time_base, info.raw
         self._delay = info.delay or 0
 
     def key(self, index: int) -> int:
-        """The last key frame until a frame, 0 where there is none."""
+        """Return the last key frame up to a frame, 0 if there is none."""
         place = bisect_right(self._keys, index)
         return self._keys[place - 1] if place else 0
 
     def entry(self, index: int, *, early: bool = False) -> Fraction | None:
-        """Where to enter the file for a frame, in seconds; None: at its start.
+        """Return the time in seconds to seek to for a frame; None: the start of the file.
 
         Args:
             index: the frame.
-            early: so much before the key frame as no container's seek can land behind it, whether it goes by
-                the times at which frames are decoded or are shown.
+            early: return a time so far before the key frame that no container's seek lands after it, whether
+                it uses decode or presentation times.
         """
         key = self.key(index)
         if early:
@@ -49,13 +49,13 @@ class FrameIndex:
         return self.after(key)
 
     def after(self, index: int) -> Fraction:
-        """A time a little after a frame's, in seconds: FFmpeg rounds to microseconds."""
+        """Return a time slightly after that of a frame, in seconds: FFmpeg rounds to microseconds."""
         times = self.times
         later = times[index + 1] if index + 1 < len(times) else times[index] + 1
         return (times[index] + Fraction(later - times[index], 4)) * self._time_base
 
     def excerpt(self, indices: Sequence[int], seek: Fraction | None) -> Excerpt:
-        """What to ask of FFmpeg for ascending indices."""
+        """Return the excerpt of ascending frame indices."""
         starts = [0, len(indices)]
         if not (isinstance(indices, range) and indices.step == 1):
             starts[1:1] = (i + 1 for i, (a, b) in enumerate(pairwise(indices)) if b != a + 1)
@@ -64,7 +64,7 @@ class FrameIndex:
         return Excerpt(spans, len(indices), seek, 1 / self._time_base if self._raw else None)
 
     def _tick(self, index: int) -> int:
-        """The first tick that is nearer to a frame than to the one before."""
+        """Return the first tick that is nearer to a frame than to the one before."""
         times = self.times
         if index == 0:
             return times[0]

@@ -1,4 +1,4 @@
-"""What an encoded image says of itself."""
+"""The header of an encoded image."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ffenc.errors import SourceError
 ImageFormat = Literal["png", "jpeg", "tiff", "raw"]
 SampleKind = Literal["unsigned", "signed", "float"]
 HEADER_BYTES = 33  # a PNG's signature and first chunk
-MAX_SIDE = 16384  # the largest that the encoders take
+MAX_SIDE = 16384  # limit of the encoders
 MAX_PIXELS = 1 << 26  # 8192x8192: 200 MB of RGB
-MAX_FILE_BYTES = 1 << 29  # of one image: such a one, of 16 bits with alpha, not compressed at all
+MAX_FILE_BYTES = 1 << 29  # of one image: MAX_PIXELS of 16 bits with alpha, without compression
 
 
 class ImageHeader(Struct, frozen=True):
-    """The shape of an image, encoded or raw.
+    """Size and kind of an image, encoded or raw.
 
     Attributes:
-        format: ``png`` or ``jpeg``; ``tiff``, which only depth maps are kept as; ``raw``: not encoded.
-        width, height: pixels.
-        bits: of one sample.
-        channels: samples a pixel has; 2 and 4 include alpha.
-        samples: what numbers they are: only those of a TIFF can be signed or floats.
-        order: of raw pixels, FFmpeg's name of their format; of an encoded image, ``bgr`` where red and blue
-            were swapped when it was encoded.
+        format: ``png`` or ``jpeg``; ``tiff``, only for depth maps; ``raw``: not encoded.
+        width, height: size in pixels.
+        bits: bit depth of a sample.
+        channels: samples per pixel; 2 and 4 include alpha.
+        samples: number type; only those of a TIFF can be signed or floats.
+        order: for raw pixels, FFmpeg's name of their format; for an encoded image, ``bgr`` if red and blue
+            were swapped before encoding.
     """
 
     format: ImageFormat
@@ -39,17 +39,17 @@ class ImageHeader(Struct, frozen=True):
 
     @property
     def depth(self) -> bool:
-        """Whether it is a depth map, which robot data keep as TIFF or with 16 bits."""
+        """Whether it is a depth map: TIFF, or an image with 16 bits per sample."""
         return self.format == "tiff" or self.bits == 16
 
     @property
     def unit(self) -> Literal["mm", "m"]:
-        """What depth is in where nothing says so: floats are metres, integers millimetres."""
+        """Unit of depth if none is specified: floats are metres, integers millimetres."""
         return "m" if self.samples == "float" else "mm"
 
     @property
     def raw_bytes(self) -> int:
-        """How many bytes its pixels take; rows follow each other without padding."""
+        """Size of its pixels in bytes, with rows that are not padded."""
         return self.width * self.height * self.channels * self.bits // 8
 
     @property
@@ -64,5 +64,5 @@ class ImageHeader(Struct, frozen=True):
 
 
 def several(name: str, why: str) -> SourceError:
-    """Return the error that a file holds more than one image."""
+    """Return the error for a file that contains more than one image."""
     return SourceError(f"{name}: holds more than one image ({why}); each frame has to be a separate file")

@@ -1,7 +1,7 @@
-"""What an encoded image says of itself, without decoding it: headers, chunks and ends.
+"""Headers, chunks and ends of encoded images, read without decoding.
 
-What a header promises bounds what is done with the rest: an image that would need more memory or time is
-refused before it is decoded. docs/images.md says what is read and what is refused.
+An image whose header announces more memory or time than the limits allow is refused before it is decoded.
+docs/images.md lists what is read and what is refused.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def read_header(data: bytes | memoryview, name: str) -> ImageHeader:
 
     Args:
         data: the image, or for a PNG its first :data:`HEADER_BYTES`.
-        name: what to call it in an error.
+        name: name of the image for errors.
 
     Raises:
-        SourceError: not an image, of a kind that is not read, larger than :data:`MAX_PIXELS`, or ends before
-            its header does.
+        SourceError: not an image, not a supported kind, larger than :data:`MAX_PIXELS`, or truncated within
+            its header.
     """
     head = bytes(data[:HEADER_BYTES])
     if head.startswith(PNG_SIGNATURE) and len(head) == HEADER_BYTES and head[12:16] == b"IHDR":
@@ -59,18 +59,18 @@ def read_header(data: bytes | memoryview, name: str) -> ImageHeader:
 def require_alike(
     found: ImageHeader, expected: ImageHeader, name: str, other: str = "the first frame"
 ) -> None:
-    """Refuse an image that cannot be in one video with another.
+    """Check that an image can be in the same video as another.
 
-    Colours have to be of the same format; depth of the same unit, as integers (millimetres) or as floats
-    (metres): what it is kept in does not matter.
+    Colours have to have the same format, depth the same unit: integers (millimetres) or floats (metres),
+    whatever the file format is.
 
     Args:
-        found: the image.
-        expected: what it has to be like.
-        name, other: what to call them in an error.
+        found: header of the image.
+        expected: header of the other image.
+        name, other: names of the two images for errors.
 
     Raises:
-        SourceError: it has another size, or is of another kind.
+        SourceError: size or kind differ.
     """
     fields = ("width", "height", "depth", "unit" if found.depth else "format", "order")
     if any(getattr(found, field) != getattr(expected, field) for field in fields):
@@ -85,7 +85,7 @@ def require_alike(
 
 
 def has_end(tail: bytes | memoryview, image_format: ImageFormat) -> bool:
-    """Whether the last bytes of an image are those its format ends with, where it has such (TIFF has not)."""
+    """Return whether an image's last bytes are the end of its format; True for TIFF, which has none."""
     if image_format == "tiff":
         return True
     if image_format == "png":
@@ -94,13 +94,14 @@ def has_end(tail: bytes | memoryview, image_format: ImageFormat) -> bool:
 
 
 def whole_image(data: bytes, header: ImageHeader, name: str) -> bytes:
-    """Return an image's own bytes, without what a writer may have left behind its end.
+    """Return the bytes of an image, without those that a writer may have left after its end.
 
-    Nothing is decoded, but what would take a decoder more time or memory than the header promises is found.
+    Nothing is decoded, but data that would take a decoder more time or memory than the header announces is
+    detected.
 
     Raises:
-        SourceError: the image is cut short, is followed by another, has more data than its pixels can need,
-            or a chunk that a reader must know and does not.
+        SourceError: the image is truncated, is followed by another one, has more data than its pixels can
+            need, or has an unknown critical chunk.
     """
     if header.format == "png":
         return data[: png_end(data, header, name)]
@@ -116,12 +117,13 @@ def whole_image(data: bytes, header: ImageHeader, name: str) -> bytes:
 
 
 def find_fault(data: bytes) -> str | None:
-    """Look a PNG over for damage: chunk checksums, and all that its pixel data are compressed to.
+    """Check a PNG for damage: chunk checksums, and the decompressed pixel data.
 
-    Used to name a bad frame. Memory does not grow with the image, nor time with what a bomb would unpack.
+    Used to name a damaged frame. Memory does not grow with the image, and time does not grow with the
+    decompressed size of a decompression bomb.
 
     Returns:
-        what is wrong, or None where nothing is found (JPEG images have no checksums to look at).
+        What is wrong; None if nothing was found (JPEG images have no checksums).
     """
     if not is_png(data):
         return None

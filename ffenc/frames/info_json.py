@@ -1,7 +1,7 @@
-"""A dataset's ``info.json``: reading it, its path templates, and what it says of the depth in a file.
+"""A dataset's ``info.json``: reading, path templates, and the quantisers of depth videos.
 
-What ffenc alone keeps of a camera is in ``meta/ffenc.json``, because LeRobot merges datasets only where their
-features are equal. In memory it is in the feature's ``info`` block, where earlier versions wrote it to.
+What only ffenc stores for a camera is in ``meta/ffenc.json``, because LeRobot merges datasets only if their
+features are equal. In memory it is in the feature's ``info`` block, where earlier versions wrote it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object from a file.
 
     Raises:
-        SourceError: there is none; the text names the file.
+        SourceError: the file contains none; the text names the file.
     """
     try:
         return json_object(read_text(path))
@@ -37,11 +37,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def json_object(text: str | bytes) -> dict[str, Any]:
-    """Return the object that a JSON text holds.
+    """Return the object in a JSON text.
 
     Raises:
-        ValueError: it holds none, or one that is nested too deeply or has numbers that are too long; it says
-            which.
+        ValueError: it is not an object, is nested too deeply, or contains numbers that are too long; the text
+            says which.
     """
     try:
         content = json.loads(text)
@@ -60,10 +60,10 @@ def json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """Return a dataset's ``meta/info.json``, with what ``meta/ffenc.json`` adds to the cameras' blocks.
+    """Return a dataset's ``meta/info.json``, with the fields of ``meta/ffenc.json`` in the cameras' blocks.
 
     Raises:
-        SourceError: one of them cannot be read.
+        SourceError: one of the files cannot be read.
     """
     info = read_json(root / INFO)
     own = _read_own(root)
@@ -74,7 +74,7 @@ def read_info(root: Path) -> dict[str, Any]:
 
 
 def _read_own(root: Path) -> dict[str, Any]:
-    """Return what ``meta/ffenc.json`` says: camera -> its fields."""
+    """Return the contents of ``meta/ffenc.json``: camera -> its fields."""
     path = root / OWN_INFO
     if not os.path.lexists(path):
         return {}
@@ -96,11 +96,11 @@ def _with_own(feature: Any, own: Any) -> Any:
 
 
 def split_info(info: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part an info as :func:`read_info` returns it into what the two files hold.
+    """Separate an info as returned by :func:`read_info` into the contents of the two files.
 
     Returns:
-        the contents of ``meta/info.json`` and of ``meta/ffenc.json``; the latter is empty where there is
-        nothing to keep in it.
+        The contents of ``meta/info.json`` and of ``meta/ffenc.json``; the latter is empty if there is nothing
+        to store in it.
     """
     features: dict[str, Any] = {}
     cameras: dict[str, Any] = {}
@@ -116,7 +116,7 @@ def split_info(info: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def feature_block(feature: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a feature's ``info`` block, which older versions call ``video_info``."""
+    """Return a feature's ``info`` block, which older versions name ``video_info``."""
     blocks = (feature.get("info"), feature.get("video_info"))
     return next((dict(block) for block in blocks if block and isinstance(block, dict)), {})
 
@@ -126,10 +126,10 @@ def info_features(info: Mapping[str, Any], where: Path) -> dict[str, Any]:
 
     Args:
         info: its contents.
-        where: its path, for an error.
+        where: its path, for errors.
 
     Raises:
-        SourceError: they are not a mapping of names to objects with an ``info`` that is one.
+        SourceError: they are not a mapping of names to objects, or an ``info`` is not an object.
     """
     features = info.get("features")
     if not isinstance(features, dict) or not all(
@@ -142,18 +142,19 @@ def info_features(info: Mapping[str, Any], where: Path) -> dict[str, Any]:
 
 
 def stored_quantizer(path: Path) -> DepthQuantizer | None:
-    """Return the quantiser a depth video was made with, from the dataset it lies in.
+    """Return the quantiser of a depth video, from the dataset that contains it.
 
     Args:
-        path: the file. Folders are looked through upwards, as the path names them and then as links lead.
+        path: the file. Parent folders are searched upwards, first as named in the path, then with links
+            resolved.
 
     Returns:
-        None where the file lies in no dataset.
+        The quantiser; None if the file is not in a dataset.
 
     Raises:
-        SourceError: the dataset does not name the file as one of its videos, or says nothing usable of it.
+        SourceError: the dataset does not list the file among its videos, or its info block is not usable.
     """
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - symbolic links stay as they are
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - keeps symbolic links
     for place in dict.fromkeys((absolute, absolute.resolve())):
         for root in place.parents:
             if (root / INFO).is_file():
@@ -171,22 +172,23 @@ def _give() -> str:
 
 
 def block_quantizer(block: dict[str, Any], where: str, how: str | None = None) -> DepthQuantizer:
-    """Return the quantiser that a feature's ``info`` block names; what it leaves out is LeRobot's default.
+    """Return the quantiser of a feature's ``info`` block; missing fields have LeRobot's defaults.
 
     Args:
         block: the block, see :func:`feature_block`.
-        where: what it is, for an error.
-        how: what to do where it names none, or one that cannot be; None: what a reader of the video can.
+        where: name of the feature, for errors.
+        how: what to do if the block has no quantiser or an invalid one; None: what a reader of the video can
+            do.
 
     Raises:
-        SourceError: it names one that cannot be; the text starts with ``where``.
+        SourceError: the quantiser is invalid; the text starts with ``where``.
 
     Warns:
-        FfencWarning: it names none.
+        FfencWarning: the block has no quantiser.
     """
     how = how or _give()
     try:
-        from ffenc.frames.depth import DepthQuantizer  # noqa: PLC0415 - not for info.json alone
+        from ffenc.frames.depth import DepthQuantizer  # noqa: PLC0415 - not needed for info.json
 
         quantizer = DepthQuantizer.from_video_info(block)
     except (ConfigError, TypeError) as error:

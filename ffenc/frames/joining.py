@@ -1,4 +1,4 @@
-"""Join video files, and stretches of one, by copying their packets, every frame at its exact time."""
+"""Join video files, and parts of one, by copying their packets, with every frame at its exact time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ffenc.frames.verify import verify_joined
 from ffenc.paths import regular
 from ffenc.temporary import temporary_folder
 
-# What files that are joined have in common, and how an error names it.
+# Fields that joined files have to share -> their names in errors.
 _ALIKE = {
     "codec": "codec",
     "pix_fmt": "pixel format",
@@ -42,23 +42,23 @@ def join_videos(
 ) -> StreamInfo:
     """Join video files back to back without re-encoding. The result appears verified, or not at all.
 
-    Frame i of the result is at exactly i / fps, however many files it is joined from. Sound is left out.
+    Frame i of the result is at exactly i / fps, whatever the number of files. Audio is dropped.
 
     Args:
-        sources: the files in order, one or more; of the same codec, pixel format, size, rate and decoder
+        sources: the files in order, one or more, with the same codec, pixel format, size, rate and decoder
             configuration, each with evenly spaced frames.
         output: the file to write, ending in ``.mp4``. With ``overwrite`` it may be one of the sources.
         overwrite: replace ``output`` if it exists.
-        ffmpeg, ffprobe: programs to use instead of those found.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
 
     Returns:
-        the result's fields, read back from the file.
+        The stream fields of the result, read back from the file.
 
     Raises:
-        SourceError: a file is missing or damaged, has uneven times, or is unlike the first; the text names
-            both and what differs.
+        SourceError: a file is missing or damaged, has uneven times, or differs from the first; the text names
+            both files and the difference.
         DestinationError: ``output`` exists, or cannot be written.
-        FfmpegError, VerificationError: joining failed, or its result is not what the parts were.
+        FfmpegError, VerificationError: joining failed, or the result does not match its parts.
     """
     target = checked_output(output, overwrite=overwrite)
     if not sources:
@@ -82,30 +82,30 @@ def keep_parts(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> StreamInfo:
-    """Keep stretches of a video file, one after another. The result appears verified, or not at all.
+    """Keep parts of a video file, one after another. The result appears verified, or not at all.
 
-    Packets are copied. Only a stretch that does not begin at a key frame, or that shares frames with what is
-    left out, is re-encoded; all of them are where the encoder's decoder configuration is another than the
-    file's. Frame i of the result is at exactly i / fps. Sound is left out.
+    Packets are copied. Only a part that does not begin at a key frame, or whose frames depend on frames
+    outside of it, is re-encoded; if the encoder's decoder configuration differs from the file's, all parts
+    are. Frame i of the result is at exactly i / fps. Audio is dropped.
 
     Args:
         source: the file, with evenly spaced frames.
         output: the file to write, ending in ``.mp4``.
-        parts: the stretches in order, each the number of its first frame and of the one behind its last.
-        fps: the frame rate that the file has to have; None: any.
-        config: settings of what is re-encoded; by default as for :func:`~ffenc.encode`.
-        encoder_threads: threads the encoder may use; None: a sane share of the cores.
+        parts: the parts in order: index of the first frame, and of the one after the last.
+        fps: required frame rate of the file; None: any.
+        config: settings for re-encoding; default as for :func:`~ffenc.encode`.
+        encoder_threads: number of threads of the encoder; None: a suitable share of the cores.
         overwrite: replace ``output`` if it exists.
-        ffmpeg, ffprobe: programs to use instead of those found.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
 
     Returns:
-        the result's fields, read back from the file.
+        The stream fields of the result, read back from the file.
 
     Raises:
-        SourceError: the file is missing or damaged, has uneven times, or has no such frames.
+        SourceError: the file is missing or damaged, has uneven times, or does not have the frames.
         ConfigError: settings that cannot be encoded.
         DestinationError: ``output`` exists, or cannot be written.
-        FfmpegError, VerificationError: copying or encoding failed, or the result is not what was asked for.
+        FfmpegError, VerificationError: copying or encoding failed, or the result is not what was requested.
     """
     target = checked_output(output, overwrite=overwrite)
     toolchain = toolchains(ffmpeg, ffprobe)[0]
@@ -144,10 +144,10 @@ def keep_parts(
 
 
 def _stretches(whole: Clip, parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Stretches of a file, those that follow each other there as one.
+    """Return the parts of a file as index and length, with adjacent parts merged.
 
     Raises:
-        SourceError: no stretch is asked for, or the file does not have its frames.
+        SourceError: no part is given, or the file does not have its frames.
     """
     stretches: list[tuple[int, int]] = []
     for first, end in parts:
@@ -164,10 +164,10 @@ def _stretches(whole: Clip, parts: Sequence[tuple[int, int]]) -> list[tuple[int,
 
 
 def why_not_copied(clip: Clip) -> str | None:
-    """Return why a stretch of a file cannot be copied into a file with others; None: it can be.
+    """Return why a part of a file cannot be copied into a file with others; None: it can be.
 
     Args:
-        clip: the stretch, an episode.
+        clip: the part, an episode.
     """
     info, first, end = clip.info, clip.first, clip.first + clip.frames
     assert info.closed is not None
@@ -184,7 +184,7 @@ def why_not_copied(clip: Clip) -> str | None:
 
 
 def _whole(path: Path, toolchain: Toolchain) -> Clip:
-    """All frames of a file.
+    """Return all frames of a file.
 
     Raises:
         SourceError: the file has no frames.
@@ -196,10 +196,10 @@ def _whole(path: Path, toolchain: Toolchain) -> Clip:
 
 
 def _common_rate(clips: Sequence[Clip]) -> Fraction:
-    """The frame rate of files that can be joined.
+    """Return the frame rate of files after checking that they can be joined.
 
     Raises:
-        SourceError: they are not alike; the text names the first that is unlike.
+        SourceError: a file differs from the first; the text names it.
     """
     rates = []
     for clip in clips:
@@ -217,7 +217,7 @@ def _common_rate(clips: Sequence[Clip]) -> Fraction:
 
 
 def _joined(clips: Sequence[Clip], output: Path, fps: Fraction, toolchain: Toolchain) -> StreamInfo:
-    """Join stretches of files that are alike into a new one, and compare it with them."""
+    """Join parts of files with the same stream fields into a new file, and verify it."""
     like = clips[0].info
     with temporary_folder(output.parent, ".ffenc-join-") as folder:
         parts, tag = [], like.tag
@@ -256,7 +256,7 @@ def _joined(clips: Sequence[Clip], output: Path, fps: Fraction, toolchain: Toolc
 
 
 def _ready(clip: Clip, fps: Fraction) -> bool:
-    """Whether a file can be joined as it is: nothing but the frames, each at its place, in ffenc's ticks."""
+    """Return whether a file can be joined unchanged: only these frames, on the grid, in ffenc's time base."""
     ticks, info = frame_ticks(fps), clip.info
     return (
         clip.frames == info.frames

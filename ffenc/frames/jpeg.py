@@ -1,4 +1,4 @@
-"""JPEG, segment by segment."""
+"""JPEG segments."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _JPEG_READ = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 _JPEG_BARE_MARKERS = {0x01, *range(0xD0, 0xD8)}
 _JPEG_START, _JPEG_SCAN = 0xD8, 0xDA
 _JPEG_SEGMENTS = 4096  # before the first scan
-_JPEG_SCANS = 256  # each takes the time of a whole picture; a progressive JPEG has about ten
+_JPEG_SCANS = 256  # each takes as long as a whole image; a progressive JPEG has about ten
 
 
 def _jpeg_segments(data: bytes | memoryview) -> Iterator[tuple[int, int]]:
-    """Yield the marker of each segment and where it starts, up to the first scan."""
+    """Yield marker and start of each segment up to the first scan."""
     at, size = 2, len(data)
     for _ in range(_JPEG_SEGMENTS):
         if at + 4 > size or data[at] != 0xFF:
@@ -35,10 +35,10 @@ def _jpeg_segments(data: bytes | memoryview) -> Iterator[tuple[int, int]]:
 
 
 def jpeg_header(data: bytes | memoryview, name: str) -> ImageHeader:
-    """Read size and kind of a JPEG.
+    """Read the header of a JPEG.
 
     Raises:
-        SourceError: it is damaged, or of a kind that is not read.
+        SourceError: it is damaged, or not a supported kind.
     """
     for marker, at in _jpeg_segments(data):
         if marker not in _JPEG_SIZE_MARKERS or at + 10 > len(data):
@@ -58,12 +58,13 @@ def jpeg_header(data: bytes | memoryview, name: str) -> ImageHeader:
 
 
 def jpeg_end(data: bytes, name: str) -> int:
-    """Return where a JPEG ends.
+    """Return the end of a JPEG in bytes.
 
     Raises:
-        SourceError: it holds several images, or more scans than a picture needs.
+        SourceError: it contains several images, or more scans than an image needs.
     """
-    # Behind the header's segments 0xFF is followed by zero or a marker, so what is searched is what it says.
+    # After the header's segments, 0xFF is followed by zero or a marker, so a search finds the real end
+    # marker.
     scan = next((at for marker, at in _jpeg_segments(data) if marker == _JPEG_SCAN), len(data))
     rest = np.frombuffer(data, np.uint8)[scan:]
     markers = np.bincount(rest[np.flatnonzero(rest[:-1] == 0xFF) + 1], minlength=256)

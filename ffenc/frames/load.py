@@ -1,4 +1,4 @@
-"""Run several encodes side by side and measure what the machine makes of it."""
+"""Run several encodes at once and measure their speed and CPU time."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from ffenc.frames.encoding import Encoding
 from ffenc.frames.pattern import pattern_frames
 from ffenc.temporary import temporary_folder
 
-HUNG = "ran, and then hung"  # said of hardware that has stopped without a word
-# Encoders look ahead: until the first frame comes out, frames go in faster than they are encoded.
+HUNG = "ran, and then hung"  # for hardware that stops without an error
+# Encoders have a lookahead: until the first frame comes out, they accept frames faster than they encode.
 WARM_UP_SECONDS = 0.3
 WARM_UP_LIMIT = 12.0
-# A few frames of the slowest camera are measured, however few it gives, but not for ever.
+# At least a few frames of the slowest camera are measured, however slow it is, but for a limited time.
 MIN_FRAMES = 4
 MAX_SECONDS = 20.0
 
 
 class Load(Struct, frozen=True):
-    """What one encode did while all ran.
+    """The result of one encode among several that run at once.
 
     Attributes:
-        fps: frames a second it took in; at most those it was fed.
-        cpu: cores it kept busy.
-        error: why it ended before its time, None where it did not.
+        fps: frames per second that it accepted; at most the rate that it was fed with.
+        cpu: number of cores that it kept busy.
+        error: why it ended early, None if it did not.
     """
 
     fps: float
@@ -48,17 +48,19 @@ def measure_load(
     seconds: float = 3.0,
     pictures: Mapping[str, Sequence[bytes]] | None = None,
 ) -> dict[str, Load]:
-    """Encode camera frames with all encodings at once, and measure each.
+    """Encode frames with all encodings at once, and measure each.
 
     Args:
         encodings: by any name; their ``frames`` are raw.
-        pace: feed each at this many times its own fps, as a camera would; None: as fast as it takes them.
-        seconds: how long to measure, after every encoder has given its first frame; longer where that
-            would be less than a few frames of the slowest, or, without a pace, where one has taken none yet.
-        pictures: for each name the raw frames that it is fed over and over; None: made-up ones.
+        pace: feed each at this multiple of its own fps, as a camera would; None: as fast as it accepts
+            frames.
+        seconds: duration of the measurement, from when every encoder has given its first frame. It is
+            extended if the slowest would have only a few frames, or, without a pace, one has accepted none
+            yet.
+        pictures: raw frames to feed repeatedly, by name; None: synthetic frames.
 
     Returns:
-        for each name its load.
+        The load of each encoding, by name.
 
     Raises:
         ToolchainError: a program cannot be started.
@@ -88,7 +90,8 @@ def measure_load(
                 feeder.mark(began)
             while not all(feeder.error for feeder in feeders):
                 spent = time.monotonic() - began
-                # At full speed one that took nothing has not been measured: the machine may be busy.
+                # Without a pace, an encode that accepted no frame has not been measured: the machine may be
+                # busy.
                 measured = pace is not None or all(feeder.measured for feeder in feeders)
                 if spent >= seconds and (measured or spent >= MAX_SECONDS):
                     break
@@ -109,7 +112,7 @@ def _wait_until_warm(feeders: list[_Feeder]) -> None:
 
 
 class _Feeder:
-    """One encode and the thread that gives it frames."""
+    """An encode and the thread that feeds it."""
 
     def __init__(
         self,
@@ -128,7 +131,7 @@ class _Feeder:
         self._command = encoding.command(output)
         self._cancellation = cancellation
         self._written = 0
-        self._mark = (time.monotonic(), 0, 0.0)  # when, frames, CPU seconds
+        self._mark = (time.monotonic(), 0, 0.0)  # time, frames, CPU seconds
         self._marked = False
         self._next = 0.0  # when the next frame is due
         self._stopping = threading.Event()
@@ -145,9 +148,9 @@ class _Feeder:
         self._thread.start()
 
     def mark(self, now: float) -> None:
-        """Begin to measure."""
+        """Start the measurement."""
         self._mark, self._marked = (now, self._written, self._cpu()), True
-        self._next = now  # frames that waited until now are not made up for
+        self._next = now  # frames that were late are not fed in addition
 
     @property
     def measured(self) -> bool:
@@ -159,7 +162,8 @@ class _Feeder:
         taken = self._written - frames
         fps = taken / spent
         if self._interval:
-            # Of the frames that were due: in a short time a frame more or less would tell nothing.
+            # Relative to the frames that were due: in a short time, one frame more or less would be
+            # significant.
             fps = min(taken / max(int(spent / self._interval), 1), 1.0) / self._interval
         return Load(fps, max(self._cpu() - cpu, 0.0) / spent, self.error)
 
@@ -185,14 +189,15 @@ class _Feeder:
         assert self._process is not None
         for frame in cycle(self._frames):
             while (left := self._next - time.monotonic()) > 0 and not self._stopping.is_set():
-                self._stopping.wait(min(left, 0.05))  # the beginning of the measurement moves it
+                self._stopping.wait(min(left, 0.05))  # the start of the measurement changes the time
             if self._stopping.is_set() or not self._process.write(frame):
                 break
             self._written += 1
             if self.encoded or self._marked:
                 self._next += self._interval
             else:
-                # What it looks ahead is filled as fast as it takes it: later each frame in is a frame out.
+                # The lookahead is filled as fast as possible: from then on, each accepted frame is an encoded
+                # one.
                 self._next = time.monotonic()
         if not self._stopping.is_set():
             try:

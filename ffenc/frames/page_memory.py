@@ -1,4 +1,4 @@
-"""Memory for pages of parquet files: shared by threads that decompress, used again, read like a stream."""
+"""Memory for pages of parquet files: a budget for threads, reuse, reading like a stream."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-_KEPT = 256 << 20  # bytes of memory for pages that are kept to be used again
-_BUDGET = 512 << 20  # of pages that are decompressed at the same time, with their compressed bytes
-_SKIPPED = 1 << 16  # bytes of a stream that are read at once to be left out
+_KEPT = 256 << 20  # bytes of unused memory that are kept for reuse
+_BUDGET = 512 << 20  # bytes of pages that are decompressed at once, compressed bytes included
+_SKIPPED = 1 << 16  # bytes of a stream that are read at once in order to skip them
 
 Value: TypeAlias = "bytes | memoryview[int]"
-Holds: TypeAlias = "tuple[int, ...] | None"  # which page of which file is decompressed in some memory
+Holds: TypeAlias = "tuple[int, ...] | None"  # the page (file and position) whose contents some memory has
 
 
 class _Budget:
-    """Memory that threads share: what is larger than all of it goes alone."""
+    """A memory budget shared by threads; a request larger than the whole budget runs alone."""
 
     def __init__(self, size: int) -> None:
         self._size, self._held = size, 0
@@ -28,7 +28,7 @@ class _Budget:
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Wait until there is so much left."""
+        """Wait until this much of the budget is available."""
         with self._changed:
             self._changed.wait_for(lambda: not self._held or self._held + size <= self._size)
             self._held += size
@@ -44,10 +44,10 @@ decompressing = _Budget(_BUDGET)
 
 
 class _Memory:
-    """Memory for pages, which is used again: memory that is new costs more than decompressing into it.
+    """Memory for pages that is reused: page faults of new memory cost more than the decompression.
 
-    What a page was decompressed to stays there until the memory is needed: a job looks at an episode's first
-    images before it encodes them.
+    The contents of a page stay until the memory is needed: a job reads an episode's first images before it
+    encodes them.
     """
 
     def __init__(self, kept: int) -> None:
@@ -55,7 +55,7 @@ class _Memory:
         self._lock = threading.Lock()
 
     def take(self, size: int) -> npt.NDArray[np.uint8]:
-        """Return so many bytes at least."""
+        """Return memory of at least ``size`` bytes."""
         with self._lock:
             fits = [number for number, (own, _) in enumerate(self._free) if own.size >= size]
             if fits:
@@ -64,7 +64,7 @@ class _Memory:
         return np.empty(size, np.uint8)
 
     def holding(self, holds: Holds) -> npt.NDArray[np.uint8] | None:
-        """Return what a page was decompressed to, where that is still there."""
+        """Return the memory that contains a page, if there is one."""
         with self._lock:
             for number, (own, held) in enumerate(self._free):
                 if held == holds:
@@ -73,7 +73,7 @@ class _Memory:
         return None
 
     def give(self, own: npt.NDArray[np.uint8], holds: Holds = None) -> None:
-        """Take them back."""
+        """Return memory for reuse."""
         with self._lock:
             self._free.append((own, holds))
             while sum(one.size for one, _ in self._free) > self._kept:
@@ -85,23 +85,23 @@ memory = _Memory(_KEPT)
 
 class Body(Protocol):
     def read(self, size: int) -> Value:
-        """The next bytes, just so many."""
+        """Return the next ``size`` bytes."""
 
     def skip(self, size: int) -> None:
-        """Leave the next bytes out."""
+        """Skip the next bytes."""
 
     def rest(self) -> Value:
-        """All that follows."""
+        """Return all bytes that follow."""
 
     def rewind(self) -> bool:
-        """Go back to the beginning, if that is possible; else it has to be decompressed once more."""
+        """Return to the start, if possible; otherwise the page has to be decompressed again."""
 
     def close(self) -> None:
-        """Give its memory back: what was read of it is no longer there."""
+        """Release the memory: values that were read are no longer valid."""
 
 
 class Buffer:
-    """A page that is in memory as a whole."""
+    """A page that is in memory completely."""
 
     def __init__(self, size: int, own: npt.NDArray[np.uint8] | None = None, holds: Holds = None) -> None:
         self._own: npt.NDArray[np.uint8] | None = memory.take(size) if own is None else own
@@ -133,7 +133,7 @@ class Buffer:
 
 
 class Stream:
-    """A page that is decompressed as it is read, by a codec that can do so."""
+    """A page that is decompressed while it is read, with a codec that supports this."""
 
     def __init__(self, data: Buffer, size: int, codec: str) -> None:
         self._data = data

@@ -1,4 +1,4 @@
-"""Read the images of a parquet column one at a time, and only those pages of a remote file that hold them."""
+"""Read the images of a parquet column one at a time; of a remote file, fetch only the pages with them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 MAGIC = b"PAR1"  # at the start and at the end of a file
 
 
-_TAIL = 64 << 10  # bytes at a file's end in which most footers are
-_IMAGE_BYTES = ".bytes"  # the column in an image column that is large
+_TAIL = 64 << 10  # bytes at the end of a file that contain most footers
+_IMAGE_BYTES = ".bytes"  # the large leaf of an image column
 
 UNREADABLE = (
     *(pa.ArrowException, OSError, struct.error, LookupError, TypeError, ValueError),
@@ -42,7 +42,7 @@ UNREADABLE = (
 
 
 class RowRange(Struct, frozen=True):
-    """Rows of one parquet file: ``count`` from ``first`` on."""
+    """A range of rows of a parquet file: ``count`` rows from ``first`` on."""
 
     path: Path
     first: int
@@ -50,10 +50,10 @@ class RowRange(Struct, frozen=True):
 
 
 class ParquetImages:
-    """The images of one column as a frame source.
+    """The images of a column as a frame source.
 
     Args:
-        rows: where they are; several ranges follow each other.
+        rows: the ranges of rows, in order.
         column: name of the ``struct<bytes, path>`` column.
     """
 
@@ -77,14 +77,14 @@ class ParquetImages:
 
 
 def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
-    """Yield the ``bytes`` of an image column for a range of rows, holding one image at a time.
+    """Yield the ``bytes`` of an image column for a range of rows, with one image in memory at a time.
 
     Args:
-        rows: which rows of which file.
+        rows: the range of rows.
         column: name of the ``struct<bytes: binary, path: string>`` column.
 
     Raises:
-        SourceError: the file is damaged, the column is missing, a row has no image, or the file is shorter.
+        SourceError: the file is damaged or too short, the column is missing, or a row has no image.
     """
     try:
         with (
@@ -112,7 +112,7 @@ def read_images(rows: RowRange, column: str) -> Iterator[bytes]:
 
 
 def rows_needed(read: Reader, size: int) -> list[Range]:
-    """What of a remote parquet file has to be here to read its footer and all columns but images."""
+    """Return the ranges of a remote parquet file with its footer and all columns except images."""
     metadata, footer = _remote_footer(read, size)
     return [
         (start, end) for _, path, start, end in _chunks_of(metadata) if not path.endswith(_IMAGE_BYTES)
@@ -120,15 +120,15 @@ def rows_needed(read: Reader, size: int) -> list[Range]:
 
 
 def footer_needed(read: Reader, size: int) -> list[Range]:
-    """What of a remote parquet file has to be here to read its footer."""
+    """Return the range of a remote parquet file with its footer."""
     return [_remote_footer(read, size)[1]]
 
 
 def images_here(rows: RowRange, columns: Sequence[str]) -> AbstractContextManager[None]:
-    """Have the images of some rows here, of a remote file, while a block runs.
+    """Make the images of rows of a remote file available locally while a block runs.
 
     Args:
-        rows: which rows of which file.
+        rows: the range of rows.
         columns: the image columns.
 
     Raises:
@@ -155,7 +155,7 @@ def images_here(rows: RowRange, columns: Sequence[str]) -> AbstractContextManage
 
 
 def _pages_needed(read: Reader, start: int, end: int, low: int, high: int) -> list[Range]:
-    """Where the pages of some rows of a column are; all of the column where its pages say nothing of rows."""
+    """Return the ranges of the pages of some rows; the whole column if its pages do not show their rows."""
     wanted: list[Range] = []
     row, at = 0, start
     try:
@@ -166,13 +166,13 @@ def _pages_needed(read: Reader, start: int, end: int, low: int, high: int) -> li
             if page.kind == DICTIONARY_PAGE or (row < high and low < row + count):
                 wanted.append((at, page.start + page.size))
             row, at = row + count, page.start + page.size
-    except (NotCoveredError, *UNREADABLE):  # whoever reads it says what is wrong
+    except (NotCoveredError, *UNREADABLE):  # reported when the pages are read
         return [(start, end)]
     return wanted
 
 
 def _remote_footer(read: Reader, size: int) -> tuple[pq.FileMetaData, Range]:
-    """A parquet file's footer, and where it is."""
+    """Return a parquet file's footer and its range."""
     tail = read(max(size - _TAIL, 0), size)
     length = int.from_bytes(tail[-8:-4], "little") + 8 if tail[-4:] == b"PAR1" else 0
     start = max(size - max(length, 8), 0)
@@ -183,7 +183,7 @@ def _remote_footer(read: Reader, size: int) -> tuple[pq.FileMetaData, Range]:
 
 
 def _chunks_of(metadata: pq.FileMetaData) -> Iterator[tuple[int, str, int, int]]:
-    """Each column of each row group: its number, the column's path, and where its bytes are."""
+    """Yield each column of each row group: number of the group, path of the column, range of its bytes."""
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         for leaf in range(group.num_columns):

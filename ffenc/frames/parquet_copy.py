@@ -1,8 +1,8 @@
-"""Write a parquet file whose images come from other files as they are there, compressed pages and all.
+"""Write a parquet file whose images are copied from other files as compressed pages.
 
-A column of images is most of a file, and encoding it again takes a hundred times as long as copying it. The
-rest of the table is written by pyarrow; the pages of images go between its row groups, and its footer is
-changed to say where they are.
+Images are the largest part of a file, and encoding their column takes a hundred times as long as copying it.
+pyarrow writes the other columns; the pages of images are written between its row groups, and the positions in
+its footer are updated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _BLOCK = 1 << 20
-# Numbers of fields in the footer, as the parquet specification has them (parquet.thrift).
+# Field numbers in the footer, as in the parquet specification (parquet.thrift).
 _ROW_GROUPS = 4  # of the file
 _COLUMNS, _TOTAL_BYTES, _TOTAL_COMPRESSED = 1, 2, 6  # of a row group
 _FILE_PATH, _FILE_OFFSET, _META, _ENCRYPTED = 1, 2, 3, (8, 9)  # of a column
@@ -40,7 +40,7 @@ _PATH, _VALUES, _UNCOMPRESSED, _COMPRESSED, _DATA, _DICTIONARY = (
     7,
     9,
     11,
-)  # of a column's description
+)  # of a column's metadata
 _SIZES = (_VALUES, _UNCOMPRESSED, _COMPRESSED, _DATA)
 _ELSEWHERE = (10, 14, 15)  # index page and Bloom filter, which are not copied
 
@@ -49,8 +49,8 @@ class RowGroup(Struct, frozen=True):
     """A row group of a file.
 
     Attributes:
-        number: which.
-        first, rows: its rows in the file.
+        number: number of the row group.
+        first, rows: its first row in the file, and its number of rows.
     """
 
     number: int
@@ -63,7 +63,7 @@ class CopySource:
 
     Args:
         path: the file.
-        columns: image column of the file that is written -> its name in this one.
+        columns: image column of the written file -> its name in this file.
 
     Raises:
         SourceError: it cannot be read.
@@ -95,7 +95,7 @@ class CopySource:
         self._open.close()
 
     def groups(self) -> list[RowGroup]:
-        """The row groups whose images can be copied; empty where a column is not as ffenc writes it."""
+        """Return the row groups whose images can be copied; none if a column's type is not ffenc's."""
         metadata = self._file.metadata
         schema = metadata.schema
         leaves = {schema.column(i).path: schema.column(i) for i in range(len(schema))}
@@ -125,7 +125,7 @@ class CopySource:
         )
 
     def _chunks(self, group: int) -> dict[str, ThriftStruct]:
-        """The images' columns of a row group, as the footer describes them, by their paths."""
+        """Return the footer's entries of a row group's image columns, by column path."""
         found = {}
         for column in self._footer[_ROW_GROUPS].value[group][_COLUMNS].value:
             if _META in column and (name := _path_of(column)) in self._leaves:
@@ -133,10 +133,10 @@ class CopySource:
         return found
 
     def columns(self, group: RowGroup) -> Iterator[tuple[ThriftStruct, int, int]]:
-        """Yield the columns of a row group, named as in the file that is written, and where their pages are.
+        """Yield the columns of a row group, named as in the written file, with the range of their pages.
 
         Raises:
-            SourceError: they are not within the file.
+            SourceError: the range is not inside the file.
         """
         for name, column in self._chunks(group.number).items():
             start, size = self._place(column)
@@ -144,9 +144,9 @@ class CopySource:
             yield {_META: Field(STRUCT, column[_META].value | {_PATH: path})}, start, size
 
     def check(self, group: RowGroup) -> None:
-        """Look all images of a row group over: each row has one, whose header can be read.
+        """Check that each row of a row group has an image whose header can be read.
 
-        Pages are decompressed for it, and compared with their checksums where they have some.
+        The pages are decompressed for this, and compared with their checksums if they have some.
 
         Raises:
             SourceError: a page is damaged, or a row has no image.
@@ -179,13 +179,13 @@ class CopySource:
 
 
 class CopyingWriter:
-    """Writes a parquet file with columns of images, of which row groups are copied or written.
+    """Writes a parquet file with image columns whose row groups are copied or written.
 
     Args:
         path: the file to write.
-        schema: its columns, the images' of :data:`IMAGE`.
+        schema: its columns; image columns have the type :data:`IMAGE`.
         columns: the image columns.
-        options: what ``pyarrow.parquet.ParquetWriter`` takes.
+        options: options of ``pyarrow.parquet.ParquetWriter``.
     """
 
     def __init__(
@@ -207,8 +207,8 @@ class CopyingWriter:
 
         Args:
             table: the rows, without images.
-            source: the file that has the images.
-            group: where they are in it; of as many rows.
+            source: the file with the images.
+            group: the row group with the images, of the same number of rows.
 
         Raises:
             SourceError: the file is damaged.
@@ -234,7 +234,7 @@ class CopyingWriter:
         if kind is None:
             if self._copied:
                 self._rewrite_footer()
-            # While it waits for the disk, other threads look their images over.
+            # While this thread waits for the disk, other threads check their images.
             with self._path.open("rb") as file:
                 os.fsync(file.fileno())
 
@@ -281,7 +281,7 @@ def _read_footer(file: BinaryIO, size: int) -> ThriftStruct:
 
 
 def _moved(column: ThriftStruct, shift: int) -> ThriftStruct:
-    """A column's description in a file where its pages begin so many bytes later."""
+    """Return a column's entry with its page positions moved by ``shift`` bytes."""
     meta = {number: field for number, field in column[_META].value.items() if number not in _ELSEWHERE}
     for number in (_DATA, _DICTIONARY):
         if number in meta and meta[number].value > 0:
@@ -290,12 +290,12 @@ def _moved(column: ThriftStruct, shift: int) -> ThriftStruct:
 
 
 def _copy_bytes(source: BinaryIO, start: int, size: int, sink: pa.OSFile) -> None:
-    """Copy a part of a file to where another is written, within the system where it can do so."""
+    """Copy a range of a file to the file that is written, inside the kernel if possible."""
     done = 0
     while done < size:
         try:
             copied = os.copy_file_range(source.fileno(), sink.fileno(), size - done, offset_src=start + done)
-        except (AttributeError, OSError):  # not on macOS, and not between all file systems
+        except (AttributeError, OSError):  # not available on macOS, nor between all file systems
             break
         if not copied:
             break

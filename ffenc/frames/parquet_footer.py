@@ -1,7 +1,7 @@
-"""A parquet file whose footer was never written: its pages are found by their headers.
+"""Recovery of a parquet file without a footer: its pages are found by their headers.
 
-LeRobot keeps the file of a recording's rows open over many episodes, and writes its footer at the end. When
-the program dies, the rows of all those episodes are in the file, and no reader opens it.
+LeRobot keeps the file of a recording's rows open over many episodes, and writes its footer at the end. If the
+program dies, the file contains the rows of these episodes, but no reader can open it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ffenc.frames.thrift import I32, I64, LIST, STRING, STRUCT, Field, ThriftStr
 from ffenc.paths import open_regular
 
 _BLOCK = 1 << 20
-# Numbers in the parquet specification (parquet.thrift): of kinds of pages, and of fields.
+# Numbers in the parquet specification (parquet.thrift): page types and fields.
 _KIND, _UNCOMPRESSED, _COMPRESSED = 1, 2, 3
 _OF_KIND = {DATA_PAGE: 5, DICTIONARY_PAGE: 7, DATA_PAGE_V2: 8}
 _NUMBER_OF_VALUES = 1
@@ -42,7 +42,7 @@ _ROWS, _ROW_GROUPS = 3, 4
 
 
 class _Page(Struct, frozen=True):
-    """Where a page is, its header included, and what it holds."""
+    """Position of a page, including its header, and its contents."""
 
     dictionary: bool
     start: int
@@ -63,7 +63,7 @@ class _Column(Struct):
 
 
 def has_footer(path: Path) -> bool:
-    """Whether a parquet file ends as one does."""
+    """Return whether a parquet file ends with a footer."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - len(MAGIC)))
@@ -71,15 +71,15 @@ def has_footer(path: Path) -> bool:
 
 
 def with_footer(path: Path, schema: pa.Schema, target: Path) -> int:
-    """Write a file with the whole row groups of one whose footer is missing; returns how many rows it has.
+    """Write a file with the complete row groups of one without a footer; return its number of rows.
 
     Args:
-        path: the file; it was written with dictionaries, as pyarrow and LeRobot do by default.
-        schema: its columns, in their order.
+        path: the file; it was written with dictionaries, the default of pyarrow and LeRobot.
+        schema: its columns, in order.
         target: the file to write; its folder must exist.
 
     Raises:
-        SourceError: it holds no whole row group with these columns.
+        SourceError: it contains no complete row group with these columns.
     """
     empty = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), empty)
@@ -119,7 +119,7 @@ def _footer_of(data: bytes) -> bytes:
 
 
 def _pages(file: BinaryIO) -> Iterator[_Page]:
-    """Yield the pages from the file's start on, as far as they are whole."""
+    """Yield the complete pages from the start of the file."""
     size = os.fstat(file.fileno()).st_size
     at = len(MAGIC)
     while at < size:
@@ -130,7 +130,7 @@ def _pages(file: BinaryIO) -> Iterator[_Page]:
             return
         if not {_KIND, _UNCOMPRESSED, _COMPRESSED} <= header.keys():
             return
-        if header[_COMPRESSED].kind == LIST:  # a column's description, which old writers repeat behind it
+        if header[_COMPRESSED].kind == LIST:  # column metadata, which old writers repeat after the column
             at += length
             continue
         kind, compressed = header[_KIND].value, header[_COMPRESSED].value
@@ -145,21 +145,21 @@ def _pages(file: BinaryIO) -> Iterator[_Page]:
 
 
 def _groups(pages: Iterator[_Page], leaves: Sequence[Any]) -> Iterator[tuple[list[_Column], int]]:
-    """Yield the columns of each whole row group, and how many rows it has.
+    """Yield the columns of each complete row group, and its number of rows.
 
-    A column of numbers or texts begins with a dictionary page, one of truth values has none: where it
-    begins follows from the number of its values, one a row.
+    A column of numbers or texts begins with a dictionary page. A boolean column has none: its start follows
+    from the number of its values, one per row.
 
     Args:
-        pages: of the file, in order.
-        leaves: the columns, as pyarrow describes them.
+        pages: pages of the file, in order.
+        leaves: the columns, as described by pyarrow.
     """
-    runs: list[list[_Page]] = [[]]  # each but the first begins with a dictionary page
+    runs: list[list[_Page]] = [[]]  # all but the first begin with a dictionary page
     for page in pages:
         if page.dictionary:
             runs.append([])
         runs[-1].append(page)
-    left = runs.pop(0)  # pages of truth values before a row group's first dictionary page
+    left = runs.pop(0)  # pages of booleans before a row group's first dictionary page
     with_dictionary = [n for n, leaf in enumerate(leaves) if leaf.physical_type != "BOOLEAN"]
     flat = [not leaves[number].max_repetition_level for number in with_dictionary]
     following = [*with_dictionary[1:], len(leaves)]
@@ -189,7 +189,7 @@ def _groups(pages: Iterator[_Page], leaves: Sequence[Any]) -> Iterator[tuple[lis
 
 
 def _fits(column: _Column, leaf: Any, rows: int) -> bool:
-    """Whether pages can be a column's."""
+    """Return whether pages can belong to a column."""
     if not column.values or (not leaf.max_repetition_level and column.values != rows):
         return False
     first = column.pages[0]
@@ -200,7 +200,7 @@ def _fits(column: _Column, leaf: Any, rows: int) -> bool:
 def _rows(
     group: Sequence[Sequence[_Page]], flat: Sequence[bool], behind: Sequence[int], others_follow: bool
 ) -> int | None:
-    """How many rows a row group has, by a column that has one value a row; None where there is none."""
+    """Return a row group's number of rows, from a column with one value per row; None without one."""
     for place, (run, is_flat, booleans) in enumerate(zip(group, flat, behind, strict=True)):
         if is_flat and not (others_follow and place + 1 == len(group)):
             rows, rest = divmod(_Column(list(run)).values, booleans + 1)
@@ -209,7 +209,7 @@ def _rows(
 
 
 def _take(pages: list[_Page], rows: int) -> _Column:
-    """Take the pages of so many values from the front."""
+    """Remove the pages of ``rows`` values from the front, and return them."""
     column = _Column()
     while pages and column.values < rows:
         column.pages.append(pages.pop(0))
@@ -217,7 +217,7 @@ def _take(pages: list[_Page], rows: int) -> _Column:
 
 
 def _codec(file: BinaryIO, page: _Page) -> str | None:
-    """The codec that the pages are compressed with."""
+    """Return the codec that the pages are compressed with."""
     file.seek(page.start + page.header)
     data = file.read(page.size - page.header)
     for name in _CODECS:

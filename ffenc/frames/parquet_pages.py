@@ -1,11 +1,11 @@
-"""Pages of a parquet file, found by their headers and decompressed one at a time, and the values in them.
+"""Pages of a parquet file, found by their headers and decompressed one at a time, and their values.
 
-LeRobot keeps up to 1,024 images of a camera in one page, most often the dictionary page: some hundred
-megabytes, of which pyarrow's reader holds three copies. So pages are found here, by the headers that the
-Apache Parquet specification describes (PLAIN and RLE_DICTIONARY encodings), and decompressed by pyarrow's
-codecs, one after another; threads that read at the same time share a budget of memory. What is not covered
-is left to pyarrow's reader. Every size is compared with what the file can hold before memory is taken for it,
-and a page with its checksum, where it has one.
+LeRobot writes up to 1,024 images of a camera to one page, usually the dictionary page: some hundred
+megabytes, of which pyarrow's reader holds three copies. So this module finds the pages by the headers of the
+Apache Parquet specification (PLAIN and RLE_DICTIONARY encodings), and decompresses them one after another;
+threads that read at the same time share a memory budget. What is not supported is left to pyarrow's reader.
+Every size is checked against the file's size before memory is allocated, and a page against its checksum, if
+it has one.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ PLAIN, _PLAIN_DICTIONARY, RLE_DICTIONARY = 0, 2, 8
 HEADER_BYTES = 1 << 16
 _STREAMED = {"ZSTD": "zstd", "GZIP": "gzip", "BROTLI": "brotli"}
 _REMEMBERED = 4
-_ARROW_RATIO = 256  # no block of LZ4, which is what is left to pyarrow, gives more
+_ARROW_RATIO = 256  # greatest compression ratio of LZ4, which is left to pyarrow
 _SNAPPY_RATIO = 22  # an element of three bytes gives at most 64
-ROWS_A_BYTE = 8  # more rows than that, no column of distinct values (index, timestamp) can hold
-_SAME_TIME_NS = 50_000_000  # file systems note times in steps of some milliseconds
+ROWS_A_BYTE = 8  # most rows per byte for a column of distinct values (index, timestamp)
+_SAME_TIME_NS = 50_000_000  # file systems store times in steps of some milliseconds
 
 
 class NoImageError(SourceError):
-    """A row of an image column holds none."""
+    """A row of an image column has no image."""
 
 
 class NotCoveredError(Exception):
@@ -49,12 +49,12 @@ class NotCoveredError(Exception):
 
 
 class Chunk(Struct, frozen=True):
-    """One column of a row group.
+    """A column of a row group.
 
     Attributes:
-        file, raw: the open file twice.
-        size: its bytes.
-        group, leaf: the numbers of the row group and of the column.
+        file, raw: the open file, twice.
+        size: size of the file in bytes.
+        group, leaf: numbers of the row group and of the column.
     """
 
     file: pq.ParquetFile
@@ -73,7 +73,7 @@ class Chunk(Struct, frozen=True):
 
     @property
     def start(self) -> int:
-        """Where its first page is."""
+        """Byte offset of its first page."""
         found = self.metadata
         if found.has_dictionary_page and found.dictionary_page_offset:
             return int(min(found.data_page_offset, found.dictionary_page_offset))
@@ -115,7 +115,7 @@ class Page(Struct, frozen=True):
     checksum: int | None
 
     def stored(self) -> Buffer:
-        """Its bytes as they are in the file."""
+        """Return its bytes as stored in the file."""
         self.raw.seek(self.start)
         data = Buffer(self.size)
         if cast(io.BufferedReader, self.raw).readinto(data.view) != self.size:
@@ -125,7 +125,7 @@ class Page(Struct, frozen=True):
         return data
 
     def body(self, codec: str, begin: int = 0, stored: Buffer | None = None) -> Body:
-        """Its values, from a byte on."""
+        """Return its decompressed values from a byte on."""
         size = self.uncompressed - begin
         if codec == "SNAPPY" and size > _SNAPPY_RATIO * self.size + 64:
             raise ValueError(f"{self.size:,} bytes cannot hold the {size:,} that they claim")
@@ -150,10 +150,10 @@ class Page(Struct, frozen=True):
 
 
 def _identity(file: BinaryIO) -> tuple[int, ...] | None:
-    """What changes when an open file is another, or is written to.
+    """Return values that change when an open file is replaced or written to.
 
     Returns:
-        None: it was written just now, and what is written next could have the same time.
+        None if it was written a moment ago: a later write could have the same time.
     """
     found = os.fstat(file.fileno())
     if time.time_ns() - found.st_ctime_ns < _SAME_TIME_NS:
@@ -162,7 +162,7 @@ def _identity(file: BinaryIO) -> tuple[int, ...] | None:
 
 
 def _values(chunk: Chunk, low: int, high: int) -> Iterator[Value | None]:
-    """Yield a range of values; one that is a view is only there until the next."""
+    """Yield a range of values; a value that is a view is valid only until the next one."""
     found, column, size = chunk.metadata, chunk.column, chunk.size
     if column.max_repetition_level or found.physical_type != "BYTE_ARRAY":
         raise NotCoveredError
@@ -187,7 +187,7 @@ def _values(chunk: Chunk, low: int, high: int) -> Iterator[Value | None]:
                 continue
             encoding = page.header[2 if page.kind == DATA_PAGE else 4]
             if encoding == PLAIN:
-                held.close()  # no page behind this one refers to it: its memory can be used for this one
+                held.close()  # no later page refers to it, so its memory can be used for this page
                 dictionary = None
             levels, body = _data_page(page, found.compression, column.max_definition_level)
             with closing(body):
@@ -201,7 +201,7 @@ def _values(chunk: Chunk, low: int, high: int) -> Iterator[Value | None]:
 
 
 def pages(raw: BinaryIO, at: int, end: int) -> Iterator[Page]:
-    from ffenc.frames.thrift import read_struct, values  # noqa: PLC0415  # only images need it
+    from ffenc.frames.thrift import read_struct, values  # noqa: PLC0415  # only needed for images
 
     while at < end:
         raw.seek(at)
@@ -219,7 +219,7 @@ def pages(raw: BinaryIO, at: int, end: int) -> Iterator[Page]:
 
 
 def _data_page(page: Page, codec: str, max_level: int) -> tuple[bytes, Body]:
-    """Return a page's levels (which rows have a value), and its values."""
+    """Return a page's definition levels (which rows have a value), and its values."""
     if page.kind == DATA_PAGE:
         body = page.body(codec)
         levels = bytes(body.read(struct.unpack("<I", body.read(4))[0])) if max_level else b""
@@ -235,7 +235,7 @@ def _data_page(page: Page, codec: str, max_level: int) -> tuple[bytes, Body]:
 
 
 def _presence(levels: bytes, max_level: int, count: int) -> npt.NDArray[np.bool_]:
-    """Which of a page's first rows have a value."""
+    """Return which of a page's first rows have a value."""
     if not max_level:
         return np.ones(count, np.bool_)
     found: npt.NDArray[np.bool_] = _hybrid(levels, max_level.bit_length(), count) == max_level
@@ -267,10 +267,10 @@ def _length(body: Body) -> int:
 
 
 class _Dictionary:
-    """The values of a dictionary page, read forwards as they are asked for.
+    """The values of a dictionary page, which are read forwards on demand.
 
-    Indices come in ascending order, but for images that occur more than once; the last few values are
-    remembered for a camera that repeats itself, and an older one is found by reading from the start again.
+    Indices are ascending, except for images that occur more than once. The last few values are kept for a
+    camera that repeats frames; an older one is found by reading from the start again.
     """
 
     def __init__(self, page: Page, codec: str) -> None:
@@ -338,7 +338,7 @@ def _hybrid(data: Value, width: int, count: int) -> npt.NDArray[np.int64]:
 
 
 def _varint(data: Value, at: int) -> tuple[int, int]:
-    """Read a number of seven bits a byte, lowest first; returns it and the place behind it."""
+    """Read a varint: seven bits per byte, lowest first; return it and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]

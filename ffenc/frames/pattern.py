@@ -1,4 +1,4 @@
-"""Frames that load an encoder as a camera's do: a textured scene that moves, with sensor noise."""
+"""Synthetic frames that load an encoder like a camera's: a textured moving scene with sensor noise."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from ffenc.compiler.frames import FrameFormat
 from ffenc.errors import ConfigError
 
 FRAMES = 16
-_SERIES_BYTES = 128_000_000  # of large frames there are fewer
-_TILE = 1024  # and they are laid out of tiles: a scene of their own size would take long to draw
-_MAX_PIXELS = 1 << 27  # FFmpeg takes twice as many, and no encoder does
-_SAMPLE_BYTES = {"rgb24": 3, "gray12le": 2, "gray16le": 2}  # of a pixel
-_STEP = 3  # pixels the scene moves from frame to frame
+_SERIES_BYTES = 128_000_000  # so there are fewer large frames
+_TILE = 1024  # large frames consist of tiles: a scene of full size would take long to draw
+_MAX_PIXELS = 1 << 27  # FFmpeg accepts twice as many, but no encoder does
+_SAMPLE_BYTES = {"rgb24": 3, "gray12le": 2, "gray16le": 2}  # bytes per pixel
+_STEP = 3  # pixels by which the scene moves per frame
 
 
 @lru_cache(maxsize=4)
 def pattern_frames(width: int, height: int, frames: FrameFormat) -> tuple[bytes, ...]:
-    """Return a short series of raw frames; shown forwards and backwards it moves without a jump.
+    """Return a short series of raw frames without a jump when played forwards and backwards.
 
     Args:
-        width, height: pixels.
-        frames: ``rgb24``: shape ``(H, W, 3)``, uint8. ``gray12le``: ``(H, W)`` codes of 0..4095, uint16
-            little endian, a surface with 1 % of holes. ``gray16le``: the same in millimetres, 0..65535.
+        width, height: frame size in pixels.
+        frames: ``rgb24``: shape ``(H, W, 3)``, uint8. ``gray12le``: ``(H, W)`` codes 0..4095, uint16 little
+            endian, a surface with 1 % of pixels without depth. ``gray16le``: the same in millimetres,
+            0..65535.
 
     Returns:
         2 to 30 frames, each as bytes.
 
     Raises:
-        ConfigError: a format that is not raw, or frames larger than any encoder takes.
+        ConfigError: a format that is not raw, or frames larger than any encoder supports.
     """
     sample_bytes = _SAMPLE_BYTES.get(frames)
     if sample_bytes is None:
@@ -53,7 +54,7 @@ def _tiles(width: int, height: int, frames: FrameFormat, count: int) -> Iterator
     x = np.arange(width + count * _STEP, dtype=np.float32)
     y = np.arange(height, dtype=np.float32)[:, None]
     scene = np.sin(x / 17 + np.sin(y / 23)) + np.cos(y / 13 - x / 41) + np.sin((x + y) / 5) / 3
-    scene = (scene + 2.4) / 4.8  # 0..1
+    scene = (scene + 2.4) / 4.8  # to 0..1
     for i in range(count):
         part = scene[:, i * _STEP : i * _STEP + width]
         if frames == "rgb24":

@@ -1,4 +1,4 @@
-"""Frames as PNG files, and depth as pictures for people."""
+"""Frames as PNG files, and depth as colour images for people."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy.typing as npt
 from ffenc.errors import ConfigError
 from ffenc.frames.depth import DepthQuantizer
 
-# Every eighth colour, and the last, of the Turbo colormap (Anton Mikhailov, Google 2019, Apache-2.0).
-# Linear between them, no colour is off by more than 3 of 255.
+# Every eighth colour, and the last, of the Turbo colormap (Anton Mikhailov, Google 2019, Apache-2.0). With
+# linear interpolation, no colour differs by more than 3 of 255.
 _TURBO = (
     "30123b 392a73 4040a2 4456c7 466be3 4680f6 4294ff 37a8fa 28bceb 1ccdd8 18ddc2 "
     "1fe9af 32f298 4ef97d 6dfe62 8bff4b a4fc3c b9f635 cdec34 dfdf37 eecf3a f8be39 "
@@ -23,8 +23,8 @@ _TURBO = (
 _STEP = 8
 _LEVELS = 256
 _MM = 65536
-_PNG_EFFORT = 3  # zlib's 6 takes twice the time for files a few percent smaller
-_OUTLIERS = 0.005  # share of pixels at either end that takes the end's colour
+_PNG_EFFORT = 3  # zlib's default, 6, takes twice the time and saves a few percent
+_OUTLIERS = 0.005  # share of pixels at each end that get the colour of that end
 
 
 @lru_cache
@@ -37,18 +37,18 @@ def turbo() -> npt.NDArray[np.uint8]:
 
 
 def save_png(path: Path | BinaryIO, frame: npt.NDArray[Any]) -> None:
-    """Write one frame: ``(H, W, 3)`` uint8 as RGB, ``(H, W)`` uint16 as 16-bit gray, unchanged."""
-    from PIL import Image  # noqa: PLC0415 - only pictures need it
+    """Write a frame: ``(H, W, 3)`` uint8 as RGB, ``(H, W)`` uint16 as 16-bit gray, unchanged."""
+    from PIL import Image  # noqa: PLC0415 - only needed for images
 
     Image.fromarray(frame).save(path, "PNG", compress_level=_PNG_EFFORT)
 
 
 class DepthHistogram:
-    """Which depths there are, to choose the colours' range by.
+    """Histogram of depth, from which the range of colours is determined.
 
     Args:
-        quantizer: how depth was quantised; None: millimetres of 16 bits. What stands at an end of its range
-            is not a depth that was measured there, and is not counted.
+        quantizer: quantiser of the depth; None: 16-bit millimetres. Values at the ends of its range are not
+            counted, because they were clipped.
     """
 
     def __init__(self, quantizer: DepthQuantizer | None) -> None:
@@ -57,11 +57,11 @@ class DepthHistogram:
         self._counts = np.zeros(_MM, np.int64)
 
     def add(self, millimetres: npt.NDArray[np.uint16]) -> None:
-        """Count a frame's depths."""
+        """Add a frame."""
         self._counts += np.bincount(millimetres.reshape(-1), minlength=_MM)
 
     def range(self) -> tuple[float, float]:
-        """Return the nearest and farthest depth in metres, without the farthest-off half percent of each."""
+        """Return the nearest and farthest depth in metres, without the outermost half percent at each end."""
         counts = self._counts.copy()
         low, high = self._ends
         counts[: low + 1] = 0
@@ -77,11 +77,11 @@ class DepthHistogram:
 class DepthPicture:
     """Draws depth in colours, Turbo from near (blue) to far (red), with a scale in metres at the right.
 
-    What is nearer or farther than the range has its end's colour; 0, which is no depth, is black.
+    Depth outside the range gets the colour of its nearest end; 0, which means no depth, is black.
 
     Args:
         near, far: the range in metres, ``0 <= near < far``.
-        height: of the frames in pixels.
+        height: height of the frames in pixels.
 
     Raises:
         ConfigError: not a range.
@@ -96,18 +96,18 @@ class DepthPicture:
         self._scale = _scale(near, far, height)
 
     def colours(self, millimetres: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
-        """Return a picture ``(H, W, 3)`` of depth ``(H, W)``, without the scale."""
+        """Return an image ``(H, W, 3)`` of depth ``(H, W)``, without the scale."""
         coloured: npt.NDArray[np.uint8] = self._colours[millimetres]
         return coloured
 
     def draw(self, millimetres: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
-        """Return a picture ``(H, W + scale, 3)`` of depth ``(H, W)``."""
+        """Return an image ``(H, W + scale, 3)`` of depth ``(H, W)``."""
         return np.concatenate([self.colours(millimetres), self._scale], axis=1)
 
 
 def _scale(near: float, far: float, height: int) -> npt.NDArray[np.uint8]:
-    """A bar of the colours, far above and near below, with depths in metres beside it."""
-    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only pictures need it
+    """Draw a bar of the colours, far at the top and near at the bottom, labelled with depths in metres."""
+    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only needed for images
 
     size = max(9, min(24, height // 20))
     font = ImageFont.load_default(size)
@@ -132,7 +132,7 @@ def _scale(near: float, far: float, height: int) -> npt.NDArray[np.uint8]:
 
 
 def _marks(near: float, far: float, most: int) -> list[float]:
-    """Round depths within a range, evenly spaced, at most so many (but two, if need be)."""
+    """Return round, evenly spaced depths within a range: at most ``most``, but at least two."""
     exponent = math.floor(math.log10((far - near) / most))
     for step in (factor * 10.0**power for power in (exponent, exponent + 1) for factor in (1, 2, 5)):
         first, last = math.ceil(near / step - 1e-9), math.floor(far / step + 1e-9)

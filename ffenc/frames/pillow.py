@@ -1,4 +1,4 @@
-"""The one place where Pillow decodes: images whose header has been read, and found to be of a sane size."""
+"""Decoding with Pillow, of images whose headers have been checked for plausible sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ffenc.frames.header import ImageHeader
 from ffenc.frames.images import read_header, whole_image
 from ffenc.frames.png import checksum_fault
 
-# What Pillow raises on files that are damaged, in one of its plugins or in a library below.
+# Exceptions of Pillow's plugins, and of the libraries below, for damaged files.
 _DAMAGE = (
     OSError,
     ValueError,
@@ -36,22 +36,22 @@ def decode(data: bytes, name: str, *, rgb: bool = False) -> tuple[ImageHeader, n
 
     Args:
         data: a PNG, JPEG or TIFF image.
-        name: what to call it in an error.
-        rgb: convert it to colours, ``(H, W, 3)`` uint8; else samples are as they are stored.
+        name: name of the image for errors.
+        rgb: convert to colours, ``(H, W, 3)`` uint8; otherwise samples are returned as stored.
 
     Raises:
-        SourceError: it is damaged, of a kind that is not read, or not what its header promises.
+        SourceError: damaged, not a supported kind, or different from its header.
     """
     header = read_header(data, name)
     own = whole_image(data, header, name)
-    if fault := checksum_fault(own):  # which Pillow does not look at
+    if fault := checksum_fault(own):  # Pillow does not check it
         raise damaged(name, fault)
     return header, decode_checked(own, header, name, rgb=rgb)
 
 
 def decode_checked(data: bytes, header: ImageHeader, name: str, *, rgb: bool) -> npt.NDArray[Any]:
-    """Decode an image of which everything but its pixels has been looked at; see :func:`decode`."""
-    from PIL import Image  # noqa: PLC0415 - loaded only where something is decoded
+    """Decode an image of which everything except the pixels has been checked; see :func:`decode`."""
+    from PIL import Image  # noqa: PLC0415 - only needed to decode
 
     try:
         with Image.open(io.BytesIO(data), formats=[header.format.upper()]) as image:
@@ -64,5 +64,5 @@ def decode_checked(data: bytes, header: ImageHeader, name: str, *, rgb: bool) ->
 
 
 def damaged(name: str, fault: str) -> SourceError:
-    """The error of an image that cannot be decoded."""
+    """Return the error for an image that cannot be decoded."""
     return SourceError(f"the image is damaged: {fault}", where=name, fix="restore or re-record it")

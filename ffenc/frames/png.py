@@ -1,4 +1,4 @@
-"""PNG, chunk by chunk."""
+"""PNG chunks."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8
 _PNG_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _PNG_DEFLATED = (b"zTXt", b"iCCP", b"iTXt")
 _PNG_FILTERS = 5
-# Adam7: first row and column, and the steps from there, of each pass.
+# Adam7: first row and column, and the steps, of each pass.
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-# Stored without compression, deflate needs 5 bytes in 65,535, and writers that flush often some more.
+# Uncompressed deflate needs 5 bytes per 65,535, and writers that flush often a few more.
 _DEFLATE_SLACK = 4096
 _TEXT_BYTES = 4 << 20  # of texts and a colour profile; the largest profiles in use have 2 MB
 BLOCK_BYTES = 1 << 20
 
 
 def is_png(data: bytes) -> bool:
-    """Whether data begins as a PNG does."""
+    """Return whether data begins with a PNG signature."""
     return data.startswith(PNG_SIGNATURE)
 
 
 def checksum_fault(data: bytes) -> str | None:
-    """Return which chunk of a PNG does not match its checksum; None where all do, and for other images."""
+    """Return the chunk of a PNG that does not match its checksum; None if all do, and for other images."""
     if not is_png(data):
         return None
     view = memoryview(data)
@@ -48,7 +48,7 @@ def checksum_fault(data: bytes) -> str | None:
 
 
 def png_header(head: bytes) -> ImageHeader | None:
-    """Read a PNG's first chunk (IHDR); None if the format does not allow what it says."""
+    """Read a PNG's first chunk (IHDR); None if its values are not valid."""
     width, height, bits, colour, compression, filtering, interlaced = struct.unpack(">IIBBBBB", head[16:29])
     if bits not in _PNG_BITS.get(colour, ()) or not (width and height):
         return None
@@ -58,7 +58,7 @@ def png_header(head: bytes) -> ImageHeader | None:
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each whole chunk's kind, where it starts, and the length of its body."""
+    """Yield type, start and body length of each complete chunk."""
     at, size = len(PNG_SIGNATURE), len(data)
     while at + 12 <= size:
         length, kind = _PNG_CHUNK.unpack_from(data, at)
@@ -69,10 +69,10 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def png_end(data: bytes, header: ImageHeader, name: str) -> int:
-    """Return where a PNG ends.
+    """Return the end of a PNG in bytes.
 
     Raises:
-        SourceError: it holds several images, unknown critical chunks, or more data than its pixels can need.
+        SourceError: it contains several images, unknown critical chunks, or more data than its pixels need.
     """
     compressed, room = 0, _TEXT_BYTES
     for kind, at, length in png_chunks(data):
@@ -107,7 +107,7 @@ def png_end(data: bytes, header: ImageHeader, name: str) -> int:
 
 
 def _check_amount(compressed: int, header: ImageHeader, data: bytes, name: str) -> None:
-    """Refuse compressed data longer than the pixels themselves: it can only be there to be unpacked."""
+    """Refuse compressed data that is longer than the pixels: a decompression bomb."""
     raw = sum(rows * stride for rows, stride in png_passes(header, data))
     most = raw + raw // 64 + _DEFLATE_SLACK
     if compressed > most:
@@ -120,13 +120,13 @@ def _check_amount(compressed: int, header: ImageHeader, data: bytes, name: str) 
 
 
 def _text_length(body: bytes, kind: bytes, most: int) -> int:
-    """How many bytes a text or colour profile unpacks to; it is not unpacked further than ``most``."""
+    """Return the decompressed size of a text or colour profile, which is decompressed only up to ``most``."""
     _, _, after = body.partition(b"\0")  # a keyword
-    packed = after[1:]  # the method
+    packed = after[1:]  # after the compression method
     if kind == b"iTXt":
         if after[:1] != b"\1":
             return 0  # not compressed
-        packed = packed[1:].split(b"\0", 2)[-1]  # the method, a language, the keyword in it
+        packed = packed[1:].split(b"\0", 2)[-1]  # after the method, language and translated keyword
     try:
         return len(zlib.decompressobj().decompress(packed, most))
     except zlib.error:
@@ -134,7 +134,7 @@ def _text_length(body: bytes, kind: bytes, most: int) -> int:
 
 
 def has_filters(pixels: bytes, header: ImageHeader, data: bytes) -> bool:
-    """Whether every row of a PNG's inflated pixels begins with the number of a filter that there is."""
+    """Return whether every row of a PNG's decompressed pixels begins with a valid filter type."""
     at = 0
     for rows, stride in png_passes(header, data):
         if np.frombuffer(pixels, np.uint8, rows * stride, at)[::stride].max() >= _PNG_FILTERS:
@@ -144,7 +144,7 @@ def has_filters(pixels: bytes, header: ImageHeader, data: bytes) -> bool:
 
 
 def png_passes(header: ImageHeader, data: bytes) -> list[tuple[int, int]]:
-    """The rows of each pass, and the bytes of one: with the filter's number before its samples."""
+    """Return the number of rows of each pass, and the bytes of a row including its filter type."""
     samples = 1 if data[25] == 3 else header.channels
     sizes = [(header.height, header.width)]
     if data[28]:
@@ -159,19 +159,19 @@ def png_passes(header: ImageHeader, data: bytes) -> list[tuple[int, int]]:
 
 
 def png_pixel_bytes(header: ImageHeader, data: bytes) -> int:
-    """How many bytes a PNG's pixels are before compression, with the filter's number of each row."""
+    """Return the size of a PNG's decompressed pixels in bytes, including each row's filter type."""
     return sum(rows * stride for rows, stride in png_passes(header, data))
 
 
 class PixelFault(Exception):
-    """The pixels of a PNG are damaged, or not as many as its header promises."""
+    """The pixels of a PNG are damaged, or their number differs from the header."""
 
 
 def pixel_blocks(data: bytes, header: ImageHeader) -> Iterator[bytes]:
-    """Yield a PNG's pixels, decompressed, so many rows at a time, each with its filter's number before it.
+    """Yield a PNG's decompressed pixels in blocks of rows, each row with its filter type.
 
     Raises:
-        PixelFault: they cannot be decompressed, name a filter that does not exist, or are too few or many.
+        PixelFault: they cannot be decompressed, have an invalid filter type, or are too few or many.
     """
     view = memoryview(data)
     bodies = (view[at + 8 : at + 8 + length] for kind, at, length in png_chunks(data) if kind == b"IDAT")
@@ -199,7 +199,7 @@ def pixel_blocks(data: bytes, header: ImageHeader) -> Iterator[bytes]:
 
 
 class _Inflated:
-    """Compressed bytes, unpacked as far as they are read."""
+    """Compressed bytes that are decompressed as they are read."""
 
     def __init__(self, pieces: Iterator[memoryview]) -> None:
         self._pieces = pieces
@@ -207,7 +207,7 @@ class _Inflated:
         self._waiting: bytes | memoryview = b""
 
     def read(self, count: int) -> bytes:
-        """Return so many bytes, fewer at the end."""
+        """Return ``count`` bytes, fewer at the end."""
         found = bytearray()
         while len(found) < count and not self._unpack.eof:
             if not self._waiting:

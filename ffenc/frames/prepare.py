@@ -1,4 +1,4 @@
-"""Choose the programs and the encoder for a stream, by trying: what is compiled in may be unable to run."""
+"""Selection of the programs and the encoder for a stream, by trial: a compiled-in encoder may not run."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ from ffenc.temporary import temporary_folder
 _log = logging.getLogger("ffenc")
 
 TRIAL_FRAMES = 4
-# How long a trial may stand still. A device that answers at all answers at once; a slow software encoder
-# works for a while on four large frames.
+# Greatest time without progress in a trial. A device that works answers at once; a slow software encoder
+# needs a while for four large frames.
 HARDWARE_SECONDS = 10.0
-# What lacks its device or driver lacks it whatever the frames' size.
+# Without device or driver, the encoder fails at any frame size.
 _NO_DEVICE = re.compile(r"Cannot load|No VA display|init_hw_device|find a valid device|did nothing for")
-# Another program is needed, not another setting: a small build has no decoder for the images, an old one
-# cannot put FFV1 into MP4.
+# These errors need another program, not another setting: a small build has no decoder for the images, an old
+# one cannot write FFV1 to MP4.
 _NOT_USED = re.compile(r"Codec AVOption (\S+) .*has not been used for any stream")
 _LACKS = re.compile(r"unknown (de|en)coder|^not compiled in|not currently supported in container", re.I)
 
-# Hardware encoders that have just been found without their device: (ffmpeg, encoder) -> what was said.
+# Hardware encoders that were found without their device in this run: (ffmpeg, encoder) -> error.
 Absent = dict[tuple[str, str], FfmpegError]
 SOFTWARE_SECONDS = 120.0
 
@@ -76,25 +76,25 @@ def prepare(
     stored: tuple[int, int] | None = None,
     transform: Transform | None = None,
 ) -> Encoding:
-    """Choose the programs and the encoder, by encoding a few frames with the job's own arguments.
+    """Select the programs and the encoder, by encoding a few frames with the job's own arguments.
 
-    What a software encoder has proven is kept on disk for the same program, machine and arguments. A
-    hardware encoder is tried every time: a device can be taken, and a driver lost, without a trace.
+    The result of a software encoder is kept on disk for the same program, machine and arguments. A hardware
+    encoder is tried every time: a device can be taken, or a driver lost, without a trace.
 
     Args:
-        config: the settings; ``auto`` is resolved to the first encoder that has just run.
-        first_frames: one or a few of the stream's frames, in the form ``frames`` names.
+        config: the settings; ``auto`` is resolved to the first encoder that runs.
+        first_frames: one or a few of the stream's frames, in the format of ``frames``.
         width, height, fps, frames: as for :class:`Encoding`.
-        encoder_threads: threads the encoder may use; None: half the cores beside a decoder that has threads
-            of its own, else the encoder's choice.
-        candidates: toolchains to try in order; by default those :func:`toolchains` finds.
-        transform: how frames of colours are changed on the way.
-        stored: channels and bits that frames of colours had where they come from; None: as the first frame.
-        absent: shared by the streams of one job, so that a missing device is asked for once; filled in here.
+        encoder_threads: number of threads of the encoder; None: half of the cores if the images' decoder has
+            its own threads, otherwise the encoder's default.
+        candidates: toolchains to try in order; None: those of :func:`toolchains`.
+        transform: changes of colour frames by FFmpeg.
+        stored: channels and bit depth of colour frames in their source; None: those of the first frame.
+        absent: shared by the streams of a job, so that a missing device is tried only once; filled in here.
 
     Raises:
-        ConfigError: settings that cannot be encoded whatever the machine, or that no encoder here accepts.
-        ToolchainError: no toolchain can run them; the text says what each one said.
+        ConfigError: settings that cannot be encoded on any machine, or that no encoder here accepts.
+        ToolchainError: no toolchain can run them; the text contains the error of each.
     """
     size = (width, height) if transform is None else transform.size(width, height)
     check_size(config, *size)
@@ -102,14 +102,14 @@ def prepare(
         _check_samples(config, *(stored or _stored(frames, first_frames)))
     found = list(candidates) if candidates is not None else toolchains()
     auto = config.vcodec == "auto"
-    # auto: hardware that runs with any of the programs comes before software with the best of them.
+    # auto: hardware that runs with any program precedes software with the best program.
     names = (*AUTO_ORDER, auto_fallback(config.pix_fmt)) if auto else (config.vcodec,)
     passed: list[PassedOver] = []
     errors: list[FfencError] = []
     for name, toolchain in product(names, found):
         threads = encoder_threads
         if threads is None and toolchain.threaded and is_encoded(frames):
-            # Decoding takes about as long as encoding; an encoder left with all cores fights it for them.
+            # Decoding takes about as long as encoding; an encoder with all cores would compete with it.
             threads = max(1, cores() // 2)
         try:
             encoding = Encoding(
@@ -157,7 +157,7 @@ def _other_codec(
     threads: int | None,
     **stream: Any,
 ) -> str | None:
-    """A software codec that encodes these frames here, with its default settings; None where none does."""
+    """Return a software codec that encodes these frames here with its defaults; None if none does."""
     own = ("vcodec", "preset", "crf", "fast_decode", "extra_options")
     kept = {name: getattr(config, name) for name in config.given if name not in own}
     for row in CODECS.values():
@@ -176,7 +176,7 @@ def _other_codec(
 
 
 def _stored(frames: FrameFormat, first_frames: Sequence[bytes]) -> tuple[int, int]:
-    """Channels and bits of frames of colours."""
+    """Return channels and bit depth of colour frames."""
     if is_encoded(frames) and first_frames:
         header = read_header(first_frames[0], "the first frame")
         return (1 if header.channels < 3 else 3), header.bits
@@ -184,10 +184,10 @@ def _stored(frames: FrameFormat, first_frames: Sequence[bytes]) -> tuple[int, in
 
 
 def _check_samples(config: VideoEncoderConfig, channels: int, bits: int) -> None:
-    """Refuse a pixel format that has no colours for frames that have, or fewer bits that nobody asked for.
+    """Refuse a pixel format that drops colours of the frames, or bits without an explicit request.
 
-    Subsampled chroma (``yuv420p``) is what video is usually stored as; fewer bits are taken where
-    ``pix_fmt`` was given.
+    Subsampled chroma (``yuv420p``) is the usual format of video; fewer bits are accepted if ``pix_fmt`` was
+    given.
 
     Raises:
         ConfigError: the format would lose colours or bits.
@@ -206,7 +206,7 @@ def _check_samples(config: VideoEncoderConfig, channels: int, bits: int) -> None
 
 
 def _too_small(codec: Codec, width: int, height: int, error: FfmpegError) -> ConfigError | None:
-    """The reason where an encoder, of an old library, does not take frames as small as these."""
+    """Return an error if an encoder of an old library does not support frames as small as these."""
     least = codec.old_min_size
     if (
         least is None
@@ -227,9 +227,9 @@ def _refusal(
     passed: Sequence[PassedOver],
     errors: Sequence[FfencError],
 ) -> FfencError:
-    """What every program said of the one encoder that was asked for, or of the last resort of ``auto``."""
+    """Return the error with all programs' messages for the requested encoder, or the last of ``auto``."""
     if all(isinstance(error, ConfigError) for error in errors):
-        # An x265 may be built for 8 bits alone.
+        # An x265 may be built with 8 bits only.
         bits = pixel_format(config.pix_fmt).bits > 8 and isinstance(errors[0], PixelFormatError)
         full = any(p.toolchain.origin == "imageio-ffmpeg" for p in passed)
         return (
@@ -261,7 +261,7 @@ def _tell_passed_over(passed: Sequence[PassedOver], chosen: Toolchain) -> None:
 
 
 def _auto_told(encoding: Encoding) -> str:
-    """What ``auto`` has come to, what was tried before, and why each was passed over."""
+    """Return what ``auto`` selected, what was tried before, and why each attempt failed."""
     names: dict[str, list[str]] = {}
     for name, reason in encoding.why().items():
         names.setdefault(reason, []).append(name)
@@ -270,24 +270,24 @@ def _auto_told(encoding: Encoding) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Lower the first letter of a sentence, but not of a name."""
+    """Return a sentence with a lower-case first letter, unless it is a name."""
     return text[:1].lower() + text[1:] if re.match(r"[A-Z][a-z]* ", text) else text
 
 
 def _proven(encoding: Encoding, first_frames: Sequence[bytes], absent: Absent) -> Encoding:
-    """Return the encoding with its encoder's version, once it has run here.
+    """Return the encoding with its encoder's version, after a successful trial.
 
     Raises:
         ToolchainError: the program does not have the encoder.
         ConfigError: the encoder does not accept an option or the pixel format.
-        FfmpegError, VerificationError: it failed, or wrote something else.
+        FfmpegError, VerificationError: the trial failed, or its result is wrong.
     """
     codec = codec_for(encoding.config.vcodec)
     programs = encoding.toolchain.ffmpeg, encoding.toolchain.ffprobe
     key = ["trial 2", *map(file_identity, programs), machine_facts(), encoding.command(Path("trial.mp4"))[1:]]
     known = None if codec.hardware else recall(key)
     if isinstance(known, dict) and isinstance(known.get("encoder_version"), str):
-        # The same program has been looked at, and has run these very arguments, on the same machine.
+        # The same program has run these arguments on this machine before.
         return replace(encoding, encoder_version=known["encoder_version"])
     options = encoder_options(codec, encoding.config, encoding.encoder_threads)
     check_encoder(encoding.toolchain.ffmpeg, codec, options, encoder_format(codec, encoding.config))
@@ -313,7 +313,7 @@ def _proven(encoding: Encoding, first_frames: Sequence[bytes], absent: Absent) -
 
 
 def _tried(encoding: Encoding, sent: list[bytes], output: Path) -> str:
-    """Encode, read back, decode; return the version the encoder tells, "" where it tells none."""
+    """Encode, read back, decode; return the encoder's version, "" if unknown."""
     codec = codec_for(encoding.config.vcodec)
     command = encoding.command(output)
     command[command.index("-loglevel") + 1] = "level+info"  # versions are logged at info level
@@ -329,7 +329,7 @@ def _tried(encoding: Encoding, sent: list[bytes], output: Path) -> str:
 
 
 def _refuse_ignored(codec: Codec, log: Log) -> None:
-    """Refuse options that FFmpeg has not used, and sub-keys that the library leaves out."""
+    """Refuse options that FFmpeg did not use, and sub-keys that the library ignored."""
     for line in log.head:
         if found := _NOT_USED.search(line):
             raise ConfigError(f"extra option {found[1]!r} has no effect: {codec.encoder} does not take it")
@@ -338,9 +338,9 @@ def _refuse_ignored(codec: Codec, log: Log) -> None:
 
 
 def _refuse_changed(encoding: Encoding, said: str) -> None:
-    """Refuse numbers in a params option that are not those the library says in the stream it has used.
+    """Refuse numbers in a params option that differ from those the library wrote into the stream.
 
-    Values that a range of the codec table covers are not compared: other settings may rightly limit them.
+    Values in a range of the codec table are not compared: other settings may limit them.
     """
     codec = encoding.codec
     found = re.search(codec.reported, said) if codec.reported is not None else None
@@ -358,21 +358,21 @@ def _refuse_changed(encoding: Encoding, said: str) -> None:
 
 
 def _differ(value: str, own: str) -> bool:
-    """Whether two texts are different numbers, as far as the second is printed."""
+    """Return whether two texts are different numbers, to the precision of the second."""
     try:
         digits = len(own.partition(".")[2])
         return abs(float(value) - float(own)) > float(f"0.51e-{digits}")
     except ValueError:
-        return False  # a name, or several numbers
+        return False  # a name or several numbers
 
 
 def _check_decoded(encoding: Encoding, sent: Sequence[bytes], output: Path) -> None:
-    """Decode what was encoded: every frame must come out, and with lossless settings every sample.
+    """Decode the trial's result: all frames must be decoded, and with lossless settings all samples be equal.
 
-    A small build may lack the decoder of what it encodes; then any other program here does.
+    If the program, a small build, lacks the decoder for its own result, another program is used.
 
     Raises:
-        VerificationError: no program here gives the frames back.
+        VerificationError: no program here returns the frames.
     """
     lossless = encoding.lossless
     fmt = pixel_format(encoding.config.pix_fmt).stored if lossless else None
@@ -402,7 +402,7 @@ def _check_decoded(encoding: Encoding, sent: Sequence[bytes], output: Path) -> N
 
 
 def _samples(encoding: Encoding, sent: Sequence[bytes]) -> bytes:
-    """The samples the encoder was given."""
+    """Return the samples that were passed to the encoder."""
     samples = bytearray()
     command = compile_samples(
         encoding.config,

@@ -1,4 +1,4 @@
-"""Settings and program of a video that is encoded again, tried with its first frames."""
+"""Selection of settings and program for a video that is re-encoded, by trial with its first frames."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ _TRIAL_FRAMES = 2
 def depth_config(
     config: VideoEncoderConfig, clip: Clip, quantizer: DepthQuantizer | None
 ) -> DepthEncoderConfig:
-    """Return the settings for depth that is quantised already: with the quantiser it has.
+    """Return the settings for depth that is already quantised: with its own quantiser.
 
     Args:
-        config: the settings asked for.
+        config: the requested settings.
         clip: the depth.
-        quantizer: how it was quantised; None for millimetres (``gray16le``).
+        quantizer: quantiser of the depth; None for millimetres (``gray16le``).
 
     Raises:
-        ConfigError: the settings are not for depth, or of another pixel format than the depth is in.
+        ConfigError: the settings are not for depth, or have another pixel format than the depth.
     """
     if not isinstance(config, DepthEncoderConfig):
         raise ConfigError(f"{clip.path} contains depth: pass a depth camera's settings (DepthEncoderConfig)")
@@ -65,13 +65,13 @@ def depth_config(
 
 
 def _trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Toolchain], list[bytes]]:
-    """Decode the first frames with every program, to know which ones can.
+    """Decode the first frames with every program, to determine which of them can.
 
     Returns:
-        the programs that decode it, and the frames, raw: rgb24, or depth's own format.
+        The programs that can decode it, and the raw frames: rgb24, or the depth's own format.
 
     Raises:
-        ToolchainError: no program here decodes them.
+        ToolchainError: no program here can decode them.
     """
     able: list[Toolchain] = []
     frames: list[bytes] = []
@@ -100,7 +100,7 @@ def _trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Too
 
 
 def _shown(clip: Clip, toolchain: Toolchain) -> bytes:
-    """Decode a clip: rgb24, or depth's own format."""
+    """Decode a clip to rgb24, or to the depth's own format."""
     *first, last = clip.inputs()
     for wanted in (*first, last):
         shown = bytearray()
@@ -132,13 +132,13 @@ def prepare_clip(
     absent: Absent | None = None,
     transform: Transform | None = None,
 ) -> Encoding:
-    """Choose the programs and the encoder for a clip: they have to decode it too.
+    """Select the programs and the encoder for a clip; they have to decode it too.
 
     Args:
         others: clips that are encoded in the same way, which the program has to decode as well.
 
-    The other arguments, and errors, as for :func:`ffenc.frames.prepare.prepare`; a ToolchainError or a
-    SourceError also where no program decodes the first frames.
+    The other arguments and the errors are those of :func:`ffenc.frames.prepare.prepare`. A ToolchainError or
+    SourceError is also raised if no program decodes the first frames.
     """
     prepared = partial(
         _prepared,
@@ -147,8 +147,8 @@ def prepare_clip(
         absent=absent,
         transform=transform,
     )
-    # The first program can nearly always do it, and each that is asked takes its time to start. With `auto`,
-    # hardware that runs with a later one comes before the first one's software.
+    # The first program nearly always succeeds, and each attempt takes time. With `auto`, hardware that runs
+    # with a later program precedes software with the first.
     if config.vcodec != "auto" and len(candidates) > 1:
         try:
             encoding = prepared(candidates[:1])
@@ -203,7 +203,7 @@ def _prepared(
 
 
 def _warn_of_colours(clip: Clip, config: VideoEncoderConfig) -> None:
-    """Say what becomes of colours that a reader which ignores tags has shown otherwise."""
+    """Warn if the colours change for readers that ignore tags."""
     full_range = clip.info.color_range == "pc" or clip.info.pix_fmt.startswith("yuvj")
     if full_range and not clip.depth and not pixel_format(config.pix_fmt).rgb:
         warnings.warn(
@@ -223,10 +223,10 @@ def _warn_of_colours(clip: Clip, config: VideoEncoderConfig) -> None:
 
 
 def _check_crop(clip: Clip, geometry: Geometry) -> None:
-    """Refuse a crop that would cut through the halved planes of chroma.
+    """Refuse a crop that would cut through subsampled chroma.
 
     Raises:
-        ConfigError: its corner or its size is odd.
+        ConfigError: its position or size is odd.
     """
     fmt = PIXEL_FORMATS.get(clip.info.pix_fmt)
     if geometry.crop is None or clip.depth or fmt is None:
@@ -242,6 +242,6 @@ def _check_crop(clip: Clip, geometry: Geometry) -> None:
 
 
 def _stored_as(pix_fmt: str) -> tuple[int, int]:
-    """Channels and bits of a video's samples, by the name of its pixel format."""
+    """Return channels and bit depth of a video's samples, from the name of its pixel format."""
     found = re.search(r"(?:p|p0|gray)(9|10|12|14|16)(?:le|be)?$", pix_fmt)
     return (1 if pix_fmt.startswith(("gray", "mono")) else 3), int(found[1]) if found else 8

@@ -1,4 +1,4 @@
-"""Write a result beside its place, and move it there when it is whole; one run at a time."""
+"""Results are written beside their destination, and renamed when complete; one run at a time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ffenc.errors import DestinationError
 
 
 def hidden_path(path: Path, kind: Literal["partial", "old"]) -> Path:
-    """A hidden name beside ``path``, of the same ending: a result that is not verified, or what it replaces.
+    """Return a hidden name beside ``path`` with its suffix, for an unverified result or the replaced one.
 
-    It holds a hash of the whole name, and so belongs to one result only, however long that result's name is.
+    It contains a hash of the full name, and so belongs to one result only, however long the name is.
     """
     return path.with_name(f"{_begin(path)}-{uuid.uuid4().hex[:8]}.{kind}{path.suffix}")
 
@@ -29,9 +29,9 @@ def _begin(path: Path) -> str:
 
 @contextlib.contextmanager
 def published(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to, and move it into place when the block ends well.
+    """Yield a temporary path to write to, and rename it to ``path`` if the block succeeds.
 
-    The file is flushed to disk before it is renamed; if the block raises, nothing is left behind.
+    The file is flushed to disk before the rename; if the block raises, no file is left.
     """
     temporary = hidden_path(path, "partial")
     try:
@@ -45,7 +45,7 @@ def published(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, where the system can."""
+    """Flush a folder's entries to disk, if the system supports this."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -56,12 +56,12 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """Keep a result's name for this run, and clear up what a killed run has left beside it.
+    """Reserve a result's name for this run, and remove the files of a killed run beside it.
 
-    The lock is the kernel's: it goes with the process, however that ends.
+    The kernel releases the lock when the process ends, in whatever way.
 
     Raises:
-        DestinationError: another run is writing it.
+        DestinationError: another run is writing the result.
     """
     place = path.with_name(f"{_begin(path)}.lock")
     try:
@@ -69,7 +69,7 @@ def claimed(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DestinationError(f"{place}: cannot be created: {error.strerror}") from None
     with file:
-        # The other run may have deleted the file since it was opened: then this lock is on nothing.
+        # If the other run has deleted the file after it was opened here, this lock has no effect.
         if not (locked(file) and is_at(file, place)):
             raise DestinationError(f"{path} is being written by another run of ffenc; wait for it")
         try:
@@ -80,7 +80,7 @@ def claimed(path: Path) -> Iterator[None]:
 
 
 def _settle(path: Path) -> None:
-    """Put back what a run that was killed had moved away from ``path``, and delete what it was writing."""
+    """Restore what a killed run had moved away from ``path``, and delete what it was writing."""
     name = re.compile(
         re.escape(_begin(path)) + r"-[0-9a-f]{8}\.(partial|old)" + re.escape(path.suffix), re.DOTALL
     )
@@ -103,7 +103,7 @@ def is_at(file: IO[str], place: Path) -> bool:
 
 
 def locked(file: IO[str]) -> bool:
-    """Lock an open file, if no other run has done so."""
+    """Lock an open file; return False if another run has locked it."""
     import fcntl  # noqa: PLC0415 - not on Windows
 
     try:

@@ -1,10 +1,10 @@
-"""Frames of a video file through PyAV: FFmpeg's libraries in this process, so that no program is started.
+"""Frames of a video file through PyAV: FFmpeg's libraries in this process, without starting a program.
 
-They give the same samples as the ffmpeg program, to the last bit: the decoders used here are exact by their
-specification, and the same filter with the same options converts colours. Two things PyAV hides: packets that
-the file lacks, and what FFmpeg says of damage. So every packet is compared with the file's index, frames have
-to come without a gap, and FFmpeg's error messages are counted. Where something is not as expected no frame is
-given; the caller then asks the ffmpeg program, which gives the frame or says what is wrong with the file.
+The samples are equal to those of the ffmpeg program: the decoders used here are exact by specification, and
+the same filter with the same options converts colours. PyAV does not report missing packets and FFmpeg's
+messages about damage. So every packet is compared with the file's index, frames must be consecutive, and
+FFmpeg's error messages are counted. After any deviation no frame is returned; the caller then uses the ffmpeg
+program, which returns the frame or reports the fault.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 HOW_TO_GET_PYAV = "pip install 'ffenc[reader]'"
-# Every build's decoder gives the same samples of these. MPEG-4 and JPEG, say, leave rounding to the decoder.
+# All builds' decoders give the same samples for these codecs; MPEG-4 and JPEG leave rounding to the decoder.
 EXACT_CODECS = ("h264", "hevc", "av1", "ffv1")
 _OLDEST = 15
 
 
 class NotGivenError(FfencError):
-    """PyAV gave no frame that is known to be the right one."""
+    """PyAV did not return the requested frame with certainty."""
 
 
 def load() -> ModuleType:
@@ -64,15 +64,15 @@ def load() -> ModuleType:
 
 
 class LiveDecoder:
-    """A file and its decoder, which stay open where the last frame was.
+    """An open file and its decoder, which stay at the position of the last frame.
 
-    Used by one thread at a time. Opened with the first frame, not before.
+    For one thread at a time. The file is opened when the first frame is read.
 
     Args:
         path: the file.
-        info: its fields, with ``times``.
-        conversion: how its samples become RGB, see :func:`~ffenc.compiler.colour.rgb_conversion`; None:
-            they are taken as they are.
+        info: its stream fields, with ``times``.
+        conversion: options of the conversion to RGB, see :func:`~ffenc.compiler.colour.rgb_conversion`; None:
+            the samples are returned as stored.
     """
 
     def __init__(self, path: Path, info: StreamInfo, conversion: Mapping[str, str] | None) -> None:
@@ -84,20 +84,20 @@ class LiveDecoder:
         self._keys = frozenset(info.key_frames or ())
         self._times, self._places, self._sizes = info.times, info.places, info.sizes
         places = np.array(info.places)
-        self._stored = np.full(int(places.max()) + 1, -1)  # place in the file -> frame; -1: never shown
+        self._stored = np.full(int(places.max()) + 1, -1)  # stored position -> frame; -1: hidden
         self._stored[places] = np.arange(len(places))
-        # A frame may refer to those that are stored before it, up to this one in the order they are shown in.
+        # A frame may refer to all frames stored before it, of which this one is displayed last.
         self._needs = np.maximum.accumulate(self._stored)[places]
-        self._back = 0  # so many frames before a key frame is sought, for the seek not to land behind it
+        self._back = 0  # seek to so many frames before a key frame, so as not to land after it
         self._file: _File | None = None
         self._forget()
 
     def _forget(self) -> None:
         self._packets: Iterator[av.Packet] = iter(())
-        self._place = -1  # of the next packet; -1: the file is to be entered
-        self._entered = -1  # the key frame at which it was entered
-        self._given = -1  # the last frame that has come out of the decoder
-        self._ready: deque[tuple[int, VideoFrame]] = deque()  # decoded; from the one that was read last
+        self._place = -1  # of the next packet; -1: a seek is needed
+        self._entered = -1  # key frame of the last seek
+        self._given = -1  # last frame that the decoder returned
+        self._ready: deque[tuple[int, VideoFrame]] = deque()  # decoded frames, from the last read one on
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
@@ -107,10 +107,10 @@ class LiveDecoder:
             file.container.close()
 
     def abandon(self) -> None:
-        """Leave the file open for good, in a process that was forked from the one that opened it.
+        """Leave the file open forever, in a process forked from the one that opened it.
 
-        Both would move one and the same place in the file, and freeing would wait without end for threads
-        that were not forked.
+        Both processes share the file's position, and freeing the decoder would wait forever for threads that
+        do not exist here.
         """
         if self._file is not None:
             kept = (self._file, self._packets, self._ready)
@@ -122,11 +122,12 @@ class LiveDecoder:
         """Decode a frame into an array.
 
         Args:
-            index: which; fastest a little after the one that was read last.
+            index: the frame; fastest shortly after the frame that was read last.
             room: ``(H, W, 3)`` uint8, for depth ``(H, W)`` uint16; contiguous.
 
         Raises:
-            NotGivenError: PyAV cannot open the file, it is damaged, or PyAV reads it otherwise than ffprobe.
+            NotGivenError: PyAV cannot open the file, it is damaged, or PyAV reads it differently from
+                ffprobe.
         """
         try:
             if self._file is None:
@@ -135,13 +136,13 @@ class LiveDecoder:
         except NotGivenError:
             self._place = -1
             raise
-        except (OSError, ValueError, SourceError) as error:  # PyAV's own errors are of the first two
+        except (OSError, ValueError, SourceError) as error:  # the first two include PyAV's own errors
             self._place = -1
             raise NotGivenError(f"frame {index}: {error}") from None
 
     def _decoded(self, file: _File, index: int) -> VideoFrame:
         held = self._ready and self._ready[0][0] <= index <= self._given
-        # Further on, unless a key frame lies between, from which less has to be decoded.
+        # Decode forwards, unless a key frame in between makes a seek shorter.
         further = self._given < index and self._index.key(index) <= self._given + 1
         if self._place < 0 or not (held or further):
             self._enter(file, self._index.key(index))
@@ -159,7 +160,7 @@ class LiveDecoder:
         return self._ready[0][1]
 
     def _enter(self, file: _File, key: int) -> None:
-        """Go to a key frame, or to one before it where the container's seek lands there."""
+        """Seek to a key frame, or to one before it if the container's seek lands there."""
         for back in dict.fromkeys((self._back, self._info.decode_delay, key)):
             self._forget()
             file.container.seek(self._times[max(0, key - back)], stream=file.stream)
@@ -174,21 +175,21 @@ class LiveDecoder:
         raise NotGivenError(f"PyAV did not find key frame {key}")
 
     def _decode(self, file: _File, packet: av.Packet) -> None:
-        """Put a packet into the decoder, and what comes out of it among the frames that are ready."""
-        if packet.size:  # else the end, where the decoder gives what it has kept
+        """Send a packet to the decoder, and append the decoded frames to those that are ready."""
+        if packet.size:  # otherwise the end, at which the decoder returns its last frames
             self._compare(packet)
         for frame in file.decode(packet):
             number = self._frame_at(frame.pts)
             if number < 0 or frame.is_corrupt:
                 raise NotGivenError(f"the frame at tick {frame.pts} is damaged or not in the index")
-            # What is shown before an open key frame needs what is before it in the file, and is left out.
+            # Frames displayed before an open key frame need frames before it in the file, and are dropped.
             if number != self._given + 1 and not self._given < number <= self._entered:
                 raise NotGivenError(f"frame {self._given + 1} was left out")
             self._given = number
             self._ready.append((number, frame))
 
     def _compare(self, packet: av.Packet) -> None:
-        """Compare a packet with the one that ffprobe has seen in its place."""
+        """Compare a packet with the one that ffprobe listed at its position."""
         frame = int(self._stored[self._place]) if self._place < len(self._stored) else -1
         if frame < 0:
             same = packet.is_discard
@@ -199,7 +200,7 @@ class LiveDecoder:
         self._place += 1
 
     def _frame_at(self, pts: int | None) -> int:
-        """The frame at a tick; -1: no frame is at it."""
+        """Return the frame at a tick; -1: there is none."""
         if pts is None:
             return -1
         frame = bisect_left(self._times, pts)
@@ -220,7 +221,7 @@ class LiveDecoder:
 
 
 class _File:
-    """What PyAV holds of an open file.
+    """PyAV's objects of an open file.
 
     Raises:
         NotGivenError: it cannot be opened.
@@ -228,7 +229,7 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self._av = load()
-        with held(path):  # what is open can be read, whatever becomes of the file
+        with held(path):  # an open file stays readable, whatever happens to its path
             self.container: InputContainer = self._av.open(
                 file_url(str(path)),
                 format=demuxer_of(path),
@@ -239,28 +240,29 @@ class _File:
             self.container.close()
             raise NotGivenError(f"{path}: PyAV finds no video stream")
         self.stream: VideoStream = self.container.streams.video[0]
-        # With threads H.264's decoder does not notice, or does not say, what it had to conceal.
+        # With several threads, H.264's decoder does not detect or report all that it conceals.
         self.stream.codec_context.thread_type = "NONE"
         self.stream.codec_context.thread_count = 1
         self.stream.codec_context.options = {"err_detect": "explode"}
         self._graph: Graph | None = None
-        self._format = ""  # that it takes
+        self._format = ""  # of the graph's input
 
     def decode(self, packet: av.Packet) -> list[VideoFrame]:
-        """Return what the decoder gives for a packet.
+        """Return the frames that the decoder returns for a packet.
 
         Raises:
-            NotGivenError: FFmpeg said that something is wrong.
+            NotGivenError: FFmpeg reported an error.
             OSError, ValueError: PyAV's errors.
         """
         log = self._av.logging
         if log.get_level() is None:
-            # PyAV then hears nothing at all. At this level it shows nothing either, but counts errors.
+            # Without a log level PyAV receives no messages. At this level it shows none either, but counts
+            # errors.
             log.set_level(log.PANIC)
         before, _ = log.get_last_error()
         frames = self.stream.codec_context.decode(packet)
         after, last = log.get_last_error()
-        if after != before:  # perhaps another thread's: then ffmpeg is asked for nothing
+        if after != before:  # perhaps another thread's error: then ffmpeg is used without need
             raise NotGivenError(f"FFmpeg said: {last[2].strip()}")
         return frames
 

@@ -1,4 +1,4 @@
-"""Frames of a video file as numpy arrays, one at a time or any of them."""
+"""Frames of a video file as numpy arrays, by index, by time or one after another."""
 
 from __future__ import annotations
 
@@ -52,45 +52,47 @@ class VideoReader:
             frame = video.at(1.5)           # the frame at 1.5 s
             for frame in video: ...         # at the decoder's speed; memory holds one frame
 
-    RGB frames are uint8 ``(H, W, 3)``, converted as the stream's colour tags say, and BT.601 of limited range
-    where it has none: equal to what LeRobot's readers show. Depth frames are ``(H, W)``: uint16 millimetres
-    or float32 metres. Every array is new and the caller's own.
+    RGB frames are uint8 ``(H, W, 3)``, converted by the stream's colour tags; untagged streams are BT.601
+    with limited range. They are equal to the frames of LeRobot's readers. Depth frames are ``(H, W)``: uint16
+    millimetres or float32 metres. Every array is new and owned by the caller.
 
-    A file is entered at the key frame before a frame, and frames are picked by their times, so that none is
-    taken for its neighbour. Those of a batch are decoded in ascending order, each once, whatever their order
-    and number in the batch, and a decoder stays open between reads: frames a little further on come from
-    where it is. A damaged frame is an error when it is reached; in a loop at the latest with the last frame.
+    Decoding starts at the key frame before a frame, and frames are selected by their times, so that no
+    neighbour is returned instead. The frames of a batch are decoded in ascending order, each once, whatever
+    their order and number in the batch. A decoder stays open between reads, so frames shortly after the last
+    one need no seek. A damaged frame raises an error when it is reached; in a loop at the latest with the
+    last frame.
 
-    Both decoders give the same arrays, to the last bit. The ffmpeg program takes some 50 to 150 ms to start,
-    uses all cores, and works ahead while a loop's body runs. PyAV (``pip install 'ffenc[reader]'``) runs in
-    this process and in one thread, and has a frame in the time that decoding from the key frame takes. It
-    reads H.264, HEVC, AV1 and FFV1; where it meets damage, or reads the file otherwise than ffprobe, ffmpeg
-    is asked. Of a damaged AV1 file it may show a wrong frame that ffmpeg refuses. If PyAV has no log level,
-    it becomes ``PANIC``: nothing is shown, and errors are counted.
+    Both decoders return the same arrays, bit for bit. The ffmpeg program takes 50 to 150 ms to start, uses
+    all cores, and works ahead while a loop's body runs. PyAV (``pip install 'ffenc[reader]'``) runs in this
+    process and in one thread, and returns a frame after decoding from its key frame. It reads H.264, HEVC,
+    AV1 and FFV1; if it meets damage, or reads the file differently from ffprobe, ffmpeg is used. For a
+    damaged AV1 file it may return a wrong frame that ffmpeg refuses. If PyAV has no log level, it is set to
+    ``PANIC``: messages are not shown, and errors are counted.
 
-    Threads may share a reader: they wait for each other, but loops do not, as each has a decoder of its own.
-    Another thread may close it. In a process that is forked (as a data loader's are) a reader opens the file
-    again; a loop that has begun belongs to the process that began it.
+    Threads may share a reader: they wait for each other, except in loops, which have their own decoders.
+        Another thread may close it. In a forked process (such as a data loader's) a reader opens the file
+        again; a loop belongs to the process that started it.
 
     Args:
-        path: the file: MP4, or whatever FFmpeg reads.
-        depth: how a ``gray12le`` stream was quantised. None: as the LeRobot dataset says that the file lies
-            in. False: the stored samples of a depth stream as they are, uint16. A ``gray16le`` stream is
-            millimetres already and needs none.
+        path: the file: MP4, or any video that FFmpeg reads.
+        depth: quantiser of a ``gray12le`` stream. None: that of the LeRobot dataset that contains the file.
+            False: return the stored samples of a depth stream, uint16. A ``gray16le`` stream is millimetres
+            and needs none.
         depth_output_unit: ``mm`` (uint16, at most 65535) or ``m`` (float32).
-        ffmpeg, ffprobe: programs to use instead of those found. The first ffmpeg that decodes it is taken.
-        decoder: ``ffmpeg``; or ``pyav``, for scattered frames of files that are known to be sound.
-        rate: frames a second of a stream without a container, which has no times, and is read from its start.
+        ffmpeg, ffprobe: programs to use instead of those that are found. The first ffmpeg that can decode the
+            file is used.
+        decoder: ``ffmpeg``; or ``pyav``, for scattered frames of files that are known to be intact.
+        rate: frames per second of an elementary stream, which has no times and is read from its start.
 
     Attributes:
-        info: the stream's fields, with ``times`` and ``key_frames``.
-        is_depth: holds depth.
+        info: the stream fields, with ``times`` and ``key_frames``.
+        is_depth: whether the stream is depth.
 
     Raises:
-        SourceError: no video, no frames, or a ``gray12le`` file in no dataset, without ``depth``.
+        SourceError: no video, no frames, or a ``gray12le`` file outside of a dataset, without ``depth``.
         ConfigError: an unknown unit or decoder, ``depth`` for a stream that is not quantised, or
-            ``decoder="pyav"`` for a codec that is not read with it.
-        ToolchainError: there is no FFmpeg, or ``decoder="pyav"`` and no PyAV.
+            ``decoder="pyav"`` for a codec that it does not read.
+        ToolchainError: there is no FFmpeg, or no PyAV for ``decoder="pyav"``.
     """
 
     def __init__(
@@ -133,56 +135,56 @@ class VideoReader:
         self._stream = Stream(self.path, self.info, found)
         self._loops_by_pyav = decoder == "pyav"
         self._lock = threading.RLock()
-        self._live: LiveDecoder | None = None  # of single frames and batches
+        self._live: LiveDecoder | None = None  # for single frames and batches
         if decoder == "pyav":
             self._check_pyav()
             self._live = self._stream.live()
         self._times = np.array([float(t * self.info.time_base) for t in self._stream.times])
-        self._ahead: Iterator[Array] | None = None  # of an ffmpeg that runs on after a frame
-        self._last = -1  # the frame that was read last
+        self._ahead: Iterator[Array] | None = None  # an ffmpeg that continues after a frame
+        self._last = -1  # last frame that was read
         self._end = weakref.finalize(self, _close, self._stream, self._live, self._lock)
         _open.add(self)
 
     @property
     def fps(self) -> Fraction:
-        """Average frames a second."""
+        """Average frames per second."""
         return self.info.fps
 
     @property
     def width(self) -> int:
-        """Pixels."""
+        """Width of a frame in pixels."""
         return self.info.width
 
     @property
     def height(self) -> int:
-        """Pixels."""
+        """Height of a frame in pixels."""
         return self.info.height
 
     @property
     def times(self) -> npt.NDArray[np.float64]:
-        """The time of every frame in seconds, ascending."""
+        """The time of every frame in seconds, ascending; shape ``(N,)``."""
         return self._times.copy()
 
     @property
     def quantizer(self) -> DepthQuantizer | None:
-        """How depth was quantised; None where it was not, or where codes are given."""
+        """Quantiser of the depth; None if it is not quantised, or if codes are returned."""
         return self._depth or None
 
     def __len__(self) -> int:
         return len(self._times)
 
     def __getitem__(self, index: int | slice | Sequence[int] | npt.NDArray[np.integer[Any]]) -> Array:
-        """Return one frame for an integer, else a batch ``(N, ...)``.
+        """Return one frame for an integer, otherwise a batch ``(N, ...)``.
 
         Args:
-            index: an integer, a slice, or a list or array of integers in any order, also more than once;
-                negative ones count from the end.
+            index: an integer, a slice, or a list or array of integers in any order, with or without
+                repetitions; negative ones count from the end.
 
         Raises:
-            FrameIndexError: there is no such frame (an ``IndexError`` too).
+            FrameIndexError: there is no such frame (also an ``IndexError``).
             ConfigError: not an index, or the reader is closed.
             SourceError: the video is damaged; the text names the frame.
-            ToolchainError: no ffmpeg here decodes it.
+            ToolchainError: no ffmpeg on this machine can decode it.
         """
         if isinstance(index, slice):
             return self._batch(_indices_of(index, len(self)))
@@ -195,15 +197,16 @@ class VideoReader:
         return self._one(self._checked(index))
 
     def at(self, seconds: float | Sequence[float] | Array, tolerance: float = TIME_TOLERANCE) -> Array:
-        """Return the frame nearest to a time, or a batch for several.
+        """Return the frame nearest to a time, or a batch for several times.
 
         Args:
-            seconds: a time in the file, or a list or 1-d array of them.
-            tolerance: how far away in seconds the nearest frame may be, 0 or more; default as LeRobot's.
+            seconds: a time in the file, or a list or 1-d array of times.
+            tolerance: greatest distance of the frame from the time in seconds, 0 or more; default as
+                LeRobot's.
 
         Raises:
-            SourceError: no frame is so near; the text names the time, the nearest frame and its time.
-            ConfigError: not a time. Else as for indexing.
+            SourceError: no frame is near enough; the text names the time, the nearest frame and its time.
+            ConfigError: not a time. Other errors as for indexing.
         """
         if isinstance(seconds, np.ndarray | Sequence) and np.ndim(cast(Any, seconds)) == 1:
             return self._batch([self.index_at(one, tolerance) for one in seconds])
@@ -233,29 +236,29 @@ class VideoReader:
         return self.each(slice(None))
 
     def each(self, indices: slice | Sequence[int]) -> Iterator[Array]:
-        """Yield frames one at a time; memory holds one, however many there are.
+        """Yield frames one at a time, with one frame in memory.
 
         Args:
             indices: a slice, or integers; fastest in ascending order.
 
         Raises:
-            As indexing does; a damaged frame when it is reached.
+            As indexing does; for a damaged frame when it is reached.
         """
         if isinstance(indices, slice):
             return self._each(_indices_of(indices, len(self)))
         return self._each([self._checked(i) for i in indices])
 
     def close(self) -> None:
-        """End what runs, loops too. The reader gives no more frames, to other threads neither.
+        """End running decoders, those of loops too. The reader then returns no more frames to any thread.
 
-        What is not closed ends with the reader.
+        A reader that is not closed is closed when it is freed.
         """
         self._end()
         self._ahead = None
 
     def _forked(self) -> None:
-        """Leave what the process has that this one was forked from."""
-        self._lock = threading.RLock()  # a thread that is not here may have held the other
+        """Give up the decoders of the process that this one was forked from."""
+        self._lock = threading.RLock()  # the old one may be held by a thread that does not exist here
         self._ahead, self._last = None, -1
         if self._live is not None:
             self._live.abandon()
@@ -305,7 +308,7 @@ class VideoReader:
             if last < 0 or not self._stream.near(last, index):
                 self._ahead = None
             elif self._ahead is None:
-                # The second of a stretch: there will be more.
+                # The second frame in a row: more are likely to follow.
                 self._ahead = self._each(range(index, len(self)))
             else:
                 for _ in range(last + 1, index):
@@ -313,14 +316,14 @@ class VideoReader:
             frames = self._ahead or self._each([index])
             frame = next(frames)
             if self._ahead is None or index + 1 == len(self):
-                for _ in frames:  # only now ffmpeg's end is looked at
+                for _ in frames:  # only at the end is ffmpeg's exit status checked
                     pass
                 self._ahead = None
             self._last = index
             return frame
 
     def _batch(self, indices: Sequence[int]) -> Array:
-        rows: dict[int, int] = {}  # frame -> where it stands first
+        rows: dict[int, int] = {}  # frame -> its first position in the batch
         for row, index in enumerate(indices):
             rows.setdefault(index, row)
         wanted = sorted(rows)
@@ -341,7 +344,8 @@ class VideoReader:
         return batch
 
     def _each(self, indices: Sequence[int]) -> Iterator[Array]:
-        # Generators do not hold the reader, so that a forgotten one is freed, and its ffmpeg ended, at once.
+        # Generators do not refer to the reader, so that an unused one is freed, and its ffmpeg ended, at
+        # once.
         stream, shown = self._stream, _shown(self._depth, self._unit, stored=self.info.pix_fmt)
         live = stream.live() if self._loops_by_pyav else None
         if not self._converts():
@@ -350,7 +354,7 @@ class VideoReader:
         return (shown(raw) for raw in _frames(stream, live, indices, lambda _: codes))
 
     def _converts(self) -> bool:
-        """Whether a frame is something else than the samples that come from FFmpeg."""
+        """Whether frames differ from the samples of FFmpeg."""
         return self.is_depth and self._depth is not False and not (self._depth is None and self._unit == "mm")
 
     def _dtype(self) -> npt.DTypeLike:
@@ -373,7 +377,7 @@ if hasattr(os, "register_at_fork"):
 
 def _close(stream: Stream, live: LiveDecoder | None, lock: threading.RLock) -> None:
     stream.close()
-    with lock:  # what another thread decodes at this moment is waited for
+    with lock:  # wait for another thread's decoding
         if live is not None:
             live.close()
 
@@ -381,7 +385,7 @@ def _close(stream: Stream, live: LiveDecoder | None, lock: threading.RLock) -> N
 def _frames(
     stream: Stream, live: LiveDecoder | None, indices: Sequence[int], room: Callable[[int], Array]
 ) -> Iterator[Array]:
-    """Yield frames from PyAV, and from ffmpeg what PyAV does not give; arguments as of ``Stream.frames``."""
+    """Yield frames from PyAV, or from ffmpeg if PyAV does not return them; arguments as ``Stream.frames``."""
     done = 0
     if live is not None:
         try:
@@ -400,7 +404,7 @@ def _frames(
 def _shown(
     quantizer: DepthQuantizer | Literal[False] | None, unit: Unit, *, stored: str
 ) -> Callable[[Array], Array]:
-    """What makes depth of a stream's samples."""
+    """Return the function that converts a stream's samples to depth."""
     if isinstance(quantizer, DepthQuantizer) and stored == "gray12le":
         return lambda codes: quantizer.dequantize(codes, output_unit=unit)
     return lambda millimetres: millimetres.astype(np.float32) / np.float32(1000)

@@ -1,4 +1,4 @@
-"""Where frames come from: encoded images in order, from a folder or from a parquet column."""
+"""Sources of frames: encoded images in order, from a folder or from a parquet column."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ffenc.spelling import argument
 from ffenc.storage.mirror import version_of
 
 IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
-# Frames of a kind that is not read, which must not be passed over in silence.
+# Images that are not supported, which must not be ignored silently.
 OTHER_SUFFIXES = (".bmp", ".webp", ".gif", ".ppm", ".pgm", ".exr", ".npy")
 
 
 class EncodedFrame(Struct, frozen=True):
-    """One image as it was stored.
+    """An image as it was stored.
 
     Attributes:
-        name: what to call it in an error: a path, or dataset, row and column.
+        name: name of the image for errors: a path, or dataset, row and column.
         data: PNG, JPEG or TIFF bytes, or raw pixels.
-        raw: what raw pixels are; None for encoded images, which say it.
+        raw: header of raw pixels; None for encoded images, which contain it.
         order: see :class:`~ffenc.frames.header.ImageHeader`.
     """
 
@@ -43,10 +43,10 @@ class EncodedFrame(Struct, frozen=True):
     order: str = ""
 
     def header(self) -> ImageHeader:
-        """What the image says of itself, or is known of it.
+        """Return the header of the image.
 
         Raises:
-            SourceError: as :func:`~ffenc.frames.images.read_header`.
+            SourceError: as for :func:`~ffenc.frames.images.read_header`.
         """
         if self.raw is not None:
             return self.raw
@@ -58,17 +58,17 @@ class FrameSource(Protocol):
     """A known number of images in order."""
 
     def __len__(self) -> int:
-        """How many frames."""
+        """Return the number of frames."""
 
     def __iter__(self) -> Iterator[EncodedFrame]:
-        """Every frame in order, read when asked for."""
+        """Yield the frames in order; each is read on demand."""
 
     def fingerprint(self) -> str:
-        """A text that changes when the source's files do."""
+        """Return a text that changes when the source's files change."""
 
 
 def files_fingerprint(paths: Iterable[Path]) -> str:
-    """Return a text that changes when other files are meant, or one of them has been written to."""
+    """Return a text that changes with the paths, and when a file is written to."""
     digest = hashlib.sha256()
     for path in paths:
         remote = version_of(path)
@@ -105,16 +105,16 @@ class ImageFiles:
         return files_fingerprint(self.paths)
 
     def check(self) -> ImageHeader:
-        """Look at every file's header and end, without reading what is between.
+        """Check every file's header and end, without reading the rest.
 
         Returns:
-            the header they share.
+            The header that all files share.
 
         Raises:
-            SourceError: a file that is no image, is cut short, or differs in size or kind; the text names it.
+            SourceError: a file is not an image, is truncated, or differs in size or kind; the text names it.
 
         Warns:
-            FfencWarning: the first one's name says another kind of image than it is.
+            FfencWarning: the suffix of the first file is that of another format.
         """
         first: ImageHeader | None = None
         for path in self.paths:
@@ -144,7 +144,7 @@ def _look_at(path: Path) -> ImageHeader:
     try:
         with open_regular(path, MAX_FILE_BYTES) as file:
             head = file.read(HEADER_BYTES)
-            if not is_png(head):  # a JPEG's size may stand behind a long comment, a TIFF's anywhere
+            if not is_png(head):  # a JPEG's size may follow a long comment, a TIFF's may be anywhere
                 head += file.read()
             header = read_header(head, str(path))
             size = file.seek(0, os.SEEK_END)
@@ -158,17 +158,17 @@ def _look_at(path: Path) -> ImageHeader:
 
 
 def image_files(folder: Path, *, start_number: int | None = None) -> ImageFiles:
-    """List a folder's frames in order, and refuse a numbering with gaps.
+    """List a folder's frames in order, and refuse gaps in their numbers.
 
     Frames are PNG, JPEG or (depth) TIFF files, all of one kind, whose names differ in one number:
     ``frame-000000.png``.
 
     Args:
-        folder: where the files are.
-        start_number: the number of the first frame; by default 0 or 1, whichever is there.
+        folder: the folder.
+        start_number: number of the first frame; None: 0 or 1, whichever exists.
 
     Raises:
-        SourceError: no images, two kinds, a name without a number, a missing or doubled number.
+        SourceError: no images, two kinds, a name without a number, a missing or duplicate number.
     """
     try:
         entries = sorted((e for e in os.scandir(folder) if e.name[0] != "."), key=lambda e: e.name)

@@ -1,4 +1,4 @@
-"""Statistics of RGB frames as LeRobot keeps them: per channel, scaled to [0, 1]."""
+"""Statistics of RGB frames as LeRobot stores them: per channel, scaled to [0, 1]."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Stats = dict[str, Any]
 
 
 def sample_tap(frames: int, width: int, height: int) -> SampleTap:
-    """Choose which pixels statistics are computed over, by LeRobot's rule.
+    """Return which pixels statistics are computed over, by LeRobot's rule.
 
-    About ``frames ** 0.75`` of the frames, at least 100, at most 10,000; frames of 300 pixels or more on
-    the longer side are thinned out to about 150 (``estimate_num_samples``, ``auto_downsample_height_width``).
+    About ``frames ** 0.75`` frames, at least 100 and at most 10,000; frames with a longer side of 300 pixels
+    or more are thinned to about 150 (``estimate_num_samples``, ``auto_downsample_height_width``).
     """
     samples = max(min(100, frames), min(int(frames**0.75), 10_000))
     longer = max(width, height)
@@ -31,16 +31,16 @@ def sample_tap(frames: int, width: int, height: int) -> SampleTap:
 
 
 def thinned(frame: npt.NDArray[Any], tap: SampleTap) -> npt.NDArray[Any]:
-    """Return some of a frame's pixels, ``(H, W, ...)``: about as many as the tap's size, never fewer."""
+    """Return a regular selection of a frame's pixels, ``(H, W, ...)``: about the tap's size, never fewer."""
     return frame[:: frame.shape[0] // tap.height, :: frame.shape[1] // tap.width]
 
 
 class ValueCounts(Struct, frozen=True):
-    """How often each value of a camera's samples was seen, which can be added up over episodes.
+    """Histogram of a camera's sample values, which can be added over episodes.
 
     Attributes:
-        counts: shape ``(C, V)``: for each channel and value, how often.
-        per: value number v is v / per, as statistics have it.
+        counts: shape ``(C, V)``: number of samples per channel and value.
+        per: value number v is v / per in the statistics.
     """
 
     counts: npt.NDArray[np.int64]
@@ -50,20 +50,20 @@ class ValueCounts(Struct, frozen=True):
         return ValueCounts(self.counts + other.counts, self.per)
 
     def quantiles(self, low: Any, high: Any) -> Stats:
-        """Return q01..q99, shaped ``(C, 1, 1)``, none below ``low`` or above ``high``, shaped alike."""
+        """Return q01..q99, shape ``(C, 1, 1)``, clipped to ``low`` and ``high`` of the same shape."""
         found = _quantiles(self.counts, np.arange(self.counts.shape[1]) / self.per)
         return {name: np.clip(values, low, high).tolist() for name, values in found.items()}
 
     def packed(self) -> str:
-        """Return them as a short text."""
+        """Return the histogram as a short text."""
         return base64.b64encode(zlib.compress(self.counts.astype("<i8").tobytes())).decode()
 
     @classmethod
     def unpacked(cls, text: str, *, channels: int, per: int) -> ValueCounts:
-        """Return what :meth:`packed` has packed.
+        """Return the histogram of a text from :meth:`packed`.
 
         Raises:
-            ValueError: it is not that.
+            ValueError: the text is not valid.
         """
         try:
             counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<i8")
@@ -73,10 +73,10 @@ class ValueCounts(Struct, frozen=True):
 
 
 class Picking:
-    """Which frames of an episode count.
+    """Selection of the sampled frames of an episode.
 
     Args:
-        tap: what the frames that will come are.
+        tap: step and size of the samples.
     """
 
     def __init__(self, tap: SampleTap) -> None:
@@ -85,19 +85,19 @@ class Picking:
 
     @property
     def picks_next(self) -> bool:
-        """Whether the next frame is one of those that count."""
+        """Return whether the next frame is sampled."""
         return self._seen % self.tap.step == 0
 
     def pass_over(self) -> None:
-        """Leave out a frame that does not count."""
+        """Skip a frame that is not sampled."""
         self._seen += 1
 
 
 class RgbHistogram(Picking):
-    """Counts every value of every channel; all statistics follow from that exactly.
+    """Histogram of every channel, from which all statistics follow exactly.
 
     Args:
-        tap: what the frames that will come are.
+        tap: step and size of the samples.
     """
 
     def __init__(self, tap: SampleTap) -> None:
@@ -106,14 +106,14 @@ class RgbHistogram(Picking):
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was fed."""
+        """Remove all frames."""
         self._pending = bytearray()
         self._seen = 0
         self.frames = 0
         self.counts = np.zeros((3, 256), np.int64)
 
     def feed(self, data: bytes) -> None:
-        """Add raw rgb24 bytes, cut anywhere."""
+        """Add raw rgb24 bytes, in pieces of any size."""
         self._pending += data
         whole = len(self._pending) // self._frame_bytes * self._frame_bytes
         if whole:
@@ -124,7 +124,7 @@ class RgbHistogram(Picking):
             self.frames += whole // self._frame_bytes
 
     def add(self, frame: npt.NDArray[np.uint8]) -> None:
-        """Count a frame of shape ``(H, W, 3)``, if it is picked, thinned out to about the tap's size."""
+        """Add a frame of shape ``(H, W, 3)``, thinned to about the tap's size, if it is sampled."""
         if not self.picks_next:
             self.pass_over()
             return
@@ -137,30 +137,30 @@ class RgbHistogram(Picking):
         """Return min, max, mean, std and q01..q99, shaped ``[[[r]], [[g]], [[b]]]`` in [0, 1], and count.
 
         Raises:
-            ValueError: no frame has come.
+            ValueError: no frame was added.
         """
         return histogram_statistics(self.counts, np.arange(256) / 255, self.frames)
 
     def values(self) -> ValueCounts:
-        """Return what was counted."""
+        """Return the histogram."""
         return ValueCounts(self.counts, 255)
 
 
 def histogram_statistics(
     counts: npt.NDArray[np.int64], values: npt.NDArray[np.float64], frames: int
 ) -> Stats:
-    """Return the statistics that follow from how often each value was seen.
+    """Return the statistics of a histogram.
 
     Args:
-        counts: shape ``(C, V)``: for each channel and value, how often.
+        counts: shape ``(C, V)``: number of samples per channel and value.
         values: shape ``(V,)``, ascending.
-        frames: how many frames were counted.
+        frames: number of frames.
 
     Returns:
-        min, max, mean, std and q01..q99, shaped ``(C, 1, 1)``, and ``count``.
+        min, max, mean, std and q01..q99, shape ``(C, 1, 1)``, and ``count``.
 
     Raises:
-        ValueError: no frame was counted.
+        ValueError: the histogram is empty.
     """
     if not frames:
         raise ValueError("there are no frames to compute statistics from")
@@ -185,7 +185,7 @@ def _quantiles(counts: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -
     total, cumulative = counts.sum(axis=1), counts.cumsum(axis=1)
     stats: Stats = {}
     for name, quantile in QUANTILES.items():
-        # numpy's default definition: linear between the neighbours of rank q (n - 1).
+        # numpy's default definition: linear between the neighbours of rank q (n - 1)
         rank = quantile * (total - 1)
         low = (cumulative > np.floor(rank)[:, None]).argmax(axis=1)
         high = (cumulative > np.ceil(rank)[:, None]).argmax(axis=1)

@@ -1,8 +1,8 @@
-"""PNG images with their pixels decompressed for FFmpeg, whose own zlib takes several times as long.
+"""PNG images with decompressed pixels for FFmpeg, whose zlib is several times slower.
 
-ISA-L's inflate takes a third of zlib's time, and what FFmpeg then gets is the same image, its pixels in
-blocks that deflate calls *stored*: it only undoes the row filters. Pieces of 64 kB at most are handed on as
-they come: larger ones the allocator would take from the system and give back for every frame.
+ISA-L's inflate takes a third of zlib's time. FFmpeg then receives the same image with its pixels in *stored*
+blocks of deflate, so it only has to reverse the row filters. Pieces of at most 64 kB are passed on at once:
+the allocator would request larger ones from the system and return them for every frame.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from ffenc.frames.crc import crc32
 from ffenc.frames.header import ImageHeader
 from ffenc.frames.png import png_chunks, png_pixel_bytes
 
-try:  # there are wheels for the usual systems; elsewhere images go to FFmpeg as they are
+try:  # there are wheels for the usual systems; elsewhere images are passed to FFmpeg unchanged
     from isal import igzip_lib, isal_zlib
 
     AVAILABLE = True
 except ImportError:
     AVAILABLE = False
 
-_ZLIB = b"\x78\x01"  # a zlib stream, fastest level
-_BLOCK = 65535  # the most that a stored block holds
-_LEAST_BYTES = 1 << 17  # of pixels: below, starting on an image costs more than it saves
-_LEAST_SHARE = 6  # a compressed image smaller than a sixth of its pixels is inflated faster than piped
+_ZLIB = b"\x78\x01"  # header of a zlib stream, fastest level
+_BLOCK = 65535  # greatest size of a stored block
+_LEAST_BYTES = 1 << 17  # of pixels; for fewer, the fixed cost per image is greater than the gain
+_LEAST_SHARE = 6  # an image compressed to less than a sixth is inflated faster than it is piped
 
 
 class UndecodableError(Exception):
@@ -32,7 +32,7 @@ class UndecodableError(Exception):
 
 
 def pays(header: ImageHeader, data: bytes) -> bool:
-    """Whether handing an image on by :func:`stored` takes less time than FFmpeg's inflating it."""
+    """Return whether :func:`stored` saves time for an image."""
     if not AVAILABLE or header.format != "png":
         return False
     size = png_pixel_bytes(header, data)
@@ -40,15 +40,15 @@ def pays(header: ImageHeader, data: bytes) -> bool:
 
 
 def stored(header: ImageHeader, data: bytes) -> Iterator[bytes | memoryview]:
-    """Yield a PNG in pieces, its pixels in stored blocks; all other chunks as they are.
+    """Yield a PNG in pieces, with its pixels in stored blocks and all other chunks unchanged.
 
     Args:
-        header: what the image is.
-        data: the whole image and nothing behind it.
+        header: header of the image.
+        data: the image, without bytes after its end.
 
     Raises:
-        UndecodableError: a chunk of pixels does not match its checksum, the pixels cannot be decompressed,
-            or are not as many as the header promises. Some pieces may have been given by then.
+        UndecodableError: a chunk of pixels does not match its checksum, the pixels cannot be decompressed, or
+            their number differs from the header. Some pieces may have been yielded before.
     """
     view = memoryview(data)
     chunks = list(png_chunks(data))
@@ -65,19 +65,19 @@ def stored(header: ImageHeader, data: bytes) -> Iterator[bytes | memoryview]:
         [view[at + 8 : at + 8 + length] for at, length in pixels], png_pixel_bytes(header, data)
     )
     between = [(at, length) for kind, at, length in chunks if first < at < last and kind != b"IDAT"]
-    for at, length in between:  # the standard forbids them, and FFmpeg reads them
+    for at, length in between:  # chunks that the standard forbids and FFmpeg reads
         yield view[at : at + 12 + length]
     yield view[last + 12 + pixels[-1][1] :]
 
 
 def inflated(header: ImageHeader, data: bytes) -> bytes:
-    """Return a PNG's pixels as they are before compression, with the number of each row's filter.
+    """Return a PNG's decompressed pixels, with the filter type of each row.
 
     Raises:
-        UndecodableError: as :func:`stored`.
+        UndecodableError: as for :func:`stored`.
     """
     view = memoryview(data)
-    # In one piece: put together of what each chunk holds, all pixels would be copied as often.
+    # In one piece: decompressing chunk by chunk would copy all pixels again.
     packed = b"".join(
         view[at + 8 : at + 8 + length] for kind, at, length in png_chunks(data) if kind == b"IDAT"
     )
@@ -92,7 +92,7 @@ def inflated(header: ImageHeader, data: bytes) -> bytes:
 
 
 def _blocks(packed: list[memoryview], size: int) -> Iterator[bytes]:
-    """Yield chunks of pixels, a stored block each."""
+    """Yield chunks of pixels with one stored block each."""
     inflate = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
     waiting = iter(packed)
     adler, done, before = 1, 0, b""
@@ -110,7 +110,7 @@ def _blocks(packed: list[memoryview], size: int) -> Iterator[bytes]:
             yield block
             before = end + struct.pack(">I", crc)
         if _next(inflate, waiting, 1, all_of_it=False):
-            raise UndecodableError  # more than there are pixels
+            raise UndecodableError  # more data than pixels
     except isal_zlib.error:  # type: ignore[misc]  # isal types it as an instance
         raise UndecodableError from None
     yield before
@@ -119,7 +119,7 @@ def _blocks(packed: list[memoryview], size: int) -> Iterator[bytes]:
 def _next(
     inflate: igzip_lib.IgzipDecompressor, waiting: Iterator[memoryview], count: int, *, all_of_it: bool = True
 ) -> bytes:
-    """Decompress so many bytes; fewer, at the end, only where not all are needed."""
+    """Decompress ``count`` bytes; fewer at the end, only if not all are needed."""
     found = b""
     while len(found) < count and not inflate.eof:
         given = next(waiting, None) if inflate.needs_input else b""

@@ -1,4 +1,4 @@
-"""Frames of a video file by their indices, decoded by ffmpeg in as few runs as they need."""
+"""Frames of a video file by index, decoded by ffmpeg in as few runs as possible."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from ffenc.frames.pyav import LiveDecoder
 log = logging.getLogger("ffenc")
 Array = npt.NDArray[Any]
 DEPTH_FORMATS = ("gray12le", "gray16le")
-# Starting an ffmpeg takes about as long as decoding this many pixels: a gap that is smaller is decoded.
+# Starting an ffmpeg takes about as long as decoding this many pixels: smaller gaps are decoded.
 _START_PIXELS = 15_000_000
-_MOST_SPANS = 500  # of frames in one command line
+_MOST_SPANS = 500  # in one command line
 NO_DECODER = re.compile(
     r"no decoder found|[Dd]ecoder .*not found|Unknown decoder|doesn't support hardware accelerated"
 )
-_LISTED = 1000  # frames looked through for a damaged one
+_LISTED = 1000  # frames searched for a damaged one
 
 
 class Stream:
-    """A file's frames as FFmpeg gives them, by index."""
+    """Frames of a file by index, decoded by FFmpeg."""
 
     def __init__(self, path: Path, info: StreamInfo, candidates: Sequence[Toolchain]) -> None:
         assert info.times is not None
@@ -58,7 +58,7 @@ class Stream:
         self._info = info
         self._candidates = list(candidates)
         depth = info.pix_fmt in DEPTH_FORMATS
-        # Depth samples pass unchanged: any other format would scale them.
+        # Depth samples pass unchanged: a conversion to another format would scale them.
         self._format = info.pix_fmt if depth else "rgb24"
         self._conversion = None if depth else rgb_conversion(info.pix_fmt, info.color_space, info.color_range)
         self.shape = (info.height, info.width) if depth else (info.height, info.width, 3)
@@ -68,19 +68,19 @@ class Stream:
         self._closed = False
 
     def empty(self) -> Array:
-        """A new array for one frame."""
+        """Return a new array for one frame."""
         return np.empty(self.shape, self._dtype)
 
     def live(self) -> LiveDecoder:
-        """The same frames through PyAV."""
+        """Return a PyAV decoder of the same frames."""
         return LiveDecoder(self.path, self._info, self._conversion)
 
     def near(self, after: int, index: int) -> bool:
-        """Whether to go on from one frame to another costs less than to start for it."""
+        """Return whether decoding on from one frame to another costs less than another start."""
         return index > after and self._index.key(index) - after <= self._gap
 
     def check_open(self) -> None:
-        """Raise ConfigError if it is closed."""
+        """Raise ConfigError if the stream is closed."""
         if self._closed:
             raise _closed(self.path)
 
@@ -90,11 +90,11 @@ class Stream:
             process.__exit__()
 
     def frames(self, indices: Sequence[int], room: Callable[[int], Array]) -> Iterator[Array]:
-        """Yield frames in the order asked for.
+        """Yield frames in the given order.
 
         Args:
-            indices: any, in any order.
-            room: gives a contiguous array for each, perhaps more than once.
+            indices: frame indices in any order.
+            room: returns a contiguous array for a frame; may be called more than once for it.
         """
         for run in self._runs(indices):
             done = 0
@@ -106,7 +106,7 @@ class Stream:
                 try:
                     for frame in self._run(toolchain, run[done:], seek, room):
                         done += 1
-                        if len(self._candidates) > 1:  # this one serves
+                        if len(self._candidates) > 1:  # this program can decode the file
                             self._candidates = [toolchain]
                             attempts = [a for a in attempts if a[0] == toolchain]
                         yield frame
@@ -115,7 +115,7 @@ class Stream:
                     if error.unable:
                         raise
                     if done and isinstance(error, _Miscounted):
-                        # A frame was left out without a word, and those after it were taken for others.
+                        # A frame was dropped silently, and the frames after it were taken for others.
                         raise self._damage(
                             self._damaged(toolchain, run[0], run[-1] + 1), run[0], error
                         ) from None
@@ -128,7 +128,7 @@ class Stream:
                 yield from self._before_damage(run, done, room, errors)
 
     def _runs(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
-        """Cut indices into series that one FFmpeg reads in one go."""
+        """Divide indices into series that one FFmpeg can read at once."""
         if isinstance(indices, range) and indices.step == 1:
             if indices:
                 yield indices
@@ -146,7 +146,7 @@ class Stream:
             yield run
 
     def _excerpt(self, indices: Sequence[int], seek: Fraction | None) -> Excerpt | None:
-        """What to ask of FFmpeg for ascending indices."""
+        """Return the excerpt of ascending indices."""
         return None if len(indices) == len(self.times) else self._index.excerpt(indices, seek)
 
     def _run(
@@ -158,10 +158,10 @@ class Stream:
         *,
         lenient: bool = False,
     ) -> Iterator[Array]:
-        """Yield the frames of ascending indices from one FFmpeg; ``lenient``: whatever else it complains of.
+        """Yield the frames of ascending indices from one FFmpeg; ``lenient``: ignore other errors.
 
         Raises:
-            FfmpegError: it failed, or gave fewer.
+            FfmpegError: it failed, or returned fewer frames.
         """
         if self._closed:
             raise _closed(self.path)
@@ -181,7 +181,7 @@ class Stream:
                     if process.read_into(frame.reshape(-1).view(np.uint8).data) < frame.nbytes:
                         process.finish()
                         raise _miscounted(process, number, len(indices))
-                    if process.log.faults and not lenient:  # said ahead of the frame it is about
+                    if process.log.faults and not lenient:  # reported before the frame that it is about
                         raise FfmpegError(
                             "ffmpeg reported an error",
                             command=process.command,
@@ -199,7 +199,8 @@ class Stream:
                 except FfmpegError as error:
                     if not (lenient and error.returncode == 0):
                         raise
-                # The last frame is given when all has gone well; so one alone is never given unchecked.
+                # The last frame is yielded after the exit status is checked, so a single frame is never
+                # unchecked.
                 yield frame
             finally:
                 self._running.discard(process)
@@ -211,11 +212,11 @@ class Stream:
         room: Callable[[int], Array],
         errors: Sequence[tuple[Toolchain, FfmpegError]],
     ) -> Iterator[Array]:
-        """Yield the frames that no program gave, if a later frame is the reason: decoders work ahead.
+        """Yield the frames that no program returned because of a damaged later frame: decoders work ahead.
 
         Args:
             run: a series of frames.
-            done: how many of it have been given.
+            done: number of frames of it that were yielded.
             room, errors: as in :meth:`frames`.
 
         Raises:
@@ -233,7 +234,7 @@ class Stream:
         toolchain, error = decoding[-1]
         indices = run[done:]
         damaged = self._damaged(toolchain, indices[0], indices[0] + _LISTED)
-        if damaged is None:  # then one before, which was left out without a word when it was its turn
+        if damaged is None:  # then a frame before, which was dropped silently
             damaged = self._damaged(toolchain, run[0], indices[0])
         if damaged is not None and damaged > indices[-1]:
             try:
@@ -250,7 +251,7 @@ class Stream:
         )
 
     def _damaged(self, toolchain: Toolchain, index: int, end: int) -> int | None:
-        """The first frame from the key frame of ``index`` until ``end`` that cannot be decoded."""
+        """Return the first frame between the key frame of ``index`` and ``end`` that cannot be decoded."""
         first = self._index.key(index)
         last = min(len(self.times), end)
         command = compile_frame_list(
@@ -260,7 +261,7 @@ class Stream:
         try:
             with FfmpegProcess(command, on_output=listed.extend) as process:
                 process.finish()
-        except FfmpegError as error:  # of course; but not before it has listed
+        except FfmpegError as error:  # expected; but not before it has listed
             if error.unable:
                 raise
         text = listed.decode("ascii", "replace")
@@ -279,7 +280,7 @@ def _closed(path: Path) -> ConfigError:
 
 
 class _Miscounted(FfmpegError):
-    """FFmpeg met no error, and gave another number of frames than it was asked for."""
+    """FFmpeg reported no error, but returned another number of frames than requested."""
 
 
 def _miscounted(process: FfmpegProcess, found: int, expected: int) -> _Miscounted:

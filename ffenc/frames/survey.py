@@ -1,4 +1,4 @@
-"""Try every encoder of the codec table on this machine."""
+"""Trials of all encoders of the codec table on this machine."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _BIT_RATE = "4M"  # for an encoder without a quality option
 
 
 class Surveyed(Struct, frozen=True):
-    """One encoder with its default settings.
+    """The result of an encoder with its default settings.
 
     Attributes:
         vcodec: name in the codec table.
         encoder: FFmpeg's name.
-        pix_fmt: what was encoded: ``yuv420p``, or ``gray12le`` for depth, losslessly.
-        listed_by: the programs that list it, as indices of the toolchains given.
-        encoding: the proven encoding; None where it does not run.
-        reason: why it does not run, "" where it does.
-        fps: frames a second it encoded by itself; None where it does not run.
+        pix_fmt: encoded pixel format: ``yuv420p``, or ``gray12le`` for lossless depth.
+        listed_by: the programs that list it, as indices of the given toolchains.
+        encoding: the successful encoding; None if it does not run.
+        reason: why it does not run, "" if it does.
+        fps: frames per second that it encoded alone; None if it does not run.
     """
 
     vcodec: str
@@ -61,9 +61,9 @@ def survey(
 
     Args:
         toolchains: the programs, best first.
-        width, height: of the frames, in pixels.
-        seconds: how long to measure each.
-        on_step: called with the name of what is tried next.
+        width, height: frame size in pixels.
+        seconds: duration of each measurement.
+        on_step: called with the name of the next encoder.
     """
     rows: list[tuple[Codec, VideoEncoderConfig, FrameFormat]] = [
         (row, _default_config(row), "rgb24") for row in CODECS.values()
@@ -107,7 +107,7 @@ def _surveyed(
         return result(None, NOT_LISTED, None)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FfencWarning)  # the table says which program serves
+            warnings.simplefilter("ignore", FfencWarning)  # the table shows which program is used
             encoding = prepare(
                 config,
                 pattern_frames(width, height, frames)[:2],

@@ -1,6 +1,6 @@
 """Structs of thrift's compact protocol, which parquet's page headers and footer are written in.
 
-A struct is kept as it is, whatever its fields mean, so that it can be written again with some changed.
+All fields of a struct are kept, known or not, so that it can be written with only some of them changed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from thrift.protocol.TCompactProtocol import TCompactProtocol
 from thrift.Thrift import TException, TType
 from thrift.transport.TTransport import TMemoryBuffer
 
-_DEEPEST = 32  # structs in one another; a parquet footer has about eight
+_DEEPEST = 32  # nesting depth; a parquet footer has about eight
 
 
 class Field(NamedTuple):
@@ -20,8 +20,8 @@ class Field(NamedTuple):
 
     Attributes:
         kind: its ``TType``.
-        value: a number, truth value or bytes; a :data:`ThriftStruct`; of a list, its elements.
-        of: of a list, the ``TType`` of its elements.
+        value: a number, boolean or bytes; a :data:`ThriftStruct`; for a list, its elements.
+        of: for a list, the ``TType`` of its elements.
     """
 
     kind: int
@@ -30,16 +30,16 @@ class Field(NamedTuple):
 
 
 ThriftStruct: TypeAlias = dict[int, Field]
-"""Number of a field -> the field."""
+"""Field number -> field."""
 
 I32, I64, LIST, STRING, STRUCT = TType.I32, TType.I64, TType.LIST, TType.STRING, TType.STRUCT
 
 
 def read_struct(data: bytes) -> tuple[ThriftStruct, int]:
-    """Read a struct; returns it, and how many bytes it takes.
+    """Read a struct; return it and its size in bytes.
 
     Raises:
-        ValueError: it is damaged, ends early, or has a field of a kind that parquet does not use.
+        ValueError: it is damaged, truncated, or has a field of a type that parquet does not use.
     """
     buffer = TMemoryBuffer(data)
     try:
@@ -50,7 +50,7 @@ def read_struct(data: bytes) -> tuple[ThriftStruct, int]:
 
 
 def write_struct(struct: ThriftStruct) -> bytes:
-    """Return a struct's bytes."""
+    """Return the bytes of a struct."""
     buffer = TMemoryBuffer()
     _write(TCompactProtocol(buffer), Field(TType.STRUCT, struct))
     written: bytes = buffer.getvalue()
@@ -58,7 +58,7 @@ def write_struct(struct: ThriftStruct) -> bytes:
 
 
 def values(struct: ThriftStruct) -> dict[int, Any]:
-    """Return the values of a struct's fields by their numbers, those of structs in it likewise."""
+    """Return the values of a struct's fields by number; nested structs are converted too."""
     return {number: _plain(field) for number, field in struct.items()}
 
 

@@ -1,4 +1,4 @@
-"""TIFF as LeRobot writes depth: one plane of samples, not compressed."""
+"""TIFF as LeRobot writes depth: one plane of uncompressed samples."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _TIFF_KINDS: dict[int, SampleKind] = {1: "unsigned", 2: "signed", 3: "float"}
 _TIFF_DEPTH = {("unsigned", 16), ("unsigned", 32), ("signed", 16), ("signed", 32), ("float", 32)}
 _TIFF_LOSSLESS = (1, 5, 8, 32773, 32946, 50000)  # none, LZW, Deflate, PackBits, old Deflate, Zstandard
 _TIFF_COMPRESSIONS = {6: "JPEG", 7: "JPEG", 33003: "JPEG 2000", 33005: "JPEG 2000", 50001: "WebP"}
-_TIFF_ENTRIES = 512  # of a directory; cameras write about twenty
+_TIFF_ENTRIES = 512  # in a directory; cameras write about twenty
 
 
 def is_tiff(data: bytes) -> bool:
-    """Whether data begins as a TIFF does."""
+    """Return whether data begins with a TIFF signature."""
     return data[:4] in (b"II*\0", b"MM\0*")
 
 
 def raw_samples(data: bytes, header: ImageHeader) -> npt.NDArray[Any] | None:
-    """Return the samples of a TIFF that are there as they are, as a view of its bytes.
+    """Return the uncompressed samples of a TIFF as a view of its bytes.
 
     Returns:
-        shape ``(H, W)``, in the file's byte order; None where they are compressed, in several strips or
-        tiles, not all there, or to be changed when read.
+        Shape ``(H, W)``, in the file's byte order; None if they are compressed, in several strips or tiles,
+        truncated, or need a conversion.
     """
     tags = _tiff_tags(data, "image")
     size = header.width * header.height * header.bits // 8
@@ -46,7 +46,7 @@ def raw_samples(data: bytes, header: ImageHeader) -> npt.NDArray[Any] | None:
 
 
 def tiff_of(samples: npt.NDArray[Any]) -> bytes:
-    """Return a depth map as an uncompressed TIFF, which :func:`raw_samples` gives back without a copy.
+    """Return a depth map as an uncompressed TIFF, which :func:`raw_samples` reads without a copy.
 
     Args:
         samples: shape ``(H, W)``; uint16, int16, uint32, int32 or float32.
@@ -65,10 +65,10 @@ def tiff_of(samples: npt.NDArray[Any]) -> bytes:
 
 
 def tiff_header(data: bytes | memoryview, name: str) -> ImageHeader:
-    """Read size and samples of a TIFF.
+    """Read the header of a TIFF.
 
     Raises:
-        SourceError: it is damaged, or no depth map.
+        SourceError: it is damaged, or not a depth map.
     """
     tags = _tiff_tags(data, name)
     width, height, bits, compression, channels, samples = (
@@ -103,7 +103,7 @@ def tiff_header(data: bytes | memoryview, name: str) -> ImageHeader:
 
 
 def _tiff_tags(data: bytes | memoryview, name: str) -> dict[int, int]:
-    """The first value of each tag that is a whole number, of the one directory there has to be."""
+    """Return the first value of each integer tag of the directory, of which there must be only one."""
     order = "<" if bytes(data[:2]) == b"II" else ">"
     try:
         (start,) = struct.unpack_from(f"{order}I", data, 4)

@@ -1,4 +1,4 @@
-"""Re-encode frames of a video file: decoded and encoded inside one ffmpeg."""
+"""Re-encode frames of a video file: decoded and encoded in one ffmpeg."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from ffenc.frames.excerpt import FrameIndex
 from ffenc.frames.reader import VideoReader
 from ffenc.frames.statistics import RgbHistogram
 
-DAMAGE_SHOWS = 100  # frames, in which a damaged one shows
-# Words of the program's reading side; NULL is a codec's parser.
+DAMAGE_SHOWS = 100  # frames in which a damaged one is detected
+# Messages of the program's input side; NULL is a codec's parser.
 _DECODING = re.compile(
     r"\[(vist#|in#|dec:|NULL|mov,mp4|matroska|h264|hevc|libdav1d|av1|libaom-av1|ffv1)|corrupt input"
 )
@@ -55,15 +55,15 @@ def transcode(
     """Encode a clip's frames, each one once, into ``output``; the caller verifies and publishes it.
 
     Args:
-        encoding: how; frame i will sit at i / its fps.
+        encoding: the encoding; frame i is stored at i / its fps.
         clip: the frames.
         output: the file.
-        on_frames: called now and then with the number of frames encoded so far.
-        cancellation: who may end it.
+        on_frames: called from time to time with the number of frames encoded so far.
+        cancellation: can stop the encode from another thread.
 
     Returns:
-        of depth, what gives the CRC-32 of the samples of some frames that were encoded: the first one's
-        number, and how many.
+        For depth, a function that returns the CRC-32 of the encoded samples of some frames, given the index
+        of the first one and their number; None for colours.
 
     Raises:
         SourceError: a frame is damaged; the text names it.
@@ -90,7 +90,7 @@ def _changed_depth(
     on_frames: Callable[[int], None] | None,
     cancellation: Cancellation | None,
 ) -> Callable[[int, int], Sequence[int]]:
-    """Encode depth that goes through here: FFmpeg's padding would be a depth."""
+    """Encode depth that is transformed in this process: FFmpeg would pad with a value that is a depth."""
     geometry = encoding.geometry
     checksums: list[int] = []
 
@@ -115,7 +115,7 @@ def _run(
     again: Callable[[], None] | None = None,
     **run: Any,
 ) -> None:
-    """Run a command that decodes a clip, whatever is behind it; ``again`` is called before another try."""
+    """Run a command that decodes a clip, again if a seek fails; ``again`` is called before the retry."""
     failed: FfmpegError | None = None
     inputs = clip.inputs()
     for wanted in inputs:
@@ -129,7 +129,7 @@ def _run(
         if again is not None:
             again()
     read_through(clip, toolchain)
-    # All frames of the clip are sound. Decoders work ahead: one behind them, or before, is damaged.
+    # All frames of the clip are intact. Decoders work ahead: one after the clip, or before it, is damaged.
     try:
         run_fed(without_stop(compiled(inputs[0])), [], **run)
     except FfmpegError as other:
@@ -138,7 +138,7 @@ def _run(
 
 
 def _read_raw(clip: Clip, toolchain: Toolchain) -> None:
-    """Say what a decoder says of a stream without a container, whose frames a reader cannot enter."""
+    """Raise the decoder's error for an elementary stream, in which a reader cannot seek."""
     command = compile_checksums(str(clip.path), {"threads": 1}, program=toolchain.ffmpeg)
     try:
         run_asked(command)
@@ -149,10 +149,10 @@ def _read_raw(clip: Clip, toolchain: Toolchain) -> None:
 
 
 def read_through(clip: Clip, toolchain: Toolchain) -> None:
-    """Find out which frame of a clip is damaged: FFmpeg does not say it, the reader does.
+    """Find the damaged frame of a clip with the reader: FFmpeg's messages do not name it.
 
     Raises:
-        SourceError: one is; the text names it.
+        SourceError: a frame is damaged; the text names it.
         ToolchainError: the program does not have the decoder.
     """
     if clip.info.raw:
@@ -170,9 +170,9 @@ def read_through(clip: Clip, toolchain: Toolchain) -> None:
 
 @contextlib.contextmanager
 def damage_named(clip: Clip, toolchain: Toolchain) -> Iterator[None]:
-    """Where something is missing in what was made of a clip, say which frame was damaged.
+    """Name the damaged frame if the result of a clip lacks frames.
 
-    Of some codecs FFmpeg leaves a damaged frame out without an error; the reader finds out.
+    For some codecs FFmpeg drops a damaged frame without an error; the reader detects it.
 
     Raises:
         SourceError: a frame is damaged; the text names it.
@@ -187,14 +187,14 @@ def damage_named(clip: Clip, toolchain: Toolchain) -> Iterator[None]:
 def clip_checksums(
     clip: Clip, first: int, count: int, toolchain: Toolchain, cancellation: Cancellation | None = None
 ) -> list[int]:
-    """Return the CRC-32 of the samples of some frames, as they are stored.
+    """Return the CRC-32 of the stored samples of some frames.
 
     Args:
         clip: the frames.
-        first: index in the clip.
-        count: how many at most.
+        first: index of the first frame in the clip.
+        count: greatest number of frames.
         toolchain: the programs.
-        cancellation: who may end it.
+        cancellation: can stop the program from another thread.
     """
     count = min(count, clip.frames - first)
     part = clip.part(first, count)
@@ -215,13 +215,13 @@ def clip_checksums(
 def key_checksums(
     clip: Clip, parts: Sequence[range], toolchain: Toolchain, cancellation: Cancellation | None = None
 ) -> list[int]:
-    """Return the CRC-32 of the samples of some frames of a clip in which every frame is a key frame.
+    """Return the CRC-32 of the stored samples of some frames of a clip with only key frames.
 
-    One FFmpeg decodes just these, whatever lies between them. A container's seek may give it another frame.
+    One FFmpeg decodes only these frames. Because it uses the container's seek, it may return other frames.
 
     Args:
         clip: the frames, from the first of their file on.
-        parts: stretches of indices in the clip, ascending.
+        parts: ranges of indices in the clip, ascending.
         toolchain, cancellation: as for :func:`clip_checksums`.
 
     Raises:
@@ -248,7 +248,7 @@ def key_checksums(
 
 
 def _hashes(listed: bytearray) -> list[int]:
-    """The checksums in what FFmpeg's framehash writes."""
+    """Return the checksums in the output of FFmpeg's framehash muxer."""
     lines = (line for line in listed.decode("ascii", "replace").splitlines() if not line.startswith("#"))
     return [int(line.rpartition(",")[2].strip(), 16) for line in lines]
 
@@ -266,11 +266,11 @@ def clip_statistics(
 
     Args:
         clip: the frames.
-        statistics: filled.
-        quantizer: of depth codes; None for colours and millimetres.
+        statistics: statistics to which the frames are added.
+        quantizer: quantiser of depth codes; None for colours and millimetres.
         toolchain: the programs.
-        geometry: how frames are changed before.
-        cancellation: who may end it.
+        geometry: transform of the frames before that.
+        cancellation: can stop the program from another thread.
 
     Raises:
         SourceError: a frame is damaged; the text names it.

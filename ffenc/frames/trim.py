@@ -1,4 +1,4 @@
-"""Which frames of a video file are meant, and how many a second they are."""
+"""Selection of a video file's frames by time, and determination of their frame rate."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ffenc.layout import TIME_TOLERANCE
 from ffenc.spelling import argument
 from ffenc.words import count
 
-_ROUNDING = Fraction(1, 1_000_000)  # seconds; a time that is so near to a frame's is meant to be it
+_ROUNDING = Fraction(1, 1_000_000)  # seconds; a time this near to a frame's is taken for it
 _MILLISECOND = Fraction(1, 1000)
-_TICKS_A_FRAME = 4  # fewer, and a frame that is missing would pass for one that is rounded
+_TICKS_A_FRAME = 4  # with fewer ticks per frame, a missing frame could be taken for a rounded time
 
 
 def trimmed(
@@ -31,18 +31,18 @@ def trimmed(
     rate: Fraction | None = None,
     ffprobe: str | None = None,
 ) -> Clip:
-    """Return the frames of a file whose times are in ``[start, end)``.
+    """Return the frames of a file with times in ``[start, end)``.
 
     Args:
         path: the file.
-        start, end: seconds in the file, as its frames have them; None: from its first, to its last. What lies
-            within a microsecond of a frame's time is that time.
-        rate: frames a second of a stream without a container.
+        start, end: times in the file, in seconds; None: from the first frame, to the last. A time within a
+            microsecond of a frame's is taken for it.
+        rate: frames per second of an elementary stream.
         ffprobe: the program.
 
     Raises:
-        ConfigError: not times, or no frames are between them.
-        SourceError: not a video, or one that is cut short.
+        ConfigError: not times, or no frames between them.
+        SourceError: not a video, or a truncated one.
     """
     since, until = _seconds("start", start), _seconds("end", end)
     if since is not None and until is not None and since >= until:
@@ -51,7 +51,7 @@ def trimmed(
     if not info.times:
         raise SourceError(f"{path} has no frames")
     if missing := missing_bytes(path):
-        # The frames behind the cut are not in FFmpeg's list, so nothing else would tell.
+        # FFmpeg's list does not contain the missing frames, so nothing else would detect this.
         raise SourceError(f"{path} is cut short: its last {missing} bytes are missing; restore the file")
     return _between(Clip(path, info, 0, info.frames), since, until)
 
@@ -82,10 +82,10 @@ def _seconds(name: str, value: float | None) -> Fraction | None:
 
 
 def frame_rate(clip: Clip) -> Fraction:
-    """Return how many frames a second a file has, once the clip's have been found to be evenly spaced.
+    """Return a file's frame rate after checking that the clip's frames are evenly spaced.
 
     Raises:
-        SourceError: they are not; the text names the first that is elsewhere.
+        SourceError: they are not; the text names the first frame at another time.
     """
     fps = _own_rate(clip.info)
     times = clip.seconds()
@@ -102,18 +102,18 @@ def frame_rate(clip: Clip) -> Fraction:
 
 
 def _rounding(info: StreamInfo, fps: Fraction) -> float:
-    """How far off its place, in seconds, a frame of a constant rate may be.
+    """Return the greatest accepted difference of a frame's time from a constant rate, in seconds.
 
-    A container that counts in milliseconds, as Matroska does, rounds each time to a tick.
+    A container that counts in milliseconds, such as Matroska, rounds each time to a tick.
     """
     tick = _tick(info)
     return max(TIME_TOLERANCE, float(tick)) if tick * _TICKS_A_FRAME <= 1 / fps else TIME_TOLERANCE
 
 
 def _tick(info: StreamInfo) -> Fraction:
-    """What a file's times are counted in.
+    """Return the tick of a file's times.
 
-    A .ts that was remuxed from Matroska counts in 1/90000 s, and all its times are whole milliseconds.
+    A .ts that was remuxed from Matroska has a time base of 1/90000 s, but all times are whole milliseconds.
     """
     assert info.times is not None
     ticks = _MILLISECOND / info.time_base
@@ -122,7 +122,7 @@ def _tick(info: StreamInfo) -> Fraction:
 
 
 def warn_of_rotation(path: Path, info: StreamInfo) -> None:
-    """Say that the pixels of a video that players turn stay as they are stored."""
+    """Warn that the frames of a video that players rotate are kept as stored."""
     if info.rotation % 360:
         warnings.warn(
             f"{path}: a tag says to rotate it by {info.rotation} degrees for display; its pixels "
@@ -134,11 +134,11 @@ def warn_of_rotation(path: Path, info: StreamInfo) -> None:
 
 
 def warn_of_hidden(path: Path, info: StreamInfo) -> None:
-    """Say that a video has frames that no reader shows, and that are left out.
+    """Warn that a video has frames that readers do not show, and that they are dropped.
 
     Args:
         path: the file.
-        info: its fields, with times.
+        info: its stream fields, with times.
     """
     if info.hidden:
         warnings.warn(
@@ -149,9 +149,9 @@ def warn_of_hidden(path: Path, info: StreamInfo) -> None:
 
 
 def _own_rate(info: StreamInfo) -> Fraction:
-    """The average where it is the frames' rate to the tick, else a usual rate that more of them keep to.
+    """Return the average rate if all frames fit it to the tick, otherwise a usual rate that more frames fit.
 
-    A dropped frame, a last one that is shown longer, or jitter changes the average.
+    A dropped frame, a last frame with a longer duration, or jitter changes the average.
     """
     assert info.times is not None
     times = [ticks * info.time_base for ticks in info.times]
@@ -172,7 +172,7 @@ def _own_rate(info: StreamInfo) -> Fraction:
 
 
 def _usual_step(info: StreamInfo) -> Fraction:
-    """Seconds from one frame to the next, mostly; 0 where that is not known."""
+    """Return the most frequent distance between frames in seconds; 0 if unknown."""
     assert info.times is not None
     steps = sorted(b - a for a, b in pairwise(info.times))
     if steps:

@@ -1,4 +1,4 @@
-"""Compare what was written with what was asked for. A difference is an error, never a result."""
+"""Verification of written files against what was requested. Any difference is an error."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def verify_video(
     read: Callable[[Path], StreamInfo] | None = None,
     ffprobe: str | None = None,
 ) -> StreamInfo:
-    """Read a finished file back and compare it with what was asked for.
+    """Read a file back and compare it with what was requested.
 
     Args:
         path: the file.
-        config: the settings it was encoded with, ``auto`` resolved.
-        width, height, fps, frames: what it must hold; frame i must sit at exactly i / fps.
-        depth: it holds depth, which has no colours.
-        tags: its colour tags.
-        starts: frame indices that must be key frames: where an episode starts.
-        read: reads its fields, with ``times``; None: ffprobe does.
+        config: the settings that it was encoded with, with ``auto`` resolved.
+        width, height, fps, frames: expected values; frame i must be at exactly i / fps.
+        depth: the file is depth, which has no colours.
+        tags: expected colour tags.
+        starts: indices of frames that must be key frames: the first frames of episodes.
+        read: reads the stream fields, with ``times``; None: ffprobe does.
         ffprobe: the program.
 
     Returns:
-        the stream's fields.
+        The stream fields.
 
     Raises:
-        VerificationError: a field differs; the text names each with both values.
+        VerificationError: a field differs; the text contains each with both values.
     """
     info = read(path) if read else probe(path, times=True, ffprobe=ffprobe)
     asked = asked_fields(config, width=width, height=height, depth=depth, tags=tags)
@@ -57,7 +57,7 @@ def verify_video(
 def asked_fields(
     config: VideoEncoderConfig, *, width: int, height: int, depth: bool, tags: Mapping[str, str]
 ) -> dict[str, object]:
-    """Return the fields of ``StreamInfo`` that an encoding asks for.
+    """Return the expected fields of ``StreamInfo`` for an encoding.
 
     Arguments as for :func:`verify_video`.
     """
@@ -85,23 +85,23 @@ def verify_joined(
     read: Callable[[Path], StreamInfo] | None = None,
     ffprobe: str | None = None,
 ) -> StreamInfo:
-    """Read a file of copied packets back and compare it with what they were.
+    """Read a file of copied packets back and compare it with its parts.
 
     Args:
         path: the file.
-        asked: fields of ``StreamInfo``, and what they must be.
-        fps, frames: what it must hold; frame i must sit at exactly i / fps.
-        packet_bytes: what all packets together must have.
-        key_frames: frame indices that must be key frames.
-        open_groups: whether they may be there: a copy has those that its parts have.
-        read: reads its fields, with ``times``; None: ffprobe does.
+        asked: expected fields of ``StreamInfo``.
+        fps, frames: expected values; frame i must be at exactly i / fps.
+        packet_bytes: expected total size of all packets, in bytes.
+        key_frames: indices of frames that must be key frames.
+        open_groups: whether open GOPs are accepted: a copy has those of its parts.
+        read: reads the stream fields, with ``times``; None: ffprobe does.
         ffprobe: the program.
 
     Returns:
-        the stream's fields.
+        The stream fields.
 
     Raises:
-        VerificationError: something differs; the text names each with both values.
+        VerificationError: something differs; the text contains each difference with both values.
     """
     info = read(path) if read else probe(path, times=True, ffprobe=ffprobe)
     faults = _differences(asked, info, fps, frames, key_frames, open_groups=open_groups)
@@ -122,7 +122,7 @@ def _differences(
     *,
     open_groups: bool = False,
 ) -> list[str]:
-    """What is not as asked for: fields, number and times of the frames, key frames."""
+    """Return the differences from what was requested: fields, number and times of frames, key frames."""
     assert info.times is not None
     assert info.key_frames is not None
     compared = {**asked, "frames": frames, "fps": fps}

@@ -1,4 +1,4 @@
-"""Encode numpy frames as they come."""
+"""Encode numpy frames as they arrive."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class VideoWriter:
-    """Write frames into an MP4 file, which appears verified when the writer is closed, or not at all.
+    """Write frames to an MP4 file, which appears verified when the writer is closed, or not at all.
 
     ::
 
@@ -40,18 +40,19 @@ class VideoWriter:
         print(video.info.frames)
 
     Args:
-        output: the file to write, ending in ``.mp4``.
-        fps: frames a second; frame i will sit at exactly i / fps.
-        config: encoder settings; by default :class:`VideoEncoderConfig`'s. With a
-            :class:`DepthEncoderConfig` the frames are depth.
-        depth_unit: of depth frames, ``mm`` or ``m``; None: integers are millimetres, floats are metres.
-        encoder_threads: threads the encoder may use, 1 or more; None leaves it to the encoder.
-        overwrite: replace ``output`` if it exists.
-        ffmpeg, ffprobe: programs to use instead of those found.
+            output: the file to write, ending in ``.mp4``.
+            fps: frames per second; frame i is stored at exactly i / fps.
+            config: encoder settings; default :class:`VideoEncoderConfig`. With a :class:`DepthEncoderConfig`
+                the frames are depth.
+            depth_unit: unit of depth frames, ``mm`` or ``m``; None: integers are millimetres, floats are
+                metres.
+            encoder_threads: number of threads of the encoder, 1 or more; None: the encoder's default.
+            overwrite: replace ``output`` if it exists.
+            ffmpeg, ffprobe: programs to use instead of those that are found.
 
     Attributes:
-        info: the finished stream's fields, after :meth:`close`.
-        frames: how many frames have been written.
+        info: the stream fields of the result, after :meth:`close`.
+        frames: number of frames written so far.
 
     Raises:
         ConfigError, DestinationError: settings or a path that cannot be used.
@@ -85,16 +86,16 @@ class VideoWriter:
         self.info: StreamInfo | None = None
 
     def write(self, frame: npt.NDArray[Any]) -> None:
-        """Encode one frame; returns when FFmpeg has taken it.
+        """Encode a frame; return when FFmpeg has read it.
 
         Args:
-            frame: RGB, shape ``(H, W, 3)``, uint8, the same size for every frame. A non-contiguous array
-                is copied, any other is not. Depth: shape ``(H, W)`` or ``(H, W, 1)``, integers or floats.
+            frame: RGB, shape ``(H, W, 3)``, uint8, with the same size for every frame. Depth: shape ``(H,
+                W)`` or ``(H, W, 1)``, integers or floats. A non-contiguous array is copied, any other is not.
 
         Raises:
             ConfigError: a wrong shape or dtype.
-            ToolchainError: no FFmpeg here can do it (with the first frame).
-            FfmpegError: FFmpeg died; the text says why.
+            ToolchainError: no FFmpeg on this machine can do it (with the first frame).
+            FfmpegError: FFmpeg failed; the text says why.
         """
         if self._closed:
             raise ConfigError("the writer is closed")
@@ -111,7 +112,7 @@ class VideoWriter:
                     f"the first was {encoding.width}x{encoding.height}"
                 )
             if not process.write(pixels.data):
-                process.finish()  # raises with FFmpeg's reason
+                process.finish()  # raises FFmpeg's error
                 raise FfencError("ffmpeg ended before its last frame")
         except BaseException as error:
             self._abort(error)
@@ -119,7 +120,7 @@ class VideoWriter:
         self.frames += 1
 
     def _checked(self, frame: Any) -> npt.NDArray[Any]:
-        """Return a frame's samples, contiguous, as they go down the pipe."""
+        """Return a frame's samples, contiguous, as they are written to the pipe."""
         found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
         if self._depth is not None:
             shaped = isinstance(frame, np.ndarray) and (
@@ -143,11 +144,11 @@ class VideoWriter:
         """Finish, verify and publish the file.
 
         Returns:
-            the finished stream's fields, read back from the file.
+            The stream fields of the result, read back from the file.
 
         Raises:
-            FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
-            ConfigError: no frame has been written.
+            FfmpegError, VerificationError: the encode failed, or its result is not what was requested.
+            ConfigError: no frame was written.
         """
         if self.info is not None:
             return self.info
@@ -193,7 +194,7 @@ class VideoWriter:
         self._process = self._resources.enter_context(FfmpegProcess(self._encoding.command(self._temporary)))
 
     def _abort(self, error: BaseException) -> None:
-        """End FFmpeg and remove what it wrote."""
+        """End FFmpeg and delete what it wrote."""
         if self._closed:
             return
         self._closed = True
