@@ -1,1 +1,1 @@
-"""Cameras to episodes, live."""
+"""Live recording of cameras to episodes."""

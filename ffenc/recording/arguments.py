@@ -1,4 +1,4 @@
-"""Checks of what a recorder is given."""
+"""Checks of a recorder's arguments."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ffenc.recording.rows import is_text
 
 
 def seconds_of(camera: str, timestamp: Any) -> float | None:
-    """A timestamp as it is kept.
+    """Return a timestamp as a float.
 
     Raises:
-        ConfigError: it is no finite number.
+        ConfigError: it is not a finite number.
     """
     if timestamp is None:
         return None

@@ -1,4 +1,4 @@
-"""Begin an episode: its folder, and an encoder for each camera."""
+"""Start of an episode: its folder, and an encoder for each camera."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from ffenc.recording.unfinished import (
     delete_episode,
 )
 
-FRAGMENT_SECONDS = 0.5  # what a power cut costs, beside what the encoder looks ahead
+FRAGMENT_SECONDS = 0.5  # lost in a power failure, in addition to the encoder's lookahead
 
 
 def begun(
     root: Path, settings: Settings, channels: Mapping[str, Channel], robot: RobotPreset, stall_seconds: float
 ) -> Take:
-    """Make an episode's folder, and start its encoders.
+    """Create an episode's folder and start its encoders.
 
     Args:
         root: the dataset.
-        settings: what is recorded.
+        settings: settings of the episode.
         channels: the cameras.
-        robot: says how encoders run, and what is done where one is behind.
-        stall_seconds: an encoder that neither takes a frame nor ends in this time is given up.
+        robot: determines how encoders run, and what happens if one is too slow.
+        stall_seconds: greatest time in which an encoder neither accepts a frame nor ends.
 
     Raises:
         DestinationError: the folder cannot be written.
@@ -75,10 +75,10 @@ def _track(
     camera, encoding = channel.camera, channel.encoding
     live = camera.way == "live"
     samples = DepthSamples(encoding.config, camera.unit) if camera.depth and live else None
-    # Of frames that are encoded after the episode statistics are computed then.
+    # For frames that are encoded after the episode, statistics are computed during that encode.
     size, geometry = camera.stored_size, encoding.geometry
     counted = None if camera.way == "after" else SampleLog(episode.samples(camera), *size, camera.unit)
-    # Arrays are counted here, which is cheaper; what the program decodes or changes is counted there.
+    # Arrays are counted here, which is cheaper; frames that FFmpeg decodes or transforms are counted there.
     there = channel.frames == "jpeg" or (geometry is not None and not camera.depth)
     decoded = counted if there else None
     command = storing_command(channel, episode, samples_tap(*size) if decoded is not None else None)
@@ -109,7 +109,7 @@ def _track(
 
 
 def storing_command(channel: Channel, episode: UnfinishedEpisode, tap: SampleTap | None) -> list[str] | None:
-    """Return what stores a camera's frames as they come; None: no program, for depth in metres."""
+    """Return the command that stores a camera's frames as they arrive; None: no program (depth in metres)."""
     camera, encoding = channel.camera, channel.encoding
     if camera.way == "live":
         return encoding.command(episode.video(camera), tap, fragment_seconds=FRAGMENT_SECONDS)
@@ -128,7 +128,7 @@ def storing_command(channel: Channel, episode: UnfinishedEpisode, tap: SampleTap
 
 
 def _observer(counted: SampleLog | None, geometry: Geometry | None) -> Callable[[Depth], None] | None:
-    """What counts a camera's frames as they come."""
+    """Return the function that counts a camera's frames as they arrive."""
     if counted is None:
         return None
     return counted.add if geometry is None else lambda frame: counted.add(changed(frame, geometry))

@@ -1,4 +1,4 @@
-"""Cameras that are to be recorded: settings tried, and the memory for their frames."""
+"""Cameras of a recording: trials of their settings, and memory for their frames."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def prepared_channels(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> dict[str, Channel]:
-    """Try every camera's settings, and take the memory for its frames.
+    """Try every camera's settings, and allocate the memory for its frames.
 
     Args:
-        robot: whose cameras have a width and a height.
-        fps: frames a second.
-        jpeg: cameras that give JPEG images, by short name.
-        ffmpeg, ffprobe: programs to use instead of those found.
+        robot: the preset; its cameras have a width and a height.
+        fps: frames per second.
+        jpeg: cameras that provide JPEG images, by short name.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
 
     Raises:
-        ConfigError: settings that cannot be encoded, or more memory than there is.
-        ToolchainError: no FFmpeg here can do it.
+        ConfigError: settings that cannot be encoded, or more memory than is available.
+        ToolchainError: no FFmpeg on this machine can do it.
     """
     channels: dict[str, Channel] = {}
     candidates = toolchains(ffmpeg, ffprobe)
@@ -120,10 +120,10 @@ def _ring(robot: RobotPreset, preset: CameraPreset, frames: FrameFormat) -> Fram
 
 
 def _transform(transform: Transform | None, size: tuple[int, int], way: Way) -> Transform | None:
-    """How a camera's frames are changed; None where nothing of them is.
+    """Return the transform of a camera's frames; None if it changes nothing.
 
     Raises:
-        ConfigError: it cannot be done to frames of this size, or they are kept as images.
+        ConfigError: it cannot be applied to frames of this size, or the frames stay images.
     """
     if transform is None or not transform.of(*size).changes:
         return None

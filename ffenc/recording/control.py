@@ -1,4 +1,4 @@
-"""What a person, or a signal, asks of a recording session while it runs."""
+"""Requests of a person, or a signal, to a running recording session."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal
 
-_STEP_SECONDS = 0.1  # the longest wait in one piece: a signal only sets a mark
+_STEP_SECONDS = 0.1  # longest single wait: a signal only sets a flag
 
 Asked = Literal["end", "rerecord", "stop", "interrupt"]
 End = Literal["full", "source", "end", "rerecord", "stop", "interrupt"]
 
 
 class Control:
-    """What a person asks for while a session runs; from any thread.
+    """Requests to a running session, from any thread.
 
-    An episode can be ended and recorded again from its first row until it is saved, and not in between:
-    what is asked for while an episode is saved, or the next one waits for its cameras, means neither of them.
+    Until it is saved, an episode can be ended, or recorded again from its first row. Requests that arrive
+    while an episode is being saved, or while the next one waits for its cameras, apply to neither.
     """
 
     def __init__(self) -> None:
-        # Also a signal's handler puts into it, in whatever line the program is: this queue is made for that.
+        # Signal handlers also put requests here, at any line of the program; SimpleQueue is reentrant.
         self._asked: queue.SimpleQueue[Asked] = queue.SimpleQueue()
         self._listens = False
 
     def end_episode(self) -> None:
-        """The episode is complete; in the time between two, the next one begins."""
+        """Request the end of the episode; between episodes, the start of the next one."""
         if self._listens:
             self._asked.put("end")
 
     def rerecord(self) -> None:
-        """The episode is deleted, and recorded again."""
+        """Request that the episode is deleted and recorded again."""
         if self._listens:
             self._asked.put("rerecord")
 
     def stop(self) -> None:
-        """The episode is complete, and the last."""
+        """Request the end of the session after this episode."""
         self._asked.put("stop")
 
     def interrupt(self) -> None:
         self._asked.put("interrupt")
 
     def take(self, seconds: float = 0.0) -> Asked | None:
-        """What is asked for next, waiting for it."""
+        """Wait for the next request, and return it."""
         until = time.monotonic() + seconds
         while True:
             left = until - time.monotonic()
@@ -60,10 +60,10 @@ class Control:
                     return None
 
     def begin(self, *, listens: bool) -> None:
-        """Something else begins: what was asked for before is left out, but for the end of all.
+        """Start the next step of the session: drop earlier requests, except that to stop.
 
         Args:
-            listens: whether the episode can be ended, or recorded again.
+            listens: whether the episode can be ended, or recorded again, in this step.
         """
         self._listens = False
         kept: list[Asked] = []
@@ -74,16 +74,16 @@ class Control:
         self._listens = listens
 
     def stopped(self) -> End | None:
-        """Whether the end of all was asked for while nothing else could be."""
+        """Return whether a stop was requested while no other request was possible."""
         asked = self.take()
         return asked if asked in ("stop", "interrupt") else None
 
 
 @contextmanager
 def signals_to(control: Control) -> Iterator[None]:
-    """The first signal that would end the program ends the session in order, a second one ends it at once.
+    """Make the first terminating signal end the session in order, and a second one at once.
 
-    Else an exception would come between the row of a table and its frames.
+    Otherwise an exception could arrive between the row of a table and its frames.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""What happens in a recording session, as plain values for a screen or a program."""
+"""Events of a recording session, as plain values for a display or a program."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ffenc.recording.results import CameraStatus, SavedEpisode
 
 
 class Event(Struct, frozen=True):
-    """Something that happened in a session."""
+    """An event in a session."""
 
     kind: ClassVar[str]
 
     def fields(self) -> dict[str, Any]:
-        """What is to be said of it, as plain values."""
+        """Return the event's attributes as plain values."""
         return {"event": self.kind, **fields_of(self)}
 
 
@@ -24,10 +24,10 @@ class CameraSettings(Struct, frozen=True):
     """How a camera is recorded.
 
     Attributes:
-        width, height: pixels.
-        depth: whether it holds depth.
-        codec, pix_fmt: of the video; "png" and None where its frames stay images.
-        encoder: the library and its version, "" where its frames stay images.
+        width, height: frame size in pixels.
+        depth: whether it is a depth camera.
+        codec, pix_fmt: of the video; "png" and None if its frames stay images.
+        encoder: the library and its version, "" if its frames stay images.
     """
 
     width: int
@@ -39,16 +39,16 @@ class CameraSettings(Struct, frozen=True):
 
 
 class SessionStarted(Event, frozen=True):
-    """All is open: the first episode can begin.
+    """All cameras are open, and the first episode can begin.
 
     Attributes:
         root: the dataset.
-        task: the text of all episodes' task.
-        fps: rows a second.
-        episodes: how many are to be recorded.
-        seconds: the length of each.
-        encode: when frames are encoded: ``live``, ``after``, or ``never`` where images stay images.
-        cameras: by name.
+        task: the task's text for all episodes.
+        fps: rows per second.
+        episodes: number of episodes to record.
+        seconds: duration of each.
+        encode: when frames are encoded: ``live``, ``after``, or ``never`` if they stay images.
+        cameras: settings by camera name.
     """
 
     kind = "session_started"
@@ -65,9 +65,9 @@ class EpisodeStarted(Event, frozen=True):
     """An episode begins.
 
     Attributes:
-        episode: its number in the dataset.
-        number, episodes: which of how many of this session, from 1 on.
-        attempt: from 1 on; those before were discarded.
+        episode: its index in the dataset.
+        number, episodes: its number in this session, from 1, and the number of episodes to record.
+        attempt: number of the attempt, from 1; earlier ones were discarded.
     """
 
     kind = "episode_started"
@@ -78,16 +78,16 @@ class EpisodeStarted(Event, frozen=True):
 
 
 class Status(Event, frozen=True):
-    """What goes on, reported at regular times.
+    """The status of the recording, at regular intervals.
 
     Attributes:
-        episode, number, episodes: as of :class:`EpisodeStarted`.
-        rows: of the episode so far.
-        dropped: rows that were left out.
-        late: moments of the frame rate that have passed without a row.
-        fps: rows a second, over the last second.
-        seconds_left: until the episode's end.
-        cameras: by name.
+        episode, number, episodes: as in :class:`EpisodeStarted`.
+        rows: number of rows of the episode so far.
+        dropped: number of dropped rows.
+        late: number of due times that passed without a row.
+        fps: rows per second, over the last second.
+        seconds_left: time to the episode's end.
+        cameras: status by camera name.
     """
 
     kind = "status"
@@ -103,13 +103,13 @@ class Status(Event, frozen=True):
 
 
 class RowDropped(Event, frozen=True):
-    """A row was left out, because an encoder was behind.
+    """A row was dropped, because an encoder was too slow.
 
     Attributes:
-        episode: its number.
-        frame: number of the frame since the episode's start, those that were left out counted.
-        row: the row that would have been it.
-        cameras: those there was no room for.
+        episode: index of the episode.
+        frame: number of the frame since the episode's start, dropped ones included.
+        row: index that the row would have had.
+        cameras: the cameras whose queues were full.
     """
 
     kind = "row_dropped"
@@ -120,10 +120,10 @@ class RowDropped(Event, frozen=True):
 
 
 class FrameRepeated(Event, frozen=True):
-    """A row shows a camera's frame before again: no new one had come, or its encoder was behind.
+    """A row repeats a camera's previous frame: there was no new one, or its encoder was too slow.
 
     Attributes:
-        episode, row, camera: where.
+        episode, row, camera: the place.
     """
 
     kind = "frame_repeated"
@@ -136,9 +136,9 @@ class EpisodeEnded(Event, frozen=True):
     """An episode has its last row; it is not in the dataset yet.
 
     Attributes:
-        episode: its number.
-        rows: it has.
-        reset_seconds: time to set the scene, before it is saved.
+        episode: index of the episode.
+        rows: number of its rows.
+        reset_seconds: time to reset the scene before it is saved.
     """
 
     kind = "episode_ended"
@@ -148,10 +148,10 @@ class EpisodeEnded(Event, frozen=True):
 
 
 class EpisodeSaving(Event, frozen=True):
-    """An episode is put into the dataset: from now on it cannot be taken back.
+    """An episode is being added to the dataset, and can no longer be discarded.
 
     Attributes:
-        episode: its number.
+        episode: index of the episode.
     """
 
     kind = "episode_saving"
@@ -159,12 +159,12 @@ class EpisodeSaving(Event, frozen=True):
 
 
 class EpisodeEncoding(Event, frozen=True):
-    """An episode whose frames went to disk first is encoded, reported at regular times.
+    """Progress of encoding an episode whose frames were stored first, at regular intervals.
 
     Attributes:
-        episode: its number.
-        frames: of all cameras, encoded so far.
-        of: how many there are.
+        episode: index of the episode.
+        frames: number of frames encoded so far, over all cameras.
+        of: total number of frames.
     """
 
     kind = "episode_encoding"
@@ -174,16 +174,16 @@ class EpisodeEncoding(Event, frozen=True):
 
 
 class EpisodeSaved(Event, frozen=True):
-    """An episode is in the dataset, read back and compared.
+    """An episode is in the dataset, and its files were read back and compared.
 
     Attributes:
-        episode: its number.
-        rows: it has.
-        seconds: how long saving took.
-        dropped: rows that were left out.
-        late: moments of the frame rate that have passed without a row.
-        repeated: camera -> rows that show the frame before again.
-        bytes: camera -> of its video or its images.
+        episode: index of the episode.
+        rows: number of its rows.
+        seconds: time that saving took.
+        dropped: number of dropped rows.
+        late: number of due times that passed without a row.
+        repeated: camera -> number of rows that repeat the previous frame.
+        bytes: camera -> size of its video or its images.
     """
 
     kind = "episode_saved"
@@ -200,10 +200,10 @@ class EpisodeDiscarded(Event, frozen=True):
     """An episode was deleted.
 
     Attributes:
-        episode: the number it would have had; the next attempt has it.
-        rows: it had.
-        attempt: from 1 on.
-        reset_seconds: time to set the scene, before the next attempt.
+        episode: index that it would have had; the next attempt gets it.
+        rows: number of its rows.
+        attempt: number of the attempt, from 1.
+        reset_seconds: time to reset the scene before the next attempt.
     """
 
     kind = "episode_discarded"
@@ -214,14 +214,14 @@ class EpisodeDiscarded(Event, frozen=True):
 
 
 class SessionEnded(Event, frozen=True):
-    """Nothing more is recorded.
+    """The session has ended.
 
     Attributes:
         root: the dataset.
-        episodes: those that were saved.
-        rows: of all of them.
-        interrupted: whether a signal has ended it.
-        error: what has ended it; None where nothing went wrong.
+        episodes: number of saved episodes.
+        rows: total number of their rows.
+        interrupted: whether a signal ended it.
+        error: the error that ended it; None: there was none.
     """
 
     kind = "session_ended"
@@ -233,13 +233,13 @@ class SessionEnded(Event, frozen=True):
 
 
 class SessionSummary(Struct, frozen=True):
-    """What a session has recorded.
+    """The result of a session.
 
     Attributes:
-        episodes: those that were saved.
-        discarded: how many were not.
-        late: moments of the frame rate that have passed without a row.
-        interrupted: whether a signal has ended it.
+        episodes: the saved episodes.
+        discarded: number of discarded episodes.
+        late: number of due times that passed without a row.
+        interrupted: whether a signal ended it.
     """
 
     episodes: list[SavedEpisode] = field(default_factory=list)

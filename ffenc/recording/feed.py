@@ -1,4 +1,4 @@
-"""One camera's frames, from the caller's buffer to the program that stores them."""
+"""The path of a camera's frames from the caller's buffer to the program that stores them."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ from ffenc.ffmpeg.process import PIPE_BYTES, Buffer
 
 OnFull = Literal["block", "drop", "repeat"]
 
-# What stands in the queue beside the numbers of slots.
+# Entries of the queue other than slot numbers.
 _REPEAT, _CHECK, _END = -1, -2, -3
-# Frames of so many bytes are lent to the program, not copied; of smaller ones too many would have to be kept.
+# Frames of at least this size are lent to the program, not copied; too many smaller ones would have to be
+# kept.
 _LENT_BYTES = PIPE_BYTES // 8
-_LEAST_PIPE = 1 << 16  # the system's own
+_LEAST_PIPE = 1 << 16  # the system's default
 
 
 class Sink(Protocol):
-    """What frames are given to: a running ffmpeg, or a folder."""
+    """The destination of frames: a running ffmpeg, or a folder."""
 
     @property
     def ended(self) -> bool:
-        """Whether it takes no more."""
+        """Whether it accepts no more frames."""
 
     def write(self, data: Buffer) -> bool:
-        """Give it a frame; False when it takes no more: :meth:`finish` says why."""
+        """Write a frame; return False if no more are accepted: :meth:`finish` raises the reason."""
 
     def lend(self, data: Buffer) -> bool:
-        """The same, of memory that stays as it is until :data:`PIPE_BYTES` more have been given."""
+        """Like :meth:`write`; the memory must not change until :data:`PIPE_BYTES` more were written."""
 
     def finish(self) -> object:
-        """Have it end; raises with the reason if it failed."""
+        """End it; raise the reason if it failed."""
 
 
 class TiffFolder:
-    """Depth in metres as it is: no PNG holds floats.
+    """Stores depth in metres unchanged as TIFF: PNG does not support floats.
 
     Args:
-        folder: where the numbered files go; must exist.
-        shape: of a map: height, width.
+        folder: folder of the numbered files; must exist.
+        shape: height and width of a map.
     """
 
     ended = False
@@ -59,7 +60,7 @@ class TiffFolder:
         self._number = 0
 
     def write(self, data: Buffer) -> bool:
-        from PIL import Image  # noqa: PLC0415 - only where depth is kept in metres
+        from PIL import Image  # noqa: PLC0415 - only needed for depth in metres
 
         image = io.BytesIO()
         Image.fromarray(np.frombuffer(data, np.float32).reshape(self._shape)).save(image, format="TIFF")
@@ -74,14 +75,14 @@ class TiffFolder:
 
 
 class FrameRing:
-    """Memory for the frames of one camera that wait, taken once and kept for all episodes.
+    """Memory for the waiting frames of a camera, allocated once for all episodes.
 
     Args:
-        shape, dtype: of a frame; of encoded images their greatest number of bytes, uint8.
-        waiting: how many frames may wait.
-        encoded: they are encoded images, each of its own length.
-        at_once: have the system give the memory now, which takes a while; else it does so with the first
-            frames, bit by bit, for a caller that is in its loop already.
+        shape, dtype: of a frame; for encoded images their greatest size in bytes, uint8.
+        waiting: greatest number of waiting frames.
+        encoded: the frames are encoded images of different sizes.
+        at_once: touch all memory now, which takes a while; otherwise pages are allocated with the first
+            frames, for a caller whose loop is already running.
     """
 
     def __init__(
@@ -96,41 +97,43 @@ class FrameRing:
         self.waiting = waiting
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         self.lent = size >= _LENT_BYTES and not encoded
-        # What is in the pipe is lost with the encoder, and is no part of the queue: a frame, or some JPEG.
+        # Contents of the pipe are lost with the encoder, and are not part of the queue: one frame, or a few
+        # JPEGs.
         self.pipe_bytes = min(PIPE_BYTES, _LEAST_PIPE if encoded else 1 << (size - 1).bit_length())
-        # One is kept after it was sent, to be sent again, and of those that are lent the pipe holds some.
+        # One slot keeps the last sent frame for a repetition; of lent frames, the pipe may still refer to
+        # some.
         kept = 1 + (-(-PIPE_BYTES // size) if self.lent else 0)
         self.slots = np.empty((waiting + kept, *shape), dtype)
         if at_once:
-            self.slots.fill(0)  # the system gives memory when it is first touched
+            self.slots.fill(0)  # the system allocates memory at the first access
         self.lengths = [0] * len(self.slots)
         self.reset()
 
     def reset(self) -> None:
-        """All of it is free: an episode begins, whatever has ended the one before."""
+        """Free all slots at the start of an episode, however the last one ended."""
         self.free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(len(self.slots)):
             self.free.put(slot)
 
 
 class Feed:
-    """One camera in one episode: a queue of frames, and a thread that gives them to a sink.
+    """The queue of a camera's frames in one episode, and the thread that writes them to a sink.
 
-    :meth:`write` copies a frame and returns; :meth:`commit` lets the thread have it, once the row it belongs
-    to is sure. So the feeds of all cameras get the same number of frames, whatever happens in between.
+    :meth:`write` copies a frame and returns; :meth:`commit` passes it to the thread when its row has been
+    stored. So the feeds of all cameras get the same number of frames, whatever happens in between.
 
     Args:
-        name: the camera, for errors.
+        name: name of the camera, for errors.
         ring: memory for its frames.
-        sink: takes them.
-        on_full: what :meth:`write` does when the sink is behind by as many frames as may wait.
-        observe: called with each frame, on the thread.
-        convert: makes what the sink is given of a frame, on the thread; None: its bytes.
-        wait_seconds: how long :meth:`write` waits at most.
+        sink: destination of the frames.
+        on_full: what :meth:`write` does if the queue is full.
+        observe: called with each frame, in the thread.
+        convert: converts a frame for the sink, in the thread; None: its bytes are used.
+        wait_seconds: greatest waiting time of :meth:`write`.
 
     Attributes:
-        error: why the sink has ended before its time.
-        committed, fed: frames it was given, and has passed on.
+        error: why the sink has ended early.
+        committed, fed: number of frames that were committed, and that were passed on.
     """
 
     def __init__(
@@ -152,7 +155,7 @@ class Feed:
         self._lent = ring.lent and convert is None
         self._entries: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._failed = threading.Event()
-        self._slot: int | None = None  # of the frame that is written and not committed
+        self._slot: int | None = None  # of the frame that was written but not committed
         self._repeated = False
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"ffenc-feed-{name}", daemon=True)
@@ -160,30 +163,30 @@ class Feed:
 
     @property
     def written(self) -> bool:
-        """Whether there is a frame for the row to come."""
+        """Whether there is a frame for the next row."""
         return self._slot is not None or self._repeated
 
     @property
     def repeated(self) -> bool:
-        """Whether it is the one before."""
+        """Whether that frame repeats the previous one."""
         return self._repeated
 
     @property
     def queued(self) -> int:
-        """How many frames wait; none for a sink that has ended."""
+        """Number of waiting frames; 0 if the sink has ended."""
         return max(0, self.committed - self.fed) if self.error is None else 0
 
     def write(self, frame: npt.NDArray[Any] | bytes | None) -> bool:
-        """Copy a frame for the row to come.
+        """Copy a frame for the next row.
 
         Args:
-            frame: as the ring holds them; None: the one before is sent again.
+            frame: of the ring's shape and dtype; None: repeat the previous one.
 
         Returns:
-            False where there is no room and ``on_full`` is ``drop``.
+            False if the queue is full and ``on_full`` is ``drop``.
 
         Raises:
-            FfencError: the sink has ended; its own error, each time.
+            FfencError: the sink has ended; each time with the sink's own error.
         """
         self.check()
         if frame is None:
@@ -209,7 +212,7 @@ class Feed:
         self._slot, self._repeated = None, False
 
     def release(self) -> None:
-        """Take the frame back: its row is not."""
+        """Take the frame back: its row was dropped."""
         if self._slot is not None:
             self._ring.free.put(self._slot)
         self._slot, self._repeated = None, False
@@ -223,7 +226,7 @@ class Feed:
         if self._ended:
             raise ConfigError(f"camera {self.name}: the episode has ended")
         if self.error is None and self._sink.ended:
-            self._entries.put(_CHECK)  # the thread finds out why
+            self._entries.put(_CHECK)  # the thread determines the error
             self._failed.wait(self._wait_seconds)
         if self.error is not None:
             raise self.error
@@ -231,19 +234,19 @@ class Feed:
             raise ConfigError(f"camera {self.name}: the episode has ended")
 
     def close(self) -> None:
-        """Pass on what waits, and have the sink end. The ring is free again."""
+        """Pass on the waiting frames, end the sink, and free the ring."""
         self.release()
         if not self._ended:
             self._ended = True
             self._entries.put(_END)
         self._thread.join()
-        self._failed.set()  # nobody finds out more
+        self._failed.set()  # no further error is determined
 
     def _take(self) -> int | None:
-        """A free slot; None where there is none, and nobody waits."""
+        """Return a free slot; None if there is none without waiting."""
         free = self._ring.free
         try:
-            # One is never the caller's: the frame that was sent last.
+            # The slot of the frame that was sent last is never available to the caller.
             return free.get_nowait()
         except queue.Empty:
             if self._on_full != "block":
@@ -267,8 +270,8 @@ class Feed:
 
     def _run(self) -> None:
         free = self._ring.free
-        # Those that were sent and cannot be free yet: the last, and what may still be in the pipe.
-        kept: deque[tuple[int, int]] = deque()  # slot, bytes that were sent until its end
+        # Slots that were sent and cannot be free yet: the last one, and those that may still be in the pipe.
+        kept: deque[tuple[int, int]] = deque()  # slot, total bytes sent up to its end
         sent = 0
         while (entry := self._entries.get()) != _END:
             if entry == _CHECK or self.error is not None:
@@ -296,7 +299,7 @@ class Feed:
             free.put(slot)
 
     def _send(self, slot: int) -> int | None:
-        """Give the sink a frame; returns its bytes, None where it takes no more."""
+        """Write a frame to the sink; return its size in bytes, None if no more are accepted."""
         frame = self._ring.slots[slot]
         if self._observe is not None:
             self._observe(frame)
@@ -308,7 +311,7 @@ class Feed:
         return memoryview(data).nbytes if give(data) else None
 
     def _learn_why(self, *, expected: bool = False) -> None:
-        """Have the sink end, and keep its error."""
+        """End the sink, and keep its error."""
         try:
             self._sink.finish()
         except Exception as error:

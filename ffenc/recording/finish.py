@@ -1,4 +1,4 @@
-"""What is done with an episode that has ended: its files are made, checked, and put into the dataset."""
+"""End of an episode: its files are finished, checked, and added to the dataset."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from ffenc.recording.unfinished import RecordedCamera, UnfinishedEpisode
 
 
 class CameraResult(Struct, frozen=True):
-    """What a camera gives to the dataset.
+    """A camera's contribution to the dataset.
 
     Attributes:
-        stream: the finished file, or the images where these are kept.
+        stream: the finished file, or the images if they stay images.
         stats: its statistics.
     """
 
@@ -49,12 +49,12 @@ class CameraResult(Struct, frozen=True):
 def statistics_of(
     camera: RecordedCamera, frames: int, *, step: int | None = None
 ) -> RgbHistogram | DepthStatistics:
-    """Return what counts a camera's statistics.
+    """Return an object that computes a camera's statistics.
 
     Args:
         camera: the camera.
-        frames: how many there are.
-        step: every how many-th is counted; None: as LeRobot's rule says for so many.
+        frames: number of frames.
+        step: distance of the sampled frames; None: by LeRobot's rule.
     """
     tap = sample_tap(frames, *camera.stored_size)
     tap = replace(tap, step=step or tap.step)
@@ -68,13 +68,13 @@ def recorded_statistics(
     stored: ImageFiles | tuple[Path, StreamInfo],
     toolchain: Toolchain,
 ) -> Stats:
-    """Return the statistics of a camera whose frames were counted while they came.
+    """Return the statistics of a camera whose frames were sampled while they arrived.
 
     Args:
-        episode, camera: whose.
-        frames: how many there are.
-        stored: its images, or its video and the fields of it: the same frames are counted in there where a
-            power cut has taken what was kept of them.
+        episode, camera: the episode and its camera.
+        frames: number of frames.
+        stored: its images, or its video with stream fields. If a power failure has destroyed samples, they
+            are read from there.
         toolchain: the programs.
 
     Raises:
@@ -105,17 +105,17 @@ def remux(
     toolchain: Toolchain,
     verify: Callable[[Path], StreamInfo],
 ) -> tuple[Path, StreamInfo]:
-    """Copy a camera's packets into the file that goes into the dataset, index in front.
+    """Copy a camera's packets to the file for the dataset, with the index at the front.
 
     Args:
-        episode, camera: whose.
-        source: where they are.
-        info: its fields.
+        episode, camera: the episode and its camera.
+        source: the recorded file.
+        info: its stream fields.
         toolchain: the programs.
-        verify: compares the new file with what it has to be.
+        verify: verifies the new file.
 
     Raises:
-        FfmpegError, VerificationError: it did not work, or the file is not what was asked for.
+        FfmpegError, VerificationError: copying failed, or the file is not what was requested.
     """
     result = episode.result(camera)
     with published(result) as temporary:
@@ -133,14 +133,14 @@ def finish_video(
     samples: DepthSamples | None,
     read: Callable[[Path], StreamInfo] | None = None,
 ) -> tuple[Path, StreamInfo]:
-    """Finish a video that was encoded while it was recorded.
+    """Finish a video that was encoded during the recording.
 
     Args:
-        episode, camera, rows, encoding, samples: whose, and how it was made.
-        read: reads the finished file's fields, with ``times``; None: ffprobe does.
+        episode, camera, rows, encoding, samples: the episode, its camera, and how the video was encoded.
+        read: reads the stream fields of the finished file, with ``times``; None: ffprobe does.
 
     Raises:
-        FfmpegError, VerificationError: it has other frames than were sent, or is not what was asked for.
+        FfmpegError, VerificationError: it has other frames than were sent, or is not what was requested.
     """
     source = episode.video(camera)
     info = probe(source, times=True, ffprobe=encoding.toolchain.ffprobe)
@@ -156,7 +156,7 @@ def finish_video(
 def verify_recovered(
     camera: RecordedCamera, episode: UnfinishedEpisode, path: Path, frames: int, toolchain: Toolchain
 ) -> StreamInfo:
-    """Compare a file with its settings, where the encoding itself is gone."""
+    """Compare a file with its settings, if its encoding is no longer known."""
     width, height = camera.stored_size
     return verify_video(
         path,
@@ -178,11 +178,11 @@ def encode_images(
     on_frames: Callable[[int], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> CameraResult:
-    """Encode a camera's images, as a dataset of images is encoded.
+    """Encode a camera's images, in the same way as a dataset of images.
 
     Raises:
         SourceError: an image is damaged; the text names it.
-        FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
+        FfmpegError, VerificationError: the encode failed, or its result is not what was requested.
     """
     result = episode.result(camera)
     samples = DepthSamples(encoding.config, camera.unit) if camera.depth else None
@@ -210,7 +210,7 @@ def for_all(
     threads: int,
     stop: Callable[[], None] = lambda: None,
 ) -> dict[str, CameraResult]:
-    """Do something for several cameras at the same time; the first error ends it."""
+    """Call a function for several cameras at once; the first error ends all calls."""
     results = run_units(cameras, work, threads=threads, stop=stop)
     return {camera.key: result for camera, result in results}
 
@@ -223,10 +223,10 @@ def add_to_dataset(
     results: Mapping[str, CameraResult],
     notes: Mapping[str, object],
 ) -> int:
-    """Put a finished episode into the dataset, whole or not at all.
+    """Add a finished episode to the dataset, completely or not at all.
 
     Returns:
-        its number.
+        The index of the episode.
 
     Raises:
         DestinationError: the dataset cannot be written.

@@ -1,4 +1,4 @@
-"""What is recorded reaches the disk, and not only the system's memory."""
+"""Flushing of recorded files to the disk during an episode."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LIMIT = 60.0
 
 
 class Flusher:
-    """Has the system write an episode's files to the disk as they grow: what a power cut would take.
+    """Flushes an episode's files to the disk as they grow, so that a power failure loses little.
 
     Args:
-        episode: whose files.
+        episode: the episode.
     """
 
     def __init__(self, episode: UnfinishedEpisode) -> None:
@@ -34,7 +34,7 @@ class Flusher:
     def stop(self) -> None:
         """End the thread."""
         self._ending.set()
-        self._thread.join(_LIMIT)  # a disk that does not answer makes what is done next fail
+        self._thread.join(_LIMIT)  # if the disk does not answer, the next step fails
 
     def _run(self) -> None:
         while not self._ending.wait(_SECONDS):
@@ -45,7 +45,7 @@ class Flusher:
                     for path in self._episode.images_from(camera, self._images[number]):
                         _flush(path)
                         self._images[number] += 1
-            sync_folder(self._episode.path)  # a file that is not in its folder is lost
+            sync_folder(self._episode.path)  # without its folder entry a file would be lost
 
 
 def _flush(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether this machine can record all cameras of a preset at once."""
+"""Measurement of whether this machine can record all cameras of a preset at once."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from ffenc.frames.load import HUNG, measure_load
 from ffenc.frames.pattern import pattern_frames
 from ffenc.frames.prepare import Absent, prepare
 
-DEFAULT_SIZE = (640, 480)  # of a camera whose preset says none
-FULL_PACE = 2.0  # cameras are first fed at twice their speed, to see what is to spare
-SPARE = 1.05  # less than this at full pace, and they are measured again at their own speed
-KEPT_UP = 0.97  # of its own speed; a little below 1, because a few seconds hold few frames
-MAX_ROUNDS = 4  # of changes that are tried
+DEFAULT_SIZE = (640, 480)  # of a camera without a size in the preset
+FULL_PACE = 2.0  # cameras are first fed at twice their rate, to measure the reserve
+SPARE = 1.05  # below this at full pace, cameras are measured again at their own rate
+KEPT_UP = 0.97  # of its own rate; slightly below 1, because a few seconds contain few frames
+MAX_ROUNDS = 4  # of changes to try
 
 
 class CameraVerdict(Struct, frozen=True):
-    """What became of one camera while all were encoded.
+    """The result of a camera while all were encoded.
 
     Attributes:
         camera: its name.
-        encoding: how it is encoded here; None where it cannot be.
-        reason: why it cannot be encoded, or ended before its time; "" otherwise.
-        factor: how many times as fast as real time it was encoded, at most 2.
-        cpu: share of all cores it needs in real time, 0..1 and more; meaningless where factor is 0.
+        encoding: its encoding on this machine; None: not possible.
+        reason: why it cannot be encoded, or ended early; "" otherwise.
+        factor: speed as a multiple of real time, at most 2.
+        cpu: share of all cores that it needs in real time, 0..1 or more; undefined if factor is 0.
     """
 
     camera: str
@@ -52,13 +52,13 @@ class CameraVerdict(Struct, frozen=True):
 
 
 class PresetVerdict(Struct, frozen=True):
-    """Whether a preset can be recorded here.
+    """Whether a preset can be recorded on this machine.
 
     Attributes:
-        cameras: one verdict each.
-        advice: camera -> changes of its encoder settings that were measured to be faster; empty
-            where none are needed or none help.
-        advised: the verdicts with the advice applied, empty without.
+        cameras: one verdict per camera.
+        advice: camera -> changes of its encoder settings that were measured to be faster; empty if none are
+            needed or none help.
+        advised: the verdicts with these changes, empty without changes.
     """
 
     cameras: list[CameraVerdict]
@@ -71,7 +71,7 @@ class PresetVerdict(Struct, frozen=True):
 
     @property
     def can_be_encoded(self) -> bool:
-        """Whether every camera can be, at whatever speed."""
+        """Whether every camera can be encoded, at any speed."""
         return all(camera.encoding is not None for camera in self.cameras)
 
 
@@ -83,16 +83,16 @@ def check_preset(
     seconds: float = 3.0,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> PresetVerdict:
-    """Encode all cameras of a preset at once for a few seconds, at their size and speed, and judge each.
+    """Encode all cameras of a preset at once for a few seconds, at their size and rate, and measure each.
 
-    Where the machine falls short, faster settings are tried in turn until it keeps up.
+    If the machine is too slow, faster settings are tried in turn until it keeps up.
 
     Args:
-        preset: the robot; a camera without a size is taken for 640x480.
+        preset: the robot; a camera without a size is measured with 640x480.
         toolchains: the programs, best first.
-        hardware: hardware encoders that run here, for the advice.
-        seconds: how long to measure, each time.
-        on_step: called with what is done next.
+        hardware: hardware encoders that run on this machine, for the advice.
+        seconds: duration of each measurement.
+        on_step: called with a description of the next step.
 
     Raises:
         ConfigError: the preset has no cameras.
@@ -117,7 +117,7 @@ def check_preset(
         on_step(f"trying faster settings for {', '.join(chosen)}")
         before = now
         for name in chosen:
-            # What cannot be encoded here (a format that the hardware lacks) is no advice: the next is.
+            # Settings that cannot be encoded here (a format that the hardware lacks) are skipped.
             while steps[name]:
                 step = steps[name].pop(0)
                 camera = {name: _changed(preset.cameras[name], step)}
@@ -135,19 +135,19 @@ def check_preset(
 
 
 def _lasting(verdict: CameraVerdict) -> str:
-    """Why a camera cannot be encoded at all; one that gave out in one measurement may do in the next."""
+    """Return why a camera can never be encoded; one that failed in a single measurement may succeed later."""
     return verdict.reason if verdict.encoding is None else ""
 
 
 def _slowest(verdicts: Sequence[CameraVerdict]) -> float:
-    """The factor of the slowest camera that can be encoded, 0 where one gave out."""
+    """Return the factor of the slowest camera that can be encoded, 0 if one has failed."""
     return min((0.0 if v.reason else v.factor for v in verdicts if v.encoding is not None), default=0.0)
 
 
 def _to_change(
     verdicts: Sequence[CameraVerdict], steps: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> list[str]:
-    """Name those that fall short, and the one that costs most; none where all keep up."""
+    """Return the cameras that are too slow, and the most expensive one; empty if all keep up."""
     short = [v.camera for v in verdicts if v.encoding is not None and not v.keeps_up]
     if not short:
         return []
@@ -168,7 +168,7 @@ def _prepared(
             if transform is not None and camera.depth:
                 size = transform.size(width, height)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FfencWarning)  # which program serves is shown in a table
+                warnings.simplefilter("ignore", FfencWarning)  # the table shows which program is used
                 encoding = prepare(
                     camera.encoder,
                     pattern_frames(*size, frames)[:2],
@@ -195,7 +195,7 @@ def _measured(verdicts: Sequence[CameraVerdict], seconds: float) -> list[CameraV
     pace = FULL_PACE
     loads = measure_load(encodings, pace=pace, seconds=seconds)
     if any(loads[name].fps < SPARE * encoding.fps for name, encoding in encodings.items()):
-        # What is fed faster than a camera takes the processor from the others, so this alone proves nothing.
+        # A camera fed too fast takes CPU time from the others, so this result alone proves nothing.
         pace = 1.0
         loads = measure_load(encodings, pace=pace, seconds=seconds)
     judged = []
@@ -215,14 +215,14 @@ def _measured(verdicts: Sequence[CameraVerdict], seconds: float) -> list[CameraV
 def faster_settings(
     camera: CameraPreset, encoding: Encoding, hardware: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Return changes of a camera's encoder settings that are faster, each than the one before."""
+    """Return changes of a camera's encoder settings, each faster than the one before."""
     config = encoding.config
     if is_depth(encoding.frames):
         steps = [] if config.vcodec == "ffv1" else [_other_codec("ffv1")]
         if config.vcodec == "hevc" and config.preset != "ultrafast":
             steps.insert(0, {"preset": "ultrafast"})
     elif codec_for(config.vcodec).hardware:
-        # It takes no more streams, or no more frames: the processor takes this one.
+        # The hardware supports no more streams or frames: use the CPU for this camera.
         steps = [_other_codec("h264", "veryfast"), _other_codec("h264", "ultrafast")]
     else:
         steps = [_other_codec(hardware[0])] if hardware else []
@@ -242,7 +242,7 @@ def _other_codec(vcodec: str, preset: str | None = None) -> dict[str, Any]:
 
 
 def _needed(config: VideoEncoderConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what takes away a setting that is not there."""
+    """Return the changes without removals of settings that are not set."""
     given = {"preset": "preset" in config.given, "extra_options": bool(config.extra_options)}
     return {name: value for name, value in changes.items() if value or given.get(name, True)}
 

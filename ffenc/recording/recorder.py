@@ -1,4 +1,4 @@
-"""Record cameras into a LeRobot dataset, episode by episode."""
+"""Record cameras to a LeRobot dataset, episode by episode."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ StoredFormat = Literal["rgb24", "jpeg"]
 
 
 class Recorder:
-    """Records cameras and rows into a LeRobot v3.0 dataset, which grows episode by episode.
+    """Records cameras and rows to a LeRobot v3.0 dataset, which grows episode by episode.
 
     ::
 
@@ -78,29 +78,30 @@ class Recorder:
                 recorder.add_row(state=joints, action=command)
             recorder.save_episode()
 
-    Each camera has one ffmpeg, a ring of frames, and a thread that passes them on. A frame belongs to the row
-    that is added next: only then the encoders get it, so that every camera has as many frames as the table
-    has rows, whatever is dropped.
+    Each camera has its own ffmpeg, a ring of frames, and a thread that writes them. A frame belongs to the
+    row that is added next, and encoders get it only then. So every camera has as many frames as the table has
+    rows, whatever is dropped.
 
-    While an episode is recorded its files lie in ``ROOT/.recording``, readable to the last second or so; a
-    saved episode adds files to the dataset and changes none. :func:`recover` brings interrupted ones back.
+    While an episode is recorded, its files are in ``ROOT/.recording``, and are readable except for about the
+    last second. A saved episode adds files to the dataset and changes none. :func:`recover` restores
+    interrupted episodes.
 
     Args:
         preset: a robot's preset, its name or path, or a :class:`RobotPreset`; every camera needs ``width``
             and ``height``.
-        root: the dataset: a new folder, or one to add episodes to, of the same cameras, settings and rate.
-        task: the task's text, for all episodes that are started without one.
-        features: LeRobot's descriptions of the rows' values, with their names; None: taken from the dataset,
-            else from the first row.
-        jpeg: cameras that give JPEG images, as bytes, instead of arrays.
-        stall_seconds: an encoder that neither takes a frame nor ends in this time is given up.
-        ffmpeg, ffprobe: programs to use instead of those found.
+        root: the dataset: a new folder, or an existing dataset with the same cameras, settings and rate.
+        task: the task's text, for episodes that are started without one.
+        features: LeRobot's descriptions of the rows' values, with their names; None: those of the dataset, or
+            of the first row.
+        jpeg: cameras whose frames are JPEG images, as bytes, instead of arrays.
+        stall_seconds: greatest time in which an encoder neither accepts a frame nor ends.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
 
     Raises:
-        ConfigError: a preset without cameras or sizes, settings that cannot be encoded, or others than the
-            dataset's; the text lists them.
-        DestinationError: the folder is something else, or another run records into it.
-        ToolchainError: no FFmpeg here can do it.
+        ConfigError: a preset without cameras or sizes, settings that cannot be encoded, or settings that
+            differ from the dataset's; the text lists them.
+        DestinationError: the folder is not such a dataset, or another run is recording to it.
+        ToolchainError: no FFmpeg on this machine can do it.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Recorder:
         self.preset = preset if isinstance(preset, RobotPreset) else load_preset(preset)
         self.root = Path(root)
         if "\n" in str(self.root.absolute()):
-            # FFmpeg's lists of files, by which packets are copied, have a file a line.
+            # In FFmpeg's lists of files for copying packets, each file is one line.
             raise ConfigError(
                 f"{str(self.root)!r}: cannot record into a folder with a line break in its name"
             )
@@ -135,7 +136,7 @@ class Recorder:
         self._channels: dict[str, Channel] = {}
         self._dataset: GrowingDataset | None = None
         self._take: Take | None = None
-        self._owner: int | None = None  # the process that records: forked ones have no threads
+        self._owner: int | None = None  # ID of the recording process: its threads do not exist in a fork
         self._check_lock: Callable[[], None] = lambda: None
         self._ending = threading.Lock()  # held while an episode is saved or discarded
         check_preset(self.preset, self._jpeg)
@@ -170,21 +171,21 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if os.getpid() != self._owner:
-            return  # a fork of it: all that is open, and the episode, are the other process's
+            return  # in a fork: the open files and the episode belong to the other process
         with self._resources, self._ending:
             if self._take is not None:
                 self._leave()
 
     def start_episode(self, task: str | None = None) -> None:
-        """Begin an episode.
+        """Start an episode.
 
         Args:
             task: its text; None: the recorder's.
 
         Raises:
-            ConfigError: one is being recorded.
-            DestinationError: the folder cannot be written, or the dataset was changed or removed by someone
-                else since it was opened.
+            ConfigError: an episode is being recorded.
+            DestinationError: the folder cannot be written, or another program has changed or removed the
+                dataset since it was opened.
             ToolchainError: an encoder cannot be started.
         """
         if self._dataset is None:
@@ -196,7 +197,7 @@ class Recorder:
             self._leave()
         self._check_lock()
         self._dataset.check_unchanged()
-        # Of a new dataset the first row says them, and of its next where the first episode was discarded.
+        # In a new dataset the first row determines them; again, if that episode was discarded.
         self._features = self.features
         cameras = [channel.camera for channel in self._channels.values()]
         check_task(task)
@@ -207,40 +208,40 @@ class Recorder:
     def write(
         self, camera: str, frame: npt.NDArray[Any] | bytes | None, timestamp: float | None = None
     ) -> None:
-        """Give a camera's frame for the row to come. It is copied; the buffer can be used again.
+        """Set a camera's frame for the next row. It is copied; the buffer can be reused.
 
         Args:
             camera: its name, with or without ``observation.images.``.
             frame: RGB, shape ``(H, W, 3)``, uint8. Depth: ``(H, W)`` or ``(H, W, 1)``, uint16 millimetres, or
-                float32 metres where ``depth_unit: m`` says so. Bytes of a JPEG image, of a camera that gives
-                those. None: no new frame has come; the one before is stored again, and counted.
-            timestamp: when it was taken, in seconds by any clock, any kind of finite number; kept beside the
-                episode.
+                float32 metres with ``depth_unit: m``. For a camera in ``jpeg``: the bytes of a JPEG image.
+                None: there is no new frame; the previous one is stored again, and counted as repeated.
+            timestamp: time of the frame in seconds, by any clock, any type of finite number; stored in the
+                episode's notes.
 
         Raises:
-            ConfigError: no such camera, a wrong shape or dtype, a second frame for the same row, None for
-                the first row, a timestamp that is no number, or no episode is being recorded (any more).
-            FfencError: the camera's encoder has ended; the text holds its last words.
+            ConfigError: an unknown camera, a wrong shape or dtype, a second frame for the same row, None for
+                the first row, a timestamp that is not a number, or no episode is being recorded.
+            FfencError: the camera's encoder has ended; the text contains its last messages.
         """
         give(self._current(), camera, frame, timestamp)
 
     def add_row(
         self, row: Mapping[str, Any] | None = None, *, state: Any = None, action: Any = None
     ) -> AddedRow:
-        """Add a row to the table, with the frames written since the last.
+        """Add a row to the table, with the frames written since the last row.
 
         Args:
-            row: values by the name of their feature: numbers, lists of numbers, texts. The same names, of the
-                same shape, in every row.
-            state: what ``observation.state`` is.
-            action: what ``action`` is.
+            row: values by feature name: numbers, lists of numbers, texts. Every row has the same names, with
+                values of the same shape.
+            state: value of ``observation.state``.
+            action: value of ``action``.
 
         Returns:
-            its number in the episode, or the cameras that it was dropped for, because their encoders were
-            behind; and the cameras that show the frame before again.
+            The row's index in the episode, or the cameras whose encoders were too slow, so that it was
+            dropped; and the cameras that repeat their previous frame.
 
         Raises:
-            ConfigError: a camera has no frame for it, or the values are not those of the rows before.
+            ConfigError: a camera has no frame for the row, or the values do not match the features.
             DestinationError: the disk is full, or the row cannot be written for another reason.
         """
         take = self._current()
@@ -269,7 +270,7 @@ class Recorder:
                 check_ended(take)
                 return add_row(take, checked, self._index)
         except FfencError as error:
-            check_ended(take)  # by another thread, while this one went on
+            check_ended(take)  # by another thread in the meantime
             take.error = gone(take) or error
             raise take.error from None
         except OSError as error:
@@ -278,15 +279,18 @@ class Recorder:
             raise take.error from None
 
     def save_episode(self, on_frames: Callable[[int, int], None] | None = None) -> SavedEpisode:
-        """End the episode and put it into the dataset, once every camera's file has been read back.
+        """End the episode and add it to the dataset, after reading back every camera's file.
 
         Args:
-            on_frames: called with the frames encoded so far, and in all, of all cameras, where they are
-                encoded now; from other threads.
+            on_frames: called with the number of frames encoded so far, and of all, over all cameras, if
+                frames are encoded now; from other threads.
+
+        Returns:
+            The saved episode.
 
         Raises:
             ConfigError: there is no episode, or it has no rows.
-            FfencError: an encoder has failed, or a file is not what it has to be: the episode is kept in
+            FfencError: an encoder has failed, or a file is not what was requested: the episode is kept in
                 ``.recording``, for :func:`recover`.
         """
         take = self._current()
@@ -321,7 +325,7 @@ class Recorder:
         return SavedEpisode(saved.index, saved.rows, seconds, waited, saved.sizes, take.dropped, repeated)
 
     def discard_episode(self) -> None:
-        """End the episode and delete all of it.
+        """End the episode and delete it.
 
         Raises:
             ConfigError: there is none.
@@ -334,7 +338,7 @@ class Recorder:
                 delete_episode(take.episode.path)
 
     def status(self) -> RecorderStatus:
-        """Return what goes on, for a screen: cheap, but for one thread at a time."""
+        """Return the current status, for a display: cheap, but for one thread at a time."""
         take = self._take
         if take is None:
             return RecorderStatus(self._index, False, 0, 0, {})
@@ -342,7 +346,7 @@ class Recorder:
 
     @property
     def cameras(self) -> dict[str, RecordedCamera]:
-        """What is recorded, by name: size, codec, encoder; nothing before it is open."""
+        """The recorded cameras by name: size, codec, encoder; empty before the recorder is open."""
         return {name: channel.camera for name, channel in self._channels.items()}
 
     @property
@@ -352,18 +356,18 @@ class Recorder:
 
     @property
     def features(self) -> Features | None:
-        """What each row has to hold beside frames; None until the first row of a new dataset."""
+        """The features of a row, without cameras; None until the first row of a new dataset."""
         known = self._dataset.features if self._dataset is not None else None
         return _copied(known) if known is not None else self._given
 
     def plan(self) -> dict[str, tuple[RecordedCamera, list[str] | None]]:
-        """Return how each camera would be recorded, and with what its ffmpeg would be run, if any.
+        """Return how each camera would be recorded, and the command line of its ffmpeg, if any.
 
         The encoders are tried; nothing is written, and the recorder need not be open.
 
         Raises:
             ConfigError: settings that cannot be encoded.
-            ToolchainError: no FFmpeg here can do it.
+            ToolchainError: no FFmpeg on this machine can do it.
         """
         channels = self._channels or self._prepared()
         cameras = [channel.camera for channel in channels.values()]
@@ -398,7 +402,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def _ended(self, take: Take) -> Iterator[None]:
-        """Take no more rows: what other threads write from now on is refused, not waited with."""
+        """Accept no more rows: writes of other threads are refused from now on, without waiting."""
         with self._ending:
             with take.lock:
                 check_ended(take)
@@ -406,10 +410,10 @@ class Recorder:
             yield
 
     def _check_there(self, take: Take) -> None:
-        """Refuse to save where the episode, or the dataset, is not in its place any more.
+        """Refuse to save if the episode or the dataset was moved or deleted.
 
         Raises:
-            DestinationError: says what is gone.
+            DestinationError: names what is missing.
         """
         assert self._dataset is not None
         missing = gone(take)
@@ -419,7 +423,7 @@ class Recorder:
         self._dataset.check_unchanged()
 
     def _leave(self) -> None:
-        """End an episode that is neither saved nor discarded: what is on disk stays, for :func:`recover`."""
+        """End an episode that is neither saved nor discarded: its files are kept for :func:`recover`."""
         take = self._take
         assert take is not None
         take.ended = True

@@ -1,4 +1,4 @@
-"""Bring back episodes that were being recorded when everything ended."""
+"""Restore episodes whose recording was interrupted."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ from ffenc.recording.unfinished import (
 )
 from ffenc.spelling import argument
 
-# What an encoder may hold back: of an episode that ends before, some camera has no frame on disk.
+# Frames that an encoder may hold back: in a shorter episode, some camera may have no frame on disk.
 _SHORT_FRAMES, _SHORT_SECONDS = 150, 5
 
 
 class Recovered(Struct, frozen=True):
-    """An episode that was interrupted.
+    """An interrupted episode.
 
     Attributes:
-        folder: where it was.
-        index: its number in the dataset; None where nothing could be brought back.
-        rows: how many rows it has now.
-        recorded: how many rows were recorded.
-        frames: camera -> how many of its frames were whole.
-        error: why it was not brought back; it stays where it is.
+        folder: its folder.
+        index: its index in the dataset; None if it was not restored.
+        rows: number of restored rows.
+        recorded: number of recorded rows.
+        frames: camera -> number of complete frames.
+        error: why it was not restored; it is kept in its folder.
     """
 
     folder: Path
@@ -69,17 +69,17 @@ class Recovered(Struct, frozen=True):
 
     @property
     def lost(self) -> int:
-        """Rows that could not be brought back."""
+        """Number of rows that could not be restored."""
         return self.recorded - self.rows
 
 
 class Recovery(Struct, frozen=True):
-    """What :func:`recover` found.
+    """The result of :func:`recover`.
 
     Attributes:
-        completed: episodes that were saved but for their last moves.
-        episodes: those that were interrupted, in the order they were recorded in.
-        discarded: folders of those that were deleted, because that was asked for.
+        completed: number of episodes that had been saved except for their last moves.
+        episodes: interrupted episodes, in the order of recording.
+        discarded: folders of episodes that were deleted on request.
     """
 
     completed: int
@@ -97,23 +97,26 @@ def recover(
     ffprobe: str | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Recovery:
-    """Bring interrupted episodes of a dataset back, each up to the last frame that every camera has.
+    """Restore interrupted episodes of a dataset, each up to the last frame that every camera has.
 
-    They become the dataset's next episodes; those that are in it already are not touched.
+    They become the dataset's next episodes; existing episodes are not changed.
 
     Args:
         root: the dataset.
-        discard: delete them instead.
-        partial: also bring back one that would lose many seconds because a camera ends that early; without it
-            such an episode stays where it is.
-        trust: also complete episodes that another user, or this one on another machine, has saved: only moves
-            of files within the dataset are left (:func:`~ffenc.dataset.commit.commit_moves`).
-        ffmpeg, ffprobe: programs to use instead of those found.
-        on_step: called with what is done next.
+        discard: delete the interrupted episodes instead.
+        partial: also restore an episode that would lose many seconds because a camera ends early; otherwise
+            such an episode is kept in its folder.
+        trust: also complete episodes that were saved by another user or on another machine. Only moves of
+            files within the dataset are left of these (:func:`~ffenc.dataset.commit.commit_moves`).
+        ffmpeg, ffprobe: programs to use instead of those that are found.
+        on_step: called with a description of the next step.
+
+    Returns:
+        What was completed, restored or deleted.
 
     Raises:
-        SourceError: there is no such dataset, it holds a link where a recording writes, or an episode that
-            was saved by someone else and is not trusted.
+        SourceError: there is no such dataset, it has a link where a recording writes, or an untrusted episode
+            that another user has saved.
         DestinationError: it is being recorded, or cannot be written.
     """
     folder = Path(root)
@@ -134,14 +137,14 @@ def recover(
                 episodes.append(_Recovery(folder, path, toolchains(ffmpeg, ffprobe)).run(partial))
             except FfencError as error:
                 episodes.append(Recovered(path, None, 0, 0, {}, error))
-            except Exception as error:  # damage of another kind: the other episodes come back all the same
+            except Exception as error:  # unexpected damage: the other episodes are restored all the same
                 failed = SourceError(f"{path}: cannot be read: {type(error).__name__}: {error}")
                 episodes.append(Recovered(path, None, 0, 0, {}, failed))
     return Recovery(completed, episodes, discarded)
 
 
 class _Recovery:
-    """One interrupted episode."""
+    """The recovery of one episode."""
 
     def __init__(self, root: Path, path: Path, candidates: Sequence[Toolchain]) -> None:
         self._root = root
@@ -156,7 +159,7 @@ class _Recovery:
         cameras = episode.settings.cameras
         rows = read_rows(episode.rows, episode.settings.features) if episode.rows.exists() else Rows()
         frames = {camera.key: self._frames(camera) for camera in cameras}
-        # A row is written before its frames are passed on: those that are more belong to rows that are lost.
+        # A row is written before its frames are passed on: surplus frames belong to rows that were lost.
         recorded = max([rows.count, *frames.values()])
         count = self._common(min([rows.count, *frames.values()]))
         if rows.count and episode.settings.features is None:
@@ -196,14 +199,14 @@ class _Recovery:
         return Recovered(episode.path, index, count, recorded, frames)
 
     def _short(self) -> int:
-        """How many frames an interruption may cost."""
+        """Return the number of frames that an interruption may cost."""
         return max(_SHORT_FRAMES, int(_SHORT_SECONDS * self._episode.settings.fps))
 
     def _check_nothing(self, rows: int, frames: Mapping[str, int]) -> None:
-        """Refuse to delete what is damaged, and not merely too short.
+        """Check that an episode without frames is only too short, not damaged, before it is deleted.
 
         Raises:
-            SourceError: there is more than an interruption in the first seconds leaves behind.
+            SourceError: there is more than an interruption in the first seconds leaves.
         """
         most, least = max(frames, key=lambda key: frames[key]), min(frames, key=lambda key: frames[key])
         if not rows and frames[most]:
@@ -218,19 +221,19 @@ class _Recovery:
             )
 
     def _frames(self, camera: RecordedCamera) -> int:
-        """How many of a camera's frames can be read, from the first on."""
+        """Return the number of a camera's readable frames, from the first one on."""
         episode = self._episode
         if camera.way != "live":
             self._images[camera.key] = images = _whole_images(episode, camera)
             return len(images)
         source = episode.video(camera)
         if not source.exists() or not drop_torn_end(source):
-            return 0  # it ended before its first fragment
+            return 0  # interrupted before its first fragment
         info = probe(source, times=True, ffprobe=self._toolchain.ffprobe)
-        # A power cut may leave zeros where data should be, which only decoding shows. FFmpeg cannot even copy
-        # what is before them in the same fragment.
+        # A power failure may leave zeros instead of data, which only decoding detects. FFmpeg cannot even
+        # copy the packets before them in the same fragment.
         damage = check_decoding(source, info, candidates=self._candidates)
-        if damage:  # cut in a copy: another FFmpeg may read what this one cannot
+        if damage:  # truncate a copy only: another FFmpeg may be able to read the original
             source = shutil.copyfile(source, episode.finished / f"{camera.key}.whole.mp4")
         while damage and info.frames > damage[0].first:
             if not drop_last_fragment(source):
@@ -242,7 +245,7 @@ class _Recovery:
         return whole_frames(info, episode.settings.fps)
 
     def _common(self, most: int) -> int:
-        """The greatest number of frames that every camera has, and at which all files can be cut."""
+        """Return the greatest number of frames that every camera has, and at which all files can be cut."""
         fps = self._episode.settings.fps
         count = most
         for _ in range(most):
@@ -277,7 +280,7 @@ class _Recovery:
         episode, toolchain = self._episode, self._toolchain
         source, info = self._videos[camera.key]
         fps = episode.settings.fps
-        # An episode that an older version recorded has another time base, from which joining would go wrong.
+        # An episode of an older version has another time base, with which joining would fail.
         if count < info.frames or info.time_base != Fraction(1, time_scale(fps)):
             cut = episode.finished / f"{camera.key}.cut.mp4"
             cut_file(source, cut, first=0, frames=count, fps=fps, tag=info.tag, toolchain=toolchain)
@@ -291,7 +294,7 @@ class _Recovery:
 
 
 def _whole_images(episode: UnfinishedEpisode, camera: RecordedCamera) -> ImageFiles:
-    """A camera's images, up to the first that is missing or not whole."""
+    """Return a camera's images, up to the first that is missing or incomplete."""
     paths: list[Path] = []
     for path in episode.images_from(camera, 0):
         try:

@@ -1,4 +1,4 @@
-"""What a recorder says of itself, of a row and of an episode."""
+"""Results of a recorder: status, added rows and saved episodes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from msgspec import Struct
 
 
 class CameraStatus(Struct, frozen=True):
-    """What a camera does at the moment.
+    """The status of a camera.
 
     Attributes:
-        frames: given to the encoder so far, in this episode.
-        queued: frames that wait for it.
-        queue_maxsize: how many may.
-        dropped, repeated: rows of this episode that were left out for it, or show its frame before again.
-        bytes: on disk so far.
+        frames: number of frames passed to the encoder in this episode.
+        queued: number of frames that wait for it.
+        queue_maxsize: greatest number of waiting frames.
+        dropped, repeated: number of rows of this episode that were dropped because of it, or that repeat its
+            previous frame.
+        bytes: size on disk so far.
     """
 
     frames: int
@@ -25,14 +26,14 @@ class CameraStatus(Struct, frozen=True):
 
 
 class RecorderStatus(Struct, frozen=True):
-    """What a recorder does at the moment.
+    """The status of a recorder.
 
     Attributes:
-        episode: number of the episode that is recorded, or comes next.
-        recording: whether one is.
-        rows: it has so far.
-        dropped: rows that were left out.
-        cameras: by name.
+        episode: index of the episode that is being recorded, or of the next one.
+        recording: whether an episode is being recorded.
+        rows: number of its rows so far.
+        dropped: number of its dropped rows.
+        cameras: status by camera name.
     """
 
     episode: int
@@ -43,12 +44,12 @@ class RecorderStatus(Struct, frozen=True):
 
 
 class AddedRow(Struct, frozen=True):
-    """What became of a row.
+    """The result of adding a row.
 
     Attributes:
-        number: of the row in its episode; None where it was dropped, with all its frames.
-        dropped: the cameras without room for it, because their encoders were behind.
-        repeated: the cameras that show their frame before again.
+        number: index of the row in its episode; None if it was dropped, with all its frames.
+        dropped: the cameras whose encoders were too slow, so that the row was dropped.
+        repeated: the cameras that repeat their previous frame.
     """
 
     number: int | None
@@ -57,16 +58,16 @@ class AddedRow(Struct, frozen=True):
 
 
 class SavedEpisode(Struct, frozen=True):
-    """An episode that is in the dataset.
+    """An episode that was added to the dataset.
 
     Attributes:
-        index: its number.
-        rows: of the table, and frames of every camera.
-        seconds: how long saving took.
-        waited: how much of that until the encoders had taken what waited for them, and ended.
-        bytes: camera -> of its video or its images.
-        dropped: rows that were left out.
-        repeated: camera -> how many rows show the frame before again.
+        index: its index in the dataset.
+        rows: number of rows, and of frames of every camera.
+        seconds: time that saving took.
+        waited: part of this time until the encoders had accepted all waiting frames and ended.
+        bytes: camera -> size of its video or its images.
+        dropped: number of dropped rows.
+        repeated: camera -> number of rows that repeat the previous frame.
     """
 
     index: int

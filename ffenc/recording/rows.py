@@ -1,4 +1,4 @@
-"""The rows of an episode that is being recorded: a file of a line a row, readable at any moment."""
+"""The rows of an episode during its recording: a file with one line per row, readable at any moment."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ffenc.layout import NUMBERING
 
 Features = dict[str, dict[str, Any]]
 STATE, ACTION = "observation.state", "action"
-_MOST = 1e150  # of a float64: the squares of all rows together are a number
+_MOST = 1e150  # of a float64, so that the sum of all rows' squares is finite
 _KINDS = {"f": "float32", "i": "int64", "u": "int64", "b": "bool", "U": "string"}
 
 
 class Rows(Struct):
-    """What was recorded beside the frames.
+    """The recorded values of an episode, without frames.
 
     Attributes:
-        count: how many rows.
-        values: feature -> one value a row.
-        timestamps: camera -> when its frame was taken, one a row, in seconds; None where it is not known.
-        repeated: camera -> the rows that show the frame before again.
-        dropped: what was left out: before which row, the number of the frame since the start, and the
-            cameras there was no room for.
+        count: number of rows.
+        values: feature -> one value per row.
+        timestamps: camera -> time of its frame in each row, in seconds; None if unknown.
+        repeated: camera -> the rows that repeat the previous frame.
+        dropped: dropped rows: index of the next row, number of the frame since the start, and the cameras
+            whose queues were full.
     """
 
     count: int = 0
@@ -40,7 +40,7 @@ class Rows(Struct):
     dropped: list[dict[str, Any]] = field(default_factory=list)
 
     def first(self, count: int) -> Rows:
-        """The first rows, and what belongs to them."""
+        """Return the first ``count`` rows, with all that belongs to them."""
         return Rows(
             count,
             {name: values[:count] for name, values in self.values.items()},
@@ -50,7 +50,7 @@ class Rows(Struct):
         )
 
     def notes(self) -> dict[str, Any]:
-        """What is kept beside the episode."""
+        """Return the notes that are stored for the episode."""
         notes: dict[str, Any] = {"dropped": self.dropped, "repeated": self.repeated}
         if any(stamp is not None for stamps in self.timestamps.values() for stamp in stamps):
             notes["timestamps"] = self.timestamps
@@ -58,7 +58,7 @@ class Rows(Struct):
 
 
 class RowLog:
-    """Appends rows to a file, each with one system call: what has been written survives the program.
+    """Appends rows to a file, each with one system call, so that they survive a crash of the program.
 
     Args:
         path: the file.
@@ -80,7 +80,7 @@ class RowLog:
         self._append(line)
 
     def dropped(self, row: int, frame: int, cameras: Sequence[str]) -> None:
-        """Note that a row was left out."""
+        """Record that a row was dropped."""
         self._append({"dropped": {"row": row, "frame": frame, "cameras": list(cameras)}})
 
     def _append(self, line: Mapping[str, Any]) -> None:
@@ -92,7 +92,7 @@ class RowLog:
             raise OSError(28, "No space left on device", str(self.path))
 
     def close(self) -> None:
-        """Flush it to the disk."""
+        """Flush the file to disk and close it."""
         if self._file >= 0:
             os.fsync(self._file)
             os.close(self._file)
@@ -100,11 +100,11 @@ class RowLog:
 
 
 def read_rows(path: Path, features: Features | None = None) -> Rows:
-    """Read the rows of a file, up to the first line that is not whole, or no row.
+    """Read the rows of a file, up to the first line that is incomplete or invalid.
 
     Args:
         path: the file.
-        features: what each row has to be; None: not looked at.
+        features: expected features of a row; None: not checked.
     """
     rows = Rows()
     with path.open("rb") as file:
@@ -139,12 +139,12 @@ def read_rows(path: Path, features: Features | None = None) -> Rows:
 
 
 def features_of_row(row: Mapping[str, Any]) -> Features:
-    """Return what a row's values are, as LeRobot describes features.
+    """Return LeRobot's description of a row's values.
 
-    Floats become float32 and whole numbers int64, of the shape they have; a text is a string.
+    Floats become float32 and integers int64, of the same shape; a text becomes a string.
 
     Raises:
-        ConfigError: a name that is taken, or a value that is neither a number, a text nor a list of numbers.
+        ConfigError: a reserved name, or a value that is not a number, a text or a list of numbers.
     """
     features: Features = {}
     for name, value in row.items():
@@ -164,10 +164,10 @@ def features_of_row(row: Mapping[str, Any]) -> Features:
 
 
 def checked_row(row: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a row's values as they are written, once they are what the dataset's features say.
+    """Return a row's values as they are stored, after checking them against the features.
 
     Raises:
-        ConfigError: one is missing, too many, or of another shape or kind; the text names it.
+        ConfigError: a value is missing, unknown, or of another shape or type; the text names it.
     """
     if set(row) != set(features):
         missing, more = sorted(set(features) - set(row)), sorted(set(row) - set(features))
@@ -188,7 +188,7 @@ def checked_row(row: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]
             values[name] = str(row[name])
             continue
         wanted = np.dtype(dtype)
-        whole = array.dtype.kind in "iu" and wanted.kind in "iu"  # whether they fit is looked at by value
+        whole = array.dtype.kind in "iu" and wanted.kind in "iu"  # the range is checked value by value
         if array.dtype.kind not in "fiub" or not (whole or np.can_cast(array.dtype, wanted, "same_kind")):
             raise ConfigError(f"{name}: {array.dtype} is not accepted", expected=f"{dtype}")
         if array.size != size:
@@ -199,7 +199,7 @@ def checked_row(row: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]
 
 
 def is_text(text: str) -> bool:
-    """Whether a text can be written: Python's may hold halves of characters, as of names of files."""
+    """Return whether a text is valid Unicode: Python's may contain lone surrogates, as in file names."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -212,12 +212,12 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
         return np.asarray(value)
     except ValueError:
         raise ConfigError(f"{name}: lists of different lengths are not accepted") from None
-    except Exception as error:  # whatever an object does that is asked for its numbers
+    except Exception as error:  # converting an arbitrary object may raise anything
         raise ConfigError(f"{name}: {type(value).__name__} is not accepted: {error}") from None
 
 
 def _cast(name: str, array: npt.NDArray[Any], wanted: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The same numbers in another type, none of them turned into another."""
+    """Convert numbers to another type, and refuse those that would change."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ConfigError(
             f"{name}: {array.tolist()} is not accepted: NaN and infinity spoil the statistics of "

@@ -1,8 +1,9 @@
-"""What a camera's statistics are computed of: evenly spaced frames, of an episode of unknown length.
+"""Samples for a camera's statistics: evenly spaced frames of an episode of unknown length.
 
-Every k-th frame is counted, from the first on. When there are too many, k doubles, and every second one is
-left out. So the frames depend on the episode's length only, and all parts of it weigh the same. What is kept
-of each is in a file of the episode: memory does not grow, and an interrupted episode has the same statistics.
+Every k-th frame is sampled, from the first one on. When there are too many, k doubles, and every second
+sample is dropped. So the sampled frames depend only on the episode's length, and all its parts have the same
+weight. The samples are stored in a file of the episode: memory does not grow, and an interrupted episode has
+the same statistics.
 """
 
 from __future__ import annotations
@@ -23,29 +24,29 @@ from ffenc.frames.depth import Unit
 from ffenc.frames.depth_images import Depth, DepthStatistics
 from ffenc.frames.statistics import RgbHistogram, sample_tap, thinned
 
-MOST_SAMPLES = 200  # at least half as many of a longer episode: LeRobot takes 100 or more
-_HEAD = struct.Struct("<qI")  # the frame's number, and the CRC-32 of what follows
+MOST_SAMPLES = 200  # a longer episode has at least half as many: LeRobot uses 100 or more
+_HEAD = struct.Struct("<qI")  # frame number, and CRC-32 of the data that follows
 _COLOURS = np.dtype("<u4")
 _DEPTHS: dict[Unit, np.dtype[Any]] = {"mm": np.dtype("<u2"), "m": np.dtype("<f4")}
 
 
 def sample_step(frames: int) -> int:
-    """Return every how many-th of so many frames is counted: a power of 2."""
+    """Return the distance of sampled frames for a number of frames: a power of 2."""
     return 1 << (-(-frames // MOST_SAMPLES) - 1).bit_length()
 
 
 def samples_tap(width: int, height: int) -> SampleTap:
-    """Return what is kept of a frame: pixels by LeRobot's rule, of every frame that is given."""
+    """Return the tap that keeps pixels by LeRobot's rule, of every frame that it gets."""
     return replace(sample_tap(1, width, height), step=1)
 
 
 class SampleLog:
-    """Keeps samples of a camera's frames in a file, as they come.
+    """Stores samples of a camera's frames in a file, as they arrive.
 
     Args:
-        path: the file; it is made.
-        width, height: pixels of a frame.
-        unit: of depth; None for colours.
+        path: the file, which is created.
+        width, height: frame size in pixels.
+        unit: unit of depth; None for colours.
     """
 
     def __init__(self, path: Path, width: int, height: int, unit: Unit | None) -> None:
@@ -56,7 +57,7 @@ class SampleLog:
         self._pending = bytearray()
 
     def add(self, frame: Depth) -> None:
-        """Take the next frame, and keep what is counted of it, if it is picked.
+        """Add the next frame, and store its pixels if it is sampled.
 
         Args:
             frame: shape ``(H, W, 3)`` uint8, or ``(H, W)`` depth.
@@ -68,13 +69,13 @@ class SampleLog:
             self._append(thinned(frame, self._tap))
 
     def feed(self, data: bytes) -> None:
-        """Take raw rgb24 bytes of frames of the tap's size, cut anywhere."""
+        """Add raw rgb24 bytes of frames of the tap's size, in pieces of any size."""
         self._pending += data
         size = self._tap.width * self._tap.height * 3
         while len(self._pending) >= size:
             if self._next():
                 pixels = np.frombuffer(bytes(self._pending[:size]), np.uint8)
-                # Who reads an ffmpeg's output has nobody to tell of a full disk; the ffmpeg itself will.
+                # A thread that reads ffmpeg's output cannot report a full disk; ffmpeg itself will.
                 with contextlib.suppress(OSError):
                     self._append(pixels.reshape(self._tap.height, self._tap.width, 3))
             del self._pending[:size]
@@ -86,7 +87,7 @@ class SampleLog:
             self._file = -1
 
     def _next(self) -> bool:
-        """Whether the next frame is one of those that are counted, if the episode ends with it."""
+        """Return whether the next frame would be sampled if the episode ended with it."""
         self._seen += 1
         return (self._seen - 1) % sample_step(self._seen) == 0
 
@@ -104,15 +105,15 @@ class SampleLog:
 def read_samples(
     path: Path, width: int, height: int, unit: Unit | None, frames: int
 ) -> RgbHistogram | DepthStatistics | None:
-    """Return the statistics of an episode's first frames, by what was kept of them.
+    """Return the statistics of an episode's first frames, from their samples.
 
     Args:
         path: the file of a :class:`SampleLog`.
         width, height, unit: as there.
-        frames: how many there are, 1 or more.
+        frames: number of frames, 1 or more.
 
     Returns:
-        None where the file does not have all that are to be counted: a power cut may have taken some.
+        The statistics; None if samples are missing, for example after a power failure.
     """
     tap = samples_tap(width, height)
     thin = np.empty((-(-height // (height // tap.height)), -(-width // (width // tap.width))))

@@ -1,4 +1,4 @@
-"""Put a recorded episode into the dataset: the files of its cameras are finished, several at a time."""
+"""Add a recorded episode to the dataset: the files of its cameras are finished, several at once."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from ffenc.recording.unfinished import RecordedCamera
 
 
 class InDataset(Struct, frozen=True):
-    """An episode that has come into the dataset.
+    """An episode that was added to the dataset.
 
     Attributes:
-        index: its number.
-        rows: how many.
-        sizes: camera -> bytes of its file, or of its images.
+        index: its index.
+        rows: number of rows.
+        sizes: camera -> size of its file, or of its images, in bytes.
     """
 
     index: int
@@ -51,13 +51,13 @@ def put_into_dataset(
 
     Args:
         take: the episode.
-        dataset: what it comes into.
-        preset: of the robot, for the notes.
-        features: of its rows.
-        on_frames: called with the frames encoded so far, and in all, from any thread.
+        dataset: the dataset.
+        preset: preset of the robot, for the notes.
+        features: features of the rows.
+        on_frames: called with the number of frames encoded so far, and of all, from any thread.
 
     Raises:
-        FfencError: a file is not what it has to be, or the dataset cannot be written.
+        FfencError: a file is not what was requested, or the dataset cannot be written.
     """
     done = FrameCount(take.rows * len(take.tracks), on_frames)
     live = next(iter(take.tracks.values())).channel.camera.way == "live"
@@ -80,7 +80,7 @@ def put_into_dataset(
 
 
 def _finished(take: Take, camera: RecordedCamera, done: FrameCount) -> CameraResult:
-    """Make what a camera gives to the dataset."""
+    """Return a camera's contribution to the dataset."""
     track = take.tracks[camera_name(camera.key)]
     if camera.way == "live":
         encoding = track.channel.encoding

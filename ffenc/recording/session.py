@@ -1,4 +1,4 @@
-"""The recording loop: cameras are read at the frame rate and given to a recorder, episode by episode."""
+"""The recording loop: reads cameras at the frame rate and passes frames to a recorder."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from ffenc.recording.events import (
 from ffenc.recording.recorder import Recorder
 from ffenc.recording.results import SavedEpisode
 
-_READ_SECONDS = 5.0  # for the next frame of a file
-_FIRST_SECONDS = 10.0  # for the first frame of a device
+_READ_SECONDS = 5.0  # timeout for the next frame of a file
+_FIRST_SECONDS = 10.0  # timeout for the first frame of a device
 _STATUS_SECONDS = 1.0
 _RATE_SECONDS = 0.95
-_MOST_WAITING = 64  # frames, in a device and the pipe behind it
+_MOST_WAITING = 64  # frames in a device and the pipe behind it
 
 
 def record_episodes(
@@ -54,29 +54,29 @@ def record_episodes(
 ) -> SessionSummary:
     """Record episodes from cameras, at the preset's frame rate.
 
-    A row is due at every i / fps; one that is missed is counted, never made up for. A camera that has nothing
-    new gives its frame before again. Where all cameras are files, nothing waits for the clock. An
-    episode ends after its length, where a file ends, or when ``control`` says so. It is saved after the time
-    to reset the scene, so that it can be recorded again until then.
+    A row is due at every i / fps; a missed row is counted, and not added later. A camera without a new frame
+    repeats its previous one. If all cameras are files, the loop does not wait for the clock. An episode ends
+    after its duration, when a file ends, or on a request of ``control``. It is saved after the time for
+    resetting the scene, and can be recorded again until then.
 
     Args:
-        recorder: open, with all the cameras' streams.
-        cameras: open; they stay open.
-        episodes: how many to save.
-        seconds: the length of each; it has seconds * fps rows.
-        reset_seconds: time between two.
-        control: what a person asks for.
-        on_event: called with what happens, on the loop's thread, while an episode is encoded on others: it
-            must not wait.
-        status_seconds: between two :class:`Status`.
-        keep_on_interrupt: what becomes of the episode when Ctrl-C or another signal ends the session: it is
-            saved, or else deleted.
+        recorder: open, with the streams of all cameras.
+        cameras: open cameras; they are not closed.
+        episodes: number of episodes to save.
+        seconds: duration of each; it has seconds * fps rows.
+        reset_seconds: time between two episodes.
+        control: requests of a person.
+        on_event: called with each event, in the loop's thread, or in others while an episode is encoded; must
+            not block.
+        status_seconds: interval of :class:`Status`.
+        keep_on_interrupt: whether the episode is saved or deleted when Ctrl-C or another signal ends the
+            session.
 
     Raises:
         CameraError: a camera has failed.
-        FfencError: an encoder has, or the dataset cannot be written. What was recorded of the episode is
-            kept, for :func:`ffenc.recover`.
-        KeyboardInterrupt: after all is in order.
+        FfencError: an encoder has failed, or the dataset cannot be written. The recorded part of the episode
+            is kept for :func:`ffenc.recover`.
+        KeyboardInterrupt: the session was interrupted; raised after all files are complete.
     """
     control = control or Control()
     with signals_to(control):
@@ -127,11 +127,11 @@ class _Session(Struct, dict=True):
         self._fps = parse_fps(self.recorder.preset.fps)
         self._rows = max(1, round(self.seconds * self._fps))
         self._paced = any(camera.paced for camera in self.cameras)
-        self._newest: dict[int, Newest] = {}  # of live cameras, by their place
+        self._newest: dict[int, Newest] = {}  # of live cameras, by index
         self._saved: list[SavedEpisode] = []
         self._discarded = self._late = 0
-        self._attempt = 1  # at the next episode
-        self._ending: End | None = None  # stop or interrupt, once asked for
+        self._attempt = 1  # of the next episode
+        self._ending: End | None = None  # stop or interrupt, after a request
 
     def summary(self) -> SessionSummary:
         return SessionSummary(list(self._saved), self._discarded, self._late, self._ending == "interrupt")
@@ -179,7 +179,7 @@ class _Session(Struct, dict=True):
         self.on_event(SessionStarted(root, task, fps, self.episodes, seconds, encode, cameras))
 
     def _episode(self) -> None:
-        """Record one episode, and save it or not."""
+        """Record one episode, and save or discard it."""
         index = self.recorder.status().episode
         take = _Take(index, len(self._saved) + 1, self.episodes, self._attempt)
         end = self._record(take)
@@ -224,7 +224,7 @@ class _Session(Struct, dict=True):
         self.on_event(EpisodeDiscarded(take.episode, take.rows, take.attempt, pause))
 
     def _reset(self, seconds: float) -> Asked | None:
-        """Wait while the scene is set up again."""
+        """Wait while the scene is reset."""
         if not seconds:
             return None
         asked = self.control.take(seconds)
@@ -233,7 +233,7 @@ class _Session(Struct, dict=True):
         return asked
 
     def _record(self, take: _Take) -> End:
-        """Record an episode's rows; returns what has ended it."""
+        """Record an episode's rows; return what has ended it."""
         self.control.begin(listens=False)
         for camera in self.cameras:
             camera.rewind()
@@ -264,8 +264,8 @@ class _Session(Struct, dict=True):
                 missed = clock.next()
                 take.late += missed
                 self._late += missed
-            # Waiting for half a frame's time: a camera whose frames come at about the moment they are due
-            # would else be early and late by turns, and give every other frame twice.
+            # Wait half a frame: a camera whose frames arrive at about their due times would otherwise be
+            # alternately early and late, and every other frame would be repeated.
             frames = self._frames(_FIRST_SECONDS if not take.rows else float(1 / self._fps) / 2)
         return "source"
 
@@ -273,10 +273,10 @@ class _Session(Struct, dict=True):
         """Read every camera.
 
         Args:
-            seconds: to wait for those that are live, together.
+            seconds: greatest waiting time for all live cameras together.
 
         Returns:
-            each stream's frame, None for one that has nothing new; or None: a file has ended.
+            Each stream's frame, None for one without a new frame; or None: a file has ended.
         """
         until = time.monotonic() + seconds
         frames: dict[str, CapturedFrame | None] = {}
@@ -296,7 +296,7 @@ class _Session(Struct, dict=True):
         return frames
 
     def _row(self, take: _Take, frames: Mapping[str, CapturedFrame | None]) -> None:
-        """Give the recorder a row's frames, and tell what it did not store."""
+        """Pass a row's frames to the recorder, and report what it did not store."""
         for name, frame in frames.items():
             if frame is None:
                 self.recorder.write(name, None)
@@ -344,10 +344,10 @@ class _Take(Struct):
 
 
 class _Clock:
-    """The moments that rows are due: i / fps after the first, by the monotonic clock.
+    """The times at which rows are due: i / fps after the first, by the monotonic clock.
 
     Args:
-        fps: rows a second.
+        fps: rows per second.
     """
 
     def __init__(self, fps: Fraction) -> None:
@@ -356,11 +356,11 @@ class _Clock:
         self.began = time.monotonic()
 
     def left(self) -> float:
-        """Seconds until the next row is due, 0 where it is late."""
+        """Return the seconds until the next row is due, 0 if it is late."""
         return max(0.0, self.began + float(self._tick / self._fps) - time.monotonic())
 
     def next(self) -> int:
-        """Go on to the moment after; returns how many have been missed, which are left out."""
+        """Advance to the next due time; return how many were missed, which are skipped."""
         passed = int((time.monotonic() - self.began) * self._fps)
         missed = max(0, passed - self._tick)
         self._tick += missed + 1
@@ -368,18 +368,18 @@ class _Clock:
 
 
 class _Rate:
-    """Rows a second, over the last second or so.
+    """Rows per second, over about the last second.
 
     Args:
-        when: the first row's time.
+        when: time of the first row.
     """
 
     def __init__(self, when: float) -> None:
-        self.when = when  # of the last time it was asked for
+        self.when = when  # time of the last call
         self._past = deque([(when, 0)])
 
     def rate(self, now: float, rows: int) -> float:
-        """Note how many rows there are now, and return the rate."""
+        """Record the number of rows, and return the rate."""
         self.when = now
         self._past.append((now, rows))
         while len(self._past) > 2 and now - self._past[1][0] >= _RATE_SECONDS:
@@ -389,7 +389,7 @@ class _Rate:
 
 
 def _empty(newest: Newest, seconds: float) -> None:
-    """Leave out frames that were taken before and waited somewhere: those that come without any wait."""
+    """Drop frames that were taken before and are buffered: those that arrive without any wait."""
     for _ in range(_MOST_WAITING):
         began = time.monotonic()
         newest.take(_FIRST_SECONDS)

@@ -1,4 +1,4 @@
-"""From a preset and where its cameras' frames come from to open cameras, and the preset with their sizes."""
+"""Preparation of a recording: sources of the cameras, open cameras, and the preset with their sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ffenc.spelling import argument
 
 _RECORDINGS = (".db3", ".bag")
 _DEPTH = "+depth"
-# These give the size that is asked for; every USB camera has this one.
+# These sources provide the requested size; every USB camera supports the usual one.
 _SIZED, _USUAL_SIZE = ("v4l2", "test"), (640, 480)
 _ACCEPTED = "test, /dev/video0 or its number, realsense, realsense:SERIAL, a .db3 or .bag recording, a folder"
 
@@ -29,18 +29,18 @@ Overrides = Sequence[tuple[KeyPath, Any]]
 
 
 class Chosen(Struct, frozen=True):
-    """The cameras that are to be recorded.
+    """The cameras of a recording.
 
     Attributes:
-        preset: with a source for each camera, or for the one that gives its depth.
-        build: makes the preset again, with more overrides.
+        preset: with a source for each camera, or for the one that provides its depth.
+        build: returns the preset with additional overrides.
     """
 
     preset: RobotPreset
     build: Callable[[Overrides], RobotPreset]
 
     def known(self) -> OpenCameras | None:
-        """What opening the cameras would tell, where it is known without; None where it is not."""
+        """Return the result of opening the cameras if it is known without opening; otherwise None."""
         cameras = self.preset.cameras
         if not all(_is_sized(camera) and camera.width and camera.height for camera in cameras.values()):
             return None
@@ -49,12 +49,12 @@ class Chosen(Struct, frozen=True):
 
 
 class OpenCameras(Struct, frozen=True):
-    """Cameras that give frames.
+    """Open cameras.
 
     Attributes:
-        cameras: all of them.
+        cameras: all cameras.
         preset: with the size of every stream.
-        jpeg: the streams that come as JPEG images.
+        jpeg: the streams that are JPEG images.
     """
 
     cameras: Sequence[Camera]
@@ -68,18 +68,18 @@ class OpenCameras(Struct, frozen=True):
 
 
 def parse_source(text: str) -> dict[str, Any]:
-    """Read where a camera's frames come from, as it is written on a command line.
+    """Parse a camera's source from the command line.
 
     Args:
         text: ``test``; a V4L2 device, ``/dev/video0`` or ``0``; ``realsense`` or ``realsense:SERIAL``, or a
-            recording of one (``.db3``, ``.bag``), each with ``+depth`` at the end where its depth is wanted
-            too; or a folder of frames.
+            recording of one (``.db3``, ``.bag``), each with ``+depth`` at the end to record its depth too; or
+            a folder of frames.
 
     Returns:
-        what a preset says as ``source``.
+        The value of ``source`` in a preset.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: the text is none of these.
     """
     plain = text.removesuffix(_DEPTH)
     depth = {"use_depth": True} if plain != text else {}
@@ -108,14 +108,14 @@ def choose_cameras(
     sources: Mapping[str, Mapping[str, Any]] | None = None,
     test: bool = False,
 ) -> Chosen:
-    """Say where each camera's frames come from.
+    """Determine the source of each camera.
 
     Args:
         preset: name or path, as for :func:`ffenc.load_preset`.
-        overrides: settings that win over it.
-        sources: camera -> its source, instead of what the preset says; a camera that it does not have is
-            added. Where some are given, cameras without any source are left out.
-        test: cameras that ``sources`` does not name show a test pattern, whatever the preset says.
+        overrides: settings that take precedence over the preset.
+        sources: camera -> its source, instead of the preset's; unknown cameras are added. If it is given,
+            cameras without any source are dropped.
+        test: cameras that are not in ``sources`` show a test pattern, whatever the preset says.
 
     Raises:
         ConfigError: a setting is not accepted, a camera has no source, or no camera is left.
@@ -167,8 +167,8 @@ def choose_cameras(
 def _check_names(
     preset: str | Path | None, overrides: Overrides, sources: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Refuse settings of cameras that are not recorded, and a camera more by a slip in a name."""
-    # Cameras that are given as a whole may say a frame rate, which has to be the recording's.
+    """Refuse settings of cameras that are not recorded, and new cameras with nearly the name of another."""
+    # Cameras that are given as a whole may contain a frame rate, which has to be the recording's.
     whole = [(key, value) for key, value in overrides if key in (("cameras",), ("fps",))]
     names = list(load_preset(preset, whole).cameras)
     where = str(preset) if preset is not None else "the defaults"
@@ -177,14 +177,14 @@ def _check_names(
     added = [*sources, *sorted(given)]
     for name in added:
         check_added(name, names, where)
-    # A RealSense camera may give NAME_depth too.
+    # A RealSense camera may also provide NAME_depth.
     depth = [f"{name}_depth" for name in (*names, *added)]
     known = [*names, *(name for name in added if name not in names)]
     check_named([(key, v) for key, v in overrides if key[1:2] != () and key[1] not in depth], known, where)
 
 
 def _depth_of(robot: RobotPreset, name: str) -> CameraPreset:
-    """The camera that says what a camera's depth is in: the one beside it, where it gives both."""
+    """Return the camera that determines a depth unit: NAME_depth for a camera that provides both."""
     preset = robot.cameras[name]
     return robot.cameras[f"{name}_depth"] if _gives_depth(preset.source) else preset
 
@@ -206,12 +206,12 @@ def open_cameras(chosen: Chosen, ffmpeg: str | None = None) -> Iterator[OpenCame
     """Open every camera, until the block ends.
 
     Args:
-        chosen: which.
-        ffmpeg: the program that reads a V4L2 camera; None: the first there is.
+        chosen: the cameras.
+        ffmpeg: the program that reads a V4L2 camera; None: the first that is found.
 
     Raises:
-        CameraError: one cannot be opened.
-        ConfigError: it gives other frames than the preset says.
+        CameraError: a camera cannot be opened.
+        ConfigError: a camera provides other frames than the preset requires.
     """
     robot = chosen.preset
     fps = parse_fps(robot.fps)
@@ -221,7 +221,7 @@ def open_cameras(chosen: Chosen, ffmpeg: str | None = None) -> Iterator[OpenCame
         jpeg = set()
         for name, preset in robot.cameras.items():
             if preset.source is None:
-                continue  # another camera gives it
+                continue  # another camera provides it
             camera = open_camera(
                 name,
                 preset.source,
@@ -252,6 +252,7 @@ def open_cameras(chosen: Chosen, ffmpeg: str | None = None) -> Iterator[OpenCame
                 jpeg |= {stream.name} if stream.format == "jpeg" else set()
             cameras.append(camera)
         if any(camera.live for camera in cameras) and "on_full" not in robot.given:
-            # The robot goes on whether somebody waits or not, and a row left out is a jump in what it did.
+            # The robot moves on whether the recorder waits or not, and a dropped row would be a jump in its
+            # motion.
             settled.append((("on_full",), "repeat"))
         yield OpenCameras(cameras, chosen.build(settled), frozenset(jpeg))

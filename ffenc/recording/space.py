@@ -1,4 +1,4 @@
-"""Whether a recording fits on the disk, looked at before its first episode."""
+"""Check of the disk space before the first episode of a recording."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import RobotPreset
 from ffenc.dataset.estimate import refuse_space
 
-# Bytes a pixel, of 640x480 frames with sensor noise, the most that was measured: colours as video (h264
+# Bytes per pixel of 640x480 frames with sensor noise, the greatest that were measured: colours as video (h264
 # veryfast, crf 23, g 2), lossless depth (hevc gray12le), PNG of colours and of depth.
 _VIDEO, _DEPTH_VIDEO = 0.05, 0.25
 _IMAGE, _DEPTH_IMAGE = 1.3, 2.0
 
 
 def needed_bytes(robot: RobotPreset, *, episodes: int, seconds: float) -> int:
-    """Return about how many bytes a recording takes at most, while it is made.
+    """Return the approximate greatest size of a recording while it is made, in bytes.
 
     Args:
-        robot: with the cameras that are recorded; one whose size is not known counts as 640x480.
-        episodes: how many.
-        seconds: the length of each, at most.
+        robot: preset with the recorded cameras; one without a size counts as 640x480.
+        episodes: number of episodes.
+        seconds: greatest duration of each.
     """
     rows = float(parse_fps(robot.fps)) * seconds
     total = 0.0
@@ -30,7 +30,7 @@ def needed_bytes(robot: RobotPreset, *, episodes: int, seconds: float) -> int:
         video = _DEPTH_VIDEO if camera.depth else _VIDEO
         if not robot.video:
             total += pixels * image * (episodes + 1)
-        else:  # the last one is there twice until it is published
+        else:  # the last one exists twice until it is published
             total += pixels * (video * (episodes + 1) + (image if robot.encode == "after" else 0))
     return round(total)
 
@@ -40,12 +40,12 @@ def check_recording_space(robot: RobotPreset, root: str | Path, *, episodes: int
 
     Args:
         robot, episodes, seconds: as for :func:`needed_bytes`.
-        root: the dataset; it need not be there.
+        root: the dataset; it need not exist.
 
     Raises:
-        DestinationError: it takes more than what is free.
+        DestinationError: it needs more than the free space.
 
     Warns:
-        FfencWarning: nearly so much.
+        FfencWarning: it needs nearly all of the free space.
     """
     refuse_space(Path(root), needed_bytes(robot, episodes=episodes, seconds=seconds))

@@ -1,4 +1,4 @@
-"""An episode that is being recorded: its cameras, and what they have given so far."""
+"""An episode during its recording: its cameras, and their frames so far."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _log = logging.getLogger("ffenc.recording")
 
 
 class Channel(Struct):
-    """A camera with what stays from episode to episode."""
+    """The parts of a camera that are kept between episodes."""
 
     name: str
     camera: RecordedCamera
     encoding: Encoding
-    frames: FrameFormat  # as they come
+    frames: FrameFormat  # as they arrive
     ring: FrameRing
 
     def check(self, frame: Any) -> None:
-        """Refuse what is no frame of it."""
+        """Check that a frame fits this camera."""
         if self.frames == "jpeg":
             if not (isinstance(frame, bytes) and frame[:2] == b"\xff\xd8"):
                 raise ConfigError(
@@ -54,7 +54,7 @@ class Channel(Struct):
                 raise ConfigError(
                     f"camera {self.name}: a JPEG of {len(frame)} bytes is larger than its pixels"
                 )
-            # Not decoded here: what is damaged inside is found by the encoder.
+            # Not decoded here: the encoder detects damage inside.
             try:
                 header = read_header(frame, f"camera {self.name}")
             except SourceError as error:
@@ -91,7 +91,7 @@ class Track(Struct):
     dropped: int = 0
     repeated: int = 0
     timestamp: float | None = None
-    images: int = 0  # those whose bytes are counted
+    images: int = 0  # number of images whose size is counted
     image_bytes: int = 0
 
 
@@ -104,16 +104,16 @@ class Take(Struct):
     cancellation: Cancellation
     flusher: Flusher
     lock: threading.Lock = field(default_factory=threading.Lock)  # held while a row is added
-    ended: bool = False  # it is being saved or discarded, and takes no more
+    ended: bool = False  # it is being saved or discarded, and accepts no more rows
     rows: int = 0
-    frames: int = 0  # rows that were asked for
+    frames: int = 0  # number of rows, dropped ones included
     dropped: int = 0
-    full: list[str] = field(default_factory=list)  # cameras without room for the row to come
+    full: list[str] = field(default_factory=list)  # cameras without room for the next row
     error: FfencError | None = None
 
 
 def gone(take: Take) -> DestinationError | None:
-    """Why an episode has failed whose folder is not in its place, whatever was noticed first."""
+    """Return the error of an episode whose folder was moved or deleted, whatever was detected first."""
     if take.log.path.exists():
         return None
     return DestinationError(
@@ -123,17 +123,17 @@ def gone(take: Take) -> DestinationError | None:
 
 
 def check_ended(take: Take) -> None:
-    """Refuse what comes after the episode's end.
+    """Refuse frames and rows after the episode's end.
 
     Raises:
-        ConfigError: it is being saved or discarded.
+        ConfigError: the episode is being saved or discarded.
     """
     if take.ended:
         raise ConfigError("the episode has ended and is being saved or discarded; call start_episode next")
 
 
 def give(take: Take, camera: str, frame: npt.NDArray[Any] | bytes | None, timestamp: float | None) -> None:
-    """Give a camera's frame for the row to come; arguments and errors as of :meth:`Recorder.write`."""
+    """Set a camera's frame for the next row; arguments and errors as for :meth:`Recorder.write`."""
     track = take.tracks.get(camera_name(camera))
     if track is None:
         raise ConfigError(f"there is no camera {camera!r}; there are {', '.join(take.tracks)}")
@@ -153,19 +153,19 @@ def give(take: Take, camera: str, frame: npt.NDArray[Any] | bytes | None, timest
         if not feed.write(frame):
             take.full.append(track.channel.name)
     except FfencError as error:
-        check_ended(take)  # by another thread, while this one went on
+        check_ended(take)  # by another thread in the meantime
         take.error = gone(take) or error
         raise take.error from None
     track.timestamp = seconds
 
 
 def add_row(take: Take, values: Mapping[str, Any], episode: int) -> AddedRow:
-    """Write a row, and pass its frames on; where a camera has no room, leave it out of all.
+    """Write a row, and pass its frames on; if a camera has no room, drop it for all cameras.
 
     Args:
         take: the episode, with a frame of every camera.
         values: the row, checked.
-        episode: its number to be, for the log.
+        episode: its future index, for the log.
 
     Raises:
         FfencError: an encoder has ended.
@@ -192,7 +192,7 @@ def add_row(take: Take, values: Mapping[str, Any], episode: int) -> AddedRow:
 
 
 def _drop_row(take: Take, episode: int) -> AddedRow:
-    """Leave a row out, of the table and of all cameras."""
+    """Drop a row, in the table and for all cameras."""
     take.log.dropped(take.rows, take.frames, take.full)
     _log.warning(
         "episode %d: frame %d is dropped, before row %d: no room for %s",
@@ -211,17 +211,17 @@ def _drop_row(take: Take, episode: int) -> AddedRow:
 
 
 def close(track: Track) -> None:
-    """Have a camera's encoder end, and what counts its frames."""
+    """End a camera's encoder, and the thread that counts its frames."""
     track.feed.close()
     if track.counted is not None:
         track.counted.close()
 
 
 def end(take: Take) -> None:
-    """Have every encoder take what waits, and end.
+    """Let every encoder accept its waiting frames, and end.
 
     Raises:
-        FfencError: one has failed; the others' files are finished.
+        FfencError: an encoder has failed; the others' files are finished.
     """
     for track in take.tracks.values():
         close(track)
@@ -230,12 +230,12 @@ def end(take: Take) -> None:
     for track in take.tracks.values():
         if track.feed.error is not None:
             raise gone(take) or track.feed.error
-        if track.feed.fed != take.rows:  # pragma: no cover - would be a fault of ours
+        if track.feed.fed != take.rows:  # pragma: no cover - would be a fault in ffenc
             raise FfencError(f"{track.channel.name}: {track.feed.fed} frames of {take.rows} rows")
 
 
 def abandon(take: Take) -> None:
-    """End what still runs of an episode, wherever something else has ended it."""
+    """End all that still runs for an episode that another error has ended."""
     with Uninterrupted():
         take.cancellation.cancel()
         for track in take.tracks.values():
@@ -246,12 +246,12 @@ def abandon(take: Take) -> None:
 
 
 def recovery(root: Path) -> str:
-    """The command that brings back what was interrupted."""
+    """Return the command that restores an interrupted recording."""
     return f"`ffenc recover {shlex.quote(str(root))}`"
 
 
 def warn_kept(take: Take, root: Path, error: BaseException | None) -> None:
-    """Say where an episode is that was not saved, and why; one without rows is deleted."""
+    """Warn where an episode is kept that was not saved, and why; one without rows is deleted."""
     if not take.rows:
         with contextlib.suppress(OSError):
             delete_episode(take.episode.path)
@@ -266,7 +266,7 @@ def warn_kept(take: Take, root: Path, error: BaseException | None) -> None:
 
 
 def camera_statuses(take: Take) -> dict[str, CameraStatus]:
-    """Return how each camera fares, by name."""
+    """Return the status of each camera, by name."""
     cameras = {}
     for name, track in take.tracks.items():
         feed, maxsize = track.feed, track.channel.ring.waiting
@@ -278,7 +278,7 @@ def camera_statuses(take: Take) -> dict[str, CameraStatus]:
 
 
 def stored_bytes(take: Take, track: Track) -> int:
-    """Return what a camera has on disk."""
+    """Return the size of a camera's files so far, in bytes."""
     episode, camera = take.episode, track.channel.camera
     if camera.way == "live":
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What an encoder is tried with before a recording begins."""
+"""Trial frames for an encoder, before a recording starts."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def untried(
     frames: FrameFormat,
     toolchain: Toolchain,
 ) -> Encoding:
-    """How a camera would be encoded whose frames stay images: no encoder has to be able to."""
+    """Return the encoding of a camera whose frames stay images, without a trial of an encoder."""
     config = config.resolve(auto_fallback(config.pix_fmt))
     return Encoding(config, *size, fps, frames, None, toolchain)
 
 
 def trial_frames(width: int, height: int, frames: FrameFormat) -> list[bytes]:
-    """Frames to try an encoder with."""
+    """Return frames for the trial of an encoder."""
     if frames not in ("png", "jpeg"):
         return list(pattern_frames(width, height, frames)[:2])
-    from PIL import Image  # noqa: PLC0415 - only where frames are images
+    from PIL import Image  # noqa: PLC0415 - only needed for images
 
     images = []
     for data in islice(pattern_frames(width, height, "rgb24"), 2):

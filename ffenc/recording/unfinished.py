@@ -1,4 +1,4 @@
-"""An episode that is being recorded, on disk: what is there at any moment is enough to bring it back."""
+"""An episode on disk during its recording: at any moment, its files suffice to restore it."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ from ffenc.recording.rows import Features
 
 _SETTINGS = "episode.json"
 _NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
-_MOST_PIXELS = 1 << 15  # in a row or column: more than any encoder takes
+_MOST_PIXELS = 1 << 15  # in a row or column: above the limits of all encoders
 
-# How a camera's frames reach the dataset: encoded as they come, as images that are encoded after the episode,
-# or as images that stay images.
+# How a camera's frames are stored: encoded as they arrive, as images that are encoded after the episode, or
+# as images that stay images.
 Way = Literal["live", "after", "images"]
 
 
 class RecordedCamera(Struct, frozen=True):
-    """One camera of a recording.
+    """A camera of a recording.
 
     Attributes:
         key: its feature.
-        width, height: pixels.
-        unit: what depth is in; None for colours.
-        way: how its frames reach the dataset.
-        config: the encoder settings, ``auto`` resolved.
+        width, height: frame size in pixels.
+        unit: unit of depth; None for colours.
+        way: how its frames are stored.
+        config: the encoder settings, with ``auto`` resolved.
         block: the fields of its ``info`` block that are not read from the file.
         codec, pix_fmt: of the stream.
-        transform: how its frames are changed before they are encoded.
+        transform: changes of its frames before encoding.
     """
 
     key: str
@@ -73,11 +73,11 @@ class RecordedCamera(Struct, frozen=True):
 
     @property
     def depth(self) -> bool:
-        """Whether it holds depth."""
+        """Whether it is a depth camera."""
         return self.unit is not None
 
     def growing(self) -> GrowingCamera:
-        """What it is in the dataset."""
+        """The camera as part of the dataset."""
         kept = self.way == "images"
         width, height = self.stored_size
         return GrowingCamera(
@@ -92,14 +92,14 @@ class RecordedCamera(Struct, frozen=True):
 
 
 class Settings(Struct, frozen=True):
-    """What an episode is recorded with.
+    """The settings of a recorded episode.
 
     Attributes:
         task: its text.
-        fps: frames a second.
+        fps: frames per second.
         robot_type: LeRobot's name of the robot.
-        features: of the rows; None until the first row of a new dataset.
-        cameras: all of them.
+        features: features of the rows; None until the first row of a new dataset.
+        cameras: all cameras.
     """
 
     task: str
@@ -110,11 +110,11 @@ class Settings(Struct, frozen=True):
 
 
 class UnfinishedEpisode:
-    """The folder of one episode until it is in the dataset.
+    """The folder of an episode until it is in the dataset.
 
     Args:
         path: the folder.
-        settings: what it is recorded with.
+        settings: the settings of the episode.
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
@@ -124,10 +124,10 @@ class UnfinishedEpisode:
 
     @classmethod
     def create(cls, root: Path, settings: Settings) -> UnfinishedEpisode:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            DestinationError: it cannot be made.
+            DestinationError: it cannot be created.
         """
         name = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6]
         episode = cls(root / RECORDINGS / name, settings)
@@ -145,13 +145,11 @@ class UnfinishedEpisode:
 
     @classmethod
     def open(cls, path: Path) -> UnfinishedEpisode:
-        """Read the folder of an episode that was interrupted.
-
-        The dataset, and the folder with it, may come from a stranger.
+        """Open the folder of an interrupted episode, which may belong to an untrusted dataset.
 
         Raises:
-            SourceError: its settings cannot be read or are not as ffenc writes them, or there is a link or
-                something else in it than files and folders.
+            SourceError: its settings cannot be read or are not ffenc's, or it contains a link or anything
+                else but files and folders.
         """
         where = path / _SETTINGS
         try:
@@ -172,7 +170,7 @@ class UnfinishedEpisode:
         return cls(path, settings)
 
     def write_settings(self, settings: Settings) -> None:
-        """Keep the settings, whole or as they were."""
+        """Write the settings; after an interruption the file is complete, old or new."""
         cameras = [
             {
                 **asdict(camera),
@@ -194,38 +192,38 @@ class UnfinishedEpisode:
         self.settings = settings
 
     def video(self, camera: RecordedCamera) -> Path:
-        """The file that grows while the camera is recorded."""
+        """Return the file that grows during the recording."""
         return self.path / f"{camera.key}.mp4"
 
     def samples(self, camera: RecordedCamera) -> Path:
-        """The file of what its statistics are computed of, where that is counted while it is recorded."""
+        """Return the file of the samples for statistics, which are taken during the recording."""
         return self.path / f"{camera.key}.samples"
 
     def images(self, camera: RecordedCamera) -> Path:
-        """The folder of a camera whose frames are images first."""
+        """Return the folder of a camera whose frames are first stored as images."""
         return self.path / camera.key
 
     def image_name(self, camera: RecordedCamera) -> str:
-        """The pattern of their names."""
+        """Return the pattern of the images' names."""
         return "frame-%06d.tiff" if camera.unit == "m" else "frame-%06d.png"
 
     def images_from(self, camera: RecordedCamera, number: int) -> Iterator[Path]:
-        """The images that are there, from a number on, up to the first that is not."""
+        """Yield the existing images from a number on, up to the first missing one."""
         folder, name = self.images(camera), self.image_name(camera)
         while (path := folder / (name % number)).is_file():
             yield path
             number += 1
 
     def result(self, camera: RecordedCamera) -> Path:
-        """The file that goes into the dataset."""
+        """Return the file for the dataset."""
         return self.finished / f"{camera.key}.mp4"
 
 
 def _camera(values: Mapping[str, Any], where: str) -> RecordedCamera:
-    """Read a camera of an episode's settings; its key becomes the name of a file.
+    """Read a camera of an episode's settings; its key is used as a file name.
 
     Raises:
-        ValueError, TypeError, LookupError, FfencError: it is not as ffenc writes it.
+        ValueError, TypeError, LookupError, FfencError: the values are not valid.
     """
     model = VideoEncoderConfig if values["unit"] is None else DepthEncoderConfig
     changes = values.get("transform")
@@ -245,12 +243,12 @@ def _camera(values: Mapping[str, Any], where: str) -> RecordedCamera:
 
 
 def interrupted_episodes(root: Path) -> list[Path]:
-    """Return the folders of episodes that were interrupted, in the order they were begun.
+    """Return the folders of interrupted episodes, in the order in which they were started.
 
-    Those that only wait for their last moves are not among them: they are safe.
+    Episodes that only wait for their last moves are not included: they are complete.
 
     Raises:
-        SourceError: as :func:`~ffenc.dataset.commit.recording_folders`.
+        SourceError: as for :func:`~ffenc.dataset.commit.recording_folders`.
     """
     return [
         path
@@ -260,18 +258,18 @@ def interrupted_episodes(root: Path) -> list[Path]:
 
 
 def delete_episode(folder: Path) -> None:
-    """Delete an episode's folder: all of it is gone at once, whatever interrupts it.
+    """Delete an episode's folder, renamed first, so that an interruption leaves no half-deleted episode.
 
     Raises:
         OSError: it cannot be renamed; nothing is deleted.
     """
     gone = folder.with_name(folder.name + DELETED)
     folder.replace(gone)
-    shutil.rmtree(gone, ignore_errors=True)  # the next run deletes what is left
+    shutil.rmtree(gone, ignore_errors=True)  # the next run deletes the rest
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what is no episode any more, or not yet: an interruption has left it."""
+    """Delete the rests of interrupted deletions and starts."""
     for path in folder.glob(f"*-*-*{DELETED}"):
         if _NAME.fullmatch(path.name.removesuffix(DELETED)):
             shutil.rmtree(path, ignore_errors=True)
@@ -284,26 +282,26 @@ def _sweep(folder: Path) -> None:
 
 @contextmanager
 def recording_lock(root: Path) -> Iterator[Callable[[], None]]:
-    """Keep a dataset for this run, until the block ends or the program does.
+    """Lock a dataset for this run, until the block ends or the program does.
 
-    Gives a function that raises :class:`DestinationError` where the lock has been deleted or moved, and the
-    dataset with it.
+    Yields a function that raises :class:`DestinationError` if the lock file, and the dataset with it, has
+    been deleted or moved.
 
     Raises:
-        DestinationError: another run records into it, or the folder cannot be made.
+        DestinationError: another run is recording to it, or the folder cannot be created.
     """
     folder = root / RECORDINGS
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         recording_folders(root)
-        # Not by a link, which would make a file elsewhere, nor waiting for the other end of a pipe.
+        # Do not follow a link, which would create a file elsewhere, and do not block on a pipe.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         file = os.fdopen(os.open(folder / "lock", flags, 0o644), "a", encoding="utf-8")
     except OSError as error:
         raise DestinationError(f"{folder}: cannot be created: {error.strerror}") from None
     with file:
-        # The other run may have deleted the file since it was opened: then this lock is on nothing.
+        # If the other run has deleted the file after it was opened here, this lock has no effect.
         if not (locked(file) and is_at(file, folder / "lock")):
             raise DestinationError(f"{root} is being recorded by another run of ffenc; wait until it ends")
 
@@ -319,16 +317,16 @@ def recording_lock(root: Path) -> Iterator[Callable[[], None]]:
             _sweep(folder)
             yield check
         finally:
-            if os.getpid() == owner:  # not a fork, which takes its end for that of the block
+            if os.getpid() == owner:  # a forked process also reaches the end of the block
                 _tidy(folder, made)
 
 
 def _tidy(folder: Path, made: Sequence[Path]) -> None:
-    """Delete what holds nothing: the folder of a run that left no episode, and a dataset without any."""
+    """Delete empty folders: that of a run without episodes, and a dataset without any."""
     try:
         if {path.name for path in folder.iterdir()} > {"lock"}:
             return
-    except OSError:  # somebody has deleted it
+    except OSError:  # another process has deleted it
         return
     (folder / "lock").unlink(missing_ok=True)
     for empty in dict.fromkeys((folder, *made)):

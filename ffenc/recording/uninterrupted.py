@@ -1,4 +1,4 @@
-"""Let no Ctrl-C come between a row of the table and its frames."""
+"""Blocks that no Ctrl-C interrupts, such as between a row of the table and its frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 
 class Uninterrupted:
-    """A block that signals with a handler in Python wait for; only in the main thread, where they arrive."""
+    """A block that defers signals with a Python handler; only in the main thread, which receives them."""
 
     def __enter__(self) -> None:
         self._handlers: dict[int, Any] = {}

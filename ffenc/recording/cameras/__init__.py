@@ -1,4 +1,4 @@
-"""Cameras that are recorded: devices, files, and test pictures."""
+"""Cameras for recordings: devices, files and test patterns."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ def open_camera(
     depth_unit: Unit | None = "mm",
     ffmpeg: str | None = None,
 ) -> Camera:
-    """Make the camera of a source. It is not open yet.
+    """Create the camera of a source, without opening it.
 
     Args:
-        name: the camera's, without ``observation.images.``.
-        source: where its frames come from.
-        width, height: pixels; None: as the source has them (a ``test`` camera has 640x480).
-        fps: frames a second.
-        depth: a depth camera (``test`` and ``folder``; a RealSense camera has its depth beside its colours).
-        depth_unit: what depth is given in: ``mm`` (also for None): uint16, ``m``: float32.
-        ffmpeg: the program that reads a ``v4l2`` camera; None: the first there is.
+        name: name of the camera, without ``observation.images.``.
+        source: the source of its frames.
+        width, height: frame size in pixels; None: that of the source (640x480 for a ``test`` camera).
+        fps: frames per second.
+        depth: a depth camera (``test`` and ``folder``; a RealSense camera provides depth in addition to
+            colours).
+        depth_unit: unit of depth frames: ``mm`` (also for None): uint16, ``m``: float32.
+        ffmpeg: the program that reads a ``v4l2`` camera; None: the first that is found.
 
     Raises:
-        ConfigError: the source cannot give what is asked.
+        ConfigError: the source does not support the request.
     """
     unit: Unit = depth_unit or "mm"
     if depth and source.type in ("v4l2", "realsense"):

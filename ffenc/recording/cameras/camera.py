@@ -1,4 +1,4 @@
-"""What every camera is to a recording."""
+"""The interface of a camera to a recording."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ffenc.frames.depth import Unit
 
 
 class CameraStream(Struct, frozen=True):
-    """One series of frames, which becomes one feature.
+    """A series of frames, which becomes one feature.
 
     Attributes:
         name: ``front``, ``head_depth``, without ``observation.images.``.
-        width, height: pixels.
+        width, height: frame size in pixels.
         format: ``rgb24``, ``jpeg`` or ``depth``.
-        depth_unit: of depth: ``mm`` (uint16) or ``m`` (float32); None: no depth.
+        depth_unit: unit of depth: ``mm`` (uint16) or ``m`` (float32); None: no depth.
     """
 
     name: str
@@ -29,13 +29,13 @@ class CameraStream(Struct, frozen=True):
 
 
 class CapturedFrame(Struct, frozen=True):
-    """One frame of one stream.
+    """A frame of a stream.
 
     Attributes:
-        data: of ``rgb24``: ``(H, W, 3)`` uint8; of ``depth``: ``(H, W)`` uint16 millimetres or float32
-            metres, 0 where there is none; of ``jpeg``: one whole image. An array may be overwritten by
-            the next read.
-        timestamp: seconds, by the device's or the host's clock; None: not known.
+        data: for ``rgb24``: ``(H, W, 3)`` uint8; for ``depth``: ``(H, W)`` uint16 millimetres or float32
+            metres, 0 for pixels without depth; for ``jpeg``: a complete image. The next read may overwrite an
+            array.
+        timestamp: in seconds, by the clock of the device or the host; None: unknown.
     """
 
     data: npt.NDArray[Any] | bytes
@@ -43,12 +43,12 @@ class CapturedFrame(Struct, frozen=True):
 
 
 class Camera(Protocol):
-    """A device, or what stands for one, that gives frames one by one.
+    """A device, or a replacement for one, that provides frames one by one.
 
     Attributes:
-        streams: what it gives; known once it is open.
-        live: frames come at the device's own pace and are lost when not taken.
-        paced: it takes part in real time: whoever reads it has to keep the frame rate. A file does not.
+        streams: its streams; known when it is open.
+        live: frames arrive at the device's own rate and are lost if they are not read.
+        paced: frames have to be read in real time, at the frame rate; False for a file.
     """
 
     streams: Sequence[CameraStream]
@@ -56,27 +56,28 @@ class Camera(Protocol):
     paced: bool
 
     def open(self) -> None:
-        """Make it ready to be read.
+        """Prepare the camera for reading.
 
         Raises:
-            CameraError: it is not there, is in use, or cannot give what is asked; the text says what to do.
+            CameraError: it does not exist, is in use, or does not support the request; the text says what to
+                do.
         """
 
     def rewind(self) -> None:
-        """Start an episode: files and test pictures start at their first frame, a device goes on."""
+        """Start an episode: files and test patterns start at their first frame, a device continues."""
 
     def read(self, timeout: float) -> Mapping[str, CapturedFrame] | None:
-        """Return the next frame of every stream, by stream name; all are of the same moment.
+        """Return the next frame of every stream, by stream name, all of the same moment.
 
         Args:
-            timeout: seconds to wait for it at most.
+            timeout: greatest waiting time in seconds.
 
         Returns:
-            the frames, or None: a file has ended.
+            The frames; None: a file has ended.
 
         Raises:
-            CameraError: nothing came in time, or the device is gone.
+            CameraError: no frame arrived in time, or the device is gone.
         """
 
     def close(self) -> None:
-        """Let the device go; a second call does nothing."""
+        """Release the device; further calls have no effect."""

@@ -1,4 +1,4 @@
-"""A camera that gives the images of a folder, one after another."""
+"""A camera that provides the images of a folder, one after another."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ffenc.recording.cameras.camera import CameraStream, CapturedFrame
 
 
 class Folder:
-    """Images of a folder in order. JPEG images are given as they are, all others decoded.
+    """Images of a folder in order. JPEG images are returned unchanged, all others decoded.
 
     Args:
-        name: the camera's.
-        folder: images as :func:`image_files` takes them; depth: 16-bit PNG (millimetres) or TIFF (integers:
+        name: name of the camera.
+        folder: images as for :func:`image_files`; depth: 16-bit PNG (millimetres) or TIFF (integers:
             millimetres, floats: metres).
-        width, height: the size they have to have; None: any.
-        depth: they are depth.
-        depth_unit: what depth is given in: ``mm``: uint16, ``m``: float32.
+        width, height: required size in pixels; None: any.
+        depth: the images are depth.
+        depth_unit: unit of depth frames: ``mm``: uint16, ``m``: float32.
     """
 
     live = False

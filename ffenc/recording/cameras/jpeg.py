@@ -1,4 +1,4 @@
-"""Whole JPEG images out of a stream of bytes."""
+"""Separation of complete JPEG images in a stream of bytes."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import re
 _START = b"\xff\xd8"
 _BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
 _SCAN, _END, _BEGIN = 0xDA, 0xD9, 0xD8
-# In entropy-coded data FF is followed by 00, by a restart marker, or by more FF; all else ends the data.
+# In entropy-coded data, FF is followed by 00, a restart marker, or more FF; any other marker ends the data.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 class JpegSplitter:
-    """Cuts images apart that come back to back, and leaves out what is torn.
+    """Separates images that are back to back, and skips incomplete ones.
 
-    An end marker inside a segment (a thumbnail) ends nothing: segments are passed over by their length.
+    An end marker inside a segment (a thumbnail) is ignored: segments are skipped by their length.
 
     Attributes:
-        torn: how many images were left out.
+        torn: number of skipped images.
     """
 
     def __init__(self) -> None:
         self.torn = 0
         self._data = bytearray()
-        self._at = 0  # everything before is part of the image that begins at 0
-        self._scanning = False  # within entropy-coded data
+        self._at = 0  # all bytes before belong to the image that begins at 0
+        self._scanning = False  # inside entropy-coded data
 
     def feed(self, data: bytes | memoryview) -> list[bytes]:
-        """Take more bytes; return the images that are now whole, in order."""
+        """Add bytes; return the images that are now complete, in order."""
         self._data += data
         images: list[bytes] = []
         while True:
@@ -38,7 +38,7 @@ class JpegSplitter:
                 images.append(image)
 
     def _next(self) -> bytes | None:
-        """The next image; b"" where one was left out, None where more bytes are needed."""
+        """Return the next image; b"" if one was skipped, None if more bytes are needed."""
         data = self._data
         if self._at == 0:
             start = data.find(_START)
@@ -64,7 +64,7 @@ class JpegSplitter:
                 image = bytes(data[: self._at + 2])
                 self._drop(self._at + 2)
                 return image
-            if marker in (_BEGIN, 0x00):  # the one before has no end
+            if marker in (_BEGIN, 0x00):  # the image before has no end
                 return self._leave_out()
             if marker == 0xFF:
                 self._at += 1
@@ -83,7 +83,7 @@ class JpegSplitter:
             self._scanning = marker == _SCAN
 
     def _leave_out(self) -> bytes:
-        # Looked for from the start of the broken one: its damaged length may have led past the next.
+        # Search from the start of the broken image: its damaged length may have led past the next one.
         self.torn += 1
         start = self._data.find(_START, 2)
         self._drop(start if start >= 0 else len(self._data) - self._data.endswith(b"\xff"))

@@ -1,4 +1,4 @@
-"""The newest frames of a camera that does not wait."""
+"""The newest frames of a live camera."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Frames = Mapping[str, CapturedFrame]
 
 
 class Newest:
-    """Reads a live camera all the time, in a thread, so that what is taken is never old.
+    """Reads a live camera all the time in a thread, so that frames are never old.
 
     Args:
-        camera: an open one. It is not closed here, and must not be closed before this is.
-        timeout: seconds without a frame after which the camera has failed.
+        camera: an open camera. It is not closed here, and must stay open until this object is closed.
+        timeout: number of seconds without a frame after which the camera has failed.
     """
 
     def __init__(self, camera: Camera, *, timeout: float = 5.0) -> None:
@@ -33,16 +33,16 @@ class Newest:
         self._thread.start()
 
     def take(self, timeout: float = 0.0) -> Frames | None:
-        """Return the newest frames, each only once. They are the caller's own.
+        """Return the newest frames, each only once. They are owned by the caller.
 
         Args:
-            timeout: seconds to wait where nothing new has come since the last take.
+            timeout: greatest time in seconds to wait if there is no new frame since the last call.
 
         Returns:
-            the frames of every stream, or None: nothing new came in that time, or the camera has no more.
+            The frames of every stream; None: no new frame arrived in that time, or the camera has ended.
 
         Raises:
-            CameraError: what the camera has raised; again at every take.
+            CameraError: the camera's error; again at every call.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._error or self._ended, timeout)
@@ -53,7 +53,7 @@ class Newest:
 
     @property
     def ended(self) -> bool:
-        """Whether a camera that is a file has given its last frame."""
+        """Whether a camera that is a file has ended."""
         return self._ended
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
-"""A number in a picture that survives lossy encoding: to prove that a recording holds every frame once.
+"""A number in a frame that survives lossy encoding, to prove that a recording contains every frame once.
 
-The lowest part of the picture is three rows of eight blocks, a bit each: 20 of the number, 4 of a checksum.
-A block of upright stripes (in depth: one that is near) is 1, one of level stripes (far) is 0. Stripes,
-because some encoders leave a plain block as it was in the frame before (SVT-AV1 4.2 from preset 11 on).
+The lowest part of the frame has three rows of eight blocks with one bit each: 20 for the number, 4 for a
+checksum. A block of vertical stripes (in depth: a near one) is 1, one of horizontal stripes (far) is 0.
+Stripes are used because some encoders leave a plain block as it was in the frame before (SVT-AV1 4.2 from
+preset 11 on).
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import numpy.typing as npt
 
 from ffenc.frames.statistics import sample_tap
 
-NUMBERS = 1_000_000  # then it starts again with 0
-NEAR, FAR = 500, 3000  # millimetres, of the blocks in depth
+NUMBERS = 1_000_000  # then it starts from 0 again
+NEAR, FAR = 500, 3000  # depth of the blocks, in millimetres
 MIN_SIZE = (64, 48)
 
 _ROWS, _COLUMNS = 3, 8
-_PART = 10  # a row of blocks is a tenth of the height
+_PART = 10  # the height of a row of blocks is a tenth of the frame's
 
 
 def code_top(height: int) -> int:
-    """Return the first pixel row of the blocks: above it, a picture may show what it likes."""
+    """Return the first pixel row of the blocks; the rows above may show anything."""
     return height - _ROWS * (height // _PART)
 
 
@@ -31,17 +32,17 @@ def draw_number(frame: npt.NDArray[Any], number: int, one: Any = 255, zero: Any 
     """Draw a number as blocks.
 
     Args:
-        frame: ``(H, W, 3)`` or depth ``(H, W)``, 64x48 pixels or more; rows from :func:`code_top` on are
-            written.
-        number: 0 or more; what is above 999,999 starts again with 0.
-        one, zero: what stripes, or blocks of depth, are drawn with; white and black by default.
+        frame: ``(H, W, 3)`` or depth ``(H, W)``, at least 64x48 pixels; rows from :func:`code_top` on are
+            overwritten.
+        number: 0 or more; numbers above 999,999 start from 0 again.
+        one, zero: values of the stripes, or of blocks of depth; default white and black.
     """
     height, width = frame.shape[:2]
     bits = _bits(number % NUMBERS)
     tall, top = height // _PART, code_top(height)
-    # Blocks of whole pixels; the last takes the columns that are left over.
+    # Blocks have whole pixels; the last one includes the remaining columns.
     columns = np.minimum(np.arange(width) // (width // _COLUMNS), _COLUMNS - 1)
-    # Statistics are of every n-th pixel: stripes of so many give the same ones from whichever pixel on.
+    # Statistics use every n-th pixel: stripes of this width give the same ones from any starting pixel.
     every = max(1, width // sample_tap(1, width, height).width)
     stripe = max(2, tall // 8)
     stripe = min(-(-stripe // every) * every, max(stripe, tall // 2))
@@ -55,14 +56,14 @@ def draw_number(frame: npt.NDArray[Any], number: int, one: Any = 255, zero: Any 
 
 
 def read_number(frame: npt.NDArray[Any]) -> int:
-    """Read a number back.
+    """Read a number.
 
     Args:
-        frame: a picture as drawn or decoded: ``(H, W, 3)`` uint8, or depth ``(H, W)``, integers in
-            millimetres or floats in metres.
+        frame: a drawn or decoded frame: ``(H, W, 3)`` uint8, or depth ``(H, W)``, integers in millimetres or
+            floats in metres.
 
     Raises:
-        ValueError: there is none, or it cannot be read for sure.
+        ValueError: there is none, or it cannot be read with certainty.
     """
     height, width = frame.shape[:2]
     if width < MIN_SIZE[0] or height < MIN_SIZE[1]:
@@ -72,7 +73,7 @@ def read_number(frame: npt.NDArray[Any]) -> int:
     for row in range(_ROWS):
         for column in range(_COLUMNS):
             y, x = top + row * tall, column * wide
-            # Only the middle: encoders blur the edges.
+            # Only the middle of a block: encoders blur its edges.
             block = frame[y + tall // 4 : y + tall - tall // 4, x + wide // 4 : x + wide - wide // 4]
             if frame.ndim == 3:
                 light = block.mean(axis=2)
@@ -89,7 +90,7 @@ def read_number(frame: npt.NDArray[Any]) -> int:
 
 
 def _change(light: npt.NDArray[np.float64], axis: int) -> float:
-    """How much the samples change from one to the next."""
+    """Return the sum of changes from each sample to the next."""
     return float(np.abs(np.diff(light, axis=axis)).mean())
 
 
@@ -101,5 +102,5 @@ def _bits(number: int) -> npt.NDArray[np.bool_]:
 
 
 def _checksum(number: int) -> int:
-    # Odd weights: a change of one hex digit always changes the sum. All black and all white are no number.
+    # Odd weights: changing one hex digit always changes the sum. All black or all white is not a number.
     return (5 + sum((2 * i + 1) * (number >> 4 * i & 15) for i in range(5))) & 15

@@ -1,4 +1,4 @@
-"""RealSense cameras and their recordings, through pyrealsense2."""
+"""RealSense cameras and their recordings, read with pyrealsense2."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def realsense_library() -> Any:
 
 
 class DepthScale:
-    """A device's raw depth in the unit that is recorded.
+    """Converts a device's raw depth to the recorded unit.
 
     Args:
-        metres: of one raw step, as the device says.
-        unit: ``mm``: uint16, rounded, 65535 at most; ``m``: float32. 0, which is no depth, stays 0.
+        metres: length of a raw step, as reported by the device.
+        unit: ``mm``: uint16, rounded, at most 65535; ``m``: float32. 0, which means no depth, stays 0.
     """
 
     def __init__(self, metres: float, unit: Unit) -> None:
-        # The device says it as float32: 0.001 comes as 0.0010000000474974513. What is meant is exact, so that
-        # halves of a millimetre are rounded alike.
+        # The device reports a float32: 0.001 becomes 0.0010000000474974513. The exact decimal is used, so
+        # that all halves of a millimetre are rounded in the same direction.
         step = Fraction(str(np.float32(metres)))
         millimetre = step * 1000
         raw = np.arange(_MAX_MM + 1, dtype=np.float64)
@@ -47,19 +47,19 @@ class DepthScale:
         if unit == "m":
             table = (raw * step.numerator / step.denominator).astype(np.float32)
         else:
-            # A surface nearer than half a millimetre is still a surface, not a hole.
+            # A surface nearer than half a millimetre must not become a pixel without depth.
             table = np.rint(raw * millimetre.numerator / millimetre.denominator)
             table = table.clip(0, _MAX_MM).astype(np.uint16)
             table[1:] = np.maximum(table[1:], 1)
         self._table = None if unit == "mm" and millimetre == 1 else table
 
     def of(self, raw: npt.NDArray[np.uint16]) -> npt.NDArray[Any]:
-        """Return depth of the same shape, in an array of its own."""
+        """Return depth of the same shape, in a new array."""
         return raw.copy() if self._table is None else self._table[raw]
 
 
 class Realsense:
-    """What a device and a recording have in common."""
+    """Common parts of devices and recordings."""
 
     def __init__(
         self, name: str, *, width: int | None, height: int | None, fps: Fraction, use_depth: bool, unit: Unit
@@ -75,7 +75,7 @@ class Realsense:
         self._rs: Any = None
 
     def _take_profiles(self, colour: Any, depth: Any, device: Any, place: str) -> None:
-        """Compare what comes with what was asked, and get ready for it."""
+        """Check the stream profiles against the request, and prepare for them."""
         video = colour.as_video_stream_profile()
         for found, asked, what in zip(
             (video.width(), video.height()), self._size, ("width", "height"), strict=True
@@ -97,8 +97,8 @@ class Realsense:
                 CameraStream(f"{self._name}_depth", video.width(), video.height(), "depth", self._unit)
             )
             self._scale = DepthScale(_depth_scale(device), self._unit)
-            # Aligning draws each depth pixel as large as it may appear, and so moves edges by a pixel. Where
-            # both images are of the same pixels already, depth is taken as it is.
+            # Aligning draws each depth pixel as large as it may appear, and so moves edges by a pixel. If
+            # both images already have the same pixels, depth is used unchanged.
             same = _same_pixels(colour, depth)
             self._align = None if same else self._rs.align(self._rs.stream.color)
         self.streams = tuple(streams)

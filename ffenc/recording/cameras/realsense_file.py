@@ -99,7 +99,7 @@ class RealsenseFile(Realsense):
                 came = self._changed.wait_for(
                     lambda: self._ended or self._paired() or self._strayed(), until - time.monotonic()
                 )
-            self._playback.pause()  # waits for frames that are on their way
+            self._playback.pause()  # waits for frames that are being delivered
             if self._strayed():
                 raise CameraError(
                     f"{self._name}: colours and depth in {self._file} have no times in common; "
@@ -118,10 +118,10 @@ class RealsenseFile(Realsense):
         return self._captured(*pair)
 
     def _check_whole(self) -> None:
-        """Refuse the end of a file that the SDK has stopped reading before it: it does not say so.
+        """Check that the SDK has read the file to its end: it does not report when it stops earlier.
 
         Raises:
-            CameraError: the file holds more frames than have come.
+            CameraError: the file contains more frames than were read.
         """
         held = _images_in(self._file)
         for stream, came in self._came.items():
@@ -174,7 +174,7 @@ class RealsenseFile(Realsense):
                     self._changed.notify_all()
 
         playback.set_status_changed_callback(on_status)
-        # One sensor may give both; it is opened once, with all that is wanted of it.
+        # A sensor that provides both streams is opened once, with all requested profiles.
         by_sensor: dict[str, tuple[Any, list[Any], dict[Any, deque[Any]]]] = {}
         for stream, (_, _, frames) in wanted.items():
             sensor, profile = profiles[stream]
@@ -188,7 +188,7 @@ class RealsenseFile(Realsense):
 
     def _receiver(self, queues: Mapping[Any, deque[Any]]) -> Any:
         def receive(frame: Any) -> None:
-            frame.keep()  # not given back to the SDK's small pool, which drops frames when it is empty
+            frame.keep()  # not returned to the SDK's small pool, which drops frames when it is empty
             with self._changed:
                 stream = frame.get_profile().stream_type()
                 queues[stream].append(frame)
@@ -204,7 +204,7 @@ class RealsenseFile(Realsense):
         return self._use_depth and max(len(self._colours), len(self._depths)) > _UNPAIRED
 
     def _pair(self) -> tuple[Any, Any] | None:
-        """Take the next two frames of the same moment, or None where one is still missing."""
+        """Return the next two frames of the same moment; None if one is still missing."""
         half = 500 / float(self._fps)  # milliseconds
         with self._changed:
             while self._paired():
@@ -219,7 +219,7 @@ class RealsenseFile(Realsense):
 
 
 def _images_in(file: Path) -> dict[str, int]:
-    """How many images a recording holds, by topic; empty where it does not say: a .bag, or another kind."""
+    """Return the number of images in a recording, by topic; empty if unknown (a .bag, or another format)."""
     query = (
         "SELECT topics.name, count(*) FROM messages JOIN topics ON topics.id = messages.topic_id "
         "WHERE topics.name LIKE '%/image/data%' GROUP BY topics.name"

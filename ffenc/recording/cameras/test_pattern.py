@@ -1,4 +1,4 @@
-"""A camera that needs no device: a moving picture with its number in it."""
+"""A camera without a device: a moving test pattern with the frame number."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ffenc.recording.cameras.camera import CameraStream, CapturedFrame
 from ffenc.recording.cameras.number import FAR, MIN_SIZE, NEAR, NUMBERS, code_top, draw_number
 
 _DIGITS = 6
-_STEP = 2  # pixels the picture moves from frame to frame
+_STEP = 2  # pixels that the pattern moves per frame
 _PERIOD = 256  # pixels after which it repeats; a multiple of the step
 
 
 class TestPattern:
-    """Frames that are drawn, each with its number: in digits for people, in blocks for ``read_number``.
+    """Synthetic frames with a number: in digits for people, in blocks for ``read_number``.
 
-    Numbers start at 0 with every episode. It does not wait: who reads it keeps the frame rate.
+    Numbers start at 0 with every episode. Reads do not wait: the caller keeps the frame rate.
 
     Args:
-        name: the camera's.
-        width, height: pixels, 64x48 or more.
-        depth: draw depth: a surface that moves, with holes (0).
+        name: name of the camera.
+        width, height: frame size in pixels, at least 64x48.
+        depth: draw depth: a moving surface, with pixels without depth (0).
         depth_unit: ``mm``: uint16, or ``m``: float32.
 
     Raises:
-        ConfigError: the picture is too small for the number.
+        ConfigError: the frame is too small for the number.
     """
 
-    __test__ = False  # not a test of pytest's
+    __test__ = False  # not a test class for pytest
     live = False
     paced = True
 
@@ -99,7 +99,7 @@ def _colours(width: int, height: int) -> npt.NDArray[np.float64]:
 
 
 def _surface(width: int, height: int) -> npt.NDArray[np.float64]:
-    """Millimetres, with holes."""
+    """Return a surface in millimetres, with pixels without depth."""
     x = np.arange(width) * (2 * np.pi / _PERIOD)
     y = np.arange(height)[:, None] * (2 * np.pi / _PERIOD)
     surface: npt.NDArray[np.float64] = np.rint(
@@ -110,7 +110,7 @@ def _surface(width: int, height: int) -> npt.NDArray[np.float64]:
 
 
 def _glyphs(width: int, height: int) -> list[npt.NDArray[np.bool_]]:
-    """The ten digits, as large as six of them fit, on ground of their own."""
+    """Return images of the ten digits, as large as six of them fit, with a background."""
     wide, tall = width * 9 // 10 // _DIGITS, code_top(height) * 7 // 10
     glyphs = []
     for digit in "0123456789":

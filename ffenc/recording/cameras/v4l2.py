@@ -1,4 +1,4 @@
-"""A camera of Linux, read by FFmpeg."""
+"""A Linux camera, read by FFmpeg."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ffenc.frames.images import read_header
 from ffenc.recording.cameras.camera import CameraStream, CapturedFrame
 from ffenc.recording.cameras.jpeg import JpegSplitter
 
-_OPEN_SECONDS = 10.0  # some cameras take seconds to their first frame
-_CHUNK = 1 << 20  # what the pipe holds
-_OTHER_SIZE = 5  # images of another size in a row: then it is the camera's, not damage
+_OPEN_SECONDS = 10.0  # some cameras need several seconds for their first frame
+_CHUNK = 1 << 20  # size of the pipe in bytes
+_OTHER_SIZE = 5  # consecutive images of another size that are the camera's setting, not damage
 _CHANGED_RATE = re.compile(r"changed the time per frame from (\d+)/(\d+) to (\d+)/(\d+)")
 
 _ADVICE = {
@@ -42,12 +42,12 @@ class V4l2:
     """A USB or CSI camera.
 
     Args:
-        name: the camera's.
+        name: name of the camera.
         device: a path such as ``/dev/video0``.
-        width, height: pixels.
-        fps: frames a second.
-        pixels: ``mjpeg``: its JPEG images as they are; ``raw``: RGB frames.
-        ffmpeg: the program that reads it; None: the first there is.
+        width, height: frame size in pixels.
+        fps: frames per second.
+        pixels: ``mjpeg``: its JPEG images, unchanged; ``raw``: RGB frames.
+        ffmpeg: the program that reads it; None: the first that is found.
     """
 
     live = True
@@ -75,14 +75,14 @@ class V4l2:
         self._chunk = bytearray(_CHUNK)
         self._splitter = JpegSplitter()
         self._other_size = 0
-        # Every frame comes with this header, unless the driver has taken another size.
+        # The header of every frame, unless the driver has selected another size.
         self._head = b"P6\n%d %d\n255\n" % (width, height)
         self._raw = bytearray(len(self._head) + width * height * 3 if pixels == "raw" else 0)
         self._filled = 0
 
     @property
     def torn(self) -> int:
-        """How many JPEG images came torn and were left out."""
+        """Number of incomplete JPEG images that were skipped."""
         return self._splitter.torn
 
     def open(self) -> None:
@@ -108,7 +108,7 @@ class V4l2:
         self.close()
         self._process = FfmpegProcess(command, pull=True, stall_seconds=_OPEN_SECONDS)
         try:
-            # So that a camera that is in use or has other settings is noticed before the first episode.
+            # Detects a camera that is in use or has other settings before the first episode.
             self._ready.appendleft(self._next(_OPEN_SECONDS))
         except BaseException:
             self.close()
@@ -191,7 +191,7 @@ class V4l2:
         )
 
     def _check_rate(self, process: FfmpegProcess) -> None:
-        """Refuse a rate that the driver has changed: rows would be taken for nearer in time than they are."""
+        """Refuse a rate changed by the driver: rows would have wrong times."""
         for line in list(process.log.head):
             changed = _CHANGED_RATE.search(line)
             if changed is not None and int(changed[3]):
