@@ -1,4 +1,4 @@
-"""Edit datasets: what is not changed is copied, packet for packet and image for image."""
+"""Edit datasets: everything that is not changed is copied, packet by packet and image by image."""
 
 from __future__ import annotations
 
@@ -160,44 +160,47 @@ def edit_dataset(
     executor: Executor | None = None,
     keep_going: bool = False,
 ) -> JobSummary:
-    """Make a LeRobot v3.0 dataset of a part of another, or with other names and tasks.
+    """Write a LeRobot v3.0 dataset with a part of another, or with other names and tasks.
 
-    Video is copied packet for packet, images as they are; only an episode that does not begin at a key frame,
-    and a camera whose pictures are changed, is encoded, with the settings that it has. Images that are
-    changed stay images: colours become PNG, depth keeps its kind. Rows, frames, files
-    and episodes are numbered from 0. Statistics are those of what is kept. The source is only read; the
-    result appears whole and verified, or not at all.
+    Video is copied packet by packet, and images are copied unchanged. Only an episode that does not begin at
+    a key frame, and a camera with a transform, is encoded, with its own settings. Transformed images stay
+    images: colours become PNG, depth keeps its format. Rows, frames, files and episodes are numbered from 0.
+    Statistics are those of the kept rows. The source is only read; the result appears complete and verified,
+    or not at all.
 
     Args:
         source: a dataset of v3.0, v2.1 or v2.0.
         destination: the folder to write; must not exist, or be empty.
-        edits: names, tasks and columns that change.
-        episodes: those that are kept: numbers, or a text such as ``0-9,12,20-``; by default all.
-        exclude_episodes: those that are not, likewise.
-        cameras: names of the cameras that are kept; by default all but ``edits.drop_cameras``.
-        transform: how pictures of all cameras are changed.
-        transforms: name of a camera in the source -> how its pictures are changed instead; None: not.
-        fps: a lower rate, for which some of the rows and frames are kept; it has to divide the dataset's own.
-        fps_nearest: take any lower rate: for each new time the frame that is nearest.
-        follow_links: follow symbolic links that lead out of the dataset; else they are refused by name.
-        workers: encodes at once; by default one a core.
-        encoder_threads: threads an encoder may use; by default the cores' share.
-        resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
-            is done.
-        overwrite: of a destination that is an address: replace the dataset that is there.
-        force_space: start even where the result seems to be larger than what is free on the disk.
-        stats: ``exact``: q01 ... q99 of all rows are computed; ``keep``: they are the mean of the episodes',
-            weighted by length, as LeRobot has them.
-        ffmpeg, ffprobe: programs to use instead of those found.
-        on_progress: called with frames done and frames in all, from any thread.
+        edits: names, tasks and columns to change.
+        episodes: the episodes to keep: indices, or a text such as ``0-9,12,20-``; None: all.
+        exclude_episodes: the episodes to drop, in the same form.
+        cameras: names of the cameras to keep; None: all but ``edits.drop_cameras``.
+        transform: transform of all cameras.
+        transforms: name of a camera in the source -> its own transform instead; None: no transform.
+        fps: a lower rate, at which some rows and frames are kept; it has to divide the dataset's rate.
+        fps_nearest: accept any lower rate: for each new time, the nearest frame is kept.
+        follow_links: follow symbolic links that lead out of the dataset; otherwise they are refused.
+        workers: number of encodes at once; None: one per core.
+        encoder_threads: number of threads of an encoder; None: its share of the cores.
+        resume: continue an interrupted run; if an earlier run is complete, nothing is done.
+        overwrite: if the destination is an address, replace the dataset there.
+        force_space: start even if the result seems to be larger than the free disk space.
+        stats: ``exact``: q01 ... q99 of all rows are computed; ``keep``: they are the mean of the episodes'
+            quantiles, weighted by length, as in LeRobot.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
+        on_progress: called with the number of frames done and of all, from any thread.
         executor: where the encoders run, such as a :class:`~ffenc.RayExecutor`; None: on this machine.
-        keep_going: finish all other episodes before the error that lists those that failed.
+        keep_going: after a failure, finish all other episodes, then raise an error that lists those that
+            failed.
+
+    Returns:
+        What the job did.
 
     Raises:
-        ConfigError: nothing would change, a name or number matches nothing, or nothing would be left.
+        ConfigError: nothing would change, an unknown name or index, or nothing would be left.
         SourceError: the dataset is damaged.
-        DestinationError: the destination is taken or cannot be written.
-        FfmpegError, VerificationError: copying failed, or its result is not what was asked for.
+        DestinationError: the destination exists or cannot be written.
+        FfmpegError, VerificationError: copying or encoding failed, or the result is not what was requested.
     """
     plan = plan_edit(
         source,
@@ -232,7 +235,7 @@ def edit_dataset(
 def _picked(
     known: Sequence[EpisodeRef], episodes: Episodes | None, exclude: Episodes | None
 ) -> list[EpisodeRef]:
-    """The episodes that are kept, in order."""
+    """Return the episodes to keep, in order."""
     numbers = [episode.index for episode in known]
     kept = set(numbers if episodes is None else chosen_episodes(episodes, numbers, argument("episodes")))
     if exclude is not None:
@@ -248,7 +251,7 @@ def _picked(
 
 
 def _without_others(edits: Edits, keys: Sequence[str], names: Sequence[str]) -> Edits:
-    """The edits that keep some cameras only."""
+    """Return the edits that keep only some cameras."""
     if edits.drop_cameras:
         raise ConfigError(
             f"{argument('cameras')} selects cameras, {argument('drop_cameras')} leaves cameras "
@@ -263,20 +266,20 @@ def _without_others(edits: Edits, keys: Sequence[str], names: Sequence[str]) -> 
 def _transforms(
     edited: EditedDataset, common: Transform | None, own: Mapping[str, Transform | None]
 ) -> dict[str, Transform | None]:
-    """How the pictures of each camera are to be changed, by its name in the result.
+    """Return the transform of each camera, by its name in the result.
 
     Raises:
-        ConfigError: there is no such camera.
+        ConfigError: an unknown camera.
     """
     named = {key: value for name, value in own.items() for key in chosen_cameras(edited.kept_cameras, [name])}
     return {edited.new_name(key): named.get(key, common) for key in edited.kept_cameras}
 
 
 def _changed_images(edited: EditedDataset, wanted: Mapping[str, Transform | None]) -> dict[str, Transform]:
-    """The cameras of images whose pictures are changed, and how.
+    """Return the transforms of image cameras.
 
     Raises:
-        ConfigError: it cannot be done to pictures of their size.
+        ConfigError: a transform cannot be applied to images of their size.
     """
     found: dict[str, Transform] = {}
     for camera in edited.cameras:
@@ -292,7 +295,7 @@ def _changed_images(edited: EditedDataset, wanted: Mapping[str, Transform | None
 
 
 def _own_settings(camera: Camera) -> VideoEncoderConfig | None:
-    """The settings that a camera's video has; None where they cannot be written."""
+    """Return the settings of a camera's video; None if ffenc cannot encode with them."""
     assert isinstance(camera.stored, StreamInfo)
     try:
         return recorded_settings(camera.stored, camera.block, camera.depth)
@@ -301,7 +304,7 @@ def _own_settings(camera: Camera) -> VideoEncoderConfig | None:
 
 
 def _lacking(edited: EditedDataset, cameras: Sequence[str], stale: Stale) -> list[str]:
-    """Cameras whose statistics have to be computed."""
+    """Return the cameras whose statistics have to be computed."""
     known = edited.stats()
     return [
         key

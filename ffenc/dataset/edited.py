@@ -1,4 +1,4 @@
-"""A LeRobot dataset with other names, tasks or columns, as a source."""
+"""A source that is a LeRobot dataset with other names, tasks or columns."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ Dataset = LeRobotV3 | LeRobotV21 | ThinnedDataset
 
 
 class Edits(Struct, frozen=True):
-    """What is changed of a dataset, beside its episodes.
+    """Changes of a dataset other than the selection of episodes.
 
     Attributes:
         rename_cameras: name -> new name, each with or without ``observation.images.``.
-        drop_cameras: names of cameras that are left out.
-        drop_features: names of other features that are left out.
-        task: the text of all episodes' task.
-        task_of: number of an episode -> the text of its task, instead of ``task``.
+        drop_cameras: names of cameras to drop.
+        drop_features: names of other features to drop.
+        task: text of the task of all episodes.
+        task_of: episode index -> text of its task, instead of ``task``.
         replace_tasks: text of a task -> its new text.
-        robot_type: what ``info.json`` says of the robot.
+        robot_type: the robot's name in ``info.json``.
     """
 
     rename_cameras: Mapping[str, str] = field(default_factory=dict)
@@ -61,20 +61,20 @@ class Edits(Struct, frozen=True):
         return bool(self.fields())
 
     def fields(self) -> dict[str, Any]:
-        """Return them as plain values."""
+        """Return the fields as plain values."""
         return {name: value for name, value in asdict(self).items() if value not in (None, {}, (), [])}
 
 
 class EditedDataset:
-    """A dataset as it is once it has been edited. Its episodes keep their numbers.
+    """A dataset with edits applied. Its episodes keep their indices.
 
     Args:
         source: the dataset, which is only read.
-        edits: what is changed.
-        episodes: those that are kept, which tells which tasks are.
+        edits: the changes.
+        episodes: the episodes to keep, which determine the tasks of the result.
 
     Raises:
-        ConfigError: a name matches nothing, two features would have one name, or a change changes nothing.
+        ConfigError: an unknown name, two features with the same name, or a change without effect.
         SourceError: the tasks cannot be read.
     """
 
@@ -100,10 +100,10 @@ class EditedDataset:
             self._check_tasks()
 
     def change_images(self, transforms: Mapping[str, Transform]) -> None:
-        """Change the pictures of cameras that stay images.
+        """Transform the images of cameras that stay images.
 
         Args:
-            transforms: camera, as the result calls it -> how.
+            transforms: name of a camera in the result -> its transform.
         """
         self._transforms = dict(transforms)
         self.cameras = [
@@ -116,7 +116,7 @@ class EditedDataset:
     # --- names ----------------------------------------------------------------------------------------
 
     def _camera(self, name: str, what: str) -> str:
-        """The key of a camera that is named."""
+        """Return the key of a named camera."""
         found = next((key for key in self._keys if name in (key, camera_name(key))), None)
         if found is None:
             near = accepted(camera_name(name), map(camera_name, self._keys))
@@ -124,7 +124,7 @@ class EditedDataset:
         return found
 
     def _column(self, name: str) -> str:
-        """The name of a feature that can be left out."""
+        """Return the name of a feature that can be dropped."""
         others = [k for k, f in self._features.items() if f["dtype"] not in CAMERA_TYPES]
         if name in DEFAULT_FEATURES:
             raise ConfigError(
@@ -143,7 +143,7 @@ class EditedDataset:
         return name
 
     def _renamed(self) -> dict[str, str]:
-        """Old key -> new key."""
+        """Return old key -> new key."""
         renamed: dict[str, str] = {}
         for name, new in self.edits.rename_cameras.items():
             old = self._camera(name, argument("rename_cameras"))
@@ -166,11 +166,11 @@ class EditedDataset:
 
     @property
     def kept_cameras(self) -> list[str]:
-        """The cameras that stay, as the source calls them."""
+        """The cameras that are kept, by their names in the source."""
         return [key for key in self._keys if key not in self._dropped]
 
     def new_name(self, feature: str) -> str:
-        """Return what a feature of the source is called in the result."""
+        """Return the name in the result of a feature of the source."""
         return self._new.get(feature, feature)
 
     def _old_name(self, feature: str) -> str:
@@ -199,7 +199,7 @@ class EditedDataset:
     # --- tasks ----------------------------------------------------------------------------------------
 
     def _text(self, episode: int, before: str) -> str:
-        """The task of a row of an episode whose task was another."""
+        """Return the task of a row, given its old one."""
         if episode in self.edits.task_of:
             return self.edits.task_of[episode]
         return (
@@ -208,12 +208,12 @@ class EditedDataset:
 
     @cached_property
     def _tasks_of(self) -> dict[int, list[str]]:
-        """Number of an episode -> its tasks before, in the order of the rows."""
+        """Return episode index -> its old tasks, in the order of the rows."""
         return {one.index: list(one.tasks) for one in self.source.read(self._kept)}
 
     @cached_property
     def _texts(self) -> list[str]:
-        """The tasks of the result, by number: those that a row has."""
+        """Return the tasks of the result that a row has, by index."""
         pairs = ((number, text) for number, texts in self._tasks_of.items() for text in texts)
         return list(dict.fromkeys(self._text(number, text) for number, text in pairs))
 
@@ -288,7 +288,7 @@ class EditedDataset:
             yield edited
 
     def _edited_known(self, table: pa.Table) -> pa.Table:
-        """What is known of episodes by its new names; which tasks they have, the writer lists."""
+        """Return the known fields of episodes with new names; the writer lists their tasks."""
         names = {name: self._known_column(name) for name in table.column_names}
         table = table.select([name for name, new in names.items() if new is not None])
         table = table.rename_columns([names[name] for name in table.column_names])
@@ -297,7 +297,7 @@ class EditedDataset:
         return table
 
     def _known_column(self, name: str) -> str | None:
-        """What a column of the episode list is called; None: it is left out."""
+        """Return the new name of a column of the episode list; None: it is dropped."""
         for prefix in ("stats/", "videos/"):
             if name.startswith(prefix):
                 key, _, rest = name.removeprefix(prefix).rpartition("/")

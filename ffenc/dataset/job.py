@@ -1,4 +1,4 @@
-"""Write a video dataset: encode or copy every episode, join them into files, and write the tables."""
+"""Write a video dataset: encode or copy all episodes, join them to files, and write the tables."""
 
 from __future__ import annotations
 
@@ -41,22 +41,25 @@ def run_plan(
     keep_going: bool = False,
     on_upload: Callable[[int, int], None] | None = None,
 ) -> JobSummary:
-    """Do what a plan says. The destination appears whole and verified, or not at all.
+    """Run a plan. The destination appears complete and verified, or not at all.
 
     Args:
-        plan: what to do.
-        resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
-            is done.
-        force_space: start even where the result seems to be larger than what is free on the disk.
-        on_progress: called with frames done and frames in all, from any thread.
-        executor: where the pieces are made; None: on this machine.
-        keep_going: where an episode cannot be encoded, finish all others before the error.
-        on_upload: called with bytes uploaded and in all, from any thread, where the destination is a bucket.
+        plan: the plan.
+        resume: continue an interrupted run; if an earlier run is complete, nothing is done.
+        force_space: start even if the result seems to be larger than the free disk space.
+        on_progress: called with the number of frames done and of all, from any thread.
+        executor: where the encoders run; None: on this machine.
+        keep_going: after a failure, finish all other episodes before the error.
+        on_upload: if the destination is an address, called with the number of bytes uploaded and of all, from
+            any thread.
+
+    Returns:
+        What the job did.
 
     Raises:
-        SourceError: frames missing or damaged.
-        DestinationError: the destination is taken, cannot be written, or has too little room.
-        FfmpegError, VerificationError: an encode failed, or its result is not what was asked for.
+        SourceError: frames are missing or damaged.
+        DestinationError: the destination exists, cannot be written, or has too little space.
+        FfmpegError, VerificationError: an encode failed, or its result is not what was requested.
     """
     began = time.monotonic()
     place = address_of(plan.destination) or plan.destination
@@ -81,10 +84,10 @@ def run_plan(
 
 @contextmanager
 def staged(destination: Path, *, resume: bool) -> Iterator[Staging]:
-    """Give the folder in which a dataset grows; what cannot be written there is said of the destination.
+    """Yield the folder in which a dataset is written; errors of writing there name the destination.
 
     Raises:
-        DestinationError: the destination is taken or cannot be written.
+        DestinationError: the destination exists or cannot be written.
     """
     try:
         with Staging(destination, resume=resume) as staging:
@@ -110,12 +113,12 @@ def run_staged(
     keep_going: bool = False,
     check: Callable[[Path], None] = lambda _: None,
 ) -> JobSummary:
-    """Do what a plan says, in a folder that is open; see :func:`run_plan`.
+    """Run a plan in an open staging folder; see :func:`run_plan`.
 
     Args:
         plan, force_space, on_progress, executor, keep_going: as there.
-        staging: of the plan's destination.
-        check: given the folder of the whole result, raises where it is not to be published.
+        staging: the folder for the plan's destination.
+        check: called with the folder of the complete result; raises if it must not be published.
     """
     began = time.monotonic()
     if not force_space:
@@ -126,7 +129,7 @@ def run_staged(
 
 
 class _Job:
-    """One run of a plan."""
+    """A run of a plan."""
 
     def __init__(
         self,
@@ -207,7 +210,7 @@ class _Job:
         return summary
 
     def _image_stats(self, work: Work) -> dict[str, list[tuple[Stats, str]]]:
-        """Compute the statistics of cameras that stay images; each camera's, episode by episode."""
+        """Compute the statistics of image cameras, for each camera by episode."""
         plan = self._plan
         cameras = {camera.key: camera for camera in plan.source.cameras}
         tasks = (
@@ -227,7 +230,7 @@ class _Job:
 
 
 def _added_up(camera: Camera, packed: Sequence[str | None]) -> ValueCounts:
-    """All episodes' counts of a camera's values."""
+    """Return the sum of all episodes' histograms of a camera."""
     per = {None: 255, "mm": 1, "m": 1000}[camera.unit]
     own = (ValueCounts.unpacked(one, channels=1 if camera.unit else 3, per=per) for one in packed if one)
     return reduce(add, own)

@@ -1,4 +1,4 @@
-"""Merge LeRobot datasets into one: packets and images copied, everything else numbered from 0."""
+"""Merge LeRobot datasets: packets and images are copied, everything else is numbered from 0."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from ffenc.layout import DEPTH_FIELDS, INFO
 from ffenc.spelling import argument, call
 from ffenc.storage.upload import destination_path
 
-# What has to be the same in all files of a camera; a reader learns it once.
+# Fields that all files of a camera must share, because readers read them once.
 STREAM_FIELDS = ("video.codec", "video.pix_fmt", "video.height", "video.width", "video.fps")
 
 
@@ -62,7 +62,7 @@ def plan_merge(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> JobPlan:
-    """Check whether datasets go together, before anything is written.
+    """Check whether datasets can be merged, before anything is written; return the plan.
 
     The arguments are those of :func:`merge_datasets`.
     """
@@ -126,40 +126,45 @@ def merge_datasets(
     executor: Executor | None = None,
     keep_going: bool = False,
 ) -> JobSummary:
-    """Merge LeRobot datasets into one of v3.0; the sources are only read.
+    """Merge LeRobot datasets to one of v3.0; the sources are only read.
 
-    Packets and images are copied. Episodes, frames and tasks are numbered from 0; equal task texts become
-    one. Statistics are those of all rows, quantiles too; a camera's quantiles are aggregated, as LeRobot
-    does. Encoder settings are kept in ``info.json`` where all agree. One dataset alone becomes v3.0 as it is.
+    Packets and images are copied. Episodes, frames and tasks are numbered from 0; equal task texts become one
+    task. Statistics are those of all rows, including quantiles; a camera's quantiles are aggregated, as in
+    LeRobot. Encoder settings that all datasets share are kept in ``info.json``. A single dataset is converted
+    to v3.0.
 
     Args:
-        sources: datasets of v3.0, v2.1 or v2.0; one may be there more than once.
+        sources: datasets of v3.0, v2.1 or v2.0; the same one may occur more than once.
         destination: the folder to write; must not exist, or be empty.
-        reencode: encode cameras whose codec or pixel format is not that of most frames, with the settings of
-            those, instead of refusing them.
-        follow_links: follow symbolic links that lead out of a dataset; else they are refused by name.
-        retime: put the rows of frame i at i / fps, for datasets whose timestamps are of a clock.
-        workers: encodes at once; by default one a core.
-        encoder_threads: threads an encoder may use; by default the cores' share.
-        resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
-            is done.
-        overwrite: of a destination that is an address: replace the dataset that is there.
-        force_space: start even where the result seems to be larger than what is free on the disk.
-        stats: ``exact``: q01 ... q99 of all rows are computed; ``keep``: they are the mean of the episodes',
-            weighted by length, as LeRobot has them.
-        ffmpeg, ffprobe: programs to use instead of those found.
-        on_progress: called with frames done and frames in all, from any thread.
+        reencode: encode cameras whose codec or pixel format differs from that of most frames, with the
+            settings of those frames; otherwise they are refused.
+        follow_links: follow symbolic links that lead out of a dataset; otherwise they are refused.
+        retime: set the timestamp of frame i to i / fps, for datasets whose timestamps were measured with a
+            clock.
+        workers: number of encodes at once; None: one per core.
+        encoder_threads: number of threads of an encoder; None: its share of the cores.
+        resume: continue an interrupted run; if an earlier run is complete, nothing is done.
+        overwrite: if the destination is an address, replace the dataset there.
+        force_space: start even if the result seems to be larger than the free disk space.
+        stats: ``exact``: q01 ... q99 of all rows are computed; ``keep``: they are the mean of the episodes'
+            quantiles, weighted by length, as in LeRobot.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
+        on_progress: called with the number of frames done and of all, from any thread.
         executor: where the encoders run, such as a :class:`~ffenc.RayExecutor`; None: on this machine.
-        keep_going: finish all other episodes before the error that lists those that failed.
+        keep_going: after a failure, finish all other episodes, then raise an error that lists those that
+            failed.
+
+    Returns:
+        What the job did.
 
     Raises:
-        SourceError: a dataset is damaged, or they do not go together.
-        DestinationError: the destination is taken or cannot be written.
-        ToolchainError: no FFmpeg here can do it.
-        FfmpegError, VerificationError: copying failed, or its result is not what was asked for.
+        SourceError: a dataset is damaged, or the datasets do not fit together.
+        DestinationError: the destination exists or cannot be written.
+        ToolchainError: no FFmpeg on this machine can do it.
+        FfmpegError, VerificationError: copying or encoding failed, or the result is not what was requested.
 
     Warns:
-        FfencWarning: of encoder settings that differ and are not kept.
+        FfencWarning: encoder settings differ and are not kept.
     """
     plan = plan_merge(
         sources,
@@ -191,22 +196,22 @@ def _stored(camera: Camera) -> StreamInfo:
 
 
 def _kind(stream: StreamInfo) -> tuple[str, str]:
-    """What an encode can bring into line."""
+    """Return the fields that re-encoding can change."""
     return stream.codec, stream.pix_fmt
 
 
 def _odd_ones(merged: MergedDataset, key: str) -> list[EpisodeRef]:
-    """The episodes in which a camera is not of the codec and pixel format that most of its frames are of."""
+    """Return the episodes in which a camera's codec or pixel format differs from that of most frames."""
     kinds = [_kind(merged.stream(key, episode)) for episode in merged.episodes]
     frames: dict[tuple[str, str], int] = {}
     for kind, episode in zip(kinds, merged.episodes, strict=True):
         frames[kind] = frames.get(kind, 0) + episode.length
-    usual = max(frames, key=lambda kind: frames[kind])  # the first of several
+    usual = max(frames, key=lambda kind: frames[kind])  # of several, the first
     return [episode for kind, episode in zip(kinds, merged.episodes, strict=True) if kind != usual]
 
 
 def _check_images(merged: MergedDataset) -> None:
-    """Refuse images that are not alike."""
+    """Refuse image cameras that differ between datasets."""
     faults = []
     for camera in (camera for camera in merged.cameras if camera.key in merged.images):
         for other in merged.sources[1:]:
@@ -224,7 +229,7 @@ def _check_images(merged: MergedDataset) -> None:
 
 
 def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[EpisodeRef]], *, reencode: bool) -> None:
-    """Refuse cameras that are not alike; names dataset, feature and both values."""
+    """Refuse video cameras that differ; the error names dataset, feature and both values."""
     first = merged.sources[0]
     mendable: list[str] = []
     faults: list[str] = []
@@ -262,7 +267,7 @@ def _check_streams(merged: MergedDataset, odd: Mapping[str, Sequence[EpisodeRef]
 
 
 def _encoded(merged: MergedDataset, key: str, odd: Sequence[EpisodeRef], reencode: bool) -> frozenset[int]:
-    """The episodes of a camera that are encoded: of odd ones all, of others those that cannot be copied."""
+    """Return the episodes of a camera to encode: all that differ, and those that cannot be copied."""
     others = set(odd)
     usual = [episode for episode in merged.episodes if episode not in others]
     reasons = uncopied(merged, key, usual)
@@ -281,7 +286,7 @@ def _told(key: str, name: str, a: Any, b: Any, first: Dataset, other: Dataset) -
 
 
 def _depth_of(camera: Camera, source: Dataset) -> dict[str, Any]:
-    """What the samples of a depth camera mean."""
+    """Return the fields that determine the meaning of a depth camera's samples."""
     if not camera.depth:
         return {"is_depth_map": False}
     fields: dict[str, Any] = {"is_depth_map": True, "depth_unit": camera.unit}
@@ -301,11 +306,11 @@ def _stream(
     threads: int | None,
     stale: Stale,
 ) -> Stream:
-    """Plan one camera: copied, but for the episodes that are encoded."""
+    """Plan a camera: its packets are copied, except for episodes that are encoded."""
     others = set(odd)
     first = next(episode for episode in merged.episodes if episode not in others)
     like = merged.stream(camera.key, first)
-    # Where a dataset is mixed, its block tells of what most of it is.
+    # The block of a dataset with mixed formats describes those of most of its frames.
     alike = [s for s in merged.sources if _kind(_stored(merged.camera(s, camera.key))) == _kind(like)]
     usual = next(iter(alike), merged.origin(first)[0])
     pattern = replace(merged.camera(usual, camera.key), stored=like)
@@ -323,7 +328,7 @@ def _stream(
         quantizer = block_quantizer(dict(pattern.block), str(usual.root / INFO), CORRECT)
     size = merged.camera_bytes(camera.key, merged.episodes)
     block = merge_blocks(camera.key, blocks)
-    # Which all agree on, though not every block may say it.
+    # Fields on which all blocks agree, even if some do not have them.
     said = {name for own in blocks.values() for name in own}
     block |= {name: value for name, value in _depth_of(pattern, usual).items() if name in said}
     return Stream(replace(camera, stored=pattern.stored), encoding, not known, size, copied, quantizer, block)
@@ -336,8 +341,8 @@ def _encoding(
     candidates: Sequence[Toolchain],
     threads: int | None,
 ) -> Encoding:
-    """How episodes are encoded: with the settings of the usual ones, as far as their block tells."""
-    # One of each kind that a dataset has.
+    """Return the encoding of episodes: the settings of the other ones, as far as their block has them."""
+    # One episode of each kind in the datasets.
     chosen = [episode for episode in reversed(merged.episodes) if episode.index in encoded]
     tried = {(merged.origin(e)[0].root, _kind(merged.stream(pattern.key, e))): e for e in chosen}
     *others, clip = (clip_of(merged.video(pattern.key, episode), merged.fps) for episode in tried.values())
@@ -357,11 +362,11 @@ def merge_blocks(key: str, blocks: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
     Args:
         key: the camera.
-        blocks: dataset -> its block. What all agree on is kept; of the encoder's settings, what they do not
-            agree on is None (``{}`` for ``extra_options``).
+        blocks: dataset -> its block. Fields with equal values are kept; encoder settings that differ become
+            None (``{}`` for ``extra_options``).
 
     Warns:
-        FfencWarning: lists the encoder's settings that are not kept.
+        FfencWarning: lists the encoder settings that are not kept.
     """
     own = list(blocks.values())
     merged: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What a job will do: which episodes of a source, how each camera is made, and where to."""
+"""The plan of a job: episodes of a source, the processing of each camera, and the destination."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from ffenc.layout import VIDEO_PATH
 
 
 class Stream(Struct, frozen=True, eq=False):
-    """One camera of a job.
+    """A camera of a job.
 
     Attributes:
-        camera: what it is.
-        encoding: how its frames are encoded; None where all its episodes are copied.
+        camera: the camera.
+        encoding: encoding of its frames; None if all its episodes are copied.
         compute_stats: the source has no statistics of it.
-        source_bytes: bytes its images or video take.
-        copied: the episodes whose packets are copied as they are.
-        quantizer: of depth that is video already; None for all else.
+        source_bytes: size of its images or video in bytes.
+        copied: the episodes whose packets are copied.
+        quantizer: quantiser of depth that is already video; otherwise None.
         block: the fields of its ``info`` block that are not read from the file; None: those of ``encoding``.
-        why: why it is copied, or encoded.
-        uncopied: of a camera that is copied, the episodes that have to be encoded, and why.
+        why: why it is copied or encoded.
+        uncopied: for a copied camera, the episodes that have to be encoded, and why.
     """
 
     camera: Camera
@@ -50,16 +50,16 @@ class Stream(Struct, frozen=True, eq=False):
 
     @property
     def transform(self) -> Transform | None:
-        """How its pictures are changed."""
+        """Transform of its frames."""
         return self.encoding.transform if self.encoding is not None else None
 
     @property
     def key(self) -> str:
-        """Its feature."""
+        """Key of its feature."""
         return self.camera.key
 
     def task(self, plan: JobPlan, episode: EpisodeRef, folder: Path) -> PieceTask:
-        """What is to be done of an episode."""
+        """Return the task for an episode."""
         camera, source = self.camera, plan.source
         images = isinstance(camera.stored, ImageHeader)
         size = (camera.stored.width, camera.stored.height)
@@ -82,25 +82,24 @@ class Stream(Struct, frozen=True, eq=False):
 
 
 class JobPlan(Struct, frozen=True):
-    """What a job will do, checked as far as it can be before the first frame.
+    """The plan of a job, checked as far as possible without decoding.
 
     Attributes:
-        source: what is read.
+        source: the source.
         destination: the dataset to write.
-        episodes: those chosen.
-        streams: one a camera.
-        workers: encodes at once.
+        episodes: the selected episodes.
+        streams: one per video camera.
+        workers: number of encodes at once.
         toolchain: the programs that copy packets.
         images: cameras that stay images, in the table.
-        image_stats: those of them whose statistics are computed.
-        changed_images: those of them whose pictures are changed, and how; their statistics are computed too.
-        stale: features whose statistics are computed, since the source's are not those of its rows.
-        edits: what the source changes of the dataset that it reads, as plain values.
-        exact: compute the quantiles of all rows, where they would be made of the episodes'.
-        together: put the rows of small files together, up to the size limit of a file.
-        source_fps: the frame rate that is lowered; None: it stays.
-        job: the hash of what was asked for, where that is not what the plan itself says; see
-            :mod:`~ffenc.dataset.finished`.
+        image_stats: image cameras whose statistics are computed.
+        changed_images: transforms of image cameras; their statistics are computed too.
+        stale: features whose statistics are computed, because those of the source do not match its rows.
+        edits: the changes that the source makes to its dataset, as plain values.
+        exact: compute the quantiles of all rows, instead of aggregating those of the episodes.
+        together: combine the rows of small files, up to the size limit of a file.
+        source_fps: the original rate, if it is lowered; None: the rate does not change.
+        job: hash of the request, if it differs from that of the plan; see :mod:`~ffenc.dataset.finished`.
     """
 
     source: DatasetSource
@@ -121,21 +120,21 @@ class JobPlan(Struct, frozen=True):
 
     @property
     def rows(self) -> int:
-        """Frames of one camera."""
+        """Number of frames of one camera."""
         return sum(episode.length for episode in self.episodes)
 
     @property
     def frames(self) -> int:
-        """Frames of all cameras."""
+        """Number of frames of all cameras."""
         return self.rows * (len(self.streams) + len(self.images))
 
     @property
     def encodes(self) -> int:
-        """How many encodes it takes: one an episode and camera that is not copied."""
+        """Number of encodes: one per episode and camera that is not copied."""
         return sum(len(self.episodes) - len(stream.copied) for stream in self.streams)
 
     def commands(self) -> dict[str, list[str]]:
-        """The command line of each camera that is encoded, for the first episode that is."""
+        """Return the command line of each camera that is encoded, for its first encoded episode."""
         commands = {}
         for stream in self.streams:
             episode = next((e for e in self.episodes if e.index not in stream.copied), None)
@@ -148,9 +147,9 @@ class JobPlan(Struct, frozen=True):
         return commands
 
     def clip(self, stream: Stream, episode: EpisodeRef) -> Clip:
-        """An episode's frames, of a camera that is video.
+        """Return an episode's frames of a video camera.
 
         Raises:
-            SourceError: the file does not hold them, or not where the table says.
+            SourceError: the file does not contain them, or not at the times in the table.
         """
         return clip_of(self.source.video(stream.key, episode), self.source.fps)

@@ -1,4 +1,4 @@
-"""Re-encode a dataset into a LeRobot v3.0 video dataset."""
+"""Re-encode a dataset to a LeRobot v3.0 video dataset."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ from ffenc.spelling import argument
 from ffenc.storage.mirror import mirror_of
 from ffenc.storage.upload import address_of, destination_path
 
-# Of a job whose images could all be held in memory, some more encodes than there are cores run at once.
+# If all images of a job fit in this memory, slightly more encodes than cores run at once.
 _SMALL_BYTES = 512 << 20
 
 
 def say_shift(sources: Sequence[LeRobotV3 | LeRobotV21]) -> None:
-    """Say how far ``--retime`` moves the rows of datasets that were opened with it.
+    """Report how far ``--retime`` moves the rows of datasets that were opened with it.
 
     Raises:
         ConfigError: no row is moved.
 
     Warns:
-        FfencWarning: of the largest shift.
+        FfencWarning: contains the greatest shift.
     """
     largest = max(sources, key=lambda source: source.largest_shift)
     if largest.largest_shift <= TIME_TOLERANCE:
@@ -94,7 +94,7 @@ def plan_reencode(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> JobPlan:
-    """Check everything that can be checked before the first frame, and choose the encoders.
+    """Check a re-encode as far as possible without decoding, and select the encoders; return the plan.
 
     The arguments are those of :func:`reencode_dataset`.
     """
@@ -124,7 +124,7 @@ def plan_reencode(
             follow_links=follow_links,
             retime=retime,
             partial=partial,
-            # Of a rate that is lowered, shards are balanced by the frames that stay.
+            # With a lower rate, shards are balanced by the frames that are kept.
             choose=choose if partial and (shard is None or fps is None) else None,
             mapping=load_mapping(mapping) if isinstance(mapping, (str, Path)) else mapping,
             usual_mapping=robot.source,
@@ -165,7 +165,7 @@ def plan_reencode(
         changes = _changes(overrides, camera)
         config: VideoEncoderConfig | None = robot.encoder_for(camera.key, depth=camera.depth)
         if preset is None and "vcodec" not in changes and isinstance(camera.stored, StreamInfo):
-            # Default settings are for images: a video keeps what is not asked for.
+            # Default settings are for images; a video keeps the settings that are not overridden.
             config = _kept(camera, changes)
         known = camera.key in opened.stats() and opened.has_episode_stats(camera.key)
         known = known and camera.key not in stale.episodes
@@ -244,59 +244,63 @@ def reencode_dataset(
     executor: Executor | None = None,
     keep_going: bool = False,
 ) -> JobSummary:
-    """Re-encode a dataset of images or video into a LeRobot v3.0 video dataset.
+    """Re-encode a dataset of images or video to a LeRobot v3.0 video dataset.
 
-    Video is decoded and encoded inside one ffmpeg, frame for frame. A camera that is video is copied packet
-    by packet where it has the settings asked for, and where none are asked for; an episode that cannot be
-    cut out is encoded with the settings it has. Depth keeps its codes and its quantiser.
+    Video is decoded and encoded in one ffmpeg, frame by frame. A video camera is copied packet by packet if
+    it already has the requested settings, or if none are requested; an episode that cannot be cut out is
+    encoded with the camera's own settings. Depth keeps its codes and its quantiser.
 
-    The destination appears whole and verified, or not at all; the source is only read. Finished episodes
-    of a run that was ended are kept in a hidden folder beside the destination for ``resume``.
+    The destination appears complete and verified, or not at all; the source is only read. Finished episodes
+    of an interrupted run are kept in a hidden folder beside the destination for ``resume``.
 
     Args:
-        source: a LeRobot v3.0, v2.1 or v2.0 dataset, a PNG or JPEG tree, an HDF5 file, a zarr
-            store, or a ROS 2 bag or MCAP file, or a folder of such.
+        source: a LeRobot v3.0, v2.1 or v2.0 dataset, a PNG or JPEG tree, an HDF5 file, a zarr store, a ROS 2
+            bag or MCAP file, or a folder of such files.
         destination: the folder to write; must not exist, or be empty.
-        preset: a robot's preset, its name or path; None: images get the default settings, video keeps its
-            own, but for what ``overrides`` say.
+        preset: a robot's preset, its name or path; None: images get the default settings, video keeps its own
+            settings except for ``overrides``.
         overrides: see :func:`ffenc.load_preset`.
-        cameras: which to keep, with or without ``observation.images.``; None: all.
-        episodes: which to keep: numbers, or a text such as ``0,2,5-9,20-``; None: all.
-        shard: ``K/N``: of these the K-th of N shards, which follow each other and have about as many frames
-            each; merged in order, they are the whole.
-        fps: frames a second of what says none itself; else the preset's. Of a dataset: a lower rate, for
-            which some of its rows and frames are kept; it has to divide the dataset's own.
-        fps_nearest: take any lower rate: for each new time the frame that is nearest.
-        task: the task's text, for what is not a dataset.
-        start_number: number of a PNG tree's first frames; by default 0 or 1.
-        mapping: what the arrays or topics of a file are, or a YAML file of it; by default the preset's, or
-            that of a layout that is known.
-        on_gap: of a bag, what is done where a frame has no message that is near enough: ``error``, ``repeat``
-            the one before, ``split`` the episode there, or ``drop-episode``; by default as the mapping says.
-        workers: encodes at once; by default one a core, and of a small job some more, where the last would
-            leave cores idle.
-        encoder_threads: threads an encoder may use; by default the preset's, else the cores' share.
-        force: re-encode a camera that is video with these settings already; else its packets are copied.
-        follow_links: follow symbolic links that lead out of the source; else they are refused by name.
-        retime: put the rows of frame i at i / fps, for a dataset whose timestamps are of a clock.
-        resume: take up what an interrupted run has left; where an earlier run has done all of it, nothing
-            is done.
-        overwrite: of a destination that is an address: replace the dataset that is there.
-        force_space: start even where the result seems to be larger than what is free on the disk.
-        stats: ``exact``: q01 ... q99 of all rows are computed; ``keep``: they are the mean of the episodes',
-            weighted by length, as LeRobot has them.
-        ffmpeg, ffprobe: programs to use instead of those found.
-        on_progress: called with frames done and frames in all, from any thread.
+        cameras: the cameras to keep, with or without ``observation.images.``; None: all.
+        episodes: the episodes to keep: indices, or a text such as ``0,2,5-9,20-``; None: all.
+        shard: ``K/N``: of these episodes, the K-th of N consecutive shards with about the same number of
+            frames; merged in order, the shards give the complete dataset.
+        fps: frames per second of a source without a rate; None: the preset's. For a dataset, a lower rate, at
+            which some rows and frames are kept; it has to divide the dataset's rate.
+        fps_nearest: accept any lower rate: for each new time, the nearest frame is kept.
+        task: the task's text, for sources that are not datasets.
+        start_number: number of the first frames in a PNG tree; None: 0 or 1.
+        mapping: mapping of a source's arrays or topics, or a YAML file with one; None: the preset's, or that
+            of a known layout.
+        on_gap: for a bag, the action if no message is near enough to a frame: ``error``, ``repeat`` the one
+            before, ``split`` the episode there, or ``drop-episode``; None: the mapping's.
+        workers: number of encodes at once; None: one per core, and a few more for a small job, so that no
+            core is idle at its end.
+        encoder_threads: number of threads of an encoder; None: the preset's, or its share of the cores.
+        force: re-encode a video camera that already has the requested settings; otherwise its packets are
+            copied.
+        follow_links: follow symbolic links that lead out of the source; otherwise they are refused.
+        retime: set the timestamp of frame i to i / fps, for a dataset whose timestamps were measured with a
+            clock.
+        resume: continue an interrupted run; if an earlier run is complete, nothing is done.
+        overwrite: if the destination is an address, replace the dataset there.
+        force_space: start even if the result seems to be larger than the free disk space.
+        stats: ``exact``: q01 ... q99 of all rows are computed; ``keep``: they are the mean of the episodes'
+            quantiles, weighted by length, as in LeRobot.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
+        on_progress: called with the number of frames done and of all, from any thread.
         executor: where the encoders run, such as a :class:`~ffenc.RayExecutor`; None: on this machine.
-        keep_going: where an episode cannot be encoded, finish all others before the error, which lists those
-            that failed.
+        keep_going: after a failure, finish all other episodes, then raise an error that lists those that
+            failed.
+
+    Returns:
+        What the job did.
 
     Raises:
-        SourceError: frames missing, damaged or unlike each other.
+        SourceError: frames are missing, damaged or of different sizes or kinds.
         ConfigError: settings that cannot be used.
-        DestinationError: the destination is taken or cannot be written.
-        ToolchainError: no FFmpeg here can do it.
-        FfmpegError, VerificationError: an encode failed, or its result is not what was asked for.
+        DestinationError: the destination exists or cannot be written.
+        ToolchainError: no FFmpeg on this machine can do it.
+        FfmpegError, VerificationError: an encode failed, or its result is not what was requested.
     """
     plan = plan_reencode(
         source,
@@ -334,7 +338,7 @@ def reencode_dataset(
 
 
 def refuse_nesting(source: Path, destination: Path) -> None:
-    """A source is only read; a result inside it would change it."""
+    """Refuse a destination inside the source, which must not be changed."""
     mirror, address = mirror_of(source), address_of(destination)
     if mirror is not None and address is not None:
         if address.within(mirror.address) or mirror.address.within(address):

@@ -1,4 +1,4 @@
-"""Repair a damaged LeRobot dataset: a new, sound one of all that is left, without data that were made up."""
+"""Repair a damaged LeRobot dataset: write a new, sound one with all intact data, without invented data."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ _ON_DAMAGE = ("drop-episode", "trim", "repeat")
 
 
 class Repair(Struct):
-    """What a repair does, or would do.
+    """The result of a repair or of its dry run.
 
     Attributes:
         source, destination: the folders.
-        actions: all that is done beside leaving out and cutting episodes.
-        episodes: what becomes of each that something is left of.
-        summary: what the job did; None for a dry run. Where an earlier run had completed it, ``actions`` and
+        actions: everything that is done except dropping and cutting episodes.
+        episodes: the result for each episode of which something is left.
+        summary: what the job did; None for a dry run. If an earlier run had completed it, ``actions`` and
             ``episodes`` are empty.
-        result: how the result verifies; None for a dry run, and where nothing had to be done.
-        resumed: how many files an earlier run had decoded (one of ``verify_dataset`` too) or made, which was
-            not done again.
+        result: verification of the result; None for a dry run, or if nothing had to be done.
+        resumed: number of files that were not decoded or written again, because an earlier run (also of
+            ``verify_dataset``) had done so.
     """
 
     source: Path
@@ -78,36 +78,40 @@ def repair_dataset(
     ffprobe: str | None = None,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Repair:
-    """Make a sound dataset of what is left of a damaged one (v3.0). The source is only read.
+    """Write a sound dataset with the intact data of a damaged one (v3.0). The source is only read.
 
-    Rows say how long an episode is, the videos' frames where it lies; what only describes them (totals,
-    places, numbers, templates, statistics) is written again. Every frame is decoded, but for those of files
-    that the user's cache has on record as decoded, by their SHA-256. Packets are copied; only
-    an episode that does not begin at a key frame, and a file whose times cannot be put on the grid of the
-    frame rate by a copy, is encoded. A result that does not pass ``ffenc verify --deep`` is not published.
+    The rows determine how long an episode is, and the videos' frames where it is. All data that only
+    describes them (totals, positions, indices, templates, statistics) is written again. Every frame is
+    decoded, except in files whose SHA-256 is recorded as decoded in the user's cache. Packets are copied;
+    only an episode that does not begin at a key frame, and a file whose times cannot be put on the grid of
+    the frame rate by copying, is encoded. A result that does not pass ``ffenc verify --deep`` is not
+    published.
 
     Args:
         source: the dataset.
         destination: the folder to write; must not exist, or be empty.
-        on_damage: what becomes of an episode with rows or frames that are missing or damaged: it is left out;
-            or ``trim``: its rows and all its cameras end before the damage; or ``repeat``: frames of video
-            that are missing or damaged show the frame before them, which the episode's notes say, and an
-            episode with other damage is left out.
-        without_cameras: cameras that are left out, such as one whose files are lost.
-        task: text of all tasks, where neither the tasks table nor the episode list tells them.
-        dry_run: find out what would be done; nothing is written but temporary files beside the destination.
-        resume: take up what an interrupted run has left: files that it has made are not made again; where an
-            earlier run has done all of it, nothing is done.
-        force_space: start even where the result seems to be larger than what is free on the disk.
-        overwrite: of a destination that is an address: replace the dataset that is there.
-        follow_links: follow symbolic links that lead out of the dataset; else they are refused by name.
-        ffmpeg, ffprobe: programs to use instead of those found.
-        on_progress: called with what is being done, and how many frames are done and in all.
+        on_damage: action for an episode with missing or damaged rows or frames. ``drop-episode``: it is
+            dropped. ``trim``: its rows and all its cameras end before the damage. ``repeat``: missing or
+            damaged video frames are replaced by the frame before them, which the episode's notes record; an
+            episode with other damage is dropped.
+        without_cameras: cameras to drop, such as one whose files are lost.
+        task: text of all tasks, if neither the tasks table nor the episode list contains them.
+        dry_run: determine what would be done; only temporary files are written, beside the destination.
+        resume: continue an interrupted run: files that it has written are reused. If an earlier run is
+            complete, nothing is done.
+        force_space: start even if the result seems to be larger than the free disk space.
+        overwrite: if the destination is an address, replace the dataset there.
+        follow_links: follow symbolic links that lead out of the dataset; otherwise they are refused.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
+        on_progress: called with a description of the step, and the number of frames done and of all.
+
+    Returns:
+        What was done, or would be done.
 
     Raises:
-        ConfigError: no such camera, or an ``on_damage`` that is not known.
-        SourceError: there is damage that cannot be repaired without making data up; the text names it.
-        DestinationError: the destination is taken or cannot be written.
+        ConfigError: an unknown camera or ``on_damage``.
+        SourceError: damage that cannot be repaired without inventing data; the text names it.
+        DestinationError: the destination exists or cannot be written.
         FfmpegError, VerificationError: copying failed, or the result is not sound.
     """
     target = destination_path(destination, overwrite=overwrite)
@@ -133,7 +137,7 @@ def repair_dataset(
         )
         shadow = RepairedDataset(left, folder, pieces, on_damage, programs)
         recorded: int | None = None
-        while True:  # a frame that is damaged may hide another behind it
+        while True:  # a damaged frame may hide another one after it
             shadow.write()
             found = verify_dataset(
                 shadow.root,
@@ -144,7 +148,7 @@ def repair_dataset(
                 on_frames=lambda done, of: on_progress("decoding", done, of),
                 known_images=True,
             )
-            if recorded is None:  # later, the files decoded by this run are among them
+            if recorded is None:  # later values would include the files decoded by this run
                 recorded = found.recorded
             if not shadow.learn(found.faults):
                 break
@@ -153,7 +157,7 @@ def repair_dataset(
         return shadow
 
     with ExitStack() as stack, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FfencWarning)  # what they say of the source is among the actions
+        warnings.simplefilter("ignore", FfencWarning)  # warnings about the source are among the actions
         if dry_run:
             with _folder_beside(target) as folder:
                 put_together(folder, folder / "pieces")
@@ -196,7 +200,7 @@ def repair_dataset(
                     check=check,
                 )
             except (SourceError, ConfigError, VerificationError):
-                staging.clear()  # the same would come of it again
+                staging.clear()  # a resumed run would give the same result
                 raise
     assert done.result is not None
     assert done.summary is not None
@@ -208,9 +212,9 @@ def repair_dataset(
 
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
-    """A hidden folder beside the destination, for what a dry run puts together; it is deleted at the end.
+    """Yield a hidden folder beside the destination for the files of a dry run; it is deleted at the end.
 
-    One that a killed run has left is deleted too.
+    A folder of a killed run is deleted too.
     """
     made = [parent for parent in target.absolute().parents if not parent.exists()]
     try:
@@ -228,5 +232,5 @@ def _folder_beside(target: Path) -> Iterator[Path]:
         ) from error
     finally:
         for parent in made:
-            with contextlib.suppress(OSError):  # it holds something
+            with contextlib.suppress(OSError):  # the folder is not empty
                 parent.rmdir()

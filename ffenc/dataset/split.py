@@ -1,4 +1,4 @@
-"""Divide a dataset into several."""
+"""Split a dataset into several."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def plan_split(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> dict[str, JobPlan]:
-    """Check a split before anything is written; returns the plan of each part.
+    """Check a split before anything is written; return the plan of each part.
 
     The arguments are those of :func:`split_dataset`.
     """
@@ -89,23 +89,26 @@ def split_dataset(
     executor: Executor | None = None,
     keep_going: bool = False,
 ) -> dict[str, JobSummary]:
-    """Divide a dataset into several beside each other; every episode is in exactly one of them.
+    """Split a dataset into several in one folder; every episode is in exactly one of them.
 
     Args:
         source: a dataset of v3.0, v2.1 or v2.0.
         destination: the folder of the parts.
-        into: name of a part -> its share of the episodes, all together 1; or its episodes, as
-            :func:`edit_dataset` takes them, which all together have to be all.
-        seed: of the random order in which shares are filled; the same seed gives the same parts.
-        by: ``task`` keeps the episodes of a task together, so that no part has a task of another.
+        into: name of a part -> its share of the episodes, with a sum of 1; or its episodes, as for
+            :func:`edit_dataset`, which together must be all.
+        seed: seed of the random order in which shares are filled; the same seed gives the same parts.
+        by: ``task`` keeps the episodes of a task together, so that no two parts share a task.
         follow_links, workers, force_space, stats, ffmpeg, ffprobe, on_progress, executor: as for
             :func:`edit_dataset`.
-        resume: leave the parts that are complete, and take up the others.
-        overwrite: of an address: replace the datasets that are the parts.
+        resume: skip the parts that are complete, and continue the others.
+        overwrite: if the destination is an address, replace the datasets that are the parts.
+
+    Returns:
+        Name of a part -> what its job did.
 
     Raises:
         ConfigError: an episode would be in no part, or in two, or a part would be empty.
-        FfencError: as for :func:`edit_dataset`; parts that are complete stay.
+        FfencError: as for :func:`edit_dataset`; complete parts are kept.
     """
     plans = plan_split(
         source,
@@ -140,7 +143,7 @@ def run_split(
     executor: Executor | None = None,
     keep_going: bool = False,
 ) -> dict[str, JobSummary]:
-    """Do what the plans of a split say, one after another; see :func:`split_dataset`."""
+    """Run the plans of a split, one after another; see :func:`split_dataset`."""
     total = sum(plan.frames for plan in plans.values())
     summaries: dict[str, JobSummary] = {}
     before = 0

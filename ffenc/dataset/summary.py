@@ -1,4 +1,4 @@
-"""What is said of a job when it has ended: what it did, or which of its episodes failed."""
+"""The summary of a finished job, and the error for episodes that failed."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from ffenc.spelling import argument
 from ffenc.storage.address import Address
 from ffenc.words import count
 
-_SHOWN = 20  # failed episodes, in an error
+_SHOWN = 20  # failed episodes in an error
 
 
 class JobSummary(Struct):
     """What a job did.
 
     Attributes:
-        destination: the dataset; where it was uploaded, its address.
-        episodes: how many.
-        frames: of all cameras.
-        source_bytes, video_bytes: of the chosen cameras before and after.
-        seconds: of this run.
-        resumed: encodes that an earlier run had finished.
-        outdated: encodes of an earlier run that did not fit: other settings, versions or frames.
-        copied: episodes, over all cameras, whose packets were copied.
-        cameras: for each, its codec, encoder and bytes.
-        complete_before: an earlier run had finished all of it, and nothing was done.
+        destination: the dataset; its address if it was uploaded.
+        episodes: number of episodes.
+        frames: number of frames of all cameras.
+        source_bytes, video_bytes: size of the selected cameras before and after.
+        seconds: duration of this run.
+        resumed: number of encodes that an earlier run had finished.
+        outdated: number of encodes of an earlier run that could not be used: other settings, versions or
+            frames.
+        copied: number of episodes, over all cameras, whose packets were copied.
+        cameras: codec, encoder and size by camera.
+        complete_before: an earlier run had finished the job, and nothing was done.
     """
 
     destination: Path | Address
@@ -49,12 +50,12 @@ class JobSummary(Struct):
 
     @property
     def ratio(self) -> float:
-        """How many times smaller the video is."""
+        """The ratio of the sizes before and after."""
         return self.source_bytes / self.video_bytes if self.video_bytes else 0.0
 
 
 def planned(plan: JobPlan) -> JobSummary:
-    """Return what a plan says before anything is done."""
+    """Return the summary of a plan before it runs."""
     return JobSummary(
         plan.destination,
         len(plan.episodes),
@@ -65,11 +66,11 @@ def planned(plan: JobPlan) -> JobSummary:
 
 
 def done_before(plan: JobPlan, cameras: dict[str, dict[str, Any]]) -> JobSummary:
-    """Return what an earlier run has done, which was all.
+    """Return the summary of a job that an earlier run had finished.
 
     Args:
-        plan: what it did.
-        cameras: as of :class:`JobSummary`.
+        plan: its plan.
+        cameras: as in :class:`JobSummary`.
     """
     summary = planned(plan)
     summary.video_bytes = sum(camera["video_bytes"] for camera in cameras.values())
@@ -81,12 +82,12 @@ def done_before(plan: JobPlan, cameras: dict[str, dict[str, Any]]) -> JobSummary
 def camera_summary(
     block: Mapping[str, Any], *, copied: int, source_bytes: int, video_bytes: int
 ) -> dict[str, Any]:
-    """Return what is said of a camera.
+    """Return the summary of a camera.
 
     Args:
         block: its ``info`` block.
-        copied: episodes of which packets were copied.
-        source_bytes, video_bytes: before and after.
+        copied: number of episodes whose packets were copied.
+        source_bytes, video_bytes: size before and after.
     """
     return {
         **{name: block.get(f"video.{name}") for name in ("codec", "pix_fmt", "encoder")},
@@ -97,7 +98,7 @@ def camera_summary(
 
 
 def failed(plan: JobPlan, failures: Failures) -> FfencError:
-    """One error for all episodes that could not be encoded: which, why, and how to go on without them."""
+    """Return the error for failed episodes: which, why, and how to continue without them."""
     failures = sorted(failures, key=lambda one: (one[0].episode.index, one[0].key))
     numbers = {task.episode.index for task, _ in failures}
     kept = ranges_text([episode.index for episode in plan.episodes if episode.index not in numbers])

@@ -1,4 +1,4 @@
-"""Datasets go to the Hugging Face Hub and come from there, checked on both ways."""
+"""Upload and download of datasets to and from the Hugging Face Hub, with verification."""
 
 from __future__ import annotations
 
@@ -30,25 +30,28 @@ def push_dataset(
     dry_run: bool = False,
     ffprobe: str | None = None,
 ) -> Push:
-    """Upload a dataset to the Hugging Face Hub, so that LeRobot finds it there.
+    """Upload a dataset to the Hugging Face Hub in the form that LeRobot expects.
 
-    The dataset is verified first, without decoding. Its files are compared with the Hub's checksums, then
-    ``meta/info.json`` and the dataset card come in one commit, and the tag ``v3.0`` leads to it.
+    The dataset is verified first, without decoding. Its files are compared with the Hub's checksums; then
+    ``meta/info.json`` and the dataset card are uploaded in one commit, which gets the tag ``v3.0``.
 
     Args:
-        source: a LeRobot v3.0 dataset's folder.
-        repository: ``USER/NAME``; it is made if it does not exist.
-        revision: the branch; None: the main one.
-        private: of a new repository, whether others see it; None: as the account has it.
-        overwrite: replace the dataset that is there.
-        resume: take up an upload that was interrupted.
-        dry_run: check and look only.
-        ffprobe: the program to use instead of the one found.
+        source: folder of a LeRobot v3.0 dataset.
+        repository: ``USER/NAME``; it is created if it does not exist.
+        revision: the branch; None: the main branch.
+        private: whether a new repository is private; None: the account's default.
+        overwrite: replace the dataset in the repository.
+        resume: continue an interrupted upload.
+        dry_run: only run the checks.
+        ffprobe: program to use instead of the one that is found.
+
+    Returns:
+        What was uploaded, or would be uploaded.
 
     Raises:
         SourceError, VerificationError: there is no such dataset, or it is not sound.
-        DestinationError: the repository is taken or cannot be written.
-        ConfigError: no name of a repository, or huggingface_hub is not installed.
+        DestinationError: the repository contains a dataset, or cannot be written.
+        ConfigError: not a name of a repository, or huggingface_hub is not installed.
     """
     address = hub_address(repository)
     if revision is not None and address.revision is not None:
@@ -73,13 +76,13 @@ def push_dataset(
 
 
 class Pull(Struct, frozen=True):
-    """What was fetched.
+    """The result of a download.
 
     Attributes:
         destination: the folder.
-        files: how many.
-        bytes: of all.
-        faults: what ``ffenc verify`` finds in it.
+        files: number of files.
+        bytes: their total size.
+        faults: the faults that ``ffenc verify`` finds.
     """
 
     destination: Path
@@ -89,20 +92,20 @@ class Pull(Struct, frozen=True):
 
 
 def pull_dataset(repository: str, destination: str | Path, *, ffprobe: str | None = None) -> Pull:
-    """Fetch a dataset from the Hugging Face Hub into a folder.
+    """Download a dataset from the Hugging Face Hub to a folder.
 
-    Every file is compared with the Hub's checksum; the folder appears when all are there. A call that was
-    interrupted is taken up by the next one.
+    Every file is compared with the Hub's checksum; the folder appears when all files are complete. An
+    interrupted download is continued by the next call.
 
     Args:
         repository: ``USER/NAME`` or ``USER/NAME@REVISION``.
         destination: the folder to write; must not exist, or be empty.
-        ffprobe: the program to use instead of the one found.
+        ffprobe: program to use instead of the one that is found.
 
     Raises:
         SourceError: there is no such dataset, or it cannot be read.
-        DestinationError: the destination is taken or cannot be written.
-        ConfigError: no name of a repository, or huggingface_hub is not installed.
+        DestinationError: the destination exists or cannot be written.
+        ConfigError: not a name of a repository, or huggingface_hub is not installed.
     """
     address, target = hub_address(repository), Path(destination)
     check_destination(target)

@@ -1,4 +1,4 @@
-"""Tasks are done by Ray, on this machine or on a cluster whose machines share a file system."""
+"""Execution of tasks with Ray, on this machine or on a cluster whose machines share a file system."""
 
 from __future__ import annotations
 
@@ -23,34 +23,36 @@ from ffenc.ffmpeg.launch import Cancellation
 from ffenc.spelling import argument, current
 from ffenc.storage.mirror import open_copies
 
-_LOCAL = "ray"  # a Ray of its own on this machine
+_LOCAL = "ray"  # a new Ray instance on this machine
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Try(Struct, Generic[AnyTask]):
-    """A task in work; how many times it had to be started on another machine."""
+    """A running task, and how often it had to be restarted on another machine."""
 
     task: AnyTask
     lost: int = 0
 
 
 class RayExecutor:
-    """Makes each episode of a camera, and each file, in a Ray task with as many CPUs as it has threads.
+    """Runs each episode of a camera, and each file, as a Ray task with as many CPUs as it has threads.
 
-    All machines have to see the folders of the source and of the destination under the same paths, as on a
-    file system that they share. Before the first task, every machine says which FFmpeg it has: one whose
-    version is another would give other bytes.
+    All machines must have the folders of the source and of the destination under the same paths, as on a
+    shared file system. Before the first task, the FFmpeg of every machine is checked: other versions would
+    give other bytes.
 
     Args:
-        address: ``ray``: a Ray of its own on this machine, which ends with the job; ``auto``: the cluster
-            that ``RAY_ADDRESS`` names, or that runs here; else its address, such as ``ray://head:10001``.
-        same_program: ``prefer``: machines with another FFmpeg get no tasks; ``require``: they end the job.
-        runtime_env: what Ray has each machine install and set for this job, such as
-            ``{"pip": ["ffenc[ffmpeg]"]}``; None: what is there already.
+        address: ``ray``: a new Ray instance on this machine, which ends with the job; ``auto``: the cluster
+            that ``RAY_ADDRESS`` names, or that runs on this machine; otherwise an address, such as
+            ``ray://head:10001``.
+        same_program: ``prefer``: machines with another FFmpeg get no tasks; ``require``: such a machine is an
+            error.
+        runtime_env: packages and variables that Ray installs and sets on each machine for this job, such as
+            ``{"pip": ["ffenc[ffmpeg]"]}``; None: what is installed there.
 
     Raises:
-        ConfigError: Ray is not installed, or an argument that is not known; when it runs, a ``runtime_env``
-            for a Ray that this process is connected to already.
+        ConfigError: Ray is not installed, or an argument is unknown; when it runs, a ``runtime_env`` for a
+            Ray that this process is already connected to.
     """
 
     def __init__(
@@ -69,13 +71,13 @@ class RayExecutor:
 
     @contextmanager
     def open(self, workers: int) -> Iterator[Runner]:
-        """See :class:`~ffenc.dataset.executors.local.Executor`; Ray is connected to for the first task."""
+        """See :class:`~ffenc.dataset.executors.local.Executor`; Ray is connected at the first task."""
         with ExitStack() as closing:
             yield _Session(self._ray, lambda: closing.enter_context(self._connected(workers)), self._same)
 
     @contextmanager
     def _connected(self, workers: int) -> Iterator[None]:
-        """Be connected to Ray; what this call has begun is ended."""
+        """Connect to Ray, and shut down what this call has started at the end."""
         began = self._connect(workers)
         try:
             yield
@@ -88,7 +90,7 @@ class RayExecutor:
                 self._ray.shutdown()
 
     def _connect(self, workers: int) -> bool:
-        """Connect to Ray; returns whether it has to be shut down again."""
+        """Connect to Ray; return whether it has to be shut down again."""
         ray = self._ray
         if ray.is_initialized():
             if self._environment is not None:
@@ -103,11 +105,11 @@ class RayExecutor:
         try:
             with _own_signals():
                 if self._address == _LOCAL:
-                    # Named, since RAY_ADDRESS may name a cluster.
+                    # The address is given because RAY_ADDRESS may name a cluster.
                     ray.init(address="local", num_cpus=workers, include_dashboard=False, **options)
                 else:
                     ray.init(address=self._address, **options)
-        except Exception as error:  # of a Ray that does not start, a plain one
+        except Exception as error:  # Ray raises a plain exception if it does not start
             raise ConfigError(
                 f"{argument('address', self._address)}: no Ray cluster can be reached there: "
                 f"{_first_line(error)}"
@@ -116,12 +118,12 @@ class RayExecutor:
 
 
 class _Session:
-    """Does the tasks of one job.
+    """Runs the tasks of a job.
 
     Args:
         ray: the library.
         connect: connects to it.
-        same: what becomes of machines with another FFmpeg.
+        same: how machines with another FFmpeg are treated.
     """
 
     def __init__(self, ray: Any, connect: Callable[[], object], same: SameProgram) -> None:
@@ -154,7 +156,7 @@ class _Session:
                     return
                 done, _ = ray.wait(list(running), num_returns=1, timeout=0.5)
                 cancellation.check()
-                if done:  # and all that have ended meanwhile
+                if done:  # collect all that have ended in the meantime
                     done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
                 for reference in done:
                     own = running.pop(reference)
@@ -189,7 +191,7 @@ class _Session:
         return self._places
 
     def _answer(self, reference: Any, own: _Try[AnyTask]) -> Answer | None:
-        """What came of a task; None: it has to be started again, on another machine.
+        """Return the result of a task; None: it has to be started again, on another machine.
 
         Raises:
             ToolchainError: Ray could not run it.
@@ -197,7 +199,7 @@ class _Session:
         ray = self._ray
         try:
             answer: Answer = ray.get(reference)
-        except ray.exceptions.TaskUnschedulableError as error:  # the machine that was chosen for it is lost
+        except ray.exceptions.TaskUnschedulableError as error:  # the selected machine was lost
             answer = Answer(unsuited=_first_line(error))
         except ray.exceptions.RayError as error:
             answer = Answer(error=_not_run(own.task, _first_line(error)))
@@ -216,7 +218,7 @@ def _not_run(task: Task, why: str) -> ToolchainError:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep what this process does at a signal: Ray puts handlers of its own there, which print a stack."""
+    """Restore this process's signal handlers: Ray installs its own, which print a stack trace."""
     kept = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield
@@ -228,9 +230,9 @@ def _own_signals() -> Iterator[None]:
 
 
 def _end_processes() -> None:
-    """End the Ray that this process has started: by itself it takes longer than a signal leaves time for."""
+    """End the Ray processes of this process: their own shutdown takes longer than a signal allows."""
     for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # it has ended meanwhile
+        with suppress(psutil.Error):  # it has ended in the meantime
             process.kill()
 
 
@@ -242,7 +244,7 @@ def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        import ray  # noqa: PLC0415 - an extra, and slow to import
+        import ray  # noqa: PLC0415 - an optional dependency, and slow to import
     except ImportError:
         raise ConfigError("Ray is not installed: pip install 'ffenc[ray]'") from None
     return ray

@@ -1,4 +1,4 @@
-"""What is inside a source that is no dataset: arrays or topics, a mapping to start from, first frames."""
+"""The contents of a source that is not a dataset: arrays or topics, a suggested mapping, first frames."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ffenc.spelling import argument
 if TYPE_CHECKING:
     from ffenc.dataset.sources.kind import SourceKind
 
-_TILE = 320  # widest picture of a contact sheet, in pixels
+_TILE = 320  # greatest width of an image in a contact sheet, in pixels
 _MARGIN, _LINE = 8, 18
 _COLUMNS = 4
 
@@ -38,12 +38,12 @@ class Held(Struct, frozen=True):
     """An array, or the messages of a topic.
 
     Attributes:
-        name: its path, or the topic's name.
-        kind: type and shape of its values, or the type of its messages.
-        count: rows or messages.
-        bytes: that they take in the file.
-        rate: messages a second, on average; None: rows have no times.
-        notes: what is to be known of it, such as gaps.
+        name: path of the array, or name of the topic.
+        kind: type and shape of its values, or type of its messages.
+        count: number of rows or messages.
+        bytes: their size in the file.
+        rate: average messages per second; None: rows have no times.
+        notes: remarks, such as gaps.
     """
 
     name: str
@@ -55,16 +55,16 @@ class Held(Struct, frozen=True):
 
 
 class Contents(Struct):
-    """What is inside a source.
+    """The contents of a source.
 
     Attributes:
-        path: of the file that was looked at.
+        path: path of the inspected file.
         what: the kind of source.
-        layout: whose layout it has, where that is known.
+        layout: name of its layout, if it is known.
         held: its arrays or topics.
-        mapping: a mapping to start from, as plain values.
-        remarks: what is to be looked at before the mapping is used.
-        files: how many files of the kind there are in a folder.
+        mapping: a suggested mapping, as plain values.
+        remarks: what has to be checked before the mapping is used.
+        files: number of such files in the folder.
     """
 
     path: Path
@@ -77,7 +77,7 @@ class Contents(Struct):
 
     @property
     def fault(self) -> str | None:
-        """Why the mapping cannot be used as it is; None where it can."""
+        """Why the mapping cannot be used unchanged; None if it can."""
         try:
             build_mapping(self.mapping)
         except FfencError as error:
@@ -85,8 +85,8 @@ class Contents(Struct):
         return None
 
     def yaml(self) -> str:
-        """The mapping as YAML, with the remarks as comments."""
-        import yaml  # noqa: PLC0415 - takes a while
+        """Return the mapping as YAML, with the remarks as comments."""
+        import yaml  # noqa: PLC0415 - slow to load
 
         head = [f"# {self.path.name}: {self.what}" + (f", layout of {self.layout}" if self.layout else "")]
         head += [f"# {remark}" for remark in self.remarks]
@@ -103,14 +103,14 @@ class Contents(Struct):
 
 
 def inspect_source(path: str | Path) -> Contents:
-    """Look into a source that is no dataset.
+    """Return the contents of a source that is not a dataset, with a suggested mapping.
 
     Args:
-        path: a file, or a folder of files, of which the first is looked into; or an address of either.
+        path: a file, or a folder of files, of which the first is inspected; or an address of either.
 
     Raises:
-        SourceError: it is damaged, or of no kind that is read.
-        ConfigError: it is a dataset, or a tree of images; or the library that reads it is not installed.
+        SourceError: it is damaged, or not a supported kind.
+        ConfigError: it is a dataset or a tree of images, or the library that reads it is not installed.
     """
     from ffenc.dataset.sources.registry import kind_of, kinds  # noqa: PLC0415 - it knows the kinds, which know this
 
@@ -125,7 +125,7 @@ def inspect_source(path: str | Path) -> Contents:
 
 
 def write_mapping(contents: Contents, path: str | Path) -> None:
-    """Write the mapping to start from into a YAML file.
+    """Write the suggested mapping to a YAML file.
 
     Raises:
         DestinationError: the file exists, or cannot be written.
@@ -148,20 +148,20 @@ def contact_sheet(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> list[str]:
-    """Write a PNG with the first frame of each camera, in the colours that a mapping gives it.
+    """Write a PNG with the first frame of each camera, with the colours of a mapping.
 
     Args:
         path: the source.
         output: the file to write.
-        mapping: what its cameras are; None: as suggested.
-        contents: what :func:`inspect_source` has found; None: it is looked into here.
-        ffmpeg, ffprobe: programs to use instead of those found.
+        mapping: the mapping of its cameras; None: the suggested one.
+        contents: result of :func:`inspect_source`; None: the source is inspected here.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
 
     Returns:
-        cameras that cannot be shown, each with why.
+        The cameras that cannot be shown, each with the reason.
 
     Raises:
-        SourceError, ConfigError: as :func:`inspect_source`, or no camera can be shown.
+        SourceError, ConfigError: as for :func:`inspect_source`, or no camera can be shown.
         DestinationError: the file exists, or cannot be written.
     """
     from ffenc.dataset.sources.registry import kind_of  # noqa: PLC0415 - it knows the kinds, which know this
@@ -190,7 +190,7 @@ def contact_sheet(
             faults.append(f"{name}: {error.cause}")
     if not shown:
         raise ConfigError("no camera can be shown: " + "; ".join(faults))
-    from PIL import Image  # noqa: PLC0415 - only where one is drawn
+    from PIL import Image  # noqa: PLC0415 - only needed to draw
 
     with published(target) as temporary:
         Image.fromarray(_sheet(shown)).save(temporary, "PNG")
@@ -200,7 +200,7 @@ def contact_sheet(
 def _first_picture(
     path: Path, kind: SourceKind, mapping: SourceMapping, program: str
 ) -> tuple[str, npt.NDArray[np.uint8]]:
-    """What the first frame of the mapping's one camera is, and the frame as RGB."""
+    """Return a description of the first frame of the mapping's single camera, and the frame as RGB."""
     from ffenc.dataset.sources.kind import Opening  # noqa: PLC0415 - which knows this
 
     source = kind.open(path, Opening(usual_fps=30, mapping=mapping))
@@ -211,11 +211,11 @@ def _first_picture(
 
 
 def as_picture(frame: EncodedFrame, camera: Camera, program: str) -> npt.NDArray[np.uint8]:
-    """Return an image as it will be shown: RGB, ``(H, W, 3)``; depth from near, light, to far, dark.
+    """Return an image for display: RGB, ``(H, W, 3)``; depth from near (light) to far (dark).
 
     Args:
         frame: the image.
-        camera: which it is of.
+        camera: its camera.
         program: the ffmpeg.
 
     Raises:
@@ -236,7 +236,7 @@ def as_picture(frame: EncodedFrame, camera: Camera, program: str) -> npt.NDArray
 
 
 def _sheet(shown: Sequence[tuple[str, str, npt.NDArray[np.uint8]]]) -> npt.NDArray[np.uint8]:
-    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only where one is drawn
+    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only needed to draw
 
     tiles = []
     for name, what, picture in shown:
@@ -258,7 +258,7 @@ def _sheet(shown: Sequence[tuple[str, str, npt.NDArray[np.uint8]]]) -> npt.NDArr
 
 
 def rate_of(value: Any) -> int | float | None:
-    """Return a frame rate that stands in a file, as a mapping has it; None where it is not a rate."""
+    """Return a frame rate found in a file, as for a mapping; None if it is not a valid rate."""
     try:
         rate = parse_fps(float(value))
     except (TypeError, ValueError, ConfigError):

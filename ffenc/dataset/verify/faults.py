@@ -1,4 +1,4 @@
-"""What is wrong with a dataset: faults as they are found, and the result of a verification."""
+"""Faults of a dataset, and the result of a verification."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Severity = Literal["fault", "note"]
 
 
 class Kind(Struct, frozen=True):
-    """A kind of finding; docs/verify.md says more of each.
+    """A kind of finding; docs/verify.md describes each.
 
     Attributes:
-        fix: what to do about it, where its finder knows nothing better; in braces are calls and arguments of
-            ffenc, see :data:`_NAMED`.
+        fix: what to do about it, unless the check gives a better fix; calls and arguments of ffenc are in
+            braces, see :data:`_NAMED`.
         severity: a ``fault`` makes a dataset unsound; a ``note`` does not.
-        copied: what is re-encoded or merged of a dataset would have it too.
+        copied: a re-encode or merge of the dataset would copy the fault.
     """
 
     fix: str
@@ -34,7 +34,7 @@ class Kind(Struct, frozen=True):
 
     @property
     def advice(self) -> str:
-        """What to do, for the user that reads it."""
+        """What to do, in the spelling of the user."""
         return self.fix.format_map(_Named())
 
 
@@ -54,13 +54,13 @@ _NAMED: Mapping[str, Callable[[], str]] = {
 
 
 class _Named(dict[str, str]):
-    """Calls and arguments of ffenc as the user writes them; each is spelled when a text has it."""
+    """Calls and arguments of ffenc in the user's spelling, evaluated when a text is formatted."""
 
     def __missing__(self, name: str) -> str:
         return _NAMED[name]()
 
 
-# A fix must be something that can be done, and must never lose what is still good.
+# A fix must be possible, and must never lose intact data.
 _RESTORE = "restore the file from a copy, or make the dataset again from its source"
 _LISTS = "restore it from a copy; data and videos are not affected, so keep them as they are"
 KINDS = {
@@ -132,16 +132,16 @@ KINDS = {
 
 
 class Fault(Problem, frozen=True):
-    """One thing that was found; its ``kind`` is one of :data:`KINDS`, ``where`` follows from the rest.
+    """A finding; its ``kind`` is one of :data:`KINDS`, and ``where`` follows from the other attributes.
 
     Attributes:
-        severity: ``fault``, or ``note`` for what leaves a dataset sound.
+        severity: ``fault``, or ``note`` for a finding that leaves a dataset sound.
         file: path in the dataset.
-        camera: feature.
-        episode: number.
-        frame: in the episode where ``episode`` is given, else in the file.
-        frames: how many, from ``frame`` on.
-        other: number of the other episode, of two that are swapped.
+        camera: its feature.
+        episode: its index.
+        frame: index in the episode if ``episode`` is given, otherwise in the file.
+        frames: number of frames from ``frame`` on.
+        other: for two swapped episodes, index of the other one.
     """
 
     severity: Severity = "fault"
@@ -166,7 +166,7 @@ class Fault(Problem, frozen=True):
 
 
 class Faults:
-    """Collects faults and notes, from any thread."""
+    """Collects faults and notes. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -186,7 +186,7 @@ class Faults:
         other: int | None = None,
         fix: str | None = None,
     ) -> None:
-        """Add one: what was found and expected, or a problem; ``fix`` where that of its kind does not fit."""
+        """Add a finding; ``fix`` replaces that of its kind."""
         problem = found if isinstance(found, Problem) else Problem(found, expected)
         known = KINDS[kind]
         about = (file, camera, episode, frame, frames, other)
@@ -195,16 +195,16 @@ class Faults:
             self._found.append(fault)
 
     def take(self, found: Sequence[Fault]) -> None:
-        """Add those that another has collected."""
+        """Add findings that were collected elsewhere."""
         with self._lock:
             self._found += found
 
     def has(self, *kinds: str) -> bool:
-        """Whether one of these kinds was found so far."""
+        """Return whether a finding of one of these kinds was added."""
         return any(fault.kind in kinds for fault in self._found)
 
     def of(self, severity: Severity) -> list[Fault]:
-        """Return those of a severity in the order of the checks, each file's and episode's together."""
+        """Return the findings of a severity in the order of the checks, grouped by file and episode."""
         order = {kind: number for number, kind in enumerate(KINDS)}
         return sorted(
             (fault for fault in self._found if fault.severity == severity),
@@ -219,17 +219,17 @@ class Faults:
 
 
 class CameraCheck(Struct):
-    """What was found of one camera.
+    """The verification of a camera.
 
     Attributes:
-        camera: its feature; None for a file that is verified by itself.
+        camera: its feature; None for a single file.
         kind: ``video`` or ``image``.
         codec, pix_fmt: of its first readable video; None for images.
-        files, episodes: how many there should be.
-        frames: how many its readable files hold.
-        max_deviation: how far in seconds a frame is from its place on the grid at most; None for images.
-        faults: how many were found.
-        compared: with ``against``: PSNR and SSIM, or for depth how many samples differ.
+        files, episodes: expected numbers.
+        frames: number of frames in its readable files.
+        max_deviation: greatest distance of a frame from its time on the grid, in seconds; None for images.
+        faults: number of faults.
+        compared: with ``against``: PSNR and SSIM, or for depth the differing samples.
     """
 
     camera: str | None
@@ -245,16 +245,16 @@ class CameraCheck(Struct):
 
 
 class CameraComparison(Struct, frozen=True):
-    """A camera compared with its source, all episodes together.
+    """The comparison of a camera with its source, over all episodes.
 
     Attributes:
-        frames: how many were compared.
-        psnr_mean, psnr_min: dB, over frames; infinite where nothing differs. ``psnr_worst`` is the episode
-            and its frame with the least.
-        ssim_mean, ssim_min, ssim_worst: likewise, 1 where nothing differs.
-        differing: depth samples that differ; None for colours.
-        max_difference, mean_difference: the largest difference of depth in millimetres, and the mean over all
-            samples; None for colours. ``farthest`` is the episode and its frame with the largest.
+        frames: number of compared frames.
+        psnr_mean, psnr_min: in dB, over frames; infinite if nothing differs. ``psnr_worst``: episode and
+            frame with the lowest.
+        ssim_mean, ssim_min, ssim_worst: the same for SSIM; 1 if nothing differs.
+        differing: number of depth samples that differ; None for colours.
+        max_difference, mean_difference: greatest and mean difference of depth in millimetres, over all
+            samples; None for colours. ``farthest``: episode and frame with the greatest.
     """
 
     frames: int
@@ -276,13 +276,13 @@ class Verification(Struct, frozen=True):
     Attributes:
         path: the dataset or file.
         layout: its ``codebase_version``; None for a file.
-        episodes, frames: as the episode list has them; frames of one camera.
-        cameras: a row each.
-        faults: all that make it unsound.
-        notes: what was found, and leaves it sound.
+        episodes, frames: numbers in the episode list; frames of one camera.
+        cameras: one entry per camera.
+        faults: all faults, which make it unsound.
+        notes: findings that leave it sound.
         deep: every frame was decoded.
-        recorded: how many of the video files an earlier run had decoded.
-        against: what it was compared with, if anything.
+        recorded: number of video files that an earlier run had decoded.
+        against: the source that it was compared with; None: no comparison.
     """
 
     path: Path
@@ -303,7 +303,7 @@ class Verification(Struct, frozen=True):
 
 
 def grouped(faults: Sequence[Fault]) -> list[tuple[Fault, int]]:
-    """Return the first of each kind and camera, and how many there are like it, itself included."""
+    """Return the first fault of each kind and camera, with the number of such faults, itself included."""
     counts = Counter((fault.kind, fault.camera) for fault in faults)
     first: dict[tuple[str, str | None], Fault] = {}
     for fault in faults:

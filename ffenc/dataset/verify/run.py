@@ -1,4 +1,4 @@
-"""Verify a dataset or a video file: find everything that is wrong with it, without changing it."""
+"""Verify a dataset or a video file: find all faults, without changing anything."""
 
 from __future__ import annotations
 
@@ -67,35 +67,35 @@ def verify_dataset(
     known_images: bool = False,
     executor: Executor | None = None,
 ) -> Verification:
-    """Find what is wrong with a LeRobot dataset of images or video (v3.0, v2.1, v2.0), or with a video file.
+    """Find all faults of a LeRobot dataset of images or video (v3.0, v2.1, v2.0), or of a video file.
 
-    All that is wrong is collected; nothing is changed. Memory does not grow with the number of rows.
+    All faults are collected; nothing is changed. Memory does not grow with the number of rows.
 
     Args:
         path: a dataset's folder, or a video file.
-        deep: also decode every frame, and compare what is shown with each episode's statistics.
-        against: what the dataset was made from: a dataset or a tree of images. Every frame is compared.
-        max_depth_error: with ``against``, the error of depth that is accepted, in millimetres, 0 or more;
-            what is more is a fault. None: the widest step of the camera's quantiser, or 1 mm where depth is
-            stored as millimetres.
-        follow_links: follow symbolic links that lead out of the datasets; else each is a fault.
-        ffmpeg, ffprobe: programs to use instead of those found.
+        deep: also decode every frame, and compare the frames with each episode's statistics.
+        against: the source of the dataset: a dataset or a tree of images. Every frame is compared with it.
+        max_depth_error: with ``against``, the greatest accepted error of depth in millimetres, 0 or more; a
+            greater error is a fault. None: the widest step of the camera's quantiser, or 1 mm if depth is
+            stored in millimetres.
+        follow_links: follow symbolic links that lead out of the datasets; otherwise each is a fault.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
         on_frames: called with the number of frames decoded so far and of all, with ``deep`` or ``against``.
-        again: with ``deep``, also decode videos that are known: those of the same SHA-256 that an earlier run
-            has decoded with the same programs, which the user's cache has on record for 30 days.
-        known_images: with ``deep``, images are known in the same way; to hash them is a twentieth of the work
-            of decoding them.
+        again: with ``deep``, also decode known videos: those with the same SHA-256 as one that an earlier run
+            has decoded with the same programs. The user's cache records them for 30 days.
+        known_images: with ``deep``, skip known images in the same way; hashing them takes a twentieth of the
+            time of decoding them.
         executor: where frames are decoded and compared, such as a :class:`~ffenc.RayExecutor`; None: on this
             machine.
 
     Returns:
-        what was found; ``sound`` where that is nothing.
+        The findings; its ``sound`` is True if there are no faults.
 
     Raises:
-        SourceError: there is nothing at ``path`` that could be verified.
-        ConfigError: ``against`` for a single file, a ``max_depth_error`` that is no length or judges
-            nothing, or ``again`` without ``deep``.
-        ToolchainError: no FFmpeg here can do it.
+        SourceError: there is nothing at ``path`` that can be verified.
+        ConfigError: ``against`` for a single file, a ``max_depth_error`` that is not a length or has no
+            effect, or ``again`` without ``deep``.
+        ToolchainError: no FFmpeg on this machine can do it.
     """
     if executor is not None and not deep and against is None:
         raise ConfigError(
@@ -141,7 +141,7 @@ def verify_dataset(
     for where, fault in tree_faults(place, follow_links=follow_links):
         file = where.relative_to(place).as_posix()
         faults.add("not-own-file", fault.problem, file=file, fix=fault.fix or None)
-    # Where a file is not the dataset's own, nothing is read: not even to say more.
+    # If a file is not the dataset's own, no table is read, not even for more findings.
     tables = None if faults.has("not-own-file") else check_tables(place, faults)
     if tables is None:
         return Verification(place, None, 0, 0, [], faults.of("fault"), faults.of("note"), deep)
@@ -191,7 +191,7 @@ def verify_dataset(
 def _verify_file(
     path: Path, programs: _Programs, records: DecodeRecords | None, on_frames: Progress | None
 ) -> Verification:
-    """Verify a file that is no dataset; it is decoded where there are records for that."""
+    """Verify a file that is not a dataset; it is decoded if ``records`` is given."""
     faults = Faults()
     video = VideoFile(path, str(path), None)
     seen = check_video(video, faults, ffprobe=programs.probe())
@@ -219,7 +219,7 @@ def _verify_file(
 
 
 def _find_unfinished(root: Path, faults: Faults) -> None:
-    """What interrupted work has left beside a dataset or in it."""
+    """Find files that interrupted work has left beside a dataset or in it."""
     left = unfinished(root)
     if left is not None:
         what = f"{left[0]} is left over from an interrupted run ({left[1]} finished pieces)"
@@ -244,7 +244,7 @@ def _decode(
     records: DecodeRecords,
     executor: Executor | None,
 ) -> dict[str, Shown]:
-    """Decode every frame, several files at once, and compare with the statistics; returns what was shown."""
+    """Decode every frame, several files at once, and compare with the statistics; return what was decoded."""
     data: dict[str, list[int]] = {}
     for at, place in enumerate(listing.data):
         if place and (layout.root / place).is_file():
@@ -311,7 +311,7 @@ def _elsewhere(
     count: FrameCount,
     cancellation: Cancellation,
 ) -> Iterator[tuple[str, Any]]:
-    """Have files looked at by an executor; yields each one's camera with what was seen."""
+    """Check files with an executor; yield the camera of each file with the result."""
     workers, _ = share_cores(MAX_WORKERS, None, None)
     with executor.open(workers) as runner:
         for task, (seen, found) in runner.run(tasks, progress=count, cancellation=cancellation):
@@ -415,7 +415,7 @@ def _rows(
     seen: dict[VideoFile, Seen],
     faults: list[Fault],
 ) -> list[CameraCheck]:
-    """A row for each camera, in the order of the features."""
+    """Return an entry for each camera, in the order of the features."""
     counts = Counter(fault.camera for fault in faults)
     rows = []
     for key in layout.features:
