@@ -720,7 +720,16 @@ def damage(path: Path, *numbers: int) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("key", [ANGLE, DEPTH])
+@pytest.mark.parametrize(
+    ("toolchain", "key"),
+    [
+        ("newest", ANGLE),
+        ("newest", DEPTH),
+        ("system", DEPTH),
+        pytest.param("system", ANGLE, marks=pytest.mark.long),
+    ],
+    indirect=["toolchain"],
+)
 def test_a_damaged_frame_is_named_with_camera_and_episode(
     toolchain: Toolchain, lerobots: Path, tmp_path: Path, key: str
 ) -> None:
