@@ -25,7 +25,6 @@ from tests.conftest import (
     everything_in,
     find_toolchain,
     starts,
-    system_if_long,
 )
 from tests.support.read import depth_maps, depth_samples, read_json
 
@@ -36,7 +35,6 @@ FAST = [(("camera_encoder", "vcodec"), "h264"), ULTRAFAST]
 FFV1 = [(("depth_encoder", "vcodec"), "ffv1"), (("depth_encoder", "extra_options"), {})]
 
 
-@system_if_long
 def test_the_sample_comes_out_whole_and_equal_to_lerobots_own_depth_stream(
     toolchain: Toolchain, tmp_path: Path
 ) -> None:

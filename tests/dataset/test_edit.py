@@ -41,7 +41,6 @@ from tests.conftest import (
     newest_programs,
     notes_of,
     starts,
-    system_if_long,
 )
 from tests.support.read import packets
 
@@ -77,7 +76,6 @@ def assert_sound(root: Path, *, deep: bool = True) -> None:
     assert [str(fault) for fault in (*found.faults, *notes_of(found))] == []
 
 
-@system_if_long
 def test_video_is_copied_and_names_rows_and_statistics_follow(toolchain: Toolchain, tmp_path: Path) -> None:
     out = tmp_path / "it's 50% out"
     edits = Edits(

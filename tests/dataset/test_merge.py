@@ -96,7 +96,6 @@ def baseline(two_cameras: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
-@system_if_long
 def test_a_dataset_merges_with_itself(toolchain: Toolchain, tmp_path: Path) -> None:
     before = contents(VIDEO)
     out = tmp_path / "it's 100%d"

@@ -34,7 +34,7 @@ from ffenc.frames.depth import Unit
 from ffenc.frames.images import read_header
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.tiff import tiff_of
-from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP, decode, newest_programs, system_if_long
+from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, TOP, decode, newest_programs
 from tests.support.command_line import CommandLine
 
 VIDEO = FIXTURES / "aloha_video_v30"
@@ -98,7 +98,6 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@system_if_long
 def test_video_keeps_its_settings_and_its_depth(toolchain: Toolchain, short: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     transforms = {"top": Transform(crop=(40, 20, 240, 200)), "angle_depth": Transform(flip="h")}
