@@ -1,1 +1,1 @@
-"""LeRobot datasets and PNG trees: read, re-encode, publish."""
+"""LeRobot datasets and other sources: read, re-encode, merge, edit, verify, publish."""

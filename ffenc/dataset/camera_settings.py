@@ -1,4 +1,4 @@
-"""What becomes of each camera of a re-encode: the settings it is encoded with, or that it is copied."""
+"""Settings of each camera in a re-encode: how it is encoded, or that it is copied."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from ffenc.spelling import argument
 
 
 def _changes(overrides: Sequence[tuple[KeyPath, Any]], camera: Camera) -> dict[str, Any]:
-    """The encoder settings that were given one by one and are for a camera."""
+    """Return the overrides of encoder settings that apply to a camera."""
     groups = [
         ("depth_encoder" if camera.depth else "camera_encoder",),
         ("cameras", camera_name(camera.key), "encoder"),
     ]
-    # What is said of one camera wins, as in a preset.
+    # Overrides of a single camera take precedence, as in a preset.
     return {key[-1]: value for group in groups for key, value in overrides if key[:-1] == group}
 
 
 def _kept(camera: Camera, changes: Mapping[str, Any]) -> VideoEncoderConfig | None:
-    """The settings that a camera's video has, with changes; None where they cannot be written."""
+    """Return the settings of a camera's video with changes; None if ffenc cannot encode with them."""
     assert isinstance(camera.stored, StreamInfo)
     try:
         config = recorded_settings(camera.stored, camera.block, camera.depth)
@@ -58,7 +58,7 @@ def _kept(camera: Camera, changes: Mapping[str, Any]) -> VideoEncoderConfig | No
 
 
 class Chooser:
-    """Chooses and tries encoders; cameras that are alike are tried once."""
+    """Selects and tries encoders; equal cameras are tried once."""
 
     def __init__(self, source: DatasetSource, candidates: Sequence[Toolchain], threads: int | None) -> None:
         self.source = source
@@ -73,7 +73,7 @@ class Chooser:
         episode: EpisodeRef,
         transform: Transform | None = None,
     ) -> Encoding:
-        """The encoding of a camera of images."""
+        """Return the encoding of an image camera."""
         header = camera.header
         same = json.dumps([repr(config), str(transform), str(header), header.order])
         if same not in self._prepared:
@@ -98,7 +98,7 @@ class Chooser:
         others: Sequence[Clip] = (),
         transform: Transform | None = None,
     ) -> Encoding:
-        """The encoding of a camera that is video, by a program that decodes it and the others."""
+        """Return the encoding of a video camera, with a program that decodes it and the others."""
         info = clip.info
         kinds = [(one.info.codec, one.info.pix_fmt) for one in (clip, *others)]
         same = json.dumps([repr(config), str(transform), info.width, info.height, *kinds])
@@ -117,10 +117,10 @@ class Chooser:
 
 
 def changing(transform: Transform | None, camera: Camera) -> Transform | None:
-    """Return a transform that changes a camera's pictures; None where it does not.
+    """Return a transform if it changes a camera's frames, otherwise None.
 
     Raises:
-        ConfigError: it cannot be done to pictures of their size.
+        ConfigError: it cannot be applied to frames of their size.
     """
     if transform is None or not transform.of(camera.stored.width, camera.stored.height).changes:
         return None
@@ -128,14 +128,14 @@ def changing(transform: Transform | None, camera: Camera) -> Transform | None:
 
 
 def check_changing(asked: Mapping[str, Transform | None], changed: Collection[str]) -> None:
-    """Refuse transforms of which none changes any camera.
+    """Refuse transforms if none of them changes a camera.
 
     Args:
-        asked: camera -> what is asked for.
-        changed: cameras whose pictures are changed.
+        asked: camera -> requested transform.
+        changed: cameras whose frames are changed.
 
     Raises:
-        ConfigError: there are some, and all pictures would stay as they are.
+        ConfigError: transforms are requested, but all frames would stay unchanged.
     """
     named = {key: transform for key, transform in asked.items() if transform is not None}
     if named and not changed:
@@ -158,25 +158,26 @@ def video_stream(
     keep: bool,
     transform: Transform | None = None,
 ) -> Stream:
-    """Plan a camera that is video: copied where it is as asked for, else re-encoded.
+    """Plan a video camera: copied if it already has the requested settings, otherwise re-encoded.
 
     Args:
-        chooser: finds the encoder.
+        chooser: selects the encoder.
         camera: the camera.
-        config: the settings asked for, or those it has; None where those cannot be written.
-        episodes: those chosen.
+        config: the requested settings, or its own; None if ffenc cannot encode with these.
+        episodes: the selected episodes.
         compute_stats, source_bytes: for :class:`Stream`.
-        force: encode in any case.
-        asked: names of settings that were given one by one, and not by a preset.
-        keep: no settings are asked for: it is copied, but for episodes that cannot be cut.
-        transform: how its pictures are changed, which is encoded in any case.
+        force: always re-encode.
+        asked: names of settings that were given as overrides, not in a preset.
+        keep: no settings are requested: the camera is copied, except for episodes that cannot be cut out.
+        transform: transform of its frames; with one, the camera is always re-encoded.
 
     Raises:
-        ConfigError: depth would be changed, or what cannot be copied cannot be encoded as it is.
+        ConfigError: depth would be changed, or episodes that cannot be copied cannot be encoded with the
+            camera's own settings.
     """
     odd = [episode for episode in episodes if episode.index in camera.odd]
     usual = next((episode for episode in episodes if episode.index not in camera.odd), episodes[0])
-    # Whoever copies or encodes an episode compares its file with the checksum.
+    # The task that copies or encodes an episode compares its file with the checksum.
     clip = clip_of(chooser.source.video(camera.key, usual), chooser.source.fps, compare=False)
     asked_why = "encoding was requested"
     if transform is not None or clip.pick is not None:
@@ -259,7 +260,7 @@ def video_stream(
 
 
 def _not_copied(source: DatasetSource, camera: Camera, episodes: Sequence[EpisodeRef]) -> dict[int, str]:
-    """The episodes whose packets cannot be copied beside the others, by number, and why."""
+    """Return index -> reason for the episodes whose packets cannot be copied with the others."""
     alike = [episode for episode in episodes if episode.index not in camera.odd]
     reasons = uncopied(source, camera.key, alike)
     for index in camera.odd & {episode.index for episode in episodes}:
@@ -268,7 +269,7 @@ def _not_copied(source: DatasetSource, camera: Camera, episodes: Sequence[Episod
 
 
 def _asked_for(config: VideoEncoderConfig, camera: Camera) -> str:
-    """What of the settings is other than what a camera's video has."""
+    """Return the requested settings that differ from those of a camera's video."""
     assert isinstance(camera.stored, StreamInfo)
     codec, stream = codec_for(config.vcodec), camera.stored
     stored = pixel_format(config.pix_fmt).stored
@@ -286,7 +287,7 @@ def _asked_for(config: VideoEncoderConfig, camera: Camera) -> str:
 
 
 def _matches(config: VideoEncoderConfig, camera: Camera) -> bool:
-    """Whether a camera's video is what these settings would make, as far as its block tells."""
+    """Return whether a camera's video has these settings, as far as its block contains them."""
     codec = codec_for(config.vcodec)
     stream, block = camera.stored, camera.block
     if isinstance(stream, ImageHeader):
@@ -297,7 +298,7 @@ def _matches(config: VideoEncoderConfig, camera: Camera) -> bool:
     if isinstance(encoder, Mapping) and encoder.get("vcodec") != codec.name:
         return False
     wanted = encoder_fields(config)
-    # A setting that the dataset does not name may have been another.
+    # A setting that the dataset does not contain may have been different.
     return all(
         name in block and same_settings(codec, name, block[name], wanted[name]) for name in ENCODER_FIELDS
     )

@@ -1,6 +1,6 @@
-"""SHA-256 of every video file a dataset was written with: damage that no decoder notices is found by them.
+"""SHA-256 of every video file of a dataset, to find damage that no decoder detects.
 
-The file is what ``sha256sum`` writes and checks: ``sha256sum -c meta/videos.sha256`` in the dataset's folder.
+The file has the format of ``sha256sum``: ``sha256sum -c meta/videos.sha256`` in the dataset's folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LINE = re.compile(r"([0-9a-f]{64})[ ][ *](.+)")
 
 
 def file_checksum(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file as hexadecimal digits."""
     digest = hashlib.sha256()
     with held(path), open_regular(path) as file:
         while block := file.read(_BLOCK):
@@ -33,7 +33,7 @@ def file_checksum(path: Path) -> str:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file's bytes inside the kernel, where it can: on some file systems both then share them."""
+    """Copy a file inside the kernel if possible: on some file systems, both files then share their data."""
     if hasattr(os, "copy_file_range"):
         with open_regular(source) as old, target.open("wb") as new, contextlib.suppress(OSError):
             done = 0
@@ -45,7 +45,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Return whether two files hold the same."""
+    """Return whether two files have the same contents."""
     with one.open("rb") as first, other.open("rb") as second:
         while block := first.read(_BLOCK):
             if second.read(_BLOCK) != block:
@@ -60,7 +60,7 @@ def write_checksums(root: Path, checksums: Mapping[str, str]) -> None:
 
 
 def broken_lines(root: Path) -> list[int]:
-    """Return the numbers of the lines that cannot be read, from 1 on; 0 for a file that cannot."""
+    """Return the numbers of unreadable lines, from 1; 0 for an unreadable file."""
     path = root / CHECKSUMS
     try:
         lines = read_text(path).splitlines() if path.exists() else []
@@ -70,7 +70,7 @@ def broken_lines(root: Path) -> list[int]:
 
 
 def read_checksums(root: Path) -> dict[str, str]:
-    """Return what a dataset was written with: path in it -> checksum; empty where that is not known."""
+    """Return a dataset's checksums: path in the dataset -> checksum; empty if there are none."""
     try:
         text = read_text(root / CHECKSUMS)
     except (OSError, SourceError):

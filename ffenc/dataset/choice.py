@@ -1,4 +1,4 @@
-"""Which episodes of a dataset are meant."""
+"""Selection of episodes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _RANGE = re.compile(r"\s*(\d{1,9})(?:\s*(-)\s*(\d{1,9})?)?\s*")
 
 
 def chosen_episodes(chosen: Episodes, known: Sequence[int], what: str = "episodes") -> list[int]:
-    """Return the numbers of the episodes that are meant, each once, in ascending order.
+    """Return the indices of the selected episodes, each once, in ascending order.
 
     Args:
-        chosen: numbers, or a text of numbers and ranges, both ends included: ``0,2,5-9,20-``, where ``20-``
-            reaches to the last episode.
-        known: those that are there.
-        what: the setting, for an error.
+        chosen: indices, or a text of indices and ranges with both ends included: ``0,2,5-9,20-``, where
+            ``20-`` extends to the last episode.
+        known: indices of the existing episodes.
+        what: name of the setting, for errors.
 
     Raises:
-        ConfigError: none is named, a text cannot be read, or an episode is not there.
+        ConfigError: no episode is selected, the text cannot be parsed, or an episode does not exist.
     """
     if not known:
         raise ConfigError(f"{what}: the dataset has no episodes")
@@ -54,7 +54,7 @@ def chosen_episodes(chosen: Episodes, known: Sequence[int], what: str = "episode
 
 
 def ranges_text(numbers: Sequence[int]) -> str:
-    """Return ascending numbers as :func:`chosen_episodes` takes them: ``0,2,5-9``."""
+    """Return ascending indices as a text for :func:`chosen_episodes`: ``0,2,5-9``."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:
@@ -65,10 +65,10 @@ def ranges_text(numbers: Sequence[int]) -> str:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Return what ``3/64`` means: the third of 64 shards.
+    """Parse ``3/64``: the third of 64 shards.
 
     Raises:
-        ConfigError: it is not of this form, or there is no such shard.
+        ConfigError: the text has another form, or there is no such shard.
     """
     match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
@@ -80,14 +80,14 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def shard_bounds(lengths: Sequence[int], count: int) -> list[int]:
-    """Cut episodes into shards that follow each other and have about as many frames each.
+    """Divide episodes into consecutive shards with about the same number of frames.
 
     Args:
-        lengths: frames of the episodes, in order.
-        count: how many shards; each gets one episode at least.
+        lengths: numbers of frames of the episodes, in order.
+        count: number of shards; each gets at least one episode.
 
     Returns:
-        ``count + 1`` positions: shard k is of the episodes from the k-th to before the next.
+        ``count + 1`` positions: shard k consists of the episodes from position k to before position k + 1.
 
     Raises:
         ConfigError: there are fewer episodes than shards.
@@ -100,7 +100,7 @@ def shard_bounds(lengths: Sequence[int], count: int) -> list[int]:
     ends = list(accumulate(lengths, initial=0))
     bounds = [0]
     for number in range(1, count):
-        # The whole number nearest to its share; of two that are as near, the first.
+        # The end nearest to its share; of two with the same distance, the first.
         wanted = ends[-1] * number
         low, high = bounds[-1] + 1, len(lengths) - (count - number)
         at = bisect_left(ends, -(-wanted // count), low, high)
@@ -113,18 +113,18 @@ def shard_bounds(lengths: Sequence[int], count: int) -> list[int]:
 def divided(
     groups: Sequence[Sequence[int]], shares: Mapping[str, float], *, seed: int = 0
 ) -> dict[str, list[int]]:
-    """Divide episodes at random into parts; each episode is in exactly one.
+    """Divide episodes into parts at random; each episode is in exactly one part.
 
     Args:
-        groups: the episodes, those together that must not be parted.
-        shares: name of a part -> its share of the episodes; together 1.
-        seed: of the random order: the same seed gives the same parts.
+        groups: the episodes, in groups that must not be separated.
+        shares: name of a part -> its share of the episodes, with a sum of 1.
+        seed: seed of the random order: the same seed gives the same parts.
 
     Returns:
-        name -> its episodes, in ascending order.
+        Name -> its episodes, in ascending order.
 
     Raises:
-        ConfigError: the shares are not 1 together, or a part would have no episode.
+        ConfigError: the sum of the shares is not 1, or a part would have no episode.
     """
     total = sum(shares.values())
     if not all(share > 0 for share in shares.values()) or abs(total - 1) > 1e-6:
@@ -135,7 +135,7 @@ def divided(
     count = sum(map(len, shuffled))
     parts: dict[str, list[int]] = {name: [] for name in shares}
     for group in shuffled:
-        # The part that lacks most of what it should have; the first of several.
+        # The part that lacks most of its share; of several, the first.
         name = max(parts, key=lambda one: shares[one] * count - len(parts[one]))
         parts[name] += group
     for name, numbers in parts.items():

@@ -1,4 +1,4 @@
-"""The columns of a dataset's tables: their types, their metadata, and images among them."""
+"""Columns of a dataset's tables: types, metadata, and images in them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ffenc.frames.images import read_header
 from ffenc.frames.parquet import IMAGE
 from ffenc.frames.sources import FrameSource
 
-IMAGE_BYTES = 64 << 20  # held while a table's images are written
-# What Arrow prints of a type, where the ``datasets`` library has another word.
+IMAGE_BYTES = 64 << 20  # of images in memory while a table is written
+# Names of Arrow's types that differ in the ``datasets`` library.
 _DTYPES = {
     **{"halffloat": "float16", "float": "float32", "double": "float64"},
     **{"date32[day]": "date32", "date64[ms]": "date64"},
 }
-# Checksums, so that a damaged page is not read as other numbers.
+# Checksums detect a damaged page, which would otherwise be read as other numbers.
 WRITTEN: dict[str, Any] = {"compression": "snappy", "use_dictionary": True, "write_page_checksum": True}
 
 
@@ -31,14 +31,14 @@ _SLICES = 16
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, *, checked: bool = False) -> pa.Table:
-    """Read a parquet file, or those of some columns that it has.
+    """Read a parquet file, or some of its columns.
 
-    ``pyarrow.parquet.read_table`` loads Arrow's dataset and compute modules, which take longer than the
-    small tables of a dataset, and adds columns for folders that are named ``a=b``.
+    ``pyarrow.parquet.read_table`` is not used: it loads Arrow's dataset and compute modules, which takes
+    longer than the small tables of a dataset, and adds columns for folders named ``a=b``.
 
     Args:
         path: the file.
-        columns: their names; None: all.
+        columns: names of the columns; None: all. Missing ones are ignored.
         checked: compare the checksums of pages.
 
     Raises:
@@ -49,7 +49,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None, *, checked: boo
 
 
 def kept_rows(table: pa.Table, kept: npt.NDArray[np.bool_]) -> pa.Table:
-    """Return the rows of a table that are kept: as slices of it, unless they are too many."""
+    """Return the selected rows of a table: as slices, unless there are too many."""
     edges = np.flatnonzero(np.diff(kept, prepend=False, append=False))
     if len(edges) > 2 * _SLICES:
         return table.filter(pa.array(kept))  # loads Arrow's compute module
@@ -58,7 +58,7 @@ def kept_rows(table: pa.Table, kept: npt.NDArray[np.bool_]) -> pa.Table:
 
 
 def whole_numbers(column: pa.ChunkedArray) -> list[int]:
-    """The different values of a column of whole numbers, in the order in which they come."""
+    """Return the distinct values of an integer column, in the order in which they occur."""
     if column.null_count or not pa.types.is_integer(column.type):
         found: list[int] = column.unique().to_pylist()
         return found
@@ -68,7 +68,7 @@ def whole_numbers(column: pa.ChunkedArray) -> list[int]:
 
 
 def arrow_type(dtype: str) -> pa.DataType | None:
-    """Return the type that a feature's ``dtype`` names in NumPy or Arrow; None for any other text."""
+    """Return the type of a feature's ``dtype``, a name of NumPy or Arrow; None for any other text."""
     try:
         return pa.type_for_alias(dtype)
     except ValueError:
@@ -76,19 +76,19 @@ def arrow_type(dtype: str) -> pa.DataType | None:
 
 
 def dtype_of(kind: pa.DataType) -> str:
-    """Return the word of ``info.json`` and of the ``datasets`` library for a column's type."""
+    """Return the name of a column's type in ``info.json`` and the ``datasets`` library."""
     return _DTYPES.get(str(kind), str(kind))
 
 
 def is_numeric(feature: Mapping[str, Any]) -> bool:
-    """Whether a feature of ``info.json`` holds numbers, of which statistics are kept."""
+    """Return whether a feature of ``info.json`` has numbers, and so statistics."""
     kind = arrow_type(str(feature["dtype"]))
     numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
     return kind is not None and any(is_one(kind) for is_one in numbers)
 
 
 def row_schema(schema: pa.Schema) -> pa.Schema:
-    """The columns' schema, with the metadata LeRobot loads by naming exactly those columns."""
+    """Return a schema with the metadata from which LeRobot loads exactly these columns."""
     metadata = dict(schema.metadata or {})
     names = set(schema.names)
     if b"huggingface" in metadata:
@@ -103,7 +103,7 @@ def row_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def huggingface_type(kind: pa.DataType) -> dict[str, Any]:
-    """A column's type in the words of the ``datasets`` library."""
+    """Return a column's type as the ``datasets`` library describes it."""
     if kind == IMAGE:
         return {"_type": "Image"}
     if pa.types.is_struct(kind):
@@ -115,12 +115,12 @@ def huggingface_type(kind: pa.DataType) -> dict[str, Any]:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether it is a list of any kind: of any number of values, or of as many in every row."""
+    """Return whether a type is a list of any kind, of variable or fixed size."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def feature_type(feature: Mapping[str, Any]) -> pa.DataType:
-    """Return the type of a feature's column, as LeRobot writes it: several numbers in a fixed-size list."""
+    """Return the type of a feature's column as in LeRobot: several numbers are a fixed-size list."""
     if feature["dtype"] == "image":
         return IMAGE
     kind, shape = pa.type_for_alias(feature["dtype"]), feature["shape"]
@@ -128,11 +128,11 @@ def feature_type(feature: Mapping[str, Any]) -> pa.DataType:
 
 
 def column_of(values: npt.NDArray[Any], feature: Mapping[str, Any]) -> pa.Array:
-    """Return a feature's column, as LeRobot writes it.
+    """Return a feature's column as LeRobot writes it.
 
     Args:
         values: shape ``(N,)`` or ``(N, D)``.
-        feature: of ``info.json``.
+        feature: its entry in ``info.json``.
     """
     kind = feature_type(feature)
     if values.ndim == 1:
@@ -142,16 +142,16 @@ def column_of(values: npt.NDArray[Any], feature: Mapping[str, Any]) -> pa.Array:
 
 
 def list_of(kind: pa.DataType, width: int = -1) -> pa.DataType:
-    """A list of so many values, or of any number; they are called as parquet calls them: ``element``."""
+    """Return a list type of a fixed or any size; the field has parquet's name ``element``."""
     return pa.list_(pa.field("element", kind), width)
 
 
 def statistic_type(name: str, value: Any) -> pa.DataType:
-    """The type of a statistic's column: LeRobot v3.0 writes all but counts as doubles.
+    """Return the type of a statistic's column: LeRobot v3.0 writes all but counts as doubles.
 
     Args:
         name: such as ``min``.
-        value: a number, or lists of them, however deep.
+        value: a number, or nested lists of numbers.
     """
     kind = pa.int64() if name == "count" else pa.float64()
     while isinstance(value, list):
@@ -161,11 +161,11 @@ def statistic_type(name: str, value: Any) -> pa.DataType:
 
 
 def image_parts(table: pa.Table, images: Mapping[str, FrameSource]) -> Iterator[pa.Table]:
-    """Yield an episode's rows with their images, so many at a time as memory should hold.
+    """Yield an episode's rows with their images, in parts that fit in :data:`IMAGE_BYTES`.
 
     Args:
         table: the rows.
-        images: camera -> one image a row, as it is stored; it becomes a column of :data:`IMAGE`.
+        images: camera -> one image per row, unchanged; it becomes a column of type :data:`IMAGE`.
     """
     if not images:
         yield table
@@ -192,7 +192,7 @@ def image_parts(table: pa.Table, images: Mapping[str, FrameSource]) -> Iterator[
 
 
 def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table with the columns of a schema, in its order; only those of another type are cast.
+    """Return a table with the columns of a schema, in its order; only columns of another type are cast.
 
     Raises:
         pyarrow.ArrowException: a column is missing or cannot be cast.
@@ -201,16 +201,16 @@ def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     for field in schema:
         column = table[field.name]
         if column.type != field.type:
-            # Arrow does not cast slices in which a struct has a field without any values.
+            # Arrow cannot cast slices with a struct field that has no values.
             column = column.take(pa.array(range(len(column)), pa.int64())).cast(field.type)
         columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema)
 
 
 def common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType:
-    """Return the type for values of both: where one has no values at all, the other's, else the first.
+    """Return the type for the values of two types: the other one if one is ``null``, otherwise the first.
 
-    A column, or a field of a struct, that is null in every row has the type ``null`` in parquet.
+    In parquet, a column or struct field that is null in every row has the type ``null``.
     """
     if pa.types.is_null(a):
         return b
@@ -232,7 +232,7 @@ def set_column(table: pa.Table, name: str, values: Any) -> pa.Table:
 
 
 def of_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return an array in a type; as it is where it has that, without Arrow's compute module, slow to load.
+    """Return an array as a type, without a cast if it has it: Arrow's compute module is slow to load.
 
     Raises:
         pa.ArrowException: the type cannot hold a value.
@@ -276,15 +276,15 @@ def task_table(tasks: Sequence[str]) -> pa.Table:
 
 
 def more_tasks(table: pa.Table, texts: Sequence[str], first: int) -> pa.Table:
-    """Return a tasks table with further tasks; what else it holds of the others, these have not.
+    """Return a tasks table with further tasks, whose other columns are null.
 
     Args:
-        table: of ``meta/tasks.parquet``.
-        texts: of the further tasks.
-        first: number of the first of them.
+        table: contents of ``meta/tasks.parquet``.
+        texts: texts of the further tasks.
+        first: index of the first of them.
 
     Raises:
-        pyarrow.ArrowException, ValueError: it has no such columns.
+        pyarrow.ArrowException, ValueError: the table lacks the columns.
     """
     numbers = pa.array(range(first, first + len(texts)), pa.int64())
     text = "task" if "task" in table.column_names else table.column_names[-1]
@@ -296,7 +296,7 @@ def more_tasks(table: pa.Table, texts: Sequence[str], first: int) -> pa.Table:
 
 
 def _with_text_index(table: pa.Table) -> pa.Table:
-    # LeRobot reads the table through pandas, and takes the texts for its index.
+    # LeRobot reads the table with pandas, with the texts as its index.
     columns = [("task_index", "int64", "int64"), ("task", "unicode", "object")]
     pandas = {
         "index_columns": ["task"],
@@ -312,13 +312,13 @@ def _with_text_index(table: pa.Table) -> pa.Table:
 
 
 def misread_tasks(table: pa.Table) -> str | None:
-    """Say why LeRobot, which finds a task by its row and its text in the index, misreads a tasks table.
+    """Return why LeRobot, which finds a task by its row and its text in the index, misreads a tasks table.
 
     Args:
-        table: of ``meta/tasks.parquet``, with ``task_index`` and the texts.
+        table: contents of ``meta/tasks.parquet``, with ``task_index`` and the texts.
 
     Returns:
-        None where it reads the table as it is meant.
+        The reason; None if LeRobot reads it correctly.
     """
     numbers = table["task_index"].to_pylist()
     wrong = next((row for row, number in enumerate(numbers) if number != row), None)
@@ -333,14 +333,14 @@ def misread_tasks(table: pa.Table) -> str | None:
 
 
 def readable_tasks(table: pa.Table) -> pa.Table:
-    """Return a tasks table in the order and with the index by which LeRobot reads it."""
+    """Return a tasks table with the order and index that LeRobot expects."""
     at = table.column_names.index(_text_column(table) or "task")
     names = ["task" if i == at else name for i, name in enumerate(table.column_names)]
     return _with_text_index(table.sort_by("task_index").rename_columns(names))
 
 
 def _text_column(table: pa.Table) -> str | None:
-    """The column of a tasks table that holds the texts: some writers leave pandas' index without a name."""
+    """Return the column of a tasks table with the texts; some writers do not name pandas' index."""
     texts = [
         name
         for name in table.column_names
@@ -350,18 +350,20 @@ def _text_column(table: pa.Table) -> str | None:
 
 
 def task_texts(tasks: Path | Sequence[str]) -> list[str]:
-    """Return the texts of the tasks by their number.
+    """Return the texts of the tasks by index.
 
     Args:
         tasks: the texts, or a dataset's ``meta/tasks.parquet``.
 
     Raises:
-        SourceError: it cannot be read, or the numbers are not 0, 1, 2 ...
+        SourceError: it cannot be read, or the indices are not 0, 1, 2 ...
     """
     if not isinstance(tasks, Path):
         return list(tasks)
     try:
-        table = pq.ParquetFile(tasks).read()  # read_table loads a library more, for datasets of many files
+        table = pq.ParquetFile(
+            tasks
+        ).read()  # read_table would load another library, for datasets of many files
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"cannot be read: {error}", where=tasks) from None
     text = _text_column(table)

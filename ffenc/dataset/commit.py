@@ -1,10 +1,10 @@
-"""A redo log: several files come into a dataset together, however often the machine stops on the way.
+"""A redo log: several files are added to a dataset together, even if the machine stops on the way.
 
-What comes in is written in a folder beside it first, and then listed in :data:`COMMIT`. From then on it can
-only be finished: :func:`finish_commit` does the moves that are not done yet.
+New files are first written to a folder beside the dataset, and then listed in :data:`COMMIT`. From then on
+the commit can only be completed: :func:`finish_commit` does the remaining moves.
 
-A dataset may come from a stranger, with a list in it. So a list moves files only from its own folder to the
-places that a recording writes, and it is signed by who wrote it: others are followed only on request.
+A dataset may be untrusted and contain such a list. So a list only moves files from its own folder to places
+where a recording writes, and it is signed by its writer: other lists are followed only on request.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from ffenc.paths import inside, keep_inside, plain_tree, template_pattern
 from ffenc.spelling import call
 
 COMMIT = "commit.json"
-RECORDINGS = ".recording"  # in a dataset's folder: episodes that are not in it yet, a folder each
-DELETED = ".deleted"  # ends the name of a folder there that is on its way out
-# All that an episode may bring: new files, and those that are replaced.
+RECORDINGS = ".recording"  # in a dataset's folder: unfinished episodes, one folder each
+DELETED = ".deleted"  # suffix of a folder there that is being deleted
+# All files that an episode may add or replace.
 _NEW = [template_pattern(template) for template in (DATA_PATH, VIDEO_PATH, EPISODES_PATH)]
 _REPLACED = [
     template_pattern(place) for place in (INFO, OWN_INFO, STATS, TASKS, CHECKSUMS, NOTES_PATH, EPISODES_PATH)
 ]
 _SIGNATURE = "signature"
-_MOST_SHOWN = 20  # moves, in an error
+_MOST_SHOWN = 20  # moves in an error
 
 
 class Move(Struct, frozen=True):
-    """A file that comes into a dataset.
+    """The move of a file into a dataset.
 
     Attributes:
-        source: its path in the folder it waits in.
-        target: its place in the dataset.
-        replaces: a file is there already, and is replaced; else none may be.
+        source: its path in the staging folder.
+        target: its path in the dataset.
+        replaces: it replaces an existing file; otherwise there must be none.
     """
 
     source: str
@@ -64,16 +64,16 @@ class Move(Struct, frozen=True):
 
 
 def write_commit(folder: Path, root: Path, moves: Sequence[Move]) -> None:
-    """Flush files and folders to disk, and list them as what will come into a dataset.
+    """Flush files and folders to disk, and list the files as a commit.
 
     Args:
-        folder: where they wait.
+        folder: the folder that contains them.
         root: the dataset.
-        moves: in this order; the last one is the new ``meta/info.json``, which shows whether the dataset is
-            still the one they were made for.
+        moves: in this order; the last one is the new ``meta/info.json``, which shows whether the dataset has
+            been changed since.
 
     Raises:
-        SourceError: a place in the dataset lies behind a link that leads out of it.
+        SourceError: a target is behind a link that leads out of the dataset.
     """
     for move in moves:
         _check_move(move, folder, root)
@@ -84,7 +84,7 @@ def write_commit(folder: Path, root: Path, moves: Sequence[Move]) -> None:
             os.fsync(file.fileno())
     for parent in sorted({p for m in moves for p in (folder / m.source).parents if p.is_relative_to(folder)}):
         sync_folder(parent)
-    for parent in list(folder.parents)[:3]:  # the folder may be new, and those above it
+    for parent in list(folder.parents)[:3]:  # the folder and its parents may be new
         sync_folder(parent)
     content = {
         "info_before": _checksum(root / INFO),
@@ -95,30 +95,30 @@ def write_commit(folder: Path, root: Path, moves: Sequence[Move]) -> None:
 
 
 def _signed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """What the signature is of: the list, and the episode's name; not the dataset's, which may be renamed."""
+    """Return the signed values: the list and the episode's name; not the dataset's, which may be renamed."""
     return {"episode": folder.name, **{name: content[name] for name in content if name != _SIGNATURE}}
 
 
 def finish_commit(folder: Path, root: Path, *, trust: bool = False) -> bool:
-    """Bring into a dataset what a folder's :data:`COMMIT` lists and is not there yet, and delete the folder.
+    """Complete the moves of a folder's :data:`COMMIT`, and delete the folder.
 
-    It may be interrupted anywhere, by the power too: called again, it goes on, and the dataset is the same.
-    Moves are flushed to disk one by one, in order; what is not replaced in the dataset is not touched.
+    It may be interrupted at any point, also by a power failure: the next call continues, with the same
+    result. Moves are flushed to disk one by one, in order; other files of the dataset are not touched.
 
     Args:
-        folder: where the files wait, on the dataset's file system.
-        root: the dataset; made if it does not exist.
-        trust: follow a list that another user or another machine has written.
+        folder: the folder with the files, on the dataset's file system.
+        root: the dataset; created if it does not exist.
+        trust: follow a list written by another user or on another machine.
 
     Returns:
-        False: there is no commit, so nothing is complete; nothing was done. A folder that is empty is what an
-        interruption has left of one that is finished.
+        False if there is no commit, so the episode is incomplete; nothing was done. An empty folder is the
+        rest of a completed commit.
 
     Raises:
-        DestinationError: the dataset was changed since by someone else, has another file in a place that is
-            to be filled, or a file of the commit is gone. Nothing is overwritten.
-        SourceError: the commit cannot be read, moves something from or to where no recording does, or was
-            written by someone else and is not trusted. Nothing is done.
+        DestinationError: the dataset was changed by another program, has another file at a target, or a file
+            of the commit is missing. Nothing is overwritten.
+        SourceError: the commit cannot be read, has a move that no recording makes, or is untrusted. Nothing
+            is done.
     """
     path = folder / COMMIT
     if not os.path.lexists(path):
@@ -140,7 +140,7 @@ def finish_commit(folder: Path, root: Path, *, trust: bool = False) -> bool:
             _make_folder(target.parent)
             source.replace(target)
             sync_folder(target.parent)
-    # The list goes last: a folder without it is an episode that is not in the dataset.
+    # The list is deleted last: a folder without it is an incomplete episode.
     for rest in folder.iterdir():
         if rest.is_dir() and not rest.is_symlink():
             shutil.rmtree(rest)
@@ -154,10 +154,10 @@ def finish_commit(folder: Path, root: Path, *, trust: bool = False) -> bool:
 
 
 def recording_folders(root: Path) -> list[Path]:
-    """Return the folders in a dataset's :data:`RECORDINGS`, in their order.
+    """Return the folders in a dataset's :data:`RECORDINGS`, in order.
 
     Raises:
-        SourceError: it, or one of them, is a link, or something else than files and folders.
+        SourceError: it, or one of them, is a link, or anything but files and folders.
     """
     folder = root / RECORDINGS
     if not os.path.lexists(folder):
@@ -181,32 +181,32 @@ def recording_folders(root: Path) -> list[Path]:
 
 
 def pending_commits(root: Path) -> list[Path]:
-    """Return the folders whose episode will come into a dataset by :func:`finish_commit`, in their order.
+    """Return the folders of a dataset with a commit that :func:`finish_commit` would complete, in order.
 
     Raises:
-        SourceError: as :func:`recording_folders`.
+        SourceError: as for :func:`recording_folders`.
     """
     return [folder for folder in recording_folders(root) if os.path.lexists(folder / COMMIT)]
 
 
 def finish_commits(root: Path, *, trust: bool = False) -> int:
-    """Do the last moves of episodes that were saved when the program ended; returns how many there were.
+    """Complete the commits of episodes that were being saved when the program ended; return their number.
 
     Args:
         root: the dataset.
-        trust: also of those that another user or machine has saved.
+        trust: also those written by another user or on another machine.
 
     Raises:
-        SourceError, DestinationError: as :func:`finish_commit`.
+        SourceError, DestinationError: as for :func:`finish_commit`.
     """
     return sum(finish_commit(folder, root, trust=trust) for folder in pending_commits(root))
 
 
 def commit_moves(folder: Path, root: Path) -> list[Move]:
-    """Return what :func:`finish_commit` would do for a folder with a :data:`COMMIT`.
+    """Return the moves that :func:`finish_commit` would do for a folder with a :data:`COMMIT`.
 
     Raises:
-        SourceError: as there, but for who has written it.
+        SourceError: as there, except for an untrusted writer.
     """
     return _read(folder / COMMIT, root)[1]
 
@@ -218,7 +218,7 @@ def _shown(moves: Sequence[Move]) -> str:
 
 
 def _read(path: Path, root: Path) -> tuple[dict[str, Any], list[Move]]:
-    """Read a list of moves, once none of them leaves its folders."""
+    """Read a commit, and check that no move leaves its folders."""
     try:
         plain_tree(path.parent)
         commit = read_json(path)
@@ -239,10 +239,10 @@ def _read(path: Path, root: Path) -> tuple[dict[str, Any], list[Move]]:
 
 
 def _check_move(move: Move, folder: Path, root: Path) -> None:
-    """Refuse a move from outside an episode's folder, or to where no recording writes.
+    """Refuse a move from outside an episode's folder, or to a place where no recording writes.
 
     Raises:
-        SourceError: names the move.
+        SourceError: the text names the move.
     """
     where = str(folder / COMMIT)
     inside(folder, move.source, f"{where}: from")
@@ -256,7 +256,7 @@ def _check_move(move: Move, folder: Path, root: Path) -> None:
 
 
 def _check_unchanged(commit: dict[str, Any], moves: Sequence[Move], folder: Path, root: Path) -> None:
-    """Refuse where the dataset is neither the one before the commit nor the one after it."""
+    """Refuse a dataset that is neither in the state before the commit nor in that after it."""
     if _checksum(root / INFO) in (commit.get("info_before"), commit.get("info_after")):
         return
     moved = [move for move in moves if not move.replaces and not (folder / move.source).exists()]
@@ -283,7 +283,7 @@ def _check_place(move: Move, folder: Path, root: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each flushed to disk."""
+    """Create a folder and its parents, each flushed to disk."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(exist_ok=True)

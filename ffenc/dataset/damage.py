@@ -1,4 +1,4 @@
-"""What is wrong with a dataset that is read, and with which of its episodes."""
+"""The known damage of a dataset that is being read, by episode."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ffenc.spelling import call
 
 
 class _Damage(Struct, frozen=True):
-    """Something that is wrong.
+    """A fault.
 
     Attributes:
         what: the text.
-        episodes: those that it concerns; none: the lists as a whole.
-        video: it is of videos, not of rows.
+        episodes: the affected episodes; empty: the lists as a whole.
+        video: it affects videos, not rows.
     """
 
     what: str
@@ -28,15 +28,15 @@ class _Damage(Struct, frozen=True):
 
 
 class Damage:
-    """What is known to be wrong with a dataset.
+    """The known damage of a dataset.
 
     Args:
         root: the dataset.
-        repairable: whether it is of a layout that can be repaired.
+        repairable: whether its layout can be repaired.
 
     Attributes:
-        total: how many episodes the dataset has.
-        at_videos: what is noted from now on is of videos, not of rows.
+        total: number of episodes of the dataset.
+        at_videos: whether the faults that are added from now on affect videos, not rows.
     """
 
     def __init__(self, root: Path, *, repairable: bool) -> None:
@@ -46,15 +46,15 @@ class Damage:
         self.at_videos = False
 
     def note(self, what: str, *episodes: int) -> None:
-        """Note something that is wrong with episodes of these numbers; without any, with the lists."""
+        """Add a fault of episodes with these indices; without indices, of the lists."""
         self._found.append(_Damage(what, frozenset(episodes), self.at_videos))
 
     def of(self, episode: int) -> bool:
-        """Whether something is wrong with the episode of a number."""
+        """Return whether an episode has a fault."""
         return any(episode in one.episodes for one in self._found)
 
     def by_episode(self) -> dict[int, str]:
-        """Return the episodes of which damage is known, and what the first of it is."""
+        """Return episode -> its first fault."""
         found: dict[int, str] = {}
         for one in self._found:
             for number in sorted(one.episodes):
@@ -62,14 +62,14 @@ class Damage:
         return found
 
     def check(self, episodes: Sequence[EpisodeRef], *, videos: bool = True) -> None:
-        """Refuse damage of some episodes; where these are all, also lists that do not fit.
+        """Raise the first fault of some episodes; if these are all, also faults of the lists.
 
         Args:
-            episodes: those that are read.
-            videos: damage of videos matters too.
+            episodes: the episodes to read.
+            videos: include faults of videos.
 
         Raises:
-            SourceError: the first damage that was found.
+            SourceError: the first fault.
         """
         numbers = frozenset(episode.index for episode in episodes)
         for one in self._found:
@@ -79,7 +79,7 @@ class Damage:
                 raise SourceError(one.what + self._without(one))
 
     def _without(self, damage: _Damage) -> str:
-        """How to go on without the damaged episodes, as the end of an error; empty where there is no way."""
+        """Return how to continue without the damaged episodes, as the end of an error; "" if not possible."""
         wrong = sorted(self.by_episode())
         if not damage.episodes or len(wrong) == self.total:
             return ""

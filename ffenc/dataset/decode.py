@@ -1,4 +1,4 @@
-"""Write the frames of videos as PNG files, pictures or numpy arrays."""
+"""Write the frames of videos as PNG files, colour images of depth, or numpy arrays."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ Format = Literal["png", "npy"]
 
 
 class DepthOptions(Struct, frozen=True):
-    """How depth is read and shown; RGB is not concerned.
+    """How depth is read and shown; without effect on RGB.
 
     Attributes:
         unit: ``mm`` or ``m``.
-        codes: the stored samples as they are.
-        fields: of the quantiser, instead of those in ``info.json``.
-        invalid: read code 0 as a hole (``keep``) or as depth (``clip``); None: as ``info.json`` says.
-        colormap: draw pictures.
-        near_far: their range in metres; None: that of the frames.
+        codes: return the stored samples unchanged.
+        fields: fields of the quantiser, instead of those in ``info.json``.
+        invalid: read code 0 as no depth (``keep``) or as depth (``clip``); None: that of ``info.json``.
+        colormap: draw colour images.
+        near_far: range of the colours in metres; None: that of the frames.
     """
 
     unit: Unit = "mm"
@@ -50,12 +50,12 @@ class DepthOptions(Struct, frozen=True):
 
 
 class FrameRange(Struct, frozen=True):
-    """``start:stop:step`` as Python has it, but it has to lie within the video.
+    """A range ``start:stop:step`` as in Python, which has to be inside the video.
 
     Attributes:
         start: the first frame, 0 or more.
-        stop: the frame after the last; None: to the end.
-        step: every so many frames, 1 or more.
+        stop: the frame after the last; None: the end.
+        step: distance of the frames, 1 or more.
     """
 
     start: int = 0
@@ -63,10 +63,10 @@ class FrameRange(Struct, frozen=True):
     step: int = 1
 
     def within(self, count: int, where: str) -> range:
-        """Return the frames of a video that has so many.
+        """Return the frame indices in a video with ``count`` frames.
 
         Raises:
-            SourceError: there are fewer.
+            SourceError: the video is too short.
         """
         stop = count if self.stop is None else self.stop
         if stop > count or self.start >= count:
@@ -76,13 +76,13 @@ class FrameRange(Struct, frozen=True):
 
 
 class _Part(Struct, frozen=True):
-    """Frames of one file that come into one folder, or into one array.
+    """Frames of a file for one folder or array.
 
     Attributes:
         path: the file.
-        place: folder in the destination, ``.`` for itself.
-        first: where the episode's first frame is in the file.
-        frames: the chosen ones, counted from ``first``.
+        place: folder in the destination, ``.`` for the destination itself.
+        first: index in the file of the episode's first frame.
+        frames: the selected frames, relative to ``first``.
     """
 
     path: Path
@@ -92,11 +92,11 @@ class _Part(Struct, frozen=True):
 
 
 class DecodePlan(Struct, frozen=True):
-    """What will be written where.
+    """The frames to write, and where.
 
     Attributes:
         destination: the folder, or the ``.npy`` file.
-        frames: how many frames.
+        frames: number of frames.
     """
 
     destination: Path
@@ -109,11 +109,11 @@ class DecodePlan(Struct, frozen=True):
 
 
 class DecodeSummary(Struct, frozen=True):
-    """What has been written.
+    """The written frames.
 
     Attributes:
-        destination: where.
-        files, frames, bytes: how many.
+        destination: the folder or file.
+        files, frames, bytes: their numbers and total size.
         ranges: camera folder (or file) -> range of its colours in metres.
     """
 
@@ -138,23 +138,23 @@ def plan_decode(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> DecodePlan:
-    """Look at the source, and check all that can be checked before the first frame is decoded.
+    """Check a decode as far as possible without decoding, and return its plan.
 
     Args:
         source: a video file, or a LeRobot v3.0 video dataset.
-        destination: a folder to make, or a file ending in ``.npy`` for one video.
-        frames: which of each video or episode; None: all.
-        format: ``png`` (16-bit gray for depth) or ``npy``; None: by the destination's name.
-        cameras, episodes: of a dataset; None: all.
+        destination: a folder to create, or a file ending in ``.npy`` for a single video.
+        frames: the frames of each video or episode; None: all.
+        format: ``png`` (16-bit gray for depth) or ``npy``; None: determined by the destination's name.
+        cameras, episodes: for a dataset, those to decode; None: all.
         depth: how depth is read and shown.
-        overwrite: replace what an earlier run has written there.
-        follow_links: follow symbolic links that lead out of the source; else they are refused by name.
-        ffmpeg, ffprobe: programs to use instead of those found.
+        overwrite: replace the result of an earlier run.
+        follow_links: follow symbolic links that lead out of the source; otherwise they are refused.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
 
     Raises:
-        SourceError: no video, or fewer frames than asked for.
+        SourceError: not a video, or fewer frames than requested.
         ConfigError: options that do not fit together or the source.
-        DestinationError: the destination is taken.
+        DestinationError: the destination exists.
     """
     root, target, options = source_path(source), Path(destination), depth or DepthOptions()
     single = target.suffix.lower() == ".npy"
@@ -208,7 +208,7 @@ def plan_decode(
 
 
 def run_decode(plan: DecodePlan, *, on_frames: Callable[[int], None] | None = None) -> DecodeSummary:
-    """Write what a plan says. The destination appears when all of it is there, or not at all.
+    """Write the frames of a plan. The destination appears complete, or not at all.
 
     Args:
         plan: from :func:`plan_decode`.
@@ -216,7 +216,7 @@ def run_decode(plan: DecodePlan, *, on_frames: Callable[[int], None] | None = No
 
     Raises:
         SourceError: a video is damaged; the text names the frame.
-        DestinationError: the destination has been taken in the meantime, or cannot be written.
+        DestinationError: the destination was created in the meantime, or cannot be written.
     """
     report = on_frames or (lambda _: None)
     done = 0
@@ -277,7 +277,7 @@ def _check_format(kind: Format, target: Path, depth: DepthOptions, *, single: bo
 
 
 def _opened(path: Path, plan: DecodePlan) -> VideoReader:
-    """A reader of one file, with the quantiser the options ask for."""
+    """Return a reader of a file, with the requested quantiser."""
     options = plan.depth
     ffmpeg, ffprobe = plan.programs
     info = probe(path, ffprobe=find_ffprobe(ffprobe))
@@ -300,12 +300,12 @@ def _unit(options: DepthOptions) -> Unit:
 def _stored_or_default(path: Path) -> DepthQuantizer:
     try:
         return stored_quantizer(path) or DepthQuantizer()
-    except SourceError:  # which says to give the quantiser, as is done
+    except SourceError:  # it advises to give the quantiser, which is done here
         return DepthQuantizer()
 
 
 class _Readers:
-    """Opens a file once for all its episodes: listing the times of a long one takes a while."""
+    """Opens each file once for all its episodes: listing the frame times of a long file takes a while."""
 
     def __init__(self, plan: DecodePlan) -> None:
         self._plan = plan
@@ -325,7 +325,7 @@ class _Readers:
         return self._reader
 
     def frames(self, part: _Part) -> Iterator[npt.NDArray[Any]]:
-        """Yield a part's chosen frames."""
+        """Yield a part's selected frames."""
         chosen = part.frames
         return self.of(part.path).each(
             slice(part.first + chosen.start, part.first + chosen.stop, chosen.step)
@@ -341,7 +341,7 @@ def _counted(
 
 
 def _depths(parts: Sequence[_Part], readers: _Readers) -> tuple[float, float]:
-    """The range of a camera's chosen frames, which are decoded for it once more."""
+    """Return the depth range of a camera's selected frames, which are decoded once more for it."""
     histogram = DepthHistogram(readers.of(parts[0].path).quantizer)
     for part in parts:
         for frame in readers.frames(part):

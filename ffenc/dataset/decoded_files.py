@@ -1,4 +1,4 @@
-"""Frames as files: PNG and numpy arrays, which appear when all of them are there."""
+"""Frames as PNG files and numpy arrays, which appear when all of them are complete."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def check_free(target: Path, *, single: bool, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def published_frames(destination: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a hidden place beside the destination to write to, and move it into place when all is there."""
-    target = Path(os.path.abspath(destination))  # noqa: PTH100 - symbolic links stay as they are
+    """Yield a hidden path beside the destination to write to, and rename it when the block succeeds."""
+    target = Path(os.path.abspath(destination))  # noqa: PTH100 - keeps symbolic links
     made = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def published_frames(destination: Path, *, overwrite: bool) -> Iterator[Path]:
                     yield temporary
     except BaseException:
         for parent in made:
-            with contextlib.suppress(OSError):  # those that hold something by now stay
+            with contextlib.suppress(OSError):  # folders that are not empty are kept
                 parent.rmdir()
         raise
 
@@ -95,7 +95,7 @@ def _published_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def save_array(path: Path, frames: Iterator[npt.NDArray[Any]], count: int) -> None:
-    """Write ``(N, ...)`` as one ``.npy`` file, a frame at a time."""
+    """Write ``(N, ...)`` to one ``.npy`` file, a frame at a time."""
     with path.open("wb") as file:
         for number, frame in enumerate(frames):
             if number == 0:
@@ -109,7 +109,7 @@ def save_array(path: Path, frames: Iterator[npt.NDArray[Any]], count: int) -> No
 
 
 class PngWriter:
-    """Compresses PNG files in as many threads as there are cores; few frames wait in memory."""
+    """Compresses PNG files in one thread per core, with few frames in memory."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="ffenc-png")

@@ -1,4 +1,4 @@
-"""Which tables of a job's result come into one file."""
+"""Division of a job's tables into files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ffenc.dataset.source import DatasetSource
 
 
 class Division:
-    """Divides tables among files, each up to a size, and of one schema.
+    """Divides tables into files, each up to a size, and with one schema.
 
     Args:
-        limit: bytes up to which a file grows.
+        limit: size in bytes up to which a file grows.
     """
 
     def __init__(self, limit: float) -> None:
@@ -26,9 +26,9 @@ class Division:
         self._schema: pa.Schema | None = None
 
     def of(self, table: pa.Table, size: int | None = None) -> int:
-        """Return the number of the file for the next table, of so many bytes.
+        """Return the number of the file for the next table, of ``size`` bytes.
 
-        By default as many as before compression, which is an upper bound.
+        Default: its size without compression, which is an upper bound.
         """
         size = table.nbytes if size is None else size
         self._size += size
@@ -40,16 +40,17 @@ class Division:
 
 
 class RowDivision:
-    """Divides the rows of a source's episodes among files.
+    """Divides the rows of a source's episodes into files.
 
-    A file of the source with several episodes stays a file. With ``together`` small files are put together up
-    to the size limit; of those with images none is cut, so that its pages can be copied, unless it is larger.
+    A file of the source with several episodes stays one file. With ``together``, small files are combined up
+    to the size limit. Files with images are not divided, unless they are larger than the limit, so that their
+    pages can be copied.
 
     Args:
-        source: what is read.
+        source: the source.
         images: cameras whose images are in the rows of the result.
-        limit: bytes up to which a file grows.
-        together: see above.
+        limit: size in bytes up to which a file grows.
+        together: combine small files.
     """
 
     def __init__(self, source: DatasetSource, images: Sequence[str], limit: float, *, together: bool) -> None:
@@ -77,7 +78,7 @@ class RowDivision:
         size, rows = path.stat().st_size, self._rows_in(path)
         if size > self._limit:
             return self._division.of(table, size * episode.length // rows)
-        if path != self._path or not self._left:  # a dataset that is merged twice has the same file again
+        if path != self._path or not self._left:  # a dataset that is merged twice repeats its files
             self._number, self._path, self._left = self._division.of(table, size), path, rows
         self._left -= episode.length
         return self._number

@@ -1,4 +1,4 @@
-"""Write what a dataset gets by one more episode, beside it."""
+"""The files that one more episode adds to a dataset, written beside it."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _STAGED = "new"
 
 
 def list_to_grow(root: Path, state: State) -> FilePlace | None:
-    """Return the file of the episode list that takes another episode; None: a new one has to.
+    """Return the file of the episode list that another episode is added to; None: a new file.
 
-    As in LeRobot's recordings it grows up to ``data_files_size_in_mb``. A file an episode would be read as
-    well, but LeRobot's ``merge_datasets`` numbers the list's files wrongly where a dataset has several.
+    As in LeRobot's recordings, it grows up to ``data_files_size_in_mb``. One file per episode could be read
+    too, but LeRobot's ``merge_datasets`` numbers the list's files wrongly if a dataset has several.
     """
     file = numbered_file(EPISODES, *state.last.get(EPISODES, (0, -1)))
     path = root / file.path
@@ -55,14 +55,14 @@ def list_to_grow(root: Path, state: State) -> FilePlace | None:
 
 
 class StagedEpisode:
-    """What a dataset gets by one episode, in a folder beside it.
+    """The files that an episode adds to a dataset, in a folder beside it.
 
     Args:
         root: the dataset.
-        folder: where it waits.
+        folder: the folder.
         cameras, fps, state: of the dataset.
-        episode: what is to come in: its videos as files inside the folder, which are moved into the dataset
-            when it is published and stay until then; the statistics of all cameras are known.
+        episode: the episode: its videos are files in the folder, which are moved to the dataset when it is
+            published; the statistics of all cameras are known.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class StagedEpisode:
         self._moves: list[Move] = []
 
     def rehearse(self) -> None:
-        """Make the tables of an episode that has no files yet, and write nothing: what cannot be saved fails.
+        """Make the tables of an episode without files, and write nothing, to detect what cannot be saved.
 
         Raises:
-            ConfigError, SourceError: as :meth:`write`.
+            ConfigError, SourceError: as for :meth:`write`.
         """
         numbered = self._rows()
         for key in self._images:
@@ -108,7 +108,7 @@ class StagedEpisode:
         self._total_stats(listed)
 
     def write(self) -> State:
-        """Write and list everything; returns what the dataset will be."""
+        """Write and list all files; return the new state of the dataset."""
         state, episode, writer = self._state, self._episode, self._writer
         self._check()
         shutil.rmtree(writer.folder, ignore_errors=True)
@@ -122,7 +122,7 @@ class StagedEpisode:
         list_file = grows or writer.files.next(EPISODES)
         listed = self._list_row(rows, videos, list_file)
         row = listed if state.episodes is None else fitted_list_row(listed, state.episodes, self._root)
-        writer.write_list(list_file, [row])  # alone, as it is checked
+        writer.write_list(list_file, [row])  # written alone first, because it is checked
         new_task = tuple(writer.tasks) != state.tasks
         if new_task:
             writer.write_tasks()
@@ -199,7 +199,7 @@ class StagedEpisode:
                 )
 
     def _described_info(self) -> dict[str, Any]:
-        """info.json without this episode; for the first one, with what was not known before."""
+        """Return info.json without this episode; for the first one, with the newly known fields."""
         info, episode = dict(self._state.info), self._episode
         if "features" not in info:
             found = features_of_table(episode.rows)
@@ -220,7 +220,7 @@ class StagedEpisode:
 
     @cached_property
     def _row_schema(self) -> pa.Schema:
-        """The columns of the rows: those of the files that are there, or as LeRobot writes them."""
+        """Return the columns of the rows: those of existing files, or LeRobot's."""
         if self._state.rows is not None:
             return self._state.rows
         kinds = {key: feature_type(f) for key, f in self._features.items() if f["dtype"] != "video"}
@@ -230,7 +230,7 @@ class StagedEpisode:
         self._moves.append(Move(f"{_STAGED}/{target}", target, replaces))
 
     def _placed_videos(self) -> tuple[dict[str, list[VideoPlace]], dict[str, str]]:
-        """Give each video its place; returns these by camera, and checksums by path."""
+        """Assign a place to each video; return the places by camera, and checksums by path."""
         places, checksums = {}, {}
         for key in (key for key in self._features if key in self._videos):
             path = self._videos[key].path
@@ -241,7 +241,7 @@ class StagedEpisode:
         return places, checksums
 
     def _rows(self) -> NumberedRows:
-        """The rows without images, in the dataset's types."""
+        """Return the rows without images, with the dataset's types."""
         table = self._episode.rows
         wanted = recorded_features(self._info)
         unlike = sorted(set(wanted) ^ set(table.column_names))
@@ -271,7 +271,7 @@ class StagedEpisode:
     def _list_row(
         self, rows: WrittenRows, videos: Mapping[str, list[VideoPlace]], file: FilePlace
     ) -> pa.Table:
-        """The episode's row of the episode list."""
+        """Return the episode's row of the episode list."""
         [listing] = listings([rows])
         names = listing.known.column_names
         ordered = [n for key in self._features for n in names if n.rpartition("/")[0] == f"stats/{key}"]
@@ -280,7 +280,7 @@ class StagedEpisode:
         return self._writer.list_rows(listing, videos, stats, file)
 
     def _write_list(self, file: FilePlace, row: pa.Table, *, grows: bool) -> None:
-        """Put the episodes that are in the list before the new one's row."""
+        """Put the existing episodes of the list before the row of the new one."""
         if grows:
             there = self._root / file.path
             try:
@@ -290,7 +290,7 @@ class StagedEpisode:
         self._add(file.path, replaces=grows)
 
     def _total_stats(self, listed: pa.Table) -> dict[str, Any]:
-        """The statistics of all episodes, which follow from those before and the new ones."""
+        """Return the statistics of all episodes, from the old ones and those of the new episode."""
         for key, _, own in listed_statistics(listed):
             try:
                 self._writer.add_total(key, own)
@@ -300,7 +300,7 @@ class StagedEpisode:
 
 
 class _ImagesOf(Struct, frozen=True):
-    """A camera's images, each looked at when it is read: one of another size would be found by a reader."""
+    """A camera's images, each checked when it is read: a reader would fail on one of another size."""
 
     camera: GrowingCamera
     images: FrameSource

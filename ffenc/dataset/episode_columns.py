@@ -1,4 +1,4 @@
-"""Columns of a recorded episode: the features they may have, and values as Arrow tables."""
+"""Columns of a recorded episode: accepted features, and values as Arrow tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ffenc.layout import (
     DEFAULT_FEATURES,
 )
 
-# What a row's value can be; of a text there is one.
+# Types of a row's values; a text is a single value.
 RECORDED_TYPES = (
     *("float32", "float64", "float16", "bool", "string"),
     *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u")),
@@ -25,20 +25,20 @@ RECORDED_TYPES = (
 
 
 def column_as(column: pa.ChunkedArray, kind: pa.DataType, name: str) -> pa.Array:
-    """A column in another type: numbers, or lists of as many numbers in each row.
+    """Return a column as another type: numbers, or lists with the same number of numbers in each row.
 
     Raises:
-        ConfigError: it has rows without a value, of another length, or values that the type cannot hold.
+        ConfigError: a row has no value or another length, or a value does not fit the type.
     """
     array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # as of pyarrow 15 to 17, where there are several
+    if isinstance(array, pa.ChunkedArray):  # pyarrow 15 to 17, if there are several chunks
         array = pa.concat_arrays(array.chunks)
     try:
         if array.null_count:
             raise ConfigError(f"the episode's column {name} has {array.null_count} rows without a value")
         nested = _dimensions(array.type), _dimensions(kind)
         if nested in ((1, 0), (1, 1)):
-            import pyarrow.compute as pc  # noqa: PLC0415 - takes longer to load than most jobs' tables
+            import pyarrow.compute as pc  # noqa: PLC0415 - slow to load
 
             widths = pc.unique(pc.list_value_length(array)).to_pylist()
             wanted = (
@@ -75,13 +75,13 @@ def fitted_list_row(row: pa.Table, schema: pa.Schema, root: Path) -> pa.Table:
     """Return an episode's row for an existing episode list, with that list's columns.
 
     Args:
-        row: as written into a new dataset.
-        schema: of the list.
+        row: as written to a new dataset.
+        schema: schema of the list.
         root: the dataset.
 
     Raises:
         ConfigError: a statistic is missing.
-        SourceError: a column cannot hold what is to be written.
+        SourceError: a column does not support the value.
     """
     values = row.to_pylist()[0]
     arrays = []
@@ -100,7 +100,7 @@ def fitted_list_row(row: pa.Table, schema: pa.Schema, root: Path) -> pa.Table:
 
 
 def _shaped(value: Any, dimensions: int, name: str) -> Any:
-    """A statistic in as many dimensions as the others of its column have."""
+    """Return a statistic with as many dimensions as the others of its column."""
     if value is None:
         raise ConfigError(f"the episode has no {name}, which the other episodes have")
     array = np.asarray(value)
@@ -110,18 +110,18 @@ def _shaped(value: Any, dimensions: int, name: str) -> Any:
 
 
 def row_table(values: Mapping[str, Sequence[Any]], features: Mapping[str, Mapping[str, Any]]) -> pa.Table:
-    """Return recorded values as columns: one value a row, or lists of one length.
+    """Return recorded values as columns: one value per row, or lists of one length.
 
     Args:
-        values: feature -> one value a row; a feature without any has no rows.
-        features: their descriptions, as :func:`check_features` accepts them.
+        values: feature -> one value per row; a feature without values has no rows.
+        features: descriptions accepted by :func:`check_features`.
     """
     columns: dict[str, pa.Array] = {}
     for name, feature in features.items():
         kind = pa.type_for_alias(str(feature["dtype"]))
         wide = list(feature["shape"]) != [1]
         given = values.get(name, [])
-        if pa.types.is_float16(kind):  # which pyarrow before 21 makes of NumPy's only
+        if pa.types.is_float16(kind):  # before 21, pyarrow only converts NumPy's float16
             numbers = pa.array(np.asarray(given, np.float16).reshape(-1), kind)
             columns[name] = (
                 pa.FixedSizeListArray.from_arrays(numbers, feature["shape"][0]) if wide else numbers
@@ -136,10 +136,10 @@ def check_features(features: Mapping[str, Mapping[str, Any]], cameras: Mapping[s
 
     Args:
         features: LeRobot's descriptions of the recorded columns.
-        cameras: by the names of their features, which no column can have.
+        cameras: by the names of their features, which no column may have.
 
     Raises:
-        ConfigError: names the column, what is said of it and what is expected.
+        ConfigError: names the column, the faulty description and what is expected.
     """
     if not isinstance(features, Mapping):
         raise ConfigError(f"features: {features!r} is not accepted; pass a mapping of names to descriptions")
@@ -182,7 +182,7 @@ def all_features(
 
 
 def features_of_table(table: pa.Table) -> dict[str, dict[str, Any]]:
-    """Describe the columns of a dataset's first episode."""
+    """Return descriptions of the columns of a dataset's first episode."""
     features = {}
     for name in table.column_names:
         kind, width = table.schema.field(name).type, 1

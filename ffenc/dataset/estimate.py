@@ -1,4 +1,4 @@
-"""How large a job's result will be and how long it takes, and whether there is room for it."""
+"""Estimate of a job's result size and duration, and check of the disk space."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from ffenc.dataset.plan import JobPlan
 
 SAMPLE_FRAMES = 60
-_FEW = 4  # of a second sample, which shows what an episode takes beside its frames
-_ROOMY = 8  # times the source's size: with so much free, no result is too large
-_TIGHT = 0.8  # of what is free: a sample of some frames is not more exact than that
+_FEW = 4  # frames of a second sample, which shows the fixed cost per episode
+_ROOMY = 8  # times the source's size: with so much free space, any result fits
+_TIGHT = 0.8  # of the free space: an estimate from a few frames is not more exact
 
 
 class Estimate(Struct, frozen=True):
-    """What a short sample says of a whole job.
+    """The estimate of a job from a short sample.
 
     Attributes:
-        video_bytes: the result's video.
-        seconds: of work.
-        sampled_frames: how many frames the sample had.
-        disk_bytes: what the job needs on the disk at most: finished episodes are kept until the files that
-            they are joined into are verified.
+        video_bytes: size of the result's video.
+        seconds: duration of the job.
+        sampled_frames: number of frames in the sample.
+        disk_bytes: greatest size on disk: finished episodes are kept until the files joined from them are
+            verified.
     """
 
     video_bytes: int
@@ -48,7 +48,7 @@ class Estimate(Struct, frozen=True):
 
 
 def estimate(plan: JobPlan) -> Estimate:
-    """Do pieces of two lengths of every camera to learn how large and how long the whole job will be."""
+    """Encode pieces of two lengths of every camera, and extrapolate to the whole job."""
     video_bytes, seconds, sampled, kept = 0.0, 0.0, 0, 0.0
     with temporary_folder() as folder:
         for stream in plan.streams:
@@ -75,13 +75,13 @@ def check_space(plan: JobPlan, kept: int) -> None:
 
     Args:
         plan: the job.
-        kept: bytes of finished episodes that an earlier run has left.
+        kept: size of finished episodes of an earlier run, in bytes.
 
     Raises:
-        DestinationError: what a sample says is more than what is free.
+        DestinationError: the estimate is greater than the free space.
 
     Warns:
-        FfencWarning: it is nearly so much.
+        FfencWarning: the estimate is close to the free space.
     """
     source = sum(stream.source_bytes for stream in plan.streams)
     source += sum(plan.source.camera_bytes(key, plan.episodes) for key in plan.images)
@@ -90,18 +90,18 @@ def check_space(plan: JobPlan, kept: int) -> None:
 
 
 def refuse_space(destination: Path, needed: int, kept: int = 0) -> None:
-    """Refuse what does not fit on the disk.
+    """Refuse a result that does not fit on the disk.
 
     Args:
-        destination: where it will be.
-        needed: bytes that it needs.
-        kept: those of them that are there already.
+        destination: its place.
+        needed: its size in bytes.
+        kept: the part of it that is already on the disk, in bytes.
 
     Raises:
-        DestinationError: it is more than what is free.
+        DestinationError: it is greater than the free space.
 
     Warns:
-        FfencWarning: it is nearly so much.
+        FfencWarning: it is close to the free space.
     """
     free = _free(destination) + kept
     found = f"{destination} needs about {_megabytes(needed)}, {_megabytes(free)} are free on its disk"
@@ -115,7 +115,7 @@ def refuse_space(destination: Path, needed: int, kept: int = 0) -> None:
 
 
 def _free(destination: Path) -> int:
-    """Bytes that are free where a folder is, or will be."""
+    """Return the free bytes where a folder is or will be."""
     folders = (destination.absolute(), *destination.absolute().parents)
     return shutil.disk_usage(next(folder for folder in folders if folder.exists())).free
 
@@ -125,19 +125,19 @@ def _megabytes(count: int) -> str:
 
 
 class _Sample:
-    """What the first frames of an episode take.
+    """The cost of the first frames of an episode.
 
     Attributes:
-        frames: how many there are.
-        bytes: of the file.
-        start: seconds of an episode, however short.
-        frame: seconds of each frame.
+        frames: number of frames.
+        bytes: size of the file.
+        start: seconds per episode, whatever its length.
+        frame: seconds per frame.
     """
 
     def __init__(self, task: PieceTask) -> None:
         self.frames = min(task.episode.length, SAMPLE_FRAMES)
         few = min(self.frames, _FEW)
-        self._run(task, few)  # the programs are loaded, and the first file of a kind takes another check
+        self._run(task, few)  # loads the programs; the first file of a kind takes an additional check
         short, _ = self._run(task, few)
         long, self.bytes = self._run(task, self.frames)
         self.frame = max(long - short, 0.0) / (self.frames - few) if self.frames > few else 0.0
@@ -145,7 +145,7 @@ class _Sample:
 
     @staticmethod
     def _run(task: PieceTask, count: int) -> tuple[float, int]:
-        """Seconds and bytes of so many frames."""
+        """Return seconds and bytes of a number of frames."""
         frames = task.frames
         some = frames.beginning(count) if isinstance(frames, EpisodeVideo) else _First(frames, count)
         with temporary_folder(task.folder.parent) as folder:

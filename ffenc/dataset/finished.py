@@ -1,8 +1,8 @@
-"""Which job a dataset is the result of, so that a job that was done already is not done again.
+"""The job that a dataset is the result of, so that a finished job is not run again.
 
-``meta/ffenc.json`` keeps a hash of what was asked for: the sources' files, the choice of episodes and
-cameras, and the settings. Programs, their versions and times are not part of it: the same job gives the same
-dataset to the byte, wherever it runs.
+``meta/ffenc.json`` contains a hash of the request: the sources' files, the selected episodes and cameras, and
+the settings. Programs, their versions and times are not included: the same job gives the same bytes wherever
+it runs.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 _JOB = "job"
 MAPPING = "mapping"
-_KEPT = (MAPPING,)  # of what a source was read by
+_KEPT = (MAPPING,)  # how a source was read
 
 
 def check_free(destination: Path, *, resume: bool) -> None:
-    """Refuse a destination that is taken; with ``resume``, the result of a job may be there.
+    """Refuse an existing destination; with ``resume``, it may be the result of a job.
 
     Raises:
-        DestinationError: it is taken, or its name cannot be used.
+        DestinationError: it exists, or its name cannot be used.
     """
     settle(destination)
     if not (resume and _recorded(destination)):
@@ -42,7 +42,7 @@ def check_free(destination: Path, *, resume: bool) -> None:
 
 
 def record_job(root: Path, plan: JobPlan) -> None:
-    """Write into a dataset's ``meta/ffenc.json`` which job it is the result of."""
+    """Record in a dataset's ``meta/ffenc.json`` the job that it is the result of."""
     path = root / OWN_INFO
     known = read_json(path) if path.exists() else {}
     write_json(
@@ -51,10 +51,10 @@ def record_job(root: Path, plan: JobPlan) -> None:
 
 
 def source_mapping(root: Path) -> SourceMapping | None:
-    """Return what a dataset's source was read by; None where that is not known.
+    """Return the mapping that a dataset's source was read with; None if unknown.
 
     Raises:
-        SourceError, ConfigError: what is there of it cannot be read.
+        SourceError, ConfigError: it cannot be read.
     """
     path = root / OWN_INFO
     found = read_json(path).get(MAPPING) if path.is_file() else None
@@ -62,13 +62,13 @@ def source_mapping(root: Path) -> SourceMapping | None:
 
 
 def finished_cameras(plan: JobPlan) -> dict[str, dict[str, Any]] | None:
-    """Look whether a plan's destination is its result already.
+    """Check whether a plan's destination already is its result.
 
     Returns:
-        for each camera that is video its codec, encoder and bytes; None where there is no result of any job.
+        Codec, encoder and size by video camera; None if the destination is not the result of a job.
 
     Raises:
-        DestinationError: it is the result of another job, a source has changed since, or it is not whole.
+        DestinationError: it is the result of another job, a source has changed since, or it is incomplete.
     """
     root = plan.destination
     info = finished_info(root, _job(plan), plan.source.roots)
@@ -94,18 +94,18 @@ def finished_cameras(plan: JobPlan) -> dict[str, dict[str, Any]] | None:
 
 
 def finished_info(root: Path, job: str, sources: Sequence[Path]) -> dict[str, Any] | None:
-    """Look whether a folder is the result of a job already.
+    """Check whether a folder already is the result of a job.
 
     Args:
         root: the destination.
-        job: the hash of what is asked for.
+        job: hash of the request.
         sources: folders or files that the job reads.
 
     Returns:
-        its ``info.json``; None where there is no result of any job.
+        Its ``info.json``; None if it is not the result of a job.
 
     Raises:
-        DestinationError: it is the result of another job, a source has changed since, or it is not whole.
+        DestinationError: it is the result of another job, a source has changed since, or it is incomplete.
     """
     recorded = _recorded(root)
     if recorded is None:
@@ -116,7 +116,7 @@ def finished_info(root: Path, job: str, sources: Sequence[Path]) -> dict[str, An
     for source in sources:
         for path in _files(source):
             found = path.stat()
-            remote = version_of(path) is not None  # a copy may be younger than what it is of
+            remote = version_of(path) is not None  # a local copy may be younger than the remote file
             if (found.st_mtime_ns if remote else max(found.st_mtime_ns, found.st_ctime_ns)) > written:
                 raise DestinationError(
                     f"{root} was made before {path} was changed. Choose another name, or delete it"
@@ -128,7 +128,7 @@ def finished_info(root: Path, job: str, sources: Sequence[Path]) -> dict[str, An
 
 
 def job_hash(sources: Sequence[Path], parts: Sequence[Any]) -> str:
-    """Return the hash of a job: the names and sizes of its sources' files, and plain values."""
+    """Return the hash of a job: names and sizes of its sources' files, and plain values."""
     files = [[str(path.relative_to(root)), path.stat().st_size] for root in sources for path in _files(root)]
     return hashlib.sha256(json.dumps([files, *parts]).encode()).hexdigest()
 
@@ -141,7 +141,7 @@ def _another_job(root: Path) -> DestinationError:
 
 
 def _recorded(root: Path) -> str | None:
-    """The hash of the job that a dataset is the result of; None where it is not known."""
+    """Return the hash of the job that a dataset is the result of; None if unknown."""
     try:
         job = read_json(root / OWN_INFO).get(_JOB)
     except SourceError:
@@ -150,13 +150,13 @@ def _recorded(root: Path) -> str | None:
 
 
 def _job(plan: JobPlan) -> str:
-    """The hash of what was asked for."""
+    """Return the hash of a plan's request."""
     if plan.job is not None:
         return plan.job
     tasks = plan.source.tasks()
     parts: list[Any] = [
         str(plan.source.fps),
-        None if isinstance(tasks, Path) else list(tasks),  # a tree of images has none of its own
+        None if isinstance(tasks, Path) else list(tasks),  # a tree of images has no tasks
         [episode.index for episode in plan.episodes],
         [
             [
@@ -175,7 +175,7 @@ def _job(plan: JobPlan) -> str:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """A source's files in a fixed order, without hidden ones; or it, where it is a file."""
+    """Yield a source's files in a fixed order, without hidden ones; or the source, if it is a file."""
     if root.is_file():
         yield root
     for folder, folders, names in os.walk(root):

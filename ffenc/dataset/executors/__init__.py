@@ -1,1 +1,1 @@
-"""Where the pieces of a job are made, and how many at once."""
+"""Executors: where the tasks of a job run, and how many at once."""

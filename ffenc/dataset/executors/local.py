@@ -1,4 +1,4 @@
-"""Tasks are done on this machine, several at once."""
+"""Execution of tasks on this machine, several at once."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """Work that can be done anywhere, with the same result: plain data that can be pickled."""
+    """Work with the same result on any machine: plain data that can be pickled."""
 
     @property
     def name(self) -> str:
-        """What an error calls it."""
+        """Name of the task in errors."""
 
     @property
     def programs(self) -> Toolchain:
-        """The programs that do it."""
+        """The programs that it runs."""
 
     @property
     def threads(self) -> int:
-        """How many cores it keeps busy."""
+        """Number of cores that it keeps busy."""
 
     @property
     def device(self) -> str | None:
-        """The encoder, where a device does the work."""
+        """Name of the encoder if it uses a device; otherwise None."""
 
     @property
     def counted(self) -> int:
-        """How many frames of the job are done with it."""
+        """Number of the job's frames that it completes."""
 
     def using(self, programs: Toolchain) -> Self:
-        """Return the task for a machine where the same programs are elsewhere."""
+        """Return the task for a machine with the same programs at other paths."""
 
     def run(self, around: Surroundings) -> Any:
-        """Do it; returns plain data."""
+        """Run the task; return plain data."""
 
 
 AnyTask = TypeVar("AnyTask", bound=Task)
 
 Failures = list[tuple[Any, FfencError]]
-"""Tasks that could not be done, and why."""
+"""Failed tasks with their errors."""
 
 
 class Progress(Protocol):
-    """Counts the frames of tasks that are done at the same time."""
+    """Counts the frames of concurrent tasks."""
 
     def part(self, frames: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Give what takes the count of one task; all its frames are done when the block ends."""
+        """Yield a callback for the frames of one task; all its frames count as done when the block ends."""
 
 
 class Runner(Protocol):
-    """Does tasks. It knows nothing of what is in them."""
+    """Runs tasks, whatever they do."""
 
     def run(
         self,
@@ -71,33 +71,33 @@ class Runner(Protocol):
         cancellation: Cancellation,
         failures: Failures | None = None,
     ) -> Iterator[tuple[AnyTask, Any]]:
-        """Yield each task with its result, as they are done.
+        """Yield each task with its result, in the order of completion.
 
         Args:
             tasks: taken one by one as there is room.
-            progress: given the frames that are done.
-            cancellation: ends the work in progress; cancelled where a task fails.
-            failures: takes the tasks that fail, with their errors, and the others go on; None: the first
-                error is raised.
+            progress: informed of completed frames.
+            cancellation: stops running tasks; cancelled if a task fails.
+            failures: collects failed tasks with their errors, and the others continue; None: the first error
+                is raised.
 
         Raises:
-            FfencError: the first that a task raised, after all work has ended.
+            FfencError: the first error of a task, after all running tasks have ended.
         """
 
 
 class Executor(Protocol):
-    """Where tasks are done."""
+    """A place where tasks run."""
 
     def open(self, workers: int) -> AbstractContextManager[Runner]:
-        """Give what does the tasks of one job.
+        """Yield the runner for the tasks of a job.
 
         Args:
-            workers: encoders that run at once on this machine.
+            workers: number of encoders at once on this machine.
         """
 
 
 class LocalExecutor:
-    """Threads of this process, each with an encoder."""
+    """Runs tasks in threads of this process, each with an encoder."""
 
     def open(self, workers: int) -> AbstractContextManager[Runner]:
         """See :class:`Executor`."""
@@ -117,15 +117,15 @@ class _Threads:
         failures: Failures | None = None,
     ) -> Iterator[tuple[AnyTask, Any]]:
         """See :class:`Runner`."""
-        # An encode holds a slot while its process runs; the thread goes on to verify without one, so that
-        # the next encode starts meanwhile.
+        # An encode holds a slot only while its process runs; verification does not, so that the next encode
+        # can start.
         around = Surroundings(progress.part, threading.Semaphore(self._workers), cancellation)
 
         def work(task: AnyTask) -> Any:
             try:
                 return task.run(around)
             except DestinationError:
-                raise  # a full disk fails every task, not this one alone
+                raise  # with a full disk, all tasks would fail
             except FfencError as error:
                 if failures is None or cancellation.cancelled:
                     raise

@@ -1,4 +1,4 @@
-"""The machines of a Ray cluster: which have the programs of a job, and which does the next task."""
+"""The machines of a Ray cluster: which have the programs of a job, and which runs the next task."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ffenc.spelling import argument
 
 SameProgram = Literal["prefer", "require"]
 
-RETRIES = 3  # of a task whose worker or machine was lost; errors in the data are not tried again
-_GPU_SHARE = 0.25  # of a GPU that an encode takes: its encoder works on several at once
-_AHEAD = 2  # tasks that wait for each core, so that none is idle
+RETRIES = 3  # of a task whose worker or machine was lost; errors in the data are not retried
+_GPU_SHARE = 0.25  # of a GPU per encode: its encoder runs several at once
+_AHEAD = 2  # waiting tasks per core, so that none is idle
 
 
 class _Node(Struct, frozen=True):
     """A machine of the cluster.
 
     Attributes:
-        cores: that Ray has there.
-        devices: names of all resources that it declares.
+        cores: number of its cores in Ray.
+        devices: names of all its resources.
     """
 
     id: str
@@ -35,19 +35,19 @@ class _Node(Struct, frozen=True):
 
 
 class _Group(Struct, frozen=True):
-    """The machines that have the programs of one version; whether these are all that there are."""
+    """The machines with one version of the programs, and whether these are all machines."""
 
     nodes: list[_Node]
     all: bool
 
     @property
     def devices(self) -> set[str]:
-        """The resources that one of them declares."""
+        """Names of the resources that at least one of them has."""
         return {name for node in self.nodes for name in node.devices}
 
 
 class Places:
-    """Which machine does the next task: any, or where not all have its programs, the one with most room."""
+    """Selects the machine of the next task: any, or, if not all have its programs, the least busy one."""
 
     def __init__(self, ray: Any, same: SameProgram) -> None:
         self._ray, self._same = ray, same
@@ -57,11 +57,11 @@ class Places:
         self._load: Counter[str] = Counter()
 
     def room(self, programs: Toolchain) -> int:
-        """How many tasks run or wait at once."""
+        """Return how many tasks can run or wait at once."""
         return _AHEAD * sum(node.cores for node in self._group(programs).nodes)
 
     def start(self, task: Task, around: Any) -> Any:
-        """Have a task done; returns Ray's reference of it."""
+        """Start a task; return Ray's reference."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
         group = self._group(task.programs)
@@ -82,12 +82,12 @@ class Places:
         return reference
 
     def ended(self, reference: Any) -> None:
-        """A task has ended."""
+        """Note that a task has ended."""
         if (node := self._held.pop(reference, None)) is not None:
             self._load[node] -= 1
 
     def forget(self) -> None:
-        """The machines are others: the next task has them asked again."""
+        """Query the machines again before the next task, because they have changed."""
         self._groups.clear()
 
     def _group(self, wanted: Toolchain) -> _Group:
@@ -96,10 +96,10 @@ class Places:
         return self._groups[wanted.version]
 
     def _ask(self, wanted: Toolchain) -> _Group:
-        """Ask every machine which programs it has; returns those that have what is wanted.
+        """Query the programs of every machine; return the machines with the required version.
 
         Raises:
-            ToolchainError: none has, or not all and all have to.
+            ToolchainError: no machine has it, or not all have it and all are required to.
         """
         ray = self._ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
@@ -118,7 +118,7 @@ class Places:
             try:
                 programs, found = ray.get(answer)
             except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
-                continue  # it was lost meanwhile
+                continue  # the machine was lost in the meantime
             except ray.exceptions.RayError as error:
                 raise ToolchainError(
                     f"{name}: Ray could not run anything there: {_last_line(error)}"
@@ -140,15 +140,15 @@ class Places:
 
 
 def hardware_options(encoder: str, there: Collection[str]) -> dict[str, Any]:
-    """What a task asks of Ray whose encoder is a device's.
+    """Return the Ray resources for a task with a hardware encoder.
 
     Args:
-        encoder: FFmpeg's name of it.
-        there: the resources that machines of the cluster declare.
+        encoder: FFmpeg's name of the encoder.
+        there: the resources of the cluster's machines.
 
     Returns:
-        one of a custom resource with the encoder's name, where one is declared, whose number says how many
-        encodes a machine takes at once; else a part of a GPU, for encoders of NVIDIA's, where there is one.
+        One unit of a custom resource with the encoder's name, if there is one, whose number is that of
+        concurrent encodes per machine; otherwise a part of a GPU for NVIDIA's encoders, if there is one.
     """
     if encoder in there:
         return {"resources": {encoder: 1}}
@@ -156,5 +156,5 @@ def hardware_options(encoder: str, there: Collection[str]) -> dict[str, Any]:
 
 
 def _last_line(error: Exception) -> str:
-    """What the error of a machine that Ray could not set up ends with."""
+    """Return the last line of the error of a machine that Ray could not set up."""
     return str(error).strip().rpartition("\n")[2]

@@ -1,4 +1,4 @@
-"""What a worker of Ray does: one task, with the programs of its machine."""
+"""A task in a Ray worker, with the programs of its machine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ffenc.storage.mirror import MirrorOf, attach
 
 
 class Around(Struct, frozen=True):
-    """What the tasks of a job share, sent to each machine once: plain data.
+    """The common parts of a job's tasks, sent to each machine once: plain data.
 
     Attributes:
-        copies: remote datasets that are open; each machine fetches by itself what it reads of them.
+        copies: open remote datasets; each machine fetches the parts that it reads.
         spelling: how messages name arguments.
     """
 
@@ -31,13 +31,13 @@ class Around(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """What came of a task.
+    """The outcome of a task.
 
     Attributes:
-        result: of a task that was done.
-        error: why it was not.
-        warnings: what was warned of.
-        unsuited: why it cannot be done on this machine.
+        result: result of the task.
+        error: why it failed.
+        warnings: its warnings.
+        unsuited: why it cannot run on this machine.
     """
 
     result: Any = None
@@ -47,19 +47,19 @@ class Answer(Struct, frozen=True):
 
 
 def same_programs(wanted: Toolchain) -> tuple[Toolchain | None, list[str]]:
-    """The programs of this machine that are of the version that is wanted, and the versions there are."""
+    """Return this machine's programs of the required version, and the versions that were found."""
     found: list[Toolchain] = []
     for named in ((wanted.ffmpeg, wanted.ffprobe), (None, None)):
         try:
             found += toolchains(*named)
         except FfencError:
-            continue  # it is not in that place here
+            continue  # not at this path here
     same = next((one for one in found if one.version == wanted.version), None)
     return same, list(dict.fromkeys(one.version for one in found))
 
 
 def run_task(task: Task, around: Around) -> Answer:
-    """Do a task on the machine that this runs on; an error is returned, so that Ray does not try again."""
+    """Run a task on this machine; errors are returned, so that Ray does not retry."""
     with spelled(around.spelling), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FfencWarning)
         answer = _done(task, around)
