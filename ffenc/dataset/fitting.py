@@ -1,4 +1,4 @@
-"""Whether what is to be recorded fits a dataset that is there: all that differs, with both values."""
+"""Check whether a recording fits an existing dataset; all differences are listed with both values."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from ffenc.layout import (
 
 
 class GrowingCamera(Struct, frozen=True):
-    """A camera of a dataset that grows.
+    """A camera of a growing dataset.
 
     Attributes:
         key: its feature, such as ``observation.images.front``.
-        width, height: pixels.
-        unit: what depth is in, ``mm`` or ``m``; None for a camera of colours.
-        block: the fields of its ``info`` block that do not come from the file, as
-            :func:`~ffenc.dataset.info_block.encoding_block` gives them; None for a camera that stays images
-            in the table.
+        width, height: frame size in pixels.
+        unit: unit of depth, ``mm`` or ``m``; None for a colour camera.
+        block: the fields of its ``info`` block that are not read from the file, see
+            :func:`~ffenc.dataset.info_block.encoding_block`; None for a camera that stays images in the
+            table.
         codec, pix_fmt: of the stream that will be written; None for images.
     """
 
@@ -53,7 +53,7 @@ class GrowingCamera(Struct, frozen=True):
 
     @property
     def feature(self) -> dict[str, Any]:
-        """Its feature in ``info.json``, for a video without the ``info`` block."""
+        """Its feature in ``info.json``; for a video without the ``info`` block."""
         feature: dict[str, Any] = {
             "dtype": "video" if self.video else "image",
             "shape": [self.height, self.width, 1 if self.unit else 3],
@@ -65,7 +65,7 @@ class GrowingCamera(Struct, frozen=True):
 
 
 def recorded_features(info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the features of an info.json that are neither cameras nor LeRobot's own numbering."""
+    """Return the features of an info.json except cameras and LeRobot's own numbering."""
     return {
         key: dict(feature)
         for key, feature in info["features"].items()
@@ -82,18 +82,18 @@ def check_fit(
     cameras: Sequence[GrowingCamera],
     features: Mapping[str, Mapping[str, Any]] | None,
 ) -> None:
-    """Refuse to add to a dataset what is unlike the rest of it.
+    """Refuse a recording that does not fit the rest of a dataset.
 
-    Encoder settings are compared as far as the dataset says them; versions of encoders may differ.
+    Encoder settings are compared as far as the dataset contains them; versions of encoders may differ.
 
     Args:
         root: the dataset.
         info: contents of its info.json.
-        fps, robot_type, cameras, features: of what is to be recorded; None is not compared.
+        fps, robot_type, cameras, features: of the recording; None is not compared.
 
     Raises:
-        DestinationError: lists all that differs.
-        SourceError: the dataset does not say what its depth means.
+        DestinationError: lists all differences.
+        SourceError: the dataset does not define the meaning of its depth.
     """
     differences = [
         *_general(info, fps, robot_type),
@@ -143,7 +143,7 @@ def _feature(key: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> Ite
         yield _differs(f"{key}: dtype", there["dtype"], here["dtype"])
     if list(there.get("shape") or ()) != list(here.get("shape") or ()):
         yield _differs(f"{key}: shape", there.get("shape"), here.get("shape"))
-    # Who names no joints says nothing against the names that are there.
+    # Features without names of joints do not contradict existing names.
     if here.get("names") is not None and there.get("names") != here["names"]:
         yield _differs(f"{key}: names", there.get("names"), here["names"])
 
@@ -163,7 +163,7 @@ def _cameras(root: Path, info: Mapping[str, Any], cameras: Sequence[GrowingCamer
 def _camera(
     root: Path, feature: Mapping[str, Any], camera: GrowingCamera, *, described: bool
 ) -> Iterator[str]:
-    """Compare a camera; one that is not ``described`` has no episode yet, and gets its block by the first."""
+    """Compare a camera; without ``described``, it has no episode yet, and the first one defines its block."""
     key, own = camera.key, camera.feature
     if feature["dtype"] != own["dtype"]:
         yield _differs(f"{key}: dtype", feature["dtype"], own["dtype"])
@@ -207,7 +207,7 @@ def _video(root: Path, block: Mapping[str, Any], camera: GrowingCamera) -> Itera
     if there is not None and here is not None and there != here:
         yield _differs(f"{key}: video.encoder: vcodec", there, here)
     if camera.unit is not None and block.get("video.pix_fmt", camera.pix_fmt) == "gray12le":
-        # As a reader takes them: LeRobot's blocks do not say everything.
+        # As a reader interprets them: LeRobot's blocks leave out defaults.
         was = block_quantizer(dict(block), f"{root / 'meta/info.json'}: {key}", CORRECT)
         new = block_quantizer(dict(own), key, CORRECT)
         for name in DEPTH_FIELDS:
@@ -221,7 +221,7 @@ def _encoder(block: Mapping[str, Any]) -> Any:
 
 
 def _size(feature: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Width and height by a feature's shape; its names say where they stand, by default LeRobot's way."""
+    """Return width and height from a feature's shape, in the order of its names; default LeRobot's order."""
     shape, names = feature.get("shape"), feature.get("names")
     if not isinstance(shape, (list, tuple)) or len(shape) != 3:
         return None

@@ -48,30 +48,31 @@ _KNOWN_STATISTICS = (*STATISTICS, *QUANTILES)
 
 
 class GrowingDataset:
-    """A dataset that is new, or there already, and gets episodes one by one.
+    """A new or existing dataset to which episodes are added one by one.
 
-    Each episode brings new files: one video a camera, one of rows. ``meta/info.json``, ``ffenc.json``,
+    Each episode adds new files: one video per camera, one file of rows. ``meta/info.json``, ``ffenc.json``,
     ``stats.json``, ``tasks.parquet``, ``videos.sha256`` and the last file of the episode list are replaced.
-    Nothing else in the dataset is written to. :meth:`stage` makes an episode safe, :meth:`publish` brings
-    it in.
+    No other file of the dataset is written. After :meth:`stage` an episode is safe, :meth:`publish` moves it
+    into the dataset.
 
-    One process at a time may do so; who uses this class sees to it.
+    Only one process at a time may use it; the caller ensures this.
 
     Args:
-        root: the dataset. It may not be there, be empty but for hidden files, or be a LeRobot v3.0 dataset.
-        fps: frames a second.
+        root: the dataset: a path that does not exist, a folder that is empty except for hidden files, or a
+            LeRobot v3.0 dataset.
+        fps: frames per second.
         robot_type: LeRobot's name of the robot, or None.
         cameras: in the order of their features.
-        features: LeRobot's description of each recorded column: ``{"action": {"dtype": "float32",
-            "shape": [6], "names": [...] or None}}``; None: those of the dataset, or of the first episode's
-            table. In a new dataset a shape has one dimension.
+        features: LeRobot's description of each recorded column: ``{"action": {"dtype": "float32", "shape":
+            [6], "names": [...] or None}}``; None: those of the dataset, or of the first episode's table. In a
+            new dataset, a shape has one dimension.
 
     Raises:
-        ConfigError: cameras or features that no dataset can have.
-        DestinationError: something else is there, an episode of an interrupted recording still has to come
-            in (:func:`~ffenc.dataset.commit.finish_commit`), or what is to be recorded does not fit the
-            dataset; the text lists all that differs, with both values.
-        SourceError: the dataset that is there is damaged.
+        ConfigError: cameras or features that a dataset cannot have.
+        DestinationError: the folder contains something else, an episode of an interrupted recording has to be
+            completed (:func:`~ffenc.dataset.commit.finish_commit`), or the recording does not fit the
+            dataset; the text lists all differences with both values.
+        SourceError: the existing dataset is damaged.
     """
 
     def __init__(
@@ -110,24 +111,24 @@ class GrowingDataset:
 
     @property
     def total_episodes(self) -> int:
-        """Episodes that have been published."""
+        """Number of published episodes."""
         return self._state.total_episodes
 
     @property
     def total_frames(self) -> int:
-        """Rows of all of them."""
+        """Number of their rows."""
         return self._state.total_frames
 
     @property
     def features(self) -> dict[str, dict[str, Any]] | None:
-        """The recorded columns' features, without cameras and LeRobot's numbering; None until known."""
+        """Features of the recorded columns, without cameras and LeRobot's numbering; None until known."""
         return recorded_features(self._state.info) if "features" in self._state.info else None
 
     def check_unchanged(self) -> None:
-        """Refuse to go on where someone else has changed what the next episode replaces.
+        """Refuse to continue if another program has changed the files that the next episode replaces.
 
         Raises:
-            DestinationError: names the file that was changed, made or removed since the last episode.
+            DestinationError: names the file that was changed, created or deleted since the last episode.
         """
         for place, checksum in self._checksums().items():
             known = self._known[place]
@@ -140,44 +141,44 @@ class GrowingDataset:
                 )
 
     def _checksums(self) -> dict[str, str | None]:
-        """Of the files that an episode replaces, and that nobody reads again before."""
+        """Return checksums of the files that an episode replaces and that are not read again before."""
         listed = list_to_grow(self.root, self._state)
         places = (INFO, OWN_INFO, STATS, TASKS, *([listed.path] if listed else []))
         paths = {place: self.root / place for place in places}
         return {place: file_checksum(path) if path.is_file() else None for place, path in paths.items()}
 
     def rehearse(self, features: Mapping[str, Mapping[str, Any]]) -> None:
-        """Find out whether an episode can be saved, before it is recorded. Nothing is written.
+        """Check whether an episode can be saved, before it is recorded. Nothing is written.
 
         Args:
-            features: of its rows.
+            features: features of its rows.
 
         Raises:
-            ConfigError: columns that are not recorded, or are not those of the dataset.
-            SourceError: a table of the dataset does not take another episode.
+            ConfigError: columns that cannot be recorded, or that differ from the dataset's.
+            SourceError: another episode cannot be added to a table of the dataset.
         """
         check_features(features, self._cameras)
         episode = rehearsed(self._cameras, features, _new_task(self._state.tasks))
         StagedEpisode(self.root, self.root, self._cameras, self._fps, self._state, episode).rehearse()
 
     def stage(self, folder: Path, episode: Episode) -> int:
-        """Write what the dataset gets by an episode into a folder: from then on the episode is safe.
+        """Write the files that an episode adds to a folder: from then on the episode is safe.
 
-        Everything is flushed to disk, and listed last. Before that, a call that was interrupted can be made
-        again.
+        All files are flushed to disk, and listed last. Before that, an interrupted call can be repeated.
 
         Args:
-            folder: on the dataset's file system; everything in it goes when the episode is published.
-            episode: what is to come in.
+            folder: on the dataset's file system; it is deleted with its contents when the episode is
+                published.
+            episode: the episode.
 
         Returns:
-            the number it will have.
+            The index that it will have.
 
         Raises:
-            ConfigError: its table, cameras or statistics are not those of the dataset.
-            VerificationError: a video or an image is not what the dataset's camera is.
-            DestinationError: an episode was staged and not published, the dataset was changed by someone
-                else, or the disk is full.
+            ConfigError: its table, cameras or statistics do not fit the dataset.
+            VerificationError: a video or an image does not fit the dataset's camera.
+            DestinationError: a staged episode was not published, another program has changed the dataset, or
+                the disk is full.
         """
         self.check_unchanged()
         if self._staged is not None or (folder / COMMIT).exists():
@@ -189,21 +190,21 @@ class GrowingDataset:
         return self._state.total_episodes
 
     def publish(self, folder: Path) -> None:
-        """Bring the staged episode into the dataset, and delete the folder.
+        """Move the staged episode into the dataset, and delete the folder.
 
         Raises:
-            DestinationError: as :func:`~ffenc.dataset.commit.finish_commit`; the episode stays staged.
+            DestinationError: as for :func:`~ffenc.dataset.commit.finish_commit`; the episode stays staged.
         """
         if self._staged is None or self._staged[0] != folder:
             raise DestinationError(f"{folder}: no episode has been staged there")
         with self._kept(folder):
-            finish_commit(folder, self.root, trust=True)  # this run has written it
+            finish_commit(folder, self.root, trust=True)  # written by this run
         self._state, self._staged = self._staged[1], None
         self._known = self._checksums()
 
     @contextlib.contextmanager
     def _kept(self, folder: Path) -> Iterator[None]:
-        """Say which episode a disk that is full, or gone, has kept from coming in."""
+        """Name the episode in an error if the disk is full or gone."""
         try:
             yield
         except OSError as error:
@@ -234,12 +235,12 @@ class GrowingDataset:
 
 
 def _new_task(tasks: Sequence[str]) -> str:
-    """A text that is not among the tasks."""
+    """Return a text that is not among the tasks."""
     return "task" + "'" * (1 + max((len(task) for task in tasks), default=0))
 
 
 def _check_free(root: Path) -> None:
-    """Refuse a place where a new dataset would mix with something else."""
+    """Refuse a folder with other files for a new dataset."""
     if root.is_dir():
         other = next((path for path in sorted(root.iterdir()) if not path.name.startswith(".")), None)
         if other is not None:
@@ -252,7 +253,7 @@ def _check_free(root: Path) -> None:
 
 
 def _checked_info(root: Path) -> dict[str, Any]:
-    check_tree(root, advice=COPY)  # what is added would be written where a link leads
+    check_tree(root, advice=COPY)  # new files would be written behind a link
     where = root / INFO
     info = read_info(root)
     version = str(info.get("codebase_version", ""))
@@ -269,7 +270,7 @@ def _checked_info(root: Path) -> dict[str, Any]:
 
 
 def _opened(root: Path, info: dict[str, Any]) -> State:
-    """Read what has to go on in a dataset that is there."""
+    """Return the state of an existing dataset."""
     listed = _listed(root, info)
     if not info.get("total_episodes") and not listed.episodes:
         return State(info)
@@ -304,7 +305,7 @@ def _opened(root: Path, info: dict[str, Any]) -> State:
 
 
 class _Listed(Struct, frozen=True):
-    """What the episode list says: totals, its last file, the last data file, and the highest numbers."""
+    """The contents of the episode list: totals, its last file, the last data file, the highest numbers."""
 
     episodes: int
     frames: int
@@ -342,7 +343,7 @@ def _listed(root: Path, info: Mapping[str, Any]) -> _Listed:
 
 
 def _on_disk(root: Path, last: Mapping[str, NumberedFile]) -> dict[str, NumberedFile]:
-    """The highest numbers of the files that are there, listed or not, where they are above those listed."""
+    """Return the highest numbers of existing files that are above the listed ones."""
     found = {}
     for kind, listed in last.items():
         folder = root / kind

@@ -1,6 +1,6 @@
-"""Whether a folder is a LeRobot dataset that is read, and whether its info.json makes sense.
+"""Check whether a folder is a supported LeRobot dataset, and whether its info.json is consistent.
 
-Without the libraries that reading one takes: ``ffenc info`` starts with this alone.
+This module does not load the libraries that read a dataset: ``ffenc info`` starts with it alone.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ffenc.layout import INFO
 
 
 def check_dataset(folder: Path) -> None:
-    """Refuse a folder that is no LeRobot dataset of a layout that is read.
+    """Refuse a folder that is not a LeRobot dataset of a supported layout.
 
     Raises:
-        SourceError: not a LeRobot dataset, or of a layout before v2.0.
+        SourceError: not a LeRobot dataset, or a layout before v2.0.
     """
     if (folder / INFO).is_file():
         return
@@ -29,7 +29,7 @@ def check_dataset(folder: Path) -> None:
 
 
 def check_not_v1(folder: Path) -> None:
-    """Refuse a dataset of a layout before v2.0, whose metadata are in ``meta_data``.
+    """Refuse a dataset of a layout before v2.0, whose metadata is in ``meta_data``.
 
     Raises:
         SourceError: it is one.
@@ -43,7 +43,7 @@ def check_not_v1(folder: Path) -> None:
 
 
 def wrong_limits(info: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong with the limits on files in an info.json: each has to be a number above 0."""
+    """Yield faults of the file limits in an info.json: each has to be a number above 0."""
     for key, kind in (
         ("chunks_size", int),
         ("data_files_size_in_mb", (int, float)),
@@ -55,14 +55,14 @@ def wrong_limits(info: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def features_of(info: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    """Return the features of an info.json whose frame rate and features can be read.
+    """Return the features of an info.json after checking frame rate and features.
 
     Args:
         info: its contents.
-        where: its path, for an error.
+        where: its path, for errors.
 
     Raises:
-        SourceError: they cannot.
+        SourceError: they are not valid.
     """
     try:
         parse_fps(info.get("fps", "missing"))

@@ -1,4 +1,4 @@
-"""Write rows with images: those that stand together in a file are copied, the others written again."""
+"""Write rows with images: row groups that stay together are copied, others are encoded again."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def write_image_rows(
     Args:
         path: the file.
         schema: its columns.
-        episodes: in order; those without images are asked for one by one, as they are written.
-        on_rows: called with a count of rows once they are written; may raise.
+        episodes: in order; those whose images are not copied are read one by one as they are written.
+        on_rows: called with the number of rows after they are written; may raise.
 
     Raises:
-        SourceError: an image is missing, or what holds it is damaged.
+        SourceError: an image is missing, or its file is damaged.
     """
     cameras = [field.name for field in schema if field.type == IMAGE]
     with CopyingWriter(path, schema, cameras, WRITTEN) as writer:
@@ -43,7 +43,7 @@ def write_image_rows(
 
 
 def _runs(episodes: Iterable[ImageRows]) -> Iterator[tuple[RowRange | None, list[ImageRows]]]:
-    """Yield episodes whose images follow each other in one file together, and where; others by themselves."""
+    """Yield episodes whose images are consecutive in a file together, with their place; others one by one."""
     run: list[ImageRows] = []
     place: RowRange | None = None
     for one in episodes:
@@ -60,7 +60,7 @@ def _runs(episodes: Iterable[ImageRows]) -> Iterator[tuple[RowRange | None, list
 
 
 def _place(images: Mapping[str, FrameSource]) -> RowRange | None:
-    """The rows that all cameras' images are in; None where they are not kept so."""
+    """Return the rows that contain all cameras' images; None if they are not stored in such rows."""
     found = {rows for frames in images.values() if isinstance(frames, ParquetImages) for rows in frames.rows}
     kept = all(isinstance(frames, ParquetImages) for frames in images.values())
     return found.pop() if kept and len(found) == 1 else None
@@ -79,7 +79,7 @@ def _copy(
     tables: Sequence[pa.Table],
     on_rows: Callable[[int], None],
 ) -> None:
-    """Copy the row groups that are among some rows of a file; write the rows around them, by episode."""
+    """Copy the row groups inside a range of rows; write the rows around them, by episode."""
     table = pa.concat_tables(tables)
     ends = [place.first]
     for one in tables:

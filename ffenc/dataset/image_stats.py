@@ -1,4 +1,4 @@
-"""Statistics of cameras that stay images: a task of a job."""
+"""The task that computes statistics of cameras that stay images."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ffenc.frames.statistics import Stats
 
 
 class ImageStatsTask(Struct, frozen=True):
-    """One episode of a camera that stays images, whose statistics are computed. It can be pickled.
+    """The statistics of an episode of a camera that stays images. It can be pickled.
 
     Attributes:
         key: the camera's feature.
-        episode: which.
+        episode: the episode.
         frames: its images.
-        header: what they are.
-        unit: what depth is in; None for colours.
+        header: header of the images.
+        unit: unit of depth; None for colours.
         programs: those of the job.
     """
 
@@ -41,15 +41,15 @@ class ImageStatsTask(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What an error calls it."""
+        """Name of the task in errors."""
         return f"{self.key}, episode {self.episode.index}"
 
     def using(self, programs: Toolchain) -> ImageStatsTask:
-        """Return the task for a machine where the same programs are elsewhere."""
+        """Return the task for a machine with the same programs at other paths."""
         return replace(self, programs=programs)
 
     def run(self, around: Surroundings) -> tuple[Stats, str]:
-        """Return the statistics, and the counts of values, packed.
+        """Return the statistics, and the packed histogram.
 
         Raises:
             SourceError: images are missing or damaged.

@@ -1,4 +1,4 @@
-"""The ``info`` block of a video feature in ``info.json``: what the file holds and how it was made."""
+"""The ``info`` block of a video feature in ``info.json``: fields of the stream and of its encoding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ffenc.version import VERSION
 
 
 def stream_fields(info: StreamInfo) -> dict[str, Any]:
-    """Return the fields read from the file, under LeRobot's names."""
+    """Return the fields that are read from the file, with LeRobot's names."""
     fields: dict[str, Any] = {
         "video.height": info.height,
         "video.width": info.width,
@@ -47,9 +47,9 @@ def kept_block(info: StreamInfo, block: Mapping[str, Any], depth: bool) -> dict[
     """Return the block of a camera whose packets were copied.
 
     Args:
-        info: the finished stream's fields.
-        block: what is known of it: its block before. What is read from the file is read again.
-        depth: it holds depth.
+        info: stream fields of the finished file.
+        block: its block in the source; fields that can be read from the file are replaced.
+        depth: whether it is a depth camera.
     """
     read = stream_fields(info)
     unknown = dict.fromkeys(ENCODER_FIELDS) | {
@@ -68,7 +68,7 @@ ENCODER_FIELDS = ("video.g", "video.crf", "video.preset", "video.fast_decode", "
 
 
 def encoder_fields(config: VideoEncoderConfig) -> dict[str, Any]:
-    """Return what of the settings was used, under LeRobot's names."""
+    """Return the settings that the encoder used, with LeRobot's names."""
     used = used_fields(codec_for(config.vcodec), config)
     return {f"video.{name}": value for name, value in used.items()} | {
         "video.video_backend": config.video_backend
@@ -76,7 +76,7 @@ def encoder_fields(config: VideoEncoderConfig) -> dict[str, Any]:
 
 
 def same_settings(codec: Codec, name: str, one: Any, other: Any) -> bool:
-    """Whether two values of an encoder field mean the same to an encoder.
+    """Return whether two values of an encoder field have the same effect.
 
     Args:
         codec: the encoder.
@@ -95,16 +95,16 @@ def same_settings(codec: Codec, name: str, one: Any, other: Any) -> bool:
 
 
 def recorded_settings(stream: StreamInfo, block: Mapping[str, Any], depth: bool) -> VideoEncoderConfig:
-    """Return the settings that a camera's video was encoded with, as far as its block tells.
+    """Return the settings that a camera's video was encoded with, as far as its block contains them.
 
     Args:
-        stream: what its first file holds.
+        stream: stream fields of its first file.
         block: its ``info`` block.
-        depth: it holds depth.
+        depth: whether it is a depth camera.
 
     Raises:
-        SourceError: ``extra_options`` that are not taken from a dataset.
-        ConfigError: a codec or pixel format that is not written.
+        SourceError: ``extra_options`` that a dataset may not set.
+        ConfigError: a codec or pixel format that ffenc does not write.
     """
     if extra := block.get("video.extra_options"):
         check_from_dataset(extra, "meta/info.json: video.extra_options")
@@ -118,18 +118,18 @@ def recorded_settings(stream: StreamInfo, block: Mapping[str, Any], depth: bool)
     for name in ENCODER_FIELDS:
         if block.get(name) is not None:
             more = {**settings, name.removeprefix("video."): block[name]}
-            with suppress(ConfigError):  # it is another encoder's, as a hardware encoder's preset is
+            with suppress(ConfigError):  # a value of another encoder, such as a hardware encoder's preset
                 merged_options(CODECS[vcodec], model(**more))
                 settings = more
     return model.in_force(settings)
 
 
 def depth_fields(config: VideoEncoderConfig, unit: Unit) -> dict[str, Any]:
-    """Return a depth camera's fields, under LeRobot's names, and ``video.invalid``, which is ffenc's own.
+    """Return a depth camera's fields with LeRobot's names, and ffenc's own ``video.invalid``.
 
-    ffenc's own fields are kept in ``meta/ffenc.json`` (:mod:`ffenc.frames.info_json`).
+    ffenc's own fields are stored in ``meta/ffenc.json`` (:mod:`ffenc.frames.info_json`).
 
-    Millimetres that are stored as they are (``gray16le``) have no quantiser, and no fields of one.
+    Millimetres that are stored without quantisation (``gray16le``) have no fields of a quantiser.
     """
     fields: dict[str, Any] = {"is_depth_map": True, "depth_unit": unit}
     if isinstance(config, DepthEncoderConfig) and config.pix_fmt != "gray16le":
@@ -138,15 +138,15 @@ def depth_fields(config: VideoEncoderConfig, unit: Unit) -> dict[str, Any]:
 
 
 def info_block(info: StreamInfo, encoding: Encoding, unit: Unit | None = None) -> dict[str, Any]:
-    """Return the whole block of a camera.
+    """Return the complete block of a camera.
 
     Args:
-        info: the finished stream's fields.
-        encoding: how it was made.
-        unit: what a depth camera's maps were in; None for a camera of colours.
+        info: stream fields of the finished file.
+        encoding: its encoding.
+        unit: unit of a depth camera's source maps; None for a colour camera.
 
-    ``video.encoder`` is ffenc's own field: ``video.codec`` names the stream, not who wrote it, with which
-    versions, and why these.
+    ``video.encoder`` is ffenc's own field: the encoder, its versions, and why they were selected.
+    ``video.codec`` only names the stream.
     """
     return {**stream_fields(info), **encoding_block(encoding, unit)}
 
@@ -155,8 +155,8 @@ def encoding_block(encoding: Encoding, unit: Unit | None = None) -> dict[str, An
     """Return the fields of a camera's block that are not read from its file.
 
     Args:
-        encoding: how it is made.
-        unit: what a depth camera's maps are in; None for a camera of colours.
+        encoding: its encoding.
+        unit: unit of a depth camera's source maps; None for a colour camera.
     """
     codec = codec_for(encoding.config.vcodec)
     why = "named" if encoding.toolchain.origin == "named" else "the first that ran these settings"

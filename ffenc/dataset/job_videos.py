@@ -1,4 +1,4 @@
-"""The videos of a job's result: every episode is encoded or copied, and they are joined into files."""
+"""The videos of a job's result: all episodes are encoded or copied, and joined to files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.jobs.progress import FrameCount
 from ffenc.layout import file_limit
 
-_TAKEN_UP = 250  # pieces of an earlier run that a task looks at
+_TAKEN_UP = 250  # pieces of an earlier run per task
 
 
 class JoinedFiles(Struct, frozen=True):
     """A camera's finished files.
 
     Attributes:
-        places: where each episode is.
+        places: place of each episode.
         files: path in the dataset -> the file.
     """
 
@@ -38,11 +38,11 @@ class JoinedFiles(Struct, frozen=True):
 
 
 class Work:
-    """Has the tasks of one run of a job done.
+    """Runs the tasks of a job.
 
     Args:
-        runner: does them.
-        progress: given the frames that are done.
+        runner: runs them.
+        progress: informed of completed frames.
     """
 
     def __init__(self, runner: Runner, progress: FrameCount) -> None:
@@ -50,7 +50,7 @@ class Work:
         self._cancellation = Cancellation()
 
     def do(self, tasks: Iterable[AnyTask], failures: Failures | None = None) -> Iterator[tuple[AnyTask, Any]]:
-        """Have tasks done; yields each with its result, as they are done.
+        """Run tasks; yield each with its result, in the order of completion.
 
         Args:
             tasks: taken one by one as there is room.
@@ -65,10 +65,10 @@ class JobVideos:
     """Makes the videos of a job's result.
 
     Args:
-        plan: what to do.
-        staging: where the result grows.
-        work: has it done.
-        keep_going: where an episode cannot be encoded, finish all others before the error.
+        plan: the plan.
+        staging: the folder of the growing result.
+        work: runs the tasks.
+        keep_going: after a failure, finish all other episodes before the error.
     """
 
     def __init__(self, plan: JobPlan, staging: Staging, work: Work, *, keep_going: bool = False) -> None:
@@ -76,17 +76,18 @@ class JobVideos:
         self._failures: Failures | None = [] if keep_going else None
 
     def make(self) -> tuple[dict[tuple[str, int], PieceRecord], dict[Stream, JoinedFiles]]:
-        """Encode what is encoded, and make the files of all cameras.
+        """Encode all episodes that have to be encoded, and join the files of all cameras.
 
         Returns:
-            camera and episode -> what is known of its piece; and each camera's files.
+            (camera, episode) -> record of its piece; and each camera's files.
 
         Raises:
-            FfencError: an episode cannot be encoded or copied; with ``keep_going``, of all that cannot be.
+            FfencError: an episode cannot be encoded or copied; with ``keep_going``, an error for all
+                failures.
         """
         plan = self._plan
         done: dict[tuple[str, int], PieceRecord] = {}
-        # Copies come first: a file that cannot be cut is an error before hours of encoding.
+        # Copies come first: a file that cannot be cut should fail before hours of encoding.
         joined = self._join([s for s in plan.streams if s.encoding is None and not s.compute_stats], done)
         for batch, records in self._work.do(self._taken_up()):
             for task, known in zip(batch.pieces, records, strict=True):
@@ -110,7 +111,7 @@ class JobVideos:
         return stream.compute_stats or episode.index not in stream.copied
 
     def _taken_up(self) -> Iterator[TakenUpTask]:
-        """What an earlier run has left, many pieces of a camera at once."""
+        """Yield tasks that check the pieces of an earlier run, many of a camera at once."""
         plan, folder = self._plan, self._staging.pieces
         for stream in plan.streams:
             names = self._staging.recorded(stream.key)
@@ -126,7 +127,7 @@ class JobVideos:
     def _join(
         self, streams: Sequence[Stream], done: Mapping[tuple[str, int], PieceRecord]
     ) -> dict[Stream, JoinedFiles]:
-        """Put the pieces of cameras into files up to the size limit."""
+        """Join the pieces of cameras to files up to the size limit."""
         plan, folders = self._plan, self._staging
         info = plan.source.info()
         limit, files = file_limit(info, "video"), Files(info)
@@ -166,7 +167,7 @@ class JobVideos:
         return stream.encoding.toolchain if stream.encoding else self._plan.toolchain
 
     def _parts(self, stream: Stream) -> list[EpisodeRef | LookTask]:
-        """A camera's episodes in order; those that are copied, and follow each other in a file, as one."""
+        """Return a camera's episodes in order; copied ones that are consecutive in a file are one part."""
         source = self._plan.source
         parts: list[EpisodeRef | LookTask] = []
         run: list[EpisodeVideo] = []
@@ -195,7 +196,7 @@ class JobVideos:
         looked: Mapping[LookTask, Sequence[Piece]],
         done: Mapping[tuple[str, int], PieceRecord],
     ) -> Iterator[Piece]:
-        """A camera's pieces in the order of the episodes."""
+        """Yield a camera's pieces in the order of the episodes."""
         for part in parts:
             if isinstance(part, LookTask):
                 yield from looked[part]

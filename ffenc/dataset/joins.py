@@ -1,6 +1,7 @@
-"""Tasks that copy packets: what of a source's file is copied, and the files that pieces are joined into.
+"""Tasks that copy packets: the copied parts of a source's file, and the files joined from pieces.
 
-Like those that encode (``dataset/piece.py``) they are plain data, done wherever a job's executor does them.
+Like the tasks that encode (``dataset/piece.py``) they are plain data, and run wherever the executor runs
+them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class _CopyTask(Struct, frozen=True, eq=False):
-    """What tasks that copy have in common; see :class:`~ffenc.dataset.executors.local.Task`."""
+    """The common parts of tasks that copy; see :class:`~ffenc.dataset.executors.local.Task`."""
 
     key: str
     fps: Fraction
@@ -51,12 +52,12 @@ class _CopyTask(Struct, frozen=True, eq=False):
 
 
 class LookTask(_CopyTask, frozen=True, eq=False):
-    """A file of a source, and the episodes in it whose packets are to be copied.
+    """A file of a source, with the episodes in it whose packets are copied.
 
     Attributes:
         key: the camera's feature.
-        fps: frames a second.
-        programs: the programs that do it.
+        fps: frames per second.
+        programs: the programs.
         videos: the episodes, in the order of the result.
     """
 
@@ -64,19 +65,19 @@ class LookTask(_CopyTask, frozen=True, eq=False):
 
     @property
     def name(self) -> str:
-        """What an error calls it."""
+        """Name of the task in errors."""
         return f"{self.key}, {self.videos[0].path.name}"
 
     @property
     def counted(self) -> int:
-        """How many frames of the job are done with it."""
+        """Number of the job's frames that it completes."""
         return 0
 
     def run(self, around: Surroundings) -> list[Piece]:
-        """Return them as pieces: those that stand together in the file are one.
+        """Return them as pieces: episodes that are consecutive in the file are one piece.
 
         Raises:
-            SourceError: the file does not hold them, or they cannot be copied.
+            SourceError: the file does not contain them, or they cannot be copied.
         """
         pieces: list[Piece] = []
         run: list[Clip] = []
@@ -87,7 +88,7 @@ class LookTask(_CopyTask, frozen=True, eq=False):
 
         for video in self.videos:
             around.cancellation.check()
-            clip = clip_of(video, self.fps, compare=False)  # the task that copies it does
+            clip = clip_of(video, self.fps, compare=False)  # the task that copies it compares the checksum
             if run and run[-1].first + run[-1].frames != clip.first:
                 pieces.append(ended())
                 run = []
@@ -95,14 +96,14 @@ class LookTask(_CopyTask, frozen=True, eq=False):
         return [*pieces, ended()]
 
 
-_MOST_PICKED = 100  # pieces whose frames FFmpeg picks out of their files; each is a term for every packet
+_MOST_PICKED = 100  # pieces selected inside their files; each adds a term that is evaluated per packet
 
 
 class JoinRecord(Struct, frozen=True):
     """A file of the result.
 
     Attributes:
-        info: what was read back of it, without every frame's place.
+        info: stream fields read back from it, without frame positions.
         bytes: its size.
         checksum: its SHA-256.
     """
@@ -117,12 +118,12 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
 
     Attributes:
         key: the camera's feature.
-        fps: frames a second.
-        programs: the programs that do it.
+        fps: frames per second.
+        programs: the programs.
         place: the file's path in the dataset.
         dataset: the dataset's folder.
-        cuts: the folder for parts that are cut out of a source, on the same disk.
-        pieces: in order, alike in their decoder's configuration.
+        cuts: folder for parts that are cut out of a source, on the same disk.
+        pieces: in order, with the same decoder configuration.
     """
 
     place: str
@@ -132,17 +133,17 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
 
     @property
     def name(self) -> str:
-        """What an error calls it."""
+        """Name of the task in errors."""
         return self.place
 
     @property
     def counted(self) -> int:
-        """How many frames of the job are done with it: those that are of a source."""
+        """Number of the job's frames that it completes: those of a source."""
         return sum(piece.frames for piece in self.pieces if piece.copied)
 
     @property
     def starts(self) -> list[int]:
-        """The frame at which each episode starts in the file."""
+        """Index of the first frame of each episode in the file."""
         starts: list[int] = []
         offset = 0
         for piece in self.pieces:
@@ -151,14 +152,14 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
         return starts
 
     def run(self, around: Surroundings) -> JoinRecord:
-        """Make the file, which is on the disk when this returns.
+        """Write the file; it is flushed to disk when this returns.
 
         Raises:
-            SourceError: what is copied is damaged.
-            FfmpegError, VerificationError: joining failed, or its result is not what the pieces were.
+            SourceError: the source is damaged.
+            FfmpegError, VerificationError: joining failed, or the result does not match the pieces.
         """
         with around.progress(self.counted), temporary_folder(self.cuts) as folder:
-            # In a folder that is no part of the dataset: whoever does this may be killed meanwhile.
+            # In a folder outside of the dataset, because this process may be killed.
             made = Path(folder) / "joined.mp4"
             info, checksum = self._make(made, around)
             done = JoinRecord(info, made.stat().st_size, checksum or file_checksum(made))
@@ -170,7 +171,7 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
         return done
 
     def _make(self, made: Path, around: Surroundings) -> tuple[StreamInfo, str | None]:
-        """Make the file; returns what was read back, and its SHA-256 where that is known."""
+        """Write the file; return the stream fields read back, and its SHA-256 if known."""
         first = self.pieces[0]
         if len(self.pieces) == 1 and first.plain is not None:
             return first.plain, self._copy(first, made)
@@ -196,7 +197,7 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
                     )
             parts.append(Joined(path, piece.frames, piece.delay))
         tag, asked = first.tag, first.asked
-        if parts[0].path != first.path:  # cut out of what may be another container
+        if parts[0].path != first.path:  # cut out, so the container may differ
             like = probe(parts[0].path, ffprobe=self.programs.ffprobe)
             tag, asked = like.tag, asked_of(like)
         with ThreadPoolExecutor(1, thread_name_prefix="ffenc-sum") as beside:
@@ -212,7 +213,7 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
                     cancellation=around.cancellation,
                 )
             finally:
-                compared.result()  # that a source is damaged tells more than what FFmpeg says of it
+                compared.result()  # that a source is damaged is more informative than FFmpeg's error
         keys: list[int] = []
         offset = 0
         for piece in self.pieces:
@@ -233,16 +234,16 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
         return brief(info, self.starts), None
 
     def _copy(self, piece: Piece, made: Path) -> str:
-        """Copy a file as it is; returns its SHA-256, which is that of the copy, read back.
+        """Copy a whole file; return its SHA-256, computed from the copy.
 
         Raises:
-            SourceError: the file is not what was written.
-            VerificationError: the copy is not the file.
+            SourceError: the file does not match its checksum.
+            VerificationError: the copy differs from the file.
         """
         with held(piece.path):
             copy_file(piece.path, made)
             found = file_checksum(made)
-            # A copy that has the checksum which the source was written with is the source, and sound.
+            # A copy with the source's recorded checksum is equal to the source, and undamaged.
             if found != piece.checksum:
                 if not same_bytes(piece.path, made):
                     raise VerificationError(
@@ -253,17 +254,17 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
         return found
 
     def _compare_sources(self) -> None:
-        """Compare the sources' files that packets are copied from with their checksums.
+        """Compare the source files whose packets are copied with their checksums.
 
         Raises:
-            SourceError: one is not what was written.
+            SourceError: a file does not match.
         """
         for path, (checksum, part) in {p.path: (p.checksum, p.part) for p in self.pieces if p.copied}.items():
             compare_checksum(path, checksum, part)
 
     @contextmanager
     def _damage_named(self, piece: Piece) -> Iterator[None]:
-        """Say in an error which frame was damaged: ffmpeg decodes some even where it only copies."""
+        """Name the damaged frame in an error: ffmpeg decodes some frames even if it only copies."""
         try:
             yield
         except FfmpegError as error:

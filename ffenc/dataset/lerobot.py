@@ -1,4 +1,4 @@
-"""Read a LeRobot dataset: what its layouts have in common."""
+"""Reading of a LeRobot dataset: the common parts of its layouts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from ffenc.layout import (
 from ffenc.paths import check_template, template_fields, template_pattern
 
 _NOTES = template_pattern(NOTES_PATH)
-# Files of either layout, of which a conversion in place may have left the other's: they are no extra files.
+# Files of either layout, which a conversion in place may have left: they are not extra files.
 _WRITTEN_ANEW = frozenset(
     {
         *(INFO, OWN_INFO, STATS, TASKS, CHECKSUMS),
@@ -53,24 +53,24 @@ _WRITTEN_ANEW = frozenset(
 
 
 Choice = Callable[[Sequence[EpisodeRef]], Sequence[EpisodeRef]]
-"""Given the episodes of a dataset, which of them are meant."""
+"""Given the episodes of a dataset, returns those that are selected."""
 
 
 class _Place(Struct, frozen=True):
-    """Where an episode's rows are."""
+    """The place of an episode's rows."""
 
     path: Path
     first_row: int
 
 
 class Listed(Struct, frozen=True):
-    """An episode as the episode list has it.
+    """An episode in the episode list.
 
     Attributes:
-        where: the file or line that says so, for an error.
-        index: its number.
-        length: rows it should have.
-        path: the data file they should be in; None: it is not known.
+        where: the file or line, for errors.
+        index: its index.
+        length: expected number of rows.
+        path: the data file; None: unknown.
     """
 
     where: str
@@ -82,25 +82,24 @@ class Listed(Struct, frozen=True):
 class LeRobotDataset(ABC):
     """A LeRobot dataset; its cameras are image columns of its parquet files, or video files.
 
-    Opening it reads all of its table but the images, and compares it with its own episode list: a row that
-    is missing, doubled or out of place would be shown another row's frame.
+    Opening it reads its whole table except images, and compares it with the episode list: if a row were
+    missing, duplicated or misplaced, another row's frame would be shown for it.
 
     Args:
         root: its folder.
-        retime: put the rows of frame i at i / fps, whatever times they have.
-        partial: only some episodes will be read: what is wrong with single ones is raised by
-            :meth:`check`.
-        choose: given those that are listed, returns those that will be read: ``partial``, and files without
-            any of them are not opened. None: that is not known.
+        retime: set the timestamp of frame i to i / fps, whatever it was.
+        partial: only some episodes will be read: faults of single ones are raised by :meth:`check`.
+        choose: returns the episodes that will be read, given the listed ones. This implies ``partial``, and
+            files without any of them are not opened. None: unknown.
 
     Attributes:
-        layout: what its ``codebase_version`` begins with.
-        episode_list: where the episodes are listed, for an error.
-        data_path, video_path: templates of the files' paths, where info.json has none.
-        largest_shift: by how many seconds a row's timestamp is off frame_index / fps.
+        layout: prefix of its ``codebase_version``.
+        episode_list: path of the episode list, for errors.
+        data_path, video_path: path templates that are used if info.json has none.
+        largest_shift: greatest distance of a row's timestamp from frame_index / fps, in seconds.
 
     Raises:
-        SourceError: not such a dataset, or one that is damaged; the text names file, episode and row.
+        SourceError: not such a dataset, or a damaged one; the text names file, episode and row.
     """
 
     layout: ClassVar[str]
@@ -149,15 +148,15 @@ class LeRobotDataset(ABC):
             self.check(self.episodes)
 
     def check(self, episodes: Sequence[EpisodeRef], *, videos: bool = True) -> None:
-        """Refuse damage of some episodes; see :meth:`Damage.check <ffenc.dataset.damage.Damage.check>`."""
+        """Raise faults of some episodes; see :meth:`Damage.check <ffenc.dataset.damage.Damage.check>`."""
         self._damage.check(episodes, videos=videos)
 
     def damaged(self) -> dict[int, str]:
-        """Return the episodes of which damage is known, and what the first of it is."""
+        """Return episode -> its first fault."""
         return self._damage.by_episode()
 
     def choose(self, episodes: Sequence[EpisodeRef]) -> None:
-        """Say which episodes will be read; checksums of files with others too are not insisted on.
+        """Set the episodes that will be read; checksum errors of files with other episodes are then warnings.
 
         Raises:
             SourceError: see :meth:`check`.
@@ -166,31 +165,31 @@ class LeRobotDataset(ABC):
         self._chosen = frozenset(episode.index for episode in episodes)
 
     def _sound(self) -> list[EpisodeRef]:
-        """Episodes that are read, without known damage; where all have some, all of them."""
+        """Return the episodes to read without known damage; if there are none, all of them."""
         return [episode for episode in self._opened if not self._damage.of(episode.index)] or self._opened
 
     @abstractmethod
     def _listed(self) -> Iterator[Listed]:
-        """Read the episode list, in order."""
+        """Yield the entries of the episode list, in order."""
 
     @abstractmethod
     def _count_tasks(self) -> int:
-        """Check the tasks table; returns how many there are."""
+        """Check the tasks table; return the number of tasks."""
 
     @abstractmethod
     def _data_file(self, first: int, second: int) -> Path:
-        """The data file of two numbers, which are what the layout's path template takes."""
+        """Return the data file for the two numbers of the layout's path template."""
 
     @abstractmethod
     def _video_file(self, key: str, first: int, second: int) -> Path:
-        """The video file of a camera and two numbers, likewise."""
+        """Return the video file of a camera for the two numbers of the layout's path template."""
 
     @abstractmethod
     def _list_videos(self, key: str) -> list[EpisodeVideo]:
-        """Where each episode of a camera is, in order."""
+        """Return the place of each episode of a camera, in order."""
 
     def _check_info(self) -> dict[str, Any]:
-        """Check what is used of info.json; returns the features."""
+        """Check the fields of info.json that are used; return the features."""
         where = self.root / INFO
         version = str(self._info.get("codebase_version", ""))
         if not version.startswith(self.layout):
@@ -212,7 +211,7 @@ class LeRobotDataset(ABC):
         return dict(self._info["features"])
 
     def _list_episodes(self) -> dict[Path, dict[int, int]]:
-        """Read the episode list; returns data file -> the episodes that should be in it -> their lengths."""
+        """Read the episode list; return data file -> episode -> expected number of rows."""
         listed: dict[int, int] = {}
         files: dict[Path, dict[int, int]] = {}
         for one in self._listed():
@@ -242,7 +241,7 @@ class LeRobotDataset(ABC):
             self._read_file(path, listed, columns, tasks)
 
     def _read_file(self, path: Path, listed: Mapping[int, int], columns: Sequence[str], tasks: int) -> None:
-        """Find the rows of a data file's episodes, and check them."""
+        """Find and check the rows of a data file's episodes."""
         try:
             found = episode_rows(path, float(self.fps), columns, tasks)
         except SourceError as error:
@@ -342,33 +341,33 @@ class LeRobotDataset(ABC):
     def renumbered(self) -> frozenset[str]:
         moved = {"timestamp"} if self._off_time else set()
         if len(set(self._texts)) < len(self._texts):
-            moved.add("task_index")  # rows get the first of two tasks that are one text
+            moved.add("task_index")  # of two tasks with one text, rows get the first
         return frozenset(moved)
 
     @cached_property
     def _texts(self) -> list[str]:
-        """The texts of the tasks, by number; empty where rows have none."""
+        """Return the texts of the tasks by index; empty if rows have none."""
         return task_texts(self.tasks()) if TASK_COLUMN in self._features else []
 
     @abstractmethod
     def info(self) -> dict[str, Any]:
-        """The contents of ``info.json`` of v3.0."""
+        """Return the contents of ``info.json`` of v3.0."""
 
     @abstractmethod
     def stats(self) -> dict[str, Any]:
-        """The statistics of all episodes."""
+        """Return the statistics of all episodes."""
 
     @abstractmethod
     def has_episode_stats(self, feature: str) -> bool:
-        """Whether of every episode the feature's statistics are known."""
+        """Return whether a feature's statistics are known for every episode."""
 
     @abstractmethod
     def tasks(self) -> Path | Sequence[str]:
-        """The tasks table, or the texts by number."""
+        """Return the tasks table, or the texts by index."""
 
     @abstractmethod
     def _known(self, episodes: Sequence[EpisodeRef]) -> Iterator[Known]:
-        """What is known of episodes, in their order; many share a table."""
+        """Yield the known fields of episodes, in order; many share a table."""
 
     def read(self, episodes: Sequence[EpisodeRef]) -> Iterator[Episode]:
         tables = self._tables(episodes)
@@ -380,14 +379,14 @@ class LeRobotDataset(ABC):
                 known=known,
                 notes=self._notes(ref),
                 index=ref.index,
-                file=path if self.layout == "v3" else None,  # of v2, each has a file of its own
+                file=path if self.layout == "v3" else None,  # v2 has one file per episode
             )
             if TASK_COLUMN in table.column_names:
                 one = one.with_tasks(self._texts, table[TASK_COLUMN].to_numpy())
             yield one
 
     def _tables(self, episodes: Sequence[EpisodeRef]) -> Iterator[tuple[Path, pa.Table]]:
-        """Yield each episode's rows with the numbering that they have, and the file that they are in."""
+        """Yield each episode's rows with their original numbering, and their file."""
         for path, some in groupby(episodes, key=lambda episode: self._places[episode.index].path):
             wanted = {one.index: one for one in some}
             places = [(self._places[one.index].first_row, one.length) for one in wanted.values()]
@@ -396,11 +395,11 @@ class LeRobotDataset(ABC):
                     yield path, table
 
     def data_files(self) -> list[Path]:
-        """The files of the rows, in the order of the episodes."""
+        """Return the data files, in the order of the episodes."""
         return list(dict.fromkeys(self._places[episode.index].path for episode in self.episodes))
 
     def row_schemas(self) -> list[pa.Schema]:
-        """The recorded columns of the data files, each set of types once."""
+        """Return the distinct schemas of the recorded columns in the data files."""
         found: list[pa.Schema] = []
         for path in dict.fromkeys(place.path for place in self._places.values()):
             schema = pq.read_schema(path)
@@ -411,7 +410,7 @@ class LeRobotDataset(ABC):
         return found
 
     def known_schema(self) -> pa.Schema:
-        """The columns of what is known of its episodes."""
+        """Return the columns of the known fields of episodes."""
         return next(self._known(self.episodes[:1])).table.schema
 
     def _notes(self, episode: EpisodeRef) -> Path | None:
@@ -419,7 +418,7 @@ class LeRobotDataset(ABC):
         return path if path.is_file() else None
 
     def extra_files(self) -> list[tuple[Path, str]]:
-        """Whatever else lies in the dataset: a README, subtasks, annotations."""
+        """Return the other files of the dataset: a README, subtasks, annotations."""
         places = []
         for path in sorted(self.root.rglob("*")):
             place = path.relative_to(self.root)
@@ -429,16 +428,16 @@ class LeRobotDataset(ABC):
             if place.parts[0] in ("data", "images", "videos") or place.parts[:2] == ("meta", "episodes"):
                 continue
             if _NOTES.fullmatch(place.as_posix()):
-                continue  # they go with their episodes
+                continue  # these belong to their episodes
             places.append((path, place.as_posix()))
         return places
 
 
 def readable_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a feature of ``info.json`` as LeRobot can use it.
+    """Return a feature of ``info.json`` in a form that LeRobot can use.
 
-    A camera without names gets those that its shape means: LeRobot's policies index them. The shape ``[]``
-    of a single number becomes ``[1]``: LeRobot cannot load the former.
+    A camera without names gets those of its shape, because LeRobot's policies index them. The shape ``[]`` of
+    a single number, which LeRobot cannot load, becomes ``[1]``.
     """
     shape, names = feature.get("shape"), feature.get("names")
     if feature["dtype"] in CAMERA_TYPES and names is None and isinstance(shape, list) and len(shape) == 3:

@@ -1,4 +1,4 @@
-"""Read a LeRobot v2.1 or v2.0 dataset as the v3.0 dataset it becomes."""
+"""Reading of a LeRobot v2.1 or v2.0 dataset as a v3.0 dataset."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _INFO_ORDER = (
 
 
 class LeRobotV21(LeRobotDataset):
-    """A LeRobot v2.1 dataset, one parquet and one video file an episode; see :class:`LeRobotDataset`.
+    """A LeRobot v2.1 dataset: one parquet and one video file per episode; see :class:`LeRobotDataset`.
 
-    Statistics that are not there, as in v2.0, are left to be computed.
+    Missing statistics, as in v2.0, have to be computed.
     """
 
     layout = "v2"
@@ -99,7 +99,7 @@ class LeRobotV21(LeRobotDataset):
             )
 
     def _check_no_other_files(self) -> None:
-        """A data file of an episode that is not listed would be left out in silence."""
+        """Refuse data files of episodes that are not listed, which would be dropped silently."""
         known = {place.path for place in self._places.values()}
         for path in sorted((self.root / "data").rglob("*.parquet")):
             if path not in known:
@@ -138,26 +138,26 @@ class LeRobotV21(LeRobotDataset):
 
 
 class Line(NamedTuple):
-    """One line of a file of JSON lines."""
+    """A line of a JSON Lines file."""
 
     path: Path
-    line: int  # counted from 1
+    line: int  # number of the line, from 1
     offset: int
     content: dict[str, Any]
     number: int = -1
 
     @property
     def where(self) -> str:
-        """File and line, for an error."""
+        """Return file and line, for errors."""
         return f"{self.path}: line {self.line}"
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Yield the objects of a file of JSON lines; empty lines are passed over.
+    """Yield the objects of a JSON Lines file; empty lines are skipped.
 
     Raises:
         LineError: a line cannot be read.
-        SourceError: the file cannot be.
+        SourceError: the file cannot be read.
     """
     offset = 0
     try:
@@ -171,7 +171,7 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 def _object(raw: bytes, path: Path, line: int) -> dict[str, Any]:
     try:
-        return json_object(raw.rstrip())  # so that a fault at the end has its column
+        return json_object(raw.rstrip())  # so that an error at the end has its column
     except ValueError as error:
         raise paths.LineError(str(error), path, line, fix="restore the file") from None
 
@@ -184,9 +184,9 @@ def _whole(line: Line, key: str) -> int:
 
 
 def _numbered(path: Path, key: str, what: str) -> list[Line]:
-    """Read lines that are numbered from 0, in whatever order they stand.
+    """Read lines that are numbered from 0, in any order.
 
-    LeRobot v3.0 finds an episode or a task by its place in the table, so none may be missing.
+    LeRobot v3.0 finds an episode or a task by its position in the table, so none may be missing.
     """
     lines = [line._replace(number=_whole(line, key)) for line in read_lines(path)]
     lines.sort(key=lambda line: line.number)
@@ -203,7 +203,7 @@ def _numbered(path: Path, key: str, what: str) -> list[Line]:
 
 
 def _episode_table(lines: Sequence[Mapping[str, Any]], path: Path) -> pa.Table:
-    """The episode list as a table, with whatever keys its lines have."""
+    """Return the episode list as a table, with all keys of its lines."""
     types = {"episode_index": pa.int64(), "tasks": pa.list_(pa.string()), "length": pa.int64()}
     columns = {}
     for key in dict.fromkeys((*types, *(key for line in lines for key in line))):
@@ -217,23 +217,22 @@ def _episode_table(lines: Sequence[Mapping[str, Any]], path: Path) -> pa.Table:
 
 
 class _EpisodeStats:
-    """The lines of ``episodes_stats.jsonl``, which are read when asked for: they are long.
+    """The lines of ``episodes_stats.jsonl``, which are read on demand: they are long.
 
     Attributes:
-        aggregates: feature -> the statistics of all episodes, for features that every episode has
-            statistics of.
+        aggregates: feature -> the statistics of all episodes, for features with statistics of every episode.
 
     Args:
-        path: the file; where there is none, there are no statistics.
-        episodes: how many episodes there are.
+        path: the file; if it does not exist, there are no statistics.
+        episodes: number of episodes.
 
     Raises:
-        SourceError: a line is damaged, missing or doubled.
+        SourceError: a line is damaged, missing or duplicated.
     """
 
     def __init__(self, path: Path, episodes: int) -> None:
         self._path = path
-        self._places: dict[int, tuple[int, int]] = {}  # the line, and where it begins
+        self._places: dict[int, tuple[int, int]] = {}  # number and byte offset of the line
         self.aggregates: dict[str, Aggregate] = {}
         self._types: dict[str, dict[str, pa.DataType]] = {}
         if not path.is_file():
@@ -279,7 +278,7 @@ class _EpisodeStats:
                 ) from None
 
     def columns(self, indices: Sequence[int]) -> dict[str, pa.Array]:
-        """Read the statistics of some episodes, as columns of the episode table."""
+        """Return the statistics of some episodes as columns of the episode table."""
         values: dict[str, list[Any]] = {
             f"stats/{key}/{name}": [] for key, types in self._types.items() for name in types
         }

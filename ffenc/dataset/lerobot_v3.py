@@ -1,4 +1,4 @@
-"""Read a LeRobot v3.0 dataset."""
+"""Reading of a LeRobot v3.0 dataset."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class LeRobotV3(LeRobotDataset):
 
 
 def _numbers(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Yield rows of what should be whole numbers."""
+    """Yield rows of columns that should be integers."""
     try:
         file = pq.ParquetFile(path)
         names = frozenset(file.schema_arrow.names)
@@ -118,12 +118,12 @@ def _numbers(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
 
 
 def _whole(value: Any) -> int | None:
-    """The value as an int; None if it is not a whole number."""
+    """Return the value as an int; None if it is not a whole number."""
     return int(value) if isinstance(value, int | float) and value % 1 == 0 else None
 
 
 def _not_whole(path: Path, row: int, values: Sequence[Any]) -> str:
-    """What is wrong with a row of the episode list."""
+    """Return what is wrong with a row of the episode list."""
     pairs = zip(values, _EPISODE_COLUMNS, strict=True)
     found, name = next(pair for pair in pairs if _whole(pair[0]) is None)
     said = "no value" if found is None else found

@@ -1,4 +1,4 @@
-"""The videos of a LeRobot dataset: where each episode is, and what the files hold."""
+"""The videos of a LeRobot dataset: places of the episodes, and streams of the files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.frames.trim import warn_of_rotation
 from ffenc.layout import OWN_FIELDS, TIME_TOLERANCE, says_depth
 
-_OFF_FRAME = 0.1  # of a frame's duration: what begins so far from every frame's time does not begin there
+_OFF_FRAME = 0.1  # frames; an episode whose start is so far from every frame's time has no valid start
 
 
 class DatasetVideos:
@@ -32,24 +32,24 @@ class DatasetVideos:
 
     Args:
         root: its folder.
-        fps: frames a second.
-        episodes: all that it has, in order.
-        damage: where what is wrong is noted.
+        fps: frames per second.
+        episodes: all its episodes, in order.
+        damage: collects the faults.
     """
 
     def __init__(self, root: Path, fps: Fraction, episodes: Sequence[EpisodeRef], damage: Damage) -> None:
         self._root, self._fps, self._episodes, self._damage = root, fps, episodes, damage
         self._of: dict[str, dict[int, EpisodeVideo]] = {}
-        self._needed: dict[Path, int] = {}  # how many frames a file has to have
+        self._needed: dict[Path, int] = {}  # required number of frames of a file
         self._streams: dict[Path, StreamInfo] = {}
         self._checksums = read_checksums(root)
 
     def find(self, key: str, listed: Sequence[EpisodeVideo]) -> None:
-        """Take where the episodes of a camera are; checks that no two share a frame.
+        """Set the places of a camera's episodes, and check that no two share a frame.
 
         Args:
             key: the camera.
-            listed: where each episode is, in order, as far as the lists say it.
+            listed: place of each episode, in order, as far as the lists contain it.
         """
         videos = self._of[key] = {video.episode: video for video in listed}
         ends: dict[Path, float] = {}
@@ -77,7 +77,7 @@ class DatasetVideos:
         self._needed |= {path: round(end * self._fps) for path, end in ends.items()}
 
     def _overlapping(self, *videos: EpisodeVideo) -> list[int]:
-        """Which of two episodes that share frames is wrong: both, where only their places contradict."""
+        """Return which of two episodes that share frames is wrong; both, if only their places contradict."""
         wrong = [v for v in videos if self._damage.of(v.episode)]
         if not wrong:
             frames = [v.start * float(self._fps) for v in videos]
@@ -85,20 +85,20 @@ class DatasetVideos:
         return [v.episode for v in (wrong if len(wrong) == 1 else videos)]
 
     def camera(self, key: str, feature: Mapping[str, Any], sound: Sequence[EpisodeRef]) -> Camera:
-        """Return a camera, which is as most of its frames are.
+        """Return a camera, described by the stream of most of its frames.
 
         Args:
             key, feature: of info.json.
-            sound: the episodes that are looked at.
+            sound: the episodes to check.
 
         Raises:
-            SourceError: no file of it can be opened, or its unit is not known.
+            SourceError: none of its files can be opened, or its unit is unknown.
         """
         block = feature_block(feature)
         path, odd = self._look_at_streams(key, sound)
         stream = self._streams[path]
         warn_of_rotation(path, stream)
-        if odd:  # it tells of those that were recorded first
+        if odd:  # info.json describes the streams that were recorded first
             block = {name: value for name, value in block.items() if name not in OWN_FIELDS[:1]}
             if block.get("video.codec") not in (None, stream.codec):
                 block = {name: value for name, value in block.items() if name not in ENCODER_FIELDS}
@@ -118,10 +118,10 @@ class DatasetVideos:
         return Camera(key, True, stream, checked_unit(self._root, key, unit), block, odd)
 
     def _look_at_streams(self, key: str, sound: Sequence[EpisodeRef]) -> tuple[Path, frozenset[int]]:
-        """Find out what the files of a camera hold; LeRobot lets a recording go on with another codec.
+        """Read the streams of a camera's files; LeRobot allows a recording to continue with another codec.
 
         Returns:
-            the first file that is as most frames are, and the episodes that are of another codec or pixel
+            The first file with the stream of most frames, and the episodes with another codec or pixel
             format.
 
         Raises:
@@ -150,7 +150,7 @@ class DatasetVideos:
         kinds = {index: _kind(self._streams[videos[index].path]) for index in sorted(opened)}
         for index, kind in kinds.items():
             frames[kind] = frames.get(kind, 0) + videos[index].frames
-        usual = max(frames, key=lambda kind: frames[kind])  # the first of several
+        usual = max(frames, key=lambda kind: frames[kind])  # of several, the first
         first = next(videos[index].path for index, kind in kinds.items() if kind == usual)
         for path, indices in of_file.items():
             for name in ("width", "height") if path in self._streams else ():
@@ -164,11 +164,11 @@ class DatasetVideos:
         return first, frozenset(index for index, kind in kinds.items() if kind != usual)
 
     def of(self, camera: str, episode: EpisodeRef, chosen: frozenset[int] | None) -> EpisodeVideo:
-        """Return where an episode is.
+        """Return the place of an episode.
 
         Args:
-            camera, episode: whose.
-            chosen: numbers of the episodes that are read; None: all.
+            camera, episode: the camera and its episode.
+            chosen: indices of the episodes that are read; None: all.
         """
         video = self._of[camera][episode.index]
         checksum = None
@@ -179,13 +179,13 @@ class DatasetVideos:
         return replace(video, like=like, needed=needed, checksum=checksum, part=part)
 
     def _all_chosen(self, camera: str, path: Path, chosen: frozenset[int] | None) -> bool:
-        """Whether all episodes of a video file are read."""
+        """Return whether all episodes of a video file are read."""
         if chosen is None or len(chosen) == len(self._episodes):
             return True
         return all(v.episode in chosen for v in self._of[camera].values() if v.path == path)
 
     def bytes_of(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
-        """Return how many bytes episodes of a camera take: the files' sizes, shared out by frames."""
+        """Return the size of episodes of a camera: the files' sizes in proportion to the frames."""
         held: dict[Path, int] = {}
         for video in self._of[camera].values():
             held[video.path] = held.get(video.path, 0) + video.frames
@@ -197,10 +197,10 @@ class DatasetVideos:
 
 
 def checked_unit(root: Path, key: str, unit: Any) -> Unit:
-    """Return the unit of a depth camera as info.json says it.
+    """Return the unit of a depth camera in info.json.
 
     Raises:
-        SourceError: it is not known.
+        SourceError: an unknown unit.
     """
     if unit not in ("mm", "m"):
         raise SourceError(f"{root / 'meta/info.json'}: depth_unit of {key} is {unit!r}", expected="mm or m")
@@ -208,5 +208,5 @@ def checked_unit(root: Path, key: str, unit: Any) -> Unit:
 
 
 def _kind(stream: StreamInfo) -> tuple[str, str]:
-    """What an encode can bring into line."""
+    """Return the fields that re-encoding can change."""
     return stream.codec, stream.pix_fmt
