@@ -1,4 +1,4 @@
-"""Rows of a dataset's episode list: what is known of episodes, with the numbers and places that they get."""
+"""Rows of a dataset's episode list: the known fields of episodes, with new indices and places."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ffenc.dataset.places import FilePlace, VideoPlace
 from ffenc.frames.statistics import Stats
 from ffenc.layout import DATA_COLUMNS, LIST_COLUMNS, place_columns
 
-_LISTED_AT_ONCE = 1000  # episodes of which nothing is known
+_LISTED_AT_ONCE = 1000  # episodes without known fields
 
 
 class WrittenRows(Struct, frozen=True):
-    """What is known of an episode whose rows are written.
+    """The known fields of an episode whose rows are written.
 
     Attributes:
-        number, first, tasks, known, index: as of :class:`NumberedRows`.
-        length: how many rows.
-        file: where they are.
+        number, first, tasks, known, index: as in :class:`NumberedRows`.
+        length: number of rows.
+        file: file of the rows.
         stats: statistics of their features.
     """
 
@@ -40,12 +40,12 @@ class WrittenRows(Struct, frozen=True):
 
 
 class Listing(Struct, frozen=True):
-    """Episodes that come into the list together.
+    """Episodes that are added to the list together.
 
     Attributes:
-        known: what is known of them, as in the source's list, in their order.
+        known: their known fields, as in the source's list, in order.
         rows: the episodes.
-        file: the file of the source's list that they stand in; None: there is none.
+        file: the file of the source's list that contains them; None: there is none.
     """
 
     known: pa.Table
@@ -54,7 +54,7 @@ class Listing(Struct, frozen=True):
 
 
 def listings(episodes: Iterable[WrittenRows]) -> Iterator[Listing]:
-    """Put episodes together of which things are known in the same table; of others, many.
+    """Group episodes whose known fields are in the same table; episodes without known fields in large groups.
 
     Args:
         episodes: in order.
@@ -94,14 +94,12 @@ def list_rows(
 ) -> pa.Table:
     """Return rows of the episode list.
 
-    Args:
-        listing: the episodes; numbers and places in what is known of them are replaced, and ``tasks`` are
-            filled in.
-        videos: camera -> where each of them is.
-        stats: feature -> statistics of each of them.
-        file: the file of the list they go to.
-        tasks: the texts of the dataset's tasks, by number.
-        fps: frames a second.
+    listing: the episodes; indices and places in their known fields are replaced, and ``tasks`` is filled in.
+    videos: camera -> place of each episode.
+    stats: feature -> statistics of each episode.
+    file: the file of the list that gets the rows.
+    tasks: texts of the dataset's tasks, by index.
+    fps: frames per second.
     """
     rows = listing.rows
     known = {name: listing.known[name] for name in listing.known.column_names}
@@ -128,7 +126,7 @@ def list_rows(
 
 
 def _with_tasks(columns: dict[str, Any], rows: Sequence[WrittenRows], texts: Sequence[str]) -> dict[str, Any]:
-    """The columns with each episode's task texts, which LeRobot's own conversion leaves out."""
+    """Add each episode's task texts, which LeRobot's own conversion leaves out."""
     there = columns["tasks"].to_pylist() if "tasks" in columns else [None] * len(rows)
     if None not in there or not all(one.tasks for one in rows):
         return columns
@@ -160,7 +158,7 @@ def _whole(values: Iterable[int]) -> pa.Array:
 def _video_columns(
     camera: str, places: Sequence[VideoPlace], lengths: Sequence[int], fps: Fraction
 ) -> dict[str, pa.Array]:
-    """The columns of the episode list that say where a camera's episodes are."""
+    """Return the columns of the episode list with the places of a camera's episodes."""
     ends = [place.start + length for place, length in zip(places, lengths, strict=True)]
     values = (
         _whole(place.file.chunk for place in places),

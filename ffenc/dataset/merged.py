@@ -28,17 +28,17 @@ from ffenc.frames.statistics import Stats
 
 Dataset = LeRobotV3 | LeRobotV21
 
-_SHOWN = 8  # differences that are listed at once
+_SHOWN = 8  # differences in an error
 
 
 class MergedDataset:
-    """Several datasets as one source, their episodes one after another.
+    """Several datasets as one source, with their episodes in sequence.
 
     Args:
-        sources: the datasets, of the same frame rate, robot and features.
+        sources: the datasets, with the same frame rate, robot and features.
 
     Raises:
-        SourceError: they do not go together; the text names what differs, and where.
+        SourceError: they differ; the text names the differences and datasets.
     """
 
     def __init__(self, sources: Sequence[Dataset]) -> None:
@@ -59,7 +59,7 @@ class MergedDataset:
 
     @cached_property
     def renumbered(self) -> frozenset[str]:
-        """Columns whose values are new, or whose statistics not every dataset has."""
+        """Columns with new values, or without statistics in some dataset."""
         moved = set().union(*(source.renumbered for source in self.sources))
         if len(self.sources) > 1:
             moved |= {"index", "episode_index"}
@@ -94,11 +94,11 @@ class MergedDataset:
         refuse(faults, "Make them equal first, with ffenc edit or ffenc reencode")
 
     def origin(self, episode: EpisodeRef) -> tuple[Dataset, EpisodeRef]:
-        """The dataset an episode comes from, and what it is there."""
+        """Return the dataset of an episode, and the episode in it."""
         return self._origins[episode.index]
 
     def camera(self, source: Dataset, key: str) -> Camera:
-        """A camera of one of the datasets."""
+        """Return a camera of one of the datasets."""
         return next(camera for camera in source.cameras if camera.key == key)
 
     def frames(self, camera: str, episode: EpisodeRef) -> FrameSource:
@@ -110,7 +110,7 @@ class MergedDataset:
         return source.video(camera, own)
 
     def stream(self, camera: str, episode: EpisodeRef) -> StreamInfo:
-        """What the file of an episode of a camera that is video holds."""
+        """Return the stream fields of the file of an episode of a video camera."""
         found = self.video(camera, episode).like
         assert found is not None
         return found
@@ -141,16 +141,17 @@ class MergedDataset:
                 for own in known:
                     aggregate.add(own[key])
             except (LookupError, TypeError, ValueError):
-                continue  # not every dataset has them: they are computed
+                continue  # missing in some dataset: they are computed
             stats = aggregate.result()
-            # Those of other rows, or with a number missing, would spoil those of all: they are computed too.
+            # Statistics of other rows, or with a missing number, would spoil the aggregate: they are computed
+            # too.
             whole = key in cameras or stats["count"] == [rows] or (key == ACTION and self._relative(known))
             if whole and all(np.isfinite(value).all() for value in stats.values()):
                 found[key] = stats
         return found
 
     def _relative(self, known: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether the statistics of all datasets are of relative actions, over chunks of the same length."""
+        """Return whether all datasets have statistics of relative actions, over chunks of the same length."""
         chunks = {
             relative_chunk(int(np.ravel(own[ACTION]["count"])[0]), [e.length for e in source.episodes])
             for source, own in zip(self.sources, known, strict=True)
@@ -187,14 +188,14 @@ class MergedDataset:
                     own,
                     rows=_like(own.rows, self._row_schema, what),
                     streams=Streams(self, ref),
-                    # Its list is one of several, whose files do not stay files.
+                    # The dataset's list is one of several, whose files are not kept.
                     known=None if own.known is None else replace(own.known, file=None),
                     index=ref.index,
                 )
 
     @cached_property
     def _row_schema(self) -> pa.Schema:
-        """The columns of the first rows; of those without any values there, the type that others have."""
+        """Return the columns of the first rows; a column without values there gets the type of the others."""
         schemas = [schema for source in self.sources for schema in source.row_schemas()]
         kinds = {field.name: field.type for field in schemas[0]}
         for other in schemas[1:]:
@@ -202,7 +203,7 @@ class MergedDataset:
         return pa.schema([f.with_type(kinds[f.name]) for f in schemas[0]], schemas[0].metadata)
 
     def _known_schema(self) -> pa.Schema:
-        """All columns that a dataset's list has, but only statistics that every one has."""
+        """Return all columns of the lists, but only statistics that every dataset has."""
         schemas = [s.known_schema() for s in self.sources]
         fields: dict[str, pa.Field] = {}
         for schema in schemas:
@@ -240,7 +241,7 @@ class MergedDataset:
 
 
 def refuse(faults: Sequence[str], how: str) -> None:
-    """Raise :class:`SourceError` where datasets do not go together, listing the first of the differences."""
+    """Raise :class:`SourceError` with the first differences if datasets do not fit together."""
     if faults:
         more = [f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         listed = "\n".join(f"  {fault}" for fault in [*faults[:_SHOWN], *more])
@@ -248,7 +249,7 @@ def refuse(faults: Sequence[str], how: str) -> None:
 
 
 def _known_like(schema: pa.Schema, source: Dataset, table: pa.Table) -> pa.Table:
-    """Bring what is known of a dataset's episodes into the columns of a schema."""
+    """Return the known fields of a dataset's episodes with the columns of a schema."""
     columns = frozenset(table.column_names)
     for name in schema.names:
         if name not in columns:
@@ -257,7 +258,7 @@ def _known_like(schema: pa.Schema, source: Dataset, table: pa.Table) -> pa.Table
 
 
 def _like(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
-    """Bring a table's columns into the order and the types of a schema."""
+    """Return a table with a schema's column order and types."""
     if set(table.column_names) != set(schema.names):
         differing = sorted(set(table.column_names) ^ set(schema.names))
         raise SourceError(f"{what}: column {differing[0]} is missing in one of the datasets")

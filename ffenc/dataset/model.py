@@ -1,4 +1,4 @@
-"""The one shape that data has between its source and its destination: an episode."""
+"""The common form of data between a source and its destination: an episode."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 class Camera(Struct, frozen=True):
-    """One image stream.
+    """A camera of a source.
 
     Attributes:
         key: its feature, such as ``observation.images.top``.
-        depth: holds depth maps.
-        stored: shape and kind of its images; of a camera that is video, what its first file holds.
-        unit: what depth is in, ``mm`` or ``m``; None for a camera of colours.
+        depth: whether it is a depth camera.
+        stored: header of its images; for a video camera, stream fields of its first file.
+        unit: unit of depth, ``mm`` or ``m``; None for a colour camera.
         block: the feature's ``info`` in ``info.json``.
-        odd: of a camera that is video, the episodes of another codec or pixel format than most of its frames.
+        odd: for a video camera, the episodes with another codec or pixel format than most of its frames.
     """
 
     key: str
@@ -44,17 +44,17 @@ class Camera(Struct, frozen=True):
 
     @property
     def header(self) -> ImageHeader:
-        """Kind and size of the images of a camera that is not video."""
+        """Header of the images of a camera that is not video."""
         assert isinstance(self.stored, ImageHeader)
         return self.stored
 
 
 class EpisodeRef(Struct, frozen=True):
-    """Which episode of a source, for plans and tasks: nothing of it has to be read for that.
+    """A reference to an episode of a source, for plans and tasks; no data has to be read for it.
 
     Attributes:
-        index: its number there.
-        length: frames of each camera, and rows of the table.
+        index: its index in the source.
+        length: number of frames of each camera, and of rows.
     """
 
     index: int
@@ -62,20 +62,20 @@ class EpisodeRef(Struct, frozen=True):
 
 
 class EpisodeVideo(Struct, frozen=True):
-    """One episode of one camera in a video file.
+    """An episode of a camera in a video file.
 
     Attributes:
         camera: its feature, such as ``observation.images.top``.
-        episode: its number.
-        path: the file it is in.
-        start: seconds in the file at which it starts.
-        frames: how many it has.
-        like: what the camera's first file holds; its others have to hold the same.
-        needed: how many frames the file has to have for all its episodes.
-        checksum: SHA-256 that the file was written with, where that is known.
-        part: not all of the file's episodes are read, so that damage of others does not matter.
-        pick: which of its frames are taken, where the rate is lowered; None: all.
-        origin: what the file was made of, where it was made for one run; None: it is a source itself.
+        episode: its index.
+        path: the file.
+        start: time in the file at which it starts, in seconds.
+        frames: number of frames.
+        like: stream fields of the camera's first file, which its other files have to share.
+        needed: required number of frames of the file, for all its episodes.
+        checksum: recorded SHA-256 of the file; None: unknown.
+        part: some of the file's episodes are not read, so their damage does not matter.
+        pick: selects frames for a lower rate; None: all.
+        origin: source of the file, if the file was made for one run; None: the file itself is the source.
     """
 
     camera: str
@@ -91,17 +91,17 @@ class EpisodeVideo(Struct, frozen=True):
     origin: str | None = None
 
     def beginning(self, count: int) -> EpisodeVideo:
-        """Return it up to the frame that is taken as the last of ``count``."""
+        """Return the episode up to the frame that is the last of ``count`` selected frames."""
         last = count - 1 if self.pick is None else self.pick.indices(self.frames)[count - 1]
         return replace(self, frames=last + 1)
 
 
 class FinishedVideo(Struct, frozen=True):
-    """One episode of one camera as a file of its own, which becomes a file of the dataset.
+    """An episode of a camera as a separate file, which becomes a file of the dataset.
 
     Attributes:
         path: the file, finished and verified.
-        info: its probed fields.
+        info: its stream fields.
     """
 
     path: Path
@@ -109,17 +109,17 @@ class FinishedVideo(Struct, frozen=True):
 
 
 CameraStream = FrameSource | EpisodeVideo | FinishedVideo
-"""The frames of a camera in an episode: images, a part of a video file, or a file that is finished."""
+"""The frames of a camera in an episode: images, a part of a video file, or a finished file."""
 
 
 class Known(Struct, frozen=True):
-    """What is known of an episode beside its rows and frames, as columns of LeRobot's episode list.
+    """The known fields of an episode, in addition to rows and frames, as columns of LeRobot's episode list.
 
     Attributes:
         table: rows of several episodes, with statistics (``stats/FEATURE/STATISTIC``), texts of ``tasks`` and
-            whatever else was listed. Numbers and places in it are the source's.
-        row: the episode's.
-        file: the file of the source's list that it stands in, which stays a file; None: there is none.
+            all other listed columns. Indices and places in it are the source's.
+        row: row of the episode in the table.
+        file: the file of the source's list that contains it, which stays a file; None: there is none.
     """
 
     table: pa.Table
@@ -128,7 +128,7 @@ class Known(Struct, frozen=True):
 
     @classmethod
     def of(cls, stats: Mapping[str, Stats]) -> Known:
-        """Return statistics that were computed, feature -> statistics, as what is known of one episode."""
+        """Return computed statistics (feature -> statistics) as the known fields of an episode."""
         columns = {
             f"stats/{key}/{name}": pa.array([value], statistic_type(name, value))
             for key, own in stats.items()
@@ -138,25 +138,25 @@ class Known(Struct, frozen=True):
 
     @property
     def features(self) -> set[str]:
-        """The features of which there are statistics."""
+        """Names of the features with statistics."""
         names = [name for name in self.table.column_names if name.startswith("stats/")]
         return {name.removeprefix("stats/").rpartition("/")[0] for name in names}
 
 
 class Episode(Struct, frozen=True):
-    """One episode: what a source yields, and a writer takes.
+    """An episode, as yielded by a source and accepted by a writer.
 
     Attributes:
-        length: frames of each camera, and rows.
-        rows: one row a frame, with the recorded columns only: no images, and nothing of LeRobot's own
-            numbering, which the writer adds. A table without columns where only cameras were recorded.
-        tasks: texts of its tasks, in the order in which its rows have them.
-        row_tasks: shape ``(length,)``, which of ``tasks`` each row has; None: all have the first.
+        length: number of frames of each camera, and of rows.
+        rows: one row per frame, with the recorded columns only: without images and LeRobot's own numbering,
+            which the writer adds. A table without columns if only cameras were recorded.
+        tasks: texts of its tasks, in the order of the rows.
+        row_tasks: shape ``(length,)``, index in ``tasks`` for each row; None: all rows have the first.
         streams: camera -> its frames.
-        known: what else is known of it; None: nothing.
-        notes: a file of JSON, or its contents, kept beside the episode; None: nothing.
-        index: its number in its source.
-        file: the file of several episodes in the source that its rows stand in; None: there is none.
+        known: its known fields; None: there are none.
+        notes: a JSON file, or its contents, stored for the episode; None: there are none.
+        index: its index in the source.
+        file: the source's file of several episodes that contains its rows; None: there is none.
     """
 
     length: int
@@ -171,17 +171,17 @@ class Episode(Struct, frozen=True):
 
     @property
     def ref(self) -> EpisodeRef:
-        """What plans and tasks call it."""
+        """Its reference in plans and tasks."""
         return EpisodeRef(self.index, self.length)
 
     def with_tasks(self, texts: Sequence[str], numbers: npt.NDArray[np.int64]) -> Episode:
-        """Return it with other tasks.
+        """Return the episode with other tasks.
 
         Args:
-            texts: by number; two may be alike.
-            numbers: of each row's task, shape ``(length,)``.
+            texts: texts by index, not necessarily distinct.
+            numbers: index of each row's task, shape ``(length,)``.
         """
-        if (numbers == numbers[0]).all():  # which is nearly always so
+        if (numbers == numbers[0]).all():  # the usual case
             return replace(self, tasks=[texts[int(numbers[0])]], row_tasks=None)
         found = whole_numbers(pa.chunked_array([pa.array(numbers)]))
         tasks = list(dict.fromkeys(texts[number] for number in found))
@@ -194,11 +194,11 @@ class Episode(Struct, frozen=True):
 
 
 def with_known(episodes: Iterator[Episode], change: Callable[[pa.Table], pa.Table]) -> Iterator[Episode]:
-    """Change what is known of episodes; each table that several share is changed once.
+    """Change the known fields of episodes; each shared table is changed once.
 
     Args:
         episodes: in order.
-        change: returns a table of as many rows.
+        change: returns a table with the same number of rows.
     """
     before: pa.Table | None = None
     after: pa.Table | None = None

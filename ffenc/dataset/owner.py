@@ -1,4 +1,4 @@
-"""Tell what this user's runs wrote into a dataset from what came with it: by a key outside every dataset."""
+"""Signatures of this user's runs, with a key outside of every dataset, to detect foreign commits."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _KEY_BYTES = 32
 
 
 def key_path() -> Path:
-    """Where the user's key is: in ``FFENC_STATE``, or in the user's folder for the state of programs."""
+    """Return the path of the user's key: in ``FFENC_STATE``, or in the user's state folder."""
     try:
         folder = os.environ.get("FFENC_STATE") or platformdirs.user_state_dir("ffenc")
-    except RuntimeError:  # a user without a home, as in a container
+    except RuntimeError:  # a user without a home directory, as in a container
         folder = os.devnull
     folder = os.path.expanduser(folder)  # noqa: PTH111 - never fails
     return Path(os.devnull if folder.startswith("~") else folder) / "key"
 
 
 def sign(content: Mapping[str, Any]) -> str | None:
-    """Return a signature that only this user can make; None where no key can be kept.
+    """Return a signature that only this user can make; None if no key can be stored.
 
     Args:
-        content: plain values, as they are written to JSON.
+        content: plain values for JSON.
     """
     key = _key() or _new_key()
     return _signature(key, content) if key is not None else None
 
 
 def is_signed(content: Mapping[str, Any], signature: object) -> bool:
-    """Whether this user made the signature, of this content."""
+    """Return whether this user signed this content."""
     key = _key()
     return key is not None and isinstance(signature, str) and _same(_signature(key, content), signature)
 
@@ -64,7 +64,7 @@ def _key() -> bytes | None:
 
 
 def _new_key() -> bytes | None:
-    """Make the key, on the disk before it is used: a power cut must not take it from what it has signed."""
+    """Create the key, flushed before it is used: a power failure must not lose the key of a signature."""
     path = key_path()
     draft = path.with_name(f"key.{secrets.token_hex(8)}")
     try:
@@ -76,11 +76,11 @@ def _new_key() -> bytes | None:
                 file.flush()
                 os.fsync(file.fileno())
             if path.exists() and _key() is None:
-                path.unlink()  # it is damaged, and signs nothing
+                path.unlink()  # damaged, and no longer usable
             try:
                 os.link(draft, path)
             except FileExistsError:
-                pass  # another run was first: there is one key
+                pass  # another run was first, and its key is used
             except OSError:  # a file system without hard links
                 draft.replace(path)
         finally:

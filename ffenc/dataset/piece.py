@@ -1,7 +1,7 @@
-"""The unit of a job's work: one episode of one camera.
+"""The unit of work of a job: one episode of one camera.
 
-A task is plain data, and whoever does it gives the same bytes. Where tasks are done, and how many at once,
-is the business of an executor (``dataset/executors``).
+A task is plain data, and gives the same bytes wherever it runs. An executor (``dataset/executors``)
+determines where tasks run, and how many at once.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from ffenc.frames.transcode import clip_statistics, damage_named, transcode
 
 
 class PieceTask(Struct, frozen=True):
-    """What is to be done of one episode of one camera. It can be pickled.
+    """The task of encoding one episode of one camera. It can be pickled.
 
     Attributes:
         key: the camera's feature.
-        episode: which, and how many frames it has.
-        frames: its images, or where it is in a video file.
-        fps: frames a second of the source.
-        header: of images, what they are.
-        unit: what depth is in; None for colours.
-        encoding: how its frames are encoded; None: they are not.
-        copied: its packets are copied when files are joined; only its statistics are computed here.
-        size: width and height of the pictures that statistics are of; None: no statistics.
-        quantizer: of depth that is video already.
-        toolchain: the programs that decode it, where it is not encoded.
-        folder: where the piece and its record go.
+        episode: the episode.
+        frames: its images, or its place in a video file.
+        fps: frames per second of the source.
+        header: header of images.
+        unit: unit of depth; None for colours.
+        encoding: encoding of its frames; None: they are not encoded.
+        copied: its packets are copied when files are joined; only statistics are computed here.
+        size: width and height of the frames for statistics; None: no statistics.
+        quantizer: quantiser of depth that is already video.
+        toolchain: the programs that decode it, if it is not encoded.
+        folder: folder of the piece and its record.
     """
 
     key: str
@@ -73,32 +73,32 @@ class PieceTask(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What an error calls it."""
+        """Name of the task in errors."""
         return f"{self.key}, episode {self.episode.index}"
 
     @property
     def counted(self) -> int:
-        """How many frames of the job are done with it: those that it encodes."""
+        """Number of the job's frames that it completes: those that it encodes."""
         return 0 if self.copied else self.episode.length
 
     @property
     def threads(self) -> int:
-        """How many cores it keeps busy."""
+        """Number of cores that it keeps busy."""
         return (self.encoding.encoder_threads if self.encoding is not None else None) or 1
 
     @property
     def device(self) -> str | None:
-        """The encoder, where a device does the work."""
+        """Name of the encoder if it uses a device; otherwise None."""
         encoding = self.encoding
         return encoding.codec.encoder if encoding and not self.copied and encoding.codec.hardware else None
 
     @property
     def programs(self) -> Toolchain:
-        """The programs that do it."""
+        """The programs that it runs."""
         return self.encoding.toolchain if self.encoding is not None else self.toolchain
 
     def using(self, programs: Toolchain) -> PieceTask:
-        """Return the task for a machine where the same programs are elsewhere."""
+        """Return the task for a machine with the same programs at other paths."""
         encoding = replace(self.encoding, toolchain=programs) if self.encoding is not None else None
         return replace(self, toolchain=programs, encoding=encoding)
 
@@ -107,36 +107,36 @@ class PieceTask(Struct, frozen=True):
         return run_piece(self, around)
 
     def clip(self) -> Clip | None:
-        """The frames in their video file, once they are found there; None for images.
+        """Return the frames in their video file, after checking them; None for images.
 
         Raises:
-            SourceError: the file does not hold them.
+            SourceError: the file does not contain them.
         """
         return clip_of(self.frames, self.fps) if isinstance(self.frames, EpisodeVideo) else None
 
     @property
     def path(self) -> Path:
-        """Where the piece goes."""
+        """Path of the piece."""
         return self.folder / f"{_stem(self.episode)}.mp4"
 
     @property
     def record(self) -> Path:
-        """Where its record goes: once that is there, the piece is whole."""
+        """Path of its record; if the record exists, the piece is complete."""
         return self.folder / record_name(self.episode)
 
     def asked(self, clip: Clip | None) -> Mapping[str, object]:
-        """What the piece must be."""
+        """Return the expected stream fields of the piece."""
         return self.encoding.asked(_tags(clip)) if self.encoding and not self.copied else {}
 
     def statistics(self, frames: int) -> RgbHistogram | DepthStatistics | None:
-        """What counts the statistics of so many frames; None: they are not computed."""
+        """Return an object that computes statistics of ``frames`` frames; None: no statistics."""
         if self.size is None:
             return None
         tap = sample_tap(frames, *self.size)
         return DepthStatistics(tap, self.unit) if self.unit is not None else RgbHistogram(tap)
 
     def fingerprint(self, clip: Clip | None) -> str:
-        """What decides the piece's bytes: frames, command, versions."""
+        """Return a hash of all that determines the piece's bytes: frames, command, versions."""
         frames = clip.fingerprint() if clip is not None else self._source().fingerprint()
         encoding = self.encoding
         parts: list[Any] = [self.episode.length, self.size is not None, self.unit, frames]
@@ -153,7 +153,7 @@ class PieceTask(Struct, frozen=True):
 
 
 def record_name(episode: EpisodeRef) -> str:
-    """The name of a piece's record in its camera's folder."""
+    """Return the name of a piece's record in its camera's folder."""
     return f"{_stem(episode)}.json"
 
 
@@ -162,11 +162,11 @@ def _stem(episode: EpisodeRef) -> str:
 
 
 class _Kind(Struct, frozen=True, eq=False):
-    """Pieces whose commands differ in nothing but a file's name and numbers.
+    """Pieces whose commands differ only in file names and numbers.
 
     Attributes:
-        key: another text for another kind.
-        encoding, video: of one of them, without name and numbers.
+        key: a text that identifies the kind.
+        encoding, video: of one of the pieces, without name and numbers.
     """
 
     key: str
@@ -181,13 +181,13 @@ class _Kind(Struct, frozen=True, eq=False):
 
     @classmethod
     def of(cls, encoding: Encoding, video: VideoInput | None) -> _Kind:
-        """The kind of a piece."""
+        """Return the kind of a piece."""
         if video is not None:
             asked = video.excerpt
             excerpt = replace(
                 asked,
                 spans=((0, 1),) * len(asked.spans),
-                frames=min(asked.frames, 2),  # the command of a single frame is another one
+                frames=min(asked.frames, 2),  # the command for a single frame differs
                 seek=None if asked.seek is None else Fraction(1),
             )
             video = replace(video, path="", excerpt=excerpt)
@@ -196,11 +196,11 @@ class _Kind(Struct, frozen=True, eq=False):
 
 @lru_cache(maxsize=256)
 def _settings(kind: _Kind) -> str:
-    """A hash of the command and the versions of a kind of pieces: to compile a command takes milliseconds."""
+    """Return a hash of a kind's command and versions; cached, as compiling takes milliseconds."""
     encoding = kind.encoding
     parts = [
         encoding.command(Path("piece.mp4"), video=kind.video)[1:],
-        repr(encoding.config),  # a depth camera's quantiser is not in the command
+        repr(encoding.config),  # the command does not contain a depth camera's quantiser
         encoding.toolchain.version,
         encoding.encoder_version,
         *([encoding.transform.fields()] if encoding.transform is not None else []),
@@ -209,18 +209,18 @@ def _settings(kind: _Kind) -> str:
 
 
 class PieceRecord(Struct, frozen=True):
-    """What came of a task; of a piece that is only copied, its statistics.
+    """The result of a task; for a piece that is only copied, its statistics.
 
     Attributes:
-        frames: how many it has.
-        path: the file; None where it is only copied.
-        bytes, packet_bytes: the file's, and its packets'.
+        frames: number of frames.
+        path: the file; None if it is only copied.
+        bytes, packet_bytes: size of the file and of its packets.
         configuration, delay: see ``StreamInfo``.
-        stats: of the episode, where they are computed.
-        values: its counts, packed.
-        resumed: an earlier run had done it.
-        outdated: an earlier run had done it otherwise.
-        asked: what the file must be; it follows from the job, and is in no record.
+        stats: statistics of the episode, if computed.
+        values: packed histogram.
+        resumed: an earlier run had made it.
+        outdated: an earlier run had made it with other settings, versions or frames.
+        asked: expected stream fields of the file; they follow from the job, and are not recorded.
     """
 
     frames: int
@@ -237,10 +237,10 @@ class PieceRecord(Struct, frozen=True):
 
 
 class TakenUpTask(Struct, frozen=True):
-    """Pieces that are on record: which of them an earlier run has made in the same way.
+    """A check of recorded pieces: which of them an earlier run has made in the same way.
 
     Attributes:
-        pieces: tasks of one camera; looking at many at once costs less than a task for each.
+        pieces: tasks of one camera; checking many at once costs less than a task for each.
     """
 
     pieces: tuple[PieceTask, ...]
@@ -250,21 +250,21 @@ class TakenUpTask(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What an error calls it."""
+        """Name of the task in errors."""
         first, last = self.pieces[0], self.pieces[-1]
         return f"{first.key}, episodes {first.episode.index} to {last.episode.index}"
 
     @property
     def programs(self) -> Toolchain:
-        """The programs that the pieces are made with."""
+        """The programs of the pieces."""
         return self.pieces[0].programs
 
     def using(self, programs: Toolchain) -> TakenUpTask:
-        """Return the task for a machine where the same programs are elsewhere."""
+        """Return the task for a machine with the same programs at other paths."""
         return replace(self, pieces=tuple(piece.using(programs) for piece in self.pieces))
 
     def run(self, around: Surroundings) -> list[PieceRecord | None]:
-        """Return the record of each; None where it has to be made, or what it is made from is damaged."""
+        """Return the record of each piece; None if it has to be made, or its source is damaged."""
         found: list[PieceRecord | None] = []
         for piece in self.pieces:
             around.cancellation.check()
@@ -281,12 +281,12 @@ _KEPT = ("frames", "bytes", "packet_bytes", "configuration", "delay", "stats", "
 
 
 class Surroundings(Struct, frozen=True):
-    """What the place where tasks are done adds: limits, a report of progress, an end from outside.
+    """What an executor provides to tasks: limits, progress reports and cancellation.
 
     Attributes:
-        progress: given the frames of a piece, gives what takes the number done.
-        slot: held while the encoder runs; the check of its result goes on without.
-        cancellation: who may end it.
+        progress: given the number of a piece's frames, yields a callback for the number done.
+        slot: held while the encoder runs; not held during verification.
+        cancellation: can stop the task from another thread.
     """
 
     progress: Callable[[int], AbstractContextManager[Callable[[int], None]]] = lambda _: nullcontext(
@@ -298,12 +298,12 @@ class Surroundings(Struct, frozen=True):
 
 @lru_cache(maxsize=16)
 def _reader(ffprobe: str, ffmpeg: str, encoder: str) -> PieceReader:
-    """What reads back the pieces of an encoder: the first of each kind by ffprobe, others by their index."""
+    """Return the reader of an encoder's pieces: the first of a kind with ffprobe, others from the index."""
     return PieceReader(ffprobe, ffmpeg, encoder)
 
 
 def video_input(clip: Clip, encoding: Encoding) -> VideoInput | None:
-    """What is asked of FFmpeg for a clip; None for depth that is changed here, frame by frame."""
+    """Return the input for FFmpeg; None for depth that is transformed in this process, frame by frame."""
     if clip.depth and (encoding.transform is not None or clip.pick is not None):
         return None
     return clip.input()
@@ -314,7 +314,7 @@ def run_piece(task: PieceTask, around: Surroundings) -> PieceRecord:
 
     Raises:
         SourceError: frames are missing or damaged.
-        FfmpegError, VerificationError: the encode failed, or its result is not what was asked for.
+        FfmpegError, VerificationError: the encode failed, or its result is not what was requested.
     """
     path, record = task.path, task.record
     clip = task.clip()
@@ -351,12 +351,12 @@ def run_piece(task: PieceTask, around: Surroundings) -> PieceRecord:
 
 
 def write_record(record: Path, done: PieceRecord, fingerprint: str) -> None:
-    """Write down that a piece is whole, which ``--resume`` believes.
+    """Record that a piece is complete, for ``--resume``.
 
     Args:
-        record: where.
-        done: what was made.
-        fingerprint: what it was made of, see :meth:`PieceTask.fingerprint`.
+        record: path of the record.
+        done: the result.
+        fingerprint: see :meth:`PieceTask.fingerprint`.
     """
     content = {"fingerprint": fingerprint} | {name: getattr(done, name) for name in _KEPT}
     write_json(record, content | {"sha256": file_checksum(done.path) if done.path else None})
@@ -410,30 +410,30 @@ def _encode(
 
 
 def _tags(clip: Clip | None) -> Mapping[str, str]:
-    """The colour tags of what is encoded of images, or of a clip."""
+    """Return the colour tags for an encode of images, or of a clip."""
     return COLOUR_TAGS if clip is None else clip.tags
 
 
 @contextmanager
 def _named(task: PieceTask) -> Iterator[None]:
-    """Say in an error which episode of which camera it is about."""
+    """Name camera and episode in an error."""
     try:
         yield
     except (FfmpegError, VerificationError, SourceError) as error:
         if isinstance(error, SourceError) and task.header is not None:
-            raise  # an image's name says it
+            raise  # the image's name contains it
         error.within(task.name)
         raise
 
 
 def _read_record(path: Path, record: Path, fingerprint: str) -> PieceRecord | None:
-    """Return the piece of an earlier run, if whole and made from the same frames in the same way."""
+    """Return the piece of an earlier run, if it is complete and was made in the same way."""
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
         size = path.stat().st_size if content["bytes"] else 0
         if content["fingerprint"] != fingerprint or content["bytes"] != size:
             return None
-        if size and content["sha256"] != file_checksum(path):  # damaged since, in a way that keeps its size
+        if size and content["sha256"] != file_checksum(path):  # damaged since, without a change of its size
             return None
         own = {name: content[name] for name in _KEPT}
         return PieceRecord(**own, path=path if size else None, resumed=True)

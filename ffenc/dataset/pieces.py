@@ -1,4 +1,4 @@
-"""What the files of a video dataset are joined from."""
+"""Pieces that the files of a video dataset are joined from."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ from ffenc.jobs.pool import run_units, share_cores
 from ffenc.spelling import call
 
 FILES_LOOKED_AT = 32
-_ALIKE = ("codec", "configuration")  # what pieces of one file have in common
+_ALIKE = ("codec", "configuration")  # fields that the pieces of a file share
 
 
 class Piece(Struct, frozen=True):
-    """Packets that come into a file together: one encoded episode, or some that stand together in a source.
+    """Packets that are joined together: one encoded episode, or consecutive episodes of a source's file.
 
     Attributes:
-        path: the file they are in.
-        first, frames: which of its frames they are.
-        starts: each episode's first frame, counted from ``first``.
+        path: their file.
+        first, frames: index of the first frame, and number of frames.
+        starts: first frame of each episode, relative to ``first``.
         keys: those of ``starts`` that are key frames.
-        bytes, packet_bytes: how many the file takes, about; how many its packets have, exactly.
+        bytes, packet_bytes: approximate size of the file, exact size of the packets.
         delay: its ``StreamInfo.decode_delay``.
-        whole: the file holds nothing else, no sound either, and has ffenc's time base; else it is cut first.
-        tag: the stream's tag in MP4.
-        asked: fields of ``StreamInfo`` that a file which begins with it must have, ``codec`` and
-            ``configuration`` among them.
-        copied: it is of a source, not encoded by this job.
-        of: how many frames the file has, where these can be picked out of it while files are joined; None
-            where they have to be cut out first.
-        plain: the file's fields, where the file is what joining its packets alone would make.
-        checksum: SHA-256 that the file was written with, of one that is copied; whoever copies it compares.
-        part: not all of the file's episodes are copied.
+        whole: the file contains nothing else, no audio either, and has ffenc's time base; otherwise it is cut
+            first.
+        tag: stream tag in MP4.
+        asked: expected fields of ``StreamInfo`` of a file that begins with it, ``codec`` and
+            ``configuration`` included.
+        copied: it is a part of a source, not encoded by this job.
+        of: number of frames of the file, if frames can be selected while joining; None if they have to be cut
+            out first.
+        plain: stream fields of the file, if joining its packets alone would give the same file.
+        checksum: recorded SHA-256 of a copied file; the task that copies it compares it.
+        part: some of the file's episodes are not copied.
     """
 
     path: Path
@@ -68,19 +69,19 @@ class Piece(Struct, frozen=True):
 
 
 def uncopied(source: DatasetSource, key: str, episodes: Sequence[EpisodeRef]) -> dict[int, str]:
-    """Return the episodes of a camera whose packets cannot be copied, by number, and why, each with its file.
+    """Return index -> reason and file for a camera's episodes whose packets cannot be copied.
 
-    Of a camera with more than :data:`FILES_LOOKED_AT` files, so many are probed, evenly spread: to list the
-    packets of all takes minutes. What is not found here is refused when the file is copied, which a job does
-    before it encodes.
+    For a camera with more than :data:`FILES_LOOKED_AT` files, only this number of evenly spaced files is
+    probed, because listing all packets would take minutes. Other faults are found when a file is copied,
+    which a job does before it encodes.
 
     Args:
-        source: where they are.
+        source: the source.
         key: the camera.
-        episodes: which to look at.
+        episodes: the episodes to check.
 
     Raises:
-        SourceError: a file does not hold them, or not where the table says.
+        SourceError: a file does not contain them, or not at the times in the table.
     """
     by_file: dict[Path, list[EpisodeRef]] = {}
     for episode in episodes:
@@ -102,13 +103,13 @@ def uncopied(source: DatasetSource, key: str, episodes: Sequence[EpisodeRef]) ->
 
 
 def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None, *, part: bool) -> Piece:
-    """Return episodes that stand together in a source's file as one piece.
+    """Return consecutive episodes of a source's file as one piece.
 
     Args:
-        run: the episodes, each starting where the one before ends.
-        fps: frames a second.
-        checksum: SHA-256 that the file was written with, where that is known.
-        part: not all of the file's episodes are copied.
+        run: the episodes; each starts where the one before ends.
+        fps: frames per second.
+        checksum: recorded SHA-256 of the file; None: unknown.
+        part: some of the file's episodes are not copied.
 
     Raises:
         SourceError: they cannot be copied.
@@ -129,7 +130,7 @@ def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None, *, pa
     exact = info.time_base == Fraction(1, time_scale(fps)) and all(
         time == number * ticks for number, time in enumerate(info.times)
     )
-    # Of a file with sound the pictures may be any stream: joining goes by their number.
+    # In a file with audio, the video may have any stream index: the concat demuxer joins by index.
     exact = exact and info.audio is None
     packet_bytes = sum((info.sizes or ())[first:end])
     keys = set(info.key_frames)
@@ -155,7 +156,7 @@ def copied_piece(run: Sequence[Clip], fps: Fraction, checksum: str | None, *, pa
 
 
 def _is_plain(piece: Piece, info: StreamInfo, fps: Fraction) -> bool:
-    """Whether a file is what joining its packets alone would make, so that it can be copied as it is."""
+    """Return whether joining a file's packets alone would give the same file, so that it can be copied."""
     if info.hidden or not piece.whole or not is_plain_mp4(piece.path):
         return False
     try:
@@ -174,12 +175,12 @@ def _is_plain(piece: Piece, info: StreamInfo, fps: Fraction) -> bool:
 
 
 def asked_of(info: StreamInfo) -> dict[str, object]:
-    """Return the fields that a file must have which packets of another are copied into."""
+    """Return the expected fields of a file that gets packets of another."""
     return {name: getattr(info, name) for name in ("codec", "pix_fmt", "width", "height", "configuration")}
 
 
 def groups(pieces: Iterator[Piece], limit: float) -> Iterator[list[Piece]]:
-    """Cut a camera's pieces into files: below the limit, and with one decoder configuration each."""
+    """Divide a camera's pieces into files: below the limit, with one decoder configuration each."""
     group: list[Piece] = []
     size = 0
     for piece in pieces:

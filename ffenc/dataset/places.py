@@ -1,4 +1,4 @@
-"""The numbered files of a dataset: which is the next of a kind, and where it is."""
+"""The numbered files of a dataset: the next place of each kind."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from ffenc.layout import DATA_PATH, EPISODES_PATH, VIDEO_PATH, files_in_chunk
 
-DATA, EPISODES = "data", "meta/episodes"  # kinds of files, by their folders; see videos_of for the others
+DATA, EPISODES = "data", "meta/episodes"  # kinds of files, named by folder; for videos see videos_of
 _TEMPLATES = {DATA: DATA_PATH, EPISODES: EPISODES_PATH}
-NumberedFile = tuple[int, int]  # of a chunk, and in it
+NumberedFile = tuple[int, int]  # chunk, and number in the chunk
 
 
 class FilePlace(NamedTuple):
@@ -22,20 +22,19 @@ class FilePlace(NamedTuple):
 
 
 class VideoPlace(NamedTuple):
-    """Where an episode's frames are: the file, and the frame of it at which the episode starts."""
+    """The place of an episode's frames: the file, and the frame in it at which the episode starts."""
 
     file: FilePlace
-    start: int | Fraction  # of a source that is off the grid, part of a frame too
+    start: int | Fraction  # a source off the grid may start between frames
 
 
 class Files:
-    """Numbers a dataset's files, those of each kind one after another.
+    """Assigns numbers to a dataset's files, for each kind in sequence.
 
     Args:
-        info: contents of info.json, which says how many files are in a chunk.
-        last: the highest numbers that are in use, by kind: ``DATA``, ``EPISODES``, or :func:`videos_of` a
-            camera.
-        taken: whether a file is in a place already, though it has no number.
+        info: contents of info.json, with the number of files per chunk.
+        last: highest used numbers by kind: ``DATA``, ``EPISODES``, or :func:`videos_of` a camera.
+        taken: returns whether an unnumbered file already exists at a place.
     """
 
     def __init__(
@@ -60,11 +59,11 @@ class Files:
 
 
 def videos_of(camera: str) -> str:
-    """Return the kind of file that a camera's videos are."""
+    """Return the kind of a camera's video files."""
     return f"videos/{camera}"
 
 
 def numbered_file(kind: str, chunk: int, number: int) -> FilePlace:
-    """Return the place of a file that has its numbers."""
+    """Return the place of a file, given its numbers."""
     template, key = _TEMPLATES.get(kind, VIDEO_PATH), kind.removeprefix("videos/")
     return FilePlace(chunk, number, template.format(video_key=key, chunk_index=chunk, file_index=number))

@@ -1,7 +1,7 @@
-"""Quantiles of all rows of a dataset, exactly.
+"""Exact quantiles over all rows of a dataset.
 
-LeRobot takes the mean of the episodes' quantiles, weighted by their lengths: the q99 of an action was stored
-as 0.35 where it is 0.60, and policies normalise by it.
+LeRobot stores the mean of the episodes' quantiles, weighted by length: in one dataset the q99 of an action
+was 0.35 instead of 0.60, and policies normalise by it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from ffenc.spelling import argument
 
 StatsChoice = Literal["exact", "keep"]
 
-_ROWS = 1 << 16  # read at once
-HELD_BYTES = 256 << 20  # of values in memory; a feature with more is read once for each of its numbers
+_ROWS = 1 << 16  # rows read at once
+HELD_BYTES = 256 << 20  # of values in memory; a larger feature is read once for each of its numbers
 
 
 def wants_exact(choice: StatsChoice, *, combined: bool) -> bool:
     """Return whether quantiles of all rows are computed.
 
     Args:
-        choice: ``exact``; or ``keep``: the mean of the episodes'.
-        combined: whether the result's rows are others than those the source's statistics are of.
+        choice: ``exact``; or ``keep``: the mean of the episodes' quantiles.
+        combined: whether the rows of the result differ from those of the source's statistics.
 
     Raises:
-        ConfigError: neither, or it would have no effect.
+        ConfigError: an unknown choice, or one without effect.
     """
     if choice not in ("exact", "keep"):
         raise ConfigError(f"stats={choice!r} is not accepted{accepted(choice, ('exact', 'keep'))}")
@@ -51,12 +51,12 @@ def exact_quantiles(files: Sequence[Path], feature: str) -> dict[str, list[float
     """Compute the quantiles of a feature over all rows of a dataset.
 
     Args:
-        files: the data files, of which only the feature's column is read.
-        feature: its name; a column of numbers, shape ``(N,)`` or ``(N, ..., D)``.
+            files: the data files, of which only the feature's column is read.
+            feature: its name; a column of numbers, shape ``(N,)`` or ``(N, ..., D)``.
 
     Returns:
-        ``q01`` ... ``q99`` -> D numbers, each over all other dimensions, linear between ranks, as
-        ``numpy.quantile`` has them.
+        ``q01`` ... ``q99`` -> D numbers, each over all other dimensions, linear between ranks, as in
+        ``numpy.quantile``.
 
     Raises:
         SourceError: a file cannot be read, or has no rows.
@@ -86,7 +86,7 @@ def exact_quantiles(files: Sequence[Path], feature: str) -> dict[str, list[float
 
 
 def feature_tables(files: Sequence[Path], feature: str) -> Iterator[npt.NDArray[Any]]:
-    """Yield the values of a feature, so many rows at a time.
+    """Yield the values of a feature, a limited number of rows at a time.
 
     Args:
         files: the data files, of which only the feature's column is read.

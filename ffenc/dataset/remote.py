@@ -1,4 +1,4 @@
-"""A source that is an address: its metadata is fetched when it is opened, frames when they are read."""
+"""Remote sources: metadata is fetched when a source is opened, frames when they are read."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Fetched = Literal["summary", "metadata", "indices", "everything"]
 
 
 def source_path(source: str | Path, fetch: Fetched = "indices") -> Path:
-    """Return where a source can be read on this machine; of an address, a copy that fills as it is read.
+    """Return a local path for a source; for an address, a local copy that is filled as it is read.
 
     Args:
         source: a path, or the address of a dataset or a file.
-        fetch: what of a dataset is fetched at once: ``summary``: ``info.json`` and the tasks; ``metadata``:
-            all below ``meta``; ``indices``: the rows without images and the videos' indices too;
-            ``everything``. What is no dataset is fetched whole.
+        fetch: the part of a dataset that is fetched at once: ``summary``: ``info.json`` and the tasks;
+            ``metadata``: all files below ``meta``; ``indices``: also the rows without images and the videos'
+            indices; ``everything``. A source that is not a dataset is fetched completely.
 
     Raises:
-        ConfigError: it is no address, or what it needs is not installed.
-        SourceError: there is nothing, or it cannot be read.
+        ConfigError: not an address, or a required library is not installed.
+        SourceError: it does not exist or cannot be read.
     """
     place = parse_address(source)
     if isinstance(place, Path):
@@ -48,7 +48,7 @@ def source_path(source: str | Path, fetch: Fetched = "indices") -> Path:
 
 
 def _pinned(address: Address) -> Address:
-    """An address on the Hub at the commit that it means now: what is added meanwhile is not read."""
+    """Return a Hub address with its current commit, so that later changes are not read."""
     if address.scheme != "hf":
         return address
     from ffenc.storage.hub import commit_of  # noqa: PLC0415 - an extra
@@ -68,16 +68,16 @@ def _fetch_dataset(mirror: Mirror, fetch: Fetched) -> None:
 
 
 def fetch_rows(paths: Sequence[Path]) -> None:
-    """Have of remote data files all but images, several at once; of files that are here nothing is done.
+    """Fetch all but the images of remote data files, several at once; do nothing for local files.
 
     Raises:
-        SourceError: one cannot be fetched.
+        SourceError: a file cannot be fetched.
     """
     _each(paths, lambda path: fetched(path, rows_needed, name="rows"))
 
 
 def fetch_indices(paths: Sequence[Path]) -> None:
-    """Have of remote videos what says where their frames are; see :func:`fetch_rows`."""
+    """Fetch the indices of remote videos; see :func:`fetch_rows`."""
     _each(paths, fetch_index)
 
 
