@@ -1,4 +1,4 @@
-"""A dataset that is put together of what is left of a damaged one: tables written, videos linked."""
+"""A dataset assembled from the intact parts of a damaged one: tables are written, videos linked."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ from ffenc.layout import (
 from ffenc.spelling import argument
 
 OnDamage = Literal["drop-episode", "trim", "repeat"]
-# Faults that making the dataset again takes away.
+# Faults that are corrected by writing the dataset again.
 _WRITTEN = frozenset(
     {
         *("statistics-missing", "statistics-differ", "schema-metadata", "video-fields", "key-frame", "index"),
         *("open-groups", "episode-columns", "shape", "tasks-table", "frame-count", "totals", "orphan"),
         "checksum",
-        "episode-place",  # frames of an episode that is left out lie between the others'
+        "episode-place",  # frames of a dropped episode are between those of the others
     }
 )
 
 
 class EpisodeRepair(Struct, frozen=True):
-    """What becomes of an episode.
+    """The result of a repair for an episode.
 
     Attributes:
-        number: in the source.
-        result: its number in the result; None where it is left out.
-        rows: that it had, as far as they are left.
-        kept: rows that the result has.
-        why: why it is not whole in the result; "" where it is.
+        number: index in the source.
+        result: index in the result; None if it is dropped.
+        rows: number of rows that could be read.
+        kept: number of rows in the result.
+        why: why it is incomplete in the result; "" if it is complete.
     """
 
     number: int
@@ -73,7 +73,7 @@ class EpisodeRepair(Struct, frozen=True):
 
 
 class RepairedDataset:
-    """A dataset that is put together of what is left: tables written, videos linked."""
+    """A dataset assembled from intact parts: tables are written, videos linked."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class RepairedDataset:
         self._recomputed: set[str] = set()
         self._bad: dict[tuple[int, str], set[int]] = {
             (one.number, key): set() for one in left.episodes for key in one.short if not one.damage
-        }  # episode and camera -> rows whose frames are damaged; other frames may be missing
+        }  # (episode, camera) -> rows with damaged frames; other frames may be missing
         self._kept: list[Found] = []
         self._rows = {one.number: len(one.rows) for one in left.episodes}
 
@@ -120,7 +120,7 @@ class RepairedDataset:
         return kept
 
     def fates(self) -> list[EpisodeRepair]:
-        """What becomes of each episode."""
+        """Return the result for each episode."""
         places = {one.number: place for place, one in enumerate(self._kept)}
         return [
             EpisodeRepair(
@@ -142,19 +142,19 @@ class RepairedDataset:
         return "; ".join(said)
 
     def learn(self, faults: Sequence[Fault]) -> bool:
-        """Take damage into account that was found when all was decoded; returns whether there was new one.
+        """Add damage that was found while decoding; return whether any of it is new.
 
         Raises:
-            SourceError: something is wrong that is not of single episodes, or stays where they are cut.
+            SourceError: a fault that does not belong to single episodes, or remains after they are cut.
         """
         before = self._state()
         for fault in faults:
             if fault.kind in _WRITTEN or (fault.kind == "damaged-frame" and fault.episode is None):
-                continue  # it is written again, or of frames that nothing shows
+                continue  # it is written again, or affects frames that no row shows
             if fault.episode is None:
                 raise self._unrepairable(fault)
             one = self._kept[fault.episode]
-            if fault.other is not None:  # nothing tells which side is right
+            if fault.other is not None:  # it is unknown which of the two is right
                 for own, other in ((one, self._kept[fault.other]), (self._kept[fault.other], one)):
                     where = f"{fault.camera}: " if fault.camera else ""
                     own.damage = own.damage or (
@@ -169,7 +169,7 @@ class RepairedDataset:
                 self._recomputed.add(fault.camera or "")
                 continue
             repeated = self._on_damage == "repeat" and fault.kind == "damaged-frame"
-            if repeated and fault.frame and fault.camera in one.videos:  # the first has none before it
+            if repeated and fault.frame and fault.camera in one.videos:  # the first frame has none before it
                 bad = self._bad.setdefault((one.number, fault.camera), set())
                 bad |= set(range(fault.frame, fault.frame + fault.frames))
                 continue
@@ -182,7 +182,7 @@ class RepairedDataset:
         return bool(left)
 
     def _state(self) -> tuple[object, ...]:
-        """What cutting and leaving out has come to so far."""
+        """Return the current decisions about cutting and dropping episodes."""
         return (
             *((bool(one.damage), one.length) for one in self._left.episodes),
             *(len(self._recomputed), sum(map(len, self._bad.values()))),
@@ -203,7 +203,7 @@ class RepairedDataset:
     # --- writing ----------------------------------------------------------------------------------------
 
     def write(self) -> None:
-        """Put the dataset together."""
+        """Write the dataset."""
         shutil.rmtree(self.root, ignore_errors=True)
         self._kept = self._chosen()
         writer = DatasetWriter(self.root, self._left.fps, State({}), tasks=self._left.tasks)
@@ -214,7 +214,7 @@ class RepairedDataset:
         self._link_others(writer)
 
     def _write_rows(self, writer: DatasetWriter) -> list[WrittenRows]:
-        """Write each episode's rows, those of a data file into a file."""
+        """Write each episode's rows, with one file per data file of the source."""
         found: list[WrittenRows] = []
         known = self._known()
         for path, own in groupby(self._kept, key=lambda one: one.path):
@@ -243,7 +243,7 @@ class RepairedDataset:
         return found
 
     def _say_shifts(self, rows: pa.Table, frames: Any, episodes: Sequence[Found], first: Any) -> None:
-        """Note which episodes' rows are not at the times of their frames."""
+        """Record which episodes' rows are not at the times of their frames."""
         if "timestamp" not in rows.column_names:
             return
         try:
@@ -271,7 +271,7 @@ class RepairedDataset:
             self._left.say(Action(f"column {name} is not a feature of info.json; it is left out", file=place))
 
     def _with_tasks(self, part: Episode, one: Found, numbers: npt.NDArray[np.int64]) -> Episode:
-        """The episode with the tasks of its rows, or with the one that is listed where these are wrong."""
+        """Return the episode with the tasks of its rows, or with the listed one if these are wrong."""
         known = self._left.tasks
         if known and ((numbers >= 0) & (numbers < len(known))).all():
             return part.with_tasks(known, numbers)
@@ -293,7 +293,7 @@ class RepairedDataset:
         return replace(part, tasks=one.texts)
 
     def _link_videos(self, writer: DatasetWriter) -> dict[str, list[VideoPlace]]:
-        """Link the videos; returns for each camera each episode's place."""
+        """Link the videos; return the place of each episode by camera."""
         places: dict[str, list[VideoPlace]] = {}
         for key in self._left.cameras:
             files: dict[Path, FilePlace] = {}
@@ -324,7 +324,7 @@ class RepairedDataset:
         file = writer.files.next(EPISODES)
         videos = self._link_videos(writer)
         tables: list[pa.Table] = []
-        spoilt: set[str] = set()  # features whose statistics cannot be put together: they are computed
+        spoilt: set[str] = set()  # features whose statistics cannot be aggregated: they are computed
         done = 0
         for listing in listings(rows):
             part = slice(done, done + len(listing.rows))
@@ -342,7 +342,7 @@ class RepairedDataset:
         writer.write_stats({key: total for key, total in writer.totals.items() if key not in spoilt})
 
     def _known(self) -> pa.Table | None:
-        """The statistics of cameras, of which all kept episodes are whole and listed; others are computed."""
+        """Return the cameras' statistics, if all kept episodes are complete and listed; None otherwise."""
         listing = self._left.listing
         rows = [one.listed for one in self._kept]
         whole = not self._bad and all(not one.damage for one in self._kept)
@@ -372,7 +372,7 @@ class RepairedDataset:
         (self.root / INFO).write_text(json.dumps(writer.info(info), indent=4))
 
     def _link_others(self, writer: DatasetWriter) -> None:
-        """What else belongs to the dataset, and each episode's notes."""
+        """Link the other files of the dataset, and each episode's notes."""
         for place, one in enumerate(self._kept):
             notes = self._left.root / NOTES_PATH.format(episode_index=one.number)
             if notes.is_file() and not one.damage:

@@ -1,4 +1,4 @@
-"""Videos of a damaged dataset, each as one that can be cut and read: filled up, put on the grid, repeated."""
+"""Videos of a damaged dataset in a form that can be cut and read: filled up, on the grid, repeated."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ from ffenc.layout import (
 
 
 class Repeated(Struct, frozen=True):
-    """An episode's video in which frames are repeated: where it is, and which rows show the frame before."""
+    """An episode's video with repeated frames: its place, and the rows that repeat the previous frame."""
 
     place: Place
     rows: list[tuple[int, int]]
 
 
 class SoundVideos:
-    """Makes sound files of the videos that are left.
+    """Makes intact files of a dataset's videos.
 
     Args:
-        left: the dataset.
-        pieces: a folder in which what is made is kept, for the next run.
+        left: the readable parts of the dataset.
+        pieces: folder in which the files are kept for the next run.
         programs: FFmpeg programs.
 
     Attributes:
-        taken: names of what an earlier run has made and this one has used.
-        repeated: (episode, camera) -> rows whose frames are damaged, and the file in which others stand in.
+        taken: names of files of an earlier run that this one has used.
+        repeated: (episode, camera) -> rows with damaged frames, and the file with repeated frames.
     """
 
     def __init__(self, left: Salvage, pieces: Path, programs: Sequence[Toolchain]) -> None:
@@ -69,12 +69,12 @@ class SoundVideos:
         self.repeated: dict[tuple[int, str], tuple[frozenset[int], Repeated]] = {}
 
     def with_repeats(self, one: Found, key: str, bad: frozenset[int]) -> Repeated:
-        """Return a file of an episode in which frames that cannot be shown are repeated.
+        """Return a file of an episode in which missing and damaged frames repeat the previous frame.
 
         Args:
             one: the episode.
             key: the camera.
-            bad: rows whose frames are damaged; others may be missing.
+            bad: rows with damaged frames; others may be missing.
         """
         known = self.repeated.get((one.number, key))
         if known is not None and known[0] == bad:
@@ -100,9 +100,9 @@ class SoundVideos:
         return repeated
 
     def sound_file(self, key: str, path: Path, cut: Collection[Path]) -> tuple[Path, StreamInfo]:
-        """A file whose frames are on the grid: itself, or a copy in which they are.
+        """Return a file whose frames are on the grid: the file itself, or a copy.
 
-        One with a damaged episode keeps its times: they say where frames are missing.
+        A file with a damaged episode keeps its times, which show where frames are missing.
         """
         if path in self._good:
             return self._good[path]
@@ -110,7 +110,7 @@ class SoundVideos:
         self._good[path] = (path, info)
         place = path.relative_to(self._left.root).as_posix()
         if missing := missing_bytes(path):
-            # FFmpeg does not copy packets of a file that ends early; which frames are lost, decoding tells.
+            # FFmpeg does not copy packets of a truncated file; decoding shows which frames are lost.
             whole, _ = self._piece(["filled", path], lambda whole: _filled(path, whole, missing))
             what = f"is cut short, {missing:,} bytes are missing at its end: the frames in them are lost"
             self._left.say(Action(what, None, key, place))
@@ -129,16 +129,16 @@ class SoundVideos:
         return self._good[path]
 
     def _settings(self, key: str, info: StreamInfo) -> VideoEncoderConfig:
-        """The settings that a camera's video has."""
+        """Return the settings of a camera's video."""
         block = feature_block(self._left.info["features"][key])
         return recorded_settings(info, block, info.pix_fmt in DEPTH_FORMATS)
 
     def _piece(self, parts: Sequence[Any], write: Callable[[Path], str]) -> tuple[Path, str]:
-        """Write a file of a source's video, unless an earlier run has; returns it, and what was said of it.
+        """Write a file, unless an earlier run has; return it, with a description of how it was made.
 
         Args:
-            parts: what decides its bytes: what is done, with which file, and so on.
-            write: writes it, and says how.
+            parts: all that determines its bytes: operation, source file, and so on.
+            write: writes it, and returns the description.
         """
         done, path, *more = parts
         versions = [str(program.version) for program in self._programs]
@@ -158,7 +158,7 @@ class SoundVideos:
         return output, how
 
     def _regridded(self, key: str, path: Path, info: StreamInfo, copy: Path) -> str:
-        """Put a file's frames at i / fps; returns how."""
+        """Write a copy of a file with its frames at i / fps; return how."""
         fps, programs = self._left.fps, self._programs
         cut = copy.with_suffix(".cut.mp4")
         try:
@@ -185,7 +185,7 @@ class SoundVideos:
 
 
 def _filled(path: Path, whole: Path, missing: int) -> str:
-    """Copy a file, with zeros for the bytes that are missing at its end."""
+    """Copy a file, and append zeros for the missing bytes at its end."""
     shutil.copyfile(path, whole)
     os.truncate(whole, whole.stat().st_size + missing)
     return "filled up"

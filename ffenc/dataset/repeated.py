@@ -1,4 +1,4 @@
-"""An episode's video in which frames that are missing or damaged show the frame before them."""
+"""An episode's video in which missing or damaged frames repeat the frame before them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ffenc.frames.clip import Clip
 from ffenc.frames.prepare_clip import prepare_clip
 from ffenc.frames.reader import VideoReader
 
-_NEAR = Fraction(1, 2)  # of a frame's duration: a frame that is closer to a row's time is the row's
+_NEAR = Fraction(1, 2)  # frames; a frame nearer than this to a row's time belongs to the row
 
 
 def shown_frames(clip: Clip, rows: int, fps: Fraction, damaged: Collection[int]) -> list[int]:
-    """Return which frame of a file each row of an episode shows, where some cannot be shown.
+    """Return the frame of a file that each row of an episode shows, if some frames cannot be decoded.
 
-    After a frame that cannot be decoded, none can until the next key frame. Rows whose own frame is missing
+    After a damaged frame, no frame can be decoded until the next key frame. Rows without a frame of their own
     show the one before.
 
     Args:
-        clip: the episode's frames, as far as they are there.
-        rows: of the episode.
-        fps: frames a second.
+        clip: the existing frames of the episode.
+        rows: number of rows.
+        fps: frames per second.
         damaged: rows whose frames cannot be decoded.
 
     Raises:
@@ -63,7 +63,7 @@ def shown_frames(clip: Clip, rows: int, fps: Fraction, damaged: Collection[int])
 
 
 def repeated_rows(shown: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the first and the last row of each stretch that shows the frame before it."""
+    """Return the first and the last row of each run that repeats the frame before it."""
     stretches: list[tuple[int, int]] = []
     for row in range(1, len(shown)):
         if shown[row] == shown[row - 1]:
@@ -85,12 +85,12 @@ def write_shown(
     """Encode frames of a file, some of them several times.
 
     Args:
-        clip: the frames that are there.
+        clip: the existing frames.
         shown: index in the file for each frame of the result, ascending.
-        config: how to encode.
-        fps: frames a second of the result.
+        config: encoder settings.
+        fps: frames per second of the result.
         output: the file to write.
-        programs: those to choose from.
+        programs: the programs to select from.
 
     Raises:
         SourceError: a frame is damaged.
@@ -102,7 +102,7 @@ def write_shown(
     runs = np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1)
 
     def pieces() -> Iterator[memoryview]:
-        # A reader for each run: one that reads on would meet the damage between them.
+        # A new reader for each run: one that reads on would reach the damage between the runs.
         for run in runs:
             with VideoReader(
                 clip.path,

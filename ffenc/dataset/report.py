@@ -1,4 +1,4 @@
-"""What a dataset holds, from its metadata, the sizes of its files, and a camera's first image header."""
+"""Contents of a dataset, from its metadata, file sizes, and a camera's first image header."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ from ffenc.layout import (
 from ffenc.paths import check_template, check_tree, template_pattern
 from ffenc.storage.mirror import fetched
 
-# Parquet files whose footers are read; the others are taken to be like these.
+# Number of parquet files whose footers are read; the other sizes are extrapolated.
 SAMPLED_FILES = 50
 _SETTINGS = ("crf", "g", "preset", "fast_decode", "extra_options")
 
 
 class CameraReport(Struct, frozen=True):
-    """One camera of a dataset.
+    """A camera of a dataset.
 
     Attributes:
         key: its feature.
         kind: ``image`` or ``video``.
-        depth: holds depth maps.
-        width, height: pixels, where they are known.
-        codec: of the stream (``av1``), or the kind of the images (``png``).
+        depth: whether it is a depth camera.
+        width, height: frame size in pixels, if known.
+        codec: of the stream (``av1``), or format of the images (``png``).
         pix_fmt: of the stream; None for images.
-        bits: of a sample of an image; None for video.
-        settings: what the encoder was set to, as far as info.json says: ``crf``, ``g``, ``preset`` ...
-        encoder: who encoded, where info.json says so.
-        files: how many hold its frames.
-        bytes: of its frames.
-        estimated: the bytes are an estimate from some of the files.
-        bytes_per_frame, bytes_per_second: None where the number of frames is not known.
+        bits: bit depth of images; None for video.
+        settings: encoder settings that info.json contains: ``crf``, ``g``, ``preset`` ...
+        encoder: the encoder, if info.json contains it.
+        files: number of files with its frames.
+        bytes: size of its frames.
+        estimated: the size is extrapolated from some of the files.
+        bytes_per_frame, bytes_per_second: None if the number of frames is unknown.
     """
 
     key: str
@@ -77,17 +77,17 @@ class CameraReport(Struct, frozen=True):
 
 
 class DatasetReport(Struct, frozen=True):
-    """What a dataset holds.
+    """The contents of a dataset.
 
     Attributes:
         root: its folder.
         layout: its ``codebase_version``.
         robot_type: LeRobot's name of the robot.
-        fps: frames a second.
-        episodes, frames: how many, as info.json says; frames of one camera.
-        tasks: their texts.
+        fps: frames per second.
+        episodes, frames: numbers in info.json; frames of one camera.
+        tasks: texts of the tasks.
         cameras: in the order of the features.
-        files, bytes: of the whole dataset.
+        files, bytes: number and size of all files.
     """
 
     root: Path
@@ -103,12 +103,12 @@ class DatasetReport(Struct, frozen=True):
 
     @property
     def seconds(self) -> float | None:
-        """How long it is, all episodes together."""
+        """Total duration of all episodes in seconds."""
         return None if self.frames is None else float(self.frames / self.fps)
 
 
 def report_dataset(root: str | Path, *, follow_links: bool = False) -> DatasetReport:
-    """Say what a LeRobot dataset of v3.0, v2.1 or v2.0 holds.
+    """Return the contents of a LeRobot dataset of v3.0, v2.1 or v2.0.
 
     Args:
         root: its folder.
@@ -183,15 +183,15 @@ def _total(info: Mapping[str, Any], key: str, where: Path) -> int | None:
 
 
 class _Files(Struct):
-    """The files of a dataset with their sizes, found in one walk.
+    """The files of a dataset with their sizes, from one walk.
 
     Attributes:
         root: the dataset.
         data_path, video_path: templates of info.json.
-        cameras: keys.
+        cameras: keys of the cameras.
         data: the data files.
         videos: camera -> its video files.
-        count, bytes: of all files.
+        count, bytes: number and size of all files.
     """
 
     root: Path
@@ -219,7 +219,7 @@ class _Files(Struct):
 
 
 def _walk(folder: str, place: str) -> Iterator[tuple[str, int]]:
-    """Yield every file below that is not hidden: its path from the root, and its size."""
+    """Yield every file that is not hidden: its path relative to the root, and its size."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -234,7 +234,7 @@ def _walk(folder: str, place: str) -> Iterator[tuple[str, int]]:
 
 
 def _image_bytes(files: list[tuple[Path, int]], cameras: list[str]) -> dict[str, int]:
-    """Add up the image columns' sizes, which the files' footers say."""
+    """Return the total size of each image column, from the files' footers."""
     step = max(1, -(-len(files) // SAMPLED_FILES))
     sample = files[::step]
     found = dict.fromkeys(cameras, 0)
@@ -255,7 +255,7 @@ def _image_bytes(files: list[tuple[Path, int]], cameras: list[str]) -> dict[str,
 
 
 def _image_fields(key: str, info: Mapping[str, Any], data: list[tuple[Path, int]]) -> dict[str, Any]:
-    """What a camera's first image says of itself."""
+    """Return the fields of the header of a camera's first image."""
     depth = says_depth(info)
     if not data:
         return _fields(depth, None, None)
@@ -296,7 +296,7 @@ def _fields(
 
 def _tasks(root: Path, old: bool) -> list[str]:
     if old:
-        from ffenc.dataset.lerobot_v21 import read_lines  # noqa: PLC0415 - the reader takes long to load
+        from ffenc.dataset.lerobot_v21 import read_lines  # noqa: PLC0415 - slow to load
 
         return [str(line.content.get("task")) for line in read_lines(root / "meta/tasks.jsonl")]
     return task_texts(root / TASKS)

@@ -1,4 +1,4 @@
-"""Statistics of a dataset's rows, computed again and compared with those that are stored."""
+"""Statistics of a dataset's rows, computed again and compared with the stored ones."""
 
 from __future__ import annotations
 
@@ -39,20 +39,19 @@ from ffenc.spelling import argument, call
 from ffenc.storage.address import Address, parse_address
 
 OLD_STATS = "meta/.stats.json.old"
-_CLOSE = 2e-5  # of the span from min to max: what float32 and its sums make
-_CAMERA_CLOSE = 0.01  # encoding takes noise away, and with it some of what is beyond q01 and q99
+_CLOSE = 2e-5  # of the span from min to max: differences caused by float32
+_CAMERA_CLOSE = 0.01  # encoding removes noise, and so some of the values beyond q01 and q99
 
 
 class Difference(Struct, frozen=True):
-    """A statistic that is stored otherwise than the rows have it.
+    """A stored statistic that differs from that of the rows.
 
     Attributes:
         feature, name: such as ``action`` and ``q99``.
-        stored: what ``stats.json`` has; None: nothing.
-        exact: what the rows have.
-        share: the largest difference, as a share of the feature's span from min to max; 1 where none is
-            stored.
-        at: which of the feature's numbers that is of.
+        stored: value in ``stats.json``; None: there is none.
+        exact: value computed from the rows.
+        share: greatest difference relative to the feature's span from min to max; 1 if no value is stored.
+        at: index of the feature's number with this difference.
     """
 
     feature: str
@@ -68,10 +67,9 @@ class Restated(Struct, frozen=True):
 
     Attributes:
         root: the dataset.
-        differences: what is stored otherwise, the largest difference first.
-        stats: all of ``stats.json`` as it should be; cameras are as they were, but for quantiles that were
-            asked for.
-        left: features whose statistics are left as they are, and why.
+        differences: stored values that differ, the greatest difference first.
+        stats: correct contents of ``stats.json``; cameras are unchanged, except for requested quantiles.
+        left: features whose statistics are not changed, and why.
         written: whether ``stats.json`` was replaced.
     """
 
@@ -92,23 +90,23 @@ def restate(
     ffprobe: str | None = None,
     on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Restated:
-    """Compute the statistics of every column of numbers over all rows, and compare them with ``stats.json``.
+    """Compute the statistics of every numeric column over all rows, and compare them with ``stats.json``.
 
     Args:
         root: a LeRobot v3.0 dataset.
-        write: replace ``stats.json``; the old one is kept as :data:`OLD_STATS`. Nothing else is written.
-        cameras: compute the quantiles of cameras too, over the frames that LeRobot's rule picks of each
-            episode, which are decoded. All else of a camera stays as it is: it may be of what came before
-            the encoding.
-        follow_links: follow symbolic links that lead out of the dataset; else they are refused by name.
-        ffmpeg, ffprobe: programs to use instead of those found, with ``cameras``.
-        on_progress: called with the frames decoded so far and of all, with ``cameras``.
+        write: replace ``stats.json``; the old one is kept as :data:`OLD_STATS`. No other file is written.
+        cameras: also compute the quantiles of cameras, over the frames of each episode that LeRobot's rule
+            selects, which are decoded. Other statistics of cameras are not changed: they may be those of the
+            frames before encoding.
+        follow_links: follow symbolic links that lead out of the dataset; otherwise they are refused.
+        ffmpeg, ffprobe: programs to use instead of those that are found, with ``cameras``.
+        on_progress: called with the number of frames decoded so far and of all, with ``cameras``.
 
     Returns:
-        what differs by more than float32 explains; of cameras, by more than encoding does.
+        The differences that are greater than those caused by float32, for cameras by encoding.
 
     Raises:
-        SourceError: not such a dataset, or one that is damaged.
+        SourceError: not such a dataset, or a damaged one.
         DestinationError: it cannot be written.
     """
     if write and isinstance(parse_address(root), Address):
@@ -181,7 +179,7 @@ def _relative(own: Mapping[str, Any], lengths: list[int]) -> int | None:
 
 
 def _of_rows(files: list[Path], key: str) -> Stats:
-    """The statistics of a feature's rows: sums a part at a time, quantiles of all."""
+    """Return the statistics of a feature's rows: sums in parts, quantiles of all values."""
     aggregate = Aggregate()
     for values in feature_tables(files, key):
         aggregate.add(moments(values))
@@ -192,7 +190,7 @@ def _of_rows(files: list[Path], key: str) -> Stats:
 def _of_cameras(
     opened: LeRobotV3, toolchain: Toolchain, on_progress: Callable[[int, int], None]
 ) -> dict[str, Stats]:
-    """The quantiles of each camera's values, over all episodes."""
+    """Return the quantiles of each camera's values, over all episodes."""
     units = [(camera, episode) for camera in opened.cameras for episode in opened.episodes]
     progress = FrameCount(sum(episode.length for _, episode in units), on_progress)
     totals: dict[str, ValueCounts] = {}
@@ -223,7 +221,7 @@ def _of_cameras(
 
 
 def _before_quantising(camera: Camera, stored: Mapping[str, Any]) -> bool:
-    """Whether statistics are of depths that the camera's codes cannot have."""
+    """Return whether statistics contain depths that the camera's codes cannot represent."""
     if camera.unit is None or isinstance(camera.stored, ImageHeader) or camera.stored.pix_fmt != "gray12le":
         return False
     most = DepthQuantizer.from_video_info(camera.block).depth_max * (1 if camera.unit == "m" else 1000)
@@ -237,7 +235,7 @@ def _differing(
     span: Mapping[str, Any] | None = None,
     close: float = _CLOSE,
 ) -> list[Difference]:
-    """What is stored otherwise; ``span`` has min and max where ``exact`` has not."""
+    """Return the stored statistics that differ; ``span`` has min and max if ``exact`` does not."""
     low, high = (stored_numbers((span or exact)[name]) for name in ("min", "max"))
     width = np.maximum(high - low, np.maximum(np.abs(low), np.abs(high)) * 1e-3)
     width[width == 0] = 1.0
@@ -257,7 +255,7 @@ def _differing(
 
 
 def _replace(root: Path, stats: Mapping[str, Any]) -> None:
-    """Replace stats.json, whole or not at all, and keep the old one."""
+    """Replace stats.json atomically, and keep the old one."""
     path, old, new = root / STATS, root / OLD_STATS, root / "meta/.stats.json.new"
     try:
         write_json(new, stats)

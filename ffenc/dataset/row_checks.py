@@ -1,4 +1,4 @@
-"""Check the rows of a dataset's file: numbering, times and tasks, episode by episode."""
+"""Checks of the rows in a data file: numbering, times and tasks, by episode."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class EpisodeRows(Struct):
     """The rows of an episode in a data file.
 
     Attributes:
-        first: the first one's number in the file.
-        length: how many there are.
-        shift: the most seconds that one is off the time at which LeRobot could find its frame; infinity where
-            a time is no number.
-        exact: whether every row's time is its frame's to the last digit of float32, as it is written.
-        late: the first row that is too far off, and its time.
+        first: position of the first row in the file.
+        length: number of rows.
+        shift: greatest distance of a row's time from that of its frame, in seconds; infinity if a time is not
+            a number.
+        exact: whether every row's time is its frame's, rounded to float32.
+        late: the first row with a too large distance, and its time.
         wrong: why they cannot be used.
     """
 
@@ -45,12 +45,12 @@ def episode_rows(path: Path, fps: float, features: Collection[str], tasks: int) 
 
     Args:
         path: the file.
-        fps: frames a second.
-        features: columns that must be there.
-        tasks: how many tasks there are.
+        fps: frames per second.
+        features: required columns.
+        tasks: number of tasks.
 
     Raises:
-        SourceError: the file cannot be read, or its columns are no numbers.
+        SourceError: the file cannot be read, or its columns are not numeric.
     """
     found: dict[int, EpisodeRows] = {}
     row = 0
@@ -70,7 +70,8 @@ def episode_rows(path: Path, fps: float, features: Collection[str], tasks: int) 
         episodes = table["episode_index"].to_numpy()
         starts = np.flatnonzero(np.diff(episodes, prepend=episodes[0] - 1))
         lengths = np.diff(starts, append=len(episodes))
-        # The frame each row has to be: its place behind the episode's first row, here or in a table before.
+        # The expected frame index of each row: its distance from the episode's first row, here or in a table
+        # before.
         frames = np.arange(len(episodes)) - np.repeat(starts, lengths)
         for number, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
             index = int(episodes[start])
@@ -104,10 +105,10 @@ def episode_rows(path: Path, fps: float, features: Collection[str], tasks: int) 
 
 
 def _episodes_of(group: pq.RowGroupMetaData, error: SourceError) -> range:
-    """The episodes of rows that cannot be read, by what is noted of them.
+    """Return the episodes of rows that cannot be read, from the row group's metadata.
 
     Raises:
-        SourceError: nothing is noted.
+        SourceError: the metadata does not contain them.
     """
     for number in range(group.num_columns):
         column = group.column(number)
@@ -131,7 +132,7 @@ def wrong_time(path: Path, index: int, fps: float, rows: EpisodeRows) -> str:
 def _wrong_rows(
     path: Path, table: pa.Table, frames: npt.NDArray[np.int64], tasks: int
 ) -> Iterator[tuple[int, str]]:
-    """Compare rows with the frames they have to be; yields an episode and what is wrong, each's first."""
+    """Compare rows with their expected frames; yield the first fault of each episode."""
     episodes = table["episode_index"].to_numpy()
     numbers = table["frame_index"].to_numpy()
     for at in _first_of_each(numbers != frames, episodes):
@@ -151,7 +152,7 @@ def _wrong_rows(
 
 
 def _first_of_each(wrong: npt.NDArray[np.bool_], episodes: npt.NDArray[np.int64]) -> list[int]:
-    """The first wrong row of each episode that has one."""
+    """Return the first wrong row of each episode with wrong rows."""
     at = np.flatnonzero(wrong)
     _, first = np.unique(episodes[at], return_index=True)
     return [int(row) for row in np.sort(at[first])]

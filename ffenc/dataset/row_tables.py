@@ -1,4 +1,4 @@
-"""Read the rows of a dataset's files, some row groups at a time."""
+"""Read the rows of data files, some row groups at a time."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ROW_COLUMNS = ("episode_index", "frame_index", "timestamp", "index")
 
 
 def runs_of_rows(path: Path, without: Sequence[str], places: Sequence[tuple[int, int]]) -> Iterator[pa.Table]:
-    """Yield the rows of episodes in a data file, whatever row groups they are in.
+    """Yield the rows of episodes in a data file, whatever row groups contain them.
 
     Args:
         path: the file.
-        without: columns to leave out.
-        places: each wanted episode's first row and how many it has; others may be yielded in part.
+        without: columns to skip.
+        places: first row and number of rows of each requested episode; parts of others may be yielded too.
     """
     pending: pa.Table | None = None
     for table in row_tables(path, without, rows=ROWS_A_BATCH, places=places):
@@ -52,12 +52,12 @@ def row_tables(
 
     Args:
         path: the file.
-        without: columns to leave out.
+        without: columns to skip.
         only: the columns to read; None: all others.
-        features: columns that must be there, read or not.
-        rows: how many at least at a time, as long as there are more.
-        places: first row and number of the rows that are wanted; None: all.
-        unreadable: called, in the order of the rows, with a row group that cannot be read; None: it is
+        features: required columns, whether read or not.
+        rows: least number of rows per table, except for the last.
+        places: first row and number of rows of the requested parts; None: all rows.
+        unreadable: called, in the order of the rows, with a row group that cannot be read; None: its error is
             raised.
     """
     try:
@@ -111,7 +111,7 @@ def _read(file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str], p
 def _gathered(
     metadata: pq.FileMetaData, rows: int, places: Sequence[tuple[int, int]] | None
 ) -> Iterator[list[int]]:
-    """Row groups, as many at a time as have so many rows: each read costs as much as thousands of rows."""
+    """Yield groups of row groups with at least ``rows`` rows: a read costs as much as thousands of rows."""
     lengths = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     groups: list[int] = []
     held = 0
@@ -126,10 +126,10 @@ def _gathered(
 
 
 def _holding(lengths: Sequence[int], places: Sequence[tuple[int, int]]) -> list[int]:
-    """The row groups, of so many rows each, that hold a row of the places."""
+    """Return the row groups, given their lengths, that contain a row of the places."""
     ends = np.cumsum(lengths)
     first, count = np.array(places, np.int64).reshape(-1, 2).T
-    # One step up at the first row group of a place, one down behind its last.
+    # +1 at the first row group of a place, -1 after its last.
     steps = np.zeros(len(lengths) + 1, np.int64)
     held = count > 0
     np.add.at(steps, np.searchsorted(ends, first[held], "right"), 1)
@@ -138,7 +138,7 @@ def _holding(lengths: Sequence[int], places: Sequence[tuple[int, int]]) -> list[
 
 
 def _check_metadata(path: Path, schema: pa.Schema) -> None:
-    """The schema's own descriptions of the columns, which are brought into step, must be readable."""
+    """Check that the schema's own descriptions of the columns can be read: they are updated later."""
     for key, part in ((b"huggingface", "info"), (b"pandas", "columns")):
         text = (schema.metadata or {}).get(key)
         try:

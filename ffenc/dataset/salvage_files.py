@@ -1,4 +1,4 @@
-"""Read what can be read of a damaged dataset's data files."""
+"""Reading of the readable parts of a damaged dataset's data files."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ UNREADABLE = (SourceError, pa.ArrowException, OSError, ValueError, LookupError, 
 
 
 class Action(Struct, frozen=True):
-    """Something that is done to a dataset.
+    """A change that a repair makes.
 
     Attributes:
-        what: what was found, and what becomes of it.
-        episode: number of the episode in the source; None: of all, or of none.
-        camera: feature.
+        what: what was found, and what is done about it.
+        episode: index of the episode in the source; None: it affects all episodes, or none.
+        camera: its feature.
         file: path in the dataset.
     """
 
@@ -43,12 +43,12 @@ class Action(Struct, frozen=True):
 
 
 class RowNumbers(Struct, frozen=True):
-    """The numbers of a data file's rows.
+    """The indices of a data file's rows.
 
     Attributes:
         path: the file.
-        episodes, frames: ``episode_index`` and ``frame_index``, -1 where they cannot be read.
-        whole: whether a row has a value of all features.
+        episodes, frames: ``episode_index`` and ``frame_index``, -1 if they cannot be read.
+        whole: whether a row has a value of every feature.
     """
 
     path: Path
@@ -58,13 +58,13 @@ class RowNumbers(Struct, frozen=True):
 
 
 class SalvagedFiles:
-    """The data files of a dataset, as far as they can be read.
+    """The readable parts of a dataset's data files.
 
     Args:
         root: its folder.
         features: of info.json.
-        scratch: a folder for files that have to be written before they can be read.
-        say: called with what had to be decided.
+        scratch: folder for repaired copies of files.
+        say: called with each decision.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class SalvagedFiles:
         self._damaged_groups: dict[Path, frozenset[int]] = {}
 
     def numbers(self) -> Iterator[RowNumbers]:
-        """Read the numbers of each file's rows; files of which nothing can be read are said."""
+        """Yield the indices of each file's rows; files without readable rows are reported."""
         for path in self._files:
             try:
                 self._give_footer(path)
@@ -86,17 +86,17 @@ class SalvagedFiles:
 
     @property
     def cut_off(self) -> bool:
-        """Whether the end of a file was never written."""
+        """Return whether the end of a file was never written."""
         return bool(self._readable)
 
     def _note(self, path: Path, what: str) -> None:
         self._say(Action(what, file=path.relative_to(self._root).as_posix()))
 
     def _row_numbers(self, path: Path) -> RowNumbers:
-        """Read the numbers of a data file's rows, each row group by itself.
+        """Read the indices of a data file's rows, each row group separately.
 
         Raises:
-            pyarrow.ArrowException, OSError, ...: nothing of the file can be read.
+            pyarrow.ArrowException, OSError, ...: no part of the file can be read.
         """
         found: list[list[npt.NDArray[np.int64]]] = []
         errors: dict[int, BaseException] = {}
@@ -127,7 +127,7 @@ class SalvagedFiles:
         return RowNumbers(path, numbers, frames, whole & ~np.concatenate([*lacking, np.zeros(0, np.bool_)]))
 
     def _lacking(self, table: pa.Table) -> npt.NDArray[np.bool_]:
-        """Which rows have no value of a feature."""
+        """Return which rows lack a value of a feature."""
         lacking = np.zeros(table.num_rows, np.bool_)
         for name, feature in self._features.items():
             needed = name not in NUMBERING and (is_numeric(feature) or feature["dtype"] == "image")
@@ -136,13 +136,13 @@ class SalvagedFiles:
         return lacking
 
     def table(self, path: Path) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-        """Read what can be read of a data file.
+        """Read the readable rows of a data file.
 
         Returns:
-            the rows, and for each row of the file its place among them, -1 where it cannot be read.
+            The rows, and for each row of the file its position among them, -1 if it cannot be read.
 
         Raises:
-            SourceError: it cannot be read any more.
+            SourceError: it can no longer be read.
         """
         bad = self._damaged_groups[path]
         try:
@@ -155,10 +155,10 @@ class SalvagedFiles:
         return table, np.where(good, np.cumsum(good) - 1, -1)
 
     def _give_footer(self, path: Path) -> None:
-        """Make a data file readable whose footer was never written.
+        """Make a copy of a data file whose footer was never written, with a footer.
 
         Raises:
-            SourceError: nothing in it can be read.
+            SourceError: no row group in it can be read.
         """
         if has_footer(path):
             return
@@ -179,10 +179,10 @@ class SalvagedFiles:
 
 
 def whole_numbers_of(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
-    """A column of whole numbers.
+    """Return an integer column.
 
     Raises:
-        pyarrow.ArrowException, ValueError, LookupError: it is missing, or a row has no whole number.
+        pyarrow.ArrowException, ValueError, LookupError: it is missing, or a value is not an integer.
     """
     if table[name].null_count:
         raise ValueError(f"{name} has rows without a value")

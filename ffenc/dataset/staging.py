@@ -1,4 +1,4 @@
-"""A hidden folder beside the destination in which a dataset grows until it is whole."""
+"""A hidden folder beside the destination in which a dataset is written until it is complete."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _PIECE = re.compile(r"(episode-\d{6,}|[0-9a-f]{64})\.(mp4|json)|\..*\.partial.*"
 
 
 class Staging:
-    """Holds finished pieces, parts cut out of a source, the dataset being put together, and the run's lock.
+    """The staging folder: finished pieces, parts cut out of a source, the growing dataset, the lock.
 
-    The lock is the kernel's: it goes with the process, however that ends. Only what a run has put there is
-    deleted.
+    The kernel releases the lock when the process ends, in whatever way. Only files that a run has written
+    there are deleted.
 
     Args:
-        destination: where the dataset will stand; must not exist, or be an empty folder.
-        resume: take up what an interrupted run has left.
+        destination: place of the dataset; must not exist, or be an empty folder.
+        resume: continue an interrupted run.
 
     Raises:
-        DestinationError: the destination is taken, another run writes it, an interrupted run's pieces
-            are there and ``resume`` was not asked for, or the folder holds what no run has put there.
+        DestinationError: the destination exists, another run is writing it, there are pieces of an
+            interrupted run without ``resume``, or the folder contains files that no run has written.
     """
 
     def __init__(self, destination: Path, *, resume: bool) -> None:
@@ -61,7 +61,7 @@ class Staging:
             self._lock = (self.folder / "lock").open("a", encoding="utf-8")
         except OSError as error:
             raise DestinationError(f"{self.folder}: cannot be created: {error.strerror}") from None
-        # The other run may have deleted the file since it was opened: then this lock is on nothing.
+        # If the other run has deleted the file after it was opened here, this lock has no effect.
         if not (locked(self._lock) and is_at(self._lock, self.folder / "lock")):
             self._lock.close()
             self._lock = None
@@ -89,7 +89,7 @@ class Staging:
         self._delete_scratch()
         if not self.has_pieces():
             _delete(self.folder)
-            with contextlib.suppress(OSError):  # those that hold something by now stay
+            with contextlib.suppress(OSError):  # folders that are not empty are kept
                 for parent in self._made:
                     parent.rmdir()
         self._unlock()
@@ -99,18 +99,18 @@ class Staging:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def has_pieces(self) -> bool:
-        """Whether there are finished pieces to take up."""
+        """Return whether there are finished pieces of an earlier run."""
         return any(_is_record(name) for _, name in _files(self.pieces))
 
     def recorded(self, key: str) -> set[str]:
-        """Names of the records of a camera's pieces."""
+        """Return the names of the records of a camera's pieces."""
         try:
             return {entry.name for entry in os.scandir(self.pieces / key) if entry.name.endswith(".json")}
         except FileNotFoundError:
             return set()
 
     def kept_bytes(self) -> int:
-        """How many bytes the finished pieces take."""
+        """Return the size of the finished pieces in bytes."""
         return sum(
             (folder / name).stat().st_size
             for folder, name in _files(self.pieces)
@@ -118,14 +118,14 @@ class Staging:
         )
 
     def clear(self) -> None:
-        """Delete the pieces: no run can go on with them."""
+        """Delete the pieces, because no run can use them."""
         _delete_pieces(self.pieces)
 
     def publish(self) -> None:
         """Flush the dataset to disk, move it to its destination, and delete the pieces.
 
         Raises:
-            DestinationError: something has come to the destination in the meantime.
+            DestinationError: the destination was created in the meantime.
         """
         for path in self.dataset.rglob("*"):
             if path.is_dir():
@@ -147,7 +147,7 @@ class Staging:
 
 
 def settle(destination: Path) -> None:
-    """Delete the folder of a run that was killed between publishing its dataset and deleting its pieces."""
+    """Delete the folder of a run that was killed after publishing its dataset."""
     folder = _folder_of(_absolute(destination))
     if not _is_published(folder):
         return
@@ -158,15 +158,15 @@ def settle(destination: Path) -> None:
 
 
 def _is_published(folder: Path) -> bool:
-    """Whether the dataset that was put together in a staging folder has been moved to its destination."""
+    """Return whether the dataset of a staging folder has been moved to its destination."""
     return not folder.is_symlink() and (folder / _PUBLISHING).is_file() and not (folder / "dataset").exists()
 
 
 def _check_own(folder: Path) -> None:
-    """Refuse a staging folder that leads elsewhere or holds what ffenc did not put there.
+    """Refuse a staging folder that is a link or contains files that ffenc did not write.
 
     Raises:
-        DestinationError: it is, or holds, a link or a file of someone else's.
+        DestinationError: it is or contains a link, or a foreign file.
     """
     if folder.is_symlink():
         raise DestinationError(f"{folder} is a link; ffenc keeps finished episodes there; delete the link")
@@ -179,25 +179,25 @@ def _check_own(folder: Path) -> None:
 
 
 def _delete(folder: Path) -> None:
-    """Delete a staging folder's own files, and the folder itself where nothing else has come into it."""
+    """Delete a staging folder's own files, and the folder if it is then empty."""
     for scratch in (folder / "dataset", folder / "cuts"):
         shutil.rmtree(scratch, ignore_errors=True)
     with contextlib.suppress(OSError):
         _delete_pieces(folder / "pieces")
-        # The lock goes last: while it is there, another run sees whose folder this is.
+        # The lock is deleted last: while it exists, other runs recognise the folder.
         for name in (_PUBLISHING, "lock"):
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
 
 
 def _delete_pieces(pieces: Path) -> None:
-    """Delete what runs have put into the folder of pieces: a folder a camera, two files a piece."""
+    """Delete the pieces of runs: one folder per camera, two files per piece."""
     for camera in _folders(pieces):
         for path in camera.iterdir():
             if _PIECE.fullmatch(path.name) and not path.is_dir():
                 path.unlink()
     for folder in (*_folders(pieces), pieces):
-        with contextlib.suppress(OSError):  # one that holds something else stays
+        with contextlib.suppress(OSError):  # a folder with other files is kept
             folder.rmdir()
 
 
@@ -207,11 +207,11 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - symbolic links stay as they are
+    return Path(os.path.abspath(path))  # noqa: PTH100 - keeps symbolic links
 
 
 def check_destination(destination: Path) -> None:
-    """Refuse a destination that is taken or cannot be.
+    """Refuse an existing or invalid destination.
 
     Raises:
         DestinationError: it exists and is not an empty folder, or its name cannot be used.
@@ -232,21 +232,21 @@ def check_destination(destination: Path) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON as LeRobot does, whole or not at all."""
+    """Write JSON as LeRobot does, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with published(path) as temporary:
         temporary.write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
 
 
 def write_info(root: Path, info: Mapping[str, Any]) -> list[str]:
-    """Write a dataset's ``meta/info.json``, and ``meta/ffenc.json`` where there is something to keep in it.
+    """Write a dataset's ``meta/info.json``, and ``meta/ffenc.json`` if it has contents.
 
     Args:
         root: its folder.
-        info: as :func:`~ffenc.frames.info_json.read_info` returns it.
+        info: as returned by :func:`~ffenc.frames.info_json.read_info`.
 
     Returns:
-        the places of the files that were written, ``meta/info.json`` last.
+        Paths of the written files in the dataset, ``meta/info.json`` last.
     """
     lerobots, own = split_info(info)
     written = {OWN_INFO: own, INFO: lerobots} if own else {INFO: lerobots}
@@ -256,24 +256,24 @@ def write_info(root: Path, info: Mapping[str, Any]) -> list[str]:
 
 
 def unfinished(destination: Path) -> tuple[Path, int] | None:
-    """Return the folder an ended run has left beside a destination, and how many pieces are done in it."""
+    """Return the folder that an interrupted run has left, and the number of its finished pieces."""
     folder = _folder_of(_absolute(destination))
     count = 0 if _is_published(folder) else _records(folder / "pieces")
     return (folder, count) if count else None
 
 
 def _records(pieces: Path) -> int:
-    """How many pieces are on record."""
+    """Return the number of recorded pieces."""
     return sum(_is_record(name) for _, name in _files(pieces))
 
 
 def _is_record(name: str) -> bool:
-    """Whether a file says that a piece is whole; hidden files are those that were being written."""
+    """Return whether a file is a record of a finished piece; hidden files are incomplete ones."""
     return name.endswith(".json") and not name.startswith(".")
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield all files below, there may be hundreds of thousands: the folder each is in, and its name."""
+    """Yield folder and name of all files below; there may be hundreds of thousands."""
     for parent, _, names in os.walk(folder):
         where = Path(parent)
         yield from ((where, name) for name in names)
