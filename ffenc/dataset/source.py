@@ -1,4 +1,4 @@
-"""What a job reads: episodes, and what a dataset says of all of them."""
+"""The interface of a job's source: its episodes, and the metadata of all of them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ffenc.paths import plain_name
 
 
 def check_key(key: str, where: Path) -> str:
-    """Return a camera's key, which becomes part of a path, if it is only a name.
+    """Return a camera's key after checking that it can be a part of a path.
 
     Raises:
-        SourceError: it holds a path separator or a character that cannot be printed, or begins with a dot.
+        SourceError: it contains a path separator or a character that cannot be printed, or begins with a dot.
     """
     plain_name(key, f"{where}: the name of a camera")
     if key.startswith("."):
@@ -29,15 +29,15 @@ def check_key(key: str, where: Path) -> str:
 
 
 class DatasetSource(Protocol):
-    """Whatever episodes are read from: a LeRobot dataset, several of them, a tree of images, a file.
+    """A source of episodes: a LeRobot dataset, several of them, a tree of images, a file.
 
-    A plan finds what it needs by ``episodes``, ``frames`` and ``video``, without reading rows; :meth:`read`
-    yields the episodes themselves.
+    A plan uses ``episodes``, ``frames`` and ``video``, without reading rows; :meth:`read` yields the
+    episodes.
 
     Attributes:
-        roots: the folders that it is read from.
-        episodes: those that there are.
-        renumbered: features whose statistics are not those of what is written, since the values are new.
+        roots: folders that it is read from.
+        episodes: its episodes.
+        renumbered: features with new values, whose statistics in the source are not those of the result.
     """
 
     root: Path
@@ -52,39 +52,39 @@ class DatasetSource(Protocol):
     def renumbered(self) -> frozenset[str]: ...
 
     def read(self, episodes: Sequence[EpisodeRef]) -> Iterator[Episode]:
-        """Read episodes one after another, in their order; memory holds some of their rows at a time."""
+        """Yield episodes in order, with only some of their rows in memory at a time."""
 
     def frames(self, camera: str, episode: EpisodeRef) -> FrameSource:
-        """The images of one camera in one episode."""
+        """Return the images of a camera in an episode."""
 
     def video(self, camera: str, episode: EpisodeRef) -> EpisodeVideo:
-        """Where one episode of a camera is that is video."""
+        """Return the place of an episode of a video camera."""
 
     def camera_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
-        """How many bytes its images or its video take."""
+        """Return the size of a camera's images or video in bytes."""
 
     def info(self) -> dict[str, Any]:
-        """The contents of ``info.json``, with the features in order."""
+        """Return the contents of ``info.json``, with the features in order."""
 
     def stats(self) -> dict[str, Any]:
-        """The contents of ``stats.json``; empty where there is none."""
+        """Return the contents of ``stats.json``; empty if there is none."""
 
     def has_episode_stats(self, feature: str) -> bool:
-        """Whether of every episode the feature's statistics are known."""
+        """Return whether a feature's statistics are known for every episode."""
 
     def extra_files(self) -> list[tuple[Path, str]]:
-        """Other files that belong to the dataset: where they are, and their place in it."""
+        """Return path and place in the dataset of other files that belong to it."""
 
     def tasks(self) -> Path | Sequence[str]:
-        """The file of the tasks table, or the task texts."""
+        """Return the file of the tasks table, or the task texts."""
 
 
 class Streams(Mapping[str, CameraStream]):
-    """The streams of an episode of a source, each found when it is asked for.
+    """The streams of an episode of a source, each determined on access.
 
     Args:
         source: the source.
-        episode: which.
+        episode: the episode.
     """
 
     def __init__(self, source: DatasetSource, episode: EpisodeRef) -> None:

@@ -1,4 +1,4 @@
-"""Statistics of table columns, and the aggregate of episodes' statistics, as LeRobot keeps them."""
+"""Statistics of table columns, and aggregates of episodes' statistics, as LeRobot stores them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ ACTION = "action"
 
 
 def column_stats(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, Stats]:
-    """Compute min, max, mean, std, count and quantiles over the rows of columns, of each one its own.
+    """Compute min, max, mean, std, count and quantiles of columns over their rows.
 
-    Their quantiles are found together: each call of numpy's costs more than the numbers of a short episode.
+    The quantiles of all columns are computed together: a numpy call costs more than the values of a short
+    episode.
 
     Args:
         columns: name -> shape ``(N,)`` or ``(N, ..., D)``, N of 1 or more, any number type.
 
     Returns:
-        name -> lists of D numbers, each over all other dimensions, as LeRobot has them; ``count`` is ``[N]``.
+        Name -> lists of D numbers, each over all other dimensions, as in LeRobot; ``count`` is ``[N]``.
     """
-    tables_of: dict[int, dict[str, Array]] = {}  # by their numbers of rows
+    tables_of: dict[int, dict[str, Array]] = {}  # by number of rows
     for key, values in columns.items():
         table = _columns(values)
         tables_of.setdefault(len(table), {})[key] = table
@@ -47,7 +48,7 @@ def _columns(values: npt.NDArray[Any]) -> Array:
 
 
 def moments(values: npt.NDArray[Any]) -> Stats:
-    """Compute what :func:`column_stats` does, without quantiles; these can be aggregated exactly."""
+    """Compute the statistics of :func:`column_stats` without quantiles; they can be aggregated exactly."""
     table = _columns(values)
     return {
         "min": table.min(axis=0).tolist(),
@@ -59,17 +60,18 @@ def moments(values: npt.NDArray[Any]) -> Stats:
 
 
 def relative_chunk(count: int, lengths: Sequence[int] | npt.NDArray[np.int64]) -> int | None:
-    """Return the length of the chunks that statistics of relative actions were computed over.
+    """Return the chunk length of statistics of relative actions.
 
-    LeRobot's ``recompute_stats(relative_action=True)`` replaces those of ``action`` in ``stats.json`` by the
-    differences to the state over all chunks of consecutive rows; only their count says so.
+    LeRobot's ``recompute_stats(relative_action=True)`` replaces the statistics of ``action`` in
+    ``stats.json`` by those of the differences to the state over all chunks of consecutive rows; only their
+    count shows it.
 
     Args:
-        count: of the statistics.
-        lengths: rows of each episode.
+        count: count of the statistics.
+        lengths: number of rows of each episode.
 
     Returns:
-        None where no length of chunks has that count, or it is that of the rows.
+        The length; None if no chunk length gives this count, or it is the number of rows.
     """
     rows = np.asarray(lengths, np.int64)
     if not rows.size or count == rows.sum():
@@ -82,10 +84,10 @@ _MOST_ROWS = 2.0**53
 
 
 def stored_numbers(value: Any) -> Array:
-    """Return a statistic as it is read from a file, as an array.
+    """Return a statistic that was read from a file as an array.
 
     Raises:
-        ValueError: it is no number, nor lists of numbers of one length.
+        ValueError: not a number, or lists of numbers of different lengths.
     """
     try:
         return np.asarray(value, np.float64)
@@ -95,10 +97,10 @@ def stored_numbers(value: Any) -> Array:
 
 
 class Aggregate:
-    """The statistics of many episodes together, added one by one.
+    """The aggregate of many episodes' statistics, which are added one by one.
 
-    Count-weighted: min, max, mean and std are those of all rows; quantiles are the weighted mean of the
-    episodes' quantiles, which is LeRobot's definition too.
+    Weighted by count: min, max, mean and std are those of all rows; quantiles are the weighted mean of the
+    episodes' quantiles, as in LeRobot.
     """
 
     def __init__(self) -> None:
@@ -108,14 +110,14 @@ class Aggregate:
 
     @property
     def empty(self) -> bool:
-        """Whether no episode has been added."""
+        """Whether no episode was added."""
         return not self._count
 
     def add(self, stats: Mapping[str, Any]) -> None:
         """Add one episode's statistics.
 
         Raises:
-            ValueError: one of min, max, mean, std or count is missing or cannot be.
+            ValueError: one of min, max, mean, std or count is missing or invalid.
         """
         missing = [name for name in ("min", "max", "mean", "std", "count") if stats.get(name) is None]
         if missing:
@@ -135,7 +137,7 @@ class Aggregate:
         else:
             share = count / (self._count + count)
             shift = values["mean"] - self._means["mean"]
-            # Squares of differences from the mean: those of large numbers would lose the digits.
+            # Squared differences from the mean: squares of large values would lose precision.
             self._squares = self._squares + std**2 * count + shift**2 * (self._count * share)
             common = set(values) & set(self._means)
             self._means = {k: self._means[k] + (values[k] - self._means[k]) * share for k in common}

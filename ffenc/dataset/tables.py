@@ -1,4 +1,4 @@
-"""Write the tables of a job's result from what its source says."""
+"""Write the tables of a job's result from its source."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ class JobTables:
     """All tables of a job's result.
 
     Args:
-        source: what is read.
+        source: the source.
         root: folder of the new dataset.
-        episodes: those chosen, in order; they are numbered from 0.
+        episodes: the selected episodes, in order; they are numbered from 0.
         cameras: keys of the cameras that are kept.
-        videos: camera -> each chosen episode's place, in order.
+        videos: camera -> place of each selected episode, in order.
         blocks: camera -> info block.
         images: keys of cameras that stay images, in the table.
-        recompute: features whose statistics in the source are not those of its rows.
-        reaggregate: features whose statistics in the source's ``stats.json`` are not those of its episodes.
-        changed: those of them whose pictures are changed: their statistics are counted as they are written.
+        recompute: features whose statistics in the source do not match its rows.
+        reaggregate: features whose statistics in the source's ``stats.json`` do not match its episodes.
+        changed: image cameras with a transform: their statistics are computed while they are written.
         on_images: called with the number of images written so far, from any thread.
-        exact: compute the quantiles of all rows, where they would be made of the episodes'.
-        together: put the rows of small files together; see :class:`~ffenc.dataset.division.RowDivision`.
-        camera_stats: camera -> each chosen episode's statistics, for cameras without any in the source.
-        camera_values: camera -> of all chosen episodes of those, how often each value was seen.
+        exact: compute the quantiles of all rows, instead of aggregating those of the episodes.
+        together: combine the rows of small files; see :class:`~ffenc.dataset.division.RowDivision`.
+        camera_stats: camera -> statistics of each selected episode, for cameras without any in the source.
+        camera_values: camera -> histogram of all selected episodes, for the same cameras.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class JobTables:
         """Write every table."""
         writer = self._writer
         files: dict[str, None] = {}
-        with closing(self._write_rows()) as rows:  # where something fails, what writes them ends first
+        with closing(self._write_rows()) as rows:  # after an error, ends its writers first
             self._write_list(self._noted(rows, files))
         self._write_stats([writer.folder / path for path in files])
         writer.write_tasks()
@@ -118,7 +118,7 @@ class JobTables:
 
     @staticmethod
     def _noted(rows: Iterable[WrittenRows], files: dict[str, None]) -> Iterator[WrittenRows]:
-        """Note the files that rows are in."""
+        """Record the files of the rows."""
         for one in rows:
             files[one.file.path] = None
             yield one
@@ -150,7 +150,7 @@ class JobTables:
             )
 
     def _features_to_compute(self) -> list[str]:
-        """Table columns whose statistics are not in the source, or do not hold for a part of it."""
+        """Return columns whose statistics are not in the source, or do not hold for the selected part."""
         stats = self._source.stats()
         lacking = []
         for key, feature in self._features.items():
@@ -164,9 +164,9 @@ class JobTables:
         return lacking
 
     def _write_rows(self) -> Generator[WrittenRows, None, None]:
-        """Write the rows, a row group an episode; yields episodes in order, once they are written.
+        """Write the rows, one row group per episode; yield episodes in order, after they are written.
 
-        Files with images are written several at once: compressing them is most of the work.
+        Several files with images are written at once: compressing them is most of the work.
         """
         if not self._images:
             for file, episodes in self._files_of_rows():
@@ -188,14 +188,14 @@ class JobTables:
                 yield from done
 
     def _files_of_rows(self) -> Iterator[tuple[FilePlace, Iterable[_Rows]]]:
-        """Each file of the result, and what comes into it."""
+        """Yield each file of the result with its episodes."""
         limit = file_limit(self._info, "data")
         division = RowDivision(self._source, self._images, limit, together=self._together)
         for _, rows in groupby(self._numbered(), key=lambda one: division.of(one[0], one[1].table)):
             yield self._writer.files.next(DATA), rows
 
     def _numbered(self) -> Iterator[_Rows]:
-        """Read the episodes, and give them their numbers."""
+        """Read the episodes, and number them."""
         kinds = {
             key: feature_type(feature) for key, feature in self._features.items() if key in DEFAULT_FEATURES
         }
@@ -206,7 +206,7 @@ class JobTables:
             yield episode, rows
 
     def _write_file(self, file: FilePlace, episodes: Iterable[_Rows]) -> list[WrittenRows]:
-        """Write a data file; the statistics of some features are computed."""
+        """Write a data file, and compute the statistics of some features."""
         rows = iter(episodes)
         first = next(rows)
         schema = row_schema(self._with_images(first[1].table.schema))
@@ -233,7 +233,7 @@ class JobTables:
         return written
 
     def _take_counts(self, key: str, number: int, frames: ChangedImages) -> None:
-        """Keep the statistics of an episode's images, which have been written."""
+        """Store the statistics of an episode's images, which have been written."""
         values = frames.statistics.values()
         with self._counting:
             self._counted[key, number] = frames.statistics.statistics()
@@ -246,7 +246,7 @@ class JobTables:
             self._on_images(self._images_done)
 
     def _with_images(self, schema: pa.Schema) -> pa.Schema:
-        """The columns of the table and of images that stay there, in the order of the features."""
+        """Return the columns of the table and of its images, in the order of the features."""
         fields = {field.name: field for field in schema}
         fields |= {key: pa.field(key, IMAGE) for key in self._images}
         order = dict.fromkeys((*(key for key in self._features if key in fields), *fields))
@@ -263,7 +263,7 @@ class JobTables:
             self._writer.write_list(file, (self._listed(one, file) for one in some))
 
     def _listed(self, listing: Listing, file: FilePlace) -> pa.Table:
-        """Rows of the list with the new numbers, places and statistics."""
+        """Return rows of the list with the new indices, places and statistics."""
         rows = listing.rows
         part = slice(rows[0].number, rows[-1].number + 1)
         names = [name for name in listing.known.column_names if not name.startswith(self._gone)]
@@ -284,7 +284,7 @@ class JobTables:
 
     @cached_property
     def _gone(self) -> tuple[str, ...]:
-        """How columns begin that are of cameras which are left out."""
+        """Return the prefixes of columns of dropped cameras."""
         kept = (*self._cameras, *self._images)
         return tuple(
             f"stats/{key}/"
@@ -311,10 +311,10 @@ class JobTables:
         self._writer.write_stats({key: stats[key] for key in dict.fromkeys(order)})
 
     def _with_exact_quantiles(self, key: str, stats: Stats, files: Sequence[Path]) -> Stats:
-        """The statistics of all rows with their quantiles, instead of a mean of the episodes'.
+        """Return statistics with the quantiles of all rows, instead of the mean of the episodes' quantiles.
 
-        Frames of a camera are only known where its statistics were computed, and relative actions are other
-        numbers than these.
+        A camera's pixels are only known if its statistics were computed here, and relative actions are not
+        the values of the rows.
         """
         if key in self._camera_values:
             return {**stats, **self._camera_values[key].quantiles(stats["min"], stats["max"])}
@@ -329,18 +329,18 @@ class JobTables:
 
 
 def _images_of(episode: Episode, key: str) -> FrameSource:
-    """The images of a camera that stays images."""
+    """Return the images of a camera that stays images."""
     frames = episode.streams[key]
     assert not isinstance(frames, EpisodeVideo | FinishedVideo)
     return frames
 
 
 def sized_feature(feature: Mapping[str, Any], width: int, height: int) -> dict[str, Any]:
-    """Return a camera's feature with the size of its pictures.
+    """Return a camera's feature with the size of its frames.
 
     Args:
-        feature: of ``info.json``.
-        width, height: in pixels.
+        feature: its entry in ``info.json``.
+        width, height: frame size in pixels.
     """
     shape, names = list(feature.get("shape") or ()), list(feature.get("names") or ())
     if len(shape) == len(names) == 3:

@@ -1,4 +1,4 @@
-"""A LeRobot dataset at a lower frame rate, as a source: some of its rows, and their frames."""
+"""A source that is a LeRobot dataset at a lower frame rate: some of its rows, and their frames."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ _RATES_NAMED = 6
 
 
 class ThinnedDataset:
-    """A dataset of which some rows are kept, so that it has another frame rate.
+    """A dataset of which some rows are kept, so that it has a lower frame rate.
 
-    Each row keeps its values. Statistics are those of the rows
-    that are kept, so the source's are not passed on.
+    Each row keeps its values. Statistics are computed from the kept rows; the source's are not used.
 
     Args:
         source: the dataset, which is only read.
-        pick: which frames.
+        pick: selects the rows and frames.
     """
 
     def __init__(self, source: LeRobotV3 | LeRobotV21, pick: Pick) -> None:
@@ -72,7 +71,7 @@ class ThinnedDataset:
                 length=ref.length,
                 rows=one.rows.take(pa.array(kept, pa.int64())),
                 streams=Streams(self, ref),
-                notes=None,  # they are of rows that are there no more
+                notes=None,  # they refer to the source's row numbers
             )
             yield thin if one.row_tasks is None else thin.with_tasks(one.tasks, one.row_tasks[kept])
 
@@ -88,11 +87,11 @@ def _without_statistics(table: pa.Table) -> pa.Table:
 
 
 class PickedFrames:
-    """Some of a source's frames.
+    """A selection of a source's frames.
 
     Args:
-        frames: all of them.
-        pick: which.
+        frames: all frames.
+        pick: the selection.
     """
 
     def __init__(self, frames: FrameSource, pick: Pick) -> None:
@@ -117,8 +116,8 @@ def thinned(
 
     Args:
         source: the dataset.
-        fps: the rate; the source itself where it is its own.
-        nearest: for each new time take the frame that is nearest, where the rate does not divide.
+        fps: the new rate; for the dataset's own rate, the source is returned.
+        nearest: if the rate does not divide the dataset's, keep the nearest frame for each new time.
 
     Raises:
         ConfigError: the rate is higher than the dataset's, or does not divide it.

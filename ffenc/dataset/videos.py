@@ -1,4 +1,4 @@
-"""Find the frames of each episode in a LeRobot v3.0 video dataset."""
+"""Places of each episode's frames in a LeRobot v3.0 video dataset."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from ffenc.spelling import call
 def episode_videos(
     root: Path, *, cameras: Sequence[str] | None = None, episodes: Sequence[int] | None = None
 ) -> list[EpisodeVideo]:
-    """List where each camera's episodes are, camera by camera.
+    """Return the places of the episodes, by camera.
 
     Args:
         root: the dataset.
         cameras: names, with or without ``observation.images.``; None: all.
-        episodes: numbers; None: all.
+        episodes: indices; None: all.
 
     Raises:
-        SourceError: not such a dataset, a video is missing, or an episode is not there.
-        ConfigError: there is no such camera.
+        SourceError: not such a dataset, a video is missing, or an episode does not exist.
+        ConfigError: an unknown camera.
     """
     info = read_info(root)
     version = str(info.get("codebase_version", ""))
@@ -84,17 +84,17 @@ def episode_videos(
 def videos_of(
     root: Path, key: str, template: str, on_damage: Callable[[str, int], None] | None = None
 ) -> list[EpisodeVideo]:
-    """List where the episodes of one camera of a v3.0 dataset are.
+    """Return the places of a camera's episodes in a v3.0 dataset.
 
     Args:
         root: the dataset.
         key: the camera's feature.
         template: ``video_path`` of its info.json.
-        on_damage: given what is wrong with a row and its episode's number, of an episode whose place it does
-            not say, which is left out; None: that is an error.
+        on_damage: called with the fault and the index of an episode whose row does not contain its place; the
+            episode is skipped. None: raise an error.
 
     Raises:
-        SourceError: the episode list does not say it.
+        SourceError: the episode list does not contain a place.
     """
     columns = ["episode_index", "length", *place_columns(key)[:3]]
 
@@ -135,15 +135,15 @@ def videos_of(
 
 
 def clip_of(video: EpisodeVideo, fps: Fraction, *, compare: bool = True) -> Clip:
-    """Return the frames of an episode, once they have been found in its file, each at its time.
+    """Return the frames of an episode, after checking that each is in its file at its time.
 
     Args:
-        video: where the episode is.
-        fps: of the dataset, where the video's rate is not lowered.
-        compare: compare the file with its checksum, once; else whoever reads its frames does.
+        video: place of the episode.
+        fps: rate of the dataset, if the video's rate is not lowered.
+        compare: compare the file with its checksum, once; otherwise the caller does.
 
     Raises:
-        SourceError: the file holds something else, ends too early, or has no frame where one should be.
+        SourceError: the file has another stream, is too short, or has no frame at an expected time.
     """
     fps = video.pick.old if video.pick is not None else fps
     if compare:
@@ -179,7 +179,7 @@ def clip_of(video: EpisodeVideo, fps: Fraction, *, compare: bool = True) -> Clip
         )
     clip = Clip(video.path, info, first, video.frames, video.pick, video.origin)
     check_spacing(clip, fps, where, start=video.start)
-    # A gap is reported with the episode it is in.
+    # A gap is reported with the episode that contains it.
     whole = Clip(video.path, info, 0, info.frames)
     if info.frames < video.needed and off_grid(whole.seconds(), fps, whole.seconds()[0]) is None:
         raise SourceError(
@@ -195,29 +195,29 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 
 def compare_checksum(path: Path, checksum: str | None, part: bool) -> None:
-    """Compare a file with its checksum, once as long as it does not change; from any thread.
+    """Compare a file with its checksum, once while it does not change. Thread-safe.
 
     Args:
         path: the file.
-        checksum: SHA-256 that it was written with; None: not known.
-        part: not all of the file's episodes are read.
+        checksum: recorded SHA-256; None: unknown.
+        part: some of the file's episodes are not read.
 
     Raises:
-        SourceError: it is another, and all of the file's episodes are read.
+        SourceError: it differs, and all of the file's episodes are read.
 
     Warns:
-        FfencWarning: it is another, and only a part is read.
+        FfencWarning: it differs, and only some of the episodes are read.
     """
     if checksum is not None:
         with _comparing.setdefault(path, threading.Lock()):
             _compare(path, checksum, part, *_state(path))
 
 
-_comparing: dict[Path, threading.Lock] = {}  # two threads that read the same file hash it once
+_comparing: dict[Path, threading.Lock] = {}  # so that two threads do not hash the same file
 
 
 def damaged(path: Path) -> SourceError:
-    """The error that a file has changed since it was written."""
+    """Return the error for a file that has changed since it was written."""
     return SourceError(
         f"{path}: is not, to the byte, what was written: it is damaged. Restore it; if it was "
         f"changed on purpose, delete its line in {CHECKSUMS}"
@@ -226,7 +226,7 @@ def damaged(path: Path) -> SourceError:
 
 @lru_cache(maxsize=1 << 16)
 def _compare(path: Path, checksum: str, part: bool, *_state: int) -> None:
-    # Damage that no decoder notices would be copied, and be sound from then on by its new checksum.
+    # Damage that no decoder detects would be copied, and hidden by the copy's own checksum.
     if file_checksum(path) == checksum:
         return
     if not part:
@@ -245,7 +245,7 @@ def _opened(path: Path, *_state: int) -> StreamInfo:
     program = find_ffprobe()
     try:
         info = index_reader(program).read(path)
-    except SourceError:  # what is wrong with its index may not matter to FFmpeg
+    except SourceError:  # FFmpeg may be able to read a file with a faulty index
         info = probe(path, times=True, ffprobe=program)
     warn_of_hidden(path, info)
     return info

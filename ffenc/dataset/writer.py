@@ -1,7 +1,7 @@
-"""Write the tables of a LeRobot v3.0 dataset: only here its episodes, rows, tasks and files are numbered.
+"""Write the tables of a LeRobot v3.0 dataset: episodes, rows, tasks and files are numbered only here.
 
-A job writes a whole dataset with it (:mod:`ffenc.dataset.tables`), a recording what a dataset gets by one
-more episode (:mod:`ffenc.dataset.episode`).
+A job writes a complete dataset (:mod:`ffenc.dataset.tables`), a recording the files that one more episode
+adds (:mod:`ffenc.dataset.episode`).
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ NUMBERING_TYPES = {name: feature_type(feature) for name, feature in DEFAULT_FEAT
 
 
 class State(Struct, frozen=True):
-    """A dataset between two episodes.
+    """The state of a dataset between two episodes.
 
     Attributes:
-        info, stats: of info.json and stats.json; without features before they are known.
-        tasks: texts by number.
+        info, stats: contents of info.json and stats.json; without features before they are known.
+        tasks: texts by index.
         rows, episodes: schemas of the tables; None before the first episode.
-        last: the highest numbers in use, of each kind of file.
+        last: highest used numbers, by kind of file.
     """
 
     info: dict[str, Any]
@@ -71,15 +71,15 @@ class State(Struct, frozen=True):
 
 
 class NumberedRows(Struct, frozen=True):
-    """The rows of an episode.
+    """The rows of an episode, numbered.
 
     Attributes:
-        number: of the episode.
-        first: number of the first row in the dataset.
+        number: index of the episode.
+        first: index of the first row in the dataset.
         table: the rows with LeRobot's own columns, without images.
-        tasks: numbers of its tasks, in the order in which they come.
-        known: what else is known of the episode.
-        index: its number in its source.
+        tasks: indices of its tasks, in the order of the rows.
+        known: its known fields.
+        index: its index in the source.
     """
 
     number: int
@@ -91,15 +91,15 @@ class NumberedRows(Struct, frozen=True):
 
 
 class DatasetWriter:
-    """Writes a dataset's tables into a folder: all of them, or what further episodes change.
+    """Writes a dataset's tables to a folder: all of them, or those that further episodes change.
 
-    Episodes come in their order: :meth:`number`, :meth:`write_rows`, then :meth:`list_rows`.
+    Episodes are passed in order to :meth:`number`, :meth:`write_rows`, then :meth:`list_rows`.
 
     Args:
-        folder: where files are written, each at its place in the dataset.
-        fps: frames a second.
-        before: the dataset without these episodes.
-        tasks: the tasks' texts by number, or a dataset's tasks table.
+        folder: folder of the written files, with the paths of the dataset.
+        fps: frames per second.
+        before: the state of the dataset without these episodes.
+        tasks: texts of the tasks by index, or a dataset's tasks table.
         taken: as for :class:`Files`.
     """
 
@@ -123,11 +123,11 @@ class DatasetWriter:
     # --- numbers --------------------------------------------------------------------------------------
 
     def number(self, episode: Episode, kinds: Mapping[str, pa.DataType] = NUMBERING_TYPES) -> NumberedRows:
-        """Give the next episode its number, and its rows theirs, with the times that their frames have.
+        """Number the next episode and its rows, and set the rows' timestamps.
 
         Args:
-            episode: what comes next.
-            kinds: LeRobot's own columns that its rows get, and their types.
+            episode: the next episode.
+            kinds: LeRobot's own columns for its rows, with their types.
         """
         tasks = [self.task(text) for text in episode.tasks]
         frames = np.arange(episode.length)
@@ -148,7 +148,7 @@ class DatasetWriter:
         return rows
 
     def _numbered_schema(self, rows: pa.Schema, kinds: Mapping[str, pa.DataType]) -> pa.Schema:
-        """The columns of rows with LeRobot's own, which are made once for episodes that are alike."""
+        """Return the schema of rows with LeRobot's own columns, cached for episodes with the same columns."""
         known = self._last_schema
         if known is None or known[1] != kinds or not known[0].equals(rows, check_metadata=True):
             fields = [*rows, *(pa.field(name, kind) for name, kind in kinds.items())]
@@ -156,7 +156,7 @@ class DatasetWriter:
         return known[2]
 
     def task(self, text: str) -> int:
-        """Return the number of a task, which gets the next one where it is new."""
+        """Return the index of a task; a new task gets the next one."""
         if text not in self._task_numbers:
             self._task_numbers[text] = len(self.tasks)
             self._more_tasks.append(text)
@@ -171,7 +171,7 @@ class DatasetWriter:
 
     @property
     def tasks(self) -> list[str]:
-        """The texts of all tasks by number."""
+        """Texts of all tasks by index."""
         return self._known_tasks + self._more_tasks
 
     @cached_property
@@ -188,17 +188,17 @@ class DatasetWriter:
         stats_of: Sequence[str],
         on_rows: Callable[[int], None] = lambda _: None,
     ) -> list[WrittenRows]:
-        """Write a data file, a row group an episode, or several where memory asks for it.
+        """Write a data file with one row group per episode, or several if memory requires it.
 
         Args:
             file: the file.
-            schema: its columns, images among them.
-            episodes: their rows, and camera -> images, which may be copied from where they are.
-            stats_of: the features of which statistics are computed.
-            on_rows: called with a count of rows once they are written; may raise.
+            schema: its columns, including images.
+            episodes: their rows, and camera -> images, which may be copied from their files.
+            stats_of: features whose statistics are computed.
+            on_rows: called with the number of rows after they are written; may raise.
 
         Raises:
-            SourceError: an image is missing, or what holds it is damaged.
+            SourceError: an image is missing, or its file is damaged.
         """
         written: list[WrittenRows] = []
 
@@ -223,7 +223,7 @@ class DatasetWriter:
         return list_rows(listing, videos, stats, file, tasks=self.tasks, fps=self._fps)
 
     def write_list(self, file: FilePlace, tables: Iterable[pa.Table]) -> None:
-        """Write a file of the episode list, from one table or more."""
+        """Write a file of the episode list from one or more tables."""
         path, writer = self._made(file.path), None
         try:
             for table in tables:
@@ -236,10 +236,10 @@ class DatasetWriter:
     # --- tasks, statistics, info, notes ---------------------------------------------------------------
 
     def task_rows(self) -> pa.Table:
-        """Return the tasks table; what else the known one holds stays.
+        """Return the tasks table; other columns of the existing one are kept.
 
         Raises:
-            SourceError: it takes no further task.
+            SourceError: a task cannot be added to it.
         """
         if not isinstance(self._tasks, Path):
             return task_table(self.tasks)
@@ -252,7 +252,7 @@ class DatasetWriter:
             raise SourceError(f"cannot take another task: {error}", where=self._tasks) from None
 
     def write_tasks(self) -> None:
-        """Write the tasks table; one that is read as it is meant, and gets no task, is copied."""
+        """Write the tasks table; it is copied if LeRobot reads it correctly and no task is added."""
         path, known = self._made(TASKS), self._tasks
         if isinstance(known, Path) and not self._more_tasks and misread_tasks(read_table(known)) is None:
             shutil.copyfile(known, path)
@@ -260,10 +260,11 @@ class DatasetWriter:
             pq.write_table(self.task_rows(), path)
 
     def add_total(self, key: str, stats: Mapping[str, Any]) -> None:
-        """Add the statistics of one episode to those of all.
+        """Add the statistics of an episode to those of all episodes.
 
         Raises:
-            ValueError, TypeError, LookupError: they are not whole, or not like those of the other episodes.
+            ValueError, TypeError, LookupError: they are incomplete, or do not match those of the other
+                episodes.
         """
         known = self._before.stats.get(key)
         total = self._totals.setdefault(key, Aggregate())
@@ -279,7 +280,7 @@ class DatasetWriter:
 
     @property
     def totals(self) -> dict[str, Stats]:
-        """The statistics of all episodes, of the features that got some."""
+        """Return the statistics of all episodes, by feature."""
         return {key: total.result() for key, total in self._totals.items()}
 
     def write_stats(self, stats: Mapping[str, Stats]) -> None:
@@ -290,7 +291,7 @@ class DatasetWriter:
         """Return the contents of ``info.json`` with the totals.
 
         Args:
-            info: all else in it; ``splits`` of which the training one was the whole dataset are that again.
+            info: its other fields; ``splits`` whose training part was the whole dataset are updated.
         """
         whole = {"train": f"0:{self._before.total_episodes}"}
         if not info.get("splits") or info["splits"] == whole:
@@ -298,7 +299,7 @@ class DatasetWriter:
         return {**info, "total_episodes": self._episodes, "total_frames": self._frames}
 
     def write_notes(self, number: int, notes: Path | Mapping[str, Any]) -> str:
-        """Write what was noted of an episode, or copy the file of it; returns its place."""
+        """Write an episode's notes, or copy their file; return the path in the dataset."""
         place = NOTES_PATH.format(episode_index=number)
         if isinstance(notes, Path):
             self.copy(notes, place)
@@ -307,24 +308,24 @@ class DatasetWriter:
         return place
 
     def copy(self, source: Path, place: str) -> None:
-        """Copy a file that belongs to the dataset, whatever is in it."""
+        """Copy a file of the dataset, whatever its contents are."""
         with held(source):
             shutil.copy2(source, self._made(place))
 
     def _made(self, place: str) -> Path:
-        """The path of a file that is to be written, in a folder that is there."""
+        """Return the path of a file to write, after creating its folder."""
         path = self.folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
 
 def described_rows(rows: NumberedRows, file: FilePlace, stats_of: Sequence[str]) -> WrittenRows:
-    """Return what is known of an episode whose rows go to a file.
+    """Return the known fields of an episode whose rows are written to a file.
 
     Args:
-        rows: the episode's.
-        file: where they go.
-        stats_of: the features of which statistics are computed.
+        rows: rows of the episode.
+        file: the file.
+        stats_of: features whose statistics are computed.
     """
     table = rows.table
     stats = column_stats({key: numbers_of(table[key]) for key in stats_of})
