@@ -1,7 +1,8 @@
-"""What is left of a damaged LeRobot v3.0 dataset: which episodes, their rows, and where their frames are.
+"""The readable parts of a damaged LeRobot v3.0 dataset: episodes, rows, and places of their frames.
 
-Nothing is believed that another part of the dataset contradicts: rows say how long an episode is, the videos'
-frames where it lies. What had to be decided is noted, and what cannot be decided is a damage of the episode.
+No information is used that another part of the dataset contradicts: the rows determine how long an episode
+is, the videos' frames where it is. Decisions are recorded, and what cannot be decided is damage of the
+episode.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ from ffenc.layout import (
 
 
 class Salvage(SalvagedRows):
-    """Reads what is left of a dataset: its rows, and where their frames are.
+    """Reads the readable parts of a dataset: its rows, and the places of their frames.
 
     Args:
         root: its folder.
-        without: cameras that are left out.
-        task: text of all tasks, where the tasks table cannot tell them.
+        without: cameras to drop.
+        task: text of all tasks, if the tasks table cannot be read.
         ffprobe: the program.
-        repeat: an episode of which a camera has fewer frames than rows is not damaged.
-        scratch: a folder for files that have to be written before they can be read.
+        repeat: an episode with fewer frames than rows is not damaged.
+        scratch: folder for repaired copies of files.
 
     Raises:
-        SourceError, ConfigError: as :class:`SalvagedRows`.
+        SourceError, ConfigError: as for :class:`SalvagedRows`.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Salvage(SalvagedRows):
         self._say_unfinished()
 
     def _say_unused(self) -> None:
-        """Video files of which nothing is kept."""
+        """Report video files of which no frame is kept."""
         used = {place.path for one in self.episodes for place in one.videos.values()}
         for path in sorted((self.root / "videos").rglob("*.mp4")):
             key = path.relative_to(self.root / "videos").parts[0]
@@ -75,7 +76,7 @@ class Salvage(SalvagedRows):
                 self._note(f"{why}; it is left out", file=self._relative(path))
 
     def _say_unfinished(self) -> None:
-        """Images of an episode that LeRobot was recording: its rows were in memory only."""
+        """Report images of an episode that LeRobot was recording: its rows were only in memory."""
         for folder in sorted((self.root / "images").glob("*/episode-*")):
             if count := sum(1 for _ in folder.glob("frame-*")):
                 self._note(
@@ -85,7 +86,7 @@ class Salvage(SalvagedRows):
                 )
 
     def _place(self, key: str) -> None:
-        """Find out where the episodes of a camera are."""
+        """Determine the places of a camera's episodes."""
         listed = self._listed_places(key)
         named = {path for path, _ in listed.values() if path.is_file()}
         files = sorted({*(self.root / "videos" / key).rglob("*.mp4"), *named})
@@ -122,7 +123,7 @@ class Salvage(SalvagedRows):
         one.length = min(one.length, whole)
 
     def _opened(self, key: str, files: Sequence[Path]) -> dict[Path, StreamInfo]:
-        """What the files of a camera hold, those that can be opened."""
+        """Return the stream fields of a camera's files that can be opened."""
 
         def look(path: Path) -> StreamInfo | SourceError:
             try:
@@ -143,7 +144,7 @@ class Salvage(SalvagedRows):
         return self._of_camera(key, {path: self.streams[path] for path in files if path in self.streams})
 
     def _of_camera(self, key: str, opened: Mapping[Path, StreamInfo]) -> dict[Path, StreamInfo]:
-        """The files that show what the camera shows: of its size, and depth or colours as it is."""
+        """Return the files that fit the camera: the same size, and depth or colours."""
         feature = self.info["features"][key]
         frames: dict[tuple[int, int, bool], int] = {}
         for info in opened.values():
@@ -159,7 +160,7 @@ class Salvage(SalvagedRows):
         return {path: info for path, info in opened.items() if _picture(info) == right}
 
     def _mark_depth(self, key: str) -> None:
-        """Say in ``info.json`` that a camera is depth where its files hold depth."""
+        """Mark a camera as depth in ``info.json`` if its files are depth."""
         feature = self.info["features"][key]
         block = feature_block(feature)
         held = {self.streams[one.videos[key].path].pix_fmt for one in self.episodes if key in one.videos}
@@ -169,7 +170,7 @@ class Salvage(SalvagedRows):
             self._note("is marked as depth, which its files contain", file=INFO, camera=key)
 
     def _listed_places(self, key: str) -> dict[int, tuple[Path, float]]:
-        """Number of an episode -> the file that the list names, and the second at which it starts."""
+        """Return episode -> file and start time in the episode list."""
         columns = [self._column(name) for name in place_columns(key)[:3]]
         template = self.info.get("video_path") or VIDEO_PATH
         found = {}
@@ -184,9 +185,10 @@ class Salvage(SalvagedRows):
     def _put_back(
         self, listed: Mapping[int, tuple[Path, float]], known: Mapping[Path, StreamInfo], key: str
     ) -> dict[int, tuple[Path, float]]:
-        """The places where files that have been exchanged are in each other's.
+        """Return the places after undoing an exchange of files.
 
-        It shows where their frames are as many as the rows of other files' episodes, and no two are alike.
+        An exchange is detected if the frames of files match the rows of other files' episodes, and no two
+        files match alike.
         """
         rows: dict[Path, int] = {}
         for one in self.episodes:
@@ -209,7 +211,7 @@ class Salvage(SalvagedRows):
     def _as_listed(
         self, listed: Mapping[int, tuple[Path, float]], known: Mapping[Path, StreamInfo]
     ) -> dict[int, Place]:
-        """The episodes that are where the list says."""
+        """Return the episodes that are at their listed places."""
         by_file: dict[Path, list[tuple[int, Found]]] = {}
         for one in self.episodes:
             path, start = listed.get(one.number, (None, 0.0))
@@ -225,21 +227,21 @@ class Salvage(SalvagedRows):
             own.sort(key=lambda pair: (pair[0], pair[1].number))
             numbers = [one.number for _, one in own]
             if numbers != sorted(numbers):
-                continue  # LeRobot writes episodes one after another: timestamps have been swapped
+                continue  # LeRobot writes episodes in sequence: the timestamps were exchanged
             info = known[path]
             held: dict[int, Place] = {}
             for (at, one), end in zip(own, [at for at, _ in own[1:]] + [info.frames], strict=True):
                 whole = min(end - at, self._before_gap(info, at, one.length))
                 if whole >= one.length or end < info.frames or at == own[-1][0]:
                     held[one.number] = Place(path, at, min(whole, one.length))
-            # Where an episode is short while frames of the file are left over, no place can be believed.
+            # If an episode is too short and the file has surplus frames, no place is reliable.
             short = any(held[one.number].whole < one.length for _, one in own if one.number in held)
             if not short or sum(one.length for _, one in own) > info.frames:
                 places |= held
         return places
 
     def _before_gap(self, info: StreamInfo, first: int, length: int) -> int:
-        """How many frames follow each other at the frame rate, or at least in as many steps."""
+        """Return how many frames follow each other at the frame rate, or at least in this number of steps."""
         assert info.times is not None
         times = np.asarray(info.times[first : first + length], np.float64) * float(info.time_base)
         steps = np.diff(times) * float(self.fps)
@@ -247,9 +249,9 @@ class Salvage(SalvagedRows):
         return int(gaps[0]) + 1 if gaps.size else len(times)
 
     def _in_order(self, known: Mapping[Path, StreamInfo]) -> dict[int, Place] | None:
-        """All episodes one after another through the files; None where their frames do not fit so.
+        """Return the places of all episodes in sequence through the files; None if the frames do not fit.
 
-        Frames may be left over at the end where rows of later episodes were never written whole.
+        Surplus frames at the end are accepted if rows of later episodes were never completely written.
         """
         waiting = [one for one in self.episodes if not one.damage or one.length]
         places: dict[int, Place] = {}
@@ -265,14 +267,14 @@ class Salvage(SalvagedRows):
         return places if at == len(waiting) else None
 
     def _cut_off(self) -> bool:
-        """Whether the recording was broken off, and all episodes before that are there."""
+        """Return whether the recording was interrupted, and all earlier episodes are complete."""
         numbers = [one.number for one in self.episodes]
         return self._files.cut_off and self.listing is None and numbers == list(range(len(numbers)))
 
     def _into_gaps(
         self, key: str, wrong: Sequence[Found], known: Mapping[Path, StreamInfo], places: dict[int, Place]
     ) -> None:
-        """Episodes whose place is not known, where the frames that are left of one file are as many."""
+        """Place episodes without a known place if a file has the same number of unused frames."""
         ends = dict.fromkeys(known, 0)
         for place in places.values():
             ends[place.path] = max(ends[place.path], place.first + place.whole)
@@ -293,21 +295,21 @@ class Salvage(SalvagedRows):
                 )
 
     def off_grid(self, path: Path) -> float:
-        """By how many seconds a frame of a file is at most off its number / fps from the first."""
+        """Return the greatest distance of a file's frame from its index / fps, in seconds."""
         info = self.streams[path]
         assert info.times is not None
         times = np.asarray(info.times, np.float64) * float(info.time_base)
         return float(np.abs(times - times[0] - np.arange(len(times)) / float(self.fps)).max(initial=0.0))
 
     def misleads(self, path: Path) -> bool:
-        """Whether a file's average rate would turn a frame's time into the number of another frame."""
+        """Return whether a file's average rate would convert a frame's time to another frame's index."""
         info = self.streams[path]
         numbers = np.arange(info.frames)
         return bool((np.rint(numbers / float(self.fps) * float(info.fps)) != numbers).any())
 
 
 def _picture(info: StreamInfo) -> tuple[int, int, bool]:
-    """What all files of a camera have in common: width, height, and whether they hold depth."""
+    """Return the fields that all files of a camera share: width, height, and whether they are depth."""
     return info.width, info.height, info.pix_fmt in DEPTH_FORMATS
 
 

@@ -1,4 +1,4 @@
-"""Find the episodes of which a damaged dataset has something left: its info.json, its lists, its rows."""
+"""The readable episodes of a damaged dataset: its info.json, its lists, its rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ffenc.spelling import argument, call
 
 
 class Place(Struct):
-    """Where an episode's frames are in a file: the first one, and how many follow without a gap."""
+    """The place of an episode's frames in a file: the first one, and the number of frames without a gap."""
 
     path: Path
     first: int
@@ -43,18 +43,18 @@ class Place(Struct):
 
 
 class Found(Struct):
-    """An episode of which something is left.
+    """An episode with readable parts.
 
     Attributes:
-        number: in the source.
+        number: index in the source.
         path: the data file.
-        rows: its rows there, in the order of its frames.
+        rows: positions of its rows there, in the order of its frames.
         listed: its row of the episode list; None: it is not listed.
-        texts: of its tasks, as they are listed.
-        videos: camera -> where its frames are.
-        length: rows and frames that it is to have.
-        short: camera -> how many of its frames follow each other from the first on, where that is fewer.
-        damage: why it cannot be whole; "" where it can.
+        texts: listed texts of its tasks.
+        videos: camera -> place of its frames.
+        length: number of rows and frames that it will have.
+        short: camera -> number of consecutive frames from the first one on, if it is lower.
+        damage: why it cannot be complete; "" if it can.
     """
 
     number: int
@@ -69,21 +69,21 @@ class Found(Struct):
 
 
 class SalvagedRows:
-    """Reads what is left of a dataset's info.json, lists and rows.
+    """Reads the readable parts of a dataset's info.json, lists and rows.
 
     Args:
         root: its folder.
-        without: cameras that are left out.
-        task: text of all tasks, where the tasks table cannot tell them.
-        scratch: a folder for files that have to be written before they can be read.
+        without: cameras to drop.
+        task: text of all tasks, if the tasks table cannot be read.
+        scratch: folder for repaired copies of files.
 
     Attributes:
-        episodes: in the order of their numbers, damaged ones too.
-        info: contents of info.json, usable.
+        episodes: in the order of their indices, including damaged ones.
+        info: usable contents of info.json.
 
     Raises:
-        SourceError: not a v3.0 dataset, or so little is left that nothing can be known.
-        ConfigError: there is no such camera.
+        SourceError: not a v3.0 dataset, or not enough of it can be read.
+        ConfigError: an unknown camera.
     """
 
     def __init__(self, root: Path, *, without: Sequence[str], task: str | None, scratch: Path) -> None:
@@ -142,11 +142,11 @@ class SalvagedRows:
 
     @property
     def actions(self) -> list[Action]:
-        """What had to be decided, each once."""
+        """The decisions, each once."""
         return list(self._said)
 
     def say(self, action: Action) -> None:
-        """Note something that is done, once."""
+        """Record a decision, once."""
         self._said.setdefault(action)
 
     def _note(
@@ -158,7 +158,7 @@ class SalvagedRows:
         return path.relative_to(self.root).as_posix()
 
     def _read_listing(self) -> pa.Table | None:
-        """The rows of the episode list, of all its files that can be read."""
+        """Return the rows of the episode list, from all files that can be read."""
         tables = []
         for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
             try:
@@ -185,7 +185,7 @@ class SalvagedRows:
         return found
 
     def _read_tasks(self, task: str | None) -> list[str]:
-        """The texts of the tasks by number; empty where they are not known."""
+        """Return the texts of the tasks by index; empty if they are unknown."""
         if task is not None:
             self._note(f"all rows get the task {task!r}")
             return [task]
@@ -208,7 +208,7 @@ class SalvagedRows:
                 if numbers[rows[0]] < 0:
                     continue
                 one = Found(int(numbers[rows[0]]), path, rows)
-                # Without their numbers, rows are in the order in which they stand.
+                # Without frame indices, the rows keep their order in the file.
                 self._order(one, None if (frames[rows] < 0).any() else frames[rows])
                 if not whole[one.rows].all():
                     one.length = int(np.argmin(whole[one.rows]))
@@ -243,11 +243,11 @@ class SalvagedRows:
     def _numbered(
         self, claims: Mapping[int, Sequence[Found]], lengths: Mapping[int, Any]
     ) -> dict[int, Found]:
-        """Each episode's rows, where several stretches of rows have one number.
+        """Return each episode's rows, if several runs of rows have the same index.
 
         Args:
-            claims: number -> the stretches that have it.
-            lengths: number -> length, as the episode list has it.
+            claims: index -> the runs with this index.
+            lengths: index -> length in the episode list.
         """
         found = {number: own[0] for number, own in claims.items() if len(own) == 1}
         missing = {number: length for number, length in lengths.items() if number not in claims}
@@ -280,7 +280,7 @@ class SalvagedRows:
         return found
 
     def _same(self, one: Found, other: Found) -> bool:
-        """Whether two stretches of rows have the same values."""
+        """Return whether two runs of rows have the same values."""
 
         def values(found: Found) -> pa.Table:
             table, places = self.table(found.path)
@@ -290,11 +290,11 @@ class SalvagedRows:
         return one.length == other.length and bool(values(one).equals(values(other)))
 
     def table(self, path: Path) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-        """Read what can be read of a data file; see :meth:`SalvagedFiles.table`."""
+        """Read the readable rows of a data file; see :meth:`SalvagedFiles.table`."""
         return self._files.table(path)
 
     def _order(self, one: Found, frames: npt.NDArray[np.int64] | None) -> None:
-        """Put an episode's rows in order."""
+        """Sort an episode's rows by frame."""
         count = len(one.rows)
         if frames is not None and not (frames == np.arange(count)).all():
             _, first = np.unique(frames, return_index=True)
@@ -314,7 +314,7 @@ class SalvagedRows:
 def _counted_from_0(
     rows: npt.NDArray[np.int64], frames: npt.NDArray[np.int64]
 ) -> list[npt.NDArray[np.int64]]:
-    """Rows of one episode; or of several, where they count from 0 more than once, without a gap."""
+    """Return the rows of one episode; or of several, if they count from 0 more than once, without a gap."""
     cuts = np.flatnonzero(frames[rows] == 0)
     stretches = np.split(rows, cuts[cuts > 0])
     whole = all((frames[own] == np.arange(len(own))).all() for own in stretches)
@@ -322,7 +322,7 @@ def _counted_from_0(
 
 
 def last_rows(numbers: Sequence[Any]) -> dict[int, int]:
-    """Number of an episode -> the last row that names it."""
+    """Return episode index -> the last row with it."""
     return {number: row for row, number in enumerate(numbers) if isinstance(number, int) and number >= 0}
 
 
