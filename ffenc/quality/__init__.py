@@ -1,1 +1,1 @@
-"""How good pictures of a video are, by metrics; one file a metric."""
+"""Quality metrics of video, one file per metric."""

@@ -24,20 +24,20 @@ def quality_of(
     on_frames: Callable[[int], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> Quality:
-    """Measure frames of a video of colours against those that they were made of.
+    """Measure frames of a colour video against the frames that they were encoded from.
 
     Args:
         video: the frames.
-        reference: the source's.
+        reference: the frames of the source.
         chosen: the programs to try in order, see :func:`~ffenc.quality.measure.gauges`.
-        header: of the images; needed where ``reference`` is images.
-        transform: how the source's frames were changed before they were encoded.
-        on_frames: called now and then with the number of frames measured so far.
-        cancellation: who may end it.
+        header: header of the images; required if ``reference`` is images.
+        transform: changes of the source's frames before encoding.
+        on_frames: called from time to time with the number of frames measured so far.
+        cancellation: can stop the measurement from another thread.
 
     Raises:
         SourceError: sizes or numbers of frames differ, or one side is damaged; the text names it.
-        ToolchainError: no ffmpeg here can decode both.
+        ToolchainError: no ffmpeg on this machine can decode both.
         FfmpegError: a program was killed from outside.
     """
     size = reference.info if isinstance(reference, Clip) else header

@@ -1,4 +1,4 @@
-"""How far depth that is read back is from depth that was given, in millimetres."""
+"""Errors of decoded depth in millimetres."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _STRAY = 1e-6  # share of the depths at one millimetre that is nothing
 
 
 class Errors(Struct, frozen=True):
-    """Errors over some pixels, in millimetres; all 0 where there are none.
+    """Errors over some pixels, in millimetres; all 0 if there are no pixels.
 
     Attributes:
-        share: of the pixels with depth that these are.
-        p50, p99: so much and less are half of them, and 99 %.
-        max: the largest.
+        share: share of these pixels in the pixels with depth.
+        p50, p99: median, and 99th percentile.
+        max: greatest error.
     """
 
     share: float
@@ -40,16 +40,16 @@ class Errors(Struct, frozen=True):
 
 
 class DepthError(Struct, frozen=True):
-    """How depth came back.
+    """The error of decoded depth.
 
     Attributes:
-        all: over all pixels that had a depth within the range that is stored, and have one.
-        edges: of those, the ones beside a step of the depth.
+        all: over all pixels with a depth inside the stored range that are decoded with a depth.
+        edges: over those of them that are beside a step of the depth.
         bands: (from, to) in metres, and the errors at these distances.
-        saturated: share of the pixels with depth that are outside of the range that is stored.
-        holes: share of all pixels that had no depth.
-        holes_filled: share of the holes that came back with a depth.
-        holes_made: share of the pixels with depth that came back without.
+        saturated: share of the pixels with depth that are outside the stored range.
+        holes: share of all pixels without depth.
+        holes_filled: share of the pixels without depth that are decoded with a depth.
+        holes_made: share of the pixels with depth that are decoded without.
     """
 
     all: Errors
@@ -157,12 +157,12 @@ def edges(depth: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
 
 
 class DepthRange(Struct, frozen=True):
-    """A range to store depth in.
+    """A range for storing depth.
 
     Attributes:
-        depth_min, depth_max: metres.
+        depth_min, depth_max: in metres.
         saturated: share of the pixels with depth that are outside.
-        no_reading: share of all pixels that are at the sensor's limit, so no depth.
+        no_reading: share of all pixels at the sensor's limit, which have no depth.
     """
 
     depth_min: float

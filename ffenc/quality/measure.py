@@ -1,4 +1,4 @@
-"""Measure the quality of frames against those they were made of."""
+"""Measure the quality of frames against the frames that they were encoded from."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Gauge(Struct, frozen=True):
 
     @property
     def main(self) -> Metric:
-        """The one that settings are chosen by: VMAF, or SSIM where there is no libvmaf."""
+        """The metric by which settings are selected: VMAF, or SSIM without libvmaf."""
         return self.metrics[0]
 
 
 def gauges(candidates: Sequence[Toolchain]) -> list[Gauge]:
-    """List the programs with what each can measure, the ones with VMAF first.
+    """Return the programs with the metrics that each can compute, those with VMAF first.
 
     Args:
         candidates: the programs, best first.
@@ -66,13 +66,13 @@ def gauges(candidates: Sequence[Toolchain]) -> list[Gauge]:
 
 
 class Summary(Struct, frozen=True):
-    """A metric over some frames.
+    """The summary of a metric over some frames.
 
     Attributes:
-        mean: of all; of metrics in dB that of the mean error. Infinite where all are identical.
-        p5: what 5 % of the frames are below.
-        worst: the lowest.
-        frame: which frame that is.
+        mean: over all frames; for metrics in dB that of the mean error. Infinite if all are identical.
+        p5: 5th percentile of the frames.
+        worst: lowest value.
+        frame: index of the frame with this value.
     """
 
     mean: float
@@ -113,20 +113,21 @@ def measure(
     on_frames: Callable[[int], None] | None = None,
     cancellation: Cancellation | None = None,
 ) -> Quality:
-    """Measure luma of a video's frames against a reference's, the n-th against the n-th.
+    """Measure luma of a video's frames against a reference's, frame n against frame n.
 
-    Both sides become RGB as readers give it, and that BT.601 luma of limited range, 0..255 the scale of PSNR.
+    Both sides are converted to RGB as readers do, and then to BT.601 luma of limited range; PSNR uses a peak
+    of 255.
 
     Args:
         gauge: the program and the metrics.
         video, reference: the sides.
-        pieces: what is fed of the reference.
-        threads: that VMAF may use; None: as many as cores.
-        on_frames: called now and then with the number of frames measured so far.
-        cancellation: who may end it.
+        pieces: bytes of the reference for standard input.
+        threads: number of threads of VMAF; None: one per core.
+        on_frames: called from time to time with the number of frames measured so far.
+        cancellation: can stop the program from another thread.
 
     Returns:
-        the values of as many frames as the shorter side has.
+        The values of as many frames as the shorter side has.
 
     Raises:
         FfmpegError: the program failed.
