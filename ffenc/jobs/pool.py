@@ -1,4 +1,4 @@
-"""Run units of work side by side; the first failure stops the others."""
+"""Run units of work at once; the first failure stops the others."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def run_units(
     threads: int,
     stop: Callable[[], None],
 ) -> Iterator[tuple[Unit, Result]]:
-    """Yield each unit with its result, as they are done.
+    """Yield each unit with its result, in the order of completion.
 
     Args:
         units: taken one by one as threads become free.
         work: called in a thread for each unit.
-        threads: how many units are in work at once.
-        stop: makes the work in progress end soon; called when a unit fails or the caller goes away.
+        threads: number of units at once.
+        stop: ends running work soon; called when a unit fails or the caller stops.
 
     Raises:
-        Exception: the first that a unit raised, after all work has ended.
+        Exception: the first exception of a unit, after all running work has ended.
     """
     waiting = iter(units)
     running: dict[Future[Result], Unit] = {}
