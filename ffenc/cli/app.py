@@ -47,10 +47,10 @@ _COMMANDS = {
 }
 
 
-_ALONE = ("compile",)  # needs no library that has threads
-_DECODING = ("compare", "decode", "edit", "merge", "repair", "tune", "verify")  # images in this process
-_FOREIGN = ("lerobot",)  # runs a program that is not ffenc's
-# Read when NumPy is loaded, whose OpenBLAS would have threads that spin and have nothing to do.
+_ALONE = ("compile",)  # needs no library that starts threads
+_DECODING = ("compare", "decode", "edit", "merge", "repair", "tune", "verify")  # decode images here
+_FOREIGN = ("lerobot",)  # runs a program that is not part of ffenc
+# NumPy's OpenBLAS reads these when it is loaded. Its threads would have no work and only use CPU time.
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
@@ -73,7 +73,7 @@ def _open_log(ctx: click.Context, param: click.Parameter, value: str | None) -> 
             raise click.BadParameter(f"{value} cannot be written: {error.strerror}", ctx, param) from None
 
 
-# Of every command, and of the group: they can stand before the command's name and after it.
+# Options of the group and of every command: allowed before the command's name and after it.
 _OUTPUT_OPTIONS = [
     click.Option(
         ["--quiet", "-q"],
@@ -104,7 +104,7 @@ _OUTPUT_OPTIONS = [
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module when it is called for: ``ffenc --help`` loads none of them."""
+    """Imports a command's module when the command is used, so that ``ffenc --help`` loads none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -177,19 +177,19 @@ def cli() -> None:
 
 
 def run(words: Sequence[str], *, ending: Callable[[], bool] = lambda: False) -> int:
-    """Run a command line, say why where it fails, and return its exit status.
+    """Run a command line, report any failure, and return the exit status.
 
-    Whatever is raised, it ends in ffenc's own words; only a signal is passed on.
+    Every exception is reported as a message of ffenc; only a signal's exception is passed on.
 
     Args:
         words: the command line.
-        ending: whether a signal has come: what a thread then breaks off with is not the user's concern.
+        ending: returns whether a signal has arrived; the errors that it causes in threads are not reported.
     """
     output.begin()
     sys.unraisablehook = _note_unraisable
     threading.excepthook = partial(_note_in_thread, ending)
     try:
-        # Not click's own main, which has a way of its own with signals and with a reader that has gone.
+        # Not click's main(), which handles signals and a closed output in its own way.
         completing = os.environ.get("_FFENC_COMPLETE")
         if completing:
             return shell_complete(cli, {}, "ffenc", "_FFENC_COMPLETE", completing)
@@ -203,7 +203,7 @@ def run(words: Sequence[str], *, ending: Callable[[], bool] = lambda: False) -> 
         except SystemExit as end:
             status = int(end.code or 0)
         if sys.stdout is not None:
-            sys.stdout.flush()  # a full disk or a reader that has gone shows here, not at the exit
+            sys.stdout.flush()  # so that a full disk or a closed pipe is reported here, not at the exit
         return status
     except KeyboardInterrupt:
         raise
@@ -212,13 +212,13 @@ def run(words: Sequence[str], *, ending: Callable[[], bool] = lambda: False) -> 
 
 
 def _note_unraisable(found: sys.UnraisableHookArgs) -> None:
-    """What a finaliser has raised; a signal that is swallowed so comes again."""
+    """Handle an exception that a finaliser raised; a signal that was lost this way is raised again."""
     if not issubclass(found.exc_type, KeyboardInterrupt):
         output.detail(f"{found.err_msg or 'ignored'}: {found.exc_type.__name__}: {found.exc_value}")
 
 
 def _note_in_thread(ending: Callable[[], bool], found: threading.ExceptHookArgs) -> None:
-    """What has ended a thread: whoever waits for its work says what that means."""
+    """Handle an exception that ended a thread: the code that waits for the thread reports it."""
     note = output.detail if ending() else output.warning
     note(f"a worker thread failed: {found.exc_type.__name__}: {found.exc_value}")
     lines = traceback.format_exception(found.exc_type, found.exc_value, found.exc_traceback)

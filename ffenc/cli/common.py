@@ -1,4 +1,4 @@
-"""What several commands share: paths, settings in LeRobot's spelling, options."""
+"""Parameter types, command classes and options that several commands share."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ LeRobot's recording flags are also accepted: --robot.type, --dataset.fps, --data
 
 
 class PathName(click.Path):
-    """A path as a person types it: ``~`` is the home folder, even where no shell has expanded it.
+    """A path on the command line. ``~`` is expanded, also if the shell did not do it.
 
     Args:
-        remote: it may be an address too, which is left as it is.
-        **kind: as of click.Path.
+        remote: also accept an address, which is not changed.
+        **kind: arguments of click.Path.
     """
 
-    read = False  # whether it names what is read
+    read = False  # whether the command reads from this path
 
     def __init__(self, *, remote: bool = False, **kind: Any) -> None:
         super().__init__(**kind)
@@ -56,12 +56,12 @@ class PathName(click.Path):
                 place = parse_address(value)
                 return value if isinstance(place, Address) else str(place)
             value = local_name(value, read=self.read)
-            value = os.path.expanduser(value)  # noqa: PTH111 - a home that is not known stays as it is
+            value = os.path.expanduser(value)  # noqa: PTH111 - leaves the path unchanged if the home is unknown
         return super().convert(value, param, ctx)
 
 
 class SourceName(PathName):
-    """A path that is read; a name on the Hugging Face Hub is answered with how to download it."""
+    """A path to read from; for a name on the Hugging Face Hub the error says how to download it."""
 
     read = True
 
@@ -72,15 +72,15 @@ class SourceName(PathName):
 
 
 class SettingsCommand(click.Command):
-    """A command that also takes encoder settings in LeRobot's spelling; they come as ``overrides``.
+    """A command that also takes encoder settings in LeRobot's spelling, passed as ``overrides``.
 
-    Options of the command's own may have such a spelling; they are left to it.
+    The command's own options take precedence over settings with the same spelling.
     """
 
-    recording = False  # whether it takes LeRobot's recording flags as well
+    recording = False  # whether it also takes LeRobot's recording flags
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        from ffenc.config.overrides import split_overrides  # noqa: PLC0415 - few have
+        from ffenc.config.overrides import split_overrides  # noqa: PLC0415 - few commands need it
 
         own = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
         own = {name for name in own if "." in name}
@@ -91,7 +91,7 @@ class SettingsCommand(click.Command):
         remaining = super().parse_args(ctx, rest)
         changes = {name: ctx.params.pop(name, None) for name in _TRANSFORM}
         common = [(("transform", name), value) for name, value in changes.items() if value]
-        ctx.params["overrides"] = common + overrides  # what is said of one camera wins
+        ctx.params["overrides"] = common + overrides  # a camera's setting overrides the common one
         return remaining
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -103,7 +103,7 @@ class SettingsCommand(click.Command):
 
 
 class RecordingCommand(SettingsCommand):
-    """A command that takes LeRobot's recording flags as well: cameras, queue, when to encode."""
+    """A command that also takes LeRobot's recording flags: cameras, queue, time of encoding."""
 
     recording = True
 
@@ -112,7 +112,7 @@ _TRANSFORM = ("crop", "rotate", "flip", "resize", "pad")
 
 
 def transform_options(function: Function) -> Function:
-    """Add the options that change pictures; :class:`SettingsCommand` makes overrides of them."""
+    """Add the options that change frames; :class:`SettingsCommand` converts them to overrides."""
     options = [
         click.option(
             "--crop", metavar="WxH+X+Y", help="Crop frames to this rectangle, in pixels: 480x480+80+0."
@@ -214,5 +214,5 @@ def overwrite_option(function: Function) -> Function:
 
 
 def thread_setting(overrides: list[tuple[KeyPath, Any]], option: int | None) -> int | None:
-    """Return ``--encoder-threads``, or what LeRobot's ``--dataset.encoder_threads`` says."""
+    """Return ``--encoder-threads``, or else LeRobot's ``--dataset.encoder_threads``."""
     return option if option is not None else dict(overrides).get(("encoder_threads",))

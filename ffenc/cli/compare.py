@@ -102,7 +102,7 @@ def command(
 
 
 def show_comparison(fields: dict[str, Any]) -> None:
-    """Print a table for each camera, and its worst frames."""
+    """Print a table for each camera, and the camera's worst frames."""
     console = report_console()
     metrics = fields["metrics"]
     main = metrics[fields["metric"]]

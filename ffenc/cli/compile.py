@@ -83,7 +83,7 @@ def command(
             (folder / name).write_text(text, encoding="utf-8")
         output.note(f"{count(len(texts), 'file')} written to {golden}")
     elif check is not None:
-        # All of the preset's files, so that one of a camera that is gone is found, too.
+        # All files of the preset, so that files of a removed camera are found too.
         every = re.compile(re.escape(robot.name) + r"\.[^.]+\.txt")
         expected = {
             path.name: path.read_text(encoding="utf-8")

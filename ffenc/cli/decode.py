@@ -16,7 +16,7 @@ from ffenc.words import count
 
 
 class _Command(SettingsCommand):
-    """Also takes ``--dataset.depth_output_unit``, LeRobot's name of ``--unit``."""
+    """Also takes ``--dataset.depth_output_unit``, LeRobot's name for ``--unit``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spelt = re.compile(r"--(dataset\.)?depth_output_unit(?==|$)")

@@ -1,4 +1,4 @@
-"""How commands show what they found: tables, progress, numbers for people."""
+"""Show results: tables, progress bars, and numbers in readable form."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-_WIDTH = 110  # where the output is not a terminal
+_WIDTH = 110  # if the output is not a terminal
 
 
 def is_terminal(stream: IO[str] | None) -> bool:
-    """Whether somebody watches; a stream that was closed before the start is None."""
+    """Return whether a stream is a terminal. A stream that was closed before the start is None."""
     return stream is not None and stream.isatty()
 
 
 @contextmanager
 def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """Show a bar with rate and remaining time on a terminal; elsewhere nothing.
+    """Show a progress bar with rate and remaining time on a terminal; elsewhere show nothing.
 
-    Gives a function that takes the number of frames done, and, where ``total`` is None, the number of all and
-    what is being done; and what is counted, where that is not frames.
+    Yields a function that takes the number of frames done; if ``total`` is None also the total number and a
+    description of the step; and the unit if frames are not what is counted.
     """
     if output.is_quiet() or not is_terminal(sys.stderr):
         yield lambda *_: None
         return
-    from rich.console import Console  # noqa: PLC0415 - only where a bar is shown
+    from rich.console import Console  # noqa: PLC0415 - only if a bar is shown
     from rich.progress import (  # noqa: PLC0415  # noqa: PLC0415
         BarColumn,
         MofNCompleteColumn,
@@ -66,15 +66,15 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
 
         def update(done: int, of: int | None = total, what: str = label, unit: str = "frames") -> None:
             if unit != progress.tasks[0].fields["unit"]:
-                progress.reset(task, unit=unit)  # its time and rate are those of something else
+                progress.reset(task, unit=unit)  # elapsed time and rate belong to the previous unit
             progress.update(task, completed=done, total=of, description=what)
 
         yield update
 
 
 def report_console(*, stderr: bool = False) -> Console:
-    """Return what tables are printed with: as wide as the terminal; elsewhere plain, of COLUMNS or 110."""
-    from rich.console import Console  # noqa: PLC0415 - only where it is shown
+    """Return the console for tables: as wide as the terminal; otherwise plain, COLUMNS or 110 wide."""
+    from rich.console import Console  # noqa: PLC0415 - only if it is used
 
     class Shown(Console):
         def print(self, *objects: Any, **how: Any) -> None:
@@ -82,9 +82,9 @@ def report_console(*, stderr: bool = False) -> Console:
             output.log_table(objects)
 
         def on_broken_pipe(self) -> None:
-            raise  # noqa: PLE0704 - rich calls it where the error is being handled, and would exit with 1
+            raise  # noqa: PLE0704 - rich calls this while the error is handled, and would exit with 1
 
-    # Not markup: paths, names and FFmpeg's words hold brackets and colons.
+    # No markup: paths, names and FFmpeg's messages contain brackets and colons.
     asked = os.environ.get("COLUMNS", "")
     columns = int(asked) if re.fullmatch(r"[1-9]\d{0,4}", asked) else _WIDTH
     width = None if is_terminal(sys.stderr if stderr else sys.stdout) else columns
@@ -92,7 +92,7 @@ def report_console(*, stderr: bool = False) -> Console:
 
 
 def report_table(*columns: str, numbers: Collection[str] = ()) -> Table:
-    """Return an empty table; ``numbers`` are the columns that are aligned to the right and never cut."""
+    """Return an empty table; the columns in ``numbers`` are right-aligned and never truncated."""
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
@@ -114,7 +114,7 @@ def _shown(one: Any) -> Any:
 
 
 def human_bytes(count: float) -> str:
-    """Return a number of bytes for people: ``7.5 MB``."""
+    """Format a number of bytes: ``7.5 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -123,7 +123,7 @@ def human_bytes(count: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """Return a duration for people: ``1 h 05 min``, ``3 min 20 s``, ``2.4 s``."""
+    """Format a duration in seconds: ``1 h 05 min``, ``3 min 20 s``, ``2.4 s``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -131,7 +131,7 @@ def _first_size(robot: RobotPreset | None) -> tuple[int, int]:
 
     for camera in robot.cameras.values() if robot is not None else ():
         if camera.width and camera.height:
-            # Even, and not tiny: the table is of every encoder's default format, not of this camera's.
+            # Even, and at least 64: the table is for every encoder's default format, not this camera's.
             return max(camera.width // 2 * 2, 64), max(camera.height // 2 * 2, 64)
     return DEFAULT_SIZE
 
@@ -139,7 +139,7 @@ def _first_size(robot: RobotPreset | None) -> tuple[int, int]:
 def _check_cameras(
     preset: str | None, robot: RobotPreset, overrides: list[tuple[tuple[str, ...], Any]]
 ) -> None:
-    """Refuse a preset without cameras, and settings of a camera that it does not have."""
+    """Reject a preset without cameras, and settings of a camera that the preset does not have."""
     from ffenc.config.matching import check_named  # noqa: PLC0415
     from ffenc.config.preset import load_preset  # noqa: PLC0415
     from ffenc.errors import ConfigError  # noqa: PLC0415
@@ -150,7 +150,7 @@ def _check_cameras(
 
 
 def lossy_depth(verdict: PresetVerdict) -> list[str]:
-    """Return a sentence for each depth camera whose settings do not give depth back as it was given."""
+    """Return a sentence for each depth camera whose settings change depth values."""
     return [
         f"{camera.camera}: depth would be encoded with loss ({camera.encoding.codec.encoder}), "
         "which causes errors of up to some hundred mm at edges and fills holes; the default "
@@ -162,21 +162,21 @@ def lossy_depth(verdict: PresetVerdict) -> list[str]:
 
 
 def _is_advised(vcodec: str) -> bool:
-    """Whether it is hardware that needs no bit rate, which only the user can choose."""
+    """Return whether it is a hardware encoder without a required bit rate, which only the user can choose."""
     from ffenc.codecs.table import CODECS  # noqa: PLC0415
 
     return CODECS[vcodec].hardware and not CODECS[vcodec].needs_bit_rate
 
 
 class _Findings(Struct):
-    """All that doctor has found.
+    """All results of doctor.
 
     Attributes:
         programs, probes: every ffmpeg and ffprobe.
         found: the usable ones, best first.
-        encoders: what was tried, at ``size``.
-        robot, verdict: the preset, and whether it can be recorded.
-        missing: why nothing can be encoded, "" where something can.
+        encoders: the tested encoders, at ``size``.
+        robot, verdict: the preset, and whether this machine can record it.
+        missing: why no encoder can be used; "" if one can.
     """
 
     programs: Sequence[Program]
@@ -192,7 +192,7 @@ class _Findings(Struct):
 def _show(findings: _Findings) -> None:
     programs, probes, encoders = findings.programs, findings.probes, findings.encoders
     robot, verdict = findings.robot, findings.verdict
-    if sys.stdout is None:  # closed: the exit status is the answer
+    if sys.stdout is None:  # closed: only the exit status reports the result
         return
     console = report_console()
     numbers = {one.ffmpeg: number for number, one in enumerate(findings.found, 1)}
@@ -219,7 +219,7 @@ def _program_table(programs: Sequence[Program], probes: Sequence[Program], numbe
 
 
 def _number(version: str) -> str:
-    """Return ``9.0.2`` of ``n9.0.2-17-g2a571b6068``."""
+    """Return ``9.0.2`` for ``n9.0.2-17-g2a571b6068``."""
     match = re.match(r"n?(\d+(\.\d+)+)", version)
     return match[1] if match else version
 
@@ -240,7 +240,7 @@ def _encoder_table(encoders: Sequence[Surveyed], numbers: dict[str, int], size: 
 
 
 def _absent(encoders: Sequence[Surveyed]) -> dict[str, list[str]]:
-    """Return the encoders that do not run, by why: reason -> names."""
+    """Return the encoders that do not run, by reason: reason -> names."""
     reasons: dict[str, list[str]] = {}
     for row in encoders:
         if row.encoding is None:

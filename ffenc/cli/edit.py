@@ -12,7 +12,7 @@ from ffenc.cli.plan import print_plans
 
 
 class Pair(click.ParamType[Any]):
-    """``KEY=VALUE``, both not empty."""
+    """``KEY=VALUE``, neither empty."""
 
     name = "KEY=VALUE"
 
@@ -40,7 +40,7 @@ class EpisodePair(Pair):
 
 
 class Replacement(Pair):
-    """``OLD=NEW``, or ``OLD=>NEW`` where the old text has an equals sign."""
+    """``OLD=NEW``, or ``OLD=>NEW`` if the old text contains an equals sign."""
 
     name = "OLD=NEW"
 
@@ -54,7 +54,7 @@ class Replacement(Pair):
 
 
 class EditCommand(SettingsCommand):
-    """A command that takes changes of pictures, but no settings of encoders: those stay as they are."""
+    """A command that takes changes of frames but no encoder settings: those of the dataset are used."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         remaining = super().parse_args(ctx, args)
@@ -73,7 +73,7 @@ class EditCommand(SettingsCommand):
 
 
 def words_of(value: str | None) -> list[str]:
-    """Return the names of a list such as ``a,b``."""
+    """Return the names in a list such as ``a,b``."""
     return [name.strip() for name in value.split(",")] if value is not None else []
 
 
@@ -81,7 +81,7 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
     """Return pairs as a mapping.
 
     Raises:
-        click.UsageError: a key is there twice.
+        click.UsageError: a key occurs twice.
     """
     found: dict[Any, str] = {}
     for key, value in pairs:

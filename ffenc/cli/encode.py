@@ -92,7 +92,7 @@ def command(
     from ffenc.dataset.info_block import stream_fields  # noqa: PLC0415
     from ffenc.frames.encode_file import plan_encode  # noqa: PLC0415
 
-    fps = fps if fps is not None else dict(overrides).get(("fps",))  # --dataset.fps
+    fps = fps if fps is not None else dict(overrides).get(("fps",))  # from --dataset.fps
     if fps is None and Path(source).is_dir():
         raise click.UsageError("a folder of frames has no frame rate; pass --fps RATE")
     robot = load_preset(preset, overrides)

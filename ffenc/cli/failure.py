@@ -1,4 +1,4 @@
-"""How a command ends that has failed: in ffenc's own words, on one line, whatever it was."""
+"""Report a command's failure: every exception becomes a one-line message and an exit status."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import click
 from ffenc.cli import output
 from ffenc.errors import FfencError
 
-_LONGEST = 300  # characters of a library's own words
+_LONGEST = 300  # characters of a library's message
 _NO_MEMORY = "not enough memory; free some, or check whether the file states wrong sizes"
-_BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE has ended
+_BROKEN_PIPE = 141  # a shell's status of a program that SIGPIPE has ended
 
 
 def report(error: BaseException) -> int:
-    """Say why a command has failed, and return its exit status.
+    """Report why a command has failed, and return its exit status.
 
-    With ``--verbose``, ``FFENC_DEBUG`` or a log file the traceback is there, too.
+    With ``--verbose``, ``FFENC_DEBUG`` or a log file the traceback is added.
     """
     if isinstance(error, click.ClickException):
         words = io.StringIO()
@@ -30,13 +30,13 @@ def report(error: BaseException) -> int:
         output.usage(words.getvalue().rstrip("\n"))
         return error.exit_code
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
-        _leave_output()  # the reader of our output has gone: `ffenc compile aloha | head -1`
+        _leave_output()  # the reader of the output has closed it: `ffenc compile aloha | head -1`
         return _BROKEN_PIPE
     try:
         output.error(_words(error))
         if output.is_detailed():
             output.detail("".join(traceback.format_exception(error)).rstrip())
-    except MemoryError:  # where there is none left, not even for words
+    except MemoryError:  # no memory even for the message
         os.write(2, f"ffenc: error: {_NO_MEMORY}\n".encode())
     return 1
 
@@ -53,7 +53,7 @@ def _words(error: BaseException) -> str:
         reason = error.strerror or said or type(error).__name__
         return f"{place}: {reason}" if place else reason
     place = f"{where}: " if where else ""
-    if isinstance(error, UnicodeEncodeError):  # bytes of a file's name
+    if isinstance(error, UnicodeEncodeError):  # a file name that is not valid text
         return f"file names that are not valid Unicode are not supported: {error.object}"
     if isinstance(error, UnicodeError):
         return f"{place}the content is not valid text: {said}"
@@ -74,7 +74,7 @@ def _words(error: BaseException) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """Return the file that was being worked on, as the innermost function of ffenc that names one has it."""
+    """Return the file in use: a path variable of the innermost function of ffenc that has one."""
     found = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if "ffenc" not in Path(frame.f_code.co_filename).parts:
@@ -88,7 +88,7 @@ def _where(error: BaseException) -> str:
 
 
 def _leave_output() -> None:
-    """Have what is still to be written to the output go nowhere: Python would complain at the exit."""
+    """Discard unwritten output, about which Python would complain at the exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -96,6 +96,6 @@ def _leave_output() -> None:
         except (OSError, ValueError, AttributeError):
             try:
                 os.dup2(nowhere, stream.fileno())
-            except (OSError, ValueError, AttributeError):  # it is not a file, or closed
+            except (OSError, ValueError, AttributeError):  # not a file, or closed
                 continue
     os.close(nowhere)

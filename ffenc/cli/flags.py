@@ -1,4 +1,4 @@
-"""What arguments and functions of the library are called on the command line."""
+"""Names of the library's arguments and functions on the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from ffenc.spelling import Spelling, stands_for_value
 
-# Arguments of the library that a flag of another shape sets: depth=False of VideoReader is --codes.
+# Arguments whose flag has another form: depth=False of VideoReader is --codes.
 _OTHERWISE = {
     ("depth", "False"): "--codes",
     ("depth", "DepthQuantizer(...)"): "--depth_encoder.depth_min=...",
@@ -41,24 +41,24 @@ _COMMANDS = {
 
 
 class Flags(Spelling):
-    """Arguments as flags of the command that runs, calls as commands.
+    """Spells arguments as flags of the running command, and functions as commands.
 
     Attributes:
-        command: what runs; None before it is known.
+        command: the running command; None before it is known.
     """
 
     def __init__(self, command: click.Command | None = None) -> None:
         self.command = command
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """It goes along with work that another process does: as the command's name."""
+        """Pickle by the command's name, for work in another process."""
         return _flags_of, (self.command.name if self.command is not None else None,)
 
     def argument(self, name: str, *value: Any) -> str:
         other = _OTHERWISE.get((name, str(value[0]) if value else None))
         if other is not None:
             return other
-        if "." in name:  # an encoder setting, as LeRobot's command line has it
+        if "." in name:  # an encoder setting in the spelling of LeRobot's command line
             return f"--{name}" + (f"={_text(value[0])}" if value else "")
         plain = _OTHERWISE.get((name, None)) or _flag(self.command, name)
         return plain if not value or value[0] is True else f"{plain} {_text(value[0])}"
@@ -83,12 +83,12 @@ def _command(name: str) -> click.Command:
 
 
 def _flags_of(name: str | None) -> Flags:
-    """The flags of a command, where it runs in another process."""
+    """Return the flags of a command in another process."""
     return Flags(None if name is None else _command(name))
 
 
 def _flag(command: click.Command | None, name: str) -> str:
-    """Return a command's flag for an argument; where it has none, that which others have for it."""
+    """Return a command's flag for an argument; if it has none, the flag of other commands for it."""
     for parameter in command.params if command is not None else ():
         if parameter.name == name and isinstance(parameter, click.Option):
             return max(parameter.opts, key=len)

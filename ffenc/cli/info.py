@@ -95,7 +95,7 @@ def _show(report: DatasetReport) -> None:
 
 
 def _told(report: DatasetReport) -> list[str]:
-    """What is said of the whole dataset, in lines."""
+    """Return the lines about the whole dataset."""
     robot = report.robot_type or "unknown"
     length = "unknown length" if report.seconds is None else human_seconds(report.seconds)
     return [
@@ -108,7 +108,7 @@ def _told(report: DatasetReport) -> list[str]:
 
 
 def _camera_rows(report: DatasetReport) -> tuple[list[str], list[list[str]]]:
-    """The columns of a table of the cameras, and its rows."""
+    """Return the columns and rows of the table of cameras."""
     video = any(camera.kind == "video" for camera in report.cameras)
     columns = ["camera", "kind", "size", "codec", *(["settings", "encoder"] if video else []), *_NUMBERS]
     rows = [
@@ -147,7 +147,7 @@ def _codec(camera: CameraReport) -> str:
 
 
 def _encoder(camera: CameraReport) -> str:
-    """Who encoded, without what follows the version's number."""
+    """Return the encoder's name and version number, without the rest of the version."""
     version = re.match(r"v?(\d+(\.\d+)*)", str(camera.encoder.get("encoder_version", "")))
     return f"{camera.encoder.get('encoder', '')} {version[1] if version else ''}".strip()
 

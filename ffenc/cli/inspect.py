@@ -16,7 +16,7 @@ from ffenc.words import count
 if TYPE_CHECKING:
     from ffenc.dataset.sources.contents import Contents
 
-_SHOWN = 60  # arrays or topics
+_SHOWN = 60  # number of arrays or topics
 
 
 @click.command("inspect")

@@ -1,4 +1,4 @@
-"""What commands share that make a dataset of others: options, the run, what is said of it."""
+"""Options, execution and summary of commands that create a dataset from others."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ on_options = (
         "[default: prefer].",
     ),
 )
-"""Where a command's work is done; see :func:`executor_of`."""
+"""Where a command's work runs; see :func:`executor_of`."""
 
 
 def job_options(dry_run: str) -> Callable[[Function], Function]:
-    """Add the options of every command that makes a dataset of others.
+    """Add the options of every command that creates a dataset from others.
 
     Args:
-        dry_run: help of ``--dry-run``.
+        dry_run: help text of ``--dry-run``.
     """
     options = [
         click.option(
@@ -84,7 +84,7 @@ def job_options(dry_run: str) -> Callable[[Function], Function]:
     ]
 
     def add(function: Function) -> Function:
-        for option in reversed(options):  # the last decorator is the first in --help
+        for option in reversed(options):  # the last decorator comes first in --help
             function = option(function)
         return function
 
@@ -92,10 +92,10 @@ def job_options(dry_run: str) -> Callable[[Function], Function]:
 
 
 def executor_of(settings: dict[str, Any]) -> Executor | None:
-    """Take the options that say where a job runs out of a command's settings; None: on this machine.
+    """Remove the options that say where a job runs from a command's settings; None: on this machine.
 
     Raises:
-        ConfigError: one would have no effect, or Ray is not installed.
+        ConfigError: an option would have no effect, or Ray is not installed.
     """
     address, same = settings.pop("on"), settings.pop("same_program")
     if address is None:
@@ -117,7 +117,7 @@ def run_job(
     executor: Executor | None = None,
     keep_going: bool = False,
 ) -> None:
-    """Do a job with a progress bar, and say what was done; or what is kept of it, where it was ended."""
+    """Run a job with a progress bar, and print its summary; if it is stopped, say what is kept."""
     from ffenc.dataset.job import run_plan  # noqa: PLC0415 - keeps --help quick
 
     finished = f"of {count(plan.encodes, 'encode')} finished and"
@@ -139,13 +139,13 @@ def run_job(
 
 @contextmanager
 def kept_said(destination: Path, finished: str) -> Iterator[None]:
-    """Say what is kept of a job that is ended: how many pieces, ``finished``, and where."""
+    """If a job is stopped, say how many pieces are kept (``finished`` names them), and where."""
     from ffenc.dataset.staging import unfinished  # noqa: PLC0415 - keeps --help quick
 
     try:
         yield
     except BaseException as error:
-        # A DestinationError speaks for itself; the folder may be another run's.
+        # A DestinationError is a complete message; the folder may belong to another run.
         kept = None if isinstance(error, DestinationError) else unfinished(destination)
         if kept is not None:
             folder, done = kept
@@ -154,7 +154,7 @@ def kept_said(destination: Path, finished: str) -> Iterator[None]:
 
 
 def summary_fields(summary: JobSummary) -> dict[str, Any]:
-    """Return what a job did, for ``--json``."""
+    """Return a job's summary for ``--json``."""
     return {
         "destination": str(summary.destination),
         "episodes": summary.episodes,
@@ -173,7 +173,7 @@ def summary_fields(summary: JobSummary) -> dict[str, Any]:
 
 
 def print_summary(summary: JobSummary) -> None:
-    """Say what a job did."""
+    """Print a job's summary."""
     if summary.complete_before:
         output.summary(
             f"{summary.destination}: already completed by an earlier run of this job; nothing to do"

@@ -1,4 +1,4 @@
-"""Keys that are pressed while a command runs, where its input is a terminal."""
+"""Keys pressed while a command runs, if its input is a terminal."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from ffenc.cli.display import is_terminal
 try:
     import termios
     import tty
-except ImportError:  # no terminals of this kind: Windows
+except ImportError:  # Windows has no such terminals
     termios = None  # type: ignore[assignment]
 
 _ESCAPE = b"\x1b"
-_AFTER_ESCAPE_SECONDS = 0.05  # the rest of an arrow key's code follows at once; nothing follows Esc
+_AFTER_ESCAPE_SECONDS = 0.05  # the rest of an arrow key's code follows within this time; nothing follows Esc
 _END_SECONDS = 5.0
-_AGAIN_SECONDS = 0.8  # a key that is held down, or pressed twice in haste, is pressed once
-# Both ways that terminals tell arrow keys in, with what is held down beside them.
+_AGAIN_SECONDS = 0.8  # a key that is held down or pressed twice within this time counts once
+# The two codes that terminals send for arrow keys, with optional modifiers.
 _SEQUENCE = re.compile(rb"\x1b(?:\[[0-9;]*|O)([A-Za-z~])")
 _NAMES = {b"C": "right", b"D": "left"}
 
 
 @contextmanager
 def keys(actions: Mapping[str, Callable[[], None]]) -> Iterator[bool]:
-    """Call an action for each key that is pressed, from a thread; gives whether keys can be read.
+    """Call an action for each key pressed, from a thread; yields whether keys can be read.
 
-    The same key counts once until it was not pressed for a moment.
+    A key that is held down or repeated counts once until it has not been pressed for 0.8 seconds.
 
-    The terminal is as it was before when the block ends, however it does. Ctrl-C stays what it is.
+    The terminal's settings are restored when the block ends. Ctrl-C keeps its meaning.
 
     Args:
-        actions: for ``right``, ``left`` (the arrow keys) and ``escape``.
+        actions: for ``right``, ``left`` (arrow keys) and ``escape``.
     """
     if termios is None or not is_terminal(sys.stdin):
         yield False
@@ -51,7 +51,7 @@ def keys(actions: Mapping[str, Callable[[], None]]) -> Iterator[bool]:
     before = termios.tcgetattr(terminal)
 
     def restore() -> None:
-        with contextlib.suppress(termios.error):  # the terminal has been closed
+        with contextlib.suppress(termios.error):  # the terminal was closed
             termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
     waking, wake = os.pipe()
@@ -71,10 +71,10 @@ def keys(actions: Mapping[str, Callable[[], None]]) -> Iterator[bool]:
 
 
 def _in_background(terminal: int) -> bool:
-    """Whether the system would stop this program if it changed the terminal."""
+    """Return whether the system would stop this program if it changed the terminal's settings."""
     try:
         return os.tcgetpgrp(terminal) != os.getpgrp()
-    except OSError:  # it is not the terminal that this program's jobs are controlled from
+    except OSError:  # not this program's controlling terminal
         return False
 
 
@@ -89,7 +89,7 @@ def _read(terminal: int, waking: int, actions: Mapping[str, Callable[[], None]])
         try:
             data = os.read(terminal, 64) if ready else b""
         except OSError:
-            return  # the terminal has gone
+            return  # the terminal was closed
         if ready and not data:
             return
         pressed, pending = parse_keys(pending + data, complete=not ready)
@@ -100,11 +100,11 @@ def _read(terminal: int, waking: int, actions: Mapping[str, Callable[[], None]])
 
 
 def parse_keys(data: bytes, *, complete: bool) -> tuple[list[str], bytes]:
-    """Return the keys that a terminal's bytes stand for, and the bytes that may be the start of another.
+    """Return the keys in a terminal's bytes, and the bytes that may be the beginning of another key.
 
     Args:
-        data: what has come.
-        complete: nothing more follows for now, so that an escape alone is the key.
+        data: bytes read from the terminal.
+        complete: no more bytes follow now, so that a lone escape is the Esc key.
     """
     pressed: list[str] = []
     at = 0
@@ -122,7 +122,7 @@ def parse_keys(data: bytes, *, complete: bool) -> tuple[list[str], bytes]:
             pressed.append("escape")
             at = len(data)
         else:
-            # Two escapes are the key pressed twice; before a letter it is Alt.
+            # Two escapes are Esc pressed twice; an escape before a letter is Alt.
             pressed += ["escape"] if data[at + 1 : at + 2] == _ESCAPE else []
             at += 1 if data[at + 1 : at + 2] == _ESCAPE else 2
     return pressed, b""

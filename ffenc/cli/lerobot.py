@@ -37,8 +37,8 @@ def command(name: str, words: tuple[str, ...]) -> None:
     """
     from ffenc.lerobot.command import read_call  # noqa: PLC0415 - keeps --help quick
 
-    read_call([name, *words])  # what is wrong with it is said here
+    read_call([name, *words])  # errors are reported here
     sys.stdout.flush()
     sys.stderr.flush()
-    # In the place of this process: LeRobot ends a recording by its own signals, and takes its time for it.
+    # Replaces this process: LeRobot handles signals itself, and needs its time to end a recording.
     os.execv(sys.executable, [sys.executable, "-m", "ffenc.lerobot", name, *words])  # noqa: S606

@@ -1,4 +1,4 @@
-"""Limits on processes and threads: found before a library waits without end for a thread it cannot have."""
+"""Check limits on processes and threads before a library waits forever for a thread that cannot start."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-_PLENTY = 8192  # limits above this are not looked at
+_PLENTY = 8192  # limits above this need no check
 _CONTAINER = Path("/sys/fs/cgroup/pids.max")
 
 
 def check_threads() -> None:
-    """See whether as many threads can be started as a command may need.
+    """Check that as many threads can be started as a command may need.
 
-    Arrow and OpenBLAS have a thread a core, Arrow eight more for reading; some are ffenc's own.
+    Arrow and OpenBLAS start one thread per core, Arrow eight more for reading; ffenc starts some itself.
 
     Raises:
-        ToolchainError: the limit does not allow it.
+        ToolchainError: the limit is too low.
     """
     if _limit() >= _PLENTY:
         return
@@ -45,11 +45,11 @@ def check_threads() -> None:
 
 
 def _limit() -> float:
-    """The smallest limit on processes and threads that is set here."""
+    """Return the lowest limit on processes and threads."""
     limit = float("inf")
     if resource is not None and hasattr(resource, "RLIMIT_NPROC"):
         soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
         limit = limit if soft == resource.RLIM_INFINITY else soft
-    with suppress(OSError, ValueError):  # no container, or no limit: "max"
+    with suppress(OSError, ValueError):  # not in a container, or "max": no limit
         limit = min(limit, int(_CONTAINER.read_text(encoding="ascii")))
     return limit

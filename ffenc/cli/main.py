@@ -1,4 +1,4 @@
-"""The entry point: signals are looked after before anything that takes time is loaded."""
+"""The entry point: signals are handled before any slow import."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NoReturn
 
 from ffenc.cli.signals import Signals
 
-_START_OBJECTS = 100_000  # which a start makes, about
+_START_OBJECTS = 100_000  # approximate number of objects that a start creates
 
 
 _UNUSED = ("pandas", "pyarrow._s3fs", "pyarrow._gcsfs", "pyarrow._azurefs", "pyarrow._hdfs")
 
 
 class _Unused:
-    """Answers Python's question for what is loaded by others, where it is there: it is not here."""
+    """An import finder that reports unused packages as not installed."""
 
     def find_spec(self, name: str, path: object = None, target: object = None, /) -> None:
         if name in _UNUSED:
@@ -37,20 +37,20 @@ def main() -> NoReturn:
         finally:
             signals.disarm()
     except BaseException:
-        # A signal makes errors of many kinds of the lines that it comes to.
+        # A signal can cause errors of many kinds, depending on the line that it interrupts.
         if signals.number is None:
             raise
     signals.leave()
-    gc.freeze()  # the interpreter's last look for garbage would be at all that was loaded
+    gc.freeze()  # otherwise the garbage collection at the exit would visit everything that was loaded
     sys.exit(status)
 
 
 def _spare_the_start() -> None:
-    """Leave out what takes time at the start and serves nothing.
+    """Skip slow steps at the start that have no use here.
 
-    Python looks for garbage when all is loaded, for what is loaded stays. Arrow loads pandas at its first
-    array, where that is installed; nothing here uses it, and it takes longer than all else. It also loads
-    what reads stores in the cloud, which fsspec does here.
+    A garbage collection after the imports is skipped: what they load stays. Arrow imports pandas at its
+    first array if it is installed; ffenc does not use it, and it takes longer than all other imports.
+    Arrow also loads its own access to cloud storage; ffenc uses fsspec for that.
     """
     sys.meta_path.insert(0, _Unused())
     usual = gc.get_threshold()

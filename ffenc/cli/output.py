@@ -1,7 +1,7 @@
-"""Everything that a person reads goes through here: what was asked for, what is said beside it, and a log.
+"""All output for people: results, messages beside them, and the log file.
 
-``--quiet``, ``--verbose`` and ``--log-file`` are decided here, and no text from a file or a file's name can
-act on the terminal.
+``--quiet``, ``--verbose`` and ``--log-file`` take effect here. Text from files and file names is escaped, so
+that it cannot control the terminal.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from ffenc.storage.names import shown
 
 _log = logging.getLogger("ffenc")
 
-# What a terminal obeys instead of showing it, what reverses the reading order, and bytes that are no text.
+# Control characters, characters that reverse the reading order, and bytes that are not text.
 _NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: object) -> str:
-    r"""Return a text as it can be shown: whatever a terminal would obey is written as ``\x1b``.
+    r"""Return a text that is safe to show: control characters are written as ``\x1b``.
 
-    Lines and tabs stay; bytes of a file name that are no text become ``\xff``.
+    Line ends and tabs are kept; bytes of a file name that are not text become ``\xff``.
     """
     return _NOT_SHOWN.sub(_escaped, shown(str(text)))
 
 
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # Python's way of holding a byte that is no text
+    if 0xDC80 <= code <= 0xDCFF:  # Python's surrogate for a byte that is not text
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _to_stderr(text: str) -> None:
-    with suppress(OSError):  # nobody reads it any more; the exit status still says how it ended
+    with suppress(OSError):  # closed by its reader; the exit status still reports the result
         click.echo(text, err=True)
 
 
@@ -56,7 +56,7 @@ _MARKS = {
 
 
 class _Terminal(logging.Handler):
-    """Prints what is said beside the results to standard error; each note once, as cameras may be alike."""
+    """Writes messages to standard error; each note only once, as cameras may cause the same one."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -73,7 +73,7 @@ class _Terminal(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """Adds a line with the time for everything that is said."""
+    """Writes a line with the time for every message."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
@@ -83,7 +83,7 @@ class _LogFile(logging.FileHandler):
         return printable(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A full disk does not end the work that is logged."""
+        """Ignore the error: a full disk must not stop the work that is logged."""
 
 
 _terminal = _Terminal()
@@ -91,7 +91,7 @@ _file: _LogFile | None = None
 
 
 def begin() -> None:
-    """Start as a new process does."""
+    """Reset to the state of a new process."""
     global _terminal, _file  # noqa: PLW0603 - one process has one terminal
     if _file is not None:
         _file.close()
@@ -107,21 +107,21 @@ def begin() -> None:
 
 
 def be_quiet() -> None:
-    """Say warnings and errors only, beside what was asked for."""
+    """Show only warnings and errors on standard error."""
     _terminal.setLevel(logging.WARNING)
 
 
 def be_verbose() -> None:
-    """Say each program that is started, and where in ffenc an error comes from."""
+    """Also show each program that is started, and tracebacks."""
     _terminal.setLevel(logging.DEBUG)
     _log.setLevel(logging.DEBUG)
 
 
 def log_to(path: str) -> None:
-    """Also add everything that is said to a file, with the details of ``--verbose``.
+    """Also append all messages to a file, with the details of ``--verbose``.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     global _file  # noqa: PLW0603
     _file = _LogFile(path)
@@ -130,18 +130,18 @@ def log_to(path: str) -> None:
 
 
 def is_quiet() -> bool:
-    """Whether no progress is to be shown."""
+    """Return whether progress is not shown."""
     return _terminal.level == logging.WARNING
 
 
 def result(text: object, *, nl: bool = True) -> None:
-    """Print what was asked for to standard output."""
+    """Print a result to standard output."""
     click.echo(printable(text), nl=nl)
     _to_file(logging.INFO, text)
 
 
 def summary(text: object) -> None:
-    """Say on standard output what a command has done; not with ``--quiet``."""
+    """Print what a command has done to standard output; not with ``--quiet``."""
     if is_quiet():
         _to_file(logging.INFO, text)
     else:
@@ -149,40 +149,40 @@ def summary(text: object) -> None:
 
 
 def aside(text: object) -> None:
-    """Say on standard error what is being done, a line of many; not with ``--quiet``."""
+    """Print a line of progress to standard error; not with ``--quiet``."""
     if not is_quiet():
         _to_stderr(printable(text))
     _to_file(logging.INFO, text)
 
 
 def note(text: object) -> None:
-    """Say something beside the results, on standard error; not with ``--quiet``."""
+    """Print a note to standard error; not with ``--quiet``."""
     _log.info("%s", printable(text))
 
 
 def warning(text: object) -> None:
-    """Say what may not have the effect that is expected."""
+    """Print a warning: something may not have the expected effect."""
     _log.warning("%s", printable(text))
 
 
 def usage(text: object) -> None:
-    """Say what is wrong with a command line, in click's form."""
+    """Print what is wrong with a command line, in click's form."""
     _terminal.write(printable(text))
     _to_file(logging.ERROR, text)
 
 
 def error(text: object) -> None:
-    """Say why a command has failed."""
+    """Print why a command has failed."""
     _log.error("%s", printable(text))
 
 
 def is_detailed() -> bool:
-    """Whether anybody reads the details of a fault."""
+    """Return whether details of an error are shown or logged."""
     return bool(os.environ.get("FFENC_DEBUG")) or _log.level <= logging.DEBUG
 
 
 def detail(text: object) -> None:
-    """Say what helps to find a fault, where ``--verbose``, ``FFENC_DEBUG`` or a log file asks for it."""
+    """Print details of an error, if ``--verbose``, ``FFENC_DEBUG`` or a log file requests them."""
     if os.environ.get("FFENC_DEBUG") and _terminal.level > logging.DEBUG:
         _terminal.write(printable(text))
     _log.debug("%s", printable(text))
@@ -190,7 +190,7 @@ def detail(text: object) -> None:
 
 @contextmanager
 def shown_by(write: Callable[[str], None]) -> Iterator[None]:
-    """Have what is said beside the results shown by a screen, which would wipe it away else."""
+    """Have a screen show the messages for standard error, which it would overwrite otherwise."""
     before, _terminal.write = _terminal.write, write
     try:
         yield
@@ -199,7 +199,7 @@ def shown_by(write: Callable[[str], None]) -> Iterator[None]:
 
 
 def log_table(objects: Iterable[Any]) -> None:
-    """Add what rich has printed to the log file."""
+    """Write objects printed with rich to the log file."""
     if _file is None:
         return
     from rich.console import Console  # noqa: PLC0415 - loaded already
@@ -215,11 +215,11 @@ def print_json(content: Mapping[str, Any]) -> None:
 
 
 def json_text(content: Mapping[str, Any], *, indent: int | None = None) -> str:
-    r"""Return JSON that a terminal shows and any output can take: other characters are ``\u001b``."""
+    r"""Return JSON that is safe to show and fits the output's encoding: other characters are ``\u001b``."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     plain = not encoding.lower().replace("-", "").startswith("utf")
     text = shown(json.dumps(content, indent=indent, ensure_ascii=plain))
-    # json.dumps has written line ends inside texts as \n: those that are left are between the fields.
+    # json.dumps has escaped line ends in texts as \n: the remaining ones are between fields.
     return _NOT_SHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

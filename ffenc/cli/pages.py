@@ -1,4 +1,4 @@
-"""What commands share that write a page of a dataset's pictures."""
+"""Options and output of commands that write a page with a dataset's frames."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def page_options(function: Function) -> Function:
 
 
 def asked_page(report: str | None, *, episodes: str | None, overwrite: bool) -> Path | None:
-    """Return the page that is asked for, if it may be written; None: none is.
+    """Return the requested page if it may be written; None: no page is requested.
 
     Raises:
-        ConfigError: not the name of a page, or an option without effect.
-        DestinationError: it exists, or its folder does not.
+        ConfigError: not a valid name of a page, or an option without effect.
+        DestinationError: the page exists, or its folder does not.
     """
     if report is None:
         for name, given in (("--episodes", episodes is not None), ("--overwrite", overwrite)):
@@ -67,7 +67,7 @@ def write_contact(
     ffmpeg: str | None = None,
     ffprobe: str | None = None,
 ) -> None:
-    """Write the page of :func:`ffenc.report.contact.write_contact_page`, and say where it is."""
+    """Write the page with :func:`ffenc.report.contact.write_contact_page`, and print its path."""
     from ffenc.report.contact import write_contact_page  # noqa: PLC0415
 
     with progress_bar("reading frames", None) as on_frames:

@@ -1,4 +1,4 @@
-"""What a dry run says of jobs that copy."""
+"""Output of a dry run of jobs that copy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_plans(plans: Mapping[str, JobPlan], as_json: bool) -> None:
-    """Print what would be done, of one dataset or of several parts."""
+    """Print the plan for one dataset or for several parts."""
     if as_json:
         fields = {name: plan_fields(plan) for name, plan in plans.items()}
         print_json(fields.get("", fields))
@@ -39,7 +39,7 @@ def print_plans(plans: Mapping[str, JobPlan], as_json: bool) -> None:
 
 
 def plan_fields(plan: JobPlan) -> dict[str, Any]:
-    """Return what would be done, for ``--json``."""
+    """Return a plan for ``--json``."""
     return {
         "destination": str(plan.destination),
         "episodes": [episode.index for episode in plan.episodes],

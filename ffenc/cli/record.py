@@ -202,7 +202,7 @@ def _root(root: str | None, lerobot_root: str | None) -> str:
 
 
 def _check(robot: RobotPreset, ffmpeg: str | None, ffprobe: str | None) -> None:
-    """Leave with 1 and the flags that help where this machine does not keep up."""
+    """Exit with status 1 and print the flags that help if this machine cannot keep up."""
     from ffenc.ffmpeg.toolchain import toolchains  # noqa: PLC0415
     from ffenc.recording.keep_up import check_preset  # noqa: PLC0415
 
@@ -223,19 +223,19 @@ def _check(robot: RobotPreset, ffmpeg: str | None, ffprobe: str | None) -> None:
 
 
 def _record(recorder: Recorder, cameras: Sequence[Camera], *, as_json: bool, **session: Any) -> None:
-    """Run the session, with keys and a screen, and say what was recorded however it ends."""
+    """Run the session with keys and a screen; print what was recorded, also after an error."""
     from ffenc.cli.record_screen import summary_lines  # noqa: PLC0415
     from ffenc.recording.control import Control  # noqa: PLC0415
     from ffenc.recording.events import EpisodeSaved, SessionEnded  # noqa: PLC0415
     from ffenc.recording.session import record_episodes  # noqa: PLC0415
 
-    # What was dropped or repeated is an event.
+    # Dropped and repeated frames are reported as events, so their log messages are not shown.
     logger = logging.getLogger("ffenc.recording")
     level = logger.level
     logger.setLevel(logging.ERROR)
     control = Control()
     events: list[Event] = []
-    wiped = False  # what the screen has shown of the episodes
+    wiped = False  # whether the episodes shown so far are no longer visible
     pressed = {"right": control.end_episode, "left": control.rerecord, "escape": control.stop}
     try:
         with (
@@ -277,7 +277,7 @@ def _screen(as_json: bool, has_keys: bool) -> Screen:
 def _print_plan(
     opened: OpenCameras, root: str, as_json: bool, ffmpeg: str | None, ffprobe: str | None
 ) -> None:
-    """Say how each camera would be recorded."""
+    """Print how each camera would be recorded."""
     from ffenc.recording.recorder import Recorder  # noqa: PLC0415
 
     robot = opened.preset

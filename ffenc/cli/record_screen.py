@@ -1,4 +1,4 @@
-"""What a recording session shows: a screen that is drawn again and again, plain lines, or lines of JSON."""
+"""Show a recording session: as a screen that is redrawn, as plain lines, or as lines of JSON."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
 _REFRESH_SECONDS = 0.25
 _END_SECONDS = 10.0
-_SHOWN_EPISODES = 5  # the last that were saved
+_SHOWN_EPISODES = 5  # the last saved ones
 
 KEYS = "→ end the episode   ← record it again   Esc stop   Ctrl-C leave"
 _RESET_KEYS = "→ go on   ← record the last episode again   Esc stop   Ctrl-C leave"
-_NEXT_KEYS = "→ go on   Esc stop   Ctrl-C leave"  # after an episode that was discarded
-_BUSY_KEYS = "Esc stop   Ctrl-C leave"  # while an episode is saved, or waits for its first frames
+_NEXT_KEYS = "→ go on   Esc stop   Ctrl-C leave"  # after a discarded episode
+_BUSY_KEYS = "Esc stop   Ctrl-C leave"  # while an episode is saved or waits for its first frames
 _LATE = "row times missed"
 _EXPLAINED = (
     f"{_LATE}: frame times without a row, because a camera or this machine was late; the times in the "
@@ -53,11 +53,11 @@ _EXPLAINED = (
 
 
 class Screen(ABC):
-    """Tells events on a thread of its own: a terminal that does not take them must not hold the loop up.
+    """Shows events on a thread of its own, so that a blocked terminal does not stop the recording loop.
 
     Attributes:
-        status_seconds: how often a status is worth telling.
-        wiped: whether what it has shown is gone at the end.
+        status_seconds: interval at which a status is shown.
+        wiped: whether the output has disappeared at the end.
     """
 
     status_seconds = 1.0
@@ -78,23 +78,23 @@ class Screen(ABC):
         self._thread.join(_END_SECONDS)
 
     def tell(self, event: Event) -> None:
-        """Take note of an event, at once."""
+        """Queue an event, without waiting."""
         self._events.put(event)
 
     def say(self, text: str) -> None:
-        """Take note of a line for people, at once."""
+        """Queue a line for people, without waiting."""
         self._events.put(text)
 
     @abstractmethod
     def _run(self) -> None:
-        """Show what comes, until None does."""
+        """Show queued items until None."""
 
 
 class _Lines(Screen):
-    """Shows event by event."""
+    """Shows events one by one."""
 
     def _run(self) -> None:
-        # Who reads the output may go away; the recording goes on.
+        # The reader of the output may close it; the recording continues.
         with contextlib.suppress(OSError, ValueError):
             while (event := self._events.get()) is not None:
                 if isinstance(event, str):
@@ -108,7 +108,7 @@ class _Lines(Screen):
 
 
 class JsonLines(_Lines):
-    """One line of JSON an event, on standard output."""
+    """One line of JSON per event, on standard output."""
 
     def _show(self, event: Event) -> None:
         click.echo(output.json_text(event.fields()))
@@ -116,7 +116,7 @@ class JsonLines(_Lines):
 
 
 class PlainLines(_Lines):
-    """One line an event, where nobody watches a terminal: results on standard output, the rest beside it."""
+    """One line per event, without a terminal: results on standard output, the rest on standard error."""
 
     status_seconds = 10.0
 
@@ -129,7 +129,7 @@ class PlainLines(_Lines):
 
 
 class LiveScreen(Screen):
-    """One screen, drawn four times a second at most.
+    """One screen, redrawn at most four times per second.
 
     Args:
         keys: whether keys can be pressed.
@@ -142,19 +142,19 @@ class LiveScreen(Screen):
         super().__init__()
         self._keys = keys
         self._session: SessionStarted | None = None
-        self._episode = ""  # what it is called
+        self._episode = ""  # its title
         self._phase = ""
-        self._until: float | None = None  # the end of the time to set up the scene, which is counted down
+        self._until: float | None = None  # end of the reset time, which is counted down
         self._hint = _BUSY_KEYS
         self._status: Status | None = None
         self._saved: list[EpisodeSaved] = []
 
     def _run(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - only where it is shown
+        from rich.console import Console  # noqa: PLC0415 - only if it is shown
         from rich.live import Live  # noqa: PLC0415
 
         console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        # The screen's own thread draws it, so that a burst of events costs nothing.
+        # The screen's thread draws, so that a burst of events is drawn once.
         with (
             contextlib.suppress(OSError, ValueError),
             Live(
@@ -171,7 +171,7 @@ class LiveScreen(Screen):
                     live.console.print(event, soft_wrap=True)
                     continue
                 self._note(event)
-                if isinstance(event, EpisodeDiscarded):  # what was saved is said at the end
+                if isinstance(event, EpisodeDiscarded):  # saved episodes are listed at the end
                     live.console.print(output.printable(_line(event)), soft_wrap=True)
 
     def _note(self, event: Event) -> None:
@@ -243,13 +243,13 @@ class LiveScreen(Screen):
 
 
 def _name(event: EpisodeStarted) -> str:
-    """What an episode is called: by its number in the dataset, as everywhere, and in this session."""
+    """Return an episode's title: its index in the dataset, and its number in this session."""
     again = f", attempt {event.attempt}" if event.attempt > 1 else ""
     return f"episode {event.episode} ({event.number} of {event.episodes}){again}"
 
 
 def _rows(event: Status | EpisodeSaved) -> str:
-    """How many rows there are, and are not."""
+    """Return the numbers of rows written and missing."""
     said = [count(event.rows, "row")]
     said += [f"{event.dropped} dropped"] if event.dropped else []
     said += [f"{event.late} {_LATE}"] if event.late else []
@@ -265,7 +265,7 @@ def _to_set_up(seconds: float) -> str:
 
 
 def _line(event: Event) -> str:
-    """Say an event in one line; "" where the next one says it."""
+    """Return an event as one line; "" if the next event's line says it."""
     if isinstance(event, SessionStarted):
         cameras = ", ".join(
             f"{name} {one.width}x{one.height} {one.encoder or one.codec}"
@@ -306,12 +306,12 @@ def _line(event: Event) -> str:
 
 
 def summary_lines(saved: list[EpisodeSaved], ended: SessionEnded, *, episodes: bool) -> list[str]:
-    """Say what a session has recorded, and what to do with it.
+    """Return the lines on what a session has recorded, and what to do with it.
 
     Args:
         saved: its episodes.
-        ended: how it has ended.
-        episodes: say each episode too.
+        ended: how the session has ended.
+        episodes: add a line for each episode.
     """
     lines = [_line(one) for one in saved] if episodes else []
     lines += [_EXPLAINED] if any(one.late for one in saved) else []

@@ -91,7 +91,7 @@ def command(
 
 
 def _say_moves(root: Path) -> None:
-    """Say what becomes of each file of an episode that only waits for its last moves."""
+    """Print the moves of files that an interrupted commit of an episode still has to make."""
     from ffenc.dataset.commit import commit_moves, pending_commits  # noqa: PLC0415
 
     for folder in pending_commits(root):

@@ -1,4 +1,4 @@
-"""Names of datasets that are not on this machine, where a command reads and writes local files only."""
+"""Reject names of remote datasets in commands that read and write only local files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _COPY = {"s3": "aws s3 cp --recursive", "gs": "gcloud storage cp -r", "az": "azc
 
 
 def local_name(name: str, *, read: bool) -> str:
-    """Return a path as it is written; refuse an address that is not of a local file.
+    """Return a local path; reject an address that is not of a local file.
 
     Args:
-        name: the path, or a ``file://`` address.
-        read: whether the name is one to read from, or one to write to.
+        name: a path or a ``file://`` address.
+        read: whether the command reads from the name or writes to it.
 
     Raises:
-        SourceError: it is an address to read from; says how to copy what is there.
-        DestinationError: it is one to write to.
-        ConfigError: it is an address of a kind that is not known.
+        SourceError: an address to read from; the text says how to copy it.
+        DestinationError: an address to write to.
+        ConfigError: an address of an unknown kind.
     """
     if not is_address(name):
         return name
@@ -46,10 +46,10 @@ def local_name(name: str, *, read: bool) -> str:
 
 
 def check_hub(name: str) -> None:
-    """Refuse a dataset's name on the Hugging Face Hub, where no file or folder is called so.
+    """Reject a dataset's name on the Hugging Face Hub, unless a file or folder has this name.
 
     Raises:
-        SourceError: it seems to be one; says where it is on this machine, or how to name or fetch it.
+        SourceError: it looks like one; the text says where it is on this machine, or how to download it.
     """
     if not _HUB.fullmatch(name) or os.path.lexists(name) or Path(name).parent.exists() or _FILES.search(name):
         return

@@ -1,9 +1,9 @@
-"""The signals that end a program: none is lost, and each ends it within two seconds, in order or by force.
+"""Signals that end the program: none is lost, and each ends it within two seconds, if necessary by force.
 
-Python raises a signal's exception in whatever line the main thread is at. That can be a place that swallows
-exceptions (an import, a finaliser, a callback of a weak reference), or the thread can enter a system call in
-the very moment the signal comes, and wait there. So a thread looks after each signal: it wakes the main
-thread, raises the exception again where it has vanished, and ends the process where two seconds do not do.
+Python raises a signal's exception in whatever line the main thread runs. That line can be one that swallows
+exceptions (an import, a finaliser, a callback of a weak reference), or the thread can enter a system call at
+the moment the signal arrives, and wait there. So a thread watches each signal: it wakes the main thread,
+raises the exception again if it was lost, and ends the process if it still runs after two seconds.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from typing import Any
 
 try:
     import termios
-except ImportError:  # no terminals of this kind: Windows
+except ImportError:  # Windows has no such terminals
     termios = None  # type: ignore[assignment]
 
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-# A signal that nobody uses and that does nothing: it ends the main thread's wait in a system call.
+# An otherwise unused signal without effect: it interrupts the main thread's system call.
 _WAKING = getattr(signal, "SIGURG", None)
 _STEP_SECONDS = 0.05
-_STEPS = 34  # of sleep, so that a computer that slept or was overloaded is not taken for a hung program
+_STEPS = 34  # of sleep; so a computer that was suspended or overloaded is not mistaken for a hung program
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal that ends the program in order.
+    """A signal that ends the program in an orderly way.
 
     Args:
-        signals: who raises it, and again where it has been swallowed.
-        number: the signal's.
+        signals: raises it, and raises it again if it was lost.
+        number: the signal's number.
     """
 
     def __init__(self, signals: Signals, number: int) -> None:
         super().__init__(number)
-        # An exception lives as long as it is on its way, or what was done about it is being done.
+        # The exception exists as long as it propagates or is handled.
         signals.raised = weakref.ref(self)
 
 
 class Signals:
-    """Looks after the signals that end the program, from :meth:`install` to :meth:`leave`.
+    """Watches the signals that end the program, from :meth:`install` to :meth:`leave`.
 
-    A signal that is ignored at the start (``nohup``, a job that a script has in the background) stays so.
-    While :meth:`arm` is in force the first signal raises :class:`Interrupted` in the main thread; before and
-    after it is only noted. Who handles a signal otherwise for a while (a recording that ends in order) is let
-    alone, and may hand it on by calling the handler that it found.
+    A signal that is ignored at the start (``nohup``, a background job of a script) stays ignored. After
+    :meth:`arm` the first signal raises :class:`Interrupted` in the main thread; before it, and after
+    :meth:`disarm`, a signal is only recorded. Code that sets another handler for a while (a recording that
+    ends in order) keeps it, and can pass the signal on by calling the previous handler.
 
     Attributes:
-        number: the signal that has come, or None.
-        raised: the exception it was made into, while that lives.
+        number: the signal that has arrived, or None.
+        raised: its exception, as long as that exists.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Signals:
         self._terminal: list[Any] | None = None
 
     def install(self) -> None:
-        """Take the signals over; in the main thread, before anything is loaded that takes time."""
+        """Install the handlers; in the main thread, before any slow import."""
         for number in _ENDING:
             if callable(signal.getsignal(number)) or signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, self._on_signal)
@@ -82,28 +82,28 @@ class Signals:
         os.set_blocking(self._pipe[1], False)
         signal.signal(_WAKING, self._on_waking)
         signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        # Without a thread (a limit on their number) a signal ends the program as it does any in Python.
+        # If no thread can be started (a limit), a signal ends the program as in any Python program.
         with contextlib.suppress(RuntimeError):
             threading.Thread(target=self._watch, name="ffenc-signals", daemon=True).start()
 
     def arm(self) -> None:
-        """From now on a signal raises.
+        """From now on a signal raises its exception.
 
         Raises:
-            Interrupted: one has come already.
+            Interrupted: a signal has already arrived.
         """
         self._armed = True
         if self.number is not None:
             raise Interrupted(self, self.number)
 
     def disarm(self) -> None:
-        """From now on a signal is only noted."""
+        """From now on a signal is only recorded."""
         self._armed = False
 
     def leave(self) -> None:
-        """Give the signals back to the system; end the process here where one has come.
+        """Restore the system's handlers; end the process here if a signal has arrived.
 
-        A signal that comes later does what it does by itself: it ends the process.
+        A later signal has its default effect: it ends the process.
         """
         for number in self._handled:
             signal.signal(number, signal.SIG_DFL)
@@ -111,7 +111,7 @@ class Signals:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError, AttributeError):
                     stream.flush()
-            # Not sys.exit: that waits for threads, which may not look at anything for a while.
+            # Not sys.exit, which waits for threads; they may be blocked for a while.
             os._exit(128 + self.number)
         if self._pipe is not None and _WAKING is not None:
             signal.set_wakeup_fd(-1)
@@ -121,7 +121,7 @@ class Signals:
     def _on_signal(self, number: int, _: object) -> None:
         if self.number is None:
             self.number = number
-            if self._pipe is not None:  # handed on by another handler, it has left no byte there
+            if self._pipe is not None:  # passed on by another handler, with no byte in the pipe
                 with contextlib.suppress(BlockingIOError):
                     os.write(self._pipe[1], bytes([number]))
         if self._armed and (self.raised is None or self.raised() is None):
@@ -146,14 +146,14 @@ class Signals:
         self._force()
 
     def _wake(self) -> None:
-        """Have the main thread run the handlers of what has come, wherever it waits."""
+        """Make the main thread run its signal handlers, wherever it waits."""
         self._woken = False
         while self.number is None and not self._woken:
             signal.pthread_kill(_main_thread(), _WAKING)  # type: ignore[arg-type]
             time.sleep(_STEP_SECONDS / 5)
 
     def _force(self) -> None:
-        """End the process; what it started ends with it, and what it has finished stays."""
+        """End the process; the programs that it started end too, and finished work is kept."""
         assert self.number is not None
         text = b"ffenc: ended by force: it did not end in order within two seconds of the signal\n"
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -162,7 +162,7 @@ class Signals:
                 termios.tcsetattr(sys.__stdin__.fileno(), termios.TCSANOW, self._terminal)  # type: ignore[union-attr]
             if os.isatty(stderr):
                 text = _SHOW_CURSOR + text
-            if select.select([], [stderr], [], 0)[1]:  # who reads it may not be reading
+            if select.select([], [stderr], [], 0)[1]:  # its reader may not be reading
                 os.write(stderr, text)
         os._exit(128 + self.number)
 

@@ -23,7 +23,7 @@ class Parts(click.ParamType[Any]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> dict[str, float | str]:
         parts: dict[str, float | str] = {}
-        # A comma may also stand between the episodes of a part: a part begins at the next NAME=.
+        # A comma can also separate the episodes of one part: a part begins at the next NAME=.
         for text in re.split(r",(?=[^,=]*=)", str(value)):
             name, equals, what = text.partition("=")
             name = name.strip()

@@ -32,7 +32,7 @@ _DEFAULT_BUDGET = "5m"
 
 
 class _Duration(click.ParamType[Any]):
-    """``90``, ``30s``, ``5m``, ``1h``: seconds."""
+    """A duration in seconds: ``90``, ``30s``, ``5m``, ``1h``."""
 
     name = "TIME"
 
@@ -237,7 +237,7 @@ def _writable(write: str | None, *, overwrite: bool) -> Path | None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show what is being tried, how much of it is done, and about how long it will take."""
+    """Show the current trial, the share that is done, and the estimated remaining time."""
     began = time.monotonic()
     with steps() as say:
 
@@ -266,7 +266,7 @@ def show(fields: dict[str, Any]) -> None:
         if camera["candidates"]:
             console.print((_depth_table if camera["depth"] else _table)(fields, camera))
         for name, reason in camera["not_here"].items():
-            if " " in name:  # settings; codecs that this machine lacks are many
+            if " " in name:  # settings only: this machine may lack many codecs
                 console.print(f"   not tried: {name}: {reason}", soft_wrap=True)
         _recommendation(console, camera)
     console.print(_ending(fields), soft_wrap=True)
@@ -289,7 +289,7 @@ def _milliseconds(row: dict[str, Any], window: str) -> str:
 
 
 def _settings(row: dict[str, Any]) -> str:
-    """Settings that fit into a table: ``libsvtav1 p10 crf30 g2``."""
+    """Return settings in a short form for a table: ``libsvtav1 p10 crf30 g2``."""
     short = {"preset ": "p", "crf ": "crf", "g ": "g", "fast_decode ": "fd"}
     text = str(row["label"])
     for word, brief in short.items():
@@ -300,7 +300,7 @@ def _settings(row: dict[str, Any]) -> str:
 def _grid(*columns: str) -> Table:
     table = report_table("", "settings", *columns, numbers=columns)
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
-    table.columns[-1].no_wrap = False  # gives way where figures are large: on a busy machine reading is slow
+    table.columns[-1].no_wrap = False  # may wrap if figures are long: on a busy machine reading is slow
     return table
 
 

@@ -1,4 +1,4 @@
-"""Whether a machine keeps up with a preset's cameras, as a table and the flags that help."""
+"""Print whether a machine keeps up with a preset's cameras: a table, and the flags that help."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 @contextmanager
 def steps() -> Iterator[Callable[[str], None]]:
-    """Show what is being tried, on a terminal; gives a function that takes the words."""
+    """Show the current step on a terminal; yields a function that takes its text."""
     if output.is_quiet() or not is_terminal(sys.stderr):
         yield lambda _: None
         return
-    from rich.console import Console  # noqa: PLC0415 - only where it is shown
+    from rich.console import Console  # noqa: PLC0415 - only if it is shown
 
     with Console(stderr=True).status("looking") as status:
         yield status.update
 
 
 def verdict_table(*columns: str) -> Table:
-    """Return an empty table whose figures are aligned."""
+    """Return an empty table with right-aligned figures."""
     return report_table(*columns, numbers=("fps", "speed", "CPU"))
 
 
 def print_verdict(console: Console, robot: RobotPreset, verdict: PresetVerdict) -> None:
-    """Print each camera's speed, why one cannot be encoded, and what to do."""
+    """Print each camera's speed, why a camera cannot be encoded, and what to do."""
     console.print(_camera_table(robot, verdict.cameras))
     reasons: dict[str, list[str]] = {}
     for camera in verdict.cameras:
@@ -50,7 +50,7 @@ def print_verdict(console: Console, robot: RobotPreset, verdict: PresetVerdict) 
 
 
 def print_reasons(console: Console, reasons: Mapping[str, Sequence[str]]) -> None:
-    """Print each reason once, with the names it holds for."""
+    """Print each reason once, with the names that it applies to."""
     for reason, names in reasons.items():
         console.print(f"{', '.join(names)}: {reason}", soft_wrap=True)
 
@@ -109,7 +109,7 @@ def _conclusion(robot: RobotPreset, verdict: PresetVerdict) -> Iterator[str]:
 
 
 def flags(robot: RobotPreset, advice: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Return the advice as flags, a line a camera, or one line where all cameras of a kind get the same."""
+    """Return the advice as flags: one line per camera, or one line if all cameras of a kind get the same."""
     shown = set()
     for name, changes in advice.items():
         depth = robot.cameras[name].depth

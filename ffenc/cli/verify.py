@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ffenc.report.contact import Finding
 
 _PREFIX = "observation.images."
-_LINES, _NOTES = 24, 4  # of a screen; kinds of notes
+_LINES, _NOTES = 24, 4  # lines of a screen; kinds of notes
 
 
 @click.command("verify")
@@ -117,7 +117,7 @@ def command(
         )
     seconds = time.monotonic() - began
     measured = None
-    if metrics and against is not None and found.sound:  # frames that are not the same cannot be measured
+    if metrics and against is not None and found.sound:  # different frames cannot be measured
         measured = _measured(against, path, follow_links=follow_links, ffmpeg=ffmpeg, ffprobe=ffprobe)
     if as_json:
         print_json(_json_fields(found, seconds) | ({"metrics": measured} if metrics else {}))
@@ -144,7 +144,7 @@ def command(
 
 
 def _measured(against: str, path: str, **settings: Any) -> dict[str, Any]:
-    """How good each camera is, and its worst frames, as ``ffenc compare`` has them."""
+    """Return the quality of each camera, and its worst frames, as in ``ffenc compare``."""
     from ffenc.dataset.remote import source_path  # noqa: PLC0415
     from ffenc.frames.info_json import read_info  # noqa: PLC0415
     from ffenc.tune.compare import compare_sources, comparison_fields  # noqa: PLC0415
@@ -153,13 +153,13 @@ def _measured(against: str, path: str, **settings: Any) -> dict[str, Any]:
         fps = None
         origin, made = source_path(against), source_path(path)
         if not (origin / INFO).is_file():
-            fps = str(read_info(made)["fps"])  # a tree of images has the dataset's
+            fps = str(read_info(made)["fps"])  # a tree of images has the dataset's frame rate
         found = compare_sources(origin, [made], closing, fps=fps, on_frames=on_frames, **settings)
         return comparison_fields(found)
 
 
 def _findings(found: Verification) -> list[Finding]:
-    """Faults and notes, as the page has them."""
+    """Return faults and notes for the page."""
     from ffenc.report.contact import Finding  # noqa: PLC0415
 
     return [
@@ -169,7 +169,7 @@ def _findings(found: Verification) -> list[Finding]:
 
 
 def _rows(found: Verification) -> tuple[list[str], list[list[str]]]:
-    """The columns of a table of the cameras, and its rows."""
+    """Return the columns and rows of the table of cameras."""
     columns = ["camera", "stream", "files", "episodes", "frames", "state"]
     rows = [
         [
