@@ -1,1 +1,1 @@
-"""Find everything that is wrong with a dataset or a video file."""
+"""Find all faults of a dataset or a video file."""

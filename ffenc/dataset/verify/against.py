@@ -1,4 +1,4 @@
-"""Compare every frame of a dataset's videos with what it was made from, episodes paired by number."""
+"""Compare every frame of a dataset's videos with its source; episodes are paired by index."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ from ffenc.frames.sources import FrameSource
 from ffenc.frames.stream import DEPTH_FORMATS
 from ffenc.layout import INFO
 
-_ANOTHER_PICTURE = 15.0  # dB; the coarsest settings stay above 20, two pictures of one scene are about 12
-_ROUNDING = 0.01  # mm; depth of codes is float32
+_ANOTHER_PICTURE = 15.0  # dB; the coarsest settings stay above 20, two pictures of one scene reach about 12
+_ROUNDING = 0.01  # mm; depth decoded from codes is float32
 _ITS_SOURCE = "pass the source it was made from, with the same episodes, and restore the damaged side"
 
 
 class Source:
-    """What a dataset is compared with: a dataset of images or video, a tree of images, or the file it is of.
+    """The source that a dataset is compared with: a dataset of images or video, a tree of images, or a file.
 
     Args:
         root: its folder, or the file.
-        layout: of the dataset that is compared: its frame rate is taken for what has none, and the mapping
-            that it was made by for arrays and topics.
+        layout: of the compared dataset. A source without a frame rate gets that of the dataset; arrays and
+            topics are read with the mapping that the dataset was created with.
         follow_links: see :func:`~ffenc.paths.check_tree`.
 
     Raises:
-        SourceError: neither, or damaged.
+        SourceError: not a supported source, or damaged.
     """
 
     def __init__(self, root: Path, layout: Layout, *, follow_links: bool = False) -> None:
@@ -65,10 +65,10 @@ class Source:
         self.cameras = set(self._cameras)
 
     def reference(self, key: str, episode: int) -> tuple[FrameSource | Clip, ImageHeader | None, Unit | None]:
-        """Return an episode's frames, and for images their header and the unit of depth.
+        """Return an episode's frames, and for images also their header and the unit of depth.
 
         Raises:
-            SourceError: it has no such episode, or not its frames.
+            SourceError: the source does not have this episode or its frames.
         """
         known = self._episodes.get(episode)
         if known is None:
@@ -84,22 +84,22 @@ class Source:
         return clip_of(video, self._source.fps), None, None
 
     def _pick(self, key: str) -> Pick | None:
-        """Which of the source's frames were taken, where its rate was lowered."""
+        """Return which of the source's frames were kept, if the frame rate was lowered; otherwise None."""
         new, before = self._layout.fps, self._layout.block(key).get("video.source_fps")
         if new is None or before is None or parse_fps(before) != self._source.fps:
             return None
         return Pick(self._source.fps, parse_fps(new)) if parse_fps(new) < self._source.fps else None
 
     def transform(self, key: str, block: Mapping[str, Any]) -> Transform | None:
-        """Return how the source's frames of a camera were changed.
+        """Return the changes of a camera's frames since the source; None: unchanged.
 
         Args:
             key: the camera.
-            block: the ``info`` block of what is compared. A source that was changed in the same way is what
-                it was copied or encoded from.
+            block: ``info`` block of the compared camera. The frames are unchanged if the source's block
+                lists the same changes.
 
         Raises:
-            ConfigError: the block's entry cannot be read.
+            ConfigError: the block's entry is invalid.
         """
         transform = Transform.from_block(block)
         return None if Transform.from_block(self._cameras[key].block) == transform else transform
@@ -118,9 +118,9 @@ def compare_file(
     on_frames: Any,
     cancellation: Cancellation,
 ) -> list[tuple[int, Comparison]]:
-    """Compare the episodes of one file; returns each one's number and how it compares.
+    """Compare the episodes of one file; return the index and the comparison of each.
 
-    ``max_depth_error`` is the error of depth in millimetres that is accepted; None: :func:`accepted_error`.
+    ``max_depth_error`` is the greatest accepted error of depth in millimetres; None: :func:`accepted_error`.
     """
     assert video.camera is not None
     found = []
@@ -160,7 +160,7 @@ def compare_file(
         if compared.psnr_min < _ANOTHER_PICTURE and compared.differing is None:
             what = f"is a different picture from the source's: PSNR {compared.psnr_min:.1f} dB"
             faults.add("differs", what, frame=compared.worst, **where)
-        # A neighbouring code may be another machine's logarithm; LeRobot's codes depend on it.
+        # A neighbouring code is accepted: LeRobot's codes depend on the machine's logarithm.
         if _is_lossless(layout, video.camera, seen.info) and (compared.max_steps or 0) > 1:
             what = (
                 f"{compared.differing} depth samples differ from the source's, by up to "
@@ -179,12 +179,12 @@ def compare_file(
 
 
 def accepted_error(quantizer: DepthQuantizer | None) -> float:
-    """Return the error of depth in millimetres that is accepted by default: the widest step of its codes."""
+    """Return the default of the accepted error of depth in millimetres: the widest step of the codes."""
     return 1.0 if quantizer is None else quantizer.steps_mm()[1]
 
 
 def _is_lossless(layout: Layout, key: str, info: StreamInfo) -> bool:
-    """Whether a depth camera's settings give back every sample."""
+    """Return whether a depth camera's settings are lossless."""
     if info.pix_fmt not in DEPTH_FORMATS:
         return False
     options = layout.block(key).get("video.extra_options")
@@ -194,11 +194,11 @@ def _is_lossless(layout: Layout, key: str, info: StreamInfo) -> bool:
 
 
 def together(compared: Sequence[tuple[int, Comparison]]) -> CameraComparison | None:
-    """Return what the episodes of a camera have together; None where none was compared."""
+    """Return the comparison over all compared episodes of a camera; None if there are none."""
     if not compared:
         return None
     frames = np.array([one.frames for _, one in compared])
-    # A mean of errors, which is what PSNR is the logarithm of.
+    # PSNR is computed from the mean of the squared errors.
     errors = np.array([10 ** (-one.psnr_mean / 10) for _, one in compared])
     error = float((errors * frames).sum() / frames.sum())
     worst = min(compared, key=lambda pair: pair[1].psnr_min)
@@ -231,7 +231,7 @@ def together(compared: Sequence[tuple[int, Comparison]]) -> CameraComparison | N
 
 
 def without_infinity(compared: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a comparison's fields for JSON, which has neither infinity nor NaN: None stands for them."""
+    """Return a comparison's fields for JSON, with None for infinity and NaN."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in compared.items()

@@ -1,4 +1,4 @@
-"""Decode every frame of a dataset, and compare what is shown with each episode's statistics."""
+"""Decode every frame of a dataset, and compare the frames with each episode's statistics."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from ffenc.frames.statistics import RgbHistogram, Stats, sample_tap
 from ffenc.jobs.progress import FrameCount
 from ffenc.layout import QUANTILES
 
-# Measured on the sample at crf 30, the largest difference of an episode's mean or std to what is stored, of
-# 1: 0.0015, and all episodes of a camera have nearly the same (within 0.0003). Episodes of one scene differ
-# from one another by 0.0025 to 0.009.
+# Differences between the decoded and the stored mean or std of an episode, on a scale of 0 to 1, measured on
+# the sample at crf 30: 0.0015 at most, and nearly the same for all episodes of a camera (within 0.0003).
+# Episodes of one scene differ from one another by 0.0025 to 0.009.
 _NOISE, _OTHER = 0.002, 0.06
-# Depth: of the logarithm of quantiles. LeRobot estimates them, which is some percent off.
+# For depth: differences of the logarithm of quantiles, which LeRobot estimates with an error of some percent.
 _DEPTH_NOISE, _DEPTH_OTHER = 0.02, 0.7
-_CLEARER = 0.4  # of the difference to its own statistics that may remain to the other episode's
+_CLEARER = 0.4  # two episodes are swapped if the other's statistics differ by less than this share of the own
 
 
 def decode_video(
@@ -62,13 +62,13 @@ def decode_video(
     records: DecodeRecords,
     checksum: str | None = None,
 ) -> Shown:
-    """Decode a file; returns what its episodes show, where it is whole.
+    """Decode a file; return what its episodes show if it is sound.
 
-    Where its ``checksum`` is known, it is compared too: no decoder notices all damage. What is in the
-    ``records`` is not decoded again.
+    If its ``checksum`` is known, it is compared too, as decoders do not detect all damage. Files in the
+    ``records`` are not decoded again.
 
     Raises:
-        ToolchainError: there is no decoder for it.
+        ToolchainError: no decoder for the file.
     """
     digest = file_checksum(video.path)
     spans = _spans(video, frame_times(seen.info), listing)
@@ -122,7 +122,7 @@ def decode_video(
 
 
 def _spans(video: VideoFile, times: Floats, listing: Listing | None) -> dict[int, tuple[int, int]]:
-    """Position in the list -> the episode's first frame in the file, and the frame after its last."""
+    """Return position in the list -> the episode's first frame in the file, and the frame after its last."""
     if listing is None or video.camera is None:
         return {}
     places = listing.videos[video.camera]
@@ -135,11 +135,11 @@ def _spans(video: VideoFile, times: Floats, listing: Listing | None) -> dict[int
 
 
 class _Meaning(Struct, frozen=True):
-    """What a video's samples are.
+    """How to interpret a camera's samples.
 
     Attributes:
-        unit: of depth; None: they are colours.
-        quantizer: of depth codes; None: samples are millimetres.
+        unit: of depth; None: colours.
+        quantizer: of depth codes; None: the samples are millimetres.
     """
 
     unit: Unit | None = None
@@ -147,7 +147,7 @@ class _Meaning(Struct, frozen=True):
 
 
 def _meaning(key: str, seen: Seen, layout: Layout) -> _Meaning | None:
-    """Return what a camera's samples are; None where info.json is wrong about it, which it is a fault of."""
+    """Return how to interpret a camera's samples; None if info.json is wrong, which is reported elsewhere."""
     if not is_depth(layout, key):
         return _Meaning()
     block = layout.block(key)
@@ -161,7 +161,7 @@ def _meaning(key: str, seen: Seen, layout: Layout) -> _Meaning | None:
 def _video_statistics(
     video: VideoFile, showing: _Showing, toolchain: Toolchain, cancellation: Cancellation
 ) -> Shown:
-    """Decode a sound file for what its episodes show."""
+    """Decode a sound file; return what its episodes show."""
     pixels = showing.pixels
     command = compile_decode(
         str(video.path),
@@ -190,17 +190,17 @@ def _video_statistics(
 
 
 class _Showing:
-    """Counts what the episodes of a file show.
+    """Computes the statistics of a file's episodes from decoded frames.
 
     Args:
-        seen: what is known of the file.
-        meaning: what its samples are.
+        seen: the file's fields.
+        meaning: how to interpret its samples.
         spans: position in the list -> the episode's first frame in the file, and the frame after its last.
-        count: counts each frame.
+        count: counts every frame.
 
     Attributes:
-        pixels: the samples that are counted.
-        shown: what the episodes show; None until all was read.
+        pixels: format of the samples.
+        shown: what the episodes show; None until all frames are read.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class _Showing:
             self._frame = np.empty((size.height, size.width, 3), np.uint8)
 
     def read(self, process: FfmpegProcess) -> None:
-        """Count all frames from a program's standard output."""
+        """Read all frames from a program's standard output."""
         unit, quantizer = self._meaning.unit, self._meaning.quantizer
         self._counts = {
             at: RgbHistogram(tap) if unit is None else DepthStatistics(tap, unit)
@@ -250,11 +250,11 @@ class _Showing:
                     own.pass_over()
             elif (number - owners[place][0]) % own.tap.step == 0:
                 own.feed(frame.tobytes())
-        while process.read_into(buffer):  # more frames than the index has: it could not end
+        while process.read_into(buffer):  # surplus frames: read them, or the program would not end
             pass
 
     def done(self) -> None:
-        """All frames that were read are sound."""
+        """Set the result, once all frames that were read are known to be sound."""
         self.shown = _shown(self._counts)
 
 
@@ -264,7 +264,7 @@ def _shown(counts: Mapping[int, RgbHistogram | DepthStatistics]) -> Shown:
         try:
             shown.stats[at] = own.statistics()
         except ValueError:
-            continue  # no frame of it was counted
+            continue  # none of its frames was counted
         shown.values = own.values() if shown.values is None else shown.values + own.values()
     return shown
 
@@ -288,12 +288,12 @@ def decode_images(
     count: FrameCount,
     cancellation: Cancellation,
 ) -> Shown:
-    """Decode every image of a column of one file; returns what its episodes show."""
+    """Decode every image of a column in one file; return what its episodes show."""
     path = layout.root / place
     try:
         rows = int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError):
-        return Shown()  # reported when its rows were read
+        return Shown()  # reported by the check of its rows
     aligned = rows == int(listing.length[list(episodes)].sum())
     owner = np.repeat(np.array(episodes), listing.length[list(episodes)]) if aligned else np.full(rows, -1)
     start = dict(zip(episodes, np.cumsum([0, *listing.length[list(episodes)][:-1]]).tolist(), strict=True))
@@ -334,7 +334,7 @@ def decode_images(
 
 
 def _each_image(path: Path, key: str, rows: int, place: str, faults: Faults) -> Iterator[tuple[int, bytes]]:
-    """Yield rows that have an image, with it; the others have been reported."""
+    """Yield each row that has an image, with the image; other rows are already reported."""
     at = 0
     while at < rows:
         try:
@@ -354,7 +354,7 @@ def _each_image(path: Path, key: str, rows: int, place: str, faults: Faults) -> 
 def compare_statistics(
     layout: Layout, listing: Listing, key: str, shown: Mapping[int, Stats], faults: Faults
 ) -> None:
-    """Compare what each episode of a camera shows with its statistics; find those that are swapped."""
+    """Compare what each episode of a camera shows with its statistics; find swapped episodes."""
     stored = listing.stats.get(key)
     at = np.array(sorted(shown), np.int64)
     if stored is None or not at.size:
@@ -371,13 +371,13 @@ def compare_statistics(
     if depth:
         low, high = depth_range(layout, key)
         found, known = (np.log(np.clip(values, low, high)) for values in (found, known))
-    # Lossy coding shifts all episodes of a camera alike.
+    # Lossy encoding shifts the statistics of all episodes of a camera alike.
     shift = np.median(found - known, axis=0)
     level = found - np.where(np.abs(shift) < other, shift, 0)
     own = np.abs(level - known).max(axis=1)
     away = level - known
     if not depth:
-        # Coding takes noise out of a picture, however much of it there is: then only the std falls.
+        # Encoding removes noise, more or less of it in each episode, which only lowers the std.
         spread = np.arange(known.shape[1]) >= known.shape[1] // 2
         away = np.where(spread, np.maximum(away, 0), away)
     away = np.abs(away)
@@ -423,7 +423,7 @@ def compare_statistics(
 
 
 def depth_range(layout: Layout, key: str) -> tuple[float, float]:
-    """Return the least and the largest depth that a camera's video can hold, in its unit."""
+    """Return the least and greatest depth that a camera's video can store, in its unit."""
     block = layout.block(key)
     scale = 1 if block.get("depth_unit") == "m" else 1000
     try:

@@ -298,7 +298,7 @@ class Verification(Struct, frozen=True):
 
     @property
     def sound(self) -> bool:
-        """Whether no fault was found."""
+        """Whether there are no faults."""
         return not self.faults
 
 

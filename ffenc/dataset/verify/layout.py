@@ -1,4 +1,4 @@
-"""What a dataset's metadata say, for a verification: faults are collected, and the rest is read on."""
+"""Read a dataset's metadata for a verification: faults are collected, and reading continues."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _LISTS = frozenset((pa.list_(pa.null()).id, pa.large_list(pa.null()).id, _FIXED_
 
 
 class Layout(Struct, frozen=True):
-    """What ``info.json`` says.
+    """Contents of ``info.json``.
 
     Attributes:
-        root: the dataset.
+        root: folder of the dataset.
         version: its ``codebase_version``.
         info, features: of ``info.json``.
-        fps: frames a second.
+        fps: frames per second.
         images, videos: keys of the cameras.
-        numeric: features with numbers, of which statistics are kept.
-        data_path, video_path: templates.
+        numeric: features with numbers, which have statistics.
+        data_path, video_path: templates of paths.
     """
 
     root: Path
@@ -60,21 +60,21 @@ class Layout(Struct, frozen=True):
 
     @property
     def old(self) -> bool:
-        """Whether it is v2.1 or v2.0: a file an episode, lists in JSON lines."""
+        """Whether it is v2.1 or v2.0: one file per episode, lists in JSON lines."""
         return self.version.startswith("v2")
 
     @property
     def list_place(self) -> str:
-        """Where the episodes are listed."""
+        """Path of the episode list."""
         return EPISODES_V2 if self.old else EPISODES
 
     def block(self, key: str) -> dict[str, Any]:
-        """A feature's ``info`` block, which older versions call ``video_info``."""
+        """Return a feature's ``info`` block, which older versions call ``video_info``."""
         return feature_block(self.features[key])
 
 
 class VideoPlaces(Struct):
-    """Where a camera's episodes are: a file each, and seconds in it."""
+    """The places of a camera's episodes: a file for each, with start and end in seconds."""
 
     files: list[str]
     start: Floats
@@ -82,16 +82,16 @@ class VideoPlaces(Struct):
 
 
 class Listing(Struct):
-    """The episodes as they are listed, in that order.
+    """The episode list, in its order.
 
     Attributes:
-        index, length: number of each episode, and of its rows.
-        first: global number of each episode's first row.
-        data: the file each one's rows are in; empty where that is not known.
-        videos: likewise for each camera that has its columns.
-        tasks: task number -> text.
-        episode_tasks: each episode's tasks as they are listed; None where they are not.
-        stats: feature -> statistic -> shape (episodes, D), where all episodes have it.
+        index, length: index and number of rows of each episode.
+        first: index of each episode's first row in the dataset.
+        data: data file of each episode; empty if unknown.
+        videos: camera -> places, for each camera with these columns.
+        tasks: task index -> text.
+        episode_tasks: listed tasks of each episode; None: not listed.
+        stats: feature -> statistic -> shape (episodes, D), for features for which all episodes have it.
         own: files of the list itself.
     """
 
@@ -110,7 +110,7 @@ class Listing(Struct):
 
     @property
     def frames(self) -> int:
-        """Rows of all episodes."""
+        """Number of rows of all episodes."""
         return int(self.length.sum())
 
 
@@ -118,7 +118,7 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
     """Read ``info.json``.
 
     Returns:
-        None where it cannot be read: nothing else can be verified then.
+        The contents; None if the file cannot be read, so that nothing else can be verified.
     """
     place = INFO
     try:
@@ -177,7 +177,7 @@ def read_layout(root: Path, faults: Faults) -> Layout | None:
 
 
 def width_of(feature: Mapping[str, Any]) -> int | None:
-    """How many numbers a row of a feature has by its shape; None where it has none."""
+    """Return the number of values in a row of a feature according to its shape; None if it is invalid."""
     shape = feature.get("shape")
     if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
         return None
@@ -185,9 +185,9 @@ def width_of(feature: Mapping[str, Any]) -> int | None:
 
 
 def reason_of(error: Exception) -> str:
-    """One line of an error, without the file that it is about: the fault names it."""
+    """Return an error as one line, without the file's name, which the fault has."""
     text = str(error)
-    if isinstance(error, FfencError):  # a ConfigError is about a setting, which has to be named
+    if isinstance(error, FfencError):  # the text of a ConfigError names the setting
         text = error.described if isinstance(error, ConfigError) else error.what
     text = " ".join(text.split())
     return text if len(text) <= 160 else f"{text[:157]}..."
@@ -197,17 +197,17 @@ def reason_of(error: Exception) -> str:
 
 
 def numbers(column: pa.ChunkedArray | pa.Array, *, floats: bool = False) -> npt.NDArray[Any] | None:
-    """Return a column of numbers: int64, or with ``floats`` float64 in which NaN stands for no value.
+    """Return a column of numbers as int64, or with ``floats`` as float64 with NaN for missing values.
 
     Returns:
-        None: it is no such column. A whole number that is missing is -1.
+        The numbers, with -1 for a missing integer; None: not a column of numbers.
     """
     kind = column.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return None
     if pa.types.is_floating(kind) or floats:
-        values = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)  # what is missing is NaN
-        # Some writers make a column of doubles of one in which a whole number is missing.
+        values = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)  # missing values become NaN
+        # Some writers store integers as doubles if one is missing.
         return (
             values
             if floats
@@ -222,10 +222,10 @@ def numbers(column: pa.ChunkedArray | pa.Array, *, floats: bool = False) -> npt.
 
 
 def matrix(column: pa.ChunkedArray | pa.Array) -> Floats | None:
-    """Return a column of numbers or of lists of them, however deep, as shape (rows, D).
+    """Return a column of numbers, or of nested lists of numbers, as shape (rows, D).
 
     Returns:
-        None: not such a column, or one where values are missing or lists differ in length.
+        The numbers; None: not such a column, or values are missing, or lists differ in length.
     """
     rows = len(column)
     values = column
@@ -256,7 +256,7 @@ def matrix(column: pa.ChunkedArray | pa.Array) -> Floats | None:
 
 
 def checked_tasks(tasks: Any, known: set[str], episode: int, place: str, faults: Faults) -> list[str] | None:
-    """Return an episode's tasks, which must be texts of the tasks table; None where one is not."""
+    """Return an episode's tasks if all are texts of the tasks table; otherwise None."""
     if not (isinstance(tasks, list) and tasks and all(isinstance(task, str) for task in tasks)):
         faults.add("tasks", f"tasks is {tasks!r}", expected="a list of texts", file=place, episode=episode)
         return None

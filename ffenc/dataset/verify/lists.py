@@ -1,4 +1,4 @@
-"""The lists of a dataset: tasks, and v3.0's episode tables. Faults are collected, the rest is read on."""
+"""Read and check a dataset's lists: tasks, and v3.0's episode tables. Faults do not stop the reading."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from ffenc.dataset.verify.lists_v21 import old_listing
 from ffenc.errors import SourceError
 from ffenc.layout import DATA_COLUMNS, INFO, QUANTILES, STATISTICS, TASKS, TASKS_V2, place_columns
 
-# Columns of the episode list that follow from others, so that ffenc writes them without a source.
+# Columns of the episode list that ffenc computes from others, without the source's.
 _DERIVED = ("dataset_from_index", "dataset_to_index", "tasks")
 
 
 def read_listing(layout: Layout, faults: Faults) -> Listing:
-    """Read the lists of tasks and episodes with their statistics, and check them and the totals."""
+    """Read the lists of tasks and episodes with statistics; check them and the totals."""
     tasks = _tasks(layout, faults)
     listing = (old_listing if layout.old else _listing)(layout, tasks, faults)
     listing.tasks = tasks
     _check_numbering(layout, listing, faults)
     if faults.has("episodes"):
-        return listing  # what follows from the list is not compared with one that is not whole
+        return listing  # nothing is compared with an incomplete list
     for name, found in (
         ("total_episodes", len(listing)),
         ("total_frames", listing.frames),
@@ -147,7 +147,7 @@ def read_part(layout: Layout, path: Path, tasks: set[str], faults: Faults) -> Li
         empty = ~np.isfinite(values) if stamp else values < 0
         rows = np.flatnonzero(empty).tolist()
         listed = columns.get("episode_index", np.full(len(values), -1))
-        for row in rows if len(rows) < len(values) else rows[:1]:  # of no row: it is not of single episodes
+        for row in rows if len(rows) < len(values) else rows[:1]:  # one fault if no row has a value
             number = int(listed[row]) if len(rows) < len(values) and listed[row] >= 0 else None
             what = f"row {row} has {table[name][row].as_py()} in {name}"
             faults.add("episodes", what, expected="a number", file=place, episode=number)
@@ -200,7 +200,7 @@ def _check_own_place(path: Path, place: str, columns: Mapping[str, Integers], fa
 
 
 def _check_range(part: Listing, columns: Mapping[str, Integers], place: str, faults: Faults) -> None:
-    """``dataset_from_index`` and ``dataset_to_index`` must be the length apart."""
+    """Check that ``dataset_to_index`` is ``dataset_from_index`` plus the length."""
     if not {"dataset_from_index", "dataset_to_index"} <= set(columns):
         return
     start, end = columns["dataset_from_index"], columns["dataset_to_index"]
@@ -218,12 +218,12 @@ def _places(template: str, chunk: Integers, file: Integers, *, video_key: str) -
     known: dict[tuple[int, int], str] = {}
     places = []
     for pair in zip(chunk.tolist(), file.tolist(), strict=True):
-        if min(pair) < 0:  # a number that is missing; it has been reported
+        if min(pair) < 0:  # a missing number, already reported
             known[pair] = ""
         if pair not in known:
             try:
                 known[pair] = template.format(video_key=video_key, chunk_index=pair[0], file_index=pair[1])
-            except (LookupError, ValueError):  # a template of the other layout; it has been reported
+            except (LookupError, ValueError):  # a template of the other version's layout, already reported
                 known[pair] = ""
         places.append(known[pair])
     return places
@@ -291,7 +291,7 @@ def _check_numbering(layout: Layout, listing: Listing, faults: Faults) -> None:
 
 
 def _tasks(layout: Layout, faults: Faults) -> dict[int, str]:
-    """Read the tasks table: task number -> text."""
+    """Read the tasks table; return task index -> text."""
     place = TASKS_V2 if layout.old else TASKS
     pairs: list[tuple[Any, Any]]
     try:
@@ -302,7 +302,7 @@ def _tasks(layout: Layout, faults: Faults) -> dict[int, str]:
             ]
         else:
             table = read_table(layout.root / place)
-            # The texts are the index of a pandas table, which some writers leave without a name.
+            # The texts are the index of a pandas table, which some writers leave unnamed.
             texts = [n for n in ("task", "__index_level_0__") if n in table.column_names]
             if not texts or "task_index" not in table.column_names:
                 faults.add("tasks", "has no columns task_index and task", file=place)

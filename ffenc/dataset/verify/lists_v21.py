@@ -1,4 +1,4 @@
-"""The lists of a v2.1 or v2.0 dataset: JSON lines, a file an episode."""
+"""Read and check the lists of a v2.1 or v2.0 dataset: JSON lines, one file per episode."""
 
 from __future__ import annotations
 
@@ -111,5 +111,5 @@ def _old_stats(layout: Layout, listing: Listing, faults: Faults) -> dict[str, di
 
 
 def _of_line(error: SourceError) -> str:
-    """What is wrong with a line of a file, or with the file, which a fault names."""
+    """Return what is wrong with a line of a file or with the file, without the file's name."""
     return f"line {error.line}: {error.what}" if isinstance(error, LineError) else error.what

@@ -1,4 +1,4 @@
-"""The part of a verification that decodes nothing, which a job makes of its source and of its result too."""
+"""The checks without decoding, which jobs also apply to their source and their result."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ffenc.ffmpeg.toolchain import find_ffprobe
 from ffenc.jobs.pool import run_units, share_cores
 from ffenc.layout import CAMERA_TYPES, STATS
 
-_SHOWN = 8  # faults in an error
+_SHOWN = 8  # number of faults in an error
 
 
 class Tables(Struct, frozen=True):
-    """A dataset's lists, once they, its rows and its statistics have been checked.
+    """A dataset's lists, after the checks of its lists, rows and statistics.
 
     Attributes:
-        aggregated: features whose quantiles in ``stats.json`` are made of the episodes' quantiles.
+        aggregated: features whose quantiles in ``stats.json`` are computed from the episodes' quantiles.
     """
 
     layout: Layout
@@ -37,15 +37,15 @@ class Tables(Struct, frozen=True):
 
 
 def check_tables(root: Path, faults: Faults, *, episodes: Collection[int] | None = None) -> Tables | None:
-    """Check info.json, lists, rows and statistics; no video is opened.
+    """Check info.json, lists, rows and statistics, without opening videos.
 
     Args:
         root: the dataset.
-        faults: where faults go.
+        faults: faults are added to it.
         episodes: see :meth:`RowChecks.run`.
 
     Returns:
-        None where info.json cannot be read, so that nothing else can be.
+        The lists; None if info.json cannot be read.
     """
     layout = read_layout(root, faults)
     if layout is None:
@@ -64,13 +64,13 @@ def check_videos(
     ffprobe: str | None = None,
     known: Mapping[str, StreamInfo] | None = None,
 ) -> dict[VideoFile, Seen | None]:
-    """Check the index of every video, several at once, and that no file is left over.
+    """Check the index of every video, several at once, and find files that nothing refers to.
 
     Args:
-        tables: what the videos should hold.
-        faults: where faults go.
-        ffprobe: the program; by default the one that is found.
-        known: path in the dataset -> what it holds, of files that were read back already: see :func:`brief`.
+        tables: what the videos should contain.
+        faults: faults are added to it.
+        ffprobe: the program; None: the one that is found.
+        known: path in the dataset -> stream fields, for files that were already read back: see :func:`brief`.
     """
     layout, listing = tables.layout, tables.listing
     videos = video_files(layout, listing)
@@ -89,11 +89,11 @@ def check_videos(
 
 
 def brief(info: StreamInfo, starts: Collection[int]) -> StreamInfo:
-    """Return what is kept of a file that was read back: not every frame's place.
+    """Return the stream fields of a file that was read back, without lists of all its frames.
 
     Args:
-        info: its fields; every frame is at exactly its number / fps.
-        starts: frames at which episodes start; where key frames are not listed, they were found to be some.
+        info: its fields; every frame is at exactly its index / fps.
+        starts: first frames of the episodes; all are key frames if ``info`` does not list key frames.
     """
     keys = set(starts if info.key_frames is None else info.key_frames)
     at = tuple(frame for frame in starts if frame in keys)
@@ -104,11 +104,11 @@ def brief(info: StreamInfo, starts: Collection[int]) -> StreamInfo:
 
 
 class Stale(Struct, frozen=True):
-    """Features whose statistics in a source are not those of its rows or frames.
+    """Features of a source whose stored statistics differ from its rows or frames.
 
     Attributes:
-        episodes: in the episode list; they have to be computed.
-        total: in ``stats.json`` only; they follow from those of the episodes.
+        episodes: with wrong statistics in the episode list, which have to be computed again.
+        total: wrong in ``stats.json`` only, which follows from the statistics of the episodes.
     """
 
     episodes: frozenset[str] = frozenset()
@@ -119,23 +119,23 @@ class Stale(Struct, frozen=True):
 
 
 def check_source(root: Path, *, cameras: Collection[str], episodes: Collection[int] | None = None) -> Stale:
-    """Refuse a dataset with a fault that a copy of it would have too; statistics are computed instead.
+    """Reject a dataset with a fault that a copy would keep; wrong statistics are computed again instead.
 
     Args:
         root: a LeRobot dataset.
-        cameras: the features of those that are kept.
-        episodes: numbers of those that are kept; None: all.
+        cameras: features of the cameras that are copied.
+        episodes: indices of the episodes that are copied; None: all.
 
     Raises:
         SourceError: lists the faults that ``ffenc verify`` would find in the result.
 
     Warns:
-        FfencWarning: of statistics that are not taken over, and of what stays in the result.
+        FfencWarning: of statistics that are not copied, and of findings that the result keeps.
     """
     faults = Faults()
     tables = check_tables(root, faults, episodes=episodes)
     features = tables.layout.features if tables else {}
-    others: set[str] = set()  # data files without any of the episodes
+    others: set[str] = set()  # data files without the copied episodes
     if tables is not None and episodes is not None:
         of = dict(zip(tables.listing.index.tolist(), tables.listing.data, strict=True))
         others = set(of.values()) - {of[number] for number in episodes if number in of}
@@ -173,11 +173,11 @@ def check_source(root: Path, *, cameras: Collection[str], episodes: Collection[i
 
 
 def check_result(root: Path, known: Mapping[str, StreamInfo], *, ffprobe: str | None = None) -> None:
-    """Check a dataset that is about to be published, by what ``ffenc verify`` checks.
+    """Check a dataset before it is published, as ``ffenc verify`` does.
 
     Args:
-        root: where it waits.
-        known: as :func:`check_videos`.
+        root: its temporary folder.
+        known: as for :func:`check_videos`.
         ffprobe: the program.
 
     Raises:
@@ -191,14 +191,14 @@ def check_result(root: Path, known: Mapping[str, StreamInfo], *, ffprobe: str | 
 
 
 def check_episode(new: Path, tasks: Sequence[str], known: Mapping[str, StreamInfo]) -> None:
-    """Check one episode that is about to come into a dataset that grows, by what ``ffenc verify`` checks.
+    """Check one episode before it is added to a dataset that is being recorded, as ``ffenc verify`` does.
 
-    What the dataset has already is not looked at: neither its other episodes nor the rest of info.json.
+    The rest of the dataset is not checked: neither its other episodes nor the rest of info.json.
 
     Args:
-        new: a folder with info.json, and the episode's data file and part of the episode list.
-        tasks: texts of the dataset's tasks, by number.
-        known: path in the dataset -> what the episode's videos hold, as :func:`check_videos`.
+        new: folder with info.json, the episode's data file and its part of the episode list.
+        tasks: texts of the dataset's tasks, by index.
+        known: path in the dataset -> stream fields of the episode's videos, as for :func:`check_videos`.
 
     Raises:
         VerificationError: lists the faults.
@@ -214,7 +214,7 @@ def check_episode(new: Path, tasks: Sequence[str], known: Mapping[str, StreamInf
         RowChecks(layout, listing, faults).run(whole=False)
         for video in video_files(layout, listing):
             check_video(video, faults, layout=layout, listing=listing, known=known.get(video.place))
-    # What info.json says of a camera was written with the first episode.
+    # The stream fields in info.json were written with the first episode.
     later = layout is not None and layout.info.get("total_episodes") != 1
     _refuse([fault for fault in faults.of("fault") if not (later and fault.kind == "video-fields")])
 
@@ -227,7 +227,7 @@ def _refuse(found: Sequence[Fault]) -> None:
 
 
 def listed(faults: Sequence[Fault]) -> str:
-    """Return lines that say the first of some faults, each with the fix of the first of its kind."""
+    """Return lines with the first faults, and the fix of the first fault of each kind."""
     lines: list[str] = []
     fixes: set[str] = set()
     for fault in faults[:_SHOWN]:
@@ -244,7 +244,7 @@ def listed(faults: Sequence[Fault]) -> str:
 
 
 def _find_orphans(layout: Layout, listing: Listing, faults: Faults) -> None:
-    """A file that nothing refers to is of an episode that was lost, or of no use."""
+    """Find files that nothing refers to: of a lost episode, or without use."""
     known = {*listing.own, *listing.data}
     known |= {place for places in listing.videos.values() for place in places.files}
     fix = None
@@ -259,7 +259,7 @@ def _find_orphans(layout: Layout, listing: Listing, faults: Faults) -> None:
 
 
 def _walk(root: Path, folder: str) -> Iterator[str]:
-    """Paths of all files below that are not hidden, in order."""
+    """Yield the paths of all files below a folder that are not hidden, sorted."""
     for parent, folders, files in os.walk(root / folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):

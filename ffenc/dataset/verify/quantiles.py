@@ -1,4 +1,4 @@
-"""Whether quantiles in stats.json are those of all rows, and how far off they are where they are not."""
+"""Check whether quantiles in stats.json are those of all rows, and compute how far off they are."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ffenc.frames.statistics import Stats
 from ffenc.layout import NUMBERING, STATS
 from ffenc.spelling import argument, call
 
-_OFF = 0.01  # of the span from min to max: what is less far off is of no consequence to a policy
+_OFF = 0.01  # share of the span from min to max; a smaller error does not matter to a policy
 _SHOWN = 3
 
 
 def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Faults) -> None:
-    """Note which features' quantiles are made of the episodes'.
+    """Add a note with the features whose quantiles are computed from the episodes' quantiles.
 
     Args:
-        tables: lists and statistics that were checked.
-        shown: what every frame of each camera shows, where all were decoded. Then the quantiles of all rows
-            and frames are computed, and it is said how far off the stored ones are, where that is much.
-        faults: where the note goes.
+        tables: the checked lists and statistics.
+        shown: what all frames of each camera show, if all were decoded. Then the exact quantiles of all rows
+            and frames are computed, and the note gives the error of the stored quantiles if it is large.
+        faults: the note is added to it.
     """
     names = [feature for feature in tables.aggregated if feature not in NUMBERING]
     if shown is None:
@@ -51,12 +51,12 @@ def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Fa
         else:
             seen = shown.get(feature)
             if seen is None or seen.values is None or len(seen.stats) < len(listing):
-                continue  # of a part of its frames nothing can be said
+                continue  # not all frames are known
             exact = seen.values.quantiles(-np.inf, np.inf)
             if feature in layout.videos and is_depth(layout, feature):
                 _, high = depth_range(layout, feature)
                 if stored_numbers(stored[feature]["max"]).max() > high:
-                    continue  # they are of depth before it was quantised
+                    continue  # the stored quantiles are of the depth before quantisation
         share, what = _distance(feature, stored[feature], exact)
         if share > _OFF:
             distances[feature] = share, what
@@ -75,7 +75,7 @@ def note_quantiles(tables: Tables, shown: Mapping[str, Shown] | None, faults: Fa
 
 
 def _distance(feature: str, stored: Stats, exact: Stats) -> tuple[float, str]:
-    """How far off the worst quantile is, as a share of the span from min to max, and what it is."""
+    """Return the greatest error of a quantile as a share of the span from min to max, and a description."""
     low, high = (stored_numbers(stored[name]).ravel() for name in ("min", "max"))
     span = np.where(high > low, high - low, 1.0)
     worst = (0.0, "")

@@ -1,4 +1,4 @@
-"""Records of what decoding files has found, so that they are not decoded a second time."""
+"""Records of the results of decoding files, so that a file is not decoded a second time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ffenc.frames.statistics import Stats, ValueCounts
 
 
 class Shown(Struct):
-    """What was decoded of a camera.
+    """The result of decoding files of a camera.
 
     Attributes:
-        stats: position of an episode in the list -> its statistics.
-        values: how often these episodes together have each value; None where there is no episode.
-        failed: FFmpeg failed at it, though no frame is damaged: another try may show more.
-        recorded: of how many files it was on record, and was not decoded.
+        stats: position of an episode in the list -> statistics.
+        values: number of occurrences of each value in these episodes; None if there is no episode.
+        failed: FFmpeg failed although no frame is damaged; another attempt may succeed.
+        recorded: number of files with a record, which were not decoded.
     """
 
     stats: dict[int, Stats] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Shown(Struct):
     recorded: int = 0
 
     def add(self, other: Shown) -> None:
-        """Take in what another file has of the camera."""
+        """Add the result of another file of the camera."""
         self.stats |= other.stats
         self.recorded += other.recorded
         if other.values is not None:
@@ -38,16 +38,16 @@ class Shown(Struct):
 
 
 class DecodeRecords:
-    """Keeps what decoding files has found: which frames are damaged, and what episodes show.
+    """Stores the results of decoding files: damaged frames, and what the episodes show.
 
-    A record is of a file's bytes (its SHA-256), of the programs and of what was asked, wherever the file is
-    and whatever describes it: a copy of a file is not decoded again. They are kept in the user's cache, for
-    every run, as long as other answers there.
+    The key of a record consists of the file's SHA-256, the programs and the parameters, not of the path or
+    the metadata: a copy of a file is not decoded again. Records are kept in the user's cache, as long as
+    other entries there.
 
     Args:
-        again: use no record; new ones are kept all the same.
-        images: keep records of images too. To know a file its bytes are hashed, which costs little beside
-            decoding video; of images it is a twentieth of the work.
+        again: read no records; new ones are still written.
+        images: keep records of images too. The key needs a hash of the bytes, whose cost is small compared
+            with decoding video; for images it is a twentieth of the work.
     """
 
     def __init__(self, *, again: bool = False, images: bool = False) -> None:
@@ -56,15 +56,15 @@ class DecodeRecords:
     def damage(
         self, checksum: str, parts: Sequence[Any], find: Callable[[], list[Damage]]
     ) -> tuple[list[Damage], bool]:
-        """Find the damaged frames of a video file, unless they are on record.
+        """Return the damaged frames of a video file, from its record if there is one.
 
         Args:
-            checksum: of the file.
-            parts: what else decides what is found: plain values.
+            checksum: SHA-256 of the file.
+            parts: plain values of the parameters that the result depends on.
             find: decodes the file.
 
         Returns:
-            its damage, and whether it was on record.
+            The damage, and whether it was recorded.
         """
         key = ["damage", checksum, *parts]
         content = self._read(key)
@@ -78,16 +78,16 @@ class DecodeRecords:
     def shown(
         self, checksum: str, parts: Sequence[Any], faults: Faults, decode: Callable[[Faults], Shown]
     ) -> tuple[Shown, bool]:
-        """Find what a file shows, unless that is on record. Where FFmpeg failed, it does not come on record.
+        """Return what a file shows, from its record if there is one. No record is written if FFmpeg failed.
 
         Args:
-            checksum: of the file.
-            parts: what else decides what is found: plain values.
-            faults: where faults go.
+            checksum: SHA-256 of the file.
+            parts: plain values of the parameters that the result depends on.
+            faults: faults are added to it.
             decode: decodes the file.
 
         Returns:
-            what it shows, and whether it was on record.
+            What it shows, and whether it was recorded.
         """
         key = ["shown", checksum, *parts]
         known = _shown(self._read(key))
@@ -110,7 +110,7 @@ class DecodeRecords:
         return shown, False
 
     def _read(self, key: Sequence[Any]) -> Mapping[str, Any]:
-        """Return what is on record, nothing where there is no record."""
+        """Return the record, empty if there is none."""
         content = None if self.again else recall(key)
         return content if isinstance(content, dict) else {}
 

@@ -1,4 +1,4 @@
-"""Statistics of a dataset's rows, computed from batches, against those that are stored."""
+"""Compare the stored statistics of a dataset's rows with statistics that are computed in batches."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ffenc.frames.info_json import read_json
 from ffenc.layout import NUMBERING, QUANTILES, STATISTICS, STATS
 
 _COMPARED = ("min", "max", "mean", "std")
-# Statistics may have been computed in float32, the variance as a difference of squares.
+# Statistics may have been computed in float32, with the variance as a difference of squares.
 _CLOSE = 2e-5
-_CAMERA_CLOSE = 0.1  # of the largest value
-_APART = 1e-3  # of the largest value: where the quantiles of episodes are closer, any of them will do
-_SWAPS = 2000  # episodes among which swapped ones are looked for
+_CAMERA_CLOSE = 0.1  # share of the greatest value
+_APART = 1e-3  # share of the greatest value: episodes' quantiles that are closer need not be told apart
+_SWAPS = 2000  # greatest number of episodes among which swapped ones are searched
 
 
 class Sums:
-    """What statistics of each episode are computed from.
+    """Sums from which the statistics of each episode are computed.
 
-    Sums are of differences to the episode's first row: squares of large numbers would lose the digits.
+    The sums are of differences to the episode's first row: squares of large numbers would lose precision.
     """
 
     def __init__(self, episodes: int, width: int) -> None:
@@ -51,7 +51,7 @@ class Sums:
             np.add.at(self._squares, at, np.add.reduceat(centred**2, starts))
 
     def statistics(self) -> dict[str, Floats]:
-        """Return min, max, mean and std, shape (episodes, D); the last row is of what is not listed."""
+        """Return min, max, mean and std, shape (episodes, D); the last row is of unlisted episodes."""
         count = np.maximum(self.count, 1)[:, None]
         with np.errstate(invalid="ignore", over="ignore"):
             mean = self._sum / count
@@ -59,7 +59,7 @@ class Sums:
         return {"min": self.min, "max": self.max, "mean": mean + self._shift, "std": np.sqrt(variance)}
 
     def total(self) -> dict[str, Floats]:
-        """Return the statistics of all listed episodes together, shape (1, D)."""
+        """Return the statistics over all listed episodes, shape (1, D)."""
         own = {name: values[:-1][self.count[:-1] > 0] for name, values in self.statistics().items()}
         count = self.count[:-1][self.count[:-1] > 0][:, None]
         with np.errstate(invalid="ignore", over="ignore"):
@@ -71,10 +71,10 @@ class Sums:
 
 
 def impossible(stats: Mapping[str, Floats]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return where a statistic cannot be, whatever was counted, shape (episodes, D).
+    """Return which statistics are impossible for any data, shape (episodes, D).
 
-    A mean and quantiles lie between min and max, quantiles in their order, and std is half of that span at
-    most. Where min or max are no numbers, nothing can be said.
+    Mean and quantiles lie between min and max, quantiles ascend, and std is at most half of max - min. If
+    min or max is not a number, nothing is reported.
     """
     low, high = stats["min"], stats["max"]
     scale = np.maximum(np.abs(low), np.abs(high))
@@ -94,7 +94,7 @@ def impossible(stats: Mapping[str, Floats]) -> dict[str, npt.NDArray[np.bool_]]:
 
 
 def _unlike(found: Mapping[str, Floats], stored: Mapping[str, Floats]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return where statistics differ by more than they may, each shaped as they are."""
+    """Return which statistics differ by more than the tolerance, in their shapes."""
     scale = np.maximum(np.abs(found["min"]), np.abs(found["max"]))
     differing = {}
     with np.errstate(invalid="ignore", over="ignore"):
@@ -109,7 +109,7 @@ def _unlike(found: Mapping[str, Floats], stored: Mapping[str, Floats]) -> dict[s
 
 
 class Statistics:
-    """Checks the statistics that are kept of features."""
+    """Checks the stored statistics of features."""
 
     def __init__(self, layout: Layout, listing: Listing, faults: Faults) -> None:
         self._layout, self._listing, self._faults = layout, listing, faults
@@ -117,9 +117,9 @@ class Statistics:
         self._place = STATS
 
     def check_presence(self, not_finite: Collection[str] = ()) -> None:
-        """``stats.json`` must have every feature with numbers, and every camera. v2.1 has none.
+        """Check that ``stats.json`` has every feature with numbers and every camera. v2.1 has no such file.
 
-        Those of ``not_finite`` features, whose rows have values that are no numbers, can have none either.
+        Features of ``not_finite``, whose rows have values that are not numbers, may have no statistics.
         """
         layout = self._layout
         path = layout.root / self._place
@@ -160,7 +160,7 @@ class Statistics:
             self._faults.add("statistics-missing", what, file=file, camera=feature)
             return
         for name, wrong in impossible(stats).items():
-            compared = feature in self._layout.numeric and name not in QUANTILES  # with the rows
+            compared = feature in self._layout.numeric and name not in QUANTILES  # later, with the rows
             if compared or not wrong.any():
                 continue
             at, column = (int(n) for n in np.argwhere(wrong)[0])
@@ -171,7 +171,7 @@ class Statistics:
             self._faults.add("statistics-differ", what, file=file, camera=feature, episode=episode)
 
     def _compare_camera(self, feature: str, stored: Mapping[str, Floats]) -> None:
-        """Compare a camera's statistics with those of its episodes, coarsely: others may sample otherwise."""
+        """Compare a camera's statistics coarsely with its episodes': writers may sample different frames."""
         episodes = self._listing.stats.get(feature)
         if feature not in (*self._layout.images, *self._layout.videos) or episodes is None:
             return
@@ -220,7 +220,7 @@ class Statistics:
                 continue
             marks = _unlike(found, stored)
             counts = stored["count"].reshape(len(good), -1)
-            count = counts[:, 0] if counts.size else np.zeros(len(good))  # an empty list is no count
+            count = counts[:, 0] if counts.size else np.zeros(len(good))  # an empty list is not a count
             marks["count"] = (count != own.count[:-1])[:, None]
             wrong = np.flatnonzero(good & np.any([m.any(axis=1) for m in marks.values()], axis=0))
             numbering = feature in NUMBERING
@@ -256,7 +256,7 @@ class Statistics:
             )
 
     def _as_stored(self, feature: str, found: dict[str, Floats], width: int) -> dict[str, Floats]:
-        """Statistics of each number, or as LeRobot v3.0 has them: over all dimensions but the last."""
+        """Return statistics per value, or as LeRobot v3.0 stores them: over all dimensions but the last."""
         shape = self._layout.features[feature].get("shape")
         last = shape[-1] if isinstance(shape, list) and len(shape) > 1 else 0
         numbers = found["mean"].shape[1]
@@ -273,9 +273,9 @@ class Statistics:
         }
 
     def aggregated(self) -> list[str]:
-        """Return the features whose quantiles in ``stats.json`` are made of the episodes' quantiles.
+        """Return the features whose quantiles in ``stats.json`` are computed from the episodes' quantiles.
 
-        LeRobot 0.6 takes their mean, weighted by length; before, the least or the largest was taken.
+        LeRobot 0.6 uses their mean, weighted by length; earlier versions used the least or the greatest.
         """
         features = [*self._layout.numeric, *self._layout.images, *self._layout.videos]
         return [feature for feature in features if self._is_aggregated(feature)]
@@ -308,7 +308,7 @@ class Statistics:
             count = rows.get("count")
             if count is not None and count[0, 0] != own.count[:-1].sum():
                 if feature == ACTION and relative_chunk(int(count[0, 0]), self._listing.length):
-                    continue  # of actions relative to the state, on purpose
+                    continue  # actions relative to the state, which differ on purpose
                 what = f"count of {feature} is {count[0, 0]:.0f}, the dataset has {own.count[:-1].sum()} rows"
                 self._faults.add(_kind_of(feature), what, file=self._place, camera=feature)
                 continue
@@ -317,7 +317,7 @@ class Statistics:
             if len(known) < len(_COMPARED):
                 continue
             if any(values.shape != known["min"].shape for values in known.values()):
-                continue  # reported before
+                continue  # already reported
             found = self._as_stored(feature, found, known["min"].shape[1])
             if known["min"].shape != found["min"].shape:
                 what = f"statistics of {feature} have {known['min'].size} numbers, its rows {own.width}"
@@ -336,12 +336,12 @@ class Statistics:
 
 
 def _kind_of(feature: str) -> str:
-    """Which kind statistics are that are not those of the rows; LeRobot's edits leave those of numbering."""
+    """Return the kind of fault for statistics unlike the rows; LeRobot's edits keep those of numbering."""
     return "statistics-stale" if feature in NUMBERING else "statistics-differ"
 
 
 def _row(value: Any) -> Floats | None:
-    """A statistic of a feature as shape (1, D); None where it is none."""
+    """Return a statistic of a feature as shape (1, D); None if it is invalid."""
     try:
         row = stored_numbers(value).reshape(1, -1)
     except ValueError:
@@ -350,7 +350,7 @@ def _row(value: Any) -> Floats | None:
 
 
 def _swapped(found: Mapping[str, Floats], stored: Mapping[str, Floats], among: Integers) -> dict[int, int]:
-    """Return the episodes whose rows have one another's statistics, each with the other."""
+    """Return the episodes whose rows match each other's statistics: each one -> the other."""
     pairs: dict[int, int] = {}
     for at in among.tolist():
         if at in pairs:

@@ -1,4 +1,4 @@
-"""Check a dataset's data files row by row, and the statistics over them. Memory holds a batch of rows."""
+"""Check a dataset's data files row by row, and their statistics. Memory holds one batch of rows."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class RowChecks:
     """Checks data files, one after another.
 
     Args:
-        layout, listing: what they should hold.
-        faults: where faults go.
+        layout, listing: what they should contain.
+        faults: faults are added to it.
     """
 
     def __init__(self, layout: Layout, listing: Listing, faults: Faults) -> None:
@@ -36,33 +36,33 @@ class RowChecks:
         self._fps = float(layout.fps)
         self._position = {int(number): at for at, number in enumerate(listing.index)}
         count = len(listing)
-        self._rows = np.zeros(count + 1, np.int64)  # the last is of episodes that are not listed
+        self._rows = np.zeros(count + 1, np.int64)  # the last is for unlisted episodes
         self._place = np.full(count, -1)
         self._faulty = np.zeros(count + 1, bool)
         self._sums: dict[str, Sums] = {}
         self._tasks = np.array(sorted(listing.tasks), np.int64)
         self._not_finite: set[str] = set()
-        self._tasks_of: dict[int, set[int]] = {}  # position of an episode -> numbers of its rows' tasks
+        self._tasks_of: dict[int, set[int]] = {}  # position of an episode -> task indices of its rows
 
     def run(self, *, whole: bool = True, episodes: Collection[int] | None = None) -> list[str]:
-        """Check every file, then what was counted on the way.
+        """Check every file, then the totals.
 
-        Where the list is not of the ``whole`` dataset, ``stats.json`` is not looked at.
+        If the list is not of the ``whole`` dataset, ``stats.json`` is not checked.
 
         Args:
-            whole: it is.
-            episodes: numbers of those that matter: files without any of them are not opened, and what
-                ``stats.json`` says of all rows is not compared. None: all.
+            whole: the list is of the whole dataset.
+            episodes: indices of the episodes to check: files without any of them are not opened, and
+                ``stats.json`` is not compared with the rows. None: all.
 
         Returns:
-            what :meth:`Statistics.aggregated` does, of a dataset of which nothing is missing.
+            The result of :meth:`Statistics.aggregated`, if all of the dataset was read.
         """
         files: dict[str, list[int]] = {}
         for at, place in enumerate(self._listing.data):
             if place:
                 files.setdefault(place, []).append(at)
         if episodes is not None and set(self._position) <= set(episodes):
-            episodes = None  # they are all, and can be compared with the statistics of all
+            episodes = None  # all of them, so that the statistics of all rows can be compared
         if episodes is not None:
             wanted = {self._position[number] for number in episodes if number in self._position}
             files = {place: own for place, own in files.items() if not wanted.isdisjoint(own)}
@@ -78,7 +78,7 @@ class RowChecks:
         return stats.aggregated() if whole else []
 
     def _file(self, place: str, episodes: Sequence[int], number: int) -> bool:
-        """Check one file; returns whether it could be read."""
+        """Check one file; return whether it could be read."""
         path = self._layout.root / place
         first, last = (int(self._listing.index[at]) for at in (episodes[0], episodes[-1]))
         whose = f"episode {first}" if first == last else f"episodes {first} to {last}"
@@ -106,7 +106,7 @@ class RowChecks:
         return True
 
     def _columns(self, schema: pa.Schema, place: str) -> list[str] | None:
-        """Compare a file's columns with the features; returns those to read, None where it cannot be."""
+        """Compare a file's columns with the features; return those to read, None if it cannot be."""
         expected = [k for k, f in self._layout.features.items() if f["dtype"] != "video"]
         expected += [name for name in NUMBERING if name not in expected]
         missing = [name for name in expected if name not in schema.names]
@@ -161,7 +161,7 @@ class RowChecks:
             )
 
     def _image_columns(self, file: pq.ParquetFile, place: str) -> None:
-        """Every row of an image column must have bytes; most files' footers say so."""
+        """Check that every row of an image column has bytes; most files' footers tell."""
         metadata = file.metadata
         leaves = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
         for key in self._layout.images:
@@ -191,7 +191,7 @@ class RowChecks:
             row += batch.num_rows
 
     def _batch(self, batch: pa.RecordBatch, run: _Run, number: int) -> None:
-        """Check some rows, and count them into their episodes."""
+        """Check a batch of rows, and add them to the sums of their episodes."""
         columns = {name: numbers(batch.column(name), floats=name == "timestamp") for name in NUMBERING
                    if name in batch.schema.names}  # fmt: skip
         for name in columns:
@@ -225,9 +225,9 @@ class RowChecks:
         if stamp is not None:
             due = np.asarray(frame / self._fps, np.float64)
             in_place = np.abs(stamp - position / self._fps) <= TIME_TOLERANCE
-            # Where frame_index alone is wrong, the row's time and number are those of its place.
+            # If only frame_index is wrong, the row's time and index match its position.
             late = np.asarray(~((np.abs(stamp - due) <= TIME_TOLERANCE) | in_place), np.bool_)
-            # A float32 cannot say the time better from half an hour on.
+            # From half an hour on, float32 cannot represent the time more precisely.
             rounded = late & (stamp == due.astype(np.float32))
             late &= ~rounded
             report(
@@ -274,13 +274,13 @@ class RowChecks:
         run.rows += len(episode)
 
     def _add_tasks(self, owner: Integers, task: Integers) -> None:
-        """Remember which tasks an episode's rows have."""
+        """Record the tasks of an episode's rows."""
         change = np.flatnonzero((np.diff(owner) != 0) | (np.diff(task) != 0)) + 1
         for row in (0, *change.tolist()):
             self._tasks_of.setdefault(int(owner[row]), set()).add(int(task[row]))
 
     def _check_tasks(self) -> None:
-        """An episode's list of tasks must be that of its rows."""
+        """Check that each episode's list of tasks has the tasks of its rows."""
         known = self._listing.tasks
         for at, listed in enumerate(self._listing.episode_tasks):
             numbers = self._tasks_of.get(at, set())
@@ -298,7 +298,7 @@ class RowChecks:
             )
 
     def _begins(self, episode: int, at: int, run: _Run, number: int) -> None:
-        """Rows of an episode begin here."""
+        """Check the file in which rows of an episode begin."""
         run.order.append(at)
         place = self._listing.data[at] if at >= 0 else ""
         if at < 0 or place != run.place:
@@ -376,11 +376,11 @@ class RowChecks:
             )
 
     def episode(self, at: int) -> int:
-        """The number of an episode of the list."""
+        """Return the index of a listed episode."""
         return int(self._listing.index[at])
 
     def mark_faulty(self, at: int) -> None:
-        """Remember that an episode's rows are not as they should be: its statistics are not compared."""
+        """Mark an episode's rows as faulty, so that its statistics are not compared."""
         self._faulty[at] = True
 
     def add(self, kind: str, found: str, expected: str, place: str, episode: int, frame: int) -> None:
@@ -389,7 +389,7 @@ class RowChecks:
 
 
 class _Run:
-    """Where the reading of a file is."""
+    """The state of reading a file."""
 
     def __init__(self, place: str) -> None:
         self.place = place
@@ -402,7 +402,7 @@ class _Run:
 
 
 class _RowReport:
-    """Turns rows that are wrong into a fault for each episode."""
+    """Combines wrong rows into one fault per episode."""
 
     def __init__(
         self,
@@ -425,7 +425,7 @@ class _RowReport:
         *,
         spoils: bool = True,
     ) -> None:
-        """Add a fault for each episode that has such rows; it ``spoils`` the comparison of statistics."""
+        """Add a fault for each episode with such rows; ``spoils``: do not compare its statistics."""
         if not wrong.any():
             return
         counts = np.add.reduceat(wrong.astype(np.int64), self._starts)

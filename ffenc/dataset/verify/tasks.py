@@ -1,4 +1,4 @@
-"""A dataset's files as tasks of an executor: each is decoded or compared on the machine that reads it."""
+"""A dataset's files as tasks of an executor: each is decoded or compared on the worker that reads it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ffenc.jobs.progress import FrameCount
 
 
 class FileTask(Struct, frozen=True, eq=False):
-    """A file whose frames are looked at. It can be pickled.
+    """A file whose frames are decoded or compared. Can be pickled.
 
     Attributes:
         key: the camera's feature.
         place: the file's path in the dataset.
-        counted: how many frames are counted while it is done.
-        candidates: the programs, one or more.
-        look: does it, and puts what is wrong into the faults.
+        counted: number of frames that the task counts.
+        candidates: one or more programs.
+        look: does the work, and adds faults.
     """
 
     key: str
@@ -44,7 +44,7 @@ class FileTask(Struct, frozen=True, eq=False):
 
     @property
     def name(self) -> str:
-        """What an error calls it."""
+        """Name of the task in errors."""
         return f"{self.key}, {self.place}"
 
     @property
@@ -53,11 +53,11 @@ class FileTask(Struct, frozen=True, eq=False):
         return self.candidates[0]
 
     def using(self, programs: Toolchain) -> FileTask:
-        """Return the task for a machine where the first of the programs is elsewhere."""
+        """Return the task with the first program replaced, for a machine where its path differs."""
         return self if programs == self.programs else replace(self, candidates=(programs,))
 
     def run(self, around: Surroundings) -> tuple[Any, list[Fault]]:
-        """Return what was seen, and what is wrong."""
+        """Return the result and the faults."""
         faults = Faults()
         with around.progress(self.counted) as report, around.slot:
             count = FrameCount(self.counted, lambda done, _: report(done))
@@ -66,7 +66,7 @@ class FileTask(Struct, frozen=True, eq=False):
 
 
 def slim(listing: Listing) -> Listing:
-    """Return a list of episodes without what takes most room and is not asked of it file by file."""
+    """Return an episode list without its largest parts, which the checks of single files do not need."""
     return replace(listing, stats={key: {} for key in listing.stats}, tasks={}, episode_tasks=[])
 
 
@@ -138,7 +138,7 @@ def look_at_source(
     )
 
 
-@lru_cache(maxsize=2)  # a worker looks at many files of one source
+@lru_cache(maxsize=2)  # a worker checks many files of one source
 def _source(origin: Path, root: Path, follow_links: bool) -> Source:
     layout = read_layout(root, Faults())
     assert layout is not None

@@ -25,17 +25,17 @@ from ffenc.layout import INFO, LEROBOTS_BACKEND, TIME_TOLERANCE, says_depth
 from ffenc.words import count
 
 _QUANTISER = ("depth_min", "depth_max", "shift", "use_log")
-# What LeRobot makes an encoder config of when it opens a depth dataset.
+# The codecs for which LeRobot creates an encoder config when it opens a depth dataset.
 _LEROBOTS_DEPTH = ("h264", "hevc", "av1", "libsvtav1", "libaom-av1")
 
 
 class VideoFile(Struct, frozen=True):
-    """A video file, and the episodes that should be in it.
+    """A video file, and the episodes that it should contain.
 
     Attributes:
-        path: the file; ``place`` is its path in the dataset.
-        camera: feature.
-        episodes: their positions in the list, in its order; empty for a file that is verified by itself.
+        path: path of the file; ``place`` is its path in the dataset.
+        camera: its feature; None for a single file.
+        episodes: positions in the list, in its order; empty for a single file.
     """
 
     path: Path
@@ -45,12 +45,12 @@ class VideoFile(Struct, frozen=True):
 
 
 class Seen(Struct, frozen=True):
-    """What a readable file holds.
+    """The fields of a readable file.
 
     Attributes:
-        info: its fields.
-        deviation: how far in seconds a frame is from its place at most.
-        whole: it holds as many frames as its episodes have.
+        info: its stream fields.
+        deviation: greatest distance of a frame from its time on the grid, in seconds.
+        whole: it has as many frames as its episodes.
     """
 
     info: StreamInfo
@@ -59,7 +59,7 @@ class Seen(Struct, frozen=True):
 
 
 def video_files(layout: Layout, listing: Listing) -> list[VideoFile]:
-    """List the files of all cameras that the episode list places."""
+    """Return the files of all cameras according to the episode list."""
     found = []
     for key in layout.videos:
         places = listing.videos.get(key)
@@ -72,13 +72,13 @@ def video_files(layout: Layout, listing: Listing) -> list[VideoFile]:
 
 
 def check_feature(layout: Layout, key: str, faults: Faults) -> None:
-    """Check what ``info.json`` says of a video camera, by itself."""
+    """Check what ``info.json`` says of a video camera, without its files."""
     block = layout.block(key)
     place = INFO
     if not block:
         faults.add("video-block", "has no info block that describes the stream", file=place, camera=key)
     if not is_depth(layout, key):
-        return  # whether its files hold depth is seen there
+        return  # whether the files contain depth is checked with the files
     backend = block.get("video.video_backend")
     if backend not in (None, LEROBOTS_BACKEND):
         only = f"LeRobot opens a depth dataset only where it is {LEROBOTS_BACKEND!r}"
@@ -102,7 +102,7 @@ def check_feature(layout: Layout, key: str, faults: Faults) -> None:
 
 
 def is_depth(layout: Layout, key: str) -> bool:
-    """Whether ``info.json`` marks a feature as depth."""
+    """Return whether ``info.json`` marks a feature as depth."""
     return says_depth(layout.block(key))
 
 
@@ -118,14 +118,14 @@ def check_video(
     """Check one file.
 
     Args:
-        video: which.
-        faults: where faults go.
-        layout, listing: of the dataset it belongs to; None: it is verified by itself.
+        video: the file.
+        faults: faults are added to it.
+        layout, listing: of its dataset; None for a single file.
         ffprobe: the program.
-        known: what it holds, where it was read back already and every frame is at exactly its number / fps.
+        known: its stream fields, if it was already read back and every frame is at exactly its index / fps.
 
     Returns:
-        None where it cannot be read.
+        Its fields; None if it cannot be read.
     """
     where: dict[str, Any] = {"file": video.place, "camera": video.camera}
     if known is None and not video.path.is_file():
@@ -139,7 +139,7 @@ def check_video(
         missing = 0 if known else missing_bytes(video.path)
         info = known or probe(video.path, times=True, ffprobe=ffprobe)
     except (SourceError, OSError) as error:
-        reason = reason_of(error).removeprefix(f"{video.path} ")  # the fault names the file
+        reason = reason_of(error).removeprefix(f"{video.path} ")  # the fault has the file's name
         faults.add("video-unreadable", f"{reason}; it is truncated, or not a video", **where)
         return None
     assert info.key_frames is not None
@@ -174,7 +174,7 @@ def check_video(
             what = f"has {info.frames} frames, its {len(lengths)} episodes have {lengths.sum()}"
             faults.add("frame-count", what, **where)
         _check_places(layout, listing, video, times, set(info.key_frames), faults, whole=whole)
-    elif 0 not in info.key_frames and not info.hidden:  # the key frame is among those
+    elif 0 not in info.key_frames and not info.hidden:  # the key frame can be a hidden one
         faults.add("key-frame", "its first frame is no key frame", frame=0, **where)
     if info.hidden:
         what = f"{count(info.hidden, 'frame')} stored in it but hidden by an edit list: no reader shows them"
@@ -185,7 +185,7 @@ def check_video(
 def _check_times(
     times: Floats, average: Fraction, fps: Fraction, faults: Faults, where: Mapping[str, Any]
 ) -> float:
-    """Every frame must be at its number divided by the rate; returns the largest deviation in seconds."""
+    """Check that every frame is at its index / fps; return the greatest deviation in seconds."""
     if average <= 0 or fps <= 0:
         faults.add("frame-rate", "has no frame rate", **where)
         return 0.0
@@ -211,7 +211,7 @@ def _check_fields(
 ) -> None:
     block = layout.block(key)
     found = stream_fields(info)
-    lost_depth = is_depth(layout, key) and info.pix_fmt not in DEPTH_FORMATS  # which is reported below
+    lost_depth = is_depth(layout, key) and info.pix_fmt not in DEPTH_FORMATS  # reported below
     for name, value in found.items():
         said = block.get(name)
         if name.startswith("audio.") or said is None or said == value or name == "video.fps":
@@ -239,7 +239,7 @@ def _check_fields(
 
 
 def _shape(feature: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Height and width of a feature, by its names where it has them."""
+    """Return height and width of a feature, by the names of its axes if it has them."""
     shape, names = feature.get("shape"), feature.get("names")
     if not (isinstance(shape, list) and len(shape) == 3):
         return None, None
@@ -258,7 +258,7 @@ def _check_places(
     *,
     whole: bool,
 ) -> None:
-    """Each episode must begin on a key frame, where the one before it ends."""
+    """Check that each episode begins on a key frame, where the previous one ends."""
     assert video.camera is not None
     places = listing.videos[video.camera]
     fps = float(layout.fps)
@@ -272,10 +272,10 @@ def _check_places(
         }
         if not (np.isfinite(start) and np.isfinite(end)):
             expected = float("nan")
-            continue  # reported when the list was read
+            continue  # reported by the check of the list
         nearest = int(np.argmin(np.abs(times - start)))
         if start > times[-1] + TIME_TOLERANCE and not whole:
-            pass  # its frames are those that are missing
+            pass  # its frames are the missing ones
         elif abs(times[nearest] - start) > TIME_TOLERANCE:
             what = (
                 f"from_timestamp is {start:.6f} s; the nearest frame, {nearest}, is at {times[nearest]:.6f} s"
@@ -296,12 +296,12 @@ def _check_places(
 
 
 def frame_times(info: StreamInfo) -> Floats:
-    """The time of every frame in seconds; where they are not listed, each is in its place."""
+    """Return the time of every frame in seconds; index / fps if times are not listed."""
     if info.times is None:
         return np.asarray(np.arange(info.frames) / float(info.fps), np.float64)
     return np.asarray(np.array(info.times, np.int64) * float(info.time_base), np.float64)
 
 
 def frames_at(times: npt.NDArray[np.float64], start: float) -> int:
-    """The frame nearest to a time."""
+    """Return the index of the frame nearest to a time."""
     return int(np.argmin(np.abs(times - start)))
