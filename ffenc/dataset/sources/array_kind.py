@@ -1,4 +1,4 @@
-"""How a kind of source whose files are arrays is opened, and what its arrays may be where nobody says it."""
+"""Open sources whose files contain arrays, and suggest a mapping for their arrays."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ffenc.frames.images import read_header
 from ffenc.paths import check_tree
 from ffenc.spelling import argument, call
 
-_ABOUT = ("episode_ends", "episode_lengths", "compress_len")  # arrays about others
-_MOST_NUMBERS = 1000  # of a row that is suggested as a feature
+_ABOUT = ("episode_ends", "episode_lengths", "compress_len")  # arrays that describe others
+_MOST_NUMBERS = 1000  # values per row of a suggested feature
 _TASKS = ("task", "language_instruction", "instruction", "language")
 _IMAGE_ENDINGS = re.compile(r"_(image|images|rgb|img|depth)$")
-# LeRobot's names of what is in ALOHA's observations.
+# LeRobot's names for ALOHA's observations.
 _STATES = {"qpos": "observation.state", "qvel": "observation.velocity", "effort": "observation.effort"}
 _ACTIONS = ("action", "actions")
-# Of robomimic and UMI; the poses that UMI's episodes begin and end with are no state.
+# robomimic's and UMI's states; the poses at which UMI's episodes begin and end are not states.
 _STATE = re.compile(r"robot(?!.*_demo_(start|end)_pose).*")
 _NEXT = {"rewards": "next.reward", "reward": "next.reward", "dones": "next.done", "done": "next.done"}
 
@@ -41,11 +41,11 @@ def array_kind(
     recognises: Callable[[Path], bool],
     files: Callable[[Path], Sequence[ArrayFile]],
 ) -> SourceKind:
-    """Return a kind of source whose files hold arrays.
+    """Return a kind of source whose files contain arrays.
 
     Args:
         what, several, recognises: see :class:`SourceKind`.
-        files: the files of a path that is one, or a folder of them.
+        files: returns the files of a path, which is a file or a folder of files.
     """
 
     def open_it(path: Path, opening: Opening) -> ArraySource:
@@ -76,10 +76,10 @@ def array_kind(
 
 
 def _known(path: Path, file: ArrayFile, what: str) -> SourceMapping:
-    """The mapping of a layout that is known.
+    """Return the mapping of a known layout.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: the layout is unknown.
     """
     with file.open() as reader:
         found = suggest(reader, what)
@@ -103,7 +103,7 @@ def _say_what_is_left(path: Path, files: Sequence[ArrayFile]) -> None:
 
 
 def suggest(reader: ArrayReader, what: str) -> Contents:
-    """Return what a file holds, and a mapping by the names, types and first values of its arrays.
+    """Return a file's contents, with a mapping suggested from names, types and first values of its arrays.
 
     Args:
         reader: the file.
@@ -169,7 +169,7 @@ def _within(info: ArrayInfo, group: str) -> ArrayInfo:
 
 
 def _rate(reader: ArrayReader) -> int | float | None:
-    """The frame rate that a file says; robomimic keeps it among the arguments of its simulator."""
+    """Return the frame rate in a file; robomimic stores it in the arguments of its simulator."""
     for place in ("", "data", "meta"):
         attributes = reader.attributes(place)
         for name in ("fps", "frequency", "control_freq"):
@@ -188,7 +188,7 @@ def _rate(reader: ArrayReader) -> int | float | None:
 def _cameras(
     reader: ArrayReader, arrays: Sequence[ArrayInfo], group: str, found: Contents
 ) -> tuple[dict[str, Any], list[ArrayInfo]]:
-    """The cameras among some arrays, and the other arrays."""
+    """Return the cameras among some arrays, and the other arrays."""
     cameras: dict[str, Any] = {}
     rest: list[ArrayInfo] = []
     for info in arrays:
@@ -209,7 +209,7 @@ def _cameras(
 
 
 def _camera(reader: ArrayReader, info: ArrayInfo, place: str, found: Contents) -> dict[str, Any] | None:
-    """What an array is where it holds images; None where it does not."""
+    """Return the mapping of an array with images; None for any other array."""
     shape, kind = info.shape[1:], info.dtype.name
     path = f"/{info.path}"
     if info.encoded and len(info.shape) <= 2:
@@ -256,7 +256,7 @@ def _first_header(reader: ArrayReader, place: str) -> ImageHeader | None:
 
 
 def _features(arrays: Sequence[ArrayInfo], layout: str | None, found: Contents) -> dict[str, Any]:
-    """The features among arrays that are not images."""
+    """Return the features among arrays that are not images."""
     rows = _usual_rows(arrays)
     features: dict[str, Any] = {}
     state: list[str] = []
@@ -301,7 +301,7 @@ def _features(arrays: Sequence[ArrayInfo], layout: str | None, found: Contents) 
 
 
 def _usual_rows(arrays: Sequence[ArrayInfo]) -> int:
-    """How many rows most of some arrays have."""
+    """Return the most frequent number of rows of some arrays."""
     counts: dict[int, int] = {}
     for info in arrays:
         counts[info.rows] = counts.get(info.rows, 0) + 1

@@ -1,4 +1,4 @@
-"""Which rows of which files an episode is."""
+"""Find the file and the rows of each episode."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ffenc.config.mapping import SourceMapping
 from ffenc.dataset.sources.arrays import ArrayFile, ArrayReader
 from ffenc.errors import FfencWarning, SourceError
 
-MOST_ROWS = 10_000_000  # of an episode, and of an array that says what one is
+MOST_ROWS = 10_000_000  # of an episode, and of an array with the ends of episodes
 
 
 class Part(Struct, frozen=True):
-    """One episode: some rows of arrays.
+    """One episode: a range of rows of arrays.
 
     Attributes:
-        file: where they are.
-        group: which the arrays' paths are in; "" for the root.
+        file: file with the arrays.
+        group: group that the arrays' paths are relative to; "" for the root.
         first: the first row.
-        length: how many.
+        length: number of rows.
     """
 
     file: ArrayFile
@@ -31,7 +31,7 @@ class Part(Struct, frozen=True):
     length: int
 
     def place(self, path: str) -> str:
-        """The path of an array from the file's root."""
+        """Return the path of an array from the file's root."""
         return "/".join(filter(None, (self.group, path.strip("/"))))
 
     def __str__(self) -> str:
@@ -39,10 +39,10 @@ class Part(Struct, frozen=True):
 
 
 def parts_of(files: Sequence[ArrayFile], mapping: SourceMapping) -> list[Part]:
-    """The episodes of some files: each file is one, or as the mapping says.
+    """Return the episodes of some files: each file is one, unless the mapping says otherwise.
 
     Raises:
-        SourceError: the files hold no episode, or the ends of episodes do not ascend.
+        SourceError: the files contain no episode, or the ends of episodes do not ascend.
     """
     parts: list[Part] = []
     for file in files:
@@ -61,7 +61,7 @@ def parts_of(files: Sequence[ArrayFile], mapping: SourceMapping) -> list[Part]:
 
 
 def _by_rows(file: ArrayFile, reader: ArrayReader, mapping: SourceMapping) -> list[Part]:
-    """The episodes that are stretches of rows."""
+    """Return the episodes that are ranges of rows."""
     episodes = mapping.episodes
     assert episodes is not None
     name = next(name for name in ("ends", "values", "last") if getattr(episodes, name) is not None)

@@ -1,4 +1,4 @@
-"""How the rows of an array become images, and as what a mapping has them."""
+"""Convert the rows of an array to images, according to a mapping."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ffenc.frames.sources import EncodedFrame, files_fingerprint
 from ffenc.frames.tiff import tiff_of
 from ffenc.spelling import call
 
-_AT_ONCE = 8 << 20  # bytes of images that are read at once, where chunks are not larger
-_MOST_AT_ONCE = 256 << 20  # of a chunk, which is decompressed as a whole
+_AT_ONCE = 8 << 20  # bytes of images that are read at once, unless chunks are larger
+_MOST_AT_ONCE = 256 << 20  # bytes of a chunk, which is decompressed as a whole
 _ORDERS = {"rgb": "rgb24", "bgr": "bgr24", "rgba": "rgba", "bgra": "bgra", "gray": "gray"}
 _CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "gray": 1}
 _DEPTH_KINDS = ("uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
 
 
 class Pixels(Struct, frozen=True):
-    """How the rows of an array become images.
+    """How to convert the rows of an array to images.
 
     Attributes:
-        header: what they become.
-        chw: the axis of colours comes first.
-        white: of floats, the value that is white.
+        header: header of the images.
+        chw: the colour axis comes first.
+        white: for floats, the value of white.
     """
 
     header: ImageHeader
@@ -40,7 +40,7 @@ class Pixels(Struct, frozen=True):
     white: float | None = None
 
     def rows(self, block: Array, names: Sequence[str]) -> Iterator[EncodedFrame]:
-        """The rows of an array as images."""
+        """Yield the rows of an array as images."""
         header = self.header
         if header.format not in ("raw", "tiff"):
             for name, row in zip(names, block, strict=True):
@@ -61,12 +61,12 @@ class Pixels(Struct, frozen=True):
 
 
 class ArrayFrames:
-    """Rows of an array as a frame source; the file is open while it is iterated over.
+    """Rows of an array as a frame source; the file is open only during iteration.
 
     Args:
         part: the episode.
-        path: the array's, in the episode.
-        pixels: how its rows become images.
+        path: path of the array in the episode.
+        pixels: how to convert its rows to images.
     """
 
     def __init__(self, part: Part, path: str, pixels: Pixels) -> None:
@@ -112,18 +112,18 @@ def _bytes(row: Any) -> bytes:
 
 
 def pixels_of(camera: CameraMapping, part: Part, info: ArrayInfo, reader: ArrayReader, where: str) -> Pixels:
-    """How the rows of an array become the images of a camera.
+    """Return how to convert the rows of an array to the images of a camera.
 
     Args:
-        camera: what the mapping says of it.
+        camera: its mapping.
         part: an episode.
         info: the array.
         reader: the open file.
         where: the camera's key in the mapping, for errors.
 
     Raises:
-        ConfigError: the array cannot be what the mapping says.
-        SourceError: its frames are larger than is read, or the first one is damaged.
+        ConfigError: the array does not fit the mapping.
+        SourceError: its frames are too large, or the first one is damaged.
     """
     if info.encoded:
         return _encoded_pixels(camera, part, info, reader, where)
@@ -202,7 +202,7 @@ def _raw_pixels(camera: CameraMapping, part: Part, info: ArrayInfo, where: str) 
 
 
 def _axes(camera: CameraMapping, info: ArrayInfo, where: str) -> tuple[bool, tuple[int, int, int]]:
-    """Whether colours come first, and height, width and colours."""
+    """Return whether the colour axis comes first, and height, width and number of colours."""
     shape = info.shape[1:]
     if len(shape) == 2:
         if camera.axes is not None:

@@ -1,4 +1,4 @@
-"""Arrays as episodes: what HDF5 files and zarr stores have in common."""
+"""Arrays as episodes: the common part of HDF5 files and zarr stores."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _MOST_NUMBERS = 1 << 30  # bytes of one feature of one episode
 
 
 class ArraySource(PlainSource):
-    """Arrays of numbers and images, a part of them an episode.
+    """Arrays of numbers and images; each part of them is an episode.
 
     Args:
         root: the file or folder.
         parts: the episodes.
-        mapping: what the arrays are.
+        mapping: the meaning of the arrays.
         what: the kind of source, for errors.
-        fps: frames a second.
-        task: the text of the task, which wins over the mapping's; None: not said.
-        robot_type: LeRobot's name of the robot, or None.
+        fps: frames per second.
+        task: text of the task, which overrides the mapping's; None: as in the mapping.
+        robot_type: LeRobot's name for the robot, or None.
         cameras: keys to read, with or without ``observation.images.``; None: all.
 
     Raises:
-        SourceError: an array is missing or of another shape than in the first episode.
-        ConfigError: an array cannot be what the mapping says.
+        SourceError: an array is missing, or its shape differs from the first episode's.
+        ConfigError: an array does not fit the mapping.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class ArraySource(PlainSource):
             robot_type=robot_type,
         )
 
-    # ---- looking at what is there ----------------------------------------------------------------------
+    # ---- checks -------------------------------------------------------------------------------------------
 
     def _checked(self, part: Part, reader: ArrayReader) -> Part:
-        """Look at an episode's arrays, and return it with its length."""
+        """Check an episode's arrays, and return the episode with its length."""
         length = part.length
         first: str | None = None
         whole = self._whole
@@ -170,7 +170,7 @@ class ArraySource(PlainSource):
 
     @cached_property
     def _described(self) -> dict[str, dict[str, Any]]:
-        """The features of the columns."""
+        """Return the descriptions of the columns as features."""
         part, described = self._parts[0], {}
         first = Part(part.file, part.group, part.first, 1)
         with part.file.open() as reader:
@@ -193,7 +193,7 @@ class ArraySource(PlainSource):
             return Camera(key, False, header)
         return Camera(key, True, header, self._keys[key].unit or header.unit)
 
-    # ---- what a source gives ---------------------------------------------------------------------------
+    # ---- the source's interface ---------------------------------------------------------------------------
 
     def frames(self, camera: str, episode: EpisodeRef) -> ArrayFrames:
         return ArrayFrames(self._parts[episode.index], self._keys[camera].path, self._pixels[camera])
@@ -203,10 +203,10 @@ class ArraySource(PlainSource):
         return round(sum(stored[episode.index] * episode.length for episode in episodes))
 
     def check(self, episodes: Sequence[EpisodeRef]) -> None:
-        """Look at the numbers of some episodes, so that one that cannot be stored is found before encoding.
+        """Check the numbers of some episodes, so that an invalid one is found before encoding.
 
         Raises:
-            SourceError: one is not finite, or does not fit its feature's dtype; the text names the row.
+            SourceError: a number is not finite, or does not fit its feature's dtype; the text names the row.
         """
         for episode in episodes:
             part = self._parts[episode.index]
@@ -247,7 +247,7 @@ class ArraySource(PlainSource):
         }
 
     def _values(self, name: str, feature: FeatureMapping, part: Part, reader: ArrayReader) -> Array:
-        """A feature's values of an episode, ``(N,)`` or ``(N, D)``."""
+        """Return a feature's values in an episode, ``(N,)`` or ``(N, D)``."""
         arrays = []
         for path in feature.paths:
             block = reader.read(part.place(path), part.first, part.first + part.length)
@@ -268,10 +268,10 @@ def _check_mapping(mapping: SourceMapping, what: str) -> None:
 
 
 def _same_length(part: Part, length: int, first: str | None, info: ArrayInfo) -> tuple[int, str | None]:
-    """The length that an episode's arrays have; where it is known before, they have to be as long."""
+    """Return the length of an episode, and the array that determined it; check an array against it."""
     if not length:
         return info.rows, info.path
-    if first is None:  # rows of a longer array
+    if first is None:  # the length comes from the ends of episodes, and the array may be longer
         if info.rows < part.first + length:
             raise SourceError(
                 f"{part}: {info.path} has {info.rows:,} rows, the episodes end at row "
@@ -288,7 +288,7 @@ def _same_length(part: Part, length: int, first: str | None, info: ArrayInfo) ->
 
 
 def _task_texts(part: Part, reader: ArrayReader, task: TaskMapping | None) -> list[str]:
-    """The text of an episode's task, or of each row's."""
+    """Return the text of an episode's task, or of each row's task."""
     if task is None:
         return []
     if task.text is not None:

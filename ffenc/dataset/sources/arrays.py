@@ -1,4 +1,4 @@
-"""Files of arrays: what there is in them, and their rows."""
+"""Interfaces for files of arrays: list the arrays, and read their rows."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Array = npt.NDArray[Any]
 
 
 class ArrayInfo(Struct, frozen=True):
-    """An array of a file.
+    """An array in a file.
 
     Attributes:
-        path: from the file's root, without a slash in front.
+        path: from the file's root, without a leading slash.
         shape: sizes of its axes.
-        dtype: of its values; ``object`` where each is bytes or a text of its own length.
-        bytes: that it takes in the file.
-        chunk: rows that are compressed together; 0: it is stored in one piece.
+        dtype: of its values; ``object`` for bytes or texts of varying length.
+        bytes: stored size.
+        chunk: number of rows that are compressed together; 0: the array is stored contiguously.
     """
 
     path: str
@@ -44,12 +44,12 @@ class ArrayInfo(Struct, frozen=True):
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row of numbers, decompressed."""
+        """Bytes of one decompressed row of numbers."""
         return int(np.prod(self.shape[1:], dtype=np.float64)) * self.dtype.itemsize
 
     @property
     def encoded(self) -> bool:
-        """Whether its rows can be encoded images: bytes, of one length or each of its own."""
+        """Whether its rows can be encoded images: bytes, of equal or varying length."""
         flat = len(self.shape) == 2 and self.dtype == np.uint8
         return flat or (len(self.shape) == 1 and self.dtype.kind in "OSV")
 
@@ -71,42 +71,42 @@ class ArrayReader(ABC):
 
     @abstractmethod
     def arrays(self) -> list[ArrayInfo]:
-        """All arrays, in a fixed order.
+        """Return all arrays, in a fixed order.
 
         Raises:
-            SourceError: the file is damaged, or leads to another file.
+            SourceError: the file is damaged, or contains a link to another file.
         """
 
     @abstractmethod
     def find(self, path: str) -> ArrayInfo | None:
-        """One array; None where there is none of that path.
+        """Return an array; None if the path does not exist.
 
         Raises:
-            SourceError: as :meth:`arrays`.
+            SourceError: as for :meth:`arrays`.
         """
 
     @abstractmethod
     def read(self, path: str, first: int, stop: int) -> Array:
-        """Some of an array's rows; of a scalar, its value in one dimension.
+        """Return rows ``first`` to ``stop`` of an array; for a scalar, its value in one dimension.
 
         Raises:
-            SourceError: they are damaged, or compressed in a way that is not read here.
+            SourceError: the rows are damaged, or their compression is not supported.
         """
 
     @abstractmethod
     def attributes(self, path: str) -> Mapping[str, Any]:
-        """The attributes of a group or array, as plain values; none where it is not there."""
+        """Return the attributes of a group or array as plain values; empty if the path does not exist."""
 
     @abstractmethod
     def missing_chunks(self, path: str) -> int:
-        """How many of an array's chunks are not in the file: their values are those of an empty one."""
+        """Return the number of an array's chunks that are not stored: their values are the fill value."""
 
     @abstractmethod
     def subgroups(self, path: str) -> list[str]:
-        """The names of the groups in a group; none where it is not there."""
+        """Return the names of the groups in a group; empty if the path does not exist."""
 
     def groups(self, pattern: str) -> list[str]:
-        """The groups that match a pattern such as ``data/demo_*``, in the order of their numbers."""
+        """Return the groups that match a pattern such as ``data/demo_*``, in numeric order."""
         found = [""]
         for part in pattern.strip("/").split("/"):
             below = [
@@ -118,10 +118,10 @@ class ArrayReader(ABC):
         return found
 
     def array(self, path: str) -> ArrayInfo:
-        """One array.
+        """Return an array.
 
         Raises:
-            SourceError: there is none of that path; the text names the nearest.
+            SourceError: the path does not exist; the text names the most similar one.
         """
         found = self.find(path)
         if found is None:
@@ -133,10 +133,10 @@ class ArrayReader(ABC):
 
 
 class ArrayFile(ABC):
-    """A file of arrays that is opened when something is read of it.
+    """A file of arrays, which is opened only to read from it.
 
     Args:
-        path: where it is.
+        path: path of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -151,17 +151,17 @@ class ArrayFile(ABC):
         """
 
     def files(self, array: str) -> list[Path]:
-        """The files on the disk that hold an array."""
+        """Return the files on disk that contain an array."""
         return [self.path]
 
 
 def by_number(path: str) -> list[tuple[int, str]]:
-    """A key for the order in which ``demo_2`` is before ``demo_10``."""
+    """Return a sort key that puts ``demo_2`` before ``demo_10``."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
 def times(shape: Sequence[int]) -> str:
-    """Sizes of axes as a text, such as ``480x640x3``."""
+    """Return a shape as text, such as ``480x640x3``."""
     return "x".join(map(str, shape)) or "1"
 
 

@@ -1,4 +1,4 @@
-"""HDF5 files: ALOHA's, robomimic's, and others by a mapping."""
+"""HDF5 files: those of ALOHA and robomimic, and others with a mapping."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SUFFIXES = (".hdf5", ".h5", ".hdf")
 _MOST_OBJECTS = 100_000
-_MOST_LEVELS = 64  # of groups within groups
-_MOST_DEPTH, _MOST_LINKS = 16, 64  # of links that lead to links
-_DEFLATE_RATIO = 1032  # the most that deflate makes of a byte
-_MOST_INFLATED = 256 << 20  # bytes of a chunk, whatever it says that it has
+_MOST_LEVELS = 64  # of nested groups
+_MOST_DEPTH, _MOST_LINKS = 16, 64  # of links to links
+_DEFLATE_RATIO = 1032  # deflate's highest compression ratio
+_MOST_INFLATED = 256 << 20  # bytes of a decompressed chunk, whatever size it states
 _FAULTS = (zlib.error, OSError, RuntimeError, ValueError, KeyError, TypeError, NotImplementedError)
 
 
@@ -35,7 +35,7 @@ class _Hdf5Reader(ArrayReader):
     def __init__(self, path: Path, file: h5py.File) -> None:
         super().__init__(path)
         self._file = file
-        self._depth = self._followed = 0  # of links that lead to links, for one path
+        self._depth = self._followed = 0  # of links to links, for one path
 
     def arrays(self) -> list[ArrayInfo]:
         import h5py  # noqa: PLC0415 - an extra
@@ -55,7 +55,7 @@ class _Hdf5Reader(ArrayReader):
                 continue
             about = h5py.h5o.get_info(thing.id)
             if (mark := (about.fileno, about.addr)) in seen:
-                continue  # a group that is linked to from within itself
+                continue  # a link to a group from inside that group
             seen.add(mark)
             waiting += [f"{place}/{name}".strip("/") for name in sorted(thing, key=by_number, reverse=True)]
             if place.count("/") > _MOST_LEVELS:
@@ -81,7 +81,7 @@ class _Hdf5Reader(ArrayReader):
             return np.asarray(dataset[first:stop])
 
     def _check_chunks(self, path: str, dataset: h5py.Dataset, first: int, stop: int) -> None:
-        """Refuse chunks that decompress to more than a chunk has: HDF5 would take the memory first."""
+        """Reject chunks that decompress to more than a chunk's size: HDF5 would allocate the memory first."""
         if not dataset.chunks or dataset.compression != "gzip":
             return
         whole = math.prod(dataset.chunks) * dataset.dtype.itemsize
@@ -123,7 +123,7 @@ class _Hdf5Reader(ArrayReader):
         return [name for name in names if isinstance(self._get(f"{path}/{name}"), h5py.Group)]
 
     def _get(self, path: str) -> Any:
-        """What is at a path; None where there is nothing. No link is followed that leads to another file."""
+        """Return the object at a path; None if there is none. Links to other files are not followed."""
         import h5py  # noqa: PLC0415 - an extra
 
         thing: Any = self._file
@@ -174,7 +174,7 @@ class _Hdf5Reader(ArrayReader):
 
     @contextmanager
     def _named(self, path: str) -> Iterator[None]:
-        """Say in an error which array it is about."""
+        """Add the array's path to errors."""
         try:
             yield
         except _FAULTS as error:
@@ -203,7 +203,7 @@ class Hdf5File(ArrayFile):
 
 
 def _told(error: Exception) -> str:
-    """A fault in the library's words, without those that say nothing to a user."""
+    """Return a library's error message without the parts that do not help a user."""
     text = str(error.args[0] if error.args else error)
     lacking = "not registered" in text or "not available" in text
     if "plugin" in text or ("filter" in text and lacking):
@@ -223,7 +223,7 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The HDF5 files of a folder, in the order of their numbers; or the file."""
+    """Return the HDF5 files of a folder, in numeric order; or the file."""
     if not path.is_dir():
         return [path]
     found = [one for one in path.iterdir() if one.suffix.lower() in _SUFFIXES and one.name[0] != "."]

@@ -1,4 +1,4 @@
-"""How large an image becomes that a zarr chunk is compressed as, by its header: nothing is decoded."""
+"""Read the decoded size of a compressed image in a zarr chunk from its header, without decoding it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ffenc.frames.png import PNG_SIGNATURE, png_header
 
 _J2K_START = b"\xff\x4f\xff\x51"  # SOC, SIZ
 _JXL_START, _JXL_BOXES = b"\xff\x0a", b"\0\0\0\x0cJXL "
-_JXL_HEADER_BYTES = 64  # of a code stream: more than the fields that are read take
+_JXL_HEADER_BYTES = 64  # of a codestream; more than the fields that are read
 _JXL_RATIOS = tuple(map(Fraction, ("1", "6/5", "4/3", "3/2", "16/9", "5/4", "2")))
 
 
 class _UnreadableError(ValueError):
-    """The header is damaged, or says what is not read here; the text says which."""
+    """The header is damaged or not supported; the text says which."""
 
 
 def decoded_bytes(codec: str, data: memoryview) -> int:
-    """Return how many bytes an image has at least once it is decoded.
+    """Return the minimum number of bytes of an image once it is decoded.
 
     Args:
         codec: one of :data:`IMAGE_CODECS`.
         data: the image.
 
     Raises:
-        ValueError: its header does not say how many; the text says why.
+        ValueError: the size cannot be read from the header; the text says why.
     """
     try:
         return IMAGE_CODECS[codec](data)
@@ -52,7 +52,7 @@ def _png(data: memoryview) -> int:
 
 
 def _jpeg2k(data: memoryview) -> int:
-    if bytes(data[:4]) != _J2K_START:  # a JP2 file: its own header may say another size than what is decoded
+    if bytes(data[:4]) != _J2K_START:  # a JP2 file, whose header can state another size than the codestream's
         data = next((inner for kind, inner in boxes_in(data) if kind == b"jp2c"), data[:0])
     if bytes(data[:4]) != _J2K_START:
         raise _UnreadableError("it is not a JPEG 2000 image")
@@ -94,10 +94,10 @@ def _jpegxl(data: memoryview) -> int:
     bits = _Bits(bytes(data[2:_JXL_HEADER_BYTES]))
     width, height = _jxl_size(bits)
     extra = 0
-    if not bits.take(1):  # not all of what follows is as usual
+    if not bits.take(1):  # not all of the following fields are defaults
         if bits.take(1):
             bits.take(3)  # orientation
-            if bits.take(1):  # the size it is meant to be shown at
+            if bits.take(1):  # intrinsic size, for display
                 _jxl_size(bits)
             if bits.take(2):
                 raise _UnreadableError("it is an animation, or has a preview")
@@ -105,13 +105,13 @@ def _jpegxl(data: memoryview) -> int:
         bits.number((0, 32), (0, 16), (0, 24), (6, 1)) if floats else bits.number(
             (0, 8), (0, 10), (0, 12), (6, 1)
         )
-        bits.take(5 if floats else 1)  # bits of the exponent, and whether 16-bit buffers are enough
+        bits.take(5 if floats else 1)  # exponent bits, or whether 16-bit buffers are sufficient
         extra = bits.number((0, 0), (0, 1), (4, 2), (12, 1))
     return width * height * (1 + extra)
 
 
 def _code_stream(data: memoryview) -> memoryview:
-    """The beginning of what is in the boxes of a JPEG XL file."""
+    """Return the beginning of the codestream in the boxes of a JPEG XL file."""
     found = bytearray()
     for kind, inner in boxes_in(data):
         if kind == b"jxlc":
@@ -124,13 +124,13 @@ def _code_stream(data: memoryview) -> memoryview:
 
 
 class _Bits:
-    """A JPEG XL header's fields, the lowest bit of a byte first."""
+    """Reads fields of a JPEG XL header, from the lowest bit of a byte on."""
 
     def __init__(self, data: bytes) -> None:
         self._left, self._count = int.from_bytes(data, "little"), 8 * len(data)
 
     def take(self, count: int) -> int:
-        """The next bits as a number."""
+        """Return the next bits as a number."""
         if count > self._count:
             raise IndexError(count)
         value = self._left & ((1 << count) - 1)
@@ -139,13 +139,13 @@ class _Bits:
         return value
 
     def number(self, *kinds: tuple[int, int]) -> int:
-        """A number in one of four forms: so many bits, and what is added to them."""
+        """Return a number in one of four forms: a number of bits, and an offset that is added to them."""
         count, least = kinds[self.take(2)]
         return self.take(count) + least
 
 
 def _jxl_size(bits: _Bits) -> tuple[int, int]:
-    """Width and height."""
+    """Return width and height."""
     eighths = bits.take(1)
 
     def side() -> int:
@@ -166,4 +166,4 @@ IMAGE_CODECS: Mapping[str, Callable[[memoryview], int]] = {
     "webp": _webp,
     "qoi": _qoi,
 }
-"""What finds the bytes of an image, by the name of its codec."""
+"""Codec name -> function that returns the decoded bytes of an image."""

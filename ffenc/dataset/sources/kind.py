@@ -1,4 +1,4 @@
-"""What the registry knows of a kind of source."""
+"""The interface between the registry and a kind of source."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 class Opening(Struct, frozen=True):
-    """How a source is to be read. What a kind of source does not take is refused where it is given.
+    """The parameters for opening a source. A kind of source rejects parameters that it does not use.
 
     Attributes:
-        fps: frames a second; None: not said.
-        usual_fps: what a source that says none has, by a preset; None: not said.
-        task: the text of all episodes' task.
-        robot_type: LeRobot's name of the robot.
-        cameras: those to read, with or without ``observation.images.``; None: all.
+        fps: frames per second; None: not given.
+        usual_fps: frame rate in a preset, for a source without one; None: not given.
+        task: text of the task of all episodes.
+        robot_type: LeRobot's name for the robot.
+        cameras: cameras to read, with or without ``observation.images.``; None: all.
         start_number: number of each folder's first frame.
         follow_links: see :func:`~ffenc.paths.check_tree`.
         retime: put the rows of frame i at i / fps.
         partial: see :func:`~ffenc.dataset.sources.lerobot.open_dataset`.
-        choose: see :class:`~ffenc.dataset.lerobot.LeRobotDataset`; None: not known.
-        mapping: what its arrays or topics are.
-        on_gap: what is done where a frame has no message; None: as the mapping says.
-        usual_mapping: what they are by a preset.
+        choose: see :class:`~ffenc.dataset.lerobot.LeRobotDataset`; None: not given.
+        mapping: meaning of its arrays or topics.
+        on_gap: what to do if a frame has no message; None: as in the mapping.
+        usual_mapping: mapping in a preset.
     """
 
     fps: int | float | str | Fraction | None = None
@@ -54,15 +54,15 @@ class Opening(Struct, frozen=True):
     usual_mapping: SourceMapping | None = None
 
     def rate(self, path: Path, what: str, own: int | float | str | None = None) -> Fraction:
-        """The frame rate: as asked for, else the source's own, else a preset's.
+        """Return the frame rate: ``fps``, else the source's own, else the preset's.
 
         Args:
             path: the source.
-            what: what it is, for the error.
-            own: what is said of the source itself.
+            what: kind of source, for errors.
+            own: frame rate that the source states.
 
         Raises:
-            ConfigError: none is given, or what is given is not a frame rate.
+            ConfigError: no frame rate, or an invalid one.
         """
         for rate in (self.fps, own, self.usual_fps):
             if rate is not None:
@@ -74,16 +74,16 @@ class Opening(Struct, frozen=True):
 
 
 class SourceKind(Struct, frozen=True):
-    """A kind of source. A file of this package has one, called ``KIND``.
+    """A kind of source. Each file of this package that defines one has it as ``KIND``.
 
     Attributes:
-        what: what one is called in messages, with its article: ``a LeRobot dataset``.
-        several: what many are called: ``LeRobot datasets``.
-        recognises: whether a path that exists is of this kind. It loads no library and reads little: a file's
+        what: its name in messages, with an article: ``a LeRobot dataset``.
+        several: its plural: ``LeRobot datasets``.
+        recognises: whether an existing path is of this kind. It loads no library and reads little: a file's
             first bytes, or a folder's names.
-        open: reads it.
-        takes: names of those fields of :class:`Opening` that not all kinds take, and this one does.
-        look: says what is inside, and suggests a mapping; None: it says itself what it is.
+        open: opens the source.
+        takes: names of the fields of :class:`Opening` that this kind uses and others may not.
+        look: returns the contents and a suggested mapping; None: the source needs no mapping.
     """
 
     what: str

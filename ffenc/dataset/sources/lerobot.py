@@ -26,13 +26,13 @@ def open_dataset(
     Args:
         folder: its folder.
         follow_links: see :func:`~ffenc.paths.check_tree`.
-        retime: put the rows of frame i at i / fps, whatever times they have.
-        partial: only some episodes will be read: what is wrong with single ones is raised by ``check`` and
+        retime: put the rows of frame i at i / fps, regardless of the stored times.
+        partial: only some episodes will be read: faults of single episodes are raised by ``check`` and
             ``choose``.
         choose: see :class:`~ffenc.dataset.lerobot.LeRobotDataset`.
 
     Raises:
-        SourceError: not one, or damaged.
+        SourceError: not a LeRobot dataset, or damaged.
     """
     check_tree(folder, follow_links=follow_links)
     version = str(read_json(folder / INFO).get("codebase_version"))

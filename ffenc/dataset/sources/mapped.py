@@ -1,4 +1,4 @@
-"""Numbers and texts of a source, put together as a mapping says."""
+"""Combine numbers and texts of a source according to a mapping."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ffenc.errors import ConfigError, SourceError
 
 
 def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], where: str) -> Array:
-    """Put numbers together as a mapping says.
+    """Combine arrays into the values of a feature.
 
     Args:
-        name: the feature's.
-        feature: what is said of it.
-        arrays: of its paths, ``(N,)`` or ``(N, D)``.
-        where: what they are of, for errors.
+        name: name of the feature.
+        feature: its mapping.
+        arrays: one for each of its paths, ``(N,)`` or ``(N, D)``.
+        where: description of the place, for errors.
 
     Returns:
-        shape ``(N,)`` for one value a row, else ``(N, D)``.
+        Shape ``(N,)`` for one value per row, otherwise ``(N, D)``.
 
     Raises:
         SourceError: a number does not fit the feature's dtype; the text names the row.
-        ConfigError: there are not the columns that are taken.
+        ConfigError: the selected columns do not exist.
     """
     if feature.dtype == "string":
         if len(arrays) > 1 or arrays[0].ndim > 1:
@@ -48,7 +48,7 @@ def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], w
         return values.astype(wanted, copy=False)
     with np.errstate(invalid="ignore", over="ignore"):
         changed = values.astype(wanted)
-    # A float of fewer bits rounds; all else has to be the same number.
+    # Conversion to a smaller float may round; any other conversion must be exact.
     lost = np.isinf(changed) & ~np.isinf(values) if wanted.kind == "f" else changed != values
     if lost.any():
         row = int(np.argmax(lost.reshape(len(lost), -1).any(1)))
@@ -61,7 +61,7 @@ def mapped_values(name: str, feature: FeatureMapping, arrays: Sequence[Array], w
 
 
 def text_of(value: Any) -> str:
-    """A text of a file, whatever it is kept as."""
+    """Return a text of a file, which can be stored as bytes or str."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "ui":
         value = value.tobytes()
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""The base of sources that have no metadata of LeRobot's: what they do not have is made here, once."""
+"""The base of sources without LeRobot metadata, which creates the missing columns and lists."""
 
 from __future__ import annotations
 
@@ -23,24 +23,23 @@ DEFAULT_TASK = "unspecified"
 
 
 class PlainSource(ABC):
-    """Episodes of rows and frames, which become a dataset with LeRobot's numbering and default columns.
+    """Episodes of rows and frames, with LeRobot's indices and default columns added.
 
-    A kind of source says what it has: its cameras, the lengths of its episodes, its features and tasks; and
-    for an episode its rows (:meth:`columns`), its task (:meth:`task_numbers`) and a camera's frames
-    (:meth:`frames`).
+    A subclass provides cameras, lengths of episodes, features and tasks; and for an episode its rows
+    (:meth:`columns`), tasks (:meth:`task_numbers`) and a camera's frames (:meth:`frames`).
 
     Args:
         root: the file or folder.
-        fps: frames a second.
+        fps: frames per second.
         cameras: at least one.
-        lengths: of each episode, in frames.
-        features: descriptions of the columns of :meth:`columns`, with ``dtype``, ``shape`` and ``names``.
-        tasks: texts, by number.
-        robot_type: LeRobot's name of the robot, or None.
+        lengths: number of frames of each episode.
+        features: description of each column of :meth:`columns`: ``dtype``, ``shape`` and ``names``.
+        tasks: texts, by index.
+        robot_type: LeRobot's name for the robot, or None.
     """
 
     renumbered: frozenset[str] = frozenset()
-    reading: Mapping[str, Any] = {}  # how it is read, as plain values, where the files do not say it
+    reading: Mapping[str, Any] = {}  # parameters for reading that the files do not contain, as plain values
 
     def __init__(
         self,
@@ -63,26 +62,26 @@ class PlainSource(ABC):
 
     @abstractmethod
     def frames(self, camera: str, episode: EpisodeRef) -> FrameSource:
-        """The images of one camera in one episode."""
+        """Return the images of one camera in one episode."""
 
     def video(self, camera: str, episode: EpisodeRef) -> EpisodeVideo:
-        """Where one episode of a video camera is; kinds of source without video have no such camera."""
+        """Return the place of an episode of a video camera; sources without video do not have any."""
         raise LookupError(f"{self.root}: {camera} is a camera of images")
 
     @abstractmethod
     def camera_bytes(self, camera: str, episodes: Sequence[EpisodeRef]) -> int:
-        """How many bytes a camera's images take."""
+        """Return the number of bytes of a camera's images."""
 
     def columns(self, episode: EpisodeRef) -> Mapping[str, Any]:
-        """An episode's rows: feature -> an Arrow array of one value a row, which is cast to its type."""
+        """Return an episode's rows: feature -> Arrow array with one value per row, to be cast to its type."""
         return {}
 
     def task_numbers(self, episode: EpisodeRef) -> npt.NDArray[np.int64]:
-        """The number of the task of each row."""
+        """Return the task index of each row."""
         return np.zeros(episode.length, np.int64)
 
     def notes(self, episode: EpisodeRef) -> Mapping[str, Any] | None:
-        """What is kept beside the episode; None: nothing."""
+        """Return notes that are stored with the episode; None: no notes."""
         return None
 
     def extra_files(self) -> list[tuple[Path, str]]:

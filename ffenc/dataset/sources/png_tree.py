@@ -1,4 +1,4 @@
-"""Read a tree of PNG or JPEG frames as a dataset without a robot's table."""
+"""Read a tree of PNG or JPEG frames as a dataset without a robot's rows."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ LAYOUTS = (
 
 
 class PngTree(PlainSource):
-    """Frames in folders, which become a dataset with LeRobot's default columns.
+    """Frames in folders, with LeRobot's default columns added.
 
     Args:
         root: the tree; see :data:`LAYOUTS`.
-        fps: frames a second.
-        task: the text of the one task.
-        robot_type: LeRobot's name of the robot, or None.
+        fps: frames per second.
+        task: text of the only task.
+        robot_type: LeRobot's name for the robot, or None.
         cameras: keys to read, with or without ``observation.images.``; None: all.
         start_number: number of each folder's first frame; by default 0 or 1.
 
     Raises:
-        SourceError: no frames, a gap, a frame that is cut short or unlike the others, cameras of
+        SourceError: no frames, a gap, a frame that is truncated or unlike the others, or cameras of
             different lengths.
     """
 
@@ -76,7 +76,7 @@ class PngTree(PlainSource):
     def _tell_what_is_left(
         root: Path, cameras: Sequence[Camera], folders: Sequence[Mapping[str, Path]]
     ) -> None:
-        """Warn of files beside the frames, which no part of a dataset is made of, and of alpha channels."""
+        """Warn of files that are not copied to the dataset, and of alpha channels."""
         beside = {camera.parent for episode in folders for camera in episode.values()}
         files = [f for folder in sorted(beside) for f in folder.iterdir() if f.is_file() and f.name[0] != "."]
         if files and folders[0] != {cameras[0].key: root}:
@@ -114,7 +114,7 @@ def find_folders(root: Path) -> list[dict[str, Path]]:
     """Return, for each episode in order, the folder of each camera's frames.
 
     Raises:
-        SourceError: the tree is of no known layout, or its episode numbers have a gap.
+        SourceError: the layout of the tree is unknown, or its episode numbers have a gap.
     """
     by_camera = root / "images" if (root / "images").is_dir() else root
     episodes = _episode_folders(root)

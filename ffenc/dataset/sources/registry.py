@@ -1,4 +1,4 @@
-"""Which kinds of sources there are: a new one is a file of this package, and a line here."""
+"""The list of kinds of sources. To add one, add a file to this package and its name here."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from ffenc.errors import ConfigError, SourceError
 from ffenc.paths import regular
 from ffenc.spelling import argument
 
-# In this order: a path is of the first kind that recognises it.
+# In this order: the first kind that recognises a path is used.
 _FILES = ("lerobot", "hdf5", "zarr_store", "ros", "png_tree")
 
-# Which every kind takes, or which come from a preset too, where they may be for other sources.
+# Fields that every kind accepts, or that a preset may set for sources of other kinds.
 _OF_ALL = ("fps", "usual_fps", "robot_type", "cameras", "follow_links", "partial", "choose", "usual_mapping")
 
 
 def kinds() -> Iterator[SourceKind]:
-    """All kinds of sources. Each is loaded when it is asked for: most sources are datasets."""
+    """Yield all kinds of sources. Each is imported when it is requested: most sources are datasets."""
     for name in _FILES:
         kind: SourceKind = importlib.import_module(f"ffenc.dataset.sources.{name}").KIND
         yield kind
 
 
 def kind_of(path: Path) -> SourceKind:
-    """Return the kind of source that a path is.
+    """Return the kind of source of a path.
 
     Raises:
-        SourceError: it does not exist, or is of no kind that is read.
+        SourceError: the path does not exist, or its kind is not supported.
     """
     if path.is_dir():
         check_not_v1(path)
     elif path.exists():
-        regular(path)  # opening a named pipe would wait for somebody to write into it
+        regular(path)  # opening a named pipe would block until another program writes to it
     for kind in kinds() if path.exists() else ():
         if kind.recognises(path):
             return kind
@@ -45,15 +45,15 @@ def kind_of(path: Path) -> SourceKind:
 
 
 def open_source(root: str | Path, opening: Opening) -> DatasetSource:
-    """Open a source of whatever kind it is.
+    """Open a source of any kind.
 
     Args:
-        root: its folder, or its file.
-        opening: how it is read.
+        root: its folder or file.
+        opening: parameters for opening it.
 
     Raises:
-        SourceError: it is damaged, or of no kind that is read.
-        ConfigError: what its kind does not take, or needs and is not given.
+        SourceError: it is damaged, or its kind is not supported.
+        ConfigError: a parameter that its kind does not use, or lacks a required one.
     """
     path = Path(root)
     kind = kind_of(path)

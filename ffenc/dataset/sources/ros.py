@@ -42,12 +42,12 @@ _STAMPS = "observation.stamps."
 
 
 class _Take(Struct, frozen=True):
-    """One episode: the messages of its frames.
+    """One episode: the messages for its frames.
 
     Attributes:
-        bag: where they are.
+        bag: the recording.
         streams: topic -> the times of its messages.
-        piece: which message each frame has of each stream.
+        piece: the message of each stream for each frame.
     """
 
     bag: Bag
@@ -60,21 +60,21 @@ class _Take(Struct, frozen=True):
 
 
 class RosSource(PlainSource):
-    """ROS 2 bags or MCAP files, each an episode or cut by a topic.
+    """ROS 2 bags or MCAP files; each is an episode, or split into episodes by a topic.
 
     Args:
         root: the file or folder.
         bags: the recordings.
-        mapping: what the topics are.
-        fps: frames a second.
-        on_gap: what is done where a frame has no message that is near enough; None: as the mapping says.
-        task: the text of the task, which wins over the mapping's; None: not said.
-        robot_type: LeRobot's name of the robot, or None.
+        mapping: the meaning of the topics.
+        fps: frames per second.
+        on_gap: what to do if a frame has no message within the tolerance; None: as in the mapping.
+        task: text of the task, which overrides the mapping's; None: as in the mapping.
+        robot_type: LeRobot's name for the robot, or None.
         cameras: keys to read, with or without ``observation.images.``; None: all.
 
     Raises:
         SourceError: a bag is damaged, a topic is missing, or a frame has no message.
-        ConfigError: a topic cannot be what the mapping says.
+        ConfigError: a topic does not fit the mapping.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class RosSource(PlainSource):
             robot_type=robot_type,
         )
 
-    # ---- looking at what is there ----------------------------------------------------------------------
+    # ---- checks -------------------------------------------------------------------------------------------
 
     def _read(self, bag: Bag, index: Index, fps: Fraction, texts: dict[str, int], task: str | None) -> None:
-        """Take the episodes of a recording."""
+        """Add the episodes of a recording."""
         streams = index.streams
         self._first = {**index.first, **self._first}
         self._packets |= {(bag.path, topic): packets for topic, packets in index.packets.items()}
@@ -162,14 +162,14 @@ class RosSource(PlainSource):
                 self._task_takes.append(self._task_rows(bag, streams, piece, texts, task))
 
     def _topics(self) -> dict[str, str]:
-        """Stream -> topic: of cameras by their keys, of features one for each topic."""
+        """Return stream -> topic: cameras by their keys, features by one stream for each topic."""
         found = {key: camera.path for key, camera in self._keys.items()}
         for name, feature in self._mapping.features.items():
             found |= {f"{name}\0{path}": path for path in feature.paths}
         return found
 
     def _tolerant(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
-        """The streams with the tolerance that the mapping has for each."""
+        """Return the streams with their tolerances in the mapping."""
         usual = self._time.tolerance
         found = {}
         for name, stream in streams.items():
@@ -183,7 +183,7 @@ class RosSource(PlainSource):
     def _task_rows(
         self, bag: Bag, streams: Mapping[str, Stream], piece: Piece, texts: dict[str, int], task: str | None
     ) -> npt.NDArray[np.int64]:
-        """The number of the task of each frame; ``texts`` gets those that are new."""
+        """Return the task index of each frame; new tasks are added to ``texts``."""
         mapping = self._mapping.task
         count = len(piece.times)
         if task is not None or mapping is None or mapping.path is None:
@@ -231,10 +231,10 @@ class RosSource(PlainSource):
             described[name] = {"dtype": dtype, "shape": [width], "names": names}
         return described
 
-    # ---- what a source gives ---------------------------------------------------------------------------
+    # ---- the source's interface ---------------------------------------------------------------------------
 
     def _as_video(self, key: str) -> StreamInfo | None:
-        """What a camera's packets are, where all episodes take them one after another; else None."""
+        """Return the fields of a camera's video if all episodes use consecutive packets; otherwise None."""
         path, found = self._keys[key].path, None
         for take in self._takes:
             packets = self._packets.get((take.bag.path, path))
@@ -301,7 +301,7 @@ class RosSource(PlainSource):
         }
 
     def _values(self, take: _Take) -> dict[str, npt.NDArray[Any]]:
-        """The features' values of an episode."""
+        """Return the features' values in an episode."""
         found: dict[str, npt.NDArray[Any]] = {}
         for name, feature in self._mapping.features.items():
             arrays = [
@@ -324,7 +324,7 @@ class RosSource(PlainSource):
 
 
 def _stream_name(name: str) -> str:
-    """What a stream is called in notes: a camera's short name, or the feature and its topic."""
+    """Return a stream's name in notes: a camera's short name, or the feature and its topic."""
     feature, _, topic = name.partition("\0")
     return f"{feature}{topic.replace('/', '.')}" if topic else camera_name(feature)
 

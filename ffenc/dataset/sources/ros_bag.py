@@ -1,4 +1,4 @@
-"""What recordings have in common: their topics, and their messages in the order they were recorded."""
+"""The interface of recordings: their topics, and their messages in the order of recording."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Raw(Struct, frozen=True):
 
     Attributes:
         topic: its topic.
-        received: when it was recorded, in nanoseconds.
-        data: as it is kept.
+        received: time of recording, in nanoseconds.
+        data: the stored bytes.
     """
 
     topic: str
@@ -34,11 +34,11 @@ class Bag(ABC):
     """One recording.
 
     Args:
-        path: its file or folder.
+        path: file or folder.
 
     Attributes:
-        ordered: messages come in the order of their times, and can be begun at a time.
-        remark: what is wrong with the bag and was got over; "": nothing.
+        ordered: messages are read in the order of their times, and reading can start at a time.
+        remark: a defect of the bag that does not prevent reading; "": none.
     """
 
     ordered = True
@@ -49,25 +49,25 @@ class Bag(ABC):
 
     @property
     def files(self) -> list[Path]:
-        """The files that it consists of."""
+        """Return the files of the recording."""
         return [self.path]
 
     @cached_property
     @abstractmethod
     def topics(self) -> dict[str, Topic]:
-        """Its topics by name.
+        """Return the topics by name.
 
         Raises:
-            SourceError: it cannot be read.
+            SourceError: the recording cannot be read.
         """
 
     @abstractmethod
     def messages(self, topics: Collection[str], begin: int | None = None) -> Iterator[Raw]:
-        """The messages of some topics.
+        """Yield the messages of some topics.
 
         Args:
             topics: their names.
-            begin: leave out messages that were recorded before, in nanoseconds; None: none.
+            begin: skip messages that were recorded before this time, in nanoseconds; None: skip none.
 
         Raises:
             SourceError: the bag is damaged.
@@ -78,20 +78,20 @@ class Bag(ABC):
         return Decoders(self.path, self.topics.values())
 
     def decoded(self, raw: Raw) -> Any:
-        """A message as an object with its fields.
+        """Return a message as an object with its fields.
 
         Raises:
-            SourceError: it is damaged, or of a type or an encoding that is not known.
+            SourceError: it is damaged, or its type or encoding is unknown.
         """
         return self._decoders.decoded(self.topics[raw.topic], raw.data, raw.received)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A bag is its path; what was read of it is read again where it is sent to."""
+        """Pickle a bag as its path; its contents are read again in the other process."""
         return {"path": self.path}
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Say in an error which file it is about. The libraries and their codecs raise whatever they do."""
+        """Add the file to errors, including those of the libraries and their codecs."""
         try:
             yield
         except (SourceError, GeneratorExit):
@@ -101,6 +101,6 @@ class Bag(ABC):
 
 
 def words(error: BaseException) -> str:
-    """An error of a library in one line."""
+    """Return a library's error as one line."""
     text = " ".join(str(error).split())
     return text if text and not isinstance(error, struct.error) else f"{type(error).__name__} {text}".strip()

@@ -1,4 +1,4 @@
-"""Messages of a bag as objects with fields, whatever they are encoded as: ROS 2 (CDR), protobuf, JSON."""
+"""Decode messages of a bag to objects with fields. Encodings: ROS 2 (CDR), protobuf, JSON."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Decode = Callable[[Any], Any]
 
 READ = "cdr (ROS 2), protobuf and json"
 _CDR = ("cdr", "ros2")
-# rosbags makes Python code of a type's name and runs it: a name that is only a name cannot be more.
+# rosbags generates Python code from a type's name and runs it; a name that matches cannot contain code.
 _TYPE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/(msg|action|srv))?/[A-Za-z][A-Za-z0-9_]*")
-_MOST_DEPTH = 64  # of messages within messages
+_MOST_DEPTH = 64  # of nested messages
 
-# Of packages that bags without definitions cannot be read without: video as packets.
+# Types of video packets, which rosbags does not know; bags without definitions need them.
 _MORE_TYPES = {
     "foxglove_msgs/msg/CompressedVideo": (
         "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
@@ -41,12 +41,12 @@ class Topic(Struct, frozen=True):
 
     Attributes:
         name: such as ``/camera/image_raw``.
-        type: of its messages, such as ``sensor_msgs/msg/Image`` or ``foxglove.RawImage``.
-        count: how many messages it has.
-        schema: the type's definition; empty: the bag does not have it.
-        schema_encoding: what the definition is: ``ros2msg``, ``ros2idl``, ``protobuf``, ``jsonschema``.
-        encoding: how messages are kept: ``cdr``, ``protobuf``, ``json``.
-        other: what other messages of the topic are, where they are not all of one type and encoding.
+        type: type of its messages, such as ``sensor_msgs/msg/Image`` or ``foxglove.RawImage``.
+        count: number of messages.
+        schema: definition of the type; empty: the bag does not contain it.
+        schema_encoding: language of the definition: ``ros2msg``, ``ros2idl``, ``protobuf``, ``jsonschema``.
+        encoding: encoding of the messages: ``cdr``, ``protobuf``, ``json``.
+        other: description of the topic's messages of another type or encoding, if there are any.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Stamp(Struct, frozen=True):
 
     Attributes:
         sec: whole seconds.
-        nanosec: what is more, in nanoseconds.
+        nanosec: the rest, in nanoseconds.
     """
 
     sec: int
@@ -71,7 +71,7 @@ class Stamp(Struct, frozen=True):
 
 
 def missing(path: Path) -> ConfigError:
-    """The error of a machine without the libraries that read bags."""
+    """Return the error for a missing library that reads bags."""
     return ConfigError(
         f"{path} is a ROS 2 bag or an MCAP file, and reading one needs rosbags, mcap and "
         "mcap-protobuf-support: pip install 'ffenc[ros]'"
@@ -79,11 +79,11 @@ def missing(path: Path) -> ConfigError:
 
 
 class Decoders:
-    """What makes objects of a bag's messages: fields are attributes, times have ``sec`` and ``nanosec``.
+    """Decodes a bag's messages to objects: fields are attributes, times have ``sec`` and ``nanosec``.
 
     Args:
         path: the bag, for errors.
-        topics: all that it has; a message of one may be of a type that another defines.
+        topics: all topics of the bag; a type may be defined by another topic.
     """
 
     def __init__(self, path: Path, topics: Iterable[Topic]) -> None:
@@ -91,15 +91,15 @@ class Decoders:
         self._known: dict[str, Decode] = {}
 
     def decoded(self, topic: Topic, data: Any, received: int) -> Any:
-        """A message as an object.
+        """Return a message as an object.
 
         Args:
-            topic: which it is of.
+            topic: its topic.
             data: its bytes.
-            received: when it was recorded in nanoseconds, for errors.
+            received: time of recording in nanoseconds, for errors.
 
         Raises:
-            SourceError: it is damaged, or of a type or an encoding that is not known.
+            SourceError: it is damaged, or its type or encoding is unknown.
             ConfigError: a library is missing.
         """
         if topic.name not in self._known:
@@ -136,7 +136,7 @@ class Decoders:
 
     @cached_property
     def _ros(self) -> Any:
-        """ROS 2 Humble's types, and those that the bag defines."""
+        """Return the types of ROS 2 Humble and those that the bag defines."""
         try:
             from rosbags.typesys import (  # noqa: PLC0415 - an extra
                 Stores,
@@ -159,7 +159,7 @@ class Decoders:
             try:
                 found = get_types_from_idl(text) if kind == "ros2idl" else get_types_from_msg(text, name)
                 store.register({key: value for key, value in found.items() if key not in store.fielddefs})
-            except Exception:  # noqa: S112 - a type that is not understood is an error when it is needed
+            except Exception:  # noqa: S112 - an error when a message of the type is read
                 continue
         return store
 
@@ -184,7 +184,7 @@ class Decoders:
 
 
 def _fields_of(message: Any, depth: int = 0) -> Any:
-    """A message of protobuf as a plain object; one within it that is not there is None."""
+    """Return a protobuf message as a plain object, with None for an absent message field."""
     if depth > _MOST_DEPTH:
         raise ValueError(f"has nested messages, more than {_MOST_DEPTH} levels deep")
     described = message.DESCRIPTOR
@@ -210,13 +210,13 @@ def _fields_of(message: Any, depth: int = 0) -> Any:
 
 
 def _repeated(field: Any) -> bool:
-    """Whether a field holds a list; protobuf's newer versions say so otherwise than its older ones."""
+    """Return whether a field is a list; newer and older versions of protobuf differ in how they tell."""
     repeated = getattr(field, "is_repeated", None)
     return bool(repeated) if repeated is not None else field.label == field.LABEL_REPEATED
 
 
 def _array(parts: list[Any]) -> Any:
-    """Numbers as an array, anything else as it is."""
+    """Return numbers as an array, anything else unchanged."""
     if not parts or isinstance(parts[0], (str, bytes, SimpleNamespace, Stamp)) or None in parts:
         return parts
     values = np.array(parts)
@@ -236,7 +236,7 @@ def _json_decoder(topic: Topic, where: str) -> Decode:
 
 
 def _json_fields(value: Any, schema: Any, depth: int = 0) -> Any:
-    """A value of JSON as a plain object: numbers are floats but where the schema says integer."""
+    """Return a JSON value as a plain object: numbers are floats unless the schema says integer."""
     if depth > _MOST_DEPTH:
         raise ValueError(f"has nested values, more than {_MOST_DEPTH} levels deep")
     schema = schema if isinstance(schema, Mapping) else {}

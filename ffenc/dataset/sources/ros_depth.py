@@ -1,7 +1,7 @@
-"""Depth maps as ROS's compressed_depth_image_transport packs them: PNG or RVL, of depth or disparities.
+"""Decode depth maps of ROS's compressed_depth_image_transport: PNG or RVL, of depth or disparities.
 
-RVL is A. Wilson's "Fast Lossless Depth Image Compression" (2017): runs of empty pixels and of others, whose
-differences are numbers of three bits a nibble.
+RVL is A. Wilson's "Fast Lossless Depth Image Compression" (2017): runs of empty and of non-empty pixels; the
+differences between non-empty pixels are coded as numbers with three bits per nibble.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from ffenc.frames.png import is_png
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.tiff import tiff_of
 
-_HEADER = struct.Struct("<iff")  # what it is, and the two numbers that disparities were made with
+_HEADER = struct.Struct("<iff")  # the format, and the two parameters of disparities
 _SIZE = struct.Struct("<II")
-_MOST_NIBBLES = 10  # of a number of 30 bits
+_MOST_NIBBLES = 10  # for a number of 30 bits
 
 
 def compressed_depth(data: bytes, kind: str, name: str) -> EncodedFrame:
-    """Return the depth map of a message: millimetres as PNG or TIFF, metres as TIFF.
+    """Return the depth map of a message: PNG or TIFF in millimetres, or TIFF in metres.
 
     Args:
-        data: the message's: a header of 12 bytes, and PNG or RVL.
-        kind: its format, such as ``16UC1; compressedDepth rvl``.
-        name: what to call it in an error.
+        data: data of the message: a header of 12 bytes, and PNG or RVL.
+        kind: format of the message, such as ``16UC1; compressedDepth rvl``.
+        name: name of the image in errors.
 
     Raises:
-        SourceError: it is damaged, or packed otherwise.
+        SourceError: it is damaged, or its format is not supported.
     """
     image = data[_HEADER.size :]
     png = is_png(image)
@@ -58,14 +58,14 @@ def rvl(data: bytes, name: str) -> npt.NDArray[np.uint16]:
     """Decode RVL.
 
     Args:
-        data: width and height, 4 bytes each, and words of 4 bytes, each of 8 nibbles.
-        name: what to call it in an error.
+        data: width and height, 4 bytes each, and words of 4 bytes with 8 nibbles each.
+        name: name of the image in errors.
 
     Returns:
-        shape ``(H, W)``, 0 where there is no depth.
+        Shape ``(H, W)``, 0 for pixels without depth.
 
     Raises:
-        SourceError: it is cut short, or has another number of pixels than it says.
+        SourceError: it is truncated, or its number of pixels differs from width x height.
     """
     if len(data) < _SIZE.size:
         raise SourceError(
@@ -79,7 +79,7 @@ def rvl(data: bytes, name: str) -> npt.NDArray[np.uint16]:
     except ValueError as error:
         raise SourceError(f"{name}: is damaged: {error}, where at most {_MOST_NIBBLES} are read") from None
     heads = _heads(values)
-    runs = np.stack([values[heads], values[heads + 1]], 1)  # of pixels without depth, and with
+    runs = np.stack([values[heads], values[heads + 1]], 1)  # numbers of pixels without depth, and with depth
     ends = runs.sum(1).cumsum()
     last = int(np.searchsorted(ends, width * height))
     if last >= len(ends) or int(ends[last]) != width * height:
@@ -99,7 +99,7 @@ def rvl(data: bytes, name: str) -> npt.NDArray[np.uint16]:
 
 
 def _numbers(words: bytes) -> npt.NDArray[np.int64]:
-    """The numbers of a stream of words: three bits a nibble, the lowest first; a fourth bit: more follow."""
+    """Return the numbers in a stream of words: three bits per nibble, lowest first; bit four: continued."""
     packed = np.frombuffer(words, "<u4").astype(">u4").view(np.uint8)
     nibbles = np.stack([packed >> 4, packed & 15], 1).reshape(-1)
     ends = np.flatnonzero(nibbles < 8)
@@ -111,18 +111,18 @@ def _numbers(words: bytes) -> npt.NDArray[np.int64]:
         raise ValueError(f"a number of {longest} nibbles")
     low = nibbles & 7
     found: npt.NDArray[np.int64] = low[starts].astype(np.int64)
-    for place in range(1, longest):  # which of a number's nibbles, at most ten
+    for place in range(1, longest):  # position of the nibble in its number, at most ten
         more = np.flatnonzero(ends - starts >= place)
         found[more] |= low[starts[more] + place].astype(np.int64) << 3 * place
     return found
 
 
 def _heads(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The places at which runs begin: two numbers each, the second of which says how many follow.
+    """Return the positions at which runs begin: with two numbers; the second one is how many more follow.
 
-    Each place knows the next one. In steps of 1, 2, 4 and so on, all of them are reached from the first.
+    Each position gives the next one. Doubling the step (1, 2, 4 ...) reaches all from the first one.
     """
-    end = len(values) - 1  # of the last place that has one behind it
+    end = len(values) - 1  # positions below this have a second value
     if end < 1:
         return np.zeros(0, np.int64)
     after = np.arange(2, end + 2) + values[1:]
@@ -133,5 +133,5 @@ def _heads(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         more = more[more < end]
         if not len(more):
             return heads
-        heads = np.concatenate([heads, more])  # ascending: a jump of 2^k from the first 2^k
+        heads = np.concatenate([heads, more])  # ascending: each is 2^k runs after one of 2^k
         jump = jump[jump]

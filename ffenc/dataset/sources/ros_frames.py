@@ -1,4 +1,4 @@
-"""Images that are messages of a topic, in the order of the frames that they are taken for."""
+"""Images in messages of a topic, in the order of the frames."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ffenc.dataset.sources.ros_messages import frame_of
 from ffenc.errors import SourceError
 from ffenc.frames.sources import EncodedFrame, files_fingerprint
 
-_HELD = 64  # messages that wait for those recorded before them, by their stamps
+_HELD = 64  # messages that wait for earlier frames, if stamps and recording order differ
 
 
 class MessageFrames:
-    """A topic's messages as a frame source, one a frame.
+    """A topic's messages as a frame source, one message per frame.
 
     Args:
-        bag, topic: where they are.
-        picks: the number of each frame's message.
-        received: when each message of the topic was recorded.
-        camera: what the mapping says of it.
+        bag, topic: the recording and its topic.
+        picks: index of the message for each frame.
+        received: time of recording of each message of the topic.
+        camera: mapping of the camera.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class MessageFrames:
 def numbered(
     bag: Bag, topic: str, wanted: npt.NDArray[np.int64], received: npt.NDArray[np.int64]
 ) -> Iterator[tuple[int, Any]]:
-    """Yield messages of a topic, decoded, with their numbers.
+    """Yield decoded messages of a topic, with their indices.
 
     Args:
-        bag, topic: where they are.
-        wanted: numbers of the messages, ascending.
-        received: when each message of the topic was recorded.
+        bag, topic: the recording and its topic.
+        wanted: indices of the messages, ascending.
+        received: time of recording of each message of the topic.
     """
     begin, number = None, 0
     if bag.ordered and len(wanted):

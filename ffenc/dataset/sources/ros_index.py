@@ -1,4 +1,4 @@
-"""What is in ROS 2 bags, found by one pass over their messages: times, first images, where episodes are."""
+"""Index ROS 2 bags in one pass over their messages: times, first images, places of episodes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ffenc.jobs.pool import run_units, share_cores
 
 
 class Index(Struct, frozen=True):
-    """What was found in a recording.
+    """The index of a recording.
 
     Attributes:
         streams: topic -> the times of its messages.
-        first: camera -> the first of its images; none of one that is packets of video.
-        packets: topic -> those of a camera that is video.
+        first: camera -> its first image; cameras with video packets have none.
+        packets: topic -> packets, for cameras with video.
     """
 
     streams: dict[str, Stream]
@@ -46,19 +46,19 @@ def indexed(
     half: int,
     time: TimeMapping,
 ) -> list[Index]:
-    """Look at the messages of all recordings, several at the same time.
+    """Index the messages of all recordings, several at once.
 
     Args:
         bags: the recordings.
-        mapping: what the topics are.
-        cameras: by their keys, those that are read.
-        topics: of cameras and features.
-        rate: frames a second.
-        half: half a frame's time, in nanoseconds.
-        time: which stamps count.
+        mapping: the meaning of the topics.
+        cameras: key -> mapping, for the cameras to read.
+        topics: topics of cameras and features.
+        rate: frames per second.
+        half: half the interval between two frames, in nanoseconds.
+        time: which time stamps to use.
 
     Raises:
-        SourceError: a topic is missing, or a camera's is of no images.
+        SourceError: a topic is missing, or a camera's topic has no images.
     """
     threads, _ = share_cores(max(len(bags), 1), None, None)
     look = _Look(mapping, cameras, topics, rate, half, time)
@@ -68,7 +68,7 @@ def indexed(
 
 
 class _Look(Struct, frozen=True):
-    """What is looked for in each recording; see :func:`indexed`."""
+    """The parameters of indexing a recording; see :func:`indexed`."""
 
     mapping: SourceMapping
     cameras: Mapping[str, CameraMapping]
@@ -78,7 +78,7 @@ class _Look(Struct, frozen=True):
     time: TimeMapping
 
     def at(self, bag: Bag) -> Index:
-        """Look at all messages that are needed; called from any thread."""
+        """Index all messages that are needed; called from any thread."""
         wanted = set(self.topics)
         for section in (self.mapping.task, self.mapping.episodes):
             wanted |= {
@@ -120,7 +120,7 @@ class _Look(Struct, frozen=True):
         size: int,
         packets: dict[str, Packets],
     ) -> Stream:
-        """What is to be known of a topic's times; of video, once it is known what can be decoded."""
+        """Return the times of a topic; for video, limited to the packets that can be decoded."""
         own = np.array(header, np.int64) if header and None not in header else None
         stream = Stream(topic, np.array(received, np.int64), own, size, self.half)
         if kind_of(bag.topics[topic].type) != "video" or topic not in {c.path for c in self.cameras.values()}:
@@ -141,16 +141,16 @@ def _check_camera(bag: Bag, topic: str, key: str) -> None:
 def episode_spans(
     bag: Bag, streams: Mapping[str, Stream], episodes: EpisodeMapping | None, which: str
 ) -> list[tuple[int, int] | None]:
-    """The times between which each episode of a recording is; None: all.
+    """Return the time span of each episode of a recording; None: the whole recording.
 
     Args:
         bag: the recording.
         streams: topic -> the times of its messages.
-        episodes: what the mapping says of episodes.
-        which: stamps count.
+        episodes: mapping of the episodes.
+        which: which time stamps to use.
 
     Raises:
-        SourceError: the topic that cuts it begins no episode.
+        SourceError: no episode begins according to the topic.
     """
     if episodes is None or episodes.topic is None:
         return [None]
@@ -194,7 +194,7 @@ def episode_spans(
 
 
 def _is_between(value: str | list[Any], between: Sequence[Any] | None) -> bool:
-    """Whether a value of the topic that cuts a recording is between episodes."""
+    """Return whether a value of the topic that separates episodes means "between episodes"."""
     if between is None:
         return not any(value)
     return value in between if isinstance(value, str) else all(one in between for one in value)

@@ -1,4 +1,4 @@
-"""MCAP files: their topics, and their messages, read a chunk at a time and in bounded memory."""
+"""Read topics and messages of MCAP files chunk by chunk, in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ffenc.paths import regular
 
 MAGIC = b"\x89MCAP0\r\n"
 _MOST_CHUNK = 256 << 20  # bytes of a chunk, which is decompressed as a whole
-_MOST_WAITING = 1 << 30  # bytes of messages of chunks whose times overlap
+_MOST_WAITING = 1 << 30  # bytes of messages from chunks with overlapping times
 _MOST_RECORD = 1 << 30
 _NO_COMPRESSION = ""
 
 
 class _Limited:
-    """A file of which nobody reads more at once than a record may have, whatever lengths stand in it."""
+    """A file that limits each read to the size of a record, whatever length the file states."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -43,7 +43,7 @@ class _Limited:
 
 
 class McapBag(Bag):
-    """An MCAP file. One without its index, as a crash leaves it, is read as far as it is whole."""
+    """An MCAP file. A file without an index, as after a crash, is read up to the last complete record."""
 
     @cached_property
     def topics(self) -> dict[str, Topic]:
@@ -54,13 +54,13 @@ class McapBag(Bag):
                 summary = None
             if summary is None or not (summary.chunk_indexes or summary.statistics):
                 return self._recovered_topics()
-            # Without chunks there is nothing to begin at, and the library would sort all messages in memory.
+            # Without chunks, reading cannot start in the middle, and the library would sort all in memory.
             self.ordered = bool(summary.chunk_indexes)
             counts = summary.statistics.channel_message_counts if summary.statistics else {}
             return _topics(summary.channels, summary.schemas, counts)
 
     def _recovered_topics(self) -> dict[str, Topic]:
-        """The topics of a file without an index: all of it is read."""
+        """Return the topics of a file without an index, by reading all of it."""
         self.ordered = False
         channels: dict[int, Any] = {}
         schemas: dict[int, Any] = {}
@@ -83,7 +83,7 @@ class McapBag(Bag):
         return _topics(channels, {key: value for key, value in schemas.items() if value}, counts)
 
     def messages(self, topics: Collection[str], begin: int | None = None) -> Iterator[Raw]:
-        self.topics  # noqa: B018 - decides how it is read
+        self.topics  # noqa: B018 - determines how the file is read
         if self.ordered:
             yield from self._in_order(set(topics), begin or 0)
             return
@@ -96,9 +96,9 @@ class McapBag(Bag):
                 raise
 
     def _in_order(self, topics: set[str], begin: int) -> Iterator[Raw]:
-        """The messages in the order of their times, chunk by chunk.
+        """Yield the messages in the order of their times, chunk by chunk.
 
-        Where the times of chunks overlap, messages wait for those of the chunks that begin before them.
+        If the times of chunks overlap, messages are held back until the chunks that begin earlier are read.
         """
         with self._open() as file:
             summary = self._summary(file)
@@ -129,24 +129,24 @@ class McapBag(Bag):
                 yield heapq.heappop(waiting)[-1]
 
     def _chunk(self, file: IO[bytes], index: Any) -> list[Any]:
-        """The messages of a chunk."""
+        """Return the messages of a chunk."""
         from mcap.data_stream import ReadDataStream  # noqa: PLC0415 - an extra
         from mcap.records import Chunk, Message  # noqa: PLC0415
         from mcap.stream_reader import breakup_chunk  # noqa: PLC0415
 
         if index.chunk_length > _MOST_RECORD:
             raise SourceError(f"{self.path}: has a chunk of {index.chunk_length:,} bytes")
-        file.seek(index.chunk_start_offset + 9)  # behind the record's kind and length
+        file.seek(index.chunk_start_offset + 9)  # skip the record's opcode and length
         with self.named():
             packed = Chunk.read(ReadDataStream(io.BytesIO(file.read(index.chunk_length - 9))))
             records = breakup_chunk(_decompressed(packed), validate_crc=True)
             return [one for one in records if isinstance(one, Message)]
 
     def _stream(self) -> Iterator[tuple[Any, Any, Any]]:
-        """Schema, channel and message of each message, in the order of the file.
+        """Yield schema, channel and message of each message, in the order of the file.
 
         Raises:
-            SourceError: it is damaged, or cut short.
+            SourceError: the file is damaged or truncated.
         """
         from mcap.records import Channel, Chunk, Message, Schema  # noqa: PLC0415 - an extra
         from mcap.stream_reader import StreamReader, breakup_chunk  # noqa: PLC0415
@@ -184,17 +184,17 @@ class McapBag(Bag):
         with regular(self.path).open("rb") as opened:
             file = cast(IO[bytes], _Limited(opened))
             try:
-                SeekingReader(file)  # looks at the first bytes
+                SeekingReader(file)  # checks the magic bytes
             except Exception as error:
                 raise SourceError(f"{self.path}: cannot be read as MCAP: {words(error)}") from None
             yield file
 
 
 def _decompressed(chunk: Any) -> Any:
-    """A chunk as one that is not compressed, of a size that is looked at before memory is taken.
+    """Return a chunk without compression; its size is checked before memory is allocated.
 
     Raises:
-        ValueError: it is larger than is read, or than it says.
+        ValueError: it is too large, or larger than stated.
     """
     size, data = chunk.uncompressed_size, chunk.data
     if max(size, len(data)) > _MOST_CHUNK:
@@ -204,7 +204,7 @@ def _decompressed(chunk: Any) -> Any:
     if chunk.compression == "zstd":
         import zstandard  # noqa: PLC0415 - comes with mcap
 
-        # The library's own call takes as much memory as the data says, whatever the chunk does.
+        # The library would allocate what the compressed data states, even if the chunk states less.
         with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)) as reader:
             data = reader.read(size + 1)
     elif chunk.compression == "lz4":
@@ -221,7 +221,7 @@ def _decompressed(chunk: Any) -> Any:
 
 
 def _has(chunk: Any, channels: Collection[int]) -> bool:
-    """Whether a chunk may have messages of some channels; an index without their places does not say it."""
+    """Return whether a chunk may have messages of some channels; always True without message indexes."""
     places = chunk.message_index_offsets
     return not places or any(channel in places for channel in channels)
 
@@ -237,7 +237,7 @@ def _topics(
         )
         found = Topic(channel.topic, name, counts.get(number, 0), text, kind, channel.message_encoding)
         known = topics.get(channel.topic)
-        if known is not None:  # several channels of a topic, as several writers have made them
+        if known is not None:  # a topic with several channels, from several writers
             same = _what(known) == _what(found)
             other = known.other if same else f"{name or 'no type'} ({channel.message_encoding})"
             found = replace(known, count=known.count + found.count, other=other)
@@ -246,7 +246,7 @@ def _topics(
 
 
 def _what(topic: Topic) -> tuple[str, str, bytes]:
-    """What decides how a topic's messages are decoded; comments in a definition do not."""
+    """Return what determines how a topic's messages are decoded; comments in the definition are removed."""
     schema = topic.schema
     if topic.schema_encoding == "ros2msg":
         lines = (line.partition(b"#")[0].split() for line in schema.splitlines())

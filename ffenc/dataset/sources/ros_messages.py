@@ -1,4 +1,4 @@
-"""What is in a ROS message: an image as it goes to FFmpeg, or numbers."""
+"""Extract the content of ROS messages: images for FFmpeg, or numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ffenc.frames.images import read_header
 from ffenc.frames.sources import EncodedFrame
 from ffenc.frames.tiff import tiff_of
 
-# sensor_msgs/image_encodings.hpp -> FFmpeg's name of the format, and samples a pixel.
+# sensor_msgs/image_encodings.hpp -> FFmpeg's pixel format, and samples per pixel.
 _RAW = {
     "rgb8": ("rgb24", 3),
     "bgr8": ("bgr24", 3),
@@ -37,7 +37,7 @@ _OPEN = {"8UC3": {"rgb": "rgb24", "bgr": "bgr24"}, "8UC4": {"rgba": "rgba", "bgr
 
 Kind = Literal["image", "compressed", "video", ""]
 
-# Package and name of a type, whichever way its encoding writes them -> what its messages hold.
+# Package and name of a type, without the separators of an encoding -> content of its messages.
 _KINDS: dict[tuple[str, str], Kind] = {
     ("sensor_msgs", "Image"): "image",
     ("sensor_msgs", "CompressedImage"): "compressed",
@@ -51,18 +51,18 @@ IMAGES = ", ".join(".".join(one) for one in _KINDS)
 
 
 def kind_of(type_name: str) -> Kind:
-    """What messages of a type hold: an image, raw or compressed, or a packet of video; "": something else."""
+    """Return the content of a type's messages: a raw or compressed image, a packet of video; "": other."""
     parts = [part for part in re.split(r"[./]", type_name) if part != "msg"]
     return _KINDS.get((parts[-2], parts[-1]), "") if len(parts) > 1 else ""
 
 
 def is_joints(type_name: str) -> bool:
-    """Whether messages of a type are states of joints, which they name."""
+    """Return whether messages of a type are joint states, which have names of joints."""
     return re.split(r"[./]", type_name)[-1] in ("JointState", "JointStates")
 
 
 def stamp_of(message: Any) -> int | None:
-    """The time that a message says of itself, in nanoseconds; None: it says none."""
+    """Return a message's own time stamp in nanoseconds; None: it has none."""
     header = getattr(message, "header", None)
     for stamp in (getattr(header, "stamp", None), getattr(message, "timestamp", None)):
         if stamp is not None and hasattr(stamp, "nanosec"):
@@ -71,15 +71,15 @@ def stamp_of(message: Any) -> int | None:
 
 
 def frame_of(message: Any, camera: CameraMapping, name: str) -> EncodedFrame:
-    """Return a message's image: JPEG and PNG as they are, raw pixels without padding, depth as TIFF.
+    """Return a message's image: JPEG and PNG unchanged, raw pixels without padding, depth as TIFF.
 
     Args:
-        message: of a type whose kind is ``image`` or ``compressed``.
-        camera: what the mapping says of it.
-        name: what to call it in an error.
+        message: a message of kind ``image`` or ``compressed``.
+        camera: mapping of the camera.
+        name: name of the image in errors.
 
     Raises:
-        SourceError: it is damaged, or of an encoding that is not read.
+        SourceError: it is damaged, or its encoding is not supported.
     """
     required(message, ("data",), name)
     if hasattr(message, "encoding"):
@@ -101,10 +101,10 @@ def frame_of(message: Any, camera: CameraMapping, name: str) -> EncodedFrame:
 
 
 def required(message: Any, fields: Sequence[str], name: str) -> None:
-    """Refuse a message without fields that its kind has.
+    """Reject a message that lacks fields of its kind.
 
     Raises:
-        SourceError: one is missing; the text names it.
+        SourceError: a field is missing; the text names it.
     """
     for field in fields:
         if getattr(message, field, None) is None:
@@ -117,13 +117,13 @@ def _fields(message: Any) -> list[str]:
 
 
 def bytes_of(data: Any, name: str) -> bytes:
-    """The bytes of a field, whatever library has read it.
+    """Return a field as bytes, whichever library has decoded it.
 
     Raises:
-        SourceError: it holds something else.
+        SourceError: the field is not bytes.
     """
     if isinstance(data, np.ndarray) and data.dtype.kind in "uif" and data.ndim == 1:
-        return data.astype(np.uint8, copy=False).tobytes()  # JSON has bytes as numbers, too
+        return data.astype(np.uint8, copy=False).tobytes()  # JSON also stores bytes as numbers
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
     what = "a text that its schema does not call base64" if isinstance(data, str) else type(data).__name__
@@ -162,7 +162,7 @@ def _raw_frame(message: Any, camera: CameraMapping, name: str) -> EncodedFrame:
 
 
 def _rows(data: Any, height: int, step: int, wanted: int, name: str) -> npt.NDArray[np.uint8]:
-    """The rows of an image without the padding behind each."""
+    """Return the rows of an image without the padding of each row."""
     pixels = np.frombuffer(data, np.uint8)
     if step < wanted or pixels.size < step * height:
         raise SourceError(
@@ -174,12 +174,12 @@ def _rows(data: Any, height: int, step: int, wanted: int, name: str) -> npt.NDAr
 
 
 class Numbers(Struct):
-    """Takes the numbers of a feature out of messages.
+    """Extracts the numbers of a feature from messages.
 
     Args:
-        type: of the messages.
-        field: where they are; None: where such a message has them.
-        names: of joints, which are taken in this order, where messages name theirs.
+        type: type of the messages.
+        field: the field with the numbers; None: the usual one of the type.
+        names: names of joints; their values are returned in this order if messages name their joints.
     """
 
     type: str
@@ -189,10 +189,10 @@ class Numbers(Struct):
     _places: list[int] | None = None
 
     def of(self, message: Any, where: str) -> npt.NDArray[Any] | str:
-        """The numbers, shape ``(D,)``, or the text.
+        """Return the numbers, shape ``(D,)``, or the text.
 
         Raises:
-            SourceError: the field is not there, or a joint is not.
+            SourceError: the field or a joint is missing.
         """
         value, joints = message, getattr(message, "name", None)
         path = self.field or self._usual(message)
@@ -223,14 +223,14 @@ class Numbers(Struct):
         return numbers[self._places]
 
     def _usual(self, message: Any) -> str:
-        """Where such a message has its numbers."""
+        """Return the usual field with the numbers of such a message."""
         if is_joints(self.type):
             return "joints.position" if hasattr(message, "joints") else "position"
         return "data" if hasattr(message, "data") else ""
 
 
 def joint_names(message: Any) -> list[str]:
-    """The names that a message has for the numbers in it; none where it has none."""
+    """Return the names that a message gives its numbers; empty if it has none."""
     inner = getattr(message, "joints", None)
     names = [getattr(one, "name", None) for one in inner] if isinstance(inner, list) else None
     names = names or getattr(message, "name", None)
@@ -238,7 +238,7 @@ def joint_names(message: Any) -> list[str]:
 
 
 def flat(value: Any) -> npt.NDArray[Any]:
-    """All numbers of a message, or a part of one, in the order of its fields; no header, time or text."""
+    """Return all numbers of a message or a part of it, in field order; without header, times and texts."""
     if isinstance(value, np.ndarray):
         return value.reshape(-1)
     if isinstance(value, (bool, int, float, np.generic)):

@@ -1,4 +1,4 @@
-"""ROS 2 bags, and which recordings a path holds."""
+"""Read ROS 2 bags, and find the recordings of a path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SQLITE_MAGIC = b"SQLite format 3\0"
 
 
 class RosBag(Bag):
-    """A ROS 2 bag: a ``.db3`` file, or a folder with its ``metadata.yaml`` and one file or several."""
+    """A ROS 2 bag: a ``.db3`` file, or a folder with ``metadata.yaml`` and one or more files."""
 
     @property
     def files(self) -> list[Path]:
@@ -67,7 +67,7 @@ class RosBag(Bag):
 
 
 def bags_of(path: Path) -> list[Bag]:
-    """The recordings of a path: a file, a bag's folder, or a folder of either. Empty: neither."""
+    """Return the recordings of a path: a file, a bag's folder, or a folder of either; empty if none."""
     if not path.is_dir():
         with path.open("rb") as file:
             head = file.read(16)
@@ -76,7 +76,7 @@ def bags_of(path: Path) -> list[Bag]:
         return [RosBag(path)] if head == _SQLITE_MAGIC or path.suffix == ".db3" else []
     if _is_folder_of_bag(path):
         files = sorted(path.glob("*.mcap"))
-        # rosbags needs the index that a crash leaves out; the library of MCAP does not.
+        # rosbags needs the index, which is missing after a crash; the MCAP library does not.
         return [McapBag(files[0])] if len(files) == 1 and not any(path.glob("*.db3")) else [RosBag(path)]
     below = [one for one in sorted(path.iterdir()) if one.name[0] != "."]
     found: list[Bag] = [

@@ -1,4 +1,4 @@
-"""What a bag holds, and a mapping to start from, by the types of its topics."""
+"""Suggest a mapping for a bag, by the types of its topics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ffenc.errors import FfencError, SourceError
 
 
 def suggest(path: Path) -> Contents:
-    """What a recording holds, and a mapping by the types of its topics."""
+    """Return the contents of a recording, with a mapping suggested from the types of its topics."""
     bags = bags_of(path)
     bag = bags[0]
     topics = bag.topics

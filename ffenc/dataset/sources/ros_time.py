@@ -1,4 +1,4 @@
-"""Messages that come at their own rates, put on the grid of frames."""
+"""Assign messages that arrive at rates of their own to frames at a constant rate."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ffenc.words import count
 Stamps = npt.NDArray[np.int64]
 
 _SECOND = 1_000_000_000
-_JUMP = 1.0  # seconds by which a clock is set, and no message is late
-_MOST_FRAMES = 10_000_000  # of a recording: more than three days at 30 frames a second
+_JUMP = 1.0  # seconds; a greater step back is a clock that was set, not a late message
+_MOST_FRAMES = 10_000_000  # of a recording: more than three days at 30 frames per second
 
 
 class Stream(Struct, frozen=True):
-    """The times of a topic's messages, in the order they were recorded.
+    """The times of a topic's messages, in the order of recording.
 
     Attributes:
-        topic: its name.
-        received: when each was recorded, in nanoseconds.
-        header: what each says of itself, in nanoseconds; None: it says nothing.
-        bytes: of all messages.
-        tolerance: how far a message may be from its frame's time, in nanoseconds.
-        taken: the numbers of the messages that can be taken; None: all. Of video some cannot be decoded.
-        notes: what else is to be known of it.
+        topic: name of the topic.
+        received: time of recording of each message, in nanoseconds.
+        header: time stamp in each message, in nanoseconds; None: messages have none.
+        bytes: size of all messages.
+        tolerance: greatest distance of a message from its frame's time, in nanoseconds.
+        taken: indices of the messages that can be used; None: all. Some packets of video cannot be decoded.
+        notes: remarks for the report.
     """
 
     topic: str
@@ -43,11 +43,11 @@ class Stream(Struct, frozen=True):
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def stamps(self, which: str) -> Stamps:
-        """The times that are used: ``header`` where messages have them, or ``received``."""
+        """Return the time stamps to use: ``header`` if messages have them, otherwise ``received``."""
         return self.received if which == "received" or self.header is None else self.header
 
     def report(self, which: str) -> dict[str, Any]:
-        """What is to be known of its times, as plain values; seconds but for counts."""
+        """Return a report on the times, as plain values; in seconds, except for counts."""
         stamps = self.stamps(which)
         found: dict[str, Any] = {"topic": self.topic, "messages": len(stamps), **self.notes}
         if len(stamps) < 2:
@@ -75,14 +75,14 @@ class Stream(Struct, frozen=True):
 
 
 class Piece(Struct, frozen=True):
-    """Frames that become an episode.
+    """Frames that form an episode.
 
     Attributes:
-        begin: the time of its first frame, in nanoseconds.
-        times: of each frame, in nanoseconds.
-        picks: stream -> the number of the message of each frame.
-        repeated: stream -> the frames that show the message before again, as none was near enough.
-        cut: seconds of the recording before and after it that are in no frame of any episode.
+        begin: time of the first frame, in nanoseconds.
+        times: time of each frame, in nanoseconds.
+        picks: stream -> index of the message for each frame.
+        repeated: stream -> frames that repeat the previous message, as none was within the tolerance.
+        cut: seconds of the recording before and after it that belong to no episode.
     """
 
     begin: int
@@ -101,24 +101,24 @@ def on_grid(
     where: str,
     span: tuple[int, int] | None = None,
 ) -> list[Piece]:
-    """Choose for each frame the message of each stream that is nearest to its time.
+    """Choose for each frame the message of each stream that is nearest to the frame's time.
 
-    The grid begins at the first message of the first stream at which all streams have begun, and ends where
-    the first of them does.
+    The grid begins at the first message of the first stream after all streams have begun, and ends when the
+    first of the streams ends.
 
     Args:
-        streams: by name; the first is the one that the grid begins with.
-        fps: frames a second.
-        which: the times that are used, ``header`` or ``received``.
+        streams: by name; the first one is the stream that the grid begins with.
+        fps: frames per second.
+        which: time stamps to use, ``header`` or ``received``.
         on_gap: ``error``, ``repeat``, ``split`` or ``drop-episode``.
-        where: the recording, for errors.
-        span: take only what is from the first to the second time, in nanoseconds; None: all.
+        where: name of the recording, for errors.
+        span: use only messages between these two times, in nanoseconds; None: all.
 
     Returns:
-        the episodes: one; several of ``split``; none of ``drop-episode``, or where no frame is left.
+        The episodes: one; several with ``split``; none with ``drop-episode``, or if no frame is left.
 
     Raises:
-        SourceError: a frame has no message that is near enough.
+        SourceError: a frame has no message within the tolerance.
     """
     ordered: dict[str, tuple[Stamps, npt.NDArray[np.int64]]] = {}
     for name, stream in streams.items():
@@ -137,7 +137,7 @@ def on_grid(
     begin = max(int(stamps[0]) - streams[name].tolerance for name, (stamps, _) in ordered.items())
     end = min(int(stamps[-1]) + streams[name].tolerance for name, (stamps, _) in ordered.items())
     first, _ = next(iter(ordered.values()))
-    end = min(end, int(first[-1] + _SECOND / (2 * fps)))  # the grid's own stream is not shown beyond its end
+    end = min(end, int(first[-1] + _SECOND / (2 * fps)))  # no frame after the end of the grid's own stream
     if span is not None:
         begin, end = max(begin, span[0]), min(end, span[1])
     at = int(np.searchsorted(first, begin))
@@ -189,7 +189,7 @@ def on_grid(
 
 
 def _refuse_set_back(stamps: Stamps, numbers: Stamps, stream: Stream, where: str) -> None:
-    """Refuse times of a clock that was set back: messages of two times would be taken for those of one."""
+    """Reject times of a clock that was set back, as messages of different times would have the same time."""
     steps = np.diff(stamps)
     if not len(steps) or steps.min() >= -max(_JUMP * _SECOND, 20 * float(np.median(np.abs(steps)))):
         return
@@ -201,7 +201,7 @@ def _refuse_set_back(stamps: Stamps, numbers: Stamps, stream: Stream, where: str
 
 
 def nearest(stamps: Stamps, times: Stamps) -> tuple[npt.NDArray[np.int64], Stamps]:
-    """The place of the stamp nearest to each time, and how far it is; stamps ascend."""
+    """Return the index of the stamp nearest to each time, and its distance; stamps ascend."""
     right = np.clip(np.searchsorted(stamps, times), 1, max(1, len(stamps) - 1))
     left = right - 1
     right = np.minimum(right, len(stamps) - 1)
@@ -215,7 +215,7 @@ def _none(
     where: str,
     span: tuple[int, int] | None,
 ) -> list[Piece]:
-    """Nothing: an error where a whole recording has no time at which there are messages of all streams."""
+    """Return no episodes; for a whole recording, raise an error that its streams have no time in common."""
     if span is not None:
         return []
     spans = ", ".join(

@@ -1,4 +1,4 @@
-"""The numbers and texts of topics at the times of frames."""
+"""Read numbers and texts of topics at the times of frames."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def values_at(
     times: Stamps,
     which: str,
 ) -> npt.NDArray[Any]:
-    """Return a topic's values of each frame.
+    """Return a topic's values for each frame.
 
     Args:
-        bag: where they are.
-        stream: the topic.
-        feature: what the mapping says of them.
-        picks: the number of the message that is nearest to each frame.
-        times: of the frames, in nanoseconds.
-        which: the times that are used, ``header`` or ``received``.
+        bag: the recording.
+        stream: times of the topic.
+        feature: its mapping.
+        picks: index of the message nearest to each frame.
+        times: times of the frames, in nanoseconds.
+        which: time stamps to use, ``header`` or ``received``.
 
     Returns:
-        shape ``(N,)`` for one value a message, else ``(N, D)``; texts as objects.
+        Shape ``(N,)`` for one value per message, otherwise ``(N, D)``; texts as objects.
 
     Raises:
-        SourceError: a message is damaged, has not the field or the joint, or another number of values.
+        SourceError: a message is damaged, lacks the field or a joint, or has another number of values.
     """
     where = f"{bag.path}: {stream.topic}"
     numbers = Numbers(bag.topics[stream.topic].type, feature.field, feature.names)
@@ -67,7 +67,7 @@ def values_at(
 
 
 def _other_side(stamps: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """For each time the message on the other side of it than the nearest one; itself at an end."""
+    """Return for each time the message on the opposite side of the nearest one; at an end the nearest one."""
     order = np.argsort(stamps, kind="stable")
     near, _ = nearest(stamps[order], times)
     towards = np.sign(times - stamps[order][near]).astype(np.int64)

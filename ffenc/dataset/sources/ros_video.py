@@ -1,4 +1,4 @@
-"""Packets of video in a bag: in a file whose frames are put to the messages that they came in."""
+"""Write the packets of video in a bag to a file, and map its frames to messages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ffenc.frames.sources import EncodedFrame, files_fingerprint
 Codec = Literal["h264", "hevc"]
 Numbers = npt.NDArray[np.int64]
 
-# What messages call their codec; ffmpeg_image_transport names the encoder, and formats behind a semicolon.
+# Codec names in messages; ffmpeg_image_transport uses the encoder's, with formats after a semicolon.
 _CODECS: dict[str, Codec] = {
     "h264": "h264",
     "h265": "hevc",
@@ -43,14 +43,14 @@ _CODECS: dict[str, Codec] = {
     "libx264": "h264",
     "libx265": "hevc",
 }
-_GAP = 1.5  # of the usual step between two messages: one between them may be lost
+_GAP = 1.5  # times the usual interval of messages: a message may be lost in between
 
 
 def codec_of(message: Any, where: str) -> Codec:
-    """The codec of a message's packet.
+    """Return the codec of a message's packet.
 
     Raises:
-        SourceError: it is another than H.264 or H.265.
+        SourceError: the codec is not H.264 or H.265.
     """
     said = str(getattr(message, "format", None) or getattr(message, "encoding", ""))
     name = said.partition(";")[0].lower()
@@ -63,7 +63,7 @@ def codec_of(message: Any, where: str) -> Codec:
 
 
 def begins(packet: bytes, codec: Codec) -> bool:
-    """Whether a decoder can begin at a packet: it holds a key frame, or parameters that precede one."""
+    """Return whether decoding can begin at a packet: it has a key frame, or parameter sets before one."""
     at = packet.find(b"\0\0\1")
     while at >= 0 and at + 3 < len(packet):
         unit = packet[at + 3] & 31 if codec == "h264" else packet[at + 3] >> 1 & 63
@@ -74,26 +74,26 @@ def begins(packet: bytes, codec: Codec) -> bool:
 
 
 class Packets:
-    """The packets of a topic that can be decoded, in a file that is there as long as this is.
+    """The decodable packets of a topic, in a temporary file that is deleted with this object.
 
-    A message is a packet, and they are recorded in the order in which they are decoded. Where frames are
-    shown in another one (B-frames), they can only be decoded; else the file can be copied from, too.
+    Each message is a packet, recorded in decoding order. If frames are shown in another order (B-frames), the
+    file can only be decoded; otherwise its packets can also be copied.
 
     Args:
-        bag, topic: where they are.
-        fps: frames a second of the file: frame i is at i / fps.
-        stamps: of each message of the topic, in nanoseconds, by which a lost one is looked for.
+        bag, topic: the recording and its topic.
+        fps: frame rate of the file: frame i is at i / fps.
+        stamps: time of each message of the topic in nanoseconds, used to find lost messages.
 
     Attributes:
-        shown: the number of the message of each frame of the file, in the order in which they are shown.
-        first: the first message that can be decoded: a key frame.
-        lost: how many of those behind it cannot be, as one that they refer to is not in the bag.
-        reordered: frames are shown in another order than they are recorded in.
-        path: the file.
-        info: its fields.
+        shown: index of the message of each frame of the file, in display order.
+        first: index of the first message that can be decoded: a key frame.
+        lost: number of messages after it that cannot be decoded, as they refer to one that is not in the bag.
+        reordered: display order differs from decoding order.
+        path: path of the file.
+        info: its stream fields.
 
     Raises:
-        SourceError: they are of a codec that is not read, or are damaged.
+        SourceError: the codec is not supported, or the packets are damaged.
     """
 
     def __init__(self, bag: Bag, topic: str, fps: Fraction, stamps: Numbers) -> None:
@@ -120,7 +120,7 @@ class Packets:
             whole[place : self._next_entry(place, order)] = False
         for shown, frame in enumerate(decoded):
             if frame.broken:
-                # It is said with the frame that comes out then; so many packets behind it have been decoded.
+                # The damage is reported with the frame that is output then, after more packets are decoded.
                 last = shown + self.info.reorder + 1 if self.reordered else frame.place
                 whole[min(frame.place, shown) : self._next_entry(last, order)] = False
         order = order[whole[order]]
@@ -154,14 +154,14 @@ class Packets:
             yield self.bag.decoded(raw)
 
     def _chosen(self, numbers: Iterable[int]) -> Iterator[bytes]:
-        """The packets of some messages, in the order of the bag."""
+        """Yield the packets of some messages, in the order of the bag."""
         chosen = set(numbers)
         for number, message in enumerate(self._messages()):
             if number in chosen:
                 yield _packet(message, self._where)
 
     def _copied(self, numbers: Numbers) -> StreamInfo:
-        """Write some messages' packets into the file; its packet i is at i / fps."""
+        """Write the packets of some messages to the file; packet i is at i / fps."""
         command = compile_fed_packets(
             self.codec,
             fps=self.fps,
@@ -175,7 +175,7 @@ class Packets:
             except FfmpegError as error:
                 if error.unable or error.returncode:
                     raise
-                self._damaged = True  # FFmpeg decodes the first packets, and says what they lack
+                self._damaged = True  # FFmpeg decodes the first packets, and reports what is missing
             info = probe(self.path, times=True, ffprobe=self._programs.ffprobe)
         except FfmpegError as error:
             if error.unable:
@@ -191,17 +191,17 @@ class Packets:
         return info
 
     def _left_out(self, whole: npt.NDArray[np.bool_]) -> list[int]:
-        """The packets whose frames the decoder left out, and which others refer to.
+        """Return the packets whose frames the decoder did not output, and to which others refer.
 
-        Those behind a first key frame that belongs to an open group are left out on purpose: they refer to
-        the group before it, and nothing refers to them.
+        Packets directly after a first key frame of an open GOP do not count: they refer to the GOP before
+        it, and no other packets refer to them.
         """
         places = np.flatnonzero(~whole)
         leading = places == np.arange(1, len(places) + 1)
         return [int(place) for place in places[~np.logical_and.accumulate(leading)]]
 
     def _next_entry(self, place: int, order: Numbers) -> int:
-        """The next key frame behind a packet that nothing shown before it is stored behind."""
+        """Return the next key frame after a packet that no packet stored after it is shown before."""
         assert self.info.key_frames is not None
         rank = np.full(self.info.frames, np.iinfo(np.int64).max)
         rank[order] = np.arange(len(order))
@@ -211,7 +211,7 @@ class Packets:
         )
 
     def _write_stream(self, numbers: set[int]) -> None:
-        """Write some packets as a stream without a container, whose frames come as they are shown."""
+        """Write some packets as an elementary stream, whose frames are decoded in display order."""
         self.path = self._folder / f"packets.{self.codec}"
         with self.path.open("wb") as file:
             for packet in self._chosen(numbers):
@@ -220,21 +220,21 @@ class Packets:
 
     @cached_property
     def places(self) -> dict[int, int]:
-        """The frame of the file of each message that can be decoded."""
+        """Return message -> frame of the file, for the messages that can be decoded."""
         return {number: place for place, number in enumerate(self.shown.tolist())}
 
     def in_order_of_showing(self, stamps: Numbers) -> Numbers:
-        """The times of frames that are shown in another order than their messages were recorded in.
+        """Return the times of frames whose display order differs from the recording order.
 
         Args:
-            stamps: of each message.
+            stamps: time of each message.
 
         Returns:
-            the stamps, where they ascend with the frames as shown, as those of a camera do; where they ascend
-            with the messages, the same times in the order of the frames.
+            The stamps if they ascend in display order, as a camera's do; if they ascend in recording order,
+            the same times assigned in display order.
 
         Raises:
-            SourceError: they ascend with neither: what frame was taken when cannot be known.
+            SourceError: they ascend in neither order, so that the times of frames are unknown.
         """
         if (np.diff(stamps[self.shown]) >= 0).all():
             return stamps
@@ -249,12 +249,12 @@ class Packets:
 
     @cached_property
     def header(self) -> ImageHeader:
-        """What its frames are once they are decoded."""
+        """Header of the decoded frames."""
         return ImageHeader("raw", self.info.width, self.info.height, 8, 3, order="rgb24")
 
     @cached_property
     def origin(self) -> str:
-        """What the file was made of."""
+        """Return a text that identifies what the file was created from."""
         digest = hashlib.sha256(self.shown.tobytes()).hexdigest()
         return f"{files_fingerprint(self.bag.files)} {self.topic} {self.fps} {digest}"
 
@@ -265,26 +265,26 @@ def _packet(message: Any, where: str) -> bytes:
 
 
 def _gaps(stamps: Numbers) -> bool:
-    """Whether a message may be missing between two."""
+    """Return whether a message may be missing between two others."""
     steps = np.diff(np.sort(stamps))
     steps = steps[steps > 0]
     return bool(len(steps)) and float(steps.max()) > _GAP * float(np.median(steps))
 
 
 def decodable(bag: Bag, stream: Stream, fps: Fraction, which: str) -> tuple[Stream, Packets]:
-    """Return a topic's times with what of its video can be decoded, and its packets.
+    """Return a topic's times and packets, limited to the video that can be decoded.
 
     Args:
-        bag: where it is.
-        stream: the topic.
-        fps: frames a second.
-        which: the times that are used, ``header`` or ``received``.
+        bag: the recording.
+        stream: times of the topic.
+        fps: frames per second.
+        which: time stamps to use, ``header`` or ``received``.
 
     Raises:
-        SourceError: as :class:`Packets`, or its stamps are in no order.
+        SourceError: as for :class:`Packets`, or the time stamps are in neither order.
 
     Warns:
-        FfencWarning: packets cannot be decoded, or frames get other messages' stamps.
+        FfencWarning: packets cannot be decoded, or frames get time stamps of other messages.
     """
     given = stream.stamps(which)
     packets = Packets(bag, stream.topic, fps, given)
@@ -309,11 +309,11 @@ def decodable(bag: Bag, stream: Stream, fps: Fraction, which: str) -> tuple[Stre
 
 
 class DecodedFrames:
-    """Frames of packets that are not taken one after another: decoded, and picked.
+    """Decoded frames of packets, for episodes that do not use consecutive packets.
 
     Args:
-        packets: the topic's.
-        picks: the number of each frame's message.
+        packets: packets of the topic.
+        picks: index of the message for each frame.
     """
 
     def __init__(self, packets: Packets, picks: Numbers) -> None:

@@ -1,4 +1,4 @@
-"""How large a zarr array's chunks become, found out before memory is taken for them."""
+"""Determine the decompressed size of a zarr array's chunks before memory is allocated for them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ffenc.errors import SourceError
 
 _MOST = 2 << 30  # bytes of a chunk, decompressed
 _BLOCK = 1 << 20
-# Codecs that say at a chunk's start how large it becomes: at which byte, in how many.
+# Codecs that store the decompressed size at the start of a chunk: codec -> offset and number of bytes.
 _HEADED = {"blosc": (4, 4), "lz4": (0, 4)}
-# Those that do not, by pyarrow's name: the chunk is decompressed once for its size, a block at a time.
+# Codecs that do not, with pyarrow's name: the chunk is decompressed once for its size, block by block.
 _STREAMED = {
     **{"zstd": "zstd", "gzip": "gzip", "zlib": "gzip", "zlibng": "gzip", "bz2": "bz2"},
     **{"brotli": "brotli", "lz4f": "lz4"},
 }
 _COMPRESSING = {*_HEADED, *_STREAMED, "lzma", *IMAGE_CODECS}
-# Those that give about as many bytes as they are given.
+# Codecs whose output is about as large as their input.
 _ALIKE = {
     *("bytes", "transpose", "vlen-utf8", "vlen-bytes", "vlen-array", "json2", "msgpack2", "base64"),
     *(
@@ -42,25 +42,25 @@ _ALIKE = {
     *("astype", "fixedscaleoffset", "bitround", "quantize", "categorize", "bfloat16", "float24"),
     *("crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3", "checksum"),
 }
-# UMI's library has some of them too; others of that name are not the same.
+# Codecs of imagecodecs that differ from those of the same name without the prefix.
 _OTHER = ("imagecodecs_lz4", "imagecodecs_packbits")
-_CHECKSUM = 4  # bytes of a CRC-32C behind a chunk, and behind a shard's index
-_ABSENT = (1 << 64) - 1  # of a chunk that a shard does not hold
+_CHECKSUM = 4  # bytes of the CRC-32C after a chunk, and after a shard's index
+_ABSENT = (1 << 64) - 1  # offset of a chunk that a shard does not contain
 
 
 class Chunks(Struct, frozen=True):
-    """The chunks of an array as they are stored.
+    """How the chunks of an array are stored.
 
     Attributes:
-        name: of the array, for an error.
-        shape: of the array.
-        stored: of what is a file: a chunk, or a shard of several.
-        chunk: of a chunk.
-        size: bytes of a chunk, decompressed.
-        codec: what compresses a chunk; None where nothing does that is known here.
+        name: name of the array, for errors.
+        shape: shape of the array.
+        stored: shape of a stored file: a chunk, or a shard of several.
+        chunk: shape of a chunk.
+        size: bytes of a decompressed chunk.
+        codec: compression codec of a chunk; None: no known compression.
         checksum: a CRC-32C follows a chunk.
-        index_first: of shards, whether their index stands in front; None: a file is a chunk.
-        key: where a file is, by its place in the grid.
+        index_first: for shards, whether their index comes first; None: each file is a chunk.
+        key: returns the key of a file from its position in the grid.
     """
 
     name: str
@@ -74,14 +74,14 @@ class Chunks(Struct, frozen=True):
     key: Callable[[tuple[int, ...]], str]
 
     def check(self, first: int, stop: int, read: Callable[[str], bytes | None]) -> None:
-        """Refuse chunks of some rows that become larger than the array says.
+        """Reject chunks of some rows that decompress to more than a chunk's size.
 
         Args:
             first, stop: the rows.
-            read: gives what is stored at a key; None where there is nothing.
+            read: returns what is stored at a key; None if nothing is.
 
         Raises:
-            SourceError: one does.
+            SourceError: a chunk is too large.
         """
         if self.codec is None or not self.shape:
             return
@@ -103,7 +103,7 @@ class Chunks(Struct, frozen=True):
                     )
 
     def _check_image(self, key: str, packed: memoryview) -> None:
-        """Refuse an image that is larger than a chunk, or does not say how large it is."""
+        """Reject an image that is larger than a chunk, or whose size is unknown."""
         assert self.codec is not None
         try:
             found = decoded_bytes(self.codec, packed)
@@ -135,12 +135,12 @@ def chunks_of(array: Any, path: str, name: str) -> Chunks:
     """Return how an array is stored.
 
     Args:
-        array: of the zarr library, of its version 2 or 3.
-        path: of the array in the store.
-        name: for an error.
+        array: array of version 2 or 3 of the zarr library.
+        path: path of the array in the store.
+        name: name of the array, for errors.
 
     Raises:
-        SourceError: its chunks are too large, or compressed in a way that cannot be looked into.
+        SourceError: its chunks are too large, or their compression is not supported.
     """
     metadata: Any = getattr(array, "metadata", None)
     chunk, stored = tuple(array.chunks or ()), tuple(getattr(array, "shards", None) or array.chunks or ())
@@ -196,20 +196,20 @@ def chunks_of(array: Any, path: str, name: str) -> Chunks:
 
 
 def _usual(name: str) -> str:
-    """A codec's name, of those of imagecodecs that of others without their prefix."""
+    """Return a codec's name, without the prefix of those imagecodecs that equal other libraries'."""
     return name if name in _OTHER else name.removeprefix("imagecodecs_")
 
 
 def _name(codec: Any) -> str:
-    """A codec's name, of those of numcodecs without their prefix."""
+    """Return a codec's name, without the prefix of numcodecs."""
     found = codec if isinstance(codec, dict) else codec.to_dict()
     return _usual(str(found["name"]).removeprefix("numcodecs."))
 
 
 def _unpacked(codec: str, packed: memoryview, most: int) -> int:
-    """How many bytes a chunk becomes; where these are more than ``most``, some number above that.
+    """Return the decompressed size of a chunk; if it exceeds ``most``, any number above ``most``.
 
-    What is damaged becomes 0: the decoder says what is wrong with it.
+    For damaged data it is the size up to the damage: the decoder reports the damage later.
     """
     if codec in _HEADED:
         at, size = _HEADED[codec]

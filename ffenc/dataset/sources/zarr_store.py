@@ -1,4 +1,4 @@
-"""Zarr stores, v2 and v3: the replay buffers of Diffusion Policy and UMI, and others by a mapping."""
+"""Zarr stores, v2 and v3: replay buffers of Diffusion Policy and UMI, and others with a mapping."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ffenc.paths import regular
 _MARKS = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
 _METADATA = (*_MARKS, ".zattrs")
 _MOST_OBJECTS = 100_000
-_MOST_METADATA, _MOST_CHUNK = 16 << 20, 512 << 20  # bytes of a file in a zip file, decompressed
+_MOST_METADATA, _MOST_CHUNK = 16 << 20, 512 << 20  # decompressed bytes of a file in a zip file
 
 
 class _ZarrReader(ArrayReader):
@@ -60,7 +60,7 @@ class _ZarrReader(ArrayReader):
             return np.asarray(array[first:stop] if array.shape else [array[()]])
 
     def _check_chunks(self, path: str, array: Any, first: int, stop: int) -> None:
-        """Refuse a chunk that would take more memory than the array says, before it is decompressed."""
+        """Reject a chunk that decompresses to more than the array's chunk size, before it is decompressed."""
         if path not in self._chunks:
             self._chunks[path] = chunks_of(array, path, f"{self.path}: {path}")
 
@@ -80,7 +80,7 @@ class _ZarrReader(ArrayReader):
     def missing_chunks(self, path: str) -> int:
         with self._named(path):
             array = self._at(path)
-            # Of a v3 array whose chunks are in shards, the shards are what is stored.
+            # For a v3 array with shards, the stored files are the shards.
             chunk = getattr(array, "shards", None) or array.chunks
             wanted: int = math.prod(-(-n // c) for n, c in zip(array.shape, chunk, strict=True))
             return max(0, wanted - self._zarr.chunks(path))
@@ -93,7 +93,7 @@ class _ZarrReader(ArrayReader):
             return sorted((name for name, _ in there.groups()), key=by_number)
 
     def _at(self, path: str) -> Any:
-        """What is at a path; None where there is nothing."""
+        """Return the object at a path; None if there is none."""
         if path not in self._known:
             try:
                 self._known[path] = self._group[path] if path else self._group
@@ -103,7 +103,7 @@ class _ZarrReader(ArrayReader):
 
     def _described(self, path: str) -> ArrayInfo:
         array = self._at(path)
-        # Of all codecs only this one runs what a file says.
+        # Only this codec can run code from a file.
         if "pickle" in f"{getattr(array, 'metadata', '')} {getattr(array, 'filters', '')}".lower():
             raise SourceError(
                 f"{self.path}: {path} is stored as Python pickles, which can run any program; it is not read"
@@ -114,7 +114,7 @@ class _ZarrReader(ArrayReader):
 
     @contextmanager
     def _named(self, path: str) -> Iterator[None]:
-        """Say in an error which array it is about. Codecs raise whatever their libraries do."""
+        """Add the array's path to errors, including those of codecs."""
         try:
             yield
         except (SourceError, ConfigError, MemoryError):
@@ -161,7 +161,7 @@ class ZarrFile(ArrayFile):
         return sorted(found)
 
     def chunks(self, array: str) -> int:
-        """How many chunks of an array are stored."""
+        """Return the number of stored chunks of an array."""
         if self.path.is_dir():
             names = [path.name for path in self.files(array)]
         else:
@@ -169,13 +169,13 @@ class ZarrFile(ArrayFile):
         return sum(name not in _METADATA for name in names)
 
     def stored(self, array: str) -> int:
-        """Bytes that an array takes."""
+        """Return the stored bytes of an array."""
         if self.path.is_dir():
             return sum(path.stat().st_size for path in self.files(array))
         return sum(size for name, size in self._zipped.items() if name.startswith(f"{array}/"))
 
     def bytes_of(self, key: str) -> bytes | None:
-        """What is stored at a key; None where there is nothing."""
+        """Return what is stored at a key; None if nothing is."""
         if self.path.is_dir():
             path = self.path / key
             return path.read_bytes() if path.is_file() else None
@@ -185,7 +185,7 @@ class ZarrFile(ArrayFile):
             return packed.read(key)
 
     def _check_sizes(self) -> None:
-        """Refuse files that would take more memory than any metadata or chunk that is read."""
+        """Reject files that are larger than any supported metadata or chunk."""
         with zipfile.ZipFile(regular(self.path)) as packed:
             for one in packed.infolist():
                 most = _MOST_METADATA if one.filename.rpartition("/")[2] in _METADATA else _MOST_CHUNK
