@@ -1,1 +1,1 @@
-"""Where bytes live: datasets in buckets and on the Hub, their local copies, and what is uploaded."""
+"""Remote storage: datasets in buckets and on the Hub, their local copies, and uploads."""

@@ -1,4 +1,4 @@
-"""Addresses of datasets that are not on this machine's disks."""
+"""Addresses of remote datasets."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from msgspec.structs import replace
 from ffenc.errors import ConfigError
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
-_COLLAPSED = re.compile(r"(s3|gs|az|hf):/[^/]")  # what pathlib makes of an address
+_COLLAPSED = re.compile(r"(s3|gs|az|hf):/[^/]")  # an address after pathlib has normalised it
 _HUB = re.compile(r"datasets/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([^/@]+(?:%2F[^/@]+)*))?(/.*)?")
 
 
 class Kind(Struct, frozen=True):
     """A kind of store.
 
-    Attributes:
-        what: its name, for a message.
-        extra: of this package, with what reads it.
-        module: the package that reads it.
-        protocol: its name in fsspec.
+    what: name for messages.
+        extra: ffenc's extra that installs the package for it.
+        module: the package that accesses it.
+        protocol: name in fsspec.
+        credentials: where that package looks for credentials, for messages.
         credentials: where that package finds them, for a message.
     """
 
@@ -50,7 +50,7 @@ KINDS = {
     ),
     "hf": Kind(*("the Hugging Face Hub", "hub", "huggingface_hub", "hf"), "`hf auth login`, or HF_TOKEN"),
 }
-"""Scheme of an address -> the store; a new one is a line here and an extra in pyproject.toml."""
+"""Scheme of an address -> the store; to add one, add a line here and an extra in pyproject.toml."""
 
 EXPECTED = (
     "s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH, file:///PATH or "
@@ -59,12 +59,12 @@ EXPECTED = (
 
 
 class Address(Struct, frozen=True):
-    """A dataset, or a file, in a store.
+    """The address of a dataset or file in a store.
 
     Attributes:
         scheme: ``s3``, ``gs``, ``az`` or ``hf``.
-        place: ``BUCKET/PATH``; on the Hub ``USER/NAME``, or ``USER/NAME/PATH``.
-        revision: on the Hub: a branch, a tag or a commit; None: the main branch.
+        place: ``BUCKET/PATH``; on the Hub ``USER/NAME`` or ``USER/NAME/PATH``.
+        revision: on the Hub, a branch, tag or commit; None: the main branch.
     """
 
     scheme: str
@@ -80,7 +80,7 @@ class Address(Struct, frozen=True):
 
     @property
     def kind(self) -> Kind:
-        """The store."""
+        """The kind of store."""
         return KINDS[self.scheme]
 
     @property
@@ -90,12 +90,12 @@ class Address(Struct, frozen=True):
 
     @property
     def repository(self) -> str:
-        """On the Hub: ``USER/NAME``."""
+        """``USER/NAME`` on the Hub."""
         return "/".join(self.place.split("/")[:2])
 
     @property
     def fsspec_path(self) -> str:
-        """What fsspec's file system of its kind calls it."""
+        """The path in fsspec's file system."""
         if self.scheme != "hf":
             return self.place
         at = f"@{self.revision.replace('/', '%2F')}" if self.revision else ""
@@ -107,21 +107,21 @@ class Address(Struct, frozen=True):
         return replace(self, revision=revision)
 
     def within(self, other: Address) -> bool:
-        """Whether it is another address, or lies in it."""
+        """Return whether it equals another address, or is inside it."""
         own, outer = f"{self.place}/", f"{other.place}/"
         return self.scheme == other.scheme and own.startswith(outer)
 
 
 def is_address(name: str | Path) -> bool:
-    """Whether a name is an address, of whatever kind; ``file://`` is one too."""
+    """Return whether a name is an address of any kind, including ``file://``."""
     return isinstance(name, str) and _ADDRESS.fullmatch(name) is not None
 
 
 def parse_address(name: str | Path) -> Address | Path:
-    """Return what a name means: an address, or a path on this machine.
+    """Return the address or the local path that a name stands for.
 
     Raises:
-        ConfigError: an address of a kind that is not known, or one that names nothing, or holds credentials.
+        ConfigError: an address of an unknown kind, without a name, or with credentials.
     """
     if isinstance(name, Path):
         if _COLLAPSED.match(str(name)):
@@ -132,7 +132,7 @@ def parse_address(name: str | Path) -> Address | Path:
         return Path(name)
     scheme, rest = match[1].lower(), match[2]
     if "@" in rest.partition("/")[0]:
-        # Whoever writes a key there has it in the history of the shell: it is not repeated here.
+        # The message does not repeat the address: it may contain a secret key.
         raise ConfigError(
             f"{scheme}://...: an address must not contain an account or a password; credentials "
             "are found by the "

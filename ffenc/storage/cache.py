@@ -1,4 +1,4 @@
-"""The folder of local copies: how large it may become, and what is deleted where it is full."""
+"""The folder of local copies: its size limit, and which copies are deleted when it is full."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ffenc.spelling import argument
 from ffenc.storage.folder import real_cache_folder
 
 MARK = "ffenc-copy.json"
-"""In every folder that is a copy: whose it is. What has no such file is never deleted."""
+"""A file in every folder of a copy, with its address. A folder without this file is never deleted."""
 
 DEFAULT_SIZE = 50 * 10**9
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -26,15 +26,15 @@ _KEY = re.compile(r"[0-9a-f]{20}")
 
 
 def copies_folder() -> Path:
-    """Where the copies of remote datasets are."""
+    """Return the folder of the copies of remote datasets."""
     return real_cache_folder() / "datasets"
 
 
 def size_limit() -> int:
-    """How many bytes copies may take: ``FFENC_CACHE_SIZE``, such as ``20GB``.
+    """Return the greatest size of all copies in bytes: ``FFENC_CACHE_SIZE``, such as ``20GB``.
 
     Raises:
-        ConfigError: it is no size.
+        ConfigError: it is not a size.
     """
     text = os.environ.get("FFENC_CACHE_SIZE", "")
     if not text:
@@ -46,7 +46,7 @@ def size_limit() -> int:
 
 
 class _Kept(Struct, frozen=True):
-    """A file that could be deleted, in part or whole."""
+    """A file that can be deleted, partly or completely."""
 
     folder: Path
     root: Path
@@ -56,24 +56,24 @@ class _Kept(Struct, frozen=True):
 
 
 class Cache:
-    """Makes room for what is fetched: what was used longest ago is deleted first.
+    """Makes room for new data by deleting the least recently used.
 
-    Of datasets that some process has open, only what can be fetched again when it is asked for; and nothing
-    that is in use at the moment.
+    Of datasets that a process has open, only data that can be fetched again on demand is deleted; data in
+    use at the moment is never deleted.
     """
 
     _guard = threading.Lock()
-    _taken: dict[Path, int] = {}  # noqa: RUF012 - one count a folder, for all datasets of this process
+    _taken: dict[Path, int] = {}  # noqa: RUF012 - one total per folder, for all datasets of this process
 
     def make_room(self, size: int, own: Path) -> None:
-        """See to it that so many bytes more do not exceed the limit.
+        """Delete data until there is room for new data within the limit.
 
         Args:
-            size: how many.
-            own: the folder of the dataset they are for.
+            size: bytes of the new data.
+            own: folder of the dataset that it is for.
 
         Raises:
-            SourceError: they do, whatever is deleted.
+            SourceError: the limit is too low, even if everything else is deleted.
             ConfigError: see :func:`size_limit`.
         """
         limit, folder = size_limit(), own.parent
@@ -93,7 +93,7 @@ class Cache:
 
 
 def _copies(folder: Path) -> Iterator[Path]:
-    """The folders that carry the mark."""
+    """Yield the folders that have the mark."""
     with contextlib.suppress(FileNotFoundError):
         for one in sorted(folder.iterdir()):
             if _KEY.fullmatch(one.name) and not one.is_symlink() and (one / MARK).is_file():
@@ -110,7 +110,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _sweep(folder: Path, needed: int, own: Path) -> int:
-    """Delete what was used longest ago, until so many bytes are free; returns how many are."""
+    """Delete the least recently used data until ``needed`` bytes are free; return the number freed."""
     freed = 0
     for one in sorted(_copies(folder), key=_last_used):
         if freed >= needed:
@@ -146,7 +146,7 @@ def _files(folder: Path) -> Iterator[_Kept]:
 
 
 def _shrink(kept: _Kept) -> int:
-    """Make holes of what of a file is not kept, unless it is in use; returns how many bytes are free then."""
+    """Keep only the bytes of a file that must stay, unless it is in use; return the number of bytes freed."""
     note = kept.folder / "state" / f"{kept.place}.json"
     path = kept.root / kept.place
     with contextlib.suppress(OSError), note.with_suffix(".lease").open("a", encoding="utf-8") as lease:
@@ -155,7 +155,7 @@ def _shrink(kept: _Kept) -> int:
         state = json.loads(note.read_text(encoding="utf-8"))
         before = path.stat()
         new = path.with_name(f".{path.name}.shrunk")
-        # Whoever has the old file open goes on reading it.
+        # A new file replaces it, as other processes may be reading the old one.
         with path.open("rb") as old, new.open("wb") as file:
             file.truncate(before.st_size)
             for start, end in state["kept"]:
@@ -171,7 +171,7 @@ def _shrink(kept: _Kept) -> int:
 
 
 class _Part:
-    """The next bytes of a file, as a file."""
+    """The next bytes of a file, as a file object."""
 
     def __init__(self, file: object, size: int) -> None:
         self._file, self._left = file, size
@@ -183,7 +183,7 @@ class _Part:
 
 
 def _delete(folder: Path) -> None:
-    """Delete a copy: its own files, the mark last."""
+    """Delete a copy: its files first, the mark last."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""A lock on an address: a small hidden object there, so that two machines do not write at once.
+"""A lock on an address: a small hidden object in the store, so that only one machine writes at a time.
 
-It is created with a conditional put, which fails if it exists (S3, Google and Azure have that). A run renews
-it for as long as it lives, and that tells whether it does: clocks of machines differ.
+It is created with a conditional put, which fails if the object exists (available on S3, Google and Azure). A
+run rewrites the object periodically; that shows that the run is alive, without comparing clocks of machines.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from ffenc.storage.store import MissingError, Store
 _log = logging.getLogger("ffenc")
 
 PLACE = ".ffenc-writing.json"
-"""Where it is, below the address; as any hidden file it is no part of a dataset."""
+"""Path of the object below the address. Hidden files are not part of a dataset."""
 
 _TRIES = 5
-_LEAVE = 10.0  # seconds that the end waits for an answer of the store
-RENEWED = 20.0  # seconds from one time that it is written to the next
-PATIENCE = 90.0  # seconds without that, after which its run is taken for dead
+_LEAVE = 10.0  # seconds that the end waits for the store
+RENEWED = 20.0  # seconds between two writes of the object
+PATIENCE = 90.0  # seconds without a write after which the run is considered dead
 
 
 class _Found(Struct, frozen=True):
-    """What is there.
+    """The object in the store.
 
     Attributes:
-        version: of the object.
-        content: what it says; empty where that cannot be read.
+        version: version of the object.
+        content: its fields; empty if they cannot be read.
     """
 
     version: str
@@ -50,7 +50,7 @@ class _Found(Struct, frozen=True):
 
     @property
     def who(self) -> str:
-        """Whose it is, for a message."""
+        """Description of the run that wrote it, for messages."""
         content = self.content
         return (
             f"process {content.get('process', '?')} on {content.get('host', 'an unknown machine')}, since "
@@ -59,7 +59,7 @@ class _Found(Struct, frozen=True):
 
     @property
     def lives(self) -> bool | None:
-        """Whether its process does; None where that is another machine's."""
+        """Whether its process is running; None if it is on another machine."""
         if self.content.get("machine") != _machine():
             return None
         try:
@@ -70,14 +70,14 @@ class _Found(Struct, frozen=True):
 
 
 class Claim:
-    """That this run writes to an address.
+    """This run's lock on an address.
 
     Args:
         store: of the address.
-        resume: where a run that may have been killed has left its object, wait to see whether it lives.
+        resume: if a run that may have been killed has left its object, wait to see whether it is alive.
 
     Raises:
-        DestinationError: another run writes there, or nobody may.
+        DestinationError: another run writes there, or the object cannot be written.
     """
 
     def __init__(self, store: Store, *, resume: bool) -> None:
@@ -98,13 +98,13 @@ class Claim:
         self._thread.start()
 
     def check(self, *, ask: bool = False) -> None:
-        """Make sure that no other run has taken over, as one may from a machine that did not answer.
+        """Check that no other run has taken the lock, as can happen if this machine did not respond.
 
         Args:
-            ask: the store, now; else what it said last is believed.
+            ask: read the object now; otherwise the result of the last write is used.
 
         Raises:
-            DestinationError: one has.
+            DestinationError: another run has taken it.
         """
         if ask:
             self._look()
@@ -115,10 +115,10 @@ class Claim:
             )
 
     def end(self) -> None:
-        """Let others write there."""
+        """Release the lock."""
         self._ended.set()
         self._thread.join(_LEAVE)
-        with suppress(FfencError):  # whoever comes next waits a little then
+        with suppress(FfencError):  # otherwise the next run has to wait a little
             if self._lost is None and self._is_own(self._read()):
                 self._store.remove(PLACE)
 
@@ -130,7 +130,7 @@ class Claim:
         address = self._store.address
         for _ in range(_TRIES):
             self._store.create(PLACE, self._content())
-            # A store that knows no conditions has let the last one win: what is there decides.
+            # Without conditional puts the last writer wins: the object's content decides.
             found = self._read()
             if self._is_own(found):
                 return
@@ -154,7 +154,7 @@ class Claim:
         )
 
     def _changes(self, found: _Found) -> bool:
-        """Whether an object is written again: then its run lives."""
+        """Return whether an object is rewritten within :data:`PATIENCE`: then its run is alive."""
         _log.warning(
             "%s: waiting up to %.0f s to see whether another run still writes there (%s)",
             *(self._store.address, PATIENCE, found.who),
@@ -169,7 +169,7 @@ class Claim:
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEWED) and self._lost is None:
-            with suppress(FfencError):  # a store that does not answer now may the next time
+            with suppress(FfencError):  # a store that does not respond now may respond next time
                 found = self._look()
                 if self._lost is None:
                     write = self._store.create if found is None else self._store.write
@@ -199,7 +199,7 @@ class Claim:
 
 @contextmanager
 def claimed(store: Store, *, resume: bool) -> Iterator[Claim]:
-    """Have an address to write to for oneself; see :class:`Claim`."""
+    """Hold the lock on an address; see :class:`Claim`."""
     claim = Claim(store, resume=resume)
     try:
         yield claim
@@ -208,9 +208,9 @@ def claimed(store: Store, *, resume: bool) -> Iterator[Claim]:
 
 
 def _machine() -> str:
-    """What tells the processes of this machine, or of this container, from those of others."""
+    """Return a text that differs between machines and containers with separate processes."""
     parts = [socket.gethostname()]
-    with suppress(OSError):  # Linux: since when it runs, and which container's processes are seen
+    with suppress(OSError):  # Linux: the boot, and the container's process namespace
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115 - it leads to no file
+        parts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115 - the target is not a file
     return " ".join(parts)

@@ -1,10 +1,10 @@
-"""The local copy of a remote dataset: a folder with all its files, of which only what was read is there.
+"""The local copy of a remote dataset: a folder with all its files, but only the bytes that were read.
 
-Every file has its size and its time from the start, so that code which looks at folders works as with any
-dataset; its bytes are holes until :meth:`Mirror.fetch` brings them. What is there is noted beside the folder,
-file by file, with the version that the store gave: another version is an error, never a mixture.
+Every file has its size and modification time from the start, so that code that lists folders works as with a
+local dataset; its bytes are holes until :meth:`Mirror.fetch` downloads them. The state of each file, with its
+version in the store, is recorded beside the folder; a new version is an error, never mixed with the old one.
 
-Copies are kept for the next run, in a folder whose size is bounded (``storage/cache.py``).
+Copies are kept for later runs, in a folder of limited size (``storage/cache.py``).
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from ffenc.storage.cache import MARK, Cache, copies_folder
 from ffenc.storage.ranges import Needs, Range, blocks, everything, joined, missing
 from ffenc.storage.store import BLOCK, Entry, MissingError, Store, file_hash
 
-_ALIGNED = 64 << 10  # bytes: what is fetched begins and ends at multiples of it
+_ALIGNED = 64 << 10  # bytes: fetched ranges begin and end at multiples of it
 
 
 class _State(Struct):
-    """What of a file is there.
+    """The state of a file in the copy.
 
     Attributes:
-        version: as the store gave it.
-        there: the bytes.
-        kept: those that stay while the dataset is open; the others are deleted where room is needed.
-        called: names of what was asked for and is there -> whether it stays.
+        version: version in the store.
+        there: byte ranges that are fetched.
+        kept: those that stay while the dataset is open; the others can be deleted to make room.
+        called: names of fetched requests -> whether their bytes stay.
     """
 
     version: str
@@ -53,14 +53,14 @@ class Mirror:
     """The copy of a dataset.
 
     Args:
-        address: the dataset, or one file.
-        pinned: on the Hub, the same at the commit that is read.
+        address: address of the dataset, or of one file.
+        pinned: on the Hub, the address at the commit that is read.
         entries: its files.
-        store: where they are; None: it is opened when something is to be fetched.
+        store: the store; None: it is opened when something has to be fetched.
 
     Raises:
-        SourceError: there is nothing, it cannot be listed, or it has changed and another run still reads what
-            was there before.
+        SourceError: nothing is at the address, it cannot be listed, or it has changed while another run reads
+            the previous version.
     """
 
     def __init__(
@@ -91,23 +91,23 @@ class Mirror:
 
     @property
     def store(self) -> Store:
-        """Where the files are."""
+        """The store with the files."""
         if self._store is None:
             self._store = Store(self.pinned)
         return self._store
 
     @property
     def path(self) -> Path:
-        """The copy: a folder, or a file where the address is of one."""
+        """Path of the copy: a folder, or a file if the address is of a file."""
         return self.root / self.address.name if self.is_file else self.root
 
     def close(self) -> None:
-        """Let others delete the copy."""
+        """Release the copy, so that others can delete it."""
         if self._open is not None:
             os.close(self._open)
             self._open = None
 
-    # --- making the folder ------------------------------------------------------------------------------
+    # --- creating the folder ----------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ class Mirror:
             "address": str(self.address),
             "files": {place: fields_of(entry) for place, entry in sorted(self.entries.items())},
         }
-        # As long as the process lives: no Python file, which would complain that it was not closed.
+        # Open as long as the process runs; a Python file object would warn that it was not closed.
         self._open = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         if _lock(self._open, exclusive=True, wait=False):
             before: dict[str, Any] = _read_json(manifest).get("files", {})
@@ -152,23 +152,23 @@ class Mirror:
         return self.folder / "state" / f"{place}.json"
 
     def place_of(self, path: Path) -> str:
-        """The place in the dataset of a path in the copy."""
+        """Return the path in the dataset of a path in the copy."""
         return path.relative_to(self.root).as_posix()
 
-    # --- what is there ----------------------------------------------------------------------------------
+    # --- fetching ---------------------------------------------------------------------------------------
 
     @contextmanager
     def held(self, place: str, needs: Needs = everything, *, name: str, keep: bool = False) -> Iterator[None]:
-        """Fetch what is needed of a file, and see to it that it stays there while the block runs.
+        """Fetch a part of a file, and keep it while the block runs.
 
         Args:
-            place: the file.
-            needs: which of its bytes.
-            name: what these are called: they are found again by it.
-            keep: they stay as long as the dataset is open.
+            place: path of the file in the dataset.
+            needs: returns the byte ranges that are needed.
+            name: name of the request, by which its bytes are found again.
+            keep: keep them as long as the dataset is open.
 
         Raises:
-            SourceError: it cannot be read, or is not the one that was there when the dataset was opened.
+            SourceError: the file cannot be read, or has changed since the dataset was opened.
         """
         if place not in self.entries:
             yield
@@ -180,7 +180,7 @@ class Mirror:
     def fetch(
         self, places: Collection[str], needs: Needs = everything, *, name: str, keep: bool = True
     ) -> None:
-        """Fetch what is needed of many files, several at once; see :meth:`held`."""
+        """Fetch parts of several files at once; see :meth:`held`."""
 
         def one(place: str) -> None:
             with self.held(place, needs, name=name, keep=keep):
@@ -192,7 +192,7 @@ class Mirror:
 
     @contextmanager
     def _lease(self, place: str) -> Iterator[None]:
-        """Keep others from deleting a file's bytes."""
+        """Prevent other processes from deleting a file's bytes."""
         path = self._state_path(place).with_suffix(".lease")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
@@ -203,7 +203,7 @@ class Mirror:
         path = self._state_path(place)
         if name in self._state(place).called:
             with contextlib.suppress(OSError):
-                os.utime(path)  # what was used last is deleted last
+                os.utime(path)  # the least recently used is deleted first
             return
         with path.with_suffix(".fetch").open("a", encoding="utf-8") as file:
             _lock(file.fileno(), exclusive=True, wait=True)
@@ -245,7 +245,7 @@ class Mirror:
 
     def _fill(self, place: str, file: IO[bytes], state: _State, wanted: Sequence[Range]) -> None:
         size = self.entries[place].size
-        # Whole blocks: a request costs more than the bytes around what was asked for.
+        # Whole blocks: a request costs more than the surplus bytes.
         around = [
             (start // _ALIGNED * _ALIGNED, min(-(-end // _ALIGNED) * _ALIGNED, size))
             for start, end in missing(wanted, state.there)
@@ -262,7 +262,7 @@ class Mirror:
         file.flush()
 
     def _check_version(self, place: str, entry: Entry) -> None:
-        """Refuse a file that was written again since the dataset was opened."""
+        """Reject a file that was replaced since the dataset was opened."""
         found = self.store.entry(place)
         if (found.size, found.version) != (entry.size, entry.version):
             self._discard(place)
@@ -273,11 +273,11 @@ class Mirror:
             )
 
     def _check_bytes(self, place: str, entry: Entry) -> None:
-        """Compare a file that is whole with the store's checksum of it."""
+        """Compare a completely fetched file with the store's checksum."""
         path = self.root / place
         if not entry.differs(path):
             return
-        # A bucket's own encryption may make something else of an MD5: then the same bytes come twice.
+        # With a bucket's encryption the checksum may not be the MD5: then a second download must be equal.
         digest = hashlib.sha256()
         for start, end in blocks([(0, entry.size)], BLOCK):
             digest.update(self.store.read(place, start, end))
@@ -291,7 +291,7 @@ class Mirror:
         self._state_path(place).unlink(missing_ok=True)
 
     def _state(self, place: str) -> _State:
-        """What is there of a file, as this process or another has noted it."""
+        """Return the state of a file, as recorded by this or another process."""
         entry = self.entries[place]
         found = _read_json(self._state_path(place))
         try:
@@ -320,7 +320,7 @@ class Mirror:
 
 
 def _lock(descriptor: int, *, exclusive: bool, wait: bool) -> bool:
-    """Take or change the kernel's lock on an open file, which goes with the process."""
+    """Take or change a lock of the kernel on an open file, which ends with the process."""
     import fcntl  # noqa: PLC0415 - not on Windows
 
     how = (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB)

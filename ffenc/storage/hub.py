@@ -1,4 +1,4 @@
-"""Datasets on the Hugging Face Hub: looked at, written and fetched through its own library."""
+"""Datasets on the Hugging Face Hub, accessed through huggingface_hub: checked, uploaded and downloaded."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from ffenc.storage.store import MissingError, attempt, file_hash, status_of
 Answer = TypeVar("Answer")
 
 _CARD = "README.md"
-_TAG = "LeRobot"  # by which the Hub's own pages find datasets of LeRobot
+_TAG = "LeRobot"  # with this tag the Hub's pages list LeRobot's datasets
 _HIDDEN = [".*", "*/.*", ".*/*"]
 _KIND = "dataset"
 _SHOWN = 3
-_FILES = 100  # of a commit; the Hub takes longer for larger ones than a connection lasts
-_MOVED = 412  # status of a commit whose parent is not the branch's last any more
-_SHORT = 8  # digits of a commit, in a message
+_FILES = 100  # per commit; a larger one can take the Hub longer than the connection lasts
+_MOVED = 412  # HTTP status of a commit whose parent is no longer the branch's last commit
+_SHORT = 8  # digits of a commit in messages
 
 
 def hub_address(name: str) -> Address:
-    """Return what ``USER/NAME``, ``USER/NAME@REVISION`` or an address means.
+    """Return the address for ``USER/NAME``, ``USER/NAME@REVISION`` or an address.
 
     Raises:
-        ConfigError: it is no dataset on the Hub.
+        ConfigError: not a dataset on the Hub.
     """
     found = parse_address(name if "://" in name else f"hf://datasets/{name}")
     if not isinstance(found, Address) or found.scheme != "hf" or found.place != found.repository:
@@ -43,7 +43,7 @@ def hub_address(name: str) -> Address:
 
 
 class _Hub:
-    """The library, and a repository."""
+    """The library and a repository."""
 
     def __init__(self, address: Address, error: type[FfencError]) -> None:
         try:
@@ -58,14 +58,14 @@ class _Hub:
         self.names: dict[str, Any] = {"repo_id": address.repository, "repo_type": _KIND}
 
     def ask(self, what: str, action: Callable[[], Answer]) -> Answer:
-        """Do something, with retries; see :func:`~ffenc.storage.store.attempt`."""
+        """Call a function with retries; see :func:`~ffenc.storage.store.attempt`."""
         return attempt(self.address, what, action, self._error)
 
     def commit(self) -> str:
-        """The commit that the revision means now.
+        """Return the commit of the revision now.
 
         Raises:
-            MissingError: there is no such repository or revision, or it is private.
+            MissingError: the repository or revision does not exist or is private.
         """
         return str(
             self.ask(
@@ -74,7 +74,7 @@ class _Hub:
         )
 
     def files(self, commit: str | None = None) -> dict[str, Any]:
-        """Place -> what the Hub says of the file, at a commit; None: at the revision now."""
+        """Return path -> the Hub's information on the file at a commit; None: at the revision now."""
         revision = commit or self.address.revision
         listed = self.ask(
             "listed",
@@ -84,10 +84,10 @@ class _Hub:
 
 
 def commit_of(address: Address) -> str:
-    """Return the commit that an address means now.
+    """Return the commit of an address now.
 
     Raises:
-        SourceError: there is no such repository or revision, or it cannot be reached.
+        SourceError: the repository or revision does not exist, or cannot be reached.
     """
     try:
         return _Hub(address, SourceError).commit()
@@ -103,11 +103,11 @@ def _not_there(address: Address, error: Exception) -> str:
 
 
 def check_free(address: Address, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a repository that is taken.
+    """Reject a repository with a dataset or other files.
 
     Raises:
-        DestinationError: it has a dataset, or files of something else.
-        ConfigError: a place inside of a repository is named.
+        DestinationError: it contains a dataset or other files.
+        ConfigError: the address is a path inside a repository.
     """
     if address.place != address.repository:
         raise ConfigError(f"{address}: a dataset is a whole repository", expected="hf://datasets/USER/NAME")
@@ -129,14 +129,14 @@ def check_free(address: Address, *, resume: bool, overwrite: bool) -> None:
 
 
 class Push(Struct, frozen=True):
-    """What is, or would be, uploaded.
+    """An upload, or a dry run of it.
 
     Attributes:
-        address: where to.
-        files: place -> bytes.
-        tag: the tag that LeRobot's loader looks for.
-        card: the text of the dataset card.
-        commit: the last commit; None where nothing was written.
+        address: destination.
+        files: path -> size in bytes.
+        tag: the tag that LeRobot's loader requires.
+        card: text of the dataset card.
+        commit: the last commit; None: nothing was uploaded.
     """
 
     address: Address
@@ -158,16 +158,16 @@ def push_folder(
     """Upload a dataset's folder to the Hub: ``meta/info.json`` last, then the tag.
 
     Args:
-        root: a LeRobot v3.0 dataset that is sound.
-        address: the repository, and the branch; it is made if it does not exist.
-        private: of a new repository, whether others see it; None: as the account has it.
-        overwrite: replace the dataset that is there.
-        resume: take up an upload that was interrupted.
-        dry_run: only look.
+        root: a LeRobot v3.0 dataset without faults.
+        address: the repository and branch; created if they do not exist.
+        private: visibility of a new repository; None: the account's default.
+        overwrite: replace the existing dataset.
+        resume: continue an interrupted upload.
+        dry_run: upload nothing.
 
     Raises:
-        DestinationError: the repository is taken or cannot be written.
-        ConfigError: the library is not installed, or a commit is named and not a branch.
+        DestinationError: the repository has a dataset or other files, or cannot be written.
+        ConfigError: the library is not installed, or the revision is a commit instead of a branch.
     """
     hub = _Hub(address, DestinationError)
     check_free(address, resume=resume, overwrite=overwrite)
@@ -200,14 +200,14 @@ def _push(
         hub.ask(
             f"given the branch {branch}", lambda: api.create_branch(**names, branch=branch, exist_ok=True)
         )
-    # Each commit is made on the one before and on no other: where somebody else writes, the Hub refuses it.
+    # Each commit names its parent, so that the Hub rejects it if another writer has committed in between.
     commit = hub.commit()
     before = hub.files(commit)
     gone = sorted(before.keys() - files.keys() - {".gitattributes", _CARD, INFO})
     if not overwrite:
         _check_others(push.address, before, files[INFO], gone)
     if overwrite and INFO in before:
-        # From here on nobody takes what is there for a dataset; the tag still leads to the one before.
+        # Without info.json the branch is no dataset until the end; the tag still points to the previous one.
         delete = [library.CommitOperationDelete(path_in_repo=INFO)]
         commit = _commit(hub, delete, "Replace the dataset", commit)
     last = (INFO, _CARD)
@@ -232,13 +232,13 @@ def _push(
 
 
 def _check_others(address: Address, before: Mapping[str, Any], info: Path, gone: Sequence[str]) -> None:
-    """Refuse to add to files of something else, or to another dataset.
+    """Reject a repository with other files, or with another dataset.
 
     Args:
         address: the repository.
-        before: what is there.
+        before: its files.
         info: the dataset's ``meta/info.json``.
-        gone: files that are there and not in the dataset.
+        gone: files of the repository that are not in the dataset.
     """
     other = f"choose another name, or replace what is there with {argument('overwrite', True)}"
     if INFO in before and not _same(info, before[INFO]):
@@ -254,10 +254,10 @@ def _added(library: Any, place: str, path: Path) -> Any:
 
 
 def _commit(hub: _Hub, operations: Sequence[Any], message: str, parent: str) -> str:
-    """Make a commit on another one; returns it.
+    """Create a commit with a given parent; return it.
 
     Raises:
-        DestinationError: that one is not the branch's last any more, or it cannot be made.
+        DestinationError: the parent is no longer the branch's last commit, or the commit fails.
     """
 
     def make() -> Any:
@@ -283,14 +283,14 @@ def _commit(hub: _Hub, operations: Sequence[Any], message: str, parent: str) -> 
 
 
 def _tag(hub: _Hub, tag: str, commit: str) -> None:
-    """Have the tag that LeRobot's loader looks for lead to a commit."""
-    with suppress(MissingError):  # a new repository has none
+    """Move the tag that LeRobot's loader requires to a commit."""
+    with suppress(MissingError):  # a new repository does not have the tag
         hub.ask(f"rid of the tag {tag}", lambda: hub.api.delete_tag(**hub.names, tag=tag))
     hub.ask(f"tagged {tag}", lambda: hub.api.create_tag(**hub.names, tag=tag, revision=commit))
 
 
 def _same(path: Path, found: Any) -> bool:
-    """Whether the Hub's checksum of a file is a local one's: SHA-256, or git's where it is kept by git."""
+    """Return whether a file equals one on the Hub by checksum: SHA-256, or git's for files stored in git."""
     if found is None or found.size != path.stat().st_size:
         return False
     if found.lfs is not None:
@@ -301,7 +301,7 @@ def _same(path: Path, found: Any) -> bool:
 
 
 def _card(root: Path, address: Address) -> str:
-    """The dataset card: the dataset's own, with what LeRobot and the Hub's viewer look for."""
+    """Return the dataset card: the dataset's own, with the fields that LeRobot and the Hub's viewer need."""
     own = root / _CARD
     text = own.read_text(encoding="utf-8") if own.is_file() else ""
     data: dict[str, Any] = {}
@@ -331,19 +331,19 @@ def _card(root: Path, address: Address) -> str:
 
 
 def pull_folder(address: Address, folder: Path) -> dict[str, int]:
-    """Fetch a dataset from the Hub into a folder, and compare every file with the Hub's checksum.
+    """Download a dataset from the Hub to a folder, and compare every file with the Hub's checksum.
 
-    What an interrupted call has left in the folder is taken up.
+    Files of an interrupted call in the folder are kept.
 
     Args:
-        address: which, and at which revision.
-        folder: where to.
+        address: the dataset and its revision.
+        folder: destination.
 
     Returns:
-        place -> bytes.
+        Path -> size in bytes.
 
     Raises:
-        SourceError: there is no such dataset, it cannot be read, or is not what the Hub says.
+        SourceError: the dataset does not exist, cannot be read, or a file does not match its checksum.
     """
     hub = _Hub(address, SourceError)
     try:
@@ -369,7 +369,7 @@ def pull_folder(address: Address, folder: Path) -> dict[str, int]:
             raise SourceError(
                 f"{address}/{place}: the download does not match the Hub's checksum; run it again"
             )
-    for path in folder.rglob("*"):  # of an earlier call, for another revision
+    for path in folder.rglob("*"):  # files of an earlier call for another revision
         if path.is_file() and path.relative_to(folder).as_posix() not in wanted:
             path.unlink()
     return {place: one.size for place, one in wanted.items()}

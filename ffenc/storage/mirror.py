@@ -1,4 +1,4 @@
-"""The remote datasets that this process has open, each as a local copy that fills as it is read."""
+"""The remote datasets that this process has open, each with a local copy that is filled on demand."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class MirrorOf(Struct, frozen=True):
-    """What another machine needs to make the same copy: plain data.
+    """The fields that another machine needs to create the same copy, as plain data.
 
     Attributes:
         address, pinned: the dataset; see :class:`Mirror`.
-        root: the folder of the copy.
+        root: folder of the copy.
         entries: its files.
     """
 
@@ -40,14 +40,14 @@ _guard = threading.Lock()
 
 
 def open_mirror(address: Address, pinned: Address | None = None) -> Mirror:
-    """Make, or bring up to date, the local copy of a dataset; nothing but the list of its files is fetched.
+    """Create or update the local copy of a dataset; only the list of its files is fetched.
 
     Args:
-        address: the dataset, or one file.
-        pinned: on the Hub, the same at the commit that is read.
+        address: address of the dataset, or of one file.
+        pinned: on the Hub, the address at the commit that is read.
 
     Raises:
-        SourceError: as :class:`Mirror`.
+        SourceError: as for :class:`Mirror`.
     """
     from ffenc.storage.copy import Mirror  # noqa: PLC0415 - every start asks here, and few datasets are remote
     from ffenc.storage.store import Store  # noqa: PLC0415
@@ -66,10 +66,10 @@ def open_mirror(address: Address, pinned: Address | None = None) -> Mirror:
 
 
 def attach(copies: Iterable[MirrorOf]) -> None:
-    """Have the copies that another process has opened in this one too, on whatever machine it runs.
+    """Open the copies of another process, possibly on another machine, in this process.
 
     Raises:
-        SourceError: as :class:`Mirror`.
+        SourceError: as for :class:`Mirror`.
     """
     from ffenc.storage.copy import Mirror  # noqa: PLC0415 - as in open_mirror
 
@@ -99,12 +99,12 @@ def _add(mirror: Mirror) -> Mirror:
 
 
 def open_copies() -> list[MirrorOf]:
-    """What this process has open, for :func:`attach`."""
+    """Return the open copies, for :func:`attach`."""
     return [MirrorOf(one.address, one.pinned, one.root, one.entries) for one in _mirrors.values()]
 
 
 def mirror_of(path: Path) -> Mirror | None:
-    """The copy that a path lies in; None: it is of this machine's own files."""
+    """Return the copy that contains a path; None: the path is a local file."""
     if not _mirrors:
         return None
     return next((one for root, one in _mirrors.items() if path == root or root in path.parents), None)
@@ -112,16 +112,16 @@ def mirror_of(path: Path) -> Mirror | None:
 
 @contextmanager
 def held(*paths: Path, needs: Needs = everything, name: str = "all", keep: bool = False) -> Iterator[None]:
-    """Have what is needed of files here while the block runs; of files that are here anyway nothing is done.
+    """Fetch parts of files, and keep them while the block runs; local files need no action.
 
     Args:
         paths: the files.
-        needs: which of their bytes.
-        name: what these are called.
-        keep: they stay here as long as the dataset is open.
+        needs: returns the byte ranges that are needed.
+        name: name of the request.
+        keep: keep them as long as the dataset is open.
 
     Raises:
-        SourceError: one cannot be fetched.
+        SourceError: a file cannot be fetched.
     """
     if not _mirrors:
         yield
@@ -135,13 +135,13 @@ def held(*paths: Path, needs: Needs = everything, name: str = "all", keep: bool 
 
 
 def fetched(path: Path, needs: Needs = everything, *, name: str = "all") -> None:
-    """Have what is needed of a file here, as long as its dataset is open; see :func:`held`."""
+    """Fetch a part of a file, and keep it as long as its dataset is open; see :func:`held`."""
     with held(path, needs=needs, name=name, keep=True):
         pass
 
 
 def version_of(path: Path) -> str | None:
-    """What identifies the bytes of a remote file, wherever its copy is; None for a file of this machine."""
+    """Return a text that identifies the bytes of a remote file, wherever its copy is; None: a local file."""
     mirror = mirror_of(path)
     if mirror is None:
         return None

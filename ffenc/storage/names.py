@@ -1,4 +1,4 @@
-"""What is shown of the local folders that stand for an address: the address."""
+"""Show local folders that stand for an address as the address."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _names: dict[str, str] = {}
 
 
 def call(root: Path, address: object) -> None:
-    """From now on, a folder is shown as the address it stands for."""
+    """Show a folder as an address from now on."""
     _names[str(root)] = str(address)
 
 
 def shown(text: str) -> str:
-    """Return a text in which such folders are named by their addresses."""
+    """Return a text with such folders replaced by their addresses."""
     for root, address in _names.items():
         text = text.replace(root, address)
     return text

@@ -1,4 +1,4 @@
-"""Stretches of a file: which are there, which are missing, and which are needed."""
+"""Byte ranges of a file: fetched, missing and needed ones."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 Range = tuple[int, int]
-"""From one byte to the one behind the last."""
+"""First byte, and the byte after the last."""
 
 
 def joined(ranges: Iterable[Range], gap: int = 0) -> list[Range]:
-    """Return ranges in order, those that touch or are at most ``gap`` bytes apart as one."""
+    """Return ranges in order; those that touch or are at most ``gap`` bytes apart are merged."""
     found: list[Range] = []
     for start, end in sorted(one for one in ranges if one[0] < one[1]):
         if found and start <= found[-1][1] + gap:
@@ -21,7 +21,7 @@ def joined(ranges: Iterable[Range], gap: int = 0) -> list[Range]:
 
 
 def missing(wanted: Iterable[Range], there: Iterable[Range]) -> list[Range]:
-    """Return what of some ranges is not in others."""
+    """Return the parts of some ranges that are not in others."""
     left: list[Range] = []
     known = joined(there)
     for start, end in joined(wanted):
@@ -40,36 +40,36 @@ def missing(wanted: Iterable[Range], there: Iterable[Range]) -> list[Range]:
 
 
 def blocks(ranges: Iterable[Range], size: int) -> list[Range]:
-    """Cut ranges into such of ``size`` bytes at most."""
+    """Split ranges into ranges of at most ``size`` bytes."""
     return [(at, min(at + size, end)) for start, end in ranges for at in range(start, end, size)]
 
 
 class Reader(Protocol):
-    """Reads a stretch of a file."""
+    """Reads a range of a file."""
 
     def __call__(self, start: int, end: int) -> bytes:
-        """From one byte to the one behind the last."""
+        """Return the bytes from ``start`` to before ``end``."""
 
 
 class ReadFile:
-    """What a reader reads, as a file, for code that takes one."""
+    """A reader as a file object, for code that needs one."""
 
     def __init__(self, read: Reader) -> None:
         self._read, self._at = read, 0
 
     def seek(self, at: int) -> None:
-        """Go to a byte."""
+        """Set the position to a byte."""
         self._at = at
 
     def read(self, size: int) -> bytes:
-        """Read so many bytes from there; the next read is from a byte that is sought."""
+        """Read ``size`` bytes from the position, which does not move."""
         return self._read(self._at, self._at + size)
 
 
 Needs = Callable[[Reader, int], Iterable[Range]]
-"""Given what reads a file, and its size: which of its bytes are needed. What it reads is kept as well."""
+"""Returns the needed byte ranges, given a reader of the file and its size; bytes that it reads are kept."""
 
 
 def everything(_: Reader, size: int) -> Iterable[Range]:
-    """All of a file."""
+    """Return the range of the whole file."""
     return [(0, size)]

@@ -1,4 +1,4 @@
-"""A place in a bucket or on the Hub, through fsspec: listed, read and written, with retries."""
+"""A place in a bucket or on the Hub, through fsspec: list, read and write files, with retries."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ffenc.storage.ranges import blocks
 Answer = TypeVar("Answer")
 
 TRIES = 6
-_HUB_TRIES = 3  # of the Hub, whose library tries most calls again itself
-FIRST_WAIT = 0.5  # seconds; each following wait is twice as long, and up to half as long again by chance
-BLOCK = 8 << 20  # bytes that are asked for at once
-PART = 64 << 20  # bytes of a part of an upload
+_HUB_TRIES = 3  # for the Hub, whose library retries most calls itself
+FIRST_WAIT = 0.5  # seconds; doubled for each retry, plus a random share of up to half of it
+BLOCK = 8 << 20  # bytes per request
+PART = 64 << 20  # bytes per part of an upload
 _TIMEOUTS = {"connect_timeout": 10, "read_timeout": 60}  # seconds
-_LONGEST = 300  # characters of a library's own words
+_LONGEST = 300  # characters of a library's message
 
-# Of errors that pass: names of exceptions of the libraries' and of those they are made of, and numbers.
+# Temporary errors: names of exceptions of the libraries and those below them, and error numbers.
 _PASSING = frozenset(
     "ConnectionError TimeoutError ConnectTimeoutError ReadTimeoutError EndpointConnectionError "
     "FSTimeoutError ConnectionClosedError HTTPClientError ResponseStreamingError IncompleteReadError "
@@ -44,21 +44,21 @@ _STATUS = (408, 429, 500, 502, 503, 504)
 
 
 class MissingError(Exception):
-    """There is nothing at a place."""
+    """A file or place does not exist."""
 
 
 class ShortError(ConnectionError):
-    """Fewer bytes came than were asked for."""
+    """Fewer bytes were received than requested."""
 
 
 class Entry(Struct, frozen=True):
-    """What a store says of a file.
+    """A store's information on a file.
 
     Attributes:
         size: bytes.
-        version: another text whenever the file was written again.
-        changed: when it was, in seconds since 1970; 0 where that is not known.
-        md5, sha256: of its bytes, in hexadecimal digits; None where the store does not say.
+        version: a text that changes whenever the file is written.
+        changed: time of the last write, in seconds since 1970; 0 if unknown.
+        md5, sha256: hexadecimal hashes of its bytes; None if the store has none.
     """
 
     size: int
@@ -68,7 +68,7 @@ class Entry(Struct, frozen=True):
     sha256: str | None = None
 
     def differs(self, path: Path) -> bool | None:
-        """Whether a local file is another; None where only its size could be compared, which is the same."""
+        """Return whether a local file differs; None if only the equal sizes can be compared."""
         if path.stat().st_size != self.size:
             return True
         for algorithm, known in (("sha256", self.sha256), ("md5", self.md5)):
@@ -78,7 +78,7 @@ class Entry(Struct, frozen=True):
 
 
 def file_hash(path: Path, algorithm: str) -> str:
-    """Return a hash of a file in hexadecimal digits."""
+    """Return a file's hash in hexadecimal digits."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -90,11 +90,11 @@ class Store:
     """The files at an address and below it.
 
     Args:
-        address: where.
-        writes: it is one to write to; its errors are DestinationErrors then.
+        address: the address.
+        writes: it is a destination: errors are DestinationErrors.
 
     Raises:
-        ConfigError: the package that it needs is not installed.
+        ConfigError: the required package is not installed.
     """
 
     def __init__(self, address: Address, *, writes: bool = False) -> None:
@@ -104,9 +104,9 @@ class Store:
         self._base = address.fsspec_path
 
     def entries(self) -> dict[str, Entry]:
-        """List the files: place below the address -> what is said of it; hidden ones are left out.
+        """List the files: path below the address -> information; without hidden files.
 
-        Where the address is of a file, its name is the only place. Empty where there is nothing.
+        If the address is of a file, its name is the only path. Empty if nothing exists there.
         """
         try:
             found = self._attempt("listed", lambda: self._fs.find(self._base, detail=True))
@@ -120,25 +120,25 @@ class Store:
         for name, info in sorted(found.items()):
             place = name.removeprefix(self._base).lstrip("/")
             if not place or name.endswith("/") or info.get("type") == "directory":
-                continue  # a mark that stands for a folder
+                continue  # an object that stands for a folder
             if not any(part.startswith(".") for part in place.split("/")):
                 listed[place] = _entry(info)
         return listed
 
     def entry(self, place: str) -> Entry:
-        """Ask for one file.
+        """Return a file's information.
 
         Raises:
-            MissingError: it is not there.
+            MissingError: the file does not exist.
         """
         name = self._name(place)
         return _entry(self._attempt(f"asked for {place}", lambda: self._fs.info(name)))
 
     def read(self, place: str, start: int, end: int) -> bytes:
-        """Read a stretch of a file.
+        """Read a range of a file.
 
         Raises:
-            MissingError: it is not there any more.
+            MissingError: the file no longer exists.
         """
 
         def read() -> bytes:
@@ -150,13 +150,13 @@ class Store:
         return self._attempt(f"read {place}", read)
 
     def put(self, path: Path, place: str) -> Entry:
-        """Write a local file, and check what the store has then: size, and checksum where it says one.
+        """Write a local file, and check the result's size, and its checksum if the store has one.
 
         Returns:
-            what it says of it.
+            The store's information on it.
 
         Raises:
-            FfencError: it cannot be written, or is not what was sent.
+            FfencError: it cannot be written, or the result differs.
         """
         try:
             self._attempt(
@@ -176,7 +176,7 @@ class Store:
         """Create a small file if it does not exist (a conditional put).
 
         Returns:
-            False if it existed, and was left as it is. A store without conditional puts overwrites it.
+            False if it exists, which is then unchanged. A store without conditional puts overwrites it.
         """
 
         def create() -> bool:
@@ -189,11 +189,11 @@ class Store:
         return self._attempt(f"written {place}", create)
 
     def write(self, place: str, data: bytes) -> None:
-        """Write a small file, whatever is there."""
+        """Write a small file, replacing any that exists."""
         self._attempt(f"written {place}", lambda: self._fs.pipe_file(self._name(place), data))
 
     def same(self, path: Path, place: str, found: Entry) -> bool:
-        """Whether a store's own checksum says that it has a local file's bytes at a place."""
+        """Return whether a file in the store equals a local one, by the store's checksum."""
         if found.size != path.stat().st_size:
             return False
         if self.address.scheme == "s3" and "-" in found.version:
@@ -201,7 +201,7 @@ class Store:
         return found.differs(path) is False
 
     def _reads_back(self, path: Path, place: str, found: Entry) -> bool:
-        """Whether a file is a local one, by reading it: a bucket's own encryption makes another checksum."""
+        """Return whether a file equals a local one by reading it: with encryption the checksum may differ."""
         if found.size != path.stat().st_size:
             return False
         with path.open("rb") as file:
@@ -211,14 +211,14 @@ class Store:
             )
 
     def remove(self, place: str) -> None:
-        """Delete a file; one that is gone is as well."""
+        """Delete a file, if it exists."""
         try:
             self._attempt(f"deleted {place}", lambda: self._fs.rm_file(self._name(place)))
         except MissingError:
             return
 
     def _check_bucket(self) -> None:
-        """Refuse a bucket that is not there, where one that is empty looks the same."""
+        """Reject a bucket that does not exist, as listing it looks like an empty one."""
         if self.address.scheme == "s3":
             bucket, _, prefix = self._base.partition("/")
             asked = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": 1}
@@ -235,17 +235,17 @@ class Store:
 
 
 def attempt(address: Address, what: str, action: Callable[[], Answer], kind: type[FfencError]) -> Answer:
-    """Do something with a store, again and again where an error passes.
+    """Call a function that accesses a store, with retries after temporary errors.
 
     Args:
-        address: where, for a message.
-        what: what cannot be done, for a message: "cannot be" and this.
-        action: does it.
-        kind: of the error.
+        address: the address, for messages.
+        what: past participle for messages: "cannot be" and this.
+        action: the function.
+        kind: type of the raised error.
 
     Raises:
-        MissingError: there is no such file.
-        FfencError: an error that does not pass, or that did not.
+        MissingError: the file does not exist.
+        FfencError: a permanent error, or a temporary one after all retries.
     """
     tries = list(waits(_HUB_TRIES if address.scheme == "hf" else TRIES))
     for wait in tries:
@@ -281,9 +281,9 @@ def _words(address: Address, what: str, error: Exception, tries: int) -> str:
 
 
 def waits(tries: int = TRIES) -> Iterator[float | None]:
-    """Yield how many seconds to wait after each try that fails; None after the last."""
+    """Yield the seconds to wait after each failed attempt; None after the last."""
     for number in range(tries - 1):
-        yield FIRST_WAIT * 2**number * (1 + random.random() / 2)  # noqa: S311 - so that not all come at once
+        yield FIRST_WAIT * 2**number * (1 + random.random() / 2)  # noqa: S311 - spreads simultaneous retries
     yield None
 
 
@@ -297,9 +297,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The status of an answer over HTTP that an error is of."""
+    """Return the HTTP status of the response that caused an error; None if there is none."""
     response = getattr(error, "response", None)
-    if isinstance(response, dict):  # of botocore
+    if isinstance(response, dict):  # from botocore
         response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return response if isinstance(response, int) else None
     for one in (response, error):
@@ -314,7 +314,7 @@ def _kinds(error: BaseException) -> set[str]:
 
 
 def passes(error: BaseException) -> bool:
-    """Whether an error may be gone in a moment: a lost connection, a busy server, throttling."""
+    """Return whether an error may be temporary: a lost connection, a busy server, throttling."""
     for one in _chain(error):
         if isinstance(one, PermissionError):
             return False
@@ -326,19 +326,19 @@ def passes(error: BaseException) -> bool:
 
 
 def is_missing(error: BaseException) -> bool:
-    """Whether an error says that there is nothing."""
+    """Return whether an error means that something does not exist."""
     return status_of(error) == 404 or bool(
         _kinds(error) & {"EntryNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError"}
     )
 
 
 def is_forbidden(error: BaseException) -> bool:
-    """Whether an error says that something is not allowed."""
+    """Return whether an error means that access is denied."""
     return any(isinstance(one, PermissionError) or status_of(one) in (401, 403) for one in _chain(error))
 
 
 def lacks_credentials(error: BaseException) -> bool:
-    """Whether a library has found no credentials."""
+    """Return whether an error means that a library has found no credentials."""
     names = {
         "NoCredentialsError",
         "PartialCredentialsError",
@@ -352,7 +352,7 @@ def lacks_credentials(error: BaseException) -> bool:
 
 
 def said(error: BaseException) -> str:
-    """A library's own words on one line, without what is signed in an address."""
+    """Return a library's error message as one line, without the signatures in addresses."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
@@ -370,9 +370,9 @@ def _file_system(address: Address) -> Any:
         ) from None
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if address.scheme == "s3":
-        # Tries are counted here, so that their number and waits are the same for every store.
+        # ffenc retries, so that number and waits are the same for every store.
         options["config_kwargs"] = {"retries": {"max_attempts": 0}, **_TIMEOUTS}
-        if not fsspec.config.conf.keys() & {"s3", "s3a"}:  # what stands there may be for a session of s3fs's
+        if not fsspec.config.conf.keys() & {"s3", "s3a"}:  # the user's settings may need a session of s3fs
             options["session"] = _s3_session()
     try:
         fs = fsspec.filesystem(kind.protocol, **options)
@@ -387,10 +387,10 @@ def _file_system(address: Address) -> Any:
 
 
 def _s3_session() -> Any:
-    """Return a session whose descriptions of Amazon's services are shared.
+    """Return a session that shares the descriptions of Amazon's services.
 
-    Each session would parse them again, which takes half of the time of a first request. Credentials and
-    all else that the environment says are its own.
+    Otherwise each session would parse them again, which takes half of the time of a first request.
+    Credentials and all settings of the environment are the session's own.
     """
     from aiobotocore.session import AioSession  # noqa: PLC0415 - an extra, and slow to import
 
@@ -407,7 +407,7 @@ def _s3_models(path: str | None) -> Any:
 
 
 def _entry(info: dict[str, Any]) -> Entry:
-    """What fsspec's file systems say of a file, each in its own words."""
+    """Return the information on a file, whose fields differ between fsspec's file systems."""
     version = info.get("ETag") or info.get("etag") or info.get("blob_id") or info.get("generation")
     changed = next(
         (info[name] for name in ("LastModified", "last_modified", "mtime", "updated") if info.get(name)), None
@@ -430,7 +430,7 @@ def _entry(info: dict[str, Any]) -> Entry:
 
 
 def _multipart(path: Path) -> str:
-    """The ETag that S3 gives a file which was written in parts of :data:`PART` bytes."""
+    """Return the ETag that S3 gives a file uploaded in parts of :data:`PART` bytes."""
     parts = []
     with path.open("rb") as file:
         while block := file.read(PART):

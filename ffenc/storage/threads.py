@@ -1,20 +1,20 @@
-"""The same work for many files of a store, several at once."""
+"""Process many files of a store, several at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-FETCH_THREADS = 8  # files that are fetched at once
+FETCH_THREADS = 8  # number of files that are fetched at once
 
 
 def for_all(places: Iterable[str], work: Callable[[str], object], *, threads: int) -> None:
-    """Do something for each file; an error, or Ctrl-C, leaves out those that have not begun.
+    """Call a function for each file; an error or Ctrl-C skips those that have not started.
 
     Args:
-        places: of the files.
-        work: called with each, from any thread.
-        threads: how many at once.
+        places: paths of the files.
+        work: called with each path, from any thread.
+        threads: number of files at once.
     """
     with ThreadPoolExecutor(threads) as pool:
         running = [pool.submit(work, place) for place in places]

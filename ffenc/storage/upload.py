@@ -1,8 +1,8 @@
-"""A remote destination: a dataset is made in a local folder and then uploaded, ``meta/info.json`` last.
+"""A remote destination: a dataset is created in a local folder and then uploaded, ``meta/info.json`` last.
 
-No reader takes a dataset without ``meta/info.json`` for one, so none sees half of it. The local folder stays
-until all is there: an upload that was interrupted is taken up by the next run, which leaves out what has
-arrived.
+Without ``meta/info.json`` no reader recognises a dataset, so that none sees a part of it. The local folder is
+kept until the upload is complete: the next run continues an interrupted upload, without the files that
+have arrived.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ffenc")
 
-THREADS = 4  # files that are uploaded at once
+THREADS = 4  # number of files that are uploaded at once
 
 
 class _Upload(Struct, frozen=True):
-    """What becomes of a local folder."""
+    """The destination of a local folder."""
 
     address: Address
     root: Path
@@ -49,16 +49,16 @@ _uploads: dict[Path, _Upload] = {}
 
 
 def destination_path(destination: str | Path, *, resume: bool = False, overwrite: bool = False) -> Path:
-    """Return the local folder to make a dataset in; for an address :func:`publishing` uploads it.
+    """Return the local folder to create a dataset in; for an address, :func:`publishing` uploads it.
 
     Args:
-        destination: a path, or an address.
-        resume: take up what an interrupted run has left, here and there.
-        overwrite: replace the dataset that is at the address.
+        destination: a path or an address.
+        resume: continue an interrupted run, locally and at the address.
+        overwrite: replace the dataset at the address.
 
     Raises:
-        ConfigError: it is no address, or what it needs is not installed.
-        DestinationError: it is taken, or ``overwrite`` of a local folder.
+        ConfigError: an invalid address, or a required package is not installed.
+        DestinationError: something is already there, or ``overwrite`` for a local folder.
     """
     place = parse_address(destination)
     if isinstance(place, Path):
@@ -84,7 +84,7 @@ def destination_path(destination: str | Path, *, resume: bool = False, overwrite
 
 
 def _look(address: Address, *, resume: bool, overwrite: bool, waits: bool) -> Path | None:
-    """Refuse an address that is taken; returns a copy of what is there where it may be the result."""
+    """Reject an address that is in use; return a copy of its contents if they may be the complete result."""
     if address.scheme == "hf":
         from ffenc.storage.hub import check_free  # noqa: PLC0415
 
@@ -121,25 +121,25 @@ def _look(address: Address, *, resume: bool, overwrite: bool, waits: bool) -> Pa
 
 
 def address_of(root: Path) -> Address | None:
-    """The address that a local folder stands for, to be uploaded or as a copy; None: it stands for itself."""
+    """Return the address that a local folder stands for, as an upload or a copy; None: an ordinary folder."""
     found = _uploads.get(root) or mirror_of(root)
     return found.address if found is not None else None
 
 
 @contextmanager
 def publishing(root: Path, on_bytes: Callable[[int, int], None] | None = None) -> Iterator[None]:
-    """Have the address that a folder stands for to oneself; after the block, upload the dataset in it.
+    """Lock the address that a folder stands for; after the block, upload the dataset in the folder.
 
-    Of a folder that stands for itself nothing is done.
+    For an ordinary folder nothing is done.
 
     Args:
-        root: from :func:`destination_path`; at the end of the block the dataset in it is whole and verified.
-            Once it is uploaded, the folder is deleted.
-        on_bytes: called with bytes uploaded and in all, from any thread.
+        root: from :func:`destination_path`; at the end of the block it contains a complete, verified dataset.
+            The folder is deleted after the upload.
+        on_bytes: called with the bytes uploaded so far and in total, from any thread.
 
     Raises:
-        DestinationError: another run writes there, it cannot be written, or something else has come there.
-            The folder stays: ``--resume`` goes on.
+        DestinationError: another run writes there, it cannot be written, or other files have appeared there.
+            The folder is kept, and ``--resume`` continues the upload.
     """
     upload = _uploads.get(root)
     if upload is None:
@@ -147,7 +147,7 @@ def publishing(root: Path, on_bytes: Callable[[int, int], None] | None = None) -
         return
     with ExitStack() as stack:
         claim = None
-        if upload.address.scheme != "hf":  # where commits follow one another, none comes between
+        if upload.address.scheme != "hf":  # a commit on the Hub names its parent, so it needs no lock
             from ffenc.storage.claim import claimed  # noqa: PLC0415 - only buckets need it
 
             store = Store(upload.address, writes=True)
@@ -162,7 +162,7 @@ def publishing(root: Path, on_bytes: Callable[[int, int], None] | None = None) -
             raise
     del _uploads[root]
     shutil.rmtree(root, ignore_errors=True)
-    with suppress(OSError):  # it holds something else
+    with suppress(OSError):  # not empty
         root.parent.rmdir()
 
 
@@ -188,7 +188,7 @@ def _upload(upload: _Upload, claim: Claim, on_bytes: Callable[[int, int], None])
     if not upload.overwrite:
         _check_others(upload, store, files, found, others)
     if INFO in found and upload.overwrite:
-        store.remove(INFO)  # from here on nobody takes what is there for a dataset
+        store.remove(INFO)  # until the end this is not a dataset for readers
         del found[INFO]
     arrived: dict[str, Entry] = {}
 
@@ -212,10 +212,10 @@ def _upload(upload: _Upload, claim: Claim, on_bytes: Callable[[int, int], None])
 
 
 def _check_arrived(store: Store, arrived: Mapping[str, Entry]) -> None:
-    """Make sure that nobody has written among the files since they came there, before they become a dataset.
+    """Check that no other writer has changed the files since their upload, before info.json is written.
 
     Raises:
-        DestinationError: somebody has.
+        DestinationError: a file has changed.
     """
     found = {place: entry for place, entry in store.entries().items() if place != INFO}
     for place in sorted(found.keys() | arrived.keys()):
@@ -231,7 +231,7 @@ def _check_arrived(store: Store, arrived: Mapping[str, Entry]) -> None:
 def _check_others(
     upload: _Upload, store: Store, files: dict[str, Path], found: dict[str, Entry], others: list[str]
 ) -> None:
-    """Refuse to upload among files of something else."""
+    """Reject a destination with other files."""
     if others:
         raise DestinationError(
             f"{upload.address} contains other files ({others[0]} and {len(others) - 1} more); "
