@@ -1,1 +1,1 @@
-"""Choose encoder settings by trying them on a dataset's own pictures."""
+"""Choose encoder settings by testing them on a dataset's own frames."""

@@ -1,4 +1,4 @@
-"""Which settings are tried: a grid over what runs here, or the user's lists."""
+"""Select the settings to test: a grid over the encoders that run here, or the user's lists."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ffenc.spelling import argument
 Number = int | float
 Item = TypeVar("Item")
 
-_LONGER_GROUPS = (10, 30)  # beside LeRobot's g of 2
-_FULL_CHROMA = ("yuv444p", "h264")  # a pixel format with full chroma, and the codec it is tried with
-_MOST = 200  # values in one list
+_LONGER_GROUPS = (10, 30)  # GOP lengths in addition to LeRobot's g of 2
+_FULL_CHROMA = ("yuv444p", "h264")  # a pixel format with full chroma, and the codec that it is tested with
+_MOST = 200  # greatest number of values in a list
 _RANGE = re.compile(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)(?::(\d+(?:\.\d+)?))?")
 
 
 def label(config: VideoEncoderConfig) -> str:
-    """Return settings in a few words: ``libsvtav1 preset 10 crf 30 g 2``. ``auto`` has to be resolved."""
+    """Return settings in a short form: ``libsvtav1 preset 10 crf 30 g 2``. ``auto`` must be resolved."""
     fields = settings_of(config)
     parts = [config.vcodec]
     parts += [f"{name} {fields[name]}" for name in ("preset", "crf", "g", "fast_decode") if name in fields]
@@ -39,11 +39,11 @@ def label(config: VideoEncoderConfig) -> str:
 
 
 def settings_of(config: VideoEncoderConfig) -> dict[str, Any]:
-    """Return the fields of a preset's ``encoder`` that stand for settings, with the defaults that matter.
+    """Return the fields of a preset's ``encoder`` for settings, including relevant defaults.
 
-    What has no effect with the codec, which a preset may not say, is left out.
+    Fields without effect with the codec, which a preset must not set, are omitted.
     """
-    # As a preset that says them all: a default that would have no effect is not found wanting else.
+    # All fields are given explicitly, so that defaults without effect are found as well.
     said = config.replace(**{name: getattr(config, name) for name in ("preset", "crf", "g")})
     unused = merged_options(CODECS[config.vcodec], said).unused
     fields: dict[str, Any] = {"vcodec": config.vcodec, "pix_fmt": config.pix_fmt}
@@ -58,10 +58,10 @@ def settings_of(config: VideoEncoderConfig) -> dict[str, Any]:
 
 
 class Lists(Struct, frozen=True):
-    """The user's lists; None: what is usual.
+    """The user's lists; None: the usual values.
 
     Attributes:
-        vcodec, preset, crf, g, pix_fmt, fast_decode: values of the encoder's settings of these names.
+        vcodec, preset, crf, g, pix_fmt, fast_decode: values of the encoder setting with this name.
     """
 
     vcodec: Sequence[str] | None = None
@@ -73,15 +73,15 @@ class Lists(Struct, frozen=True):
 
     @property
     def any(self) -> bool:
-        """Whether there is a list."""
+        """Whether at least one list is given."""
         return any(getattr(self, name) is not None for name in self.__struct_fields__)
 
 
 def read_list(text: str, name: str) -> list[str]:
-    """Read ``a,b,c``; each once, in their order.
+    """Parse ``a,b,c``; duplicates are removed, the order is kept.
 
     Raises:
-        ConfigError: it is empty, or a value is.
+        ConfigError: the list or a value is empty.
     """
     values = [word.strip() for word in text.split(",")]
     if not all(values):
@@ -90,15 +90,15 @@ def read_list(text: str, name: str) -> list[str]:
 
 
 def read_numbers(text: str, name: str, *, whole: bool = False) -> list[Number]:
-    """Read numbers and ranges, both ends included: ``18:36:4``, ``1,2,10:30:10``.
+    """Parse numbers and ranges that include both ends: ``18:36:4``, ``1,2,10:30:10``.
 
     Args:
-        text: the list; ``first:last:step``, and without a step 1.
-        name: the option, for an error.
-        whole: refuse fractions.
+        text: the list; ranges are ``first:last:step``, or ``first:last`` with step 1.
+        name: the option, for errors.
+        whole: reject fractions.
 
     Raises:
-        ConfigError: not such a list, or more values than could be tried.
+        ConfigError: not such a list, or too many values.
     """
     found: list[Number] = []
     for word in read_list(text, name):
@@ -131,10 +131,10 @@ def _number(word: str) -> Number:
 
 
 def tried_codecs(lists: Lists) -> list[Codec]:
-    """Return the codecs that are tried, if they run here: those that are named, or all that are usual.
+    """Return the codecs to test if they run here: the listed ones, or all usual ones.
 
     Raises:
-        ConfigError: a name is not known, or stands for no codec in particular.
+        ConfigError: an unknown codec, or a name that is not one particular codec.
     """
     if lists.vcodec is None:
         return [row for row in CODECS.values() if row.usual_crf]
@@ -154,16 +154,16 @@ def candidates(
     *,
     search: bool,
 ) -> list[VideoEncoderConfig]:
-    """Return the settings to try, in the order in which they are worth it.
+    """Return the settings to test, the most promising first.
 
     Args:
-        codecs: that run here.
-        lists: the user's values: then all combinations of them, and of what is usual for the rest.
-        base: gives what is not varied: ``g`` and ``pix_fmt``, and all of its own codec.
-        search: leave crf to a search: one of each that differ in more than their crf, at a usual crf.
+        codecs: codecs that run here.
+        lists: the user's lists: all combinations of them are tested, with usual values for the rest.
+        base: values of settings that are not varied: ``g`` and ``pix_fmt``, and all settings of its codec.
+        search: crf is searched for: only one of the settings that differ only in crf, with a usual crf.
 
     Raises:
-        ConfigError: a value that none of the codecs takes, or settings that are not accepted.
+        ConfigError: a value that no codec accepts, or invalid settings.
     """
     _check(codecs, lists)
     ranked: list[tuple[int, VideoEncoderConfig]] = []
@@ -174,12 +174,12 @@ def candidates(
                 changes["crf"] = middle_crf(row)
             ranked.append((rank, _built(row, base, changes)))
     ranked.sort(key=lambda pair: pair[0])
-    # The same settings may come from several rows of the grid.
+    # Several rows of the grid can contain the same settings.
     return list({repr(config): config for _, config in ranked}.values())
 
 
 def middle_crf(row: Codec) -> Number:
-    """Return a crf of a codec to begin with."""
+    """Return a codec's crf for a first test."""
     return row.usual_crf[len(row.usual_crf) // 2] if row.usual_crf else 30
 
 
@@ -190,7 +190,7 @@ def _built(row: Codec, base: VideoEncoderConfig, changes: Mapping[str, Any]) -> 
 
 
 def _of_grid(row: Codec, base: VideoEncoderConfig) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The usual values, one setting varied at a time from the middle; with how soon each is tried."""
+    """Yield the usual values, with one setting varied at a time, and the rank of each in the order."""
     first = {"preset": row.usual_presets[0]} if row.usual_presets else {}
     middle = first | {"crf": middle_crf(row)}
     yield 0, dict(middle)
@@ -207,7 +207,7 @@ def _of_grid(row: Codec, base: VideoEncoderConfig) -> Iterator[tuple[int, dict[s
 
 
 def _of_lists(row: Codec, lists: Lists, base: VideoEncoderConfig) -> Iterator[tuple[int, dict[str, Any]]]:
-    """All combinations of the lists that a codec takes."""
+    """Yield all combinations of the lists that a codec accepts."""
     usual: list[int | str | None] = [row.usual_presets[0] if row.usual_presets else row.default_preset]
     if row.name == base.vcodec and "preset" in base.given:
         usual = [base.preset]
@@ -236,7 +236,7 @@ def _takes_preset(row: Codec, preset: int | str) -> bool:
 
 
 def _check(codecs: Sequence[Codec], lists: Lists) -> None:
-    """Refuse values of lists that no codec takes: they would be left out without a word."""
+    """Reject values that no codec accepts, which would be omitted silently otherwise."""
     for preset in lists.preset or ():
         if not any(_takes_preset(row, preset) for row in codecs):
             known = [str(p) for row in codecs for p in row.presets or ()]
@@ -265,5 +265,5 @@ def _check(codecs: Sequence[Codec], lists: Lists) -> None:
 
 
 def distinct(configs: Collection[VideoEncoderConfig]) -> list[VideoEncoderConfig]:
-    """Return settings without those that are written differently and mean the same."""
+    """Return settings without those that have the same meaning in another notation."""
     return list({repr(settings_of(config)): config for config in configs}.values())

@@ -1,4 +1,4 @@
-"""Which candidates are worth looking at, and the one to take."""
+"""Select the best candidates, and recommend one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from msgspec import Struct
 
 from ffenc.tune.search import Target
 
-SHOWN = 8  # rows of a camera's table
-_ALIKE = 1.2  # times that differ by less are one: they are measured on a machine that does other things too
-_SLOWEST_READ = 1.5  # times the quickest, of a random frame
+SHOWN = 8  # rows in a camera's table
+_ALIKE = 1.2  # times within this ratio count as equal, as other programs affect the measurement
+_SLOWEST_READ = 1.5  # accepted time for a random frame, relative to the quickest candidate's
 
 
 class Point(Struct, frozen=True):
-    """What is weighed of a candidate.
+    """The figures of a candidate that are compared.
 
     Attributes:
-        bytes: a frame.
-        quality: mean of the metric that decides.
-        read: seconds for a random frame.
-        encode_fps: frames a second, alone.
+        bytes: per frame.
+        quality: mean of the main metric.
+        read: seconds to read a random frame.
+        encode_fps: frames per second, without other encoders.
     """
 
     bytes: float
@@ -30,14 +30,14 @@ class Point(Struct, frozen=True):
 
 
 def beats(one: Point, other: Point) -> bool:
-    """Whether a candidate is as good as another in size, quality and reading time, and better in one."""
+    """Return whether a candidate is at least as good in size, quality and reading time, and better in one."""
     if one.bytes > other.bytes or one.quality < other.quality or one.read > other.read * _ALIKE:
         return False
     return one.bytes < other.bytes or one.quality > other.quality or one.read * _ALIKE < other.read
 
 
 def front(points: Mapping[int, Point]) -> list[int]:
-    """Return the candidates that no other beats, from the smallest to the largest."""
+    """Return the candidates that no other beats (the Pareto front), from the smallest to the largest."""
     found = [
         number
         for number, point in points.items()
@@ -47,7 +47,7 @@ def front(points: Mapping[int, Point]) -> list[int]:
 
 
 def shown(pareto: Sequence[int], always: Sequence[int], points: Mapping[int, Point]) -> list[int]:
-    """Return the candidates of a table: some of the best, evenly, and those that must be there."""
+    """Return the candidates for a table: some of the front, evenly spaced, and those in ``always``."""
     rest = [number for number in pareto if number not in always]
     room = max(0, SHOWN - len(always))
     if len(rest) > room:
@@ -58,12 +58,12 @@ def shown(pareto: Sequence[int], always: Sequence[int], points: Mapping[int, Poi
 
 
 class Recommendation(Struct, frozen=True):
-    """The candidate to take.
+    """The recommended candidate.
 
     Attributes:
-        number: which.
-        meets: it reaches the target.
-        reason: why it, in a sentence.
+        number: its number.
+        meets: whether it reaches the target.
+        reason: the reason, as a sentence.
     """
 
     number: int
@@ -80,18 +80,18 @@ def recommend(
     needed_fps: float,
     cameras: int,
 ) -> Recommendation:
-    """Choose: of those that meet the target, encode in real time and are quick to read, the smallest.
+    """Recommend the smallest candidate that meets the target, encodes in real time and is quick to read.
 
-    With a size as the target, the one of the highest quality. What no candidate does is not asked for, and
-    the reason says so.
+    If the target is a size, recommend the one with the highest quality. A requirement that no candidate
+    meets is dropped, which the reason states.
 
     Args:
-        points: the candidates; one at least.
-        target: what is to be reached.
-        metric: the name of the metric that ``quality`` is of.
-        source_bytes: of a frame of the source.
-        needed_fps: frames a second that a recording of all cameras needs of one encoder that is alone.
-        cameras: how many there are.
+        points: at least one candidate.
+        target: the target.
+        metric: name of the metric of ``quality``.
+        source_bytes: bytes per frame of the source.
+        needed_fps: frames per second that one encoder alone has to reach so that all cameras can be recorded.
+        cameras: number of cameras.
     """
 
     def value(point: Point) -> float:

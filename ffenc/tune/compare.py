@@ -1,4 +1,4 @@
-"""Compare the pictures of videos with those that they were made of, frame by frame."""
+"""Compare videos with the frames that they were encoded from, frame by frame."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from ffenc.quality.measure import METRICS, Gauge, Quality, gauges, plain
 from ffenc.spelling import argument
 from ffenc.tune.footage import Footage, open_footage
 
-_NAMED = 5  # worst frames
+_NAMED = 5  # number of worst frames
 
 
 class Against(Struct):
-    """One video, or one camera of a dataset, against its reference.
+    """The comparison of one video, or one camera of a dataset, with its reference.
 
     Attributes:
         path: the dataset or file.
-        reference, video: the pictures of both.
-        transform: how the reference's are changed before.
-        quality: episode -> values of its frames; of depth empty.
-        depth: of depth, the errors of all frames.
-        off: of depth, episode -> the largest error of each frame in millimetres.
-        range: of depth, the millimetres that are stored; what is outside is not compared.
+        reference, video: the frames of both.
+        transform: changes of the reference's frames before the comparison.
+        quality: episode -> values of its frames; empty for depth.
+        depth: for depth, the errors over all frames.
+        off: for depth, episode -> greatest error of each frame in millimetres.
+        range: for depth, the stored range in millimetres; values outside are not compared.
     """
 
     path: Path
@@ -60,7 +60,7 @@ class Against(Struct):
     range: tuple[float, float] = (0.0, math.inf)
 
     def together(self) -> Quality:
-        """The values of all frames, episode after episode."""
+        """Return the values of all frames, episode by episode."""
         episodes = [self.quality[number] for number in sorted(self.quality)]
         total = episodes[0]
         for one in episodes[1:]:
@@ -68,31 +68,31 @@ class Against(Struct):
         return total
 
     def places(self) -> list[tuple[int, int]]:
-        """Episode and frame of each value of :meth:`together`, or of all of ``off``."""
+        """Return episode and frame of each value of :meth:`together`, or of ``off``."""
         held: dict[int, Any] = self.quality or self.off
         return [(number, frame) for number in sorted(held) for frame in range(len(held[number]))]
 
     def badness(self, metric: str) -> list[float]:
-        """How bad each frame is, in that order; more is worse."""
+        """Return a number for each frame in that order; the greater, the worse."""
         if self.off:
             return [value for number in sorted(self.off) for value in self.off[number]]
         return [-value for value in self.together().values[metric]]
 
     def ranked(self, metric: str) -> list[int]:
-        """The frames' places in :meth:`places`, the worst first."""
+        """Return positions in :meth:`places`, the worst frame first."""
         bad = self.badness(metric)
         return sorted(range(len(bad)), key=lambda at: -bad[at])
 
 
 class CompareResult(Struct):
-    """What was found.
+    """The result of a comparison.
 
     Attributes:
-        reference: the dataset or file that the others were made of.
-        others: those.
-        metric: the one that frames are ranked by.
-        cameras: camera -> each of the others that has it, in their order.
-        left_out: cameras that only some have.
+        reference: the dataset or file that the others were encoded from.
+        others: the compared datasets or files.
+        metric: the metric that frames are ranked by.
+        cameras: camera -> one entry for each of the others that has it, in their order.
+        left_out: cameras that only some of them have.
     """
 
     reference: Path
@@ -119,23 +119,23 @@ def compare_sources(
     ffprobe: str | None = None,
     on_frames: Callable[[int, int], None] | None = None,
 ) -> CompareResult:
-    """Measure every frame of videos against the frames that they were made of.
+    """Measure every frame of videos against the frames that they were encoded from.
 
     Args:
         reference: a dataset, a tree of frames, or a video file.
-        others: datasets of video, or video files, with the same frames: cameras are paired by name, episodes
-            by number; sources that have one camera each are paired whatever their names.
-        closing: closes what is opened.
-        cameras, episodes: which, of datasets; None: all.
-        fps: frames a second of a tree of frames.
+        others: datasets of video or video files with the same frames. Cameras are paired by name, episodes
+            by index; a source with one camera is paired with another such source regardless of names.
+        closing: closes the opened sources.
+        cameras, episodes: those to compare, for datasets; None: all.
+        fps: frame rate of a tree of frames.
         follow_links: see :func:`~ffenc.paths.check_tree`.
-        ffmpeg, ffprobe: programs to use instead of those found.
-        on_frames: called with the number of frames measured so far, and of all.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
+        on_frames: called with the number of frames measured so far, and of all frames.
 
     Raises:
-        SourceError: the frames are not the same ones, or one side is damaged; the text names it.
-        ConfigError: a camera or an episode that is not there.
-        ToolchainError: no FFmpeg here serves.
+        SourceError: the frames are not the same, or one side is damaged; the text names it.
+        ConfigError: an unknown camera or episode.
+        ToolchainError: no FFmpeg on this machine can do it.
     """
     chosen = gauges(toolchains(ffmpeg, ffprobe))
     if not chosen:
@@ -157,7 +157,7 @@ def compare_sources(
 
 def _opened(path: Path, closing: ExitStack, **options: Any) -> list[Footage]:
     if path.exists() and not path.is_dir():
-        options |= {"cameras": None, "episodes": None}  # of a dataset that is compared with it
+        options |= {"cameras": None, "episodes": None}  # apply to the datasets, not to a file
     return open_footage(path, closing, **options)
 
 
@@ -267,7 +267,7 @@ def _measure_depth(side: Against, frames: FrameCount) -> None:
 
 
 def pictures(side: Against, episode: int, frame: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return a frame of the reference, changed as it was, and of the video: RGB, or millimetres."""
+    """Return a frame of the reference, after its changes, and of the video: RGB, or millimetres."""
     wanted, shown = (
         np.asarray(next(iter(footage.read(episode, frame, 1)))) for footage in (side.reference, side.video)
     )
@@ -293,7 +293,7 @@ def pictures(side: Against, episode: int, frame: int) -> tuple[npt.NDArray[Any],
 
 
 def comparison_fields(result: CompareResult) -> dict[str, Any]:
-    """Return everything that was found as plain values; infinity, of identical pictures in dB, is None."""
+    """Return the result as plain values; infinity, for identical frames in dB, is None."""
     return {
         "reference": str(result.reference),
         "others": [str(path) for path in result.others],

@@ -1,4 +1,4 @@
-"""How long it takes to read frames of a file as training does."""
+"""Measure the time to read frames of a file as training does."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from msgspec import Struct
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.reader import VideoReader
 
-WINDOWS = (1, 2, 6)  # frames one after another: LeRobot's video benchmark has these
-_PLACES = 10  # of a file, at which each window is read
-_ROUNDS = 3  # of which the quickest counts: what else the machine does makes reading slower, never quicker
+WINDOWS = (1, 2, 6)  # numbers of consecutive frames, as in LeRobot's video benchmark
+_PLACES = 10  # places in a file at which each window is read
+_ROUNDS = 3  # the quickest counts, as other load only makes reading slower
 
 
 class Decoder(Struct, frozen=True):
-    """Something that reads frames.
+    """A library or program that reads frames.
 
     Attributes:
         name: ``torchcodec``, ``pyav`` or ``ffmpeg``.
-        version: its own.
-        open: takes a file, whether it holds depth, and gives what reads the frames at times in seconds.
+        version: its version.
+        open: given a file, and whether it is depth, returns a function that reads frames at times in seconds.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Decoder(Struct, frozen=True):
 
 
 def decoders(toolchain: Toolchain) -> list[Decoder]:
-    """List what reads frames here, LeRobot's first choice first; ffmpeg only where neither is there."""
+    """Return the decoders on this machine, LeRobot's preferred one first; ffmpeg if there is no other."""
     found = []
     for name, module, opened in (("torchcodec", "torchcodec", _torchcodec), ("pyav", "av", _pyav)):
         if importlib.util.find_spec(module) is not None:
@@ -49,7 +49,7 @@ def decoders(toolchain: Toolchain) -> list[Decoder]:
 
 
 def _pyav(path: Path, depth: bool) -> Callable[[Sequence[float]], Any]:
-    """LeRobot's way: the file is opened for each sample, and every frame from the key frame on converted."""
+    """As LeRobot does: open the file for each sample, and convert every frame from the key frame on."""
     import av  # noqa: PLC0415 - where it is installed
 
     def read(times: Sequence[float]) -> Any:
@@ -69,7 +69,7 @@ def _pyav(path: Path, depth: bool) -> Callable[[Sequence[float]], Any]:
 
 
 def _torchcodec(path: Path, depth: bool) -> Callable[[Sequence[float]], Any]:
-    """LeRobot's way: the file stays open. Of depth it gives the colours that a player would show."""
+    """As LeRobot does: keep the file open. For depth it returns colours as shown by a player."""
     decoding = importlib.import_module("torchcodec.decoders")
     decoder = decoding.VideoDecoder(str(path), seek_mode="approximate")
     rate = decoder.metadata.average_fps
@@ -85,28 +85,28 @@ def _ffmpeg(toolchain: Toolchain, path: Path, depth: bool) -> Callable[[Sequence
 def read_times(
     decoder: Decoder, path: Path, *, frames: int, fps: Fraction, depth: bool = False
 ) -> dict[str, float]:
-    """Measure how long reading takes, in seconds.
+    """Measure the time to read frames, in seconds.
 
     Args:
-        decoder: what reads.
+        decoder: the decoder.
         path: the file.
-        frames: how many it has, evenly spaced from 0 on.
-        fps: frames a second.
-        depth: it holds depth.
+        frames: number of its frames, evenly spaced from time 0 on.
+        fps: frames per second.
+        depth: the file is depth.
 
     Returns:
-        ``random_1``, ``window_2``, ``window_6``: the mean for so many frames one after another, over places
-        spread over the file, in a mixed order; fewer where the file has fewer. ``sequential``: for one frame
-        of the whole file read in one go.
+        ``random_1``, ``window_2``, ``window_6``: mean time for this number of consecutive frames, over places
+        spread over the file in shuffled order; fewer frames if the file has fewer. ``sequential``: time per
+        frame if the whole file is read at once.
     """
     read = decoder.open(path, depth)
-    read([0.0])  # what is only loaded once
+    read([0.0])  # load everything that is loaded only once
     found = {}
     for size in WINDOWS:
         window = min(size, frames)
         last = frames - window
         count = min(_PLACES, last + 1)
-        # Spread, not in steps of a group's length; far from each other one after another, as a sampler's are.
+        # Spread over the file, not in steps of the GOP length; consecutive ones far apart, as with a sampler.
         firsts = [round((i * 0.618034 % 1) * last) for i in range(1, count + 1)]
         windows = [[float(number / fps) for number in range(first, first + window)] for first in firsts]
         rounds = [[_timed(read, wanted) for wanted in windows] for _ in range(_ROUNDS)]

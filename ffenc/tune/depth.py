@@ -1,4 +1,4 @@
-"""Try settings of depth cameras: error in millimetres by distance, holes, and the range that is stored."""
+"""Test settings of depth cameras: error in millimetres by distance, holes, and the stored range."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from ffenc.tune.sample import Sample
 
 _KEPT = "tune depth 3"
 _LOSSY_CRF = (10, 20, 30)
-_LEFT_OUT = 0.002  # share of the depths that a suggested range may leave out beside the base's
-_WALL = 0.01  # share of the pixels that may come back as the end of a range that was not asked for
-_WORTH = 0.9  # a range whose widest step is so much of another's is worth a change
+_LEFT_OUT = 0.002  # share of the depths that a suggested range may exclude in addition to the base's
+_WALL = 0.01  # share of the pixels that a range chosen by ffenc may clip to its end
+_WORTH = 0.9  # a range is recommended if its widest step is at most this share of the base's
 
 
 def depth_range(sample: Sample) -> tuple[DepthHistory, DepthRange | None]:
-    """Return which depths a sample has, and the range to store them in."""
+    """Return the histogram of a sample's depths, and a suggested range."""
     history = DepthHistory()
     for picture in sample.pictures:
         history.add(picture)
@@ -45,14 +45,14 @@ def depth_range(sample: Sample) -> tuple[DepthHistory, DepthRange | None]:
 
 
 def depth_candidates(base: DepthEncoderConfig, suggested: DepthRange | None) -> list[DepthEncoderConfig]:
-    """Return the settings to try.
+    """Return the settings to test.
 
-    Without loss in the base's range, in the suggested one, and there in even steps; exact millimetres; and
-    with loss, to show what it does.
+    Lossless in the base's range, in the suggested range, and there with equal steps; exact millimetres; and
+    lossy ones, to show their effect.
     """
     fields = ["depth_min", "depth_max", "shift", "use_log"]
     if base.vcodec == "hevc" and "preset" in base.given:
-        fields.append("preset")  # speed against size is the user's choice for all of them
+        fields.append("preset")  # the user's choice between speed and size applies to all
     shared = {name: getattr(base, name) for name in fields}
     found = [base, DepthEncoderConfig(**shared)]
     if suggested is not None:
@@ -64,7 +64,7 @@ def depth_candidates(base: DepthEncoderConfig, suggested: DepthRange | None) -> 
 
 
 def depth_label(config: DepthEncoderConfig, *, lossless: bool) -> str:
-    """Return settings in a few words: ``hevc lossless 0.01-10 m``."""
+    """Return settings in a short form: ``hevc lossless 0.01-10 m``."""
     kept = "lossless" if lossless else f"crf {config.crf}"
     if config.pix_fmt == "gray16le":
         return f"{config.vcodec} {kept} millimetres"
@@ -73,13 +73,13 @@ def depth_label(config: DepthEncoderConfig, *, lossless: bool) -> str:
 
 
 def prepared_depth(sample: Sample, config: DepthEncoderConfig, candidates: Sequence[Toolchain]) -> Encoding:
-    """Choose the program for settings, by trying them with the sample's first maps.
+    """Choose the program for settings by encoding the sample's first depth maps.
 
     Raises:
-        ConfigError, ToolchainError: they cannot be encoded here.
+        ConfigError, ToolchainError: the settings cannot be encoded on this machine.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FfencWarning)  # what is lost is in the result
+        warnings.simplefilter("ignore", FfencWarning)  # the loss is part of the result
         return prepare(
             config,
             [samples.tobytes() for samples in stored_depth(sample.pictures[:2], config)],
@@ -96,7 +96,7 @@ def _quantizer(config: DepthEncoderConfig) -> DepthQuantizer | None:
 
 
 def stored_depth(pictures: npt.NDArray[np.uint16], config: DepthEncoderConfig) -> npt.NDArray[np.uint16]:
-    """Return the samples that are encoded of millimetres, ``(N, H, W)`` uint16."""
+    """Return the samples to encode for depth in millimetres, ``(N, H, W)`` uint16."""
     quantizer = _quantizer(config)
     if quantizer is None:
         return np.ascontiguousarray(pictures)
@@ -124,13 +124,13 @@ def try_depth(
     *,
     cancellation: Cancellation | None = None,
 ) -> Trial:
-    """Measure settings on a depth camera's sample, or recall what was measured before.
+    """Measure settings on a depth camera's sample, or return the result of an earlier run.
 
-    Arguments as for :func:`ffenc.tune.measure.try_candidate`.
+    The arguments are those of :func:`ffenc.tune.measure.try_candidate`.
     """
     config = encoding.config
     assert isinstance(config, DepthEncoderConfig)
-    # torchcodec gives depth as colours of 8 bits, which is not how training reads it.
+    # torchcodec returns depth as 8-bit colours, which training does not use.
     readers = [decoder for decoder in decoders if decoder.name != "torchcodec"]
     key = [
         *(_KEPT, sample.digest, file_identity(encoding.toolchain.ffmpeg), machine_facts()),
@@ -189,7 +189,7 @@ def _measured(
 
 
 def _fields(found: DepthError) -> dict[str, Any]:
-    """The errors as plain values; a band is ``{"from": metres, "to": metres, ...}``."""
+    """Return the errors as plain values; a band is ``{"from": metres, "to": metres, ...}``."""
     bands = [{"from": low, "to": high} | fields_of(errors) for low, high, errors in found.bands]
     return fields_of(found) | {"bands": bands}
 
@@ -197,10 +197,10 @@ def _fields(found: DepthError) -> dict[str, Any]:
 def recommend_depth(
     rows: Sequence[tuple[DepthEncoderConfig, Trial]], suggested: DepthRange | None
 ) -> tuple[int, str]:
-    """Return which of the settings to take, and why.
+    """Return the number of the recommended settings, and the reason.
 
-    Of those that lose nothing and that LeRobot reads, the suggested range where its steps are clearly finer
-    than the base's, which is the first.
+    Only lossless settings that LeRobot can read are considered. The suggested range is recommended if its
+    steps are clearly finer than those of the base, which is the first candidate.
     """
     kept = [
         n
@@ -216,8 +216,8 @@ def recommend_depth(
         return float((rows[number][1].depth or {})["steps_mm"][1])
 
     base = rows[first][1].depth or {}
-    # What is outside comes back as the range's end, as a wall: where there is a background, or a finer range
-    # would leave out more, it is for the user to decide on.
+    # Depth outside the range is clipped to its end, as a wall. If there is a background, or a finer range
+    # would exclude more depths, the user has to decide.
     own = [
         n
         for n in kept

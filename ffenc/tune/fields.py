@@ -1,4 +1,4 @@
-"""What was tried and measured, as fields of JSON."""
+"""The results of tuning as fields for JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ffenc.tune.tuning import CameraTuning, Tuning
 
 
 def machine_of(found: Tuning) -> dict[str, Any]:
-    """Return what the figures were measured on."""
+    """Return the description of the machine and programs of the measurement."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
@@ -41,7 +41,7 @@ def _processor() -> str:
 
 
 def tuning_fields(found: Tuning) -> dict[str, Any]:
-    """Return everything that was found as plain values; infinity, of identical pictures in dB, is None."""
+    """Return all results as plain values; infinity, for identical frames in dB, is None."""
     return {
         "source": str(found.source),
         "preset": found.preset,
@@ -135,7 +135,7 @@ def _row_fields(found: Tuning, camera: CameraTuning, number: int) -> dict[str, A
 
 
 def depth_settings(config: DepthEncoderConfig) -> dict[str, Any]:
-    """Return the fields of a preset's ``encoder`` of a depth camera."""
+    """Return the fields of a preset's ``encoder`` for a depth camera."""
     fields = settings_of(config)
     if config.pix_fmt == "gray12le":
         names = ("depth_min", "depth_max", "shift", "use_log", "invalid")

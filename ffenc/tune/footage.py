@@ -1,4 +1,4 @@
-"""The pictures that settings are tried on: of a dataset, a tree of frames, or a video, camera by camera."""
+"""The frames that settings are tested on: from a dataset, a tree of frames, or a video, camera by camera."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ Picture = npt.NDArray[Any]
 
 
 class Footage(Struct, frozen=True):
-    """The pictures of one camera.
+    """The frames of one camera.
 
     Attributes:
-        name: the camera, short.
-        key: its feature, as in a dataset; of a file its name.
-        depth: it holds depth; pictures are then uint16 millimetres ``(H, W)``, 0 where there is none. Else
-            they are RGB as readers give it, uint8 ``(H, W, 3)``.
+        name: short name of the camera.
+        key: its feature in a dataset; for a file the file's name.
+        depth: it is a depth camera: frames are uint16 millimetres ``(H, W)``, 0 for no depth. Otherwise they
+            are RGB as readers return it, uint8 ``(H, W, 3)``.
         width, height: in pixels.
-        fps: frames a second.
-        bytes_per_frame: of the source.
-        stored: what the source is, in words: ``png`` or ``av1 yuv420p``.
-        episodes: number -> length of each.
-        read: yields ``count`` pictures of an episode from ``first`` on.
-        pick: yields an episode's pictures at ascending numbers.
-        frames: gives an episode's frames as they are stored.
-        header: of the images; None where it is video.
-        block: the feature's ``info`` in ``info.json``.
+        fps: frames per second.
+        bytes_per_frame: mean stored size in the source.
+        stored: description of the stored format: ``png`` or ``av1 yuv420p``.
+        episodes: episode index -> length.
+        read: yields ``count`` frames of an episode from ``first`` on.
+        pick: yields an episode's frames at ascending indices.
+        frames: returns an episode's frames as they are stored.
+        header: header of the images; None for video.
+        block: the feature's ``info`` block in ``info.json``.
     """
 
     name: str
@@ -98,19 +98,19 @@ def open_footage(
     """Open a dataset, a tree of frames or a video file.
 
     Args:
-        source: where it is.
-        closing: closes what is opened.
-        fps: frames a second of a tree; of the others it has to be their own.
-        cameras, episodes: which, of a dataset or tree; None: all.
+        source: its path.
+        closing: closes the opened files.
+        fps: frame rate of a tree; for other sources it must equal their own.
+        cameras, episodes: those to open, for a dataset or tree; None: all.
         follow_links: see :func:`~ffenc.paths.check_tree`.
-        scattered: single frames are to be read: by PyAV, where it is installed.
-        on_damage: given the number of an episode that is left out of a LeRobot dataset, and what is wrong
-            with it; None: damage of an episode that is chosen is an error.
-        ffmpeg, ffprobe: programs to use instead of those found.
+        scattered: single frames will be read; PyAV is used for this if it is installed.
+        on_damage: called with the index of an episode that is skipped in a LeRobot dataset, and the damage;
+            None: damage of a selected episode is an error.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
 
     Raises:
-        SourceError: there is nothing that can be read.
-        ConfigError: a camera, an episode or a frame rate that is not there.
+        SourceError: nothing can be read.
+        ConfigError: an unknown camera or episode, or another frame rate.
     """
     readers = _Readers(closing, ffmpeg, ffprobe, scattered=scattered)
     if source.exists() and not source.is_dir() and not any(kind.recognises(source) for kind in kinds()):
@@ -156,7 +156,7 @@ def open_footage(
 
 
 class _Readers:
-    """Opens each video file once: to list the times of a long one takes a while."""
+    """Opens each video file once, as listing the times of a long file takes time."""
 
     def __init__(
         self, closing: ExitStack, ffmpeg: str | None, ffprobe: str | None, *, scattered: bool
@@ -169,7 +169,7 @@ class _Readers:
             ffmpeg, ffprobe = self._programs
             reader: VideoReader | None = None
             if self._scattered:
-                with suppress(ConfigError, ToolchainError):  # not installed, or a codec that is not read so
+                with suppress(ConfigError, ToolchainError):  # not installed, or it cannot read this codec
                     reader = VideoReader(path, ffmpeg=ffmpeg, ffprobe=ffprobe, decoder="pyav")
             reader = reader or VideoReader(path, ffmpeg=ffmpeg, ffprobe=ffprobe)
             self._open[path] = self._closing.enter_context(reader)
@@ -262,7 +262,7 @@ def _of_images(
 def _rgb(
     frames: Sequence[EncodedFrame], header: ImageHeader, programs: Sequence[Toolchain]
 ) -> Iterator[Picture]:
-    """Decode images as they are decoded to be encoded."""
+    """Decode images in the same way as for encoding."""
     side = reference_side(ImageFiles([]), header)
     errors: list[FfmpegError] = []
     for toolchain in programs:
@@ -282,6 +282,6 @@ def _rgb(
 
 
 def contiguous(pictures: Iterator[Picture], depth: bool) -> Iterator[Picture]:
-    """Yield pictures as they are stored in memory: RGB bytes, or millimetres of 16 bits."""
+    """Yield frames as contiguous arrays: RGB bytes, or little-endian 16-bit millimetres."""
     for picture in pictures:
         yield np.ascontiguousarray(picture, "<u2" if depth else np.uint8)

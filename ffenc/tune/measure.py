@@ -1,4 +1,4 @@
-"""Try one candidate: encode the sample, read it back, measure quality and the time that reading takes."""
+"""Test one candidate: encode the sample, decode it, measure its quality and the time to read it."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from ffenc.temporary import temporary_folder
 from ffenc.tune.decoding import Decoder, read_times
 from ffenc.tune.sample import Sample
 
-_KEPT = "tune 1"  # changes when what is kept means something else
+_KEPT = "tune 1"  # to be changed when the meaning of cached results changes
 _RAW = rgb_conversion("rgb24", None, None)
-_FED = 24  # pictures that the load is measured with
+_FED = 24  # number of frames for measuring the load
 
 
 class Trial(Struct, frozen=True):
-    """What a candidate came to.
+    """The results of a candidate.
 
     Attributes:
-        bytes: of the sample's files together.
-        frames: how many they hold.
-        encode_fps: frames a second, alone on the machine, from the first frame taken to the file's end.
-        quality: of each of the sample's frames; of depth empty.
-        decode: decoder -> seconds, as :func:`~ffenc.tune.decoding.read_times` has them.
-        encoder: FFmpeg's name and its version.
-        cached: it was measured by an earlier run.
-        depth: of depth, what :mod:`ffenc.tune.depth` has measured.
+        bytes: total size of the encoded sample.
+        frames: number of its frames.
+        encode_fps: frames per second without other encoders, from the first frame to the end of the file.
+        quality: of each frame of the sample; empty for depth.
+        decode: decoder -> seconds, as from :func:`~ffenc.tune.decoding.read_times`.
+        encoder: FFmpeg's name of the encoder, and its version.
+        cached: the result of an earlier run.
+        depth: for depth, the measurements of :mod:`ffenc.tune.depth`.
     """
 
     bytes: int
@@ -69,13 +69,13 @@ def prepared(
     candidates: Sequence[Toolchain],
     absent: Absent | None = None,
 ) -> Encoding:
-    """Choose the program for settings, by trying them with the sample's first pictures.
+    """Choose the program for settings by encoding the sample's first frames.
 
     Raises:
-        ConfigError, ToolchainError: they cannot be encoded here.
+        ConfigError, ToolchainError: the settings cannot be encoded on this machine.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FfencWarning)  # which program serves is in the result
+        warnings.simplefilter("ignore", FfencWarning)  # the result has the chosen program
         return prepare(
             config,
             [picture.tobytes() for picture in sample.pictures[:2]],
@@ -96,19 +96,19 @@ def try_candidate(
     *,
     cancellation: Cancellation | None = None,
 ) -> Trial:
-    """Measure settings on a camera's sample, or recall what was measured before.
+    """Measure settings on a camera's sample, or return the result of an earlier run.
 
-    It is recalled for the same pictures, settings, programs, decoders and machine.
+    A result is reused for the same frames, settings, programs, decoders and machine.
 
     Args:
-        sample: the pictures.
-        encoding: the settings, as they run here.
+        sample: the frames.
+        encoding: the settings, prepared for this machine.
         gauge: measures quality.
-        decoders: read the result.
-        cancellation: who may end it.
+        decoders: decoders whose reading time is measured.
+        cancellation: can stop the measurement from another thread.
 
     Raises:
-        FfmpegError, VerificationError: the encoder or the gauge failed.
+        FfmpegError, VerificationError: encoding or measuring failed.
     """
     programs = encoding.toolchain.ffmpeg, gauge.toolchain.ffmpeg
     key = [
@@ -126,7 +126,7 @@ def try_candidate(
 
 
 def _trial(found: Mapping[str, Any], *, cached: bool) -> Trial:
-    # JSON has no infinity: it is kept as a text.
+    # JSON has no infinity, so it is stored as text.
     values = {name: [float(value) for value in one] for name, one in found["values"].items()}
     return Trial(
         *(found["bytes"], found["frames"], found["encode_fps"], Quality(values)),
@@ -170,7 +170,7 @@ def _measured(
 
 
 def fed(pictures: npt.NDArray[Any]) -> Iterable[memoryview]:
-    """Yield pictures as a pipe is given them."""
+    """Yield frames as bytes for a pipe."""
     for picture in pictures:
         yield np.ascontiguousarray(picture).data.cast("B")
 
@@ -178,9 +178,9 @@ def fed(pictures: npt.NDArray[Any]) -> Iterable[memoryview]:
 def encode_part(
     command: Sequence[str], pictures: npt.NDArray[Any], cancellation: Cancellation | None = None
 ) -> float:
-    """Encode some pictures; returns the frames a second from the first that is taken to the program's end.
+    """Encode some frames; return the frames per second from the first frame to the program's end.
 
-    A program is started once an episode, so its start is not counted.
+    The time to start the program is excluded, as it occurs once per episode.
     """
     size = int(pictures[0].nbytes)
     with FfmpegProcess(command, cancellation=cancellation, pipe_bytes=size) as process:
@@ -188,7 +188,7 @@ def encode_part(
         for number, piece in enumerate(fed(pictures)):
             if not process.write(piece):
                 break
-            if number == 1:  # the pipe holds one frame, so the first has been taken
+            if number == 1:  # the pipe holds one frame, so the program has read the first
                 began = time.monotonic()
         process.finish()
     return max(1, len(pictures) - 1) / max(time.monotonic() - began, 1e-6)
@@ -201,13 +201,13 @@ def decoded_part(path: Path, encoding: Encoding, frames: Sequence[int]) -> list[
 
 
 def speed_together(sample: Sample, encoding: Encoding, cameras: int, seconds: float = 1.0) -> float:
-    """Return the frames a second that each of several encoders takes that run at once, the slowest's.
+    """Return the frames per second of the slowest of several encoders that run at once.
 
     Args:
-        sample: what they are fed.
-        encoding: the settings of all.
-        cameras: how many.
-        seconds: how long to measure, where no earlier run has.
+        sample: the frames to encode.
+        encoding: settings of all encoders.
+        cameras: number of encoders.
+        seconds: duration of the measurement if there is no result of an earlier run.
     """
     key = [
         *(_KEPT, "together", cameras, sample.digest, file_identity(encoding.toolchain.ffmpeg)),
@@ -217,7 +217,7 @@ def speed_together(sample: Sample, encoding: Encoding, cameras: int, seconds: fl
     if isinstance(known, float):
         return known
     some = [picture.tobytes() for picture in sample.pictures[:_FED]]
-    # There and back, so that the picture does not jump.
+    # Forwards and backwards, so that the motion is continuous when the frames repeat.
     series = {f"{number}": [*some, *some[-2:0:-1]] for number in range(cameras)}
     loads = measure_load(dict.fromkeys(series, encoding), seconds=seconds, pictures=series)
     speed = min(load.fps for load in loads.values())

@@ -1,4 +1,4 @@
-"""Write what was recommended as a robot preset."""
+"""Write the recommended settings as a robot preset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ffenc.tune.tuning import CameraTuning, Tuning
 
 
 def recommended(camera: CameraTuning) -> dict[str, Any] | None:
-    """Return the ``encoder`` settings recommended for a camera; None where nothing was measured."""
+    """Return the recommended ``encoder`` settings of a camera; None if nothing was measured."""
     if camera.recommendation is None:
         return None
     config = camera.rows[camera.recommendation.number].config
@@ -21,7 +21,7 @@ def recommended(camera: CameraTuning) -> dict[str, Any] | None:
 
 
 def preset_text(found: Tuning) -> str:
-    """Return the preset: it extends the one that was given, and has each camera's recommended settings."""
+    """Return the text of a preset that extends the given one with each camera's recommended settings."""
     cameras: dict[str, Any] = {}
     for camera in found.cameras:
         encoder = recommended(camera)

@@ -1,4 +1,4 @@
-"""Try candidates on all cameras of a source, within a time, and say which to take."""
+"""Test candidates on all cameras of a source within a time limit, and recommend one for each."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ from ffenc.tune.sample import take_sample
 from ffenc.tune.search import CrfSearch, Target
 from ffenc.tune.tuning import CameraTuning, Row, Tuning
 
-_TARGETS = {"vmaf": 95.0, "ssim": 0.98}  # where none is asked for
-_LOAD_SECONDS = 0.7  # for which a speed is measured
-_FINE_STEP = 0.5  # of a crf that takes fractions
+_TARGETS = {"vmaf": 95.0, "ssim": 0.98}  # defaults
+_LOAD_SECONDS = 0.7  # duration of a speed measurement
+_FINE_STEP = 0.5  # for encoders that accept fractions of crf
 
 
 def tune(
@@ -74,32 +74,32 @@ def tune(
     ffprobe: str | None = None,
     on_step: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Tuning:
-    """Try encoder settings on a source's own pictures.
+    """Test encoder settings on a source's own frames.
 
-    A KeyboardInterrupt while candidates are tried ends that, and what there is is returned.
+    A KeyboardInterrupt during the tests ends them, and the results so far are returned.
 
     Args:
         source: a LeRobot dataset, a tree of frames, or a video file.
-        folder: an empty one, for the sample's pictures.
-        closing: closes what is opened.
-        preset: name or path of a robot preset, whose settings are tried too, and varied.
-        overrides: settings that win over the preset, as for :func:`ffenc.load_preset`.
-        target: what is to be reached: crf is then searched. None: what is usual is tried, and the choice
-            made for VMAF 95, or SSIM 0.98 where no ffmpeg has libvmaf.
-        budget: seconds, after which no more is tried; one candidate a camera always is. None: no limit.
-        lists: settings to try instead of what is usual.
-        cameras, episodes: which; None: all.
-        fps: frames a second of a tree of frames.
+        folder: an empty folder for the sample's frames.
+        closing: closes the opened sources.
+        preset: name or path of a robot preset, whose settings are tested too, and varied.
+        overrides: settings that override the preset, as for :func:`ffenc.load_preset`.
+        target: the target, for which crf is searched. None: usual values are tested, and the recommendation
+            uses VMAF 95, or SSIM 0.98 if no ffmpeg has libvmaf.
+        budget: seconds after which no test starts, except for one candidate per camera. None: no limit.
+        lists: settings to test instead of the usual ones.
+        cameras, episodes: those to use; None: all.
+        fps: frame rate of a tree of frames.
         stretches, length: of the sample, see :func:`~ffenc.tune.sample.take_sample`; None: 60 frames, or
-            twice the longest ``g`` that is tried where that is more.
+            twice the longest ``g`` to test if that is more.
         follow_links: see :func:`~ffenc.paths.check_tree`.
-        ffmpeg, ffprobe: programs to use instead of those found.
-        on_step: called with what is done next, how many candidates are done, and how many there are.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
+        on_step: called with a text on the next step, the number of candidates done, and of all candidates.
 
     Raises:
-        ConfigError: settings that none takes, or a target that cannot be measured here.
+        ConfigError: settings that no codec accepts, or a target that cannot be measured on this machine.
         SourceError: the source cannot be read.
-        ToolchainError: no FFmpeg here serves.
+        ToolchainError: no FFmpeg on this machine can do it.
     """
     for key, _ in overrides:
         group = key[0] in ("camera_encoder", "depth_encoder")
@@ -208,7 +208,7 @@ class _Run:
         return self.result
 
     def _check(self, footage: Sequence[Footage]) -> None:
-        """Refuse what is said of cameras that are not there, and what would have no effect."""
+        """Reject settings of unknown cameras, and settings without effect."""
         cameras = {camera.name: camera.depth for camera in footage}
         check_overrides(self._overrides, cameras)
         if self.result.preset is not None and self.result.source.is_dir():
@@ -227,12 +227,12 @@ class _Run:
                     stacklevel=5,
                 )
 
-    # ---- what is tried ---------------------------------------------------------------------------------
+    # ---- candidates ------------------------------------------------------------------------------------
 
     def _try_all(self) -> None:
         plans = [(camera, self._plan(camera)) for camera in self.result.cameras]
         self._total = sum(len(configs) for _, configs in plans)
-        # Each candidate on all cameras before the next: where the time is over, each camera has as many.
+        # Each candidate runs on all cameras before the next, so that at the limit all have equally many.
         for number in range(max((len(configs) for _, configs in plans), default=0)):
             for camera, configs in plans:
                 if number >= len(configs):
@@ -265,7 +265,7 @@ class _Run:
         self._on_step(f"{footage.name}: looking for the encoders that run here", self._done, self._total)
         codecs, camera.not_here = self._runs_here(camera)
         made = candidates(codecs, self._lists, base, search=self._searches)
-        # What is in force is tried first: everything is compared with it.
+        # The current settings come first: all others are compared with them.
         own = [base] if not self._lists.any and base.vcodec in {row.name for row in codecs} else []
         return distinct([*own, *made])
 
@@ -291,7 +291,7 @@ class _Run:
         return found, reasons
 
     def _fits(self, camera: CameraTuning, config: VideoEncoderConfig) -> bool:
-        """Whether there is time for another; what its codec has taken so far says how much it needs."""
+        """Return whether there is time for another test, estimated from earlier ones of the same codec."""
         if self._budget is None or not camera.rows:
             return True
         times = self._spent.get(config.vcodec) or [one for spent in self._spent.values() for one in spent]
@@ -333,7 +333,7 @@ class _Run:
         row = CODECS[config.vcodec]
         low, high = row.crf_range or (0, 51)
         source = camera.sample.footage.bytes_per_frame
-        # What another search with this codec has come to is near what this one will.
+        # The crf found with other settings of this codec is a good start.
         start = self._found.get((camera.sample.digest, config.vcodec), float(config.crf or 30))
         search = CrfSearch(
             *(self.result.target, self.result.target.limit(source), low, high, start),
@@ -353,13 +353,13 @@ class _Run:
             if self.result.target.met(value, source):
                 self._found[camera.sample.digest, config.vcodec] = crf
 
-    # ---- what is made of it ----------------------------------------------------------------------------
+    # ---- recommendations -------------------------------------------------------------------------------
 
     def _quality(self, row: Row) -> float:
         return row.trial.quality.summary(self.result.metric).mean
 
     def _read(self, row: Row) -> float:
-        """Seconds for a random frame, by the reader that training prefers."""
+        """Return the seconds for a random frame with the decoder that training prefers."""
         return float(next(iter(row.trial.decode.values()))["random_1"])
 
     def _choose(self) -> None:
@@ -391,7 +391,7 @@ class _Run:
             camera.shown = shown(camera.pareto, [camera.recommendation.number, *present], points)
 
     def _measure_together(self) -> None:
-        """Measure the speed of what is shown for a while, alone and with as many as there are cameras."""
+        """Measure the speed of the shown candidates, alone and with one encoder for each camera."""
         cameras = len(self.result.cameras)
         for camera in self.result.cameras:
             if camera.depth or camera.recommendation is None:

@@ -1,4 +1,4 @@
-"""Which pictures settings are tried on: some short stretches of a camera, chosen for their difference."""
+"""Select the sample that settings are tested on: short stretches of a camera that differ from each other."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from msgspec import Struct
 from ffenc.errors import SourceError
 from ffenc.tune.footage import Footage, Picture, contiguous
 
-LOOKED_AT = 16  # places of a camera, of which the stretches are chosen
-_APART = 3  # frames, over which motion is looked at
-_GRID = 4  # every so many pixels are looked at
-_OTHER_EPISODE = 0.15  # what another episode counts for, where 1 is all the difference of brightness there is
+LOOKED_AT = 16  # places of a camera from which the stretches are chosen
+_APART = 3  # distance in frames for measuring motion
+_GRID = 4  # every n-th pixel is used
+_OTHER_EPISODE = 0.15  # distance for another episode; 1 is the range of brightness or motion
 _MOST_BYTES = 400_000_000  # of a camera's sample on disk
 
 
 class Stretch(Struct, frozen=True):
-    """Frames of an episode, one after another.
+    """Consecutive frames of an episode.
 
     Attributes:
-        episode: its number.
-        first: the first frame.
-        frames: how many.
-        brightness: mean of the pictures' luma, 0..255; of depth mean millimetres where there is depth.
-        motion: mean difference of pictures three frames apart, in the same unit.
+        episode: its index.
+        first: index of the first frame.
+        frames: number of frames.
+        brightness: mean luma, 0..255; for depth, mean of the valid depth in millimetres.
+        motion: mean difference of frames three frames apart, in the same unit.
     """
 
     episode: int
@@ -40,13 +40,13 @@ class Stretch(Struct, frozen=True):
 
 
 class Sample(Struct, frozen=True):
-    """The pictures that all candidates are tried on.
+    """The frames that all candidates are tested on.
 
     Attributes:
         footage: the camera.
-        stretches: where they are.
-        pictures: ``(N, H, W, 3)`` uint8 or ``(N, H, W)`` uint16, stretch after stretch; lies on the disk.
-        digest: changes with the pictures and the stretches.
+        stretches: the stretches that they are from.
+        pictures: ``(N, H, W, 3)`` uint8 or ``(N, H, W)`` uint16, stretch by stretch; memory-mapped.
+        digest: hash of the frames and the stretches.
     """
 
     footage: Footage
@@ -58,7 +58,7 @@ class Sample(Struct, frozen=True):
         return len(self.pictures)
 
     def parts(self) -> list[tuple[Stretch, npt.NDArray[Any]]]:
-        """Each stretch with its pictures."""
+        """Return each stretch with its frames."""
         found, at = [], 0
         for stretch in self.stretches:
             found.append((stretch, self.pictures[at : at + stretch.frames]))
@@ -66,7 +66,7 @@ class Sample(Struct, frozen=True):
         return found
 
     def place(self, number: int) -> tuple[int, int, int]:
-        """Stretch, episode and frame in it of a picture of the sample."""
+        """Return stretch, episode and frame index in the episode for a frame of the sample."""
         for index, stretch in enumerate(self.stretches):
             if number < stretch.frames:
                 return index, stretch.episode, stretch.first + number
@@ -82,14 +82,14 @@ def take_sample(
     length: int,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Sample:
-    """Choose a camera's stretches, and put their pictures into a file.
+    """Choose a camera's stretches, and write their frames to a file.
 
     Args:
         footage: the camera.
-        folder: where the file comes.
-        stretches: how many, at most; fewer where pictures are large, or the episodes few and short.
-        length: frames of each; an episode that is shorter is taken whole.
-        on_step: called with what is done next.
+        folder: folder for the file.
+        stretches: greatest number; fewer if frames are large, or episodes few and short.
+        length: frames per stretch; a shorter episode is used completely.
+        on_step: called with a text on the next step.
 
     Raises:
         SourceError: a frame is damaged; the text names it.
@@ -122,12 +122,12 @@ def take_sample(
 
 
 def places(lengths: dict[int, int], length: int, wanted: int) -> list[tuple[int, int, int]]:
-    """Return episode, first frame and frames of windows spread over the episodes, none over another.
+    """Return episode, first frame and number of frames of disjoint windows spread over the episodes.
 
     Args:
-        lengths: of the episodes, by number.
-        length: of a window.
-        wanted: how many, about.
+        lengths: episode index -> length.
+        length: frames per window.
+        wanted: approximate number of windows.
     """
     numbers = [number for number, frames in lengths.items() if frames > 0]
     if len(numbers) >= wanted:
@@ -142,7 +142,7 @@ def places(lengths: dict[int, int], length: int, wanted: int) -> list[tuple[int,
         count = max(1, min(each, frames // size))
         room = frames - count * size
         for i in range(count):
-            # One in each episode is early, in the middle and late by turns; several are spread out.
+            # A single window is early, in the middle or late in turn; several are spread over the episode.
             share = ((turn % 3) + 0.5) / 3 if count == 1 else i / (count - 1)
             found.append((number, i * size + int(room * share), size))
     return found
@@ -172,13 +172,13 @@ def _thinned(picture: Picture) -> npt.NDArray[np.float64]:
 
 
 def choose(looked_at: Sequence[Stretch], count: int) -> list[Stretch]:
-    """Return the stretch that moves most, then always the one that is least like those chosen.
+    """Choose the stretch with the most motion, then repeatedly the one least similar to those chosen.
 
-    How like two are follows from brightness and motion, each over its range, and by being of one episode.
+    Similarity is computed from brightness and motion, each relative to its range, and from the episode.
 
     Args:
-        looked_at: the stretches to choose from.
-        count: how many, at most.
+        looked_at: stretches to choose from.
+        count: greatest number.
     """
     if not looked_at:
         return []

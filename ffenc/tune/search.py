@@ -1,4 +1,4 @@
-"""Find the crf that meets a target, in few encodes: by interpolation between those that were tried."""
+"""Find the crf that meets a target with few encodes, by interpolation."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ffenc.spelling import argument
 
 TargetKind = Literal["vmaf", "ssim", "psnr", "xpsnr", "size"]
 
-# How far above the target a result may be for the search to end; quality that is not asked for costs bytes.
+# The search ends if a result exceeds the target by less than this; more quality only costs bytes.
 _CLOSE = {"vmaf": 0.3, "ssim": 0.0008, "psnr": 0.15, "xpsnr": 0.15}
-_CLOSE_SIZE = 0.03  # of the size asked for
+_CLOSE_SIZE = 0.03  # share of the target size
 _MOST_TRIES = 8
 _FIRST_STEP = 6  # crf
 _RANGES = {"vmaf": (0, 100), "ssim": (0, 1), "psnr": (0, 100), "xpsnr": (0, 100)}
@@ -24,11 +24,11 @@ _UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6}
 
 
 class Target(Struct, frozen=True):
-    """What settings have to reach.
+    """The target of the settings.
 
     Attributes:
-        kind: a metric whose mean is to be ``value`` or more; or ``size``, which is to be ``value`` or less.
-        value: the metric's; of ``size`` bytes a frame, or with ``share`` a part of the source's bytes.
+        kind: a metric, whose mean must be at least ``value``; or ``size``, which must be at most ``value``.
+        value: of the metric; for ``size`` bytes per frame, or with ``share`` a share of the source's bytes.
         share: see ``value``.
     """
 
@@ -37,11 +37,11 @@ class Target(Struct, frozen=True):
     share: bool = False
 
     def limit(self, source_bytes: float) -> float:
-        """The value; of ``size`` in bytes a frame, for a source of so many bytes a frame."""
+        """Return the value; for ``size`` in bytes per frame, given the source's bytes per frame."""
         return self.value * source_bytes if self.share else self.value
 
     def met(self, found: float, source_bytes: float) -> bool:
-        """Whether a value (of ``size`` bytes a frame) reaches it."""
+        """Return whether a value (for ``size``, bytes per frame) reaches the target."""
         limit = self.limit(source_bytes)
         return found <= limit if self.kind == "size" else found >= limit
 
@@ -52,10 +52,10 @@ class Target(Struct, frozen=True):
 
 
 def read_target(text: str) -> Target:
-    """Read ``vmaf=95``, ``ssim=0.98``, ``psnr=40``, ``size=4kB`` (a frame) or ``size=5%`` (of the source).
+    """Parse ``vmaf=95``, ``ssim=0.98``, ``psnr=40``, ``size=4kB`` (per frame) or ``size=5%`` (of the source).
 
     Raises:
-        ConfigError: not such a target.
+        ConfigError: not a valid target.
     """
     kind, equals, value = (part.strip().lower() for part in text.partition("="))
     kinds = [*_RANGES, "size"]
@@ -85,16 +85,16 @@ def read_target(text: str) -> Target:
 
 
 class CrfSearch(Struct):
-    """The search for one set of settings: which crf to try next, until one meets the target closely.
+    """The search for one combination of settings: the next crf to test, until one meets the target closely.
 
-    A larger crf is taken to mean a smaller file of lower quality.
+    The search assumes that a greater crf means a smaller file of lower quality.
 
     Args:
-        target: what is to be met; its ``limit`` for the camera.
+        target: the target; ``limit`` is its value for the camera.
         limit: see :meth:`Target.limit`.
-        low, high: the crf's range.
-        start: the crf to begin with.
-        step: the smallest difference of two crf.
+        low, high: range of crf.
+        start: the first crf.
+        step: smallest difference between two values of crf.
     """
 
     target: Target
@@ -106,11 +106,11 @@ class CrfSearch(Struct):
     found: dict[float, float] = field(default_factory=dict)
 
     def add(self, crf: float, value: float) -> None:
-        """Note what a crf has given: the metric's mean, or bytes a frame."""
+        """Record the result of a crf: the metric's mean, or bytes per frame."""
         self.found[crf] = value
 
     def next(self) -> float | None:
-        """The crf to try next; None: the search has ended."""
+        """Return the next crf to test; None: the search has ended."""
         if not self.found:
             return self._rounded(self.start)
         if len(self.found) >= _MOST_TRIES or self._close():
@@ -128,13 +128,13 @@ class CrfSearch(Struct):
         return value <= self.limit if self.target.kind == "size" else value >= self.limit
 
     def _close(self) -> bool:
-        """Whether something that meets the target is so near that better is not worth an encode."""
+        """Return whether a result meets the target so closely that another encode is not worthwhile."""
         slack = self.limit * _CLOSE_SIZE if self.target.kind == "size" else _CLOSE[self.target.kind]
         return any(self._meets(value) and abs(value - self.limit) <= slack for value in self.found.values())
 
     def _bounds(self) -> tuple[float | None, float | None]:
-        """The nearest crf on either side of the target: too good, or too small a crf, and the other."""
-        # Of quality what meets is below, of size what does not.
+        """Return the greatest crf on the finer side of the target and the least one on the coarser side."""
+        # For quality, results that meet the target are finer; for size, those that do not.
         finer = [
             crf for crf, value in self.found.items() if self._meets(value) != (self.target.kind == "size")
         ]
@@ -142,19 +142,19 @@ class CrfSearch(Struct):
         return max(finer, default=None), min(coarser, default=None)
 
     def _interpolated(self) -> float:
-        """Where the line between the nearest points meets the target; sizes in logarithms."""
+        """Interpolate the crf linearly between the nearest results; sizes as logarithms."""
         below, above = self._bounds()
         if below is None or above is None:
             return self._extrapolated()
         sides = [self._meets(value) for value in list(self.found.values())[-2:]]
         low, high = self._linear(self.found[below]), self._linear(self.found[above])
         if len(self.found) > 2 and sides[0] == sides[1]:
-            # The line misses on the same side again and again where quality falls faster and faster.
+            # Where quality falls faster and faster, interpolation misses on the same side repeatedly: bisect.
             return (below + above) / 2
         return below + (self._linear(self.limit) - low) * (above - below) / (high - low)
 
     def _extrapolated(self) -> float:
-        """Outside of what was tried, by the line through the two points that are nearest to the target."""
+        """Extrapolate the crf linearly from the two results nearest to the target."""
         goal = self._linear(self.limit)
         points = [(crf, self._linear(value)) for crf, value in self.found.items()]
         (x, y), *others = sorted(points, key=lambda point: abs(point[1] - goal))
@@ -169,10 +169,10 @@ class CrfSearch(Struct):
     def _linear(self, value: float) -> float:
         if self.target.kind == "size":
             return math.log(max(value, 1e-9))
-        return value if math.isfinite(value) else 120.0  # identical: far above any target
+        return value if math.isfinite(value) else 120.0  # identical frames; far above any target
 
     def _rounded(self, crf: float) -> float:
-        # Towards what meets the target: it is not to be nearly met.
+        # Round towards the side that meets the target.
         steps = crf / self.step
         rounded = (
             math.ceil(steps - 1e-6) if self.target.kind == "size" else math.floor(steps + 1e-6)

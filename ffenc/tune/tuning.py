@@ -1,4 +1,4 @@
-"""What came of trying settings."""
+"""The results of tuning."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ffenc.tune.search import Target
 
 
 class Row(Struct):
-    """One candidate of one camera.
+    """One candidate for one camera.
 
     Attributes:
         config: its settings.
-        encoding: as they run here.
-        trial: what it came to.
-        present: it is what the preset, or ffenc's defaults, have now.
-        alone, together: frames a second that an encoder takes for a while, by itself, and where as many run
-            at once as there are cameras; None: not measured.
-        seconds: that it took to measure.
+        encoding: the settings, prepared for this machine.
+        trial: its results.
+        present: these are the current settings of the preset, or ffenc's defaults.
+        alone, together: sustained frames per second of an encoder by itself, and with as many encoders at
+            once as there are cameras; None: not measured.
+        seconds: duration of the test.
     """
 
     config: VideoEncoderConfig
@@ -41,16 +41,16 @@ class Row(Struct):
 
 
 class CameraTuning(Struct):
-    """What was found for one camera.
+    """The results for one camera.
 
     Attributes:
-        sample: the pictures.
-        rows: what was tried, in that order.
-        recommendation: the row to take; None where nothing was measured.
-        pareto: rows that no other beats, from the smallest to the largest file.
-        shown: those of a table on one screen.
-        not_here: codec, or settings -> why they do not run here.
-        range: of depth, the range suggested.
+        sample: the frames.
+        rows: tested candidates, in the order of the tests.
+        recommendation: the recommended row; None if nothing was measured.
+        pareto: rows that no other row beats, from the smallest to the largest file.
+        shown: rows for a table on one screen.
+        not_here: codec or settings -> why they do not run on this machine.
+        range: for depth, the suggested range.
     """
 
     sample: Sample
@@ -68,19 +68,19 @@ class CameraTuning(Struct):
 
 
 class Tuning(Struct):
-    """What was found.
+    """All results.
 
     Attributes:
-        source: where the pictures are from.
-        target: what was to be reached.
-        asked: the target was asked for.
-        metric: the name of the metric that settings are chosen by.
-        cameras: each camera's.
-        decoders: that reading was measured with; the first one's times count.
-        gauge: measured quality.
-        seconds: that it all took.
-        stopped: why it ended early: "budget", "interrupted"; None: it did not.
-        left: candidates that were not tried.
+        source: path of the source.
+        target: the target.
+        asked: the user has given the target.
+        metric: name of the metric by which settings are selected.
+        cameras: results for each camera.
+        decoders: decoders of the reading times; the first one's times decide.
+        gauge: program and metrics of the quality.
+        seconds: total duration.
+        stopped: why tuning ended early: "budget" or "interrupted"; None: it did not.
+        left: number of candidates that were not tested.
     """
 
     source: Path
