@@ -1,1 +1,1 @@
-"""Pages to look at: one HTML file each, which loads nothing from elsewhere."""
+"""HTML reports, each in one file that loads nothing from elsewhere."""

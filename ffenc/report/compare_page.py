@@ -1,4 +1,4 @@
-"""The page and the picture of ``ffenc compare``."""
+"""The report and the contact sheet of ``ffenc compare``."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ffenc.report.page import CHARTS, exact_picture, write_page
 from ffenc.spelling import argument
 from ffenc.tune.compare import Against, CompareResult, pictures
 
-_AMPLIFIED = 8  # times, of differences that are drawn
-_AMPLIFIED_MM = 255 / 100  # levels for a millimetre: 100 mm and more are white
-_LABEL = 18  # pixels, of a line of text
+_AMPLIFIED = 8  # factor for differences of colours
+_AMPLIFIED_MM = 255 / 100  # levels per millimetre of depth; 100 mm and more are white
+_LABEL = 18  # height of a line of text in pixels
 
 
 def checked_sheet(path: str | Path, *, overwrite: bool = False) -> Path:
-    """Return the path of a picture that may be written.
+    """Return the path of an image that may be written.
 
     Raises:
-        ConfigError: its name does not end in .png.
-        DestinationError: it exists, or its folder does not.
+        ConfigError: the name does not end in .png.
+        DestinationError: the file exists, or its folder does not.
     """
     target = Path(path)
     if target.suffix.lower() != ".png":
@@ -41,12 +41,12 @@ def checked_sheet(path: str | Path, *, overwrite: bool = False) -> Path:
 
 
 def write_compare_page(path: Path, found: CompareResult, fields: Mapping[str, Any]) -> None:
-    """Write the page of what was found.
+    """Write the report of a comparison.
 
     Args:
         path: the file.
-        found: what was found, whose sources are still open.
-        fields: the same as plain values; every figure of the page is one of them.
+        found: the result, with its sources still open.
+        fields: the result as plain values; every figure of the report is one of them.
     """
     shown = {
         name: [pair for side in sides for pair in _pairs(side, found.metric)]
@@ -66,7 +66,7 @@ def write_compare_page(path: Path, found: CompareResult, fields: Mapping[str, An
 
 
 def _chosen(side: Against, metric: str) -> list[tuple[str, int, int]]:
-    """The worst frame and the one in the middle: words, episode, frame."""
+    """Return the worst and the median frame: description, episode, frame."""
     ranked, places = side.ranked(metric), side.places()
     return [("worst frame", *places[ranked[0]]), ("median frame", *places[ranked[len(ranked) // 2]])]
 
@@ -92,7 +92,7 @@ def _pairs(side: Against, metric: str) -> list[dict[str, Any]]:
 def _drawn(
     side: Against, wanted: npt.NDArray[Any], shown: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Both as colours: depth in the range that the source's has."""
+    """Return both frames as colours; depth is drawn in the range of the source's frame."""
     if not side.reference.depth:
         return wanted, shown
     history = DepthHistory()
@@ -104,7 +104,7 @@ def _drawn(
 
 
 def _difference(side: Against, wanted: npt.NDArray[Any], shown: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """How far two frames are apart: gray is the same, of depth black, as is what is not compared."""
+    """Return the difference of two frames: equal is gray, or black for depth; ignored depth is black."""
     off = shown.astype(np.float64) - wanted
     if side.reference.depth:
         low, high = side.range
@@ -117,14 +117,14 @@ def _difference(side: Against, wanted: npt.NDArray[Any], shown: npt.NDArray[Any]
 
 
 def write_sheet(path: Path, found: CompareResult) -> None:
-    """Write one picture: for each camera the worst and the median frame; the source, then each video and how
-    far it is off, amplified.
+    """Write one image: for each camera the worst and the median frame; the source, then each video with its
+    amplified difference.
 
-    The frames are those of the first video of each camera, so that all show the same.
+    The frames are selected by the first video of each camera, so that all videos show the same ones.
 
     Args:
         path: the file.
-        found: what was found, whose sources are still open.
+        found: the result, with its sources still open.
     """
     rows = []
     for name, sides in found.cameras.items():

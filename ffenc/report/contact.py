@@ -1,4 +1,4 @@
-"""A dataset on one page: the first, middle and last frame of each episode and camera, and what is wrong."""
+"""A report on a dataset: the first, middle and last frame of each episode and camera, and all findings."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from ffenc.report.page import CHARTS, Html, small_picture, table_html, write_pag
 from ffenc.spelling import argument
 from ffenc.tune.footage import Footage, open_footage
 
-MOST_BYTES = 20_000_000  # of a page
+MOST_BYTES = 20_000_000  # of a report
 _FOR_PICTURES = 15_000_000
-_WIDEST, _NARROWEST = 160, 64  # pixels of a picture
-_BYTES_A_PIXEL = 0.35  # of a small JPEG, as text in the page
-_SHOWN_FRAMES = 40  # frames with a fault that have a picture of their own
-_LISTED = 500  # faults
-_DAMAGE_SHOWN = 20  # episodes without pictures, each with its damage
+_WIDEST, _NARROWEST = 160, 64  # width of images in pixels
+_BYTES_A_PIXEL = 0.35  # of a small JPEG in base64
+_SHOWN_FRAMES = 40  # faulty frames with an image of their own
+_LISTED = 500  # number of listed findings
+_DAMAGE_SHOWN = 20  # number of episodes without images whose damage is shown
 
 
 class Finding(Struct, frozen=True):
-    """Something that is wrong, or to be noted.
+    """A fault or a note.
 
     Attributes:
-        text: what, and where.
-        advice: what to do.
-        fault: it makes the dataset unsound.
-        camera, episode, frame: where; None: not of one.
+        text: what was found, and where.
+        advice: what to do about it.
+        fault: the finding makes the dataset unsound.
+        camera, episode, frame: the place; None: not of a single one.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Finding(Struct, frozen=True):
 
 
 class _Strip(Struct, frozen=True):
-    """The small pictures of one episode of one camera: RGB, or millimetres; or why there are none."""
+    """The small images of one episode and camera: RGB, or millimetres; or why there are none."""
 
     frames: Sequence[int]
     pictures: Sequence[npt.NDArray[Any]]
@@ -72,21 +72,21 @@ def write_contact_page(
     ffprobe: str | None = None,
     on_frames: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write a page of a dataset's, or a video file's, pictures. What cannot be read is said in its place.
+    """Write a report with frames of a dataset or video file. Unreadable frames are replaced by the reason.
 
     Args:
-        path: the page.
+        path: the report.
         source: the dataset or file.
         title, intro: see :func:`~ffenc.report.page.write_page`.
-        tables: heading, columns and rows of each.
-        findings: what is wrong; those of an episode lead to its pictures.
-        episodes: whose pictures are shown; None: all.
+        tables: heading, columns and rows of each table.
+        findings: faults and notes; those of an episode link to its images.
+        episodes: episodes to show; None: all.
         follow_links: see :func:`~ffenc.paths.check_tree`.
-        ffmpeg, ffprobe: programs to use instead of those found.
-        on_frames: called with the number of pictures read so far, and of all.
+        ffmpeg, ffprobe: programs to use instead of those that are found.
+        on_frames: called with the number of frames read so far, and of all frames.
 
     Raises:
-        ConfigError: there are too many pictures for one page, or an episode is not there.
+        ConfigError: too many frames for one report, or an unknown episode.
     """
     strips: dict[tuple[int, int], _Strip] = {}
     footage: list[Footage] = []
@@ -141,7 +141,7 @@ def write_contact_page(
 
 
 def _width(footage: Sequence[Footage]) -> int:
-    """How wide the pictures can be for all of them to fit into the page."""
+    """Return the greatest width at which all images fit in the report."""
     pictures = 3 * sum(len(one.episodes) for one in footage)
     tall = max(one.height / one.width for one in footage)
     width = int(math.sqrt(_FOR_PICTURES / (pictures * _BYTES_A_PIXEL * tall)))
@@ -166,7 +166,7 @@ def _three(length: int) -> list[int]:
 def _read(
     footage: Sequence[Footage], width: int, on_frames: Callable[[int, int], None] | None
 ) -> dict[tuple[int, int], _Strip]:
-    """Read the pictures of all cameras, several cameras at once; camera's number and episode -> strip."""
+    """Read the images of all cameras, several cameras at once; return camera number and episode -> strip."""
     total = sum(len(_three(length)) for one in footage for length in one.episodes.values())
     count = FrameCount(total, on_frames)
     stopped: list[bool] = []
@@ -195,13 +195,13 @@ def _read(
 
 
 def _small(picture: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
-    """Fewer pixels, so that little is held: those of depth are not mixed, those of colours later."""
+    """Return fewer pixels, to save memory: of colours twice the final width, which is averaged later."""
     step = max(1, picture.shape[1] // (width if picture.ndim == 2 else 2 * width))
     return np.ascontiguousarray(picture[::step, ::step])
 
 
 def _drawn(footage: Footage, strips: Mapping[int, _Strip], width: int) -> dict[int, list[str]]:
-    """Each episode's pictures as addresses; depth of one camera in one range of colours."""
+    """Return each episode's images as data URLs; all depth of a camera is drawn in one range."""
     if not footage.depth:
         return {n: [small_picture(one, width) for one in strip.pictures] for n, strip in strips.items()}
     history = DepthHistory()
@@ -262,7 +262,7 @@ def _strips_html(
 
 
 def _frames_of(findings: Sequence[Finding], footage: Sequence[Footage], width: int) -> dict[int, str]:
-    """Pictures of frames that something is wrong with, by the finding's number, where they can be read."""
+    """Return images of faulty frames that can be read: number of the finding -> image."""
     by_key = {one.key: one for one in footage}
     found: dict[int, str] = {}
     for number, one in enumerate(findings):

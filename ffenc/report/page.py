@@ -1,4 +1,4 @@
-"""The frame of every page: one file with its style, its scripts, its data and its pictures."""
+"""The common part of all reports: one file with style, scripts, data and images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ffenc.frames.publish import published
 from ffenc.spelling import argument
 from ffenc.version import VERSION
 
-# Chart.js 4: the most used plotting library, in one file, MIT, kept; it has scatter, line and bar charts with
-# tooltips. uPlot is a quarter of its size, but leaves points that are hovered and bars to its users.
+# Chart.js 4: the most used plotting library, one file, MIT licence, maintained; it has scatter, line and bar
+# charts with tooltips. uPlot has a quarter of its size, but no tooltips and no bar charts of its own.
 CHARTS = "vendor/chart.umd.min.js"
 _HERE = Path(__file__).parent
 _JPEG = 82  # quality of small pictures
 
-# Nothing is loaded: not even what a text of the data might ask for.
+# Nothing may be loaded, even if a text in the data contains an address.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -39,11 +39,11 @@ def _file(name: str) -> str:
 
 
 def checked_page(path: str | Path, *, overwrite: bool = False) -> Path:
-    """Return the path of a page that may be written.
+    """Return the path of a report that may be written.
 
     Raises:
-        ConfigError: its name does not end in .html.
-        DestinationError: it exists, or its folder does not.
+        ConfigError: the name does not end in .html.
+        DestinationError: the file exists, or its folder does not.
     """
     target = Path(path)
     if target.suffix.lower() not in (".html", ".htm"):
@@ -65,19 +65,19 @@ def write_page(
     body: str = "",
     foot: Sequence[str] = (),
 ) -> None:
-    """Write a page; it appears whole or not at all.
+    """Write a report atomically.
 
     Args:
         path: the file.
-        title: of the page.
-        intro: lines of text under it.
-        data: what the scripts read, as ``DATA``; plain values.
-        scripts: files of this package, in order; they come after the page's own.
-        body: HTML of the page's middle, escaped already.
+        title: its title.
+        intro: lines of text below the title.
+        data: plain values for the scripts, as ``DATA``.
+        scripts: files of this package, in order, after the common ones.
+        body: HTML of the main part, already escaped.
         foot: lines of text at the end.
     """
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # Inside a script element only this would end it.
+    # "<" could end the script element, or begin a comment in it.
     text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     code = "".join(f"<script>{_file(name)}</script>\n" for name in scripts)
     said = "".join(f'<p class="faint">{html.escape(line)}</p>\n' for line in intro)
@@ -114,7 +114,7 @@ def write_page(
 
 
 def table_html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as HTML; texts are escaped, except those that are :class:`Html`."""
+    """Return a table as HTML; texts are escaped, except for :class:`Html`."""
 
     def cell(text: str) -> str:
         return text if isinstance(text, Html) else html.escape(text)
@@ -127,20 +127,20 @@ def table_html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 class Html(str):
-    """A text that is HTML already."""
+    """A text that already is HTML."""
 
     __slots__ = ()
 
 
 def exact_picture(pixels: npt.NDArray[np.uint8]) -> str:
-    """Return a picture as an address that holds it, to the last bit: lossless WebP."""
+    """Return an image as a data URL: lossless WebP."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "WEBP", lossless=True, method=3)
     return _address("webp", file)
 
 
 def small_picture(pixels: npt.NDArray[np.uint8], width: int) -> str:
-    """Return a picture as an address that holds it, at most so many pixels wide, as a JPEG."""
+    """Return an image as a data URL: a JPEG of at most ``width`` pixels width."""
     image = Image.fromarray(pixels)
     if image.width > width:
         image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.BOX)

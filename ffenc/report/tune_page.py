@@ -1,4 +1,4 @@
-"""The page of ``ffenc tune``."""
+"""The report of ``ffenc tune``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ffenc.tune.preset import preset_text
 from ffenc.tune.tuning import CameraTuning, Tuning
 from ffenc.words import count
 
-_CROP = 192, 144  # pixels of a picture that is compared
-_CELL = 16  # pixels, in which the worst region is looked for
+_CROP = 192, 144  # width and height of a crop in pixels
+_CELL = 16  # step in pixels of the search for the worst region
 
 
 def write_tune_page(
@@ -30,17 +30,17 @@ def write_tune_page(
     *,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Write the page of what was found.
+    """Write the report of tuning.
 
     Args:
         path: the file.
-        found: what was found, whose sample is still there.
-        fields: the same as plain values, of :func:`ffenc.tune.fields.tuning_fields`; every figure of the
-            page is one of them.
-        on_step: called with what is done next.
+        found: the results, with the sample still on disk.
+        fields: the results as plain values, from :func:`ffenc.tune.fields.tuning_fields`; every figure of the
+            report is one of them.
+        on_step: called with a text on the next step.
 
     Raises:
-        FfmpegError: a candidate cannot be encoded once more.
+        FfmpegError: a candidate cannot be encoded again.
     """
     pictures = {}
     for camera in found.cameras:
@@ -73,7 +73,7 @@ def write_tune_page(
 
 
 def _pictures(camera: CameraTuning, metric: str) -> dict[str, Any]:
-    """The source's crops, and each shown candidate's at the same places."""
+    """Return crops of the source, and of each shown candidate at the same places."""
     assert camera.recommendation is not None
     sample, choice = camera.sample, camera.recommendation.number
     trial = camera.rows[choice].trial
@@ -120,7 +120,7 @@ def _pictures(camera: CameraTuning, metric: str) -> dict[str, Any]:
 
 
 def _decoded(camera: CameraTuning, number: int, frames: list[int]) -> dict[int, npt.NDArray[Any]]:
-    """Some of the sample's frames as a candidate gives them back; it is encoded once more for them."""
+    """Return some of the sample's frames as decoded from a candidate, which is encoded again."""
     row, at = camera.rows[number], 0
     found: dict[int, npt.NDArray[Any]] = {}
     with temporary_folder() as folder:
@@ -144,7 +144,7 @@ def _decoded(camera: CameraTuning, number: int, frames: list[int]) -> dict[int, 
 def _region(
     source: npt.NDArray[Any], shown: npt.NDArray[Any], rng: np.random.Generator | None
 ) -> tuple[int, int, int, int]:
-    """Place and size of a crop: the one with the largest error, or one at random."""
+    """Return place and size of a crop: the one with the greatest error, or a random one."""
     height, width = source.shape[:2]
     across, down = min(_CROP[0], width), min(_CROP[1], height)
     if rng is not None:
@@ -167,7 +167,7 @@ def _region(
 
 
 def _colours(camera: CameraTuning) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.uint8]]:
-    """What draws depth in colours, without a scale."""
+    """Return a function that draws depth in colours, without a scale."""
     near, far = (camera.range.depth_min, camera.range.depth_max) if camera.range else (0.0, 10.0)
     picture = DepthPicture(near, far, camera.sample.footage.height)
     return lambda depth: picture.colours(np.rint(depth).astype(np.uint16))
