@@ -1,6 +1,6 @@
-"""ffenc inside LeRobot: its own commands and classes, with ffenc as their video encoder.
+"""ffenc inside LeRobot: LeRobot's commands and classes, with ffenc as their video encoder.
 
-LeRobot is no dependency of ffenc: it is imported by :func:`use`, and only there.
+LeRobot is not a dependency of ffenc; it is only imported by :func:`use`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run one of LeRobot's commands with ffenc as its encoder; what ``ffenc lerobot`` becomes."""
+"""Run one of LeRobot's commands with ffenc as its encoder; ``ffenc lerobot`` executes this module."""
 
 from __future__ import annotations
 

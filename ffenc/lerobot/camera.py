@@ -1,4 +1,4 @@
-"""One camera of LeRobot's streaming encoder: its frames, its encoder and the thread between them."""
+"""One camera of LeRobot's streaming encoder: its frames, its encoder and the thread that connects them."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _NICENESS: int = default_of(RobotPreset, "encoder_niceness")
 
 
 class Encodings:
-    """How frames of a size are encoded, tried once for all episodes.
+    """Prepared settings for frames of each size, tested once for all episodes.
 
     Args:
-        fps: frames a second.
-        threads: of an encoder.
+        fps: frames per second.
+        threads: number of threads of an encoder.
     """
 
     def __init__(self, fps: Fraction, threads: int | None) -> None:
@@ -60,7 +60,7 @@ class Encodings:
 
     def of(self, config: VideoEncoderConfig, width: int, height: int) -> Encoding:
         key = (repr(config), width, height)
-        with self._lock:  # cameras of the same settings wait for one trial
+        with self._lock:  # cameras with equal settings wait for one trial
             if key not in self._known:
                 frames = raw_format(config)
                 self._known[key] = prepare(
@@ -76,7 +76,7 @@ class Encodings:
             return self._known[key]
 
     def reader(self, ffprobe: str) -> PieceReader:
-        """What reads the finished files of all episodes: a process each is for the first only."""
+        """Return the reader of finished files, shared by all episodes: only a first file needs ffprobe."""
         with self._lock:
             return self._readers.setdefault(ffprobe, PieceReader(ffprobe))
 
@@ -86,12 +86,12 @@ class StreamedCamera:
 
     Args:
         key: its feature.
-        owner: whose it is.
-        video_encoder: LeRobot's settings.
+        owner: the encoder that it belongs to.
+        video_encoder: LeRobot's encoder settings.
 
     Attributes:
-        frames: how many it was given.
-        repeated: the rows that show the frame before.
+        frames: number of frames fed.
+        repeated: indices of the rows that repeat the previous frame.
     """
 
     def __init__(self, key: str, owner: StreamingVideoEncoder, video_encoder: Any) -> None:
@@ -105,10 +105,10 @@ class StreamedCamera:
         self._feed: Feed | None = None
 
     def feed(self, image: npt.NDArray[Any], take: StreamedTake) -> bool:
-        """Pass a frame on; returns whether the one before is shown instead.
+        """Queue a frame for encoding; return whether the previous frame is repeated instead.
 
         Raises:
-            FfencError: it is no frame of this camera, or the encoder has failed.
+            FfencError: the frame does not fit this camera, or the encoder has failed.
         """
         frame = self._checked(image)
         if self._feed is None:
@@ -129,13 +129,13 @@ class StreamedCamera:
         return repeated
 
     def _checked(self, image: Any) -> npt.NDArray[Any]:
-        """A frame as it is encoded: ``(H, W, 3)`` uint8, or ``(H, W)`` depth.
+        """Return a frame as it is encoded: ``(H, W, 3)`` uint8, or ``(H, W)`` depth.
 
         Raises:
             ConfigError: it is neither.
         """
         frame = np.asarray(image)
-        if frame.ndim == 3 and frame.shape[0] in (1, 3):  # LeRobot's rule for channels in front
+        if frame.ndim == 3 and frame.shape[0] in (1, 3):  # LeRobot's rule for channels first
             frame = frame.transpose(1, 2, 0)
         if self.depth:
             if frame.ndim == 3 and frame.shape[2] == 1:
@@ -162,7 +162,7 @@ class StreamedCamera:
                     f"encoder_queue_maxsize={owner.queue_maxsize} takes {size >> 20} MiB of "
                     f"memory per camera; {there >> 20} MiB are available"
                 )
-            # Megabytes for a second of frames: LeRobot's loop, which waits here, is not held up for them.
+            # The ring's megabytes are allocated with the first frames: LeRobot's loop is waiting here.
             owner._rings[self.key] = ring = FrameRing(
                 frame.shape, frame.dtype, owner.queue_maxsize, at_once=False
             )
@@ -178,7 +178,7 @@ class StreamedCamera:
         )
 
     def close(self) -> None:
-        """Have the encoder take what waits, and end."""
+        """Let the encoder process the queued frames, and end it."""
         if self._feed is not None:
             self._feed.close()
         if self.sink is not None:
@@ -186,15 +186,15 @@ class StreamedCamera:
 
     @property
     def error(self) -> FfencError | None:
-        """Why its encoder has failed."""
+        """The error of its encoder; None if it has not failed."""
         return self._feed.error if self._feed is not None else None
 
 
 class _Sink:
-    """What a camera's frames are given to: its ffmpeg, which is chosen and started with the first frame.
+    """The destination of a camera's frames: its ffmpeg, which is chosen and started with the first frame.
 
-    That takes a moment where the encoder has to be tried. It happens on the camera's own thread, so LeRobot's
-    loop goes on.
+    This takes time if the encoder has to be tested, so it happens on the camera's thread, without delaying
+    LeRobot's loop.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class _Sink:
         self._camera, self._owner, self._take, self._pipe = camera, owner, take, pipe
         self._config = owner.options.settings(camera.key, camera.video_encoder)
         self.depth = DepthSamples(self._config, self.unit) if camera.depth else None
-        # LeRobot's rule, which is of the longer side.
+        # LeRobot's rule, which depends on the longer side.
         height, width = self.shape[:2]
         longer = max(width, height)
         self._step = int(longer / 150) if longer >= 300 else 1
@@ -242,7 +242,7 @@ class _Sink:
         return self._process.finish() if self._process is not None else None
 
     def observe(self, frame: npt.NDArray[Any]) -> None:
-        """Count a frame, of which LeRobot counts every one."""
+        """Add a frame to the statistics; LeRobot uses every frame."""
         self.statistics.add(frame[:: self._step, :: self._step])
         self._running()
         assert self._samples is not None

@@ -1,4 +1,4 @@
-"""LeRobot's own commands, with ffenc as their video encoder."""
+"""Run LeRobot's commands with ffenc as their video encoder."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ffenc.lerobot.options import OnFull
 from ffenc.spelling import Spelling, spelled
 
 _OWN = "--ffenc."
-# LeRobot's groups of encoder settings: with a preset they win over it, as everywhere in ffenc.
+# LeRobot's groups of encoder settings. Given with a preset they override it, as in other commands of ffenc.
 _ENCODERS = re.compile(r"--dataset\.(rgb|camera|depth)_encoder\..+")
 
 
 class Call(Struct, frozen=True):
-    """A command of LeRobot's as it was called.
+    """A call of one of LeRobot's commands.
 
     Attributes:
         command: its name without ``lerobot-``.
-        words: LeRobot's own arguments.
-        preset, on_full, overrides: for :func:`ffenc.lerobot.use`.
+        words: LeRobot's arguments.
+        preset, on_full, overrides: arguments of :func:`ffenc.lerobot.use`.
     """
 
     command: str
@@ -41,14 +41,14 @@ class Call(Struct, frozen=True):
 
 
 def run(words: Sequence[str]) -> None:
-    """Run a command of the LeRobot that is installed in this environment, with all its flags.
+    """Run a command of the LeRobot in this environment; all its flags are supported.
 
     Args:
-        words: its name without ``lerobot-``, and its arguments, those of ``--ffenc.`` among them.
+        words: its name without ``lerobot-``, and its arguments, including flags that begin with ``--ffenc.``.
 
     Raises:
-        ConfigError: LeRobot is not installed or not known, has no such command, or a flag of ffenc's is not
-            accepted.
+        ConfigError: LeRobot is not installed or its version is unknown, it has no such command, or a flag of
+            ffenc is invalid.
     """
     from ffenc.lerobot.seams import use  # noqa: PLC0415 - not for the list of commands
 
@@ -60,7 +60,7 @@ def run(words: Sequence[str]) -> None:
 
 
 class _Flags(Spelling):
-    """Arguments as LeRobot's command line with ffenc's flags has them."""
+    """Spells arguments as flags of LeRobot's command line, including ffenc's."""
 
     def argument(self, name: str, *value: Any) -> str:
         flag = (
@@ -74,10 +74,10 @@ class _Flags(Spelling):
 
 
 def read_call(words: Sequence[str]) -> Call:
-    """Part a command line into LeRobot's words and ffenc's.
+    """Split a command line into LeRobot's arguments and ffenc's.
 
     Raises:
-        ConfigError: there is no such command, or a flag of ffenc's is not accepted.
+        ConfigError: there is no such command, or a flag of ffenc is invalid.
     """
     known = commands()
     if not words or words[0] not in known:
@@ -104,7 +104,7 @@ class _Taken(Struct, frozen=True):
 
 
 def _taken(words: Sequence[str], wanted: re.Pattern[str]) -> _Taken:
-    """Take flags out of a command line, as ``--flag=value`` and ``--flag value``."""
+    """Remove flags from a command line, in the forms ``--flag=value`` and ``--flag value``."""
     taken, rest = [], []
     left = iter(words)
     for word in left:

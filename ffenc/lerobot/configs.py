@@ -1,4 +1,4 @@
-"""LeRobot's checks of encoder settings, for what runs in the FFmpeg programs that ffenc finds."""
+"""LeRobot's checks of encoder settings, applied to the FFmpeg programs that ffenc finds."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from ffenc.recording.trial import trial_frames
 
 _log = logging.getLogger("ffenc.lerobot")
 
-_SIZE = (640, 480)  # of a trial whose frames' size is not known yet
+_SIZE = (640, 480)  # for tests without a known frame size
 _RATE = Fraction(30)
 
 Method = Callable[..., Any]
 
 
 def with_own_codecs(names: frozenset[str]) -> frozenset[str]:
-    """Return LeRobot's names of codecs, and those that ffenc has beside them."""
+    """Return LeRobot's names of codecs and ffenc's additional ones."""
     return names | frozenset(CODECS)
 
 
 def detect_available_encoders(original: Method) -> Method:
-    """Return LeRobot's method of that name: of a list, which encoders run here; of one name, if it is there.
+    """Return the replacement of this LeRobot method: the available encoders of a list, or a given name.
 
-    A hardware encoder of a list is tried: that a program lists it says nothing of the device.
+    Hardware encoders of a list are tested, as a program lists them even without a device.
     """
 
     def replaced(self: Any, encoders: list[str] | str) -> list[str]:
@@ -52,7 +52,7 @@ def detect_available_encoders(original: Method) -> Method:
 
 
 def resolve_vcodec(original: Method) -> Method:
-    """Return LeRobot's method of that name, whose ``auto`` is the first encoder that has just run here."""
+    """Return the replacement of this LeRobot method; ``auto`` becomes the first encoder that works."""
 
     def replaced(self: Any) -> None:
         if self.vcodec == "auto":
@@ -65,11 +65,11 @@ def resolve_vcodec(original: Method) -> Method:
 
 
 def validate(original: Method, known: Callable[[str], object]) -> Method:
-    """Return LeRobot's method of that name, which leaves encoders that PyAV does not have to ffenc.
+    """Return the replacement of this LeRobot method; ffenc checks encoders that PyAV does not have.
 
     Args:
-        original: LeRobot's.
-        known: returns None for those.
+        original: LeRobot's method.
+        known: PyAV's lookup of an encoder; returns None if PyAV does not have it.
     """
 
     def replaced(self: Any) -> None:
@@ -103,10 +103,10 @@ def _runs(name: str) -> bool:
 
 
 def _chosen(config: VideoEncoderConfig) -> str:
-    """The encoder that has just encoded test frames with some settings.
+    """Return the encoder that encodes test frames with some settings.
 
     Raises:
-        FfencError: none does.
+        FfencError: no encoder can.
     """
     frames = raw_format(config)
     encoding = prepare(
@@ -116,10 +116,10 @@ def _chosen(config: VideoEncoderConfig) -> str:
 
 
 def _check(config: VideoEncoderConfig) -> None:
-    """Compare settings with what the programs here publish of the encoder.
+    """Check settings against the options that the programs list for the encoder.
 
     Raises:
-        ConfigError: no program takes them; the text says why.
+        ConfigError: no program accepts them; the text says why.
     """
     codec = CODECS[config.vcodec]
     errors: list[str] = []

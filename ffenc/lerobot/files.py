@@ -1,4 +1,4 @@
-"""LeRobot's functions that write video files and datasets, done by ffenc."""
+"""ffenc's replacements of LeRobot's functions that write video files and datasets."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _NUMBERED = "frame-" + "[0-9]" * 6
 
 
 class Files(Struct, frozen=True):
-    """LeRobot's functions, as methods with its parameters.
+    """LeRobot's functions as methods, with LeRobot's parameters.
 
     Attributes:
         options: how ffenc encodes.
-        originals: LeRobot's own, by name.
+        originals: LeRobot's own functions, by name.
     """
 
     options: Options
@@ -55,11 +55,11 @@ class Files(Struct, frozen=True):
         log_level: int | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Encode ``frame-000000.png`` (depth: ``.tiff``) and those after it into one file.
+        """Encode ``frame-000000.png`` (depth: ``.tiff``) and the following frames into one file.
 
         Raises:
-            FileNotFoundError: there is none.
-            FfencError: one is damaged, or cannot be encoded.
+            FileNotFoundError: there are no frames.
+            FfencError: a frame is damaged, or the frames cannot be encoded.
         """
         folder, target = Path(imgs_dir), Path(video_path)
         config = video_encoder or self._defaults()
@@ -92,10 +92,10 @@ class Files(Struct, frozen=True):
         start_time_s: float | None = None,
         end_time_s: float | None = None,
     ) -> None:
-        """Re-encode a file, or its frames in ``[start_time_s, end_time_s)``; it may be its own result.
+        """Re-encode a file, or its frames in ``[start_time_s, end_time_s)``; the output may be the input.
 
         Raises:
-            ValueError: times that are not a stretch of the file.
+            ValueError: the times are not a range of the file.
             FfencError: the file is damaged, or cannot be encoded.
         """
         if (start_time_s is not None and start_time_s < 0) or (end_time_s is not None and end_time_s < 0):
@@ -111,7 +111,7 @@ class Files(Struct, frozen=True):
         settings = _for_file(settings, source)
         with temporary_folder(target.parent, ".ffenc-") as folder:
             made = Path(folder) / "video.mp4"
-            # What it has to say of a depth file is of the same name as before.
+            # Into another file, as the output may be the input.
             encode(
                 source,
                 made,
@@ -129,12 +129,12 @@ class Files(Struct, frozen=True):
         overwrite: bool = True,
         compatibility_check: bool = False,
     ) -> None:
-        """Join files by copying packets, frame i at exactly i / fps.
+        """Concatenate files by copying packets, frame i at exactly i / fps.
 
         Raises:
-            FileNotFoundError: none are given.
-            ValueError: they are not alike.
-            FfencError: one is damaged.
+            FileNotFoundError: no files are given.
+            ValueError: the files differ in their streams.
+            FfencError: a file is damaged.
         """
         target = Path(output_video_path)
         if target.exists() and not overwrite:
@@ -156,11 +156,11 @@ class Files(Struct, frozen=True):
         fps: float,
         video_encoder: Any,
     ) -> None:
-        """Keep some episodes of a file, by copying packets; what cannot be copied has the dataset's settings.
+        """Keep some episodes of a file by copying packets; encode what cannot be copied as in the dataset.
 
         Raises:
             ValueError: there are no episodes to keep.
-            FfencError: the file is damaged, is not what the dataset says of it, or cannot be encoded.
+            FfencError: the file is damaged, differs from the dataset's metadata, or cannot be encoded.
         """
         if not episodes_to_keep:
             raise ValueError("No episodes to keep")
@@ -175,35 +175,35 @@ class Files(Struct, frozen=True):
         )
 
     def _copy_and_reindex_videos(self, src_dataset: Any, dst_meta: Any, episode_mapping: Any) -> Any:
-        """Copy the videos of the episodes that stay, and what is noted of their cameras."""
+        """Copy the videos of the remaining episodes, and the notes on their cameras."""
         done = self.originals["_copy_and_reindex_videos"](src_dataset, dst_meta, episode_mapping)
         keep_notes([Path(src_dataset.root)], Path(dst_meta.root))
         return done
 
     def _copy_videos(self, src_dataset: Any, dst_meta: Any, exclude_keys: Any = None) -> None:
-        """Copy all videos of the cameras that stay, and what is noted of them."""
+        """Copy all videos of the remaining cameras, and the notes on them."""
         self.originals["_copy_videos"](src_dataset, dst_meta, exclude_keys)
         keep_notes([Path(src_dataset.root)], Path(dst_meta.root))
 
     def validate_all_metadata(self, all_metadata: Sequence[Any]) -> Any:
-        """Refuse datasets that cannot be merged, those whose depth has other holes too.
+        """Reject datasets that cannot be merged, including those whose depth stores holes differently.
 
         Raises:
-            ValueError: they cannot be.
+            ValueError: they cannot be merged.
         """
         found = self.originals["validate_all_metadata"](all_metadata)
         check_alike([Path(one.root) for one in all_metadata])
         return found
 
     def finalize_aggregation(self, aggr_meta: Any, all_metadata: Sequence[Any]) -> None:
-        """Write the lists of a merged dataset, and what is noted of its cameras."""
+        """Write the lists of a merged dataset, and the notes on its cameras."""
         self.originals["finalize_aggregation"](aggr_meta, all_metadata)
         keep_notes([Path(one.root) for one in all_metadata], Path(aggr_meta.root))
 
     def get_video_info(self, video_path: Path | str, video_encoder: Any = None) -> Any:
-        """LeRobot's own fields; who encoded the file goes into ``meta/ffenc.json``.
+        """Return LeRobot's own fields; ffenc's encoder fields are written to ``meta/ffenc.json``.
 
-        LeRobot merges datasets only where their fields are equal, so a field more would part them.
+        LeRobot only merges datasets with equal fields, so that additional ones would prevent merges.
         """
         path = Path(video_path)
         key = _camera_of(path)
@@ -217,7 +217,7 @@ class Files(Struct, frozen=True):
 
     def _note(self, path: Path, key: str, config: Any) -> None:
         root = path.parents[3]
-        with contextlib.suppress(FfencError, OSError):  # a note, which no dataset needs
+        with contextlib.suppress(FfencError, OSError):  # the note is optional
             if not note_encoder(root, key):
                 stream = probe(path)
                 settings = self.options.settings(key, config)
@@ -245,11 +245,11 @@ class Files(Struct, frozen=True):
         max_episodes_per_batch: int | None = None,
         max_frames_per_batch: int | None = None,
     ) -> Any:
-        """Make a video dataset of one of images, verified, with all statistics and episode columns.
+        """Convert an image dataset to a verified video dataset, with all statistics and episode columns.
 
         Raises:
-            ValueError: it has videos, or no images.
-            FfencError: it is damaged, or cannot be encoded; nothing is left.
+            ValueError: the dataset has videos, or no images.
+            FfencError: it is damaged, or cannot be encoded; no output is left.
         """
         from lerobot.configs import depth_encoder_defaults  # noqa: PLC0415
         from lerobot.datasets import LeRobotDataset  # noqa: PLC0415
@@ -291,13 +291,13 @@ class Files(Struct, frozen=True):
 
 
 def _camera_of(path: Path) -> str:
-    """The camera of a dataset's video, ``videos/CAMERA/chunk-000/file-000.mp4``; "" of another file."""
+    """Return the camera of a dataset's video, ``videos/CAMERA/chunk-000/file-000.mp4``; otherwise ""."""
     parents = path.parents
     return parents[1].name if len(parents) > 3 and parents[2].name == "videos" else ""
 
 
 def _for_file(settings: VideoEncoderConfig, source: Path) -> VideoEncoderConfig:
-    """Settings of colours as those of depth, where a file holds depth codes: they are kept."""
+    """Convert colour settings to depth settings if a file contains depth codes, which are kept."""
     depth = probe(source).pix_fmt in DEPTH_FORMATS
     if not depth or isinstance(settings, DepthEncoderConfig):
         return settings

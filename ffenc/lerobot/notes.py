@@ -1,4 +1,4 @@
-"""What ffenc alone knows of a camera of a LeRobot dataset, kept in its ``meta/ffenc.json``."""
+"""Facts about cameras of a LeRobot dataset that only ffenc records, in ``meta/ffenc.json``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _lock = threading.Lock()
 
 
 def remember_encoder(root: Path, key: str, block: Mapping[str, Any]) -> None:
-    """Remember ffenc's own fields of a camera, until LeRobot writes its ``info`` block.
+    """Keep ffenc's own fields of a camera in memory until LeRobot writes its ``info`` block.
 
     Args:
         root: the dataset.
@@ -29,7 +29,7 @@ def remember_encoder(root: Path, key: str, block: Mapping[str, Any]) -> None:
 
 
 def note_encoder(root: Path, key: str) -> bool:
-    """Write what is remembered of a camera into ``meta/ffenc.json``; returns whether there is something."""
+    """Write the kept fields of a camera to ``meta/ffenc.json``; return whether there are any."""
     with _lock:
         own = _encoders.pop((root.resolve(), key), None)
         if own is None or not (root / OWN_INFO).parent.is_dir():
@@ -41,13 +41,13 @@ def note_encoder(root: Path, key: str) -> bool:
 
 
 def check_alike(roots: Sequence[Path]) -> None:
-    """Refuse datasets whose depth would mean something else once their files are one dataset.
+    """Reject datasets whose depth would change its meaning when their files are merged.
 
     Args:
         roots: the datasets.
 
     Raises:
-        ValueError: a camera stores holes in other ways; the text names it and both datasets.
+        ValueError: a camera stores holes differently; the text names it and both datasets.
     """
     found = [_of_cameras(root) for root in roots]
     for key in sorted(set().union(*found)):
@@ -62,11 +62,11 @@ def check_alike(roots: Sequence[Path]) -> None:
 
 
 def keep_notes(roots: Iterable[Path], target: Path) -> None:
-    """Take along what datasets have noted of their cameras, where they all say the same.
+    """Copy the notes on cameras of some datasets to another, if they agree.
 
     Args:
-        roots: the datasets that another was made of.
-        target: that one, with its ``meta/info.json``.
+        roots: the datasets that it was created from.
+        target: the new dataset, with its ``meta/info.json``.
     """
     found = [_of_cameras(root) for root in roots]
     features = read_json(target / INFO).get("features", {})

@@ -1,4 +1,4 @@
-"""What ffenc does inside LeRobot, and what LeRobot's encoder settings are called here."""
+"""ffenc's options inside LeRobot, and the conversion of LeRobot's encoder settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ffenc.spelling import argument
 OnFull = Literal["repeat", "block"]
 
 ON_FULL_VARIABLE = "FFENC_ON_FULL"
-# LeRobot's default of depth, which only x265 takes; every other codec has a lossless setting of its own.
+# LeRobot's default for depth, which only x265 accepts; every other codec has its own lossless setting.
 _X265_LOSSLESS = {"x265-params": "lossless=1"}
 
 
@@ -28,8 +28,8 @@ class Options(Struct, frozen=True):
     """How ffenc encodes inside LeRobot.
 
     Attributes:
-        on_full: what is done with a frame whose encoder is behind by as many frames as may wait: ``repeat``
-            stores the frame before again, ``block`` waits.
+        on_full: what to do with a frame if as many frames as allowed are waiting for the encoder: ``repeat``
+            stores the previous frame again, ``block`` waits.
         preset: encoder settings of each camera; None: LeRobot's own settings.
     """
 
@@ -37,14 +37,14 @@ class Options(Struct, frozen=True):
     preset: RobotPreset | None = None
 
     def settings(self, key: str, config: Any) -> VideoEncoderConfig:
-        """Return how a camera is encoded.
+        """Return the encoder settings of a camera.
 
         Args:
             key: its feature.
-            config: LeRobot's settings of it.
+            config: LeRobot's settings for it.
 
         Raises:
-            ConfigError: the preset has the camera as depth and LeRobot as colours, or the other way round.
+            ConfigError: the camera is depth in the preset and colour in LeRobot, or the reverse.
         """
         if self.preset is None:
             return settings_of(config)
@@ -61,11 +61,11 @@ class Options(Struct, frozen=True):
         return camera.encoder
 
     def of_camera(self, key: str, config: Any) -> Any:
-        """Return LeRobot's settings that say how a camera is encoded, as ``info.json`` records them.
+        """Return the encoder settings of a camera as LeRobot's settings, for ``info.json``.
 
         Args:
             key: its feature.
-            config: LeRobot's settings, which hold without a preset.
+            config: LeRobot's settings, which are used without a preset.
         """
         if self.preset is None or config is None:
             return config
@@ -77,10 +77,10 @@ class Options(Struct, frozen=True):
 def read_options(
     on_full: str | None, preset: str | Path | RobotPreset | None, overrides: Sequence[tuple[KeyPath, Any]]
 ) -> Options:
-    """Check what :func:`ffenc.lerobot.use` was given, and read what it was not.
+    """Check the arguments of :func:`ffenc.lerobot.use`, and read defaults from the environment and preset.
 
     Raises:
-        ConfigError: a value that is not accepted, or a preset that cannot serve.
+        ConfigError: an invalid value, or a preset that cannot be used.
     """
     robot = None
     if preset is not None:
@@ -116,26 +116,26 @@ def read_options(
 
 
 def is_depth(config: Any) -> bool:
-    """Whether LeRobot's settings are a depth camera's."""
+    """Return whether LeRobot's settings are for a depth camera."""
     return hasattr(config, "depth_min")
 
 
 def settings_of(config: Any) -> VideoEncoderConfig:
-    """Return LeRobot's encoder settings as ffenc has them.
+    """Convert LeRobot's encoder settings to ffenc's.
 
-    What would have no effect is left out, as LeRobot leaves it. Depth gets LeRobot's codes to the last one.
+    Settings without effect are ignored, as in LeRobot. Depth codes are exactly those of LeRobot.
 
     Args:
-        config: a ``VideoEncoderConfig`` of LeRobot's, or one of its subclasses.
+        config: LeRobot's ``VideoEncoderConfig`` or one of its subclasses.
 
     Raises:
-        ConfigError: a setting that no encoder here takes.
+        ConfigError: a setting that no encoder on this machine accepts.
     """
     values = asdict(config)
     if not is_depth(config):
         return VideoEncoderConfig.in_force(values)
     if values["extra_options"] == _X265_LOSSLESS and values["vcodec"] != "hevc":
         del values["extra_options"]
-        if values["vcodec"] == "auto":  # whatever it becomes is lossless too, where crf means nothing
+        if values["vcodec"] == "auto":  # the selected encoder is lossless as well, without crf
             del values["crf"]
     return DepthEncoderConfig.in_force({**values, "invalid": "clip"})

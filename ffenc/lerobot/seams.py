@@ -1,4 +1,4 @@
-"""Put ffenc into LeRobot, and take it out again."""
+"""Replace parts of LeRobot with ffenc, and restore them."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _VIDEO, _TOOLS, _MERGE, _WRITER, _CONFIGS = (
 
 
 class Seam(Struct, frozen=True):
-    """A function, class or method of LeRobot's that is replaced.
+    """A function, class or method of LeRobot that is replaced.
 
     Attributes:
-        module: where it is defined.
-        name: its name there; of a method ``Class.method``.
-        parameters: those it has to have, in order, without ``self``; another version has others.
+        module: module that defines it.
+        name: its name in the module; for a method ``Class.method``.
+        parameters: its expected parameters, in order, without ``self``; an unknown version may differ.
     """
 
     module: str
@@ -51,10 +51,10 @@ class Seam(Struct, frozen=True):
     parameters: str
 
     def find(self) -> Any:
-        """LeRobot's own, as it is now.
+        """Return LeRobot's current object.
 
         Raises:
-            ConfigError: it is not there, or not what is known of it.
+            ConfigError: it does not exist, or differs from what ffenc expects.
         """
         found: Any = importlib.import_module(self.module)
         for part in self.name.split("."):
@@ -119,34 +119,34 @@ def use(
     preset: str | Path | RobotPreset | None = None,
     overrides: Sequence[tuple[KeyPath, Any]] = (),
 ) -> Use:
-    """Have LeRobot encode with ffenc, from now on or in a ``with`` block.
+    """Make LeRobot encode with ffenc, from now on or in a ``with`` block.
 
     ::
 
         import ffenc.lerobot
 
         ffenc.lerobot.use()                # until the program ends, or undo()
-        with ffenc.lerobot.use():          # in the block only
+        with ffenc.lerobot.use():          # only in the block
             ...
 
-    Names that other modules have imported from LeRobot before are replaced too.
+    Names that other modules have already imported from LeRobot are replaced too.
 
     Args:
-        on_full: what is done with a frame whose encoder is behind by ``encoder_queue_maxsize`` frames:
-            ``repeat`` stores the frame before again and says so in the log, ``block`` waits. None: what the
-            environment's ``FFENC_ON_FULL`` says, else the preset, else ``repeat``.
-        preset: a robot's preset, its name or path: encoder settings for each of its cameras, and those of the
-            preset itself for the others. None: LeRobot's own settings hold.
-        overrides: settings that win over the preset, as for :func:`ffenc.load_preset`.
+        on_full: what to do with a frame if ``encoder_queue_maxsize`` frames are waiting for the encoder:
+            ``repeat`` stores the previous frame again and logs it, ``block`` waits. None: the value of the
+            environment variable ``FFENC_ON_FULL``, else the preset's, else ``repeat``.
+        preset: a robot preset, its name or path, with encoder settings for each camera, and default settings
+            for other cameras. None: LeRobot's own settings are used.
+        overrides: settings that override the preset, as for :func:`ffenc.load_preset`.
 
     Returns:
-        what takes ffenc out again: its ``undo()``, or the end of the ``with`` block.
+        An object that removes ffenc again, with ``undo()`` or at the end of the ``with`` block.
 
     Raises:
-        ConfigError: LeRobot is not installed or of a version that is not known, a value is not accepted, or
-            ffenc is in use already.
+        ConfigError: LeRobot is not installed or its version is unknown, a value is invalid, or ffenc is
+            already in use.
     """
-    global _active  # noqa: PLW0603 - LeRobot is there once a process
+    global _active  # noqa: PLW0603 - a process has one LeRobot
     options = read_options(on_full, preset, overrides)
     with _lock:
         if _active is not None:
@@ -157,15 +157,15 @@ def use(
 
 
 def in_use() -> bool:
-    """Whether LeRobot encodes with ffenc in this process."""
+    """Return whether LeRobot encodes with ffenc in this process."""
     return _active is not None
 
 
 def check_version() -> None:
-    """Refuse a LeRobot that is not known.
+    """Check that the version of LeRobot is supported.
 
     Raises:
-        ConfigError: there is none, or it is another version; the text says which are known.
+        ConfigError: LeRobot is not installed, or is another version; the text names the supported ones.
     """
     try:
         version = str(importlib.import_module("lerobot").__version__)
@@ -184,13 +184,13 @@ class Use:
     """ffenc in LeRobot, until :meth:`undo`.
 
     Args:
-        options: how it encodes.
+        options: how ffenc encodes.
     """
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._changed: list[tuple[Any, str, Any]] = []  # whose, attribute, what it was
-        self._swapped: list[tuple[Any, Any, str]] = []  # LeRobot's, ours, name
+        self._changed: list[tuple[Any, str, Any]] = []  # owner, attribute, previous value
+        self._swapped: list[tuple[Any, Any, str]] = []  # LeRobot's object, ffenc's, name
         found = {seam.name: seam.find() for seam in _SEAMS}
         files = Files(options, found)
         ours: dict[str, Any] = {
@@ -229,7 +229,7 @@ class Use:
         setattr(owner, name, value)
 
     def undo(self) -> None:
-        """Give LeRobot its own functions back; what ffenc has begun to encode is finished by it."""
+        """Restore LeRobot's own functions; encoding that has started is completed by ffenc."""
         global _active  # noqa: PLW0603 - as above
         with _lock:
             if _active is not self:
@@ -258,7 +258,7 @@ _WORKERS = ("_reencode_video_worker", "_encode_video_worker")
 
 
 def _function(method: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
-    """A method as a function of LeRobot's module, which may be pickled by its name there."""
+    """Return a method as a function of LeRobot's module, so that it can be pickled by its name there."""
 
     def replaced(*args: Any, **kwargs: Any) -> Any:
         return method(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""LeRobot's ``StreamingVideoEncoder``: each camera's frames go to an ffmpeg of its own while they come."""
+"""LeRobot's ``StreamingVideoEncoder``: each camera's frames are passed to an ffmpeg while recording."""
 
 from __future__ import annotations
 
@@ -31,22 +31,23 @@ _HELP = "Use a faster codec or preset, or a larger encoder_queue_maxsize"
 
 
 class StreamingVideoEncoder:
-    """Encodes the cameras of an episode while they are recorded; in LeRobot, the class of the same name.
+    """Encodes the cameras of an episode while they are recorded; replaces LeRobot's class of this name.
 
-    Each camera has a ring of frames, a thread that passes them on, and an ffmpeg. The files of an episode lie
-    in ``ROOT/.recording`` until LeRobot has saved it, readable to the last second or so.
+    Each camera has a ring of frames, a thread that passes them on, and an ffmpeg. The files of an episode are
+    in ``ROOT/.recording`` until LeRobot has saved it; after a crash they can be read except for about the
+    last second.
 
     Args:
-        fps: frames a second.
-        rgb_encoder, depth_encoder: LeRobot's settings of cameras of colours and of depth; None: its defaults.
-        queue_maxsize: how many frames of a camera may wait for its encoder, 1 or more.
-        encoder_threads: threads each encoder may use; None leaves it to the encoder.
+        fps: frames per second.
+        rgb_encoder, depth_encoder: LeRobot's settings for colour and depth cameras; None: its defaults.
+        queue_maxsize: number of frames per camera that may wait for the encoder, 1 or more.
+        encoder_threads: number of threads per encoder; None: the encoder's default.
 
     Attributes:
         options: set on the class by :func:`ffenc.lerobot.use`.
 
     Raises:
-        ConfigError: a setting that is not accepted.
+        ConfigError: an invalid setting.
     """
 
     options: ClassVar[Options] = Options()
@@ -77,7 +78,7 @@ class StreamingVideoEncoder:
             )
         self.queue_maxsize = queue_maxsize
         self._encoder_threads = encoder_threads
-        if preset is None:  # refused here, before a robot moves, rather than at the first frame
+        if preset is None:  # invalid settings are rejected here, before a robot moves, not at the first frame
             settings_of(self._rgb_encoder).get_codec_options(encoder_threads)
         self._encodings = Encodings(self._rate, encoder_threads)
         self._rings: dict[str, FrameRing] = {}
@@ -94,12 +95,12 @@ class StreamingVideoEncoder:
     def start_episode(
         self, video_keys: list[str], temp_dir: Path, depth_video_keys: list[str] | None = None
     ) -> None:
-        """Begin an episode; one that is being recorded is cancelled.
+        """Start an episode; one that is being recorded is cancelled.
 
         Args:
             video_keys: the cameras' features.
             temp_dir: the dataset's folder.
-            depth_video_keys: those of them that give depth.
+            depth_video_keys: those of them that are depth cameras.
         """
         self.cancel_episode()
         self._delete_take()
@@ -113,7 +114,7 @@ class StreamingVideoEncoder:
         self._take = StreamedTake(Path(temp_dir), self._rate, self._threads)
 
     def _keep(self, root: Path) -> None:
-        """Keep the dataset for this recording, and say what an earlier one has left."""
+        """Lock the dataset for this recording, and report interrupted episodes of earlier ones."""
         if self._lock is not None:
             return
         with contextlib.ExitStack() as resources:
@@ -127,7 +128,7 @@ class StreamingVideoEncoder:
             self._lock = resources.pop_all()
 
     def feed_frame(self, video_key: str, image: npt.NDArray[Any]) -> None:
-        """Copy a frame, and let the camera's encoder have it; returns at once.
+        """Copy a frame and queue it for the camera's encoder, without waiting for the encoder.
 
         Args:
             video_key: the camera's feature.
@@ -161,12 +162,12 @@ class StreamingVideoEncoder:
         """Wait for the encoders, and read their files back.
 
         Returns:
-            camera -> its file, in a folder of its own, and its statistics as LeRobot's encoder gives them
-            (arrays of shape ``(C,)``, colours from 0 to 255), None of fewer than two frames.
+            Camera -> its file, in a folder of its own, and statistics in the form of LeRobot's encoder
+            (arrays of shape ``(C,)``, colours from 0 to 255), None for fewer than two frames.
 
         Raises:
-            RuntimeError: no episode is being recorded, or an encoder has failed. What was recorded stays, for
-                ``ffenc recover``.
+            RuntimeError: no episode is being recorded, or an encoder has failed. The recorded files are kept
+                for ``ffenc recover``.
         """
         take = self._take
         if take is None or take.finished:
@@ -192,28 +193,28 @@ class StreamingVideoEncoder:
         return results
 
     def episode_saved(self) -> None:
-        """LeRobot has the finished episode: what was kept of it, to bring it back, is deleted."""
+        """Delete the files for recovery, once LeRobot has the finished episode."""
         if self._take is not None and self._take.finished:
             self._delete_take()
 
     def begin_rows(self, features: Features, robot_type: str | None, task: str) -> None:
-        """Keep the episode's rows on disk, beside its frames.
+        """Start to write the episode's rows to disk, beside its frames.
 
         Args:
-            features: LeRobot's description of what a row holds beside frames.
-            robot_type: LeRobot's name of the robot.
-            task: the first row's.
+            features: LeRobot's description of a row's values other than frames.
+            robot_type: LeRobot's name for the robot.
+            task: task of the first row.
         """
         if self._take is not None:
             self._take.begin_rows(features, robot_type, task)
 
     def add_row(self, values: Mapping[str, Any]) -> None:
-        """Keep the row of the frames that were fed last."""
+        """Write the row of the frames that were fed last."""
         if self._take is not None:
             self._take.add_row(values)
 
     def cancel_episode(self) -> None:
-        """End the episode that is being recorded, and delete it."""
+        """End the current episode, and delete it."""
         if self._episode_active:
             assert self._take is not None
             self._take.finished = True
@@ -221,7 +222,7 @@ class StreamingVideoEncoder:
             self._delete_take()
 
     def leave_episode(self) -> None:
-        """End the episode that is being recorded, and keep what is on disk: something has interrupted it."""
+        """End the current episode after an interruption, and keep its files."""
         if self._episode_active:
             self._leave()
 
@@ -246,7 +247,7 @@ class StreamingVideoEncoder:
                 delete_episode(take.path)
 
     def close(self) -> None:
-        """End what is being recorded, and let others have the dataset."""
+        """End the current episode, and unlock the dataset."""
         if self._closed:
             return
         self.cancel_episode()

@@ -1,4 +1,4 @@
-"""One episode of LeRobot's streaming encoder: its folder, its rows, and what becomes of its videos."""
+"""One episode of LeRobot's streaming encoder: its folder, its rows, and its finished videos."""
 
 from __future__ import annotations
 
@@ -32,24 +32,25 @@ from ffenc.recording.unfinished import (
 
 _log = logging.getLogger("ffenc.lerobot")
 
-_Row = tuple[Mapping[str, Any], list[str]]  # values, and the cameras that show the frame before
+_Row = tuple[Mapping[str, Any], list[str]]  # values, and the cameras that repeat the previous frame
 
 
 class StreamedTake:
-    """One episode while it is recorded: its folder, and what is known of it.
+    """One episode during its recording.
 
-    A disk may take long to answer. So all that is written is written by threads, and LeRobot's loop, which
-    calls this, does not wait: the folder and the rows by one of its own, frames by the cameras'.
+    A disk can respond slowly, so all writing is done by threads, and LeRobot's loop, which calls these
+    methods, does not wait: the folder and the rows are written by a thread of this class, frames by the
+    cameras' threads.
 
     Args:
-        root: the dataset's folder.
-        fps: frames a second.
+        root: folder of the dataset.
+        fps: frames per second.
         cameras: all of them.
 
     Attributes:
-        finished: it takes no more frames.
-        logged: its rows are kept, so that it can be brought back.
-        rows: how many of them are on disk.
+        finished: it accepts no more frames.
+        logged: its rows are written, so that it can be recovered.
+        rows: number of rows on disk.
     """
 
     def __init__(self, root: Path, fps: Fraction, cameras: Mapping[str, StreamedCamera]) -> None:
@@ -66,16 +67,16 @@ class StreamedTake:
 
     @property
     def episode(self) -> UnfinishedEpisode:
-        """Its folder, once that is there.
+        """The episode's folder, once it exists.
 
         Raises:
-            DestinationError: it cannot be made.
+            DestinationError: the folder cannot be created.
         """
         return self._made.result()
 
     @property
     def path(self) -> Path | None:
-        """Where its folder is; None where it cannot be made."""
+        """Path of its folder; None if it cannot be created."""
         return self.episode.path if self._made.exception() is None else None
 
     def begin_rows(self, features: Features, robot_type: str | None, task: str) -> None:
@@ -95,7 +96,7 @@ class StreamedTake:
         try:
             self._made.set_result(UnfinishedEpisode.create(self.root, self._settings))
         except Exception as error:
-            self._made.set_exception(error)  # for the cameras, whose next frame raises it
+            self._made.set_exception(error)  # raised by the next frame of each camera
             return
         log: RowLog | None = None
         try:
@@ -108,7 +109,7 @@ class StreamedTake:
                     log.row(checked_row(row[0], self._settings.features), {}, row[1])
                     self.rows += 1
         except Exception as error:
-            # LeRobot's own copy of the rows is the one that counts: the recording goes on.
+            # LeRobot has its own copy of the rows, so the recording continues.
             _log.warning(
                 "row %d and the following rows cannot be kept for ffenc recover: %s", *(self.rows, error)
             )
@@ -118,13 +119,13 @@ class StreamedTake:
                     log.close()
 
     def started(self) -> None:
-        """An encoder runs; once all do, what is on disk is flushed there."""
+        """Note that an encoder has started; when all have, start flushing the written files to the disk."""
         if self._keep_settings():
             with self._lock:
                 self._flusher = self._flusher or Flusher(self.episode)
 
     def _keep_settings(self) -> bool:
-        """Keep what brings the episode back, if all encoders run; returns whether they do."""
+        """Write the settings for recovery if all encoders have started; return whether they have."""
         with self._lock:
             cameras = [one.sink.recorded for one in self._cameras.values() if one.sink is not None]
             known = [camera for camera in cameras if camera is not None]
@@ -137,10 +138,10 @@ class StreamedTake:
             return True
 
     def finish(self) -> dict[str, tuple[Path, dict[str, Any] | None]]:
-        """End the encoders, read their files back, and give each a folder of its own.
+        """End the encoders, read their files back, and put each file in its own folder.
 
         Raises:
-            FfencError: one has failed, or has no frames.
+            FfencError: an encoder has failed, or has no frames.
         """
         self._end()
         for key, camera in self._cameras.items():
@@ -172,12 +173,12 @@ class StreamedTake:
         return path, statistics
 
     def cancel(self) -> None:
-        """Kill what runs."""
+        """Kill the running encoders."""
         self.cancellation.cancel()
         self._end()
 
     def leave(self) -> None:
-        """End what runs, with all that it was given."""
+        """End the running encoders after their queued frames."""
         self._end()
 
     def _end(self) -> None:
@@ -190,12 +191,12 @@ class StreamedTake:
 
 
 def running_statistics(stats: Stats, count: int, scale: int) -> dict[str, Any]:
-    """Return statistics as LeRobot's ``RunningQuantileStats`` gives them.
+    """Return statistics in the form of LeRobot's ``RunningQuantileStats``.
 
     Args:
-        stats: as a dataset has them.
-        count: how many pixels were counted.
-        scale: what values are multiplied by: 255 for colours, which LeRobot divides again.
+        stats: statistics as in a dataset.
+        count: number of counted pixels.
+        scale: factor for the values: 255 for colours, by which LeRobot divides later.
     """
     arrays = {
         name: np.asarray(value, np.float64).reshape(-1) * scale

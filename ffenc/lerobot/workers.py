@@ -1,4 +1,4 @@
-"""LeRobot's functions that run in processes of their own, where ffenc may not be in use yet."""
+"""LeRobot's functions that run in worker processes, where ffenc may not be in use yet."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ffenc.lerobot.options import Options
 
 
 class Worker(Struct, frozen=True):
-    """One of LeRobot's workers: it puts ffenc into a process that was not forked from this one.
+    """One of LeRobot's worker functions; it activates ffenc in a process that was not forked from this one.
 
     Attributes:
-        name: LeRobot's name of it.
+        name: its name in LeRobot.
         options: how ffenc encodes.
-        originals: LeRobot's own workers, once ffenc is in use.
+        originals: LeRobot's own worker functions, once ffenc is in use.
     """
 
     name: str

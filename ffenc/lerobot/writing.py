@@ -1,4 +1,4 @@
-"""LeRobot's ``DatasetWriter``: rows are kept beside frames, and a saved episode is whole on disk."""
+"""LeRobot's ``DatasetWriter``: rows are also written during recording, and saved episodes are complete."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _log = logging.getLogger("ffenc.lerobot")
 
 Method = Callable[..., Any]
 
-_HIDDEN = ".unsaved"  # ends the name of rows whose episode is not listed yet
-_PLACE = "meta/episodes"  # begins the columns that say in which file of the list an episode is
+_HIDDEN = ".unsaved"  # suffix of files with rows of an episode that is not listed yet
+_PLACE = "meta/episodes"  # prefix of the columns with the list file of an episode
 
 
 def writer_methods(originals: Mapping[str, Any]) -> dict[str, Method]:
-    """Return what takes the place of some of its methods, by name.
+    """Return the replacements of some of its methods, by name.
 
     Args:
-        originals: LeRobot's own.
+        originals: LeRobot's own methods.
     """
     return {
         name: make(originals[name])
@@ -42,7 +42,7 @@ def writer_methods(originals: Mapping[str, Any]) -> dict[str, Method]:
 
 
 def _encoder(writer: Any) -> StreamingVideoEncoder | None:
-    """Ffenc's encoder of a writer; None where it has none, or LeRobot's."""
+    """Return ffenc's encoder of a writer; None if it has no encoder, or LeRobot's."""
     encoder = writer._streaming_encoder
     return encoder if isinstance(encoder, StreamingVideoEncoder) else None
 
@@ -65,7 +65,7 @@ def _add_frame(original: Method) -> Method:
 
 
 def row_features(features: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what a row holds beside frames and LeRobot's own numbers."""
+    """Return the features of a row other than frames and LeRobot's indices."""
     return {
         name: {"dtype": one["dtype"], "shape": list(one["shape"]), "names": one.get("names")}
         for name, one in features.items()
@@ -81,7 +81,7 @@ def _save_episode(original: Method) -> Method:
         if encoder is None or not self._meta.video_keys:
             original(self, episode_data, parallel_encoding)
             return
-        _delete_hidden(self._root)  # of a run that was killed: ffenc recover has those rows
+        _delete_hidden(self._root)  # left by a killed run; ffenc recover has these rows
         try:
             original(self, episode_data, parallel_encoding)
         except BaseException:
@@ -95,9 +95,10 @@ def _save_episode(original: Method) -> Method:
 
 
 def _save_episode_data(original: Method) -> Method:
-    """LeRobot writes rows first, and then waits for the encoders: until those are done, they are hidden.
+    """Hide the rows until the encoders are done: LeRobot writes rows first, and then waits for them.
 
-    A file of rows that are of no episode, or have no end, keeps LeRobot from opening the dataset.
+    A data file with rows of an unlisted episode, or without its footer, prevents LeRobot from opening the
+    dataset.
     """
 
     def save_episode_data(self: Any, episode_buffer: dict[str, Any]) -> Any:
@@ -124,10 +125,10 @@ def _delete_hidden(root: Path) -> None:
 
 
 def make_whole(writer: Any) -> None:
-    """Close the files of the episode that was saved, as LeRobot does when it resumes a dataset.
+    """Close the files of the saved episode, as LeRobot does when it resumes a dataset.
 
-    LeRobot leaves its tables open, without the end that makes them readable, until the last episode: a crash
-    would take all of them. The next episode begins files of its own, so no video is copied for it either.
+    LeRobot does not write the footers of its tables, which make them readable, until the last episode: a
+    crash would lose all of them. The next episode starts new files, so that no video is copied for it either.
     """
     meta = writer._meta
     for path in _hidden_rows(writer._root):
@@ -138,9 +139,9 @@ def make_whole(writer: Any) -> None:
 
 
 def _list_episodes(meta: Any) -> None:
-    """Add the episodes that LeRobot has not written yet to the last file of the list, whole or not at all.
+    """Add the episodes that LeRobot has not written yet to the last file of the list, atomically.
 
-    One file, as LeRobot's own: its merge numbers the rows of several as if they were one.
+    There is one file, as in LeRobot: its merge does not number the rows of several files correctly.
     """
     new: list[dict[str, Any]] = [
         {key: _plain(value) for key, value in episode.items()} for episode in meta._metadata_buffer
@@ -171,10 +172,10 @@ def _list_files(root: Path) -> list[Path]:
 
 
 class EpisodeList:
-    """The episodes of a dataset that is being recorded, as LeRobot's writer asks for them.
+    """The episodes of a dataset that is being recorded, with the interface that LeRobot's writer uses.
 
-    LeRobot's own list is a copy in the cache of Hugging Face's library, whose making takes longer than the
-    encoders' end. It is made when somebody reads the dataset.
+    LeRobot's own list is a copy in the cache of Hugging Face's library, which takes longer to create than
+    the encoders take to end. It is created only when the dataset is read.
 
     Args:
         root: the dataset.
@@ -195,7 +196,7 @@ class EpisodeList:
         return self._whole[key]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # of a copy that is being made
+        if name.startswith("_"):  # while this object is being copied
             raise AttributeError(name)
         return getattr(self._whole, name)
 
@@ -207,7 +208,7 @@ class EpisodeList:
 
 
 def _plain(value: Any) -> Any:
-    """LeRobot keeps each value of an episode in a list of one; arrays become lists."""
+    """Return a value of an episode without LeRobot's list of one around it; arrays become lists."""
     first = value[0] if isinstance(value, list) else value
     return first.tolist() if isinstance(first, np.ndarray) else first
 
@@ -217,7 +218,7 @@ def _cancel_pending_videos(original: Method) -> Method:
         encoder = _encoder(self)
         if encoder is None:
             original(self)
-        else:  # an error or Ctrl-C has ended the recording
+        else:  # after an error or Ctrl-C
             encoder.leave_episode()
 
     return cancel_pending_videos
