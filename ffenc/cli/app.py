@@ -183,7 +183,7 @@ def run(words: Sequence[str], *, ending: Callable[[], bool] = lambda: False) -> 
 
     Args:
         words: the command line.
-        ending: returns whether a signal has arrived; the errors that it causes in threads are not reported.
+        ending: returns whether a signal has arrived; errors in threads are then only details.
     """
     output.begin()
     sys.unraisablehook = _note_unraisable

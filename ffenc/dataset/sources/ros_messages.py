@@ -230,7 +230,7 @@ class Numbers(Struct):
 
 
 def joint_names(message: Any) -> list[str]:
-    """Return the names that a message gives its numbers; empty if it has none."""
+    """Return the names of the numbers in a message; empty if it has none."""
     inner = getattr(message, "joints", None)
     names = [getattr(one, "name", None) for one in inner] if isinstance(inner, list) else None
     names = names or getattr(message, "name", None)

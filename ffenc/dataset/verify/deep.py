@@ -46,7 +46,7 @@ from ffenc.layout import QUANTILES
 _NOISE, _OTHER = 0.002, 0.06
 # For depth: differences of the logarithm of quantiles, which LeRobot estimates with an error of some percent.
 _DEPTH_NOISE, _DEPTH_OTHER = 0.02, 0.7
-_CLEARER = 0.4  # two episodes are swapped if the other's statistics differ by less than this share of the own
+_CLEARER = 0.4  # of a swap: greatest difference to the other's statistics, as a share of that to its own
 
 
 def decode_video(

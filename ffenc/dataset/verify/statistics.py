@@ -19,7 +19,7 @@ _COMPARED = ("min", "max", "mean", "std")
 # Statistics may have been computed in float32, with the variance as a difference of squares.
 _CLOSE = 2e-5
 _CAMERA_CLOSE = 0.1  # share of the greatest value
-_APART = 1e-3  # share of the greatest value: episodes' quantiles that are closer need not be told apart
+_APART = 1e-3  # share of the greatest value: quantiles of episodes that are closer count as equal
 _SWAPS = 2000  # greatest number of episodes among which swapped ones are searched
 
 
