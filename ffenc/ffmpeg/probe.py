@@ -117,7 +117,7 @@ class StreamInfo(Struct, frozen=True, dict=True):
 
     @cached_property
     def delay(self) -> int | None:
-        """The greatest number of packets by which a frame is stored before its display position.
+        """The greatest number of packets by which a frame is stored after its display position.
 
         0 if frames are stored in display order.
         """
