@@ -7,42 +7,10 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-
-class Problem(Struct, frozen=True):
-    """A problem in parts: carried by exceptions, and collected by verification.
-
-    Attributes:
-        found: what was found; if ``expected`` is empty, the sentence may also say what was expected.
-        expected: what was expected instead, such as ``a whole number``.
-        where: the file, line, image, camera or setting; "": ``found`` names it.
-        fix: what to do; "": ``found`` says it, or to give what is expected is all there is to do.
-        kind: kind of a fault that verification finds; "": code does not need to distinguish it.
-    """
-
-    found: str
-    expected: str = ""
-    where: str = ""
-    fix: str = ""
-    kind: str = ""
-
-    @property
-    def what(self) -> str:
-        """What was found and what was expected."""
-        return f"{self.found}; expected {self.expected}" if self.expected else self.found
-
-    @property
-    def described(self) -> str:
-        """What is wrong and where, without what to do."""
-        return ": ".join(part for part in (self.where, self.what) if part)
-
-    def __str__(self) -> str:
-        return f"{self.described}; {self.fix}" if self.fix else self.described
+    from ffenc.problem import Problem
 
 
 class FfencError(Exception):
@@ -51,7 +19,7 @@ class FfencError(Exception):
     Programs should use the attributes; the text is for people and may change.
 
     Args:
-        found, expected, where, fix: see :class:`Problem`.
+        found, expected, where, fix: see :class:`~ffenc.problem.Problem`.
 
     Attributes:
         problem: these parts.
@@ -59,8 +27,10 @@ class FfencError(Exception):
     """
 
     def __init__(self, found: str = "", *, expected: str = "", where: object = "", fix: str = "") -> None:
+        from ffenc.problem import Problem  # noqa: PLC0415 - keeps --help quick
+
         super().__init__(found)
-        self.problem = Problem(found, expected, str(where), fix)
+        self.problem: Problem = Problem(found, expected, str(where), fix)
         self.places: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -83,6 +53,8 @@ class FfencError(Exception):
 
     @fix.setter
     def fix(self, text: str) -> None:
+        from msgspec.structs import replace  # noqa: PLC0415 - see above
+
         self.problem = replace(self.problem, fix=text)
 
     @property

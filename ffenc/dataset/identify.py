@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ffenc.config.framerate import parse_fps
-from ffenc.errors import ConfigError, Problem, SourceError
+from ffenc.errors import ConfigError, SourceError
 from ffenc.layout import INFO
+from ffenc.problem import Problem
 
 
 def check_dataset(folder: Path) -> None:

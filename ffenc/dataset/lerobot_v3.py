@@ -16,7 +16,7 @@ from ffenc.dataset.lerobot import Choice, LeRobotDataset, Listed
 from ffenc.dataset.model import EpisodeRef, EpisodeVideo, Known
 from ffenc.dataset.row_tables import ROWS_A_BATCH
 from ffenc.dataset.videos import videos_of
-from ffenc.errors import Problem, SourceError
+from ffenc.errors import SourceError
 from ffenc.frames.info_json import read_json
 from ffenc.layout import (
     DATA_COLUMNS,
@@ -26,6 +26,7 @@ from ffenc.layout import (
     TASKS,
     VIDEO_PATH,
 )
+from ffenc.problem import Problem
 
 _EPISODE_COLUMNS = ("episode_index", "length", *DATA_COLUMNS)
 

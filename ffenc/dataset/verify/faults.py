@@ -11,8 +11,8 @@ from typing import Literal
 from msgspec import Struct, field
 from msgspec.structs import force_setattr
 
-from ffenc.errors import Problem
 from ffenc.layout import CHECKSUMS
+from ffenc.problem import Problem
 from ffenc.spelling import argument, call
 
 Severity = Literal["fault", "note"]
