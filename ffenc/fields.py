@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 
-def fields_of(struct: msgspec.Struct) -> dict[str, Any]:
+def plain_fields(struct: msgspec.Struct) -> dict[str, Any]:
     """Return the fields of a struct as plain values, including those of nested structs.
 
     Args:
@@ -27,4 +27,4 @@ def _plain(value: Any) -> Any:
         return str(value)
     if hasattr(value, "item"):  # without loading NumPy
         return value.item()
-    raise NotImplementedError(f"{value!r} has no plain form")
+    raise TypeError(f"{value!r} has no plain form")

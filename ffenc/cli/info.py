@@ -11,7 +11,7 @@ from ffenc.cli.common import SourceName, json_option, links_option
 from ffenc.cli.display import human_bytes, human_seconds, report_console, report_table
 from ffenc.cli.output import print_json
 from ffenc.cli.pages import asked_page, page_options, write_contact
-from ffenc.fields import fields_of
+from ffenc.fields import plain_fields
 from ffenc.words import count
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def command(
 def _json_fields(report: DatasetReport) -> dict[str, Any]:
     from ffenc.config.framerate import fps_number  # noqa: PLC0415
 
-    fields = fields_of(report)
+    fields = plain_fields(report)
     fields |= {"root": str(report.root), "fps": fps_number(report.fps)}
     fields["seconds"] = None if report.seconds is None else round(report.seconds, 3)
     fields["cameras"] = {camera.pop("key"): camera for camera in fields["cameras"]}

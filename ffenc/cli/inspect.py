@@ -10,7 +10,7 @@ from ffenc.cli import output
 from ffenc.cli.common import PathName, SourceName, json_option, program_options
 from ffenc.cli.display import human_bytes, report_console, report_table
 from ffenc.cli.output import print_json
-from ffenc.fields import fields_of
+from ffenc.fields import plain_fields
 from ffenc.words import count
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def command(
     if write_mapping is not None:
         contents.write_mapping(found, write_mapping)
     if as_json:
-        fields = fields_of(found) | {"path": str(found.path), "fault": found.fault, "not_shown": faults}
+        fields = plain_fields(found) | {"path": str(found.path), "fault": found.fault, "not_shown": faults}
         print_json(fields)
         return
     _show(found)

@@ -21,7 +21,7 @@ from ffenc.cli.common import (
 from ffenc.cli.display import progress_bar
 from ffenc.cli.jobs import kept_said, print_summary, summary_fields
 from ffenc.cli.output import print_json
-from ffenc.fields import fields_of
+from ffenc.fields import plain_fields
 from ffenc.words import count
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def command(source: str, destination: str, dry_run: bool, as_json: bool, **setti
         fields: dict[str, Any] = {
             "source": str(done.source),
             "destination": str(done.destination),
-            "actions": [fields_of(action) for action in done.actions],
-            "episodes": [fields_of(episode) for episode in done.episodes],
+            "actions": [plain_fields(action) for action in done.actions],
+            "episodes": [plain_fields(episode) for episode in done.episodes],
         }
         if done.summary is not None:
             fields |= {"resumed": done.resumed, "result": summary_fields(done.summary)}

@@ -17,7 +17,7 @@ from ffenc.cli.jobs import executor_of, on_options
 from ffenc.cli.output import print_json
 from ffenc.cli.pages import asked_page, page_options, write_contact
 from ffenc.errors import ConfigError
-from ffenc.fields import fields_of
+from ffenc.fields import plain_fields
 from ffenc.layout import INFO
 from ffenc.words import count
 
@@ -188,7 +188,7 @@ def _rows(found: Verification) -> tuple[list[str], list[list[str]]]:
 def _json_fields(found: Verification, seconds: float) -> dict[str, Any]:
     from ffenc.dataset.verify.against import without_infinity  # noqa: PLC0415
 
-    fields = fields_of(found)
+    fields = plain_fields(found)
     for listed, faults in ((fields["faults"], found.faults), (fields["notes"], found.notes)):
         for one, fault in zip(listed, faults, strict=True):
             one["what"] = fault.what

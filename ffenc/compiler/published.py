@@ -277,7 +277,7 @@ def _shown(limit: float) -> str:
 
 
 def _unknown_word(text: str, option: PublishedOption, open_: bool) -> str | None:
-    """Return the first undefined name in an expression; None if there is none or this is unknown."""
+    """Return the first undefined name in an expression; None if all are defined, or if that is unknown."""
     if open_ or "(" in text or text in option.choices:
         return None
     if any(not choice.isidentifier() and choice in text for choice in option.choices):

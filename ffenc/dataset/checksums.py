@@ -70,7 +70,7 @@ def broken_lines(root: Path) -> list[int]:
 
 
 def read_checksums(root: Path) -> dict[str, str]:
-    """Return a dataset's checksums: path in the dataset -> checksum; empty if there are none."""
+    """Return a dataset's checksums: path in the dataset -> checksum; empty without a checksum file."""
     try:
         text = read_text(root / CHECKSUMS)
     except (OSError, SourceError):

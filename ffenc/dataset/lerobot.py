@@ -165,7 +165,7 @@ class LeRobotDataset(ABC):
         self._chosen = frozenset(episode.index for episode in episodes)
 
     def _sound(self) -> list[EpisodeRef]:
-        """Return the episodes to read without known damage; if there are none, all of them."""
+        """Return the episodes to read that are not known to be damaged; if all are, return all."""
         return [episode for episode in self._opened if not self._damage.of(episode.index)] or self._opened
 
     @abstractmethod

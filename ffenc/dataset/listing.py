@@ -45,7 +45,7 @@ class Listing(Struct, frozen=True):
     Attributes:
         known: their known fields, as in the source's list, in order.
         rows: the episodes.
-        file: the file of the source's list that contains them; None: there is none.
+        file: the file of the source's list that contains them; None: they are in no such file.
     """
 
     known: pa.Table

@@ -119,7 +119,7 @@ class Known(Struct, frozen=True):
         table: rows of several episodes, with statistics (``stats/FEATURE/STATISTIC``), texts of ``tasks`` and
             all other listed columns. Indices and places in it are the source's.
         row: row of the episode in the table.
-        file: the file of the source's list that contains it, which stays a file; None: there is none.
+        file: the file of the source's list that contains it, which stays a file; None: it is in no such file.
     """
 
     table: pa.Table
@@ -153,10 +153,10 @@ class Episode(Struct, frozen=True):
         tasks: texts of its tasks, in the order of the rows.
         row_tasks: shape ``(length,)``, index in ``tasks`` for each row; None: all rows have the first.
         streams: camera -> its frames.
-        known: its known fields; None: there are none.
-        notes: a JSON file, or its contents, stored for the episode; None: there are none.
+        known: its known fields; None: no field is known.
+        notes: a JSON file, or its contents, stored for the episode; None: no notes.
         index: its index in the source.
-        file: the source's file of several episodes that contains its rows; None: there is none.
+        file: the source's file of several episodes that contains its rows; None: no such file.
     """
 
     length: int

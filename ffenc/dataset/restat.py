@@ -48,7 +48,7 @@ class Difference(Struct, frozen=True):
 
     Attributes:
         feature, name: such as ``action`` and ``q99``.
-        stored: value in ``stats.json``; None: there is none.
+        stored: value in ``stats.json``; None: not in the file.
         exact: value computed from the rows.
         share: greatest difference relative to the feature's span from min to max; 1 if no value is stored.
         at: index of the feature's number with this difference.

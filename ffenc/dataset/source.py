@@ -67,7 +67,7 @@ class DatasetSource(Protocol):
         """Return the contents of ``info.json``, with the features in order."""
 
     def stats(self) -> dict[str, Any]:
-        """Return the contents of ``stats.json``; empty if there is none."""
+        """Return the contents of ``stats.json``; empty without such a file."""
 
     def has_episode_stats(self, feature: str) -> bool:
         """Return whether a feature's statistics are known for every episode."""

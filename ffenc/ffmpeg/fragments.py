@@ -91,7 +91,7 @@ def whole_frames(info: StreamInfo, fps: Fraction, most: int | None = None) -> in
 
 
 def _box(file: BinaryIO, place: int, size: int) -> tuple[bytes, int] | None:
-    """Return type and end of the box at an offset; None if there is none, or only a part of it."""
+    """Return the type and end of the box at an offset; None unless a whole box is there."""
     file.seek(place)
     start = file.read(2 * _HEADER)
     length, kind = int.from_bytes(start[:4], "big"), start[4:8]

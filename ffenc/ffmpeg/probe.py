@@ -57,7 +57,7 @@ class StreamInfo(Struct, frozen=True, dict=True):
         time_base: seconds per tick of ``times``.
         channels: number of components per pixel.
         color_space, color_range, color_primaries, color_transfer: colour tags, None if absent.
-        audio: the first audio stream; None: there is none.
+        audio: the first audio stream; None: the file has no audio.
         tag: the stream's tag in MP4 (``avc1``); None: it has none.
         extradata_hash: hash of the decoder configuration.
         times: presentation time of every frame in ticks, ascending; None unless requested.

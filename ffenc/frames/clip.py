@@ -122,7 +122,7 @@ def check_spacing(clip: Clip, fps: Fraction, where: str, *, start: float | None 
 def off_grid(
     times: Sequence[Fraction], fps: Fraction, base: Fraction, tolerance: float = TIME_TOLERANCE
 ) -> int | None:
-    """Return the index of the first frame that is not at base + i / fps; None: there is none.
+    """Return the index of the first frame that is not at base + i / fps, or None.
 
     Args:
         times: times of the frames, in seconds.

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from msgspec import Struct, field
 
-from ffenc.fields import fields_of
+from ffenc.fields import plain_fields
 from ffenc.recording.results import CameraStatus, SavedEpisode
 
 
@@ -17,7 +17,7 @@ class Event(Struct, frozen=True):
 
     def fields(self) -> dict[str, Any]:
         """Return the event's attributes as plain values."""
-        return {"event": self.kind, **fields_of(self)}
+        return {"event": self.kind, **plain_fields(self)}
 
 
 class CameraSettings(Struct, frozen=True):

@@ -243,7 +243,7 @@ class Feed:
         self._failed.set()  # no further error is determined
 
     def _take(self) -> int | None:
-        """Return a free slot; None if there is none without waiting."""
+        """Return a free slot without waiting; None if all are in use."""
         free = self._ring.free
         try:
             # The slot of the frame that was sent last is never available to the caller.

@@ -23,7 +23,7 @@ from typing import IO, Any
 from msgspec import Struct
 
 from ffenc.errors import SourceError
-from ffenc.fields import fields_of
+from ffenc.fields import plain_fields
 from ffenc.paths import inside
 from ffenc.storage.address import Address
 from ffenc.storage.cache import MARK, Cache, copies_folder
@@ -114,7 +114,7 @@ class Mirror:
         manifest = self.folder / MARK
         content: dict[str, Any] = {
             "address": str(self.address),
-            "files": {place: fields_of(entry) for place, entry in sorted(self.entries.items())},
+            "files": {place: plain_fields(entry) for place, entry in sorted(self.entries.items())},
         }
         # Open as long as the process runs; a Python file object would warn that it was not closed.
         self._open = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -220,7 +220,7 @@ class Mirror:
                     f"{self.address}/{place} disappeared after the dataset was opened: {error}"
                 ) from None
             state.called[name] = keep
-            _write_json(path, fields_of(state))
+            _write_json(path, plain_fields(state))
 
     def _bring(self, place: str, entry: Entry, state: _State, needs: Needs, keep: bool) -> None:
         before = list(state.there)

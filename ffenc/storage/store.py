@@ -297,7 +297,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status of the response that caused an error; None if there is none."""
+    """Return the HTTP status of the response that caused an error; None if there was no response."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # from botocore
         response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -22,7 +22,7 @@ from ffenc.errors import SourceError, ToolchainError
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import how_to_get, toolchains
-from ffenc.fields import fields_of
+from ffenc.fields import plain_fields
 from ffenc.frames.clip import Clip
 from ffenc.frames.depth import DepthQuantizer
 from ffenc.frames.depth_images import changed
@@ -333,9 +333,9 @@ def _side_fields(side: Against, metric: str) -> dict[str, Any]:
     }
     if side.off:
         assert side.depth is not None
-        bands = [{"from": low, "to": high} | fields_of(errors) for low, high, errors in side.depth.bands]
+        bands = [{"from": low, "to": high} | plain_fields(errors) for low, high, errors in side.depth.bands]
         off = {str(number): [round(value, 2) for value in values] for number, values in side.off.items()}
-        return fields | {"error_mm": fields_of(side.depth) | {"bands": bands}, "largest_mm": off}
+        return fields | {"error_mm": plain_fields(side.depth) | {"bands": bands}, "largest_mm": off}
     together = side.together()
     quality = {}
     for name in METRICS:

@@ -16,7 +16,7 @@ from ffenc.ffmpeg.cache import recall, remember
 from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.machine import file_identity, machine_facts
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.fields import fields_of
+from ffenc.fields import plain_fields
 from ffenc.frames.depth import MAX_CODE, DepthQuantizer
 from ffenc.frames.depth_images import samples_in_mm
 from ffenc.frames.encoding import Encoding
@@ -190,8 +190,8 @@ def _measured(
 
 def _fields(found: DepthError) -> dict[str, Any]:
     """Return the errors as plain values; a band is ``{"from": metres, "to": metres, ...}``."""
-    bands = [{"from": low, "to": high} | fields_of(errors) for low, high, errors in found.bands]
-    return fields_of(found) | {"bands": bands}
+    bands = [{"from": low, "to": high} | plain_fields(errors) for low, high, errors in found.bands]
+    return plain_fields(found) | {"bands": bands}
 
 
 def recommend_depth(

@@ -8,7 +8,7 @@ from typing import Any
 
 from ffenc.config.encoder import DepthEncoderConfig
 from ffenc.ffmpeg.machine import cores
-from ffenc.fields import fields_of
+from ffenc.fields import plain_fields
 from ffenc.quality.measure import plain
 from ffenc.tune.candidates import (
     label,
@@ -72,13 +72,13 @@ def _camera_fields(found: Tuning, camera: CameraTuning) -> dict[str, Any]:
         "fps": float(footage.fps),
         "stored": footage.stored,
         "source_bytes_per_frame": round(footage.bytes_per_frame, 1),
-        "sample": [fields_of(stretch) for stretch in camera.sample.stretches],
+        "sample": [plain_fields(stretch) for stretch in camera.sample.stretches],
         "frames": len(camera.sample),
         "candidates": [_row_fields(found, camera, number) for number in range(len(camera.rows))],
         "shown": camera.shown,
         "not_here": camera.not_here,
-        "range": None if camera.range is None else fields_of(camera.range),
-        "present_range": None if camera.present_range is None else fields_of(camera.present_range),
+        "range": None if camera.range is None else plain_fields(camera.range),
+        "present_range": None if camera.present_range is None else plain_fields(camera.present_range),
         "recommendation": None
         if choice is None
         else {"candidate": choice.number, "meets_target": choice.meets, "reason": choice.reason},

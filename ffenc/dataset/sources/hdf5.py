@@ -123,7 +123,7 @@ class _Hdf5Reader(ArrayReader):
         return [name for name in names if isinstance(self._get(f"{path}/{name}"), h5py.Group)]
 
     def _get(self, path: str) -> Any:
-        """Return the object at a path; None if there is none. Links to other files are not followed."""
+        """Return the object at a path; None if it does not exist. Links to other files are not followed."""
         import h5py  # noqa: PLC0415 - an extra
 
         thing: Any = self._file

@@ -93,7 +93,7 @@ class _ZarrReader(ArrayReader):
             return sorted((name for name, _ in there.groups()), key=by_number)
 
     def _at(self, path: str) -> Any:
-        """Return the object at a path; None if there is none."""
+        """Return the object at a path; None if the path does not exist."""
         if path not in self._known:
             try:
                 self._known[path] = self._group[path] if path else self._group

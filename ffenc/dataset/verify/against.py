@@ -194,7 +194,7 @@ def _is_lossless(layout: Layout, key: str, info: StreamInfo) -> bool:
 
 
 def together(compared: Sequence[tuple[int, Comparison]]) -> CameraComparison | None:
-    """Return the comparison over all compared episodes of a camera; None if there are none."""
+    """Return the comparison over all compared episodes of a camera; None if no episode was compared."""
     if not compared:
         return None
     frames = np.array([one.frames for _, one in compared])

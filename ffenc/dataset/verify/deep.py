@@ -27,7 +27,7 @@ from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.machine import file_identity, machine_facts
 from ffenc.ffmpeg.process import FfmpegProcess
 from ffenc.ffmpeg.toolchain import Toolchain
-from ffenc.fields import fields_of
+from ffenc.fields import plain_fields
 from ffenc.frames.check import Damage, check_decoding
 from ffenc.frames.decoded import check_image, decode_image
 from ffenc.frames.depth import DepthQuantizer, Unit
@@ -115,7 +115,7 @@ def decode_video(
             return showing.shown
         return _video_statistics(video, showing, candidates[0], cancellation)
 
-    parts = [sorted(spans.items()), fields_of(meaning), *programs]
+    parts = [sorted(spans.items()), plain_fields(meaning), *programs]
     shown, known = records.shown(digest, parts, faults, show)
     count.add(seen.info.frames if known else 0)
     return replace(shown, recorded=recorded and known)

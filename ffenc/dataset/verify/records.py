@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from ffenc.dataset.verify.faults import Fault, Faults
 from ffenc.ffmpeg.cache import recall, remember
-from ffenc.fields import fields_of
+from ffenc.fields import plain_fields
 from ffenc.frames.check import Damage
 from ffenc.frames.statistics import Stats, ValueCounts
 
@@ -72,7 +72,7 @@ class DecodeRecords:
             return [Damage(**one) for one in content["damage"]], True
         except (LookupError, TypeError):
             found = find()
-        remember(key, {"damage": [fields_of(one) for one in found]})
+        remember(key, {"damage": [plain_fields(one) for one in found]})
         return found, False
 
     def shown(
@@ -105,12 +105,12 @@ class DecodeRecords:
         counts = None
         if values is not None:
             counts = {"channels": len(values.counts), "per": values.per, "packed": values.packed()}
-        content = {"faults": [fields_of(one) for one in found], "stats": shown.stats, "values": counts}
+        content = {"faults": [plain_fields(one) for one in found], "stats": shown.stats, "values": counts}
         remember(key, content)
         return shown, False
 
     def _read(self, key: Sequence[Any]) -> Mapping[str, Any]:
-        """Return the record, empty if there is none."""
+        """Return the record; empty if nothing is recorded."""
         content = None if self.again else recall(key)
         return content if isinstance(content, dict) else {}
 
