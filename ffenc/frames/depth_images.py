@@ -237,7 +237,7 @@ class DepthStatistics(Picking):
         self._frames += 1
         pixels = thinned(depth, self.tap)
         if pixels.dtype == np.uint16 and self.unit == "mm":
-            self._waiting.append(pixels.ravel())
+            self._waiting.append(pixels.flatten())  # a copy: the caller reuses the frame's memory
             if sum(map(len, self._waiting)) > _COUNTED_AT_ONCE:
                 self._count_waiting()
             return

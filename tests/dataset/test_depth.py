@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ffenc import ConfigError, DepthEncoderConfig, SourceError, reencode_dataset
+from ffenc import ConfigError, DepthEncoderConfig, SourceError, reencode_dataset, verify_dataset
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.depth import DepthQuantizer
 from tests.conftest import (
@@ -121,6 +121,8 @@ def test_exact_16_bit_depth_has_no_quantiser(tmp_path: Path, images: dict[str, l
     block = read_json(out / "meta/info.json")["features"][DEPTH]["info"]
     assert (block["video.codec"], block["video.pix_fmt"], block["is_depth_map"]) == ("ffv1", "gray16le", True)
     assert not [key for key in block if "depth_min" in key or "use_log" in key]
+    # The check reads all frames into the same memory; each has to count for the statistics.
+    assert verify_dataset(out, deep=True).faults == []
 
 
 def test_codes_in_ffv1_are_those_in_hevc(tmp_path: Path) -> None:
