@@ -27,6 +27,7 @@ from ffenc.dataset import tables
 from ffenc.dataset.columns import task_table
 from ffenc.dataset.lerobot_v21 import LeRobotV21
 from ffenc.dataset.verify.metadata import check_source
+from ffenc.layout import QUANTILES
 from tests.conftest import (
     ANGLE,
     DATASET,
@@ -39,6 +40,7 @@ from tests.conftest import (
     notes_of,
     starts,
 )
+from tests.support.damage import statistics_of
 from tests.support.make import drop_camera
 
 LEROBOTS_VIDEO = FIXTURES / "aloha_video_v30"
@@ -418,6 +420,14 @@ def test_a_byte_that_flipped_is_found(small_video, key, frame):
     assert any(fault.episode == episode and fault.frame <= frame - starts()[episode] for fault in faults), [
         str(fault) for fault in faults
     ]
+
+
+def test_depth_that_does_not_match_its_statistics_is_found(small_video):
+    for name in QUANTILES:
+        statistics_of(DEPTH, name, [[[9000.0]]], listed=True)(small_video)
+    fault, *_ = only(verify_dataset(small_video, deep=True), "other-content")
+    assert (fault.camera, fault.episode) == (DEPTH, 1)
+    assert re.search(r"its frames do not match its statistics: q\d\d is .*, 9000 is stored", fault.what)
 
 
 def test_two_episodes_whose_content_is_swapped_are_found(png_tree, tmp_path):

@@ -360,7 +360,7 @@ def compare_statistics(
     if stored is None or not at.size:
         return
     depth = len(next(iter(shown.values()))["mean"]) == 1
-    names = QUANTILES if depth else ("mean", "std")
+    names = tuple(QUANTILES) if depth else ("mean", "std")
     if not set(names) <= set(stored):
         return
     noise, other = (_DEPTH_NOISE, _DEPTH_OTHER) if depth else (_NOISE, _OTHER)
