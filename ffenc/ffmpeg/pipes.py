@@ -13,11 +13,23 @@ _F_SETPIPE_SZ = 1031
 
 
 def writable(descriptor: int, seconds: float) -> bool:
-    return bool(select.select([], [descriptor], [], seconds)[1])
+    """Wait until a pipe accepts bytes, or its reader has closed it."""
+    return _is_ready(descriptor, "POLLOUT", seconds)
 
 
 def readable(descriptor: int, seconds: float) -> bool:
-    return bool(select.select([descriptor], [], [], seconds)[0])
+    """Wait until a pipe has bytes, or its writer has closed it."""
+    return _is_ready(descriptor, "POLLIN", seconds)
+
+
+def _is_ready(descriptor: int, event: str, seconds: float) -> bool:
+    if not hasattr(select, "poll"):  # Windows
+        inputs, outputs = ([], [descriptor]) if event == "POLLOUT" else ([descriptor], [])
+        return any(select.select(inputs, outputs, [], seconds))
+    # select refuses descriptors from 1024 on, and raises for one that another thread has closed.
+    waiting = select.poll()
+    waiting.register(descriptor, getattr(select, event))
+    return bool(waiting.poll(seconds * 1000))
 
 
 class _Piece(ctypes.Structure):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -40,6 +42,27 @@ def test_input_reaches_the_program_and_its_output_and_frame_counts_come_back(too
     )
     assert bytes(received) == FRAME * 50
     assert counts[-1] == 50
+
+
+def test_a_program_runs_beside_more_open_files_than_select_can_wait_for(toolchain: Toolchain) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, hard), hard))
+    received = bytearray()
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(1100):
+                stack.enter_context(open(os.devnull, "rb"))  # noqa: PTH123
+            # More than a pipe takes at once.
+            fed = copying(toolchain, "-f", "rawvideo", "pipe:1")
+            run_fed(fed, [FRAME] * 2000, on_output=received.extend)
+            source = ("-f", "lavfi", "-i", "color=size=64x64:rate=30:duration=1,format=gray")
+            drawn = [toolchain.ffmpeg, "-nostdin", "-loglevel", "level+warning", *source]
+            with FfmpegProcess([*drawn, "-f", "rawvideo", "pipe:1"], pull=True) as process:
+                assert process.read_into(bytearray(30 * len(FRAME))) == 30 * len(FRAME)
+                process.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert bytes(received) == FRAME * 2000
 
 
 def test_lent_memory_is_read_as_it_was_and_may_change_once_a_pipe_of_bytes_has_followed(
