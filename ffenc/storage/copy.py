@@ -201,14 +201,14 @@ class Mirror:
 
     def _fetch(self, place: str, needs: Needs, name: str, keep: bool) -> None:
         path = self._state_path(place)
-        if name in self._state(place).called:
+        if _has(self._state(place), name, keep):
             with contextlib.suppress(OSError):
                 os.utime(path)  # the least recently used is deleted first
             return
         with path.with_suffix(".fetch").open("a", encoding="utf-8") as file:
             _lock(file.fileno(), exclusive=True, wait=True)
             state = self._state(place)
-            if name in state.called:
+            if _has(state, name, keep):
                 return
             entry = self.entries[place]
             try:
@@ -223,11 +223,12 @@ class Mirror:
             _write_json(path, plain_fields(state))
 
     def _bring(self, place: str, entry: Entry, state: _State, needs: Needs, keep: bool) -> None:
-        before = list(state.there)
+        before, used = list(state.there), list[Range]()
         with (self.root / place).open("r+b") as file:
 
             def read(start: int, end: int) -> bytes:
-                self._fill(place, file, state, [(max(start, 0), min(end, entry.size))])
+                used.append((max(start, 0), min(end, entry.size)))
+                self._fill(place, file, state, used[-1:])
                 file.seek(start)
                 return file.read(end - start)
 
@@ -240,7 +241,7 @@ class Mirror:
             if state.there == [(0, entry.size)]:
                 self._check_bytes(place, entry)
         if keep:
-            state.kept = joined([*state.kept, *wanted, *missing(state.there, before)])
+            state.kept = joined([*state.kept, *used, *wanted, *missing(state.there, before)])
         os.utime(self.root / place, (entry.changed, entry.changed))
 
     def _fill(self, place: str, file: IO[bytes], state: _State, wanted: Sequence[Range]) -> None:
@@ -317,6 +318,11 @@ class Mirror:
         if error.errno == errno.ENOSPC:
             what += ". Set FFENC_CACHE to a folder on another disk, or limit its size with FFENC_CACHE_SIZE"
         return SourceError(what)
+
+
+def _has(state: _State, name: str, keep: bool) -> bool:
+    """Return whether the bytes of a request are there, and stay if they have to."""
+    return name in state.called and (state.called[name] or not keep)
 
 
 def _lock(descriptor: int, *, exclusive: bool, wait: bool) -> bool:

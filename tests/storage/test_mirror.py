@@ -153,6 +153,21 @@ def test_what_was_used_longest_ago_makes_room(
         pass
 
 
+def test_what_has_to_stay_stays_although_it_was_fetched_for_a_moment_before(
+    s3: S3, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = open_mirror(remote("set"))
+    monkeypatch.setenv("FFENC_CACHE_SIZE", "700kB")
+    first, second, third = (copy.root / name for name in ("a.bin", "b.bin", "meta/c.bin"))
+    with held(first):
+        pass
+    copy.fetch(["a.bin"], name="all")
+    for other in (second, third, second):
+        with held(other):
+            pass
+    assert first.read_bytes() == (folder / "a.bin").read_bytes()
+
+
 def test_a_dataset_that_nobody_reads_goes_whole(
     s3: S3, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
