@@ -36,7 +36,7 @@ def progress_bar(label: str, total: int | None) -> Iterator[Callable[..., None]]
         yield lambda *_: None
         return
     from rich.console import Console  # noqa: PLC0415 - only if a bar is shown
-    from rich.progress import (  # noqa: PLC0415  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
         BarColumn,
         MofNCompleteColumn,
         Progress,

@@ -361,9 +361,7 @@ def task_texts(tasks: Path | Sequence[str]) -> list[str]:
     if not isinstance(tasks, Path):
         return list(tasks)
     try:
-        table = pq.ParquetFile(
-            tasks
-        ).read()  # read_table would load another library, for datasets of many files
+        table = read_table(tasks)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"cannot be read: {error}", where=tasks) from None
     text = _text_column(table)

@@ -200,9 +200,3 @@ def _leaf(file: pq.ParquetFile, path: Path, column: str) -> int:
         if schema.column(index).path == f"{column}.bytes":
             return index
     raise SourceError(f"has no image column {column!r} (struct<bytes, path>)", where=path)
-
-
-# --- one column chunk ---------------------------------------------------------------------------------
-
-
-# --- the bytes of a page ------------------------------------------------------------------------------

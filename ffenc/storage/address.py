@@ -19,12 +19,12 @@ _HUB = re.compile(r"datasets/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([^/@]+(
 class Kind(Struct, frozen=True):
     """A kind of store.
 
-    what: name for messages.
+    Attributes:
+        what: name for messages.
         extra: ffenc's extra that installs the package for it.
         module: the package that accesses it.
         protocol: name in fsspec.
         credentials: where that package looks for credentials, for messages.
-        credentials: where that package finds them, for a message.
     """
 
     what: str

@@ -365,7 +365,7 @@ def pull_folder(address: Address, folder: Path) -> dict[str, int]:
         if not any(part.startswith(".") for part in place.split("/"))
     }
     for place, one in wanted.items():
-        if not _same(folder / place, one) if os.path.lexists(folder / place) else True:
+        if not (os.path.lexists(folder / place) and _same(folder / place, one)):
             raise SourceError(
                 f"{address}/{place}: the download does not match the Hub's checksum; run it again"
             )
