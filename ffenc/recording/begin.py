@@ -49,20 +49,24 @@ def begun(
     episode = UnfinishedEpisode.create(root, settings)
     cancellation = Cancellation()
     tracks: dict[str, Track] = {}
+    log: RowLog | None = None
     try:
         for name, channel in channels.items():
             tracks[name] = _track(channel, episode, cancellation, robot, stall_seconds)
         log = RowLog(episode.rows)
+        flusher = Flusher(episode)
     except BaseException as error:
         cancellation.cancel()
         for track in tracks.values():
             close(track)
+        if log is not None:
+            log.close()
         with contextlib.suppress(OSError):
             delete_episode(episode.path)
         if isinstance(error, OSError):
             raise DestinationError(f"{episode.path}: cannot be written: {error.strerror}") from None
         raise
-    return Take(episode, log, tracks, cancellation, Flusher(episode))
+    return Take(episode, log, tracks, cancellation, flusher)
 
 
 def _track(
@@ -81,30 +85,35 @@ def _track(
     # Arrays are counted here, which is cheaper; frames that FFmpeg decodes or transforms are counted there.
     there = channel.frames == "jpeg" or (geometry is not None and not camera.depth)
     decoded = counted if there else None
-    command = storing_command(channel, episode, samples_tap(*size) if decoded is not None else None)
-    sink: Sink
-    if command is None:
-        sink = TiffFolder(episode.images(camera), (camera.height, camera.width))
-    else:
-        sink = FfmpegProcess(
-            command,
-            on_output=decoded.feed if decoded is not None else None,
-            cancellation=cancellation,
-            stall_seconds=stall_seconds,
-            niceness=robot.encoder_niceness,
-            cpus=robot.encoder_cpus,
-            pipe_bytes=channel.ring.pipe_bytes,
+    convert = (lambda depth: samples.of(changed(depth, geometry)).data) if samples is not None else None
+    with contextlib.ExitStack() as opened:
+        if counted is not None:
+            opened.callback(counted.close)
+        command = storing_command(channel, episode, samples_tap(*size) if decoded is not None else None)
+        sink: Sink
+        if command is None:
+            sink = TiffFolder(episode.images(camera), (camera.height, camera.width))
+        else:
+            sink = FfmpegProcess(
+                command,
+                on_output=decoded.feed if decoded is not None else None,
+                cancellation=cancellation,
+                stall_seconds=stall_seconds,
+                niceness=robot.encoder_niceness,
+                cpus=robot.encoder_cpus,
+                pipe_bytes=channel.ring.pipe_bytes,
+            )
+        channel.ring.reset()
+        feed = Feed(
+            channel.name,
+            channel.ring,
+            sink,
+            on_full=robot.on_full,
+            observe=_observer(counted, geometry) if decoded is None else None,
+            convert=convert,
+            wait_seconds=stall_seconds * 1.5,
         )
-    channel.ring.reset()
-    feed = Feed(
-        channel.name,
-        channel.ring,
-        sink,
-        on_full=robot.on_full,
-        observe=_observer(counted, geometry) if decoded is None else None,
-        convert=(lambda depth: samples.of(changed(depth, geometry)).data) if samples is not None else None,
-        wait_seconds=stall_seconds * 1.5,
-    )
+        opened.pop_all()  # the track closes it
     return Track(channel, feed, samples, counted)
 
 

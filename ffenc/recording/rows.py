@@ -93,10 +93,13 @@ class RowLog:
 
     def close(self) -> None:
         """Flush the file to disk and close it."""
-        if self._file >= 0:
-            os.fsync(self._file)
-            os.close(self._file)
-            self._file = -1
+        if self._file < 0:
+            return
+        file, self._file = self._file, -1
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def read_rows(path: Path, features: Features | None = None) -> Rows:

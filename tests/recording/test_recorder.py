@@ -24,6 +24,7 @@ from ffenc import (
     DestinationError,
     FfencError,
     FfencWarning,
+    ToolchainError,
     VideoReader,
     quantize_depth,
     reencode_dataset,
@@ -34,6 +35,7 @@ from ffenc.frames.depth import dequantize_depth
 from ffenc.recording.cameras.test_pattern import TestPattern
 from ffenc.recording.recorder import Recorder
 from ffenc.recording.recover import recover
+from tests.conftest import newest_program
 from tests.recording.recording import (
     COLOUR,
     HEIGHT,
@@ -182,6 +184,19 @@ def ended(process: psutil.Process) -> bool:
         return len(threads) == 1 and process.status() == psutil.STATUS_ZOMBIE
     except (FileNotFoundError, psutil.NoSuchProcess):
         return True
+
+
+def test_an_encoder_that_cannot_be_started_leaves_no_file_open(tmp_path: Path) -> None:
+    program = tmp_path / "ffmpeg"
+    program.write_text(f'#!/bin/sh\nexec {newest_program("ffmpeg")} "$@"\n')
+    program.chmod(0o755)
+    with Recorder(robot(cameras=("top", "left")), tmp_path / "data", ffmpeg=str(program)) as recorder:
+        program.unlink()
+        before = psutil.Process().num_fds()
+        for _ in range(3):
+            with pytest.raises(ToolchainError, match="cannot be started"):
+                recorder.start_episode()
+        assert psutil.Process().num_fds() == before
 
 
 def test_a_killed_encoder_is_told_at_the_next_write_and_the_rest_is_kept(tmp_path: Path) -> None:
