@@ -110,7 +110,7 @@ def recorded_settings(stream: StreamInfo, block: Mapping[str, Any], depth: bool)
         check_from_dataset(extra, "meta/info.json: video.extra_options")
     encoder = block.get("video.encoder")
     vcodec = encoder.get("vcodec") if isinstance(encoder, Mapping) else None
-    if vcodec not in CODECS or CODECS[vcodec].stream != stream.codec:
+    if not isinstance(vcodec, str) or vcodec not in CODECS or CODECS[vcodec].stream != stream.codec:
         rows = [row.name for row in CODECS.values() if row.stream == stream.codec and not row.hardware]
         vcodec = rows[0] if rows else check_vcodec(stream.codec)
     model = DepthEncoderConfig if depth else VideoEncoderConfig

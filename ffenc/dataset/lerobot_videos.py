@@ -53,7 +53,7 @@ class DatasetVideos:
         """
         videos = self._of[key] = {video.episode: video for video in listed}
         ends: dict[Path, float] = {}
-        before = -1
+        last: dict[Path, int] = {}  # the last episode in each file so far
         for episode in self._episodes:
             video = videos.get(episode.index)
             if video is None:
@@ -66,6 +66,7 @@ class DatasetVideos:
                 self._damage.note(f"{video.path} is missing; the dataset is incomplete", episode.index)
                 continue
             if end is not None and video.start < end - TIME_TOLERANCE:
+                before = last[video.path]
                 self._damage.note(
                     f"{self._root}: episode {episode.index} of {key} starts at {video.start:.6f} s of "
                     f"{video.path.name}, within episode {before}, which ends at {end:.6f} s; one of their "
@@ -73,7 +74,7 @@ class DatasetVideos:
                     *self._overlapping(videos[before], video),
                 )
             ends[video.path] = video.start + float(episode.length / self._fps)
-            before = episode.index
+            last[video.path] = episode.index
         self._needed |= {path: round(end * self._fps) for path, end in ends.items()}
 
     def _overlapping(self, *videos: EpisodeVideo) -> list[int]:

@@ -14,8 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ffenc import DestinationError, SourceError, reencode_dataset
-from tests.conftest import ANGLE, DATASET, TOP, everything_in
+from ffenc import DestinationError, SourceError, plan_reencode, reencode_dataset
+from ffenc.dataset.columns import set_column
+from ffenc.dataset.sources.lerobot import open_dataset
+from tests.conftest import ANGLE, DATASET, FIXTURES, TOP, everything_in
+from tests.support.damage import change_table
 from tests.support.make import H264, png_with
 from tests.support.runs import refused
 
@@ -281,3 +284,36 @@ def test_kept_encodes_of_another_source_are_not_taken_over(png_tree: Path, tmp_p
         reencode_dataset(png_tree, tmp_path / "out", **options)
     summary = reencode_dataset(other, tmp_path / "out", resume=True, **options)
     assert (summary.resumed, summary.outdated) == (0, 2)
+
+
+def test_an_overlap_is_named_with_the_episode_of_the_same_file(tmp_path: Path) -> None:
+    root = shutil.copytree(FIXTURES / "aloha_video_v30", tmp_path / "video")
+    first = root / f"videos/{TOP}/chunk-000/file-000.mp4"
+    shutil.copyfile(first, first.with_name("file-001.mp4"))
+
+    def moved(table: pa.Table) -> pa.Table:
+        for name, values in (
+            ("file_index", [0, 1, 0]),
+            ("from_timestamp", [0.0, 24 / 30, 0.5]),
+            ("to_timestamp", [24 / 30, 41 / 30, 0.5 + 31 / 30]),
+        ):
+            table = set_column(table, f"videos/{TOP}/{name}", values)
+        return table
+
+    change_table(root, "meta/episodes/chunk-000/file-000.parquet", moved)
+    damaged = open_dataset(root, partial=True).damaged()
+    assert set(damaged) == {0, 2}
+    assert (
+        "episode 2 of observation.images.top starts at 0.500000 s of file-000.mp4, within episode 0"
+        in (damaged[0])
+    )
+
+
+def test_an_encoder_in_the_info_block_that_is_no_text_is_not_known(tmp_path: Path) -> None:
+    root = shutil.copytree(FIXTURES / "aloha_video_v30", tmp_path / "video")
+    path = root / "meta/info.json"
+    info = json.loads(path.read_text())
+    info["features"][TOP]["info"]["video.encoder"] = {"vcodec": ["libsvtav1"]}
+    path.write_text(json.dumps(info))
+    plan = plan_reencode(root, tmp_path / "out", cameras=["top"])
+    assert [len(stream.copied) for stream in plan.streams] == [3]
