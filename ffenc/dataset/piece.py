@@ -145,6 +145,8 @@ class PieceTask(Struct, frozen=True):
             if video is not None:
                 parts.append(repr(video.excerpt))
             parts.append(_settings(_Kind.of(encoding, video)))
+        elif self.quantizer is not None:
+            parts.append(repr(self.quantizer))  # determines the statistics of copied codes
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _source(self) -> FrameSource:

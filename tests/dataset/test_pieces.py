@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
-from ffenc import FfmpegError, VerificationError, plan_reencode, probe
+from ffenc import DepthQuantizer, FfmpegError, VerificationError, plan_reencode, probe
 from ffenc.dataset.job import run_plan
+from ffenc.dataset.piece import Surroundings, run_piece
 from ffenc.dataset.pieces import asked_of
 from ffenc.dataset.plan import JobPlan
 from ffenc.frames.verify import verify_joined
-from tests.conftest import newest_program
+from tests.conftest import FIXTURES, newest_program
 
 LENGTHS = (4, 1, 3, 5)
 CAMERAS = ("left", "right")
@@ -175,3 +177,18 @@ def test_a_joined_file_must_be_what_was_asked_for(tree: Path, tmp_path: Path) ->
         verify(right, packet_bytes=5)
     with pytest.raises(VerificationError, match=r"frame 1 must be a key frame and is not"):
         verify(right, keys=[0, 1])
+
+
+def test_statistics_of_copied_depth_are_taken_over_only_with_the_same_quantiser(tmp_path: Path) -> None:
+    prepared = plan_reencode(FIXTURES / "aloha_video_v30", tmp_path / "out", cameras=["angle_depth"])
+    [stream] = prepared.streams
+    assert len(stream.copied) == 3
+    stream = replace(stream, compute_stats=True)
+    stats = []
+    for quantizer in (stream.quantizer, stream.quantizer, DepthQuantizer(depth_max=5.0, invalid="keep")):
+        task = replace(stream, quantizer=quantizer).task(prepared, prepared.episodes[0], tmp_path / "pieces")
+        record = run_piece(task, Surroundings())
+        assert record.stats is not None
+        stats.append((record.resumed, record.stats["max"][0][0][0]))
+    assert [resumed for resumed, _ in stats] == [False, True, False]
+    assert stats[0][1] == stats[1][1] > stats[2][1]
