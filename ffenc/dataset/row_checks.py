@@ -113,7 +113,9 @@ def _episodes_of(group: pq.RowGroupMetaData, error: SourceError) -> range:
     for number in range(group.num_columns):
         column = group.column(number)
         if column.path_in_schema == "episode_index" and (kept := column.statistics) and kept.has_min_max:
-            return range(int(kept.min), int(kept.max) + 1)
+            found = range(int(kept.min), int(kept.max) + 1)
+            if len(found) <= group.num_rows:  # otherwise not consecutive episodes, or invented
+                return found
     raise error
 
 

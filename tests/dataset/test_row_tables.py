@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ffenc import SourceError
+from ffenc.dataset.row_checks import episode_rows
 from ffenc.dataset.row_tables import row_tables, runs_of_rows
 
 LENGTHS = (3, 1, 4, 2, 5)
@@ -64,3 +66,23 @@ def test_each_episode_is_one_run_however_its_rows_are_read(file: Path) -> None:
         run["episode_index"].unique().to_pylist() == [number] for number, run in zip(found, runs, strict=True)
     )
     assert "task_index" not in runs[0].column_names
+
+
+@pytest.mark.parametrize("last", [1, 1 << 40])
+def test_the_episodes_of_unreadable_rows_are_those_that_they_can_be_of(tmp_path: Path, last: int) -> None:
+    """The footer names the first and the last episode; there are no more episodes than rows."""
+    path = tmp_path / "file-000.parquet"
+    columns = {name: [0, 0] for name in ("frame_index", "index", "task_index")}
+    table = pa.table({"episode_index": [0, last], "timestamp": [0.0, 0.0], **columns})
+    pq.write_table(table, path, write_page_checksum=True, use_dictionary=False, compression=None)
+    times = pq.read_metadata(path).row_group(0).column(1)
+    data = bytearray(path.read_bytes())
+    data[times.data_page_offset + times.total_compressed_size - 1] ^= 0xFF
+    path.write_bytes(data)
+    if last == 1:
+        found = episode_rows(path, 10.0, (), 1)
+        assert list(found) == [0, 1]
+        assert all("cannot be read" in (own.wrong or "") for own in found.values())
+    else:
+        with pytest.raises(SourceError, match="cannot be read"):
+            episode_rows(path, 10.0, (), 1)
