@@ -131,7 +131,7 @@ class GrowingDataset:
             DestinationError: names the file that was changed, created or deleted since the last episode.
         """
         for place, checksum in self._checksums().items():
-            known = self._known[place]
+            known = self._known.get(place)
             if checksum != known:
                 what = "removed" if checksum is None else "changed" if known is not None else "made"
                 raise DestinationError(

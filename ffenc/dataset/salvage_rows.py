@@ -274,7 +274,8 @@ class SalvagedRows:
                 one.damage = one.damage or f"{len(fitting_rows)} unlike stretches of rows have its number"
                 one.length = 0
             elif len(left) > 1:
-                where = f"{self._relative(one.path)}, row {int(one.rows[0])}"
+                row = f", row {int(one.rows[0])}" if len(one.rows) else ""
+                where = f"{self._relative(one.path)}{row}"
                 what = f"{len(left)} stretches of rows have its number; those from {where} on are taken"
                 self._note(what, episode=number)
         return found

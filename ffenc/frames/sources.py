@@ -176,8 +176,9 @@ def image_files(folder: Path, *, start_number: int | None = None) -> ImageFiles:
         raise SourceError(f"{folder}: cannot be read: {error.strerror}") from None
     images = [entry.name for entry in entries if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
     others = [entry.name for entry in entries if Path(entry.name).suffix.lower() in OTHER_SUFFIXES]
+    named = frozenset(images)
     for entry in entries:
-        if entry.name in images and not entry.is_file():
+        if entry.name in named and not entry.is_file():
             raise SourceError(f"{folder / entry.name}: is not a file that can be read (a broken link?)")
     if others:
         raise SourceError(

@@ -100,14 +100,15 @@ def _add(mirror: Mirror) -> Mirror:
 
 def open_copies() -> list[MirrorOf]:
     """Return the open copies, for :func:`attach`."""
-    return [MirrorOf(one.address, one.pinned, one.root, one.entries) for one in _mirrors.values()]
+    return [MirrorOf(one.address, one.pinned, one.root, one.entries) for one in list(_mirrors.values())]
 
 
 def mirror_of(path: Path) -> Mirror | None:
     """Return the copy that contains a path; None: the path is a local file."""
     if not _mirrors:
         return None
-    return next((one for root, one in _mirrors.items() if path == root or root in path.parents), None)
+    found = list(_mirrors.items())  # another thread may add one
+    return next((one for root, one in found if path == root or root in path.parents), None)
 
 
 @contextmanager
