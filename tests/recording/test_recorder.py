@@ -189,9 +189,9 @@ def ended(process: psutil.Process) -> bool:
 def open_below(folder: Path) -> list[str]:
     """What this process holds open below a folder, deleted files too."""
     found = []
-    for name in os.listdir("/proc/self/fd"):
+    for link in Path("/proc/self/fd").iterdir():
         try:
-            path = os.readlink(f"/proc/self/fd/{name}")
+            path = str(link.readlink())
         except FileNotFoundError:
             continue
         if path.startswith(f"{folder}/"):
