@@ -186,6 +186,7 @@ def run(words: Sequence[str], *, ending: Callable[[], bool] = lambda: False) -> 
         ending: returns whether a signal has arrived; errors in threads are then only details.
     """
     output.begin()
+    hooks = sys.unraisablehook, threading.excepthook
     sys.unraisablehook = _note_unraisable
     threading.excepthook = partial(_note_in_thread, ending)
     try:
@@ -209,6 +210,8 @@ def run(words: Sequence[str], *, ending: Callable[[], bool] = lambda: False) -> 
         raise
     except BaseException as error:
         return report(error)
+    finally:
+        sys.unraisablehook, threading.excepthook = hooks
 
 
 def _note_unraisable(found: sys.UnraisableHookArgs) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 from collections.abc import Mapping
@@ -126,6 +127,8 @@ class StreamingVideoEncoder:
                     *(root, len(left), left[0].parent, root),
                 )
             self._lock = resources.pop_all()
+        # What a program that ends leaves open is closed too late: frames in memory need their threads.
+        atexit.register(self.leave_episode)
 
     def feed_frame(self, video_key: str, image: npt.NDArray[Any]) -> None:
         """Copy a frame and queue it for the camera's encoder, without waiting for the encoder.
@@ -222,9 +225,14 @@ class StreamingVideoEncoder:
             self._delete_take()
 
     def leave_episode(self) -> None:
-        """End the current episode after an interruption, and keep its files."""
-        if self._episode_active:
+        """End the current episode without saving it. Its files are kept if its rows are there too."""
+        take = self._take
+        if not self._episode_active or take is None:
+            return
+        if take.logged:
             self._leave()
+        else:
+            self.cancel_episode()
 
     def _leave(self) -> None:
         take = self._take
@@ -247,10 +255,15 @@ class StreamingVideoEncoder:
                 delete_episode(take.path)
 
     def close(self) -> None:
-        """End the current episode, and unlock the dataset."""
+        """End the current episode as :meth:`leave_episode` does, and unlock the dataset.
+
+        LeRobot closes the encoder when a dataset is finalised or deleted, also after an exception; only
+        ``clear_episode_buffer`` says that an episode is not wanted.
+        """
         if self._closed:
             return
-        self.cancel_episode()
+        self.leave_episode()
+        atexit.unregister(self.leave_episode)
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
@@ -165,6 +166,9 @@ class Recorder:
             )
             self._resources = resources.pop_all()
         self._owner = os.getpid()
+        # For a program that ends without leaving the block, such as a notebook's: later no thread runs that
+        # could pass waiting frames on.
+        atexit.register(self.__exit__, None, None, None)
         return self
 
     def __exit__(
@@ -172,6 +176,7 @@ class Recorder:
     ) -> None:
         if os.getpid() != self._owner:
             return  # in a fork: the open files and the episode belong to the other process
+        atexit.unregister(self.__exit__)
         with self._resources, self._ending:
             if self._take is not None:
                 self._leave()

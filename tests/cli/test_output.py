@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,9 @@ def test_whatever_is_raised_is_one_line_and_the_rest_is_there_for_who_asks(
     monkeypatch.setattr(app, "check_threads", fail)
     for environment, lines in [("", 1), ("1", 2)]:
         monkeypatch.setenv("FFENC_DEBUG", environment)
+        hooks = sys.unraisablehook, threading.excepthook
         assert app.run(["info", "x"]) == 1
+        assert (sys.unraisablehook, threading.excepthook) == hooks
         said = capsys.readouterr().err
         assert said.startswith("ffenc: error: ")
         assert part in said.splitlines()[0]

@@ -326,6 +326,35 @@ def test_after_kill_9_of_everything_each_row_has_its_frame(
             assert shown(root, episode, camera) == list(range(length))
 
 
+UNLEFT = """
+import sys
+from pathlib import Path
+from ffenc.recording.recorder import Recorder
+from tests.recording.recording import record, robot
+recorder = Recorder(robot(depth="mm"), Path(sys.argv[1])).__enter__()
+for count in (10, 50):
+    recorder.start_episode()
+    record(recorder, range(count))
+    if count == 10:
+        recorder.save_episode()
+raise ConnectionError("the robot is gone")
+"""
+
+
+def test_a_program_that_ends_without_leaving_the_block_keeps_every_frame(tmp_path: Path) -> None:
+    """Frames that wait for an encoder reach it before Python ends its threads."""
+    root = tmp_path / "unleft"
+    ran = subprocess.run(
+        [sys.executable, "-c", UNLEFT, str(root)], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1
+    assert "an episode of 50 rows was not saved; it is kept in" in ran.stderr
+    assert [(one.index, one.rows, one.lost) for one in recover(root).episodes] == [(1, 50, 0)]
+    assert_sound(root)
+    for camera in ("top", "deep"):
+        assert shown(root, 1, camera) == states(root, 1) == list(range(50))
+
+
 def test_an_episode_is_brought_back_up_to_what_a_power_cut_has_left_empty(tmp_path: Path) -> None:
     root = tmp_path / "data"
     noise = np.random.default_rng(0).integers(0, 40, (HEIGHT, WIDTH, 3), np.uint8)

@@ -248,17 +248,39 @@ def test_frames_in_lerobots_other_shapes(tmp_path: Path, used: Use) -> None:
 
 # --- interruptions ------------------------------------------------------------------------------------------
 
-RECORDING = """
-import sys, time
+# LeRobot takes ten seconds of a processor to start: one start is the process that is killed while it saves,
+# the one that an error ends, and the one that is killed while it records.
+KILLED = """
+import os, sys, time
 sys.path.insert(0, {folder!r})
 import ffenc.lerobot
 ffenc.lerobot.use()
 from pathlib import Path
 from conftest import create, row
-dataset = create(Path(sys.argv[1]))
+
+def saving(dataset):
+    for count in (6, 7):
+        for number in range(count):
+            dataset.add_frame(row(number))
+        if count == 7:
+            dataset.meta.save_episode = lambda *a, **k: os._exit(9)
+        dataset.save_episode()
+
+folder = Path(sys.argv[1])
+for name in ("saving", "failing", "recording"):
+    if name == "recording" or not (child := os.fork()):
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+dataset = create(folder / name)
+if name == "saving":
+    saving(dataset)
 for number in range(8):
     dataset.add_frame(row(number))
 dataset.save_episode()
+if name == "failing":
+    for number in range(40):
+        dataset.add_frame(row(number))
+    raise ConnectionError("the robot is gone")
 for number in range(61):
     dataset.add_frame(row(number))
     time.sleep(1 / 60)
@@ -267,41 +289,33 @@ time.sleep(600)
 """
 
 
-SAVING = """
-import os, sys
-sys.path.insert(0, {folder!r})
-import ffenc.lerobot
-ffenc.lerobot.use()
-from pathlib import Path
-from conftest import create, row
-dataset = create(Path(sys.argv[1]))
-for count in (6, 7):
-    for number in range(count):
-        dataset.add_frame(row(number))
-    if count == 7:
-        dataset.meta.save_episode = lambda *a, **k: os._exit(9)
-    dataset.save_episode()
-"""
-
-
-def test_a_killed_recording_comes_back(tmp_path: Path) -> None:
-    root = tmp_path / "killed"
-    script = RECORDING.format(folder=str(Path(__file__).parent))
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what was being saved or recorded when the process was killed, or an error ended it."""
+    folder = tmp_path_factory.mktemp("killed")
+    script = KILLED.format(folder=str(Path(__file__).parent))
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(root)],
+        [sys.executable, "-c", script, str(folder)],
         stdout=subprocess.PIPE,
         text=True,
         stderr=subprocess.DEVNULL,
     ) as program:
         assert program.stdout is not None
+        assert [program.stdout.readline() for _ in range(2)] == ["9\n", "1\n"]
         assert program.stdout.readline() == "recording\n"
         while True:  # until both encoders have written a part that can be read, however busy the machine is
-            written = [path.read_bytes().count(b"moof") for path in root.glob(".recording/*/*.mp4")]
+            parts = (folder / "recording").glob(".recording/*/*.mp4")
+            written = [path.read_bytes().count(b"moof") for path in parts]
             if len(written) == 2 and min(written) > 1:
                 break
             assert program.poll() is None
             time.sleep(0.05)
         program.send_signal(signal.SIGKILL)
+    return folder
+
+
+def test_a_killed_recording_comes_back(killed: Path) -> None:
+    root = killed / "recording"
     assert sound(root, deep=False) == (1, 8)  # the saved one is whole
     (back,) = recover(root).episodes
     assert back.error is None
@@ -317,11 +331,9 @@ def test_a_killed_recording_comes_back(tmp_path: Path) -> None:
     assert item["task"] == "lift"
 
 
-def test_a_kill_while_lerobot_saves(tmp_path: Path) -> None:
+def test_a_kill_while_lerobot_saves(killed: Path) -> None:
     """Rows are written, videos are in place, and the episode is not in the list."""
-    root = tmp_path / "saving"
-    script = SAVING.format(folder=str(Path(__file__).parent))
-    assert subprocess.run([sys.executable, "-c", script, str(root)], check=False).returncode == 9
+    root = killed / "saving"
     assert len(opened(root)) == 6
     assert [(one.index, one.rows, one.lost) for one in recover(root).episodes] == [(1, 7, 0)]
     with ffenc.lerobot.use():  # what the kill has left is in nobody's way
@@ -333,6 +345,32 @@ def test_a_kill_while_lerobot_saves(tmp_path: Path) -> None:
     dataset = opened(root)
     assert [dataset[n]["action"].tolist()[0] for n in range(16)] == [*range(6), *range(7), *range(3)]
     assert not list((root / "data").rglob(".*"))
+
+
+def test_an_error_that_nothing_handles_keeps_the_episode(killed: Path) -> None:
+    """No VideoEncodingManager is around the loop, and waiting frames are passed on before threads end."""
+    root = killed / "failing"
+    assert sound(root, deep=False) == (1, 8)
+    assert [(one.index, one.rows, one.lost) for one in recover(root).episodes] == [(1, 40, 0)]
+    assert sound(root) == (2, 48)
+    assert [opened(root)[8 + n]["action"].tolist() for n in range(40)] == [[n, -n] for n in range(40)]
+
+
+def test_a_dataset_that_is_finalised_keeps_an_unsaved_episode(
+    tmp_path: Path, used: Use, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "unsaved"
+    dataset = create(root)
+    for count in (5, 7):
+        for number in range(count):
+            dataset.add_frame(row(number))
+        if count == 5:
+            dataset.save_episode()
+    dataset.finalize()
+    assert "the episode was not saved; 7 rows are kept in" in caplog.text
+    assert sound(root, deep=False) == (1, 5)
+    assert [(one.index, one.rows, one.lost) for one in recover(root).episodes] == [(1, 7, 0)]
+    assert sound(root) == (2, 12)
 
 
 def test_an_error_while_saving_leaves_the_dataset_as_it_was(tmp_path: Path, used: Use) -> None:
