@@ -80,10 +80,14 @@ def entered_at(seek: Fraction | None) -> dict[str, Any]:
 
 def within(spans: Sequence[tuple[int, int]]) -> str:
     """Return the expression that is true if a frame's time is within one of the spans."""
-    terms = [f"between(pts,{first},{last})" for first, last in spans]
-    # FFmpeg refuses sums of more than about 100 terms, but accepts sums of sums.
-    groups = ["+".join(terms[i : i + _TERMS]) for i in range(0, len(terms), _TERMS)]
-    return groups[0] if len(groups) == 1 else "+".join(f"({group})" for group in groups)
+    return summed([f"between(pts,{first},{last})" for first, last in spans])
+
+
+def summed(terms: Sequence[str]) -> str:
+    """Return a sum for an expression: FFmpeg refuses sums of about 100 terms, but not sums of sums."""
+    while len(terms) > _TERMS:
+        terms = [f"({'+'.join(terms[i : i + _TERMS])})" for i in range(0, len(terms), _TERMS)]
+    return "+".join(terms)
 
 
 def raw_output(video: Any, pix_fmt: str, **limit: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import ffmpeg
 
 from ffenc.codecs.options import CONTAINER_OPTIONS
-from ffenc.compiler.inputs import arguments, file_input, file_url, listed_input, time_base
+from ffenc.compiler.inputs import arguments, file_input, file_url, listed_input, summed, time_base
 from ffenc.config.framerate import frame_ticks
 
 
@@ -44,8 +44,8 @@ def compile_join(
         for first, count in runs:
             shifts.append(f"between(N\\,{kept}\\,{kept + count - 1})*{first - kept}")
             kept += count
-        inside = "+".join(f"between(n\\,{first}\\,{first + count - 1})" for first, count in runs)
-        place, drop = f"({place}-{'-'.join(shifts)})", f"noise=drop=not({inside}),"
+        inside = summed([f"between(n\\,{first}\\,{first + count - 1})" for first, count in runs])
+        place, drop = f"({place}-({summed(shifts)}))", f"noise=drop=not({inside}),"
     # Only files with the same decoder configuration are joined, so no packet has to be converted.
     source = listed_input(auto_convert=0)
     stamps = f"{drop}setts=pts={place}*{ticks}:dts=(N-{delay})*{ticks}:duration={ticks}"

@@ -153,3 +153,17 @@ def test_frames_are_picked_out_of_files_while_they_are_joined(toolchain: Toolcha
     join_files([part(1, 1)], output, fps=NTSC, tag="avc1", toolchain=toolchain)
     assert packets(output) == stored[GROUP : 2 * GROUP]
     assert probe(output, times=True).times == tuple(i * frame_ticks(NTSC) for i in range(GROUP))
+
+
+def test_hundreds_of_parts_are_picked_out_of_files(toolchain: Toolchain, tmp_path: Path) -> None:
+    """As where every second episode is left out: an expression with so many terms is refused by FFmpeg."""
+    pieces = cut_up(toolchain, film(toolchain, tmp_path / "film.mp4", NTSC), tmp_path, NTSC)
+    whole, output = tmp_path / "whole.mp4", tmp_path / "picked.mp4"
+    join_files(pieces, whole, fps=NTSC, tag="avc1", toolchain=toolchain)
+    stored = packets(whole)
+    wanted = [0, 2] * 350
+    parts = [Joined(whole, GROUP, 2, n * GROUP, FRAMES) for n in wanted]
+    join_files(parts, output, fps=NTSC, tag="avc1", toolchain=toolchain)
+    info = probe(output, times=True)
+    assert packets(output) == [stored[n * GROUP + i] for n in wanted for i in range(GROUP)]
+    assert info.times == tuple(i * frame_ticks(NTSC) for i in range(len(wanted) * GROUP))
