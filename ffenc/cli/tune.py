@@ -145,7 +145,7 @@ def command(
     goal = read_target(target) if target is not None else None
     if goal is not None and lists.crf is not None:
         raise ConfigError("--target searches for the crf, --crf lists it: pass one of them")
-    written = _writable(write, overwrite=overwrite)
+    written = _writable(write, preset, overwrite=overwrite)
     page = checked_page(report, overwrite=overwrite) if report is not None else None
     with ExitStack() as closing:
         folder = Path(closing.enter_context(temporary_folder()))
@@ -180,7 +180,7 @@ def command(
             output.note("ended by a signal; measurements are kept, and the next run continues from there")
             raise KeyboardInterrupt
         if written is not None:
-            written.write_text(preset_text(found), encoding="utf-8")
+            written.write_text(preset_text(found, written.parent), encoding="utf-8")
             say = output.note if as_json else output.summary
             say(f"{written}: the recommended settings; use them with --preset {written}")
         if page is not None:
@@ -222,7 +222,7 @@ def _lists(
     )
 
 
-def _writable(write: str | None, *, overwrite: bool) -> Path | None:
+def _writable(write: str | None, preset: str | None, *, overwrite: bool) -> Path | None:
     if write is None:
         return None
     path = Path(write)
@@ -232,6 +232,8 @@ def _writable(write: str | None, *, overwrite: bool) -> Path | None:
         raise DestinationError(f"{path} exists; choose another name, or pass --overwrite")
     if not path.parent.is_dir():
         raise DestinationError(f"{path.parent} is not a folder; create it first")
+    if preset is not None and path.exists() and path.resolve() == Path(preset).resolve():
+        raise DestinationError(f"{path} is the preset that the new one extends; choose another name")
     return path
 
 

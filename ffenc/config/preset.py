@@ -198,8 +198,13 @@ def load_preset(
         raise ConfigError(f"{merged.place(error.key)}: {error}") from None
 
 
+def is_path(name: str) -> bool:
+    """Return whether a preset is given by its path, not by its name."""
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
 def _find(name: str, beside: Path | None = None) -> Path:
-    looks_like_path = name.endswith((".yaml", ".yml")) or "/" in name
+    looks_like_path = is_path(name)
     path = (beside / name if beside else Path(name)) if looks_like_path else preset_folder() / f"{name}.yaml"
     with contextlib.suppress(OSError):  # the name is too long for a file name
         if path.is_file() or (looks_like_path and path.exists()):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from ffenc import ConfigError, DepthQuantizer, VideoReader, load_preset, reencode_dataset
@@ -380,6 +381,21 @@ def load_preset_of(found: Tuning):
         path = Path(folder) / "robot.yaml"
         path.write_text(preset_text(found))
         return load_preset(path)
+
+
+def test_a_written_preset_finds_the_one_that_it_extends(
+    ffenc, found: Tuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = Path("presets/own.yaml")
+    own.parent.mkdir()
+    own.write_text("camera_encoder: {g: 5}\nrobot_type: mine\n")
+    changed = replace(found, preset=str(own))
+    for written in (Path("presets/tuned.yaml"), Path("tuned.yaml"), tmp_path / "presets" / "more.yaml"):
+        written.write_text(preset_text(changed, written.parent))
+        assert load_preset(written).robot_type == "mine"
+    words = ["--preset", own, "--write", own, "--overwrite"]
+    assert "is the preset that the new one extends" in ffenc.refused("tune", DATASET, *words)
 
 
 def test_errors_of_depth_are_those_that_numpy_counts() -> None:
