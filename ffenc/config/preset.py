@@ -165,11 +165,11 @@ def load_preset(
     """Load a robot preset.
 
     Args:
-            name_or_path: name of one of ffenc's presets, or path of a YAML file; None: only the defaults.
-            overrides: (key path, value) pairs that take precedence over the file, such as
-                ``(("depth_encoder", "vcodec"), "ffv1")``. Overrides of ``camera_encoder`` or
-                ``depth_encoder`` apply to all cameras, also to those with settings of their own. An override
-                of ``cameras`` replaces all cameras; those with the same names keep their encoder settings.
+        name_or_path: name of one of ffenc's presets, or path of a YAML file; None: only the defaults.
+        overrides: (key path, value) pairs that take precedence over the file, such as
+            ``(("depth_encoder", "vcodec"), "ffv1")``. Overrides of ``camera_encoder`` or ``depth_encoder``
+            apply to all cameras, also to those with settings of their own. An override of ``cameras``
+            replaces all cameras; those with the same names keep their encoder settings.
 
     Raises:
         ConfigError: not found, not readable, or with a key or value that is not accepted; the text names

@@ -50,10 +50,10 @@ class Transform(Settings, frozen=True, kw_only=True):
             (width, height, x, y).
         rotate: degrees clockwise: 0, 90, 180 or 270.
         flip: ``h`` swaps left and right, ``v`` top and bottom, ``hv`` both.
-            resize: width and height in pixels; as a text ``320x240``. Colours are scaled with FFmpeg's
-                bicubic scaler, depth with the nearest pixel.
-            pad: with ``resize``: keep the aspect ratio, and fill the rest with black (for depth: with pixels
-                without depth). Without ``resize``: add a black column or row if the size is odd.
+        resize: width and height in pixels; as a text ``320x240``. Colours are scaled with FFmpeg's bicubic
+            scaler, depth with the nearest pixel.
+        pad: with ``resize``: keep the aspect ratio, and fill the rest with black (for depth: with pixels
+            without depth). Without ``resize``: add a black column or row if the size is odd.
 
     Raises:
         ConfigError: a value that is not accepted, or a transform that changes nothing.
