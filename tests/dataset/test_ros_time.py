@@ -104,3 +104,15 @@ def test_one_message_is_near_every_time() -> None:
     near, far = nearest(np.array([5], np.int64), np.array([1, 5, 9], np.int64))
     assert near.tolist() == [0, 0, 0]
     assert far.tolist() == [4, 0, 4]
+
+
+def test_the_times_of_a_day_at_a_rate_with_a_large_denominator_are_exact() -> None:
+    fps = Fraction(299701, 10000)
+    count = 24 * 3600 * 30
+    stamps = np.arange(count, dtype=np.int64) * 33_366_589
+    camera = Stream("/top", stamps, None, 0, 20_000_000)
+    (piece,) = on_grid({"top": camera}, fps, which="received", on_gap="repeat", where="bag")
+    last = len(piece.times) - 1
+    assert last > count - 100
+    for frame in (0, 1, 1_000_003, last):
+        assert piece.times[frame] == frame * 1_000_000_000 * fps.denominator // fps.numerator

@@ -151,8 +151,10 @@ def on_grid(
             f"frames; at most {_MOST_FRAMES:,} are read. If a clock was set meanwhile, write "
             "stamps: received under time in the mapping"
         )
-    # i / fps, rounded down to a nanosecond
-    times = start + (np.arange(count) * fps.denominator * _SECOND) // fps.numerator
+    # i / fps, rounded down to a nanosecond; in two parts, as the product may not fit into 64 bits
+    step, rest = divmod(fps.denominator * _SECOND, fps.numerator)
+    frames = np.arange(count, dtype=np.int64)
+    times = start + frames * step + (frames * rest) // fps.numerator
     picks: dict[str, npt.NDArray[np.int64]] = {}
     repeated: dict[str, list[int]] = {}
     missing = np.zeros(count, bool)
