@@ -126,11 +126,16 @@ def list_rows(
 
 
 def _with_tasks(columns: dict[str, Any], rows: Sequence[WrittenRows], texts: Sequence[str]) -> dict[str, Any]:
-    """Add each episode's task texts, which LeRobot's own conversion leaves out."""
+    """Add each episode's task texts where the source's list has others than its rows.
+
+    LeRobot's own conversion leaves them out, and a lower frame rate can leave out all rows of a task.
+    """
     there = columns["tasks"].to_pylist() if "tasks" in columns else [None] * len(rows)
-    if None not in there or not all(one.tasks for one in rows):
+    used = [[texts[number] for number in one.tasks] for one in rows]
+    pairs = list(zip(used, there, strict=True))
+    found = [listed if listed and set(listed) == set(own) else own for own, listed in pairs]
+    if found == there or not all(used):
         return columns
-    found = [own or [texts[n] for n in one.tasks] for own, one in zip(there, rows, strict=True)]
     tasks = pa.array(found, columns["tasks"].type if "tasks" in columns else list_of(pa.string()))
     return {"tasks": tasks, **columns} | {"tasks": tasks}
 

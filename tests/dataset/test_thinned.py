@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -136,3 +137,24 @@ def test_a_rate_that_cannot_be_is_refused(tmp_path: Path) -> None:
 def test_a_tree_of_images_has_the_rate_that_is_said(png_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fps_nearest=True applies to datasets"):
         plan_reencode(png_tree, tmp_path / "out", fps=30, fps_nearest=True)
+
+
+def test_an_episode_lists_the_tasks_of_the_rows_that_are_kept(dataset_copy: Path, tmp_path: Path) -> None:
+    """Every second row has the other task; at half of the rate only the first is left."""
+    path = dataset_copy / "data/chunk-000/file-000.parquet"
+    rows = pq.read_table(path)
+    numbers = [i % 2 if i < LENGTHS[0] else task for i, task in enumerate(rows["task_index"].to_pylist())]
+    at = rows.column_names.index("task_index")
+    pq.write_table(rows.set_column(at, rows.schema.field(at), pa.array(numbers, pa.int64())), path)
+    listed = next((dataset_copy / "meta/episodes").rglob("*.parquet"))
+    episodes = pq.read_table(listed)
+    texts = pq.read_table(dataset_copy / "meta/tasks.parquet")["task"].to_pylist()
+    tasks = [texts, *episodes["tasks"].to_pylist()[1:]]
+    at = episodes.column_names.index("tasks")
+    field = episodes.schema.field(at)
+    pq.write_table(episodes.set_column(at, field, pa.array(tasks, field.type)), listed)
+    edit_dataset(dataset_copy, tmp_path / "out", fps=15, cameras=["angle"])
+    found = pq.read_table(next((tmp_path / "out/meta/episodes").rglob("*.parquet")))
+    assert found["tasks"].to_pylist() == [[texts[0]], *tasks[1:]]
+    assert found.schema.field("tasks") == field
+    assert set(rows_of(tmp_path / "out")["task_index"].to_pylist()[: LENGTHS[0] // 2]) == {0}
