@@ -209,7 +209,16 @@ def compile_compare(video: Compared, reference: Compared, *, program: str = "ffm
     # psnr and ssim output their first input, with the metadata of the filters before them.
     compared = ffmpeg.filter([compared, copies[1]], "ssim", shortest=1)
     printed = compared.filter("metadata", "print", file="pipe:1")
-    return arguments(ffmpeg.output(printed, "-", f="null", fps_mode="passthrough"), program)
+    return arguments(ffmpeg.output(printed, "-", **to_nowhere()), program)
+
+
+def to_nowhere() -> dict[str, str]:
+    """Return the options of an output that discards frames with the times of :func:`rgb_frames`.
+
+    The usual time base, a tick per frame, is longer than a second below 1 fps: two frames would get the same
+    time.
+    """
+    return {"f": "null", "fps_mode": "passthrough", "enc_time_base": "1:1"}
 
 
 def rgb_frames(side: Compared, **options: Any) -> Any:
@@ -227,5 +236,5 @@ def rgb_frames(side: Compared, **options: Any) -> Any:
     frames = source.filter("scale", **side.conversion).filter("format", "rgb24")
     if side.geometry is not None:
         frames = in_rgb(frames, side.geometry, 8)
-    # One second per frame: whatever rate FFmpeg selects for the result, no two frames get the same time.
+    # One second per frame: no two frames get the same time, see to_nowhere().
     return frames.filter("settb", "1/1").filter("setpts", "N")

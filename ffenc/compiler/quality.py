@@ -7,7 +7,7 @@ from typing import Literal
 
 import ffmpeg
 
-from ffenc.compiler.decode import Compared, rgb_frames
+from ffenc.compiler.decode import Compared, rgb_frames, to_nowhere
 from ffenc.compiler.inputs import arguments
 
 QualityFilter = Literal["psnr", "ssim", "xpsnr", "libvmaf"]
@@ -49,7 +49,7 @@ def compile_quality(
         # Each filter outputs its first input, with the metadata of the filters before it.
         measured = ffmpeg.filter([measured, copies[number]], name, **options)
     printed = measured.filter("metadata", "print", file="pipe:1")
-    return arguments(ffmpeg.output(printed, "-", f="null", fps_mode="passthrough"), program)
+    return arguments(ffmpeg.output(printed, "-", **to_nowhere()), program)
 
 
 def compile_rgb(side: Compared, *, program: str = "ffmpeg") -> list[str]:

@@ -131,6 +131,20 @@ def test_frames_of_a_video_are_identical_with_themselves(toolchain: Toolchain) -
     assert found.ssim_mean == found.ssim_min == 1
 
 
+def test_frames_that_are_seconds_apart_are_compared(
+    toolchain: Toolchain, tmp_path: Path, images: dict[str, list[bytes]]
+) -> None:
+    source = files(tmp_path / "top", images[TOP][:6], ".png")
+    for fps in (0.3, 0.5):
+        video = tmp_path / f"{fps}.mp4"
+        encode(source.paths, video, fps=fps, config=VideoEncoderConfig(vcodec="h264", crf=20))
+        found = compare_episode(excerpt(video, 0, 6), source, header=source.check())
+        mean, low, worst = expected(decode(video), np.stack([pixels(image) for image in images[TOP][:6]]))
+        assert (found.frames, found.worst) == (6, worst)
+        assert found.psnr_mean == pytest.approx(mean, abs=0.01)
+        assert found.psnr_min == pytest.approx(low, abs=0.01)
+
+
 def test_one_sample_that_is_not_the_same_is_seen_and_its_frame_named(
     toolchain: Toolchain, tmp_path: Path
 ) -> None:
