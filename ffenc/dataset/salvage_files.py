@@ -48,12 +48,14 @@ class RowNumbers(Struct, frozen=True):
     Attributes:
         path: the file.
         episodes, frames: ``episode_index`` and ``frame_index``, -1 if they cannot be read.
+        times: ``timestamp`` in seconds, NaN if it cannot be read.
         whole: whether a row has a value of every feature.
     """
 
     path: Path
     episodes: npt.NDArray[np.int64]
     frames: npt.NDArray[np.int64]
+    times: npt.NDArray[np.float64]
     whole: npt.NDArray[np.bool_]
 
 
@@ -99,6 +101,7 @@ class SalvagedFiles:
             pyarrow.ArrowException, OSError, ...: no part of the file can be read.
         """
         found: list[list[npt.NDArray[np.int64]]] = []
+        times: list[npt.NDArray[np.float64]] = []
         errors: dict[int, BaseException] = {}
         lacking: list[npt.NDArray[np.bool_]] = []
         with pq.ParquetFile(self._readable.get(path, path), page_checksum_verification=True) as file:
@@ -115,6 +118,11 @@ class SalvagedFiles:
                     with contextlib.suppress(*UNREADABLE):
                         own[name] = whole_numbers_of(file.read_row_group(group, columns=[name]), name)
                 found.append(list(own.values()))
+                times.append(np.full(count, np.nan))
+                if "timestamp" in file.schema_arrow.names:
+                    with contextlib.suppress(*UNREADABLE):
+                        column = file.read_row_group(group, columns=["timestamp"])["timestamp"]
+                        times[-1] = column.cast(pa.float64()).to_numpy()
         numbers, frames = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.int64)
         lost = int((numbers < 0).sum())
         if lost and lost == len(numbers):
@@ -124,7 +132,8 @@ class SalvagedFiles:
             self._note(path, what)
         self._damaged_groups[path] = frozenset(errors)
         whole = np.repeat([group not in errors for group in range(len(counts))], counts)
-        return RowNumbers(path, numbers, frames, whole & ~np.concatenate([*lacking, np.zeros(0, np.bool_)]))
+        whole &= ~np.concatenate([*lacking, np.zeros(0, np.bool_)])
+        return RowNumbers(path, numbers, frames, np.concatenate([*times, np.zeros(0)]), whole)
 
     def _lacking(self, table: pa.Table) -> npt.NDArray[np.bool_]:
         """Return which rows lack a value of a feature."""

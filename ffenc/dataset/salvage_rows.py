@@ -17,7 +17,14 @@ from ffenc.config.preset import camera_name, chosen_cameras
 from ffenc.dataset.columns import task_texts
 from ffenc.dataset.identify import check_dataset, features_of
 from ffenc.dataset.lerobot import readable_feature
-from ffenc.dataset.salvage_files import UNREADABLE, Action, SalvagedFiles, short_reason, whole_numbers_of
+from ffenc.dataset.salvage_files import (
+    UNREADABLE,
+    Action,
+    RowNumbers,
+    SalvagedFiles,
+    short_reason,
+    whole_numbers_of,
+)
 from ffenc.dataset.source import check_key
 from ffenc.errors import SourceError
 from ffenc.frames.info_json import feature_block, read_info
@@ -32,6 +39,9 @@ from ffenc.layout import (
 )
 from ffenc.paths import check_template, template_fields
 from ffenc.spelling import argument, call
+
+_NEAR = 0.25  # of a frame: how far a timestamp may be from its frame's
+_REWRITTEN = ("index", "frame_index", "episode_index")  # a row that was written twice can have others
 
 
 class Place(Struct):
@@ -200,16 +210,15 @@ class SalvagedRows:
     def _read_rows(self) -> Iterator[Found]:
         claims: dict[int, list[Found]] = {}
         for file in self._files.numbers():
-            path, numbers, frames, whole = file.path, file.episodes, file.frames, file.whole
+            path, numbers, whole = file.path, file.episodes, file.whole
             by_episode = np.argsort(numbers, kind="stable")
             cuts = np.flatnonzero(np.diff(numbers[by_episode])) + 1
             groups = [group for group in np.split(by_episode, cuts) if len(group)]
-            for rows in (own for group in groups for own in _counted_from_0(group, frames)):
+            for rows in (own for group in groups for own in self._counted_from_0(group, file)):
                 if numbers[rows[0]] < 0:
                     continue
                 one = Found(int(numbers[rows[0]]), path, rows)
-                # Without frame indices, the rows keep their order in the file.
-                self._order(one, None if (frames[rows] < 0).any() else frames[rows])
+                self._order(one, file.frames[rows], in_time=self._in_time(file.times[rows]))
                 if not whole[one.rows].all():
                     one.length = int(np.argmin(whole[one.rows]))
                     one.damage = one.damage or ("its rows cannot be read, or lack values of a feature")
@@ -294,32 +303,56 @@ class SalvagedRows:
         """Read the readable rows of a data file; see :meth:`SalvagedFiles.table`."""
         return self._files.table(path)
 
-    def _order(self, one: Found, frames: npt.NDArray[np.int64] | None) -> None:
-        """Sort an episode's rows by frame."""
-        count = len(one.rows)
-        if frames is not None and not (frames == np.arange(count)).all():
-            _, first = np.unique(frames, return_index=True)
-            ordered = frames[first]
-            if (ordered - ordered[0] != np.arange(len(ordered))).any():
-                one.damage = "rows are missing: frame_index has gaps"
-                first = first[: int(np.argmax(ordered != np.arange(len(ordered))))]  # up to the gap
-            else:
-                what = "are sorted" if len(first) == count else f"lose {count - len(first)} duplicates"
-                if len(first) == count and (np.diff(frames) == 1).all():
-                    what = f"are counted from 0 (frame_index began at {frames[0]})"
-                self._note(f"its rows {what}", episode=one.number)
-            one.rows = one.rows[first]
+    def _in_time(self, times: npt.NDArray[np.float64]) -> bool:
+        """Return whether rows in this order have the timestamps of frames 0, 1, 2, ..."""
+        grid = np.arange(len(times)) / float(self.fps)
+        return bool((np.abs(times - grid) < _NEAR / float(self.fps)).all())
+
+    def _counted_from_0(self, rows: npt.NDArray[np.int64], file: RowNumbers) -> list[npt.NDArray[np.int64]]:
+        """Return the rows of one episode; or of several, if they count from 0 several times without gaps."""
+        frames = file.frames
+        cuts = np.flatnonzero(frames[rows] == 0)
+        stretches = np.split(rows, cuts[cuts > 0])
+        whole = all((frames[own] == np.arange(len(own))).all() for own in stretches)
+        return stretches if whole and not self._in_time(file.times[rows]) else [rows]
+
+    def _order(self, one: Found, frames: npt.NDArray[np.int64], *, in_time: bool) -> None:
+        """Sort an episode's rows by frame; without frame indices, they keep their order in the file."""
+        count = one.length = len(one.rows)
+        if (frames < 0).any() or (frames == np.arange(count)).all():
+            return
+        _, first = np.unique(frames, return_index=True)
+        ordered = frames[first]
+        gaps, repeated = (np.diff(ordered) != 1).any(), len(first) < count
+        if in_time and (gaps or repeated):
+            what = "its frame_index is wrong; the rows are numbered in their order, that of their timestamps"
+            self._note(what, episode=one.number)
+            return
+        if gaps:
+            one.damage = "rows are missing: frame_index has gaps"
+            first = first[: int(np.argmax(ordered != np.arange(len(ordered))))]  # up to the gap
+        elif repeated and not self._repeated(one, frames):
+            one.damage = "rows with other values have the same frame_index"
+            first = np.arange(int(np.argmax(frames != np.arange(count))))  # up to the first that is wrong
+        else:
+            what = "are sorted" if not repeated else f"lose {count - len(first)} duplicates"
+            if not repeated and (np.diff(frames) == 1).all():
+                what = f"are counted from 0 (frame_index began at {frames[0]})"
+            self._note(f"its rows {what}", episode=one.number)
+        one.rows = one.rows[first]
         one.length = len(one.rows)
 
-
-def _counted_from_0(
-    rows: npt.NDArray[np.int64], frames: npt.NDArray[np.int64]
-) -> list[npt.NDArray[np.int64]]:
-    """Return the rows of one episode; or of several, if they count from 0 more than once, without a gap."""
-    cuts = np.flatnonzero(frames[rows] == 0)
-    stretches = np.split(rows, cuts[cuts > 0])
-    whole = all((frames[own] == np.arange(len(own))).all() for own in stretches)
-    return stretches if whole else [rows]
+    def _repeated(self, one: Found, frames: npt.NDArray[np.int64]) -> bool:
+        """Return whether rows with the same frame index have the same values."""
+        order = np.argsort(frames, kind="stable")
+        same = np.flatnonzero(np.diff(frames[order]) == 0)
+        table, places = self.table(one.path)
+        table = table.select([name for name in table.column_names if name not in _REWRITTEN])
+        pairs = [places[one.rows[order[at]]] for at in (same, same + 1)]
+        if any((own < 0).any() for own in pairs):
+            return False
+        first, second = (table.take(pa.array(own, pa.int64())) for own in pairs)
+        return bool(first.equals(second))
 
 
 def last_rows(numbers: Sequence[Any]) -> dict[int, int]:

@@ -359,6 +359,8 @@ WHOLE: dict[str, Case] = {
     ),
     "index": Case("index", column(DATA, "index", lambda v: [n + 1000 for n in v])),
     "frame_index of all": Case("rows", column(DATA, "frame_index", lambda v: list(range(len(v))))),
+    "frame_index of another row": Case("rows", set_at(DATA, "frame_index", 30, 5)),
+    "one frame_index for all": Case("rows", column(DATA, "frame_index", lambda v: [0] * len(v))),
     "two episodes of one number": Case(
         "rows", column(DATA, "episode_index", lambda v: [1 if number == 2 else number for number in v])
     ),
@@ -446,6 +448,14 @@ LOST: dict[str, Case] = {
     ),
     "rows are missing": Case(
         "rows", order(DATA, [*range(50), *range(53, 72)]), [ALL[0], ALL[1]], [ALL[0], ALL[1], (2, 9)]
+    ),
+    "unlike rows of one frame_index": Case(
+        "rows",
+        all_of(
+            set_at(DATA, "frame_index", 30, 5),
+            column(DATA, "timestamp", lambda v: [1e5 + 1.7 * t for t in v]),
+        ),
+        *([ALL[0], ALL[2]], [ALL[0], (1, 6), ALL[2]]),
     ),
     "a row group is damaged": Case("data-file", flip_rows("action"), [ALL[0], ALL[2]], [ALL[0], ALL[2]]),
     "the last frames are missing": Case(
