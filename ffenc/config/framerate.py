@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -12,6 +13,9 @@ from ffenc.errors import ConfigError
 # Keeps the MP4 time scale below 2**31, and turns 29.97002997 into 30000/1001.
 _MAX_DENOMINATOR = 10_000
 _MAX_FPS = 100_000
+_RATE = re.compile(
+    r"(?=.{1,40}$)\s*(?:\d+/\d+|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*", re.ASCII | re.IGNORECASE
+)
 _LEAST_SCALE = 10_000  # of a video track, as in FFmpeg's MP4 muxer
 
 
@@ -27,8 +31,9 @@ def parse_fps(value: int | float | str | Fraction) -> Fraction:
         if isinstance(value, bool):
             raise ValueError
         text = str(value)
-        # Fraction would compute for hours on a text such as 1e999999999.
-        if len(text) > 40 or not ("/" in text or 0 < float(text) <= _MAX_FPS):
+        # float also reads the digits of other scripts and 1_5; Fraction would compute for hours on a text
+        # such as 1e999999999.
+        if not _RATE.fullmatch(text) or not ("/" in text or 0 < float(text) <= _MAX_FPS):
             raise ValueError
         fps = Fraction(text).limit_denominator(_MAX_DENOMINATOR)
         if not 0 < fps <= _MAX_FPS:

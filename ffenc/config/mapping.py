@@ -12,6 +12,7 @@ from msgspec import Meta, field
 from ffenc.codecs.suggest import accepted
 from ffenc.config.framerate import parse_fps
 from ffenc.config.plain_yaml import KeyPath, read_keys
+from ffenc.config.texts import FILLED, is_filled
 from ffenc.config.validation import (
     Finite,
     Flag,
@@ -47,7 +48,7 @@ Dtype = Literal[
 ]
 
 _PATH = "the path of an array, such as /observations/qpos, or a topic"
-_SLICE = re.compile(r"(-?\d*):(-?\d*)")
+_SLICE = re.compile(r"(-?\d+)?:(-?\d+)?", re.ASCII)
 
 Model = TypeVar("Model", bound=Settings)
 
@@ -146,7 +147,10 @@ class FeatureMapping(Settings, frozen=True, kw_only=True):
         if isinstance(self.columns, str):
             found = _SLICE.fullmatch(self.columns)
             assert found is not None
-            chosen = slice(*(int(text) if text else None for text in found.groups()))
+            ends = [int(text) if text else None for text in found.groups()]
+            if any(end is not None and not -width <= end <= width for end in ends):
+                raise SettingError(("columns",), f"{self.columns!r}: there are numbers 0 to {width - 1}")
+            chosen = slice(*ends)
             if not range(width)[chosen]:
                 raise SettingError(("columns",), f"{self.columns} selects none of {width} numbers")
             return chosen
@@ -171,6 +175,8 @@ class TaskMapping(Settings, frozen=True, kw_only=True):
     def _check(self) -> None:
         if sum(value is not None for value in (self.text, self.attribute, self.path)) != 1:
             raise ConfigError("needs exactly one of: text, attribute, path")
+        if self.text is not None and not is_filled(self.text):
+            raise SettingError(("text",), f"{self.text!r} is not accepted", expected=FILLED)
 
 
 class EpisodeMapping(Settings, frozen=True, kw_only=True):

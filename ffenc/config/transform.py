@@ -12,8 +12,9 @@ from ffenc.config.limits import MOST_PIXELS
 from ffenc.config.validation import Flag, SettingError, Settings, accepts
 from ffenc.errors import ConfigError
 
-_SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
-_CROP = re.compile(r"(\d{1,6})x(\d{1,6})\+(\d{1,6})\+(\d{1,6})")
+# re.ASCII: \d is 0 to 9, not also the digits of other scripts.
+_SIZE = re.compile(r"(\d{1,6})x(\d{1,6})", re.ASCII)
+_CROP = re.compile(r"(\d{1,6})x(\d{1,6})\+(\d{1,6})\+(\d{1,6})", re.ASCII)
 
 
 class Geometry(Struct, frozen=True):

@@ -13,7 +13,7 @@ from ffenc.spelling import argument
 
 Episodes = str | Sequence[int]
 
-_RANGE = re.compile(r"\s*(\d{1,9})(?:\s*(-)\s*(\d{1,9})?)?\s*")
+_RANGE = re.compile(r"\s*(\d{1,9})(?:\s*(-)\s*(\d{1,9})?)?\s*", re.ASCII)
 
 
 def chosen_episodes(chosen: Episodes, known: Sequence[int], what: str = "episodes") -> list[int]:
@@ -70,7 +70,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     Raises:
         ConfigError: the text has another form, or there is no such shard.
     """
-    match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text, re.ASCII)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
         raise ConfigError(

@@ -14,6 +14,7 @@ from msgspec.structs import asdict, replace
 
 from ffenc.codecs.suggest import accepted
 from ffenc.config.preset import camera_key, camera_name
+from ffenc.config.texts import check_text
 from ffenc.config.transform import Transform
 from ffenc.dataset.columns import set_column
 from ffenc.dataset.lerobot_v3 import LeRobotV3
@@ -178,9 +179,11 @@ class EditedDataset:
 
     def _check_values(self) -> None:
         edits = self.edits
-        for text in (edits.task, edits.robot_type, *edits.task_of.values(), *edits.replace_tasks.values()):
-            if text is not None and (not text.strip() or "\0" in text):
-                raise ConfigError(f"{text!r} is not accepted", expected="a text")
+        check_text("task", edits.task)
+        check_text("robot_type", edits.robot_type)
+        for name in ("task_of", "replace_tasks"):
+            for text in getattr(edits, name).values():
+                check_text(name, text)
         if edits.robot_type is not None and edits.robot_type == self.source.info().get("robot_type"):
             raise ConfigError(
                 f"{argument('robot_type', edits.robot_type)}: the dataset has this robot type "

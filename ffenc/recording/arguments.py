@@ -9,7 +9,6 @@ import numpy as np
 
 from ffenc.config.preset import RobotPreset
 from ffenc.errors import ConfigError
-from ffenc.recording.rows import is_text
 
 
 def seconds_of(camera: str, timestamp: Any) -> float | None:
@@ -45,16 +44,6 @@ def check_preset(preset: RobotPreset, jpeg: set[str]) -> None:
     for name in sorted(jpeg):
         if name not in preset.cameras or preset.cameras[name].depth:
             raise ConfigError(f"jpeg: {name!r} is not a colour camera of {preset.name}")
-
-
-def check_robot_type(robot_type: str | None) -> None:
-    if robot_type is not None and not is_text(robot_type):
-        raise ConfigError(f"robot_type {robot_type!r} is not accepted", expected="a text")
-
-
-def check_task(task: str | None) -> None:
-    if task is not None and not (isinstance(task, str) and is_text(task)):
-        raise ConfigError(f"task {task!r} is not accepted", expected="a text")
 
 
 def kind_of(frame: Any) -> str:

@@ -18,11 +18,12 @@ from msgspec.structs import replace
 
 from ffenc.config.framerate import parse_fps
 from ffenc.config.preset import RobotPreset, camera_key, camera_name, load_preset
+from ffenc.config.texts import check_text
 from ffenc.dataset.commit import RECORDINGS, finish_commits
 from ffenc.dataset.episode_columns import check_features
 from ffenc.dataset.growing import GrowingDataset
 from ffenc.errors import ConfigError, DestinationError, FfencError, FfencWarning
-from ffenc.recording.arguments import check_preset, check_robot_type, check_task, kind_of
+from ffenc.recording.arguments import check_preset, kind_of
 from ffenc.recording.begin import begun, storing_command
 from ffenc.recording.channels import prepared_channels
 from ffenc.recording.results import AddedRow, RecorderStatus, SavedEpisode
@@ -141,8 +142,8 @@ class Recorder:
         self._check_lock: Callable[[], None] = lambda: None
         self._ending = threading.Lock()  # held while an episode is saved or discarded
         check_preset(self.preset, self._jpeg)
-        check_task(task)
-        check_robot_type(self.preset.robot_type)
+        check_text("task", task)
+        check_text("robot_type", self.preset.robot_type)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as resources:
@@ -205,7 +206,7 @@ class Recorder:
         # In a new dataset the first row determines them; again, if that episode was discarded.
         self._features = self.features
         cameras = [channel.camera for channel in self._channels.values()]
-        check_task(task)
+        check_text("task", task)
         settings = Settings(task or self._task, self._fps, self.preset.robot_type, self._features, cameras)
         with Uninterrupted():
             self._take = begun(self.root, settings, self._channels, self.preset, self._stall_seconds)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, field
 
+from ffenc.config.texts import is_text
 from ffenc.errors import ConfigError
 from ffenc.layout import NUMBERING
 
@@ -199,15 +200,6 @@ def checked_row(row: Mapping[str, Any], features: Mapping[str, Mapping[str, Any]
         flat = _cast(name, array, wanted).reshape(-1).tolist()
         values[name] = flat[0] if list(feature["shape"]) == [1] else flat
     return values
-
-
-def is_text(text: str) -> bool:
-    """Return whether a text is valid Unicode: Python's may contain lone surrogates, as in file names."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _array(name: str, value: Any) -> npt.NDArray[Any]:

@@ -90,7 +90,7 @@ def parse_source(text: str) -> dict[str, Any]:
         return {"type": "realsense", "file": plain, **depth}
     if text == "test":
         return {"type": "test"}
-    if re.fullmatch(r"\d+", text):
+    if re.fullmatch(r"\d+", text, re.ASCII):
         return {"type": "v4l2", "device": f"/dev/video{int(text)}"}
     if text.startswith("/dev/"):
         return {"type": "v4l2", "device": text}

@@ -39,7 +39,7 @@ def size_limit() -> int:
     text = os.environ.get("FFENC_CACHE_SIZE", "")
     if not text:
         return DEFAULT_SIZE
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(kB|MB|GB|TB|)", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(kB|MB|GB|TB|)", text, re.ASCII)
     if match is None:
         raise ConfigError(f"FFENC_CACHE_SIZE={text!r} is not a size", expected="such as 500MB, 20GB or 1TB")
     return int(float(match[1]) * _UNITS[match[2]])

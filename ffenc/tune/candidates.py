@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 _LONGER_GROUPS = (10, 30)  # GOP lengths in addition to LeRobot's g of 2
 _FULL_CHROMA = ("yuv444p", "h264")  # a pixel format with full chroma, and the codec that it is tested with
 _MOST = 200  # greatest number of values in a list
-_RANGE = re.compile(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)(?::(\d+(?:\.\d+)?))?")
+_RANGE = re.compile(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)(?::(\d+(?:\.\d+)?))?", re.ASCII)
 
 
 def label(config: VideoEncoderConfig) -> str:

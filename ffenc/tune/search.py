@@ -64,7 +64,7 @@ def read_target(text: str) -> Target:
             f"{argument('target', text)} is not accepted",
             expected=f"a target such as vmaf=95 or size=5%{accepted(kind, kinds)}",
         )
-    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(%|[km]?b)?", value)
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(%|[km]?b)?", value, re.ASCII)
     if match is None or (kind != "size" and match[2]):
         raise ConfigError(
             f"{argument('target', text)}: {value!r} is not a number" + (" of bytes" if kind == "size" else "")

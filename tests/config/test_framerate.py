@@ -38,7 +38,7 @@ def test_a_frame_rate_is_the_fraction_it_says(value, rate):
 @pytest.mark.parametrize(
     "value",
     [0, -30, "-30", "", "abc", "30/0", "30/", "30 fps", float("nan"), float("inf"), "nan", "inf", 100_001]
-    + ["1e999999999", True, False, None, [30], {}, 1e-9],
+    + ["1e999999999", "1_5", "\u0663\u0660", True, False, None, [30], {}, 1e-9],
 )
 def test_what_is_no_frame_rate_is_refused_with_what_was_found(value):
     with pytest.raises(ConfigError, match="is not a frame rate") as caught:

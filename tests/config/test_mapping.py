@@ -65,6 +65,14 @@ def test_a_mapping_is_read_with_its_sections(tmp_path: Path) -> None:
             "needs exactly one of: text, attribute, path",
         ),
         (
+            "cameras: {top: {path: /a}}\ntask: ' '",
+            "m.yaml:2: task.text: ' ' is not accepted; expected a text",
+        ),
+        (
+            "cameras: {top: {path: /a}}\nfeatures: {x: {path: /x, columns: '\u0663:'}}",
+            "columns: .* is not accepted",
+        ),
+        (
             "cameras: {top: {path: /a}}\nepisodes: {}",
             "needs exactly one of: groups, ends, values, last, topic",
         ),
@@ -93,7 +101,7 @@ def test_columns_are_places_or_a_slice(columns: Any, wanted: list[int]) -> None:
     assert (list(range(4)[chosen]) if isinstance(chosen, slice) else chosen) == wanted
 
 
-@pytest.mark.parametrize("columns", [[4], "4:", "2:1", []])
+@pytest.mark.parametrize("columns", [[4], "4:", "2:1", [], "1:9", "-5:"])
 def test_columns_that_are_not_there_are_refused(columns: Any) -> None:
     with pytest.raises(ConfigError, match="columns"):
         FeatureMapping(path="/x", columns=columns).chosen(4)

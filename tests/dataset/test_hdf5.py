@@ -281,6 +281,8 @@ def test_a_camera_that_an_array_cannot_be_is_refused(
     ("features", "said"),
     [
         ({"path": "joints", "columns": [14]}, "columns: .14.: there are numbers 0 to 13"),
+        ({"path": "joints", "columns": "5:99"}, "columns: '5:99': there are numbers 0 to 13"),
+        ({"path": "joints", "flatten": True}, "x.flatten: does not apply to joints.*leave it out"),
         ({"path": "joints", "names": ["a"]}, "has 1 names, and there are 14 numbers"),
         ({"path": "matrix"}, "rows of 2x2 numbers.*flatten: true"),
         ({"path": "said"}, "expected numbers"),

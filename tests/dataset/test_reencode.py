@@ -384,6 +384,7 @@ def padded(png: bytes, more: bytes) -> bytes:
         ({"cameras": RGB, "episodes": [0, 9]}, ConfigError, "no episode 9; there are 0 to 2"),
         ({"cameras": RGB, "fps": 60}, ConfigError, "fps=60 is more than the dataset's 30"),
         ({"cameras": RGB, "task": "x"}, ConfigError, "task is for .*image trees"),
+        ({"cameras": RGB, "task": " "}, ConfigError, "task: ' ' is not accepted; expected a text"),
         ({"cameras": RGB, "preset": "so10"}, ConfigError, "there is no preset 'so10'.*so10"),
     ],
 )

@@ -114,6 +114,11 @@ class ArraySource(PlainSource):
                 info = reader.array(part.place(path))
                 self._look_at_feature(name, path, feature, part, info)
                 length, first = _same_length(part, length, first, info)
+            if feature.flatten and all(len(self._shapes[f"{name}\0{path}"]) < 2 for path in feature.paths):
+                raise ConfigError(
+                    f"features.{name}.flatten: does not apply to {', '.join(feature.paths)}, which has one "
+                    "dimension a row; leave it out"
+                )
         if length < 1:
             raise SourceError(f"{part}: has no rows; leave it out, or restore it")
         if length > MOST_ROWS:

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from ffenc.config.texts import check_text
 from ffenc.dataset.identify import check_not_v1
 from ffenc.dataset.source import DatasetSource
 from ffenc.dataset.sources.kind import Opening, SourceKind
@@ -55,6 +56,7 @@ def open_source(root: str | Path, opening: Opening) -> DatasetSource:
         SourceError: it is damaged, or its kind is not supported.
         ConfigError: a parameter that its kind does not use, or lacks a required one.
     """
+    check_text("task", opening.task)
     path = Path(root)
     kind = kind_of(path)
     usual = Opening()
