@@ -319,11 +319,11 @@ class JobTables:
         if key in self._camera_values:
             return {**stats, **self._camera_values[key].quantiles(stats["min"], stats["max"])}
         rows = sum(episode.length for episode in self._episodes)
-        names = [name for name in QUANTILES if name in stats]
-        if not (names and is_numeric(self._features[key]) and stats["count"] == [rows]):
+        names = [name for name in QUANTILES if name in stats] or list(QUANTILES)  # v2.1 has none
+        if not (is_numeric(self._features[key]) and stats["count"] == [rows]):
             return stats
         found = exact_quantiles(files, key)
-        if any(np.shape(found[name]) != np.shape(stats[name]) for name in names):
+        if np.shape(found[names[0]]) != np.shape(stats["mean"]):
             return stats  # v2.1 has them of each number
         return {**stats, **{name: found[name] for name in names}}
 

@@ -45,12 +45,15 @@ def assert_exact(root: Path) -> None:
 
 
 def test_a_merge_a_part_and_an_edit_have_the_quantiles_of_their_rows(
-    two_cameras: Path, tmp_path: Path
+    two_cameras: Path, dataset_v21: Path, tmp_path: Path
 ) -> None:
+    """Also where one of the sources has no quantiles, as LeRobot's layout v2.1 has none."""
     merge_datasets([two_cameras, two_cameras], tmp_path / "merged")
+    edit_dataset(DATASET, tmp_path / "images", cameras=["top", "angle"])
+    merge_datasets([dataset_v21, tmp_path / "images"], tmp_path / "older")
     reencode_dataset(DATASET, tmp_path / "part", cameras=["angle"], episodes="0,2", overrides=H264)
     edit_dataset(two_cameras, tmp_path / "edited", exclude_episodes=[0])
-    for name in ("merged", "part", "edited"):
+    for name in ("merged", "older", "part", "edited"):
         assert_exact(tmp_path / name)
         assert verify_dataset(tmp_path / name).sound
         assert restate(tmp_path / name).differences == []
