@@ -157,7 +157,7 @@ def test_the_same_refusal_in_both(tmp_path: Path, ffenc: CommandLine) -> None:
     assert ": --retime: every timestamp" in ffenc.refused("merge", VIDEO, VIDEO, "--out", out, "--retime")
     with pytest.raises(ConfigError, match=r"^shard='5/4' is not accepted"):
         reencode_dataset(VIDEO, out, shard="5/4")
-    assert "--shard 5/4 is not accepted" in ffenc.refused("reencode", VIDEO, out, "--shard", "5/4")
+    assert "--shard 5/4 is not accepted" in ffenc.refused("reencode", VIDEO, out, "--shard", "5/4", status=2)
 
 
 def test_every_advice_of_verify_is_complete() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ffenc.cli.remote import check_hub, local_name
-from ffenc.errors import ConfigError
+from ffenc.cli.values import Turn, usage
 from ffenc.storage.address import Address, is_address, parse_address
 
 if TYPE_CHECKING:
@@ -84,13 +84,20 @@ class SettingsCommand(click.Command):
 
         own = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
         own = {name for name in own if "." in name}
-        try:
+        with usage(ctx):
             overrides, rest = split_overrides(args, recording=self.recording, own=own)
-        except ConfigError as error:
-            raise click.UsageError(str(error), ctx) from None
         remaining = super().parse_args(ctx, rest)
+        for name in ("fps", "encoder_threads"):
+            own_value, setting = ctx.params.get(name), dict(overrides).get((name,))
+            if None not in (own_value, setting) and str(own_value) != str(setting):
+                flag = f"--{name.replace('_', '-')}"
+                raise click.UsageError(
+                    f"{flag} is {own_value}, --dataset.{name} is {setting}: pass one of them", ctx
+                )
         changes = {name: ctx.params.pop(name, None) for name in _TRANSFORM}
-        common = [(("transform", name), value) for name, value in changes.items() if value]
+        common = [
+            (("transform", name), value) for name, value in changes.items() if value not in (None, False)
+        ]
         ctx.params["overrides"] = common + overrides  # a camera's setting overrides the common one
         return remaining
 
@@ -119,7 +126,7 @@ def transform_options(function: Function) -> Function:
         ),
         click.option(
             "--rotate",
-            type=click.IntRange(0, 270),
+            type=Turn(),
             metavar="90|180|270",
             help="Rotate frames clockwise, in degrees.",
         ),

@@ -12,6 +12,7 @@ from ffenc.cli import output
 from ffenc.cli.common import PathName, SettingsCommand, SourceName, json_option, links_option, program_options
 from ffenc.cli.display import human_bytes, progress_bar
 from ffenc.cli.output import print_json
+from ffenc.cli.values import Whole
 from ffenc.words import count
 
 
@@ -80,7 +81,7 @@ class _Depths(click.ParamType[Any]):
     "--episode",
     "episodes",
     multiple=True,
-    type=click.IntRange(0),
+    type=Whole(0),
     metavar="N",
     help="For datasets: decode only this episode, numbered from 0; repeatable.",
 )
@@ -146,17 +147,16 @@ def command(
       ffenc decode my_dataset out --camera wrist_depth --episode 3 --colormap
     """
     from ffenc.dataset.decode import DepthOptions, FrameRange, plan_decode, run_decode  # noqa: PLC0415
-    from ffenc.errors import ConfigError  # noqa: PLC0415
     from ffenc.layout import DEPTH_FIELDS  # noqa: PLC0415
 
     for key, _ in overrides:
         if len(key) != 2 or key[0] != "depth_encoder" or key[1] not in DEPTH_FIELDS:
-            raise ConfigError(
+            raise click.UsageError(
                 f"--{'.'.join(key)} is not a setting of decode; accepted: "
                 + ", ".join(f"--depth_encoder.{name}" for name in DEPTH_FIELDS)
             )
     if near_far is not None and not colormap:
-        raise ConfigError("--range has no effect without --colormap; pass --colormap too")
+        raise click.UsageError("--range has no effect without --colormap; pass --colormap too")
     plan = plan_decode(
         source,
         target,

@@ -14,6 +14,7 @@ from ffenc.cli import output
 from ffenc.cli.common import SettingsCommand, json_option, program_options
 from ffenc.cli.display import report_console
 from ffenc.cli.output import print_json
+from ffenc.cli.values import Real
 from ffenc.cli.verdict import print_reasons, print_verdict, steps, verdict_table
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class _Size(click.ParamType[Any]):
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.5, 600),
+    type=Real(0.5, 600),
     default=3.0,
     show_default=True,
     help="Seconds per measurement; at most 1 for each encoder of the table.",
@@ -79,14 +80,16 @@ def command(
       ffenc doctor so101 --json
     """
     from ffenc.config.preset import load_preset  # noqa: PLC0415 - keeps --help quick
-    from ffenc.errors import ConfigError, ToolchainError  # noqa: PLC0415
+    from ffenc.errors import ToolchainError  # noqa: PLC0415
     from ffenc.ffmpeg.toolchain import find_programs, how_to_get, toolchains  # noqa: PLC0415
     from ffenc.frames.survey import survey  # noqa: PLC0415
     from ffenc.recording.keep_up import check_preset  # noqa: PLC0415
 
     robot = load_preset(preset, overrides) if preset is not None else None
     if robot is None and overrides:
-        raise ConfigError("settings have no effect without a preset; name one, such as ffenc doctor so101")
+        raise click.UsageError(
+            "settings have no effect without a preset; name one, such as ffenc doctor so101"
+        )
     if robot is not None:
         _check_cameras(preset, robot, overrides)
     width, height = size or _first_size(robot)

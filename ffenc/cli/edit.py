@@ -9,6 +9,7 @@ import click
 from ffenc.cli.common import PathName, SettingsCommand, SourceName, nearest_option, transform_options
 from ffenc.cli.jobs import executor_of, job_options, run_job
 from ffenc.cli.plan import print_plans
+from ffenc.cli.values import RATE
 
 
 class Pair(click.ParamType[Any]):
@@ -126,7 +127,10 @@ def once(pairs: tuple[tuple[Any, str], ...], what: str) -> dict[Any, str]:
     help="Replace a task's text; repeatable. Write OLD=>NEW if the old text contains an =.",
 )
 @click.option(
-    "--fps", metavar="RATE", help="Lower the frame rate: keep every second, third, ... row and frame."
+    "--fps",
+    type=RATE,
+    metavar="RATE",
+    help="Lower the frame rate: keep every second, third, ... row and frame.",
 )
 @nearest_option
 @click.option("--robot-type", metavar="NAME", help="Set robot_type in meta/info.json.")

@@ -22,6 +22,7 @@ from ffenc.cli.common import (
 )
 from ffenc.cli.display import human_bytes, progress_bar
 from ffenc.cli.output import print_json
+from ffenc.cli.values import RATE, Whole
 from ffenc.words import count
 
 
@@ -30,6 +31,7 @@ from ffenc.words import count
 @click.argument("target", metavar="OUTPUT", type=PathName())
 @click.option(
     "--fps",
+    type=RATE,
     metavar="RATE",
     help="Frames per second: 30, 29.97 or 30000/1001. Required for a folder. A video's frames are put at "
     "this rate [default: the video's own].",
@@ -42,12 +44,12 @@ from ffenc.words import count
 @click.option("--camera", metavar="NAME", help="With --preset: use the settings of this camera.")
 @click.option(
     "--encoder-threads",
-    type=click.IntRange(1),
+    type=Whole(1),
     help="Threads for the encoder [default: the encoder's own choice].",
 )
 @click.option(
     "--start-number",
-    type=click.IntRange(0),
+    type=Whole(0),
     help="For folders: number of the first frame [default: 0 or 1].",
 )
 @transform_options

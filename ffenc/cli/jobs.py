@@ -21,7 +21,8 @@ from ffenc.cli.common import (
 )
 from ffenc.cli.display import human_bytes, human_seconds, progress_bar
 from ffenc.cli.output import print_json
-from ffenc.errors import ConfigError, DestinationError
+from ffenc.cli.values import Whole
+from ffenc.errors import DestinationError
 from ffenc.words import camera_frames, count, size_ratio
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def job_options(dry_run: str) -> Callable[[Function], Function]:
     options = [
         click.option(
             "--workers",
-            type=click.IntRange(1),
+            type=Whole(1),
             help="Number of parallel encodes [default: one per core, at most 16; more for a small job].",
         ),
         resume_option,
@@ -95,12 +96,13 @@ def executor_of(settings: dict[str, Any]) -> Executor | None:
     """Remove the options that say where a job runs from a command's settings; None: on this machine.
 
     Raises:
-        ConfigError: an option would have no effect, or Ray is not installed.
+        click.UsageError: an option would have no effect.
+        ConfigError: Ray is not installed.
     """
     address, same = settings.pop("on"), settings.pop("same_program")
     if address is None:
         if same is not None:
-            raise ConfigError("--same-program has no effect without --on; pass --on, or leave it out")
+            raise click.UsageError("--same-program has no effect without --on; pass --on, or leave it out")
         return None
     from ffenc.dataset.executors.ray import RayExecutor  # noqa: PLC0415 - an extra
 

@@ -11,7 +11,6 @@ import click
 from ffenc.cli import output
 from ffenc.cli.common import PathName
 from ffenc.cli.display import progress_bar
-from ffenc.errors import ConfigError
 
 if TYPE_CHECKING:
     from ffenc.report.contact import Finding
@@ -40,13 +39,14 @@ def asked_page(report: str | None, *, episodes: str | None, overwrite: bool) -> 
     """Return the requested page if it may be written; None: no page is requested.
 
     Raises:
-        ConfigError: not a valid name of a page, or an option without effect.
+        click.UsageError: an option without effect.
+        ConfigError: not a valid name of a page.
         DestinationError: the page exists, or its folder does not.
     """
     if report is None:
         for name, given in (("--episodes", episodes is not None), ("--overwrite", overwrite)):
             if given:
-                raise ConfigError(f"{name} has no effect without --report; pass --report FILE.html too")
+                raise click.UsageError(f"{name} has no effect without --report; pass --report FILE.html too")
         return None
     from ffenc.report.page import checked_page  # noqa: PLC0415 - loads Pillow
 

@@ -22,6 +22,7 @@ from ffenc.cli.common import (
 from ffenc.cli.display import is_terminal, report_console
 from ffenc.cli.keys import keys
 from ffenc.cli.output import print_json
+from ffenc.cli.values import RATE, Real, Whole
 from ffenc.cli.verdict import print_verdict, steps
 from ffenc.words import count
 
@@ -65,7 +66,7 @@ class _Camera(click.ParamType[Any]):
 @click.option(
     "--episodes",
     "--dataset.num_episodes",
-    type=click.IntRange(1),
+    type=Whole(1),
     default=1,
     show_default=True,
     help="Number of episodes to record.",
@@ -73,7 +74,7 @@ class _Camera(click.ParamType[Any]):
 @click.option(
     "--seconds",
     "--dataset.episode_time_s",
-    type=click.FloatRange(0, min_open=True),
+    type=Real(0, min_open=True),
     default=60.0,
     show_default=True,
     help="Longest duration of an episode, in seconds.",
@@ -81,7 +82,7 @@ class _Camera(click.ParamType[Any]):
 @click.option(
     "--reset-seconds",
     "--dataset.reset_time_s",
-    type=click.FloatRange(0),
+    type=Real(0),
     default=0.0,
     show_default=True,
     help="Time between two episodes to reset the scene, in seconds.",
@@ -92,7 +93,7 @@ class _Camera(click.ParamType[Any]):
     metavar="TEXT",
     help='Task text, such as "pick up the cube" [default: unspecified].',
 )
-@click.option("--fps", metavar="RATE", help="Frames and rows per second [default: the preset's].")
+@click.option("--fps", type=RATE, metavar="RATE", help="Frames and rows per second [default: the preset's].")
 @click.option(
     "--camera",
     "sources",

@@ -21,6 +21,7 @@ from ffenc.cli.common import (
 from ffenc.cli.display import human_bytes, human_seconds
 from ffenc.cli.jobs import executor_of, job_options, run_job
 from ffenc.cli.output import print_json
+from ffenc.cli.values import RATE, SHARD, Whole
 from ffenc.words import camera_frames, count
 
 if TYPE_CHECKING:
@@ -39,12 +40,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--shard",
+    type=SHARD,
     metavar="K/N",
     help="Encode only the K-th of N parts with about the same number of frames each, for N machines. Merge "
     "the parts in order.",
 )
 @click.option(
     "--fps",
+    type=RATE,
     metavar="RATE",
     help="Frames per second of a source that does not state its own [default: the preset's]. For a dataset: "
     "a lower rate, which keeps every second, third, ... row and frame.",
@@ -65,12 +68,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--start-number",
-    type=click.IntRange(0),
+    type=Whole(0),
     help="For image trees: number of the first frame in each folder [default: 0 or 1].",
 )
 @click.option(
     "--encoder-threads",
-    type=click.IntRange(1),
+    type=Whole(1),
     help="Threads per encoder [default: the cores divided by the workers].",
 )
 @click.option(

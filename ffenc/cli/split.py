@@ -12,6 +12,7 @@ from ffenc.cli.display import progress_bar
 from ffenc.cli.jobs import executor_of, job_options, print_summary, summary_fields
 from ffenc.cli.output import print_json
 from ffenc.cli.plan import print_plans
+from ffenc.cli.values import Whole
 
 
 class Parts(click.ParamType[Any]):
@@ -48,7 +49,7 @@ class Parts(click.ParamType[Any]):
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=Whole(0),
     default=0,
     show_default=True,
     help="Seed of the random order in which shares are filled.",

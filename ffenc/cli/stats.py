@@ -12,7 +12,6 @@ from ffenc.cli import output
 from ffenc.cli.common import SourceName, json_option, links_option, program_options
 from ffenc.cli.display import progress_bar
 from ffenc.cli.output import print_json
-from ffenc.errors import ConfigError
 from ffenc.words import count
 
 _SHOWN = 20
@@ -42,7 +41,7 @@ def command(dataset: str, write: bool, cameras: bool, as_json: bool, **settings:
     from ffenc.dataset.restat import OLD_STATS, restate  # noqa: PLC0415 - keeps --help quick
 
     if not cameras and any(settings[name] is not None for name in ("ffmpeg", "ffprobe")):
-        raise ConfigError("--ffmpeg and --ffprobe have no effect without --cameras; leave them out")
+        raise click.UsageError("--ffmpeg and --ffprobe have no effect without --cameras; leave them out")
     with progress_bar("decoding", None) if cameras else nullcontext(lambda *_: None) as on_frames:
         found = restate(dataset, write=write, cameras=cameras, on_progress=on_frames, **settings)
     if as_json:

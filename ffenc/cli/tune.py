@@ -15,6 +15,7 @@ from ffenc.cli import output
 from ffenc.cli.common import PathName, SettingsCommand, SourceName, json_option, links_option, program_options
 from ffenc.cli.display import human_bytes, human_seconds, report_console, report_table
 from ffenc.cli.output import print_json
+from ffenc.cli.values import RATE, Whole, usage
 from ffenc.cli.verdict import steps
 from ffenc.errors import ConfigError, DestinationError
 from ffenc.temporary import temporary_folder
@@ -63,7 +64,7 @@ class _Duration(click.ParamType[Any]):
 )
 @click.option("--cameras", metavar="A,B", help="Measure only these cameras [default: all].")
 @click.option("--episodes", metavar="0,2,5-9", help="Sample only these episodes [default: all].")
-@click.option("--fps", metavar="RATE", help="For image trees: frames per second.")
+@click.option("--fps", type=RATE, metavar="RATE", help="For image trees: frames per second.")
 @click.option("--vcodec", metavar="A,B", help="Codecs to try [default: the usual ones that run here].")
 @click.option(
     "--encoder-preset", metavar="A,B", help="Encoder presets to try, such as 12,10 or veryfast,medium."
@@ -76,14 +77,14 @@ class _Duration(click.ParamType[Any]):
 @click.option("--fast-decode", metavar="A,B", help="Values of fast_decode to try: 0,1,2.")
 @click.option(
     "--stretches",
-    type=click.IntRange(1, 64),
+    type=Whole(1, 64),
     default=4,
     show_default=True,
     help="Number of stretches of consecutive frames to sample from each camera.",
 )
 @click.option(
     "--length",
-    type=click.IntRange(2, 3000),
+    type=Whole(2, 3000),
     help="Frames per stretch [default: 60, or twice the longest g].",
 )
 @click.option("--write", type=PathName(), metavar="FILE.yaml", help="Write the recommendation as a preset.")
@@ -141,10 +142,11 @@ def command(
     from ffenc.tune.run import tune  # noqa: PLC0415
     from ffenc.tune.search import read_target  # noqa: PLC0415
 
-    lists = _lists(vcodec, encoder_preset, crf, groups, pix_fmt, fast_decode)
-    goal = read_target(target) if target is not None else None
+    with usage():
+        lists = _lists(vcodec, encoder_preset, crf, groups, pix_fmt, fast_decode)
+        goal = read_target(target) if target is not None else None
     if goal is not None and lists.crf is not None:
-        raise ConfigError("--target searches for the crf, --crf lists it: pass one of them")
+        raise click.UsageError("--target searches for the crf, --crf lists it: pass one of them")
     written = _writable(write, preset, overwrite=overwrite)
     page = checked_page(report, overwrite=overwrite) if report is not None else None
     with ExitStack() as closing:
@@ -227,7 +229,7 @@ def _writable(write: str | None, preset: str | None, *, overwrite: bool) -> Path
         return None
     path = Path(write)
     if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"--write {path}: a preset is a YAML file; give a name that ends in .yaml")
+        raise click.UsageError(f"--write {path}: a preset is a YAML file; give a name that ends in .yaml")
     if path.is_dir() or (path.exists() and not overwrite):
         raise DestinationError(f"{path} exists; choose another name, or pass --overwrite")
     if not path.parent.is_dir():

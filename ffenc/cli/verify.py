@@ -16,7 +16,7 @@ from ffenc.cli.display import human_seconds, progress_bar, report_console, repor
 from ffenc.cli.jobs import executor_of, on_options
 from ffenc.cli.output import print_json
 from ffenc.cli.pages import asked_page, page_options, write_contact
-from ffenc.errors import ConfigError
+from ffenc.cli.values import Real
 from ffenc.fields import plain_fields
 from ffenc.layout import INFO
 from ffenc.words import count
@@ -47,7 +47,7 @@ _LINES, _NOTES = 24, 4  # lines of a screen; kinds of notes
 )
 @click.option(
     "--max-depth-error",
-    type=float,
+    type=Real(0),
     metavar="MM",
     help="With --against: the largest accepted depth error, in millimetres [default: the widest step of the "
     "camera's quantiser].",
@@ -98,7 +98,7 @@ def command(
     from ffenc.dataset.verify.run import verify_dataset  # noqa: PLC0415 - keeps --help quick
 
     if metrics and against is None:
-        raise ConfigError("--metrics has no effect without --against; pass --against SRC too")
+        raise click.UsageError("--metrics has no effect without --against; pass --against SRC too")
     executor = executor_of({"on": on, "same_program": same_program})
     page = asked_page(report, episodes=episodes, overwrite=overwrite)
     began = time.monotonic()

@@ -71,6 +71,7 @@ def split_overrides(
     passed: list[str] = []
     overrides: list[tuple[KeyPath, Any]] = []
     rest: list[str] = []
+    spelt: dict[KeyPath, str] = {}
     words = iter(arguments)
     for word in words:
         if word == "--":
@@ -87,11 +88,18 @@ def split_overrides(
             text = following
         if recording and _NOT_OURS.fullmatch(flag):
             passed.append(flag)
-        elif recording and flag in _RECORDING:
-            overrides.append((_RECORDING[flag], _recording_value(flag, text)))
+            continue
+        if recording and flag in _RECORDING:
+            key, value = _RECORDING[flag], _recording_value(flag, text)
         else:
             more = [*_RECORDING, *sorted(own)] if recording else sorted(own)
-            overrides.append((_key(flag, more), _value(flag, text)))
+            key, value = _key(flag, more), _value(flag, text)
+        before = dict(overrides).get(key, value)
+        if spelt.setdefault(key, flag) != flag and before != value:
+            raise ConfigError(
+                f"{spelt[key]} is {before}, {flag} is {value}: two names of one setting; pass one of them"
+            )
+        overrides.append((key, value))
     if passed:
         warnings.warn(
             f"{', '.join(passed)}: ignored; ffenc records cameras, and does not move the robot",

@@ -175,7 +175,7 @@ def test_advice_is_a_line_a_camera_or_one_for_all_and_load_preset_takes_it(tmp_p
     ("words", "status", "part"),
     [
         (["so101", "--cameras.frnt.encoder.crf=3"], 1, "so101 has no camera 'frnt'; did you mean 'front'"),
-        (["--camera_encoder.crf=3"], 1, "settings have no effect without a preset"),
+        (["--camera_encoder.crf=3"], 2, "settings have no effect without a preset"),
         (["so102"], 1, "there is no preset 'so102'"),
         (["--size", "8x8"], 2, "of 16 to 16384 pixels"),
         (["--size", "99999x99999"], 2, "of 16 to 16384 pixels"),
