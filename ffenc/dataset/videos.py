@@ -149,6 +149,7 @@ def clip_of(video: EpisodeVideo, fps: Fraction, *, compare: bool = True) -> Clip
     if compare:
         compare_checksum(video.path, video.checksum, video.part)
     info = _opened(video.path, *_state(video.path))
+    warn_of_hidden(video.path, info)
     where = f"episode {video.episode} of {video.camera}"
     for name in ("codec", "pix_fmt", "width", "height"):
         found, expected = getattr(info, name), getattr(video.like, name, None)
@@ -208,9 +209,22 @@ def compare_checksum(path: Path, checksum: str | None, part: bool) -> None:
     Warns:
         FfencWarning: it differs, and only some of the episodes are read.
     """
-    if checksum is not None:
-        with _comparing.setdefault(path, threading.Lock()):
-            _compare(path, checksum, part, *_state(path))
+    if checksum is None:
+        return
+    with _comparing.setdefault(path, threading.Lock()):
+        sound = _matches(path, checksum, *_state(path))
+    if sound:
+        return
+    # Damage that no decoder detects would be copied, and hidden by the copy's own checksum.
+    if not part:
+        raise damaged(path)
+    warnings.warn(
+        f"{path}: is not, to the byte, what was written: an episode in it is damaged, and its checksum "
+        "does not say which. Frames that are copied from it are not checked; "
+        f"{call('verify_dataset', path='NEW', deep=True)} decodes them",
+        FfencWarning,
+        stacklevel=4,
+    )
 
 
 _comparing: dict[Path, threading.Lock] = {}  # so that two threads do not hash the same file
@@ -224,28 +238,18 @@ def damaged(path: Path) -> SourceError:
     )
 
 
+# Only findings are cached: a warning is given to every job that reads the file.
+
+
 @lru_cache(maxsize=1 << 16)
-def _compare(path: Path, checksum: str, part: bool, *_state: int) -> None:
-    # Damage that no decoder detects would be copied, and hidden by the copy's own checksum.
-    if file_checksum(path) == checksum:
-        return
-    if not part:
-        raise damaged(path)
-    warnings.warn(
-        f"{path}: is not, to the byte, what was written: an episode in it is damaged, and its checksum "
-        "does not say which. Frames that are copied from it are not checked; "
-        f"{call('verify_dataset', path='NEW', deep=True)} decodes them",
-        FfencWarning,
-        stacklevel=5,
-    )
+def _matches(path: Path, checksum: str, *_state: int) -> bool:
+    return file_checksum(path) == checksum
 
 
 @lru_cache(maxsize=16)  # a few cameras' files, each with the times of perhaps 100,000 frames
 def _opened(path: Path, *_state: int) -> StreamInfo:
     program = find_ffprobe()
     try:
-        info = index_reader(program).read(path)
+        return index_reader(program).read(path)
     except SourceError:  # FFmpeg may be able to read a file with a faulty index
-        info = probe(path, times=True, ffprobe=program)
-    warn_of_hidden(path, info)
-    return info
+        return probe(path, times=True, ffprobe=program)

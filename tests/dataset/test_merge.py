@@ -32,8 +32,10 @@ from ffenc import (
     verify_dataset,
 )
 from ffenc.dataset import columns
+from ffenc.dataset.checksums import read_checksums
 from ffenc.dataset.staging import Staging
 from ffenc.dataset.statistics import Aggregate, column_stats
+from ffenc.dataset.videos import compare_checksum
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import (
     ANGLE,
@@ -532,6 +534,10 @@ def test_damage_is_not_copied_where_the_source_has_checksums(two_cameras: Path, 
     with pytest.raises(SourceError, match=r"own/videos/.*file-000\.mp4: is not, to the byte"):
         merge_datasets([two_cameras, tmp_path / "own"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    checksum = read_checksums(tmp_path / "own")[path.relative_to(tmp_path / "own").as_posix()]
+    for _ in range(2):  # every job that reads a part of the file is warned
+        with pytest.warns(FfencWarning, match="an episode in it is damaged, and its checksum does not say"):
+            compare_checksum(path, checksum, part=True)
 
 
 # ---- kills, full disks, second runs ----------------------------------------------------------------------

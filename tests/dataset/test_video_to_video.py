@@ -35,6 +35,8 @@ from ffenc import (
     reencode_dataset,
     verify_dataset,
 )
+from ffenc.dataset.model import EpisodeVideo
+from ffenc.dataset.videos import clip_of
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import (
     ANGLE,
@@ -928,6 +930,8 @@ def test_a_file_with_frames_that_are_never_shown_is_cut_at_those_that_are(
         ("hidden-frames", ANGLE)
     ]
     assert not [note for note in verify_dataset(out).notes if note.kind == "hidden-frames"]
+    with pytest.warns(FfencWarning, match="5 frames hidden by its edit list"):  # not only the first job
+        clip_of(EpisodeVideo(ANGLE, 1, path, 0.0, 17), Fraction(30))
 
 
 def small_dataset(tmp_path: Path, lengths: Sequence[int], size: tuple[int, int], **arguments: Any) -> Path:
