@@ -236,7 +236,7 @@ class DatasetWriter:
     # --- tasks, statistics, info, notes ---------------------------------------------------------------
 
     def task_rows(self) -> pa.Table:
-        """Return the tasks table; other columns of the existing one are kept.
+        """Return the tasks table as LeRobot reads it; other columns of the existing one are kept.
 
         Raises:
             SourceError: a task cannot be added to it.
@@ -244,11 +244,13 @@ class DatasetWriter:
         if not isinstance(self._tasks, Path):
             return task_table(self.tasks)
         known = read_table(self._tasks)
-        if not self._more_tasks:
-            return readable_tasks(known)
         try:
+            if misread_tasks(known) is not None:
+                known = readable_tasks(known)
+            if not self._more_tasks:
+                return known
             return more_tasks(known, self._more_tasks, first=len(self._known_tasks))
-        except (pa.ArrowException, ValueError) as error:
+        except (pa.ArrowException, ValueError, LookupError) as error:
             raise SourceError(f"cannot take another task: {error}", where=self._tasks) from None
 
     def write_tasks(self) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ffenc.dataset.columns import task_table, task_texts
+from ffenc.dataset.columns import misread_tasks, task_table, task_texts
 from ffenc.dataset.division import Division, RowDivision
 from ffenc.dataset.listing import listings
 from ffenc.dataset.model import Episode, EpisodeRef, Known, with_known
@@ -124,6 +124,17 @@ def test_a_tasks_table_keeps_what_else_it_holds_and_gets_the_new_text(tmp_path: 
     assert pq.read_table(tmp_path / "new" / TASKS).to_pylist() == [
         {"task_index": 0, "task": "wave", "colour": "red"},
         {"task_index": 1, "task": "stop", "colour": None},
+    ]
+    # LeRobot finds a task by its row, and its text in the index.
+    pq.write_table(pa.table({"task_index": [1, 0], "task": ["lift", "wave"], "colour": [2, 1]}), path)
+    writer = DatasetWriter(tmp_path / "sorted", FPS, State({}), tasks=path)
+    assert writer.task("stop") == 2
+    writer.write_tasks()
+    table = pq.read_table(tmp_path / "sorted" / TASKS)
+    assert misread_tasks(table) is None
+    assert table.to_pylist() == [
+        {"task_index": number, "task": text, "colour": colour}
+        for number, (text, colour) in enumerate([("wave", 1), ("lift", 2), ("stop", None)])
     ]
     pq.write_table(task_table(["wave"]).append_column("colour", pa.array([5])).drop_columns("task"), path)
     with pytest.raises(SourceError, match=r"tasks\.parquet: has no column task"):
