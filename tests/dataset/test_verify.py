@@ -26,7 +26,10 @@ from ffenc import (
 from ffenc.dataset import tables
 from ffenc.dataset.columns import task_table
 from ffenc.dataset.lerobot_v21 import LeRobotV21
+from ffenc.dataset.verify.faults import Faults
 from ffenc.dataset.verify.metadata import check_source
+from ffenc.dataset.verify.records import DecodeRecords, Shown
+from ffenc.ffmpeg.cache import remember
 from ffenc.layout import QUANTILES
 from tests.conftest import (
     ANGLE,
@@ -1149,3 +1152,11 @@ def test_a_time_that_a_float32_cannot_say_is_a_note(tmp_path):
     found = verify_dataset(root)
     assert [note.kind for note in notes_of(found)] == ["timestamps-rounded"]
     assert found.sound
+
+
+def test_records_of_earlier_statistics_are_not_read():
+    remember(["shown", "sum", 1], {"faults": [], "stats": {"0": {"min": [1]}}, "values": None})
+    records, now = DecodeRecords(), Shown({0: {"min": [2]}})
+    for known in (False, True):
+        found, recorded = records.shown("sum", [1], Faults(), lambda _: now)
+        assert (found.stats, recorded) == (now.stats, known)

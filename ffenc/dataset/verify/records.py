@@ -13,6 +13,8 @@ from ffenc.fields import plain_fields
 from ffenc.frames.check import Damage
 from ffenc.frames.statistics import Stats, ValueCounts
 
+_STATISTICS = 2  # increased when the same frames give other statistics, so that older records are not read
+
 
 class Shown(Struct):
     """The result of decoding files of a camera.
@@ -89,7 +91,7 @@ class DecodeRecords:
         Returns:
             What it shows, and whether it was recorded.
         """
-        key = ["shown", checksum, *parts]
+        key = ["shown", _STATISTICS, checksum, *parts]
         known = _shown(self._read(key))
         if known is not None:
             found, shown = known
