@@ -145,8 +145,8 @@ class Claim:
                     f"{address} is being written by another run of ffenc ({found.who}); wait until it ends"
                     + (killed if lives is None else "")
                 )
-            _log.info("%s: a run that was killed (%s) had started to write there", address, found.who)
             if (now := self._read()) is not None and now.version == found.version:
+                _log.info("%s: a run that was killed (%s) had started to write there", address, found.who)
                 self._store.remove(PLACE)
         raise DestinationError(
             f"{address} cannot be written to: {PLACE}, the lock file, appears and disappears; "
@@ -154,7 +154,10 @@ class Claim:
         )
 
     def _changes(self, found: _Found) -> bool:
-        """Return whether an object is rewritten within :data:`PATIENCE`: then its run is alive."""
+        """Return whether an object is rewritten within :data:`PATIENCE`: then its run is alive.
+
+        If the object disappears, its run has ended.
+        """
         _log.warning(
             "%s: waiting up to %.0f s to see whether another run still writes there (%s)",
             *(self._store.address, PATIENCE, found.who),
@@ -163,7 +166,9 @@ class Claim:
         while time.monotonic() < until:
             time.sleep(min(RENEWED, PATIENCE) / 4)
             now = self._read()
-            if now is None or now.version != found.version:
+            if now is None:
+                return False
+            if now.version != found.version:
                 return True
         return False
 

@@ -108,6 +108,23 @@ def test_a_run_elsewhere_that_lives_is_not_disturbed(s3: S3, monkeypatch: pytest
     Claim(store("alive"), resume=False).end()
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_run_elsewhere_that_ends_meanwhile_is_followed(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "PATIENCE", 30.0)
+    put(s3, f"ends/{PLACE}", ELSEWHERE)
+    end = threading.Timer(0.1, lambda: s3.client().delete_object(Bucket="lab", Key=f"ends/{PLACE}"))
+
+    def rule(method: str, path: str) -> int | None:
+        if method == "GET" and path.endswith(PLACE) and not end.is_alive() and not end.finished.is_set():
+            end.start()
+        return None
+
+    s3.rule = rule
+    Claim(store("ends"), resume=True).end()
+    end.join()
+    assert not s3.files("ends")
+
+
 def test_of_a_process_of_this_machine_that_has_ended_nobody_waits(s3: S3) -> None:
     mine = Claim(store("ended"), resume=False)
     content = json.loads(s3.files("ended")[PLACE])
