@@ -14,8 +14,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ffenc.errors import DestinationError
 from ffenc.frames.info_json import split_info
-from ffenc.frames.publish import is_at, locked, published, sync_folder
+from ffenc.frames.publish import locked, published, sync_folder
 from ffenc.layout import INFO, OWN_INFO
+from ffenc.paths import is_at
 from ffenc.spelling import argument
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Staging:
         except OSError as error:
             raise DestinationError(f"{self.folder}: cannot be created: {error.strerror}") from None
         # If the other run has deleted the file after it was opened here, this lock has no effect.
-        if not (locked(self._lock) and is_at(self._lock, self.folder / "lock")):
+        if not (locked(self._lock) and is_at(self._lock.fileno(), self.folder / "lock")):
             self._lock.close()
             self._lock = None
             raise DestinationError(

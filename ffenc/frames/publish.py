@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ffenc.errors import DestinationError
+from ffenc.paths import is_at
 
 
 def hidden_path(path: Path, kind: Literal["partial", "old"]) -> Path:
@@ -70,7 +71,7 @@ def claimed(path: Path) -> Iterator[None]:
         raise DestinationError(f"{place}: cannot be created: {error.strerror}") from None
     with file:
         # If the other run has deleted the file after it was opened here, this lock has no effect.
-        if not (locked(file) and is_at(file, place)):
+        if not (locked(file) and is_at(file.fileno(), place)):
             raise DestinationError(f"{path} is being written by another run of ffenc; wait for it")
         try:
             _settle(path)
@@ -93,13 +94,6 @@ def _settle(path: Path) -> None:
         else:
             with contextlib.suppress(OSError):
                 leftover.unlink()
-
-
-def is_at(file: IO[str], place: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), place.stat())
-    except FileNotFoundError:
-        return False
 
 
 def locked(file: IO[str]) -> bool:

@@ -27,8 +27,8 @@ from ffenc.dataset.staging import write_json
 from ffenc.errors import DestinationError, FfencError, SourceError
 from ffenc.frames.depth import Unit
 from ffenc.frames.info_json import read_json
-from ffenc.frames.publish import is_at, locked, sync_folder
-from ffenc.paths import plain_name, plain_tree
+from ffenc.frames.publish import locked, sync_folder
+from ffenc.paths import is_at, plain_name, plain_tree
 from ffenc.recording.rows import Features
 
 _SETTINGS = "episode.json"
@@ -302,11 +302,11 @@ def recording_lock(root: Path) -> Iterator[Callable[[], None]]:
         raise DestinationError(f"{folder}: cannot be created: {error.strerror}") from None
     with file:
         # If the other run has deleted the file after it was opened here, this lock has no effect.
-        if not (locked(file) and is_at(file, folder / "lock")):
+        if not (locked(file) and is_at(file.fileno(), folder / "lock")):
             raise DestinationError(f"{root} is being recorded by another run of ffenc; wait until it ends")
 
         def check() -> None:
-            if not is_at(file, folder / "lock"):
+            if not is_at(file.fileno(), folder / "lock"):
                 raise DestinationError(
                     f"{folder / 'lock'}: was deleted or moved while {root} was being recorded, "
                     "perhaps with the dataset; put it back, or start again"

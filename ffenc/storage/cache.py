@@ -14,6 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from ffenc.errors import ConfigError, SourceError
+from ffenc.paths import is_at
 from ffenc.spelling import argument
 from ffenc.storage.folder import real_cache_folder
 
@@ -117,8 +118,9 @@ def _sweep(folder: Path, needed: int, own: Path) -> int:
             return freed
         if one == own:
             continue
-        with (one / "lock").open("a", encoding="utf-8") as lock:
-            if _locked(lock.fileno()):
+        # Another process may delete the same copy, or create it again, until the lock is held.
+        with contextlib.suppress(FileNotFoundError), (one / "lock").open("a", encoding="utf-8") as lock:
+            if _locked(lock.fileno()) and is_at(lock.fileno(), one / "lock"):
                 size = _bytes_in(one)
                 _delete(one)
                 freed += size
@@ -130,19 +132,33 @@ def _sweep(folder: Path, needed: int, own: Path) -> int:
 
 
 def _last_used(folder: Path) -> float:
-    times = [path.stat().st_mtime for path in (folder / "state").rglob("*.json")]
-    return max(times, default=(folder / MARK).stat().st_mtime)
+    times = [used for _, used in _states(folder)]
+    if not times:
+        with contextlib.suppress(FileNotFoundError):
+            times = [(folder / MARK).stat().st_mtime]
+    return max(times, default=0.0)
+
+
+def _states(folder: Path) -> Iterator[tuple[Path, float]]:
+    """Yield the records of a copy's files, with the times of their last use; others may delete them."""
+    for parent, _, names in os.walk(folder / "state"):
+        for path in (Path(parent, name) for name in names if name.endswith(".json")):
+            with contextlib.suppress(FileNotFoundError):
+                yield path, path.stat().st_mtime
 
 
 def _files(folder: Path) -> Iterator[_Kept]:
-    root = next((one for one in folder.iterdir() if one.is_dir() and one.name != "state"), None)
-    for path in (folder / "state").rglob("*.json"):
+    try:
+        root = next((one for one in folder.iterdir() if one.is_dir() and one.name != "state"), None)
+    except FileNotFoundError:
+        return
+    for path, used in _states(folder):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             state = json.loads(path.read_text(encoding="utf-8"))
             more = sum(b - a for a, b in state["there"]) - sum(b - a for a, b in state["kept"])
             if root is not None and more > 0:
                 place = path.relative_to(folder / "state").as_posix().removesuffix(".json")
-                yield _Kept(folder, root, place, path.stat().st_mtime, more)
+                yield _Kept(folder, root, place, used, more)
 
 
 def _shrink(kept: _Kept) -> int:

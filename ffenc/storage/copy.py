@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from ffenc.errors import SourceError
 from ffenc.fields import plain_fields
-from ffenc.paths import inside
+from ffenc.paths import inside, is_at
 from ffenc.storage.address import Address
 from ffenc.storage.cache import MARK, Cache, copies_folder
 from ffenc.storage.ranges import Needs, Range, blocks, everything, joined, missing
@@ -110,15 +110,31 @@ class Mirror:
     # --- creating the folder ----------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
+        """Create the folder, and hold its lock.
+
+        Until it is held, another process that needs room may delete the folder and the file of the lock.
+        """
+        while not self._laid_out():
+            self.close()
+
+    def _laid_out(self) -> bool:
+        """Return whether the folder is complete and its lock is held: not if another process deleted it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        manifest = self.folder / MARK
+        lock, manifest = self.folder / "lock", self.folder / MARK
+        try:
+            # Open as long as the process runs; a Python file object would warn that it was not closed.
+            self._open = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            if self.folder.exists():
+                raise
+            return False
         content: dict[str, Any] = {
             "address": str(self.address),
             "files": {place: plain_fields(entry) for place, entry in sorted(self.entries.items())},
         }
-        # Open as long as the process runs; a Python file object would warn that it was not closed.
-        self._open = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         if _lock(self._open, exclusive=True, wait=False):
+            if not is_at(self._open, lock):
+                return False
             before: dict[str, Any] = _read_json(manifest).get("files", {})
             for place in before.keys() - self.entries.keys():
                 self._forget(place)
@@ -127,15 +143,19 @@ class Mirror:
                     self._forget(place)
                     self._make_hole(place, entry)
             _write_json(manifest, content)
+            # The lock is released for a moment while it changes.
             _lock(self._open, exclusive=False, wait=True)
-            return
+            return is_at(self._open, lock)
         _lock(self._open, exclusive=False, wait=True)
+        if not is_at(self._open, lock):
+            return False
         if _read_json(manifest) != content:
             self.close()
             raise SourceError(
                 f"{self.address} has changed, and another run of ffenc still reads the previous "
                 "version; wait until it ends"
             )
+        return True
 
     def _forget(self, place: str) -> None:
         for path in (self.root / place, self._state_path(place)):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ffenc.errors import ConfigError, SourceError
 from ffenc.storage.address import Address, parse_address
+from ffenc.storage.cache import _delete
 from ffenc.storage.copy import Mirror
 from ffenc.storage.mirror import attach, held, open_copies, open_mirror, version_of
 from ffenc.storage.ranges import blocks, joined, missing
@@ -103,6 +107,25 @@ def test_another_process_that_reads_the_state_before_is_waited_for(s3: S3, folde
     Mirror(copy.address, copy.address, newer).close()
 
 
+def test_a_copy_that_is_deleted_while_it_is_opened_is_created_again(s3: S3, folder: Path) -> None:
+    copy = open_mirror(remote("set"))
+    forget()
+    lock = copy.folder / "lock"
+    with lock.open("a") as sweeper, ThreadPoolExecutor(1) as beside:
+        fcntl.flock(sweeper, fcntl.LOCK_EX)
+        opened = beside.submit(Mirror, copy.address, copy.address, copy.entries)
+        while sum(one.samefile(lock) for one in Path("/proc/self/fd").iterdir() if one.exists()) < 2:
+            time.sleep(0.01)
+        _delete(copy.folder)
+        sweeper.close()
+        found = opened.result(60)
+    with lock.open("a") as another, pytest.raises(BlockingIOError):
+        fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    found.fetch(["b.bin"], name="all")
+    assert (found.root / "b.bin").read_bytes() == (folder / "b.bin").read_bytes()
+    found.close()
+
+
 def test_bytes_that_the_stores_checksum_does_not_fit_are_refused(
     s3: S3, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +198,7 @@ def test_a_dataset_that_nobody_reads_goes_whole(
     before = open_mirror(remote("other"))
     before.fetch(list(before.entries), name="all")
     forget()
+    (before.folder / "state/a.json").symlink_to("deleted")  # as if another run had deleted it just now
     monkeypatch.setenv("FFENC_CACHE_SIZE", "900kB")
     copy = open_mirror(remote("set"))
     copy.fetch(list(copy.entries), name="all")
