@@ -421,8 +421,12 @@ def _start_here(
                 start_new_session=True,
                 preexec_fn=_before_exec if launcher is None else None,  # noqa: PLW1509 - two system calls
             )
-        _keep_from_real_time(process.pid)
-        share.make_nice(process.pid)
+        try:
+            _keep_from_real_time(process.pid)
+            share.make_nice(process.pid)
+        except OSError:
+            end_unused(process)
+            raise
     except (OSError, subprocess.SubprocessError) as error:  # the second: processors were removed meanwhile
         reason = error.strerror if isinstance(error, OSError) else error
         limited = isinstance(error, OSError) and error.errno == errno.EAGAIN

@@ -127,6 +127,7 @@ class FfmpegProcess:
         self._cancellation.check()
         self._stall_seconds = stall_seconds
         self._stalled = False
+        self._reading_error: BaseException | None = None
         stdout = pull or on_output is not None
         # Remote files that it reads are local until it ends.
         self._inputs = contextlib.ExitStack()
@@ -146,9 +147,10 @@ class FfmpegProcess:
                     set_pipe_size(pipe.fileno(), pipe_bytes if pipe is self._stdin else PIPE_BYTES)
         os.set_blocking(self._stdin.fileno(), False)
         try:
-            self._drains = [_drain(self._process.stderr, self._read_log)]
+            self._drains = [self._drain(self._process.stderr, self._read_log)]
             if on_output is not None:
-                self._drains.append(_drain(self._process.stdout, lambda pipe: _read_output(pipe, on_output)))
+                read = partial(_read_output, on_output=on_output)
+                self._drains.append(self._drain(self._process.stdout, read))
         except BaseException:
             # If a signal arrives while a reading thread starts, that thread closes its own pipe.
             self._close_stdin()
@@ -257,6 +259,7 @@ class FfmpegProcess:
         Raises:
             FfmpegError: it failed, hung, or wrote an error line; the text contains command and last lines.
             Cancelled: it was ended by ``cancellation``.
+            Exception: one that ``on_frames`` or ``on_output`` raised.
         """
         self._close_stdin()
         if not running_wait(lambda step: has_ended(self._process, step), self._stall_seconds):
@@ -264,6 +267,8 @@ class FfmpegProcess:
             kill(self._process)
         self._end()
         self._cancellation.check()
+        if self._reading_error is not None:  # the program failed because nobody read its output
+            raise self._reading_error
         code = self._code
         if self._stalled:
             raise self._error(f"ffmpeg hung: it did nothing for {self._stall_seconds:.0f} s and was killed")
@@ -304,6 +309,20 @@ class FfmpegProcess:
         self._inputs.close()
         if self._pulled is not None:
             self._pulled.close()
+
+    def _drain(self, pipe: IO[bytes] | None, read: Callable[[IO[bytes]], None]) -> threading.Thread:
+        assert pipe is not None
+
+        def run(pipe: IO[bytes] = pipe) -> None:
+            with pipe:
+                try:
+                    read(pipe)
+                except BaseException as error:
+                    self._reading_error = self._reading_error or error
+
+        thread = threading.Thread(target=run, daemon=True)
+        begin(thread)
+        return thread
 
     def _read_log(self, pipe: IO[bytes]) -> None:
         assert isinstance(pipe, io.RawIOBase)
@@ -348,18 +367,6 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
-
-
-def _drain(pipe: IO[bytes] | None, read: Callable[[IO[bytes]], None]) -> threading.Thread:
-    assert pipe is not None
-
-    def run(pipe: IO[bytes] = pipe) -> None:
-        with pipe:
-            read(pipe)
-
-    thread = threading.Thread(target=run, daemon=True)
-    begin(thread)
-    return thread
 
 
 def _read_output(pipe: IO[bytes], on_output: Callable[[bytes], None]) -> None:

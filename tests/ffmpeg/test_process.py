@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -146,6 +147,17 @@ def test_an_error_in_the_source_ends_the_program(toolchain: Toolchain) -> None:
     assert not [c for c in psutil.Process().children() if "ffmpeg" in c.name()]
 
 
+def test_an_error_of_what_takes_the_output_is_passed_on(toolchain: Toolchain) -> None:
+    def full(_: object) -> None:
+        raise RuntimeError("no room")
+
+    for taker in ({"on_output": full}, {"on_frames": full}):
+        with pytest.raises(RuntimeError, match="no room"):
+            run_fed(
+                copying(toolchain, "-f", "rawvideo", "pipe:1"), [FRAME] * 50, **{"on_output": len} | taker
+            )
+
+
 def test_a_program_outlives_the_thread_that_started_it(toolchain: Toolchain) -> None:
     """A writer may be opened in one thread and used in another."""
     opened: list[FfmpegProcess] = []
@@ -225,6 +237,20 @@ def test_a_system_without_affinity_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delattr(os, "sched_setaffinity")
     with pytest.raises(ToolchainError, match="cannot bind an encoder to processors 0, 1"):
         FfmpegProcess(["/nonexistent/ffmpeg"], cpus=[1, 0])
+
+
+def test_a_program_whose_niceness_cannot_be_changed_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: int) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")  # as in a sandbox
+
+    monkeypatch.setattr(os, "setpriority", refused)
+    sleeping = program(tmp_path, "#!/bin/sh\nexec sleep 60\n")
+    before = psutil.Process().children()
+    with pytest.raises(ToolchainError, match="cannot be started: Permission denied"):
+        FfmpegProcess(sleeping, niceness=5)
+    assert psutil.Process().children() == before
 
 
 def test_a_forked_process_does_not_keep_a_program_waiting_for_the_end_of_its_input(
