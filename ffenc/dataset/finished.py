@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffenc.config.mapping import SourceMapping, build_mapping
-from ffenc.dataset.checksums import read_checksums
+from ffenc.dataset.checksums import broken_lines, read_checksums
 from ffenc.dataset.staging import check_destination, settle, write_json
 from ffenc.errors import DestinationError, SourceError
 from ffenc.frames.info_json import read_info, read_json
-from ffenc.layout import INFO, OWN_INFO
+from ffenc.layout import CHECKSUMS, INFO, OWN_INFO
 from ffenc.storage.mirror import version_of
 
 if TYPE_CHECKING:
@@ -121,7 +121,13 @@ def finished_info(root: Path, job: str, sources: Sequence[Path]) -> dict[str, An
                 raise DestinationError(
                     f"{root} was made before {path} was changed. Choose another name, or delete it"
                 )
-    for place in read_checksums(root):
+    places = list(read_checksums(root))
+    damaged = [number for number, place in enumerate(places, 1) if not place.startswith("videos/")]
+    for number in broken_lines(root) or damaged:
+        raise DestinationError(
+            f"{root / CHECKSUMS}: line {number} does not name a video; delete {root}, and run the job again"
+        )
+    for place in places:
         if not (root / place).exists():
             raise DestinationError(f"{root / place} is missing; delete {root}, and run the job again")
     return read_info(root)

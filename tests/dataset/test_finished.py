@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from ffenc import DestinationError, JobSummary, merge_datasets, reencode_dataset
+from ffenc.layout import CHECKSUMS
 from tests.conftest import DATASET, FIXTURES, TOP
 from tests.support.read import contents
 
@@ -38,6 +40,17 @@ def test_a_result_that_is_complete_is_recognised_by_the_job_that_made_it(tmp_pat
     with pytest.raises(DestinationError, match=r"file-000\.mp4 is missing"):
         reencode(source, out)
     kept.rename(video)
+    sums = out / CHECKSUMS
+    for damaged in ("0" * 64 + "  meta\n", "0\n"):
+        with sums.open("r+") as file:
+            line = len(file.readlines()) + 1
+            end = file.tell()
+            file.write(damaged)
+        with pytest.raises(
+            DestinationError, match=rf"videos\.sha256: line {line} does not name a video; delete"
+        ):
+            reencode(source, out)
+        os.truncate(sums, end)
     (source / "meta/stats.json").touch()
     with pytest.raises(DestinationError, match="was made before .*stats.json was changed"):
         reencode(source, out)
