@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -261,7 +262,10 @@ def _replace(root: Path, stats: Mapping[str, Any]) -> None:
         write_json(new, stats)
         if path.exists():
             old.unlink(missing_ok=True)
-            os.link(path, old)
+            try:
+                os.link(path, old)
+            except OSError:  # a file system without hard links
+                shutil.copy2(path, old)
         new.replace(path)
         sync_folder(path.parent)
     except OSError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from ffenc.dataset.columns import numbers_of
 from ffenc.dataset.edit import edit_dataset
 from ffenc.dataset.edited import Edits
 from ffenc.dataset.quantiles import exact_quantiles
-from ffenc.dataset.restat import OLD_STATS, restate
+from ffenc.dataset.restat import OLD_STATS, _replace, restate
 from tests.conftest import ANGLE, DATASET, DEPTH, FIXTURES, LENGTHS
 from tests.support.read import stats_of
 
@@ -131,6 +133,15 @@ def test_statistics_are_corrected_in_place_and_the_old_ones_kept(two_cameras: Pa
     assert (root / OLD_STATS).read_bytes() == before[root / "meta/stats.json"]
     assert [fault.kind for fault in verify_dataset(root, deep=True).faults] == []
     assert restate(root, write=True).differences == []
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as on exFAT
+
+    known = (root / "meta/stats.json").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "link", refused)
+        _replace(root, spoilt)
+    assert ((root / OLD_STATS).read_bytes(), stats_of(root)) == (known, spoilt)
 
 
 def test_statistics_of_relative_actions_are_left(tmp_path: Path) -> None:
