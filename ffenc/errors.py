@@ -162,7 +162,7 @@ class FfmpegError(FfencError):
         faults = [line for line in self.stderr if "[error]" in line or "[fatal]" in line]
         telling = [line for line in faults if not re.search(r"failed: -\d+\.?$", line)]
         line = (telling or faults or self.stderr or [self.reason])[0]
-        return re.sub(r"^(\[[^\]]*\]\s*)+", "", line).rstrip(".") or line
+        return re.sub(r"^((Svt|x265 ?)?\[[^\]]*\]:?\s*)+", "", line).rstrip(".") or line
 
 
 class Cancelled(FfencError):

@@ -53,6 +53,7 @@ _PROGRESS = re.compile(
 )
 # "[png @ 0x55d0] [error] text", with level+ in -loglevel
 _FAULT = re.compile(r"^(\[[^\]]+\] )*\[(error|fatal|panic)\] ")
+_LIBRARY_FAULT = re.compile(r"^(Svt|x265 ?)\[error\]")  # libraries that write to standard error themselves
 _inputs: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()  # standard inputs of running programs
 
 
@@ -285,7 +286,8 @@ class FfmpegProcess:
     def _error(self, reason: str) -> FfmpegError:
         said = list(self.log.lines)
         # The first errors name the cause; the last lines may only be consequences.
-        lines = [line for line in self.log.faults[:4] if line not in said[-8:]] + said[-8:]
+        own = [line for line in said if _LIBRARY_FAULT.match(line)]
+        lines = [line for line in [*own[:2], *self.log.faults[:4]] if line not in said[-8:]] + said[-8:]
         code = self._code
         unable = (code in _KILLS and not self._stalled) or _lacks_resources([*self.log.faults, *said])
         return FfmpegError(reason, command=self.command, returncode=code, stderr=lines, unable=unable)

@@ -117,6 +117,7 @@ def prepare(
                 auto=auto,
                 transform=transform,
             )
+            _check_exact(encoding, *size)
             proven = _proven(encoding, first_frames, {} if absent is None else absent)
         except FfmpegError as error:
             if error.unable:
@@ -205,13 +206,22 @@ def _check_samples(config: VideoEncoderConfig, channels: int, bits: int) -> None
         )
 
 
+def _check_exact(encoding: Encoding, width: int, height: int) -> None:
+    """Refuse a size at which lossless settings of an encoder lose samples; a trial rarely shows it."""
+    if (width, height) in encoding.codec.inexact_sizes and encoding.config.g != 1 and encoding.lossless:
+        raise ConfigError(
+            f"{encoding.codec.encoder} does not encode {width}x{height} frames without loss, although the "
+            "settings are lossless: set g=1 or vcodec=ffv1, or use another size"
+        )
+
+
 def _too_small(codec: Codec, width: int, height: int, error: FfmpegError) -> ConfigError | None:
     """Return an error if an encoder of an old library does not support frames as small as these."""
     least = codec.old_min_size
     if (
         least is None
         or (width >= least[0] and height >= least[1])
-        or "at least" not in " ".join(error.stderr)
+        or not re.search(r"(?:Width|Height) must be at least", " ".join(error.stderr))
     ):
         return None
     return ConfigError(

@@ -179,7 +179,7 @@ def test_a_damaged_depth_image_is_named_and_nothing_is_left(
 def test_depth_written_in_two_units_is_refused(tmp_path: Path) -> None:
     """Floats are metres: 0.5 m among millimetres would be stored as nothing, or 500 m among metres."""
     video = tmp_path / "out.mp4"
-    near = np.full((32, 32), 500, np.uint16)
+    near = np.full((32, 40), 500, np.uint16)
     with (
         pytest.raises(
             ConfigError, match="depth frame 1 is float32, so in m, but the frames before it are in mm"
@@ -187,12 +187,12 @@ def test_depth_written_in_two_units_is_refused(tmp_path: Path) -> None:
         VideoWriter(video, 30, DepthEncoderConfig()) as writer,
     ):
         writer.write(near)
-        writer.write(np.full((32, 32), 0.5, np.float32))
+        writer.write(np.full((32, 40), 0.5, np.float32))
     assert not video.exists()
     with VideoWriter(video, 30, DepthEncoderConfig(), depth_unit="mm") as writer:
         writer.write(near)
         writer.write(near.astype(np.float32))
-    codes = depth_samples(video, "gray12le", 32, 32)
+    codes = depth_samples(video, "gray12le", 40, 32)
     np.testing.assert_array_equal(codes[0], codes[1])
 
 

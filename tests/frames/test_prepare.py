@@ -19,6 +19,7 @@ import pytest
 from ffenc import (
     ConfigError,
     DepthEncoderConfig,
+    FfencError,
     FfencWarning,
     FfmpegError,
     ToolchainError,
@@ -496,6 +497,26 @@ def test_frames_below_the_smallest_size_of_an_old_library_are_named() -> None:
     size = {"width": 48, "height": 48, "fps": Fraction(30)}
     with pytest.raises(ConfigError, match=r"48x48 frames are too small: libsvtav1 takes 64x64 or more"):
         prepare(VideoEncoderConfig(), frames, frames="rgb24", candidates=[find_toolchain("system")], **size)  # type: ignore[arg-type]
+
+
+def test_a_rate_that_is_too_high_for_small_frames_is_not_called_their_size() -> None:
+    for name, width, height in (("system", 96, 64), ("newest", 64, 48)):
+        frames = pattern_frames(width, height, "rgb24")[:2]
+        options = {"width": width, "height": height, "fps": Fraction(1000), "frames": "rgb24"}
+        with pytest.raises(FfencError, match="maximum allowed frame rate is 240 fps"):
+            prepare(VideoEncoderConfig(), frames, candidates=[find_toolchain(name)], **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_sizes_at_which_x265_is_not_lossless_are_refused(side: int) -> None:
+    """Of a lossless stream of such frames, x265 gives other samples in about one of four."""
+    codes = np.full((side, side), 700, "<u2").tobytes()
+    size = {"width": side, "height": side, "fps": Fraction(30)}
+    newest = [find_toolchain("newest")]
+    with pytest.raises(ConfigError, match=f"libx265 does not encode {side}x{side} frames without loss.*g=1"):
+        prepare(DepthEncoderConfig(), [codes], frames="gray12le", candidates=newest, **size)  # type: ignore[arg-type]
+    for config in (DepthEncoderConfig(g=1), DepthEncoderConfig(vcodec="ffv1")):
+        assert prepare(config, [codes], frames="gray12le", candidates=newest, **size).lossless  # type: ignore[arg-type]
 
 
 def test_where_an_encoder_is_not_compiled_in_one_that_runs_is_named() -> None:
