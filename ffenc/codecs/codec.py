@@ -122,6 +122,11 @@ class Codec(Struct, frozen=True):
         return bool(self.quality(1))
 
     @property
+    def has_g(self) -> bool:
+        """Whether ``g`` becomes an option; otherwise all frames are key frames."""
+        return "g" not in self.fixed
+
+    @property
     def has_fast_decode(self) -> bool:
         """Whether ``fast_decode`` becomes an option."""
         return bool(self.fast_decode(1))

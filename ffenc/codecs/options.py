@@ -34,6 +34,8 @@ class EncoderSettings(Protocol):
     def extra_options(self) -> Mapping[str, Value]: ...
     @property
     def given(self) -> frozenset[str]: ...
+    @property
+    def without_effect(self) -> Mapping[str, str]: ...
 
 
 class EncoderOptions(Struct, frozen=True):
@@ -215,8 +217,13 @@ def _check_fields(codec: Codec, settings: EncoderSettings, encoder_threads: int 
             f"preset={settings.preset!r} is not one of {codec.name}'s"
             + accepted(settings.preset, codec.presets)
         )
-    unused = {}
+    unused = dict(settings.without_effect)
     # Defaults may be without effect: the user did not set them.
+    if "g" in settings.given and not codec.has_g and settings.g not in (None, codec.fixed["g"]):
+        unused["g"] = (
+            f"g={settings.g} would have no effect, all frames of {codec.name} are key frames; "
+            "leave g out, or set it to null"
+        )
     if settings.crf is not None and not codec.has_crf and "crf" in settings.given:
         if codec.needs_bit_rate:
             how = 'set crf to null and give a bit rate, e.g. extra_options={"b:v": "4M"}'

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta, field
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _CRF = Meta(ge=0, le=1000)  # far above the scales of all codecs
+# Fields whose values are kept, marked as not given, if they have no effect: they are not compiled then.
+_UNREAD = frozenset(("crf", "g", "shift"))
 _OPTIONS = "a mapping of FFmpeg option names to texts or numbers"
 
 
@@ -140,15 +141,39 @@ class VideoEncoderConfig(Settings, frozen=True, kw_only=True):
         if type(level) is int:  # LeRobot limits it too when it encodes
             values["fast_decode"] = max(0, min(2, level))
         config = cls(**values)
-        with contextlib.suppress(ConfigError):  # a preset of another encoder, such as a hardware encoder's
+        try:
             merged = merged_options(codec_for(config.vcodec), config)
-            values = {k: v for k, v in values.items() if k not in merged.unused or k == "crf"}
-            if "extra_options" in values:
-                values["extra_options"] = merged.extras
-            config = cls(**values)
-            if "crf" in merged.unused:
-                config = config.as_given(config.given - {"crf"})
-        return config
+        except ConfigError:  # a preset of another encoder, such as a hardware encoder's
+            return config
+        used = {"extra_options": merged.extras} if "extra_options" in values else {}
+        return config._without(merged.unused, used)
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """Return a validated copy with some fields changed by the user.
+
+        Fields that have no effect with a changed codec are left out, unless the user changed them too;
+        :meth:`get_codec_options` would refuse them.
+        """
+        config = self.replace(**changes)
+        return config.fitted(changes) if "vcodec" in changes else config
+
+    def fitted(self, kept: Collection[str]) -> Self:
+        """Return the settings without the fields that have no effect, except some."""
+        try:
+            unused = merged_options(codec_for(self.vcodec), self).unused
+        except ConfigError:  # refused when the options are compiled
+            return self
+        return self._without(unused.keys() - set(kept))
+
+    def _without(self, names: Collection[str], changes: Mapping[str, Any] | None = None) -> Self:
+        left = {name for name in self.given if name not in names}
+        values = {name: getattr(self, name) for name in left | (self.given & _UNREAD)}
+        return type(self)(**values | dict(changes or {})).as_given(frozenset(left))
+
+    @property
+    def without_effect(self) -> Mapping[str, str]:
+        """Fields without effect with any codec -> one sentence."""
+        return {}
 
     @classmethod
     def _values_from_info(cls, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,6 +237,15 @@ class DepthEncoderConfig(VideoEncoderConfig, frozen=True, kw_only=True):
             if "invalid" in self.given:
                 raise ConfigError(f"depth_min={self.depth_min} must be 0 or more with invalid: keep")
             force_setattr(self, "invalid", "clip")
+
+    @property
+    def without_effect(self) -> Mapping[str, str]:
+        if self.use_log or "shift" not in self.given:
+            return {}
+        return {
+            "shift": f"shift={self.shift} would have no effect, it is added before the logarithm, "
+            "and use_log is false; leave shift out"
+        }
 
     @classmethod
     def _values_from_info(cls, info: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,8 @@ def split_overrides(
             if following is None or following.startswith("--"):
                 raise ConfigError(f"{flag} needs a value: {flag}=VALUE")
             text = following
+        if not text.strip():
+            raise ConfigError(f"{flag} needs a value: {flag}=VALUE, or {flag}=null for none")
         if recording and _NOT_OURS.fullmatch(flag):
             passed.append(flag)
             continue
@@ -129,15 +131,8 @@ def _cameras(text: str, value: Any) -> dict[str, Any]:
             '"{front: {type: opencv, index_or_path: 0, width: 640, height: 480, fps: 30}}"',
             where=_CAMERAS,
         )
-    import yaml  # noqa: PLC0415 - slow to load
-
-    # The texts as written: YAML reads the serial number 012345670 as an octal number.
-    written = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - creates only texts
     cameras: dict[str, Any] = {}
     for name, fields in value.items():
-        serial = "serial_number_or_name"
-        if isinstance(fields, dict) and isinstance(fields.get(serial), int):
-            fields = fields | {serial: written.get(str(name), {}).get(serial, fields[serial])}
         try:
             camera = lerobot_camera(str(name), fields)
         except ConfigError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +40,39 @@ def value_of(text: str) -> Any:
 
     try:
         node = compose(text)
-        return None if node is None else construct(node)
+        if node is None:
+            raise ValueError("no value")
+        return construct(node)
     except (yaml.YAMLError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(str(error)) from None
+
+
+@cache
+def _loader() -> type[yaml.SafeLoader]:
+    """Return the loader: safe YAML in which numbers are decimal, as people mean them.
+
+    YAML 1.1 reads 010 as 8, 1:30 as 90 and 1_000 as 1000, and 1e-2 as a text. Here the first three are texts,
+    and the last is a number.
+    """
+    import yaml  # noqa: PLC0415 - slow to load
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    kinds = {
+        "tag:yaml.org,2002:int": r"[-+]?(?:0|[1-9][0-9]*|0x[0-9a-fA-F_]+|0b[01_]+)",
+        "tag:yaml.org,2002:float": (
+            r"[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
+            r"|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"
+        ),
+    }
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in kinds]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    for tag, pattern in kinds.items():
+        Loader.add_implicit_resolver(tag, re.compile(f"(?:{pattern})$"), list("-+.0123456789"))
+    return Loader
 
 
 def compose(text: str) -> yaml.Node | None:
@@ -55,9 +86,7 @@ def compose(text: str) -> yaml.Node | None:
         yaml.YAMLError: not YAML.
         RecursionError: nested too deeply.
     """
-    import yaml  # noqa: PLC0415 - slow to load
-
-    loader = yaml.SafeLoader(text)
+    loader = _loader()(text)
     try:
         node: yaml.Node | None = loader.get_single_node()
     finally:
@@ -97,7 +126,8 @@ def read_keys(
         if node is None:
             return {}, places
         if not isinstance(node, yaml.MappingNode):
-            raise ConfigError(f"{path}:1: {what} is a mapping of keys, found a {node.tag.rsplit(':')[-1]}")
+            found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+            raise ConfigError(f"{path}:1: {what} is a mapping of keys, found {found}")
         return _mapping(path, node, (), places, named), places
     except RecursionError:
         raise ConfigError(f"{path}: nested too deeply, or a YAML alias that contains itself") from None
@@ -147,7 +177,7 @@ def _mapping(
                 raise ConfigError(f"{place}: {'.'.join(key)}: tag {value_node.tag!r} is not accepted")
             values[name] = _mapping(path, value_node, key, places, named)
         else:
-            loader = yaml.SafeLoader("")
+            loader = _loader()("")
             try:
                 values[name] = loader.construct_object(value_node, deep=True)
             except yaml.constructor.ConstructorError as error:
@@ -170,9 +200,7 @@ def construct(node: yaml.Node) -> object:
     Raises:
         yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError: the node has none.
     """
-    import yaml  # noqa: PLC0415 - slow to load
-
-    loader = yaml.SafeLoader("")
+    loader = _loader()("")
     try:
         return loader.construct_document(node)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,9 +13,10 @@ from msgspec import Meta, field
 from ffenc.codecs.suggest import accepted
 from ffenc.config.encoder import DepthEncoderConfig, VideoEncoderConfig
 from ffenc.config.framerate import parse_fps
+from ffenc.config.layers import Merged, override, pairs, plain, read_preset
 from ffenc.config.limits import MOST_CPUS, MOST_PIXELS
 from ffenc.config.mapping import IMAGE_PREFIX, SourceMapping, build_mapping
-from ffenc.config.plain_yaml import KeyPath, read_keys
+from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.source import CameraSource
 from ffenc.config.transform import Transform
 from ffenc.config.validation import Flag, SettingError, Settings, accepts, default_of, field_names
@@ -181,21 +182,21 @@ def load_preset(
         'h264'
     """
     if name_or_path is None:
-        merged = _Merged()
+        merged = Merged()
         name = "defaults"
     else:
         path = _find(str(name_or_path))
-        merged = _read(path, ())
+        merged = read_preset(path, _find)
         name = path.stem
-    values = _plain(merged.values)
+    values = plain(merged.values)
     values.pop("extends", None)
-    for key, value in _pairs(overrides):
-        _override(values, key, value)
-        merged.override(key)
     try:
-        return _build(name, values)
+        for key, value in pairs(overrides):
+            merged.override(key)
+            override(values, key, value)
+        return _build(name, values, [key for key, _ in overrides])
     except SettingError as error:
-        raise ConfigError(f"{merged.place(error.key)}: {error}") from None
+        raise ConfigError(f"{merged.place(error)}: {error}") from None
 
 
 def is_path(name: str) -> bool:
@@ -216,128 +217,6 @@ def _find(name: str, beside: Path | None = None) -> Path:
     )
 
 
-class _Merged:
-    """The plain values of a preset, and the place of each key."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.places: dict[KeyPath, str] = {}
-        self.file = "defaults"
-
-    def place(self, key: KeyPath) -> str:
-        """Return the place of a key, or of the nearest key above it."""
-        while key and key not in self.places:
-            key = key[:-1]
-        return self.places.get(key, self.file)
-
-    def override(self, key: KeyPath) -> None:
-        """Mark a key and all below it as overridden; replaced cameras keep the places of their encoders."""
-        for place in list(self.places):
-            if place[: len(key)] == key and not (key == ("cameras",) and "encoder" in place[2:3]):
-                del self.places[place]
-        self.places[key] = "command line"
-
-
-def _read(path: Path, extended_by: tuple[Path, ...]) -> _Merged:
-    """Read a file and the preset that it extends."""
-    if path.resolve() in extended_by:
-        raise ConfigError(f"{path}: extends itself, through " + " -> ".join(p.name for p in extended_by))
-    own, places = read_keys(path, "a preset", _named)
-    parent = own.pop("extends", None)
-    if parent is not None and not isinstance(parent, str):
-        raise ConfigError(
-            f"extends: {parent!r} is not accepted",
-            expected="the name or path of a preset",
-            where=places[("extends",)],
-        )
-    merged = _Merged()
-    if parent is not None:
-        try:
-            base = _find(parent, path.parent)
-        except ConfigError as error:
-            raise ConfigError(f"{places[('extends',)]}: extends: {error}") from None
-        merged = _read(base, (*extended_by, path.resolve()))
-    merged.file = str(path)
-    merged.places |= places
-    merged.values = _deep_merge(merged.values, own)
-    return merged
-
-
-def _named(above: KeyPath, name: str) -> str:
-    """Return the short name of a camera; other names unchanged."""
-    return camera_name(name) if above == ("cameras",) else name
-
-
-def _plain(value: Any) -> Any:
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def _deep_merge(base: Mapping[str, Any], over: Mapping[str, Any], above: KeyPath = ()) -> dict[str, Any]:
-    """Merge mappings key by key; extra_options and a camera's source are replaced as a whole."""
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        whole = key == "extra_options" or (key == "source" and len(above) == 2)
-        if not whole and isinstance(value, dict) and isinstance(below, dict):
-            merged[key] = _deep_merge(below, value, (*above, key))
-        else:
-            merged[key] = value
-    return merged
-
-
-def _pairs(overrides: Any) -> Iterator[tuple[KeyPath, Any]]:
-    for pair in overrides:
-        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], tuple) and pair[0]):
-            raise ConfigError(
-                f"overrides holds {pair!r}",
-                expected='(key path, value) pairs, such as (("depth_encoder", "vcodec"), "ffv1")',
-            )
-        yield pair[0], pair[1]
-
-
-def _override(values: dict[str, Any], key: KeyPath, value: Any) -> None:
-    """Apply one override; for a field of all cameras, remove the cameras' own values."""
-    target = values
-    for part in key[:-1]:
-        below = target.get(part)
-        if below is None:
-            below = target[part] = {}
-        if not isinstance(below, dict):
-            raise SettingError(key, f"{part} is not a mapping")
-        target = below
-    if key == ("cameras",):
-        value = _with_encoders(value, values.get("cameras"))
-    target[key[-1]] = value
-    if len(key) > 1 and key[0] in ("camera_encoder", "depth_encoder"):
-        cameras = values.get("cameras")
-        for camera in cameras.values() if isinstance(cameras, dict) else ():
-            if isinstance(camera, dict) and bool(camera.get("depth")) == (key[0] == "depth_encoder"):
-                own = camera.get("encoder")
-                if isinstance(own, dict):
-                    own.pop(key[1], None)
-    if len(key) > 1 and key[0] == "transform":
-        cameras = values.get("cameras")
-        for camera in cameras.values() if isinstance(cameras, dict) else ():
-            own = camera.get("transform") if isinstance(camera, dict) else None
-            if isinstance(own, dict):
-                own.pop(key[1], None)
-
-
-def _with_encoders(cameras: Any, before: Any) -> Any:
-    """Return the replacing cameras with the encoder settings of those that they replace."""
-    if not isinstance(cameras, dict) or not isinstance(before, dict):
-        return cameras
-    kept = {}
-    for name, camera in cameras.items():
-        known = before.get(name)
-        kept[name] = camera
-        if not isinstance(known, dict) or not isinstance(camera, dict) or "encoder" not in known:
-            continue
-        if bool(known.get("depth")) == bool(camera.get("depth")):
-            kept[name] = {"encoder": known["encoder"], **camera}
-    return kept
-
-
 def _settings_of(values: Mapping[str, Any], key: KeyPath) -> dict[str, Any]:
     found = values.get(key[-1])
     if found is None:
@@ -347,10 +226,32 @@ def _settings_of(values: Mapping[str, Any], key: KeyPath) -> dict[str, Any]:
     return found
 
 
-def _built(model: type[VideoEncoderConfig], values: Mapping[str, Any], key: KeyPath) -> VideoEncoderConfig:
+def _built(
+    model: type[VideoEncoderConfig],
+    values: Mapping[str, Any],
+    key: KeyPath,
+    overridden: Collection[str],
+    *,
+    check: bool = False,
+) -> VideoEncoderConfig:
+    """Return encoder settings.
+
+    Args:
+        model: their class.
+        values: the fields.
+        key: their key path.
+        overridden: fields that are not those of the files. With another codec, fields of the files without
+            effect are left out.
+        check: refuse values that the codec does not accept.
+    """
     try:
-        return model(**values)
-    except SettingError as error:
+        config = model(**values)
+        if "vcodec" in overridden:
+            config = config.fitted(overridden)
+        if check and config.vcodec != "auto":
+            config.get_codec_options()
+        return config
+    except ConfigError as error:
         raise SettingError.of(error, *key) from None
 
 
@@ -376,8 +277,23 @@ def _check_rate(camera: Any, preset: Any, place: KeyPath) -> None:
         )
 
 
-def _build(name: str, values: dict[str, Any]) -> RobotPreset:
-    """Apply each camera's overrides and validate all values."""
+def _build(name: str, values: dict[str, Any], overridden: Sequence[KeyPath]) -> RobotPreset:
+    """Apply each camera's overrides and validate all values.
+
+    Args:
+        name: the preset's name.
+        values: its values.
+        overridden: keys whose values are not those of the files.
+    """
+    fields = {
+        group: {key[1] for key in overridden if len(key) > 1 and key[0] == group}
+        for group in ("camera_encoder", "depth_encoder")
+    }
+    encoding = (*((group,) for group in fields), ("cameras",))
+    as_in_files = not any(
+        key[:1] in encoding and key[2:3] not in (("source",), ("transform",), ("width",), ("height",))
+        for key in overridden
+    )
     keys = ["extends", *(key for key in field_names(RobotPreset) if key != "name")]
     for key in values:
         if key not in keys:
@@ -385,8 +301,12 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
     camera_values = _settings_of(values, ("camera_encoder",))
     depth_values = _settings_of(values, ("depth_encoder",))
     built = dict(values)
-    built["camera_encoder"] = _built(VideoEncoderConfig, camera_values, ("camera_encoder",))
-    built["depth_encoder"] = _built(DepthEncoderConfig, depth_values, ("depth_encoder",))
+    built["camera_encoder"] = _built(
+        VideoEncoderConfig, camera_values, ("camera_encoder",), fields["camera_encoder"]
+    )
+    built["depth_encoder"] = _built(
+        DepthEncoderConfig, depth_values, ("depth_encoder",), fields["depth_encoder"]
+    )
     common = _settings_of(values, ("transform",))
     built["transform"] = _transform(common, ("transform",))
     if values.get("source") is not None:
@@ -399,13 +319,14 @@ def _build(name: str, values: dict[str, Any]) -> RobotPreset:
         if re.search(r"[/\\\x00-\x1f]", camera) or not camera.strip("."):
             raise SettingError(place, f"{camera!r} cannot be the name of a camera")
         own = dict(_settings_of({camera: found}, place))
-        model, base = (
-            (DepthEncoderConfig, depth_values)
+        model, base, group = (
+            (DepthEncoderConfig, depth_values, "depth_encoder")
             if own.get("depth") is True
-            else (VideoEncoderConfig, camera_values)
+            else (VideoEncoderConfig, camera_values, "camera_encoder")
         )
         encoder = base | _settings_of(own, (*place, "encoder"))
-        own["encoder"] = _built(model, encoder, (*place, "encoder"))
+        here = {key[3] for key in overridden if key[:3] == (*place, "encoder") and len(key) > 3}
+        own["encoder"] = _built(model, encoder, (*place, "encoder"), fields[group] | here, check=as_in_files)
         if isinstance(own.get("source"), dict):
             try:
                 own["source"] = CameraSource(**own["source"])

@@ -238,11 +238,13 @@ def _plain(value: Any, only_given: bool) -> Any:
 
 
 def _shown(value: object) -> str:
-    """Return the value as a short text; types that YAML does not have are named."""
+    """Return the value as a short text, as in YAML; types that YAML does not have are named."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     try:
         shown = repr(value)
     except ValueError:  # an integer of thousands of digits
         shown = "an integer of very many digits"
     shown = shown if len(shown) <= 200 else f"{shown[:160]} ... ({len(shown)} characters)"
-    known = isinstance(value, str | int | float | list | dict) or value is None
+    known = isinstance(value, str | int | float | list | dict)
     return shown if known else f"{shown} ({type(value).__name__})"

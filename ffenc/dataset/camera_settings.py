@@ -54,7 +54,7 @@ def _kept(camera: Camera, changes: Mapping[str, Any]) -> VideoEncoderConfig | No
         if changes:
             raise
         return None
-    return config.replace(**changes) if changes else config
+    return config.changed(changes) if changes else config
 
 
 class Chooser:

@@ -61,7 +61,8 @@ def depth_config(
         )
     if quantizer is None:
         return config
-    return config.replace(**{name: getattr(quantizer, name) for name in DEPTH_FIELDS})
+    kept = config.replace(**{name: getattr(quantizer, name) for name in DEPTH_FIELDS})
+    return kept.fitted(config.given)  # the depth may have been quantised with a shift without effect
 
 
 def _trial_frames(clip: Clip, candidates: Sequence[Toolchain]) -> tuple[list[Toolchain], list[bytes]]:

@@ -186,7 +186,8 @@ def middle_crf(row: Codec) -> Number:
 def _built(row: Codec, base: VideoEncoderConfig, changes: Mapping[str, Any]) -> VideoEncoderConfig:
     if row.name == base.vcodec:
         return base.replace(**changes)
-    return VideoEncoderConfig(**{"vcodec": row.name, "g": base.g, "pix_fmt": base.pix_fmt} | dict(changes))
+    usual = {"vcodec": row.name, "pix_fmt": base.pix_fmt} | ({"g": base.g} if row.has_g else {})
+    return VideoEncoderConfig(**usual | dict(changes))
 
 
 def _of_grid(row: Codec, base: VideoEncoderConfig) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -222,6 +223,8 @@ def _of_lists(row: Codec, lists: Lists, base: VideoEncoderConfig) -> Iterator[tu
         "pix_fmt": [base.pix_fmt] if lists.pix_fmt is None else lists.pix_fmt,
         "fast_decode": [0] if lists.fast_decode is None else lists.fast_decode,
     }
+    if not row.has_g:
+        values["g"] = [None]
     if not row.has_fast_decode:
         values["fast_decode"] = [0]
     if row.preset_option is None:

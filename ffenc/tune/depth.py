@@ -57,7 +57,8 @@ def depth_candidates(base: DepthEncoderConfig, suggested: DepthRange | None) -> 
     found = [base, DepthEncoderConfig(**shared)]
     if suggested is not None:
         own = shared | {"depth_min": suggested.depth_min, "depth_max": suggested.depth_max}
-        found += [DepthEncoderConfig(**own), DepthEncoderConfig(**own | {"use_log": False})]
+        linear = {name: value for name, value in own.items() if name != "shift"} | {"use_log": False}
+        found += [DepthEncoderConfig(**own), DepthEncoderConfig(**linear)]
     found.append(DepthEncoderConfig(vcodec="ffv1", pix_fmt="gray16le"))
     found += [DepthEncoderConfig(**shared, crf=crf, extra_options={}) for crf in _LOSSY_CRF]
     return list({repr(config): config for config in reversed(found)}.values())[::-1]

@@ -274,7 +274,8 @@ class _Run:
         found, reasons = [], {}
         for row in tried_codecs(self._lists):
             extra = {"b:v": "4M"} if row.needs_bit_rate else {}
-            config = VideoEncoderConfig(vcodec=row.name, crf=middle_crf(row), extra_options=extra)
+            config = VideoEncoderConfig(vcodec=row.name, extra_options=extra)
+            config = config.replace(crf=middle_crf(row)) if row.has_crf else config
             try:
                 prepared(camera.sample, config, self._programs, self._absent)
             except (ConfigError, ToolchainError) as error:

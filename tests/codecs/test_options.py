@@ -113,7 +113,7 @@ CASES = [
     ("libaom-av1", {"g": 35}, None, {"g": 35, "crf": 30}),
     ("libaom-av1", {"g": 34}, None, {"g": 34, "lag-in-frames": 34, "crf": 30}),
     ("libaom-av1", {}, 4, {"g": 2, "lag-in-frames": 2, "crf": 30, "threads": 4, "row-mt": 1}),
-    ("ffv1", {"crf": None, "g": 10}, None, {"g": 1, "level": 3, "slicecrc": 1, "slices": 4}),
+    ("ffv1", {"crf": None, "g": 1}, None, {"g": 1, "level": 3, "slicecrc": 1, "slices": 4}),
     ("ffv1", {"g": None}, None, {"g": 1, "level": 3, "slicecrc": 1, "slices": 4}),
     ("ffv1", {}, 1, {"g": 1, "level": 3, "slicecrc": 1, "slices": 4, "threads": 1}),
     ("ffv1", {}, 4, {"g": 1, "level": 3, "slicecrc": 1, "slices": 4, "threads": 4}),
@@ -702,6 +702,7 @@ def test_auto_has_no_options_before_it_is_resolved():
         ("h264_videotoolbox", {"crf": 50}, r"crf=50 is out of range: h264_videotoolbox takes 0 to 49\.5"),
         ("h264_nvenc", {"crf": 52}, r"crf=52 is out of range: h264_nvenc takes 0 to 51"),
         ("ffv1", {"crf": 20}, r"crf=20 would have no effect, ffv1 has no quality option; it is lossless"),
+        ("ffv1", {"crf": None, "g": 10}, r"g=10 would have no effect, all frames of ffv1 are key frames"),
         ("ffv1", {"preset": 3}, r"preset=3 would have no effect, ffv1 has no presets"),
         ("libaom-av1", {"fast_decode": 1}, r"fast_decode=1 .* libsvtav1, h264, hevc have it"),
         ("h264", {"extra_options": {"x264-params": "bframes=999"}}, r"x264-params bframes=999 .* 0 to 16"),
@@ -723,6 +724,15 @@ def test_a_value_that_the_encoder_would_clip_or_not_read_is_refused(vcodec, fiel
 def test_fast_decode_has_three_levels(level):
     with pytest.raises(ConfigError, match=r"fast_decode: .* expected a whole number: 0 off, 1 or 2 on"):
         VideoEncoderConfig(fast_decode=level)
+
+
+def test_a_shift_without_a_logarithm_is_refused_and_one_of_a_dataset_is_passed_over():
+    linear = {"use_log": False, "shift": 2.0}
+    with pytest.raises(ConfigError, match=r"shift=2\.0 would have no effect.* use_log is false"):
+        DepthEncoderConfig(**linear).get_codec_options()
+    recorded = DepthEncoderConfig.in_force(linear)
+    assert (recorded.shift, recorded.given) == (2.0, {"use_log"})
+    assert recorded.get_codec_options() == DepthEncoderConfig(use_log=False).get_codec_options()
 
 
 def test_a_crf_beside_lossless_settings_is_refused():

@@ -79,7 +79,7 @@ def test_a_mapping_is_read_with_its_sections(tmp_path: Path) -> None:
         ("cameras: {top: {path: /a}}\ntime: {on_gap: skip}", "on_gap: 'skip'.*'drop-episode'"),
         ("cameras: {top: {path: /a}}\nfps: fast", "fps: 'fast' is not a frame rate"),
         ("cameras: {top: {path: /a}}\ncameras: {}", "cameras: is defined twice, first at .*m.yaml:1"),
-        ("- a", "a mapping is a mapping of keys, found a seq"),
+        ("- a", "a mapping is a mapping of keys, found a list"),
         ("a: [", "not YAML"),
     ],
 )

@@ -40,7 +40,13 @@ def test_every_spelling_means_a_key_of_a_preset(flag, key):
         ("-1", -1),
         ("22.5", 22.5),
         ("null", None),
-        ("", None),
+        ("~", None),
+        ("1e-2", 0.01),
+        ("1e3", 1000.0),
+        ("010", "010"),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("{deblock: 1:1, refs: 3}", {"deblock": "1:1", "refs": 3}),
         ("true", True),
         ("30000/1001", "30000/1001"),
         ("'12'", "12"),
@@ -116,6 +122,9 @@ def test_a_camera_setting_outside_its_encoder_is_refused_with_the_right_spelling
 def test_a_setting_without_a_value_is_refused():
     with pytest.raises(ConfigError, match=r"--camera_encoder\.crf needs a value"):
         split_overrides(["so101", "--camera_encoder.crf"])
+    for words in (["--camera_encoder.crf="], ["--dataset.encoder_threads", ""], ["--robot.type= "]):
+        with pytest.raises(ConfigError, match=r"--\S+ needs a value: --\S+=VALUE, or --\S+=null for none"):
+            split_overrides(words, recording=True)
 
 
 @pytest.mark.parametrize("text", ["[[[", "{a: b", "'open", "a: b: c", "!!python/object:os.system {}", "\x01"])

@@ -351,7 +351,7 @@ ERRORS = [
         "unknown key",
     ),
     ("fps: abc\n", 1, "fps", "'abc' is not a frame rate"),
-    ("\nfps: null\n", 2, "fps", "None is not accepted"),
+    ("\nfps: null\n", 2, "fps", "null is not accepted"),
     ("fps: 0\n", 1, "fps", "0"),
     ("fps: [30]\n", 1, "fps", "[30]"),
     ("encoder_threads: 0\n", 1, "encoder_threads", "a whole number of 1 or more"),
@@ -359,7 +359,45 @@ ERRORS = [
     ("robot_type: 3\n", 1, "robot_type", "3 is not accepted"),
     ("fps: 30\non_full: wait\n", 2, "on_full", "'block', 'drop' or 'repeat'"),
     ("queue_maxsize: 0\n", 1, "queue_maxsize", "a whole number of 1 or more"),
-    ("queue_maxsize: true\n", 1, "queue_maxsize", "a whole number of 1 or more"),
+    (
+        "queue_maxsize: true\n",
+        1,
+        "queue_maxsize",
+        "true is not accepted; expected a whole number",
+    ),
+    ("camera_encoder:\n  crf: 010\n", 2, "camera_encoder.crf", "'010' is not accepted"),
+    ("fps: \u0663\u0660\n", 1, "fps", "is not a frame rate"),
+    (
+        "cameras:\n  front:\n",
+        2,
+        "cameras.front",
+        "null removes a camera, and there is none of this name; for",
+    ),
+    ("extends: so101\ncameras:\n  fron: null\n", 3, "cameras.fron", "did you mean 'front'"),
+    (
+        "camera_encoder: {vcodec: h264}\ncameras:\n  front:\n    encoder:\n      crf: 70\n",
+        5,
+        "cameras.front.encoder",
+        "crf=70 is out of range: h264 takes 0 to 51",
+    ),
+    (
+        "depth_encoder: {crf: 9}\ncamera_encoder:\n  vcodec: h264\n  crf: 70\ncameras: {front: {width: 2}}\n",
+        4,
+        "cameras.front.encoder",
+        "crf=70 is out of range: h264 takes 0 to 51",
+    ),
+    (
+        "cameras:\n  front:\n    encoder: {vcodec: ffv1, g: 10}\n",
+        3,
+        "cameras.front.encoder",
+        "g=10 would have no effect, all frames of ffv1 are key frames",
+    ),
+    (
+        "depth_encoder:\n  use_log: false\n  shift: 2\ncameras: {head: {depth: true}}\n",
+        3,
+        "cameras.head.encoder",
+        "shift=2.0 would have no effect",
+    ),
     ("encode: later\n", 1, "encode", "'live' or 'after'"),
     ("video: 1\n", 1, "video", "true or false"),
     ("encoder_niceness: -1\n", 1, "encoder_niceness", "a whole number from 0 to 19"),
@@ -590,12 +628,26 @@ def test_a_setting_from_outside_finds_a_camera_named_with_its_prefix(write):
         (("fps",), "abc", "is not a frame rate"),
         (("encoder_threads",), 0, "a whole number of 1 or more"),
         (("camera_encoder",), 5, "expected a mapping"),
+        (("cameras", "fron"), None, "null removes a camera.*did you mean 'front'"),
+        (("cameras", "wrist", "transform", "rotate"), 0, "changes nothing"),
+        (("depth_encoder", "depth_min"), 20, "depth_min=20.0 must be below depth_max=10.0"),
     ],
 )
 def test_a_wrong_setting_from_outside_is_refused_as_such(key, value, reason):
     text = refusal("so101", [(key, value)])
-    assert text.startswith("command line: " + ".".join(key[:2]))
-    assert reason in text
+    assert text.startswith("command line: " + ".".join(key[:1] if key[0] == "depth_encoder" else key[:2]))
+    assert re.search(reason, text)
+
+
+def test_settings_of_a_file_that_a_codec_from_outside_does_not_have_do_not_apply(write):
+    preset = load_preset("so101", [(("camera_encoder", "vcodec"), "ffv1")])
+    for camera in preset.cameras.values():
+        assert camera.encoder.get_codec_options() == {"g": 1, "level": 3, "slicecrc": 1, "slices": 4}
+    asked = [(("camera_encoder", "vcodec"), "ffv1"), (("camera_encoder", "crf"), 20)]
+    with pytest.raises(ConfigError, match="crf=20 would have no effect"):
+        load_preset("so101", asked).cameras["front"].encoder.get_codec_options()
+    text = refusal("unitree_g1", [(("depth_encoder", "depth_min"), 20)])
+    assert text.startswith("command line: depth_encoder: depth_min=20")
 
 
 def test_loading_with_settings_from_outside_leaves_no_trace():
