@@ -65,6 +65,8 @@ def command(
     from ffenc.report.page import checked_page  # noqa: PLC0415
     from ffenc.tune.compare import compare_sources, comparison_fields  # noqa: PLC0415
 
+    if overwrite and report is None and sheet is None:
+        raise click.UsageError("--overwrite has no effect without --report or --sheet; leave it out")
     page = checked_page(report, overwrite=overwrite) if report is not None else None
     picture = checked_sheet(sheet, overwrite=overwrite) if sheet is not None else None
     with ExitStack() as closing:

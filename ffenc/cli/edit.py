@@ -13,16 +13,16 @@ from ffenc.cli.values import RATE
 
 
 class Pair(click.ParamType[Any]):
-    """``KEY=VALUE``, neither empty."""
+    """``OLD=NEW``, neither empty."""
 
-    name = "KEY=VALUE"
+    name = "OLD=NEW"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str]:
         key, equals, rest = str(value).partition("=")
         if not (equals and key.strip() and rest.strip()):
-            self.fail(f"{value!r} is not of the form KEY=VALUE", param, ctx)
+            self.fail(f"{value!r} is not of the form {self.name}", param, ctx)
         return key, rest
 
 

@@ -94,6 +94,8 @@ def command(
     from ffenc.dataset.info_block import stream_fields  # noqa: PLC0415
     from ffenc.frames.encode_file import plan_encode  # noqa: PLC0415
 
+    if camera is not None and preset is None:
+        raise click.UsageError("--camera has no effect without --preset; pass --preset NAME|FILE too")
     fps = fps if fps is not None else dict(overrides).get(("fps",))  # from --dataset.fps
     if fps is None and Path(source).is_dir():
         raise click.UsageError("a folder of frames has no frame rate; pass --fps RATE")
@@ -115,7 +117,7 @@ def command(
     transform = robot.transform
     if camera is None and (of_one := next((key for key, _ in overrides if key[0] == "cameras"), None)):
         raise click.UsageError(f"{named(of_one)} has no effect without --camera; pass --camera NAME too")
-    check_overrides(overrides, {camera_name(camera) if camera else "the frames": plan.depth})
+    check_overrides(overrides, {camera_name(camera) if camera else "": plan.depth})
     if camera is not None:
         [name] = chosen_cameras(list(robot.cameras), [camera])
         config, transform = robot.cameras[name].encoder, robot.cameras[name].transform

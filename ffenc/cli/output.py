@@ -178,12 +178,16 @@ def error(text: object) -> None:
 
 def is_detailed() -> bool:
     """Return whether details of an error are shown or logged."""
-    return bool(os.environ.get("FFENC_DEBUG")) or _log.level <= logging.DEBUG
+    return _debugging() or _log.level <= logging.DEBUG
+
+
+def _debugging() -> bool:
+    return os.environ.get("FFENC_DEBUG", "") not in ("", "0")
 
 
 def detail(text: object) -> None:
     """Print details of an error, if ``--verbose``, ``FFENC_DEBUG`` or a log file requests them."""
-    if os.environ.get("FFENC_DEBUG") and _terminal.level > logging.DEBUG:
+    if _debugging() and _terminal.level > logging.DEBUG:
         _terminal.write(printable(text))
     _log.debug("%s", printable(text))
 

@@ -53,7 +53,9 @@ if TYPE_CHECKING:
     "a lower rate, which keeps every second, third, ... row and frame.",
 )
 @nearest_option
-@click.option("--task", metavar="TEXT", help="The task text of a source that has none.")
+@click.option(
+    "--task", metavar="TEXT", help="For sources that are not datasets: set the task of all episodes."
+)
 @click.option(
     "--mapping",
     type=SourceName(dir_okay=False),

@@ -48,7 +48,9 @@ _SHOWN = 20
     multiple=True,
     help="Leave out a camera, such as one whose files are lost; repeatable.",
 )
-@click.option("--task", metavar="TEXT", help="Set the task of all rows, if it cannot be recovered.")
+@click.option(
+    "--task", metavar="TEXT", help="Set the task of all rows, such as one that cannot be recovered."
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing.")
 @resume_option
 @force_space_option

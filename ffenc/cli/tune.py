@@ -147,6 +147,8 @@ def command(
         goal = read_target(target) if target is not None else None
     if goal is not None and lists.crf is not None:
         raise click.UsageError("--target searches for the crf, --crf lists it: pass one of them")
+    if overwrite and write is None and report is None:
+        raise click.UsageError("--overwrite has no effect without --write or --report; leave it out")
     written = _writable(write, preset, overwrite=overwrite)
     page = checked_page(report, overwrite=overwrite) if report is not None else None
     with ExitStack() as closing:

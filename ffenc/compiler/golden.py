@@ -12,6 +12,7 @@ from ffenc.compiler.command import compile_command
 from ffenc.compiler.frames import FrameFormat, raw_format
 from ffenc.config.preset import RobotPreset
 from ffenc.errors import ConfigError
+from ffenc.spelling import argument
 
 
 def preset_commands(
@@ -36,12 +37,19 @@ def preset_commands(
     Raises:
         ConfigError: settings that cannot be compiled.
     """
+    chosen = [camera for name, camera in preset.cameras.items() if cameras is None or name in cameras]
+    if encoder is not None and not any(one.encoder.vcodec == "auto" and not one.depth for one in chosen):
+        raise ConfigError(
+            f"{argument('encoder', encoder)} would have no effect: it applies to colour cameras with "
+            f"vcodec: auto; to use another codec, set {argument('camera_encoder.vcodec', encoder)}"
+        )
     commands = {}
     for name, camera in preset.cameras.items():
         if cameras is not None and name not in cameras:
             continue
         if camera.width is None or camera.height is None:
             raise ConfigError(f"cameras.{name} has no width and height, which a command line needs")
+        fallback = auto_fallback(camera.encoder.pix_fmt) if camera.depth else encoder or AUTO_FALLBACK
         commands[name] = compile_command(
             camera.encoder,
             width=camera.width,
@@ -49,7 +57,7 @@ def preset_commands(
             fps=preset.fps,
             output=f"{name}.mp4",
             frames=raw_format(camera.encoder) if camera.depth else frames,
-            encoder=auto_fallback(camera.encoder.pix_fmt) if camera.depth else encoder or AUTO_FALLBACK,
+            encoder=fallback if camera.encoder.vcodec == "auto" else None,
             encoder_threads=preset.encoder_threads,
             transform=camera.transform,
         )

@@ -37,10 +37,9 @@ def check_overrides(
         ConfigError: a setting without effect; the text names it and the nearest camera.
     """
     for key, _ in overrides:
+        _check_kept(key, left_out)
         if key[0] == "cameras" and len(key) > 1:
             name = key[1]
-            if name in left_out:
-                raise ConfigError(f"{named(key)} would have no effect: camera {name!r} is left out")
             if name not in cameras:
                 raise ConfigError(f"{named(key)}: there is no camera {name!r}{accepted(name, cameras)}")
             if key[2:3] not in (("encoder",), ("transform",)):
@@ -50,13 +49,34 @@ def check_overrides(
                     f"{argument('cameras.NAME.encoder.FIELD')}, and "
                     "crop, rotate, flip, resize and pad"
                 )
-        elif key[0] in ("camera_encoder", "depth_encoder"):
-            depth = key[0] == "depth_encoder"
-            if depth not in cameras.values():
-                kind = "a depth camera" if depth else "a camera of colours"
-                raise ConfigError(
-                    f"{named(key)} would have no effect: none of {', '.join(cameras)} is {kind}"
-                )
+    check_kinds(overrides, cameras)
+
+
+def _check_kept(key: KeyPath, left_out: Collection[str]) -> None:
+    if key[0] == "cameras" and key[1:2] and key[1] in left_out:
+        raise ConfigError(f"{named(key)} would have no effect: camera {key[1]!r} is left out")
+
+
+def check_kinds(overrides: Overrides, cameras: Mapping[str, bool]) -> None:
+    """Refuse settings of depth cameras if no camera is depth, and of colour cameras if all are.
+
+    Args:
+        overrides: (key path, value) pairs.
+        cameras: short name -> whether it is depth; frames without a name are "".
+
+    Raises:
+        ConfigError: a setting without effect; the text names it.
+    """
+    for key, _ in overrides:
+        if key[0] not in ("camera_encoder", "depth_encoder"):
+            continue
+        depth = key[0] == "depth_encoder"
+        if depth in cameras.values():
+            continue
+        kind, other = ("a depth camera", "colour") if depth else ("a colour camera", "depth")
+        names = ", ".join(cameras)
+        of = f"none of {names} is {kind}" if names else f"the frames are {other}"
+        raise ConfigError(f"{named(key)} would have no effect: {of}")
 
 
 def check_preset(preset: RobotPreset, cameras: Collection[str]) -> None:
@@ -92,18 +112,22 @@ def check_preset(preset: RobotPreset, cameras: Collection[str]) -> None:
         )
 
 
-def check_named(overrides: Overrides, names: Collection[str], where: str) -> None:
-    """Refuse settings of a camera that a preset does not have.
+def check_named(
+    overrides: Overrides, names: Collection[str], where: str, left_out: Collection[str] = ()
+) -> None:
+    """Refuse settings of a camera that a preset does not have, or that is not selected.
 
     Args:
         overrides: (key path, value) pairs.
         names: the preset's cameras.
         where: the preset, for the error.
+        left_out: those of its cameras that are not selected.
 
     Raises:
-        ConfigError: an unknown camera; the text contains the nearest name.
+        ConfigError: an unknown camera, of which the text contains the nearest name, or one that is left out.
     """
     for key, _ in overrides:
+        _check_kept(key, left_out)
         if key[0] == "cameras" and len(key) > 1 and key[1] not in names:
             raise ConfigError(f"{named(key)}: {where} has no camera {key[1]!r}{accepted(key[1], names)}")
 

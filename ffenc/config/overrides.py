@@ -36,11 +36,18 @@ _RECORDING: dict[str, KeyPath] = {
     _CAMERAS: ("cameras",),
 }
 
-# LeRobot's flags for the robot itself, the Hub and image writers.
-_NOT_OURS = re.compile(
-    r"--(teleop|policy)\..+|--robot\.(id|port|[a-z_]*(calibration|degrees|torque|max|left|right|ip|config)[\w.]*)"
-    r"|--dataset\.(repo_id|push_to_hub|private|tags|num_image_writer_\w+|video_encoding_batch_size|rename_map)"
-)
+# LeRobot's flags that are ignored, and what to do instead.
+_NOT_OURS = {
+    re.compile(
+        r"--(teleop|policy)(\..+)?"
+        r"|--robot\.(id|port|[a-z_]*(calibration|degrees|torque|max|left|right|ip|config)[\w.]*)"
+    ): "ffenc records cameras, and does not move the robot",
+    re.compile(r"--dataset\.(repo_id|push_to_hub|private|tags)"): "`ffenc push` uploads a dataset",
+    re.compile(
+        r"--dataset\.(num_image_writer_\w+|video_encoding_batch_size|rename_map)"
+        r"|--(display|play)_\w+|--resume"
+    ): "ffenc record shows the cameras' state, and adds episodes to an existing dataset",
+}
 
 
 def split_overrides(
@@ -68,7 +75,7 @@ def split_overrides(
     Warns:
         FfencWarning: lists the flags that are ignored.
     """
-    passed: list[str] = []
+    passed: dict[str, str] = {}
     overrides: list[tuple[KeyPath, Any]] = []
     rest: list[str] = []
     spelt: dict[KeyPath, str] = {}
@@ -78,7 +85,8 @@ def split_overrides(
             rest += [word, *words]
             break
         flag, equals, text = word.partition("=")
-        if not flag.startswith("--") or "." not in flag or flag in own:
+        lerobots = "." in flag or (recording and _not_ours(flag))
+        if not flag.startswith("--") or not lerobots or flag in own:
             rest.append(word)
             continue
         if not equals:
@@ -88,12 +96,17 @@ def split_overrides(
             text = following
         if not text.strip():
             raise ConfigError(f"{flag} needs a value: {flag}=VALUE, or {flag}=null for none")
-        if recording and _NOT_OURS.fullmatch(flag):
-            passed.append(flag)
+        if recording and (why := _not_ours(flag)):
+            passed[flag] = why
             continue
         if recording and flag in _RECORDING:
             key, value = _RECORDING[flag], _recording_value(flag, text)
         else:
+            if not recording and (flag in _RECORDING or (flag.startswith("--dataset.") and _not_ours(flag))):
+                instead = "; use --camera_encoder.vcodec" if flag.endswith(".vcodec") else ""
+                raise ConfigError(
+                    f"{flag} is not known here: it is a flag for recording, with ffenc record{instead}"
+                )
             more = [*_RECORDING, *sorted(own)] if recording else sorted(own)
             key, value = _key(flag, more), _value(flag, text)
         before = dict(overrides).get(key, value)
@@ -103,12 +116,14 @@ def split_overrides(
             )
         overrides.append((key, value))
     if passed:
-        warnings.warn(
-            f"{', '.join(passed)}: ignored; ffenc records cameras, and does not move the robot",
-            FfencWarning,
-            stacklevel=2,
-        )
+        reasons = "; ".join(dict.fromkeys(passed.values()))
+        warnings.warn(f"{', '.join(passed)}: ignored; {reasons}", FfencWarning, stacklevel=2)
     return overrides, rest
+
+
+def _not_ours(flag: str) -> str | None:
+    """Return what to do instead of one of LeRobot's flags that are ignored; None: another flag."""
+    return next((why for flags, why in _NOT_OURS.items() if flags.fullmatch(flag)), None)
 
 
 def _recording_value(flag: str, text: str) -> Any:

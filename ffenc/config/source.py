@@ -12,6 +12,7 @@ from ffenc.codecs.suggest import accepted
 from ffenc.config.framerate import parse_fps
 from ffenc.config.validation import Flag, SettingError, Settings, accepts, expected_of, field_names
 from ffenc.errors import ConfigError
+from ffenc.spelling import argument
 
 SourceType = Literal["test", "folder", "v4l2", "realsense"]
 
@@ -109,7 +110,6 @@ _NO_EFFECT: dict[str, tuple[Any, ...]] = {
 }
 _INSTEAD = {
     "color_mode": "recordings hold RGB",
-    "rotation": "frames are recorded as the camera delivers them; rotate the frames afterwards",
     "use_rgb": "depth without colour cannot be recorded",
     "backend": "cameras are read through V4L2",
     "exposure": "set it with realsense-viewer",
@@ -159,7 +159,8 @@ def lerobot_camera(name: str, values: object) -> LerobotCamera:
             raise SettingError((name, str(key)), f"unknown key of type: {kind}{accepted(key, known)}")
         # 1 == True and 0 == False, but they have different meanings here
         if key in _NO_EFFECT and not any(value == v and type(value) is type(v) for v in _NO_EFFECT[key]):
-            raise SettingError((name, str(key)), f"{value!r} is not accepted: {_INSTEAD[key]}")
+            turned = f"rotate the frames with {argument(f'cameras.{name}.rotate', 90)}, 180 or 270"
+            raise SettingError((name, str(key)), f"{value!r} is not accepted: {_INSTEAD.get(key, turned)}")
     try:
         source = build(values)
         CameraSource(**source)

@@ -166,12 +166,14 @@ def plan_decode(
     chosen = frames or FrameRange()
     plan = DecodePlan(target, kind, options, overwrite, (ffmpeg, ffprobe), (), 0)
     parts: list[tuple[_Part, ...]] = []
-    depth_streams = []
+    depth_streams: list[bool] = []
+    quantised = False
     if not root.is_dir():
         if cameras is not None or episodes is not None:
             raise ConfigError(f"{root} is one file; cameras and episodes can only be selected in a dataset")
         with _opened(root, plan) as reader:
             depth_streams.append(reader.is_depth)
+            quantised |= reader.info.pix_fmt == "gray12le"
             parts.append((_Part(root, ".", 0, chosen.within(len(reader), str(root))),))
     else:
         if not (root / INFO).is_file():
@@ -193,10 +195,20 @@ def plan_decode(
                 part = _Part(video.path, place, first, chosen.within(video.frames, where))
                 by_camera.setdefault(name, []).append(part)
                 depth_streams.append(reader.is_depth)
+                quantised |= reader.info.pix_fmt == "gray12le"
         parts = [tuple(found) for found in by_camera.values()]
-    if options.colormap and not any(depth_streams):
+    quantiser = [f"depth_encoder.{name}" for name in options.fields or ()]
+    quantiser += ["invalid"] if options.invalid is not None else []
+    asked = [name for name in ("colormap", "codes") if getattr(options, name)]
+    asked += ["unit"] if options.unit == "m" else []
+    if (asked or quantiser) and not any(depth_streams):
         raise ConfigError(
-            f"{root}: {argument('colormap', True)} is for depth, but no depth camera was selected"
+            f"{root}: {argument([*asked, *quantiser][0])} is for depth, but no depth camera was selected"
+        )
+    if quantiser and not quantised:
+        raise ConfigError(
+            f"{root}: {argument(quantiser[0])} would have no effect: the depth is stored in millimetres, not "
+            "quantised; leave it out"
         )
     if kind == "png" and not options.colormap and options.unit == "m" and any(depth_streams):
         raise ConfigError(

@@ -201,6 +201,11 @@ def plan_reencode(
         raise ConfigError(
             f"{argument('encoder_threads')} would have no effect: all cameras are copied, nothing is encoded"
         )
+    if force and all(isinstance(camera.stored, ImageHeader) for camera in chosen):
+        raise ConfigError(
+            f"{argument('force', True)} would have no effect: the frames are images, which are "
+            "always encoded; leave it out"
+        )
     if workers is None and sum(stream.source_bytes for stream in streams) <= _SMALL_BYTES:
         count = even_rounds(len(chosen) * len(picked), count)
     combined = opened is not base or len(picked) < len(opened.episodes) or bool(stale.episodes | stale.total)

@@ -95,7 +95,7 @@ def repair_dataset(
             damaged video frames are replaced by the frame before them, which the episode's notes record; an
             episode with other damage is dropped.
         without_cameras: cameras to drop, such as one whose files are lost.
-        task: text of all tasks, if neither the tasks table nor the episode list contains them.
+        task: text of the task of all rows, such as one that cannot be recovered; None: those of the dataset.
         dry_run: determine what would be done; only temporary files are written, beside the destination.
         resume: continue an interrupted run: files that it has written are reused. If an earlier run is
             complete, nothing is done.

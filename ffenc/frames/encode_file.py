@@ -109,8 +109,8 @@ class _Video(Struct, frozen=True):
         settings = self._depth_settings(config) if self.depth else config or VideoEncoderConfig()
         if isinstance(settings, DepthEncoderConfig) and not self.depth:
             raise ConfigError(
-                f"{self.clip.path} holds {self.clip.info.pix_fmt}, which is not depth: pass a "
-                "colour camera's settings (VideoEncoderConfig)"
+                f"{self.clip.path} holds {self.clip.info.pix_fmt}, which is not depth: use the settings of a "
+                "colour camera"
             )
         return prepare_clip(
             self.clip,
@@ -131,11 +131,10 @@ class _Video(Struct, frozen=True):
         for name in DEPTH_FIELDS:
             asked, used = getattr(config, name), getattr(settings, name)
             if asked not in (used, default_of(type(config), name)):
-                warnings.warn(
-                    f"{self.clip.path}: {name}={asked} has no effect, its depth is quantised with "
-                    f"{name}={used}, and codes are kept as they are",
-                    FfencWarning,
-                    stacklevel=2,
+                raise ConfigError(
+                    f"{self.clip.path}: {argument(f'depth_encoder.{name}', asked)} would have no effect: its "
+                    f"depth is quantised with {name}={used}, and codes are kept as they are; leave it "
+                    f"out, or set it to {used}"
                 )
         return settings
 

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from ffenc.config.framerate import parse_fps
-from ffenc.config.matching import check_added, check_named
+from ffenc.config.matching import check_added, check_kinds, check_named, named
 from ffenc.config.plain_yaml import KeyPath
 from ffenc.config.preset import CameraPreset, RobotPreset, camera_name, load_preset
 from ffenc.config.source import CameraSource
@@ -161,7 +161,24 @@ def choose_cameras(
         raise ConfigError(
             f"{robot.name} has no cameras: add one with {argument('sources', {'front': '/dev/video0'})}"
         )
+    check_kinds(overrides, {name: camera.depth for name, camera in robot.cameras.items()})
+    _check_video(robot, overrides)
     return Chosen(robot, lambda more: load_preset(preset, [*given, *more]))
+
+
+def _check_video(robot: RobotPreset, overrides: Overrides) -> None:
+    """Refuse settings of encoders in a recording of images."""
+    for key, value in overrides if not robot.video else ():
+        if (
+            key[0] in ("camera_encoder", "depth_encoder", "encoder_threads", "encoder_cpus")
+            or (key[0] == "cameras" and key[2:3] == ("encoder",))
+            or (key, value) == (("encode",), "live")
+        ):
+            name = argument("dataset.streaming_encoding", "true") if key == ("encode",) else named(key)
+            raise ConfigError(
+                f"{name} would have no effect: with video: false the frames are stored as images; leave it "
+                "out"
+            )
 
 
 def _check_names(

@@ -211,6 +211,13 @@ class _Run:
         """Reject settings of unknown cameras, and settings without effect."""
         cameras = {camera.name: camera.depth for camera in footage}
         check_overrides(self._overrides, cameras)
+        for key, _ in self._overrides:
+            if key[0] != "depth_encoder" and getattr(self._lists, key[-1], None) is not None:
+                name = "encoder_preset" if key[-1] == "preset" else key[-1]
+                raise ConfigError(
+                    f"{named(key)} would have no effect: {argument(name)} lists the values to try; pass one "
+                    "of them"
+                )
         if self.result.preset is not None and self.result.source.is_dir():
             check_preset(self._robot, cameras)
         if all(cameras.values()) and (self._lists.any or self._searches):

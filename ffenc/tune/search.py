@@ -20,7 +20,7 @@ _CLOSE_SIZE = 0.03  # share of the target size
 _MOST_TRIES = 8
 _FIRST_STEP = 6  # crf
 _RANGES = {"vmaf": (0, 100), "ssim": (0, 1), "psnr": (0, 100), "xpsnr": (0, 100)}
-_UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6}
+_UNITS = {"b": 1, "kb": 1e3, "mb": 1e6}
 
 
 class Target(Struct, frozen=True):
@@ -71,8 +71,13 @@ def read_target(text: str) -> Target:
         )
     number = float(match[1])
     if kind == "size":
+        if match[2] is None:
+            raise ConfigError(
+                f"{argument('target', text)} has no unit",
+                expected=f"{value}% of the source's size, or {value}B or {value}kB per frame",
+            )
         share = match[2] == "%"
-        number = number / 100 if share else number * _UNITS[match[2] or ""]
+        number = number / 100 if share else number * _UNITS[match[2]]
         if not number > 0:
             raise ConfigError(f"{argument('target', text)} is not accepted", expected="a size above 0")
         return Target("size", number, share)

@@ -34,7 +34,7 @@ def test_an_edit_is_planned_and_made(ffenc: CommandLine, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--rename-camera", "top"], "not of the form KEY=VALUE"),
+        (["--rename-camera", "top"], "not of the form OLD=NEW"),
         (["--rename-camera", "top=a", "--rename-camera", "top=b"], "top is given twice"),
         (["--task-of", "x=a"], "'x' is not an episode's number"),
         (["--episodes", "0,a"], "'a' is neither an episode number"),

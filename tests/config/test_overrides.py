@@ -165,9 +165,12 @@ def test_a_recording_takes_lerobots_flags(word, setting):
 def test_what_lerobot_is_told_of_the_robot_is_passed_over_and_said():
     line = (
         "--robot.port=/dev/ttyACM0 --robot.id=me --teleop.type=so101_leader --teleop.port /dev/ttyACM1 "
-        "--dataset.repo_id=me/data --dataset.fps=30"
+        "--dataset.repo_id=me/data --dataset.fps=30 --display_data=true --resume=true"
     )
-    with pytest.warns(FfencWarning, match=r"--robot\.port, .*--teleop\.port, --dataset\.repo_id: ignored"):
+    with pytest.warns(
+        FfencWarning,
+        match=r"--robot\.port, .*--teleop\.port, --dataset\.repo_id, .*--resume: ignored;.*ffenc push",
+    ):
         assert split_overrides(line.split(), recording=True) == ([(("fps",), 30)], [])
     with pytest.raises(ConfigError, match=r"did you mean '--robot\.cameras'"):
         split_overrides(["--robot.camera={}"], recording=True)

@@ -81,7 +81,7 @@ def test_lerobots_cameras_are_translated():
         ("{a: {type: opencv, index_or_path: 0, fourcc: JPG}}", "a.fourcc: 'JPG'.*four letters"),
         (
             "{a: {type: opencv, index_or_path: 0, rotation: 90}}",
-            "a.rotation: 90 is not accepted.*rotate the frames",
+            "a.rotation: 90 is not accepted.*rotate the frames with cameras.a.rotate=90",
         ),
         ("{a: {type: opencv, index_or_path: 0, color_mode: bgr}}", "a.color_mode: 'bgr'.*hold RGB"),
         ("{a: {type: opencv, index_or_path: 0, width: 0}}", "a.width: 0 is not accepted"),

@@ -402,10 +402,11 @@ def test_depth_codes_are_kept_to_the_last_bit(toolchain: Toolchain, tmp_path: Pa
         assert (kept[:] == given[15:end]).all()
 
 
-def test_a_quantiser_that_is_not_the_depths_own_is_told_to_have_no_effect(tmp_path: Path) -> None:
-    with pytest.warns(FfencWarning, match=r"depth_max=3\.5 has no effect"):
+def test_a_quantiser_that_is_not_the_depths_own_is_refused(tmp_path: Path) -> None:
+    """It would have no effect: codes are kept, as the test above shows."""
+    with pytest.raises(ConfigError, match=r"depth_encoder\.depth_max=3\.5 would have no effect"):
         encode(DEPTH_FILE, tmp_path / "out.mp4", config=DepthEncoderConfig(depth_max=3.5), end=0.5)
-    assert sums(tmp_path / "out.mp4") == sums(DEPTH_FILE)[:15]
+    assert everything_in(tmp_path) == []
     with pytest.raises(ConfigError, match="pass a depth camera's settings"):
         encode(DEPTH_FILE, tmp_path / "colour.mp4", config=QUICK)
 

@@ -117,7 +117,7 @@ def test_targets_are_read(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["vmaf", "vmaf=101", "vmaf=", "size=0", "size=5x", "ssim=2", "bytes=4", "vmaf=95%"]
+    "text", ["vmaf", "vmaf=101", "vmaf=", "size=0%", "size=5", "size=5x", "ssim=2", "bytes=4", "vmaf=95%"]
 )
 def test_what_is_no_target_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="target="):

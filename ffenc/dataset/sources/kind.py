@@ -67,10 +67,7 @@ class Opening(Struct, frozen=True):
         for rate in (self.fps, own, self.usual_fps):
             if rate is not None:
                 return parse_fps(rate)
-        raise ConfigError(
-            f"{path} is {what}, which has no frame rate: pass {argument('fps')}, "
-            f"or use a {argument('preset')}"
-        )
+        raise ConfigError(f"{path} is {what}, which has no frame rate: pass {argument('fps')}")
 
 
 class SourceKind(Struct, frozen=True):
