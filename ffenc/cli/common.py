@@ -71,6 +71,15 @@ class SourceName(PathName):
         return super().convert(value, param, ctx)
 
 
+class PresetName(click.ParamType[str]):
+    """The name of a preset or the path of a YAML file; for an address the error says how to copy it."""
+
+    name = "preset"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return local_name(str(value), read=True)
+
+
 class SettingsCommand(click.Command):
     """A command that also takes encoder settings in LeRobot's spelling, passed as ``overrides``.
 
@@ -171,6 +180,7 @@ def preset_option(function: Function) -> Function:
     """Add ``--preset``."""
     return click.option(
         "--preset",
+        type=PresetName(),
         metavar="NAME|FILE",
         help="Encoder settings of a robot preset [default: libsvtav1, crf 30, g 2].",
     )(function)

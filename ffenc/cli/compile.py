@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import PathName, SettingsCommand, json_option
+from ffenc.cli.common import PathName, PresetName, SettingsCommand, json_option, transform_options
 from ffenc.cli.output import print_json
 from ffenc.codecs.table import AUTO_FALLBACK
 from ffenc.compiler.frames import FRAME_FORMATS, FrameFormat, is_depth
@@ -23,7 +23,7 @@ from ffenc.words import count
 
 
 @click.command("compile", cls=SettingsCommand, epilog="Presets: " + ", ".join(preset_names()))
-@click.argument("preset", metavar="PRESET")
+@click.argument("preset", type=PresetName(), metavar="PRESET")
 @click.option(
     "--camera", "cameras", multiple=True, metavar="NAME", help="Print only this camera; repeatable."
 )
@@ -42,6 +42,7 @@ from ffenc.words import count
     type=PathName(exists=True, file_okay=False),
     help="Compare the command lines with those in this folder.",
 )
+@transform_options
 @json_option
 def command(
     preset: str,

@@ -33,7 +33,7 @@ class _Frames(click.ParamType[Any]):
     name = "frames"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        match = re.fullmatch(r"(\d{0,15}):(\d{0,15})(?::(\d{1,15}))?|(\d{1,15})", value)
+        match = re.fullmatch(r"(\d{0,15}):(\d{0,15})(?::(\d{1,15}))?|(\d{1,15})", value, re.ASCII)
         if match is None:
             self.fail(f"{value!r} is not a range of frames such as 0:100, 50: or 0:100:5", param, ctx)
         if match[4]:
@@ -50,7 +50,7 @@ class _Depths(click.ParamType[Any]):
     name = "depths"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        match = re.fullmatch(r"(\d*\.?\d+):(\d*\.?\d+)", value)
+        match = re.fullmatch(r"(\d*\.?\d+):(\d*\.?\d+)", value, re.ASCII)
         if match is None or float(match[1]) >= float(match[2]):
             self.fail(f"{value!r} is not a range of depths in metres such as 0.3:2.5", param, ctx)
         return float(match[1]), float(match[2])

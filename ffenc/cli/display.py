@@ -13,11 +13,12 @@ from ffenc.cli import output
 from ffenc.cli.output import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
 
 _WIDTH = 110  # if the output is not a terminal
+_NARROWEST = 10  # characters of a table's column whose cells are wrapped
 
 
 def is_terminal(stream: IO[str] | None) -> bool:
@@ -92,15 +93,38 @@ def report_console(*, stderr: bool = False) -> Console:
 
 
 def report_table(*columns: str, numbers: Collection[str] = ()) -> Table:
-    """Return an empty table; the columns in ``numbers`` are right-aligned and never truncated."""
+    """Return an empty table; the columns in ``numbers`` are right-aligned and never truncated.
+
+    If the output is too narrow for it, each row is a block of lines, one for each cell.
+    """
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     class Shown(Table):
+        def __init__(self) -> None:
+            super().__init__(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+            self.listed: list[list[str]] = []
+
         def add_row(self, *cells: Any, **how: Any) -> None:
+            self.listed.append([printable(cell) for cell in cells])
             super().add_row(*(_shown(cell) for cell in cells), **how)
 
-    table = Shown(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+            heads = [str(column.header) for column in self.columns]
+            needed = -2
+            for column, head, *cells in zip(self.columns, heads, *self.listed, strict=True):
+                longest = max(map(len, [head, *cells]))
+                needed += 2 + (longest if column.no_wrap else min(longest, _NARROWEST))
+            if needed <= options.max_width:
+                yield from super().__rich_console__(console, options)
+                return
+            for cells in self.listed:
+                for head, cell in zip(heads, cells, strict=True):
+                    yield Text(f"{head}: {cell}" if head else cell, overflow="fold")
+                yield Text()
+
+    table = Shown()
     for column in columns:
         right = column in numbers
         table.add_column(

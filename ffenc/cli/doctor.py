@@ -11,7 +11,7 @@ import click
 from msgspec import Struct
 
 from ffenc.cli import output
-from ffenc.cli.common import SettingsCommand, json_option, program_options
+from ffenc.cli.common import PresetName, SettingsCommand, json_option, program_options, transform_options
 from ffenc.cli.display import report_console
 from ffenc.cli.output import print_json
 from ffenc.cli.values import Real
@@ -34,14 +34,14 @@ class _Size(click.ParamType[Any]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", str(value))
+        match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", str(value))
         if match is None or not all(16 <= int(n) <= 16384 for n in match.groups()):
             self.fail(f"{value!r} is not a size such as 640x480, of 16 to 16384 pixels", param, ctx)
         return int(match[1]), int(match[2])
 
 
 @click.command("doctor", cls=SettingsCommand)
-@click.argument("preset", metavar="[PRESET]", required=False)
+@click.argument("preset", type=PresetName(), metavar="[PRESET]", required=False)
 @click.option(
     "--size",
     type=_Size(),
@@ -54,6 +54,7 @@ class _Size(click.ParamType[Any]):
     show_default=True,
     help="Seconds per measurement; at most 1 for each encoder of the table.",
 )
+@transform_options
 @json_option
 @program_options
 def command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -33,7 +34,7 @@ class EpisodePair(Pair):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         key, rest = super().convert(value, param, ctx)
-        if not (key.strip().isdecimal() and len(key.strip()) < 10):
+        if not re.fullmatch(r"\s*[0-9]{1,9}\s*", key):
             self.fail(
                 f'{key!r} is not an episode\'s number; expected such as 3="pick up the cube"', param, ctx
             )

@@ -194,6 +194,11 @@ def print_summary(summary: JobSummary) -> None:
         )
     episodes = count(summary.episodes, "episode")
     speed = f"{human_seconds(summary.seconds)} ({summary.frames / summary.seconds:.0f} frames/s)"
+    if not summary.cameras and not summary.frames:
+        output.summary(
+            f"{summary.destination}: {episodes} without cameras, in {human_seconds(summary.seconds)}"
+        )
+        return
     if not summary.cameras:
         output.summary(f"{summary.destination}: {episodes}, {count(summary.frames, 'image')}, in {speed}")
         return

@@ -13,6 +13,7 @@ import click
 from ffenc.cli import output
 from ffenc.cli.common import (
     PathName,
+    PresetName,
     RecordingCommand,
     force_space_option,
     json_option,
@@ -60,7 +61,7 @@ class _Camera(click.ParamType[Any]):
 
 
 @click.command("record", cls=RecordingCommand)
-@click.argument("preset", metavar="PRESET")
+@click.argument("preset", type=PresetName(), metavar="PRESET")
 @click.argument("root", type=PathName(), metavar="ROOT", required=False)
 @click.option("--dataset.root", "lerobot_root", type=PathName(), metavar="ROOT", help="The same as ROOT.")
 @click.option(

@@ -12,6 +12,7 @@ from ffenc.storage.address import Address, is_address, parse_address
 
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILES = re.compile(r"\.[A-Za-z0-9]{2,5}$")
+_FILE = re.compile(r"\.(ya?ml|mp4|mcap|bag|hdf5|h5)$")
 _COPY = {"s3": "aws s3 cp --recursive", "gs": "gcloud storage cp -r", "az": "azcopy copy --recursive"}
 
 
@@ -34,9 +35,10 @@ def local_name(name: str, *, read: bool) -> str:
         return str(place)
     folder = shlex.quote(place.name or "dataset")
     if read:
-        copy = (
-            f"{_COPY[place.scheme]} {shlex.quote(name)} {folder}" if place.scheme in _COPY else _pull(place)
-        )
+        tool = _COPY.get(place.scheme, "")
+        if _FILE.search(name):
+            tool = tool.removesuffix(" --recursive").removesuffix(" -r")
+        copy = f"{tool} {shlex.quote(name)} {folder}" if tool else _pull(place)
         raise SourceError(f"{name} is an address; this command reads local files; download it first: {copy}")
     copy = f"{_COPY[place.scheme]} FOLDER {shlex.quote(name)}" if place.scheme in _COPY else ""
     copy = copy or f"ffenc push FOLDER {place.repository}"

@@ -32,7 +32,7 @@ class Parts(click.ParamType[Any]):
                 self.fail(f"{text!r} is not of the form NAME=SHARE or NAME=EPISODES", param, ctx)
             if name in parts:
                 self.fail(f"part {name!r} is named twice", param, ctx)
-            share = re.fullmatch(r"\s*(\d*\.\d+|\d+\.)\s*", what)
+            share = re.fullmatch(r"\s*(\d*\.\d+|\d+\.)\s*", what, re.ASCII)
             parts[name] = float(share[1]) if share else what
         return parts
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ffenc.cli import output
-from ffenc.cli.common import PathName, SettingsCommand, SourceName, json_option, links_option, program_options
+from ffenc.cli.common import (
+    PathName,
+    PresetName,
+    SettingsCommand,
+    SourceName,
+    json_option,
+    links_option,
+    program_options,
+)
 from ffenc.cli.display import human_bytes, human_seconds, report_console, report_table
 from ffenc.cli.output import print_json
 from ffenc.cli.values import RATE, Whole, usage
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
 
     from ffenc.tune.candidates import Lists
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?", re.ASCII)
 _UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _DEFAULT_BUDGET = "5m"
 
@@ -47,7 +55,10 @@ class _Duration(click.ParamType[Any]):
 @click.command("tune", cls=SettingsCommand)
 @click.argument("source", metavar="DATASET|FRAMES|VIDEO", type=SourceName())
 @click.option(
-    "--preset", metavar="NAME|FILE", help="Also try the settings of this robot preset, and vary them."
+    "--preset",
+    type=PresetName(),
+    metavar="NAME|FILE",
+    help="Also try the settings of this robot preset, and vary them.",
 )
 @click.option(
     "--target",

@@ -138,7 +138,10 @@ def tried_codecs(lists: Lists) -> list[Codec]:
     """
     if lists.vcodec is None:
         return [row for row in CODECS.values() if row.usual_crf]
-    names = [check_vcodec(name) for name in lists.vcodec]
+    try:
+        names = [check_vcodec(name) for name in lists.vcodec]
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix("vcodec: "), where=argument("vcodec")) from None
     if "auto" in names:
         raise ConfigError(
             f"{argument('vcodec', 'auto')}: stands for one of the others; list those, or leave "

@@ -133,7 +133,7 @@ def open_footage(
     if not wanted:
         raise SourceError(f"{source}: has no cameras")
     known = [episode.index for episode in opened.episodes]
-    numbers = set(known if episodes is None else chosen_episodes(episodes, known))
+    numbers = set(known if episodes is None else chosen_episodes(episodes, known, argument("episodes")))
     chosen = [episode for episode in opened.episodes if episode.index in numbers]
     if isinstance(opened, LeRobotV3 | LeRobotV21):
         damage = opened.damaged() if on_damage is not None else {}

@@ -29,6 +29,8 @@ def test_an_edit_is_planned_and_made(ffenc: CommandLine, tmp_path: Path) -> None
     assert (made["episodes"], made["copied_episodes"]) == (2, 4)
     assert verify_dataset(tmp_path / "out").sound
     assert pq.read_table(tmp_path / "out/meta/tasks.parquet")["task"].to_pylist()[1] == "a = b"
+    rows = ffenc.done("edit", tmp_path / "out", tmp_path / "rows", "--drop-cameras", "front,side").out
+    assert f"{tmp_path / 'rows'}: 2 episodes without cameras, in " in rows
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def test_columns_and_no_color_hold_in_a_pipe() -> None:
     odd = process(*words, env={"COLUMNS": "many"}).out.splitlines()
     assert max(map(len, narrow[1:])) <= 60 < max(map(len, odd[1:])) <= 110
     assert len(wide) <= len(odd) < len(narrow)
+    assert "kind: video, depth" in narrow  # no cell is squeezed to a letter a line
     assert not any("\x1b" in line for line in wide)
 
 
