@@ -11,13 +11,13 @@ import numpy as np
 from ffenc.codecs.pixel_formats import pixel_format
 from ffenc.compiler.decode import compile_decode
 from ffenc.config.encoder import DepthEncoderConfig
-from ffenc.errors import FfencWarning, FfmpegError
+from ffenc.errors import FfencWarning, FfmpegError, VerificationError
 from ffenc.ffmpeg.process import run_fed
 from ffenc.ffmpeg.toolchain import installed
 from ffenc.frames.depth import MAX_CODE, DepthQuantizer
 from ffenc.frames.depth_images import samples_in_mm
 from ffenc.frames.encoding import Encoding
-from ffenc.spelling import call
+from ffenc.spelling import argument, call
 from ffenc.temporary import temporary_folder
 
 
@@ -30,6 +30,9 @@ def warn_of_loss(encoding: Encoding, frames: Sequence[bytes]) -> None:
 
     Warns:
         FfencWarning: the greatest and the mean error of these frames in millimetres.
+
+    Raises:
+        VerificationError: another number of frames is decoded.
     """
     config = encoding.config
     if not encoding.depth or encoding.lossless or not isinstance(config, DepthEncoderConfig):
@@ -75,6 +78,13 @@ def _measured(
                 continue
             given = np.frombuffer(b"".join(frames), "<u2")
             found = np.frombuffer(bytes(shown), "<u2")
+            if len(found) != len(given):
+                size = encoding.width * encoding.height
+                raise VerificationError(
+                    f"{program} decodes {len(found) // size} of the {len(frames)} frames that "
+                    f"{encoding.codec.encoder} encoded in a trial; use another program "
+                    f"({argument('ffmpeg')}) or other settings"
+                )
             if quantizer is not None:
                 found = found.clip(0, MAX_CODE)
             errors = np.abs(samples_in_mm(found, quantizer) - samples_in_mm(given, quantizer))

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import os
+import shlex
 import shutil
 import stat
 import warnings
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from ffenc import (
     ConfigError,
@@ -23,11 +25,13 @@ from ffenc import (
     FfencWarning,
     FfmpegError,
     ToolchainError,
+    VerificationError,
     VideoEncoderConfig,
     VideoWriter,
 )
 from ffenc.ffmpeg.toolchain import Toolchain, toolchains
 from ffenc.frames import prepare as preparing
+from ffenc.frames.depth_loss import warn_of_loss
 from ffenc.frames.encoding import Encoding
 from ffenc.frames.pattern import pattern_frames
 from ffenc.frames.prepare import prepare
@@ -200,6 +204,20 @@ def test_auto_for_depth_is_never_an_encoder_that_cannot_carry_its_bits(tmp_path:
     assert set(encoding.why()) >= {"h264_nvenc", "h264_qsv", "h264_vaapi"}
     exact = DepthEncoderConfig(vcodec="auto", pix_fmt="gray16le", extra_options={})
     assert prepared(exact, find_toolchain("newest"), frames="gray16le").config.vcodec == "ffv1"
+
+
+def test_a_program_that_loses_frames_of_depth_is_named(tmp_path: Path) -> None:
+    with pytest.warns(FfencWarning, match="depth is encoded with loss"):
+        encoding = prepared(DepthEncoderConfig(extra_options={}), find_toolchain("newest"), frames="gray12le")
+    program, frames = tmp_path / "ffmpeg", pattern_frames(WIDTH, HEIGHT, "gray12le")[:2]
+    real, first = shlex.quote(newest_program("ffmpeg")), f"(head -c {len(frames[0])}; cat >/dev/null)"
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in *pipe:1*) {real} "$@" | {first} ;; *) exec {real} "$@" ;; esac\n'
+    )
+    program.chmod(0o755)
+    losing = replace(encoding, toolchain=replace(encoding.toolchain, ffmpeg=str(program)))
+    with pytest.raises(VerificationError, match="ffmpeg decodes 1 of the 2 frames that libx265 encoded"):
+        warn_of_loss(losing, frames)
 
 
 @pytest.mark.parametrize(
