@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -45,6 +46,12 @@ class Gauge(Struct, frozen=True):
     def main(self) -> Metric:
         """The metric by which settings are selected: VMAF, or SSIM without libvmaf."""
         return self.metrics[0]
+
+    def metric_fields(self) -> dict[str, dict[str, Any]]:
+        """Return label, unit and digits of each metric as plain values, by name."""
+        return {
+            one.name: {"label": one.label, "unit": one.unit, "digits": one.digits} for one in self.metrics
+        }
 
 
 def gauges(candidates: Sequence[Toolchain]) -> list[Gauge]:

@@ -244,24 +244,23 @@ def _measure_depth(side: Against, frames: FrameCount) -> None:
     if side.transform is not None:
         geometry = side.transform.of(side.reference.width, side.reference.height)
     for number, length in side.reference.episodes.items():
-        shown = side.video.read(number, 0, side.video.episodes[number])
+        if (found := side.video.episodes[number]) != length:
+            raise SourceError(
+                f"{side.path}: episode {number} of {side.video.key} has {found} frames, the first source "
+                f"{length}"
+            )
+        shown = side.video.read(number, 0, length)
         given = side.reference.read(number, 0, length)
         off = []
-        try:
-            for one, other in zip(given, shown, strict=True):
-                wanted = changed(one, geometry)
-                if wanted.shape != other.shape:
-                    raise SourceError(
-                        f"{side.path}: {side.video.key} is {other.shape[1]}x{other.shape[0]}, the first "
-                        f"source {wanted.shape[1]}x{wanted.shape[0]}"
-                    )
-                off.append(errors.add(wanted, other))
-                frames.add(1)
-        except ValueError:
-            raise SourceError(
-                f"{side.path}: episode {number} of {side.video.key} has "
-                f"{side.video.episodes[number]} frames, the first source {length}"
-            ) from None
+        for one, other in zip(given, shown, strict=True):
+            wanted = changed(one, geometry)
+            if wanted.shape != other.shape:
+                raise SourceError(
+                    f"{side.path}: {side.video.key} is {other.shape[1]}x{other.shape[0]}, the first "
+                    f"source {wanted.shape[1]}x{wanted.shape[0]}"
+                )
+            off.append(errors.add(wanted, other))
+            frames.add(1)
         side.off[number] = off
     side.depth = errors.result()
 
@@ -298,10 +297,7 @@ def comparison_fields(result: CompareResult) -> dict[str, Any]:
         "reference": str(result.reference),
         "others": [str(path) for path in result.others],
         "metric": result.metric,
-        "metrics": {
-            one.name: {"label": one.label, "unit": one.unit, "digits": one.digits}
-            for one in result.gauge.metrics
-        },
+        "metrics": result.gauge.metric_fields(),
         "left_out": result.left_out,
         "cameras": [
             {

@@ -32,12 +32,14 @@ def machine_of(found: Tuning) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def _processor(listed: Path = Path("/proc/cpuinfo")) -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = listed.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    # Linux lists no name for most ARM processors.
+    return next(filter(None, (*names, platform.processor())), platform.machine())
 
 
 def tuning_fields(found: Tuning) -> dict[str, Any]:
@@ -48,10 +50,7 @@ def tuning_fields(found: Tuning) -> dict[str, Any]:
         "target": str(found.target),
         "target_asked": found.asked,
         "metric": found.metric,
-        "metrics": {
-            one.name: {"label": one.label, "unit": one.unit, "digits": one.digits}
-            for one in found.gauge.metrics
-        },
+        "metrics": found.gauge.metric_fields(),
         "machine": machine_of(found),
         "seconds": round(found.seconds, 2),
         "stopped": found.stopped,

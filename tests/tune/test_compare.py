@@ -94,6 +94,15 @@ def test_datasets_are_compared_frame_by_frame(ffenc, coarse: Path, tmp_path: Pat
         assert browser.driver.get_log("browser") == []
 
 
+def test_an_error_of_what_counts_the_frames_is_not_one_of_the_sources() -> None:
+    def broken(done: int, whole: int) -> None:
+        raise ValueError(f"{done} of {whole}")
+
+    chosen = {"cameras": ["angle_depth"], "episodes": [1], "on_frames": broken}
+    with ExitStack() as closing, pytest.raises(ValueError, match=f"^1 of {LENGTHS[1]}$"):
+        compare_sources(DATASET, [VIDEO], closing, **chosen)
+
+
 def test_depth_is_compared_in_millimetres(ffenc, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     words = ["--cameras", "angle_depth", "--episodes", "1", "--json", "--sheet", sheet]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 import re
 import signal
 import subprocess
@@ -29,7 +30,7 @@ from ffenc.quality.measure import gauges
 from ffenc.tune.candidates import Lists
 from ffenc.tune.decoding import decoders, read_times
 from ffenc.tune.depth import recommend_depth
-from ffenc.tune.fields import tuning_fields
+from ffenc.tune.fields import _processor, tuning_fields
 from ffenc.tune.footage import open_footage
 from ffenc.tune.preset import preset_text
 from ffenc.tune.sample import Stretch, choose, places, take_sample
@@ -450,3 +451,12 @@ def test_a_range_leaves_the_background_out_and_says_what_saturates() -> None:
     assert range_.saturated == pytest.approx(200 / 10200)
     assert range_.no_reading == pytest.approx(700 / 11000)
     assert DepthHistory().suggested() is None
+
+
+def test_a_processor_without_a_name_has_that_of_its_kind(tmp_path: Path) -> None:
+    arm = tmp_path / "cpuinfo"
+    arm.write_text("processor\t: 0\nBogoMIPS\t: 108.00\nCPU implementer\t: 0x41\n")
+    for listed in (arm, tmp_path / "none"):
+        assert _processor(listed) == (platform.processor() or platform.machine())
+    arm.write_text("processor\t: 0\nmodel name\t: ARMv7 Processor rev 3 (v7l)\n")
+    assert _processor(arm) == "ARMv7 Processor rev 3 (v7l)"
