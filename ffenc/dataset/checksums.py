@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ffenc.errors import SourceError
@@ -23,12 +23,18 @@ _AT_ONCE = 1 << 30
 _LINE = re.compile(r"([0-9a-f]{64})[ ][ *](.+)")
 
 
-def file_checksum(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
+def file_checksum(path: Path, *, check: Callable[[], object] = lambda: None) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits.
+
+    Args:
+        path: the file.
+        check: called after each megabyte; may raise.
+    """
     digest = hashlib.sha256()
     with held(path), open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
+            check()
     return digest.hexdigest()
 
 

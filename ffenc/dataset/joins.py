@@ -26,6 +26,7 @@ from ffenc.dataset.videos import clip_of, compare_checksum
 from ffenc.errors import FfmpegError, SourceError, VerificationError
 from ffenc.ffmpeg.index import index_reader
 from ffenc.ffmpeg.join import Joined, cut_file, join_files
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.probe import StreamInfo, probe
 from ffenc.ffmpeg.toolchain import Toolchain
 from ffenc.frames.clip import Clip
@@ -162,7 +163,9 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
             # In a folder outside of the dataset, because this process may be killed.
             made = Path(folder) / "joined.mp4"
             info, checksum = self._make(made, around)
-            done = JoinRecord(info, made.stat().st_size, checksum or file_checksum(made))
+            done = JoinRecord(
+                info, made.stat().st_size, checksum or file_checksum(made, check=around.cancellation.check)
+            )
             output = self.dataset / self.place
             output.parent.mkdir(parents=True, exist_ok=True)
             with made.open("rb") as file:
@@ -174,7 +177,7 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
         """Write the file; return the stream fields read back, and its SHA-256 if known."""
         first = self.pieces[0]
         if len(self.pieces) == 1 and first.plain is not None:
-            return first.plain, self._copy(first, made)
+            return first.plain, self._copy(first, made, around.cancellation)
         parts: list[Joined] = []
         picked = len(self.pieces) <= _MOST_PICKED
         for number, piece in enumerate(self.pieces):
@@ -202,7 +205,7 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
             tag, asked = like.tag, asked_of(like)
         with ThreadPoolExecutor(1, thread_name_prefix="ffenc-sum") as beside:
             # Both read the same bytes, and neither keeps a whole core busy.
-            compared = beside.submit(self._compare_sources)
+            compared = beside.submit(self._compare_sources, around.cancellation)
             try:
                 join_files(
                     parts,
@@ -233,7 +236,7 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
             raise VerificationError(f"{self.place}: {error}") from None
         return brief(info, self.starts), None
 
-    def _copy(self, piece: Piece, made: Path) -> str:
+    def _copy(self, piece: Piece, made: Path, cancellation: Cancellation) -> str:
         """Copy a whole file; return its SHA-256, computed from the copy.
 
         Raises:
@@ -242,7 +245,7 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
         """
         with held(piece.path):
             copy_file(piece.path, made)
-            found = file_checksum(made)
+            found = file_checksum(made, check=cancellation.check)
             # A copy with the source's recorded checksum is equal to the source, and undamaged.
             if found != piece.checksum:
                 if not same_bytes(piece.path, made):
@@ -250,17 +253,17 @@ class JoinTask(_CopyTask, frozen=True, eq=False):
                         f"{self.place} is not, to the byte, what was copied from {piece.path}: the file has "
                         "changed since, or disk or memory is faulty"
                     )
-                compare_checksum(piece.path, piece.checksum, piece.part)
+                compare_checksum(piece.path, piece.checksum, piece.part, check=cancellation.check)
         return found
 
-    def _compare_sources(self) -> None:
+    def _compare_sources(self, cancellation: Cancellation) -> None:
         """Compare the source files whose packets are copied with their checksums.
 
         Raises:
             SourceError: a file does not match.
         """
         for path, (checksum, part) in {p.path: (p.checksum, p.part) for p in self.pieces if p.copied}.items():
-            compare_checksum(path, checksum, part)
+            compare_checksum(path, checksum, part, check=cancellation.check)
 
     @contextmanager
     def _damage_named(self, piece: Piece) -> Iterator[None]:

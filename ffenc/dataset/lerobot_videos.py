@@ -148,7 +148,7 @@ class DatasetVideos:
         opened = [index for path, own in of_file.items() if path in self._streams for index in own]
         if not opened:
             self._damage.check(self._episodes)
-        kinds = {index: _kind(self._streams[videos[index].path]) for index in sorted(opened)}
+        kinds = {index: stream_kind(self._streams[videos[index].path]) for index in sorted(opened)}
         for index, kind in kinds.items():
             frames[kind] = frames.get(kind, 0) + videos[index].frames
         usual = max(frames, key=lambda kind: frames[kind])  # of several, the first
@@ -208,6 +208,6 @@ def checked_unit(root: Path, key: str, unit: Any) -> Unit:
     return cast("Unit", unit)
 
 
-def _kind(stream: StreamInfo) -> tuple[str, str]:
+def stream_kind(stream: StreamInfo) -> tuple[str, str]:
     """Return the fields that re-encoding can change."""
     return stream.codec, stream.pix_fmt

@@ -21,6 +21,7 @@ from ffenc.dataset.info_block import (
     stream_fields,
 )
 from ffenc.dataset.job import run_plan
+from ffenc.dataset.lerobot_videos import stream_kind
 from ffenc.dataset.merged import Dataset, MergedDataset, refuse
 from ffenc.dataset.model import Camera, EpisodeRef
 from ffenc.dataset.pieces import uncopied
@@ -195,14 +196,9 @@ def _stored(camera: Camera) -> StreamInfo:
     return camera.stored
 
 
-def _kind(stream: StreamInfo) -> tuple[str, str]:
-    """Return the fields that re-encoding can change."""
-    return stream.codec, stream.pix_fmt
-
-
 def _odd_ones(merged: MergedDataset, key: str) -> list[EpisodeRef]:
     """Return the episodes in which a camera's codec or pixel format differs from that of most frames."""
-    kinds = [_kind(merged.stream(key, episode)) for episode in merged.episodes]
+    kinds = [stream_kind(merged.stream(key, episode)) for episode in merged.episodes]
     frames: dict[tuple[str, str], int] = {}
     for kind, episode in zip(kinds, merged.episodes, strict=True):
         frames[kind] = frames.get(kind, 0) + episode.length
@@ -311,7 +307,9 @@ def _stream(
     first = next(episode for episode in merged.episodes if episode not in others)
     like = merged.stream(camera.key, first)
     # The block of a dataset with mixed formats describes those of most of its frames.
-    alike = [s for s in merged.sources if _kind(_stored(merged.camera(s, camera.key))) == _kind(like)]
+    alike = [
+        s for s in merged.sources if stream_kind(_stored(merged.camera(s, camera.key))) == stream_kind(like)
+    ]
     usual = next(iter(alike), merged.origin(first)[0])
     pattern = replace(merged.camera(usual, camera.key), stored=like)
     encoding = _encoding(merged, pattern, encoded, candidates, threads) if encoded else None
@@ -344,7 +342,7 @@ def _encoding(
     """Return the encoding of episodes: the settings of the other ones, as far as their block has them."""
     # One episode of each kind in the datasets.
     chosen = [episode for episode in reversed(merged.episodes) if episode.index in encoded]
-    tried = {(merged.origin(e)[0].root, _kind(merged.stream(pattern.key, e))): e for e in chosen}
+    tried = {(merged.origin(e)[0].root, stream_kind(merged.stream(pattern.key, e))): e for e in chosen}
     *others, clip = (clip_of(merged.video(pattern.key, episode), merged.fps) for episode in tried.values())
     config = recorded_settings(_stored(pattern), pattern.block, pattern.depth)
     if pattern.depth:

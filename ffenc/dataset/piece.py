@@ -106,13 +106,18 @@ class PieceTask(Struct, frozen=True):
         """See :func:`run_piece`."""
         return run_piece(self, around)
 
-    def clip(self) -> Clip | None:
+    def clip(self, *, check: Callable[[], object] = lambda: None) -> Clip | None:
         """Return the frames in their video file, after checking them; None for images.
+
+        Args:
+            check: called again and again while the file is compared with its checksum; may raise.
 
         Raises:
             SourceError: the file does not contain them.
         """
-        return clip_of(self.frames, self.fps) if isinstance(self.frames, EpisodeVideo) else None
+        if not isinstance(self.frames, EpisodeVideo):
+            return None
+        return clip_of(self.frames, self.fps, check=check)
 
     @property
     def path(self) -> Path:
@@ -272,7 +277,7 @@ class TakenUpTask(Struct, frozen=True):
             around.cancellation.check()
             known = None
             with suppress(SourceError):
-                clip = piece.clip()
+                clip = piece.clip(check=around.cancellation.check)
                 known = _read_record(piece.path, piece.record, piece.fingerprint(clip))
                 known = known and replace(known, asked=piece.asked(clip))
             found.append(known)
@@ -319,7 +324,7 @@ def run_piece(task: PieceTask, around: Surroundings) -> PieceRecord:
         FfmpegError, VerificationError: the encode failed, or its result is not what was requested.
     """
     path, record = task.path, task.record
-    clip = task.clip()
+    clip = task.clip(check=around.cancellation.check)
     frames = clip if clip is not None else task._source()
     fingerprint = task.fingerprint(clip)
     asked = task.asked(clip)

@@ -134,20 +134,23 @@ def videos_of(
     return videos
 
 
-def clip_of(video: EpisodeVideo, fps: Fraction, *, compare: bool = True) -> Clip:
+def clip_of(
+    video: EpisodeVideo, fps: Fraction, *, compare: bool = True, check: Callable[[], object] = lambda: None
+) -> Clip:
     """Return the frames of an episode, after checking that each is in its file at its time.
 
     Args:
         video: place of the episode.
         fps: rate of the dataset, if the video's rate is not lowered.
         compare: compare the file with its checksum, once; otherwise the caller does.
+        check: called again and again meanwhile; may raise.
 
     Raises:
         SourceError: the file has another stream, is too short, or has no frame at an expected time.
     """
     fps = video.pick.old if video.pick is not None else fps
     if compare:
-        compare_checksum(video.path, video.checksum, video.part)
+        compare_checksum(video.path, video.checksum, video.part, check=check)
     info = _opened(video.path, *_state(video.path))
     warn_of_hidden(video.path, info)
     where = f"episode {video.episode} of {video.camera}"
@@ -195,13 +198,16 @@ def _state(path: Path) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def compare_checksum(path: Path, checksum: str | None, part: bool) -> None:
+def compare_checksum(
+    path: Path, checksum: str | None, part: bool, *, check: Callable[[], object] = lambda: None
+) -> None:
     """Compare a file with its checksum, once while it does not change. Thread-safe.
 
     Args:
         path: the file.
         checksum: recorded SHA-256; None: unknown.
         part: some of the file's episodes are not read.
+        check: called again and again meanwhile; may raise.
 
     Raises:
         SourceError: it differs, and all of the file's episodes are read.
@@ -211,8 +217,13 @@ def compare_checksum(path: Path, checksum: str | None, part: bool) -> None:
     """
     if checksum is None:
         return
-    with _comparing.setdefault(path, threading.Lock()):
-        sound = _matches(path, checksum, *_state(path))
+    compared = _compared.setdefault(path, _Comparison())
+    with compared.lock:
+        of = (checksum, *_state(path))
+        if compared.of != of:
+            compared.sound = file_checksum(path, check=check) == checksum
+            compared.of = of
+        sound = compared.sound
     if sound:
         return
     # Damage that no decoder detects would be copied, and hidden by the copy's own checksum.
@@ -227,7 +238,22 @@ def compare_checksum(path: Path, checksum: str | None, part: bool) -> None:
     )
 
 
-_comparing: dict[Path, threading.Lock] = {}  # so that two threads do not hash the same file
+class _Comparison:
+    """The last comparison of a file with its checksum. Only the finding is kept: every job is warned.
+
+    Attributes:
+        lock: held while the file is read, so that two threads do not read it.
+        of: checksum and state of the file.
+        sound: whether they matched.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.of: tuple[str | int, ...] = ()
+        self.sound = False
+
+
+_compared: dict[Path, _Comparison] = {}
 
 
 def damaged(path: Path) -> SourceError:
@@ -236,14 +262,6 @@ def damaged(path: Path) -> SourceError:
         f"{path}: is not, to the byte, what was written: it is damaged. Restore it; if it was "
         f"changed on purpose, delete its line in {CHECKSUMS}"
     )
-
-
-# Only findings are cached: a warning is given to every job that reads the file.
-
-
-@lru_cache(maxsize=1 << 16)
-def _matches(path: Path, checksum: str, *_state: int) -> bool:
-    return file_checksum(path) == checksum
 
 
 @lru_cache(maxsize=16)  # a few cameras' files, each with the times of perhaps 100,000 frames

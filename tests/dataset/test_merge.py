@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -36,6 +37,8 @@ from ffenc.dataset.checksums import read_checksums
 from ffenc.dataset.staging import Staging
 from ffenc.dataset.statistics import Aggregate, column_stats
 from ffenc.dataset.videos import compare_checksum
+from ffenc.errors import Cancelled
+from ffenc.ffmpeg.launch import Cancellation
 from ffenc.ffmpeg.toolchain import Toolchain
 from tests.conftest import (
     ANGLE,
@@ -538,6 +541,11 @@ def test_damage_is_not_copied_where_the_source_has_checksums(two_cameras: Path, 
     for _ in range(2):  # every job that reads a part of the file is warned
         with pytest.warns(FfencWarning, match="an episode in it is damaged, and its checksum does not say"):
             compare_checksum(path, checksum, part=True)
+    cancellation = Cancellation()
+    os.truncate(path, 1 << 40)
+    threading.Timer(0.1, cancellation.cancel).start()
+    with pytest.raises(Cancelled):  # Ctrl-C does not wait for the end of a long file
+        compare_checksum(path, checksum, part=True, check=cancellation.check)
 
 
 # ---- kills, full disks, second runs ----------------------------------------------------------------------
